@@ -1,0 +1,46 @@
+"""The shape of every attack."""
+
+from __future__ import annotations
+
+from toughen.noise import Noise
+from toughen.threat import Threat
+from toughen.types import Eps, Images, Labels, Logits, Norm
+from torch import nn
+
+
+class Attack:
+    """The base of all attacks: a frozen dataclass whose settings are its fields and whose work is its call.
+
+    An attack keeps no state, restores every submodule's own mode, leaves no ``.grad``, and judges nothing: whoever
+    calls it compares the predictions on what it returns.
+
+    Attributes:
+        eps: radius of the threat, in the units of the images.
+        norm: "linf" or "l2".
+    """
+
+    eps: Eps | None
+    norm: Norm
+
+    def __call__(self, model: nn.Module, x: Images, target: Labels | Logits, noise: Noise | None = None) -> Images:
+        """Images within the threat around ``x`` that raise the attack's objective.
+
+        Args:
+            model: returns logits; any mode, any device.
+            x: clean images in [0, 1].
+            target: what the objective compares with, the true labels for most.
+            noise: source of random numbers; None means torch's global generator.
+        """
+        raise NotImplementedError
+
+
+def threat_of(attack: object) -> Threat:
+    """The threat that an attack's or a method's ``eps`` and ``norm`` describe.
+
+    Raises:
+        ValueError: eps was left out, or is none that the norm admits.
+    """
+    eps, norm = getattr(attack, "eps", None), getattr(attack, "norm", "linf")
+    if eps is None:
+        raise ValueError(f"{type(attack).__name__} needs eps, the radius in image units: for example eps=8/255")
+    return Threat(norm, eps)

@@ -1,0 +1,156 @@
+"""Iterated gradient attacks: PGD, and I-FGSM and MI-FGSM as settings of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from toughen.attacks.base import Attack, threat_of
+from toughen.gradients import input_gradient, logits, mode
+from toughen.noise import Noise
+from toughen.objectives import Objective, cross_entropy
+from toughen.threat import Start, Threat
+from toughen.types import Eps, Images, Labels, Logits, Mode, Norm, PerExample, Real
+
+
+@dataclass(frozen=True, kw_only=True)
+class PGD(Attack):
+    """Projected gradient ascent (Madry et al., arXiv:1706.06083).
+
+    Costs ``restarts x steps`` forwards and as many gradients towards the input; with more than one restart one forward
+    more for each.
+
+    Attributes:
+        eps: radius, in the units of the images.
+        norm: "linf" or "l2".
+        steps: gradient steps per restart.
+        step_size: length of a step, in the units of eps; None means 2.5 eps / steps.
+        restarts: random starts; per image the result with the highest objective is kept.
+        objective: what is raised.
+        start: "uniform", "bernoulli", "gaussian", "none", or images to start at.
+        start_size: how far a random start goes, in the units of eps; None means eps (0.001 for "gaussian").
+        decay: share of the accumulated gradient kept at each step (MI-FGSM, arXiv:1710.06081); 0 means none.
+        mode: "eval" attacks the model in evaluation mode, "train" with each part in its own mode.
+        stop_early: an image stays where it first fools the model, and the attack ends when all do.
+
+    Raises:
+        ValueError: a setting outside its range; restarts of an objective that couples the images of a batch.
+    """
+
+    eps: Eps | None = None
+    norm: Norm = "linf"
+    steps: int = 10
+    step_size: Real | None = None
+    restarts: int = 1
+    objective: Objective = cross_entropy
+    start: Start = "uniform"
+    start_size: Eps | None = None
+    decay: float | int = 0.0
+    mode: Mode = "eval"
+    stop_early: bool = False
+
+    def __post_init__(self) -> None:
+        threat_of(self)
+        if self.steps < 1 or self.restarts < 1:
+            raise ValueError(f"steps ({self.steps}) and restarts ({self.restarts}) must be at least 1")
+        if self.step_size is not None and not self.step_size >= 0:
+            raise ValueError(f"step_size {self.step_size} must not be below 0")
+        if self.restarts > 1 and getattr(self.objective, "batchwise", False):
+            raise ValueError("this objective couples the images of a batch, so restarts cannot be compared: use one")
+
+    def __call__(self, model: nn.Module, x: Images, target: Labels | Logits, noise: Noise | None = None) -> Images:
+        threat, noise = threat_of(self), noise or Noise()
+        threat.check(x)
+        with mode(model, self.mode):
+            best = self._run(model, x, target, threat, noise.restart(0))
+            if self.restarts > 1:
+                value = self._value(model, best, target)
+            for number in range(1, self.restarts):
+                x_adv = self._run(model, x, target, threat, noise.restart(number))
+                new = self._value(model, x_adv, target)
+                better = new > value
+                best = torch.where(better.view(-1, 1, 1, 1), x_adv, best)
+                value = torch.where(better, new, value)
+        return best
+
+    def _run(
+        self, model: nn.Module, x: Images, target: Labels | Logits, threat: Threat, noise: Noise
+    ) -> Images:
+        """One restart."""
+        step_size = 2.5 * threat.eps / self.steps if self.step_size is None else self.step_size
+        x_adv = threat.start(x, self.start, noise, self.start_size).detach()
+        velocity: Tensor | None = None
+        for _ in range(self.steps):
+            found = input_gradient(model, x_adv, target, self.objective)
+            direction = found.gradient
+            if self.decay:
+                direction = direction / direction.abs().mean((1, 2, 3), keepdim=True).clamp(min=1e-30)
+                velocity = direction = direction if velocity is None else self.decay * velocity + direction
+            moved = threat.project(x_adv + step_size * threat.steepest(direction), x)
+            if self.stop_early:
+                fooled = self.objective.fooled(found.logits, target)
+                moved = torch.where(fooled.view(-1, 1, 1, 1), threat.project(x_adv, x), moved)
+                if fooled.all():
+                    return moved
+            x_adv = moved
+        return x_adv
+
+    def _value(self, model: nn.Module, x_adv: Images, target: Labels | Logits) -> PerExample:
+        with torch.no_grad():
+            return self.objective(logits(model, x_adv), target)
+
+
+@dataclass(frozen=True, kw_only=True)
+class IFGSM(Attack):
+    """Iterated FGSM: ``steps`` steps of eps / steps from the image itself (Kurakin et al., arXiv:1607.02533).
+
+    Attributes:
+        eps: radius, in the units of the images.
+        norm: "linf" or "l2".
+        steps: gradient steps.
+        objective: what is raised.
+        mode: "eval" attacks the model in evaluation mode, "train" with each part in its own mode.
+    """
+
+    eps: Eps | None = None
+    norm: Norm = "linf"
+    steps: int = 10
+    objective: Objective = cross_entropy
+    mode: Mode = "eval"
+
+    def __post_init__(self) -> None:
+        self._pgd()
+
+    def _pgd(self, decay: float | int = 0.0) -> PGD:
+        threat = threat_of(self)
+        if self.steps < 1:
+            raise ValueError(f"steps ({self.steps}) must be at least 1")
+        return PGD(
+            eps=threat.eps,
+            norm=threat.norm,
+            steps=self.steps,
+            step_size=threat.eps / self.steps,
+            objective=self.objective,
+            start="none",
+            decay=decay,
+            mode=self.mode,
+        )
+
+    def __call__(self, model: nn.Module, x: Images, target: Labels | Logits, noise: Noise | None = None) -> Images:
+        return self._pgd()(model, x, target, noise)
+
+
+@dataclass(frozen=True, kw_only=True)
+class MIFGSM(IFGSM):
+    """I-FGSM along an accumulated gradient, each one divided by its mean magnitude (Dong et al., arXiv:1710.06081).
+
+    Attributes:
+        decay: share of the accumulated gradient kept at each step.
+    """
+
+    decay: float | int = 1.0
+
+    def __call__(self, model: nn.Module, x: Images, target: Labels | Logits, noise: Noise | None = None) -> Images:
+        return self._pgd(self.decay)(model, x, target, noise)

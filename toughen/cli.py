@@ -1,0 +1,222 @@
+"""The command line: parse, call, print. Bad input ends with one message and status 2, a run that failed with 1."""
+
+from __future__ import annotations
+
+import sys
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+import jsonargparse
+from jsonargparse import ActionConfigFile, ArgumentParser, Namespace
+from rich.console import Console
+
+from toughen import attacks, listing, methods, models, settings
+from toughen import data as data_sets
+from toughen.collect import summary
+from toughen.evaluation import DEFAULT, evaluate_run
+from toughen.training.recipe import Recipe
+from toughen.types import Fraction, Norm
+
+PROGRAM = "toughen"
+INTRODUCTION = "Train image classifiers that hold under adversarial attack, and measure how well they hold."
+TRAIN_USAGE = "toughen train [RECIPE_OR_YAML] [--data D] [--model M] [--method C] [--eps 8/255] [--out DIR] [options]"
+
+
+class Parser(ArgumentParser):
+    """jsonargparse's parser, with errors in one short message."""
+
+    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
+        fail(_short(message), hint=f"`{self.prog} --help` lists all settings")
+
+
+def fail(message: str, status: int = 2, hint: str = "") -> NoReturn:
+    """Say what is wrong and leave."""
+    text = f"{PROGRAM}: {message}" + (f"\n({hint})" if hint else "")
+    print(text, file=sys.stderr)
+    raise SystemExit(status)
+
+
+def _short(message: str) -> str:
+    """The lines of a parser's message that tell the user something, without its tree of tried types."""
+    lines = [line.strip().removeprefix("- ") for line in message.splitlines() if line.strip()]
+    return "\n  ".join(line for line in lines[:4] if not line.startswith(("Parser key", "Expected a dot import")))
+
+
+def train_parser() -> Parser:
+    """Every field of a recipe is a flag."""
+    parser = Parser(prog=f"{PROGRAM} train", usage=TRAIN_USAGE, description="Train a classifier as a recipe says.")
+    parser.add_argument("--config", action=ActionConfigFile, help="a recipe, as RECIPE_OR_YAML: its name or its file")
+    parser.add_argument("--out", type=str, default=None, help="the run directory (default: runs/ and the run's name)")
+    parser.add_argument("--resume", action="store_true", help="go on with the run in --out, bit for bit")
+    parser.add_class_arguments(Recipe)
+    return parser
+
+
+def evaluate_parser() -> Parser:
+    parser = Parser(prog=f"{PROGRAM} evaluate", description="Attack a run's weights on test images and judge them.")
+    parser.add_argument("run", type=str, help="a run directory")
+    parser.add_argument("--data", type=str | None, help="a folder or a data set's name (default: the run's)")
+    parser.add_argument(
+        "--attacks",
+        nargs="+",
+        default=list(DEFAULT),
+        metavar="ATTACK",
+        help="NAME[-STEPS][xRESTARTS][@STEP_SIZE], step size in the units of eps: fgsm, pgd-20, pgd-100x5, pgd-40@0.01",
+    )
+    parser.add_argument("--eps", type=Fraction | None, help="radius in image units, such as 8/255 (default: the run's)")
+    parser.add_argument("--norm", type=Norm | None, help="norm of the threat (default: the run's)")
+    parser.add_argument("--limit", type=int | None, help="evaluate a balanced sample of so many images")
+    parser.add_argument("--seed", type=int, default=0, help="decides the sample and the attacks' random starts")
+    parser.add_argument("--device", type=str, default="auto", help="cpu, cuda and the like; auto takes a GPU if any")
+    parser.add_argument("--out", type=str | None, help="where to write (default: the run directory)")
+    parser.add_argument("--model", type=str | None, help="package.module:function, for a run of a net of your own")
+    return parser
+
+
+def compare_parser() -> Parser:
+    parser = Parser(prog=f"{PROGRAM} compare", description="Show evaluated runs side by side.")
+    parser.add_argument("runs", nargs="+", type=str, metavar="RUN", help="evaluated run directories")
+    return parser
+
+
+def list_parser() -> Parser:
+    parser = Parser(prog=f"{PROGRAM} list", description="List what can be named on the command line.")
+    parser.add_argument("what", choices=["methods", "attacks", "models", "data", "recipes"])
+    return parser
+
+
+def demo_parser() -> Parser:
+    parser = Parser(prog=f"{PROGRAM} demo", description="Train a standard and a robust classifier, and attack both.")
+    parser.add_argument("--out", type=str, default="runs/demo", help="where both runs go")
+    return parser
+
+
+def parse_train(arguments: Sequence[str]) -> tuple[Recipe, str, str, bool]:
+    """The recipe, its YAML, the run directory and whether to go on with it."""
+    arguments = list(arguments)
+    name = ""
+    if arguments and not arguments[0].startswith("-"):
+        name = arguments.pop(0)
+        arguments = ["--config", str(settings.recipe_path(name)), *arguments]
+    parser = train_parser()
+    parsed = parser.parse_args(arguments)
+    given = parser.parse_args(arguments, defaults=False)
+    settings.fill_threat(parsed, given)
+    out, resume = parsed.pop("out"), parsed.pop("resume")
+    parsed.pop("config")
+    config = parser.dump(parsed, skip_validation=True, skip_none=True)
+    fields = parser.instantiate(parsed)
+    recipe = Recipe(**{name: fields[name] for name in Recipe.__dataclass_fields__})
+    return recipe, config, out or f"runs/{Path(name).stem or default_name(recipe)}", resume
+
+
+def default_name(recipe: Recipe) -> str:
+    parts = (type(recipe.method).__name__, recipe.model, Path(recipe.data).name)
+    return "-".join(part.replace(":", "-").replace("/", "-") for part in parts).lower()
+
+
+def train_command(arguments: Sequence[str]) -> int:
+    from toughen.training.run import train  # TensorBoard and the like take a while to import
+    from toughen.training.stop import Stopped
+    from toughen.training.trainer import Diverged
+
+    recipe, config, out, resume = parse_train(arguments)
+    try:
+        folder = train(recipe, out, config=config, resume=resume)
+    except Stopped as stopped:
+        again = "" if resume else " --resume"
+        print(f"\nstopped on {stopped}; the state is saved. Go on with:\n  {_quoted(arguments)}{again}", file=sys.stderr)
+        return 128 + stopped.number
+    except Diverged as error:
+        fail(
+            f"training failed: {error}. Lower --optimizer.lr (now {recipe.optimizer.lr:g}) or use --precision fp32; "
+            f"{out} keeps the last healthy checkpoint",
+            status=1,
+        )
+    print(f"weights: {folder / 'model.safetensors'}\nevaluate them: toughen evaluate {folder}")
+    return 0
+
+
+def _quoted(arguments: Sequence[str]) -> str:
+    import shlex
+
+    return shlex.join([PROGRAM, "train", *arguments])
+
+
+def evaluate_command(arguments: Sequence[str]) -> int:
+    parsed = evaluate_parser().parse_args(list(arguments))
+    model = None
+    if parsed.model:
+        from toughen import runs
+
+        record = runs.read_record(Path(parsed.run))
+        model = models.create(parsed.model, len(record.classes), (record.shape[0], record.shape[1], record.shape[2]))
+    console = Console(stderr=True)
+    result = evaluate_run(**{**vars(parsed), "model": model}, console=console)
+    folder = Path(parsed.out or parsed.run)
+    listing.print_evaluation(Console(), folder, result)
+    return 0
+
+
+def compare_command(arguments: Sequence[str]) -> int:
+    listing.print_comparison(Console(), [Path(run) for run in compare_parser().parse_args(list(arguments)).runs])
+    return 0
+
+
+def list_command(arguments: Sequence[str]) -> int:
+    what = list_parser().parse_args(list(arguments)).what
+    entries: dict[str, dict[str, str]] = {
+        "methods": {name: summary(kind) for name, kind in methods.REGISTRY.items()},
+        "attacks": {name.lower(): summary(kind) for name, kind in attacks.REGISTRY.items()},
+        "models": models.names(),
+        "data": data_sets.names(),
+        "recipes": {name: listing.recipe_summary(path) for name, path in settings.recipes().items()},
+    }
+    listing.print_entries(Console(), entries[what])
+    return 0
+
+
+def demo_command(arguments: Sequence[str]) -> int:
+    from toughen.demo import demo
+
+    return demo(Path(demo_parser().parse_args(list(arguments)).out))
+
+
+COMMANDS: dict[str, tuple[Any, str]] = {
+    "train": (train_command, "train a classifier as a recipe says"),
+    "evaluate": (evaluate_command, "attack a run's weights on test images and judge them"),
+    "compare": (compare_command, "show evaluated runs side by side"),
+    "list": (list_command, "list methods, attacks, models, data or recipes"),
+    "demo": (demo_command, "train a standard and a robust classifier, and attack both"),
+}
+
+
+def usage() -> str:
+    commands = "\n".join(f"  {name:9s} {about}" for name, (_, about) in COMMANDS.items())
+    return f"usage: {PROGRAM} COMMAND ...\n\n{INTRODUCTION}\n\n{commands}\n\n`{PROGRAM} COMMAND --help` tells more."
+
+
+def main(arguments: Sequence[str] | None = None) -> NoReturn:
+    """Run a command and leave with its status: 0 done, 1 a run that failed, 2 bad input, 128 + n on signal n."""
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print(usage())
+        raise SystemExit(0 if arguments else 2)
+    if arguments[0] == "--version":
+        from toughen import __version__
+
+        print(f"{PROGRAM} {__version__}")
+        raise SystemExit(0)
+    if arguments[0] not in COMMANDS:
+        fail(f"command {arguments[0]!r} is unknown: use {', '.join(COMMANDS)}")
+    warnings.filterwarnings("ignore")
+    try:
+        raise SystemExit(COMMANDS[arguments[0]][0](arguments[1:]))
+    except (ValueError, OSError) as error:
+        fail(str(error))
+    except RuntimeError as error:
+        fail(str(error), status=1)
+    except KeyboardInterrupt:
+        fail("stopped", status=130)

@@ -1,0 +1,76 @@
+"""Random crops and mirroring of a whole batch at once, on the device where it lies."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from toughen.noise import Noise
+from toughen.types import Images, Mask
+
+
+@dataclass(frozen=True, kw_only=True)
+class Augment:
+    """A random crop, then a random mirroring, drawn for each image by itself.
+
+    Args:
+        pad: rows and columns by which the content may move each way, in pixels; 0: no crop.
+        padding: what comes into sight: "zero" black, "reflect" the image mirrored at its edge pixel.
+        flip: mirror left to right with probability one half.
+
+    Raises:
+        ValueError: ``pad`` is negative, ``padding`` unknown.
+    """
+
+    pad: int = 0
+    padding: Literal["zero", "reflect"] = "zero"
+    flip: bool = False
+
+    def __post_init__(self) -> None:
+        if self.pad < 0:
+            raise ValueError(f"pad {self.pad} must be 0 or more pixels")
+        if self.padding not in ("zero", "reflect"):
+            raise ValueError(f'padding {self.padding!r} is unknown: use "zero" or "reflect"')
+
+    def __call__(self, images: Images, noise: Noise | None) -> tuple[Images, Tensor, Mask]:
+        """Augmented images, and what was done to each, as ``Batch`` wants it.
+
+        Returns:
+            the images, [n, c, h, w]; the shift, int64 [n, 2], rows down and columns right; the flip, bool [n].
+
+        Raises:
+            ValueError: reflection is asked to reach further than the image is wide or high.
+        """
+        noise = noise or Noise()
+        count, _, height, width = images.shape
+        if self.padding == "reflect" and self.pad >= min(height, width):
+            raise ValueError(f"pad {self.pad} with reflection must be below the image's {min(height, width)} pixels")
+        like = images.new_empty((count, 1, 1, 1), dtype=torch.float32)
+        shift = torch.zeros(count, 2, dtype=torch.int64, device=images.device)
+        flip = torch.zeros(count, dtype=torch.bool, device=images.device)
+        if self.pad:
+            shift = torch.stack([self._shift(like, noise), self._shift(like, noise)], dim=1)
+        if self.flip:
+            flip = noise.uniform(like).flatten() < 0
+        return (self._move(images, shift, flip) if self.pad or self.flip else images), shift, flip
+
+    def _shift(self, like: Tensor, noise: Noise) -> Tensor:
+        """Whole pixels, uniform over -pad..pad, one per image."""
+        share = noise.uniform(like).flatten().add(1).div(2)
+        pixels = share.mul(2 * self.pad + 1).floor().long()
+        return pixels.clamp(max=2 * self.pad) - self.pad  # the product may round up to its bound
+
+    def _move(self, images: Images, shift: Tensor, flip: Mask) -> Images:
+        """Every image shifted, then mirrored where ``flip`` says so: one gather from the padded batch."""
+        height, width = images.shape[2:]
+        padded = F.pad(images, [self.pad] * 4, mode="constant" if self.padding == "zero" else "reflect")
+        column = torch.arange(width, device=images.device)
+        columns = torch.where(flip[:, None], width - 1 - column, column) + self.pad - shift[:, 1:]
+        rows = torch.arange(height, device=images.device) + self.pad - shift[:, :1]
+        places = (rows[:, :, None] * padded.shape[3] + columns[:, None, :]).flatten(1)
+        moved = padded.flatten(2).gather(2, places[:, None].expand(-1, images.shape[1], -1))
+        return moved.view(images.shape)

@@ -1,0 +1,146 @@
+"""A local folder, read in place: parquet shards or class-named folders of images. Nothing is cached."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+
+from toughen.data import tables
+from toughen.data.sources import Encoded, Source, Sources
+
+_PICTURES = {".png", ".jpg", ".jpeg", ".bmp", ".webp"}
+_ARCHIVES = {".zip", ".tar", ".gz", ".tgz", ".bz2", ".xz", ".7z", ".rar"}
+_TESTS = ("test", "validation", "valid", "val")  # the first that is there is the test split
+_SPLITS = ("train", *_TESTS)
+_ROWS = 1024  # read at a time
+_LAYOUTS = "expected ROOT/train/CLASS/*.png (and test), ROOT/CLASS/*.png, or train-*.parquet (and test-*.parquet)"
+
+
+def sources(root: Path) -> Sources:
+    """The set in a folder: parquet shards where there are any, class folders else.
+
+    Raises:
+        ValueError: the path is a file, or the folder has no layout that is known here, or a damaged one.
+    """
+    if not root.is_dir():
+        advice = "unpack it and give the folder" if root.suffix.lower() in _ARCHIVES else "give the folder it lies in"
+        raise ValueError(f"{root} is a file: {advice}")
+    shards = _visible([*root.glob("*.parquet"), *(f for s in (*_SPLITS, "data") for f in root.glob(f"{s}/*.parquet"))])
+    return _parquet(root, shards) if shards else _class_folders(root)
+
+
+def _visible(paths: list[Path]) -> list[Path]:
+    """Sorted by path, without hidden ones (.DS_Store, ._copies of other systems)."""
+    return sorted(path for path in paths if not path.name.startswith("."))
+
+
+def _parquet(root: Path, files: list[Path]) -> Sources:
+    splits: dict[str, list[Path]] = {}
+    for file in files:
+        splits.setdefault(_split_of(file, root), []).append(file)
+    if "train" not in splits:
+        raise ValueError(
+            f"{root} has parquet files, such as {files[0].name}, but no train split: call it train-*.parquet"
+        )
+    tested = next((splits[name] for name in _TESTS if name in splits), None)
+    return tables.sources(root.resolve().name, _shards(splits["train"]), _shards(tested) if tested else None)
+
+
+def _split_of(file: Path, root: Path) -> str:
+    """The split a shard's folder or else its name begins with; "" for none."""
+    for text in (file.parent.name if file.parent != root else "", file.name):
+        if match := re.match(rf"({'|'.join(_SPLITS)})(?![a-z])", text.lower()):
+            return match[1]
+    return ""
+
+
+def _shards(files: list[Path]) -> list[tables.Shard]:
+    """The files of a split as shards.
+
+    Raises:
+        ValueError: names say that some are missing, or one is no parquet file, or they hold no row.
+    """
+    totals = {int(match[1]) for file in files if (match := re.search(r"-of-(\d+)\.parquet$", file.name))}
+    if len(totals) == 1 and len(files) < max(totals):
+        raise ValueError(
+            f"{files[0].parent} has {len(files)} of {max(totals)} shards like {files[0].name}: add the rest"
+        )
+    shards, rows = [], 0
+    for file in files:
+        with _readable(file), pq.ParquetFile(file) as opened:
+            rows += opened.metadata.num_rows
+            shards.append(tables.Shard(str(file), opened.schema_arrow, partial(_batches, file)))
+    if not rows:
+        raise ValueError(f"{files[0]} has no rows: write the images anew")
+    return shards
+
+
+def _batches(file: Path, column: str) -> Iterator[pa.Array]:
+    with _readable(file), pq.ParquetFile(file) as opened:
+        for batch in opened.iter_batches(_ROWS, columns=[column]):
+            yield batch.column(0)
+
+
+@contextmanager
+def _readable(file: Path) -> Iterator[None]:
+    """Within the block, what arrow says of a damaged file becomes one message."""
+    try:
+        yield
+    except (pa.ArrowException, OSError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        message = f"{file} cannot be read as parquet ({reason[:120]}): download or write it anew"
+        raise ValueError(message) from None
+
+
+def _class_folders(root: Path) -> Sources:
+    name = root.resolve().name
+    if not _folders(root / "train"):  # also where a class is called train
+        if set(folder.name for folder in _folders(root)) & set(_TESTS) and not _is_class(root):
+            raise ValueError(f"{root} has no train split: add {root / 'train'} with one folder a class")
+        classes = tuple(folder.name for folder in _folders(root))
+        return Sources(name, _source(root, classes), None, classes)
+    classes = tuple(folder.name for folder in _folders(root / "train"))
+    tested = next((root / split for split in _TESTS if (root / split).is_dir()), None)
+    return Sources(name, _source(root / "train", classes), _source(tested, classes) if tested else None, classes)
+
+
+def _is_class(root: Path) -> bool:
+    """Whether the folders that are called like splits hold images themselves, and so are classes."""
+    return all(_pictures(root / name) for name in _TESTS if (root / name).is_dir())
+
+
+def _folders(path: Path) -> list[Path]:
+    return [entry for entry in _visible(list(path.iterdir())) if entry.is_dir()] if path.is_dir() else []
+
+
+def _pictures(folder: Path) -> list[Path]:
+    return [file for file in _visible(list(folder.iterdir())) if file.suffix.lower() in _PICTURES and file.is_file()]
+
+
+def _source(split: Path, classes: tuple[str, ...]) -> Source:
+    """A split's images, class by class, file by file.
+
+    Raises:
+        ValueError: it has no class folders, or one that is empty or that the training split lacks.
+    """
+    files: list[Path] = []
+    labels: list[int] = []
+    folders = _folders(split)
+    if not folders:
+        raise ValueError(f"{split} has no class folders: {_LAYOUTS}")
+    for folder in folders:
+        if folder.name not in classes:
+            raise ValueError(f"{folder} is a class that the training images lack: add it there or remove it")
+        found = _pictures(folder)
+        if not found:
+            raise ValueError(f"{folder} has no images ({', '.join(sorted(_PICTURES))}): fill or remove it; {_LAYOUTS}")
+        files += found
+        labels += [classes.index(folder.name)] * len(found)
+    return Source(torch.tensor(labels, dtype=torch.int64), lambda: (Encoded(str(file), file) for file in files))

@@ -1,0 +1,126 @@
+"""Data sets of the Hugging Face hub, by their own names, through its own client and cache."""
+
+from __future__ import annotations
+
+import re
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib import import_module
+from time import monotonic
+from typing import Any, NamedTuple
+
+import pyarrow as pa
+
+from toughen.data import tables
+from toughen.data.sources import Sources
+
+PATIENCE = 2.5  # seconds for the hub to give any sign; its client alone would try again for 23
+_ROWS = 1024
+
+
+class Known(NamedTuple):
+    """A hub set under a short name."""
+
+    path: str
+    configuration: str | None
+    about: str
+
+
+KNOWN = {
+    "mnist": Known("ylecun/mnist", None, "handwritten digits, 28x28 grey, 60,000 + 10,000"),
+    "cifar10": Known("uoft-cs/cifar10", None, "10 kinds of things, 32x32 colour, 50,000 + 10,000"),
+    "cifar100": Known("uoft-cs/cifar100", None, "100 kinds of things (fine labels), 32x32 colour, 50,000 + 10,000"),
+    "fashion_mnist": Known("zalando-datasets/fashion_mnist", None, "clothes, 28x28 grey, 60,000 + 10,000"),
+    "svhn": Known("ufldl-stanford/svhn", "cropped_digits", "house numbers' digits, 32x32 colour, 73,257 + 26,032"),
+}
+
+
+def is_name(spec: str) -> bool:
+    """Whether this could name a hub set: a short name that is known, or OWNER/NAME, or OWNER/NAME:CONFIGURATION."""
+    return spec in KNOWN or re.fullmatch(r"\w[\w.-]*/\w[\w.-]*(:[\w.-]+)?", spec) is not None
+
+
+def sources(spec: str) -> Sources:
+    """A hub set's training split and its test split (else its validation split).
+
+    Raises:
+        ValueError: within five seconds, that the hub cannot be reached and the set is not in its cache; that there is
+            no such set; that it has no training split.
+    """
+    path, _, configuration = spec.partition(":")
+    known = KNOWN.get(spec, Known(path, configuration or None, ""))
+    trouble = _unreachable()
+    import datasets  # slow, and only hub sets need it
+
+    try:
+        with _offline() if trouble else _online():
+            loaded = datasets.load_dataset(known.path, known.configuration)
+    except Exception as error:  # the client raises its own, its transport's and the file system's
+        if trouble:
+            raise ValueError(
+                f"{spec!r} is no folder here, is not in the hub's cache, and the hub cannot be reached ({trouble}): "
+                "connect, give a local folder, or use mnist-5k"
+            ) from None
+        reason = (str(error) or type(error).__name__).splitlines()[0]
+        raise ValueError(
+            f"the hub did not give {spec!r} ({reason[:200]}): check its name or give a local folder"
+        ) from None
+    tested = next((name for name in ("test", "validation", "valid", "val") if name in loaded), None)
+    if "train" not in loaded:
+        raise ValueError(f"{spec} has no train split, only {', '.join(loaded)}: choose another set")
+    return tables.sources(spec, [_shard(spec, "train", loaded)], [_shard(spec, tested, loaded)] if tested else None)
+
+
+def _shard(spec: str, split: str, loaded: Any) -> tables.Shard:
+    dataset = loaded[split]
+
+    def batches(column: str) -> Iterator[pa.Array]:
+        for batch in dataset.data.select([column]).to_batches(max_chunksize=_ROWS):
+            yield batch.column(0)
+
+    return tables.Shard(f"{spec}, {split}", dataset.features.arrow_schema, batches, files=True)
+
+
+def _unreachable() -> str:
+    """Why the hub cannot be reached, "" if it answers.
+
+    The question is asked in a thread of its own, since looking up an address obeys no time limit; `datasets`, which
+    takes half a second to import, arrives meanwhile.
+    """
+    deadline = monotonic() + PATIENCE
+    answer: list[str] = []
+    asking = threading.Thread(target=lambda: answer.append(_ask()), daemon=True)
+    asking.start()
+    import_module("datasets")
+    asking.join(max(0.0, deadline - monotonic()))
+    return answer[0] if answer else f"no answer in {PATIENCE:g} s"
+
+
+def _ask() -> str:
+    """One request to the hub's own address, by its own client, so that proxies and mirrors are those the user set."""
+    import huggingface_hub
+
+    try:
+        response = huggingface_hub.get_session().head(huggingface_hub.constants.ENDPOINT, timeout=PATIENCE)
+    except Exception as error:  # which class depends on the client's version
+        return str(error).splitlines()[0] if str(error) else type(error).__name__
+    return f"it answers {response.status_code}" if response.status_code >= 500 else ""
+
+
+@contextmanager
+def _offline() -> Iterator[None]:
+    """Within the block `datasets` looks in its cache only."""
+    import datasets
+
+    before = datasets.config.HF_HUB_OFFLINE
+    datasets.config.HF_HUB_OFFLINE = True
+    try:
+        yield
+    finally:
+        datasets.config.HF_HUB_OFFLINE = before
+
+
+@contextmanager
+def _online() -> Iterator[None]:
+    yield

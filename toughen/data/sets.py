@@ -1,0 +1,125 @@
+"""A data set in memory: decoded images, labels, and what may be asked of them."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from toughen.noise import key
+from toughen.types import ByteImages, Labels
+
+_CHUNK = 1024  # images turned into float64 at a time
+_SMALLEST_STD = 1 / 255  # a channel that is constant must not divide by zero
+
+
+@dataclass(frozen=True)
+class Split:
+    """Images, uint8 [n, c, h, w] and contiguous, with their labels, int64 [n].
+
+    Raises:
+        ValueError: images and labels differ in number.
+    """
+
+    images: ByteImages
+    labels: Labels
+
+    def __post_init__(self) -> None:
+        if len(self.images) != len(self.labels):
+            raise ValueError(f"{len(self.images)} images came with {len(self.labels)} labels: give one label an image")
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def take(self, index: Tensor) -> Split:
+        """The images at these places (int64, or a mask), in that order."""
+        return Split(self.images[index], self.labels[index])
+
+    def to(self, device: torch.device | str) -> Split:
+        """The same images on another device."""
+        return Split(self.images.to(device), self.labels.to(device))
+
+
+@dataclass(frozen=True)
+class Data:
+    """A data set: training and test images of one shape, and the names of the classes in the order of the labels."""
+
+    name: str
+    train: Split
+    test: Split
+    classes: tuple[str, ...]
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Channels, rows and columns of an image."""
+        channels, rows, columns = self.train.images.shape[1:]
+        return channels, rows, columns
+
+    def statistics(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
+        """Each channel's mean and standard deviation over all training pixels, in the units of images in [0, 1]."""
+        total = torch.zeros(self.shape[0], dtype=torch.float64)
+        squares = torch.zeros_like(total)
+        for chunk in self.train.images.split(_CHUNK):
+            pixels = chunk.double()
+            total += pixels.sum((0, 2, 3)).cpu()
+            squares += pixels.square().sum((0, 2, 3)).cpu()
+        count = self.train.images.numel() / self.shape[0]
+        mean = total / count
+        std = (squares / count - mean.square()).clamp(min=0).sqrt() / 255
+        return tuple((mean / 255).tolist()), tuple(std.clamp(min=_SMALLEST_STD).tolist())
+
+    def split(self, validation: int, seed: int) -> tuple[Split, Split, Labels]:
+        """Take a seeded, stratified validation split out of the training images.
+
+        Returns:
+            the training images that remain, the validation images, and the places of the former in ``train``.
+
+        Raises:
+            ValueError: fewer than no images are asked for, or so many that none remain to train on.
+        """
+        if not 0 <= validation < len(self.train):
+            raise ValueError(
+                f"validation {validation} must be at least 0 and below the {len(self.train)} training images"
+            )
+        held_out = stratified(self.train.labels, validation, seed)
+        remaining = torch.ones(len(self.train), dtype=torch.bool)
+        remaining[held_out] = False
+        index = remaining.nonzero()[:, 0]
+        device = self.train.labels.device
+        return self.train.take(index.to(device)), self.train.take(held_out.to(device)), index
+
+    def hashes(self, split: Split) -> Labels:
+        """A 64-bit number per image, int64 [n], from its shape and bytes: the same in every process and machine."""
+        images = split.images.cpu().contiguous().numpy()
+        shape = repr(images.shape[1:]).encode()
+        digests = (hashlib.blake2b(shape + image.tobytes(), digest_size=8).digest() for image in images)
+        return torch.tensor([int.from_bytes(digest, "little", signed=True) for digest in digests], dtype=torch.int64)
+
+
+def stratified(labels: Labels, count: int, seed: int) -> Tensor:
+    """Places of ``count`` labels, int64 and sorted, drawn by seed; each class keeps its share to within one image.
+
+    Images left over by rounding down go to the classes with the largest remainders, ties by seed.
+
+    Raises:
+        ValueError: ``count`` is negative or exceeds the number of labels.
+    """
+    total = len(labels)
+    if not 0 <= count <= total:
+        raise ValueError(f"{count} images of {total} were asked for: ask for 0 to {total}")
+    if count == 0:
+        return torch.empty(0, dtype=torch.int64)
+    generator = torch.Generator().manual_seed(key("stratified", seed))
+    labels = labels.cpu()
+    sizes = torch.bincount(labels)
+    quota = count * sizes // total
+    ties = torch.randperm(len(sizes), generator=generator)
+    neediest = ties[(count * sizes % total)[ties].argsort(descending=True, stable=True)]
+    quota[neediest[: count - int(quota.sum())]] += 1
+
+    shuffled = torch.randperm(total, generator=generator)
+    by_class = shuffled[labels[shuffled].argsort(stable=True)]
+    rank = torch.arange(total) - (sizes.cumsum(0) - sizes).repeat_interleave(sizes)
+    return by_class[rank < quota.repeat_interleave(sizes)].sort().values

@@ -1,0 +1,98 @@
+"""A data set before its images are decoded, wherever it comes from."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from itertools import compress
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from PIL import Image
+
+from toughen.data.sets import stratified
+from toughen.types import Labels, Mask
+
+_HELD_OUT = 10  # without a test split, one image in so many becomes one
+
+
+class Encoded(NamedTuple):
+    """An image to be decoded, and the words that name it in an error."""
+
+    where: str
+    content: bytes | Path | Image.Image
+
+
+@dataclass(frozen=True)
+class Source:
+    """A split's labels, int64 [n], and its images, read afresh in the same order whenever ``images`` is called."""
+
+    labels: Labels
+    images: Callable[[], Iterator[Encoded]]
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def only(self, mask: Mask, labels: Labels) -> Source:
+        """The images under the mask, with new labels for all of them."""
+        chosen = mask.tolist()
+        return Source(labels[mask], lambda: compress(self.images(), chosen))
+
+
+@dataclass(frozen=True)
+class Sources:
+    """A data set's splits; ``test`` is None where there is none."""
+
+    name: str
+    train: Source
+    test: Source | None
+    classes: tuple[str, ...]
+
+    def keep(self, wanted: tuple[str, ...]) -> Sources:
+        """Only these classes, numbered in this order.
+
+        Raises:
+            ValueError: a class is not one of the set's.
+        """
+        unknown = [name for name in wanted if name not in set(self.classes)]
+        if unknown:
+            raise ValueError(
+                f"{len(unknown)} of the wanted classes are not in {self.name}, first {unknown[0]!r}: "
+                f"write its own names, such as {self.classes[0]!r}, one per line"
+            )
+        number = torch.full((len(self.classes),), -1)
+        number[[self.classes.index(name) for name in wanted]] = torch.arange(len(wanted))
+
+        def kept(source: Source) -> Source:
+            labels = number[source.labels]
+            return source.only(labels >= 0, labels)
+
+        return replace(self, train=kept(self.train), test=kept(self.test) if self.test else None, classes=wanted)
+
+    def both(self) -> tuple[Source, Source]:
+        """Training and test images; without a test split, a stratified tenth of the training images (seed 0).
+
+        Raises:
+            ValueError: fewer than two classes, a split without images, or a test class without training images.
+        """
+        if len(self.classes) < 2:
+            raise ValueError(f"{self.name} has {len(self.classes)} classes: a classifier needs two or more")
+        train, test = self.train, self.test
+        if test is None:
+            train, test = _hold_out(train)
+        for name, source in (("training", train), ("test", test)):
+            if not len(source):
+                raise ValueError(f"{self.name} has no {name} images: add some, or list other classes")
+        lacking = sorted(set(test.labels.tolist()) - set(train.labels.tolist()))
+        if lacking:
+            name = self.classes[lacking[0]]
+            raise ValueError(f"{self.name}: class {name!r} has test images and no training images: add or remove some")
+        return train, test
+
+
+def _hold_out(source: Source) -> tuple[Source, Source]:
+    """Split a stratified tenth off, at least one image."""
+    held_out = torch.zeros(len(source), dtype=torch.bool)
+    held_out[stratified(source.labels, min(len(source), max(1, len(source) // _HELD_OUT)), seed=0)] = True
+    return source.only(~held_out, source.labels), source.only(held_out, source.labels)

@@ -1,0 +1,159 @@
+"""Images and labels out of arrow columns, whether they lie in parquet shards or came from the hub."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import torch
+
+from toughen.data.sources import Encoded, Source, Sources
+from toughen.types import Labels
+
+_LABELS = ("label", "fine_label", "labels")  # preferred in this order where several columns would do
+
+
+@dataclass(frozen=True)
+class Shard:
+    """A piece of a split.
+
+    Attributes:
+        where: its file, for messages.
+        schema: its columns; the "huggingface" metadata, where there, say which is the image and name the classes.
+        batches: the rows of one column, read afresh at each call.
+        files: whether an image without bytes may be read from its ``path`` (never from a table of unknown origin).
+    """
+
+    where: str
+    schema: pa.Schema
+    batches: Callable[[str], Iterator[pa.Array]]
+    files: bool = False
+
+
+class _Columns(NamedTuple):
+    image: str
+    label: str
+    classes: tuple[str, ...] | None
+
+
+def sources(name: str, train: list[Shard], test: list[Shard] | None) -> Sources:
+    """The splits of a tabular set; without class names in its metadata the classes are called by their numbers.
+
+    Raises:
+        ValueError: a column is missing or ambiguous, a label or an image is missing or out of range.
+    """
+    columns = _columns(train[0])
+    count = None if columns.classes is None else len(columns.classes)
+    labels = _labels(train, columns.label, count)
+    if columns.classes is None:
+        count = int(labels.max()) + 1 if len(labels) else 0
+        if count > len(labels):
+            raise ValueError(
+                f"{name} has {len(labels)} training images and label {count - 1}: number classes from 0 up"
+            )
+    classes = columns.classes or tuple(map(str, range(count or 0)))
+    tested = None if test is None else _source(test, columns.image, _labels(test, columns.label, len(classes)))
+    return Sources(name, _source(train, columns.image, labels), tested, classes)
+
+
+def _source(shards: list[Shard], column: str, labels: Labels) -> Source:
+    return Source(labels, lambda: _images(shards, column))
+
+
+def _columns(shard: Shard) -> _Columns:
+    features = _features(shard.schema)
+    image = _one(shard, "image", [column for column in shard.schema.names if _is_image(shard.schema, column, features)])
+    label = _one(shard, "label", _label_columns(shard.schema, features))
+    names = features.get(label, {}).get("names")
+    named = isinstance(names, list) and all(isinstance(name, str) for name in names) and len(set(names)) == len(names)
+    return _Columns(image, label, tuple(names) if named and names else None)
+
+
+def _features(schema: pa.Schema) -> dict[str, dict[str, Any]]:
+    """What the metadata say of each column; nothing where there are none or they make no sense."""
+    try:
+        features = json.loads((schema.metadata or {})[b"huggingface"])["info"]["features"]
+        return {name: feature for name, feature in features.items() if isinstance(feature, dict)}
+    except (KeyError, ValueError, TypeError, AttributeError, RecursionError):
+        return {}
+
+
+def _is_image(schema: pa.Schema, column: str, features: dict[str, dict[str, Any]]) -> bool:
+    """Whether a column holds encoded images: raw bytes or a struct with a field of them, and not declared otherwise."""
+    kind = schema.field(column).type
+    if pa.types.is_struct(kind) and kind.get_field_index("bytes") >= 0:
+        kind = kind.field("bytes").type
+    return _is_bytes(kind) and features.get(column, {}).get("_type", "Image") in ("Image", "Value")
+
+
+def _is_bytes(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_binary(kind) or pa.types.is_large_binary(kind))
+
+
+def _label_columns(schema: pa.Schema, features: dict[str, dict[str, Any]]) -> list[str]:
+    declared = [column for column in schema.names if features.get(column, {}).get("_type") == "ClassLabel"]
+    guessed = [column for column in schema.names if column in _LABELS or pa.types.is_integer(schema.field(column).type)]
+    return declared or guessed
+
+
+def _one(shard: Shard, what: str, candidates: list[str]) -> str:
+    preferred = [column for column in _LABELS if column in candidates] if len(candidates) > 1 else candidates
+    if preferred:
+        return preferred[0]
+    found = f"several {what} columns ({', '.join(candidates)})" if candidates else f"no {what} column"
+    raise ValueError(
+        f"{shard.where} has {found} among {', '.join(shard.schema.names) or 'none at all'}: "
+        "keep one column of encoded images and one of integers called label"
+    )
+
+
+def _labels(shards: list[Shard], column: str, count: int | None) -> Labels:
+    """Every label of a split, checked against 0..count-1."""
+    return torch.from_numpy(np.concatenate([_shard_labels(shard, column, count) for shard in shards]))
+
+
+def _shard_labels(shard: Shard, column: str, count: int | None) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
+    _require(shard, column)
+    kind = shard.schema.field(column).type
+    if not pa.types.is_integer(kind):
+        raise ValueError(f"{shard.where}: labels in column {column} are of type {kind}: write integers from 0 up")
+    values = pa.chunked_array(list(shard.batches(column)), type=kind)
+    allowed = "from 0 up" if count is None else f"from 0 to {count - 1}"
+    wrong = pc.or_(pc.less(values, 0), pc.greater(values, 2**31 if count is None else count - 1))
+    row = pc.index(pc.fill_null(wrong, True), True).as_py()
+    if row >= 0:
+        label = values[row].as_py()
+        said = "no label" if label is None else f"label {label}"
+        raise ValueError(f"{shard.where}, row {row}, has {said}: labels are integers {allowed}; correct or remove it")
+    return np.array(values.cast(pa.int64()).to_numpy())  # arrow's memory may not be written to
+
+
+def _images(shards: list[Shard], column: str) -> Iterator[Encoded]:
+    """Every image of a split in turn."""
+    for shard in shards:
+        _require(shard, column)
+        row = 0
+        for batch in shard.batches(column):
+            for value in batch:
+                yield Encoded(f"{shard.where}, row {row}", _content(value.as_py(), shard, row))
+                row += 1
+
+
+def _content(value: bytes | dict[str, Any] | None, shard: Shard, row: int) -> bytes | Path:
+    content, path = (value.get("bytes"), value.get("path")) if isinstance(value, dict) else (value, None)
+    if not content and path and shard.files:
+        return Path(path)
+    if not content:
+        raise ValueError(f"{shard.where}, row {row}, has no image bytes: remove it or write the shard anew")
+    return content
+
+
+def _require(shard: Shard, column: str) -> None:
+    if column not in shard.schema.names:
+        raise ValueError(f"{shard.where} lacks column {column}, which other shards have: give all the same columns")

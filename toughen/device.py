@@ -1,0 +1,76 @@
+"""Which processor a run uses, in which precision, and what to call both in results."""
+
+from __future__ import annotations
+
+import os
+import platform
+from contextlib import AbstractContextManager
+from importlib.metadata import version
+from pathlib import Path
+from typing import Literal
+
+import torch
+
+
+def pick_device(name: str) -> torch.device:
+    """The device of this name; "auto" takes a GPU where there is one.
+
+    Raises:
+        ValueError: there is no such device here.
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError):
+        raise ValueError(f"device {name!r} is not to be had here: use auto or cpu") from None
+    return device
+
+
+def pick_precision(name: Literal["auto", "fp32", "bf16"], device: torch.device) -> Literal["fp32", "bf16"]:
+    """What "auto" means on this device: bf16 where the hardware multiplies it natively."""
+    if name != "auto":
+        return name
+    if device.type == "cuda":
+        return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
+    native = device.type == "cpu" and "avx512_bf16" in cpu_flags()
+    return "bf16" if native else "fp32"
+
+
+def autocast(precision: Literal["fp32", "bf16"], device: torch.device) -> AbstractContextManager[None]:
+    """The context in which a model runs at this precision."""
+    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=precision == "bf16")
+
+
+def _cpuinfo(name: str) -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return ""
+    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith(name)), "")
+
+
+def cpu_flags() -> set[str]:
+    """The processor's instruction sets, as Linux names them; empty elsewhere."""
+    return set(_cpuinfo("flags").split())
+
+
+def processor(device: torch.device) -> str:
+    """What the device is called."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return f"{_cpuinfo('model name') or platform.machine()}, {torch.get_num_threads()} of {os.cpu_count()} cores"
+
+
+def provenance(device: torch.device) -> dict[str, str]:
+    """Processor and versions, for a result file."""
+    from toughen import __version__
+
+    names = ("torch", "numpy", "safetensors")
+    return {
+        "processor": processor(device),
+        "python": platform.python_version(),
+        "toughen": __version__,
+        **{name: version(name) for name in names},
+    }

@@ -1,0 +1,99 @@
+"""The one place that runs a model and differentiates towards its input.
+
+Nothing here computes a weight gradient, leaves a ``.grad``, or changes a submodule's mode for longer than a block.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from toughen import passes
+from toughen.objectives import Objective
+from toughen.types import Images, Labels, Logits, Mode, PerExample, Scalar
+
+
+def logits(model: nn.Module, x: Images) -> Logits:
+    """The model's logits, in float32 at least, out of a tensor or of an object with ``.logits``.
+
+    Raises:
+        ValueError: the model did not return [n, k].
+    """
+    with _uncached_casts(x) if not torch.is_grad_enabled() else nullcontext():
+        out = model(x)
+    out = getattr(out, "logits", out)
+    if not isinstance(out, Tensor) or out.ndim != 2 or len(out) != len(x):
+        shape = tuple(out.shape) if isinstance(out, Tensor) else type(out).__name__
+        raise ValueError(f"a model must return logits of shape [{len(x)}, classes], this one returned {shape}")
+    return out.float() if out.dtype in (torch.bfloat16, torch.float16) else out
+
+
+@contextmanager
+def _uncached_casts(x: Tensor) -> Iterator[None]:
+    """Under autocast, keep weights that were cast without a graph from being reused by a later pass that needs one."""
+    device = x.device.type
+    if not torch.is_autocast_enabled(device):
+        yield
+        return
+    with torch.autocast(device, dtype=torch.get_autocast_dtype(device), cache_enabled=False):
+        yield
+
+
+@contextmanager
+def mode(model: nn.Module, wanted: Mode) -> Iterator[None]:
+    """Within the block "eval" puts all of the model into evaluation mode; "train" leaves each part in its own mode.
+
+    "train" is what sources mean by attacking in training mode, except that a part frozen by its user stays frozen.
+    Afterwards every submodule has the mode it had.
+    """
+    if wanted == "train":
+        yield
+        return
+    trained = [module for module in model.modules() if module.training]
+    for module in trained:
+        module.training = False
+    try:
+        yield
+    finally:
+        for module in trained:
+            module.training = True
+
+
+class InputGradient(NamedTuple):
+    """The gradient towards the images, and the values and logits it was taken at, all detached."""
+
+    gradient: Images
+    value: PerExample | Scalar
+    logits: Logits
+
+
+def input_gradient(
+    model: nn.Module,
+    x: Images,
+    target: Labels | Logits,
+    objective: Objective,
+    *,
+    create_graph: bool = False,
+) -> InputGradient:
+    """The objective's gradient towards ``x``, summed over examples, at the cost of one forward and one more pass.
+
+    Args:
+        model: any module that returns logits; its modes and its ``.grad`` stay as they are.
+        x: images, [n, c, h, w].
+        target: what the objective compares with.
+        objective: what is differentiated.
+        create_graph: keep the gradient differentiable, for methods that penalise it.
+    """
+    with torch.enable_grad():
+        x = x.detach().requires_grad_()
+        out = logits(model, x)
+        with torch.autocast(x.device.type, enabled=False):
+            value = objective(out, target)
+            total = value.sum()
+        with passes.towards_input():
+            (gradient,) = torch.autograd.grad(total, x, create_graph=create_graph)
+    return InputGradient(gradient, value.detach(), out.detach())

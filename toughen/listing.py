@@ -1,0 +1,125 @@
+"""Results and lists as terminal tables, readable at 80 columns."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from toughen.evaluation.evaluate import RESULT, read_result
+from toughen.files import read_json
+
+GAP = 0.2  # a model that FGSM finds this much more robust than the other attacks do is not to be believed
+
+
+def recipe_summary(path: Path) -> str:
+    """The first comment line of a recipe."""
+    return next((line.lstrip("# ") for line in path.read_text(encoding="utf-8").splitlines()), "").strip()
+
+
+def print_entries(console: Console, entries: dict[str, str]) -> None:
+    """Names and what they are."""
+    table = Table(box=None, show_header=False, pad_edge=False)
+    table.add_column(no_wrap=True, style="bold")
+    table.add_column()
+    for name, about in entries.items():
+        table.add_row(Text(name), Text(about))
+    console.print(table)
+
+
+def percent(share: float) -> str:
+    return f"{100 * share:.1f} %"
+
+
+def fgsm_gap(result: dict[str, Any]) -> float | None:
+    """How much higher accuracy under FGSM is than under all attacks together; None without FGSM or others."""
+    attacks = result["attacks"]
+    if "fgsm" not in attacks or len(attacks) < 2:
+        return None
+    return float(attacks["fgsm"]["robust_accuracy"] - result["robust_accuracy"])
+
+
+def warning(result: dict[str, Any]) -> str | None:
+    """What a reader must know before believing the robust figure."""
+    gap = fgsm_gap(result)
+    if gap is None or gap <= GAP:
+        return None
+    return (
+        f"FGSM leaves {percent(gap)} more standing than iterated attacks do: single steps are blind here. "
+        "Such a model is not robust, whatever its FGSM accuracy (catastrophic overfitting, or no robust training)."
+    )
+
+
+def print_evaluation(console: Console, folder: Path, result: dict[str, Any]) -> None:
+    """One evaluation: accuracy clean, under each attack, and under all of them."""
+    threat = result["threat"]
+    console.print(
+        f"{folder}: {result['images']:,} test images of {result['data']}, {threat['norm']} eps {threat['eps']:.4g}",
+        highlight=False,
+        markup=False,
+    )
+    table = Table("attack", "accuracy", "seconds", "passes per image", box=None, pad_edge=False)
+    for column in table.columns[1:]:
+        column.justify = "right"
+    table.add_row("none (clean)", percent(result["clean_accuracy"]))
+    for name, found in result["attacks"].items():
+        passes = found["passes"] / result["images"]
+        table.add_row(Text(name), percent(found["robust_accuracy"]), f"{found['seconds']:.1f}", f"{passes:,.1f}")
+    table.add_row("all of them", percent(result["robust_accuracy"]), style="bold")
+    console.print(table)
+    for name, (low, high) in result.get("interval_95", {}).items():
+        console.print(f"{name.replace('_', ' ')}: 95 % interval {percent(low)} to {percent(high)}", highlight=False)
+    if warned := warning(result):
+        console.print(warned, highlight=False, style="bold red")
+    console.print(f"written: {folder / RESULT}, examples.parquet", highlight=False, markup=False)
+
+
+def print_comparison(console: Console, folders: list[Path]) -> None:
+    """Evaluated runs side by side."""
+    results = {folder: read_result(folder) for folder in folders}
+    table = Table("run", "threat", "clean", "FGSM", "robust", "train s", "passes/step", box=None, pad_edge=False)
+    for column in table.columns[2:]:
+        column.justify = "right"
+    for folder, result in results.items():
+        threat, cost = result["threat"], training_cost(folder)
+        fgsm = result["attacks"].get("fgsm")
+        table.add_row(
+            Text(str(folder)),
+            f"{threat['norm']} {threat['eps']:.4g}",
+            percent(result["clean_accuracy"]),
+            percent(fgsm["robust_accuracy"]) if fgsm else "-",
+            percent(result["robust_accuracy"]),
+            f"{cost['seconds']:.0f}" if cost else "-",
+            f"{cost['passes']:.1f}" if cost else "-",
+        )
+    console.print(table)
+    console.print(f"robust: right while clean and under {_attacks(results)}", highlight=False)
+    if len({(r["threat"]["norm"], r["threat"]["eps"], r["data"], r["images"]) for r in results.values()}) > 1:
+        console.print("These were not measured alike (threat, data or images differ): compare with care.", style="bold")
+    for folder, result in results.items():
+        if warned := warning(result):
+            console.print(f"{folder}: {warned}", highlight=False, style="bold red")
+
+
+def _attacks(results: dict[Path, dict[str, Any]]) -> str:
+    kinds = {", ".join(result["attacks"]) for result in results.values()}
+    return kinds.pop() if len(kinds) == 1 else "each run's own attacks: " + "; ".join(sorted(kinds))
+
+
+def training_cost(folder: Path) -> dict[str, float] | None:
+    """Seconds of training and mean passes per image, from metrics.jsonl; None where it is missing."""
+    import json
+
+    path = folder / "metrics.jsonl"
+    if not path.is_file():
+        return None
+    try:
+        lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+        seconds = sum(line["seconds"] for line in lines)
+        passes = sum(line["passes"] for line in lines) / len(lines)
+    except (ValueError, KeyError, TypeError, ZeroDivisionError):
+        raise ValueError(f"{path} is damaged: restore it from a copy") from None
+    return {"seconds": seconds, "passes": passes}

@@ -1,0 +1,123 @@
+"""The shape of every method: min over max, as a module used like a criterion."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch.nn.functional as F
+from torch import nn
+
+from toughen.attacks.base import threat_of
+from toughen.gradients import logits
+from toughen.noise import Noise
+from toughen.threat import Threat
+from toughen.types import Batch, Crafted, Eps, Images, Labels, Norm, Plan, Step
+
+
+class Method(nn.Module):
+    """The base of all methods: ``loss = method(model, x, y).loss``.
+
+    A method consists of ``craft``, the inner maximum, and ``loss``, the outer minimum; calling it does one after the
+    other. What it must remember between batches is its buffers, submodules and extra state, so that it travels in
+    checkpoints. Copies of the model that it keeps are frozen; extra weights that are trained are its parameters.
+
+    Attributes:
+        replays: how often a loop should train on the same batch.
+        stop_reason: set by the method when training should end early.
+    """
+
+    eps: Eps | None = None
+    norm: Norm = "linf"
+    replays: int = 1
+    stop_reason: str | None = None
+    _progress: float = 1.0
+    _prepared: bool = False
+
+    @property
+    def progress(self) -> float:
+        """The share of training done, 0..1; 1 unless a trainer sets it, so that a bare loop trains the real thing."""
+        return self._progress
+
+    @progress.setter
+    def progress(self, value: float) -> None:
+        self._progress = value
+        for inner in self.inner():
+            inner.progress = value
+
+    def inner(self) -> list[Method]:
+        """The methods that this one wraps."""
+        return [child for child in self.children() if isinstance(child, Method)]
+
+    @property
+    def threat(self) -> Threat | None:
+        """The threat that the method trains against; a wrapper's is that of the last method it wraps."""
+        if self.eps is not None:
+            return threat_of(self)
+        return next((inner.threat for inner in reversed(self.inner()) if inner.threat is not None), None)
+
+    def prepare(self, model: nn.Module, shape: tuple[int, int, int], classes: int, images: int | None = None) -> None:
+        """Allocate all state, before an optimizer is built or a state is loaded; called on first use otherwise.
+
+        Args:
+            model: the model that will be trained.
+            shape: one image's [c, h, w].
+            classes: number of classes.
+            images: size of the training set, None where nobody knows it.
+        """
+        self._prepared = True
+        for inner in self.inner():
+            inner.prepare(model, shape, classes, images)
+
+    def forward(self, model: nn.Module, x: Images, y: Labels, batch: Batch | None = None) -> Step:
+        """One step's loss on a batch: crafts images and takes the loss on them.
+
+        Args:
+            model: returns logits; in training mode for training.
+            x: images in [0, 1].
+            y: their classes.
+            batch: image index, crop, flip and the source of random numbers, where the loop knows them.
+        """
+        if not self._prepared:
+            self.prepare(model, (x.shape[1], x.shape[2], x.shape[3]), int(y.max()) + 1)
+        return self.loss(model, x, y, self.craft(model, x, y, batch))
+
+    def craft(self, model: nn.Module, x: Images, y: Labels, batch: Batch | None = None) -> Crafted:
+        """The inner maximum: the images to train on."""
+        raise NotImplementedError
+
+    def loss(self, model: nn.Module, x: Images, y: Labels, crafted: Crafted) -> Step:
+        """The outer minimum: what is lowered, given the crafted images."""
+        raise NotImplementedError
+
+    def start(self, plan: Plan) -> None:
+        """Called before the first step of a run."""
+        for inner in self.inner():
+            inner.start(plan)
+
+    def after_step(self, model: nn.Module) -> None:
+        """Called after each optimizer step."""
+        for inner in self.inner():
+            inner.after_step(model)
+
+    def after_epoch(self, metrics: dict[str, Any]) -> None:
+        """Called after each epoch with its line of metrics."""
+        for inner in self.inner():
+            inner.after_epoch(metrics)
+
+    def rescue(self) -> Method | None:
+        """What to train after a collapse: two-step PGD at the same threat; None where there is no threat."""
+        from toughen.methods.pgd_at import PGDAT  # a method itself, so it cannot be imported above
+
+        return None if self.threat is None else PGDAT(eps=self.threat.eps, norm=self.threat.norm, steps=2)
+
+
+def noise_of(batch: Batch | None) -> Noise | None:
+    """Where a step's random numbers come from; None means torch's global generator."""
+    return batch.noise if batch else None
+
+
+def adversarial_cross_entropy(model: nn.Module, y: Labels, crafted: Crafted) -> Step:
+    """Cross-entropy on the crafted images and on nothing else, the outer minimum of plain adversarial training."""
+    out = logits(model, crafted.x_adv)
+    robust = F.cross_entropy(out, y)
+    return Step(robust, out, {"robust": robust.detach()})

@@ -1,0 +1,106 @@
+"""Nuclear-norm adversarial training."""
+
+from __future__ import annotations
+
+import math
+from typing import Any, Literal
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from toughen.attacks.base import threat_of
+from toughen.attacks.fgsm import FGSM
+from toughen.gradients import logits
+from toughen.methods.base import Method, noise_of
+from toughen.objectives import NuclearAscent, nuclear_norm
+from toughen.types import Batch, Crafted, Eps, Images, Labels, Logits, Norm, Plan, Step
+
+
+class NuAT(Method):
+    """Clean cross-entropy plus lam x the nuclear norm of f(x_adv) - f(x), against one step that raises the same.
+
+    Sriramanan et al., Towards Efficient and Effective Adversarial Training (NeurIPS 2021), Algorithm 1, as released:
+    where Eq. 2 prints f(x_adv) in the cross-entropy, the algorithm and the released code have f(x). The attack runs in
+    evaluation mode, but the clean logits it compares with come from a pass in training mode. With weight averaging in
+    the trainer this is NuAT-WA.
+
+    Args:
+        eps: radius, in the units of the images; the step is as long.
+        norm: "linf" or "l2".
+        lam: weight of the nuclear norm at the end of its ramp; larger is more robust and less accurate on clean images.
+        ramp: share of training over which lam rises linearly from 0.
+        ramp_by: "step" raises lam at every step, "epoch" once an epoch, as released.
+        start_size: size of the Bernoulli start, in the units of eps; None means eps / 2 (4/255 at 8/255, as released).
+        alternate: leave the nuclear norm out of the attack in every other batch, the first of an epoch among them.
+        cross_entropy_on: "clean", as released, or "adversarial", as Eq. 2 is printed.
+        divisor: what the nuclear norm is divided by; None means the batch's size, the released code has 64.
+        share_clean: use one clean pass for attack and loss. False makes two, in the released order, so that batch-norm
+            statistics move three times a step instead of twice.
+    """
+
+    def __init__(
+        self,
+        *,
+        eps: Eps | None = None,
+        norm: Norm = "linf",
+        lam: float | int = 4.0,
+        ramp: float | int = 0.9,
+        ramp_by: Literal["step", "epoch"] = "step",
+        start_size: Eps | None = None,
+        alternate: bool = True,
+        cross_entropy_on: Literal["clean", "adversarial"] = "clean",
+        divisor: int | None = None,
+        share_clean: bool = True,
+    ) -> None:
+        super().__init__()
+        self.eps, self.norm, self.lam, self.ramp, self.ramp_by = eps, norm, lam, ramp, ramp_by
+        self.start_size = threat_of(self).eps / 2 if start_size is None else start_size
+        self.alternate, self.divisor, self.share_clean = alternate, divisor, share_clean
+        self.cross_entropy_on = cross_entropy_on
+        self.iteration = 0  # steps since the epoch began
+        self.epochs = 1
+
+    def weight(self, n: int) -> float:
+        """What multiplies the nuclear norm of ``n`` images now."""
+        progress = self.progress
+        if self.ramp_by == "epoch" and progress < 1:
+            progress = math.floor(progress * self.epochs + 1e-9) / self.epochs
+        share = min(1.0, progress / self.ramp) if self.ramp > 0 else 1.0
+        return self.lam * share / (self.divisor or n)
+
+    def craft(self, model: nn.Module, x: Images, y: Labels, batch: Batch | None = None) -> Crafted:
+        with torch.set_grad_enabled(self.share_clean and torch.is_grad_enabled()):
+            clean = logits(model, x)
+        nuclear = not (self.alternate and self.iteration % 2 == 0)
+        objective = NuclearAscent(clean.detach() if nuclear else None, self.weight(len(x)))
+        attack = FGSM(
+            eps=self.eps, norm=self.norm, objective=objective, start="bernoulli", start_size=self.start_size
+        )
+        return Crafted(
+            x_adv=attack(model, x, y, noise_of(batch)),
+            clean=clean if self.share_clean else None,
+        )
+
+    def loss(self, model: nn.Module, x: Images, y: Labels, crafted: Crafted) -> Step:
+        out_adv = logits(model, crafted.x_adv)
+        out: Logits = logits(model, x) if crafted.clean is None else crafted.clean
+        clean = F.cross_entropy(out if self.cross_entropy_on == "clean" else out_adv, y)
+        nuclear = nuclear_norm(out_adv - out) / (self.divisor or len(x))
+        loss = clean + self.weight(len(x)) * (self.divisor or len(x)) * nuclear
+        return Step(loss, out, {self.cross_entropy_on: clean.detach(), "nuclear": nuclear.detach()})
+
+    def start(self, plan: Plan) -> None:
+        self.epochs = plan.epochs
+
+    def after_step(self, model: nn.Module) -> None:
+        self.iteration += 1
+
+    def after_epoch(self, metrics: dict[str, Any]) -> None:
+        self.iteration = 0
+
+    def get_extra_state(self) -> dict[str, int]:
+        return {"iteration": self.iteration}
+
+    def set_extra_state(self, state: dict[str, int]) -> None:
+        self.iteration = state["iteration"]

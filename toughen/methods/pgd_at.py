@@ -1,0 +1,44 @@
+"""Multi-step adversarial training."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from torch import nn
+
+from toughen.attacks.pgd import PGD
+from toughen.methods.base import Method, adversarial_cross_entropy, noise_of
+from toughen.types import Batch, Crafted, Eps, Images, Labels, Mode, Norm, Real, Step
+
+
+class PGDAT(Method):
+    """Training on PGD images alone (Madry et al., arXiv:1706.06083); DAT's slides call it RAT.
+
+    Args:
+        eps: radius, in the units of the images.
+        norm: "linf" or "l2".
+        steps: gradient steps of the attack.
+        step_size: length of a step, in the units of eps; None means 2.5 eps / steps.
+        start: where the attack starts, "uniform" in the ball or "none" for the image itself.
+        mode: the model's mode while attacking, "eval" or "train" (as released).
+    """
+
+    def __init__(
+        self,
+        *,
+        eps: Eps | None = None,
+        norm: Norm = "linf",
+        steps: int = 10,
+        step_size: Real | None = None,
+        start: Literal["uniform", "none"] = "uniform",
+        mode: Mode = "train",
+    ) -> None:
+        super().__init__()
+        self.eps, self.norm = eps, norm
+        self.attack = PGD(eps=eps, norm=norm, steps=steps, step_size=step_size, start=start, mode=mode)
+
+    def craft(self, model: nn.Module, x: Images, y: Labels, batch: Batch | None = None) -> Crafted:
+        return Crafted(x_adv=self.attack(model, x, y, noise_of(batch)))
+
+    def loss(self, model: nn.Module, x: Images, y: Labels, crafted: Crafted) -> Step:
+        return adversarial_cross_entropy(model, y, crafted)

@@ -1,0 +1,22 @@
+"""Training without an adversary."""
+
+from __future__ import annotations
+
+import torch.nn.functional as F
+from torch import nn
+
+from toughen.gradients import logits
+from toughen.methods.base import Method
+from toughen.types import Batch, Crafted, Images, Labels, Step
+
+
+class Standard(Method):
+    """Cross-entropy on clean images: the baseline that every attack breaks."""
+
+    def craft(self, model: nn.Module, x: Images, y: Labels, batch: Batch | None = None) -> Crafted:
+        return Crafted(x_adv=x)
+
+    def loss(self, model: nn.Module, x: Images, y: Labels, crafted: Crafted) -> Step:
+        out = logits(model, x)
+        clean = F.cross_entropy(out, y)
+        return Step(clean, out, {"clean": clean.detach()})

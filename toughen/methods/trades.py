@@ -1,0 +1,51 @@
+"""TRADES."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from toughen.attacks.pgd import PGD
+from toughen.gradients import logits, mode
+from toughen.methods.base import Method, noise_of
+from toughen.objectives import kl, kl_divergence
+from toughen.types import Batch, Crafted, Eps, Images, Labels, Norm, Real, Step
+
+
+class TRADES(Method):
+    """Clean cross-entropy plus beta x KL(clean || adversarial) (Zhang et al., arXiv:1901.08573).
+
+    Target and attack are taken in evaluation mode; the loss sends its gradient through both sides of the divergence.
+    The clean images go forward once in training mode, where the released code lets them go twice.
+
+    Args:
+        eps: radius, in the units of the images.
+        norm: "linf" or "l2".
+        steps: gradient steps of the attack.
+        step_size: length of a step, in the units of eps; None means 2.5 eps / steps.
+        beta: weight of the divergence; larger is more robust and less accurate on clean images.
+    """
+
+    def __init__(
+        self,
+        *,
+        eps: Eps | None = None,
+        norm: Norm = "linf",
+        steps: int = 10,
+        step_size: Real | None = None,
+        beta: float | int = 6.0,
+    ) -> None:
+        super().__init__()
+        self.eps, self.norm, self.beta = eps, norm, beta
+        self.attack = PGD(eps=eps, norm=norm, steps=steps, step_size=step_size, objective=kl, start="gaussian")
+
+    def craft(self, model: nn.Module, x: Images, y: Labels, batch: Batch | None = None) -> Crafted:
+        with mode(model, "eval"), torch.no_grad():
+            target = logits(model, x)
+        return Crafted(x_adv=self.attack(model, x, target, noise_of(batch)))
+
+    def loss(self, model: nn.Module, x: Images, y: Labels, crafted: Crafted) -> Step:
+        out, out_adv = logits(model, x), logits(model, crafted.x_adv)
+        clean, robust = F.cross_entropy(out, y), kl_divergence(out_adv, out).mean()
+        return Step(clean + self.beta * robust, out, {"clean": clean.detach(), "robust": robust.detach()})

@@ -1,0 +1,55 @@
+"""Normalisation as a model's first layer, so that images and eps keep the units [0, 1] everywhere."""
+
+from __future__ import annotations
+
+import math
+from collections import OrderedDict
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from toughen.types import Images, Real
+
+
+class Normalize(nn.Module):
+    """(x - mean) / std per channel.
+
+    Args:
+        mean: one number per channel, in [0, 1] units.
+        std: one number per channel, in [0, 1] units, above 0.
+
+    Raises:
+        ValueError: the lengths differ, a number is not finite, or a standard deviation is not above 0.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, mean: Sequence[Real], std: Sequence[Real]) -> None:
+        super().__init__()
+        if len(mean) != len(std) or not mean:
+            raise ValueError(f"mean has {len(mean)} numbers and std {len(std)}: give one of each per channel")
+        if not all(math.isfinite(number) for number in (*mean, *std)) or min(std) <= 0:
+            raise ValueError(f"mean {list(mean)} and std {list(std)} must be finite, and std above 0")
+        self.register_buffer("mean", torch.tensor([float(number) for number in mean]))
+        self.register_buffer("std", torch.tensor([float(number) for number in std]))
+
+    def forward(self, x: Images) -> Images:
+        return (x - self.mean.view(-1, 1, 1)) / self.std.view(-1, 1, 1)
+
+
+def normalized(net: nn.Module, channels: int, mean: Sequence[Real] | None, std: Sequence[Real] | None) -> nn.Module:
+    """``net`` behind a ``Normalize``, or ``net`` itself where neither statistic is given.
+
+    Raises:
+        ValueError: only one of mean and std is given, or their length is not the number of channels.
+    """
+    if mean is None and std is None:
+        return net
+    if mean is None or std is None:
+        raise ValueError("only one of mean and std is given: give both, or neither for no normalisation")
+    layer = Normalize(mean, std)
+    if len(mean) != channels:
+        raise ValueError(f"mean and std have {len(mean)} numbers, the images {channels} channels: give one per channel")
+    return nn.Sequential(OrderedDict(normalize=layer, net=net))

@@ -1,0 +1,74 @@
+"""Models that toughen did not write: timm's, and a user's own."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from torch import nn
+
+from toughen.models.parts import Shape
+
+
+def from_timm(name: str, num_classes: int, shape: Shape, settings: Mapping[str, Any]) -> nn.Module:
+    """One of timm's models, without pretrained weights unless the settings say ``pretrained``.
+
+    Raises:
+        ValueError: timm isn't installed, or has no such model or setting.
+    """
+    try:
+        timm = importlib.import_module("timm")
+    except ImportError:
+        raise ValueError(f"model timm:{name} needs the package timm: pip install 'toughen[timm]'") from None
+    try:
+        model = timm.create_model(name, num_classes=num_classes, in_chans=shape[0], **settings)
+    except (RuntimeError, TypeError) as error:
+        raise ValueError(f"timm cannot make model {name!r}: {error}") from error
+    return _module(f"timm:{name}", model)
+
+
+def imported(path: str, num_classes: int, shape: Shape, settings: Mapping[str, Any]) -> nn.Module:
+    """What the function at ``package.module:function`` returns.
+
+    It is given ``num_classes`` where it takes that name or any name, ``shape`` only where it takes that name, and the
+    settings.
+
+    Raises:
+        ValueError: it cannot be imported, does not take these arguments, or does not return a module.
+    """
+    function = _function(path)
+    signature = inspect.signature(function)
+    takes_any = any(each.kind is each.VAR_KEYWORD for each in signature.parameters.values())
+    arguments: dict[str, Any] = {}
+    if takes_any or "num_classes" in signature.parameters:
+        arguments["num_classes"] = num_classes
+    if "shape" in signature.parameters:  # not for takes_any: such functions often pass all on to a net's class
+        arguments["shape"] = shape
+    arguments.update(settings)
+    try:
+        signature.bind(**arguments)
+    except TypeError as error:
+        raise ValueError(f"model {path} cannot be called with ({', '.join(arguments)}): {error}") from None
+    return _module(path, function(**arguments))
+
+
+def _function(path: str) -> Callable[..., object]:
+    module, _, name = path.partition(":")
+    try:
+        function = getattr(importlib.import_module(module), name)
+    except (ImportError, ValueError, TypeError) as error:  # the last two: not the name of a module
+        raise ValueError(f"model {path!r} cannot be imported: {error}; is its folder on PYTHONPATH?") from error
+    except AttributeError:
+        raise ValueError(f"model {path!r}: module {module} has no {name!r}") from None
+    if not callable(function):
+        raise ValueError(f"model {path!r} is not a function: name one that returns an nn.Module")
+    made: Callable[..., object] = function
+    return made
+
+
+def _module(name: str, model: object) -> nn.Module:
+    if not isinstance(model, nn.Module):
+        raise ValueError(f"model {name} returned {type(model).__name__}: it must return an nn.Module")
+    return model

@@ -1,0 +1,89 @@
+"""Where random numbers come from: keyed, so that nothing depends on batch size, order or the number of processes."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, field, replace
+
+import torch
+from torch import Tensor
+
+
+def key(*parts: object) -> int:
+    """A 63-bit seed out of any parts, the same on every machine and in every process."""
+    return int.from_bytes(hashlib.blake2b(repr(parts).encode(), digest_size=8).digest(), "little") >> 1
+
+
+class Noise:
+    """Draws shaped like an image batch. This one uses torch's global generator; it is what ``noise=None`` means."""
+
+    def random(self, like: Tensor, kind: str) -> Tensor:
+        """``kind`` "rand": [0, 1) uniform; "randn": standard normal; floats of ``like``'s shape, type and device."""
+        return getattr(torch, kind + "_like")(like)
+
+    def uniform(self, like: Tensor) -> Tensor:
+        """Uniform in [-1, 1)."""
+        return self.random(like, "rand").mul_(2).sub_(1)
+
+    def normal(self, like: Tensor) -> Tensor:
+        """Standard normal."""
+        return self.random(like, "randn")
+
+    def sign(self, like: Tensor) -> Tensor:
+        """-1 or 1, each with probability one half."""
+        return self.random(like, "rand").lt(0.5).to(like.dtype).mul_(2).sub_(1)
+
+    def restart(self, number: int) -> Noise:
+        """The noise of an attack's restart ``number``."""
+        return self
+
+
+@dataclass
+class StepNoise(Noise):
+    """A training step's noise, keyed by (seed, step) and drawn for the global batch.
+
+    Attributes:
+        total, first: the global batch's size and where this process's slice of it starts; 0 means the slice is all.
+    """
+
+    seed: int
+    step: int
+    total: int = 0
+    first: int = 0
+    generator: torch.Generator | None = field(default=None, repr=False)
+
+    def random(self, like: Tensor, kind: str) -> Tensor:
+        if self.generator is None:
+            self.generator = torch.Generator(like.device).manual_seed(key("step", self.seed, self.step))
+        shape = (max(self.total, len(like)), *like.shape[1:])
+        drawn = getattr(torch, kind)(shape, generator=self.generator, device=like.device, dtype=like.dtype)
+        return drawn[self.first : self.first + len(like)]
+
+
+@dataclass
+class ImageNoise(Noise):
+    """An evaluation's noise, keyed by (seed, attack, restart, image index): an image's draws are its own.
+
+    Attributes:
+        index: the images' places in the evaluated set, one per row of what is drawn for.
+    """
+
+    seed: int
+    attack: str
+    index: list[int]
+    number: int = 0
+    draws: int = 0
+
+    def random(self, like: Tensor, kind: str) -> Tensor:
+        if len(like) != len(self.index):
+            raise ValueError(f"noise for {len(self.index)} images was asked for {len(like)}")
+        generator = torch.Generator()
+        rows = []
+        for image in self.index:
+            generator.manual_seed(key("image", self.seed, self.attack, self.number, image, self.draws))
+            rows.append(getattr(torch, kind)(like.shape[1:], generator=generator, dtype=like.dtype))
+        self.draws += 1
+        return torch.stack(rows).to(like.device)
+
+    def restart(self, number: int) -> ImageNoise:
+        return replace(self, number=number, draws=0)

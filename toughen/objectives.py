@@ -1,0 +1,115 @@
+"""What an attack raises. An objective maps logits and a target to one value per example; higher is a stronger attack."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+
+from toughen.types import Labels, Logits, Mask, PerExample, Scalar
+
+
+class Objective:
+    """The base of all objectives; it holds no logic.
+
+    ``batchwise`` says that the value is one scalar that couples the images of a batch: then restarts cannot be compared
+    per image, and an attack refuses them.
+    """
+
+    batchwise: bool = False
+
+    def __call__(self, logits: Logits, target: Labels | Logits) -> PerExample | Scalar:
+        raise NotImplementedError
+
+    def fooled(self, logits: Logits, target: Labels | Logits) -> Mask:
+        """Which images need no further work."""
+        raise NotImplementedError
+
+
+def margin(logits: Logits, y: Labels) -> PerExample:
+    """The true logit minus the best other one: positive where the prediction is right."""
+    true = logits.gather(1, y[:, None])[:, 0]
+    other = logits.scatter(1, y[:, None], -torch.inf).amax(1)
+    return true - other
+
+
+def kl_divergence(logits: Logits, clean: Logits) -> PerExample:
+    """KL(softmax(clean) || softmax(logits)), in nats."""
+    log_clean = F.log_softmax(clean, dim=1)
+    return (log_clean.exp() * (log_clean - F.log_softmax(logits, dim=1))).sum(1)
+
+
+class CrossEntropy(Objective):
+    """-log p_y, in nats; the target is the true label."""
+
+    def __call__(self, logits: Logits, target: Labels) -> PerExample:
+        return F.cross_entropy(logits, target, reduction="none")
+
+    def fooled(self, logits: Logits, target: Labels) -> Mask:
+        return logits.argmax(1) != target
+
+
+class Margin(CrossEntropy):
+    """The best other logit minus the true one (Carlini & Wagner, arXiv:1608.04644, without truncation)."""
+
+    def __call__(self, logits: Logits, target: Labels) -> PerExample:
+        return -margin(logits, target)
+
+
+class Targeted(Objective):
+    """log p_t, so that raising it moves the prediction to the target class t."""
+
+    def __call__(self, logits: Logits, target: Labels) -> PerExample:
+        return -F.cross_entropy(logits, target, reduction="none")
+
+    def fooled(self, logits: Logits, target: Labels) -> Mask:
+        return logits.argmax(1) == target
+
+
+class KL(Objective):
+    """KL(p_clean || p) (TRADES, arXiv:1901.08573); the target is the clean images' logits."""
+
+    def __call__(self, logits: Logits, target: Logits) -> PerExample:
+        return kl_divergence(logits, target)
+
+    def fooled(self, logits: Logits, target: Logits) -> Mask:
+        return logits.argmax(1) != target.argmax(1)
+
+
+def nuclear_norm(matrix: Logits) -> Scalar:
+    """The sum of the singular values of an [n, k] matrix; for a matrix of zeros (x_adv = x) the gradient is zero.
+
+    There any matrix of norm 1 is a subgradient, and the one that the singular vectors happen to give means nothing.
+    """
+    norm = torch.linalg.matrix_norm(matrix, "nuc")
+    return torch.where(matrix.any(), norm, torch.zeros_like(norm))
+
+
+@dataclass(frozen=True)
+class NuclearAscent(Objective):
+    """Mean cross-entropy plus ``weight`` x the nuclear norm of f(x') - f(x) (NuAT, Eq. 1).
+
+    Attributes:
+        clean: logits of the clean images, detached; None leaves the cross-entropy alone.
+        weight: lambda over the number of images.
+    """
+
+    clean: Logits | None
+    weight: float
+    batchwise = True
+
+    def __call__(self, logits: Logits, target: Labels) -> Scalar:
+        value = F.cross_entropy(logits, target)
+        if self.clean is None or self.weight == 0:
+            return value
+        return value + self.weight * nuclear_norm(logits - self.clean)
+
+    def fooled(self, logits: Logits, target: Labels) -> Mask:
+        return logits.argmax(1) != target
+
+
+cross_entropy = CrossEntropy()
+margin_loss = Margin()
+targeted = Targeted()
+kl = KL()

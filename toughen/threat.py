@@ -1,0 +1,117 @@
+"""The threat model: which images an attacker may show instead of x. All arithmetic of norms lives here."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
+
+import torch
+from torch import Tensor
+
+from toughen.noise import Noise
+from toughen.types import Eps, Images, Norm, PerExample
+
+Start: TypeAlias = Literal["none", "uniform", "gaussian", "bernoulli"] | Tensor
+"""Where an attack starts: at x, at a random point around it, or at given images."""
+
+
+def _rows(values: Tensor) -> Tensor:
+    """Per-example factors, shaped to multiply images."""
+    return values.view(-1, 1, 1, 1)
+
+
+@dataclass(frozen=True)
+class Threat:
+    """The ball of radius ``eps`` around an image, cut with the box [0, 1].
+
+    Args:
+        norm: "linf" or "l2".
+        eps: radius in the units of the images. Zero leaves only x itself.
+
+    Raises:
+        ValueError: the norm is unknown, or the radius is negative, not finite or, for L-inf, above 1.
+    """
+
+    norm: Norm
+    eps: Eps
+
+    def __post_init__(self) -> None:
+        if self.norm not in ("linf", "l2"):
+            raise ValueError(f'norm {self.norm!r} is unknown: use "linf" or "l2"')
+        if not math.isfinite(self.eps) or self.eps < 0:
+            raise ValueError(f"eps {self.eps} must be a finite number, not below 0")
+        if self.norm == "linf" and self.eps > 1:
+            raise ValueError(f"eps {self.eps:g} is above 1, but images lie in [0, 1]: did you mean {self.eps:g}/255?")
+
+    def check(self, x: Images) -> None:
+        """Refuse an L2 radius that no image of this shape can reach.
+
+        Raises:
+            ValueError: eps exceeds sqrt(c h w).
+        """
+        reach = math.sqrt(x[0].numel())
+        if self.norm == "l2" and self.eps > reach:
+            raise ValueError(f"eps {self.eps:g} exceeds {reach:.4g}, the longest L2 distance between two such images")
+
+    def length(self, delta: Images) -> PerExample:
+        """Each perturbation's length in this norm."""
+        flat = delta.flatten(1)
+        return flat.abs().amax(1) if self.norm == "linf" else flat.norm(dim=1)
+
+    def distance(self, x_adv: Images, x: Images) -> PerExample:
+        """How far each image was moved, in this norm."""
+        return self.length(x_adv - x)
+
+    def project(self, x_adv: Images, x: Images) -> Images:
+        """The nearest images within the ball around ``x``, then within [0, 1] (which leads no image out of the ball)."""
+        if self.norm == "linf":
+            x_adv = torch.maximum(torch.minimum(x_adv, x + self.eps), x - self.eps)
+        else:
+            delta = x_adv - x
+            x_adv = x + delta * _rows((self.eps / self.length(delta).clamp(min=1e-12)).clamp(max=1))
+        return x_adv.clamp(0, 1)
+
+    def steepest(self, gradient: Images) -> Images:
+        """The unit step along which a linear function of this gradient rises most; zero where the gradient is zero."""
+        if self.norm == "linf":
+            return gradient.sign()
+        length = self.length(gradient)
+        return gradient * _rows(torch.where(length > 0, 1 / length, 0.0))
+
+    def start(self, x: Images, start: Start, noise: Noise | None = None, size: Eps | None = None) -> Images:
+        """Where an attack on ``x`` begins.
+
+        Args:
+            x: clean images.
+            start: "none" x itself; "uniform" uniform in the ball; "bernoulli" +-size per pixel (L2: scaled to length
+                size); "gaussian" x + size N(0, 1), which, as in TRADES, is not cut to ball and box; a tensor: as given.
+            noise: source of random numbers; None means torch's global generator.
+            size: how far, in the units of eps; None means eps, and 0.001 for "gaussian".
+
+        Raises:
+            ValueError: the name is unknown or the given tensor has another shape than ``x``.
+        """
+        if isinstance(start, Tensor):
+            if start.shape != x.shape:
+                raise ValueError(f"start has shape {tuple(start.shape)}, the images {tuple(x.shape)}")
+            return start
+        noise = noise or Noise()
+        if start == "none":
+            return x
+        if start == "gaussian":
+            return x + (0.001 if size is None else size) * noise.normal(x)
+        size = self.eps if size is None else size
+        if start == "uniform":
+            delta = noise.uniform(x) if self.norm == "linf" else self._uniform_in_ball(x, noise)
+        elif start == "bernoulli":
+            delta = noise.sign(x) if self.norm == "linf" else self.steepest(noise.sign(x))
+        else:
+            raise ValueError(f'start {start!r} is unknown: use "none", "uniform", "gaussian", "bernoulli" or images')
+        return self.project(x + size * delta, x)
+
+    def _uniform_in_ball(self, x: Images, noise: Noise) -> Images:
+        """Uniform in the unit L2 ball: a random direction, its length distributed as u^(1/d)."""
+        direction = self.steepest(noise.normal(x))
+        share = noise.uniform(x[:, :1, :1, :1]).add(1).div(2)
+        return direction * share ** (1 / x[0].numel())

@@ -1,0 +1,119 @@
+"""A run's state in one file: tensors, and everything else as JSON in their metadata. No pickle, one rename."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from toughen.files import read_tensors, write_tensors
+
+NAME, PREVIOUS = "checkpoint.safetensors", "checkpoint.previous.safetensors"
+
+
+@dataclass
+class State:
+    """What changes while a run goes on, besides the modules' own state.
+
+    Attributes:
+        step: optimizer steps done.
+        best: the best validation score so far, and the clean accuracy that breaks ties.
+        history: the lines of metrics.jsonl.
+        totals: sums over the images of the running epoch, on the device.
+        seconds, passes, images: of the running epoch, so far.
+    """
+
+    step: int = 0
+    best: tuple[float, float] = (-1.0, -1.0)
+    history: list[dict[str, Any]] = field(default_factory=list)
+    totals: dict[str, Tensor] = field(default_factory=dict)
+    seconds: float = 0.0
+    passes: int = 0
+    images: int = 0
+
+
+def save(folder: Path, state: State, modules: dict[str, nn.Module], optimizer: torch.optim.Optimizer) -> None:
+    """Write the checkpoint; the one before is kept beside it.
+
+    Args:
+        folder: the run directory.
+        state: what the trainer remembers.
+        modules: model, method and average, by the names they get in the file.
+        optimizer: its moments are kept by the parameters' order; its rates follow from the step.
+    """
+    tensors: dict[str, Tensor] = {f"totals.{name}": total for name, total in state.totals.items()}
+    extra: dict[str, Any] = {}
+    for name, module in modules.items():
+        for key, value in module.state_dict().items():
+            (tensors if isinstance(value, Tensor) else extra)[f"{name}.{key}"] = value
+    for number, moments in optimizer.state_dict()["state"].items():
+        for key, value in moments.items():
+            (tensors if isinstance(value, Tensor) else extra)[f"optimizer.{number}.{key}"] = value
+    about = {"extra": extra, **{k: v for k, v in vars(state).items() if k != "totals"}}
+    if (folder / NAME).exists():
+        _keep_previous(folder)
+    write_tensors(folder / NAME, tensors, about)
+
+
+def _keep_previous(folder: Path) -> None:
+    """Give the last checkpoint a second name, so that no moment is without one."""
+    link = folder / f".{PREVIOUS}.{os.getpid()}"
+    link.unlink(missing_ok=True)
+    try:
+        os.link(folder / NAME, link)
+    except OSError:  # a file system without hard links
+        link.write_bytes((folder / NAME).read_bytes())
+    os.replace(link, folder / PREVIOUS)
+
+
+def load(
+    folder: Path, modules: dict[str, nn.Module], optimizer: torch.optim.Optimizer, device: torch.device
+) -> State | None:
+    """Put a run's last state back into its modules and optimizer; None where there is no checkpoint yet.
+
+    Raises:
+        ValueError: neither the last checkpoint nor the one before it can be read, or they belong to other modules.
+    """
+    paths = [path for path in (folder / NAME, folder / PREVIOUS) if path.exists()]
+    for path in paths:
+        try:
+            tensors, about = read_tensors(path)
+            break
+        except ValueError:
+            if path == paths[-1]:
+                raise
+    else:
+        return None
+    values = {**tensors, **about.pop("extra")}
+    try:
+        for name, module in modules.items():
+            module.load_state_dict(_part(values, name))
+        _load_moments(_part(values, "optimizer"), optimizer)
+    except (RuntimeError, KeyError, ValueError) as error:
+        raise ValueError(f"{path} does not fit this recipe ({str(error).splitlines()[0]}): train elsewhere") from None
+    state = State(**about)
+    state.best = (state.best[0], state.best[1])
+    state.totals = {name: total.to(device) for name, total in _part(tensors, "totals").items()}
+    return state
+
+
+def _part(values: dict[str, Any], name: str) -> dict[str, Any]:
+    return {key.removeprefix(f"{name}."): value for key, value in values.items() if key.startswith(f"{name}.")}
+
+
+def _load_moments(values: dict[str, Any], optimizer: torch.optim.Optimizer) -> None:
+    """Optimizer state, each moment laid out in memory as its parameter is."""
+    state: dict[int, dict[str, Any]] = {}
+    for key, value in values.items():
+        number, name = key.split(".", 1)
+        state.setdefault(int(number), {})[name] = value
+    whole = optimizer.state_dict()
+    optimizer.load_state_dict({"state": state, "param_groups": whole["param_groups"]})
+    for parameter, moments in optimizer.state.items():
+        for name, value in moments.items():
+            if isinstance(value, Tensor) and value.shape == parameter.shape:
+                moments[name] = torch.empty_like(parameter).copy_(value)

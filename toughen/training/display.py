@@ -1,0 +1,75 @@
+"""What a user sees of a run while it goes on: a progress line with the time left, a line an epoch, TensorBoard."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+
+def progress_bar(console: Console) -> Progress:
+    """A progress display that keeps quiet where the console is no terminal."""
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=None),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+        console=console,
+        disable=not console.is_terminal,
+        transient=True,
+    )
+
+
+def flat(metrics: dict[str, Any], prefix: str = "") -> dict[str, float]:
+    """Nested figures under names with slashes; what is no number is left out."""
+    found: dict[str, float] = {}
+    for name, value in metrics.items():
+        if isinstance(value, dict):
+            found |= flat(value, f"{prefix}{name}/")
+        elif isinstance(value, (int, float)) and not isinstance(value, bool):
+            found[prefix + name] = float(value)
+    return found
+
+
+class Display:
+    """Shows a run.
+
+    Args:
+        console: where to.
+        folder: the run directory, for TensorBoard's files.
+        epochs, steps: of the whole run.
+        done: steps that an earlier session did.
+    """
+
+    def __init__(self, console: Console, folder: Path, epochs: int, steps: int, done: int) -> None:
+        from torch.utils.tensorboard import SummaryWriter  # slow to import
+
+        self.console, self.epochs = console, epochs
+        self.board = SummaryWriter(str(folder / "tensorboard"), purge_step=done)  # type: ignore[no-untyped-call]
+        self.bar = progress_bar(console)
+        self.task = self.bar.add_task("training", total=steps, completed=done)
+        self.bar.start()
+
+    def step(self, done: int, epoch: int) -> None:
+        self.bar.update(self.task, completed=done, description=f"epoch {epoch + 1}/{self.epochs}")
+
+    def epoch(self, metrics: dict[str, Any]) -> None:
+        """One line for an epoch, and its figures for TensorBoard."""
+        validation = "  ".join(f"{name} {100 * value:5.1f} %" for name, value in metrics["validation"].items())
+        self.console.print(
+            f"epoch {metrics['epoch'] + 1:3d}/{self.epochs}  loss {metrics['loss']:7.4f}  {validation}"
+            f"  {metrics['seconds']:6.1f} s{'  best' if metrics['best'] else ''}",
+            highlight=False,
+            soft_wrap=True,
+        )
+        for name, value in flat(metrics).items():
+            self.board.add_scalar(name, value, metrics["step"])  # type: ignore[no-untyped-call]
+        self.board.flush()  # type: ignore[no-untyped-call]
+
+    def close(self) -> None:
+        self.bar.stop()
+        self.board.close()  # type: ignore[no-untyped-call]

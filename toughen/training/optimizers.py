@@ -1,0 +1,86 @@
+"""torch's optimizers as settings: what a recipe names, built once the parameters are known."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+
+class Optimizer:
+    """The base of all optimizer settings; ``build`` makes torch's optimizer for these parameters."""
+
+    lr: float | int
+
+    def build(self, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
+        raise NotImplementedError
+
+
+@dataclass(frozen=True, kw_only=True)
+class SGD(Optimizer):
+    """Stochastic gradient descent.
+
+    Attributes:
+        lr: the highest learning rate; the schedule multiplies it by 0..1.
+        momentum: share of the accumulated gradient kept at each step.
+        weight_decay: L2 penalty (half its gradient's factor) on all parameters.
+        nesterov: look ahead along the accumulated gradient.
+    """
+
+    lr: float | int = 0.1
+    momentum: float | int = 0.9
+    weight_decay: float | int = 5e-4
+    nesterov: bool = False
+
+    def build(self, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
+        return torch.optim.SGD(
+            parameters,
+            lr=self.lr,
+            momentum=self.momentum,
+            weight_decay=self.weight_decay,
+            nesterov=self.nesterov,
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Adam(Optimizer):
+    """Adam (Kingma & Ba, arXiv:1412.6980).
+
+    Attributes:
+        lr: the highest learning rate; the schedule multiplies it by 0..1.
+        beta1: share of the mean gradient kept at each step.
+        beta2: share of the mean squared gradient kept at each step.
+        weight_decay: L2 penalty, added to the gradient.
+    """
+
+    lr: float | int = 1e-3
+    beta1: float | int = 0.9
+    beta2: float | int = 0.999
+    weight_decay: float | int = 0.0
+
+    def build(self, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
+        betas = (self.beta1, self.beta2)
+        return torch.optim.Adam(parameters, lr=self.lr, betas=betas, weight_decay=self.weight_decay)
+
+
+@dataclass(frozen=True, kw_only=True)
+class AdamW(Optimizer):
+    """Adam with decoupled weight decay (Loshchilov & Hutter, arXiv:1711.05101).
+
+    Attributes:
+        lr: the highest learning rate; the schedule multiplies it by 0..1.
+        beta1: share of the mean gradient kept at each step.
+        beta2: share of the mean squared gradient kept at each step.
+        weight_decay: share of each weight taken off at each step, times the learning rate.
+    """
+
+    lr: float | int = 1e-3
+    beta1: float | int = 0.9
+    beta2: float | int = 0.999
+    weight_decay: float | int = 0.01
+
+    def build(self, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
+        betas = (self.beta1, self.beta2)
+        return torch.optim.AdamW(parameters, lr=self.lr, betas=betas, weight_decay=self.weight_decay)

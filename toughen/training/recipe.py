@@ -1,0 +1,78 @@
+"""What a training run is: every field is a line of a recipe and a flag of ``toughen train``."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from toughen.methods.base import Method
+from toughen.methods.standard import Standard
+from toughen.training.optimizers import SGD, Optimizer
+from toughen.training.schedules import Cyclic, Schedule
+from toughen.types import Eps, Norm
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """The settings of a training run.
+
+    Attributes:
+        data: a folder of parquet shards or of class-named image folders, or a data set's name (`toughen list data`).
+        classes: a file that names the classes to keep, one a line; None keeps all.
+        image_size: resize the shorter side to this many pixels and crop the centre; None keeps images as they are.
+        model: a net's name (`toughen list models`), `timm:NAME`, or `package.module:function`.
+        model_settings: settings of the net by name, such as depth or width.
+        normalize: give the net the training images' mean and standard deviation as its first layer.
+        eps: radius of the threat in image units, such as 8/255; fills the method wherever it sets none.
+        norm: norm of the threat; fills the method wherever it sets none.
+        method: how to train (`toughen list methods`).
+        epochs: passes over the training images.
+        batch_size: images per step.
+        optimizer: how weights move.
+        schedule: how the learning rate moves.
+        averaging: share of the averaged weights kept at each step, such as 0.9998; None keeps no average.
+        crop: pixels of padding for random crops; None means 4 for colour images and 0 for grey ones.
+        padding: what the border of a crop is filled with.
+        flip: mirror images left to right at random; None means yes for colour images and no for grey ones.
+        validation: training images kept aside to choose the best weights, balanced over classes.
+        validation_steps: steps of the PGD that chooses them.
+        precision: "fp32", "bf16" for autocast to bfloat16, or "auto" for bf16 where the processor has it.
+        channels_last: lay images and filters out channel by channel in each pixel.
+        seed: decides weights, order, crops and noise.
+        device: "cpu", "cuda" and the like; "auto" takes a GPU where there is one.
+        checkpoint_seconds: how often, in seconds, a checkpoint falls inside an epoch; each epoch ends with one.
+    """
+
+    data: str = "mnist-5k"
+    classes: str | None = None
+    image_size: int | None = None
+    model: str = "resnet18"
+    model_settings: dict[str, Any] = field(default_factory=dict)
+    normalize: bool = True
+    eps: Eps | None = None
+    norm: Norm = "linf"
+    method: Method = field(default_factory=Standard)
+    epochs: int = 30
+    batch_size: int = 128
+    optimizer: Optimizer = field(default_factory=SGD)
+    schedule: Schedule = field(default_factory=Cyclic)
+    averaging: float | None = None
+    crop: int | None = None
+    padding: Literal["zero", "reflect"] = "zero"
+    flip: bool | None = None
+    validation: int = 1000
+    validation_steps: int = 10
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    channels_last: bool = True
+    seed: int = 0
+    device: str = "auto"
+    checkpoint_seconds: float | int = 180
+
+    def __post_init__(self) -> None:
+        for name in ("epochs", "batch_size", "validation_steps"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} is {getattr(self, name)}: it must be at least 1")
+        if self.averaging is not None and not 0 <= self.averaging < 1:
+            raise ValueError(f"averaging is {self.averaging}: it must lie in 0..1, below 1, such as 0.9998")
+        if self.validation < 0 or (self.crop or 0) < 0 or self.checkpoint_seconds < 0:
+            raise ValueError("validation, crop and checkpoint_seconds must not be below 0")

@@ -1,0 +1,145 @@
+"""A run from its recipe to its directory: opens or continues it, trains, and says how it ended."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from rich.console import Console
+from torch import Tensor
+
+from toughen import data as data_sets
+from toughen import models, runs
+from toughen.device import pick_device, provenance
+from toughen.files import write_json, write_text
+from toughen.noise import key
+from toughen.training.recipe import Recipe
+from toughen.training.stop import Stopper
+from toughen.training.trainer import Trainer
+
+CONFIG = "config.yaml"
+
+
+def train(recipe: Recipe, out: str | Path, *, config: str = "", resume: bool = False) -> Path:
+    """Train a model as a recipe says and leave everything about it in a directory.
+
+    Args:
+        recipe: the settings.
+        out: the run directory; made here, and refused where it holds a run already, unless ``resume``.
+        config: the recipe as YAML, kept as config.yaml; a resumed run must have the same.
+        resume: go on with the run in ``out``; where it holds none, begin.
+
+    Returns:
+        The run directory.
+
+    Raises:
+        ValueError: a setting, the data or the directory does not allow this run.
+        Diverged: the loss or the weights became NaN or infinite.
+        Stopped: SIGINT or SIGTERM; the state is saved, ``resume`` goes on.
+    """
+    folder = Path(out)
+    check_folder(folder, config, resume)
+    trainer, hashes = build(recipe, folder)
+    resumed = resume and trainer.resume()
+    begin(folder, config, trainer, hashes)
+    console = Console(stderr=True)
+    console.print(headline(trainer, resumed), highlight=False, soft_wrap=True)
+    with Stopper() as stopper:
+        trainer.run(console, stopper)
+    return folder
+
+
+def check_folder(folder: Path, config: str, resume: bool) -> None:
+    """See that a run may be written to this directory.
+
+    Raises:
+        ValueError: it holds something already, or a run with other settings.
+    """
+    if folder.exists() and not folder.is_dir():
+        raise ValueError(f"{folder} is a file: choose another --out")
+    if not folder.exists() or not any(folder.iterdir()):
+        return
+    if not (folder / CONFIG).is_file():
+        raise ValueError(f"{folder} holds something that is no run: choose another --out")
+    if not resume:
+        raise ValueError(f"{folder} holds a run already: choose another --out, or go on with it with --resume")
+    before, now = _settings((folder / CONFIG).read_text(encoding="utf-8")), _settings(config)
+    changed = sorted(name for name in before.keys() | now.keys() if before.get(name) != now.get(name))
+    if changed:
+        name = changed[0]
+        raise ValueError(
+            f"{folder} was begun with other settings ({name}: {before.get(name)}, now {now.get(name)}): "
+            "repeat its own, or choose another --out"
+        )
+
+
+def _settings(config: str) -> dict[str, Any]:
+    """A recipe's settings, nested ones under dotted names."""
+
+    def flat(value: Any, prefix: str) -> dict[str, Any]:
+        if not isinstance(value, dict):
+            return {prefix: value}
+        return {name: v for key, part in value.items() for name, v in flat(part, f"{prefix}.{key}".lstrip(".")).items()}
+
+    return flat(yaml.safe_load(config) or {}, "")
+
+
+def build(recipe: Recipe, folder: Path) -> tuple[Trainer, Tensor]:
+    """Load the data, make the net, check both, and put the trainer together; and a hash of each training image.
+
+    Raises:
+        ValueError: something of it does not fit together.
+    """
+    data = data_sets.load(recipe.data, classes=recipe.classes, image_size=recipe.image_size)
+    threat = recipe.method.threat
+    if threat is not None:
+        threat.check(torch.empty(1, *data.shape))
+    mean, std = data.statistics() if recipe.normalize else (None, None)
+    torch.manual_seed(key("weights", recipe.seed))
+    net = (recipe.model, len(data.classes), data.shape, mean, std)
+    model = models.create(*net, **recipe.model_settings)
+    models.check(model, len(data.classes), data.shape)
+    record = runs.Record(
+        model=models.describe(*net, recipe.model_settings),
+        classes=list(data.classes),
+        shape=list(data.shape),
+        norm=threat.norm if threat else recipe.norm,
+        eps=float(threat.eps) if threat else None,
+        method=type(recipe.method).__name__,
+        data=recipe.data,
+        weights="live" if recipe.averaging is None else "averaged",
+        epoch=-1,
+        validation={},
+    )
+    return Trainer(recipe, data, model, folder, record), data.hashes(data.train)
+
+
+def begin(folder: Path, config: str, trainer: Trainer, hashes: Tensor) -> None:
+    """Make the run directory and write what is known before the first step.
+
+    Raises:
+        ValueError: nothing can be written there.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        write_text(folder / CONFIG, config)
+        runs.write_seen(folder, hashes)
+        write_json(folder / "provenance.json", {**provenance(trainer.device), "precision": trainer.precision})
+    except OSError as error:
+        raise ValueError(f"cannot write to {folder} ({error.strerror}): choose another --out") from None
+
+
+def headline(trainer: Trainer, resumed: bool) -> str:
+    """What is about to be trained, in a line or two."""
+    recipe, done = trainer.recipe, trainer.state.step
+    threat = trainer.method.threat
+    against = f", {threat.norm} eps {threat.eps}" if threat else ""
+    parameters = sum(p.numel() for p in trainer.model.parameters())
+    return (
+        f"{type(trainer.method).__name__} on {recipe.data}{against}: {recipe.model} ({parameters:,} parameters), "
+        f"{len(trainer.train):,} images + {len(trainer.validation.split):,} to choose the weights, "
+        f"{recipe.epochs} epochs of {trainer.steps_per_epoch} steps, {trainer.precision} on {trainer.device}"
+        + (f"; going on after step {done} of {trainer.steps}" if resumed else "")
+    )

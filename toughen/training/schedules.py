@@ -1,0 +1,166 @@
+"""Learning-rate schedules as functions of progress, the share of training done (0..1), so that any length fits them.
+
+They have no state: where a run stands says what its rate is.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+
+class Schedule:
+    """The base of all schedules."""
+
+    def factor(self, progress: float) -> float:
+        """What multiplies the learning rate."""
+        raise NotImplementedError
+
+    def momentum(self, progress: float) -> float | None:
+        """The momentum (Adam: beta1) to set, or None to leave it."""
+        return None
+
+    @property
+    def first_drop(self) -> float | None:
+        """The share of training after which the rate first falls by a step; None without one."""
+        return None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Constant(Schedule):
+    """The same rate throughout."""
+
+    def factor(self, progress: float) -> float:
+        return 1.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Piecewise(Schedule):
+    """The rate falls by the same factor at each milestone.
+
+    Attributes:
+        milestones: shares of training, 0..1, rising.
+        gamma: what the rate is multiplied by at each.
+    """
+
+    milestones: tuple[float | int, ...] = (0.5, 0.75)
+    gamma: float | int = 0.1
+
+    def __post_init__(self) -> None:
+        _check_shares(milestones=self.milestones)
+
+    def factor(self, progress: float) -> float:
+        return float(self.gamma ** sum(progress >= milestone - 1e-9 for milestone in self.milestones))
+
+    @property
+    def first_drop(self) -> float | None:
+        return min(self.milestones, default=None)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cosine(Schedule):
+    """A linear warm-up, then half a cosine down to zero (Loshchilov & Hutter, arXiv:1608.03983).
+
+    Attributes:
+        warmup: share of training, 0..1.
+    """
+
+    warmup: float | int = 0.0
+
+    def __post_init__(self) -> None:
+        _check_shares(warmup=(self.warmup,))
+
+    def factor(self, progress: float) -> float:
+        if progress < self.warmup:
+            return progress / self.warmup
+        return 0.5 * (1 + math.cos(math.pi * (progress - self.warmup) / max(1 - self.warmup, 1e-9)))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cyclic(Schedule):
+    """A triangle: from zero up to the full rate and back to zero (Smith, arXiv:1506.01186).
+
+    Attributes:
+        peak: share of training at which the rate is highest, 0..1.
+        low_momentum: momentum at the peak.
+        high_momentum: momentum where the rate is zero.
+        cycle_momentum: move momentum against the rate, as torch's CyclicLR does unless told otherwise.
+    """
+
+    peak: float | int = 0.5
+    cycle_momentum: bool = False
+    low_momentum: float | int = 0.8
+    high_momentum: float | int = 0.9
+
+    def __post_init__(self) -> None:
+        _check_shares(peak=(self.peak,))
+
+    def factor(self, progress: float) -> float:
+        return triangle(progress, self.peak, 1.0)
+
+    def momentum(self, progress: float) -> float | None:
+        if not self.cycle_momentum:
+            return None
+        return self.high_momentum - (self.high_momentum - self.low_momentum) * self.factor(progress)
+
+
+@dataclass(frozen=True, kw_only=True)
+class CyclicStep(Schedule):
+    """NuAT's schedule: a triangle that stops part-way down, then steps (released code of Sriramanan et al., 2021).
+
+    The defaults are those of its ResNet-18: up until epoch 40 of 100, down towards zero at 90, stopped at 80 at a fifth
+    of the full rate, and divided by ten at 86 and again at 91. Momentum stays where the triangle left it.
+
+    Attributes:
+        peak: share of training at which the rate is highest.
+        zero: share of training at which the triangle would reach zero.
+        stop: share of training at which it stops.
+        milestones: shares of training at which the rate is then multiplied by gamma.
+        gamma: that factor.
+        cycle_momentum: move momentum against the triangle.
+        low_momentum: momentum at the peak.
+        high_momentum: momentum where the rate is zero.
+    """
+
+    peak: float | int = 0.4
+    zero: float | int = 0.9
+    stop: float | int = 0.8
+    milestones: tuple[float | int, ...] = (0.86, 0.91)
+    gamma: float | int = 0.1
+    cycle_momentum: bool = False
+    low_momentum: float | int = 0.8
+    high_momentum: float | int = 0.9
+
+    def __post_init__(self) -> None:
+        _check_shares(peak=(self.peak,), stop=(self.stop,), zero=(self.zero,), milestones=self.milestones)
+        if not self.peak <= self.stop < self.zero:
+            raise ValueError(f"peak {self.peak}, stop {self.stop} and zero {self.zero} must rise in this order")
+
+    def _triangle(self, progress: float) -> float:
+        return triangle(min(progress, self.stop), self.peak, self.zero)
+
+    def factor(self, progress: float) -> float:
+        drops = sum(progress >= milestone - 1e-9 for milestone in self.milestones)
+        return float(self._triangle(progress) * self.gamma**drops)
+
+    def momentum(self, progress: float) -> float | None:
+        if not self.cycle_momentum:
+            return None
+        return self.high_momentum - (self.high_momentum - self.low_momentum) * self._triangle(progress)
+
+    @property
+    def first_drop(self) -> float | None:
+        return min(self.milestones, default=None)
+
+
+def triangle(progress: float, peak: float, zero: float) -> float:
+    """0 at 0, 1 at ``peak``, 0 from ``zero`` on, straight in between."""
+    if progress < peak:
+        return progress / peak
+    return max(0.0, (zero - progress) / (zero - peak)) if zero > peak else 1.0
+
+
+def _check_shares(**settings: tuple[float | int, ...]) -> None:
+    for name, values in settings.items():
+        if not all(0 <= value <= 1 for value in values) or list(values) != sorted(values):
+            raise ValueError(f"{name} must be shares of training, 0..1 and rising, got {values}")

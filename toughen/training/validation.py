@@ -1,0 +1,50 @@
+"""What chooses the best weights: accuracy on held-out training images, clean, under FGSM and under PGD."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from toughen.attacks.base import Attack
+from toughen.attacks.fgsm import FGSM
+from toughen.attacks.pgd import PGD
+from toughen.data import Split
+from toughen.evaluation.harness import predict, run_attack, share
+from toughen.threat import Threat
+from toughen.training.recipe import Recipe
+
+
+class Validation:
+    """Measures a model on the validation images, with the same noise each time.
+
+    Args:
+        recipe: gives steps and seed.
+        split: the images kept aside, on the run's device.
+        threat: what is trained against; None measures clean accuracy alone.
+    """
+
+    def __init__(self, recipe: Recipe, split: Split, threat: Threat | None) -> None:
+        self.split, self.seed = split, recipe.seed
+        self.attacks: dict[str, Attack] = {}
+        if threat is not None:
+            self.attacks["fgsm"] = FGSM(eps=threat.eps, norm=threat.norm)
+            self.attacks["pgd"] = PGD(eps=threat.eps, norm=threat.norm, steps=recipe.validation_steps)
+
+    def __call__(self, model: nn.Module) -> dict[str, float]:
+        """Accuracies, 0..1: "clean", "fgsm", "pgd"; empty without validation images."""
+        images, labels = self.split.images, self.split.labels
+        if not len(labels):
+            return {}
+        right = predict(model, images) == labels
+        found = {"clean": share(right)}
+        for name, attack in self.attacks.items():
+            verdicts = run_attack(model, images, labels, right, attack, name=f"validation-{name}", seed=self.seed)
+            found[name] = share(right & ~verdicts.broken)
+        return found
+
+
+def score(found: dict[str, float]) -> tuple[float, float]:
+    """What ranks weights: accuracy under PGD, then clean accuracy; later weights win where nothing was measured."""
+    if not found:
+        return (torch.inf, torch.inf)
+    return (found.get("pgd", found["clean"]), found["clean"])
