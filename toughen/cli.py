@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import NoReturn
 
-import jsonargparse
-from jsonargparse import ActionConfigFile, ArgumentParser, Namespace
+from jsonargparse import ArgumentParser
 from rich.console import Console
 
 from toughen import attacks, listing, methods, models, settings
@@ -47,7 +47,7 @@ def _short(message: str) -> str:
 def train_parser() -> Parser:
     """Every field of a recipe is a flag."""
     parser = Parser(prog=f"{PROGRAM} train", usage=TRAIN_USAGE, description="Train a classifier as a recipe says.")
-    parser.add_argument("--config", action=ActionConfigFile, help="a recipe, as RECIPE_OR_YAML: its name or its file")
+    parser.add_argument("--config", action="config", help="a recipe, as RECIPE_OR_YAML: its name or its file")
     parser.add_argument("--out", type=str, default=None, help="the run directory (default: runs/ and the run's name)")
     parser.add_argument("--resume", action="store_true", help="go on with the run in --out, bit for bit")
     parser.add_class_arguments(Recipe)
@@ -126,8 +126,8 @@ def train_command(arguments: Sequence[str]) -> int:
     try:
         folder = train(recipe, out, config=config, resume=resume)
     except Stopped as stopped:
-        again = "" if resume else " --resume"
-        print(f"\nstopped on {stopped}; the state is saved. Go on with:\n  {_quoted(arguments)}{again}", file=sys.stderr)
+        command = shlex.join([PROGRAM, "train", *arguments]) + ("" if resume else " --resume")
+        print(f"\nstopped on {stopped}; the state is saved. Go on with:\n  {command}", file=sys.stderr)
         return 128 + stopped.number
     except Diverged as error:
         fail(
@@ -137,12 +137,6 @@ def train_command(arguments: Sequence[str]) -> int:
         )
     print(f"weights: {folder / 'model.safetensors'}\nevaluate them: toughen evaluate {folder}")
     return 0
-
-
-def _quoted(arguments: Sequence[str]) -> str:
-    import shlex
-
-    return shlex.join([PROGRAM, "train", *arguments])
 
 
 def evaluate_command(arguments: Sequence[str]) -> int:
@@ -184,7 +178,7 @@ def demo_command(arguments: Sequence[str]) -> int:
     return demo(Path(demo_parser().parse_args(list(arguments)).out))
 
 
-COMMANDS: dict[str, tuple[Any, str]] = {
+COMMANDS: dict[str, tuple[Callable[[Sequence[str]], int], str]] = {
     "train": (train_command, "train a classifier as a recipe says"),
     "evaluate": (evaluate_command, "attack a run's weights on test images and judge them"),
     "compare": (compare_command, "show evaluated runs side by side"),

@@ -10,7 +10,6 @@ from rich.table import Table
 from rich.text import Text
 
 from toughen.evaluation.evaluate import RESULT, read_result
-from toughen.files import read_json
 
 GAP = 0.2  # a model that FGSM finds this much more robust than the other attacks do is not to be believed
 

@@ -19,7 +19,8 @@ class Noise:
 
     def random(self, like: Tensor, kind: str) -> Tensor:
         """``kind`` "rand": [0, 1) uniform; "randn": standard normal; floats of ``like``'s shape, type and device."""
-        return getattr(torch, kind + "_like")(like)
+        drawn: Tensor = getattr(torch, kind + "_like")(like)
+        return drawn
 
     def uniform(self, like: Tensor) -> Tensor:
         """Uniform in [-1, 1)."""
@@ -56,7 +57,7 @@ class StepNoise(Noise):
         if self.generator is None:
             self.generator = torch.Generator(like.device).manual_seed(key("step", self.seed, self.step))
         shape = (max(self.total, len(like)), *like.shape[1:])
-        drawn = getattr(torch, kind)(shape, generator=self.generator, device=like.device, dtype=like.dtype)
+        drawn: Tensor = getattr(torch, kind)(shape, generator=self.generator, device=like.device, dtype=like.dtype)
         return drawn[self.first : self.first + len(like)]
 
 

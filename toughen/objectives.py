@@ -1,4 +1,4 @@
-"""What an attack raises. An objective maps logits and a target to one value per example; higher is a stronger attack."""
+"""What an attack raises: an objective maps logits and a target to one value per example, higher for a better attack."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Counts passes through a model: a forward is 1 F per image, a gradient towards the input 1 F more, towards weights 2."""
+"""Counts passes through a model: a forward is 1 F per image, a gradient to the input 1 F more, to the weights 2 F."""
 
 from __future__ import annotations
 

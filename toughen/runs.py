@@ -45,7 +45,7 @@ class Record:
 
 
 def write_model(folder: Path, record: Record, model: nn.Module) -> None:
-    """Write the weights and, after them, what they are. The record is in both, so that a kill between can't mix them."""
+    """Write the weights and what they are; the record is in both files, so that a kill between them is noticed."""
     write_tensors(folder / WEIGHTS, model.state_dict(), asdict(record))
     write_json(folder / RECORD, asdict(record))
 

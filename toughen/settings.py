@@ -53,7 +53,9 @@ def fill_threat(settings: jsonargparse.Namespace, given: jsonargparse.Namespace)
         ValueError: a part sets another value, or nobody takes the run's eps, or it is zero.
     """
     if settings.eps is not None and float(settings.eps) == 0:
-        raise ValueError("eps is 0, which nothing has to withstand: use an eps above 0, or --method Standard without one")
+        raise ValueError(
+            "eps is 0, which nothing has to withstand: use an eps above 0, or --method Standard without one"
+        )
     leaves = [path for path, node in _nodes(settings.method, "method") if "eps" in _parameters(node)]
     if settings.eps is not None and not leaves:
         name = settings.method.class_path.rsplit(".", 1)[-1]

@@ -64,7 +64,7 @@ class Threat:
         return self.length(x_adv - x)
 
     def project(self, x_adv: Images, x: Images) -> Images:
-        """The nearest images within the ball around ``x``, then within [0, 1] (which leads no image out of the ball)."""
+        """The nearest images within the ball around ``x``, then within [0, 1], which leads none out of the ball."""
         if self.norm == "linf":
             x_adv = torch.maximum(torch.minimum(x_adv, x + self.eps), x - self.eps)
         else:

@@ -14,13 +14,14 @@ from torch import Tensor
 if TYPE_CHECKING:
     from toughen.noise import Noise
 
-Images: TypeAlias = Float[Tensor, "n c h w"]  # in [0, 1]
-ByteImages: TypeAlias = UInt8[Tensor, "n c h w"]  # 0..255, how a data set lies in memory
-Labels: TypeAlias = Int64[Tensor, "n"]  # 0..k-1
-Logits: TypeAlias = Float[Tensor, "n k"]
-PerExample: TypeAlias = Float[Tensor, "n"]
-Mask: TypeAlias = Bool[Tensor, "n"]
-Scalar: TypeAlias = Float[Tensor, ""]
+Images = Float[Tensor, "n c h w"]  # in [0, 1]
+ByteImages = UInt8[Tensor, "n c h w"]  # 0..255, how a data set lies in memory
+Labels = Int64[Tensor, "n"]  # 0..k-1
+Logits = Float[Tensor, "n k"]
+PerExample = Float[Tensor, "n"]
+Mask = Bool[Tensor, "n"]
+Shifts = Int64[Tensor, "n 2"]  # rows and columns, in pixels
+Scalar = Float[Tensor, ""]
 
 Norm: TypeAlias = Literal["linf", "l2"]
 Mode: TypeAlias = Literal["eval", "train"]  # how batch norm and dropout behave while an attack is made
@@ -48,8 +49,8 @@ class Fraction(float):
         self.text = text
         return self
 
-    def __getnewargs__(self) -> tuple[str]:  # copies keep the text
-        return (self.text,)
+    def __reduce__(self) -> tuple[type[Fraction], tuple[str]]:  # copies keep the text
+        return Fraction, (self.text,)
 
     def __str__(self) -> str:
         return self.text
@@ -69,13 +70,13 @@ class Batch:
 
     Attributes:
         index: each image's place in the training set, so that a method can keep a history per image.
-        shift: [n, 2], rows and columns by which the crop moved the image's content down and right, in pixels.
+        shift: rows and columns by which the crop moved the image's content down and right, in pixels.
         flip: [n], whether the image was mirrored left to right after the shift.
         noise: where random numbers come from; None means torch's global generator.
     """
 
     index: Labels | None = None
-    shift: Int64[Tensor, "n 2"] | None = None
+    shift: Shifts | None = None
     flip: Mask | None = None
     noise: Noise | None = None
 

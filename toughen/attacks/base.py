@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from torch import nn
+
 from toughen.noise import Noise
 from toughen.threat import Threat
 from toughen.types import Eps, Images, Labels, Logits, Norm
-from torch import nn
 
 
 class Attack:
@@ -40,7 +41,8 @@ def threat_of(attack: object) -> Threat:
     Raises:
         ValueError: eps was left out, or is none that the norm admits.
     """
-    eps, norm = getattr(attack, "eps", None), getattr(attack, "norm", "linf")
+    eps: Eps | None = getattr(attack, "eps", None)
+    norm: Norm = getattr(attack, "norm", "linf")
     if eps is None:
         raise ValueError(f"{type(attack).__name__} needs eps, the radius in image units: for example eps=8/255")
     return Threat(norm, eps)

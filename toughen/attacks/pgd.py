@@ -75,9 +75,7 @@ class PGD(Attack):
                 value = torch.where(better, new, value)
         return best
 
-    def _run(
-        self, model: nn.Module, x: Images, target: Labels | Logits, threat: Threat, noise: Noise
-    ) -> Images:
+    def _run(self, model: nn.Module, x: Images, target: Labels | Logits, threat: Threat, noise: Noise) -> Images:
         """One restart."""
         step_size = 2.5 * threat.eps / self.steps if self.step_size is None else self.step_size
         x_adv = threat.start(x, self.start, noise, self.start_size).detach()

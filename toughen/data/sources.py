@@ -92,7 +92,8 @@ class Sources:
 
 
 def _hold_out(source: Source) -> tuple[Source, Source]:
-    """Split a stratified tenth off, at least one image."""
+    """Split a stratified tenth off, at least one image, but never a class's only one."""
     held_out = torch.zeros(len(source), dtype=torch.bool)
     held_out[stratified(source.labels, min(len(source), max(1, len(source) // _HELD_OUT)), seed=0)] = True
+    held_out &= torch.bincount(source.labels)[source.labels] > 1
     return source.only(~held_out, source.labels), source.only(held_out, source.labels)

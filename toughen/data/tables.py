@@ -10,12 +10,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import torch
 
 from toughen.data.sources import Encoded, Source, Sources
 from toughen.types import Labels
 
+_LARGEST = 2**31  # label, where the number of classes is not known
 _LABELS = ("label", "fine_label", "labels")  # preferred in this order where several columns would do
 
 
@@ -124,14 +124,20 @@ def _shard_labels(shard: Shard, column: str, count: int | None) -> np.ndarray[tu
     if not pa.types.is_integer(kind):
         raise ValueError(f"{shard.where}: labels in column {column} are of type {kind}: write integers from 0 up")
     values = pa.chunked_array(list(shard.batches(column)), type=kind)
+    missing = values.is_null().to_numpy()
+    if missing.any():
+        raise _wrong_label(shard, int(missing.argmax()), "no label", count)
+    labels = values.to_numpy()
+    wrong = (labels < 0) | (labels > (_LARGEST if count is None else count - 1))
+    if wrong.any():
+        row = int(wrong.argmax())
+        raise _wrong_label(shard, row, f"label {labels[row]}", count)
+    return np.array(labels, dtype=np.int64)  # a copy, as arrow's memory may not be written to
+
+
+def _wrong_label(shard: Shard, row: int, said: str, count: int | None) -> ValueError:
     allowed = "from 0 up" if count is None else f"from 0 to {count - 1}"
-    wrong = pc.or_(pc.less(values, 0), pc.greater(values, 2**31 if count is None else count - 1))
-    row = pc.index(pc.fill_null(wrong, True), True).as_py()
-    if row >= 0:
-        label = values[row].as_py()
-        said = "no label" if label is None else f"label {label}"
-        raise ValueError(f"{shard.where}, row {row}, has {said}: labels are integers {allowed}; correct or remove it")
-    return np.array(values.cast(pa.int64()).to_numpy())  # arrow's memory may not be written to
+    return ValueError(f"{shard.where}, row {row}, has {said}: labels are integers {allowed}; correct or remove it")
 
 
 def _images(shards: list[Shard], column: str) -> Iterator[Encoded]:

@@ -15,8 +15,8 @@ import torch
 from rich.console import Console
 from torch import Tensor, nn
 
-from toughen import runs
 from toughen import data as data_sets
+from toughen import runs
 from toughen.attacks.base import Attack
 from toughen.data import Data, Split
 from toughen.device import pick_device, provenance
@@ -179,7 +179,7 @@ def refuse_seen(folder: Path, data: Data, split: Split) -> None:
     seen = runs.share_seen(folder, data.hashes(split))
     if seen is not None and seen > SEEN_LIMIT:
         raise ValueError(
-            f"{folder} was trained on {100 * seen:.0f} % of these images, so their accuracy says nothing about new ones: "
+            f"{folder} was trained on {100 * seen:.0f} % of these images, so their accuracy says nothing: "
             "evaluate it on other data (--data)"
         )
 

@@ -24,14 +24,15 @@ def parse_attack(spec: str, eps: Eps, norm: Norm) -> Attack:
     by_name = {name.lower(): kind for name, kind in attacks.REGISTRY.items()}
     if not found or found["name"].lower() not in by_name:
         raise ValueError(
-            f"attack {spec!r} is unknown: write NAME[-STEPS][xRESTARTS][@STEP_SIZE], such as fgsm, pgd-20 or pgd-100x5, "
-            f"with a name out of {', '.join(sorted(by_name))}"
+            f"attack {spec!r} is unknown: write NAME[-STEPS][xRESTARTS][@STEP_SIZE], such as fgsm, pgd-20 or "
+            f"pgd-100x5, with a name out of {', '.join(sorted(by_name))}"
         )
-    kind = by_name[found["name"].lower()]
+    kind: Any = by_name[found["name"].lower()]
     given: dict[str, Any] = {name: int(found[name]) for name in ("steps", "restarts") if found[name] is not None}
     if found["step_size"] is not None:
         given["step_size"] = Fraction(found["step_size"])
-    known = {field.name for field in fields(kind)}  # type: ignore[arg-type]
+    known = {field.name for field in fields(kind)}
     for name in given.keys() - known:
         raise ValueError(f"attack {spec!r}: {kind.__name__} has no {name}; leave it out")
-    return kind(eps=eps, norm=norm, **given)
+    attack: Attack = kind(eps=eps, norm=norm, **given)
+    return attack

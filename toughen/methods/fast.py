@@ -49,9 +49,7 @@ class RFGSMAT(Method):
         step_size = (eps or 0) - start_size
         if step_size < 0:
             raise ValueError(f"start_size {start_size} exceeds eps {eps}: choose a smaller one")
-        self.attack = FGSM(
-            eps=eps, norm=norm, step_size=step_size, start="bernoulli", start_size=start_size, mode=mode
-        )
+        self.attack = FGSM(eps=eps, norm=norm, step_size=step_size, start="bernoulli", start_size=start_size, mode=mode)
 
     def craft(self, model: nn.Module, x: Images, y: Labels, batch: Batch | None = None) -> Crafted:
         return Crafted(x_adv=self.attack(model, x, y, noise_of(batch)))
@@ -61,7 +59,7 @@ class RFGSMAT(Method):
 
 
 class FBF(Method):
-    """Fast is better than free: FGSM-AT from a uniform start, with a step longer than eps (Wong et al., arXiv:2001.03994).
+    """Fast is better than free: a uniform start and one step longer than eps (Wong et al., arXiv:2001.03994).
 
     Args:
         eps: radius, in the units of the images.

@@ -74,9 +74,7 @@ class NuAT(Method):
             clean = logits(model, x)
         nuclear = not (self.alternate and self.iteration % 2 == 0)
         objective = NuclearAscent(clean.detach() if nuclear else None, self.weight(len(x)))
-        attack = FGSM(
-            eps=self.eps, norm=self.norm, objective=objective, start="bernoulli", start_size=self.start_size
-        )
+        attack = FGSM(eps=self.eps, norm=self.norm, objective=objective, start="bernoulli", start_size=self.start_size)
         return Crafted(
             x_adv=attack(model, x, y, noise_of(batch)),
             clean=clean if self.share_clean else None,

@@ -49,7 +49,7 @@ class Display:
         from torch.utils.tensorboard import SummaryWriter  # slow to import
 
         self.console, self.epochs = console, epochs
-        self.board = SummaryWriter(str(folder / "tensorboard"), purge_step=done)  # type: ignore[no-untyped-call]
+        self.board = SummaryWriter(str(folder / "tensorboard"), purge_step=done)
         self.bar = progress_bar(console)
         self.task = self.bar.add_task("training", total=steps, completed=done)
         self.bar.start()
@@ -67,9 +67,9 @@ class Display:
             soft_wrap=True,
         )
         for name, value in flat(metrics).items():
-            self.board.add_scalar(name, value, metrics["step"])  # type: ignore[no-untyped-call]
-        self.board.flush()  # type: ignore[no-untyped-call]
+            self.board.add_scalar(name, value, metrics["step"])
+        self.board.flush()
 
     def close(self) -> None:
         self.bar.stop()
-        self.board.close()  # type: ignore[no-untyped-call]
+        self.board.close()

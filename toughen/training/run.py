@@ -12,7 +12,7 @@ from torch import Tensor
 
 from toughen import data as data_sets
 from toughen import models, runs
-from toughen.device import pick_device, provenance
+from toughen.device import provenance
 from toughen.files import write_json, write_text
 from toughen.noise import key
 from toughen.training.recipe import Recipe

@@ -170,7 +170,7 @@ class Trainer:
         with autocast(self.precision, self.device):
             try:
                 step: Step = self.method(self.model, x, y, batch)
-            except torch.linalg.LinAlgError as error:  # a singular value of NaN
+            except torch.linalg.LinAlgError as error:  # type: ignore[attr-defined]  # a singular value of NaN
                 raise Diverged(f"the loss is not finite ({error})") from None
         self.optimizer.zero_grad(set_to_none=True)
         step.loss.backward()

@@ -1,0 +1,52 @@
+"""What tests share: a fixed seed, real images, and the data sets that lie outside the repository."""
+
+from __future__ import annotations
+
+import os
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+import torch
+
+if TYPE_CHECKING:
+    from toughen.types import Images, Labels
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    if item.get_closest_marker("gpu") and not torch.cuda.is_available():
+        pytest.skip("needs a CUDA device")
+
+
+@pytest.fixture(autouse=True)
+def seed() -> None:
+    """Every test starts from the same state of torch's global generator."""
+    torch.manual_seed(0)
+
+
+@pytest.fixture(scope="session")
+def data_root() -> Path:
+    """The folder of full data sets that the variable TOUGHEN_DATA names; CI may not do without it."""
+    root = os.environ.get("TOUGHEN_DATA")
+    if root:
+        return Path(root)
+    if os.environ.get("CI") == "true":
+        pytest.fail("CI needs the data sets: set TOUGHEN_DATA to their folder")
+    pytest.skip("needs data sets: set TOUGHEN_DATA to their folder")
+
+
+@cache
+def _first_images() -> tuple[Images, Labels]:
+    from toughen.data import load
+
+    train = load("mnist-5k").train
+    some = train.take(torch.arange(0, len(train), len(train) // 64)[:64])  # of all classes, even if they lie in order
+    return some.images.float() / 255, some.labels
+
+
+@pytest.fixture
+def mnist() -> tuple[Images, Labels]:
+    """64 real images, [64, 1, 28, 28] in [0, 1], and their labels; each test has its own copy."""
+    x, y = _first_images()
+    return x.clone(), y.clone()

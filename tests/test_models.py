@@ -1,0 +1,643 @@
+"""Nets against parameter counts worked out by hand and against literal transcriptions; what is let in and refused."""
+
+from __future__ import annotations
+
+import json
+import math
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, TypeAlias
+
+import pytest
+import torch
+import torch.nn.functional as F
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from toughen import models
+
+Shape: TypeAlias = tuple[int, int, int]
+Weights: TypeAlias = dict[str, Tensor]
+MNIST = (1, 28, 28)
+CIFAR = (3, 32, 32)
+SMALL: list[tuple[str, Shape, dict[str, Any]]] = [  # every net, made small, away from its defaults
+    ("small-cnn", MNIST, {"dropout": 0.25}),
+    ("m-lenet", MNIST, {}),
+    ("fbf-mnist-cnn", MNIST, {}),
+    ("resnet18", CIFAR, {"width": 4, "extra_relu": True}),
+    ("resnet18", CIFAR, {"width": 4, "stem": "imagenet"}),
+    ("preact-resnet18", CIFAR, {"width": 4}),
+    ("wrn-16-2", CIFAR, {}),
+    ("wrn-34-10", CIFAR, {"depth": 10, "width": 1, "variant": "val-iisc", "stem": "imagenet"}),
+]
+
+
+def parameters(model: nn.Module) -> int:
+    return sum(each.numel() for each in model.parameters())
+
+
+def randomized(model: nn.Module) -> nn.Module:
+    """In float64, with batch norms that do something in evaluation mode and a last layer that isn't zero."""
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            assert module.running_mean is not None and module.running_var is not None
+            for values in (module.weight, module.bias, module.running_mean):
+                nn.init.normal_(values)
+            nn.init.uniform_(module.running_var, 0.5, 2)
+        elif isinstance(module, nn.Linear):
+            nn.init.normal_(module.weight)
+    return model.double()
+
+
+# ---- numbers of parameters: a convolution has k k c_in c_out, a batch norm 2 c, a bias c
+
+RESNET_PAIRS = [(64, 64), (64, 64), (64, 128), (128, 128), (128, 256), (256, 256), (256, 512), (512, 512)]
+
+
+@pytest.mark.parametrize(
+    ("name", "shape", "layers", "total"),
+    [
+        ("small-cnn", MNIST, (10 * 32, 289 * 32, 289 * 64, 577 * 64, 1025 * 200, 201 * 200, 201 * 10), 312_202),
+        ("small-cnn", CIFAR, (28 * 32, 289 * 32, 289 * 64, 577 * 64, 1601 * 200, 201 * 200, 201 * 10), 427_978),
+        ("m-lenet", MNIST, (26 * 32, 801 * 32, 801 * 64, 1601 * 64, 3137 * 512, 513 * 10), 1_791_466),
+        ("fbf-mnist-cnn", MNIST, (17 * 16, 257 * 32, 1569 * 100, 101 * 10), 166_406),
+    ],
+)
+def test_the_mnist_nets_have_the_sources_parameters(
+    name: str, shape: Shape, layers: tuple[int, ...], total: int
+) -> None:
+    sizes = [[each.numel() for each in layer.parameters()] for layer in models.create(name, 10, shape).children()]
+    assert [sum(size) for size in sizes if size] == list(layers)
+    assert sum(layers) == total
+
+
+def resnet_block(c_in: int, c_out: int) -> int:
+    shortcut = 0 if c_in == c_out else c_in * c_out + 2 * c_out
+    return 9 * c_in * c_out + 9 * c_out * c_out + 4 * c_out + shortcut
+
+
+def preact_block(c_in: int, c_out: int) -> int:
+    shortcut = 0 if c_in == c_out else c_in * c_out
+    return 9 * c_in * c_out + 9 * c_out * c_out + 2 * c_in + 2 * c_out + shortcut
+
+
+def resnet18(kernel: int, classes: int) -> int:
+    blocks = sum(resnet_block(*pair) for pair in RESNET_PAIRS)
+    return kernel * kernel * 3 * 64 + 2 * 64 + blocks + 513 * classes
+
+
+def wide_resnet(depth: int, width: int, biases: bool) -> int:
+    total, c_in = 27 * 16 + 16 * biases, 16
+    for c_out in (16 * width, 32 * width, 64 * width):
+        for _ in range((depth - 4) // 6):
+            total += preact_block(c_in, c_out) + biases * (2 * c_out + (c_out if c_in != c_out else 0))
+            c_in = c_out
+    return total + 2 * c_in + (c_in + 1) * 10
+
+
+@pytest.mark.parametrize(
+    ("name", "classes", "settings", "count", "published"),
+    [
+        ("resnet18", 10, {}, resnet18(3, 10), 11_173_962),
+        ("resnet18", 10, {"extra_relu": True}, resnet18(3, 10), 11_173_962),
+        ("resnet18", 1000, {"stem": "imagenet"}, resnet18(7, 1000), 11_689_512),  # torchvision's figure
+        ("preact-resnet18", 10, {}, 27 * 64 + sum(preact_block(*p) for p in RESNET_PAIRS) + 1024 + 5130, 11_172_170),
+        ("wrn-34-10", 10, {}, wide_resnet(34, 10, False), 46_160_474),
+        ("wrn-34-10", 10, {"variant": "val-iisc"}, wide_resnet(34, 10, True), 46_172_810),
+        ("wrn-28-10", 10, {}, wide_resnet(28, 10, False), 36_479_194),
+        ("wrn-22-5", 10, {}, wide_resnet(22, 5, False), wide_resnet(22, 5, False)),
+    ],
+)
+def test_the_residual_nets_have_the_sources_parameters(
+    name: str, classes: int, settings: dict[str, Any], count: int, published: int
+) -> None:
+    with torch.device("meta"):
+        model = models.create(name, classes, **settings)
+    assert parameters(model) == count == published
+
+
+def test_names_say_how_many_parameters_a_net_has() -> None:
+    lines = models.names()
+    assert set(lines) == {"small-cnn", "m-lenet", "fbf-mnist-cnn", "resnet18", "preact-resnet18", "wrn-34-10"}
+    assert "312,202 parameters" in lines["small-cnn"] and "46,160,474 parameters" in lines["wrn-34-10"]
+    assert all("\n" not in line for line in lines.values())
+
+
+# ---- the forward pass, written out again with functions
+
+
+class Transcription:
+    """torch's functional operations over a net's weights, batch norm worked out by hand."""
+
+    def __init__(self, weights: Weights, training: bool) -> None:
+        self.w, self.training = weights, training
+
+    def norm(self, x: Tensor, name: str) -> Tensor:
+        mean, var = self.w.get(f"{name}.running_mean"), self.w.get(f"{name}.running_var")
+        if self.training:
+            mean = x.mean((0, 2, 3))
+            var = ((x - mean.view(1, -1, 1, 1)) ** 2).mean((0, 2, 3))
+        assert mean is not None and var is not None
+        scale = self.w[f"{name}.weight"] / (var + 1e-5).sqrt()
+        return (x - mean.view(1, -1, 1, 1)) * scale.view(1, -1, 1, 1) + self.w[f"{name}.bias"].view(1, -1, 1, 1)
+
+    def conv(self, x: Tensor, name: str, stride: int = 1, padding: int = 1) -> Tensor:
+        return F.conv2d(x, self.w[f"{name}.weight"], self.w.get(f"{name}.bias"), stride, padding)
+
+    def linear(self, x: Tensor, name: str) -> Tensor:
+        return x @ self.w[f"{name}.weight"].T + self.w[f"{name}.bias"]
+
+    def resnet18(self, x: Tensor, extra_relu: bool) -> Tensor:
+        x = F.relu(self.norm(self.conv(x, "stem.0"), "stem.1"))
+        for stage in range(4):
+            for block in range(2):
+                at, stride = f"stages.{stage}.{block}", 2 if stage > 0 and block == 0 else 1
+                out = F.relu(self.norm(self.conv(x, f"{at}.residual.0", stride), f"{at}.residual.1"))
+                out = self.norm(self.conv(out, f"{at}.residual.3"), f"{at}.residual.4")
+                if extra_relu:
+                    out = F.relu(out)
+                if stride == 2:
+                    x = self.norm(self.conv(x, f"{at}.shortcut.0", stride, 0), f"{at}.shortcut.1")
+                x = F.relu(out + x)
+        return self.linear(F.avg_pool2d(x, 4).flatten(1), "linear")
+
+    def preact_resnet18(self, x: Tensor) -> Tensor:
+        x = self.conv(x, "stem.0")
+        for block in range(8):
+            at, stride = f"blocks.{block}", 2 if block in (2, 4, 6) else 1
+            out = self.conv(F.relu(self.norm(x, f"{at}.residual.0")), f"{at}.residual.2", stride)
+            out = self.conv(F.relu(self.norm(out, f"{at}.residual.3")), f"{at}.residual.5")
+            x = out + (self.conv(x, f"{at}.shortcut", stride, 0) if stride == 2 else x)
+        return self.linear(F.avg_pool2d(F.relu(self.norm(x, "norm")), 4).flatten(1), "linear")
+
+    def trades_wrn(self, x: Tensor) -> Tensor:  # 16 layers: two blocks a stage
+        x = self.conv(x, "stem.0")
+        for stage in range(3):
+            for block in range(2):
+                at, stride = f"stages.{stage}.{block}", 2 if stage > 0 and block == 0 else 1
+                ready = F.relu(self.norm(x, f"{at}.ready.0"))
+                out = F.relu(self.norm(self.conv(ready, f"{at}.residual.0", stride), f"{at}.residual.1"))
+                out = self.conv(out, f"{at}.residual.3")
+                x = out + (self.conv(ready, f"{at}.shortcut", stride, 0) if block == 0 else x)
+        return self.linear(F.avg_pool2d(F.relu(self.norm(x, "norm")), 8).flatten(1), "linear")
+
+    def val_iisc_wrn(self, x: Tensor) -> Tensor:
+        x = self.conv(x, "stem.0")
+        for stage in range(3):
+            for block in range(2):
+                at, stride = f"stages.{stage}.{block}", 2 if stage > 0 and block == 0 else 1
+                out = self.conv(F.relu(self.norm(x, f"{at}.residual.0")), f"{at}.residual.2")
+                out = self.conv(F.relu(self.norm(out, f"{at}.residual.3")), f"{at}.residual.5", stride)
+                x = out + (self.conv(x, f"{at}.shortcut", stride, 0) if block == 0 else x)
+        return self.linear(F.avg_pool2d(F.relu(self.norm(x, "norm")), 8).flatten(1), "linear")
+
+    def small_cnn(self, x: Tensor) -> Tensor:
+        x = F.relu(self.conv(F.relu(self.conv(x, "0", 1, 0)), "2", 1, 0))
+        x = F.max_pool2d(x, 2)
+        x = F.relu(self.conv(F.relu(self.conv(x, "5", 1, 0)), "7", 1, 0))
+        x = F.max_pool2d(x, 2).flatten(1)
+        return self.linear(F.relu(self.linear(F.relu(self.linear(x, "11")), "14")), "16")
+
+    def m_lenet(self, x: Tensor) -> Tensor:
+        x = F.max_pool2d(F.relu(self.conv(F.relu(self.conv(x, "0", 1, 2)), "2", 1, 2)), 2)
+        x = F.max_pool2d(F.relu(self.conv(F.relu(self.conv(x, "5", 1, 2)), "7", 1, 2)), 2)
+        return self.linear(F.relu(self.linear(x.flatten(1), "11")), "13")
+
+    def fbf_net(self, x: Tensor) -> Tensor:
+        x = F.relu(self.conv(F.relu(self.conv(x, "0", 2, 1)), "2", 2, 1))
+        return self.linear(F.relu(self.linear(x.flatten(1), "5")), "7")
+
+
+@pytest.mark.parametrize("training", [False, True], ids=["eval", "train"])
+@pytest.mark.parametrize(
+    ("name", "shape", "settings", "transcribed"),
+    [
+        ("resnet18", CIFAR, {"width": 6}, lambda t, x: t.resnet18(x, extra_relu=False)),
+        ("resnet18", CIFAR, {"width": 6, "extra_relu": True}, lambda t, x: t.resnet18(x, extra_relu=True)),
+        ("preact-resnet18", CIFAR, {"width": 6}, Transcription.preact_resnet18),
+        ("wrn-16-2", CIFAR, {}, Transcription.trades_wrn),
+        ("wrn-16-2", CIFAR, {"variant": "val-iisc"}, Transcription.val_iisc_wrn),
+        ("small-cnn", MNIST, {"dropout": 0}, Transcription.small_cnn),
+        ("m-lenet", MNIST, {}, Transcription.m_lenet),
+        ("fbf-mnist-cnn", MNIST, {}, Transcription.fbf_net),
+    ],
+)
+def test_a_net_computes_what_its_literal_transcription_does(
+    name: str,
+    shape: Shape,
+    settings: dict[str, Any],
+    transcribed: Callable[[Transcription, Tensor], Tensor],
+    training: bool,
+) -> None:
+    model = randomized(models.create(name, 10, shape, **settings)).train(training)
+    x = torch.rand(4, *shape, dtype=torch.float64)
+    expected = transcribed(Transcription({k: v.clone() for k, v in model.state_dict().items()}, training), x)
+    assert expected.std() > 0.1
+    torch.testing.assert_close(model(x), expected, rtol=1e-9, atol=1e-9)
+
+
+def test_small_cnn_drops_hidden_units_only_while_training() -> None:
+    model = randomized(models.create("small-cnn", 10, MNIST, dropout=0.5))
+    x = torch.rand(8, *MNIST, dtype=torch.float64)
+    seen: list[Tensor] = []
+    model.get_submodule("13").register_forward_hook(lambda *call: seen.append(call[2]))
+    model.train()(x)
+    model.eval()(x)
+    kept = F.relu(seen[1]) > 0
+    assert 0.4 < (seen[0][kept] == 0).double().mean() < 0.6  # half of the units that the evaluation pass keeps
+    torch.testing.assert_close(seen[0][seen[0] > 0], 2 * seen[1][seen[0] > 0])
+
+
+# ---- the state a net starts in
+
+
+def test_small_cnn_starts_kaiming_normal_with_zero_logits() -> None:
+    model = models.create("small-cnn", 10, MNIST).eval()
+    assert (model(torch.rand(3, *MNIST)) == 0).all()
+    assert model.get_parameter("7.weight").std().item() == pytest.approx(math.sqrt(2 / (9 * 64)), rel=0.03)
+
+
+def test_wide_resnets_start_as_their_sources_do() -> None:
+    trades = models.create("wrn-10-4")
+    assert isinstance(trades.linear, nn.Linear) and (trades.linear.bias == 0).all()
+    weight = trades.get_parameter("stages.2.0.residual.0.weight")  # 128 to 256 channels
+    assert weight.std().item() == pytest.approx(math.sqrt(2 / (9 * 256)), rel=0.03)
+    theirs = models.create("wrn-10-4", variant="val-iisc")
+    weight = theirs.get_parameter("stages.2.0.residual.2.weight")
+    assert weight.abs().max().item() == pytest.approx(1 / math.sqrt(9 * 128), rel=0.03)  # torch's: uniform
+
+
+def test_only_the_last_batch_norm_of_val_iisc_forgets_fast() -> None:
+    def momenta(**settings: Any) -> list[float | None]:
+        modules = models.create("wrn-10-1", **settings).modules()
+        return [module.momentum for module in modules if isinstance(module, nn.BatchNorm2d)]
+
+    assert momenta() == [0.1] * 7
+    assert momenta(variant="val-iisc") == [0.1] * 6 + [0.9]
+
+
+def test_resnet18_starts_as_torch_does_and_as_torchvision_for_large_images() -> None:
+    small, large = models.create("resnet18"), models.create("resnet18", stem="imagenet")
+    name = "stages.2.0.residual.0.weight"  # 128 to 256 channels
+    assert small.get_parameter(name).abs().max().item() == pytest.approx(1 / math.sqrt(9 * 128), rel=0.03)
+    assert large.get_parameter(name).std().item() == pytest.approx(math.sqrt(2 / (9 * 256)), rel=0.03)
+
+
+# ---- sizes
+
+
+@pytest.mark.parametrize(("name", "shape", "settings"), SMALL)
+@pytest.mark.parametrize("shape_given", [None, (2, 21, 34)])
+def test_a_net_takes_other_channels_sizes_and_classes(
+    name: str, shape: Shape, settings: dict[str, Any], shape_given: Shape | None
+) -> None:
+    shape = shape_given or shape
+    assert models.create(name, 7, shape, **settings)(torch.rand(2, *shape)).shape == (2, 7)
+
+
+@pytest.mark.parametrize("name", ["resnet18", "preact-resnet18", "wrn-10-2"])
+def test_the_imagenet_stem_divides_each_side_by_four(name: str) -> None:
+    model = randomized(models.create(name, 100, (3, 96, 64), stem="imagenet")).eval()
+    x = torch.rand(2, 3, 96, 64, dtype=torch.float64)
+    t = Transcription(model.state_dict(), training=False)
+    expected = t.conv(x, "stem.0", 2, 3)
+    if name == "resnet18":
+        expected = F.relu(t.norm(expected, "stem.1"))
+    expected = F.max_pool2d(expected, 3, 2, 1)
+    assert expected.shape[2:] == (24, 16)
+    torch.testing.assert_close(model.get_submodule("stem")(x), expected, rtol=1e-9, atol=1e-9)
+    assert model(x).shape == (2, 100)
+
+
+@pytest.mark.parametrize(("name", "side"), [("small-cnn", 16), ("m-lenet", 4), ("fbf-mnist-cnn", 4)])
+def test_too_small_images_are_refused(name: str, side: int) -> None:
+    assert models.create(name, 10, (1, side, side))(torch.rand(2, 1, side, side)).shape == (2, 10)
+    with pytest.raises(ValueError, match=f"at least {side}x{side} pixels, these are {side}x{side - 1}"):
+        models.create(name, 10, (1, side, side - 1))
+
+
+@pytest.mark.parametrize(("name", "shape", "settings"), SMALL)
+def test_a_net_runs_channels_last_in_bf16(name: str, shape: Shape, settings: dict[str, Any]) -> None:
+    model = models.create(name, 10, shape, mean=[0.4] * shape[0], std=[0.3] * shape[0], **settings).eval()
+    x = torch.rand(4, *shape)
+    exact = model(x)
+    model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    x = x.to(memory_format=torch.channels_last)
+    assert model.get_submodule("normalize")(x).is_contiguous(memory_format=torch.channels_last)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        out = model(x)
+    assert out.dtype is torch.bfloat16
+    assert (out.float() - exact).abs().max() <= 0.05 * (1 + exact.abs().max())
+
+
+# ---- normalisation
+
+
+def test_normalisation_inside_is_normalisation_outside() -> None:
+    mean, std = (0.4914, 0.4822, 0.4465), (0.2471, 0.2435, 0.2616)
+    inside = models.create("resnet18", width=4, mean=mean, std=std).eval()
+    outside = models.create("resnet18", width=4).eval()
+    outside.load_state_dict({k.removeprefix("net."): v for k, v in inside.state_dict().items() if k[:4] == "net."})
+    x = torch.rand(3, *CIFAR)
+    by_hand = torch.stack([(x[:, c] - mean[c]) / std[c] for c in range(3)], dim=1)
+    torch.testing.assert_close(inside(x), outside(by_hand))
+    assert (inside(x) - outside(x)).abs().max() > 1e-3
+
+
+def test_normalize_subtracts_and_divides_per_channel() -> None:
+    layer = models.Normalize([0.5, 0.25], [0.25, 2])
+    assert layer(torch.ones(1, 2, 1, 1)).flatten().tolist() == [2.0, 0.375]
+    assert set(layer.state_dict()) == {"mean", "std"}
+
+
+@pytest.mark.parametrize(
+    ("mean", "std", "message"),
+    [
+        ([0.5] * 3, None, "only one of mean and std"),
+        (None, [0.5] * 3, "only one of mean and std"),
+        ([0.5], [0.5], "1 numbers, the images 3 channels"),
+        ([0.5] * 3, [0.5], "mean has 3 numbers and std 1"),
+        ([0.5] * 3, [0.5, 0.5, 0.0], "std above 0"),
+        ([0.5, 0.5, math.nan], [0.5] * 3, "must be finite"),
+    ],
+)
+def test_wrong_statistics_are_refused(mean: list[float] | None, std: list[float] | None, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        models.create("resnet18", width=1, mean=mean, std=std)
+
+
+# ---- names and settings
+
+
+@pytest.mark.parametrize(
+    ("name", "settings", "message"),
+    [
+        ("resnet-18", {}, r"'resnet-18' is unknown: did you mean resnet18\? There are small-cnn, .*timm:NAME"),
+        ("nothing", {}, "'nothing' is unknown: There are small-cnn"),
+        ("wrn-34-10-2", {}, "is unknown"),
+        ("resnet18", {"widht": 32}, "resnet18 has no setting 'widht': it takes width, stem, extra_relu"),
+        ("resnet18", {"num_blocks": 2}, "has no setting 'num_blocks'"),
+        ("m-lenet", {"dropout": 0.5}, "m-lenet has no setting 'dropout': it takes none"),
+        ("resnet18", {"width": 0}, "width=0 of resnet18 must be 1 or more"),
+        ("resnet18", {"width": 1.5}, "width=1.5 of model resnet18 must be a whole number"),
+        ("resnet18", {"width": True}, "must be a whole number"),
+        ("resnet18", {"extra_relu": 1}, "extra_relu=1 of model resnet18 must be true or false"),
+        ("resnet18", {"stem": "svhn"}, 'must be "cifar" or "imagenet"'),
+        ("small-cnn", {"dropout": "0.5"}, "dropout='0.5' of model small-cnn must be a number"),
+        ("small-cnn", {"dropout": 1.0}, "at least 0 and below 1"),
+        ("small-cnn", {"dropout": math.nan}, "at least 0 and below 1"),
+        ("wrn-30-10", {}, r"depth=30 of a wide ResNet must be 6 n \+ 4"),
+        ("wrn-4-1", {}, "depth=4"),
+        ("wrn-10-0", {}, "width=0"),
+        ("wrn-34-10", {"variant": "madry"}, 'must be "trades" or "val-iisc"'),
+        ("resnet18", {"num_classes": 1}, "num_classes must be a whole number, 2 or more"),
+        ("resnet18", {"shape": (3, 0, 32)}, "shape must be channels, height and width"),
+    ],
+)
+def test_wrong_names_and_settings_are_refused_by_name(name: str, settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        models.create(name, **settings)
+
+
+def test_depth_and_width_win_over_a_name() -> None:
+    model = models.create("wrn-34-10", depth=10, width=1)
+    assert parameters(model) == wide_resnet(10, 1, False)
+    assert models.describe("wrn-34-10", 10, CIFAR, None, None, {"depth": 10, "width": 1})["name"] == "wrn-10-1"
+
+
+# ---- models from elsewhere
+
+
+@pytest.fixture
+def users(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The name of an importable module of a user's."""
+    (tmp_path / "a_users_nets.py").write_text(
+        "from torch import nn\n"
+        "def full(num_classes, shape, bias=True):\n"
+        "    return nn.Sequential(nn.Flatten(), nn.Linear(shape[0] * shape[1] * shape[2], num_classes, bias=bias))\n"
+        "def passes_on(**rest):\n"
+        "    assert set(rest) == {'num_classes'}\n"
+        "    return nn.Sequential(nn.Flatten(), nn.LazyLinear(rest['num_classes']))\n"
+        "def plain():\n"
+        "    return nn.Flatten()\n"
+        "def wrong():\n"
+        "    return 5\n"
+        "number = 5\n"
+    )
+    (tmp_path / "a_users_broken_nets.py").write_text("import no_such_package_anywhere\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    return "a_users_nets"
+
+
+def test_a_users_function_gets_what_its_signature_takes(users: str) -> None:
+    full = models.create(f"{users}:full", 7, (1, 4, 5), mean=[0.5], std=[0.5], bias=False)
+    assert full(torch.rand(2, 1, 4, 5)).shape == (2, 7) and parameters(full) == 7 * 20
+    assert isinstance(full.normalize, models.Normalize)
+    assert models.create(f"{users}:passes_on", 7, (1, 4, 5))(torch.rand(2, 1, 4, 5)).shape == (2, 7)
+    assert isinstance(models.create(f"{users}:plain"), nn.Flatten)
+
+
+@pytest.mark.parametrize(
+    ("path", "settings", "message"),
+    [
+        ("a_users_nets:full", {"typo": 1}, r"cannot be called with \(num_classes, shape, typo\).*'typo'"),
+        ("a_users_nets:wrong", {}, "returned int: it must return an nn.Module"),
+        ("a_users_nets:number", {}, "is not a function"),
+        ("a_users_nets:missing", {}, "module a_users_nets has no 'missing'"),
+        ("a_users_nowhere:full", {}, "cannot be imported: No module named 'a_users_nowhere'; is its folder on PYTHON"),
+        ("a_users_broken_nets:full", {}, "No module named 'no_such_package_anywhere'"),
+        (":full", {}, "cannot be imported"),
+        (".nets:full", {}, "cannot be imported"),
+    ],
+)
+def test_a_users_function_that_does_not_work_is_refused(
+    users: str, path: str, settings: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        models.create(path, **settings)
+
+
+def test_timm_that_is_missing_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "timm", None)
+    with pytest.raises(ValueError, match=r"timm:resnet50 needs the package timm: pip install 'toughen\[timm\]'"):
+        models.create("timm:resnet50")
+
+
+def test_timm_gets_classes_channels_and_settings(monkeypatch: pytest.MonkeyPatch) -> None:
+    def create_model(name: str, **given: Any) -> nn.Module:
+        if name != "tiny":
+            raise RuntimeError(f"Unknown model ({name})")
+        assert given == {"num_classes": 7, "in_chans": 1, "drop_rate": 0.1}
+        return nn.Sequential(nn.Flatten(), nn.Linear(16, 7))
+
+    monkeypatch.setitem(sys.modules, "timm", SimpleNamespace(create_model=create_model))
+    assert models.create("timm:tiny", 7, (1, 4, 4), drop_rate=0.1)(torch.rand(2, 1, 4, 4)).shape == (2, 7)
+    with pytest.raises(ValueError, match=r"timm cannot make model 'huge': Unknown model \(huge\)"):
+        models.create("timm:huge")
+
+
+# ---- descriptions and weights in files
+
+
+@pytest.mark.parametrize(("name", "shape", "settings"), SMALL)
+def test_a_description_and_its_weights_rebuild_a_model(
+    name: str, shape: Shape, settings: dict[str, Any], tmp_path: Path
+) -> None:
+    mean, std = [0.4] * shape[0], [0.3] * shape[0]
+    model = models.create(name, 7, shape, mean, std, **settings)
+    for module in model.modules():
+        if isinstance(module, nn.Linear):
+            nn.init.normal_(module.weight)  # a small-cnn fresh from the shop returns zeros
+    save_file(model.state_dict(), tmp_path / "model.safetensors")
+    record = models.describe(name, 7, shape, mean, std, settings)
+    rebuilt = models.from_description(json.loads(json.dumps(record)))
+    rebuilt.load_state_dict(load_file(tmp_path / "model.safetensors"))
+    x = torch.rand(2, *shape)
+    assert torch.equal(rebuilt.eval()(x), model.eval()(x))
+    assert [type(each) for each in rebuilt.modules()] == [type(each) for each in model.modules()]
+    again = models.describe(record["name"], 7, shape, record["mean"], record["std"], record["settings"])
+    assert again == record
+
+
+def test_a_description_writes_defaults_out() -> None:
+    assert models.describe("resnet18", 10, CIFAR, None, None, {"width": 8}) == {
+        "name": "resnet18",
+        "num_classes": 10,
+        "shape": [3, 32, 32],
+        "mean": None,
+        "std": None,
+        "settings": {"width": 8, "stem": "cifar", "extra_relu": False},
+    }
+
+
+def test_a_description_of_a_users_model_is_plain_or_refused() -> None:
+    record = models.describe("nets:own", 10, CIFAR, None, None, {"depth": 3})
+    assert record["name"] == "nets:own" and record["settings"] == {"depth": 3}
+    with pytest.raises(ValueError, match="settings of model nets:own must be plain"):
+        models.describe("nets:own", 10, CIFAR, None, None, {"act": nn.ReLU})
+
+
+@pytest.mark.parametrize("name", ["a_users_nets:plain", "timm:resnet50"])
+def test_a_file_may_not_name_what_to_import(users: str, name: str) -> None:
+    record = models.describe(name, 10, CIFAR, None, None, {})
+    sys.modules.pop(users, None)
+    with pytest.raises(ValueError, match="give --model package.module:function or timm:NAME yourself"):
+        models.from_description(record)
+    assert users not in sys.modules
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"extra": 1}, "must have the fields name, num_classes, shape, mean, std, settings, this one has"),
+        ({"name": 5}, "a text as name"),
+        ({"settings": [1]}, "a mapping as settings"),
+        ({"settings": {"name": "x"}}, "has no setting 'name'"),
+        ({"settings": {"mean": [0.5]}}, "has no setting 'mean'"),
+        ({"settings": {"class_path": "os.system"}}, "has no setting 'class_path'"),
+        ({"num_classes": "10"}, "num_classes must be a whole number"),
+        ({"num_classes": True}, "num_classes must be a whole number"),
+        ({"shape": [3, 32]}, "shape must be channels, height and width"),
+        ({"shape": [3, 32, 1.5]}, "shape must be channels, height and width"),
+        ({"shape": "3x32"}, "a list as shape"),
+        ({"mean": [0.5, 0.5, "0.5"], "std": [0.5] * 3}, "mean in a model's description must be null or a list"),
+        ({"mean": [0.5] * 3, "std": 0.5}, "std in a model's description must be null or a list"),
+        ({"mean": [0.5] * 3}, "only one of mean and std"),
+    ],
+)
+def test_a_tampered_description_is_refused(change: dict[str, Any], message: str) -> None:
+    record = models.describe("resnet18", 10, CIFAR, None, None, {"width": 1})
+    models.from_description(record)
+    with pytest.raises(ValueError, match=message):
+        models.from_description(record | change)
+
+
+@pytest.mark.parametrize("record", [{}, [], "resnet18", {"name": "resnet18"}])
+def test_what_is_no_description_is_refused(record: object) -> None:
+    with pytest.raises(ValueError, match="must have the fields"):
+        models.from_description(record)
+
+
+# ---- check
+
+
+def flat(*more: nn.Module, classes: int = 10) -> nn.Sequential:
+    return nn.Sequential(nn.Flatten(), nn.Linear(48, classes), *more)
+
+
+class Returns(nn.Module):
+    """Turns logits into something else."""
+
+    def __init__(self, change: Callable[[Tensor], object]) -> None:
+        super().__init__()
+        self.change = change
+
+    def forward(self, logits: Tensor) -> object:
+        return self.change(logits)
+
+
+def with_weight(name: str, value: float) -> nn.Module:
+    model = nn.Sequential(nn.BatchNorm2d(3), *flat())
+    model.state_dict()[name].view(-1)[0] = value
+    return model
+
+
+@pytest.mark.parametrize(
+    ("model", "message"),
+    [
+        (flat(classes=9), "has 9 outputs and the data 10 classes: make it with num_classes=10"),
+        (
+            flat(Returns(lambda z: z[:, :, None])),
+            r"returns torch.float32 of shape \[2, 10, 1\] for 2 images: logits are needed",
+        ),
+        (flat(Returns(lambda z: z[0])), r"returns torch.float32 of shape \[10\]"),
+        (flat(Returns(lambda z: [z])), "returns list for 2 images"),
+        (flat(Returns(lambda z: z.long())), "returns torch.int64 of shape"),
+        (flat(Returns(lambda z: z / 0)), "NaN or infinite logits although its weights are finite"),
+        (flat(Returns(lambda z: z * math.nan)), "NaN or infinite logits although its weights are finite"),
+        (with_weight("2.weight", math.nan), "weight '2.weight' holds NaN or infinity"),
+        (with_weight("0.bias", math.inf), "weight '0.bias' holds NaN or infinity"),
+        (with_weight("0.running_var", math.nan), "buffer '0.running_var' holds NaN"),
+        (flat(nn.Softmax(1)), "returns probabilities .* take the softmax off its end"),
+        (nn.Sequential(nn.Flatten(), nn.Linear(3072, 10)), r"cannot take images of shape \[3, 4, 4\]: mat1 and mat2"),
+        (nn.Conv2d(1, 10, 3), r"cannot take images of shape \[3, 4, 4\]"),
+    ],
+)
+def test_check_refuses(model: nn.Module, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        models.check(model, 10, (3, 4, 4))
+
+
+@pytest.mark.parametrize("model", [flat(), flat(nn.ReLU()), flat(nn.LogSoftmax(1)), flat().double()])
+def test_check_lets_logits_pass(model: nn.Module) -> None:
+    models.check(model, 10, (3, 4, 4))
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        flat(Returns(lambda z: SimpleNamespace(logits=z))),
+        flat(Returns(lambda z: z * 0)),
+        flat(Returns(lambda z: z - z.mean(1, keepdim=True) + 0.1)),  # adds up to 1, but falls below 0
+    ],
+)
+def test_check_lets_unusual_logits_pass(model: nn.Module) -> None:
+    models.check(model, 10, (3, 4, 4))
+
+
+def test_check_changes_neither_model_nor_random_state() -> None:
+    model = nn.Sequential(nn.BatchNorm2d(3), nn.Dropout(0.5), *flat()).train()
+    model[0].eval()
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    model[1].train()
+    random = torch.get_rng_state()
+    models.check(model, 10, (3, 4, 4))
+    assert [module.training for module in model] == [False, True, True, True]
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+    assert torch.equal(torch.get_rng_state(), random)
+    assert all(each.grad is None for each in model.parameters())
+    model[0].train()
+    models.check(model, 10, (3, 4, 4))  # in evaluation mode, so running statistics stay
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
