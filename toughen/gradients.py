@@ -64,7 +64,7 @@ def mode(model: nn.Module, wanted: Mode) -> Iterator[None]:
 
 
 class InputGradient(NamedTuple):
-    """The gradient towards the images, and the values and logits it was taken at, all detached."""
+    """The gradient towards the images, and the values and logits it was taken at, detached."""
 
     gradient: Images
     value: PerExample | Scalar
@@ -87,6 +87,9 @@ def input_gradient(
         target: what the objective compares with.
         objective: what is differentiated.
         create_graph: keep the gradient differentiable, for methods that penalise it.
+
+    Raises:
+        ValueError: the model returned no logits, or cut them off from the images.
     """
     with torch.enable_grad():
         x = x.detach().requires_grad_()
@@ -94,6 +97,10 @@ def input_gradient(
         with torch.autocast(x.device.type, enabled=False):
             value = objective(out, target)
             total = value.sum()
-        with passes.towards_input():
-            (gradient,) = torch.autograd.grad(total, x, create_graph=create_graph)
+        gradient = None
+        if total.requires_grad:
+            with passes.towards_input():
+                (gradient,) = torch.autograd.grad(total, x, create_graph=create_graph, allow_unused=True)
+    if gradient is None:
+        raise ValueError("the logits carry no gradient to the images: remove no_grad() and detach() from the model")
     return InputGradient(gradient, value.detach(), out.detach())

@@ -35,7 +35,7 @@ class Noise:
         return self.random(like, "rand").lt(0.5).to(like.dtype).mul_(2).sub_(1)
 
     def restart(self, number: int) -> Noise:
-        """The noise of an attack's restart ``number``."""
+        """The noise of an attack's restart ``number``, counted from this one; 0 starts this one afresh."""
         return self
 
 
@@ -56,7 +56,7 @@ class StepNoise(Noise):
     def random(self, like: Tensor, kind: str) -> Tensor:
         if self.generator is None:
             self.generator = torch.Generator(like.device).manual_seed(key("step", self.seed, self.step))
-        shape = (max(self.total, len(like)), *like.shape[1:])
+        shape = (max(self.total, self.first + len(like)), *like.shape[1:])
         drawn: Tensor = getattr(torch, kind)(shape, generator=self.generator, device=like.device, dtype=like.dtype)
         return drawn[self.first : self.first + len(like)]
 
@@ -67,6 +67,8 @@ class ImageNoise(Noise):
 
     Attributes:
         index: the images' places in the evaluated set, one per row of what is drawn for.
+        number: which restart this is.
+        draws: how often this restart has drawn.
     """
 
     seed: int
@@ -87,4 +89,4 @@ class ImageNoise(Noise):
         return torch.stack(rows).to(like.device)
 
     def restart(self, number: int) -> ImageNoise:
-        return replace(self, number=number, draws=0)
+        return replace(self, number=self.number + number, draws=0)

@@ -50,7 +50,7 @@ class Threat:
         Raises:
             ValueError: eps exceeds sqrt(c h w).
         """
-        reach = math.sqrt(x[0].numel())
+        reach = math.sqrt(x.shape[1:].numel())
         if self.norm == "l2" and self.eps > reach:
             raise ValueError(f"eps {self.eps:g} exceeds {reach:.4g}, the longest L2 distance between two such images")
 
@@ -76,8 +76,9 @@ class Threat:
         """The unit step along which a linear function of this gradient rises most; zero where the gradient is zero."""
         if self.norm == "linf":
             return gradient.sign()
-        length = self.length(gradient)
-        return gradient * _rows(torch.where(length > 0, 1 / length, 0.0))
+        largest = gradient.abs().amax((1, 2, 3), keepdim=True)
+        scaled = gradient / torch.where(largest > 0, largest, 1)  # the squares of a confident model's gradient underflow
+        return scaled / _rows(self.length(scaled).clamp(min=1))
 
     def start(self, x: Images, start: Start, noise: Noise | None = None, size: Eps | None = None) -> Images:
         """Where an attack on ``x`` begins.
@@ -114,4 +115,4 @@ class Threat:
         """Uniform in the unit L2 ball: a random direction, its length distributed as u^(1/d)."""
         direction = self.steepest(noise.normal(x))
         share = noise.uniform(x[:, :1, :1, :1]).add(1).div(2)
-        return direction * share ** (1 / x[0].numel())
+        return direction * share ** (1 / x.shape[1:].numel())

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -55,8 +56,9 @@ class PGD(Attack):
         threat_of(self)
         if self.steps < 1 or self.restarts < 1:
             raise ValueError(f"steps ({self.steps}) and restarts ({self.restarts}) must be at least 1")
-        if self.step_size is not None and not self.step_size >= 0:
-            raise ValueError(f"step_size {self.step_size} must not be below 0")
+        for name, value in (("step_size", self.step_size), ("start_size", self.start_size), ("decay", self.decay)):
+            if value is not None and not 0 <= value < math.inf:
+                raise ValueError(f"{name} {value} must be a finite number, not below 0")
         if self.restarts > 1 and getattr(self.objective, "batchwise", False):
             raise ValueError("this objective couples the images of a batch, so restarts cannot be compared: use one")
 
@@ -121,7 +123,7 @@ class IFGSM(Attack):
     def __post_init__(self) -> None:
         self._pgd()
 
-    def _pgd(self, decay: float | int = 0.0) -> PGD:
+    def _pgd(self) -> PGD:
         threat = threat_of(self)
         if self.steps < 1:
             raise ValueError(f"steps ({self.steps}) must be at least 1")
@@ -132,7 +134,6 @@ class IFGSM(Attack):
             step_size=threat.eps / self.steps,
             objective=self.objective,
             start="none",
-            decay=decay,
             mode=self.mode,
         )
 
@@ -150,5 +151,5 @@ class MIFGSM(IFGSM):
 
     decay: float | int = 1.0
 
-    def __call__(self, model: nn.Module, x: Images, target: Labels | Logits, noise: Noise | None = None) -> Images:
-        return self._pgd(self.decay)(model, x, target, noise)
+    def _pgd(self) -> PGD:
+        return replace(super()._pgd(), decay=self.decay)

@@ -61,8 +61,7 @@ class Augment:
     def _shift(self, like: Tensor, noise: Noise) -> Tensor:
         """Whole pixels, uniform over -pad..pad, one per image."""
         share = noise.uniform(like).flatten().add(1).div(2)
-        pixels = share.mul(2 * self.pad + 1).floor().long()
-        return pixels.clamp(max=2 * self.pad) - self.pad  # the product may round up to its bound
+        return share.mul(2 * self.pad + 1).floor().long() - self.pad
 
     def _move(self, images: Images, shift: Tensor, flip: Mask) -> Images:
         """Every image shifted, then mirrored where ``flip`` says so: one gather from the padded batch."""
