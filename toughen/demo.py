@@ -1,26 +1,32 @@
-"""`toughen demo`: a standard and a robust classifier on the embedded images, both attacked, in one table."""
+"""`toughen demo`: a standard and a robust classifier on the embedded images, both attacked, in a table and a picture."""
 
 from __future__ import annotations
 
 import time
 from pathlib import Path
 
+import torch
 from rich.console import Console
+from torch import nn
 
-from toughen import cli, listing
-from toughen.evaluation import evaluate_run
+from toughen import cli, data, listing, picture, runs
+from toughen.attacks.pgd import PGD
+from toughen.data import Data
+from toughen.evaluation import evaluate, evaluate_run
+from toughen.evaluation.harness import as_floats, predict
 from toughen.training.run import train
 
-ATTACKS = ("fgsm", "pgd-100x5@0.01")
+EPS, ATTACKS = 0.3, ("fgsm", "pgd-100x5@0.01")
 STANDARD = (
     "standard-mnist --data mnist-5k --model fbf-mnist-cnn --epochs 20 --batch_size 64 --optimizer.lr 0.05 "
     "--crop 2 --validation 400 --precision fp32"
 )
 RUNS = {"standard": STANDARD.split(), "robust": ["demo"]}
+CURVE, CURVE_IMAGES, SHOWN = (0.0, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.35, 0.4), 200, 5
 
 
 def demo(out: Path) -> int:
-    """Train both (or go on with them), evaluate both at eps 0.3, and print what came out."""
+    """Train both (or go on with them), evaluate both, and print what came out."""
     console, progress = Console(), Console(stderr=True)
     started = time.perf_counter()
     for name, arguments in RUNS.items():
@@ -28,13 +34,48 @@ def demo(out: Path) -> int:
         recipe, config, _, _ = cli.parse_train(arguments)
         train(recipe, out / name, config=config, resume=True)
     for name in RUNS:
-        command = f"toughen evaluate {out / name} --eps 0.3 --attacks {' '.join(ATTACKS)}"
+        command = f"toughen evaluate {out / name} --eps {EPS} --attacks {' '.join(ATTACKS)}"
         progress.print(f"\n$ {command}", highlight=False, soft_wrap=True)
-        evaluate_run(out / name, eps=0.3, attacks=ATTACKS, console=progress)
+        evaluate_run(out / name, eps=EPS, attacks=ATTACKS, console=progress)
+    draw(out)
     console.print()
     listing.print_comparison(console, [out / name for name in RUNS])
     seconds = time.perf_counter() - started
-    console.print(f"\n{seconds:.0f} seconds in all. Each folder holds weights, metrics, results.", highlight=False)
-    for name in RUNS:
-        console.print(f"  {out / name}", highlight=False)
+    console.print(
+        f"\nin {seconds:.0f} seconds. Weights, metrics and results of each run, and a picture:", highlight=False
+    )
+    for place in [*(out / name for name in RUNS), out / "picture.png"]:
+        console.print(f"  {place}", highlight=False)
     return 0
+
+
+def draw(out: Path) -> None:
+    """Both models' accuracy against eps, and the same images attacked on each."""
+    test = data.load("mnist-5k")
+    models = {name: runs.load(out / name) for name in RUNS}
+    curves = {name: accuracy_against_eps(model, test) for name, model in models.items()}
+    twins = {name: attacked(model, test) for name, model in models.items()}
+    picture.draw(out / "picture.png", curves, twins, f"PGD-20, {CURVE_IMAGES} test images")
+
+
+def accuracy_against_eps(model: nn.Module, test: Data) -> dict[float, float]:
+    """Accuracy under PGD-20 at each eps of the curve, on a balanced sample."""
+    sample = test.test.take(data.stratified(test.test.labels, CURVE_IMAGES, seed=0))
+    attacks = {str(eps): PGD(eps=eps, steps=20) for eps in CURVE}
+    found = evaluate(model, sample, attacks)
+    return {eps: found.accuracy(str(eps)) for eps in CURVE}
+
+
+def attacked(model: nn.Module, test: Data) -> list[picture.Twin]:
+    """One image of each of the last classes, attacked by PGD-100 at eps 0.3."""
+    first = [int((test.test.labels == label).nonzero()[0]) for label in range(len(test.classes))][-SHOWN:]
+    split = test.test.take(torch.tensor(first))
+    x = as_floats(split.images)
+    x_adv = PGD(eps=EPS, steps=100, step_size=0.01)(model, x, split.labels)
+    before, after = predict(model, split.images), model(x_adv).argmax(1)
+    return [
+        picture.Twin(
+            x[i, 0].numpy(), x_adv[i, 0].numpy(), *(test.classes[int(p[i])] for p in (before, after, split.labels))
+        )
+        for i in range(len(split))
+    ]

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import inspect
 from typing import Any
 
+import torch
 import torch.nn.functional as F
 from torch import nn
 
 from toughen.attacks.base import threat_of
-from toughen.gradients import logits
+from toughen.gradients import logits, mode
 from toughen.noise import Noise
 from toughen.threat import Threat
 from toughen.types import Batch, Crafted, Eps, Images, Labels, Norm, Plan, Step
@@ -39,8 +41,8 @@ class Method(nn.Module):
         return self._progress
 
     @progress.setter
-    def progress(self, value: float) -> None:
-        self._progress = value
+    def progress(self, value: float | int) -> None:
+        self._progress = float(value)
         for inner in self.inner():
             inner.progress = value
 
@@ -78,7 +80,9 @@ class Method(nn.Module):
             batch: image index, crop, flip and the source of random numbers, where the loop knows them.
         """
         if not self._prepared:
-            self.prepare(model, (x.shape[1], x.shape[2], x.shape[3]), int(y.max()) + 1)
+            with mode(model, "eval"), torch.no_grad():  # a batch need not hold the last class: the model knows
+                classes = logits(model, x[:1]).shape[1]
+            self.prepare(model, (x.shape[1], x.shape[2], x.shape[3]), classes)
         return self.loss(model, x, y, self.craft(model, x, y, batch))
 
     def craft(self, model: nn.Module, x: Images, y: Labels, batch: Batch | None = None) -> Crafted:
@@ -109,6 +113,12 @@ class Method(nn.Module):
         from toughen.methods.pgd_at import PGDAT  # a method itself, so it cannot be imported above
 
         return None if self.threat is None else PGDAT(eps=self.threat.eps, norm=self.threat.norm, steps=2)
+
+    def extra_repr(self) -> str:
+        """The settings, by the names of ``__init__``; each is an attribute of the method's attack or its own."""
+        attack = getattr(self, "attack", None)
+        values = {name: getattr(attack, name, vars(self).get(name)) for name in inspect.signature(type(self)).parameters}
+        return ", ".join(f"{name}={value!r}" for name, value in values.items() if value is not None)
 
 
 def noise_of(batch: Batch | None) -> Noise | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from torch import nn
 
+from toughen.attacks.base import threat_of
 from toughen.attacks.fgsm import FGSM
 from toughen.methods.base import Method, adversarial_cross_entropy, noise_of
 from toughen.types import Batch, Crafted, Eps, Images, Labels, Mode, Norm, Real, Step
@@ -21,7 +22,7 @@ class FGSMAT(Method):
     def __init__(self, *, eps: Eps | None = None, norm: Norm = "linf", mode: Mode = "eval") -> None:
         super().__init__()
         self.eps, self.norm = eps, norm
-        self.attack = FGSM(eps=eps, norm=norm, mode=mode)
+        self.attack = FGSM(eps=threat_of(self).eps, norm=norm, mode=mode)
 
     def craft(self, model: nn.Module, x: Images, y: Labels, batch: Batch | None = None) -> Crafted:
         return Crafted(x_adv=self.attack(model, x, y, noise_of(batch)))
@@ -45,10 +46,11 @@ class RFGSMAT(Method):
     ) -> None:
         super().__init__()
         self.eps, self.norm = eps, norm
-        start_size = (eps or 0) / 2 if start_size is None else start_size
-        step_size = (eps or 0) - start_size
-        if step_size < 0:
-            raise ValueError(f"start_size {start_size} exceeds eps {eps}: choose a smaller one")
+        radius = threat_of(self).eps
+        start_size = radius / 2 if start_size is None else start_size
+        if not 0 <= start_size <= radius:
+            raise ValueError(f"start_size {start_size} must lie between 0 and eps {eps}")
+        step_size = radius - start_size
         self.attack = FGSM(eps=eps, norm=norm, step_size=step_size, start="bernoulli", start_size=start_size, mode=mode)
 
     def craft(self, model: nn.Module, x: Images, y: Labels, batch: Batch | None = None) -> Crafted:
@@ -73,7 +75,7 @@ class FBF(Method):
     ) -> None:
         super().__init__()
         self.eps, self.norm = eps, norm
-        step_size = 1.25 * (eps or 0) if step_size is None else step_size
+        step_size = 1.25 * threat_of(self).eps if step_size is None else step_size
         self.attack = FGSM(eps=eps, norm=norm, step_size=step_size, start="uniform", mode=mode)
 
     def craft(self, model: nn.Module, x: Images, y: Labels, batch: Batch | None = None) -> Crafted:

@@ -31,12 +31,16 @@ class NuAT(Method):
         lam: weight of the nuclear norm at the end of its ramp; larger is more robust and less accurate on clean images.
         ramp: share of training over which lam rises linearly from 0.
         ramp_by: "step" raises lam at every step, "epoch" once an epoch, as released.
-        start_size: size of the Bernoulli start, in the units of eps; None means eps / 2 (4/255 at 8/255, as released).
+        start_size: size of the Bernoulli start, in the units of eps; None means eps / 2 (4/255 at 8/255, as released);
+            more than eps means eps.
         alternate: leave the nuclear norm out of the attack in every other batch, the first of an epoch among them.
         cross_entropy_on: "clean", as released, or "adversarial", as Eq. 2 is printed.
         divisor: what the nuclear norm is divided by; None means the batch's size, the released code has 64.
         share_clean: use one clean pass for attack and loss. False makes two, in the released order, so that batch-norm
             statistics move three times a step instead of twice.
+
+    Raises:
+        ValueError: eps is missing or none that the norm admits, or a weight is out of its range.
     """
 
     def __init__(
@@ -54,6 +58,8 @@ class NuAT(Method):
         share_clean: bool = True,
     ) -> None:
         super().__init__()
+        if not (lam >= 0 and ramp >= 0) or (divisor is not None and divisor < 1):
+            raise ValueError(f"lam ({lam}) and ramp ({ramp}) must be at least 0, divisor ({divisor}) at least 1")
         self.eps, self.norm, self.lam, self.ramp, self.ramp_by = eps, norm, lam, ramp, ramp_by
         self.start_size = threat_of(self).eps / 2 if start_size is None else start_size
         self.alternate, self.divisor, self.share_clean = alternate, divisor, share_clean
@@ -83,10 +89,11 @@ class NuAT(Method):
     def loss(self, model: nn.Module, x: Images, y: Labels, crafted: Crafted) -> Step:
         out_adv = logits(model, crafted.x_adv)
         out: Logits = logits(model, x) if crafted.clean is None else crafted.clean
-        clean = F.cross_entropy(out if self.cross_entropy_on == "clean" else out_adv, y)
-        nuclear = nuclear_norm(out_adv - out) / (self.divisor or len(x))
-        loss = clean + self.weight(len(x)) * (self.divisor or len(x)) * nuclear
-        return Step(loss, out, {self.cross_entropy_on: clean.detach(), "nuclear": nuclear.detach()})
+        judged = out if self.cross_entropy_on == "clean" else out_adv
+        cross_entropy, nuclear = F.cross_entropy(judged, y), nuclear_norm(out_adv - out)
+        terms = {self.cross_entropy_on: cross_entropy, "nuclear": nuclear / (self.divisor or len(x))}
+        loss = cross_entropy + self.weight(len(x)) * nuclear
+        return Step(loss, judged, {name: term.detach() for name, term in terms.items()})
 
     def start(self, plan: Plan) -> None:
         self.epochs = plan.epochs

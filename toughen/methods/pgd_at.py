@@ -6,6 +6,7 @@ from typing import Literal
 
 from torch import nn
 
+from toughen.attacks.base import threat_of
 from toughen.attacks.pgd import PGD
 from toughen.methods.base import Method, adversarial_cross_entropy, noise_of
 from toughen.types import Batch, Crafted, Eps, Images, Labels, Mode, Norm, Real, Step
@@ -35,7 +36,7 @@ class PGDAT(Method):
     ) -> None:
         super().__init__()
         self.eps, self.norm = eps, norm
-        self.attack = PGD(eps=eps, norm=norm, steps=steps, step_size=step_size, start=start, mode=mode)
+        self.attack = PGD(eps=threat_of(self).eps, norm=norm, steps=steps, step_size=step_size, start=start, mode=mode)
 
     def craft(self, model: nn.Module, x: Images, y: Labels, batch: Batch | None = None) -> Crafted:
         return Crafted(x_adv=self.attack(model, x, y, noise_of(batch)))

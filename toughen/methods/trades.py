@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from toughen.attacks.base import threat_of
 from toughen.attacks.pgd import PGD
 from toughen.gradients import logits, mode
 from toughen.methods.base import Method, noise_of
@@ -25,6 +26,9 @@ class TRADES(Method):
         steps: gradient steps of the attack.
         step_size: length of a step, in the units of eps; None means 2.5 eps / steps.
         beta: weight of the divergence; larger is more robust and less accurate on clean images.
+
+    Raises:
+        ValueError: eps is missing or none that the norm admits, or beta is below 0.
     """
 
     def __init__(
@@ -37,8 +41,12 @@ class TRADES(Method):
         beta: float | int = 6.0,
     ) -> None:
         super().__init__()
+        if not beta >= 0:
+            raise ValueError(f"beta {beta} must be at least 0")
         self.eps, self.norm, self.beta = eps, norm, beta
-        self.attack = PGD(eps=eps, norm=norm, steps=steps, step_size=step_size, objective=kl, start="gaussian")
+        self.attack = PGD(
+            eps=threat_of(self).eps, norm=norm, steps=steps, step_size=step_size, objective=kl, start="gaussian"
+        )
 
     def craft(self, model: nn.Module, x: Images, y: Labels, batch: Batch | None = None) -> Crafted:
         with mode(model, "eval"), torch.no_grad():

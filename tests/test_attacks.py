@@ -1,0 +1,467 @@
+"""Every attack of the folder against a linear model, the contract, and other people's attacks.
+
+A new file in toughen/attacks is tested here without a line more: CASES is made out of the registry.
+"""
+
+from __future__ import annotations
+
+import inspect
+import math
+from dataclasses import dataclass, fields, is_dataclass, replace
+from functools import partial
+from typing import Any
+
+import pytest
+import torch
+import torchattacks
+from foolbox import attacks as foolbox_attacks
+from foolbox.models.pytorch import PyTorchModel
+from problems import (
+    Flops,
+    MakeAttack,
+    Whole,
+    check_box,
+    check_margin,
+    flops,
+    linear_problem,
+    trained_net,
+    unchanged,
+    within,
+)
+from torch import Tensor, nn
+
+from toughen.attacks import FGSM, IFGSM, MIFGSM, PGD, REGISTRY, Attack
+from toughen.collect import collect
+from toughen.gradients import mode
+from toughen.noise import ImageNoise, Noise, StepNoise
+from toughen.objectives import NuclearAscent, cross_entropy, kl, margin, margin_loss, targeted
+from toughen.passes import Passes
+from toughen.threat import Threat
+from toughen.types import Images, Labels, Logits, Norm
+
+CASES: dict[str, MakeAttack] = dict(REGISTRY) | {  # the settings that take other ways through the code
+    "PGD, restarts": partial(PGD, restarts=3),
+    "PGD, margin": partial(PGD, objective=margin_loss),
+    "PGD, no start": partial(PGD, start="none"),
+    "PGD, bernoulli": partial(PGD, start="bernoulli"),
+    "PGD, gaussian": partial(PGD, start="gaussian"),
+    "PGD, gaussian of size 1": partial(PGD, start="gaussian", start_size=1.0, steps=20),
+    "PGD, momentum": partial(PGD, decay=0.5),
+    "PGD, train": partial(PGD, mode="train"),
+    "PGD, stop early": partial(PGD, stop_early=True),
+    "PGD, one long step": partial(PGD, steps=1, step_size=3.0),
+    "FGSM, long step": partial(FGSM, start="bernoulli", start_size=0.02, step_size=3.0),
+}
+NORMS: list[Norm] = ["linf", "l2"]
+
+every_attack = pytest.mark.parametrize("name", CASES)
+every_norm = pytest.mark.parametrize("norm", NORMS)
+small_eps = {"linf": 0.1, "l2": 1.0}
+
+
+def is_random(make: MakeAttack, **settings: Any) -> bool:
+    return getattr(make(**settings), "start", "none") != "none"
+
+
+# ---- every attack, on a model whose margin is known
+
+
+@every_norm
+@every_attack
+def test_breaks_a_linear_model_beyond_its_margin_and_never_before(name: str, norm: Norm) -> None:
+    check_margin(CASES[name], norm)
+
+
+@every_norm
+@every_attack
+def test_stays_in_ball_and_box_where_images_touch_the_box(name: str, norm: Norm) -> None:
+    check_box(CASES[name], norm)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Faulty(Attack):
+    """PGD with one fault, which the two checks above must notice."""
+
+    fault: str
+    eps: float = 0.0
+    norm: Norm = "linf"
+
+    def __call__(self, model: nn.Module, x: Images, target: Labels | Logits, noise: Noise | None = None) -> Images:
+        attack: Attack = PGD(eps=self.eps, norm=self.norm)
+        if self.fault == "a single weak step":
+            attack = FGSM(eps=self.eps, norm=self.norm, step_size=0.9 * self.eps)
+        if self.fault == "1 % over eps":
+            attack = PGD(eps=1.01 * self.eps, norm=self.norm)
+        x_adv = attack(model, x, target, noise)
+        if self.fault == "below 0":
+            return torch.where(x == 0, -1e-9, x_adv)
+        if self.fault == "above 1":
+            return torch.where(x == 1, 1 + 1e-9, x_adv)
+        return x if self.fault == "does nothing" else x_adv
+
+
+FAULTS = ["does nothing", "a single weak step", "1 % over eps", "below 0", "above 1"]
+
+
+@every_norm
+@pytest.mark.parametrize("fault", FAULTS)
+def test_the_checks_notice_a_faulty_attack(fault: str, norm: Norm) -> None:
+    check = check_box if fault in ("below 0", "above 1") else check_margin
+    with pytest.raises(AssertionError):
+        check(partial(Faulty, fault=fault), norm)
+
+
+# ---- the contract of every attack, on a net that reads real digits
+
+
+@every_norm
+@every_attack
+def test_leaves_no_trace_and_repeats_itself(name: str, norm: Norm, mnist: tuple[Images, Labels]) -> None:
+    (x, y), model = (each[::4] for each in mnist), trained_net()
+    attack, before = CASES[name](eps=small_eps[norm], norm=norm), (x.clone(), y.clone())
+    evaluated = getattr(attack, "mode", "eval") == "eval"
+    with unchanged(model, buffers=evaluated):
+        x_adv = attack(model, x, y, StepNoise(0, 0))
+        again = attack(model, x, y, StepNoise(0, 0))
+        other = attack(model, x, y, StepNoise(1, 0))
+    assert torch.equal(x, before[0]) and torch.equal(y, before[1]) and not x.requires_grad
+    assert not x_adv.requires_grad and x_adv.shape == x.shape and x_adv.dtype == x.dtype
+    assert x_adv.data_ptr() != x.data_ptr()
+    if evaluated:  # dropout draws from the global generator
+        assert torch.equal(x_adv, again)
+        assert torch.equal(x_adv, other) is not is_random(CASES[name], eps=0.1)
+
+
+@every_attack
+def test_without_noise_draws_come_from_the_global_generator(name: str, mnist: tuple[Images, Labels]) -> None:
+    (x, y), model, attack = (each[::8] for each in mnist), trained_net(), CASES[name](eps=0.1)
+    results = []
+    for seed in (1, 1, 2):
+        torch.manual_seed(seed)
+        results.append(attack(model, x, y))
+    if getattr(attack, "mode", "eval") == "eval":
+        assert torch.equal(results[0], results[1])
+        assert torch.equal(results[0], results[2]) is not is_random(CASES[name], eps=0.1)
+
+
+@every_attack
+def test_given_noise_is_the_only_source(name: str, mnist: tuple[Images, Labels]) -> None:
+    (x, y), model, attack = (each[::8] for each in mnist), trained_net(), CASES[name](eps=0.1)
+    if getattr(attack, "mode", "eval") == "train":
+        model.eval()
+    state = torch.get_rng_state()
+    attack(model, x, y, StepNoise(0, 0))
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+@every_attack
+def test_an_evaluations_images_do_not_depend_on_their_batch(name: str, mnist: tuple[Images, Labels]) -> None:
+    (x, y), model = (each[::8].double() if each.ndim == 4 else each[::8] for each in mnist), trained_net(torch.float64)
+    attack = CASES[name](eps=0.1)
+    model.eval()
+    whole = attack(model, x, y, ImageNoise(0, name, list(range(8))))
+    part = attack(model, x[[6, 1]], y[[6, 1]], ImageNoise(0, name, [6, 1]))
+    assert (part - whole[[6, 1]]).abs().amax() < 1e-9
+
+
+@every_attack
+def test_computes_no_weight_gradient(name: str, mnist: tuple[Images, Labels]) -> None:
+    """All that the attack computes are forwards and input gradients, at one forward each: what Passes counted."""
+    (x, y), model = (each[::4] for each in mnist), trained_net()
+    forward = flops(model, x) / len(x)
+    with Flops() as counted, Passes(model) as passes:
+        CASES[name](eps=0.1)(model, x, y)
+    assert passes.weight_gradient == 0
+    assert counted.total == forward * passes.total > 0
+
+
+@every_attack
+def test_an_exception_in_the_model_changes_nothing(name: str, mnist: tuple[Images, Labels]) -> None:
+    (x, y), model = (each[::8] for each in mnist), trained_net()
+    calls = []
+
+    def fail(module: nn.Module, args: Any) -> None:
+        assert model.trained.training is (getattr(attack, "mode", "eval") == "train")
+        calls.append(1)
+        if len(calls) == 2:
+            raise KeyError("after the first pass")
+
+    attack = CASES[name](eps=0.1)
+    if getattr(attack, "steps", 1) == 1:
+        calls.append(1)
+    handle = model.register_forward_pre_hook(fail)
+    with unchanged(model, buffers=False), pytest.raises(KeyError, match="after the first pass"):
+        attack(model, x, y)
+    handle.remove()
+
+
+@every_attack
+def test_works_within_no_grad_and_on_frozen_models(name: str, mnist: tuple[Images, Labels]) -> None:
+    (x, y), model, attack = (each[::8] for each in mnist), trained_net().eval(), CASES[name](eps=0.1)
+    expected = attack(model, x, y, StepNoise(0, 0))
+    with torch.no_grad():
+        assert torch.equal(attack(model, x, y, StepNoise(0, 0)), expected)
+    model.requires_grad_(False)
+    with unchanged(model):
+        assert torch.equal(attack(model, x, y, StepNoise(0, 0)), expected)
+
+
+@every_attack
+def test_a_radius_of_zero_leaves_the_image(name: str) -> None:
+    model, x, y, _ = linear_problem("linf")
+    assert torch.equal(CASES[name](eps=0, norm="linf")(model, x, y), x)
+
+
+@pytest.mark.parametrize("name", REGISTRY)
+def test_settings(name: str) -> None:
+    """Keyword-only, frozen, each one described, and eps is asked for by name."""
+    attack = REGISTRY[name]
+    assert is_dataclass(attack) and attack.__dataclass_params__.frozen
+    assert all(each.kw_only for each in fields(attack))
+    written = "".join(inspect.getdoc(each) or "" for each in attack.__mro__ if issubclass(each, Attack))
+    assert all(f"{each.name}" in written for each in fields(attack))
+    for settings, message in [
+        ({}, f"{name} needs eps, the radius in image units: for example eps=8/255"),
+        ({"eps": 8}, "did you mean 8/255"),
+        ({"eps": math.nan}, "finite"),
+        ({"eps": -0.1}, "not below 0"),
+    ]:
+        with pytest.raises(ValueError, match=message):
+            attack(**settings)
+    with pytest.raises(ValueError, match="longest L2 distance"):
+        attack(eps=3.0, norm="l2")(Whole(lambda x: x.flatten(1)), torch.rand(1, 1, 2, 2), torch.tensor([0]))
+
+
+def test_the_folder_is_the_registry() -> None:
+    assert {"PGD", "FGSM", "IFGSM", "MIFGSM"} <= set(REGISTRY)
+    assert "Attack" not in REGISTRY
+    import toughen.attacks as attacks
+
+    assert all(getattr(attacks, name) is REGISTRY[name] for name in REGISTRY)
+    assert collect("toughen.attacks", attacks.__path__, PGD) == {}  # without the base itself
+    with pytest.raises(AttributeError, match="there is no attack PDG: .*PGD"):
+        _ = attacks.PDG
+
+
+# ---- settings out of their range
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (partial(PGD, steps=0), r"steps \(0\) and restarts \(1\) must be at least 1"),
+        (partial(PGD, restarts=0), r"steps \(10\) and restarts \(0\) must be at least 1"),
+        (partial(IFGSM, steps=0), r"steps \(0\) must be at least 1"),
+        (partial(MIFGSM, steps=-1), r"steps \(-1\) must be at least 1"),
+        (partial(PGD, step_size=-0.1), "step_size -0.1 must be a finite number, not below 0"),
+        (partial(PGD, step_size=math.nan), "step_size nan must be a finite number"),
+        (partial(FGSM, step_size=math.inf), "step_size inf must be a finite number"),
+        (partial(PGD, start_size=-0.1), "start_size -0.1 must be a finite number"),
+        (partial(MIFGSM, decay=math.nan), "decay nan must be a finite number"),
+        (partial(PGD, restarts=2, objective=NuclearAscent(None, 1.0)), "couples the images of a batch.*use one"),
+    ],
+)
+def test_settings_out_of_range_are_refused(make: MakeAttack, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        make(eps=0.1)
+
+
+# ---- batch norm
+
+
+def test_training_mode_moves_statistics_and_evaluation_mode_does_not(mnist: tuple[Images, Labels]) -> None:
+    x, y = mnist
+    model = trained_net()
+    seen, frozen = int(model.trained.num_batches_tracked or 0), int(model.frozen.num_batches_tracked or 0)
+    PGD(eps=0.1, steps=3)(model, x, y)
+    assert model.trained.num_batches_tracked == seen
+    PGD(eps=0.1, steps=3, mode="train")(model, x, y)
+    FGSM(eps=0.1, mode="train")(model, x, y)
+    MIFGSM(eps=0.1, steps=2, mode="train")(model, x, y)
+    assert model.trained.num_batches_tracked == seen + 6
+    assert model.frozen.num_batches_tracked == frozen
+
+
+# ---- worked by hand
+
+
+def test_single_steps() -> None:
+    """On a linear model the gradient is -w (times a positive number), whatever the objective."""
+    model, x, y, _ = linear_problem("linf")
+    weight = model.weight.detach()[None]
+    length = weight.square().sum().sqrt()
+    torch.testing.assert_close(FGSM(eps=0.1)(model, x, y), x - 0.1 * weight.sign())
+    torch.testing.assert_close(FGSM(eps=0.2, norm="l2")(model, x, y), x - 0.2 * weight / length)
+    torch.testing.assert_close(FGSM(eps=0.1, step_size=0.03)(model, x, y), x - 0.03 * weight.sign())
+    torch.testing.assert_close(FGSM(eps=0.1, step_size=0.5)(model, x, y), x - 0.1 * weight.sign())
+    torch.testing.assert_close(PGD(eps=0.1, steps=5, start="none")(model, x, y), x - 0.1 * weight.sign())
+    half = PGD(eps=0.1, steps=5, step_size=0.01, start="none")(model, x, y)
+    torch.testing.assert_close(half, x - 0.05 * weight.sign())
+    torch.testing.assert_close(IFGSM(eps=0.1, steps=7)(model, x, y), x - 0.1 * weight.sign())
+
+
+def test_the_default_step_is_two_and_a_half_radii_over_the_steps(mnist: tuple[Images, Labels]) -> None:
+    (x, y), model = mnist, trained_net()
+    found = PGD(eps=0.1, steps=4)(model, x, y, StepNoise(0, 0))
+    assert torch.equal(found, PGD(eps=0.1, steps=4, step_size=0.0625)(model, x, y, StepNoise(0, 0)))
+
+
+def test_momentum_worked_by_hand() -> None:
+    """One pixel, f = -(x - 0.5)^2: the gradient's sign turns at 0.5, an accumulated one carries on beyond it."""
+
+    def parabola(x: Tensor) -> Tensor:
+        return torch.stack([(x[:, 0, 0, 0] - 0.5) ** 2, torch.zeros(1)], 1)
+
+    x, y = torch.full((1, 1, 1, 1), 0.3), torch.tensor([0])
+    plain = PGD(eps=0.4, steps=3, step_size=0.15, start="none", objective=margin_loss)
+    moved = [float(replace(plain, decay=decay)(Whole(parabola), x, y)) for decay in (0.0, 0.6)]
+    # divided by its mean magnitude each gradient is +-1. Plain: 0.45, 0.6, 0.45. Momentum: 1, 1.6, then 0.96 - 1 < 0
+    assert moved == pytest.approx([0.45, 0.45])
+    moved = [float(replace(plain, decay=decay)(Whole(parabola), x, y)) for decay in (0.0, 0.7)]
+    # 1, 1.7, then 1.19 - 1 > 0: 0.45, 0.6, 0.7 (the ball ends there)
+    assert moved == pytest.approx([0.45, 0.7])
+
+
+# ---- objectives
+
+
+def test_targeted(mnist: tuple[Images, Labels]) -> None:
+    x, y = mnist
+    model, wanted = trained_net(), (y + 3) % 10
+    x_adv = PGD(eps=0.3, steps=20, objective=targeted)(model, x, wanted)
+    with mode(model, "eval"):
+        assert (model(x_adv).argmax(1) == wanted).float().mean() > 0.9
+        assert (model(x).argmax(1) == wanted).float().mean() < 0.2
+
+
+@pytest.mark.parametrize("objective", [cross_entropy, margin_loss, kl], ids=lambda each: type(each).__name__)
+def test_objectives_rise(objective: Any, mnist: tuple[Images, Labels]) -> None:
+    x, y = mnist
+    model = trained_net().eval()
+    target = model(x).detach() if objective is kl else y
+    x_adv = PGD(eps=0.1, objective=objective)(model, x, target)
+    assert (objective(model(x_adv), target) > objective(model(x), target)).all()
+
+
+# ---- stopping early, restarts
+
+
+def test_stopping_early_breaks_what_the_last_step_breaks(mnist: tuple[Images, Labels]) -> None:
+    x, y = (mnist[0].double(), mnist[1])
+    model = trained_net(torch.float64).eval()
+    for norm, eps in [("linf", 0.06), ("l2", 0.8)]:
+        plain = PGD(eps=eps, norm=norm, steps=8)  # type: ignore[arg-type]
+        to_the_end = margin(model(plain(model, x, y, StepNoise(0, 0))), y) < 0
+        x_adv = replace(plain, stop_early=True)(model, x, y, StepNoise(0, 0))
+        early = margin(model(x_adv), y) < 0
+        assert 0.1 < to_the_end.double().mean() < 0.9
+        assert (early >= to_the_end).all()
+        assert within(x_adv, x, norm, eps)  # type: ignore[arg-type]
+
+
+def test_stopping_early_stops_where_an_image_first_falls() -> None:
+    """The boundary is 0.1 away: the third step of 0.04 is the first beyond it."""
+    model, x, y, _ = linear_problem("linf")
+    attack = PGD(eps=0.2, steps=10, step_size=0.04, start="none", stop_early=True)
+    with Passes(model) as passes:
+        x_adv = attack(model, x, y)
+    assert float((x_adv - x).abs().amax()) == pytest.approx(0.12)
+    assert passes.forward == 4  # the one that sees it fallen is the last
+
+
+def test_an_unprojected_start_that_fools_is_projected() -> None:
+    model, x, y, _ = linear_problem("linf")
+    x_adv = PGD(eps=0.2, start=x - 0.5 * model.weight.detach()[None].sign(), stop_early=True)(model, x, y)
+    assert within(x_adv, x, "linf", 0.2) and model(x_adv).argmax(1) != y
+
+
+@every_norm
+def test_restarts_keep_the_best_of_each_image(norm: Norm, mnist: tuple[Images, Labels]) -> None:
+    """And the evaluation, which runs restarts one by one, sees the very same ones."""
+    x, y = mnist
+    model, once = trained_net().eval(), PGD(eps=small_eps[norm] / 2, norm=norm, steps=2)
+    noises = [ImageNoise(0, "PGD", list(range(64)), number) for number in range(3)]
+    single = torch.stack([once(model, x, y, noise) for noise in noises])
+    values = torch.stack([cross_entropy(model(each), y) for each in single])
+    best = values.argmax(0)
+    assert len(best.unique()) == 3  # each restart is the best one of some image
+    found = replace(once, restarts=3)(model, x, y, noises[0])
+    assert torch.equal(found, single[best, torch.arange(64)])
+
+
+# ---- cost
+
+
+def test_passes(mnist: tuple[Images, Labels]) -> None:
+    x, y = mnist
+    expected = [
+        (FGSM(eps=0.1), (1, 1)),
+        (PGD(eps=0.1, steps=7), (7, 7)),
+        (PGD(eps=0.1, steps=7, restarts=3), (24, 21)),
+        (IFGSM(eps=0.1, steps=4), (4, 4)),
+        (MIFGSM(eps=0.1, steps=4), (4, 4)),
+    ]
+    for attack, (forward, backward) in expected:
+        with Passes(model := trained_net()) as passes:
+            attack(model, x, y)
+        assert (passes.forward, passes.input_gradient, passes.weight_gradient) == (64 * forward, 64 * backward, 0)
+
+
+# ---- other people's attacks
+
+
+def fooled_somewhat(model: nn.Module, x: Tensor, y: Tensor) -> bool:
+    return bool((model(x).argmax(1) != y).any())
+
+
+@pytest.mark.parametrize("random", [False, True])
+@pytest.mark.parametrize(
+    ("norm", "theirs", "eps", "step_size"),
+    [("linf", foolbox_attacks.LinfPGD, 0.1, 0.02), ("l2", foolbox_attacks.L2PGD, 1.0, 0.3)],
+    ids=["linf", "l2"],
+)
+def test_agrees_with_foolbox(
+    norm: Norm, theirs: Any, eps: float, step_size: float, random: bool, mnist: tuple[Images, Labels]
+) -> None:
+    x, y = mnist[0].double(), mnist[1]
+    model = trained_net(torch.float64).eval()
+    start = Threat(norm, eps).start(x, "uniform" if random else "none", StepNoise(0, 0))
+
+    class FromStart(theirs):  # type: ignore[misc]
+        def get_random_start(self, x0: Any, epsilon: float) -> Any:
+            return type(x0)(start)
+
+    attack = FromStart(abs_stepsize=step_size, steps=10, random_start=True)
+    expected = attack.run(PyTorchModel(model, bounds=(0, 1)), x, y, epsilon=eps)
+    found = PGD(eps=eps, norm=norm, steps=10, step_size=step_size, start=start)(model, x, y)
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-9)
+    assert fooled_somewhat(model, found, y)
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs"),
+    [
+        (FGSM(eps=0.1), partial(torchattacks.FGSM, eps=0.1)),
+        (
+            PGD(eps=0.1, steps=10, step_size=0.02, start="none"),
+            partial(torchattacks.PGD, eps=0.1, alpha=0.02, steps=10, random_start=False),
+        ),
+        (
+            PGD(eps=1.0, norm="l2", steps=10, step_size=0.3, start="none"),
+            partial(torchattacks.PGDL2, eps=1.0, alpha=0.3, steps=10, random_start=False),
+        ),
+        (MIFGSM(eps=0.1, steps=10), partial(torchattacks.MIFGSM, eps=0.1, alpha=0.01, steps=10, decay=1.0)),
+        (
+            MIFGSM(eps=0.1, steps=10, decay=0.5),
+            partial(torchattacks.MIFGSM, eps=0.1, alpha=0.01, steps=10, decay=0.5),
+        ),
+        (IFGSM(eps=0.1, steps=10), partial(torchattacks.BIM, eps=0.1, alpha=0.01, steps=10)),
+    ],
+    ids=["FGSM", "PGD", "PGDL2", "MIFGSM", "MIFGSM, 0.5", "IFGSM"],
+)
+def test_agrees_with_torchattacks(ours: Attack, theirs: Any, mnist: tuple[Images, Labels]) -> None:
+    x, y = mnist[0].double(), mnist[1]
+    model = trained_net(torch.float64).eval()
+    expected, found = theirs(model)(x, y), ours(model, x, y)
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-9)
+    assert fooled_somewhat(model, found, y)

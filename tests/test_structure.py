@@ -1,0 +1,45 @@
+"""Imports go one way, as CONTRIBUTING.md says."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent / "toughen"
+FORBIDDEN = {  # a part, and what it must not import
+    "types.py": ["threat", "objectives", "gradients", "attacks", "methods", "models", "training", "evaluation", "cli"],
+    "noise.py": ["threat", "objectives", "gradients", "attacks", "methods", "models", "training", "evaluation", "cli"],
+    "threat.py": ["objectives", "gradients", "attacks", "methods", "models", "training", "evaluation", "cli"],
+    "objectives.py": ["gradients", "attacks", "methods", "models", "training", "evaluation", "cli"],
+    "gradients.py": ["attacks", "methods", "models", "training", "evaluation", "cli"],
+    "attacks": ["methods", "models", "training", "evaluation", "cli"],
+    "methods": ["models", "training", "evaluation", "data", "cli"],
+    "models": ["attacks", "methods", "training", "evaluation", "data", "cli"],
+    "data": ["attacks", "methods", "models", "training", "evaluation", "cli"],
+    "evaluation": ["methods", "training", "cli"],
+    "training": ["cli"],
+}
+
+
+def imported(path: Path) -> set[str]:
+    """The parts of toughen that a file names in its import statements, also inside functions."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom) and node.module == "toughen":
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith("toughen."):
+            found.add((node.module or "").split(".")[1])
+        elif isinstance(node, ast.Import):
+            found |= {alias.name.split(".")[1] for alias in node.names if alias.name.startswith("toughen.")}
+    return found
+
+
+@pytest.mark.parametrize("part", FORBIDDEN)
+def test_imports_go_one_way(part: str) -> None:
+    place = ROOT / part
+    files = sorted(place.rglob("*.py")) if place.is_dir() else [place]
+    assert files
+    wrong = {str(file.relative_to(ROOT)): imported(file) & set(FORBIDDEN[part]) for file in files}
+    assert not {file: names for file, names in wrong.items() if names}
