@@ -298,6 +298,16 @@ def test_single_steps() -> None:
     half = PGD(eps=0.1, steps=5, step_size=0.01, start="none")(model, x, y)
     torch.testing.assert_close(half, x - 0.05 * weight.sign())
     torch.testing.assert_close(IFGSM(eps=0.1, steps=7)(model, x, y), x - 0.1 * weight.sign())
+    start = FGSM(eps=0.1, step_size=0, start="bernoulli", start_size=0.02)(model, x, y) - x
+    torch.testing.assert_close(start.abs(), torch.full_like(x, 0.02))
+
+
+@pytest.mark.parametrize("attack", [PGD, FGSM, IFGSM, MIFGSM])
+def test_the_objective_decides_the_direction(attack: MakeAttack) -> None:
+    model, x, y, _ = linear_problem("linf")
+    for objective, sign in [(cross_entropy, -1), (targeted, 1)]:
+        x_adv = attack(eps=0.1, objective=objective)(model, x, y)
+        torch.testing.assert_close(x_adv, x + sign * 0.1 * model.weight.detach()[None].sign())
 
 
 def test_the_default_step_is_two_and_a_half_radii_over_the_steps(mnist: tuple[Images, Labels]) -> None:
@@ -346,17 +356,16 @@ def test_objectives_rise(objective: Any, mnist: tuple[Images, Labels]) -> None:
 # ---- stopping early, restarts
 
 
-def test_stopping_early_breaks_what_the_last_step_breaks(mnist: tuple[Images, Labels]) -> None:
-    x, y = (mnist[0].double(), mnist[1])
-    model = trained_net(torch.float64).eval()
-    for norm, eps in [("linf", 0.06), ("l2", 0.8)]:
-        plain = PGD(eps=eps, norm=norm, steps=8)  # type: ignore[arg-type]
-        to_the_end = margin(model(plain(model, x, y, StepNoise(0, 0))), y) < 0
-        x_adv = replace(plain, stop_early=True)(model, x, y, StepNoise(0, 0))
-        early = margin(model(x_adv), y) < 0
-        assert 0.1 < to_the_end.double().mean() < 0.9
-        assert (early >= to_the_end).all()
-        assert within(x_adv, x, norm, eps)  # type: ignore[arg-type]
+@pytest.mark.parametrize(("norm", "eps"), [("linf", 0.06), ("l2", 0.8)])
+def test_stopping_early_breaks_what_the_last_step_breaks(norm: Norm, eps: float, mnist: tuple[Images, Labels]) -> None:
+    x, y = mnist[0].double(), mnist[1]
+    model, attack = trained_net(torch.float64).eval(), PGD(eps=eps, norm=norm, steps=8)
+    to_the_end = margin(model(attack(model, x, y, StepNoise(0, 0))), y) < 0
+    x_adv = replace(attack, stop_early=True)(model, x, y, StepNoise(0, 0))
+    early = margin(model(x_adv), y) < 0
+    assert 0.1 < to_the_end.double().mean() < 0.9
+    assert (early >= to_the_end).all()
+    assert within(x_adv, x, norm, eps)
 
 
 def test_stopping_early_stops_where_an_image_first_falls() -> None:
@@ -405,6 +414,13 @@ def test_passes(mnist: tuple[Images, Labels]) -> None:
         with Passes(model := trained_net()) as passes:
             attack(model, x, y)
         assert (passes.forward, passes.input_gradient, passes.weight_gradient) == (64 * forward, 64 * backward, 0)
+
+
+def test_comparing_restarts_builds_no_graph(mnist: tuple[Images, Labels]) -> None:
+    (x, y), model, graphs = (each[::8] for each in mnist), trained_net(), []
+    model.register_forward_hook(lambda module, args, out: graphs.append(out.requires_grad))
+    PGD(eps=0.1, steps=2, restarts=2)(model, x, y)
+    assert graphs == [True, True, False, True, True, False]
 
 
 # ---- other people's attacks

@@ -63,7 +63,16 @@ def test_pgd_at_by_hand() -> None:
 
 
 def attacked(
-    written: Written, x: Tensor, y: Tensor, noise: Tensor, *, start: float, steps: int, size: float, eps: float, mode: str
+    written: Written,
+    x: Tensor,
+    y: Tensor,
+    noise: Tensor,
+    *,
+    start: float,
+    steps: int,
+    size: float,
+    eps: float,
+    mode: str,
 ) -> Tensor:
     """Start at ``start`` x noise within the box, then sign steps, each cut to ball and box."""
     forward = written.training if mode == "train" else written.evaluation
@@ -74,17 +83,17 @@ def attacked(
 
 
 E = 8 / 255
-CASES: list[tuple[str, dict[str, Any], dict[str, Any]]] = [
+CASES: list[tuple[str, dict[str, Any], dict[str, Any]]] = [  # a method, its settings, what they mean
     ("FGSMAT", {}, {"start": 0, "steps": 1, "size": E, "mode": "eval"}),
     ("FGSMAT", {"mode": "train"}, {"start": 0, "steps": 1, "size": E, "mode": "train"}),
     ("RFGSMAT", {}, {"start": 4 / 255, "steps": 1, "size": 4 / 255, "mode": "eval"}),
-    ("RFGSMAT", {"start_size": 2 / 255, "mode": "train"}, {"start": 2 / 255, "steps": 1, "size": 6 / 255, "mode": "train"}),
+    ("RFGSMAT", {"start_size": E / 4, "mode": "train"}, {"start": E / 4, "steps": 1, "size": 6 / 255, "mode": "train"}),
     ("FBF", {}, {"start": E, "steps": 1, "size": 10 / 255, "mode": "train"}),
     ("FBF", {"step_size": 9 / 255, "mode": "eval"}, {"start": E, "steps": 1, "size": 9 / 255, "mode": "eval"}),
     ("PGDAT", {"step_size": 2 / 255}, {"start": E, "steps": 10, "size": 2 / 255, "mode": "train"}),
     ("PGDAT", {}, {"start": E, "steps": 10, "size": 2.5 * E / 10, "mode": "train"}),
-    ("PGDAT", {"steps": 3, "start": "none", "mode": "eval"}, {"start": 0, "steps": 3, "size": 2.5 * E / 3, "mode": "eval"}),
-]  # fmt: skip
+    ("PGDAT", {"steps": 3, "start": "none", "mode": "eval"}, {"start": 0, "steps": 3, "size": E / 1.2, "mode": "eval"}),
+]
 
 
 @pytest.mark.parametrize(("name", "settings", "formula"), CASES)
@@ -116,7 +125,9 @@ def test_rfgsm_starts_at_corners_and_refuses_a_start_beyond_eps(mnist: tuple[Ima
     method = RFGSMAT(eps=0.1, start_size=0.04)
     away = (x > 0.15) & (x < 0.85)
     delta = (method.craft(Net(), x, y).x_adv - x)[away].abs()
-    sizes = torch.tensor([0.1, 0.02, 0.04], dtype=torch.float64)  # agree, disagree, or a pixel that the net does not see
+    sizes = torch.tensor(
+        [0.1, 0.02, 0.04], dtype=torch.float64
+    )  # agree, disagree, or a pixel that the net does not see
     assert ((delta[:, None] - sizes).abs() < 1e-9).any(1).all()
     assert all((delta - size).abs().min() < 1e-9 for size in sizes[:2])
     with pytest.raises(ValueError, match=r"start_size 0\.2 .* eps 0\.1"):

@@ -218,6 +218,19 @@ def test_autocast_keeps_no_weights_that_were_cast_without_a_graph(before: str, m
         assert torch.equal(found, other) and other.abs().sum() > 0
 
 
+def test_passes_without_a_graph_keep_out_of_autocasts_cache() -> None:
+    """The torch of today heals the trap above by itself (pytorch/pytorch#165068), older ones do not."""
+    seen = []
+    model = Whole(lambda x: seen.append(torch.is_autocast_cache_enabled()) or x.flatten(1))  # type: ignore[func-returns-value]
+    x = torch.rand(1, 1, 2, 2)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        logits(model, x)
+        with torch.no_grad():
+            logits(model, x)
+        assert torch.is_autocast_cache_enabled()
+    assert seen == [True, False]
+
+
 def test_autocast_gives_float32_logits_and_gradients(mnist: tuple[Images, Labels]) -> None:
     x, y = mnist
     model = trained_net()

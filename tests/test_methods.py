@@ -8,26 +8,22 @@ import json
 import math
 import re
 from types import SimpleNamespace
-from typing import Any
 
 import pytest
 import torch
 import torch.nn.functional as F
+from contract import EPS, THREATENED, batch, build, every_method, every_threat, net, prepared, train
 from torch import Tensor, nn
 
 from toughen import methods
 from toughen.gradients import logits
-from toughen.methods import REGISTRY, Method
+from toughen.methods import REGISTRY
 from toughen.methods.nuat import NuAT
 from toughen.methods.pgd_at import PGDAT
 from toughen.methods.standard import Standard
-from toughen.noise import StepNoise
 from toughen.passes import Passes
-from toughen.threat import Threat
-from toughen.types import Batch, Crafted, Images, Labels, Norm, Plan, Step
+from toughen.types import Crafted, Images, Labels, Norm, Step
 
-EPS = 0.1
-THREATENED = [name for name, method in REGISTRY.items() if "eps" in inspect.signature(method).parameters]
 PASSES = {  # forward equivalents for each image; a new method's number is written here
     "Standard": 3,
     "FGSMAT": 5,
@@ -39,67 +35,6 @@ PASSES = {  # forward equivalents for each image; a new method's number is writt
 }
 EQUALS_CROSS_ENTROPY_AT_ZERO = ["FGSMAT", "RFGSMAT", "FBF", "NuAT", "PGDAT", "TRADES"]
 WEIGHTS = ("lam", "beta", "gamma")  # what the settings are called that weigh a method's own term
-
-every_method = pytest.mark.parametrize("name", REGISTRY)
-every_threat = pytest.mark.parametrize("name", THREATENED)
-
-
-def build(name: str, **settings: Any) -> Method:
-    """A method by name: at ``EPS`` unless told, and around plain PGD training where it wraps a method."""
-    parameters = inspect.signature(REGISTRY[name]).parameters
-    if "eps" in parameters:
-        settings.setdefault("eps", EPS)
-    for key, parameter in parameters.items():
-        if parameter.default is parameter.empty and "Method" in str(parameter.annotation):
-            settings.setdefault(key, PGDAT(eps=settings.get("eps", EPS), steps=2))
-    return REGISTRY[name](**settings)
-
-
-class Net(nn.Module):
-    """Two batch norms, the second for a user to freeze; three channels or one."""
-
-    def __init__(self, classes: int = 10) -> None:
-        super().__init__()
-        self.first, self.norm = nn.Conv2d(1, 6, 5, stride=3, bias=False), nn.BatchNorm2d(6)
-        self.second, self.frozen = nn.Conv2d(6, 8, 3, stride=2, bias=False), nn.BatchNorm2d(8)
-        self.linear = nn.Linear(8 * 3 * 3, classes)
-
-    def forward(self, x: Tensor) -> Tensor:
-        x = F.relu(self.norm(self.first(x)))
-        out: Tensor = self.linear(F.relu(self.frozen(self.second(x))).flatten(1))
-        return out
-
-
-def net() -> Net:
-    """In training mode but for one batch norm, whose statistics are away from (0, 1)."""
-    model = Net().train()
-    assert model.frozen.running_mean is not None
-    model.frozen.running_mean.fill_(0.2)
-    model.frozen.eval()
-    return model
-
-
-def batch(n: int, step: int = 0) -> Batch:
-    """What a loop knows of a batch."""
-    still = torch.zeros(n, dtype=torch.bool)
-    index = torch.arange(n)
-    return Batch(index=index, shift=torch.zeros(n, 2, dtype=torch.int64), flip=still, noise=StepNoise(5, step))
-
-
-def prepared(name: str, model: nn.Module, **settings: Any) -> Method:
-    method = build(name, **settings)
-    method.prepare(model, (1, 28, 28), 10, 64)
-    return method
-
-
-def train(method: Method, model: nn.Module, x: Images, y: Labels, steps: int) -> None:
-    """A few plain steps, keyed noise."""
-    optimizer = torch.optim.SGD([*model.parameters(), *method.parameters()], lr=0.1, momentum=0.9)
-    for step in range(steps):
-        optimizer.zero_grad()
-        method(model, x, y, batch(len(x), step)).loss.backward()
-        optimizer.step()
-        method.after_step(model)
 
 
 # ---- What a step is.
@@ -225,9 +160,7 @@ def test_state_survives_saving_and_loading_within_an_epoch(name: str, mnist: tup
     restored = prepared(name, model)
     restored.load_state_dict({**tensors, **json.loads(json.dumps(extra))})
     for step in (3, 4):
-        here, there = (
-            each(copy.deepcopy(model), x, y, batch(len(x), step)) for each in (method, restored)
-        )
+        here, there = (each(copy.deepcopy(model), x, y, batch(len(x), step)) for each in (method, restored))
         assert torch.equal(here.loss, there.loss) and torch.equal(here.logits, there.logits)
         for each in (method, restored):
             each.after_step(model)
@@ -339,142 +272,6 @@ def test_the_released_order_of_nuat_costs_a_forward_more(mnist: tuple[Images, La
     assert passes.total == 9 * len(x)
 
 
-# ---- Around a run: hooks, wrappers, rescue.
-
-
-class Delayed(Method):
-    """One method, then another: what a wrapper looks like."""
-
-    def __init__(self, *, before: Method, after: Method, at: float = 0.5) -> None:
-        super().__init__()
-        self.before, self.after, self.at = before, after, at
-
-    @property
-    def now(self) -> Method:
-        return self.before if self.progress < self.at else self.after
-
-    def craft(self, model: nn.Module, x: Images, y: Labels, batch: Batch | None = None) -> Crafted:
-        return self.now.craft(model, x, y, batch)
-
-    def loss(self, model: nn.Module, x: Images, y: Labels, crafted: Crafted) -> Step:
-        return self.now.loss(model, x, y, crafted)
-
-
-class Diary(Standard):
-    """Writes down what it is told."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.told: list[Any] = []
-
-    def prepare(self, model: nn.Module, shape: tuple[int, int, int], classes: int, images: int | None = None) -> None:
-        super().prepare(model, shape, classes, images)
-        self.told.append(("prepare", shape, classes, images))
-
-    def start(self, plan: Plan) -> None:
-        self.told.append(("start", plan))
-
-    def after_step(self, model: nn.Module) -> None:
-        self.told.append(("after_step", model))
-
-    def after_epoch(self, metrics: dict[str, Any]) -> None:
-        self.told.append(("after_epoch", metrics))
-
-
-@every_method
-def test_progress_is_all_of_it_unless_a_loop_says_otherwise(name: str) -> None:
-    method = build(name)
-    assert method.progress == 1.0
-    assert method.replays >= 1 and method.stop_reason is None
-
-
-def test_progress_and_hooks_reach_what_a_wrapper_wraps() -> None:
-    one, two = Diary(), Diary()
-    wrapper = Delayed(before=Delayed(before=Standard(), after=one), after=two)
-    wrapper.progress = 0.25
-    assert all(each.progress == 0.25 for each in (wrapper, wrapper.before, one, two))
-    wrapper.progress = 1
-    assert one.progress == two.progress == 1.0
-
-    model, plan, metrics = net(), Plan(epochs=3, steps=12, images=64), {"epoch": 0}
-    wrapper.prepare(model, (1, 28, 28), 10, 64)
-    wrapper.start(plan)
-    wrapper.after_step(model)
-    wrapper.after_epoch(metrics)
-    expected = [("prepare", (1, 28, 28), 10, 64), ("start", plan), ("after_step", model), ("after_epoch", metrics)]
-    assert one.told == two.told == expected
-
-
-@every_method
-def test_every_method_can_be_wrapped(name: str, mnist: tuple[Images, Labels]) -> None:
-    (x, y), model = mnist, net()
-    wrapper = Delayed(before=Standard(), after=build(name))
-    wrapper.prepare(model, (1, 28, 28), 10, 64)
-    alone = prepared(name, model)
-    assert wrapper.threat == alone.threat
-    for progress, expected in ((0.25, Standard()), (0.75, alone)):
-        wrapper.progress = expected.progress = progress
-        twins = copy.deepcopy(model), copy.deepcopy(model)
-        found = wrapper(twins[0], x, y, batch(len(x)))
-        assert torch.equal(found.loss, expected(twins[1], x, y, batch(len(x))).loss)
-    assert set(wrapper.state_dict()) == {f"after.{key}" for key in alone.state_dict()}
-
-
-def test_a_wrapped_method_keeps_its_state(mnist: tuple[Images, Labels]) -> None:
-    (x, y), model = mnist, net()
-    wrapper = Delayed(before=Standard(), after=NuAT(eps=EPS))
-    train(wrapper, model, x, y, 3)
-    restored = Delayed(before=Standard(), after=NuAT(eps=EPS))
-    restored.load_state_dict(json.loads(json.dumps(wrapper.state_dict())))
-    assert isinstance(restored.after, NuAT) and restored.after.iteration == 3
-    wrapper.after_epoch({})
-    assert isinstance(wrapper.after, NuAT) and wrapper.after.iteration == 0
-
-
-def test_a_wrapper_of_an_unthreatened_and_a_threatened_method_has_the_threat_of_the_latter() -> None:
-    first, second = NuAT(eps=0.1), NuAT(eps=2.0, norm="l2")
-    assert Delayed(before=first, after=second).threat == Threat("l2", 2.0)
-    assert Delayed(before=first, after=Standard()).threat == Threat("linf", 0.1)
-    assert Delayed(before=Standard(), after=Standard()).threat is None
-
-
-def test_repr_of_a_wrapper_shows_what_it_wraps() -> None:
-    text = repr(Delayed(before=Standard(), after=NuAT(eps=EPS)))
-    assert "at=0.5" in text and "(before): Standard()" in text and "(after): NuAT(eps=0.1," in text
-
-
-@every_threat
-@pytest.mark.parametrize("wrapped", [False, True])
-@pytest.mark.parametrize(("norm", "eps"), [("linf", 0.1), ("l2", 1.5)])
-def test_a_collapsed_method_is_rescued_by_two_steps_of_pgd(
-    name: str, norm: Norm, eps: float, wrapped: bool, mnist: tuple[Images, Labels]
-) -> None:
-    (x, y), model = mnist, net()
-    method = build(name, norm=norm, eps=eps)
-    rescue = (Delayed(before=Standard(), after=method) if wrapped else method).rescue()
-    assert isinstance(rescue, PGDAT) and rescue.threat == Threat(norm, eps)
-    with Passes(model) as passes:
-        rescue(model, x, y, batch(len(x))).loss.backward()
-    rescue.prepare(model, (1, 28, 28), 10)
-    assert passes.input_gradient == 2 * len(x)
-
-
-def test_clean_training_needs_no_rescue() -> None:
-    assert Standard().rescue() is None
-    assert Delayed(before=Standard(), after=Standard()).rescue() is None
-
-
-def test_first_use_prepares_for_the_models_classes_and_once(mnist: tuple[Images, Labels]) -> None:
-    model, method = net(), Diary()
-    x, y = mnist[0][:8], torch.zeros(8, dtype=torch.int64)  # a batch that holds one class of ten
-    modes = [module.training for module in model.modules()]
-    for _ in range(2):
-        method(model, x, y)
-    assert method.told == [("prepare", (1, 28, 28), 10, None)]
-    assert [module.training for module in model.modules()] == modes
-    assert model.norm.num_batches_tracked is not None and int(model.norm.num_batches_tracked) == 2
-
-
 # ---- The folder of methods.
 
 
@@ -486,10 +283,9 @@ def test_a_method_that_is_not_there_is_named_among_those_that_are() -> None:
 
 @every_method
 def test_its_docstring_and_its_settings_are_complete(name: str) -> None:
-    text, parameters = inspect.getdoc(REGISTRY[name]) or "", inspect.signature(REGISTRY[name]).parameters
+    text, own = inspect.getdoc(REGISTRY[name]) or "", "__init__" in vars(REGISTRY[name])  # Standard has no settings
+    parameters = inspect.signature(REGISTRY[name]).parameters if own else {}
     for key, parameter in parameters.items():
-        if "__init__" not in vars(REGISTRY[name]):
-            continue  # it has no settings
         assert parameter.kind is parameter.KEYWORD_ONLY, key
         assert re.search(rf"^    {key}: ", text, re.MULTILINE), f"{key} is not described"
     assert text and text.split("\n")[0].endswith(".")

@@ -91,7 +91,8 @@ def test_a_slice_is_never_short() -> None:
 def test_steps_and_seeds_differ() -> None:
     drawn = [StepNoise(seed, step).uniform(X) for seed, step in [(0, 0), (0, 1), (1, 0)]]
     assert not any(torch.equal(drawn[i], drawn[j]) for i, j in [(0, 1), (0, 2), (1, 2)])
-    assert torch.equal(drawn[0], StepNoise(0, 0).uniform(X))
+    noise = StepNoise(0, 0)
+    assert torch.equal(noise.uniform(X), drawn[0]) and not torch.equal(noise.uniform(X), drawn[0])
 
 
 # ---- an evaluation's

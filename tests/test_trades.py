@@ -7,7 +7,20 @@ from typing import Any
 
 import pytest
 import torch
-from literal import Net, Pixels, Written, clip, close, cross_entropy, given, kl, pair, same_step, sign_of_slope, two_pixels
+from literal import (
+    Net,
+    Pixels,
+    Written,
+    clip,
+    close,
+    cross_entropy,
+    given,
+    kl,
+    pair,
+    same_step,
+    sign_of_slope,
+    two_pixels,
+)
 from torch import Tensor
 
 from toughen.methods.trades import TRADES

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import os
 import shlex
 import sys
 import warnings
@@ -9,13 +11,13 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NoReturn
 
-from jsonargparse import ArgumentParser
 from rich.console import Console
 
-from toughen import attacks, listing, methods, models, settings
+from toughen import attacks, listing, methods, models, runs, settings
 from toughen import data as data_sets
 from toughen.collect import summary
 from toughen.evaluation import DEFAULT, evaluate_run
+from toughen.parsing import Parser, options, tidy
 from toughen.training.recipe import Recipe
 from toughen.types import Fraction, Norm
 
@@ -24,33 +26,20 @@ INTRODUCTION = "Train image classifiers that hold under adversarial attack, and 
 TRAIN_USAGE = "toughen train [RECIPE_OR_YAML] [--data D] [--model M] [--method C] [--eps 8/255] [--out DIR] [options]"
 
 
-class Parser(ArgumentParser):
-    """jsonargparse's parser, with errors in one short message."""
-
-    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
-        fail(_short(message), hint=f"`{self.prog} --help` lists all settings")
-
-
-def fail(message: str, status: int = 2, hint: str = "") -> NoReturn:
+def fail(message: str, status: int = 2) -> NoReturn:
     """Say what is wrong and leave."""
-    text = f"{PROGRAM}: {message}" + (f"\n({hint})" if hint else "")
-    print(text, file=sys.stderr)
+    print(f"{PROGRAM}: {message}", file=sys.stderr)
     raise SystemExit(status)
-
-
-def _short(message: str) -> str:
-    """The lines of a parser's message that tell the user something, without its tree of tried types."""
-    lines = [line.strip().removeprefix("- ") for line in message.splitlines() if line.strip()]
-    return "\n  ".join(line for line in lines[:4] if not line.startswith(("Parser key", "Expected a dot import")))
 
 
 def train_parser() -> Parser:
     """Every field of a recipe is a flag."""
     parser = Parser(prog=f"{PROGRAM} train", usage=TRAIN_USAGE, description="Train a classifier as a recipe says.")
-    parser.add_argument("--config", action="config", help="a recipe, as RECIPE_OR_YAML: its name or its file")
-    parser.add_argument("--out", type=str, default=None, help="the run directory (default: runs/ and the run's name)")
+    parser.add_argument("--config", action="config", help="the same as RECIPE_OR_YAML")
+    parser.add_argument("--out", type=str | None, help="the run directory; None means runs/ and the run's name")
     parser.add_argument("--resume", action="store_true", help="go on with the run in --out, bit for bit")
     parser.add_class_arguments(Recipe)
+    parser.set_defaults(dict.fromkeys(settings.PARTS))  # filled in below the recipe, where nothing of them can stay
     return parser
 
 
@@ -94,22 +83,39 @@ def demo_parser() -> Parser:
 
 
 def parse_train(arguments: Sequence[str]) -> tuple[Recipe, str, str, bool]:
-    """The recipe, its YAML, the run directory and whether to go on with it."""
-    arguments = list(arguments)
-    name = ""
-    if arguments and not arguments[0].startswith("-"):
-        name = arguments.pop(0)
-        arguments = ["--config", str(settings.recipe_path(name)), *arguments]
-    parser = train_parser()
-    parsed = parser.parse_args(arguments)
-    given = parser.parse_args(arguments, defaults=False)
+    """The recipe, its YAML, the run directory and whether to go on with it.
+
+    Raises:
+        ValueError: a setting is unknown, of another type, missing or contradicts another.
+    """
+    name, arguments = split_recipe(arguments)
+    if not name and not arguments:
+        raise ValueError(f"name a recipe ({', '.join(settings.recipes())}), or settings: see `{PROGRAM} train --help`")
+    parser, base = train_parser(), settings.read_recipe(name) if name else {}
+    settings.find_own_classes(arguments, base)
+    parser.read(["--config", json.dumps(settings.under(base, []))], origin=f"recipe {name}: ")
+    arguments = ["--config", json.dumps(settings.under(base, options(arguments))), *arguments]
+    parsed, given = parser.read(arguments), parser.read(arguments, defaults=False)
+    settings.refuse_bases(parsed)
     settings.fill_threat(parsed, given)
     out, resume = parsed.pop("out"), parsed.pop("resume")
     parsed.pop("config")
-    config = parser.dump(parsed, skip_validation=True, skip_none=True)
+    config = parser.dump(parsed, skip_validation=True)
     fields = parser.instantiate(parsed)
     recipe = Recipe(**{name: fields[name] for name in Recipe.__dataclass_fields__})
     return recipe, config, out or f"runs/{Path(name).stem or default_name(recipe)}", resume
+
+
+def split_recipe(arguments: Sequence[str]) -> tuple[str, list[str]]:
+    """The name of the recipe, "" without one, and the rest of the command line, tidied."""
+    arguments = list(arguments)
+    if arguments and not arguments[0].startswith("-"):
+        return arguments[0], tidy(arguments[1:])
+    given = [value for name, value in options(tidy(arguments)) if name == "config" and value]
+    if not given:
+        return "", tidy(arguments)
+    place = next(number for number, word in enumerate(arguments) if word.partition("=")[0] == "--config")
+    return given[0], tidy(arguments[:place] + arguments[place + (1 if "=" in arguments[place] else 2) :])
 
 
 def default_name(recipe: Recipe) -> str:
@@ -118,6 +124,7 @@ def default_name(recipe: Recipe) -> str:
 
 
 def train_command(arguments: Sequence[str]) -> int:
+    from toughen.training import checkpoint
     from toughen.training.run import train  # TensorBoard and the like take a while to import
     from toughen.training.stop import Stopped
     from toughen.training.trainer import Diverged
@@ -130,9 +137,10 @@ def train_command(arguments: Sequence[str]) -> int:
         print(f"\nstopped on {stopped}; the state is saved. Go on with:\n  {command}", file=sys.stderr)
         return 128 + stopped.number
     except Diverged as error:
+        kept = f"; {out} keeps the last healthy checkpoint" if (Path(out) / checkpoint.NAME).exists() else ""
         fail(
-            f"training failed: {error}. Lower --optimizer.lr (now {recipe.optimizer.lr:g}) or use --precision fp32; "
-            f"{out} keeps the last healthy checkpoint",
+            f"training failed: {error}. Lower --optimizer.lr (now {recipe.optimizer.lr:g}) or use --precision fp32, "
+            f"with another --out{kept}",
             status=1,
         )
     print(f"weights: {folder / 'model.safetensors'}\nevaluate them: toughen evaluate {folder}")
@@ -140,13 +148,9 @@ def train_command(arguments: Sequence[str]) -> int:
 
 
 def evaluate_command(arguments: Sequence[str]) -> int:
-    parsed = evaluate_parser().parse_args(list(arguments))
-    model = None
-    if parsed.model:
-        from toughen import runs
-
-        record = runs.read_record(Path(parsed.run))
-        model = models.create(parsed.model, len(record.classes), (record.shape[0], record.shape[1], record.shape[2]))
+    settings.find_own_classes(arguments)
+    parsed = evaluate_parser().read(tidy(arguments))
+    model = runs.create_own(runs.read_record(Path(parsed.run)), parsed.model) if parsed.model else None
     console = Console(stderr=True)
     result = evaluate_run(**{**vars(parsed), "model": model}, console=console)
     folder = Path(parsed.out or parsed.run)
@@ -155,12 +159,12 @@ def evaluate_command(arguments: Sequence[str]) -> int:
 
 
 def compare_command(arguments: Sequence[str]) -> int:
-    listing.print_comparison(Console(), [Path(run) for run in compare_parser().parse_args(list(arguments)).runs])
+    listing.print_comparison(Console(), [Path(run) for run in compare_parser().read(tidy(arguments)).runs])
     return 0
 
 
 def list_command(arguments: Sequence[str]) -> int:
-    what = list_parser().parse_args(list(arguments)).what
+    what = list_parser().read(tidy(arguments)).what
     entries: dict[str, dict[str, str]] = {
         "methods": {name: summary(kind) for name, kind in methods.REGISTRY.items()},
         "attacks": {name.lower(): summary(kind) for name, kind in attacks.REGISTRY.items()},
@@ -175,7 +179,7 @@ def list_command(arguments: Sequence[str]) -> int:
 def demo_command(arguments: Sequence[str]) -> int:
     from toughen.demo import demo
 
-    return demo(Path(demo_parser().parse_args(list(arguments)).out))
+    return demo(Path(demo_parser().read(tidy(arguments)).out))
 
 
 COMMANDS: dict[str, tuple[Callable[[Sequence[str]], int], str]] = {
@@ -208,7 +212,12 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     warnings.filterwarnings("ignore")
     try:
         raise SystemExit(COMMANDS[arguments[0]][0](arguments[1:]))
-    except (ValueError, OSError) as error:
+    except BrokenPipeError:  # who reads our output has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise SystemExit(0) from None
+    except OSError as error:
+        fail(f"{error.filename}: {error.strerror}" if error.filename and error.strerror else str(error))
+    except ValueError as error:
         fail(str(error))
     except RuntimeError as error:
         fail(str(error), status=1)

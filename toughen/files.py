@@ -10,13 +10,13 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
 
 
 def replace_file(path: Path, write: Callable[[Path], object]) -> None:
     """Let ``write`` fill a temporary file beside ``path``, then put it in its place in one rename."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary = temporary_name(path)
     try:
         write(temporary)
         with open(temporary, "rb") as file:
@@ -24,6 +24,31 @@ def replace_file(path: Path, write: Callable[[Path], object]) -> None:
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def temporary_name(path: Path) -> Path:
+    """The name beside ``path`` under which this process prepares it."""
+    return path.with_name(f".{path.name}.{os.getpid()}")
+
+
+def clear_temporaries(folder: Path) -> None:
+    """Remove what a process that was killed while it wrote has left in a folder."""
+    for path in folder.glob(".*"):
+        if path.suffix.removeprefix(".").isdigit():
+            path.unlink(missing_ok=True)
+
+
+def check_writable(folder: Path) -> None:
+    """See that files can be written to a folder, or that it can be made, before time is spent on what they will hold.
+
+    Raises:
+        ValueError: they can't, or it is a file.
+    """
+    if folder.exists() and not folder.is_dir():
+        raise ValueError(f"{folder} is a file: choose another --out")
+    nearest = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    if not os.access(nearest, os.W_OK | os.X_OK):
+        raise ValueError(f"cannot write to {folder} (Permission denied): choose another --out")
 
 
 def write_text(path: Path, text: str) -> None:
@@ -37,7 +62,8 @@ def write_json(path: Path, value: Any) -> None:
 def write_tensors(path: Path, tensors: Mapping[str, Tensor], about: Mapping[str, Any] | None = None) -> None:
     """Write tensors and, as JSON in the file's metadata, everything else that belongs to them."""
     plain = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
-    replace_file(path, lambda temporary: save_file(plain, temporary, {"about": json.dumps(about or {})}))
+    content = save(plain, {"about": json.dumps(about or {})})
+    replace_file(path, lambda temporary: temporary.write_bytes(content))
 
 
 def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import MISSING, asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from toughen import models
 from toughen.files import read_json, read_tensors, write_json, write_tensors, write_text
 
 WEIGHTS, RECORD, SEEN = "model.safetensors", "model.json", "training-images.safetensors"
+METRICS = "metrics.jsonl"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,6 +31,8 @@ class Record:
         weights: "live" or "averaged".
         epoch: the epoch, from 0, whose weights these are.
         validation: accuracies on the validation images at that epoch, 0..1.
+        image_size: what images were resized and cropped to, in pixels; None where they were left as they are.
+        subset: whether ``classes`` are only some of the data set's.
     """
 
     model: dict[str, Any]
@@ -42,6 +45,36 @@ class Record:
     weights: str
     epoch: int
     validation: dict[str, float]
+    image_size: int | None = None
+    subset: bool = False
+
+
+def _record(fields: Any) -> Record:
+    """A record out of what a file holds, which anyone may have changed.
+
+    Raises:
+        ValueError: it is not what toughen writes there.
+    """
+    required = {name for name, field in Record.__dataclass_fields__.items() if field.default is MISSING}
+    if not isinstance(fields, dict) or not required <= fields.keys() <= Record.__dataclass_fields__.keys():
+        raise ValueError("its fields are not those of a run")
+    model, classes, shape = fields["model"], fields["classes"], fields["shape"]
+    fits = {
+        "model": isinstance(model, dict) and isinstance(model.get("settings"), dict),
+        "classes": isinstance(classes, list) and all(isinstance(name, str) for name in classes),
+        "shape": isinstance(shape, list) and len(shape) == 3 and all(type(size) is int for size in shape),
+        "norm": fields["norm"] in ("linf", "l2"),
+        "eps": fields["eps"] is None or isinstance(fields["eps"], float),
+        "epoch": type(fields["epoch"]) is int,
+        "validation": isinstance(fields["validation"], dict),
+        "image_size": isinstance(fields.get("image_size"), int | None),
+        "subset": isinstance(fields.get("subset", False), bool),
+    }
+    fits |= {name: isinstance(fields[name], str) for name in ("method", "data", "weights")}
+    wrong = [name for name, fit in fits.items() if not fit]
+    if wrong:
+        raise ValueError(f"{wrong[0]} is not what toughen writes there")
+    return Record(**fields)
 
 
 def write_model(folder: Path, record: Record, model: nn.Module) -> None:
@@ -61,13 +94,11 @@ def read_record(folder: Path) -> Record:
     for name in (RECORD, WEIGHTS):
         if not (folder / name).is_file():
             raise ValueError(f"{folder} has no {name}: it is no run directory, or its first epoch never ended")
+    fields = read_json(folder / RECORD)
     try:
-        record = Record(**read_json(folder / RECORD))
-        if not isinstance(record.model, dict) or len(record.shape) != 3:
-            raise TypeError("its model or shape has another form")
-    except TypeError as error:
+        return _record(fields)
+    except ValueError as error:
         raise ValueError(f"{folder / RECORD} is damaged ({error}): restore it from a copy, or train again") from None
-    return record
 
 
 def load(run: str | Path, model: nn.Module | None = None) -> nn.Module:
@@ -83,7 +114,12 @@ def load(run: str | Path, model: nn.Module | None = None) -> nn.Module:
     folder = Path(run)
     record = read_record(folder)
     net = models.from_description(record.model) if model is None else model
-    tensors, _ = read_tensors(folder / WEIGHTS)
+    tensors, about = read_tensors(folder / WEIGHTS)
+    if not _same(about, record):
+        raise ValueError(
+            f"{folder / RECORD} and {WEIGHTS} do not belong together, as after a kill between them: "
+            "go on with the run (`toughen train ... --resume`), or restore both from one copy"
+        )
     try:
         net.load_state_dict(tensors)
     except RuntimeError as error:
@@ -94,6 +130,29 @@ def load(run: str | Path, model: nn.Module | None = None) -> nn.Module:
     return net.eval()
 
 
+def _same(about: dict[str, Any], record: Record) -> bool:
+    try:
+        return _record(about) == record
+    except ValueError:
+        return False
+
+
+def create_own(record: Record, name: str) -> nn.Module:
+    """The user's own net that a run was trained with, from the import path that the user gives.
+
+    Args:
+        record: what the run's weights are.
+        name: ``package.module:function`` or ``timm:NAME``, typed by the user.
+
+    Raises:
+        ValueError: it can't be made so.
+    """
+    about = record.model
+    channels, height, width = record.shape
+    net = (name, len(record.classes), (channels, height, width), about.get("mean"), about.get("std"))
+    return models.create(*net, **about["settings"])
+
+
 def _second_line(error: Exception) -> str:
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return lines[min(1, len(lines) - 1)][:200]
@@ -101,7 +160,17 @@ def _second_line(error: Exception) -> str:
 
 def write_history(folder: Path, history: list[dict[str, Any]]) -> None:
     """metrics.jsonl: a line an epoch."""
-    write_text(folder / "metrics.jsonl", "".join(json.dumps(line) + "\n" for line in history))
+    write_text(folder / METRICS, _lines(history))
+
+
+def holds_history(folder: Path, history: list[dict[str, Any]]) -> bool:
+    """Whether metrics.jsonl has all lines."""
+    path = folder / METRICS
+    return path.is_file() and path.read_bytes() == _lines(history).encode()
+
+
+def _lines(history: list[dict[str, Any]]) -> str:
+    return "".join(json.dumps(line) + "\n" for line in history)
 
 
 def write_seen(folder: Path, hashes: Tensor) -> None:
@@ -109,9 +178,24 @@ def write_seen(folder: Path, hashes: Tensor) -> None:
     write_tensors(folder / SEEN, {"hashes": hashes})
 
 
-def share_seen(folder: Path, hashes: Tensor) -> float | None:
-    """The share of these images that the run was trained on; None where the run has no list of its images."""
+def _seen(folder: Path) -> Tensor | None:
     if not (folder / SEEN).is_file():
         return None
-    seen = read_tensors(folder / SEEN)[0]["hashes"]
+    hashes = read_tensors(folder / SEEN)[0].get("hashes")
+    if hashes is None:
+        raise ValueError(f"{folder / SEEN} is damaged: restore it from a copy, or train again")
+    return hashes
+
+
+def same_images(folder: Path, hashes: Tensor) -> bool:
+    """Whether a run was begun with just these training images; also true where it has no list of its images."""
+    seen = _seen(folder)
+    return seen is None or torch.equal(seen, hashes)
+
+
+def share_seen(folder: Path, hashes: Tensor) -> float | None:
+    """The share of these images that the run was trained on; None where the run has no list of its images."""
+    seen = _seen(folder)
+    if seen is None:
+        return None
     return float(torch.isin(hashes, seen).float().mean()) if len(hashes) else 0.0

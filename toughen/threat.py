@@ -77,9 +77,8 @@ class Threat:
         if self.norm == "linf":
             return gradient.sign()
         largest = gradient.abs().amax((1, 2, 3), keepdim=True)
-        scaled = gradient / torch.where(
-            largest > 0, largest, 1
-        )  # the squares of a confident model's gradient underflow
+        # divided twice, because the squares of a confident model's gradient underflow
+        scaled = gradient / torch.where(largest > 0, largest, 1)
         return scaled / _rows(self.length(scaled).clamp(min=1))
 
     def start(self, x: Images, start: Start, noise: Noise | None = None, size: Eps | None = None) -> Images:

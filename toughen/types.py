@@ -40,8 +40,6 @@ class Fraction(float):
         text = str(value).strip()
         parts = text.split("/")
         try:
-            if len(parts) > 2:
-                raise ValueError
             number = float(parts[0]) / float(parts[1]) if len(parts) == 2 else float(text)
         except (ValueError, ZeroDivisionError):
             raise ValueError(f"{text!r} is not a number: write 0.03 or 8/255") from None

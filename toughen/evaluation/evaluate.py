@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,20 +15,19 @@ import torch
 from rich.console import Console
 from torch import Tensor, nn
 
-from toughen import data as data_sets
 from toughen import runs
 from toughen.attacks.base import Attack
-from toughen.data import Data, Split
+from toughen.data import Split
 from toughen.device import pick_device, provenance
 from toughen.evaluation.harness import Verdicts, predict, run_attack, share
+from toughen.evaluation.images import load_test, refuse_seen, sample
 from toughen.evaluation.suite import DEFAULT, parse_attack
-from toughen.files import read_json, replace_file, write_json
+from toughen.files import check_writable, read_json, replace_file, write_json
 from toughen.passes import Passes
-from toughen.training.display import progress_bar
+from toughen.progress import progress_bar
 from toughen.types import Eps, Labels, Norm
 
 RESULT, LEDGER = "evaluation.json", "examples.parquet"
-SEEN_LIMIT = 0.01  # the share of evaluated images that may have been trained on: real sets hold a few duplicates
 
 
 @dataclass
@@ -107,7 +106,7 @@ class Evaluation:
 def evaluate(
     model: nn.Module,
     split: Split,
-    attacks: dict[str, Attack],
+    attacks: Mapping[str, Attack],
     *,
     seed: int = 0,
     index: Tensor | None = None,
@@ -156,34 +155,6 @@ def interval(accuracy: float, n: int) -> tuple[float, float]:
     return max(0.0, middle - half), min(1.0, middle + half)
 
 
-def sample(data: Data, limit: int | None, seed: int) -> tuple[Split, Tensor]:
-    """The test images, or a stratified sample of them, and their places in the test set.
-
-    Raises:
-        ValueError: the limit is below 1.
-    """
-    if limit is not None and limit < 1:
-        raise ValueError(f"limit is {limit}: it must be at least 1 image")
-    if limit is None or limit >= len(data.test):
-        return data.test, torch.arange(len(data.test))
-    index = data_sets.stratified(data.test.labels, limit, seed)
-    return data.test.take(index), index
-
-
-def refuse_seen(folder: Path, data: Data, split: Split) -> None:
-    """See that a run is not judged by the images it was trained on.
-
-    Raises:
-        ValueError: it would be.
-    """
-    seen = runs.share_seen(folder, data.hashes(split))
-    if seen is not None and seen > SEEN_LIMIT:
-        raise ValueError(
-            f"{folder} was trained on {100 * seen:.0f} % of these images, so their accuracy says nothing: "
-            "evaluate it on other data (--data)"
-        )
-
-
 def evaluate_run(
     run: str | Path,
     *,
@@ -227,6 +198,7 @@ def evaluate_run(
     if not attacks:
         raise ValueError("no attack was named: give one or more, such as --attacks fgsm pgd-20")
     parsed = {spec: parse_attack(spec, eps, norm) for spec in attacks}
+    check_writable(Path(out) if out else folder)
     place = pick_device(device)
     net = runs.load(folder, model).to(place)
     test = load_test(folder, record, data)
@@ -248,20 +220,6 @@ def evaluate_run(
     }
     write_results(Path(out) if out else folder, result, found.ledger())
     return result
-
-
-def load_test(folder: Path, record: runs.Record, name: str | None) -> Data:
-    """The data to evaluate on, of the shape and with the classes that the run knows.
-
-    Raises:
-        ValueError: it has others.
-    """
-    data = data_sets.load(name or record.data, classes=None)
-    if list(data.shape) != list(record.shape):
-        raise ValueError(f"{data.name} has images of shape {list(data.shape)}, {folder} was trained on {record.shape}")
-    if len(data.classes) != len(record.classes):
-        raise ValueError(f"{data.name} has {len(data.classes)} classes, {folder} knows {len(record.classes)}")
-    return data
 
 
 def write_results(folder: Path, result: dict[str, Any], ledger: pa.Table) -> None:

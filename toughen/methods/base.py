@@ -116,8 +116,8 @@ class Method(nn.Module):
 
     def extra_repr(self) -> str:
         """The settings, by the names of ``__init__``; each is an attribute of the method's attack or its own."""
-        attack = getattr(self, "attack", None)
-        values = {name: getattr(attack, name, vars(self).get(name)) for name in inspect.signature(type(self)).parameters}
+        attack, names = getattr(self, "attack", None), inspect.signature(type(self)).parameters
+        values = {name: getattr(attack, name, vars(self).get(name)) for name in names}
         return ", ".join(f"{name}={value!r}" for name, value in values.items() if value is not None)
 
 

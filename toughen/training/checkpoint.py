@@ -10,9 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from toughen.files import read_tensors, write_tensors
+from toughen.files import read_tensors, temporary_name, write_tensors
 
-NAME, PREVIOUS = "checkpoint.safetensors", "checkpoint.previous.safetensors"
+NAME, PREVIOUS, DAMAGED = "checkpoint.safetensors", "checkpoint.previous.safetensors", "checkpoint.damaged.safetensors"
 
 
 @dataclass
@@ -61,13 +61,14 @@ def save(folder: Path, state: State, modules: dict[str, nn.Module], optimizer: t
 
 def _keep_previous(folder: Path) -> None:
     """Give the last checkpoint a second name, so that no moment is without one."""
-    link = folder / f".{PREVIOUS}.{os.getpid()}"
+    link = temporary_name(folder / PREVIOUS)
     link.unlink(missing_ok=True)
     try:
         os.link(folder / NAME, link)
     except OSError:  # a file system without hard links
         link.write_bytes((folder / NAME).read_bytes())
     os.replace(link, folder / PREVIOUS)
+    link.unlink(missing_ok=True)  # still there where both names were one file already, after a kill at this point
 
 
 def load(
@@ -75,30 +76,45 @@ def load(
 ) -> State | None:
     """Put a run's last state back into its modules and optimizer; None where there is no checkpoint yet.
 
+    A last checkpoint that cannot be read is set aside, so that it never takes the place of the one before it.
+
     Raises:
         ValueError: neither the last checkpoint nor the one before it can be read, or they belong to other modules.
     """
-    paths = [path for path in (folder / NAME, folder / PREVIOUS) if path.exists()]
-    for path in paths:
-        try:
-            tensors, about = read_tensors(path)
-            break
-        except ValueError:
-            if path == paths[-1]:
-                raise
-    else:
+    found = _read(folder)
+    if found is None:
         return None
-    values = {**tensors, **about.pop("extra")}
+    path, tensors, about, extra = found
+    values = {**tensors, **extra}
     try:
         for name, module in modules.items():
             module.load_state_dict(_part(values, name))
         _load_moments(_part(values, "optimizer"), optimizer)
-    except (RuntimeError, KeyError, ValueError) as error:
-        raise ValueError(f"{path} does not fit this recipe ({str(error).splitlines()[0]}): train elsewhere") from None
-    state = State(**about)
-    state.best = (state.best[0], state.best[1])
+        best, clean = about.pop("best")
+        state = State(**about, best=(best, clean))
+    except (RuntimeError, KeyError, ValueError, TypeError) as error:
+        reason = str(error).splitlines()[0]
+        raise ValueError(f"{path} does not fit this recipe ({reason}): choose another --out") from None
     state.totals = {name: total.to(device) for name, total in _part(tensors, "totals").items()}
     return state
+
+
+def _read(folder: Path) -> tuple[Path, dict[str, Tensor], dict[str, Any], dict[str, Any]] | None:
+    """The last checkpoint that can be read: its file, tensors, the fields of the state, and what else modules keep."""
+    paths = [path for path in (folder / NAME, folder / PREVIOUS) if path.exists()]
+    for path in paths:
+        try:
+            tensors, about = read_tensors(path)
+            if not isinstance(about.get("extra"), dict):
+                raise ValueError(f"{path} is damaged (it holds no run's state): restore it from a copy")
+        except ValueError:
+            if path == paths[-1]:
+                raise
+            continue
+        if path != paths[0]:
+            os.replace(paths[0], folder / DAMAGED)
+        return path, tensors, about, about.pop("extra")
+    return None
 
 
 def _part(values: dict[str, Any], name: str) -> dict[str, Any]:
@@ -115,5 +131,5 @@ def _load_moments(values: dict[str, Any], optimizer: torch.optim.Optimizer) -> N
     optimizer.load_state_dict({"state": state, "param_groups": whole["param_groups"]})
     for parameter, moments in optimizer.state.items():
         for name, value in moments.items():
-            if isinstance(value, Tensor) and value.shape == parameter.shape:
+            if isinstance(value, Tensor) and name != "step" and value.shape == parameter.shape:
                 moments[name] = torch.empty_like(parameter).copy_(value)

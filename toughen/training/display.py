@@ -6,22 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-
-def progress_bar(console: Console) -> Progress:
-    """A progress display that keeps quiet where the console is no terminal."""
-    return Progress(
-        TextColumn("{task.description}"),
-        BarColumn(bar_width=None),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TextColumn("left"),
-        TimeRemainingColumn(),
-        console=console,
-        disable=not console.is_terminal,
-        transient=True,
-    )
+from toughen.progress import progress_bar
 
 
 def flat(metrics: dict[str, Any], prefix: str = "") -> dict[str, float]:
@@ -64,6 +50,7 @@ class Display:
             f"epoch {metrics['epoch'] + 1:3d}/{self.epochs}  loss {metrics['loss']:7.4f}  {validation}"
             f"  {metrics['seconds']:6.1f} s{'  best' if metrics['best'] else ''}",
             highlight=False,
+            markup=False,
             soft_wrap=True,
         )
         for name, value in flat(metrics).items():

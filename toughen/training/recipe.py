@@ -66,7 +66,7 @@ class Recipe:
     channels_last: bool = True
     seed: int = 0
     device: str = "auto"
-    checkpoint_seconds: float | int = 180
+    checkpoint_seconds: float | int = 180.0
 
     def __post_init__(self) -> None:
         for name in ("epochs", "batch_size", "validation_steps"):

@@ -13,7 +13,7 @@ from torch import Tensor
 from toughen import data as data_sets
 from toughen import models, runs
 from toughen.device import provenance
-from toughen.files import write_json, write_text
+from toughen.files import check_writable, clear_temporaries, write_json, write_text
 from toughen.noise import key
 from toughen.training.recipe import Recipe
 from toughen.training.stop import Stopper
@@ -38,16 +38,31 @@ def train(recipe: Recipe, out: str | Path, *, config: str = "", resume: bool = F
         ValueError: a setting, the data or the directory does not allow this run.
         Diverged: the loss or the weights became NaN or infinite.
         Stopped: SIGINT or SIGTERM; the state is saved, ``resume`` goes on.
+        RuntimeError: the run's files can no longer be written; the last checkpoint is whole.
     """
     folder = Path(out)
     check_folder(folder, config, resume)
     trainer, hashes = build(recipe, folder)
     resumed = resume and trainer.resume()
-    begin(folder, config, trainer, hashes)
+    if resumed and not runs.same_images(folder, hashes):
+        raise ValueError(f"the images of {recipe.data} have changed since {folder} was begun: choose another --out")
     console = Console(stderr=True)
-    console.print(headline(trainer, resumed), highlight=False, soft_wrap=True)
-    with Stopper() as stopper:
-        trainer.run(console, stopper)
+    if trainer.finished:
+        complete(folder, trainer)
+        console.print(
+            f"{folder} is finished already: nothing is left to do", highlight=False, markup=False, soft_wrap=True
+        )
+        return folder
+    begin(folder, config, trainer, hashes)
+    console.print(headline(trainer, resumed), highlight=False, markup=False, soft_wrap=True)
+    try:
+        with Stopper() as stopper:
+            trainer.run(console, stopper)
+    except OSError as error:
+        raise RuntimeError(
+            f"training failed: cannot write to {folder} ({error.strerror or error}). Make room or mend it, and go on "
+            "with --resume: the last checkpoint is whole"
+        ) from None
     return folder
 
 
@@ -57,33 +72,44 @@ def check_folder(folder: Path, config: str, resume: bool) -> None:
     Raises:
         ValueError: it holds something already, or a run with other settings.
     """
-    if folder.exists() and not folder.is_dir():
-        raise ValueError(f"{folder} is a file: choose another --out")
-    if not folder.exists() or not any(folder.iterdir()):
-        return
+    check_writable(folder)
+    if not folder.exists() or all(path.name.startswith(".") for path in folder.iterdir()):
+        return  # hidden files are what a run leaves that was killed before its first one
     if not (folder / CONFIG).is_file():
         raise ValueError(f"{folder} holds something that is no run: choose another --out")
     if not resume:
         raise ValueError(f"{folder} holds a run already: choose another --out, or go on with it with --resume")
-    before, now = _settings((folder / CONFIG).read_text(encoding="utf-8")), _settings(config)
-    changed = sorted(name for name in before.keys() | now.keys() if before.get(name) != now.get(name))
+    before, now = _settings(folder / CONFIG, (folder / CONFIG).read_text(encoding="utf-8")), _settings(folder, config)
+    unset = dict.fromkeys(before.keys() | now.keys(), "None")
+    before, now = unset | before, unset | now
+    changed = sorted(name for name in unset if before[name] != now[name])
     if changed:
-        name = changed[0]
+        name = changed[0].replace(".init_args", "").replace(".class_path", "")
         raise ValueError(
-            f"{folder} was begun with other settings ({name}: {before.get(name)}, now {now.get(name)}): "
+            f"{folder} was begun with other settings ({name}: {before[changed[0]]}, now {now[changed[0]]}): "
             "repeat its own, or choose another --out"
         )
 
 
-def _settings(config: str) -> dict[str, Any]:
-    """A recipe's settings, nested ones under dotted names."""
+def _settings(path: Path, config: str) -> dict[str, str]:
+    """A recipe's settings as text, nested ones under dotted names.
 
-    def flat(value: Any, prefix: str) -> dict[str, Any]:
+    Raises:
+        ValueError: it is no recipe.
+    """
+
+    def flat(value: Any, prefix: str) -> dict[str, str]:
         if not isinstance(value, dict):
-            return {prefix: value}
+            return {prefix: str(float(value) if isinstance(value, int) and not isinstance(value, bool) else value)}
         return {name: v for key, part in value.items() for name, v in flat(part, f"{prefix}.{key}".lstrip(".")).items()}
 
-    return flat(yaml.safe_load(config) or {}, "")
+    try:
+        settings = yaml.safe_load(config) or {}
+    except yaml.YAMLError:
+        settings = None
+    if not isinstance(settings, dict):
+        raise ValueError(f"{path} is damaged: restore it from a copy, or choose another --out")
+    return flat(settings, "")
 
 
 def build(recipe: Recipe, folder: Path) -> tuple[Trainer, Tensor]:
@@ -112,6 +138,8 @@ def build(recipe: Recipe, folder: Path) -> tuple[Trainer, Tensor]:
         weights="live" if recipe.averaging is None else "averaged",
         epoch=-1,
         validation={},
+        image_size=recipe.image_size,
+        subset=recipe.classes is not None,
     )
     return Trainer(recipe, data, model, folder, record), data.hashes(data.train)
 
@@ -124,11 +152,19 @@ def begin(folder: Path, config: str, trainer: Trainer, hashes: Tensor) -> None:
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
+        clear_temporaries(folder)
         write_text(folder / CONFIG, config)
         runs.write_seen(folder, hashes)
         write_json(folder / "provenance.json", {**provenance(trainer.device), "precision": trainer.precision})
     except OSError as error:
         raise ValueError(f"cannot write to {folder} ({error.strerror}): choose another --out") from None
+
+
+def complete(folder: Path, trainer: Trainer) -> None:
+    """Write what a kill right after the last checkpoint left out; a whole run stays untouched."""
+    clear_temporaries(folder)
+    if not runs.holds_history(folder, trainer.state.history):
+        runs.write_history(folder, trainer.state.history)
 
 
 def headline(trainer: Trainer, resumed: bool) -> str:

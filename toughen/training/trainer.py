@@ -19,6 +19,7 @@ from toughen import runs
 from toughen.data import Augment, Data
 from toughen.device import autocast, pick_device, pick_precision
 from toughen.evaluation.harness import as_floats
+from toughen.files import finite
 from toughen.gradients import mode
 from toughen.noise import StepNoise, key
 from toughen.passes import Passes
@@ -104,6 +105,11 @@ class Trainer:
         """Optimizer steps of the whole run."""
         return self.recipe.epochs * self.steps_per_epoch
 
+    @property
+    def finished(self) -> bool:
+        """Whether nothing is left to do."""
+        return self.state.step >= self.steps or self.method.stop_reason is not None
+
     def run(self, console: Console, stopper: Stopper) -> None:
         """Train to the end.
 
@@ -116,13 +122,15 @@ class Trainer:
         self.method.start(Plan(epochs=recipe.epochs, steps=self.steps, images=len(self.train), first_drop=drop))
         display = Display(console, self.folder, recipe.epochs, self.steps, self.state.step)
         try:
-            while self.state.step < self.steps and self.method.stop_reason is None:
+            while not self.finished:
                 self.run_epoch(display, stopper)
+                if stopper.asked and not self.finished:
+                    raise Stopped(stopper.asked)
         finally:
             display.close()
 
     def run_epoch(self, display: Display, stopper: Stopper) -> None:
-        """The rest of the running epoch, its validation and its checkpoint."""
+        """The rest of the running epoch, its validation and its checkpoint; a signal in the last step awaits them."""
         state, epoch = self.state, self.epoch
         self.model.train()
         saved = started = time.perf_counter()
@@ -134,13 +142,12 @@ class Trainer:
             display.step(state.step, epoch)
             if state.step % CHECK_EVERY == 0:
                 self.check_finite()
-            now = time.perf_counter()
-            due = now - saved >= self.recipe.checkpoint_seconds and state.step % self.steps_per_epoch != 0
-            if stopper.asked or due:
+            now, ended = time.perf_counter(), state.step % self.steps_per_epoch == 0
+            if not ended and (stopper.asked or now - saved >= self.recipe.checkpoint_seconds):
                 state.seconds, started, saved = state.seconds + now - started, now, now
                 self.save()
-            if stopper.asked:
-                raise Stopped(stopper.asked)
+                if stopper.asked:
+                    raise Stopped(stopper.asked)
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
         state.seconds += time.perf_counter() - started
@@ -207,7 +214,7 @@ class Trainer:
         """
         if not math.isfinite(float(self.state.totals["loss"])):
             raise Diverged(f"the loss became {float(self.state.totals['loss'])}")
-        if not all(bool(p.isfinite().all()) for p in self.model.parameters()):
+        if not finite(self.model.state_dict()):
             raise Diverged("a weight is no longer finite")
 
     def finish_epoch(self, epoch: int) -> dict[str, Any]:

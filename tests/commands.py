@@ -1,0 +1,80 @@
+"""The command line called in this process, on a few real images."""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import io
+import json
+import shutil
+import tempfile
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+from torch import Tensor
+
+from toughen import data
+from toughen.cli import main
+from toughen.files import read_tensors
+from toughen.training import checkpoint
+
+TIMES = ("seconds", "images_per_second", "validation_seconds")
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How a command ended."""
+
+    status: object
+    out: str
+    err: str
+
+
+def toughen(*words: object) -> Ended:
+    """Run `toughen WORDS`; a command that raises anything but SystemExit fails the test."""
+    out, err = io.StringIO(), io.StringIO()
+    try:
+        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+            main([str(word) for word in words])
+    except SystemExit as end:
+        return Ended(end.code, out.getvalue(), err.getvalue())
+
+
+@cache
+def digits() -> Path:
+    """A folder of class folders with 80 embedded training images and 40 test images."""
+    root = Path(tempfile.mkdtemp(prefix="toughen-digits-"))
+    atexit.register(shutil.rmtree, root, ignore_errors=True)
+    mnist = data.load("mnist-5k")
+    for name, split, each in (("train", mnist.train, 8), ("test", mnist.test, 4)):
+        for label in range(10):
+            folder = root / name / str(label)
+            folder.mkdir(parents=True)
+            for row in (split.labels == label).nonzero()[:each, 0].tolist():
+                Image.fromarray(split.images[row, 0].numpy()).save(folder / f"{row}.png")
+    return root
+
+
+def small(*more: object) -> list[object]:
+    """Words of a run of a second: 70 images in five batches, 10 to validate with, two epochs."""
+    words = f"train --data {digits()} --model fbf-mnist-cnn --validation 10 --validation_steps 2 --batch_size 16"
+    return [*words.split(), "--epochs", 2, "--precision", "fp32", *more]
+
+
+def state_of(run: Path) -> dict[str, Tensor]:
+    """All tensors of the last checkpoint: model, average, method, optimizer."""
+    return read_tensors(run / checkpoint.NAME)[0]
+
+
+def timeless(run: Path) -> list[dict[str, Any]]:
+    """The lines of metrics.jsonl without what a clock said."""
+    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    return [{name: value for name, value in line.items() if name not in TIMES} for line in lines]
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    """A folder's files by relative name, with their content."""
+    return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}

@@ -1,0 +1,467 @@
+"""Bad input ends with one short message that says what is wrong and what to do, status 2, and nothing overwritten."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import shutil
+import sys
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import torch
+from commands import Ended, digits, files, small, state_of, toughen
+from datasets import ClassLabel, Dataset, Features
+from datasets import Image as Picture
+from PIL import Image
+from torch import nn
+
+from toughen import runs
+from toughen.files import read_tensors, write_tensors
+from toughen.training import checkpoint
+
+OWN = '''
+from torch import nn
+from toughen.methods.base import Method
+from toughen.methods.standard import Standard
+from toughen.types import Eps, Norm
+
+
+def net(num_classes):
+    return nn.Sequential(nn.Flatten(), nn.Linear(784, num_classes))
+
+
+def seven(num_classes):
+    return net(7)
+
+
+def broken(num_classes):
+    made = net(num_classes)
+    nn.init.constant_(made[1].bias, float("nan"))
+    return made
+
+
+def probabilities(num_classes):
+    return nn.Sequential(net(num_classes), nn.Softmax(1))
+
+
+class Mine(Standard):
+    """Cross-entropy, taken a number of times.
+
+    Args:
+        strength: how often.
+    """
+
+    def __init__(self, *, strength: float | int = 1.0) -> None:
+        super().__init__()
+        self.strength = strength
+
+
+class Wrapper(Method):
+    """Another method.
+
+    Args:
+        inside: that method.
+    """
+
+    def __init__(self, *, inside: Method) -> None:
+        super().__init__()
+        self.inside = inside
+'''
+
+
+@pytest.fixture
+def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A user's module `own_parts`, on the path."""
+    folder = tmp_path / "modules"
+    folder.mkdir()
+    (folder / "own_parts.py").write_text(OWN)
+    monkeypatch.syspath_prepend(str(folder))
+    monkeypatch.delitem(sys.modules, "own_parts", raising=False)
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A whole run; tests change copies of it."""
+    folder = tmp_path_factory.mktemp("trained") / "run"
+    assert toughen(*small("--method", "FBF", "--eps", 0.2, "--out", folder)).status == 0
+    return folder
+
+
+@pytest.fixture
+def run(trained: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(trained, tmp_path / "run"))
+
+
+def refused(ended: Ended, *said: str, status: int = 2) -> None:
+    """One short message that says these things, and no more."""
+    assert ended.status == status, ended
+    lines = ended.err.strip().splitlines()
+    assert 1 <= len(lines) <= 4 and lines[0].startswith("toughen: ") and len(ended.err) < 500, ended.err
+    for noise in ("Traceback", "<class", "Parser key", "Union", "typing", "class_path", "toughen: toughen"):
+        assert noise not in ended.err, ended.err
+    assert [text for text in said if text not in ended.err] == [], ended.err
+
+
+SETTINGS = [  # words of a command line, and what the message must say
+    ("--method FBF --eps 8", "did you mean 8/255?"),
+    ("--method FBF --eps 0", "eps is 0", "above 0"),
+    ("--method FBF --eps -0.1", "not below 0"),
+    ("--method FBF --eps nan", "finite"),
+    ("--method FBF --eps eight", "--eps", "'eight' is not a number", "8/255"),
+    ("--method FBF --eps 8/0", "--eps", "8/255"),
+    ("--method FBF --eps 100 --norm l2", "eps 100 exceeds 28"),
+    ("--method FBF --eps 0.3 --norm l3", "--norm must be linf or l2, not l3"),
+    ("--method FBF", "FBF needs a radius", "--eps 8/255"),
+    ("--method FBF --method.eps 0.1 --eps 0.2", "--method.eps 0.1 contradicts --eps 0.2", "one of them"),
+    ("--method FBF --method.norm l2 --eps 0.2 --norm linf", "--method.norm l2 contradicts --norm linf"),
+    ("--method Standard --eps 0.3", "Standard takes no eps", "--method"),
+    ("--eps 0.3", "Standard takes no eps", "--method"),
+    ("--method NuAT --eps 0.3 --method.lamm 4", "NuAT has no setting --method.lamm", "did you mean lam?"),
+    ("--method.lam 4", "Standard has no setting --method.lam"),
+    ("--method NuAT --eps 0.3 --method.lam much", "--method.lam must be a number", "much"),
+    ("--epoch 3", "no option --epoch", "did you mean --epochs?"),
+    ("--epochs three", "--epochs must be a whole number, not three"),
+    ("--epochs 1.5", "--epochs must be a whole number"),
+    ("--epochs 0", "epochs is 0", "at least 1"),
+    ("--epochs", "--epochs needs a value"),
+    ("--batch_size -1", "batch_size is -1", "at least 1"),
+    ("--crop None", "--crop must be a whole number or null, not None"),
+    ("--padding mirror", "--padding must be zero or reflect, not mirror"),
+    ("--normalize maybe", "--normalize must be true or false, not maybe"),
+    ("--averaging 1.5", "averaging is 1.5", "below 1"),
+    ("--validation 80", "below the 80 training images"),
+    ("--resume=3", "--resume takes no value"),
+    ("surplus", "'surplus' is out of place", "--help"),
+    ("--method NuATT --eps 0.1", "--method NuATT is unknown", "did you mean NuAT?"),
+    ("--method nuat --eps 0.1", "did you mean NuAT?"),
+    ("--method Robust", "--method Robust is unknown", "Standard", "TRADES"),
+    ("--method Method", "--method Method", "name one"),
+    ("--method [1,2]", "--method must be the name of a class", "TRADES"),
+    ("--method os.system", "--method os.system", "TRADES"),
+    ("--method no_such.Thing", "no_such.Thing cannot be imported", "PYTHONPATH"),
+    ("--model no-net", "'no-net' is unknown", "small-cnn"),
+    ("--model no_such:net", "cannot be imported", "PYTHONPATH"),
+    ("--model_settings.depth 3", "no setting 'depth'"),
+    ("--schedule Cycle", "--schedule Cycle is unknown", "Cyclic"),
+    ("--schedule.pek 0.2", "Cyclic has no setting --schedule.pek", "did you mean peak?"),
+    ("--schedule Cosine --schedule.warmup 3", "warmup", "0..1"),
+    ("--optimizer Sgdd", "--optimizer Sgdd is unknown", "SGD"),
+    ("--optimizer.lr fast", "--optimizer.lr must be a number", "fast"),
+    ("--device cuda:99", "'cuda:99'", "auto or cpu"),
+    ("--device gpu", "'gpu'", "auto or cpu"),
+    ("--data nowhere/at/all", "'nowhere/at/all'", "mnist-5k"),
+]
+
+
+@pytest.mark.parametrize(("words", "said"), [(words, said) for words, *said in SETTINGS], ids=[s[0] for s in SETTINGS])
+def test_settings(words: str, said: list[str], tmp_path: Path) -> None:
+    refused(toughen(*small(*words.split(), "--out", tmp_path / "run")), *said)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_users_own_parts(own: None, tmp_path: Path) -> None:
+    for words, *said in (
+        ("--model own_parts:seven", "7 outputs", "10 classes", "num_classes=10"),
+        ("--model own_parts:broken", "NaN", "load another"),
+        ("--model own_parts:probabilities", "probabilities", "softmax"),
+        ("--model own_parts:nothing", "has no 'nothing'"),
+        ("--model own_parts:net --model_settings.depth 3", "depth"),
+        ("--method own_parts.Mine --method.strenght 2", "Mine has no setting --method.strenght", "strength?"),
+        ("--method own_parts.Nothing", "own_parts.Nothing cannot be imported"),
+        ("--method own_parts.Wrapper", "Wrapper needs --method.inside"),
+        ("--method own_parts.Wrapper --method.inside TRADE --eps 0.1", "--method.inside TRADE is unknown", "TRADES?"),
+        ("--method own_parts.Wrapper --method.inside TRADES --method.inside.bta 1 --eps 0.1", "inside.bta", "beta?"),
+        ("--method own_parts.Wrapper --method.inside FBF --method.inside.eps 0.1 --eps 0.2", "--method.inside.eps 0.1"),
+        ("--method own_parts.Wrapper --method.inside FBF", "FBF needs a radius"),
+        ("--method own_parts.Wrapper --method.inside Standard --eps 0.1", "takes no eps"),
+    ):
+        refused(toughen(*small(*words.split(), "--out", tmp_path / "run")), *said)
+    assert not (tmp_path / "run").exists()
+
+
+RECIPES = [  # what a file holds, and what the message must say
+    (b"method: [NuAT\n", "not valid YAML", "line"),
+    (b"- method: NuAT\n- eps: 0.1\n", "holds no settings", "method: NuAT"),
+    (b"NuAT\n", "holds no settings"),
+    (b"", "holds no settings"),
+    (b"\x89PNG\xff", "not text"),
+    (b"epocs: 3\n", "there is no setting 'epocs'", "did you mean epochs?"),
+    (b"epochs: many\n", "epochs must be a whole number, not many"),
+    (b"method: NuATT\n", "NuATT is unknown", "did you mean NuAT?"),
+    (b"method:\n  class_path: NuAT\n  init_args:\n    lamm: 4\n", "NuAT has no setting method.lamm", "lam?"),
+    (b"method:\n  class_path: NuAT\n  lam: 4\n", "init_args"),
+    (b"method: !!python/object/apply:os.system [ls]\n", "not valid YAML"),
+]
+
+
+@pytest.mark.parametrize(("content", "said"), [(content, said) for content, *said in RECIPES])
+def test_recipes(content: bytes, said: list[str], tmp_path: Path) -> None:
+    (tmp_path / "mine.yaml").write_bytes(content)
+    ended = toughen("train", tmp_path / "mine.yaml", "--out", tmp_path / "run")
+    ended = Ended(ended.status, ended.out, ended.err.replace("beside class_path", ""))
+    refused(ended, "mine.yaml", *said)
+    assert not (tmp_path / "run").exists()
+
+
+def test_missing_recipes(tmp_path: Path) -> None:
+    refused(toughen("train", "nuat-mnst"), "'nuat-mnst' is unknown", "nuat-mnist", "YAML file")
+    refused(toughen("train", tmp_path / "mine.yaml"), "no recipe file", "mine.yaml", "toughen list recipes")
+    refused(toughen("train"), "name a recipe", "nuat-mnist")
+
+
+def copied(tmp_path: Path) -> Path:
+    return Path(shutil.copytree(digits(), tmp_path / "data"))
+
+
+def test_broken_data(tmp_path: Path) -> None:
+    def attempt() -> Ended:
+        return toughen(*small("--data", tmp_path / "data", "--out", tmp_path / "run"))
+
+    data = copied(tmp_path)
+    image = next((data / "train/3").iterdir())
+    image.write_bytes(image.read_bytes()[:100])
+    refused(attempt(), str(image.relative_to(tmp_path)))
+    shutil.rmtree(data)
+    (copied(tmp_path) / "train" / "nothing").mkdir()
+    refused(attempt(), "nothing")
+    shutil.rmtree(data)
+    Image.new("L", (9, 9)).save(next((copied(tmp_path) / "train/3").iterdir()))
+    refused(attempt(), "image_size")
+    shutil.rmtree(data)
+    data.mkdir()
+    refused(attempt(), str(data))
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_label_outside_the_range(tmp_path: Path) -> None:
+    picture = {"bytes": next((digits() / "train/3").iterdir()).read_bytes(), "path": None}
+    features = Features({"image": Picture(), "label": ClassLabel(names=["no", "yes"])})
+    made = Dataset.from_dict({"image": [picture] * 4, "label": [0, 1, 0, 1]}, features=features)
+    table = made.data.table
+    table = table.set_column(1, "label", pa.array([0, 1, 0, 2]))
+    (tmp_path / "data").mkdir()
+    pq.write_table(table, tmp_path / "data/train-0.parquet")
+    refused(toughen(*small("--data", tmp_path / "data", "--out", tmp_path / "run")), "label 2", "train-0.parquet")
+
+
+def test_existing_directories(run: Path, tmp_path: Path) -> None:
+    words = small("--method", "FBF", "--eps", 0.2)
+    before = files(run)
+    refused(toughen(*words, "--out", run), "holds a run already", "--resume", "another --out")
+    assert files(run) == before
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine/thesis.txt").write_text("mine")
+    for resume in ([], ["--resume"]):
+        refused(toughen(*words, "--out", tmp_path / "mine", *resume), "no run", "another --out")
+        refused(toughen(*words, "--out", tmp_path / "mine/thesis.txt", *resume), "is a file", "another --out")
+        refused(toughen(*words, "--out", tmp_path / "mine/thesis.txt/run", *resume), "thesis.txt")
+    assert files(tmp_path / "mine") == {"thesis.txt": b"mine"}
+
+
+def test_a_damaged_config_is_not_overwritten(run: Path) -> None:
+    for content in ("method: [", "- 3\n", "text"):
+        (run / "config.yaml").write_text(content)
+        before = files(run)
+        refused(toughen(*small("--method", "FBF", "--eps", 0.2, "--out", run), "--resume"), "config.yaml is damaged")
+        assert files(run) == before
+
+
+def deny(monkeypatch: pytest.MonkeyPatch, folder: Path, number: int) -> None:
+    """Let every write below a folder fail; tests may run as root, whom no permission stops."""
+    write_bytes, write_text = Path.write_bytes, Path.write_text
+
+    def guarded(real: Any) -> Any:
+        def write(self: Path, *arguments: Any, **settings: Any) -> Any:
+            if folder in self.absolute().parents or self == folder:
+                raise OSError(number, os.strerror(number), str(self))
+            return real(self, *arguments, **settings)
+
+        return write
+
+    monkeypatch.setattr(Path, "write_bytes", guarded(write_bytes))
+    monkeypatch.setattr(Path, "write_text", guarded(write_text))
+    monkeypatch.setattr(Path, "mkdir", guarded(Path.mkdir))
+
+
+def test_a_read_only_directory(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    words = small("--method", "FBF", "--eps", 0.2)
+    with monkeypatch.context() as patched:
+        deny(patched, tmp_path / "locked", errno.EACCES)
+        refused(toughen(*words, "--out", tmp_path / "locked/run"), "cannot write", "Permission denied", "--out")
+    with monkeypatch.context() as patched:  # what a user who is not root meets, before any work is done
+        patched.setattr(os, "access", lambda *arguments: False)
+        refused(toughen(*words, "--out", tmp_path / "new"), "cannot write", "--out")
+        refused(toughen("evaluate", run, "--out", tmp_path / "new"), "cannot write", "--out")
+    assert not (tmp_path / "new").exists() and not (tmp_path / "locked").exists()
+
+
+def test_a_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    words = small("--method", "FBF", "--eps", 0.2, "--checkpoint_seconds", 0, "--out", tmp_path / "run")
+    save, saved = checkpoint.save, []
+
+    def filling(folder: Path, state: checkpoint.State, *rest: Any) -> None:
+        if state.step == 3:
+            saved.append(files(folder))
+            with monkeypatch.context() as patched:
+                deny(patched, folder, errno.ENOSPC)
+                save(folder, state, *rest)
+        save(folder, state, *rest)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(checkpoint, "save", filling)
+        ended = toughen(*words)
+    last = Ended(ended.status, ended.out, ended.err[ended.err.index("toughen: ") :])
+    refused(last, "No space left", "--resume", status=1)
+    assert files(tmp_path / "run")[checkpoint.NAME] == saved[0][checkpoint.NAME]
+    assert read_tensors(tmp_path / "run" / checkpoint.NAME)[1]["step"] == 2
+    assert toughen(*words, "--resume").status == 0
+
+
+@pytest.mark.parametrize("method", ["FBF", "NuAT"])
+def test_a_loss_that_turns_nan(method: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = tmp_path / "run"
+    words = small("--method", method, "--eps", 0.2, "--epochs", 3, "--checkpoint_seconds", 0, "--out", run)
+    ended = toughen(*words, "--optimizer.lr", 1e30)
+    assert not state_of(run) or all(bool(t.isfinite().all()) for t in state_of(run).values() if t.is_floating_point())
+    last = Ended(ended.status, ended.out, ended.err[ended.err.index("toughen: ") :])
+    refused(last, "training failed", "Lower --optimizer.lr", "another --out", "last healthy checkpoint", status=1)
+
+
+def test_failing_before_a_checkpoint_promises_none(tmp_path: Path) -> None:
+    words = small("--method", "FBF", "--eps", 0.2, "--optimizer.lr", 1e30, "--out", tmp_path / "run")
+    ended = toughen(*words)
+    last = Ended(ended.status, ended.out, ended.err[ended.err.index("toughen: ") :])
+    refused(last, "training failed", "Lower --optimizer.lr", status=1)
+    assert "healthy" not in ended.err and not (tmp_path / "run" / checkpoint.NAME).exists()
+
+
+EVALUATE = [
+    ("--limit 0", "limit is 0", "at least 1"),
+    ("--limit few", "--limit must be a whole number"),
+    ("--eps 8", "did you mean 8/255?"),
+    ("--norm l3", "--norm must be linf or l2"),
+    ("--attacks nonsense", "'nonsense' is unknown", "pgd-20"),
+    ("--attacks fgsm-3", "no steps"),
+    ("--attacks pgd-0", "at least 1"),
+    ("--attack fgsm", "no option --attack", "--attacks"),
+    ("--data nowhere", "'nowhere'"),
+    ("--device cuda:99", "'cuda:99'"),
+]
+
+
+@pytest.mark.parametrize(("words", "said"), [(words, said) for words, *said in EVALUATE], ids=[e[0] for e in EVALUATE])
+def test_evaluate(words: str, said: list[str], trained: Path, tmp_path: Path) -> None:
+    refused(toughen("evaluate", trained, *words.split(), "--out", tmp_path / "out"), *said)
+    assert not (tmp_path / "out").exists()
+
+
+def test_no_run(tmp_path: Path) -> None:
+    refused(toughen("evaluate", tmp_path / "none"), "no run directory", "toughen train")
+    refused(toughen("evaluate", tmp_path), "no model.json", "no run directory")
+    refused(toughen("evaluate"), "RUN is missing")
+    refused(toughen("compare", tmp_path), "not been evaluated", "toughen evaluate")
+
+
+def test_damaged_runs(run: Path) -> None:
+    record = json.loads((run / runs.RECORD).read_text())
+    for content in (
+        "{",
+        "[]",
+        "3",
+        "{}",
+        json.dumps({**record, "more": 1}),
+        json.dumps({**record, "shape": "wide"}),
+        json.dumps({**record, "classes": 10}),
+        json.dumps({**record, "eps": "large"}),
+        json.dumps({**record, "model": 5}),
+    ):
+        (run / runs.RECORD).write_text(content)
+        refused(toughen("evaluate", run, "--attacks", "fgsm"), "model.json is damaged")
+    (run / runs.RECORD).write_text(json.dumps(record))
+    weights = (run / runs.WEIGHTS).read_bytes()
+    (run / runs.WEIGHTS).write_bytes(weights[:1000])
+    refused(toughen("evaluate", run, "--attacks", "fgsm"), "model.safetensors is damaged")
+    (run / runs.WEIGHTS).write_bytes(weights)
+    tensors, about = read_tensors(run / runs.WEIGHTS)
+    write_tensors(run / runs.WEIGHTS, {**tensors, "net.0.bias": torch.full((16,), torch.nan)}, about)
+    refused(toughen("evaluate", run, "--attacks", "fgsm"), "holds NaN", "net.0.bias")
+    write_tensors(run / runs.WEIGHTS, {name: t for name, t in tensors.items() if name != "net.0.bias"}, about)
+    refused(toughen("evaluate", run, "--attacks", "fgsm"), "does not fit the net", "net.0.bias")
+    (run / runs.WEIGHTS).write_bytes(weights)
+    (run / runs.SEEN).write_text("no tensors")
+    refused(toughen("evaluate", run, "--attacks", "fgsm"), "training-images.safetensors is damaged")
+    (run / runs.SEEN).unlink()
+    assert toughen("evaluate", run, "--attacks", "fgsm").status == 0
+    for content in ("{", "[]", "{}"):
+        (run / "evaluation.json").write_text(content)
+        refused(toughen("compare", run), "evaluation.json is damaged")
+
+
+def test_damaged_metrics(run: Path) -> None:
+    assert toughen("evaluate", run, "--attacks", "fgsm").status == 0
+    for content in ("{\n", "[]\n", '{"epoch": 1}\n', ""):
+        (run / "metrics.jsonl").write_text(content)
+        refused(toughen("compare", run), "metrics.jsonl is damaged")
+
+
+def test_weights_and_record_that_do_not_belong_together(run: Path) -> None:
+    record = json.loads((run / runs.RECORD).read_text())
+    (run / runs.RECORD).write_text(json.dumps({**record, "epoch": record["epoch"] + 1}))
+    refused(toughen("evaluate", run), "do not belong together", "--resume")
+
+
+def test_other_data(trained: Path, tmp_path: Path) -> None:
+    wide = tmp_path / "wide"
+    for split in ("train", "test"):
+        for label in range(10):
+            (wide / split / str(label)).mkdir(parents=True)
+            Image.new("RGB", (28, 28), (label, 0, 0)).save(wide / split / str(label) / "0.png")
+    refused(toughen("evaluate", trained, "--data", wide), "shape [3, 28, 28]", "[1, 28, 28]", "--data")
+    few = copied(tmp_path)
+    shutil.rmtree(few / "train/9")
+    shutil.rmtree(few / "test/9")
+    refused(toughen("evaluate", trained, "--data", few), "9 classes", "10", "--data")
+    seen = tmp_path / "seen"
+    shutil.copytree(digits() / "train", seen / "test")
+    shutil.copytree(digits() / "test", seen / "train")
+    refused(toughen("evaluate", trained, "--data", seen), "was trained on 100 % of these images", "--data")
+    assert not (trained / "evaluation.json").exists()
+
+
+def test_a_record_imports_nothing(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "trap.py").write_text(f"open({str(tmp_path / 'sprung')!r}, 'w')\ndef net(num_classes): pass\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    record = json.loads((run / runs.RECORD).read_text())
+    for name in ("os:system", "trap:net", "timm:resnet18"):
+        (run / runs.RECORD).write_text(json.dumps({**record, "model": {**record["model"], "name": name}}))
+        refused(toughen("evaluate", run), name, "--model")
+        with pytest.raises(ValueError, match="--model"):
+            runs.load(run)
+    config = (run / "config.yaml").read_text().replace("toughen.methods.FBF", "trap.net")
+    (run / "config.yaml").write_text(config)
+    (run / runs.RECORD).write_text(json.dumps(record))
+    assert toughen("evaluate", run, "--attacks", "fgsm").status == 0
+    refused(toughen(*small("--method", "FBF", "--eps", 0.2, "--out", run), "--resume"), "(method: trap.net")
+    assert not (tmp_path / "sprung").exists() and "trap" not in sys.modules
+
+
+def test_a_net_of_ones_own_needs_its_name(own: None, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    words = small("--model", "own_parts:net", "--method", "FBF", "--eps", 0.2, "--out", run)
+    assert toughen(*words).status == 0
+    refused(toughen("evaluate", run), "own_parts:net", "--model")
+    assert toughen("evaluate", run, "--model", "own_parts:net", "--attacks", "fgsm").status == 0
+    refused(toughen("evaluate", run, "--model", "own_parts:seven"), "does not fit the net")
+    assert isinstance(runs.load(run, runs.create_own(runs.read_record(run), "own_parts:net")), nn.Module)
+
+
+def test_commands() -> None:
+    refused(toughen("trian"), "'trian' is unknown", "train, evaluate")
+    refused(toughen("list"), "WHAT is missing")
+    refused(toughen("list", "methds"), "methds", "methods")
+    assert toughen().status == 2

@@ -1,0 +1,254 @@
+"""A run that was killed anywhere goes on as if it had not been, bit for bit."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from commands import digits, files, small, state_of, timeless, toughen
+
+from toughen import runs
+from toughen.files import read_tensors, write_tensors
+from toughen.training import checkpoint
+from toughen.training.trainer import Trainer
+
+RUNS = {  # together: dropout, crops, averaging, momentum cycling, alternation, each kind of optimizer
+    "nuat": "--method NuAT --eps 0.2 --model small-cnn --crop 2 --averaging 0.9 --schedule.cycle_momentum true",
+    "adamw": "--method TRADES --method.steps 2 --eps 0.2 --flip true --optimizer AdamW",
+    "cyclic-step": "--method FBF --eps 0.2 --schedule CyclicStep --schedule.cycle_momentum true --optimizer Adam",
+}
+
+
+class Killed(BaseException):
+    """What stands for a kill within this process: nothing may catch it."""
+
+
+def same_end(one: Path, other: Path) -> None:
+    """Both runs ended in the same state, to the bit, and left the same weights and figures."""
+    first, second = state_of(one), state_of(other)
+    assert first.keys() == second.keys()
+    assert [name for name in first if not torch.equal(first[name], second[name])] == []
+    assert timeless(one) == timeless(other)
+    for name in (runs.RECORD, runs.WEIGHTS, "config.yaml"):
+        assert (one / name).read_bytes() == (other / name).read_bytes()
+
+
+def kill_at_step(monkeypatch: pytest.MonkeyPatch, step: int) -> None:
+    """Die when this step's weights are known, before its checkpoint is written."""
+    add_up = Trainer.add_up
+
+    def dying(self: Trainer, *arguments: Any) -> None:
+        add_up(self, *arguments)
+        if self.state.step == step:
+            raise Killed
+
+    monkeypatch.setattr(Trainer, "add_up", dying)
+
+
+@pytest.mark.parametrize("name", RUNS)
+def test_a_killed_run_goes_on_bit_for_bit(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    words = small(*RUNS[name].split(), "--checkpoint_seconds", 0)
+    assert toughen(*words, "--out", tmp_path / "whole").status == 0
+    assert state_of(tmp_path / "whole").keys() & {"optimizer.0.momentum_buffer", "optimizer.0.exp_avg"}
+    for step in (3, 8):
+        with monkeypatch.context() as patched, pytest.raises(Killed):
+            kill_at_step(patched, step)
+            toughen(*words, "--out", tmp_path / "cut", "--resume")
+        assert read_tensors(tmp_path / "cut" / checkpoint.NAME)[1]["step"] == step - 1
+    ended = toughen(*words, "--out", tmp_path / "cut", "--resume")
+    assert ended.status == 0 and "going on after step 7 of 10" in ended.err
+    same_end(tmp_path / "whole", tmp_path / "cut")
+
+
+def test_kill_9_in_mid_epoch(tmp_path: Path) -> None:
+    words = [str(word) for word in small(*RUNS["nuat"].split(), "--checkpoint_seconds", 0)]
+    assert toughen(*words, "--out", tmp_path / "whole").status == 0
+    script = (
+        "import os, signal, sys\n"
+        "from toughen.cli import main\n"
+        "from toughen.training.trainer import Trainer\n"
+        "step = Trainer.step\n"
+        "def dying(self, *arguments):\n"
+        "    if self.state.step == 7:\n"
+        "        os.kill(os.getpid(), signal.SIGKILL)\n"
+        "    return step(self, *arguments)\n"
+        "Trainer.step = dying\n"
+        "main(sys.argv[1:])\n"
+    )
+    command = [sys.executable, "-c", script, *words, "--out", str(tmp_path / "cut")]
+    killed = subprocess.run(command, env={**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads())}, check=False)
+    assert killed.returncode == -signal.SIGKILL
+    assert read_tensors(tmp_path / "cut" / checkpoint.NAME)[1]["step"] == 7
+    assert toughen(*words, "--out", tmp_path / "cut", "--resume").status == 0
+    same_end(tmp_path / "whole", tmp_path / "cut")
+
+
+class DiesAt:
+    """Counts renames and links, and dies in place of the one with this number."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, number: int) -> None:
+        self.left, self.monkeypatch = number, monkeypatch
+        for name in ("replace", "link"):
+            monkeypatch.setattr(os, name, self.counting(getattr(os, name)))
+
+    def counting(self, real: Any) -> Any:
+        def counted(*arguments: Any, **settings: Any) -> None:
+            self.left -= 1
+            if self.left == 0:
+                raise Killed
+            real(*arguments, **settings)
+
+        return counted
+
+
+def test_a_kill_between_any_two_writes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    words = small("--method", "FBF", "--eps", 0.2, "--averaging", 0.5, "--batch_size", 40, "--checkpoint_seconds", 0)
+    assert toughen(*words, "--out", tmp_path / "whole").status == 0
+    kills = 0
+    while True:
+        cut = tmp_path / f"cut{kills}"
+        try:
+            with monkeypatch.context() as patched:
+                DiesAt(patched, kills + 1)
+                assert toughen(*words, "--out", cut).status == 0
+            break
+        except Killed:
+            kills += 1
+        if (cut / runs.RECORD).exists():
+            load_or_say_why(cut)
+        again = [*words, "--out", cut, "--resume"]
+        assert toughen(*again).status == 0
+        same_end(tmp_path / "whole", cut)
+        assert not [path for path in cut.iterdir() if path.name.startswith(".")]
+    assert kills > 15  # three files at the start; checkpoints, weights and figures of two epochs of two steps
+
+
+def load_or_say_why(run: Path) -> None:
+    """Weights and record belong together, or loading says that they do not."""
+    try:
+        runs.load(run)
+    except ValueError as error:
+        assert "do not belong together" in str(error)
+
+
+def test_a_torn_checkpoint_falls_back_on_the_one_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    words = small("--method", "FBF", "--eps", 0.2, "--checkpoint_seconds", 0)
+    assert toughen(*words, "--out", tmp_path / "whole").status == 0
+    with monkeypatch.context() as patched, pytest.raises(Killed):
+        kill_at_step(patched, 8)
+        toughen(*words, "--out", tmp_path / "cut")
+    last = tmp_path / "cut" / checkpoint.NAME
+    torn = last.read_bytes()[: last.stat().st_size // 2]
+    last.write_bytes(torn)
+    ended = toughen(*words, "--out", tmp_path / "cut", "--resume")
+    assert ended.status == 0 and "going on after step 6 of 10" in ended.err
+    assert (tmp_path / "cut" / checkpoint.DAMAGED).read_bytes() == torn
+    same_end(tmp_path / "whole", tmp_path / "cut")
+
+
+def test_two_torn_checkpoints_are_said(tmp_path: Path) -> None:
+    words = [*small("--method", "FBF", "--eps", 0.2), "--out", tmp_path / "run"]
+    assert toughen(*words).status == 0
+    for name in (checkpoint.NAME, checkpoint.PREVIOUS):
+        (tmp_path / "run" / name).write_bytes(b"torn")
+    before = files(tmp_path / "run")
+    ended = toughen(*words, "--resume")
+    assert ended.status == 2 and "is damaged" in ended.err and "Traceback" not in ended.err
+    assert files(tmp_path / "run") == before
+
+
+def test_a_checkpoint_of_something_else_is_refused(tmp_path: Path) -> None:
+    words = [*small("--method", "FBF", "--eps", 0.2), "--out", tmp_path / "run"]
+    assert toughen(*words).status == 0
+    tensors, about = read_tensors(tmp_path / "run" / checkpoint.NAME)
+    del tensors["model.net.0.weight"]
+    write_tensors(tmp_path / "run" / checkpoint.NAME, tensors, about)
+    ended = toughen(*words, "--resume")
+    assert ended.status == 2 and "does not fit this recipe" in ended.err
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("step", [3, 5])  # within an epoch, and at its end, whose validation must not be lost
+def test_signals_save_and_say_how_to_go_on(
+    number: signal.Signals, step: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = [*small(*RUNS["cyclic-step"].split()), "--out"]
+    assert toughen(*words, tmp_path / "whole").status == 0
+    add_up = Trainer.add_up
+
+    def signalled(self: Trainer, *arguments: Any) -> None:
+        add_up(self, *arguments)
+        if self.state.step == step:
+            os.kill(os.getpid(), number)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Trainer, "add_up", signalled)
+        ended = toughen(*words, tmp_path / "cut")
+    assert ended.status == 128 + number
+    said = ended.err.strip().splitlines()[-1].split()
+    assert said[0] == "toughen" and said[-1] == "--resume"
+    assert toughen(*said[1:]).status == 0
+    same_end(tmp_path / "whole", tmp_path / "cut")
+
+
+def test_resuming_a_finished_run_changes_nothing(tmp_path: Path) -> None:
+    words = [*small("--method", "FBF", "--eps", 0.2), "--out", tmp_path / "run"]
+    assert toughen(*words).status == 0
+    before = files(tmp_path / "run")
+    ended = toughen(*words, "--resume")
+    assert ended.status == 0 and "is finished already" in ended.err
+    assert files(tmp_path / "run") == before
+
+
+def test_a_finished_run_without_its_last_line_gets_it(tmp_path: Path) -> None:
+    words = [*small("--method", "FBF", "--eps", 0.2), "--out", tmp_path / "run"]
+    assert toughen(*words).status == 0
+    path = tmp_path / "run" / "metrics.jsonl"
+    whole = path.read_text()
+    path.write_text(whole.splitlines(keepends=True)[0])
+    assert toughen(*words, "--resume").status == 0 and path.read_text() == whole
+
+
+@pytest.mark.parametrize(
+    "change", ["--optimizer.lr 0.2", "--method.step_size 0.1", "--seed 1", "--epochs 3", "--method TRADES"]
+)
+def test_other_settings_are_refused_by_name(change: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    words = [*small("--method", "FBF", "--eps", 0.2), "--out", tmp_path / "run"]
+    with monkeypatch.context() as patched, pytest.raises(Killed):
+        kill_at_step(patched, 1)
+        toughen(*words)
+    before = files(tmp_path / "run")
+    ended = toughen(*words, *change.split(), "--resume")
+    assert ended.status == 2 and change.split()[0][2:] in ended.err and "--out" in ended.err
+    assert files(tmp_path / "run") == before
+
+
+def test_changed_images_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shutil.copytree(digits(), tmp_path / "data")
+    words = [*small("--method", "FBF", "--eps", 0.2, "--data", tmp_path / "data"), "--out", tmp_path / "run"]
+    with monkeypatch.context() as patched, pytest.raises(Killed):
+        kill_at_step(patched, 7)
+        toughen(*words)
+    next((tmp_path / "data/train/3").iterdir()).unlink()
+    ended = toughen(*words, "--resume")
+    assert ended.status == 2 and "have changed" in ended.err
+
+
+def test_a_run_without_a_checkpoint_begins_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    words = small("--method", "FBF", "--eps", 0.2)
+    assert toughen(*words, "--out", tmp_path / "whole").status == 0
+    with monkeypatch.context() as patched, pytest.raises(Killed):
+        kill_at_step(patched, 2)
+        toughen(*words, "--out", tmp_path / "cut")
+    assert not (tmp_path / "cut" / checkpoint.NAME).exists()
+    ended = toughen(*words, "--out", tmp_path / "cut", "--resume")
+    assert ended.status == 0 and "going on" not in ended.err
+    same_end(tmp_path / "whole", tmp_path / "cut")
+    assert toughen(*words, "--out", tmp_path / "new", "--resume").status == 0  # nor does a missing directory matter

@@ -1,0 +1,153 @@
+"""What surrounds a run: progress and hooks through methods that wrap others, first use, and the rescue."""
+
+from __future__ import annotations
+
+import copy
+import json
+from typing import Any
+
+import pytest
+import torch
+from contract import EPS, batch, build, every_method, every_threat, net, prepared, train
+from torch import nn
+
+from toughen.methods import Method
+from toughen.methods.nuat import NuAT
+from toughen.methods.pgd_at import PGDAT
+from toughen.methods.standard import Standard
+from toughen.passes import Passes
+from toughen.threat import Threat
+from toughen.types import Batch, Crafted, Images, Labels, Norm, Plan, Step
+
+
+class Delayed(Method):
+    """One method, then another: what a wrapper looks like."""
+
+    def __init__(self, *, before: Method, after: Method, at: float = 0.5) -> None:
+        super().__init__()
+        self.before, self.after, self.at = before, after, at
+
+    @property
+    def now(self) -> Method:
+        return self.before if self.progress < self.at else self.after
+
+    def craft(self, model: nn.Module, x: Images, y: Labels, batch: Batch | None = None) -> Crafted:
+        return self.now.craft(model, x, y, batch)
+
+    def loss(self, model: nn.Module, x: Images, y: Labels, crafted: Crafted) -> Step:
+        return self.now.loss(model, x, y, crafted)
+
+
+class Diary(Standard):
+    """Writes down what it is told."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.told: list[Any] = []
+
+    def prepare(self, model: nn.Module, shape: tuple[int, int, int], classes: int, images: int | None = None) -> None:
+        super().prepare(model, shape, classes, images)
+        self.told.append(("prepare", shape, classes, images))
+
+    def start(self, plan: Plan) -> None:
+        self.told.append(("start", plan))
+
+    def after_step(self, model: nn.Module) -> None:
+        self.told.append(("after_step", model))
+
+    def after_epoch(self, metrics: dict[str, Any]) -> None:
+        self.told.append(("after_epoch", metrics))
+
+
+@every_method
+def test_progress_is_all_of_it_unless_a_loop_says_otherwise(name: str) -> None:
+    method = build(name)
+    assert method.progress == 1.0
+    assert method.replays >= 1 and method.stop_reason is None
+
+
+def test_progress_and_hooks_reach_what_a_wrapper_wraps() -> None:
+    one, two = Diary(), Diary()
+    wrapper = Delayed(before=Delayed(before=Standard(), after=one), after=two)
+    wrapper.progress = 0.25
+    assert all(each.progress == 0.25 for each in (wrapper, wrapper.before, one, two))
+    wrapper.progress = 1
+    assert one.progress == two.progress == 1.0
+
+    model, plan, metrics = net(), Plan(epochs=3, steps=12, images=64), {"epoch": 0}
+    wrapper.prepare(model, (1, 28, 28), 10, 64)
+    wrapper.start(plan)
+    wrapper.after_step(model)
+    wrapper.after_epoch(metrics)
+    expected = [("prepare", (1, 28, 28), 10, 64), ("start", plan), ("after_step", model), ("after_epoch", metrics)]
+    assert one.told == two.told == expected
+
+
+@every_method
+def test_every_method_can_be_wrapped(name: str, mnist: tuple[Images, Labels]) -> None:
+    (x, y), model = mnist, net()
+    wrapper = Delayed(before=Standard(), after=build(name))
+    wrapper.prepare(model, (1, 28, 28), 10, 64)
+    alone = prepared(name, model)
+    assert wrapper.threat == alone.threat
+    for progress, expected in ((0.25, Standard()), (0.75, alone)):
+        wrapper.progress = expected.progress = progress
+        twins = copy.deepcopy(model), copy.deepcopy(model)
+        found = wrapper(twins[0], x, y, batch(len(x)))
+        assert torch.equal(found.loss, expected(twins[1], x, y, batch(len(x))).loss)
+    assert set(wrapper.state_dict()) == {f"after.{key}" for key in alone.state_dict()}
+
+
+def test_a_wrapped_method_keeps_its_state(mnist: tuple[Images, Labels]) -> None:
+    (x, y), model = mnist, net()
+    wrapper = Delayed(before=Standard(), after=NuAT(eps=EPS))
+    train(wrapper, model, x, y, 3)
+    restored = Delayed(before=Standard(), after=NuAT(eps=EPS))
+    restored.load_state_dict(json.loads(json.dumps(wrapper.state_dict())))
+    assert isinstance(restored.after, NuAT) and restored.after.iteration == 3
+    wrapper.after_epoch({})
+    assert isinstance(wrapper.after, NuAT) and wrapper.after.iteration == 0
+
+
+def test_a_wrapper_of_an_unthreatened_and_a_threatened_method_has_the_threat_of_the_latter() -> None:
+    first, second = NuAT(eps=0.1), NuAT(eps=2.0, norm="l2")
+    assert Delayed(before=first, after=second).threat == Threat("l2", 2.0)
+    assert Delayed(before=first, after=Standard()).threat == Threat("linf", 0.1)
+    assert Delayed(before=Standard(), after=Standard()).threat is None
+
+
+def test_repr_of_a_wrapper_shows_what_it_wraps() -> None:
+    text = repr(Delayed(before=Standard(), after=NuAT(eps=EPS)))
+    assert "at=0.5" in text and "(before): Standard()" in text and "(after): NuAT(eps=0.1," in text
+
+
+@every_threat
+@pytest.mark.parametrize("wrapped", [False, True])
+@pytest.mark.parametrize(("norm", "eps"), [("linf", 0.1), ("l2", 1.5)])
+def test_a_collapsed_method_is_rescued_by_two_steps_of_pgd(
+    name: str, norm: Norm, eps: float, wrapped: bool, mnist: tuple[Images, Labels]
+) -> None:
+    (x, y), model = mnist, net()
+    method = build(name, norm=norm, eps=eps)
+    rescue = (Delayed(before=Standard(), after=method) if wrapped else method).rescue()
+    assert isinstance(rescue, PGDAT) and rescue.threat == Threat(norm, eps)
+    with Passes(model) as passes:
+        rescue(model, x, y, batch(len(x))).loss.backward()
+    rescue.prepare(model, (1, 28, 28), 10)
+    assert passes.input_gradient == 2 * len(x)
+
+
+def test_clean_training_needs_no_rescue() -> None:
+    assert Standard().rescue() is None
+    assert Delayed(before=Standard(), after=Standard()).rescue() is None
+
+
+def test_first_use_prepares_for_the_models_classes_and_once(mnist: tuple[Images, Labels]) -> None:
+    model, method = net(), Diary()
+    x, y = mnist[0][:8], torch.zeros(8, dtype=torch.int64)  # a batch that holds one class of ten
+    modes = [module.training for module in model.modules()]
+    for _ in range(2):
+        method(model, x, y)
+    assert method.told == [("prepare", (1, 28, 28), 10, None)]
+    assert [module.training for module in model.modules()] == modes
+    assert model.norm.num_batches_tracked is not None and int(model.norm.num_batches_tracked) == 2
