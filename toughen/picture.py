@@ -46,8 +46,9 @@ def draw(
     from matplotlib.figure import Figure  # slow to import; no window system is touched this way
 
     columns = max(len(row) for row in twins.values())
-    figure = Figure(figsize=(9.6, 3.6), dpi=110, layout="constrained")
-    left, right = figure.subfigures(1, 2, width_ratios=(1, 1.35))
+    figure = Figure(figsize=(9.6, 3.2), dpi=110, layout="constrained")
+    panels: Any = figure.subfigures(1, 2, width_ratios=(1, 1.35))
+    left, right = panels
     axes = left.subplots()
     for colour, (name, curve) in zip(COLOURS, curves.items(), strict=False):
         axes.plot(list(curve), [100 * share for share in curve.values()], "o-", color=colour, label=name)

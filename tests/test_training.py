@@ -1,0 +1,322 @@
+"""The one loop: what it keeps, what it counts, and what chooses the weights."""
+
+from __future__ import annotations
+
+import copy
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from commands import digits, files, small, state_of, timeless, toughen
+from torch import Tensor, nn
+
+from toughen import data, models, runs
+from toughen.data import Data
+from toughen.evaluation.harness import as_floats
+from toughen.methods.base import Method
+from toughen.methods.nuat import NuAT
+from toughen.methods.standard import Standard
+from toughen.training import SGD, AdamW, Constant, Cyclic, Recipe, train
+from toughen.training.trainer import Trainer, forward_flops
+from toughen.training.validation import Validation, score
+from toughen.types import Batch, Crafted, Images, Labels, Step
+
+
+def recipe(**settings: Any) -> Recipe:
+    base: dict[str, Any] = {"data": str(digits()), "model": "fbf-mnist-cnn", "validation": 10, "batch_size": 16}
+    base |= {"epochs": 2, "validation_steps": 2, "precision": "fp32", "device": "cpu", **settings}
+    return Recipe(**base)
+
+
+class Watching(Standard):
+    """Standard training that keeps what it was given."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: list[tuple[Tensor, Tensor]] = []
+        self.models: list[dict[str, Tensor]] = []
+        self.progresses: list[float] = []
+
+    def craft(self, model: nn.Module, x: Images, y: Labels, batch: Batch | None = None) -> Crafted:
+        assert batch is not None and batch.index is not None and model.training
+        self.seen.append((x.clone(), batch.index))
+        self.progresses.append(self.progress)
+        return super().craft(model, x, y, batch)
+
+    def after_step(self, model: nn.Module) -> None:
+        self.models.append(copy.deepcopy(model.state_dict()))
+
+
+def test_averaging_is_an_exponential_mean_of_all_state(tmp_path: Path) -> None:
+    """Batch norm's statistics too; the first update copies; the saved weights are the averaged ones."""
+    method = Watching()
+    settings = {"model": "preact-resnet18", "epochs": 1, "validation": 0, "batch_size": 27, "averaging": 0.75}
+    train(recipe(method=method, **settings), tmp_path / "run")
+    mean = {name: value.double() for name, value in method.models[0].items()}
+    for state in method.models[1:]:
+        mean = {name: 0.75 * value + 0.25 * state[name].double() for name, value in mean.items()}
+    saved = runs.load(tmp_path / "run").state_dict()
+    assert len(method.models) == 3 and any("running_var" in name for name in saved)
+    for name, value in saved.items():
+        if value.is_floating_point():
+            torch.testing.assert_close(value.double(), mean[name], rtol=1e-4, atol=1e-6)
+            assert name.startswith("normalize") or not torch.equal(value, method.models[-1][name])
+    assert runs.read_record(tmp_path / "run").weights == "averaged"
+    last = state_of(tmp_path / "run")
+    assert torch.equal(last["average.module.net.conv.weight"], saved["net.conv.weight"])
+
+
+def test_one_step_is_the_optimizer_s(tmp_path: Path) -> None:
+    """A single batch of all images, no crops: the weights move as a hand-written step of SGD moves them."""
+    settings = {"epochs": 1, "validation": 0, "batch_size": 80, "schedule": Constant(), "normalize": False}
+    method = Watching()
+    train(
+        recipe(method=method, optimizer=SGD(lr=0.1, weight_decay=0.01), channels_last=False, **settings),
+        tmp_path / "run",
+    )
+    (x, index), train_set = method.seen[0], data.load(str(digits())).train
+    assert torch.equal(x, as_floats(train_set.images[index])) and sorted(index.tolist()) == list(range(80))
+    from toughen.noise import key
+
+    torch.manual_seed(key("weights", 0))
+    net = models.create("fbf-mnist-cnn", 10, (1, 28, 28))
+    F.cross_entropy(net(x), train_set.labels[index]).backward()
+    expected = {
+        name: p.detach() - 0.1 * (p.grad + 0.01 * p.detach())
+        for name, p in net.named_parameters()
+        if p.grad is not None
+    }
+    for name, value in runs.load(tmp_path / "run").state_dict().items():
+        torch.testing.assert_close(value, expected[name])
+
+
+def test_every_image_once_an_epoch_in_a_new_order_and_never_a_validation_image(tmp_path: Path) -> None:
+    method = Watching()
+    train(recipe(method=method), tmp_path / "run")
+    epochs = [torch.cat([index for _, index in method.seen[i : i + 5]]) for i in (0, 5)]
+    assert [len(index) for _, index in method.seen] == [16, 16, 16, 16, 6] * 2
+    assert all(sorted(epoch.tolist()) == list(range(70)) for epoch in epochs) and not torch.equal(*epochs)
+    assert method.progresses == [step / 10 for step in range(10)]
+    whole = data.load(str(digits()))
+    kept, held_out, _ = whole.split(10, 0)
+    shown = {image.numpy().tobytes() for x, _ in method.seen for image in x.mul(255).round().to(torch.uint8)}
+    assert shown == {image.numpy().tobytes() for image in kept.images}
+    assert not shown & {image.numpy().tobytes() for image in held_out.images}
+    assert held_out.labels.bincount().tolist() == [1] * 10
+
+
+def test_crops_and_flips_are_off_for_grey_images_unless_asked_for(tmp_path: Path) -> None:
+    method = Watching()
+    train(recipe(method=method, crop=2, flip=True, epochs=1), tmp_path / "run")
+    images = data.load(str(digits())).split(10, 0)[0].images
+    moved = [
+        not torch.equal(a, b) for x, index in method.seen for a, b in zip(x, as_floats(images[index]), strict=True)
+    ]
+    assert sum(moved) > 0.9 * len(moved)
+
+
+def test_test_images_choose_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    words = small("--method", "FBF", "--eps", 0.2)
+    assert toughen(*words, "--out", tmp_path / "one").status == 0
+    load = data.load
+
+    def noise_for_tests(*arguments: Any, **settings: Any) -> Data:
+        made = load(*arguments, **settings)
+        made.test.images.random_(0, 256)
+        return made
+
+    monkeypatch.setattr("toughen.training.run.data_sets.load", noise_for_tests)
+    assert toughen(*words, "--out", tmp_path / "two").status == 0
+    assert timeless(tmp_path / "one") == timeless(tmp_path / "two")
+    assert files(tmp_path / "one")[runs.WEIGHTS] == files(tmp_path / "two")[runs.WEIGHTS]
+
+
+def test_best_weights_are_those_of_the_first_highest_pgd_accuracy(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    measured = iter([(0.9, 0.2), (0.5, 0.6), (0.8, 0.6), (0.8, 0.6), (0.99, 0.5)])  # clean, pgd; a tie is clean's
+    kept: list[dict[str, Tensor]] = []
+
+    def scripted(self: Validation, model: nn.Module) -> dict[str, float]:
+        kept.append(copy.deepcopy(model.state_dict()))
+        clean, pgd = next(measured)
+        return {"clean": clean, "fgsm": 1.0, "pgd": pgd}
+
+    monkeypatch.setattr(Validation, "__call__", scripted)
+    assert toughen(*small("--method", "FBF", "--eps", 0.2, "--epochs", 5, "--out", tmp_path / "run")).status == 0
+    assert [line["best"] for line in timeless(tmp_path / "run")] == [True, True, True, False, False]
+    record = runs.read_record(tmp_path / "run")
+    assert (record.epoch, record.validation) == (2, {"clean": 0.8, "fgsm": 1.0, "pgd": 0.6})
+    saved = runs.load(tmp_path / "run").state_dict()
+    assert all(torch.equal(saved[name], kept[2][name]) for name in saved)
+    assert not all(torch.equal(saved[name], kept[4][name]) for name in saved)
+
+
+def test_scores() -> None:
+    assert score({"clean": 0.5}) == (0.5, 0.5) and score({"clean": 0.5, "fgsm": 0.9, "pgd": 0.1}) == (0.1, 0.5)
+
+
+@pytest.mark.parametrize(
+    ("words", "passes", "terms"),
+    [
+        ("--method Standard", 3, {"clean"}),
+        ("--method FBF --eps 0.2", 5, {"robust"}),
+        ("--method NuAT --eps 0.2", 8, {"clean", "nuclear"}),
+        ("--method PGDAT --method.steps 10 --eps 0.2", 23, {"robust"}),
+        (
+            "--method TRADES --method.steps 10 --eps 0.2",
+            27,
+            {"clean", "robust"},
+        ),  # a target, ten steps, two trained passes
+    ],
+)
+def test_a_line_an_epoch(words: str, passes: int, terms: set[str], tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    assert toughen(*small(*words.split(), "--out", run)).status == 0
+    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    assert [line["epoch"] for line in lines] == [0, 1] and [line["step"] for line in lines] == [5, 10]
+    for line in lines:
+        assert {
+            "lr",
+            "loss",
+            "accuracy",
+            "terms",
+            "passes",
+            "flops",
+            "seconds",
+            "images_per_second",
+            "validation",
+        } <= set(line)
+        assert line["passes"] == passes and line["terms"].keys() >= terms
+        assert 0 <= line["accuracy"] <= 1 and line["seconds"] > 0
+        assert line["images_per_second"] == pytest.approx(70 / line["seconds"], rel=0.05)
+        threatened = words != "--method Standard"
+        assert line["validation"].keys() == ({"clean", "fgsm", "pgd"} if threatened else {"clean"})
+    # two convolutions and two linear layers, a multiply-add is two operations
+    forward = 2 * (14 * 14 * 16 * 16 + 7 * 7 * 32 * 16 * 16 + 1568 * 100 + 100 * 10)
+    assert lines[0]["flops"] == forward * passes * 70
+    # the rate of the epoch's last step: a triangle of ten steps up to 0.1
+    assert [line["lr"] for line in lines] == pytest.approx([0.1 * 0.8, 0.1 * 0.2])
+    assert list((run / "tensorboard").glob("events.out.tfevents.*"))
+
+
+def test_figures_are_means_over_images(tmp_path: Path) -> None:
+    """The last batch is short; each image counts alike."""
+    given = iter([1.0, 2.0, 3.0, 4.0, 10.0] * 2)
+
+    class Scripted(Standard):
+        def loss(self, model: nn.Module, x: Images, y: Labels, crafted: Crafted) -> Step:
+            step = super().loss(model, x, y, crafted)
+            value = next(given)
+            return Step(step.loss * 0 + value, F.one_hot(y, 10).float(), {"clean": torch.tensor(value / 2)})
+
+    train(recipe(method=Scripted()), tmp_path / "run")
+    line = json.loads((tmp_path / "run/metrics.jsonl").read_text().splitlines()[0])
+    mean = (16 * (1 + 2 + 3 + 4) + 6 * 10) / 70
+    assert line["loss"] == pytest.approx(mean) and line["terms"]["clean"] == pytest.approx(mean / 2)
+    assert line["accuracy"] == 1
+
+
+def test_replays_train_on_the_same_images_again(tmp_path: Path) -> None:
+    class Twice(Watching):
+        replays = 2
+
+    method = Twice()
+    train(recipe(method=method, epochs=1, crop=2), tmp_path / "run")
+    assert len(method.seen) == 10
+    for first, second in zip(method.seen[::2], method.seen[1::2], strict=True):
+        assert torch.equal(first[0], second[0]) and torch.equal(first[1], second[1])
+
+
+def test_a_method_may_end_a_run(tmp_path: Path) -> None:
+    class Ends(Standard):
+        def after_epoch(self, metrics: dict[str, Any]) -> None:
+            self.stop_reason = "enough"
+
+    train(recipe(method=Ends(), epochs=5), tmp_path / "run")
+    assert len(timeless(tmp_path / "run")) == 1
+
+
+def test_a_method_s_own_weights_are_trained_and_kept(tmp_path: Path) -> None:
+    class Scaled(Standard):
+        def prepare(
+            self, model: nn.Module, shape: tuple[int, int, int], classes: int, images: int | None = None
+        ) -> None:
+            super().prepare(model, shape, classes, images)
+            assert (shape, classes, images) == ((1, 28, 28), 10, 70)
+            self.scale = nn.Parameter(torch.ones(()))
+
+        def loss(self, model: nn.Module, x: Images, y: Labels, crafted: Crafted) -> Step:
+            step = super().loss(model, x, y, crafted)
+            return Step(step.loss * self.scale, step.logits, step.terms)
+
+    method = Scaled()
+    train(recipe(method=method, optimizer=AdamW()), tmp_path / "run")
+    assert float(method.scale.detach()) != 1
+    assert float(state_of(tmp_path / "run")["method.scale"]) == float(method.scale.detach())
+
+
+def test_a_failing_method_leaves_no_half_epoch(tmp_path: Path) -> None:
+    class Fails(Standard):
+        def craft(self, model: nn.Module, x: Images, y: Labels, batch: Batch | None = None) -> Crafted:
+            if self.progress >= 0.7:
+                raise RuntimeError("of the method's own")
+            return super().craft(model, x, y, batch)
+
+    with pytest.raises(RuntimeError, match="of the method's own"):
+        train(recipe(method=Fails()), tmp_path / "run")
+    assert len(timeless(tmp_path / "run")) == 1 and runs.load(tmp_path / "run")
+
+
+def test_the_schedule_sets_rate_and_momentum_of_each_step(tmp_path: Path) -> None:
+    found: list[tuple[float, float]] = []
+    trainer = made(tmp_path, optimizer=SGD(lr=0.2), schedule=Cyclic(cycle_momentum=True))
+    for progress in (0.0, 0.25, 0.5):
+        trainer.set_rates(progress)
+        group = trainer.optimizer.param_groups[0]
+        found.append((group["lr"], group["momentum"]))
+    assert found == pytest.approx([(0.0, 0.9), (0.1, 0.85), (0.2, 0.8)])
+    trainer = made(tmp_path, optimizer=AdamW(beta1=0.7), schedule=Cyclic(cycle_momentum=True))
+    trainer.set_rates(0.5)
+    assert trainer.optimizer.param_groups[0]["betas"] == (0.8, 0.999)
+    trainer = made(tmp_path, optimizer=AdamW(beta1=0.7))
+    trainer.set_rates(0.5)
+    assert trainer.optimizer.param_groups[0]["betas"] == (0.7, 0.999)
+
+
+def made(folder: Path, method: Method | None = None, **settings: Any) -> Trainer:
+    """A trainer that has not begun."""
+    whole = data.load(str(digits()))
+    net = models.create("fbf-mnist-cnn", 10, (1, 28, 28))
+    record = runs.Record(
+        model=models.describe("fbf-mnist-cnn", 10, (1, 28, 28), None, None, {}), classes=list(whole.classes),
+        shape=[1, 28, 28], norm="linf", eps=None, method="Standard", data=str(digits()), weights="live", epoch=-1,
+        validation={},
+    )  # fmt: skip
+    return Trainer(recipe(method=method or Standard(), **settings), whole, net, folder, record)
+
+
+def test_a_seed_decides_everything(tmp_path: Path) -> None:
+    for name, seed in (("one", 0), ("two", 0), ("three", 1)):
+        torch.manual_seed(len(name))  # torch's global generator has no say
+        train(recipe(method=NuAT(eps=0.2), seed=seed, crop=2), tmp_path / name)
+    one, two, three = (files(tmp_path / name)[runs.WEIGHTS] for name in ("one", "two", "three"))
+    assert one == two != three
+
+
+def test_flops_of_a_layer_by_hand() -> None:
+    assert forward_flops(nn.Sequential(nn.Flatten(), nn.Linear(12, 5)), torch.rand(1, 3, 2, 2)) == 2 * 12 * 5
+
+
+def test_loaded_weights_normalize_inside_and_are_in_evaluation_mode(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    assert toughen(*small("--model", "small-cnn", "--validation", 0, "--epochs", 1, "--out", run)).status == 0
+    net, x = runs.load(str(run)), as_floats(data.load(str(digits())).test.images)
+    assert not any(module.training for module in net.modules())
+    assert torch.equal(net(x), net(x))  # no dropout
+    mean, std = data.load(str(digits())).statistics()
+    inner = net.get_submodule("net")
+    torch.testing.assert_close(net(x), inner((x - mean[0]) / std[0]))
