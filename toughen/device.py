@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import subprocess
 from contextlib import AbstractContextManager
 from importlib.metadata import version
 from pathlib import Path
@@ -63,12 +64,27 @@ def processor(device: torch.device) -> str:
     return f"{_cpuinfo('model name') or platform.machine()}, {torch.get_num_threads()} of {os.cpu_count()} cores"
 
 
+def commit() -> str:
+    """The commit of toughen's own checkout, with "+" where files differ from it; "" for an installed package."""
+    root = Path(__file__).resolve().parent.parent
+    if not (root / ".git").exists():
+        return ""
+    try:
+        git = ["git", "-C", str(root)]
+        head = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True, check=True).stdout.strip()
+        changed = subprocess.run([*git, "status", "--porcelain", "toughen"], capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError):
+        return ""
+    return head[:12] + ("+" if changed.stdout else "")
+
+
 def provenance(device: torch.device) -> dict[str, str]:
-    """Processor and versions, for a result file."""
+    """Processor, versions and commit, for a result file."""
     from toughen import __version__
 
     names = ("torch", "numpy", "safetensors")
     return {
+        "commit": commit(),
         "processor": processor(device),
         "python": platform.python_version(),
         "toughen": __version__,
