@@ -31,7 +31,7 @@ def rates(schedule: Schedule, steps: int = STEPS) -> list[float]:
     ],
 )
 def test_by_hand(schedule: Schedule, expected: dict[float, float]) -> None:
-    assert {at: schedule.factor(at) for at in expected} == pytest.approx(expected, abs=1e-12)
+    assert {at: schedule.factor(float(at)) for at in expected} == pytest.approx(expected, abs=1e-12)
     assert schedule.momentum(0.3) is None
 
 

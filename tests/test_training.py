@@ -16,9 +16,11 @@ from torch import Tensor, nn
 from toughen import data, models, runs
 from toughen.data import Data
 from toughen.evaluation.harness import as_floats
+from toughen.files import read_tensors
 from toughen.methods.base import Method
 from toughen.methods.nuat import NuAT
 from toughen.methods.standard import Standard
+from toughen.noise import key
 from toughen.training import SGD, AdamW, Constant, Cyclic, Recipe, train
 from toughen.training.trainer import Trainer, forward_flops
 from toughen.training.validation import Validation, score
@@ -50,23 +52,35 @@ class Watching(Standard):
         self.models.append(copy.deepcopy(model.state_dict()))
 
 
+def batch_norm_net(num_classes: int) -> nn.Module:
+    """A user's own net, named by its import path."""
+    layers = [nn.Conv2d(1, 4, 5, stride=3), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.Linear(256, num_classes)]
+    return nn.Sequential(*layers)
+
+
 def test_averaging_is_an_exponential_mean_of_all_state(tmp_path: Path) -> None:
     """Batch norm's statistics too; the first update copies; the saved weights are the averaged ones."""
     method = Watching()
-    settings = {"model": "preact-resnet18", "epochs": 1, "validation": 0, "batch_size": 27, "averaging": 0.75}
-    train(recipe(method=method, **settings), tmp_path / "run")
+    train(recipe(method=method, model="test_training:batch_norm_net", averaging=0.75), tmp_path / "run")
     mean = {name: value.double() for name, value in method.models[0].items()}
     for state in method.models[1:]:
         mean = {name: 0.75 * value + 0.25 * state[name].double() for name, value in mean.items()}
-    saved = runs.load(tmp_path / "run").state_dict()
-    assert len(method.models) == 3 and any("running_var" in name for name in saved)
-    for name, value in saved.items():
-        if value.is_floating_point():
-            torch.testing.assert_close(value.double(), mean[name], rtol=1e-4, atol=1e-6)
-            assert name.startswith("normalize") or not torch.equal(value, method.models[-1][name])
-    assert runs.read_record(tmp_path / "run").weights == "averaged"
     last = state_of(tmp_path / "run")
-    assert torch.equal(last["average.module.net.conv.weight"], saved["net.conv.weight"])
+    moving = [name for name in mean if "num_batches" not in name and not name.startswith("normalize")]
+    assert len(method.models) == 10 and "net.1.running_var" in moving
+    for name in moving:
+        torch.testing.assert_close(last[f"average.module.{name}"].double(), mean[name], rtol=1e-5, atol=1e-7)
+        assert not torch.equal(last[f"average.module.{name}"], method.models[-1][name])
+
+
+def test_averaged_weights_are_the_ones_to_use(tmp_path: Path) -> None:
+    settings = {"model": "test_training:batch_norm_net", "averaging": 0.75, "validation": 0}
+    train(recipe(method=Standard(), **settings), tmp_path / "run")
+    saved, last = read_tensors(tmp_path / "run" / runs.WEIGHTS)[0], state_of(tmp_path / "run")
+    assert all(torch.equal(value, last[f"average.module.{name}"]) for name, value in saved.items())
+    assert runs.read_record(tmp_path / "run").weights == "averaged"
+    train(recipe(method=Standard()), tmp_path / "live")
+    assert runs.read_record(tmp_path / "live").weights == "live"
 
 
 def test_one_step_is_the_optimizer_s(tmp_path: Path) -> None:
@@ -79,8 +93,6 @@ def test_one_step_is_the_optimizer_s(tmp_path: Path) -> None:
     )
     (x, index), train_set = method.seen[0], data.load(str(digits())).train
     assert torch.equal(x, as_floats(train_set.images[index])) and sorted(index.tolist()) == list(range(80))
-    from toughen.noise import key
-
     torch.manual_seed(key("weights", 0))
     net = models.create("fbf-mnist-cnn", 10, (1, 28, 28))
     F.cross_entropy(net(x), train_set.labels[index]).backward()
@@ -272,13 +284,13 @@ def test_a_failing_method_leaves_no_half_epoch(tmp_path: Path) -> None:
 
 
 def test_the_schedule_sets_rate_and_momentum_of_each_step(tmp_path: Path) -> None:
-    found: list[tuple[float, float]] = []
+    found: list[float] = []
     trainer = made(tmp_path, optimizer=SGD(lr=0.2), schedule=Cyclic(cycle_momentum=True))
     for progress in (0.0, 0.25, 0.5):
         trainer.set_rates(progress)
         group = trainer.optimizer.param_groups[0]
-        found.append((group["lr"], group["momentum"]))
-    assert found == pytest.approx([(0.0, 0.9), (0.1, 0.85), (0.2, 0.8)])
+        found += [group["lr"], group["momentum"]]
+    assert found == pytest.approx([0.0, 0.9, 0.1, 0.85, 0.2, 0.8])
     trainer = made(tmp_path, optimizer=AdamW(beta1=0.7), schedule=Cyclic(cycle_momentum=True))
     trainer.set_rates(0.5)
     assert trainer.optimizer.param_groups[0]["betas"] == (0.8, 0.999)

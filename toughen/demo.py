@@ -1,4 +1,4 @@
-"""`toughen demo`: a standard and a robust classifier on the embedded images, both attacked, in a table and a picture."""
+"""`toughen demo`: a standard and a robust classifier, both attacked, in a table and a picture."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from toughen.training.run import train
 EPS, ATTACKS = 0.3, ("fgsm", "pgd-100x5@0.01")
 STANDARD = (
     "standard-mnist --data mnist-5k --model fbf-mnist-cnn --epochs 20 --batch_size 64 --optimizer.lr 0.05 "
-    "--crop 2 --validation 400 --precision fp32"
+    "--crop 2 --precision fp32"
 )
 RUNS = {"standard": STANDARD.split(), "robust": ["demo"]}
 CURVE, CURVE_IMAGES, SHOWN = (0.0, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.35, 0.4), 200, 5

@@ -34,14 +34,19 @@ class Display:
     def __init__(self, console: Console, folder: Path, epochs: int, steps: int, done: int) -> None:
         from torch.utils.tensorboard import SummaryWriter  # slow to import
 
-        self.console, self.epochs = console, epochs
+        self.console, self.epochs, self.latest = console, epochs, ""
         self.board = SummaryWriter(str(folder / "tensorboard"), purge_step=done)
         self.bar = progress_bar(console)
         self.task = self.bar.add_task("training", total=steps, completed=done)
         self.bar.start()
 
     def step(self, done: int, epoch: int) -> None:
-        self.bar.update(self.task, completed=done, description=f"epoch {epoch + 1}/{self.epochs}")
+        self.bar.update(self.task, completed=done, description=f"epoch {epoch + 1}/{self.epochs}{self.latest}")
+
+    def loss(self, done: int, value: float) -> None:
+        """A step's loss, shown beside the bar and kept for TensorBoard."""
+        self.board.add_scalar("step_loss", value, done)
+        self.latest = f"  loss {value:.4f}"
 
     def epoch(self, metrics: dict[str, Any]) -> None:
         """One line for an epoch, and its figures for TensorBoard."""

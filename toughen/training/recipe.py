@@ -34,7 +34,8 @@ class Recipe:
         crop: pixels of padding for random crops; None means 4 for colour images and 0 for grey ones.
         padding: what the border of a crop is filled with.
         flip: mirror images left to right at random; None means yes for colour images and no for grey ones.
-        validation: training images kept aside to choose the best weights, balanced over classes.
+        validation: training images kept aside to choose the best weights, balanced over classes; None means a tenth
+            of them, at most 1,000.
         validation_steps: steps of the PGD that chooses them.
         precision: "fp32", "bf16" for autocast to bfloat16, or "auto" for bf16 where the processor has it.
         channels_last: lay images and filters out channel by channel in each pixel.
@@ -60,7 +61,7 @@ class Recipe:
     crop: int | None = None
     padding: Literal["zero", "reflect"] = "zero"
     flip: bool | None = None
-    validation: int = 1000
+    validation: int | None = None
     validation_steps: int = 10
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     channels_last: bool = True
@@ -74,5 +75,5 @@ class Recipe:
                 raise ValueError(f"{name} is {getattr(self, name)}: it must be at least 1")
         if self.averaging is not None and not 0 <= self.averaging < 1:
             raise ValueError(f"averaging is {self.averaging}: it must lie in 0..1, below 1, such as 0.9998")
-        if self.validation < 0 or (self.crop or 0) < 0 or self.checkpoint_seconds < 0:
+        if (self.validation or 0) < 0 or (self.crop or 0) < 0 or self.checkpoint_seconds < 0:
             raise ValueError("validation, crop and checkpoint_seconds must not be below 0")

@@ -153,7 +153,7 @@ class CyclicStep(Schedule):
         return min(self.milestones, default=None)
 
 
-def triangle(progress: float, peak: float, zero: float) -> float:
+def triangle(progress: float, peak: float | int, zero: float | int) -> float:
     """0 at 0, 1 at ``peak``, 0 from ``zero`` on, straight in between."""
     if progress < peak:
         return progress / peak

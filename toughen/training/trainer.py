@@ -53,7 +53,8 @@ class Trainer:
         self.recipe, self.folder, self.record, self.method = recipe, folder, record, recipe.method
         self.device = pick_device(recipe.device)
         self.precision = pick_precision(recipe.precision, self.device)
-        train, validation, _ = data.split(recipe.validation, recipe.seed)
+        aside = min(1000, len(data.train) // 10) if recipe.validation is None else recipe.validation
+        train, validation, _ = data.split(aside, recipe.seed)
         self.train = train.to(self.device)
         colour = data.shape[0] > 1
         self.augment = Augment(
@@ -142,6 +143,7 @@ class Trainer:
             display.step(state.step, epoch)
             if state.step % CHECK_EVERY == 0:
                 self.check_finite()
+                display.loss(state.step, float(step.loss.detach()))
             now, ended = time.perf_counter(), state.step % self.steps_per_epoch == 0
             if not ended and (stopper.asked or now - saved >= self.recipe.checkpoint_seconds):
                 state.seconds, started, saved = state.seconds + now - started, now, now

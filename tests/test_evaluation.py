@@ -1,0 +1,351 @@
+"""Evaluation: per image, worst case over attacks and restarts, judged by the harness alone."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+import torch
+from commands import digits, small, toughen
+from PIL import Image
+from torch import Tensor, nn
+
+from toughen import data, runs
+from toughen.attacks import FGSM, PGD, Attack
+from toughen.data import Split
+from toughen.evaluation import evaluate, evaluate_run, parse_attack
+from toughen.evaluation.evaluate import interval
+from toughen.evaluation.harness import BLOCK, as_floats, blocks, predict, run_attack
+from toughen.evaluation.images import load_test, sample
+from toughen.noise import Noise
+from toughen.types import Eps, Images, Labels, Logits, Norm
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run whose net is right on most of the 40 test images, and breaks on some of them at eps 0.1."""
+    folder = tmp_path_factory.mktemp("trained") / "run"
+    words = ("--method", "FBF", "--eps", 0.1, "--epochs", 15, "--optimizer", "Adam", "--optimizer.lr", 0.004)
+    assert toughen(*small(*words, "--validation", 0, "--out", folder)).status == 0
+    return folder
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scripted(Attack):
+    """Returns what a function makes of the images."""
+
+    make: Callable[[Images, Noise | None], Images]
+    eps: Eps | None = 0.1
+    norm: Norm = "linf"
+    restarts: int = 1
+
+    def __call__(self, model: nn.Module, x: Images, target: Labels | Logits, noise: Noise | None = None) -> Images:
+        return self.make(x, noise)
+
+
+class Brightness(nn.Module):
+    """Two classes: the second one where the first pixel exceeds a half."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        pixel = x[:, 0, 0, 0]
+        return torch.stack([0.5 - pixel, pixel - 0.5], 1)
+
+
+def pixels(*values: int) -> Split:
+    """Images of one pixel, of the class that Brightness sees, except for values above 255, which are mislabelled."""
+    images = torch.tensor([value % 256 for value in values], dtype=torch.uint8).view(-1, 1, 1, 1)
+    labels = (images[:, 0, 0, 0] > 127).long()
+    wrong = torch.tensor([value > 255 for value in values])
+    return Split(images, torch.where(wrong, 1 - labels, labels))
+
+
+def up(amount: float) -> Scripted:
+    return Scripted(make=lambda x, noise: (x + amount).clamp(0, 1))
+
+
+def down(amount: float) -> Scripted:
+    return Scripted(make=lambda x, noise: (x - amount).clamp(0, 1))
+
+
+def test_worst_case_per_image() -> None:
+    # 110 falls to brightening by 0.1, 140 to darkening, 20 and 240 to neither; 300 is 44 with a wrong label
+    split = pixels(110, 140, 20, 240, 300)
+    found = evaluate(Brightness(), split, {"up": up(0.1), "down": down(0.1)})
+    summary = found.summary()
+    assert summary["clean_accuracy"] == 4 / 5 and summary["robust_accuracy"] == 2 / 5 and summary["images"] == 5
+    assert [summary["attacks"][name]["robust_accuracy"] for name in ("up", "down")] == [3 / 5, 3 / 5]
+    rows = found.ledger().to_pylist()
+    assert [row["broken_by"] for row in rows] == ["up", "down", None, None, None]
+    assert [row["distance"] for row in rows[:2]] == pytest.approx([0.1, 0.1]) and rows[2]["distance"] is None
+    assert [(row["stands_up"], row["stands_down"]) for row in rows] == [
+        (False, True), (True, False), (True, True), (True, True), (False, False),
+    ]  # fmt: skip
+
+
+def test_worst_case_over_restarts() -> None:
+    """A restart that fails on an image does not heal what an earlier one broke, and broken images are left alone."""
+    attacked: list[list[float]] = []
+
+    def make(x: Images, noise: Noise | None) -> Images:
+        number = len(attacked)
+        attacked.append(sorted(set((x[:, 0, 0, 0] * 255).round().tolist())))
+        return (x + (0.1 if number == 0 else -0.1)).clamp(0, 1)
+
+    split = pixels(110, 140, 20)
+    verdicts = run_attack(
+        Brightness(), split.images, split.labels, torch.ones(3, dtype=torch.bool), Scripted(make=make, restarts=3),
+        name="scripted", seed=0,
+    )  # fmt: skip
+    assert verdicts.broken.tolist() == [True, True, False]
+    assert attacked == [[20, 110, 140], [20, 140], [20]]
+
+
+@pytest.mark.parametrize(
+    ("make", "said"),
+    [
+        (lambda x, noise: (x + 0.101).clamp(0, 1), "beyond eps"),
+        (lambda x, noise: x + 0.05, "outside"),
+        (lambda x, noise: x - 0.05, "outside"),
+        (lambda x, noise: x * torch.nan, "beyond eps"),
+    ],
+)
+def test_an_attack_that_cheats_is_at_fault(make: Any, said: str) -> None:
+    with pytest.raises(RuntimeError, match=f"attack cheat .*{said}.*: mend it"):
+        evaluate(Brightness(), pixels(0, 100, 255), {"cheat": Scripted(make=make)})
+
+
+def test_an_attack_at_the_edge_is_none(mnist: tuple[Images, Labels]) -> None:
+    evaluate(Brightness(), pixels(100), {"edge": up(0.1)})
+
+
+def test_nan_logits_are_wrong() -> None:
+    class Undefined(Brightness):
+        def forward(self, x: Tensor) -> Tensor:
+            out = super().forward(x)
+            return torch.where(x[:, 0, 0, :1] > 0.35, out, torch.nan)
+
+    split = pixels(20, 100, 200)  # 0.08 has no logits, 0.39 loses them when darkened, 0.78 keeps them
+    found = evaluate(Undefined(), split, {"down": down(0.1)})
+    assert found.right.tolist() == [False, True, True] and found.standing.tolist() == [False, False, True]
+
+
+def test_all_logits_are_looked_at() -> None:
+    class Infinite(Brightness):
+        def forward(self, x: Tensor) -> Tensor:
+            return torch.cat([super().forward(x), torch.full((len(x), 1), -torch.inf)], 1)
+
+    assert predict(Infinite(), pixels(20).images).tolist() == [-1]
+
+
+def test_blocks_have_one_size() -> None:
+    rows = torch.arange(BLOCK + 3)
+    first, last = blocks(rows)
+    assert len(first[0]) == len(last[0]) == BLOCK and (first[1], last[1]) == (BLOCK, 3)
+    assert last[0][:3].tolist() == [BLOCK, BLOCK + 1, BLOCK + 2] and set(last[0][3:].tolist()) == {BLOCK}
+
+
+def test_verdicts_do_not_depend_on_what_else_is_attacked(trained: Path) -> None:
+    """Random starts are each image's own: a sample's verdicts are those of the whole set, to the bit."""
+    net, test = runs.load(trained), data.load(str(digits())).test
+    attack = {"pgd": PGD(eps=0.15, steps=2, step_size=0.08, restarts=2)}
+    whole = evaluate(net, test, attack)
+    fallen = whole.verdicts["pgd"].broken & whole.right
+    assert 0 < int(fallen.sum()) < int(whole.right.sum())  # else there is nothing to compare
+    rows = torch.tensor([33, 2, 17, 8, 25, 39, 11])
+    part = evaluate(net, test.take(rows), attack, index=rows)
+    assert torch.equal(part.predictions, whole.predictions[rows])
+    assert torch.equal(part.verdicts["pgd"].broken, whole.verdicts["pgd"].broken[rows])
+    assert torch.equal(part.verdicts["pgd"].distance, whole.verdicts["pgd"].distance[rows])
+
+
+def test_noise_belongs_to_seed_attack_restart_and_image() -> None:
+    drawn: list[Tensor] = []
+
+    def make(x: Images, noise: Noise | None) -> Images:
+        assert noise is not None
+        drawn.append(noise.uniform(x))
+        return x
+
+    split = pixels(*range(20, 120))
+    rows = torch.tensor([70, 3, 99])
+
+    def draws(split: Split, **settings: Any) -> list[Tensor]:
+        drawn.clear()
+        evaluate(Brightness(), split, {settings.pop("name", "one"): Scripted(make=make, restarts=2)}, **settings)
+        return [draw[: len(split)] for draw in drawn]
+
+    first, second = draws(split)
+    again = draws(split.take(rows), index=rows)
+    assert torch.equal(again[0], first[rows]) and torch.equal(again[1], second[rows])
+    for other in (second, draws(split, seed=1)[0], draws(split, name="two")[0], first.roll(1, 0)):
+        assert not (other == first).any()
+
+
+def test_fgsm_by_hand(trained: Path) -> None:
+    net, test = runs.load(trained), data.load(str(digits())).test
+    x = as_floats(test.images).requires_grad_()
+    nn.functional.cross_entropy(net(x), test.labels, reduction="sum").backward()
+    assert x.grad is not None
+    x_adv = (x + 0.05 * x.grad.sign()).clamp(0, 1)
+    right = (net(x).argmax(1) == test.labels) & (net(x_adv).argmax(1) == test.labels)
+    assert evaluate(net, test, {"fgsm": FGSM(eps=0.05)}).standing.tolist() == right.tolist()
+
+
+def test_files_agree(trained: Path, tmp_path: Path) -> None:
+    words = ("--attacks", "fgsm", "pgd-2", "pgd-3x2@0.02", "--eps", "20/255", "--out", tmp_path)
+    assert toughen("evaluate", trained, *words).status == 0
+    result = json.loads((tmp_path / "evaluation.json").read_text())
+    rows = pq.read_table(tmp_path / "examples.parquet").to_pylist()
+    test = data.load(str(digits())).test
+    assert result["images"] == len(rows) == 40 and [row["index"] for row in rows] == list(range(40))
+    assert [row["label"] for row in rows] == test.labels.tolist()
+    right = [row["prediction"] == row["label"] for row in rows]
+    assert result["clean_accuracy"] == sum(right) / 40
+    assert (
+        result["robust_accuracy"]
+        == sum(r and row["broken_by"] is None for r, row in zip(right, rows, strict=True)) / 40
+    )
+    assert list(result["attacks"]) == ["fgsm", "pgd-2", "pgd-3x2@0.02"]
+    for name, found in result["attacks"].items():
+        assert found["robust_accuracy"] == sum(row[f"stands_{name}"] for row in rows) / 40
+        assert result["robust_accuracy"] <= found["robust_accuracy"] <= result["clean_accuracy"]
+        assert found["seconds"] >= 0
+    for row, fine in zip(rows, right, strict=True):
+        standing = [row[f"stands_{name}"] for name in result["attacks"]]
+        first = next((name for name in result["attacks"] if not row[f"stands_{name}"]), None) if fine else None
+        assert row["broken_by"] == first and (fine or not any(standing))
+        assert (row["distance"] is None) is (first is None)
+        assert first is None or 0 < row["distance"] <= 20 / 255 + 1e-6
+    assert result["threat"] == {"norm": "linf", "eps": 20 / 255} and result["seed"] == 0
+    assert {"torch", "toughen", "processor", "python"} <= result["provenance"].keys()
+    assert (result["method"], result["weights"], result["data"]) == ("FBF", "live", str(digits()))
+    # a forward and an input gradient a step, each of all images of a filled block, and one forward to judge
+    passes = {name: found["passes"] for name, found in result["attacks"].items()}
+    assert passes["fgsm"] == BLOCK * 3 and BLOCK * 3 <= passes["pgd-2"] <= BLOCK * 5
+
+
+def test_an_earlier_evaluation_is_kept(trained: Path, tmp_path: Path) -> None:
+    for number, attack in enumerate(("fgsm", "pgd-1", "pgd-2")):
+        evaluate_run(trained, attacks=[attack], limit=10, seed=number, out=tmp_path)
+    found = {path.name: json.loads(path.read_text())["seed"] for path in tmp_path.glob("*.json")}
+    assert found == {"evaluation.1.json": 0, "evaluation.2.json": 1, "evaluation.json": 2}
+    ledgers = {path.name: pq.read_table(path).column_names[-1] for path in tmp_path.glob("*.parquet")}
+    assert ledgers == {
+        "examples.1.parquet": "stands_fgsm", "examples.2.parquet": "stands_pgd-1", "examples.parquet": "stands_pgd-2",
+    }  # fmt: skip
+
+
+def test_a_sample_is_balanced_and_comes_with_intervals(trained: Path, tmp_path: Path) -> None:
+    result = evaluate_run(trained, attacks=["fgsm"], limit=20, out=tmp_path)
+    rows = pq.read_table(tmp_path / "examples.parquet").to_pylist()
+    assert torch.tensor([row["label"] for row in rows]).bincount().tolist() == [2] * 10
+    test = data.load(str(digits())).test
+    assert [row["label"] for row in rows] == test.labels[[row["index"] for row in rows]].tolist()
+    low, high = result["interval_95"]["clean_accuracy"]
+    assert low < result["clean_accuracy"] < high
+    assert "interval_95" not in evaluate_run(trained, attacks=["fgsm"], out=tmp_path)
+    assert sample(data.load(str(digits())), 1000, 0)[1].tolist() == list(range(40))
+
+
+def test_wilson_s_interval_by_hand() -> None:
+    # 8 of 10: Newcombe (1998) and every table of it give 0.4902 to 0.9433; 0 of 10 ends at z^2 / (10 + z^2)
+    assert interval(0.8, 10) == pytest.approx((0.4902, 0.9433), abs=1e-4)
+    assert interval(0.0, 10) == pytest.approx((0, 1.959964**2 / (10 + 1.959964**2)), abs=1e-6)
+    assert interval(1.0, 10) == pytest.approx((10 / (10 + 1.959964**2), 1), abs=1e-6)
+
+
+def test_short_names() -> None:
+    attack = parse_attack("PGD-40x3@2/255", 8 / 255, "linf")
+    assert isinstance(attack, PGD) and (attack.steps, attack.restarts, float(attack.step_size or 0)) == (40, 3, 2 / 255)
+    assert parse_attack("fgsm", 0.5, "l2") == FGSM(eps=0.5, norm="l2")
+    assert parse_attack("pgd-20", 0.1, "linf") == PGD(eps=0.1, steps=20)
+
+
+def test_the_threat_is_the_run_s_unless_another_is_given(trained: Path, tmp_path: Path) -> None:
+    result = evaluate_run(trained, attacks=["fgsm"], limit=10, out=tmp_path)
+    assert result["threat"] == {"norm": "linf", "eps": 0.1}
+    result = evaluate_run(trained, attacks=["fgsm"], limit=10, out=tmp_path, eps=1.5, norm="l2")
+    assert result["threat"] == {"norm": "l2", "eps": 1.5}
+
+
+def test_training_without_a_threat_needs_one_here(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    assert toughen(*small("--method", "Standard", "--out", run)).status == 0
+    ended = toughen("evaluate", run, "--attacks", "fgsm")
+    assert ended.status == 2 and "--eps 8/255" in ended.err
+    assert toughen("evaluate", run, "--attacks", "fgsm", "--eps", 0.1).status == 0
+
+
+def test_evaluating_leaves_the_model_as_it_was() -> None:
+    net = nn.Sequential(
+        nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2), nn.Flatten(), nn.Dropout(0.5), nn.Linear(2 * 26 * 26, 10)
+    )
+    net[1].eval()
+    before = {name: value.clone() for name, value in net.state_dict().items()}
+    evaluate(net, data.load(str(digits())).test, {"pgd": PGD(eps=0.1, steps=2, step_size=0.05)})
+    assert [module.training for module in net.modules()] == [True, True, False, True, True, True]
+    assert all(torch.equal(value, before[name]) for name, value in net.state_dict().items())
+    assert all(parameter.grad is None for parameter in net.parameters())
+
+
+def test_a_model_of_two_classes(tmp_path: Path) -> None:
+    (tmp_path / "classes.txt").write_text("7\n1\n")
+    run = tmp_path / "run"
+    words = ("--classes", tmp_path / "classes.txt", "--method", "FBF", "--eps", 0.1, "--validation", 2, "--epochs", 8)
+    assert toughen(*small(*words, "--optimizer", "Adam", "--out", run)).status == 0
+    (tmp_path / "classes.txt").unlink()  # the run knows its classes
+    ended = toughen("evaluate", run, "--attacks", "fgsm", "pgd-3")
+    assert ended.status == 0, ended.err
+    result = json.loads((run / "evaluation.json").read_text())
+    assert result["images"] == 8 and runs.read_record(run).classes == ["7", "1"]
+    assert result["clean_accuracy"] > 0.8  # numbered as the file has them, or most would be wrong
+    assert runs.load(run)(torch.rand(1, 1, 28, 28)).shape == (1, 2)
+
+
+def test_images_are_resized_as_for_training(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    words = ("--image_size", 20, "--method", "FBF", "--eps", 0.1, "--epochs", 1)
+    assert toughen(*small(*words, "--out", run)).status == 0
+    assert toughen("evaluate", run, "--attacks", "fgsm").status == 0
+    assert load_test(run, runs.read_record(run), None).shape == (1, 20, 20)
+
+
+def test_classes_are_matched_by_name(trained: Path, tmp_path: Path) -> None:
+    """The same classes in another order, as a folder of parquet shards may have them, keep their meaning."""
+    record = runs.read_record(trained)
+    turned = runs.Record(**{**vars(record), "classes": record.classes[::-1]})
+    test = load_test(trained, turned, None)
+    assert test.classes == tuple(record.classes[::-1])
+    assert sorted((9 - test.test.labels).tolist()) == sorted(data.load(str(digits())).test.labels.tolist())
+
+
+def test_a_few_seen_images_are_no_reason_to_refuse(trained: Path, tmp_path: Path) -> None:
+    """Real sets hold duplicates: up to one image in a hundred may be a training image."""
+    fresh, seen = data.load("mnist-5k").test, data.load(str(digits())).train
+    for split in ("train", "test"):
+        for label in range(10):
+            (tmp_path / "data" / split / str(label)).mkdir(parents=True)
+    rows = [row * 10 // 3 for row in range(300)]
+    for row in rows:
+        label = int(fresh.labels[row])
+        Image.fromarray(fresh.images[row, 0].numpy()).save(tmp_path / f"data/test/{label}/{row}.png")
+        Image.fromarray(fresh.images[row, 0].numpy()).save(tmp_path / f"data/train/{label}/{row}.png")
+
+    def add_seen(row: int) -> None:
+        name = tmp_path / f"data/test/{int(seen.labels[row])}/seen{row}.png"
+        Image.fromarray(seen.images[row, 0].numpy()).save(name)
+
+    own = len({image.numpy().tobytes() for image in fresh.images[rows]} & {i.numpy().tobytes() for i in seen.images})
+    assert own == 0
+    for row in (0, 20, 40):
+        add_seen(row)
+    assert toughen("evaluate", trained, "--data", tmp_path / "data", "--attacks", "fgsm").status == 0
+    for row in (60, 79):
+        add_seen(row)
+    ended = toughen("evaluate", trained, "--data", tmp_path / "data", "--attacks", "fgsm")
+    assert ended.status == 2 and "was trained on 2 % of these images" in ended.err
