@@ -120,6 +120,25 @@ def test_every_image_once_an_epoch_in_a_new_order_and_never_a_validation_image(t
     assert held_out.labels.bincount().tolist() == [1] * 10
 
 
+def test_noise_is_every_step_s_own(tmp_path: Path) -> None:
+    class Drawing(Standard):
+        drawn: list[float]
+
+        def craft(self, model: nn.Module, x: Images, y: Labels, batch: Batch | None = None) -> Crafted:
+            assert batch is not None and batch.noise is not None
+            self.drawn.append(float(batch.noise.uniform(x[:1, :1, :1, :1])))
+            return super().craft(model, x, y, batch)
+
+    def drawn(name: str, **settings: Any) -> list[float]:
+        method = Drawing()
+        method.drawn = []
+        train(recipe(method=method, **settings), tmp_path / name)
+        return method.drawn
+
+    first = drawn("one")
+    assert len(set(first)) == 10 and drawn("two") == first and not set(drawn("three", seed=1)) & set(first)
+
+
 def test_crops_and_flips_are_off_for_grey_images_unless_asked_for(tmp_path: Path) -> None:
     method = Watching()
     train(recipe(method=method, crop=2, flip=True, epochs=1), tmp_path / "run")
@@ -332,3 +351,8 @@ def test_loaded_weights_normalize_inside_and_are_in_evaluation_mode(tmp_path: Pa
     mean, std = data.load(str(digits())).statistics()
     inner = net.get_submodule("net")
     torch.testing.assert_close(net(x), inner((x - mean[0]) / std[0]))
+
+
+def test_a_tenth_of_the_training_images_validates_by_default(tmp_path: Path) -> None:
+    trainer = made(tmp_path, validation=None)
+    assert len(trainer.validation.split) == 8 and len(trainer.train) == 72

@@ -23,7 +23,8 @@ from toughen.types import Fraction, Norm
 
 PROGRAM = "toughen"
 INTRODUCTION = "Train image classifiers that hold under adversarial attack, and measure how well they hold."
-TRAIN_USAGE = "toughen train [RECIPE_OR_YAML] [--data D] [--model M] [--method C] [--eps 8/255] [--out DIR] [options]"
+TRAIN_USAGE = """toughen train [RECIPE_OR_YAML] [--data D] [--model M] [--method C]
+                     [--eps 8/255] [--out DIR] [options]"""
 
 
 def fail(message: str, status: int = 2) -> NoReturn:
