@@ -29,6 +29,7 @@ class HelpFormatter(DefaultHelpFormatter):
         if action.dest.endswith(".help"):
             return "show the settings of one, such as those of " + next(iter(kinds), "NAME") if kinds else about
         default = PARTS.get(action.dest, action.default)
+        default = " ".join(default) if isinstance(default, list) else default
         notes = [] if default in (None, {}, "==SUPPRESS==") or action.nargs == 0 else [f"default: {default}"]
         notes += [f"one of {', '.join(kinds)}, or package.module.Class"] if kinds else []
         return f"{about} ({'; '.join(notes)})" if notes else about
