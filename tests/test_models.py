@@ -424,6 +424,8 @@ def users(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
         "    return nn.Flatten()\n"
         "def wrong():\n"
         "    return 5\n"
+        "def fails():\n"
+        "    return {}['weights']\n"
         "number = 5\n"
     )
     (tmp_path / "a_users_broken_nets.py").write_text("import no_such_package_anywhere\n")
@@ -445,6 +447,7 @@ def test_a_users_function_gets_what_its_signature_takes(users: str) -> None:
         ("a_users_nets:full", {"typo": 1}, r"cannot be called with \(num_classes, shape, typo\).*'typo'"),
         ("a_users_nets:wrong", {}, "returned int: it must return an nn.Module"),
         ("a_users_nets:number", {}, "is not a function"),
+        ("a_users_nets:fails", {}, r"a_users_nets:fails failed at .*a_users_nets.py, line \d+: KeyError: 'weights'"),
         ("a_users_nets:missing", {}, "module a_users_nets has no 'missing'"),
         ("a_users_nowhere:full", {}, "cannot be imported: No module named 'a_users_nowhere'; is its folder on PYTHON"),
         ("a_users_broken_nets:full", {}, "No module named 'no_such_package_anywhere'"),

@@ -43,8 +43,8 @@ def _forward(model: nn.Module, shape: Shape) -> Logits:
     try:
         with gradients.mode(model, "eval"), torch.no_grad():
             out = model(x)
-    except RuntimeError as error:
-        reason = str(error).split("\n")[0]
+    except Exception as error:  # a user's own net may raise anything
+        reason = str(error).split("\n")[0] or type(error).__name__
         raise ValueError(f"the model cannot take images of shape {list(shape)}: {reason}") from error
     out = getattr(out, "logits", out)
     if isinstance(out, Tensor) and out.is_floating_point() and out.ndim == 2 and len(out) == len(x):

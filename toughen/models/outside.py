@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import traceback
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -36,7 +37,7 @@ def imported(path: str, num_classes: int, shape: Shape, settings: Mapping[str, A
     settings.
 
     Raises:
-        ValueError: it cannot be imported, does not take these arguments, or does not return a module.
+        ValueError: it cannot be imported, does not take these arguments, fails, or does not return a module.
     """
     function = _function(path)
     signature = inspect.signature(function)
@@ -51,7 +52,13 @@ def imported(path: str, num_classes: int, shape: Shape, settings: Mapping[str, A
         signature.bind(**arguments)
     except TypeError as error:
         raise ValueError(f"model {path} cannot be called with ({', '.join(arguments)}): {error}") from None
-    return _module(path, function(**arguments))
+    try:
+        made = function(**arguments)
+    except Exception as error:  # the user's own code may raise anything
+        where = traceback.extract_tb(error.__traceback__)[-1]
+        place = f"{where.filename}, line {where.lineno}"
+        raise ValueError(f"model {path} failed at {place}: {type(error).__name__}: {error}") from error
+    return _module(path, made)
 
 
 def _function(path: str) -> Callable[..., object]:
