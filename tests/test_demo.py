@@ -1,0 +1,27 @@
+"""`make demo` keeps its promise: it is run whole."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from commands import toughen
+from PIL import Image
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1200)
+def test_the_demo_ends_with_a_broken_and_a_robust_model(tmp_path: Path) -> None:
+    ended = toughen("demo", "--out", tmp_path / "demo")
+    assert ended.status == 0
+    results = {
+        name: json.loads((tmp_path / "demo" / name / "evaluation.json").read_text()) for name in ("standard", "robust")
+    }
+    assert all(result["threat"] == {"norm": "linf", "eps": 0.3} for result in results.values())
+    assert all(result["images"] == 1000 and "pgd-100x5@0.01" in result["attacks"] for result in results.values())
+    assert results["standard"]["robust_accuracy"] < 0.2 < 0.9 < results["standard"]["clean_accuracy"]
+    assert results["robust"]["robust_accuracy"] >= 0.8
+    assert "clean" in ended.out and "FGSM" in ended.out and "passes/step" in ended.out
+    with Image.open(tmp_path / "demo" / "picture.png") as picture:
+        assert picture.width > 900
