@@ -109,6 +109,7 @@ def refused(ended: Ended, *said: str, status: int = 2) -> None:
 
 SETTINGS = [  # words of a command line, and what the message must say
     ("--method FBF --eps 8", "did you mean 8/255?"),
+    ("--method NuAT --method.start_size 0.3 --eps 8", "did you mean 8/255?"),
     ("--method FBF --eps 0", "eps is 0", "above 0"),
     ("--method FBF --eps -0.1", "not below 0"),
     ("--method FBF --eps nan", "finite"),

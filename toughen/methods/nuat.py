@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Any, Literal
 
 import torch
@@ -64,6 +65,7 @@ class NuAT(Method):
             raise ValueError(f"lam ({lam}) and ramp ({ramp}) must be at least 0, divisor ({divisor}) at least 1")
         self.eps, self.norm, self.lam, self.ramp, self.ramp_by = eps, norm, lam, ramp, ramp_by
         self.start_size = threat_of(self).eps / 2 if start_size is None else start_size
+        self.attack = FGSM(eps=eps, norm=norm, start="bernoulli", start_size=self.start_size)
         self.alternate, self.divisor, self.share_clean = alternate, divisor, share_clean
         self.cross_entropy_on = cross_entropy_on
         self.iteration = 0  # steps since the epoch began
@@ -82,7 +84,7 @@ class NuAT(Method):
             clean = logits(model, x)
         nuclear = not (self.alternate and self.iteration % 2 == 0)
         objective = NuclearAscent(clean.detach() if nuclear else None, self.weight(len(x)))
-        attack = FGSM(eps=self.eps, norm=self.norm, objective=objective, start="bernoulli", start_size=self.start_size)
+        attack = replace(self.attack, objective=objective)
         return Crafted(
             x_adv=attack(model, x, y, noise_of(batch)),
             clean=clean if self.share_clean else None,
