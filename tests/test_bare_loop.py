@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 from contract import Net, build
-from torch import nn
+from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 import toughen
@@ -25,6 +25,7 @@ from toughen.types import Images, Labels
 
 README = Path(__file__).parent.parent / "README.md"
 SHAPE = (1, 28, 28)
+SIZES: dict[str, Any] = {"shape": SHAPE, "classes": 10, "images": 64}
 
 
 def run_loop(given: dict[str, Any], **instead: str) -> dict[str, Any]:
@@ -52,7 +53,7 @@ def test_the_loop_runs_as_it_is_printed(mnist: tuple[Images, Labels]) -> None:
     x, y = mnist
     model = Net().train()
     before = weights(model)
-    names = run_loop({"model": model, "loader": [(x, y)] * 3, "shape": SHAPE, "classes": 10})
+    names = run_loop({"model": model, "loader": [(x, y, torch.arange(len(x)))] * 3, **SIZES})
     method = names["method"]
     assert isinstance(method, NuAT) and method.eps == 8 / 255 and method.iteration == 3 and method.progress == 1.0
     assert all((a != b).any() for a, b in zip(weights(model), before, strict=True))
@@ -67,9 +68,9 @@ def test_the_loop_runs_for_every_method(name: str, mnist: tuple[Images, Labels])
     model, method = Net().train(), build(name)
     model.frozen.eval()
     before, prepared = weights(model), copy.deepcopy(method)
-    prepared.prepare(model, SHAPE, 10)
+    prepared.prepare(model, SHAPE, 10, 64)
     extra = [weight.clone() for weight in prepared.parameters()]
-    given = {"model": model, "loader": [(x[:32], y[:32]), (x[32:], y[32:])] * 4, "shape": SHAPE, "classes": 10}
+    given = {"model": model, "loader": [(x[rows], y[rows], rows) for rows in torch.arange(64).split(32)] * 4, **SIZES}
     names = run_loop({**given, "chosen": method}, method="chosen")
     assert names["method"] is method and int(names["average"].n_averaged) == 8 * method.replays
     assert all((a != b).any() and a.isfinite().all() for a, b in zip(weights(model), before, strict=True))
@@ -84,10 +85,10 @@ def accuracy(model: nn.Module, x: Images, y: Labels) -> float:
         return float((model(x).argmax(1) == y).float().mean())
 
 
-def epochs(x: Images, y: Labels, number: int, size: int) -> Iterator[tuple[Images, Labels]]:
+def epochs(x: Images, y: Labels, number: int, size: int) -> Iterator[tuple[Images, Labels, Tensor]]:
     for _ in range(number):
         for rows in torch.randperm(len(x)).split(size):
-            yield x[rows], y[rows]
+            yield x[rows], y[rows], rows
 
 
 @pytest.mark.slow
@@ -97,7 +98,7 @@ def test_a_loop_that_never_touches_progress_ends_robust() -> None:
     x, y = data.train.images.float() / 255, data.train.labels
     model = models.create("fbf-mnist-cnn", 10, SHAPE).train()
     method = NuAT(eps=0.3, lam=1, start_size=0.3, alternate=False)
-    given = {"model": model, "loader": epochs(x, y, 15, 64), "shape": SHAPE, "classes": 10, "chosen": method}
+    given = {"model": model, "loader": epochs(x, y, 15, 64), **SIZES, "chosen": method}
     run_loop(given, method="chosen", optimizer="torch.optim.SGD(model.parameters(), lr=0.05, momentum=0.9)")
     assert method.progress == 1.0
 

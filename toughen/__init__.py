@@ -5,5 +5,6 @@ from toughen import methods as methods
 from toughen import models as models
 from toughen.runs import load as load
 from toughen.threat import Threat as Threat
+from toughen.types import Batch as Batch
 
 __version__ = "0.1.0"

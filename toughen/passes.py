@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import torch
 from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
 
 _input_only = False
+_crafting = False
 
 
 @contextmanager
@@ -22,40 +25,93 @@ def towards_input() -> Iterator[None]:
         _input_only = before
 
 
+@contextmanager
+def crafting() -> Iterator[None]:
+    """Within the block passes serve to make adversarial images; a gradient to images that went forward here is one."""
+    global _crafting
+    before, _crafting = _crafting, True
+    try:
+        yield
+    finally:
+        _crafting = before
+
+
+def flops(net: nn.Module, *inputs: Tensor) -> int:
+    """Floating-point operations of one forward pass, counted by torch where they happen (a multiply-add is two)."""
+    trained = [module for module in net.modules() if module.training]
+    for module in trained:
+        module.training = False
+    try:
+        with torch.no_grad(), FlopCounterMode(display=False) as counter:
+            net.forward(*inputs)
+    finally:
+        for module in trained:
+            module.training = True
+    return int(counter.get_total_flops())
+
+
 class Passes:
     """Counts, while the ``with`` block lasts, what a model really did, in images times passes.
 
+    Args:
+        model: the net whose forward pass is the unit.
+        companions: other nets that may run; each weighs as much as its forward pass costs against the model's.
+        image: one image, [1, c, h, w], to measure the model's forward pass with; needed for companions.
+        costs: these weights by the nets' identity, where they are known; the others are measured on first use and added.
+
     Attributes:
         forward, input_gradient, weight_gradient: images that went forward, and backward to the input or to weights.
+        crafted: gradients to the input that made adversarial images, those that a weight gradient brought along too:
+            PAP's gamma (Definition 1) times the images.
     """
 
-    def __init__(self, model: nn.Module) -> None:
-        self.model = model
-        self.forward = self.input_gradient = self.weight_gradient = 0
+    def __init__(
+        self,
+        model: nn.Module,
+        companions: Iterable[nn.Module] = (),
+        image: Tensor | None = None,
+        costs: dict[int, float] | None = None,
+    ) -> None:
+        self.nets, self.image = [model, *companions], image
+        self.costs = {} if costs is None else costs
+        self.forward = self.input_gradient = self.weight_gradient = self.crafted = 0.0
 
     @property
-    def total(self) -> int:
+    def total(self) -> float:
         """Forward equivalents: a gradient towards weights passes every layer twice."""
         return self.forward + self.input_gradient + 2 * self.weight_gradient
+
+    def _cost(self, net: nn.Module, x: Tensor) -> float:
+        """A companion's forward pass of one image, in the model's."""
+        if net is self.nets[0]:
+            return 1.0
+        if id(net) not in self.costs:
+            if self.image is None:
+                raise ValueError("passes of companions are counted in the model's: give one image to measure it with")
+            self.costs[id(net)] = flops(net, x[:1].detach()) / flops(self.nets[0], self.image)
+        return self.costs[id(net)]
 
     def _on_forward(self, module: nn.Module, args: Any, out: Any) -> None:
         out = getattr(out, "logits", out)
         if not isinstance(out, Tensor):
             return
-        n = len(out)
+        n = len(out) * self._cost(module, args[0])
         self.forward += n
         if out.requires_grad:
-            out.register_hook(lambda gradient: self._on_backward(n))
+            made = len(out) if _crafting and args[0].requires_grad else 0
+            out.register_hook(lambda gradient: self._on_backward(n, made))
 
-    def _on_backward(self, n: int) -> None:
+    def _on_backward(self, n: float, made: int) -> None:
+        self.crafted += made
         if _input_only:
             self.input_gradient += n
         else:
             self.weight_gradient += n
 
     def __enter__(self) -> Passes:
-        self._hook = self.model.register_forward_hook(self._on_forward)
+        self._hooks = [net.register_forward_hook(self._on_forward) for net in self.nets]
         return self
 
     def __exit__(self, *error: object) -> None:
-        self._hook.remove()
+        for hook in self._hooks:
+            hook.remove()

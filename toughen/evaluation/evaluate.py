@@ -142,7 +142,7 @@ def evaluate(
                     index=index,
                     advance=lambda images, task=task: bar.advance(task, images),  # type: ignore[misc]
                 )
-            found.seconds[name], found.passes[name] = time.perf_counter() - started, passes.total
+            found.seconds[name], found.passes[name] = time.perf_counter() - started, int(passes.total)
             bar.remove_task(task)
     return found
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import copy
 import inspect
 from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import nn
+from torch import Tensor, nn
 
+from toughen import passes
 from toughen.attacks.base import threat_of
 from toughen.gradients import logits, mode
 from toughen.noise import Noise
@@ -23,15 +25,19 @@ class Method(nn.Module):
     other. What it must remember between batches is its buffers, submodules and extra state, so that it travels in
     checkpoints. Copies of the model that it keeps are frozen; extra weights that are trained are its parameters.
 
+    ``loss`` may be called more than once, and with other weights, for the same crafted images: what a step moves in the
+    method's memory is moved in ``craft`` or ``after_step``.
+
     Attributes:
         replays: how often a loop should train on the same batch.
-        stop_reason: set by the method when training should end early.
+        reports_clean: whether ``Step.terms`` holds "clean", the cross-entropy on clean images.
     """
 
     eps: Eps | None = None
     norm: Norm = "linf"
     replays: int = 1
-    stop_reason: str | None = None
+    reports_clean: bool = False
+    _stop_reason: str | None = None
     _progress: float = 1.0
     _prepared: bool = False
 
@@ -49,6 +55,19 @@ class Method(nn.Module):
     def inner(self) -> list[Method]:
         """The methods that this one wraps."""
         return [child for child in self.children() if isinstance(child, Method)]
+
+    def companions(self) -> list[nn.Module]:
+        """The nets besides the trained one that a step runs, so that their cost is counted."""
+        return [net for inner in self.inner() for net in inner.companions()]
+
+    @property
+    def stop_reason(self) -> str | None:
+        """Why training should end early; None while it should go on. Set by the method or by one that it wraps."""
+        return self._stop_reason or next((inner.stop_reason for inner in self.inner() if inner.stop_reason), None)
+
+    @stop_reason.setter
+    def stop_reason(self, reason: str | None) -> None:
+        self._stop_reason = reason
 
     @property
     def threat(self) -> Threat | None:
@@ -83,7 +102,9 @@ class Method(nn.Module):
             with mode(model, "eval"), torch.no_grad():  # a batch need not hold the last class: the model knows
                 classes = logits(model, x[:1]).shape[1]
             self.prepare(model, (x.shape[1], x.shape[2], x.shape[3]), classes)
-        return self.loss(model, x, y, self.craft(model, x, y, batch))
+        with passes.crafting():
+            crafted = self.craft(model, x, y, batch)
+        return self.loss(model, x, y, crafted)
 
     def craft(self, model: nn.Module, x: Images, y: Labels, batch: Batch | None = None) -> Crafted:
         """The inner maximum: the images to train on."""
@@ -114,6 +135,14 @@ class Method(nn.Module):
 
         return None if self.threat is None else PGDAT(eps=self.threat.eps, norm=self.threat.norm, steps=2)
 
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *rest: Any) -> None:
+        """Own buffers take the size that was saved: what is kept per slot of a batch grows with the first batches."""
+        for name, buffer in self.named_buffers(recurse=False):
+            saved = state_dict.get(prefix + name)
+            if isinstance(saved, Tensor) and saved.shape[1:] == buffer.shape[1:] and saved.shape != buffer.shape:
+                setattr(self, name, torch.empty(saved.shape, dtype=buffer.dtype, device=buffer.device))
+        super()._load_from_state_dict(state_dict, prefix, *rest)
+
     def extra_repr(self) -> str:
         """The settings, by the names of ``__init__``; each is an attribute of the method's attack or its own."""
         attack, names = getattr(self, "attack", None), inspect.signature(type(self)).parameters
@@ -124,6 +153,23 @@ class Method(nn.Module):
 def noise_of(batch: Batch | None) -> Noise | None:
     """Where a step's random numbers come from; None means torch's global generator."""
     return batch.noise if batch else None
+
+
+def frozen_copy(model: nn.Module, *, persistent: bool = True) -> nn.Module:
+    """A copy in evaluation mode whose weights are buffers: none is among ``parameters()``, so nothing trains them.
+
+    Args:
+        model: what is copied.
+        persistent: whether the copy's state travels in checkpoints.
+    """
+    copied = copy.deepcopy(model).eval()
+    for module in copied.modules():
+        for name, weight in list(module.named_parameters(recurse=False)):
+            delattr(module, name)
+            module.register_buffer(name, weight.detach(), persistent=persistent)
+        if not persistent:
+            module._non_persistent_buffers_set |= set(module._buffers)
+    return copied
 
 
 def adversarial_cross_entropy(model: nn.Module, y: Labels, crafted: Crafted) -> Step:

@@ -13,6 +13,8 @@ from toughen.types import Batch, Crafted, Eps, Images, Labels, Mode, Norm, Real,
 class FGSMAT(Method):
     """Training on FGSM images alone (PAP, Eq. 2); prone to catastrophic overfitting.
 
+    Passes: 5, an attack of one step (2) and the weights' gradient (3).
+
     Args:
         eps: radius, in the units of the images.
         norm: "linf" or "l2".
@@ -33,6 +35,8 @@ class FGSMAT(Method):
 
 class RFGSMAT(Method):
     """FGSM-AT whose step starts at a random corner of a smaller box (Tramer et al., arXiv:1705.07204; R-MGM, Eq. 2-3).
+
+    Passes: 5.
 
     Args:
         eps: radius, in the units of the images.
@@ -62,6 +66,8 @@ class RFGSMAT(Method):
 
 class FBF(Method):
     """Fast is better than free: a uniform start and one step longer than eps (Wong et al., arXiv:2001.03994).
+
+    Passes: 5.
 
     Args:
         eps: radius, in the units of the images.

@@ -15,6 +15,8 @@ from toughen.types import Batch, Crafted, Eps, Images, Labels, Mode, Norm, Real,
 class PGDAT(Method):
     """Training on PGD images alone (Madry et al., arXiv:1706.06083); DAT's slides call it RAT.
 
+    Passes: 23, 3 and 2 for each step of the attack.
+
     Args:
         eps: radius, in the units of the images.
         norm: "linf" or "l2".

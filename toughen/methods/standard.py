@@ -11,7 +11,12 @@ from toughen.types import Batch, Crafted, Images, Labels, Step
 
 
 class Standard(Method):
-    """Cross-entropy on clean images: the baseline that every attack breaks."""
+    """Cross-entropy on clean images: the baseline that every attack breaks.
+
+    Passes: 3.
+    """
+
+    reports_clean = True
 
     def craft(self, model: nn.Module, x: Images, y: Labels, batch: Batch | None = None) -> Crafted:
         return Crafted(x_adv=x)
