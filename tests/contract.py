@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import atexit
 import inspect
+import shutil
+import tempfile
+from functools import cache
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,6 +15,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from toughen import models, runs
+from toughen.data import load
 from toughen.methods import REGISTRY, Method
 from toughen.methods.pgd_at import PGDAT
 from toughen.noise import StepNoise
@@ -26,10 +33,44 @@ def build(name: str, **settings: Any) -> Method:
     parameters = inspect.signature(REGISTRY[name]).parameters
     if "eps" in parameters:
         settings.setdefault("eps", EPS)
+    if "sources" in parameters:
+        settings.setdefault("sources", [str(source_run())])
     for key, parameter in parameters.items():
         if parameter.default is parameter.empty and "Method" in str(parameter.annotation):
             settings.setdefault(key, PGDAT(eps=settings.get("eps", EPS), steps=2))
     return REGISTRY[name](**settings)
+
+
+@cache
+def source_run() -> Path:
+    """The run directory of a net that was trained for a moment, for methods that take pretrained nets."""
+    folder = Path(tempfile.mkdtemp())
+    atexit.register(shutil.rmtree, folder)
+    about = ("fbf-mnist-cnn", 10, (1, 28, 28))
+    data = load("mnist-5k")
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        model = models.create(*about)
+        optimizer = torch.optim.Adam(model.parameters(), lr=2e-3)
+        for rows in torch.randperm(len(data.train)).split(100):  # they lie in the order of their classes
+            optimizer.zero_grad()
+            x, y = data.train.images[rows].float() / 255, data.train.labels[rows]
+            F.cross_entropy(model(x), y).backward()
+            optimizer.step()
+    record = runs.Record(
+        model=models.describe(*about, None, None, {}),
+        classes=list(data.classes),
+        shape=[1, 28, 28],
+        norm="linf",
+        eps=None,
+        method="Standard",
+        data="mnist-5k",
+        weights="live",
+        epoch=0,
+        validation={},
+    )
+    runs.write_model(folder, record, model)
+    return folder
 
 
 class Net(nn.Module):

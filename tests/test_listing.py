@@ -12,6 +12,7 @@ from commands import toughen
 from rich.console import Console
 
 from toughen import listing
+from toughen.methods import REGISTRY
 
 
 def result(fgsm: float, pgd: float, **others: Any) -> dict[str, Any]:
@@ -87,3 +88,62 @@ def test_a_collapsed_model_does_not_pass_for_a_robust_one(tmp_path: Path) -> Non
     attacks = json.loads((tmp_path / "run/evaluation.json").read_text())["attacks"]
     assert attacks["fgsm"]["robust_accuracy"] - attacks["pgd-20"]["robust_accuracy"] > 0.2
     assert "not robust" in found.out
+
+
+# ---- The list of methods.
+
+
+class Cited:
+    """Lowers f(x) (in a way) on KL(a || b) (Doe & Roe, arXiv:0000.00000; Poe, Eq. 2), and more.
+
+    Passes: 6.2, an attack (2.2) and the weights' gradient (4).
+    """
+
+    def __init__(self, *, eps: float | None = None, start: str = "none", size: float | None = None, given: int) -> None:
+        pass
+
+
+class Around:
+    """Goes around another.
+
+    Passes: +3, one more loss.
+    """
+
+
+def test_what_a_docstring_and_a_signature_say_of_a_method() -> None:
+    assert listing.method_facts(Cited) == {
+        "about": "Lowers f(x) (in a way) on KL(a || b), and more.",
+        "paper": "Doe & Roe, arXiv:0000.00000; Poe, Eq. 2",
+        "passes": "6.2",
+        "settings": "eps, start=none, size=None, given",
+    }
+    assert listing.method_facts(Around) == {
+        "about": "Goes around another.",
+        "paper": "",
+        "passes": "+3",
+        "settings": "",
+    }
+
+
+def test_methods_are_listed_with_paper_cost_and_settings_in_80_columns() -> None:
+    text = printed(listing.print_methods, {"Cited": Cited, "Around": Around})
+    assert max(map(len, text.splitlines())) <= 80
+    words = " ".join(text.split())
+    assert "Cited Lowers f(x) (in a way) on KL(a || b), and more. Doe & Roe, arXiv:0000.00000; Poe, Eq. 2;" in words
+    assert "; 6.2 passes a step eps, start=none, size=None, given Around" in words
+    assert "+3 passes a step beyond what it wraps" in words
+
+
+def test_every_method_names_its_paper_its_cost_and_its_settings() -> None:
+    text = printed(listing.print_methods, REGISTRY)
+    assert max(map(len, text.splitlines())) <= 80
+    for name, kind in REGISTRY.items():
+        facts = listing.method_facts(kind)
+        assert f"\n{name} " in "\n" + text and facts["passes"], name
+        assert (facts["paper"] != "") is (name != "Standard"), name
+        assert "(" not in facts["paper"] and facts["about"].endswith("."), name
+    known = {"Free": "eps, norm=linf, replays=8, step_size=None", "TRADES": "eps, norm=linf, steps=10, step_size=None"}
+    assert all(listing.method_facts(REGISTRY[name])["settings"].startswith(start) for name, start in known.items())
+    papers = {"Free": "Shafahi et al., arXiv:1904.12843", "TRADES": "Zhang et al., arXiv:1901.08573"}
+    assert all(listing.method_facts(REGISTRY[name])["paper"] == paper for name, paper in papers.items())
+    assert [listing.method_facts(REGISTRY[name])["passes"] for name in ("Free", "TRADES", "AWP")] == ["3", "27", "+3"]

@@ -22,9 +22,22 @@ from toughen.methods.nuat import NuAT
 from toughen.methods.pgd_at import PGDAT
 from toughen.methods.standard import Standard
 from toughen.passes import Passes
-from toughen.types import Crafted, Images, Labels, Norm, Step
+from toughen.types import Batch, Crafted, Images, Labels, Norm, Step
 
-EQUALS_CROSS_ENTROPY_AT_ZERO = ["FGSMAT", "RFGSMAT", "FBF", "NuAT", "PGDAT", "TRADES"]
+EQUALS_CROSS_ENTROPY_AT_ZERO = [
+    "Free",
+    "GradAlign",
+    "NFGSM",
+    "PGI",
+    "FGSMAT",
+    "RFGSMAT",
+    "FBF",
+    "GAT",
+    "NuAT",
+    "PGDAT",
+    "TRADES",
+]
+NEEDS_INDEX = ["EFGSM", "PGI"]  # what they keep belongs to an image, so they refuse a batch that names none
 WEIGHTS = ("lam", "beta", "gamma")  # what the settings are called that weigh a method's own term
 
 
@@ -88,10 +101,13 @@ def test_the_images_lie_within_the_threat_and_raise_the_loss(
     (x, y), model = mnist, net()
     train(Standard(), model, x, y, 20)
     method = prepared(name, model, norm=norm, eps=eps)
+    method(copy.deepcopy(model), x, y, batch(len(x))).loss.backward()
+    method.after_step(model)  # Free's perturbation is zero until then
     x_adv = method.craft(model, x, y, batch(len(x))).x_adv
     delta = (x_adv - x).flatten(1)
     distance = delta.abs().amax(1) if norm == "linf" else delta.square().sum(1).sqrt()
-    assert (distance <= eps * (1 + 1e-5)).all() and distance.min() > eps / 2
+    reach = 3 * eps if getattr(method, "leaves_ball", False) else eps  # N-FGSM: noise of 2 eps, a step of eps
+    assert (distance <= reach * (1 + 1e-5)).all() and distance.min() > eps / 3
     assert x_adv.min() >= 0 and x_adv.max() <= 1
     model.eval()
     assert F.cross_entropy(model(x_adv), y) > F.cross_entropy(model(x), y) + 0.05
@@ -115,9 +131,10 @@ def test_without_a_batch_the_noise_is_torchs(name: str, mnist: tuple[Images, Lab
     if method.inner():
         pytest.skip("a wrapper may pass on to a method that needs the batch")
     losses = []
+    known = Batch(index=torch.arange(len(x))) if name in NEEDS_INDEX else None
     for _ in range(2):
         torch.manual_seed(3)
-        losses.append(method(copy.deepcopy(model), x, y).loss)
+        losses.append(copy.deepcopy(method)(copy.deepcopy(model), x, y, known).loss)
     assert torch.equal(losses[0], losses[1])
 
 
@@ -226,6 +243,8 @@ def test_an_l2_radius_beyond_the_box_is_refused(name: str, mnist: tuple[Images, 
 
 @every_method
 def test_a_weight_changes_the_loss(name: str, mnist: tuple[Images, Labels]) -> None:
+    if name == "PAP":
+        pytest.skip("a cycle's first batch compares equal images: lam is tested in test_pap.py")
     (x, y), model = mnist, net()
     train(Standard(), model, x, y, 20)  # until the terms are of some size
     for weight in WEIGHTS:
@@ -253,15 +272,18 @@ def test_a_step_costs_what_its_docstring_says(name: str, mnist: tuple[Images, La
     expected = float(stated[2])
     if stated[1]:
         expected += cost(method.inner()[-1], net(), x, y) / len(x)
-    for _ in range(2):  # odd steps cost what even ones do
-        assert cost(method, model, x, y) == pytest.approx(expected * len(x), rel=0.02)
+    alike = {id(net): 1.0 for net in method.companions()} if name == "Ensemble" else None  # as the docstring has it
+    for step in (0, 2):  # odd steps cost what even ones do; the noise of these draws either kind of Ensemble's sources
+        assert cost(method, model, x, y, step, alike) == pytest.approx(expected * len(x), rel=0.02)
         method.after_step(model)
 
 
-def cost(method: Method, model: nn.Module, x: Images, y: Labels) -> float:
+def cost(
+    method: Method, model: nn.Module, x: Images, y: Labels, step: int = 0, costs: dict[int, float] | None = None
+) -> float:
     """A real step's passes, each image's added up."""
-    with Passes(model, method.companions(), x[:1]) as passes:
-        method(model, x, y, batch(len(x))).loss.backward()
+    with Passes(model, method.companions(), x[:1], costs) as passes:
+        method(model, x, y, batch(len(x), step)).loss.backward()
     return passes.total
 
 

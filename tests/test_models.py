@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -26,6 +27,18 @@ SMALL: list[tuple[str, Shape, dict[str, Any]]] = [  # every net, made small, awa
     ("small-cnn", MNIST, {"dropout": 0.25}),
     ("m-lenet", MNIST, {}),
     ("fbf-mnist-cnn", MNIST, {}),
+    ("madry-cnn", MNIST, {}),
+    ("lenet+", MNIST, {"padding": "none"}),
+    ("efgsm-cnn", MNIST, {}),
+    *((name, MNIST, {"variant": variant}) for name in "ABCD" for variant in ("paper", "code")),
+    ("conv-4", CIFAR, {"width": 8}),
+    ("vgg11", CIFAR, {"width": 4}),
+    ("vgg16", CIFAR, {"width": 4}),
+    ("vgg19", CIFAR, {"width": 4}),
+    ("resnet34", CIFAR, {"width": 4, "extra_relu": True}),
+    ("resnet50", CIFAR, {"width": 4}),
+    ("resnet50", CIFAR, {"width": 4, "stem": "imagenet"}),
+    ("resnet56", CIFAR, {"width": 4}),
     ("resnet18", CIFAR, {"width": 4, "extra_relu": True}),
     ("resnet18", CIFAR, {"width": 4, "stem": "imagenet"}),
     ("preact-resnet18", CIFAR, {"width": 4}),
@@ -63,12 +76,28 @@ RESNET_PAIRS = [(64, 64), (64, 64), (64, 128), (128, 128), (128, 256), (256, 256
         ("small-cnn", CIFAR, (28 * 32, 289 * 32, 289 * 64, 577 * 64, 1601 * 200, 201 * 200, 201 * 10), 427_978),
         ("m-lenet", MNIST, (26 * 32, 801 * 32, 801 * 64, 1601 * 64, 3137 * 512, 513 * 10), 1_791_466),
         ("fbf-mnist-cnn", MNIST, (17 * 16, 257 * 32, 1569 * 100, 101 * 10), 166_406),
+        ("madry-cnn", MNIST, (26 * 32, 801 * 64, 3137 * 1024, 1025 * 10), 3_274_634),
+        ("lenet+", MNIST, (26 * 32, 801 * 64, 3137 * 1024, 1025 * 10), 3_274_634),
+        ("lenet+ none", MNIST, (26 * 32, 801 * 64, 1025 * 1024, 1025 * 10), 1_111_946),
+        ("efgsm-cnn", MNIST, (10 * 32, 289 * 32, 289 * 64, 577 * 64, 1025 * 128, 129 * 10), 197_482),
+        ("A", MNIST, (26 * 64, 1601 * 64, 25_601 * 128, 129 * 10), 3_382_346),
+        ("A code", MNIST, (26 * 64, 1601 * 64, 25_601 * 128, 129 * 10), 3_382_346),
+        ("B", MNIST, (65 * 64, 2305 * 128, 3201 * 128, 18_433 * 10), 893_258),
+        ("B code", MNIST, (65 * 64, 2305 * 128, 3201 * 128, 129 * 10), 710_218),
+        ("C", MNIST, (10 * 128, 1153 * 64, 1601 * 128, 129 * 10), 281_290),
+        ("C code", MNIST, (10 * 128, 1153 * 64, 36_865 * 128, 129 * 10), 4_795_082),
+        ("D", MNIST, (785 * 300, 301 * 300, 301 * 300, 301 * 300, 301 * 10), 509_410),
+        ("D code", MNIST, (785 * 300, 301 * 300, 301 * 300, 301 * 300, 301 * 10), 509_410),
+        ("conv-4", CIFAR, (28 * 64, 577 * 64, 577 * 128, 1153 * 128, 8193 * 256, 257 * 256, 257 * 10), 2_425_930),
     ],
 )
-def test_the_mnist_nets_have_the_sources_parameters(
+def test_the_plain_nets_have_the_sources_parameters(
     name: str, shape: Shape, layers: tuple[int, ...], total: int
 ) -> None:
-    sizes = [[each.numel() for each in layer.parameters()] for layer in models.create(name, 10, shape).children()]
+    name, _, form = name.partition(" ")
+    settings: dict[str, Any] = {"padding" if form == "none" else "variant": form} if form else {}
+    model = models.create(name, 10, shape, **settings)
+    sizes = [[each.numel() for each in layer.parameters()] for layer in model.children()]
     assert [sum(size) for size in sizes if size] == list(layers)
     assert sum(layers) == total
 
@@ -88,6 +117,39 @@ def resnet18(kernel: int, classes: int) -> int:
     return kernel * kernel * 3 * 64 + 2 * 64 + blocks + 513 * classes
 
 
+def resnet34(kernel: int, classes: int) -> int:
+    further = resnet_block(64, 64) + 2 * resnet_block(128, 128) + 4 * resnet_block(256, 256) + resnet_block(512, 512)
+    return resnet18(kernel, classes) + further
+
+
+def resnet50(kernel: int, classes: int) -> int:
+    total, c_in = kernel * kernel * 3 * 64 + 2 * 64, 64
+    for inner, blocks in ((64, 3), (128, 4), (256, 6), (512, 3)):
+        c_out = 4 * inner
+        total += c_in * c_out + 2 * c_out  # the first block's shortcut
+        for _ in range(blocks):
+            total += c_in * inner + 9 * inner * inner + inner * c_out + 4 * inner + 2 * c_out
+            c_in = c_out
+    return total + 2049 * classes
+
+
+def resnet56() -> int:
+    total, c_in = 27 * 16 + 2 * 16, 16
+    for c_out in (16, 32, 64):
+        total += 9 * c_in * c_out + 17 * 9 * c_out * c_out + 18 * 2 * c_out  # nine blocks, shortcuts without weights
+        c_in = c_out
+    return total + 65 * 10
+
+
+def vgg(*stages: int) -> int:
+    total, c_in = 0, 3
+    for c_out, convolutions in zip((64, 128, 256, 512, 512), stages, strict=True):
+        for _ in range(convolutions):
+            total += (9 * c_in + 1) * c_out + 2 * c_out
+            c_in = c_out
+    return total + 513 * 10
+
+
 def wide_resnet(depth: int, width: int, biases: bool) -> int:
     total, c_in = 27 * 16 + 16 * biases, 16
     for c_out in (16 * width, 32 * width, 64 * width):
@@ -103,14 +165,22 @@ def wide_resnet(depth: int, width: int, biases: bool) -> int:
         ("resnet18", 10, {}, resnet18(3, 10), 11_173_962),
         ("resnet18", 10, {"extra_relu": True}, resnet18(3, 10), 11_173_962),
         ("resnet18", 1000, {"stem": "imagenet"}, resnet18(7, 1000), 11_689_512),  # torchvision's figure
+        ("resnet34", 10, {}, resnet34(3, 10), 21_282_122),
+        ("resnet34", 1000, {"stem": "imagenet"}, resnet34(7, 1000), 21_797_672),  # torchvision's figure
+        ("resnet50", 10, {}, resnet50(3, 10), 23_520_842),
+        ("resnet50", 1000, {"stem": "imagenet"}, resnet50(7, 1000), 25_557_032),  # torchvision's figure
+        ("resnet56", 10, {}, resnet56(), 853_018),
+        ("vgg11", 10, {}, vgg(1, 1, 2, 2, 2), 9_231_114),
+        ("vgg16", 10, {}, vgg(2, 2, 3, 3, 3), 14_728_266),
+        ("vgg19", 10, {}, vgg(2, 2, 4, 4, 4), 20_040_522),
         ("preact-resnet18", 10, {}, 27 * 64 + sum(preact_block(*p) for p in RESNET_PAIRS) + 1024 + 5130, 11_172_170),
         ("wrn-34-10", 10, {}, wide_resnet(34, 10, False), 46_160_474),
         ("wrn-34-10", 10, {"variant": "val-iisc"}, wide_resnet(34, 10, True), 46_172_810),
         ("wrn-28-10", 10, {}, wide_resnet(28, 10, False), 36_479_194),
-        ("wrn-22-5", 10, {}, wide_resnet(22, 5, False), wide_resnet(22, 5, False)),
+        ("wrn-22-5", 10, {}, wide_resnet(22, 5, False), 6_711_194),
     ],
 )
-def test_the_residual_nets_have_the_sources_parameters(
+def test_the_deep_nets_have_the_sources_parameters(
     name: str, classes: int, settings: dict[str, Any], count: int, published: int
 ) -> None:
     with torch.device("meta"):
@@ -118,10 +188,35 @@ def test_the_residual_nets_have_the_sources_parameters(
     assert parameters(model) == count == published
 
 
+@pytest.mark.parametrize(
+    ("name", "shape", "millions", "tolerance"),  # as the papers round them; the first is only "0.2 million" there
+    [
+        ("efgsm-cnn", MNIST, 0.2, 0.05),
+        ("madry-cnn", MNIST, 3.3, 0.03),
+        ("wrn-22-5", CIFAR, 6.7, 0.01),
+        ("wrn-34-10", CIFAR, 46, 0.01),
+        ("conv-4", CIFAR, 2.4, 0.02),
+        ("vgg16", CIFAR, 14.7, 0.01),
+        ("resnet56", CIFAR, 0.85, 0.01),
+    ],
+)
+def test_a_net_has_the_millions_of_parameters_that_papers_state(
+    name: str, shape: Shape, millions: float, tolerance: float
+) -> None:
+    with torch.device("meta"):
+        assert parameters(models.create(name, 10, shape)) == pytest.approx(millions * 1e6, rel=tolerance)
+
+
 def test_names_say_how_many_parameters_a_net_has() -> None:
     lines = models.names()
-    assert set(lines) == {"small-cnn", "m-lenet", "fbf-mnist-cnn", "resnet18", "preact-resnet18", "wrn-34-10"}
-    assert "312,202 parameters" in lines["small-cnn"] and "46,160,474 parameters" in lines["wrn-34-10"]
+    assert list(lines) == [
+        *("small-cnn", "madry-cnn", "m-lenet", "lenet+", "fbf-mnist-cnn", "efgsm-cnn", "A", "B", "C", "D"),
+        *("conv-4", "vgg11", "vgg16", "vgg19", "resnet18", "resnet34", "resnet50", "resnet56", "preact-resnet18"),
+        *("wrn-22-5", "wrn-28-10", "wrn-34-10"),
+    ]
+    assert "312,202 parameters on 1x28x28" in lines["small-cnn"] and "893,258 parameters on 1x28x28" in lines["B"]
+    assert "6,711,194 parameters on 3x32x32" in lines["wrn-22-5"]
+    assert "46,160,474 parameters" in lines["wrn-34-10"]
     assert all("\n" not in line for line in lines.values())
 
 
@@ -149,19 +244,42 @@ class Transcription:
     def linear(self, x: Tensor, name: str) -> Tensor:
         return x @ self.w[f"{name}.weight"].T + self.w[f"{name}.bias"]
 
-    def resnet18(self, x: Tensor, extra_relu: bool) -> Tensor:
+    def resnet(self, x: Tensor, blocks: tuple[int, ...], extra_relu: bool = False, padded: bool = False) -> Tensor:
         x = F.relu(self.norm(self.conv(x, "stem.0"), "stem.1"))
-        for stage in range(4):
-            for block in range(2):
+        for stage, number in enumerate(blocks):
+            for block in range(number):
                 at, stride = f"stages.{stage}.{block}", 2 if stage > 0 and block == 0 else 1
                 out = F.relu(self.norm(self.conv(x, f"{at}.residual.0", stride), f"{at}.residual.1"))
                 out = self.norm(self.conv(out, f"{at}.residual.3"), f"{at}.residual.4")
                 if extra_relu:
                     out = F.relu(out)
-                if stride == 2:
+                if stride == 2 and padded:
+                    x = torch.cat([x[:, :, ::2, ::2], torch.zeros_like(x[:, :, ::2, ::2])], dim=1)
+                elif stride == 2:
+                    x = self.norm(self.conv(x, f"{at}.shortcut.0", stride, 0), f"{at}.shortcut.1")
+                x = F.relu(out + x)
+        return self.linear(F.avg_pool2d(x, x.shape[2]).flatten(1), "linear")
+
+    def resnet50(self, x: Tensor) -> Tensor:
+        x = F.relu(self.norm(self.conv(x, "stem.0"), "stem.1"))
+        for stage, blocks in enumerate((3, 4, 6, 3)):
+            for block in range(blocks):
+                at, stride = f"stages.{stage}.{block}", 2 if stage > 0 and block == 0 else 1
+                out = F.relu(self.norm(self.conv(x, f"{at}.residual.0", 1, 0), f"{at}.residual.1"))
+                out = F.relu(self.norm(self.conv(out, f"{at}.residual.3", stride, 1), f"{at}.residual.4"))
+                out = self.norm(self.conv(out, f"{at}.residual.6", 1, 0), f"{at}.residual.7")
+                if block == 0:
                     x = self.norm(self.conv(x, f"{at}.shortcut.0", stride, 0), f"{at}.shortcut.1")
                 x = F.relu(out + x)
         return self.linear(F.avg_pool2d(x, 4).flatten(1), "linear")
+
+    def vgg(self, x: Tensor, *stages: int) -> Tensor:
+        for stage, convolutions in enumerate(stages):
+            for place in range(0, 3 * convolutions, 3):
+                x = F.relu(self.norm(self.conv(x, f"stages.{stage}.{place}"), f"stages.{stage}.{place + 1}"))
+            x = F.max_pool2d(x, 2)
+        assert x.shape[2:] == (1, 1)
+        return self.linear(x.flatten(1), "linear")
 
     def preact_resnet18(self, x: Tensor) -> Tensor:
         x = self.conv(x, "stem.0")
@@ -209,19 +327,83 @@ class Transcription:
         x = F.relu(self.conv(F.relu(self.conv(x, "0", 2, 1)), "2", 2, 1))
         return self.linear(F.relu(self.linear(x.flatten(1), "5")), "7")
 
+    def efgsm_cnn(self, x: Tensor) -> Tensor:
+        x = F.max_pool2d(F.relu(self.conv(F.relu(self.conv(x, "0", 1, 0)), "2", 1, 0)), 2)
+        x = F.max_pool2d(F.relu(self.conv(F.relu(self.conv(x, "5", 1, 0)), "7", 1, 0)), 2)
+        return self.linear(F.relu(self.linear(x.flatten(1), "11")), "13")
+
+    def lenet_plus(self, x: Tensor, padding: int = 2) -> Tensor:
+        x = F.max_pool2d(F.relu(self.conv(x, "0", 1, padding)), 2)
+        x = F.max_pool2d(F.relu(self.conv(x, "3", 1, padding)), 2)
+        return self.linear(F.relu(self.linear(x.flatten(1), "7")), "9")
+
+    def net_a(self, x: Tensor) -> Tensor:
+        x = F.relu(self.conv(F.relu(self.conv(x, "0", 1, 0)), "2", 1, 0))
+        return self.linear(F.relu(self.linear(x.flatten(1), "6")), "9")
+
+    def net_b(self, x: Tensor) -> Tensor:
+        x = F.relu(self.conv(x, "1", 1, 0))
+        x = F.relu(self.conv(F.relu(self.conv(x, "3", 1, 0)), "5", 1, 0))
+        return self.linear(x.flatten(1), "9")
+
+    def net_b_code(self, x: Tensor) -> Tensor:
+        x = F.relu(self.conv(F.pad(x, (3, 3, 3, 3)), "1", 2, 0))  # "same": six pixels for 28, half on each side
+        x = F.relu(self.conv(F.relu(self.conv(x, "3", 2, 0)), "5", 1, 0))
+        return self.linear(x.flatten(1), "9")
+
+    def net_c(self, x: Tensor) -> Tensor:
+        x = F.max_pool2d(torch.tanh(self.conv(x, "0", 1, 0)), 2)
+        x = F.max_pool2d(torch.tanh(self.conv(x, "3", 1, 0)), 2)
+        return self.linear(F.relu(self.linear(x.flatten(1), "7")), "9")
+
+    def net_c_code(self, x: Tensor) -> Tensor:
+        x = F.relu(self.conv(F.relu(self.conv(x, "0", 1, 0)), "2", 1, 0))
+        return self.linear(F.relu(self.linear(x.flatten(1), "6")), "9")
+
+    def net_d(self, x: Tensor) -> Tensor:
+        x = x.flatten(1)
+        for place in ("1", "4", "7", "10"):
+            x = F.relu(self.linear(x, place))
+        return self.linear(x, "13")
+
+    def conv_4(self, x: Tensor) -> Tensor:
+        x = F.max_pool2d(F.relu(self.conv(F.relu(self.conv(x, "0")), "2")), 2)
+        x = F.max_pool2d(F.relu(self.conv(F.relu(self.conv(x, "5")), "7")), 2)
+        return self.linear(F.relu(self.linear(F.relu(self.linear(x.flatten(1), "11")), "13")), "15")
+
 
 @pytest.mark.parametrize("training", [False, True], ids=["eval", "train"])
 @pytest.mark.parametrize(
     ("name", "shape", "settings", "transcribed"),
     [
-        ("resnet18", CIFAR, {"width": 6}, lambda t, x: t.resnet18(x, extra_relu=False)),
-        ("resnet18", CIFAR, {"width": 6, "extra_relu": True}, lambda t, x: t.resnet18(x, extra_relu=True)),
+        ("resnet18", CIFAR, {"width": 6}, lambda t, x: t.resnet(x, (2, 2, 2, 2))),
+        ("resnet18", CIFAR, {"width": 6, "extra_relu": True}, lambda t, x: t.resnet(x, (2, 2, 2, 2), extra_relu=True)),
+        ("resnet34", CIFAR, {"width": 6}, lambda t, x: t.resnet(x, (3, 4, 6, 3))),
+        ("resnet34", CIFAR, {"width": 6, "extra_relu": True}, lambda t, x: t.resnet(x, (3, 4, 6, 3), extra_relu=True)),
+        ("resnet50", CIFAR, {"width": 4}, Transcription.resnet50),
+        ("resnet56", CIFAR, {"width": 6}, lambda t, x: t.resnet(x, (9, 9, 9), padded=True)),
+        ("vgg11", CIFAR, {"width": 6}, lambda t, x: t.vgg(x, 1, 1, 2, 2, 2)),
+        ("vgg16", CIFAR, {"width": 6}, lambda t, x: t.vgg(x, 2, 2, 3, 3, 3)),
+        ("vgg19", CIFAR, {"width": 6}, lambda t, x: t.vgg(x, 2, 2, 4, 4, 4)),
+        ("conv-4", CIFAR, {"width": 6}, Transcription.conv_4),
         ("preact-resnet18", CIFAR, {"width": 6}, Transcription.preact_resnet18),
         ("wrn-16-2", CIFAR, {}, Transcription.trades_wrn),
         ("wrn-16-2", CIFAR, {"variant": "val-iisc"}, Transcription.val_iisc_wrn),
         ("small-cnn", MNIST, {"dropout": 0}, Transcription.small_cnn),
         ("m-lenet", MNIST, {}, Transcription.m_lenet),
         ("fbf-mnist-cnn", MNIST, {}, Transcription.fbf_net),
+        ("efgsm-cnn", MNIST, {}, Transcription.efgsm_cnn),
+        ("madry-cnn", MNIST, {}, Transcription.lenet_plus),
+        ("lenet+", MNIST, {}, Transcription.lenet_plus),
+        ("lenet+", MNIST, {"padding": "none"}, lambda t, x: t.lenet_plus(x, padding=0)),
+        ("A", MNIST, {}, Transcription.net_a),
+        ("A", MNIST, {"variant": "code"}, Transcription.net_a),
+        ("B", MNIST, {}, Transcription.net_b),
+        ("B", MNIST, {"variant": "code"}, Transcription.net_b_code),
+        ("C", MNIST, {}, Transcription.net_c),
+        ("C", MNIST, {"variant": "code"}, Transcription.net_c_code),
+        ("D", MNIST, {}, Transcription.net_d),
+        ("D", MNIST, {"variant": "code"}, Transcription.net_d),
     ],
 )
 def test_a_net_computes_what_its_literal_transcription_does(
@@ -232,10 +414,30 @@ def test_a_net_computes_what_its_literal_transcription_does(
     training: bool,
 ) -> None:
     model = randomized(models.create(name, 10, shape, **settings)).train(training)
+    for module in model.modules():
+        if isinstance(module, nn.Dropout):
+            module.p = 0.0
     x = torch.rand(4, *shape, dtype=torch.float64)
     expected = transcribed(Transcription({k: v.clone() for k, v in model.state_dict().items()}, training), x)
     assert expected.std() > 0.1
     torch.testing.assert_close(model(x), expected, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("name", "paper", "code"),
+    [
+        ("A", [(4, 0.25), (8, 0.5)], [(4, 0.25), (8, 0.5)]),
+        ("B", [(0, 0.2), (7, 0.5)], [(0, 0.2), (7, 0.5)]),
+        ("C", [], [(4, 0.25), (8, 0.5)]),
+        ("D", [(place, 0.5) for place in (3, 6, 9, 12)], [(place, 0.5) for place in (3, 6, 9, 12)]),
+    ],
+)
+def test_the_ensembles_nets_drop_what_their_sources_drop(
+    name: str, paper: list[tuple[int, float]], code: list[tuple[int, float]]
+) -> None:
+    for variant, expected in (("paper", paper), ("code", code)):
+        layers = enumerate(models.create(name, 10, MNIST, variant=variant).children())
+        assert [(place, layer.p) for place, layer in layers if isinstance(layer, nn.Dropout)] == expected
 
 
 def test_small_cnn_drops_hidden_units_only_while_training() -> None:
@@ -278,18 +480,72 @@ def test_only_the_last_batch_norm_of_val_iisc_forgets_fast() -> None:
     assert momenta(variant="val-iisc") == [0.1] * 6 + [0.9]
 
 
-def test_resnet18_starts_as_torch_does_and_as_torchvision_for_large_images() -> None:
-    small, large = models.create("resnet18"), models.create("resnet18", stem="imagenet")
-    name = "stages.2.0.residual.0.weight"  # 128 to 256 channels
-    assert small.get_parameter(name).abs().max().item() == pytest.approx(1 / math.sqrt(9 * 128), rel=0.03)
-    assert large.get_parameter(name).std().item() == pytest.approx(math.sqrt(2 / (9 * 256)), rel=0.03)
+@pytest.mark.parametrize(("name", "stage"), [("resnet18", "2.0"), ("resnet34", "2.0")])
+def test_resnets_start_as_torch_does_and_as_torchvision_for_large_images(name: str, stage: str) -> None:
+    small, large = models.create(name), models.create(name, stem="imagenet")
+    weight = f"stages.{stage}.residual.0.weight"  # 128 to 256 channels
+    assert small.get_parameter(weight).abs().max().item() == pytest.approx(1 / math.sqrt(9 * 128), rel=0.03)
+    assert large.get_parameter(weight).std().item() == pytest.approx(math.sqrt(2 / (9 * 256)), rel=0.03)
+
+
+def test_resnet50_starts_as_torch_does_and_as_torchvision_for_large_images() -> None:
+    small, large = models.create("resnet50"), models.create("resnet50", stem="imagenet")
+    name = "stages.2.0.residual.0.weight"  # 1x1, 512 to 256 channels
+    assert small.get_parameter(name).abs().max().item() == pytest.approx(1 / math.sqrt(512), rel=0.03)
+    assert large.get_parameter(name).std().item() == pytest.approx(math.sqrt(2 / 256), rel=0.03)
+
+
+def test_resnet56_starts_kaiming_normal_over_the_fan_in() -> None:
+    weight = models.create("resnet56").get_parameter("stages.2.0.residual.0.weight")  # 32 to 64 channels
+    assert weight.std().item() == pytest.approx(math.sqrt(2 / (9 * 32)), rel=0.03)
+
+
+def test_madrys_net_starts_as_its_source_does_and_lenet_plus_as_torch_does() -> None:
+    madry = dict(models.create("madry-cnn", 10, MNIST).named_parameters())
+    assert all((value == 0.1).all() for name, value in madry.items() if "bias" in name)
+    weight = madry["7.weight"]
+    assert weight.abs().max() <= 0.2
+    # a standard normal cut off at 2 has the variance 1 - 2 * 2 phi(2) / (Phi(2) - Phi(-2)) = 1 - 4 * 0.05399 / 0.9545
+    assert weight.std().item() == pytest.approx(0.1 * math.sqrt(1 - 4 * 0.05399 / 0.9545), rel=0.01)
+    weight = models.create("lenet+", 10, MNIST).get_parameter("7.weight")
+    assert weight.abs().max().item() == pytest.approx(1 / math.sqrt(3136), rel=0.03)
+
+
+@pytest.mark.parametrize(
+    ("name", "weight", "largest", "spread"),  # Glorot: uniform up to sqrt(6 / (in + out)); D's: normal, sqrt(2 / in)
+    [
+        ("A", "2.weight", math.sqrt(6 / (1600 + 1600)), math.sqrt(2 / 3200)),
+        ("B", "3.weight", math.sqrt(6 / (2304 + 4608)), math.sqrt(2 / 6912)),
+        ("C", "2.weight", math.sqrt(6 / (1152 + 576)), math.sqrt(2 / 1728)),
+        ("D", "13.weight", math.sqrt(6 / (300 + 10)), math.sqrt(2 / 310)),
+        ("D", "1.weight", None, math.sqrt(2 / 784)),
+        ("D", "10.weight", None, math.sqrt(2 / 300)),
+    ],
+)
+def test_the_ensembles_nets_of_the_code_start_as_it_does(
+    name: str, weight: str, largest: float | None, spread: float
+) -> None:
+    weights = dict(models.create(name, 10, MNIST, variant="code").named_parameters())
+    assert all((value == 0).all() for key, value in weights.items() if "bias" in key)
+    assert weights[weight].std().item() == pytest.approx(spread, rel=0.03)
+    found = weights[weight].abs().max().item()
+    assert found == pytest.approx(largest, rel=0.03) if largest else found > 3 * spread
+
+
+@pytest.mark.parametrize(
+    ("name", "weight", "inputs"),
+    [("A", "2.weight", 1600), ("B", "3.weight", 2304), ("C", "7.weight", 1600), ("D", "4.weight", 300)],
+)
+def test_the_ensembles_nets_of_the_paper_start_as_torch_does(name: str, weight: str, inputs: int) -> None:
+    found = models.create(name, 10, MNIST).get_parameter(weight).abs().max().item()
+    assert found == pytest.approx(1 / math.sqrt(inputs), rel=0.03)
 
 
 # ---- sizes
 
 
 @pytest.mark.parametrize(("name", "shape", "settings"), SMALL)
-@pytest.mark.parametrize("shape_given", [None, (2, 21, 34)])
+@pytest.mark.parametrize("shape_given", [None, (2, 33, 38)])
 def test_a_net_takes_other_channels_sizes_and_classes(
     name: str, shape: Shape, settings: dict[str, Any], shape_given: Shape | None
 ) -> None:
@@ -297,13 +553,13 @@ def test_a_net_takes_other_channels_sizes_and_classes(
     assert models.create(name, 7, shape, **settings)(torch.rand(2, *shape)).shape == (2, 7)
 
 
-@pytest.mark.parametrize("name", ["resnet18", "preact-resnet18", "wrn-10-2"])
+@pytest.mark.parametrize("name", ["resnet18", "resnet34", "resnet50", "preact-resnet18", "wrn-10-2"])
 def test_the_imagenet_stem_divides_each_side_by_four(name: str) -> None:
     model = randomized(models.create(name, 100, (3, 96, 64), stem="imagenet")).eval()
     x = torch.rand(2, 3, 96, 64, dtype=torch.float64)
     t = Transcription(model.state_dict(), training=False)
     expected = t.conv(x, "stem.0", 2, 3)
-    if name == "resnet18":
+    if name.startswith("resnet"):
         expected = F.relu(t.norm(expected, "stem.1"))
     expected = F.max_pool2d(expected, 3, 2, 1)
     assert expected.shape[2:] == (24, 16)
@@ -311,11 +567,32 @@ def test_the_imagenet_stem_divides_each_side_by_four(name: str) -> None:
     assert model(x).shape == (2, 100)
 
 
-@pytest.mark.parametrize(("name", "side"), [("small-cnn", 16), ("m-lenet", 4), ("fbf-mnist-cnn", 4)])
-def test_too_small_images_are_refused(name: str, side: int) -> None:
-    assert models.create(name, 10, (1, side, side))(torch.rand(2, 1, side, side)).shape == (2, 10)
-    with pytest.raises(ValueError, match=f"at least {side}x{side} pixels, these are {side}x{side - 1}"):
-        models.create(name, 10, (1, side, side - 1))
+@pytest.mark.parametrize(
+    ("name", "side", "settings"),
+    [
+        ("small-cnn", 16, {}),
+        ("madry-cnn", 4, {}),
+        ("m-lenet", 4, {}),
+        ("lenet+", 4, {}),
+        ("lenet+", 16, {"padding": "none"}),
+        ("fbf-mnist-cnn", 4, {}),
+        ("efgsm-cnn", 16, {}),
+        ("A", 9, {}),
+        ("B", 17, {}),
+        ("B", 28, {"variant": "code"}),
+        ("C", 10, {}),
+        ("C", 5, {"variant": "code"}),
+        ("conv-4", 4, {}),
+        ("vgg11", 32, {"width": 2}),
+        ("vgg19", 32, {"width": 2}),
+    ],
+)
+def test_too_small_images_are_refused(name: str, side: int, settings: dict[str, Any]) -> None:
+    model = models.create(name, 10, (1, side, side), **settings).eval()
+    assert model(torch.rand(2, 1, side, side)).shape == (2, 10)
+    message = f"^{re.escape(name)} needs images of at least {side}x{side} pixels, these are {side}x{side - 1}"
+    with pytest.raises(ValueError, match=message):
+        models.create(name, 10, (1, side, side - 1), **settings)
 
 
 @pytest.mark.parametrize(("name", "shape", "settings"), SMALL)
@@ -380,6 +657,15 @@ def test_wrong_statistics_are_refused(mean: list[float] | None, std: list[float]
         ("resnet18", {"widht": 32}, "resnet18 has no setting 'widht': it takes width, stem, extra_relu"),
         ("resnet18", {"num_blocks": 2}, "has no setting 'num_blocks'"),
         ("m-lenet", {"dropout": 0.5}, "m-lenet has no setting 'dropout': it takes none"),
+        ("e", {}, "model 'e' is unknown"),
+        ("B", {"variant": "val-iisc"}, 'must be "paper" or "code"'),
+        ("lenet+", {"padding": 2}, 'must be "same" or "none"'),
+        ("resnet34", {"width": 0}, "width=0 of resnet34 must be 1 or more"),
+        ("resnet50", {"width": 0}, "width=0 of resnet50 must be 1 or more"),
+        ("resnet50", {"extra_relu": True}, "has no setting 'extra_relu': it takes width, stem"),
+        ("resnet56", {"width": 0}, "width=0 of resnet56 must be 1 or more"),
+        ("vgg16", {"width": 0}, "width=0 of vgg16 must be 1 or more"),
+        ("conv-4", {"width": 0}, "width=0 of conv-4 must be 1 or more"),
         ("resnet18", {"width": 0}, "width=0 of resnet18 must be 1 or more"),
         ("resnet18", {"width": 1.5}, "width=1.5 of model resnet18 must be a whole number"),
         ("resnet18", {"width": True}, "must be a whole number"),
@@ -399,6 +685,15 @@ def test_wrong_statistics_are_refused(mean: list[float] | None, std: list[float]
 def test_wrong_names_and_settings_are_refused_by_name(name: str, settings: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         models.create(name, **settings)
+
+
+@pytest.mark.parametrize(
+    ("given", "name"), [("b", "B"), ("LeNet+", "lenet+"), ("ResNet56", "resnet56"), ("WRN-10-1", "wrn-10-1")]
+)
+def test_a_name_is_found_in_capitals_or_not(given: str, name: str) -> None:
+    shape = MNIST if name in "B lenet+" else CIFAR
+    assert str(models.create(given, 10, shape)) == str(models.create(name, 10, shape))
+    assert models.describe(given, 10, shape, None, None, {})["name"] == name
 
 
 def test_depth_and_width_win_over_a_name() -> None:

@@ -7,6 +7,8 @@ from typing import Any
 
 import pytest
 import torch
+from contract import batch, prepared
+from contract import net as small_net
 from literal import (
     Net,
     Pixels,
@@ -23,8 +25,12 @@ from literal import (
 )
 from torch import Tensor
 
+from toughen.methods.efgsm import EFGSM
+from toughen.methods.nuat import NuAT
+from toughen.methods.standard import Standard
 from toughen.methods.trades import TRADES
-from toughen.types import Crafted, Images, Labels
+from toughen.passes import Passes
+from toughen.types import Crafted, Images, Labels, Plan
 
 
 def test_by_hand() -> None:
@@ -122,3 +128,42 @@ def test_beta_below_zero_is_refused() -> None:
     for beta in (-1, math.nan):
         with pytest.raises(ValueError, match="beta .* at least 0"):
             TRADES(eps=0.1, beta=beta)
+
+
+# ---- Another method's images: eFGSM + TRADES.
+
+
+def test_the_loss_is_taken_on_the_crafters_images(mnist: tuple[Images, Labels]) -> None:
+    (net, written), x, y = pair(), mnist[0][:16].double(), mnist[1][:16]
+    crafter, twin = (EFGSM(eps=0.1, sigma=0.05) for _ in range(2))
+    method = TRADES(eps=0.1, beta=2, crafter=crafter)
+    for each in (method, twin):
+        each.prepare(net, (1, 28, 28), 10, 64)
+    for step in range(2):  # the second visit follows the history of the first
+        x_adv = twin.craft(net, x, y, batch(16, step)).x_adv
+        clean, adversarial = written.training(x), written.training(x_adv)
+        expected = cross_entropy(clean, y) + 2 * kl(clean, adversarial)
+        net.zero_grad()
+        same_step(net, method(net, x, y, batch(16, step)).loss, written, expected)
+    assert torch.equal(crafter.history, twin.history) and crafter.history.any()
+
+
+def test_a_crafter_saves_the_passes_of_the_own_attack_and_hears_what_happens(mnist: tuple[Images, Labels]) -> None:
+    (x, y), model = mnist, small_net()
+    crafter = EFGSM(eps=0.1)
+    method = prepared("TRADES", model, crafter=crafter)
+    with Passes(model) as passes:
+        method(model, x, y, batch(64)).loss.backward()
+    assert passes.total == 8 * 64  # 2 for the attack, 3 for each side of the divergence
+    told = NuAT(eps=0.1)
+    method = TRADES(eps=0.1, crafter=told)
+    method.start(Plan(epochs=7, steps=70, images=64))
+    method.progress = 0.5
+    method.after_step(model)
+    assert (told.epochs, told.progress, told.iteration) == (7, 0.5, 1)
+
+
+def test_a_crafter_with_another_threat_is_refused() -> None:
+    for crafter in (EFGSM(eps=0.2), EFGSM(eps=0.1, norm="l2"), Standard()):
+        with pytest.raises(ValueError, match="its crafter against"):
+            TRADES(eps=0.1, crafter=crafter)

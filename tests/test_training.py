@@ -22,7 +22,8 @@ from toughen.methods.nuat import NuAT
 from toughen.methods.standard import Standard
 from toughen.noise import key
 from toughen.training import SGD, AdamW, Constant, Cyclic, Recipe, train
-from toughen.training.trainer import Trainer, forward_flops
+from toughen.passes import flops
+from toughen.training.trainer import Trainer
 from toughen.training.validation import Validation, score
 from toughen.types import Batch, Crafted, Images, Labels, Step
 
@@ -339,7 +340,7 @@ def test_a_seed_decides_everything(tmp_path: Path) -> None:
 
 
 def test_flops_of_a_layer_by_hand() -> None:
-    assert forward_flops(nn.Sequential(nn.Flatten(), nn.Linear(12, 5)), torch.rand(1, 3, 2, 2)) == 2 * 12 * 5
+    assert flops(nn.Sequential(nn.Flatten(), nn.Linear(12, 5)), torch.rand(1, 3, 2, 2)) == 2 * 12 * 5
 
 
 def test_loaded_weights_normalize_inside_and_are_in_evaluation_mode(tmp_path: Path) -> None:

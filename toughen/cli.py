@@ -166,8 +166,10 @@ def compare_command(arguments: Sequence[str]) -> int:
 
 def list_command(arguments: Sequence[str]) -> int:
     what = list_parser().read(tidy(arguments)).what
+    if what == "methods":
+        listing.print_methods(Console(), methods.REGISTRY)
+        return 0
     entries: dict[str, dict[str, str]] = {
-        "methods": {name: summary(kind) for name, kind in methods.REGISTRY.items()},
         "attacks": {name.lower(): summary(kind) for name, kind in attacks.REGISTRY.items()},
         "models": models.names(),
         "data": data_sets.names(),

@@ -64,7 +64,7 @@ def mode(model: nn.Module, wanted: Mode) -> Iterator[None]:
 
 
 class InputGradient(NamedTuple):
-    """The gradient towards the images, and the values and logits it was taken at, detached."""
+    """The gradient towards the images, and the values and logits it was taken at, detached unless asked otherwise."""
 
     gradient: Images
     value: PerExample | Scalar
@@ -78,6 +78,7 @@ def input_gradient(
     objective: Objective,
     *,
     create_graph: bool = False,
+    keep_graph: bool = False,
 ) -> InputGradient:
     """The objective's gradient towards ``x``, summed over examples, at the cost of one forward and one more pass.
 
@@ -87,6 +88,7 @@ def input_gradient(
         target: what the objective compares with.
         objective: what is differentiated.
         create_graph: keep the gradient differentiable, for methods that penalise it.
+        keep_graph: keep the logits differentiable, for methods whose loss goes on from this pass.
 
     Raises:
         ValueError: the model returned no logits, or cut them off from the images.
@@ -100,7 +102,10 @@ def input_gradient(
         gradient = None
         if total.requires_grad:
             with passes.towards_input():
-                (gradient,) = torch.autograd.grad(total, x, create_graph=create_graph, allow_unused=True)
+                keep = create_graph or keep_graph
+                (gradient,) = torch.autograd.grad(
+                    total, x, retain_graph=keep, create_graph=create_graph, allow_unused=True
+                )
     if gradient is None:
         raise ValueError("the logits carry no gradient to the images: remove no_grad() and detach() from the model")
-    return InputGradient(gradient, value.detach(), out.detach())
+    return InputGradient(gradient, value.detach(), out if keep_graph else out.detach())

@@ -40,6 +40,11 @@ def kl_divergence(logits: Logits, clean: Logits) -> PerExample:
     return (log_clean.exp() * (log_clean - F.log_softmax(logits, dim=1))).sum(1)
 
 
+def squared_logit_distance(logits: Logits, other: Logits) -> PerExample:
+    """The squared L2 distance between two logits of an image, of any size."""
+    return (logits - other).square().sum(1)
+
+
 class CrossEntropy(Objective):
     """-log p_y, in nats; the target is the true label."""
 
@@ -92,24 +97,54 @@ class NuclearAscent(Objective):
 
     Attributes:
         clean: logits of the clean images, detached; None leaves the cross-entropy alone.
-        weight: lambda over the number of images.
+        weight: lambda over the number of images; a tensor where it changes from step to step.
     """
 
     clean: Logits | None
-    weight: float
+    weight: float | Scalar
     batchwise = True
 
     def __call__(self, logits: Logits, target: Labels) -> Scalar:
         value = F.cross_entropy(logits, target)
-        if self.clean is None or self.weight == 0:
+        if self.clean is None:
             return value
-        return value + self.weight * nuclear_norm(logits - self.clean)
+        nuclear = nuclear_norm(logits - self.clean)
+        return value + torch.as_tensor(self.weight, dtype=nuclear.dtype, device=nuclear.device) * nuclear
 
     def fooled(self, logits: Logits, target: Labels) -> Mask:
         return logits.argmax(1) != target
 
 
+class PredictedCrossEntropy(CrossEntropy):
+    """-log p of the class that the model itself predicts where it is attacked, so that no label can leak (EAT)."""
+
+    def __call__(self, logits: Logits, target: Labels) -> PerExample:
+        return F.cross_entropy(logits, logits.argmax(1), reduction="none")
+
+
+def squared_distance(logits: Logits, clean: Logits) -> PerExample:
+    """The squared L2 distance between two softmax outputs, 0..2."""
+    return (F.softmax(logits, dim=1) - F.softmax(clean, dim=1)).square().sum(1)
+
+
+@dataclass(frozen=True)
+class GuidedAscent(CrossEntropy):
+    """Cross-entropy plus ``weight`` x the squared distance between the softmax outputs at x' and at x (GAT).
+
+    Attributes:
+        clean: logits of the clean images, detached.
+        weight: lambda; 0 leaves the cross-entropy alone.
+    """
+
+    clean: Logits
+    weight: Scalar
+
+    def __call__(self, logits: Logits, target: Labels) -> PerExample:
+        return super().__call__(logits, target) + self.weight * squared_distance(logits, self.clean)
+
+
 cross_entropy = CrossEntropy()
+predicted_cross_entropy = PredictedCrossEntropy()
 margin_loss = Margin()
 targeted = Targeted()
 kl = KL()

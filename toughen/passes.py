@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -57,7 +57,7 @@ class Passes:
         model: the net whose forward pass is the unit.
         companions: other nets that may run; each weighs as much as its forward pass costs against the model's.
         image: one image, [1, c, h, w], to measure the model's forward pass with; needed for companions.
-        costs: these weights by the nets' identity, where they are known; the others are measured on first use and added.
+        costs: these weights by the nets' identity, where they are known; others are measured on first use and added.
 
     Attributes:
         forward, input_gradient, weight_gradient: images that went forward, and backward to the input or to weights.
@@ -98,15 +98,27 @@ class Passes:
         n = len(out) * self._cost(module, args[0])
         self.forward += n
         if out.requires_grad:
-            made = len(out) if _crafting and args[0].requires_grad else 0
-            out.register_hook(lambda gradient: self._on_backward(n, made))
+            out.register_hook(lambda gradient: self._on_backward(n))
+            if args[0].requires_grad:
+                args[0].register_hook(self._on_images(n, len(out) if _crafting else 0))
 
-    def _on_backward(self, n: float, made: int) -> None:
-        self.crafted += made
+    def _on_backward(self, n: float) -> None:
         if _input_only:
             self.input_gradient += n
         else:
             self.weight_gradient += n
+
+    def _on_images(self, n: float, made: int) -> Callable[[Tensor], None]:
+        """What happens when a gradient reaches the images that went forward."""
+
+        def hook(gradient: Tensor) -> None:
+            nonlocal made
+            self.crafted += made
+            made = 0  # a loss that goes on from an attack's pass makes no more images
+            if gradient.requires_grad:  # to differentiate a gradient is one more backward through each layer
+                gradient.register_hook(lambda second: self._on_backward(n))
+
+        return hook
 
     def __enter__(self) -> Passes:
         self._hooks = [net.register_forward_hook(self._on_forward) for net in self.nets]

@@ -68,9 +68,14 @@ class Threat:
         if self.norm == "linf":
             x_adv = torch.maximum(torch.minimum(x_adv, x + self.eps), x - self.eps)
         else:
-            delta = x_adv - x
-            x_adv = x + delta * _rows((self.eps / self.length(delta).clamp(min=1e-12)).clamp(max=1))
+            x_adv = x + self.cut(x_adv - x)
         return x_adv.clamp(0, 1)
+
+    def cut(self, delta: Images) -> Images:
+        """The nearest perturbations within the ball, whatever images they may be added to."""
+        if self.norm == "linf":
+            return delta.clamp(-self.eps, self.eps)
+        return delta * _rows((self.eps / self.length(delta).clamp(min=1e-12)).clamp(max=1))
 
     def steepest(self, gradient: Images) -> Images:
         """The unit step along which a linear function of this gradient rises most; zero where the gradient is zero."""
@@ -81,7 +86,9 @@ class Threat:
         scaled = gradient / torch.where(largest > 0, largest, 1)
         return scaled / _rows(self.length(scaled).clamp(min=1))
 
-    def start(self, x: Images, start: Start, noise: Noise | None = None, size: Eps | None = None) -> Images:
+    def start(
+        self, x: Images, start: Start, noise: Noise | None = None, size: Eps | None = None, *, clip: bool = True
+    ) -> Images:
         """Where an attack on ``x`` begins.
 
         Args:
@@ -90,6 +97,7 @@ class Threat:
                 size); "gaussian" x + size N(0, 1), which, as in TRADES, is not cut to ball and box; a tensor: as given.
             noise: source of random numbers; None means torch's global generator.
             size: how far, in the units of eps; None means eps, and 0.001 for "gaussian".
+            clip: cut a uniform or Bernoulli start to ball and box.
 
         Raises:
             ValueError: the name is unknown or the given tensor has another shape than ``x``.
@@ -105,15 +113,19 @@ class Threat:
             return x + (0.001 if size is None else size) * noise.normal(x)
         size = self.eps if size is None else size
         if start == "uniform":
-            delta = noise.uniform(x) if self.norm == "linf" else self._uniform_in_ball(x, noise)
+            delta = self.uniform(x, noise)
         elif start == "bernoulli":
             delta = noise.sign(x) if self.norm == "linf" else self.steepest(noise.sign(x))
         else:
             raise ValueError(f'start {start!r} is unknown: use "none", "uniform", "gaussian", "bernoulli" or images')
-        return self.project(x + size * delta, x)
+        moved = x + size * delta
+        return self.project(moved, x) if clip else moved
 
-    def _uniform_in_ball(self, x: Images, noise: Noise) -> Images:
-        """Uniform in the unit L2 ball: a random direction, its length distributed as u^(1/d)."""
+    def uniform(self, x: Images, noise: Noise | None = None) -> Images:
+        """Uniform in the ball of radius 1, wherever the box ends; L2: a random direction, its length as u^(1/d)."""
+        noise = noise or Noise()
+        if self.norm == "linf":
+            return noise.uniform(x)
         direction = self.steepest(noise.normal(x))
         share = noise.uniform(x[:, :1, :1, :1]).add(1).div(2)
         return direction * share ** (1 / x.shape[1:].numel())

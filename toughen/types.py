@@ -85,7 +85,7 @@ class Crafted:
 
     Attributes:
         x_adv: the images to train on, detached.
-        clean: logits of the clean images with their graph, where the attack needed that pass anyway.
+        clean: logits of the clean images (PGI: where it starts) with their graph, where the attack needed that pass.
         extra: whatever else a method's two parts share.
     """
 

@@ -2,35 +2,87 @@
 
 from __future__ import annotations
 
-from torch import nn
+from dataclasses import replace
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
 
 from toughen.attacks.base import threat_of
 from toughen.attacks.fgsm import FGSM
+from toughen.gradients import logits
 from toughen.methods.base import Method, adversarial_cross_entropy, noise_of
 from toughen.types import Batch, Crafted, Eps, Images, Labels, Mode, Norm, Real, Step
 
 
 class FGSMAT(Method):
-    """Training on FGSM images alone (PAP, Eq. 2); prone to catastrophic overfitting.
+    """Training on FGSM images (PAP, Eq. 6), with or without clean ones; prone to catastrophic overfitting.
 
-    Passes: 5, an attack of one step (2) and the weights' gradient (3).
+    Passes: 5, an attack of one step (2 for each image that is attacked) and the weights' gradient (3); clean_weight
+    adds 3.
 
     Args:
         eps: radius, in the units of the images.
         norm: "linf" or "l2".
+        step_size: length of the step, in the units of eps; None means eps.
+        start: where the step starts, "none" for the image itself or "uniform" in the ball.
+        share: part of the batch that is attacked, its first images; the rest stays clean. The cross-entropy is the
+            batch's mean. Both parts hold at least one image.
+        clean_weight: weight of a further cross-entropy on all images as they are, taken in a pass of its own.
         mode: the model's mode while attacking, "eval" or "train".
+
+    Raises:
+        ValueError: eps is missing or none that the norm admits, share is not in 0..1, or clean_weight is below 0.
     """
 
-    def __init__(self, *, eps: Eps | None = None, norm: Norm = "linf", mode: Mode = "eval") -> None:
+    def __init__(
+        self,
+        *,
+        eps: Eps | None = None,
+        norm: Norm = "linf",
+        step_size: Real | None = None,
+        start: Literal["none", "uniform"] = "none",
+        share: float | int = 1.0,
+        clean_weight: float | int = 0.0,
+        mode: Mode = "eval",
+    ) -> None:
         super().__init__()
-        self.eps, self.norm = eps, norm
-        self.attack = FGSM(eps=threat_of(self).eps, norm=norm, mode=mode)
+        if not 0 < share <= 1:
+            raise ValueError(f"share {share} must lie in 0..1, above 0; Standard trains on clean images alone")
+        if not clean_weight >= 0:
+            raise ValueError(f"clean_weight {clean_weight} must be at least 0")
+        self.eps, self.norm, self.share, self.clean_weight = eps, norm, share, clean_weight
+        self.attack = FGSM(eps=threat_of(self).eps, norm=norm, step_size=step_size, start=start, mode=mode)
+        self.reports_clean = share < 1 or clean_weight > 0
+
+    def attacked(self, n: int) -> int:
+        """How many images of a batch of ``n`` are attacked.
+
+        Raises:
+            ValueError: the batch cannot be parted.
+        """
+        if self.share == 1:
+            return n
+        if n < 2:
+            raise ValueError(f"share {self.share} parts a batch, but this one has {n} image: use larger batches")
+        return min(max(round(self.share * n), 1), n - 1)
 
     def craft(self, model: nn.Module, x: Images, y: Labels, batch: Batch | None = None) -> Crafted:
-        return Crafted(x_adv=self.attack(model, x, y, noise_of(batch)))
+        n = self.attacked(len(x))
+        x_adv = self.attack(model, x[:n], y[:n], noise_of(batch))
+        return Crafted(x_adv=x_adv if n == len(x) else torch.cat([x_adv, x[n:]]))
 
     def loss(self, model: nn.Module, x: Images, y: Labels, crafted: Crafted) -> Step:
-        return adversarial_cross_entropy(model, y, crafted)
+        step, n = adversarial_cross_entropy(model, y, crafted), self.attacked(len(x))
+        loss, terms = step.loss, step.terms
+        if n < len(x):
+            out = step.logits.detach()
+            terms = {"robust": F.cross_entropy(out[:n], y[:n]), "clean": F.cross_entropy(out[n:], y[n:])}
+        if self.clean_weight > 0:
+            clean = F.cross_entropy(logits(model, x), y)
+            loss, terms = loss + self.clean_weight * clean, {**terms, "clean": clean.detach()}
+        return Step(loss, step.logits, terms)
 
 
 class RFGSMAT(Method):
@@ -38,10 +90,13 @@ class RFGSMAT(Method):
 
     Passes: 5.
 
+    As in the released code the images are cut to [0, 1] twice, after the random start and after the step.
+
     Args:
         eps: radius, in the units of the images.
         norm: "linf" or "l2".
-        start_size: how far the random start goes, in the units of eps; the step covers the rest. None means eps / 2.
+        start_size: how far the random start goes, in the units of eps; the step covers the rest. None means eps / 2, as
+            in the paper; the released code has 0.05 at 0.3.
         mode: the model's mode while attacking, "eval" or "train".
     """
 
@@ -73,19 +128,56 @@ class FBF(Method):
         eps: radius, in the units of the images.
         norm: "linf" or "l2".
         step_size: length of the step, in the units of eps; None means 1.25 eps (10/255 at 8/255, as released).
+        start: where the step starts: "uniform" in the ball; "none" for the image itself; "previous" for the image with
+            what the last batch's image in the same place was perturbed by.
+        clip_start: cut a uniform start to [0, 1] before the gradient is taken there, as released for CIFAR-10; the
+            code for MNIST does not. A previous perturbation is never cut.
         mode: the model's mode while attacking, "eval" or "train" (as released).
     """
 
+    delta: Tensor
+
     def __init__(
-        self, *, eps: Eps | None = None, norm: Norm = "linf", step_size: Real | None = None, mode: Mode = "train"
+        self,
+        *,
+        eps: Eps | None = None,
+        norm: Norm = "linf",
+        step_size: Real | None = None,
+        start: Literal["uniform", "none", "previous"] = "uniform",
+        clip_start: bool = True,
+        mode: Mode = "train",
     ) -> None:
         super().__init__()
-        self.eps, self.norm = eps, norm
+        self.eps, self.norm, self.start_at, self.clip_start = eps, norm, start, clip_start
         step_size = 1.25 * threat_of(self).eps if step_size is None else step_size
-        self.attack = FGSM(eps=eps, norm=norm, step_size=step_size, start="uniform", mode=mode)
+        known = "none" if start == "previous" else start
+        self.attack = FGSM(eps=eps, norm=norm, step_size=step_size, start=known, mode=mode)
+
+    def prepare(self, model: nn.Module, shape: tuple[int, int, int], classes: int, images: int | None = None) -> None:
+        super().prepare(model, shape, classes, images)
+        if self.start_at == "previous":
+            self.register_buffer("delta", torch.zeros(0, *shape))
 
     def craft(self, model: nn.Module, x: Images, y: Labels, batch: Batch | None = None) -> Crafted:
-        return Crafted(x_adv=self.attack(model, x, y, noise_of(batch)))
+        noise, attack = noise_of(batch), self.attack
+        if self.start_at == "previous":
+            attack = replace(attack, start=x + self._previous(x))
+        elif self.start_at == "uniform" and not self.clip_start:
+            attack = replace(attack, start=threat_of(self).start(x, "uniform", noise, clip=False))
+        x_adv = attack(model, x, y, noise)
+        if self.start_at == "previous":
+            self.delta[: len(x)] = x_adv - x
+        return Crafted(x_adv=x_adv)
+
+    def _previous(self, x: Images) -> Images:
+        """The last perturbation in each place of the batch; zero in places that no batch has reached yet."""
+        missing = len(x) - len(self.delta)
+        if missing > 0:
+            self.delta = torch.cat([self.delta.to(x), x.new_zeros(missing, *x.shape[1:])])
+        return self.delta[: len(x)]
 
     def loss(self, model: nn.Module, x: Images, y: Labels, crafted: Crafted) -> Step:
         return adversarial_cross_entropy(model, y, crafted)
+
+    def extra_repr(self) -> str:  # the attack knows no "previous"
+        return super().extra_repr().replace("start='none'", f"start={self.start_at!r}")

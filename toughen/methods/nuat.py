@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
-from torch import nn
+from torch import Tensor, nn
 
 from toughen.attacks.base import threat_of
 from toughen.attacks.fgsm import FGSM
@@ -19,7 +19,7 @@ from toughen.types import Batch, Crafted, Eps, Images, Labels, Logits, Norm, Pla
 
 
 class NuAT(Method):
-    """Clean cross-entropy plus lam x the nuclear norm of f(x_adv) - f(x), against one step that raises the same.
+    """Clean cross-entropy plus lam x the nuclear norm of f(x_adv) - f(x) (Sriramanan et al., NeurIPS 2021).
 
     Passes: 8, a clean pass (3) that attack and loss share, an attack of one step (2), an adversarial pass (3).
 
@@ -48,6 +48,9 @@ class NuAT(Method):
         ValueError: eps is missing or none that the norm admits, or a weight is out of its range.
     """
 
+    lam_now: Tensor
+    attack_nuclear: Tensor
+
     def __init__(
         self,
         *,
@@ -70,22 +73,44 @@ class NuAT(Method):
         self.attack = FGSM(eps=eps, norm=norm, start="bernoulli", start_size=self.start_size)
         self.alternate, self.divisor, self.share_clean = alternate, divisor, share_clean
         self.cross_entropy_on = cross_entropy_on
-        self.iteration = 0  # steps since the epoch began
+        self.reports_clean = cross_entropy_on == "clean"
+        # what changes by step is a tensor, so that compiled steps need not be compiled again
+        self.register_buffer("lam_now", torch.zeros((), dtype=torch.float64), persistent=False)
+        self.register_buffer("attack_nuclear", torch.zeros((), dtype=torch.float64), persistent=False)
         self.epochs = 1
+        self.iteration = 0
+        self.progress = 1.0
 
-    def weight(self, n: int) -> float:
+    @property
+    def progress(self) -> float:
+        return self._progress
+
+    @progress.setter
+    def progress(self, value: float | int) -> None:
+        self._progress = float(value)
+        reached = self._progress
+        if self.ramp_by == "epoch" and reached < 1:
+            reached = math.floor(reached * self.epochs + 1e-9) / self.epochs
+        self.lam_now.fill_(self.lam * (min(1.0, reached / self.ramp) if self.ramp > 0 else 1.0))
+
+    @property
+    def iteration(self) -> int:
+        """Steps since the epoch began."""
+        return self._iteration
+
+    @iteration.setter
+    def iteration(self, value: int) -> None:
+        self._iteration = value
+        self.attack_nuclear.fill_(not (self.alternate and value % 2 == 0))
+
+    def weight(self, n: int) -> Tensor:
         """What multiplies the nuclear norm of ``n`` images now."""
-        progress = self.progress
-        if self.ramp_by == "epoch" and progress < 1:
-            progress = math.floor(progress * self.epochs + 1e-9) / self.epochs
-        share = min(1.0, progress / self.ramp) if self.ramp > 0 else 1.0
-        return self.lam * share / (self.divisor or n)
+        return self.lam_now / (self.divisor or n)
 
     def craft(self, model: nn.Module, x: Images, y: Labels, batch: Batch | None = None) -> Crafted:
         with torch.set_grad_enabled(self.share_clean and torch.is_grad_enabled()):
             clean = logits(model, x)
-        nuclear = not (self.alternate and self.iteration % 2 == 0)
-        objective = NuclearAscent(clean.detach() if nuclear else None, self.weight(len(x)))
+        objective = NuclearAscent(clean.detach(), self.weight(len(x)) * self.attack_nuclear)
         attack = replace(self.attack, objective=objective)
         return Crafted(
             x_adv=attack(model, x, y, noise_of(batch)),
@@ -98,17 +123,33 @@ class NuAT(Method):
         judged = out if self.cross_entropy_on == "clean" else out_adv
         cross_entropy, nuclear = F.cross_entropy(judged, y), nuclear_norm(out_adv - out)
         terms = {self.cross_entropy_on: cross_entropy, "nuclear": nuclear / (self.divisor or len(x))}
-        loss = cross_entropy + self.weight(len(x)) * nuclear
+        loss = cross_entropy + self.weight(len(x)).to(nuclear.dtype) * nuclear
         return Step(loss, judged, {name: term.detach() for name, term in terms.items()})
 
     def start(self, plan: Plan) -> None:
         self.epochs = plan.epochs
+        self.progress = self._progress
 
     def after_step(self, model: nn.Module) -> None:
         self.iteration += 1
 
     def after_epoch(self, metrics: dict[str, Any]) -> None:
         self.iteration = 0
+
+    def rescue(self) -> Method | None:
+        """NuAT2 with the same settings, whose second step the collapsed net cannot be blind to."""
+        from toughen.methods.nuat2 import NuAT2  # built on this class, so it cannot be imported above
+
+        return NuAT2(
+            eps=self.eps,
+            norm=self.norm,
+            lam=self.lam,
+            ramp=self.ramp,
+            ramp_by=self.ramp_by,
+            start_size=self.start_size,
+            cross_entropy_on=self.cross_entropy_on,
+            divisor=self.divisor,
+        )
 
     def get_extra_state(self) -> dict[str, int]:
         return {"iteration": self.iteration}

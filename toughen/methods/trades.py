@@ -20,7 +20,8 @@ class TRADES(Method):
     Passes: 27, 7 and 2 for each step of the attack.
 
     Target and attack are taken in evaluation mode; the loss sends its gradient through both sides of the divergence.
-    The clean images go forward once in training mode, where the released code lets them go twice.
+    The clean images go forward once in training mode, where the released code lets them go twice. With EFGSM as
+    ``crafter`` this is eFGSM + TRADES (Chen & Lee, ACCV 2020).
 
     Args:
         eps: radius, in the units of the images.
@@ -28,9 +29,10 @@ class TRADES(Method):
         steps: gradient steps of the attack.
         step_size: length of a step, in the units of eps; None means 2.5 eps / steps.
         beta: weight of the divergence; larger is more robust and less accurate on clean images.
+        crafter: another method whose images are taken in place of this attack's, such as EFGSM.
 
     Raises:
-        ValueError: eps is missing or none that the norm admits, or beta is below 0.
+        ValueError: eps is missing or none that the norm admits, beta is below 0, or the crafter's threat is another.
     """
 
     reports_clean = True
@@ -43,6 +45,7 @@ class TRADES(Method):
         steps: int = 10,
         step_size: Real | None = None,
         beta: float | int = 6.0,
+        crafter: Method | None = None,
     ) -> None:
         super().__init__()
         if not beta >= 0:
@@ -51,8 +54,15 @@ class TRADES(Method):
         self.attack = PGD(
             eps=threat_of(self).eps, norm=norm, steps=steps, step_size=step_size, objective=kl, start="gaussian"
         )
+        self.crafter = crafter
+        if crafter is not None:
+            if crafter.threat != threat_of(self):
+                raise ValueError(f"TRADES trains against {threat_of(self)}, its crafter against {crafter.threat}")
+            self.replays = crafter.replays
 
     def craft(self, model: nn.Module, x: Images, y: Labels, batch: Batch | None = None) -> Crafted:
+        if self.crafter is not None:
+            return Crafted(x_adv=self.crafter.craft(model, x, y, batch).x_adv)
         with mode(model, "eval"), torch.no_grad():
             target = logits(model, x)
         return Crafted(x_adv=self.attack(model, x, target, noise_of(batch)))

@@ -12,23 +12,43 @@ import torch
 from torch import nn
 
 from toughen.collect import summary
-from toughen.models.mnist import FBFNet, MLeNet, SmallCNN
+from toughen.models.ensemble import NetA, NetB, NetC, NetD
+from toughen.models.mnist import EFGSMNet, FBFNet, LeNetPlus, MadryCNN, MLeNet, SmallCNN
 from toughen.models.normalize import normalized
 from toughen.models.outside import from_timm, imported
 from toughen.models.parts import Shape
 from toughen.models.preact_resnet import PreActResNet18
-from toughen.models.resnet import ResNet18
+from toughen.models.resnet import ResNet18, ResNet34, ResNet50, ResNet56
 from toughen.models.settings import resolve
+from toughen.models.vgg import VGG11, VGG16, VGG19, Conv4
 from toughen.models.wide_resnet import WideResNet
 from toughen.types import Real
 
+MNIST: Shape = (1, 28, 28)
+CIFAR: Shape = (3, 32, 32)
 NETS: dict[str, tuple[type[nn.Module], Shape]] = {  # each with the images of the papers that use it
-    "small-cnn": (SmallCNN, (1, 28, 28)),
-    "m-lenet": (MLeNet, (1, 28, 28)),
-    "fbf-mnist-cnn": (FBFNet, (1, 28, 28)),
-    "resnet18": (ResNet18, (3, 32, 32)),
-    "preact-resnet18": (PreActResNet18, (3, 32, 32)),
-    "wrn-34-10": (WideResNet, (3, 32, 32)),
+    "small-cnn": (SmallCNN, MNIST),
+    "madry-cnn": (MadryCNN, MNIST),
+    "m-lenet": (MLeNet, MNIST),
+    "lenet+": (LeNetPlus, MNIST),
+    "fbf-mnist-cnn": (FBFNet, MNIST),
+    "efgsm-cnn": (EFGSMNet, MNIST),
+    "A": (NetA, MNIST),
+    "B": (NetB, MNIST),
+    "C": (NetC, MNIST),
+    "D": (NetD, MNIST),
+    "conv-4": (Conv4, CIFAR),
+    "vgg11": (VGG11, CIFAR),
+    "vgg16": (VGG16, CIFAR),
+    "vgg19": (VGG19, CIFAR),
+    "resnet18": (ResNet18, CIFAR),
+    "resnet34": (ResNet34, CIFAR),
+    "resnet50": (ResNet50, CIFAR),
+    "resnet56": (ResNet56, CIFAR),
+    "preact-resnet18": (PreActResNet18, CIFAR),
+    "wrn-22-5": (WideResNet, CIFAR),
+    "wrn-28-10": (WideResNet, CIFAR),
+    "wrn-34-10": (WideResNet, CIFAR),
 }
 FIELDS = ("name", "num_classes", "shape", "mean", "std", "settings")
 
@@ -38,7 +58,7 @@ def names() -> dict[str, str]:
     lines = {}
     with torch.device("meta"):  # counts without allocating
         for name, (net, shape) in NETS.items():
-            parameters = sum(each.numel() for each in net(10, shape).parameters())
+            parameters = sum(each.numel() for each in _make_own(name, 10, shape, {}).parameters())
             lines[name] = f"{summary(net)} {parameters:,} parameters on {'x'.join(map(str, shape))}."
     return lines
 
@@ -54,8 +74,8 @@ def create(
     """A new model: images [n, c, h, w] in [0, 1] to logits [n, num_classes].
 
     Args:
-        name: one of ``names()``; wrn-DEPTH-WIDTH; ``timm:NAME``; or ``package.module:function``, which is imported and
-            called with ``num_classes`` and ``shape`` where it takes them.
+        name: one of ``names()``, in capitals or not; wrn-DEPTH-WIDTH; ``timm:NAME``; or ``package.module:function``,
+            which is imported and called with ``num_classes`` and ``shape`` where it takes them.
         num_classes: number of outputs, 2 or more.
         shape: one image's channels, height and width.
         mean, std: per channel, in [0, 1] units, for a ``Normalize`` before the net; None for both: no normalisation.
@@ -136,10 +156,11 @@ def _make_own(name: str, num_classes: int, shape: Shape, given: Mapping[str, Any
 
 def _own(name: str, given: Mapping[str, Any]) -> tuple[type[nn.Module], str, dict[str, Any]]:
     """The class, exact name and settings of one of toughen's own nets."""
-    if match := re.fullmatch(r"wrn-(\d{1,4})-(\d{1,4})", name):
+    if match := re.fullmatch(r"wrn-(\d{1,4})-(\d{1,4})", name.lower()):
         depth, width = map(int, match.groups())
         settings = resolve(name, WideResNet, {"depth": depth, "width": width, **given})
         return WideResNet, "wrn-{depth}-{width}".format(**settings), settings
+    name = {known.lower(): known for known in NETS}.get(name.lower(), name)
     if name not in NETS:
         close = difflib.get_close_matches(name, NETS, n=1)
         hint = f"did you mean {close[0]}? " if close else ""

@@ -92,7 +92,8 @@ class WideResNet(nn.Module):
         self.norm = nn.BatchNorm2d(64 * width, momentum=0.1 if trades else 0.9)
         self.linear = nn.Linear(64 * width, num_classes)
         if trades:
-            _start_as_trades(self)
+            start_as_trades(self)
+            nn.init.zeros_(self.linear.bias)
 
     def forward(self, x: Images) -> Logits:
         features = F.relu(self.norm(self.stages(self.stem(x))))
@@ -106,9 +107,9 @@ def _stage(variant: Variant, depth: int, c_in: int, c_out: int, stride: int) -> 
     return nn.Sequential(block(c_in, c_out, stride), *(block(c_out, c_out, 1) for _ in range(further)))
 
 
-def _start_as_trades(net: WideResNet) -> None:
+def start_as_trades(net: nn.Module) -> None:
+    """Draw a net's convolutions from N(0, 2 / (k^2 c_out))."""
     for layer in net.modules():
         if isinstance(layer, nn.Conv2d):
             rows, columns = layer.kernel_size
             nn.init.normal_(layer.weight, std=math.sqrt(2 / (rows * columns * layer.out_channels)))
-    nn.init.zeros_(net.linear.bias)

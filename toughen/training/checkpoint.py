@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from toughen.files import read_tensors, temporary_name, write_tensors
 
 NAME, PREVIOUS, DAMAGED = "checkpoint.safetensors", "checkpoint.previous.safetensors", "checkpoint.damaged.safetensors"
+HEALTHY = "healthy.safetensors"
 
 
 @dataclass
@@ -24,7 +25,14 @@ class State:
         best: the best validation score so far, and the clean accuracy that breaks ties.
         history: the lines of metrics.jsonl.
         totals: sums over the images of the running epoch, on the device.
-        seconds, passes, images: of the running epoch, so far.
+        seconds, passes, crafted, images: of the running epoch, so far.
+        stop_reason: why the method wants no more training.
+        events: what happened in the running epoch.
+        signals: the latest distances that the watch measured inside epochs.
+        best_pgd, blind: what the watch saw before: the best accuracy under PGD, and whether the last look was bad.
+        collapses: how often the model collapsed.
+        rescue_until: the step up to which the rescue method trains.
+        healthy: the step of the last state that was healthy; it lies in a file of its own.
     """
 
     step: int = 0
@@ -32,8 +40,17 @@ class State:
     history: list[dict[str, Any]] = field(default_factory=list)
     totals: dict[str, Tensor] = field(default_factory=dict)
     seconds: float = 0.0
-    passes: int = 0
+    passes: float = 0.0
+    crafted: float = 0.0
     images: int = 0
+    stop_reason: str | None = None
+    events: list[dict[str, Any]] = field(default_factory=list)
+    signals: list[float] = field(default_factory=list)
+    best_pgd: float = 0.0
+    blind: bool = False
+    collapses: int = 0
+    rescue_until: int = 0
+    healthy: int = -1
 
 
 def save(folder: Path, state: State, modules: dict[str, nn.Module], optimizer: torch.optim.Optimizer) -> None:
@@ -55,19 +72,19 @@ def save(folder: Path, state: State, modules: dict[str, nn.Module], optimizer: t
             (tensors if isinstance(value, Tensor) else extra)[f"optimizer.{number}.{key}"] = value
     about = {"extra": extra, **{k: v for k, v in vars(state).items() if k != "totals"}}
     if (folder / NAME).exists():
-        _keep_previous(folder)
+        keep(folder, PREVIOUS)  # so that no moment is without one
     write_tensors(folder / NAME, tensors, about)
 
 
-def _keep_previous(folder: Path) -> None:
-    """Give the last checkpoint a second name, so that no moment is without one."""
-    link = temporary_name(folder / PREVIOUS)
+def keep(folder: Path, name: str) -> None:
+    """Give the last checkpoint a second name."""
+    link = temporary_name(folder / name)
     link.unlink(missing_ok=True)
     try:
         os.link(folder / NAME, link)
     except OSError:  # a file system without hard links
         link.write_bytes((folder / NAME).read_bytes())
-    os.replace(link, folder / PREVIOUS)
+    os.replace(link, folder / name)
     link.unlink(missing_ok=True)  # still there where both names were one file already, after a kill at this point
 
 
@@ -85,18 +102,38 @@ def load(
     if found is None:
         return None
     path, tensors, about, extra = found
-    values = {**tensors, **extra}
     try:
-        for name, module in modules.items():
-            module.load_state_dict(_part(values, name))
-        _load_moments(_part(values, "optimizer"), optimizer)
+        _put_back({**tensors, **extra}, modules, optimizer)
         best, clean = about.pop("best")
         state = State(**about, best=(best, clean))
     except (RuntimeError, KeyError, ValueError, TypeError) as error:
         reason = str(error).splitlines()[0]
         raise ValueError(f"{path} does not fit this recipe ({reason}): choose another --out") from None
     state.totals = {name: total.to(device) for name, total in _part(tensors, "totals").items()}
+    if state.healthy == state.step:
+        keep(folder, HEALTHY)  # a kill may have come before
     return state
+
+
+def go_back(folder: Path, modules: dict[str, nn.Module], optimizer: torch.optim.Optimizer) -> None:
+    """Put the last healthy state back into modules and optimizer; the run's own figures stay what they are.
+
+    Raises:
+        ValueError: its file is gone or damaged.
+    """
+    path = folder / HEALTHY
+    tensors, about = read_tensors(path)
+    try:
+        _put_back({**tensors, **about["extra"]}, modules, optimizer)
+    except (RuntimeError, KeyError, ValueError, TypeError) as error:
+        reason = str(error).splitlines()[0]
+        raise ValueError(f"{path} does not fit this run ({reason}): train again with another --out") from None
+
+
+def _put_back(values: dict[str, Any], modules: dict[str, nn.Module], optimizer: torch.optim.Optimizer) -> None:
+    for name, module in modules.items():
+        module.load_state_dict(_part(values, name))
+    _load_moments(_part(values, "optimizer"), optimizer)
 
 
 def _read(folder: Path) -> tuple[Path, dict[str, Tensor], dict[str, Any], dict[str, Any]] | None:

@@ -53,14 +53,22 @@ class Display:
         validation = "  ".join(f"{name} {100 * value:5.1f} %" for name, value in metrics["validation"].items())
         self.console.print(
             f"epoch {metrics['epoch'] + 1:3d}/{self.epochs}  loss {metrics['loss']:7.4f}  {validation}"
-            f"  {metrics['seconds']:6.1f} s{'  best' if metrics['best'] else ''}",
+            f"  {metrics['seconds']:6.1f} s{'  best' if metrics['best'] else ''}"
+            + (f"  effective epochs {metrics['effective_epochs']}" if "effective_epochs" in metrics else ""),
             highlight=False,
             markup=False,
             soft_wrap=True,
         )
         for name, value in flat(metrics).items():
             self.board.add_scalar(name, value, metrics["step"])
+        for event in metrics["events"]:
+            self.console.print(event["text"], highlight=False, markup=False, soft_wrap=True, style="bold")
+            self.board.add_text("events", event["text"], metrics["step"])
         self.board.flush()
+
+    def signal(self, done: int, distance: float) -> None:
+        """The watch's signal, kept for TensorBoard."""
+        self.board.add_scalar("logit_distance", distance, done)
 
     def close(self) -> None:
         self.bar.stop()

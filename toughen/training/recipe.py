@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -9,6 +10,7 @@ from toughen.methods.base import Method
 from toughen.methods.standard import Standard
 from toughen.training.optimizers import SGD, Optimizer
 from toughen.training.schedules import Cyclic, Schedule
+from toughen.training.watch import Watching
 from toughen.types import Eps, Norm
 
 
@@ -37,6 +39,12 @@ class Recipe:
         validation: training images kept aside to choose the best weights, balanced over classes; None means a tenth
             of them, at most 1,000.
         validation_steps: steps of the PGD that chooses them.
+        watch: what happens when the model collapses under its single steps: "off" nothing, "warn" it is said, "rescue"
+            training goes back to the last healthy state and on with the method's rescue for some epochs.
+        watch_epochs: epochs of the first rescue; each further one takes twice as many.
+        log_every: steps between two looks at the logits' distance under FGSM and R-FGSM, the watch's signal.
+        keep_at: steps (500) and epochs from 0 ("epoch 3") whose weights are kept in the run's folder "kept".
+        stop_epoch: end after this many of the epochs that the schedule is laid over (early stop); None: go through.
         precision: "fp32", "bf16" for autocast to bfloat16, or "auto" for bf16 where the processor has it.
         channels_last: lay images and filters out channel by channel in each pixel.
         seed: decides weights, order, crops and noise.
@@ -63,6 +71,11 @@ class Recipe:
     flip: bool | None = None
     validation: int | None = None
     validation_steps: int = 10
+    watch: Watching = "rescue"
+    watch_epochs: int = 1
+    log_every: int = 100
+    keep_at: list[int | str] = field(default_factory=list)
+    stop_epoch: int | None = None
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     channels_last: bool = True
     seed: int = 0
@@ -70,10 +83,13 @@ class Recipe:
     checkpoint_seconds: float | int = 180.0
 
     def __post_init__(self) -> None:
-        for name in ("epochs", "batch_size", "validation_steps"):
-            if getattr(self, name) < 1:
+        for name in ("epochs", "batch_size", "validation_steps", "watch_epochs", "log_every", "stop_epoch"):
+            if (getattr(self, name) or 0) < 1 and not (name == "stop_epoch" and self.stop_epoch is None):
                 raise ValueError(f"{name} is {getattr(self, name)}: it must be at least 1")
         if self.averaging is not None and not 0 <= self.averaging < 1:
             raise ValueError(f"averaging is {self.averaging}: it must lie in 0..1, below 1, such as 0.9998")
         if (self.validation or 0) < 0 or (self.crop or 0) < 0 or self.checkpoint_seconds < 0:
             raise ValueError("validation, crop and checkpoint_seconds must not be below 0")
+        for moment in self.keep_at:
+            if not isinstance(moment, int) and not re.fullmatch(r"epoch \d+", moment):
+                raise ValueError(f'keep_at holds {moment!r}: write a step such as 500, or an epoch such as "epoch 3"')

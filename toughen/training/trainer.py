@@ -13,22 +13,22 @@ import torch
 from rich.console import Console
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
-from torch.utils.flop_counter import FlopCounterMode
 
 from toughen import runs
 from toughen.data import Augment, Data
 from toughen.device import autocast, pick_device, pick_precision
 from toughen.evaluation.harness import as_floats
-from toughen.files import finite
-from toughen.gradients import mode
+from toughen.files import finite, write_tensors
+from toughen.methods.base import Method
 from toughen.noise import StepNoise, key
-from toughen.passes import Passes
+from toughen.passes import Passes, flops
 from toughen.training import checkpoint
 from toughen.training.checkpoint import State
 from toughen.training.display import Display
 from toughen.training.recipe import Recipe
 from toughen.training.stop import Stopped, Stopper
 from toughen.training.validation import Validation, score
+from toughen.training.watch import Watch
 from toughen.types import Batch, Plan, Step
 
 CHECK_EVERY = 50  # steps between looks at the loss; each look waits for the device
@@ -67,6 +67,12 @@ class Trainer:
         self.model = model.to(self.device, memory_format=layout)  # type: ignore[call-overload]
         self.method.prepare(self.model, data.shape, len(data.classes), len(self.train))
         self.method.to(self.device)
+        self.rescuer = self.method.rescue() if recipe.watch == "rescue" else None
+        if self.rescuer is not None:
+            self.rescuer.prepare(self.model, data.shape, len(data.classes), len(self.train))
+            self.rescuer.to(self.device)
+            if self.rescuer.replays != self.method.replays:
+                self.rescuer.replays = self.method.replays  # an epoch stays as many steps
         self.average: AveragedModel | None = None
         if recipe.averaging is not None:
             update = get_ema_multi_avg_fn(recipe.averaging)
@@ -74,14 +80,17 @@ class Trainer:
         parameters = [*self.model.parameters(), *self.method.parameters()]
         self.optimizer = recipe.optimizer.build(p for p in parameters if p.requires_grad)
         self.validation = Validation(recipe, validation.to(self.device), self.method.threat)
-        self.forward_flops = forward_flops(self.model, as_floats(self.train.images[:1]))
+        self.watch = Watch(validation.to(self.device), self.method.threat, recipe.watch, recipe.seed)
+        self.image = as_floats(self.train.images[:1])
+        self.forward_flops = flops(self.model, self.image)
+        self.costs: dict[int, float] = {}  # of the method's companions, in forward passes of the model
         self.state = State()
 
     @property
     def modules(self) -> dict[str, nn.Module]:
         """What a checkpoint holds, by the names used there."""
-        modules: dict[str, nn.Module] = {"model": self.model, "method": self.method}
-        return modules if self.average is None else {**modules, "average": self.average}
+        modules = {"model": self.model, "method": self.method, "average": self.average, "rescue": self.rescuer}
+        return {name: module for name, module in modules.items() if module is not None}
 
     @property
     def batches(self) -> int:
@@ -107,9 +116,20 @@ class Trainer:
         return self.recipe.epochs * self.steps_per_epoch
 
     @property
+    def last_step(self) -> int:
+        """Where the run ends: with the schedule, or earlier as told."""
+        epochs = self.recipe.epochs if self.recipe.stop_epoch is None else self.recipe.stop_epoch
+        return epochs * self.steps_per_epoch
+
+    @property
     def finished(self) -> bool:
         """Whether nothing is left to do."""
-        return self.state.step >= self.steps or self.method.stop_reason is not None
+        return self.state.step >= self.last_step or self.state.stop_reason is not None
+
+    def method_at(self, step: int) -> Method:
+        """The method that trains this step: after a collapse the rescue."""
+        rescued = self.rescuer is not None and step < self.state.rescue_until
+        return self.rescuer if rescued and self.rescuer is not None else self.method
 
     def run(self, console: Console, stopper: Stopper) -> None:
         """Train to the end.
@@ -120,8 +140,13 @@ class Trainer:
         """
         recipe = self.recipe
         drop = recipe.schedule.first_drop
-        self.method.start(Plan(epochs=recipe.epochs, steps=self.steps, images=len(self.train), first_drop=drop))
-        display = Display(console, self.folder, recipe.epochs, self.steps, self.state.step)
+        plan = Plan(epochs=recipe.epochs, steps=self.steps, images=len(self.train), first_drop=drop)
+        for method in (self.method, self.rescuer):
+            if method is not None:
+                method.start(plan)
+        display = Display(console, self.folder, recipe.epochs, self.last_step, self.state.step)
+        if self.watch.on and self.rescuer is not None and self.state.healthy < 0:
+            self.save(healthy=True)
         try:
             while not self.finished:
                 self.run_epoch(display, stopper)
@@ -136,14 +161,19 @@ class Trainer:
         self.model.train()
         saved = started = time.perf_counter()
         for x, y, batch in self.epoch_batches(epoch):
-            with Passes(self.model) as passes:
+            with Passes(self.model, self.method_at(state.step).companions(), self.image, self.costs) as passes:
                 step = self.step(x, y, batch)
             state.step, state.passes, state.images = state.step + 1, state.passes + passes.total, state.images + len(y)
+            state.crafted += passes.crafted
             self.add_up(step, y)
             display.step(state.step, epoch)
             if state.step % CHECK_EVERY == 0:
                 self.check_finite()
                 display.loss(state.step, float(step.loss.detach()))
+            if state.step in self.recipe.keep_at:
+                self.keep_weights(f"step-{state.step}")
+            if self.watch.on and state.step % self.recipe.log_every == 0:
+                self.look_inside(display)
             now, ended = time.perf_counter(), state.step % self.steps_per_epoch == 0
             if not ended and (stopper.asked or now - saved >= self.recipe.checkpoint_seconds):
                 state.seconds, started, saved = state.seconds + now - started, now, now
@@ -172,13 +202,13 @@ class Trainer:
 
     def step(self, x: Tensor, y: Tensor, batch: Batch) -> Step:
         """One optimizer step at the rate that its place in the run gives."""
-        progress = self.state.step / self.steps
+        progress, method = self.state.step / self.steps, self.method_at(self.state.step)
         self.set_rates(progress)
-        self.method.progress = progress
+        method.progress = progress
         torch.manual_seed(key("model", self.recipe.seed, self.state.step))  # the model's own draws, such as dropout's
         with autocast(self.precision, self.device):
             try:
-                step: Step = self.method(self.model, x, y, batch)
+                step: Step = method(self.model, x, y, batch)
             except torch.linalg.LinAlgError as error:  # type: ignore[attr-defined]  # a singular value of NaN
                 raise Diverged(f"the loss is not finite ({error})") from None
         self.optimizer.zero_grad(set_to_none=True)
@@ -186,7 +216,7 @@ class Trainer:
         self.optimizer.step()
         if self.average is not None:
             self.average.update_parameters(self.model)
-        self.method.after_step(self.model)
+        method.after_step(self.model)
         return step
 
     def set_rates(self, progress: float) -> None:
@@ -223,6 +253,7 @@ class Trainer:
         """Validate, keep the best weights, write the epoch's line and the checkpoint."""
         self.check_finite()
         state, metrics = self.state, self.metrics(epoch)
+        method = self.method_at(state.step - 1)
         started = time.perf_counter()
         metrics["validation"] = found = self.validation(self.best_weights)
         metrics["validation_seconds"] = round(time.perf_counter() - started, 3)
@@ -230,12 +261,49 @@ class Trainer:
         if metrics["best"]:
             state.best = score(found)
             runs.write_model(self.folder, replace(self.record, epoch=epoch, validation=found), self.best_weights)
-        self.method.after_epoch(metrics)
+        if f"epoch {epoch}" in self.recipe.keep_at:
+            self.keep_weights(f"epoch-{epoch}")
+        metrics["events"] = state.events
+        method.after_epoch(metrics)
+        state.stop_reason = self.method.stop_reason
+        if state.stop_reason:
+            state.events.append({"event": "stop", "step": state.step, "text": f"training ends: {state.stop_reason}"})
+        healthy = False
+        if self.watch.on:
+            live = found if self.average is None else self.validation(self.model)
+            healthy = not self.judge(live) and not state.blind
         state.history.append(metrics)
-        state.totals, state.seconds, state.passes, state.images = {}, 0.0, 0, 0
-        self.save()
+        state.totals, state.events, state.seconds, state.passes, state.crafted, state.images = {}, [], 0.0, 0.0, 0.0, 0
+        self.save(healthy=healthy and self.rescuer is not None)
         runs.write_history(self.folder, state.history)
         return metrics
+
+    def look_inside(self, display: Display) -> None:
+        """The watch's cheap signal within an epoch, and a real look where it jumps."""
+        distance = self.watch.signal(self.model, self.state.step)
+        display.signal(self.state.step, distance)
+        if self.watch.jumped(self.state, distance) and self.state.step % self.steps_per_epoch:
+            self.judge(self.validation(self.model))
+
+    def judge(self, found: dict[str, float]) -> bool:
+        """Whether the live model has collapsed; if so it is said, and rescued where the recipe wants that."""
+        state, recipe = self.state, self.recipe
+        if not self.watch.collapsed(state, found, training=self.method_at(state.step - 1).threatened):
+            return False
+        state.collapses += 1
+        event = {"event": "collapse", "step": state.step, "fgsm": found["fgsm"], "pgd": found["pgd"]}
+        text = f"collapse: FGSM leaves {100 * found['fgsm']:.1f} %, PGD {100 * found['pgd']:.1f} %"
+        if self.rescuer is not None:
+            epochs = recipe.watch_epochs * 2 ** (state.collapses - 1)
+            checkpoint.go_back(self.folder, self.modules, self.optimizer)
+            state.rescue_until = (math.ceil(state.step / self.steps_per_epoch) + epochs) * self.steps_per_epoch
+            state.signals, state.blind = [], False
+            name = type(self.rescuer).__name__
+            more = f"{name} for {epochs} epoch{'s' * (epochs > 1)}" if not self.finished else "where the run ends"
+            text += f"; back to the state after step {state.healthy}, {more}"
+            event |= {"back_to": state.healthy, "rescue": name, "until": state.rescue_until}
+        state.events.append({**event, "text": text})
+        return True
 
     def metrics(self, epoch: int) -> dict[str, Any]:
         """The running epoch's figures: means over its images, and its cost."""
@@ -244,21 +312,33 @@ class Trainer:
         return {
             "epoch": epoch,
             "step": state.step,
+            "method": type(self.method_at(state.step - 1)).__name__,
             "lr": self.optimizer.param_groups[0]["lr"],
             "loss": means.pop("loss"),
             "accuracy": means.pop("right"),  # on the images that the loss was taken on
             "terms": means,
             "passes": state.passes / state.images,  # forward equivalents for each training image
+            "gamma": state.crafted * self.method.replays / state.images,  # PAP, Definition 1
             "flops": state.passes * self.forward_flops,
             "seconds": round(state.seconds, 3),
+            "seconds_per_step": state.seconds / self.steps_per_epoch,
             "images_per_second": round(state.images / state.seconds, 1),
         }
 
-    def save(self) -> None:
-        """Write a checkpoint, unless its weights would be useless."""
+    def keep_weights(self, name: str) -> None:
+        """Keep the live weights of this moment under a name, as ``--keep_at`` asks."""
+        (self.folder / "kept").mkdir(exist_ok=True)
+        write_tensors(self.folder / "kept" / f"{name}.safetensors", self.model.state_dict(), {"step": self.state.step})
+
+    def save(self, *, healthy: bool = False) -> None:
+        """Write a checkpoint, unless its weights would be useless; a healthy one is kept to go back to."""
         if self.state.totals:
             self.check_finite()
+        if healthy:
+            self.state.healthy = self.state.step
         checkpoint.save(self.folder, self.state, self.modules, self.optimizer)
+        if healthy:
+            checkpoint.keep(self.folder, checkpoint.HEALTHY)
 
     def resume(self) -> bool:
         """Continue where the run directory's checkpoint stands; False where there is none yet."""
@@ -267,10 +347,3 @@ class Trainer:
             return False
         self.state = state
         return True
-
-
-def forward_flops(model: nn.Module, x: Tensor) -> int:
-    """Floating-point operations of one forward pass of one image, counted where they happen (a multiply-add is two)."""
-    with mode(model, "eval"), torch.no_grad(), FlopCounterMode(display=False) as counter:
-        model(x)
-    return int(counter.get_total_flops())

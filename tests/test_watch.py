@@ -1,0 +1,262 @@
+"""The watch: what counts as a collapse, a run that collapses on purpose, and one that is rescued."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from commands import digits, small, state_of, timeless, toughen
+from contract import EPS
+from test_resume import Killed, kill_at_step, same_end
+
+from toughen import data, runs
+from toughen.data import Split
+from toughen.files import read_tensors
+from toughen.methods.delayed import Delayed
+from toughen.methods.nuat import NuAT
+from toughen.methods.pgd_at import PGDAT
+from toughen.threat import Threat
+from toughen.training import checkpoint
+from toughen.training.checkpoint import State
+from toughen.training.trainer import Trainer
+from toughen.training.watch import Watch
+
+COLLAPSING = (
+    "train --data mnist-5k --model fbf-mnist-cnn --method FGSMAT --eps 0.3 --optimizer Adam --optimizer.lr 2e-3"
+    " --schedule Constant --batch_size 50 --epochs 8 --precision fp32 --seed 2"
+)
+
+
+def lines(run: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+
+
+def events(run: Path) -> list[dict[str, Any]]:
+    return [event for line in lines(run) for event in line["events"]]
+
+
+def watch(mode: Any = "rescue", threat: Threat | None = Threat("linf", EPS), images: int = 8) -> Watch:
+    split = Split(torch.zeros(images, 1, 28, 28, dtype=torch.uint8), torch.zeros(images, dtype=torch.int64))
+    return Watch(split, threat, mode, seed=0)
+
+
+def looks(*found: tuple[float, float], training: bool = True) -> list[bool]:
+    """What the watch says of accuracies under FGSM and PGD, epoch after epoch."""
+    state = State()
+    return [watch().collapsed(state, {"fgsm": f, "pgd": p}, training=training) for f, p in found]
+
+
+def test_a_fall_from_a_height_is_a_collapse() -> None:
+    assert looks((0.5, 0.4), (0.6, 0.45), (0.9, 0.1)) == [False, False, True]
+    assert looks((0.5, 0.4), (0.9, 0.25)) == [False, False]  # above half of the best
+    assert looks((0.5, 0.4), (0.3, 0.15)) == [False, False]  # FGSM fell along: worse, but not blind
+
+
+def test_a_model_that_never_stood_is_called_so_the_second_time() -> None:
+    assert looks((0.1, 0.1), (0.6, 0.0), (0.7, 0.0)) == [False, False, True]
+    assert looks((0.6, 0.0), (0.6, 0.3), (0.6, 0.0), (0.1, 0.05)) == [False, False, True, False]
+    assert looks((0.14, 0.0), (0.14, 0.0)) == [False, False]
+
+
+def test_clean_training_is_not_expected_to_stand() -> None:
+    assert looks((0.6, 0.0), (0.7, 0.0), (0.7, 0.0), training=False) == [False] * 3
+    method = Delayed(after=PGDAT(eps=EPS), switch_epoch=2)
+    method.progress = 0.1
+    assert not method.threatened
+
+
+def test_a_jump_of_the_signal_calls_for_a_look() -> None:
+    state = State()
+    one = watch()
+    assert not any(one.jumped(state, distance) for distance in (1.0, 9.0, 1.2, 0.9, 1.1))  # too few to compare with
+    assert not one.jumped(state, 3.2) and one.jumped(state, 3.5)  # the medians are 1.1 and 1.15
+    assert len(state.signals) == 7
+    for _ in range(40):
+        one.jumped(state, 5.0)
+    assert len(state.signals) == 21 and not one.jumped(state, 14.0) and one.jumped(state, 16.0)
+
+
+@pytest.mark.parametrize(("mode", "threat", "images"), [("off", Threat("linf", EPS), 8), ("rescue", None, 8),
+                                                       ("rescue", Threat("linf", EPS), 0)])  # fmt: skip
+def test_without_threat_images_or_wish_nothing_is_watched(mode: Any, threat: Threat | None, images: int) -> None:
+    assert not watch(mode, threat, images).on and watch().on and watch("warn").on
+
+
+def test_a_run_that_is_not_watched_collapses(tmp_path: Path) -> None:
+    ended = toughen(*COLLAPSING.split(), "--watch", "off", "--out", tmp_path / "run")
+    last = lines(tmp_path / "run")[-1]["validation"]
+    assert ended.status == 0 and "collapse" not in ended.err and not events(tmp_path / "run")
+    assert last["pgd"] < 0.05 and last["fgsm"] > 0.3 and last["clean"] > 0.6
+    assert not (tmp_path / "run" / checkpoint.HEALTHY).exists()
+
+
+def test_a_run_that_is_watched_is_told_of_its_collapse(tmp_path: Path) -> None:
+    ended = toughen(*COLLAPSING.split(), "--watch", "warn", "--epochs", 4, "--out", tmp_path / "run")
+    assert "collapse: FGSM leaves" in ended.err and "back to" not in ended.err
+    assert events(tmp_path / "run")[0]["event"] == "collapse"
+    assert lines(tmp_path / "run")[-1]["validation"]["pgd"] < 0.05
+
+
+def test_a_run_that_is_rescued_stands(tmp_path: Path) -> None:
+    """And says so in metrics.jsonl, on the terminal and in TensorBoard; each rescue is twice as long as the last."""
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    run = tmp_path / "run"
+    ended = toughen(*COLLAPSING.split(), "--watch", "rescue", "--log_every", 24, "--out", run)
+    assert ended.status == 0
+    found, all_lines = [e for e in events(run) if e["event"] == "collapse"], lines(run)
+    assert len(found) >= 2 and "back to the state after step" in ended.err and "PGDAT for 1 epoch\n" in ended.err
+    for number, event in enumerate(found):
+        steps = 72 * 2**number
+        ends_at = -(-event["step"] // 72) * 72 + steps
+        assert event["until"] == ends_at and event["back_to"] < event["step"]
+        assert {line["method"] for line in all_lines if event["step"] < line["step"] <= ends_at} <= {"PGDAT"}
+    assert json.loads((run / "model.json").read_text())["validation"]["pgd"] > 0.2
+    board = EventAccumulator(str(run / "tensorboard")).Reload()
+    assert len(board.Scalars("logit_distance")) == 8 * 3
+    assert sum("collapse" in str(e.tensor_proto) for e in board.Tensors("events/text_summary")) == len(found)
+
+
+def test_a_collapse_in_the_last_epoch_leaves_the_healthy_weights(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    toughen(*COLLAPSING.split(), "--watch", "rescue", "--stop_epoch", 3, "--out", run)
+    (event,) = events(run)
+    assert event["step"] == 216 and "where the run ends" in event["text"]
+    healthy = read_tensors(run / checkpoint.HEALTHY)[0]
+    last = state_of(run)
+    names = [name for name in last if name.startswith(("model.", "optimizer."))]
+    assert names and all(torch.equal(last[name], healthy[name]) for name in names)
+
+
+@pytest.fixture
+def nervous(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A watch that takes the fourth epoch's look, and one in the second, for a collapse."""
+
+    def collapsed(self: Watch, state: State, found: dict[str, float], *, training: bool) -> bool:
+        return state.step in (8, 20)
+
+    def jumped(self: Watch, state: State, distance: float) -> bool:
+        state.signals = [*state.signals, distance]
+        return state.step == 8
+
+    monkeypatch.setattr(Watch, "collapsed", collapsed)
+    monkeypatch.setattr(Watch, "jumped", jumped)
+
+
+def test_a_kill_during_a_rescue_changes_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, nervous: None
+) -> None:
+    words = small("--method", "NuAT", "--eps", 0.2, "--averaging", 0.9, "--epochs", 6, "--checkpoint_seconds", 0)
+    words += ["--log_every", 2]
+    assert toughen(*words, "--out", tmp_path / "whole").status == 0
+    methods = [line["method"] for line in lines(tmp_path / "whole")]
+    assert methods == ["NuAT", "NuAT2", "NuAT2", "NuAT", "NuAT2", "NuAT2"]
+    assert [(e["step"], e["back_to"], e["until"]) for e in events(tmp_path / "whole")] == [(8, 5, 15), (20, 15, 30)]
+    for step in (5, 8, 9, 13, 20, 21):
+        cut = tmp_path / f"cut{step}"
+        with monkeypatch.context() as patched, pytest.raises(Killed):
+            kill_at_step(patched, step)
+            toughen(*words, "--out", cut)
+        assert toughen(*words, "--out", cut, "--resume").status == 0
+        same_end(tmp_path / "whole", cut)
+
+
+def test_a_kill_before_the_healthy_state_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    words = small("--method", "FBF", "--eps", 0.2, "--epochs", 3)
+    assert toughen(*words, "--out", tmp_path / "whole").status == 0
+    keep = checkpoint.keep
+
+    def dying(folder: Path, name: str) -> None:
+        if name == checkpoint.HEALTHY and read_tensors(folder / checkpoint.NAME)[1]["step"] == 10:
+            raise Killed
+        keep(folder, name)
+
+    with monkeypatch.context() as patched, pytest.raises(Killed):
+        patched.setattr(checkpoint, "keep", dying)
+        toughen(*words, "--out", tmp_path / "cut")
+    assert read_tensors(tmp_path / "cut" / checkpoint.HEALTHY)[1]["step"] == 5
+    step = Trainer.step
+
+    def looking(self: Trainer, *arguments: Any) -> Any:
+        healthy.append(read_tensors(self.folder / checkpoint.HEALTHY)[1]["step"])
+        return step(self, *arguments)
+
+    healthy: list[int] = []
+    monkeypatch.setattr(Trainer, "step", looking)
+    assert toughen(*words, "--out", tmp_path / "cut", "--resume").status == 0
+    assert healthy == [10] * 5
+    same_end(tmp_path / "whole", tmp_path / "cut")
+
+
+def test_a_rescue_whose_state_is_gone_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = tmp_path / "run"
+
+    def collapsed(self: Watch, state: State, found: dict[str, float], *, training: bool) -> bool:
+        (run / checkpoint.HEALTHY).unlink(missing_ok=True)
+        return state.step == 10
+
+    monkeypatch.setattr(Watch, "collapsed", collapsed)
+    ended = toughen(*small("--method", "FBF", "--eps", 0.2, "--out", run))
+    assert ended.status in (1, 2) and checkpoint.HEALTHY in ended.err and "Traceback" not in ended.err
+
+
+def test_weights_of_chosen_moments_are_kept(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    words = small("--method", "FBF", "--eps", 0.2, "--keep_at", '[1, 7, "epoch 1"]')
+    assert toughen(*words, "--out", run).status == 0
+    kept = {path.stem: read_tensors(path)[0] for path in (run / "kept").iterdir()}
+    assert kept.keys() == {"step-1", "step-7", "epoch-1"}
+    last = {name: value for name, value in state_of(run).items() if name.startswith("model.")}
+    assert all(torch.equal(value, kept["epoch-1"][name.removeprefix("model.")]) for name, value in last.items())
+    assert any((kept["step-1"][name] != kept["step-7"][name]).any() for name in kept["step-1"])
+    shutil.rmtree(run)
+    for wrong in ("epoch", "1.5", "epoch -1"):
+        ended = toughen(*words[:-1], json.dumps([wrong]), "--out", run)
+        assert ended.status == 2 and 'such as 500, or an epoch such as "epoch 3"' in ended.err
+
+
+def test_a_run_may_stop_early_under_a_longer_schedule(tmp_path: Path) -> None:
+    rates = {}
+    for name, more in (("whole", []), ("early", ["--stop_epoch", 2])):
+        words = small("--epochs", 4, "--method", "FBF", "--eps", 0.2, *more)
+        assert toughen(*words, "--out", tmp_path / name).status == 0
+        rates[name] = [line["lr"] for line in lines(tmp_path / name)]
+    assert len(rates["early"]) == 2 and rates["early"] == rates["whole"][:2]
+    assert timeless(tmp_path / "early") == timeless(tmp_path / "whole")[:2]
+    assert "is finished already" in toughen(*words, "--out", tmp_path / "early", "--resume").err
+
+
+def test_gamma_and_the_clock_are_in_the_metrics(tmp_path: Path) -> None:
+    for method, gamma in (("Standard", 0), ("FBF", 1), ("PGDAT", 10)):
+        eps = [] if method == "Standard" else ["--eps", 0.1]
+        assert toughen(*small("--method", method, *eps, "--out", tmp_path / method)).status == 0
+        for line in lines(tmp_path / method):
+            assert line["gamma"] == pytest.approx(gamma)
+            assert line["seconds_per_step"] * 5 == pytest.approx(line["seconds"], abs=1e-3)
+
+
+def test_nuats_rescue_is_its_two_step_form() -> None:
+    rescue = NuAT(eps=EPS, lam=2.5).rescue()
+    assert type(rescue).__name__ == "NuAT2" and rescue is not None and rescue.threat == Threat("linf", EPS)
+
+
+def test_the_watch_never_sees_test_images(tmp_path: Path) -> None:
+    """Its sample comes out of the validation split, which comes out of the training images."""
+    seen: list[torch.Tensor] = []
+    init = Watch.__init__
+
+    def keeping(self: Watch, *arguments: Any) -> None:
+        init(self, *arguments)
+        seen.append(self.split.images)
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(Watch, "__init__", keeping)
+        assert toughen(*small("--method", "FBF", "--eps", 0.2, "--out", tmp_path / "run")).status == 0
+    whole = data.load(str(digits()))
+    trained = {image.numpy().tobytes() for image in whole.train.images}
+    assert len(seen[0]) == 10 and {image.numpy().tobytes() for image in seen[0]} <= trained
+    assert runs.read_record(tmp_path / "run").validation

@@ -1,0 +1,109 @@
+"""Delayed adversarial training."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from torch import nn
+
+from toughen.methods.base import Method, same_replays
+from toughen.methods.standard import Standard
+from toughen.types import Batch, Crafted, Images, Labels, Plan, Step
+
+
+class Delayed(Method):
+    """Natural training first, any other method after a switch (Gupta, Dube & Verma, arXiv:2002.04237; DAT).
+
+    Passes: +0, those of ``before`` until the switch and of ``after`` from then on.
+
+    The automatic switch comes at the end of the epoch in which the natural loss has settled, at the latest where the
+    learning rate first drops. The paper's threshold is not published; the default is ours (docs/methods.md).
+    A ramp of ``after`` follows the whole run's progress, so that it is part-way up at the switch.
+
+    Args:
+        after: the method that training ends with.
+        before: what is trained until the switch; clean images unless told.
+        switch_epoch: the epoch, from 0, that first trains ``after``, or "auto".
+        threshold: "auto" switches once the epoch's mean clean loss changed by less than this share of the last one's.
+        latest: share of the run at which "auto" switches in any case; None means the first drop of the learning rate,
+            half of the run where there is none.
+
+    Raises:
+        ValueError: the two methods repeat batches differently, a setting is out of its range, or ``before`` reports no
+            clean loss for "auto" to judge by.
+    """
+
+    def __init__(
+        self,
+        *,
+        after: Method,
+        before: Method | None = None,
+        switch_epoch: int | Literal["auto"] = "auto",
+        threshold: float | int = 0.15,
+        latest: float | int | None = None,
+    ) -> None:
+        super().__init__()
+        self.before = Standard() if before is None else before
+        self.after = after  # last, so that the threat is this one's
+        self.replays = same_replays("Delayed", self.before, after)
+        self.reports_clean = self.before.reports_clean and after.reports_clean
+        if switch_epoch == "auto" and not self.before.reports_clean:
+            name = type(self.before).__name__
+            raise ValueError(f"{name} reports no clean loss, so no switch follows from it: give switch_epoch a number")
+        if switch_epoch != "auto" and switch_epoch < 0:
+            raise ValueError(f"switch_epoch {switch_epoch} must be 0 or more, or auto")
+        if not threshold >= 0 or not 0 <= (latest or 0) <= 1:
+            raise ValueError(f"threshold ({threshold}) must be at least 0, latest ({latest}) a share of the run, 0..1")
+        self.switch_epoch, self.threshold, self.latest = switch_epoch, threshold, latest
+        self.switched, self.last_loss = switch_epoch == 0, float("inf")
+        self.epochs, self.until = 1, 0.5 if latest is None else latest
+
+    @property
+    def now(self) -> Method:
+        """The method that trains: ``after`` too where nobody sets ``progress``."""
+        return self.after if self.switched or self.progress >= 1 else self.before
+
+    @property
+    def threatened(self) -> bool:
+        return self.now.threatened
+
+    def craft(self, model: nn.Module, x: Images, y: Labels, batch: Batch | None = None) -> Crafted:
+        return self.now.craft(model, x, y, batch)
+
+    def loss(self, model: nn.Module, x: Images, y: Labels, crafted: Crafted) -> Step:
+        return self.now.loss(model, x, y, crafted)
+
+    def start(self, plan: Plan) -> None:
+        super().start(plan)
+        self.epochs = plan.epochs
+        if self.latest is None:
+            self.until = 0.5 if plan.first_drop is None else plan.first_drop
+        if self.switch_epoch == "auto" and 1 / plan.epochs > self.until:  # an epoch is too long to wait
+            self.switched = True
+
+    def after_epoch(self, metrics: dict[str, Any]) -> None:
+        super().after_epoch(metrics)
+        if self.switched:
+            return
+        done, loss = metrics["epoch"] + 1, metrics["terms"].get("clean")
+        if self.switch_epoch == "auto":
+            assert loss is not None  # the constructor saw to it
+            settled = abs(self.last_loss - loss) < self.threshold * self.last_loss
+            self.last_loss = loss
+            reason = f"the clean loss settled at {loss:.4f}" if settled else "the learning rate is about to drop"
+            self.switched = settled or (done + 1) / self.epochs > self.until + 1e-9
+        else:
+            reason = "as told"
+            self.switched = done >= self.switch_epoch
+        if self.switched:
+            name = type(self.after).__name__
+            metrics.setdefault("events", []).append(
+                {"event": "switch", "to": name, "epoch": done, "why": reason, "text": f"{name} from now on: {reason}"}
+            )
+
+    def get_extra_state(self) -> dict[str, Any]:
+        return {"switched": self.switched, "last_loss": self.last_loss if self.last_loss < float("inf") else None}
+
+    def set_extra_state(self, state: dict[str, Any]) -> None:
+        self.switched, loss = state["switched"], state["last_loss"]
+        self.last_loss = float("inf") if loss is None else loss

@@ -1,0 +1,93 @@
+"""Ensemble adversarial training."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch.nn.functional as F
+from torch import nn
+
+from toughen import runs
+from toughen.attacks.base import threat_of
+from toughen.attacks.fgsm import FGSM
+from toughen.gradients import logits
+from toughen.methods.base import Method, frozen_copy, noise_of
+from toughen.noise import Noise
+from toughen.objectives import predicted_cross_entropy
+from toughen.types import Batch, Crafted, Eps, Images, Labels, Mode, Norm, Step
+
+
+class Ensemble(Method):
+    """Training on clean and on FGSM images of pretrained nets or of the model itself (EAT, arXiv:1705.07204).
+
+    Passes: 8, an attack of one step (2), a clean and an adversarial pass (3 each), where the source is the model or as
+    large; the attack on another source costs that net's passes.
+
+    For each batch one source is drawn uniformly out of the pretrained nets and the model as it is now. FGSM raises the
+    cross-entropy of the class that the source itself predicts, so that no label leaks. The loss is the mean of the
+    clean and the adversarial cross-entropy. Sources never change and run in evaluation mode; the released code leaves
+    dropout on while it attacks, in the sources too.
+
+    Args:
+        eps: radius, in the units of the images.
+        norm: "linf" or "l2".
+        sources: run directories of pretrained nets, one or more, with the data's classes and image shape.
+        mode: the model's mode while it is the source, "eval" or "train" (as released).
+
+    Raises:
+        ValueError: eps is missing or none that the norm admits, or there are no sources.
+    """
+
+    reports_clean = True
+
+    def __init__(self, *, eps: Eps | None = None, norm: Norm = "linf", sources: list[str], mode: Mode = "eval") -> None:
+        super().__init__()
+        self.eps, self.norm, self.sources = eps, norm, sources
+        self.attack = FGSM(eps=threat_of(self).eps, norm=norm, objective=predicted_cross_entropy, mode=mode)
+        if not sources:
+            raise ValueError("Ensemble needs at least one source: name run directories of trained nets")
+        self.nets = nn.ModuleList()
+
+    def prepare(self, model: nn.Module, shape: tuple[int, int, int], classes: int, images: int | None = None) -> None:
+        """Load the sources beside the model.
+
+        Raises:
+            ValueError: a source is missing, is no run, or has other classes or another image shape.
+        """
+        super().prepare(model, shape, classes, images)
+        weight = next(model.parameters())  # whose device and type the sources take
+        loaded = [source(path, shape, classes) for path in self.sources]
+        self.nets = nn.ModuleList(frozen_copy(net, persistent=False).to(weight) for net in loaded)
+
+    def companions(self) -> list[nn.Module]:
+        return [*super().companions(), *self.nets]
+
+    def craft(self, model: nn.Module, x: Images, y: Labels, batch: Batch | None = None) -> Crafted:
+        noise = noise_of(batch) or Noise()
+        sources = [*self.nets, model]
+        drawn = float(noise.uniform(x[:1, :1, :1, :1]).add(1).div(2))  # in [0, 1)
+        return Crafted(x_adv=self.attack(sources[int(drawn * len(sources))], x, y, noise))
+
+    def loss(self, model: nn.Module, x: Images, y: Labels, crafted: Crafted) -> Step:
+        out, out_adv = logits(model, x), logits(model, crafted.x_adv)
+        clean, robust = F.cross_entropy(out, y), F.cross_entropy(out_adv, y)
+        return Step((clean + robust) / 2, out, {"clean": clean.detach(), "robust": robust.detach()})
+
+
+def source(path: str, shape: tuple[int, int, int], classes: int) -> nn.Module:
+    """A run's net, to make images for a model of such images and so many classes.
+
+    Raises:
+        ValueError: there is no such run, its net cannot be made, or it is for other images.
+    """
+    record = runs.read_record(Path(path))
+    if len(record.classes) != classes or tuple(record.shape) != shape:
+        sizes = [" x ".join(map(str, each)) for each in (record.shape, shape)]
+        raise ValueError(
+            f"source {path} is for images of {sizes[0]} in {len(record.classes)} classes, this run's are {sizes[1]} in "
+            f"{classes}: name runs on the same data"
+        )
+    try:
+        return runs.load(path)
+    except ValueError as error:
+        raise ValueError(f"source {path} cannot be used: {error}") from None

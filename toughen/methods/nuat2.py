@@ -1,0 +1,119 @@
+"""Nuclear-norm adversarial training with a two-step attack."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any, Literal
+
+import torch
+from torch import nn
+
+from toughen.gradients import logits, mode
+from toughen.methods.base import Method, frozen_copy, noise_of
+from toughen.methods.nuat import NuAT
+from toughen.objectives import NuclearAscent
+from toughen.types import Batch, Crafted, Eps, Images, Labels, Norm
+
+TAU = 0.99  # share of the average kept at each step; the average that is reported is another, the trainer's
+
+
+class NuAT2(NuAT):
+    """NuAT's loss against two steps, the first of which raises the nuclear norm too (Sriramanan et al., NeurIPS 2021).
+
+    Passes: 11, a clean pass for the attack (1), its two steps (4), clean and adversarial passes of the loss (6).
+
+    As released: both steps are as long as eps, the second raises the cross-entropy alone, and the whole attack runs in
+    evaluation mode on detached clean logits. Batches don't alternate. With ``first_step`` "average" and weight
+    averaging in the trainer this is NuAT2-WA.
+
+    Args:
+        eps: radius, in the units of the images; each step is as long.
+        norm: "linf" or "l2".
+        lam: weight of the nuclear norm at the end of its ramp; larger is more robust and less accurate on clean images.
+        ramp: share of training over which lam rises linearly from 0.
+        ramp_by: "step" raises lam at every step, "epoch" once an epoch, as released.
+        start_size: size of the Bernoulli start, in the units of eps; None means eps / 2 (4/255 at 8/255, as released).
+        first_step: whose gradient the first step follows: the "live" model's, or that of an "average" of its weights
+            and statistics, of which 0.99 is kept at each step. The average takes over once an epoch is complete: a loop
+            that never calls ``after_epoch`` stays with the live model.
+        cross_entropy_on: "clean", as released, or "adversarial", as Eq. 2 is printed.
+        divisor: what the loss divides the nuclear norm by; None means the batch's size, the released code has 64. The
+            attack always divides by the batch's size.
+
+    Raises:
+        ValueError: eps is missing or none that the norm admits, or a weight is out of its range.
+    """
+
+    def __init__(
+        self,
+        *,
+        eps: Eps | None = None,
+        norm: Norm = "linf",
+        lam: float | int = 4.0,
+        ramp: float | int = 0.9,
+        ramp_by: Literal["step", "epoch"] = "step",
+        start_size: Eps | None = None,
+        first_step: Literal["live", "average"] = "live",
+        cross_entropy_on: Literal["clean", "adversarial"] = "clean",
+        divisor: int | None = None,
+    ) -> None:
+        super().__init__(
+            eps=eps,
+            norm=norm,
+            lam=lam,
+            ramp=ramp,
+            ramp_by=ramp_by,
+            start_size=start_size,
+            alternate=False,
+            cross_entropy_on=cross_entropy_on,
+            divisor=divisor,
+            share_clean=False,
+        )
+        self.first_step = first_step
+        self.average: nn.Module | None = None
+        self.averaged = False  # whether the average has seen a step
+        self.use_average = False
+
+    def prepare(self, model: nn.Module, shape: tuple[int, int, int], classes: int, images: int | None = None) -> None:
+        super().prepare(model, shape, classes, images)
+        if self.first_step == "average":
+            self.average = frozen_copy(model)
+
+    def companions(self) -> list[nn.Module]:
+        return [] if self.average is None else [self.average]
+
+    def craft(self, model: nn.Module, x: Images, y: Labels, batch: Batch | None = None) -> Crafted:
+        leader = self.average if self.average is not None and self.use_average else model
+        with mode(leader, "eval"), torch.no_grad():
+            clean = logits(leader, x)
+        first = replace(self.attack, objective=NuclearAscent(clean, self.lam_now / len(x)))
+        second = replace(self.attack, start=first(leader, x, y, noise_of(batch)))
+        return Crafted(x_adv=second(model, x, y))
+
+    @torch.no_grad()
+    def after_step(self, model: nn.Module) -> None:
+        super().after_step(model)
+        if self.average is None:
+            return
+        live, share = model.state_dict(), 1 - TAU if self.averaged else 1.0
+        for name, kept in self.average.state_dict().items():
+            if kept.is_floating_point():
+                kept.lerp_(live[name], share)
+            else:
+                kept.copy_(live[name])
+        self.averaged = True
+
+    def after_epoch(self, metrics: dict[str, Any]) -> None:
+        super().after_epoch(metrics)
+        self.use_average = self.averaged
+
+    def rescue(self) -> Method | None:
+        """Two-step PGD at the same threat, as for any method."""
+        return Method.rescue(self)
+
+    def get_extra_state(self) -> dict[str, Any]:
+        return {**super().get_extra_state(), "averaged": self.averaged, "use_average": self.use_average}
+
+    def set_extra_state(self, state: dict[str, Any]) -> None:
+        super().set_extra_state(state)
+        self.averaged, self.use_average = state["averaged"], state["use_average"]

@@ -1,0 +1,77 @@
+"""The watch over a run: whether the model has collapsed, and what is done about it.
+
+Single-step training can lose all robustness within an epoch, while accuracy under the single step that it trains on
+rises (catastrophic overfitting). What is seen of it: accuracy under FGSM stays or rises, accuracy under PGD falls.
+"""
+
+from __future__ import annotations
+
+import statistics
+from typing import Literal, TypeAlias
+
+import torch
+from torch import nn
+
+from toughen.data import Split
+from toughen.evaluation.harness import as_floats
+from toughen.evaluation.signals import logit_distance
+from toughen.noise import StepNoise, key
+from toughen.threat import Threat
+from toughen.training.checkpoint import State
+
+Watching: TypeAlias = Literal["off", "warn", "rescue"]
+
+FALLEN = 0.2  # FGSM above PGD by so much, and PGD below half of its best: fallen
+BLIND = 0.15  # FGSM above PGD by so much, and PGD below a third of FGSM, twice running: never stood
+STOOD = 0.15  # accuracy under PGD from which a model counts as having stood: above the chance of ten classes
+JUMP = 3.0  # the logits' distance against the median of the last ones: time for a look within the epoch
+KEPT, LEAST = 20, 5  # how many distances make that median
+SAMPLE = 64  # images that the distance is taken on
+
+
+class Watch:
+    """Judges what validation finds; its memory lies in the run's ``State``.
+
+    Args:
+        split: held-out images, on the run's device.
+        threat: what is trained against, None for nothing.
+        mode: "off", "warn" or "rescue".
+        seed: the run's, for the noise of the signal.
+    """
+
+    def __init__(self, split: Split, threat: Threat | None, mode: Watching, seed: int) -> None:
+        self.threat, self.mode, self.seed = threat, mode, seed
+        self.split = split.take(torch.arange(min(SAMPLE, len(split)), device=split.labels.device))
+
+    @property
+    def on(self) -> bool:
+        """Whether there is something to watch, images to do it with, and the wish."""
+        return self.mode != "off" and self.threat is not None and len(self.split) > 0
+
+    def signal(self, model: nn.Module, step: int) -> float:
+        """The mean L2 distance of FGSM and R-FGSM logits, which jumps when a model begins to collapse (R-MGM)."""
+        assert self.threat is not None
+        noise = StepNoise(key("signal", self.seed), step)
+        return float(logit_distance(model, as_floats(self.split.images), self.split.labels, self.threat, noise))
+
+    def jumped(self, state: State, distance: float) -> bool:
+        """Whether a signal calls for a look at once; keeps it for the next ones."""
+        before = state.signals[-KEPT:]
+        state.signals = [*before, distance]
+        return len(before) >= LEAST and distance > JUMP * statistics.median(before)
+
+    def collapsed(self, state: State, found: dict[str, float], *, training: bool) -> bool:
+        """Whether a model with these accuracies has collapsed; keeps what the next look needs.
+
+        Args:
+            state: the run's memory.
+            found: accuracy under "fgsm" and "pgd".
+            training: whether the model is being trained against its threat in full now, so that it should stand.
+        """
+        fgsm, pgd = found["fgsm"], found["pgd"]
+        fell = state.best_pgd >= STOOD and fgsm - pgd > FALLEN and pgd < state.best_pgd / 2
+        blind = training and fgsm - pgd > BLIND and pgd < fgsm / 3
+        collapsed = fell or (blind and state.blind)
+        state.blind = blind
+        state.best_pgd = max(state.best_pgd, pgd)
+        return collapsed
