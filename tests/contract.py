@@ -19,6 +19,7 @@ from toughen import models, runs
 from toughen.data import load
 from toughen.methods import REGISTRY, Method
 from toughen.methods.pgd_at import PGDAT
+from toughen.methods.trades import TRADES
 from toughen.noise import StepNoise
 from toughen.types import Batch, Images, Labels
 
@@ -37,7 +38,8 @@ def build(name: str, **settings: Any) -> Method:
         settings.setdefault("sources", [str(source_run())])
     for key, parameter in parameters.items():
         if parameter.default is parameter.empty and "Method" in str(parameter.annotation):
-            settings.setdefault(key, PGDAT(eps=settings.get("eps", EPS), steps=2))
+            inner = TRADES if key == "cheap" else PGDAT  # what Hybrid begins with must report the clean loss
+            settings.setdefault(key, inner(eps=settings.get("eps", EPS), steps=2))
     return REGISTRY[name](**settings)
 
 

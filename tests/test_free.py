@@ -28,10 +28,10 @@ def made(model: nn.Module, shape: tuple[int, int, int] = (1, 28, 28), **settings
 
 def trained(method: Method, model: nn.Module, x: Images, y: Labels) -> Tensor:
     """One replay without an optimizer's step; the loss."""
-    step = method(model, x, y)
-    step.loss.backward()
+    loss: Tensor = method(model, x, y).loss
+    loss.backward()
     method.after_step(model)
-    return step.loss.detach()
+    return loss.detach()
 
 
 # ---- By hand: the logits are the two pixels.

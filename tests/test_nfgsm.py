@@ -56,11 +56,11 @@ def test_steps_equal_the_released_algorithm(mode: Mode, mnist: tuple[Images, Lab
     """Noise of 2 eps cut to [0, 1], a step of eps cut to [0, 1], no ball; batch norm moves twice in training mode."""
     (net, written), x, y = pair(), mnist[0][:16].double(), mnist[1][:16]
     method = NFGSM(eps=E) if mode == "train" else NFGSM(eps=E, mode="eval")
+    attacked = written.training if mode == "train" else written.evaluation
     for _ in range(2):
         noise = 2 * torch.rand_like(x) - 1
         noisy = (x + 2 * E * noise).clamp(0, 1)
-        attacked = written.training if mode == "train" else written.evaluation
-        x_adv = (noisy + E * sign_of_slope(lambda z, run=attacked: cross_entropy(run(z), y), noisy)).clamp(0, 1)
+        x_adv = (noisy + E * sign_of_slope(lambda z: cross_entropy(attacked(z), y), noisy)).clamp(0, 1)
         assert close(method.craft(copy.deepcopy(net), x, y, given(noise)).x_adv, x_adv)
         assert (x_adv - x).abs().max() > 2.5 * E
         net.zero_grad()

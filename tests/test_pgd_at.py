@@ -18,7 +18,7 @@ E = 8 / 255
 
 def test_one_image_by_hand() -> None:
     # x = (1/2, 1/2), label 0: cross-entropy rises along (-, +). Three steps of 1/8 in a ball of 1/4 from x itself end
-    # at (1/4, 3/4). Two from x + (1/4, -1/4) end at x again; at label 1 they stay at (3/4, 1/4). Loss: log(1 + e^wrong).
+    # at (1/4, 3/4). Two from x + (1/4, -1/4) end at x again; at label 1 they stay at (3/4, 1/4).
     model, x, noise = Pixels(), two_pixels((0.5, 0.5)), given([[[[1.0, -1.0]]]])
     rat = PGDAT(eps=0.25, steps=3, step_size=0.125, start="none")
     assert close(rat(model, x, torch.tensor([0]), noise).loss.detach(), math.log(1 + math.exp(0.5)))

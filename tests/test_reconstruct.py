@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+from functools import partial
 from typing import Any
 
 import pytest
@@ -46,6 +47,10 @@ class Sigmoid(nn.Linear):
         return super().forward(probabilities).sigmoid().view(-1, 1, 28, 28)
 
 
+def attacked_loss(written: Written, y: Tensor, z: Tensor) -> Tensor:
+    return written_cross_entropy(written.evaluation(z), y)
+
+
 def around(inner: Method, reconstructor: nn.Module, **settings: Any) -> Reconstruct:
     """With another re-constructor than its own."""
     method = Reconstruct(inner=inner, **settings)
@@ -65,8 +70,8 @@ def test_one_image_by_hand() -> None:
     cross_entropy = math.log(math.exp(0.25) + math.exp(0.75)) - 0.9 * 0.25 - 0.1 * 0.75
     assert close(step.terms["reconstruction"], t**2 / 4) and close(step.terms["robust"], cross_entropy)
     assert close(step.loss.detach(), t**2 / 4 + 0.5 * cross_entropy)
-    # Slopes. The pixels': 2 / 2 times what each is off, (-t / 2, t / 2). The scales': that times p. The logits': through
-    # softmax p (g - p.g) with p.g = t^2 / 2, and 0.5 (p - label).
+    # Slopes. The pixels': 2 / 2 times what each is off, (-t / 2, t / 2). The scales': that times p. The logits':
+    # through softmax p (g - p.g) with p.g = t^2 / 2, and 0.5 (p - label).
     p, g = ((1 - t) / 2, (1 + t) / 2), (-t / 2, t / 2)
     assert isinstance(method.reconstructor, Shown) and method.reconstructor.scale.grad is not None
     assert close(method.reconstructor.scale.grad, torch.tensor([p[0] * g[0], p[1] * g[1]], dtype=torch.float64))
@@ -85,8 +90,7 @@ def test_two_steps_equal_the_equation(smoothing: float, mnist: tuple[Images, Lab
     for _ in range(2):
         written = Written(net)
         weight, bias = (each.detach().clone().requires_grad_() for each in (reconstructor.weight, reconstructor.bias))
-        slope = sign_of_slope(lambda z, w=written: written_cross_entropy(w.evaluation(z), y), x)
-        x_adv = clip(x + 0.1 * slope, x, 0.1)
+        x_adv = clip(x + 0.1 * sign_of_slope(partial(attacked_loss, written, y), x), x, 0.1)
         z = written.training(x_adv)
         p = z.exp() / z.exp().sum(1, keepdim=True)
         rebuilt = 1 / (1 + (-(p @ weight.T + bias)).exp())

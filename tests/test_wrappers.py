@@ -11,31 +11,14 @@ import torch
 from contract import EPS, batch, build, every_method, every_threat, net, prepared, train
 from torch import nn
 
-from toughen.methods import Method
+from toughen.methods.delayed import Delayed
 from toughen.methods.nuat import NuAT
+from toughen.methods.nuat2 import NuAT2
 from toughen.methods.pgd_at import PGDAT
 from toughen.methods.standard import Standard
 from toughen.passes import Passes
 from toughen.threat import Threat
 from toughen.types import Batch, Crafted, Images, Labels, Norm, Plan, Step
-
-
-class Delayed(Method):
-    """One method, then another: what a wrapper looks like."""
-
-    def __init__(self, *, before: Method, after: Method, at: float = 0.5) -> None:
-        super().__init__()
-        self.before, self.after, self.at = before, after, at
-
-    @property
-    def now(self) -> Method:
-        return self.before if self.progress < self.at else self.after
-
-    def craft(self, model: nn.Module, x: Images, y: Labels, batch: Batch | None = None) -> Crafted:
-        return self.now.craft(model, x, y, batch)
-
-    def loss(self, model: nn.Module, x: Images, y: Labels, crafted: Crafted) -> Step:
-        return self.now.loss(model, x, y, crafted)
 
 
 class Diary(Standard):
@@ -74,7 +57,8 @@ def test_progress_and_hooks_reach_what_a_wrapper_wraps() -> None:
     wrapper.progress = 1
     assert one.progress == two.progress == 1.0
 
-    model, plan, metrics = net(), Plan(epochs=3, steps=12, images=64), {"epoch": 0}
+    model, plan = net(), Plan(epochs=3, steps=12, images=64)
+    metrics: dict[str, Any] = {"epoch": 0, "terms": {"clean": 1.0}}
     wrapper.prepare(model, (1, 28, 28), 10, 64)
     wrapper.start(plan)
     wrapper.after_step(model)
@@ -86,16 +70,21 @@ def test_progress_and_hooks_reach_what_a_wrapper_wraps() -> None:
 @every_method
 def test_every_method_can_be_wrapped(name: str, mnist: tuple[Images, Labels]) -> None:
     (x, y), model = mnist, net()
-    wrapper = Delayed(before=Standard(), after=build(name))
-    wrapper.prepare(model, (1, 28, 28), 10, 64)
+    before = Standard()
+    torch.manual_seed(1)  # what a method learns starts at random
     alone = prepared(name, model)
+    before.replays = alone.replays
+    wrapper = Delayed(before=before, after=build(name))
+    torch.manual_seed(1)
+    wrapper.prepare(model, (1, 28, 28), 10, 64)
     assert wrapper.threat == alone.threat
-    for progress, expected in ((0.25, Standard()), (0.75, alone)):
-        wrapper.progress = expected.progress = progress
+    for switched, expected in ((False, Standard()), (True, alone)):
+        wrapper.switched, wrapper.progress = switched, 0.5
+        expected.progress = 0.5
         twins = copy.deepcopy(model), copy.deepcopy(model)
         found = wrapper(twins[0], x, y, batch(len(x)))
         assert torch.equal(found.loss, expected(twins[1], x, y, batch(len(x))).loss)
-    assert set(wrapper.state_dict()) == {f"after.{key}" for key in alone.state_dict()}
+    assert set(wrapper.state_dict()) == {"_extra_state", *(f"after.{key}" for key in alone.state_dict())}
 
 
 def test_a_wrapped_method_keeps_its_state(mnist: tuple[Images, Labels]) -> None:
@@ -105,7 +94,7 @@ def test_a_wrapped_method_keeps_its_state(mnist: tuple[Images, Labels]) -> None:
     restored = Delayed(before=Standard(), after=NuAT(eps=EPS))
     restored.load_state_dict(json.loads(json.dumps(wrapper.state_dict())))
     assert isinstance(restored.after, NuAT) and restored.after.iteration == 3
-    wrapper.after_epoch({})
+    wrapper.after_epoch({"epoch": 0, "terms": {"clean": 1.0}})
     assert isinstance(wrapper.after, NuAT) and wrapper.after.iteration == 0
 
 
@@ -118,7 +107,7 @@ def test_a_wrapper_of_an_unthreatened_and_a_threatened_method_has_the_threat_of_
 
 def test_repr_of_a_wrapper_shows_what_it_wraps() -> None:
     text = repr(Delayed(before=Standard(), after=NuAT(eps=EPS)))
-    assert "at=0.5" in text and "(before): Standard()" in text and "(after): NuAT(eps=0.1," in text
+    assert "threshold=0.15" in text and "(before): Standard()" in text and "(after): NuAT(eps=0.1," in text
 
 
 @every_threat
@@ -129,11 +118,13 @@ def test_a_collapsed_method_is_rescued_by_two_steps_of_pgd(
 ) -> None:
     (x, y), model = mnist, net()
     method = build(name, norm=norm, eps=eps)
-    rescue = (Delayed(before=Standard(), after=method) if wrapped else method).rescue()
-    assert isinstance(rescue, PGDAT) and rescue.threat == Threat(norm, eps)
+    before = Standard()
+    before.replays = method.replays
+    rescue = (Delayed(before=before, after=method) if wrapped else method).rescue()
+    assert isinstance(rescue, NuAT2 if name == "NuAT" else PGDAT) and rescue.threat == Threat(norm, eps)
+    rescue.prepare(model, (1, 28, 28), 10)
     with Passes(model) as passes:
         rescue(model, x, y, batch(len(x))).loss.backward()
-    rescue.prepare(model, (1, 28, 28), 10)
     assert passes.input_gradient == 2 * len(x)
 
 

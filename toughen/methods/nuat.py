@@ -23,8 +23,8 @@ class NuAT(Method):
 
     Passes: 8, a clean pass (3) that attack and loss share, an attack of one step (2), an adversarial pass (3).
 
-    Sriramanan et al., Towards Efficient and Effective Adversarial Training (NeurIPS 2021), Algorithm 1, as released:
-    where Eq. 2 prints f(x_adv) in the cross-entropy, the algorithm and the released code have f(x). The attack runs in
+    Towards Efficient and Effective Adversarial Training, Algorithm 1, as released: the step raises the same, and where
+    Eq. 2 prints f(x_adv) in the cross-entropy, the algorithm and the released code have f(x). The attack runs in
     evaluation mode, but the clean logits it compares with come from a pass in training mode. With weight averaging in
     the trainer this is NuAT-WA.
 

@@ -17,8 +17,8 @@ from toughen.types import Batch, Crafted, Images, Labels, Step
 class Reconstruct(Method):
     """A re-constructor must rebuild the clean image from the classifier's probabilities (Chen & Lee, ACCV 2020).
 
-    Passes: +0 of the classifier, around a method whose loss runs it once; and 3 of the re-constructor, each of which
-    costs what its forward pass does.
+    Passes: +3, the re-constructor's where it costs what the model does (the count has its real cost), around a method
+    whose loss runs the model once.
 
     Lowers L_R(R(softmax f(x')), x) + lam x cross-entropy of f(x') (Eq. 16), where x' are any method's images: EFGSM's
     give the paper's combined training, Standard's its REC row. The re-constructor R trains along with the classifier

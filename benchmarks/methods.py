@@ -1,0 +1,137 @@
+"""Every method on all of MNIST, on equal terms, in one table.
+
+python benchmarks/methods.py --data DIR --out runs/methods [--rows NAME ...] [--write benchmarks/results/methods-mnist.json]
+
+The same net, images, optimizer, schedule, epochs and seed for all; attacks of ten steps where a method iterates. A run
+that was stopped goes on where it stood; rows that are done are not done again; the file is written after each row.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from toughen.device import provenance
+from toughen.files import read_json, write_json
+
+BASE = (  # FBF's released settings for MNIST, but for the epochs
+    "--model fbf-mnist-cnn --normalize false --eps 0.3 --optimizer Adam --optimizer.lr 5e-3"
+    " --schedule Cyclic --schedule.peak 0.4 --batch_size 100 --epochs 5 --watch warn"
+)
+SOURCE = "--method Standard --epochs 2 --seed 1"  # a static source of Ensemble, of another net
+ROWS = {  # in the order of the table: name -> what it adds to BASE
+    "Standard": "--method Standard",
+    "FGSM-AT": "--method FGSMAT",
+    "R-FGSM-AT": "--method RFGSMAT",
+    "FBF": "--method FBF",
+    "N-FGSM": "--method NFGSM",
+    "GradAlign": "--method GradAlign",
+    "PGI": "--method PGI",
+    "Free": "--method Free",
+    "EAT": "--method Ensemble --method.sources {sources}",
+    "PAP-FGSM": "--method PAP --method.lam 0.5 --method.steps 10",
+    "PAP-TRADES": "--method PAP --method.over trades --method.lam 0.5 --method.eta 1 --method.steps 10",
+    "R-MGM": "--method RMGM",
+    "GAT": "--method GAT --method.lam 15 --method.start_size 0.3 --method.alternate false",
+    "NuAT": "--method NuAT --method.start_size 0.3 --method.alternate false",
+    "NuAT2": "--method NuAT2 --method.start_size 0.3",
+    "NuAT-H": "--method Hybrid --method.cheap NuAT --method.cheap.start_size 0.3 --method.cheap.alternate false",
+    "eFGSM": "--method EFGSM",
+    "eFGSM + REC": "--method Reconstruct --method.inner EFGSM",
+    "REC": "--method Reconstruct --method.inner Standard",
+    "TRADES": "--method TRADES --method.beta 1",
+    "PGD-AT": "--method PGDAT",
+    "AT-AWP": "--method AWP --method.inner PGDAT",
+    "DAT": "--method Delayed --method.after PGDAT",
+}
+ATTACKS = ["fgsm", "pgd-100"]
+
+
+def command(*words: str) -> list[str]:
+    return [sys.executable, "-m", "toughen", *words]
+
+
+def train(row: str, data: str, out: Path) -> None:
+    """Train one row's run, or what is left of it, then evaluate it."""
+    folder = out / row.lower().replace(" ", "-").replace("-+-", "-")
+    words = ROWS[row]
+    if "{sources}" in words:
+        sources = out / "sources"
+        for name in ("A", "m-lenet"):
+            extra = f"{BASE} {SOURCE} --model {name} --data {data} --out {sources / name} --resume".split()
+            finished(command("train", *extra), sources / name)
+        words = words.replace("{sources}", json.dumps([str(sources / name) for name in ("A", "m-lenet")]).replace(" ", ""))
+    finished(command("train", *f"{BASE} {words} --data {data} --out {folder} --resume".split()), folder)
+    if not (folder / "evaluation.json").exists():
+        subprocess.run(command("evaluate", str(folder), "--data", data, "--attacks", *ATTACKS), check=True)
+
+
+def finished(words: list[str], folder: Path) -> None:
+    """Run a training command and keep what it said."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    subprocess.run(words, check=True)
+
+
+def figures(row: str, out: Path) -> dict[str, Any] | None:
+    """One row of the table; None while its run is not done."""
+    folder = out / row.lower().replace(" ", "-").replace("-+-", "-")
+    if not (folder / "evaluation.json").exists():
+        return None
+    found = read_json(folder / "evaluation.json")
+    epochs = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    events = [event for epoch in epochs for event in epoch["events"]]
+    seconds = sorted(epoch["seconds"] for epoch in epochs)
+    return {
+        "settings": ROWS[row],
+        "clean": found["clean_accuracy"],
+        "fgsm": found["attacks"]["fgsm"]["robust_accuracy"],
+        "pgd_100": found["attacks"]["pgd-100"]["robust_accuracy"],
+        "last_epoch": epochs[-1]["validation"],
+        "epoch_kept": read_json(folder / "model.json")["epoch"],
+        "gamma": sum(epoch["gamma"] for epoch in epochs) / len(epochs),
+        "passes": sum(epoch["passes"] for epoch in epochs) / len(epochs),
+        "seconds_per_epoch": {"median": seconds[len(seconds) // 2], "least": seconds[0], "most": seconds[-1]},
+        "collapses": [event["step"] for event in events if event["event"] == "collapse"],
+        "events": [event["text"] for event in events],
+        "strong_share": [epoch["strong_share"] for epoch in epochs if "strong_share" in epoch],
+        "provenance": read_json(folder / "provenance.json"),
+    }
+
+
+def show(rows: dict[str, dict[str, Any]]) -> None:
+    """The table, at 80 columns."""
+    table = Table("method", "clean", "FGSM", "PGD-100", "gamma", "passes", "s/epoch", "collapse", box=None, pad_edge=False)
+    for column in table.columns[1:]:
+        column.justify = "right"
+    for name, row in rows.items():
+        accuracies = [f"{100 * row[key]:.1f}" for key in ("clean", "fgsm", "pgd_100")]
+        cost = [f"{row['gamma']:.1f}", f"{row['passes']:.1f}", f"{row['seconds_per_epoch']['median']:.0f}"]
+        table.add_row(name, *accuracies, *cost, "yes" if row["collapses"] else "no")
+    Console(width=80).print(table)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", required=True, help="MNIST: a folder of parquet shards, or a name of the hub")
+    parser.add_argument("--out", type=Path, default=Path("runs/methods"), help="where the runs lie")
+    parser.add_argument("--rows", nargs="+", default=list(ROWS), choices=list(ROWS), metavar="NAME", help="all by default")
+    parser.add_argument("--write", type=Path, default=Path("benchmarks/results/methods-mnist.json"))
+    known = parser.parse_args()
+    for row in known.rows:
+        train(row, known.data, known.out)
+        rows = {name: found for name in ROWS if (found := figures(name, known.out)) is not None}
+        known.write.parent.mkdir(parents=True, exist_ok=True)
+        about = {"base": BASE, "source": SOURCE, "attacks": ATTACKS, "provenance": provenance("cpu")}
+        write_json(known.write, {**about, "rows": rows})
+        show(rows)
+
+
+if __name__ == "__main__":
+    main()
