@@ -59,7 +59,7 @@ def test_two_steps_written_out(mnist: tuple[Images, Labels]) -> None:
         with torch.no_grad():
             for mine, theirs in zip(net.parameters(), written.weights.values(), strict=True):
                 assert mine.grad is not None
-                mine -= 0.1 * mine.grad
+                mine.sub_(0.1 * mine.grad)
                 theirs.copy_(mine)
 
 
@@ -117,7 +117,7 @@ def test_it_waits_for_its_share_of_the_run(mnist: tuple[Images, Labels]) -> None
     ("inner", "more"), [(PGDAT(eps=EPS, steps=2), 3), (TRADES(eps=EPS, steps=2), 6), (NuAT(eps=EPS), 7)]
 )
 def test_the_attack_runs_once(inner: Method, more: int, mnist: tuple[Images, Labels]) -> None:
-    """NuAT's shared clean pass goes no way back (-2); both losses make one of their own (6 in all) beside x_adv's (3)."""
+    """NuAT's shared clean pass goes no way back (-2); each loss makes one of its own (6) beside x_adv's (3)."""
     (x, y), model = mnist, net()
     counted = []
     for method in (inner, AWP(inner=inner)):

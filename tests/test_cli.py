@@ -30,7 +30,7 @@ from toughen.methods.base import Method
 from toughen.methods.trades import TRADES
 
 
-class Delayed(Method):
+class Later(Method):
     """Changes from one method to another half-way.
 
     Args:
@@ -216,21 +216,19 @@ def leaf_eps(found: object) -> list[object]:
 
 
 def test_eps_reaches_every_leaf(own: Path) -> None:
-    words = "--method my_methods.Delayed --method.before Standard --method.after TRADES --eps 0.2 --norm l2"
+    words = "--method my_methods.Later --method.before Standard --method.after TRADES --eps 0.2 --norm l2"
     found = config(words)
     assert leaf_eps(found["method"]) == [0.2] and "norm: l2" in yaml.safe_dump(found["method"])
     after = recipe(words).method.get_submodule("after")
     assert isinstance(after, TRADES) and after.attack.eps == 0.2 and after.attack.norm == "l2"
     assert leaf_eps(config("--method TRADES --eps 0.2")["method"]) == [0.2]
-    both = "--method my_methods.Delayed --method.before FBF --method.after TRADES --method.after.eps 0.1"
+    both = "--method my_methods.Later --method.before FBF --method.after TRADES --method.after.eps 0.1"
     assert leaf_eps(config(f"{both} --method.before.eps 8/255")["method"]) == ["8/255", 0.1]
     assert leaf_eps(config("--method FBF --method.eps 0.1 --eps 0.1")["method"]) == [0.1]
 
 
 def test_a_wrapper_trains_at_the_run_s_eps(own: Path) -> None:
-    words = (
-        "--method my_methods.Delayed --method.before Standard --method.after TRADES --method.after.steps 2 --eps 0.2"
-    )
+    words = "--method my_methods.Later --method.before Standard --method.after TRADES --method.after.steps 2 --eps 0.2"
     ended = toughen(*small(*words.split(), "--out", "run"))
     assert ended.status == 0, ended.err
     assert leaf_eps(yaml.safe_load(Path("run/config.yaml").read_text())["method"]) == [0.2]
@@ -239,7 +237,7 @@ def test_a_wrapper_trains_at_the_run_s_eps(own: Path) -> None:
 
 def test_a_recipe_s_wrapper_changes_its_inner_method(own: Path) -> None:
     Path("mine.yaml").write_text(
-        "eps: 0.2\nmethod:\n  class_path: my_methods.Delayed\n  init_args:\n    before: Standard\n"
+        "eps: 0.2\nmethod:\n  class_path: my_methods.Later\n  init_args:\n    before: Standard\n"
         "    after:\n      class_path: TRADES\n      init_args:\n        steps: 7\n"
     )
     assert "steps: 7" in yaml.safe_dump(config("mine.yaml"))

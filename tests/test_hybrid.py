@@ -108,11 +108,11 @@ def test_its_memory_survives_a_stop_within_an_epoch() -> None:
     x, y, model = torch.rand(4, 1, 28, 28), torch.arange(4), net()
     told = [1.0, 1.0, 0.9, 0.2, 0.3, 0.9, 0.9, 0.1, 0.1, 0.1]
     method = Hybrid(cheap=Told(list(told)), strong=Told([]), window=2)
-    method.strong.losses = method.cheap.losses  # type: ignore[assignment, union-attr]
+    method.strong.losses = method.cheap.losses
     found = []
     for step in range(len(told)):
         again = Hybrid(cheap=Told(told[step:]), strong=Told([]), window=2)
-        again.strong.losses = again.cheap.losses  # type: ignore[assignment, union-attr]
+        again.strong.losses = again.cheap.losses
         again.load_state_dict({**method.state_dict(), **_plain(method)})
         for each in (method, again):
             each(model, x, y)

@@ -64,6 +64,7 @@ def test_a_run_directory_tells_all(tmp_path: Path) -> None:
     names = {path.name for path in run.iterdir()}
     assert names == {
         "config.yaml", "metrics.jsonl", "checkpoint.safetensors", "checkpoint.previous.safetensors", "provenance.json",
+        "healthy.safetensors",
         "model.safetensors", "model.json", "training-images.safetensors", "tensorboard",
     }  # fmt: skip
     config = yaml.safe_load((run / "config.yaml").read_text())

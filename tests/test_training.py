@@ -21,8 +21,8 @@ from toughen.methods.base import Method
 from toughen.methods.nuat import NuAT
 from toughen.methods.standard import Standard
 from toughen.noise import key
-from toughen.training import SGD, AdamW, Constant, Cyclic, Recipe, train
 from toughen.passes import flops
+from toughen.training import SGD, AdamW, Constant, Cyclic, Recipe, train
 from toughen.training.trainer import Trainer
 from toughen.training.validation import Validation, score
 from toughen.types import Batch, Crafted, Images, Labels, Step

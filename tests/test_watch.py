@@ -30,6 +30,8 @@ COLLAPSING = (
     " --schedule Constant --batch_size 50 --epochs 8 --precision fp32 --seed 2"
 )
 
+THREAT = Threat("linf", EPS)
+
 
 def lines(run: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
@@ -39,7 +41,7 @@ def events(run: Path) -> list[dict[str, Any]]:
     return [event for line in lines(run) for event in line["events"]]
 
 
-def watch(mode: Any = "rescue", threat: Threat | None = Threat("linf", EPS), images: int = 8) -> Watch:
+def watch(mode: Any = "rescue", threat: Threat | None = THREAT, images: int = 8) -> Watch:
     split = Split(torch.zeros(images, 1, 28, 28, dtype=torch.uint8), torch.zeros(images, dtype=torch.int64))
     return Watch(split, threat, mode, seed=0)
 
@@ -147,9 +149,7 @@ def nervous(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Watch, "jumped", jumped)
 
 
-def test_a_kill_during_a_rescue_changes_nothing(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, nervous: None
-) -> None:
+def test_a_kill_during_a_rescue_changes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, nervous: None) -> None:
     words = small("--method", "NuAT", "--eps", 0.2, "--averaging", 0.9, "--epochs", 6, "--checkpoint_seconds", 0)
     words += ["--log_every", 2]
     assert toughen(*words, "--out", tmp_path / "whole").status == 0

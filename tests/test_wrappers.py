@@ -18,7 +18,7 @@ from toughen.methods.pgd_at import PGDAT
 from toughen.methods.standard import Standard
 from toughen.passes import Passes
 from toughen.threat import Threat
-from toughen.types import Batch, Crafted, Images, Labels, Norm, Plan, Step
+from toughen.types import Images, Labels, Norm, Plan
 
 
 class Diary(Standard):

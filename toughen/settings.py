@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import difflib
 import importlib
 import inspect
 import re
@@ -50,7 +51,9 @@ def recipe_path(name: str) -> Path:
         return path
     if path.suffix in (".yaml", ".yml") or "/" in name:
         raise ValueError(f"there is no recipe file {name}: check the path, or use a name from `toughen list recipes`")
-    raise ValueError(f"recipe {name!r} is unknown: use {', '.join(recipes())}, or a YAML file")
+    close = difflib.get_close_matches(name, recipes(), n=3)
+    hint = f"did you mean {' or '.join(close)}? " if close else ""
+    raise ValueError(f"recipe {name!r} is unknown: {hint}Use a name from `toughen list recipes`, or a YAML file")
 
 
 def read_recipe(name: str) -> dict[str, Any]:

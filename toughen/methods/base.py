@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import inspect
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -30,12 +31,15 @@ class Method(nn.Module):
 
     Attributes:
         replays: how often a loop should train on the same batch.
+        strength: share of the way from the clean images to the crafted ones at which a step is trained; 1 unless a
+            trainer warms up.
         reports_clean: whether ``Step.terms`` holds "clean", the cross-entropy on clean images.
     """
 
     eps: Eps | None = None
     norm: Norm = "linf"
     replays: int = 1
+    strength: float = 1.0
     reports_clean: bool = False
     _stop_reason: str | None = None
     _progress: float = 1.0
@@ -78,7 +82,7 @@ class Method(nn.Module):
 
     @property
     def threatened(self) -> bool:
-        """Whether the next batch trains against the threat in full, so that a model that does not stand has collapsed."""
+        """Whether the next batch trains against the threat in full, so that a model that does not stand collapsed."""
         return self.threat is not None
 
     def prepare(self, model: nn.Module, shape: tuple[int, int, int], classes: int, images: int | None = None) -> None:
@@ -109,6 +113,8 @@ class Method(nn.Module):
             self.prepare(model, (x.shape[1], x.shape[2], x.shape[3]), classes)
         with passes.crafting():
             crafted = self.craft(model, x, y, batch)
+        if self.strength < 1:
+            crafted = replace(crafted, x_adv=x + self.strength * (crafted.x_adv - x))
         return self.loss(model, x, y, crafted)
 
     def craft(self, model: nn.Module, x: Images, y: Labels, batch: Batch | None = None) -> Crafted:

@@ -53,7 +53,9 @@ class State:
     healthy: int = -1
 
 
-def save(folder: Path, state: State, modules: dict[str, nn.Module], optimizer: torch.optim.Optimizer) -> None:
+def save(
+    folder: Path, state: State, modules: dict[str, nn.Module], optimizer: torch.optim.Optimizer, name: str = NAME
+) -> None:
     """Write the checkpoint; the one before is kept beside it.
 
     Args:
@@ -61,19 +63,20 @@ def save(folder: Path, state: State, modules: dict[str, nn.Module], optimizer: t
         state: what the trainer remembers.
         modules: model, method and average, by the names they get in the file.
         optimizer: its moments are kept by the parameters' order; its rates follow from the step.
+        name: the file's.
     """
     tensors: dict[str, Tensor] = {f"totals.{name}": total for name, total in state.totals.items()}
     extra: dict[str, Any] = {}
-    for name, module in modules.items():
+    for part, module in modules.items():
         for key, value in module.state_dict().items():
-            (tensors if isinstance(value, Tensor) else extra)[f"{name}.{key}"] = value
+            (tensors if isinstance(value, Tensor) else extra)[f"{part}.{key}"] = value
     for number, moments in optimizer.state_dict()["state"].items():
         for key, value in moments.items():
             (tensors if isinstance(value, Tensor) else extra)[f"optimizer.{number}.{key}"] = value
     about = {"extra": extra, **{k: v for k, v in vars(state).items() if k != "totals"}}
-    if (folder / NAME).exists():
+    if name == NAME and (folder / NAME).exists():
         keep(folder, PREVIOUS)  # so that no moment is without one
-    write_tensors(folder / NAME, tensors, about)
+    write_tensors(folder / name, tensors, about)
 
 
 def keep(folder: Path, name: str) -> None:

@@ -27,6 +27,8 @@ class Recipe:
         normalize: give the net the training images' mean and standard deviation as its first layer.
         eps: radius of the threat in image units, such as 8/255; fills the method wherever it sets none.
         norm: norm of the threat; fills the method wherever it sets none.
+        eps_warmup: share of the run over which adversarial images grow from the clean ones to the method's; some nets
+            never leave equal logits for all images when they begin at a large eps.
         method: how to train (`toughen list methods`).
         epochs: passes over the training images.
         batch_size: images per step.
@@ -60,6 +62,7 @@ class Recipe:
     normalize: bool = True
     eps: Eps | None = None
     norm: Norm = "linf"
+    eps_warmup: float | int = 0.0
     method: Method = field(default_factory=Standard)
     epochs: int = 30
     batch_size: int = 128
@@ -88,6 +91,8 @@ class Recipe:
                 raise ValueError(f"{name} is {getattr(self, name)}: it must be at least 1")
         if self.averaging is not None and not 0 <= self.averaging < 1:
             raise ValueError(f"averaging is {self.averaging}: it must lie in 0..1, below 1, such as 0.9998")
+        if not 0 <= self.eps_warmup < 1:
+            raise ValueError(f"eps_warmup is {self.eps_warmup}: it must be a share of the run, 0..1, below 1")
         if (self.validation or 0) < 0 or (self.crop or 0) < 0 or self.checkpoint_seconds < 0:
             raise ValueError("validation, crop and checkpoint_seconds must not be below 0")
         for moment in self.keep_at:

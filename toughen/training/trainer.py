@@ -146,7 +146,8 @@ class Trainer:
                 method.start(plan)
         display = Display(console, self.folder, recipe.epochs, self.last_step, self.state.step)
         if self.watch.on and self.rescuer is not None and self.state.healthy < 0:
-            self.save(healthy=True)
+            self.state.healthy = self.state.step  # before any: the beginning
+            checkpoint.save(self.folder, self.state, self.modules, self.optimizer, checkpoint.HEALTHY)
         try:
             while not self.finished:
                 self.run_epoch(display, stopper)
@@ -205,6 +206,7 @@ class Trainer:
         progress, method = self.state.step / self.steps, self.method_at(self.state.step)
         self.set_rates(progress)
         method.progress = progress
+        method.strength = min(1.0, progress / self.recipe.eps_warmup) if self.recipe.eps_warmup else 1.0
         torch.manual_seed(key("model", self.recipe.seed, self.state.step))  # the model's own draws, such as dropout's
         with autocast(self.precision, self.device):
             try:
