@@ -23,10 +23,11 @@ from toughen.device import provenance
 from toughen.files import read_json, write_json
 
 BASE = (  # FBF's released settings for MNIST; ours: the epochs, and the warm-up, without which PGD-AT stays at chance
-    "--model fbf-mnist-cnn --normalize false --eps 0.3 --optimizer Adam --optimizer.lr 5e-3"
+    "--model fbf-mnist-cnn --normalize false --optimizer Adam --optimizer.lr 5e-3"
     " --schedule Cyclic --schedule.peak 0.4 --batch_size 100 --epochs 5 --watch warn --eps_warmup 0.1"
 )
-SOURCE = "--method Standard --epochs 2 --seed 1"  # a static source of Ensemble, of another net
+SOURCES = ("small-cnn", "D")  # EAT's static sources: other nets, as in R-MGM's Table 2
+SOURCE = "--method Standard --epochs 2 --seed 1"
 ROWS = {  # in the order of the table: name -> what it adds to BASE
     "Standard": "--method Standard",
     "FGSM-AT": "--method FGSMAT",
@@ -52,39 +53,39 @@ ROWS = {  # in the order of the table: name -> what it adds to BASE
     "AT-AWP": "--method AWP --method.inner PGDAT",
     "DAT": "--method Delayed --method.after PGDAT",
 }
+EPS = "0.3"
+NATURAL = ("Standard", "REC")  # train against no threat
 ATTACKS = ["fgsm", "pgd-100"]
 
 
-def command(*words: str) -> list[str]:
-    return [sys.executable, "-m", "toughen", *words]
+def toughen(words: str) -> None:
+    """Run a toughen command."""
+    subprocess.run([sys.executable, "-m", "toughen", *words.split()], check=True)
+
+
+def place(row: str, out: Path) -> Path:
+    """A row's run directory."""
+    return out / row.lower().replace(" + ", "-")
 
 
 def train(row: str, data: str, out: Path) -> None:
     """Train one row's run, or what is left of it, then evaluate it."""
-    folder = out / row.lower().replace(" ", "-").replace("-+-", "-")
-    words = ROWS[row]
-    if "{sources}" in words:
-        sources = out / "sources"
-        for name in ("A", "m-lenet"):
-            extra = f"{BASE} {SOURCE} --model {name} --data {data} --out {sources / name} --resume".split()
-            finished(command("train", *extra), sources / name)
-        words = words.replace(
-            "{sources}", json.dumps([str(sources / name) for name in ("A", "m-lenet")]).replace(" ", "")
-        )
-    finished(command("train", *f"{BASE} {words} --data {data} --out {folder} --resume".split()), folder)
-    if not (folder / "evaluation.json").exists():
-        subprocess.run(command("evaluate", str(folder), "--data", data, "--attacks", *ATTACKS), check=True)
-
-
-def finished(words: list[str], folder: Path) -> None:
-    """Run a training command and keep what it said."""
+    folder, words = place(row, out), ROWS[row]
     folder.parent.mkdir(parents=True, exist_ok=True)
-    subprocess.run(words, check=True)
+    if "{sources}" in words:
+        sources = [out / "sources" / name for name in SOURCES]
+        for source in sources:
+            toughen(f"train {BASE} {SOURCE} --model {source.name} --data {data} --out {source} --resume")
+        words = words.replace("{sources}", json.dumps([str(source) for source in sources], separators=(",", ":")))
+    eps = "" if row in NATURAL else f"--eps {EPS}"
+    toughen(f"train {BASE} {words} {eps} --data {data} --out {folder} --resume")
+    if not (folder / "evaluation.json").exists():
+        toughen(f"evaluate {folder} --data {data} --eps {EPS} --attacks {' '.join(ATTACKS)}")
 
 
 def figures(row: str, out: Path) -> dict[str, Any] | None:
     """One row of the table; None while its run is not done."""
-    folder = out / row.lower().replace(" ", "-").replace("-+-", "-")
+    folder = place(row, out)
     if not (folder / "evaluation.json").exists():
         return None
     found = read_json(folder / "evaluation.json")
@@ -135,7 +136,14 @@ def main() -> None:
         train(row, known.data, known.out)
         rows = {name: found for name in ROWS if (found := figures(name, known.out)) is not None}
         known.write.parent.mkdir(parents=True, exist_ok=True)
-        about = {"base": BASE, "source": SOURCE, "attacks": ATTACKS, "provenance": provenance(torch.device("cpu"))}
+        about = {
+            "base": BASE,
+            "eps": EPS,
+            "sources": SOURCES,
+            "source": SOURCE,
+            "attacks": ATTACKS,
+            "provenance": provenance(torch.device("cpu")),
+        }
         write_json(known.write, {**about, "rows": rows})
         show(rows)
 

@@ -91,7 +91,9 @@ def parse_train(arguments: Sequence[str]) -> tuple[Recipe, str, str, bool]:
     """
     name, arguments = split_recipe(arguments)
     if not name and not arguments:
-        raise ValueError(f"name a recipe ({', '.join(settings.recipes())}), or settings: see `{PROGRAM} train --help`")
+        raise ValueError(
+            f"name a recipe, such as nuat-mnist (`{PROGRAM} list recipes`), or settings: see `{PROGRAM} train --help`"
+        )
     parser, base = train_parser(), settings.read_recipe(name) if name else {}
     settings.find_own_classes(arguments, base)
     parser.read(["--config", json.dumps(settings.under(base, []))], origin=f"recipe {name}: ")
