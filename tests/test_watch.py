@@ -260,3 +260,25 @@ def test_the_watch_never_sees_test_images(tmp_path: Path) -> None:
     trained = {image.numpy().tobytes() for image in whole.train.images}
     assert len(seen[0]) == 10 and {image.numpy().tobytes() for image in seen[0]} <= trained
     assert runs.read_record(tmp_path / "run").validation
+
+
+def test_a_warm_up_lengthens_perturbations_from_the_first_threatened_step(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """20 steps of which 0.4 are 8: strengths 0, 1/8 ... 1; Delayed spends its first epoch of 5 steps unthreatened."""
+    loss = PGDAT.loss
+
+    def measuring(self: PGDAT, model: Any, x: Any, y: Any, crafted: Any) -> Any:
+        distances.append(float((crafted.x_adv - x).abs().max()))
+        return loss(self, model, x, y, crafted)
+
+    monkeypatch.setattr(PGDAT, "loss", measuring)
+    for name, words in (("at-once", "--method PGDAT"), ("delayed", DELAYED)):
+        distances: list[float] = []
+        more = [*words.split(), "--epochs", 4, "--eps", 0.2, "--eps_warmup", 0.4, "--watch", "off"]
+        assert toughen(*small(*more, "--out", tmp_path / name)).status == 0
+        steps = 20 if name == "at-once" else 15
+        assert distances == pytest.approx([0.2 * min(1, n / 8) for n in range(steps)], abs=1e-6)
+
+
+DELAYED = "--method Delayed --method.after PGDAT --method.switch_epoch 1"

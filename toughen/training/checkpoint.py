@@ -26,6 +26,7 @@ class State:
         history: the lines of metrics.jsonl.
         totals: sums over the images of the running epoch, on the device.
         seconds, passes, crafted, images: of the running epoch, so far.
+        threatened: steps that trained against the threat.
         stop_reason: why the method wants no more training.
         events: what happened in the running epoch.
         signals: the latest distances that the watch measured inside epochs.
@@ -43,6 +44,7 @@ class State:
     passes: float = 0.0
     crafted: float = 0.0
     images: int = 0
+    threatened: int = 0
     stop_reason: str | None = None
     events: list[dict[str, Any]] = field(default_factory=list)
     signals: list[float] = field(default_factory=list)

@@ -27,8 +27,8 @@ class Recipe:
         normalize: give the net the training images' mean and standard deviation as its first layer.
         eps: radius of the threat in image units, such as 8/255; fills the method wherever it sets none.
         norm: norm of the threat; fills the method wherever it sets none.
-        eps_warmup: share of the run over which adversarial images grow from the clean ones to the method's; some nets
-            never leave equal logits for all images when they begin at a large eps.
+        eps_warmup: share of the run over which adversarial images grow from the clean ones to the method's, from the
+            first step that trains against the threat; some nets that begin at a large eps never leave equal logits.
         method: how to train (`toughen list methods`).
         epochs: passes over the training images.
         batch_size: images per step.

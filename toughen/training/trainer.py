@@ -206,7 +206,10 @@ class Trainer:
         progress, method = self.state.step / self.steps, self.method_at(self.state.step)
         self.set_rates(progress)
         method.progress = progress
-        method.strength = min(1.0, progress / self.recipe.eps_warmup) if self.recipe.eps_warmup else 1.0
+        method.strength = 1.0
+        if self.recipe.eps_warmup:
+            method.strength = min(1.0, self.state.threatened / (self.recipe.eps_warmup * self.steps))
+        self.state.threatened += method.threatened
         torch.manual_seed(key("model", self.recipe.seed, self.state.step))  # the model's own draws, such as dropout's
         with autocast(self.precision, self.device):
             try:
