@@ -19,8 +19,11 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
+from toughen.data import Split
 from toughen.device import provenance
 from toughen.files import read_json, write_json
+from toughen.training.checkpoint import State
+from toughen.training.watch import Watch
 
 BASE = (  # FBF's released settings for MNIST; ours: the epochs, and the warm-up, without which PGD-AT stays at chance
     "--model fbf-mnist-cnn --normalize false --optimizer Adam --optimizer.lr 5e-3"
@@ -90,23 +93,30 @@ def figures(row: str, out: Path) -> dict[str, Any] | None:
         return None
     found = read_json(folder / "evaluation.json")
     epochs = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    events = [event for epoch in epochs for event in epoch["events"]]
     seconds = sorted(epoch["seconds"] for epoch in epochs)
     return {
         "settings": ROWS[row],
         "clean": found["clean_accuracy"],
         "fgsm": found["attacks"]["fgsm"]["robust_accuracy"],
         "pgd_100": found["attacks"]["pgd-100"]["robust_accuracy"],
-        "last_epoch": epochs[-1]["validation"],
         "epoch_kept": read_json(folder / "model.json")["epoch"],
         "gamma": sum(epoch["gamma"] for epoch in epochs) / len(epochs),
         "passes": sum(epoch["passes"] for epoch in epochs) / len(epochs),
         "seconds_per_epoch": {"median": seconds[len(seconds) // 2], "least": seconds[0], "most": seconds[-1]},
-        "collapses": [event["step"] for event in events if event["event"] == "collapse"],
-        "events": [event["text"] for event in events],
+        "collapsed_after_epochs": collapses(row, [epoch["validation"] for epoch in epochs]),
+        "validation": [epoch["validation"] for epoch in epochs],
+        "events": [event["text"] for epoch in epochs for event in epoch["events"]],
         "strong_share": [epoch["strong_share"] for epoch in epochs if "strong_share" in epoch],
         "provenance": read_json(folder / "provenance.json"),
     }
+
+
+def collapses(row: str, validation: list[dict[str, float]]) -> list[int]:
+    """The epochs, from 0, after which the watch's rule finds that a model had collapsed."""
+    if row in NATURAL:
+        return []
+    watch, state = Watch(Split(torch.empty(0), torch.empty(0)), None, "warn", 0), State()
+    return [epoch for epoch, found in enumerate(validation) if watch.collapsed(state, found, training=True)]
 
 
 def show(rows: dict[str, dict[str, Any]]) -> None:
@@ -119,7 +129,7 @@ def show(rows: dict[str, dict[str, Any]]) -> None:
     for name, row in rows.items():
         accuracies = [f"{100 * row[key]:.1f}" for key in ("clean", "fgsm", "pgd_100")]
         cost = [f"{row['gamma']:.1f}", f"{row['passes']:.1f}", f"{row['seconds_per_epoch']['median']:.0f}"]
-        table.add_row(name, *accuracies, *cost, "yes" if row["collapses"] else "no")
+        table.add_row(name, *accuracies, *cost, "yes" if row["collapsed_after_epochs"] else "no")
     Console(width=80).print(table)
 
 

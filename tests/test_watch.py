@@ -62,6 +62,7 @@ def test_a_model_that_never_stood_is_called_so_the_second_time() -> None:
     assert looks((0.1, 0.1), (0.6, 0.0), (0.7, 0.0)) == [False, False, True]
     assert looks((0.6, 0.0), (0.6, 0.3), (0.6, 0.0), (0.1, 0.05)) == [False, False, True, False]
     assert looks((0.14, 0.0), (0.14, 0.0)) == [False, False]
+    assert looks((0.36, 0.10), (0.61, 0.14), (0.7, 0.15)) == [False, False, True]  # 4 points more, then 1
 
 
 def test_clean_training_is_not_expected_to_stand() -> None:

@@ -22,7 +22,8 @@ from toughen.training.checkpoint import State
 Watching: TypeAlias = Literal["off", "warn", "rescue"]
 
 FALLEN = 0.2  # FGSM above PGD by so much, and PGD below half of its best: fallen
-BLIND = 0.15  # FGSM above PGD by so much, and PGD below a third of FGSM, twice running: never stood
+BLIND = 0.15  # FGSM above PGD by so much, and PGD below a third of FGSM, twice running and not rising: never stood
+RISING = 0.02  # by so much at least
 STOOD = 0.15  # accuracy under PGD from which a model counts as having stood: above the chance of ten classes
 JUMP = 3.0  # the logits' distance against the median of the last ones: time for a look within the epoch
 KEPT, LEAST = 20, 5  # how many distances make that median
@@ -71,7 +72,7 @@ class Watch:
         fgsm, pgd = found["fgsm"], found["pgd"]
         fell = state.best_pgd >= STOOD and fgsm - pgd > FALLEN and pgd < state.best_pgd / 2
         blind = training and fgsm - pgd > BLIND and pgd < fgsm / 3
-        collapsed = fell or (blind and state.blind)
-        state.blind = blind
+        collapsed = fell or (blind and state.blind and pgd < state.last_pgd + RISING)
+        state.blind, state.last_pgd = blind, pgd
         state.best_pgd = max(state.best_pgd, pgd)
         return collapsed
