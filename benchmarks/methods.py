@@ -1,6 +1,6 @@
-"""Every method on all of MNIST, on equal terms, in one table.
+"""Every method on all of MNIST, on equal terms, in one table; or delayed training, switched after each epoch.
 
-python benchmarks/methods.py --data DIR [--out runs/methods] [--rows NAME ...] [--write FILE]
+python benchmarks/methods.py --data DIR [--table delayed] [--rows NAME ...]
 
 The same net, images, optimizer, schedule, epochs and seed for all; attacks of ten steps where a method iterates. A run
 that was stopped goes on where it stood; rows that are done are not done again; the file is written after each row.
@@ -56,6 +56,12 @@ ROWS = {  # in the order of the table: name -> what it adds to BASE
     "AT-AWP": "--method AWP --method.inner PGDAT",
     "DAT": "--method Delayed --method.after PGDAT",
 }
+DELAYED = {  # epochs before the switch
+    "switch 0": "--method PGDAT",
+    **{f"switch {n}": f"--method Delayed --method.after PGDAT --method.switch_epoch {n}" for n in (1, 2, 3, 4)},
+    "auto": "--method Delayed --method.after PGDAT",
+}
+TABLES = {"methods": ROWS, "delayed": DELAYED}
 EPS = "0.3"
 NATURAL = ("Standard", "REC")  # train against no threat
 ATTACKS = ["fgsm", "pgd-100"]
@@ -68,12 +74,12 @@ def toughen(words: str) -> None:
 
 def place(row: str, out: Path) -> Path:
     """A row's run directory."""
-    return out / row.lower().replace(" + ", "-")
+    return out / row.lower().replace(" + ", "-").replace(" ", "-")
 
 
-def train(row: str, data: str, out: Path) -> None:
+def train(row: str, words: str, data: str, out: Path) -> None:
     """Train one row's run, or what is left of it, then evaluate it."""
-    folder, words = place(row, out), ROWS[row]
+    folder = place(row, out)
     folder.parent.mkdir(parents=True, exist_ok=True)
     if "{sources}" in words:
         sources = [out / "sources" / name for name in SOURCES]
@@ -86,7 +92,7 @@ def train(row: str, data: str, out: Path) -> None:
         toughen(f"evaluate {folder} --data {data} --eps {EPS} --attacks {' '.join(ATTACKS)}")
 
 
-def figures(row: str, out: Path) -> dict[str, Any] | None:
+def figures(row: str, words: str, out: Path) -> dict[str, Any] | None:
     """One row of the table; None while its run is not done."""
     folder = place(row, out)
     if not (folder / "evaluation.json").exists():
@@ -95,7 +101,7 @@ def figures(row: str, out: Path) -> dict[str, Any] | None:
     epochs = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     seconds = sorted(epoch["seconds"] for epoch in epochs)
     return {
-        "settings": ROWS[row],
+        "settings": words,
         "clean": found["clean_accuracy"],
         "fgsm": found["attacks"]["fgsm"]["robust_accuracy"],
         "pgd_100": found["attacks"]["pgd-100"]["robust_accuracy"],
@@ -136,25 +142,22 @@ def show(rows: dict[str, dict[str, Any]]) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", required=True, help="MNIST: a folder of parquet shards, or a name of the hub")
-    parser.add_argument("--out", type=Path, default=Path("runs/methods"), help="where the runs lie")
-    parser.add_argument(
-        "--rows", nargs="+", default=list(ROWS), choices=list(ROWS), metavar="NAME", help="all by default"
-    )
-    parser.add_argument("--write", type=Path, default=Path("benchmarks/results/methods-mnist.json"))
+    parser.add_argument("--table", choices=list(TABLES), default="methods")
+    parser.add_argument("--rows", nargs="+", metavar="NAME", help="all by default")
+    parser.add_argument("--out", type=Path, help="where the runs lie; runs/TABLE by default")
+    parser.add_argument("--write", type=Path, help="the result file; benchmarks/results/TABLE-mnist.json by default")
     known = parser.parse_args()
-    for row in known.rows:
-        train(row, known.data, known.out)
-        rows = {name: found for name in ROWS if (found := figures(name, known.out)) is not None}
-        known.write.parent.mkdir(parents=True, exist_ok=True)
-        about = {
-            "base": BASE,
-            "eps": EPS,
-            "sources": SOURCES,
-            "source": SOURCE,
-            "attacks": ATTACKS,
-            "provenance": provenance(torch.device("cpu")),
-        }
-        write_json(known.write, {**about, "rows": rows})
+    table = TABLES[known.table]
+    out = known.out or Path("runs") / known.table
+    write = known.write or Path("benchmarks/results") / f"{known.table}-mnist.json"
+    for row in known.rows or table:
+        if row not in table:
+            parser.error(f"there is no row {row}: choose from {', '.join(table)}")
+        train(row, table[row], known.data, out)
+        rows = {name: found for name, words in table.items() if (found := figures(name, words, out)) is not None}
+        write.parent.mkdir(parents=True, exist_ok=True)
+        about = {"base": BASE, "eps": EPS, "sources": SOURCES, "source": SOURCE, "attacks": ATTACKS}
+        write_json(write, {**about, "provenance": provenance(torch.device("cpu")), "rows": rows})
         show(rows)
 
 
