@@ -32,7 +32,7 @@ def first_steps(arguments: list[str], steps: int) -> dict[str, Any]:
     losses, seconds, passes = [], [], set()
     for x, y, batch in islice(trainer.epoch_batches(0), steps):
         started = time.perf_counter()
-        with Passes(trainer.model) as counted:
+        with Passes(trainer.model, trainer.method.companions(), trainer.image, trainer.costs) as counted:
             step = trainer.step(x, y, batch)
         losses.append(float(step.loss.detach()))  # waits for the device
         seconds.append(time.perf_counter() - started)
