@@ -44,6 +44,8 @@ ROWS = {  # in the order of the table: name -> what it adds to BASE
     "Free": "--method Free",
     "EAT": "--method Ensemble --method.sources {sources}",
     "PAP-FGSM": "--method PAP --method.lam 0.5 --method.steps 10",
+    "PAP naive": "--method PAP --method.lam 0.5 --method.steps 10 --method.schedule naive",
+    "PAP ablation": "--method PAP --method.ablation true --method.steps 10",
     "PAP-TRADES": "--method PAP --method.over trades --method.lam 0.5 --method.eta 1 --method.steps 10",
     "R-MGM": "--method RMGM",
     "GAT": "--method GAT --method.lam 15 --method.start_size 0.3 --method.alternate false",
