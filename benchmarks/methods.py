@@ -62,8 +62,8 @@ ROWS = {  # in the order of the table: name -> what it adds to BASE
 }
 DELAYED = {  # epochs before the switch
     "switch 0": "--method PGDAT",
-    **{f"switch {n}": f"--method Delayed --method.after PGDAT --method.switch_epoch {n}" for n in (1, 2, 3, 4)},
-    "auto": "--method Delayed --method.after PGDAT",
+    **{f"switch {n}": f"--method Delayed --method.after PGDAT --method.switch_epoch {n}" for n in (1, 3, 4)},
+    "auto": "--method Delayed --method.after PGDAT",  # after epoch 2 of 5
 }
 CHEAP = "--method.cheap FGSMAT --method.cheap.clean_weight 1"
 HYBRID = {

@@ -104,7 +104,7 @@ def test_frozen_weights_stay_and_no_gradient_reaches_them(mnist: tuple[Images, L
 
 def test_it_waits_for_its_share_of_the_run(mnist: tuple[Images, Labels]) -> None:
     (x, y), model = mnist, net()
-    method = AWP(inner=Standard(), gamma=0.1, start=0.5)
+    method = AWP(inner=Standard(), gamma=0.1, begin_at=0.5)
     found = {}
     for progress in (0.25, 0.5):
         method.progress = progress
@@ -139,7 +139,7 @@ def test_a_shared_clean_pass_is_not_taken_for_one_at_the_perturbed_weights(mnist
     torch.testing.assert_close(shared.loss, apart.loss, rtol=1e-6, atol=0)
 
 
-@pytest.mark.parametrize("settings", [{"gamma": -0.1}, {"gamma": math.nan}, {"start": 1.5}, {"start": -1}])
+@pytest.mark.parametrize("settings", [{"gamma": -0.1}, {"gamma": math.nan}, {"begin_at": 1.5}, {"begin_at": -1}])
 def test_absurd_settings_are_refused(settings: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match="must be at least 0"):
         AWP(inner=Standard(), **settings)

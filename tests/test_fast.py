@@ -272,3 +272,9 @@ def test_previous_perturbations_equal_the_released_algorithm_and_survive_a_kill(
 def test_texts_show_where_the_step_starts() -> None:
     for start in ("none", "uniform", "previous"):
         assert f"start={start!r}, clip_start=True" in repr(FBF(eps=E, start=start))
+
+
+def test_what_is_kept_lies_where_the_model_is() -> None:
+    method = FBF(eps=E, start="previous")
+    method.prepare(Net().to("meta"), (1, 28, 28), 10)  # a loaded state takes its device from here
+    assert method.delta.device.type == "meta" and method.delta.shape == (0, 1, 28, 28)

@@ -15,9 +15,13 @@ from literal import Pixels, Written, clip, close, pair, sign_of_slope, two_pixel
 from literal import cross_entropy as written_cross_entropy
 from torch import Tensor, nn
 
+from toughen.methods.awp import AWP
 from toughen.methods.base import Method
+from toughen.methods.delayed import Delayed
 from toughen.methods.efgsm import EFGSM
 from toughen.methods.fast import FGSMAT
+from toughen.methods.free import Free
+from toughen.methods.hybrid import Hybrid
 from toughen.methods.nuat import NuAT
 from toughen.methods.reconstruct import Reconstruct
 from toughen.methods.standard import Standard
@@ -194,3 +198,36 @@ def test_settings_out_of_range_are_refused(settings: dict[str, Any]) -> None:
 def test_images_that_no_reconstructor_makes_are_refused() -> None:
     with pytest.raises(ValueError, match="multiples of 4"):
         Reconstruct(inner=Standard()).prepare(net(), (1, 30, 30), 10, 64)
+
+
+# ---- Methods that wait for something that only their own loss gives.
+
+
+def test_a_delayed_method_inside_switches_by_the_clean_loss(mnist: tuple[Images, Labels]) -> None:
+    (x, y), model = mnist, net()
+    delayed = Delayed(after=FGSMAT(eps=EPS), threshold=0.5, latest=1)
+    method = Reconstruct(inner=delayed)
+    method.prepare(model, (1, 28, 28), 10, 64)
+    method.start(Plan(epochs=9, steps=9, images=64))
+    for epoch, expected in enumerate(["clean", "clean", "robust"]):
+        method.progress = epoch / 9
+        assert method.threatened == (expected == "robust")
+        terms = method(model, x, y, batch(len(x), epoch)).terms
+        assert expected in terms
+        method.after_epoch({"epoch": epoch, "terms": {name: float(value) for name, value in terms.items()}})
+
+
+@pytest.mark.parametrize(
+    ("inner", "message"),
+    [
+        (Free(eps=EPS), "Free moves its images"),
+        (AWP(inner=FGSMAT(eps=EPS)), "put AWP around Reconstruct"),
+        (Hybrid(cheap=NuAT(eps=EPS)), "put Reconstruct into its cheap"),
+        (Delayed(before=NuAT(eps=EPS), after=EFGSM(eps=EPS)), "while NuAT trains.*give switch_epoch a number"),
+    ],
+    ids=["Free", "AWP", "Hybrid", "Delayed"],
+)
+def test_a_method_that_needs_its_own_loss_is_refused(inner: Method, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        Reconstruct(inner=inner)
+    Reconstruct(inner=Delayed(before=NuAT(eps=EPS), after=EFGSM(eps=EPS), switch_epoch=1))

@@ -25,12 +25,16 @@ from literal import (
 )
 from torch import Tensor
 
+from toughen.methods.awp import AWP
+from toughen.methods.delayed import Delayed
 from toughen.methods.efgsm import EFGSM
+from toughen.methods.free import Free
+from toughen.methods.hybrid import Hybrid
 from toughen.methods.nuat import NuAT
 from toughen.methods.standard import Standard
 from toughen.methods.trades import TRADES
 from toughen.passes import Passes
-from toughen.types import Crafted, Images, Labels, Plan
+from toughen.types import Crafted, Images, Labels, Mode, Plan
 
 
 def test_by_hand() -> None:
@@ -64,12 +68,15 @@ def test_where_the_attack_starts() -> None:
     assert close(x_adv, two_pixels((1, 0.375)))
 
 
-def attacked(written: Written, x: Tensor, noise: Tensor, *, steps: int, size: float, eps: float) -> Tensor:
-    """Target and attack in evaluation mode."""
-    target = written.evaluation(x).detach()
+def attacked(
+    written: Written, x: Tensor, noise: Tensor, *, steps: int, size: float, eps: float, mode: Mode = "eval"
+) -> Tensor:
+    """Target and attack in one mode."""
+    forward = written.evaluation if mode == "eval" else written.training
+    target = forward(x).detach()
     x_adv = x + 0.001 * noise
     for _ in range(steps):
-        slope = sign_of_slope(lambda z: kl(target, written.evaluation(z)), x_adv)
+        slope = sign_of_slope(lambda z: kl(target, forward(z)), x_adv)
         x_adv = torch.minimum(torch.maximum(x_adv + size * slope, x - eps), x + eps).clamp(0, 1)
     return x_adv
 
@@ -98,6 +105,17 @@ def test_one_step_equals_the_formulas(
     same_step(net, step.loss, written, expected)
     assert int(net.norm.num_batches_tracked) == 2
     assert close(step.logits.detach(), clean.detach())
+
+
+def test_the_attack_and_its_target_can_be_taken_in_training_mode(mnist: tuple[Images, Labels]) -> None:
+    (net, written), x, y = pair(), mnist[0][:16].double(), mnist[1][:16]
+    noise = torch.randn_like(x)
+    method = TRADES(eps=0.1, steps=2, step_size=0.05, mode="train")
+    x_adv = attacked(written, x, noise, steps=2, size=0.05, eps=0.1, mode="train")
+    clean, adversarial = written.training(x), written.training(x_adv)
+    step = method(net, x, y, given(noise))
+    same_step(net, step.loss, written, cross_entropy(clean, y) + 6 * kl(clean, adversarial))
+    assert net.norm.num_batches_tracked is not None and int(net.norm.num_batches_tracked) == 5
 
 
 def test_the_divergence_sends_its_gradient_through_both_sides(mnist: tuple[Images, Labels]) -> None:
@@ -165,5 +183,25 @@ def test_a_crafter_saves_the_passes_of_the_own_attack_and_hears_what_happens(mni
 
 def test_a_crafter_with_another_threat_is_refused() -> None:
     for crafter in (EFGSM(eps=0.2), EFGSM(eps=0.1, norm="l2"), Standard()):
-        with pytest.raises(ValueError, match="its crafter against"):
+        with pytest.raises(ValueError, match="its crafter against .* same eps and norm"):
             TRADES(eps=0.1, crafter=crafter)
+
+
+def test_a_crafter_that_works_through_its_own_loss_is_refused() -> None:
+    for crafter, remedy in (
+        (Free(eps=0.1), "Free moves its images .* take another attack"),
+        (Delayed(after=Free(eps=0.1, replays=1)), "Free moves its images"),
+        (Hybrid(cheap=NuAT(eps=0.1)), "Hybrid switches .* put TRADES into its cheap"),
+        (AWP(inner=EFGSM(eps=0.1)), "AWP perturbs weights .* put AWP around TRADES"),
+    ):
+        with pytest.raises(ValueError, match=remedy):
+            TRADES(eps=0.1, crafter=crafter)
+
+
+def test_it_is_threatened_as_soon_as_its_crafter_is() -> None:
+    delayed = Delayed(after=EFGSM(eps=0.1), switch_epoch=2)
+    method = TRADES(eps=0.1, crafter=delayed)
+    method.progress = 0.1
+    assert not method.threatened and TRADES(eps=0.1).threatened
+    delayed.switched = True
+    assert method.threatened

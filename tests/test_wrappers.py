@@ -11,6 +11,7 @@ import torch
 from contract import EPS, batch, build, every_method, every_threat, net, prepared, train
 from torch import nn
 
+from toughen.methods.base import weaker
 from toughen.methods.delayed import Delayed
 from toughen.methods.nuat import NuAT
 from toughen.methods.nuat2 import NuAT2
@@ -18,7 +19,7 @@ from toughen.methods.pgd_at import PGDAT
 from toughen.methods.standard import Standard
 from toughen.passes import Passes
 from toughen.threat import Threat
-from toughen.types import Images, Labels, Norm, Plan
+from toughen.types import Batch, Crafted, Images, Labels, Norm, Plan, Step
 
 
 class Diary(Standard):
@@ -142,3 +143,40 @@ def test_first_use_prepares_for_the_models_classes_and_once(mnist: tuple[Images,
     assert method.told == [("prepare", (1, 28, 28), 10, None)]
     assert [module.training for module in model.modules()] == modes
     assert model.norm.num_batches_tracked is not None and int(model.norm.num_batches_tracked) == 2
+
+
+class Kept(Standard):
+    """Hands on images of two kinds and keeps what its loss is given."""
+
+    def craft(self, model: nn.Module, x: Images, y: Labels, batch: Batch | None = None) -> Crafted:
+        extra = {"other": x + 0.2, "slope": x * 7}
+        return Crafted(x_adv=x + 0.1, clean=torch.zeros(len(x), 10), extra=extra, bases={"other": x - 0.2})
+
+    def loss(self, model: nn.Module, x: Images, y: Labels, crafted: Crafted) -> Step:
+        self.given = crafted
+        return super().loss(model, x, y, crafted)
+
+
+def test_half_strength_brings_all_adversarial_images_half_way_back(mnist: tuple[Images, Labels]) -> None:
+    (x, y), model, method = mnist, net(), Kept()
+    method.strength = 0.5
+    method(model, x, y)
+    torch.testing.assert_close(method.given.x_adv, x + 0.05)
+    torch.testing.assert_close(method.given.extra["other"], x)  # half-way between x - 0.2 and x + 0.2
+    assert torch.equal(method.given.extra["slope"], x * 7) and method.given.clean is None
+    method.strength = 1.0
+    method(model, x, y)
+    assert torch.equal(method.given.extra["other"], x + 0.2) and method.given.clean is not None
+
+
+@every_method
+def test_at_no_strength_a_method_trains_on_clean_images(name: str, mnist: tuple[Images, Labels]) -> None:
+    """All that lies in ``x_adv`` and what else a method calls adversarial images are then the clean ones."""
+    (x, y), model = mnist, net()
+    method = prepared(name, model)
+    crafted = weaker(method.craft(model, x, y, batch(len(x))), x, 0.0)
+    assert torch.equal(crafted.x_adv, x)
+    for name_, base in crafted.bases.items():
+        assert torch.equal(crafted.extra[name_], base) and base.shape[1:] == x.shape[1:]
+    known = {"inside", "gradient", "begin", "near", "y_reg", "non_robust"}  # no adversarial images of the loss
+    assert set(crafted.extra) - set(crafted.bases) <= known

@@ -27,17 +27,17 @@ class AWP(Method):
     Args:
         inner: the method whose loss is taken, at whose images.
         gamma: length of the perturbation, relative to each layer's own (0.01 AT-AWP, 0.005 TRADES-AWP).
-        start: share of training before which weights are not perturbed (TRADES-AWP as released: 9 of 200 epochs).
+        begin_at: share of training before which weights are not perturbed (TRADES-AWP as released: 9 of 200 epochs).
 
     Raises:
-        ValueError: gamma is negative or start outside 0..1.
+        ValueError: gamma is negative or begin_at outside 0..1.
     """
 
-    def __init__(self, *, inner: Method, gamma: float | int = 0.01, start: float | int = 0.0) -> None:
+    def __init__(self, *, inner: Method, gamma: float | int = 0.01, begin_at: float | int = 0.0) -> None:
         super().__init__()
-        if not gamma >= 0 or not 0 <= start <= 1:
-            raise ValueError(f"gamma ({gamma}) must be at least 0, start ({start}) a share of training, 0..1")
-        self.method, self.gamma, self.from_progress = inner, gamma, start
+        if not gamma >= 0 or not 0 <= begin_at <= 1:
+            raise ValueError(f"gamma ({gamma}) must be at least 0, begin_at ({begin_at}) a share of training, 0..1")
+        self.method, self.gamma, self.begin_at = inner, gamma, begin_at
         self.replays, self.reports_clean = inner.replays, inner.reports_clean
 
     @property
@@ -48,7 +48,7 @@ class AWP(Method):
         return self.method.craft(model, x, y, batch)
 
     def loss(self, model: nn.Module, x: Images, y: Labels, crafted: Crafted) -> Step:
-        if self.progress < self.from_progress:
+        if self.progress < self.begin_at:
             return self.method.loss(model, x, y, crafted)
         crafted = replace(crafted, clean=None)
         weights = {name: weight for name, weight in model.named_parameters() if perturbed(name, weight)}
@@ -64,7 +64,7 @@ class AWP(Method):
         return self.method.loss(_Called(model, moved), x, y, crafted)
 
     def extra_repr(self) -> str:
-        return f"gamma={self.gamma!r}, start={self.from_progress!r}"
+        return f"gamma={self.gamma!r}, begin_at={self.begin_at!r}"
 
 
 def perturbed(name: str, weight: Tensor) -> bool:

@@ -114,7 +114,7 @@ class Method(nn.Module):
         with passes.crafting():
             crafted = self.craft(model, x, y, batch)
         if self.strength < 1:
-            crafted = replace(crafted, x_adv=x + self.strength * (crafted.x_adv - x))
+            crafted = weaker(crafted, x, self.strength)
         return self.loss(model, x, y, crafted)
 
     def craft(self, model: nn.Module, x: Images, y: Labels, batch: Batch | None = None) -> Crafted:
@@ -170,6 +170,20 @@ class Method(nn.Module):
 def noise_of(batch: Batch | None) -> Noise | None:
     """Where a step's random numbers come from; None means torch's global generator."""
     return batch.noise if batch else None
+
+
+def weaker(crafted: Crafted, x: Images, share: float) -> Crafted:
+    """All adversarial images brought back to this share of their way from the clean ones.
+
+    Logits that craft shared are kept only where no other images than the clean ones can have given them.
+    """
+    moved = {name: base + share * (crafted.extra[name] - base) for name, base in crafted.bases.items()}
+    return replace(
+        crafted,
+        x_adv=x + share * (crafted.x_adv - x),
+        clean=None if crafted.bases else crafted.clean,
+        extra={**crafted.extra, **moved},
+    )
 
 
 def same_replays(wrapper: str, one: Method, other: Method) -> int:

@@ -87,7 +87,8 @@ class Delayed(Method):
             return
         done, loss = metrics["epoch"] + 1, metrics["terms"].get("clean")
         if self.switch_epoch == "auto":
-            assert loss is not None  # the constructor saw to it
+            if loss is None:
+                raise ValueError("Delayed was told no clean loss to judge by: give switch_epoch a number")
             settled = abs(self.last_loss - loss) < self.threshold * self.last_loss
             self.last_loss = loss
             reason = f"the clean loss settled at {loss:.4f}" if settled else "the learning rate is about to drop"

@@ -156,7 +156,8 @@ class FBF(Method):
     def prepare(self, model: nn.Module, shape: tuple[int, int, int], classes: int, images: int | None = None) -> None:
         super().prepare(model, shape, classes, images)
         if self.start_at == "previous":
-            self.register_buffer("delta", torch.zeros(0, *shape))
+            like = next(model.parameters(), torch.zeros(()))
+            self.register_buffer("delta", like.new_zeros(0, *shape))
 
     def craft(self, model: nn.Module, x: Images, y: Labels, batch: Batch | None = None) -> Crafted:
         noise, attack = noise_of(batch), self.attack

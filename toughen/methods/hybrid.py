@@ -52,7 +52,10 @@ class Hybrid(Method):
         if not 0 < threshold < 1 or window < 1:
             raise ValueError(f"threshold ({threshold}) must lie between 0 and 1, window ({window}) be at least 1 batch")
         if None not in (cheap.threat, strong.threat) and cheap.threat != strong.threat:
-            raise ValueError(f"cheap and strong train against different threats, {cheap.threat} and {strong.threat}")
+            raise ValueError(
+                f"cheap and strong train against different threats, {cheap.threat} and {strong.threat}: "
+                "give both the same eps and norm"
+            )
         self.cheap, self.strong = cheap, strong
         self.replays = same_replays("Hybrid", cheap, strong)
         self.reports_clean = strong.reports_clean

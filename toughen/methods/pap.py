@@ -157,7 +157,9 @@ class PAP(Method):
         x_reg, y_reg = x[rows], y[rows]
         single = x_adv[rows] if self.over == "fgsm" else self.single(model, x_reg, y_reg)
         return Crafted(
-            x_adv=x_adv, extra={"sets": torch.cat([single, self.iterated(model, x_reg, y_reg)]), "y_reg": y_reg}
+            x_adv=x_adv,
+            extra={"sets": torch.cat([single, self.iterated(model, x_reg, y_reg)]), "y_reg": y_reg},
+            bases={"sets": torch.cat([x_reg, x_reg])},
         )
 
     def _pipelined(self, model: nn.Module, x: Images, y: Labels, noise: Noise) -> Crafted:
@@ -179,6 +181,7 @@ class PAP(Method):
         return Crafted(
             x_adv=threat.project(x + threat.eps * threat.steepest(slope), x),
             extra={"sets": torch.cat([single, self.iterate]), "y_reg": y_reg.clone()},
+            bases={"sets": torch.cat([x_reg, x_reg])},
         )
 
     def _set_aside(self, x: Images, y: Labels, noise: Noise) -> None:

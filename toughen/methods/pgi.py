@@ -113,7 +113,7 @@ class PGI(Method):
             _keep(self.momentum, rows, summed, view)
         _keep(self.start_at, rows, following - x, view)
         self.seen[rows] = True
-        return Crafted(x_adv=x_adv, clean=found.logits, extra={"start": start})
+        return Crafted(x_adv=x_adv, clean=found.logits, extra={"start": start}, bases={"start": x})
 
     def loss(self, model: nn.Module, x: Images, y: Labels, crafted: Crafted) -> Step:
         out_start: Logits = logits(model, crafted.extra["start"]) if crafted.clean is None else crafted.clean

@@ -10,6 +10,8 @@ from torch import nn
 
 from toughen.gradients import logits
 from toughen.methods.base import Method
+from toughen.methods.borrowed import borrowed
+from toughen.methods.delayed import Delayed
 from toughen.models.reconstructor import create_reconstructor
 from toughen.types import Batch, Crafted, Images, Labels, Step
 
@@ -32,7 +34,8 @@ class Reconstruct(Method):
         smoothing: share of a label that is spread over all classes.
 
     Raises:
-        ValueError: lam is negative, smoothing is outside 0..1, or no re-constructor makes such images.
+        ValueError: lam is negative, smoothing is outside 0..1, the inner method works or switches by its own loss, or
+            no re-constructor makes such images.
     """
 
     def __init__(
@@ -46,9 +49,20 @@ class Reconstruct(Method):
         super().__init__()
         if not lam >= 0 or not 0 <= smoothing < 1:
             raise ValueError(f"lam ({lam}) must be at least 0, smoothing ({smoothing}) within 0..1 and below 1")
-        self.method, self.kind, self.lam, self.smoothing = inner, reconstructor, lam, smoothing
+        for each in inner.modules():
+            if isinstance(each, Delayed) and each.switch_epoch == "auto" and each.before.threat is not None:
+                name = type(each.before).__name__
+                raise ValueError(
+                    f"Reconstruct takes no clean loss while {name} trains, so no switch follows from it: give "
+                    "switch_epoch a number"
+                )
+        self.method, self.kind, self.lam, self.smoothing = borrowed("Reconstruct", inner), reconstructor, lam, smoothing
         self.replays, self.reports_clean = inner.replays, inner.threat is None
         self.reconstructor: nn.Module | None = None
+
+    @property
+    def threatened(self) -> bool:
+        return self.method.threatened
 
     def prepare(self, model: nn.Module, shape: tuple[int, int, int], classes: int, images: int | None = None) -> None:
         super().prepare(model, shape, classes, images)
@@ -68,7 +82,7 @@ class Reconstruct(Method):
         with torch.autocast(x.device.type, enabled=False):
             reconstruction = F.mse_loss(rebuilt.to(x.dtype), x)
         cross_entropy = F.cross_entropy(out, y, label_smoothing=self.smoothing)
-        name = "clean" if self.reports_clean else "robust"
+        name = "robust" if self.threatened else "clean"
         terms = {name: cross_entropy.detach(), "reconstruction": reconstruction.detach()}
         return Step(reconstruction + self.lam * cross_entropy, out, terms)
 

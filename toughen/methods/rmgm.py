@@ -67,6 +67,7 @@ class RMGM(Method):
         return Crafted(
             x_adv=threat.project(x + threat.eps * single, x),
             extra={"x_rfgsm": threat.project(start + (threat.eps - self.start_size) * after_start, x)},
+            bases={"x_rfgsm": x},
         )
 
     def loss(self, model: nn.Module, x: Images, y: Labels, crafted: Crafted) -> Step:

@@ -10,8 +10,9 @@ from toughen.attacks.base import threat_of
 from toughen.attacks.pgd import PGD
 from toughen.gradients import logits, mode
 from toughen.methods.base import Method, noise_of
+from toughen.methods.borrowed import borrowed
 from toughen.objectives import kl, kl_divergence
-from toughen.types import Batch, Crafted, Eps, Images, Labels, Norm, Real, Step
+from toughen.types import Batch, Crafted, Eps, Images, Labels, Mode, Norm, Real, Step
 
 
 class TRADES(Method):
@@ -19,9 +20,9 @@ class TRADES(Method):
 
     Passes: 27, 7 and 2 for each step of the attack.
 
-    Target and attack are taken in evaluation mode; the loss sends its gradient through both sides of the divergence.
-    The clean images go forward once in training mode, where the released code lets them go twice. With EFGSM as
-    ``crafter`` this is eFGSM + TRADES (Chen & Lee, ACCV 2020).
+    The attack's target is a constant; the loss sends its gradient through both sides of the divergence. The clean
+    images go forward once in the loss, where the released code lets them go twice. With EFGSM as ``crafter`` this is
+    eFGSM + TRADES (Chen & Lee, ACCV 2020).
 
     Args:
         eps: radius, in the units of the images.
@@ -29,10 +30,12 @@ class TRADES(Method):
         steps: gradient steps of the attack.
         step_size: length of a step, in the units of eps; None means 2.5 eps / steps.
         beta: weight of the divergence; larger is more robust and less accurate on clean images.
+        mode: the model's mode for the attack and its target, "eval" (as released) or "train".
         crafter: another method whose images are taken in place of this attack's, such as EFGSM.
 
     Raises:
-        ValueError: eps is missing or none that the norm admits, beta is below 0, or the crafter's threat is another.
+        ValueError: eps is missing or none that the norm admits, beta is below 0, the crafter's threat is another, or it
+            works through its own loss.
     """
 
     reports_clean = True
@@ -45,6 +48,7 @@ class TRADES(Method):
         steps: int = 10,
         step_size: Real | None = None,
         beta: float | int = 6.0,
+        mode: Mode = "eval",
         crafter: Method | None = None,
     ) -> None:
         super().__init__()
@@ -52,18 +56,31 @@ class TRADES(Method):
             raise ValueError(f"beta {beta} must be at least 0")
         self.eps, self.norm, self.beta = eps, norm, beta
         self.attack = PGD(
-            eps=threat_of(self).eps, norm=norm, steps=steps, step_size=step_size, objective=kl, start="gaussian"
+            eps=threat_of(self).eps,
+            norm=norm,
+            steps=steps,
+            step_size=step_size,
+            objective=kl,
+            start="gaussian",
+            mode=mode,
         )
         self.crafter = crafter
         if crafter is not None:
             if crafter.threat != threat_of(self):
-                raise ValueError(f"TRADES trains against {threat_of(self)}, its crafter against {crafter.threat}")
-            self.replays = crafter.replays
+                raise ValueError(
+                    f"TRADES trains against {threat_of(self)}, its crafter against {crafter.threat}: give both the "
+                    "same eps and norm"
+                )
+            self.replays = borrowed("TRADES", crafter).replays
+
+    @property
+    def threatened(self) -> bool:
+        return self.crafter is None or self.crafter.threatened
 
     def craft(self, model: nn.Module, x: Images, y: Labels, batch: Batch | None = None) -> Crafted:
         if self.crafter is not None:
             return Crafted(x_adv=self.crafter.craft(model, x, y, batch).x_adv)
-        with mode(model, "eval"), torch.no_grad():
+        with mode(model, self.attack.mode), torch.no_grad():
             target = logits(model, x)
         return Crafted(x_adv=self.attack(model, x, target, noise_of(batch)))
 

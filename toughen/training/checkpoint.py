@@ -94,6 +94,12 @@ def keep(folder: Path, name: str) -> None:
     link.unlink(missing_ok=True)  # still there where both names were one file already, after a kill at this point
 
 
+def keep_weights(folder: Path, name: str, model: nn.Module) -> None:
+    """Keep the live weights of this moment under a name, as ``--keep_at`` asks."""
+    (folder / "kept").mkdir(exist_ok=True)
+    write_tensors(folder / "kept" / f"{name}.safetensors", model.state_dict(), {})
+
+
 def load(
     folder: Path, modules: dict[str, nn.Module], optimizer: torch.optim.Optimizer, device: torch.device
 ) -> State | None:

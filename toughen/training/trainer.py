@@ -18,13 +18,14 @@ from toughen import runs
 from toughen.data import Augment, Data
 from toughen.device import autocast, pick_device, pick_precision
 from toughen.evaluation.harness import as_floats
-from toughen.files import finite, write_tensors
+from toughen.files import finite
 from toughen.methods.base import Method
 from toughen.noise import StepNoise, key
 from toughen.passes import Passes, flops
-from toughen.training import checkpoint
+from toughen.training import checkpoint, rescue
 from toughen.training.checkpoint import State
 from toughen.training.display import Display
+from toughen.training.figures import epoch_figures
 from toughen.training.recipe import Recipe
 from toughen.training.stop import Stopped, Stopper
 from toughen.training.validation import Validation, score
@@ -71,8 +72,7 @@ class Trainer:
         if self.rescuer is not None:
             self.rescuer.prepare(self.model, data.shape, len(data.classes), len(self.train))
             self.rescuer.to(self.device)
-            if self.rescuer.replays != self.method.replays:
-                self.rescuer.replays = self.method.replays  # an epoch stays as many steps
+            self.rescuer.replays = self.method.replays  # an epoch stays as many steps
         self.average: AveragedModel | None = None
         if recipe.averaging is not None:
             update = get_ema_multi_avg_fn(recipe.averaging)
@@ -172,9 +172,9 @@ class Trainer:
                 self.check_finite()
                 display.loss(state.step, float(step.loss.detach()))
             if state.step in self.recipe.keep_at:
-                self.keep_weights(f"step-{state.step}")
+                checkpoint.keep_weights(self.folder, f"step-{state.step}", self.model)
             if self.watch.on and state.step % self.recipe.log_every == 0:
-                self.look_inside(display)
+                rescue.look_inside(self, display)
             now, ended = time.perf_counter(), state.step % self.steps_per_epoch == 0
             if not ended and (stopper.asked or now - saved >= self.recipe.checkpoint_seconds):
                 state.seconds, started, saved = state.seconds + now - started, now, now
@@ -257,7 +257,7 @@ class Trainer:
     def finish_epoch(self, epoch: int) -> dict[str, Any]:
         """Validate, keep the best weights, write the epoch's line and the checkpoint."""
         self.check_finite()
-        state, metrics = self.state, self.metrics(epoch)
+        state, metrics = self.state, epoch_figures(self, epoch)
         method = self.method_at(state.step - 1)
         started = time.perf_counter()
         metrics["validation"] = found = self.validation(self.best_weights)
@@ -267,7 +267,7 @@ class Trainer:
             state.best = score(found)
             runs.write_model(self.folder, replace(self.record, epoch=epoch, validation=found), self.best_weights)
         if f"epoch {epoch}" in self.recipe.keep_at:
-            self.keep_weights(f"epoch-{epoch}")
+            checkpoint.keep_weights(self.folder, f"epoch-{epoch}", self.model)
         metrics["events"] = state.events
         method.after_epoch(metrics)
         state.stop_reason = self.method.stop_reason
@@ -276,64 +276,12 @@ class Trainer:
         healthy = False
         if self.watch.on:
             live = found if self.average is None else self.validation(self.model)
-            healthy = not self.judge(live) and not state.blind
+            healthy = not rescue.judge(self, live) and not state.blind
         state.history.append(metrics)
         state.totals, state.events, state.seconds, state.passes, state.crafted, state.images = {}, [], 0.0, 0.0, 0.0, 0
         self.save(healthy=healthy and self.rescuer is not None)
         runs.write_history(self.folder, state.history)
         return metrics
-
-    def look_inside(self, display: Display) -> None:
-        """The watch's cheap signal within an epoch, and a real look where it jumps."""
-        distance = self.watch.signal(self.model, self.state.step)
-        display.signal(self.state.step, distance)
-        if self.watch.jumped(self.state, distance) and self.state.step % self.steps_per_epoch:
-            self.judge(self.validation(self.model))
-
-    def judge(self, found: dict[str, float]) -> bool:
-        """Whether the live model has collapsed; if so it is said, and rescued where the recipe wants that."""
-        state, recipe = self.state, self.recipe
-        if not self.watch.collapsed(state, found, training=self.method_at(state.step - 1).threatened):
-            return False
-        state.collapses += 1
-        event = {"event": "collapse", "step": state.step, "fgsm": found["fgsm"], "pgd": found["pgd"]}
-        text = f"collapse: FGSM leaves {100 * found['fgsm']:.1f} %, PGD {100 * found['pgd']:.1f} %"
-        if self.rescuer is not None:
-            epochs = recipe.watch_epochs * 2 ** (state.collapses - 1)
-            checkpoint.go_back(self.folder, self.modules, self.optimizer)
-            state.rescue_until = (math.ceil(state.step / self.steps_per_epoch) + epochs) * self.steps_per_epoch
-            state.signals, state.blind = [], False
-            name = type(self.rescuer).__name__
-            more = f"{name} for {epochs} epoch{'s' * (epochs > 1)}" if not self.finished else "where the run ends"
-            text += f"; back to the state after step {state.healthy}, {more}"
-            event |= {"back_to": state.healthy, "rescue": name, "until": state.rescue_until}
-        state.events.append({**event, "text": text})
-        return True
-
-    def metrics(self, epoch: int) -> dict[str, Any]:
-        """The running epoch's figures: means over its images, and its cost."""
-        state = self.state
-        means = {name: float(total) / state.images for name, total in state.totals.items()}
-        return {
-            "epoch": epoch,
-            "step": state.step,
-            "method": type(self.method_at(state.step - 1)).__name__,
-            "lr": self.optimizer.param_groups[0]["lr"],
-            "loss": means.pop("loss"),
-            "accuracy": means.pop("right"),  # on the images that the loss was taken on
-            "terms": means,
-            "passes": state.passes / state.images,  # forward equivalents for each training image
-            "gamma": state.crafted * self.method.replays / state.images,  # PAP, Definition 1
-            "flops": state.passes * self.forward_flops,
-            "seconds": round(state.seconds, 3),
-            "seconds_per_step": state.seconds / self.steps_per_epoch,
-            "images_per_second": round(state.images / state.seconds, 1),
-        }
-
-    def keep_weights(self, name: str) -> None:
-        """Keep the live weights of this moment under a name, as ``--keep_at`` asks."""
-        (self.folder / "kept").mkdir(exist_ok=True)
-        write_tensors(self.folder / "kept" / f"{name}.safetensors", self.model.state_dict(), {"step": self.state.step})
 
     def save(self, *, healthy: bool = False) -> None:
         """Write a checkpoint, unless its weights would be useless; a healthy one is kept to go back to."""

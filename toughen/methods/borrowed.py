@@ -1,0 +1,26 @@
+"""A method of which another takes the images and not the loss."""
+
+from __future__ import annotations
+
+from toughen.methods.awp import AWP
+from toughen.methods.base import Method
+from toughen.methods.free import Free
+from toughen.methods.hybrid import Hybrid
+
+
+def borrowed(holder: str, method: Method) -> Method:
+    """The method, whose ``craft`` is going to be all that runs of it.
+
+    Raises:
+        ValueError: it, or one that it wraps, does its work in its loss, and would silently do nothing.
+    """
+    lost = {
+        Free: "moves its images by the gradient of its own loss: take another attack, such as FBF",
+        Hybrid: f"switches by its own clean loss: put {holder} into its cheap and its strong method",
+        AWP: f"perturbs weights in its own loss: put AWP around {holder}",
+    }
+    for inner in method.modules():
+        for kind, remedy in lost.items():
+            if isinstance(inner, kind):
+                raise ValueError(f"{holder} takes a method's images and not its loss, but {kind.__name__} {remedy}")
+    return method

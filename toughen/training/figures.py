@@ -1,0 +1,29 @@
+"""An epoch's line in metrics.jsonl: what was learnt and what it cost."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from toughen.training.trainer import Trainer
+
+
+def epoch_figures(trainer: Trainer, epoch: int) -> dict[str, Any]:
+    """The running epoch's figures: means over its images, and its cost."""
+    state = trainer.state
+    means = {name: float(total) / state.images for name, total in state.totals.items()}
+    return {
+        "epoch": epoch,
+        "step": state.step,
+        "method": type(trainer.method_at(state.step - 1)).__name__,
+        "lr": trainer.optimizer.param_groups[0]["lr"],
+        "loss": means.pop("loss"),
+        "accuracy": means.pop("right"),  # on the images that the loss was taken on
+        "terms": means,
+        "passes": state.passes / state.images,  # forward equivalents for each training image
+        "gamma": state.crafted * trainer.method.replays / state.images,  # PAP, Definition 1
+        "flops": state.passes * trainer.forward_flops,
+        "seconds": round(state.seconds, 3),
+        "seconds_per_step": state.seconds / trainer.steps_per_epoch,
+        "images_per_second": round(state.images / state.seconds, 1),
+    }
