@@ -179,11 +179,11 @@ def test_lam_jumps_after_86_of_100_epochs_as_released(mnist: tuple[Images, Label
     x, y, net = mnist[0][:4].double(), mnist[1][:4], Net().eval()
     method = GAT(eps=E)
     assert abs(lam_now(method(net, x, y)) - 40) < 1e-6  # a loop that never sets progress
-    kept = method.weight
+    kept = method.lam_now
     for step, lam in ((0, 10), (85 * 766 + 765, 10), (86 * 766, 40), (100 * 766 - 1, 40), (100 * 766, 40)):
         method.progress = step / (100 * 766)
         assert abs(lam_now(method(net, x, y)) - lam) < 1e-6, step
-    assert method.weight is kept  # filled in place: a compiled step sees the same tensor
+    assert method.lam_now is kept  # filled in place: a compiled step sees the same tensor
     assert set(method.state_dict()) == {"_extra_state"}
     for jump_at in (None, 0.5):
         never = GAT(eps=E, lam=7, jump_at=jump_at, jump=2)

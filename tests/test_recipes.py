@@ -216,7 +216,7 @@ def test_gat_s_lam_jumps_with_the_rate(name: str, before: float, after: float, f
     assert isinstance(method, GAT)
     for at, lam in ((before, first), (after, first + 30)):
         method.progress = at / made.epochs
-        assert float(method.weight) == lam and float(method.attack_weight) == (lam if name == "gat-mnist" else 0)
+        assert float(method.lam_now) == lam and float(method.guides) == (name == "gat-mnist")
 
 
 def test_free_takes_the_source_s_80_000_steps() -> None:

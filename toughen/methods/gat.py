@@ -2,22 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-from typing import Any
-
-import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import nn
 
-from toughen.attacks.base import threat_of
-from toughen.attacks.fgsm import FGSM
 from toughen.gradients import logits
-from toughen.methods.base import Method, noise_of
-from toughen.objectives import GuidedAscent, squared_distance
-from toughen.types import Batch, Crafted, Eps, Images, Labels, Logits, Norm, Step
+from toughen.methods.guided import _Guided
+from toughen.objectives import GuidedAscent, Objective, squared_distance
+from toughen.types import Crafted, Eps, Images, Labels, Logits, Norm, Step
 
 
-class GAT(Method):
+class GAT(_Guided):
     """Clean cross-entropy plus lam x the squared distance of softmax outputs (Sriramanan et al., NeurIPS 2020).
 
     Passes: 8, a clean pass (3) that attack and loss share, an attack of one step (2), an adversarial pass (3).
@@ -46,8 +40,6 @@ class GAT(Method):
     """
 
     reports_clean = True
-    weight: Tensor
-    attack_weight: Tensor
 
     def __init__(
         self,
@@ -61,63 +53,24 @@ class GAT(Method):
         alternate: bool = True,
         share_clean: bool = True,
     ) -> None:
-        super().__init__()
+        super().__init__(eps=eps, norm=norm, start_size=start_size, alternate=alternate, share_clean=share_clean)
         if not (lam >= 0 and jump >= 0):
             raise ValueError(f"lam ({lam}) and jump ({jump}) must be at least 0")
         if jump_at is not None and not 0 <= jump_at <= 1:
             raise ValueError(f"jump_at {jump_at} must be a share of training, 0..1, or None for no jump")
-        self.eps, self.norm, self.lam, self.jump_at, self.jump = eps, norm, lam, jump_at, jump
-        self.start_size = threat_of(self).eps / 2 if start_size is None else start_size
-        self.attack = FGSM(eps=eps, norm=norm, start="bernoulli", start_size=self.start_size)
-        self.alternate, self.share_clean = alternate, share_clean
-        self.iteration = 0  # steps since the epoch began
-        for name in ("weight", "attack_weight"):  # tensors, so that a compiled step stays the same one when they change
-            self.register_buffer(name, torch.zeros(()), persistent=False)
-        self._weigh()
+        self.lam, self.jump_at, self.jump = lam, jump_at, jump
+        self.progress = 1.0
 
-    @property
-    def progress(self) -> float:
-        return self._progress
+    def lam_at(self, progress: float) -> float:
+        jumped = self.jump_at is not None and progress >= self.jump_at - 1e-9
+        return float(self.lam * self.jump if jumped else self.lam)
 
-    @progress.setter
-    def progress(self, value: float | int) -> None:
-        self._progress = float(value)
-        self._weigh()
-
-    def _weigh(self) -> None:
-        """Set what multiplies the distance in the loss and in the attack of the next step."""
-        jumped = self.jump_at is not None and self.progress >= self.jump_at - 1e-9
-        lam = float(self.lam * self.jump if jumped else self.lam)
-        self.weight.fill_(lam)
-        self.attack_weight.fill_(lam if self.iteration % 2 == 1 or not self.alternate else 0.0)
-
-    def craft(self, model: nn.Module, x: Images, y: Labels, batch: Batch | None = None) -> Crafted:
-        with torch.set_grad_enabled(self.share_clean and torch.is_grad_enabled()):
-            clean = logits(model, x)
-        attack = replace(self.attack, objective=GuidedAscent(clean.detach(), self.attack_weight))
-        return Crafted(
-            x_adv=attack(model, x, y, noise_of(batch)),
-            clean=clean if self.share_clean else None,
-        )
+    def objective(self, clean: Logits) -> Objective:
+        return GuidedAscent(clean, (self.lam_now * self.guides).to(clean.dtype))
 
     def loss(self, model: nn.Module, x: Images, y: Labels, crafted: Crafted) -> Step:
         out_adv = logits(model, crafted.x_adv)
         out: Logits = logits(model, x) if crafted.clean is None else crafted.clean
         clean, distance = F.cross_entropy(out, y), squared_distance(out_adv, out).mean()
         terms = {"clean": clean.detach(), "distance": distance.detach()}
-        return Step(clean + self.weight * distance, out, terms)
-
-    def after_step(self, model: nn.Module) -> None:
-        self.iteration += 1
-        self._weigh()
-
-    def after_epoch(self, metrics: dict[str, Any]) -> None:
-        self.iteration = 0
-        self._weigh()
-
-    def get_extra_state(self) -> dict[str, int]:
-        return {"iteration": self.iteration}
-
-    def set_extra_state(self, state: dict[str, int]) -> None:
-        self.iteration = state["iteration"]
-        self._weigh()
+        return Step(clean + self.lam_now.to(distance.dtype) * distance, out, terms)

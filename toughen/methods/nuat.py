@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 import math
-from dataclasses import replace
-from typing import Any, Literal
+from typing import Literal
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from toughen.attacks.base import threat_of
-from toughen.attacks.fgsm import FGSM
 from toughen.gradients import logits
-from toughen.methods.base import Method, noise_of
-from toughen.objectives import NuclearAscent, nuclear_norm
-from toughen.types import Batch, Crafted, Eps, Images, Labels, Logits, Norm, Plan, Step
+from toughen.methods.base import Method
+from toughen.methods.guided import _Guided
+from toughen.objectives import NuclearAscent, Objective, nuclear_norm
+from toughen.types import Crafted, Eps, Images, Labels, Logits, Norm, Plan, Step
 
 
-class NuAT(Method):
+class NuAT(_Guided):
     """Clean cross-entropy plus lam x the nuclear norm of f(x_adv) - f(x) (Sriramanan et al., NeurIPS 2021).
 
     Passes: 8, a clean pass (3) that attack and loss share, an attack of one step (2), an adversarial pass (3).
@@ -48,9 +45,6 @@ class NuAT(Method):
         ValueError: eps is missing or none that the norm admits, or a weight is out of its range.
     """
 
-    lam_now: Tensor
-    attack_nuclear: Tensor
-
     def __init__(
         self,
         *,
@@ -65,57 +59,26 @@ class NuAT(Method):
         divisor: int | None = None,
         share_clean: bool = True,
     ) -> None:
-        super().__init__()
+        super().__init__(eps=eps, norm=norm, start_size=start_size, alternate=alternate, share_clean=share_clean)
         if not (lam >= 0 and ramp >= 0) or (divisor is not None and divisor < 1):
             raise ValueError(f"lam ({lam}) and ramp ({ramp}) must be at least 0, divisor ({divisor}) at least 1")
-        self.eps, self.norm, self.lam, self.ramp, self.ramp_by = eps, norm, lam, ramp, ramp_by
-        self.start_size = threat_of(self).eps / 2 if start_size is None else start_size
-        self.attack = FGSM(eps=eps, norm=norm, start="bernoulli", start_size=self.start_size)
-        self.alternate, self.divisor, self.share_clean = alternate, divisor, share_clean
+        self.lam, self.ramp, self.ramp_by, self.divisor = lam, ramp, ramp_by, divisor
         self.cross_entropy_on = cross_entropy_on
         self.reports_clean = cross_entropy_on == "clean"
-        # what changes by step is a tensor, so that compiled steps need not be compiled again
-        self.register_buffer("lam_now", torch.zeros((), dtype=torch.float64), persistent=False)
-        self.register_buffer("attack_nuclear", torch.zeros((), dtype=torch.float64), persistent=False)
         self.epochs = 1
-        self.iteration = 0
         self.progress = 1.0
 
-    @property
-    def progress(self) -> float:
-        return self._progress
-
-    @progress.setter
-    def progress(self, value: float | int) -> None:
-        self._progress = float(value)
-        reached = self._progress
-        if self.ramp_by == "epoch" and reached < 1:
-            reached = math.floor(reached * self.epochs + 1e-9) / self.epochs
-        self.lam_now.fill_(self.lam * (min(1.0, reached / self.ramp) if self.ramp > 0 else 1.0))
-
-    @property
-    def iteration(self) -> int:
-        """Steps since the epoch began."""
-        return self._iteration
-
-    @iteration.setter
-    def iteration(self, value: int) -> None:
-        self._iteration = value
-        self.attack_nuclear.fill_(not (self.alternate and value % 2 == 0))
+    def lam_at(self, progress: float) -> float:
+        if self.ramp_by == "epoch" and progress < 1:
+            progress = math.floor(progress * self.epochs + 1e-9) / self.epochs
+        return float(self.lam * (min(1.0, progress / self.ramp) if self.ramp > 0 else 1.0))
 
     def weight(self, n: int) -> Tensor:
         """What multiplies the nuclear norm of ``n`` images now."""
         return self.lam_now / (self.divisor or n)
 
-    def craft(self, model: nn.Module, x: Images, y: Labels, batch: Batch | None = None) -> Crafted:
-        with torch.set_grad_enabled(self.share_clean and torch.is_grad_enabled()):
-            clean = logits(model, x)
-        objective = NuclearAscent(clean.detach(), self.weight(len(x)) * self.attack_nuclear)
-        attack = replace(self.attack, objective=objective)
-        return Crafted(
-            x_adv=attack(model, x, y, noise_of(batch)),
-            clean=clean if self.share_clean else None,
-        )
+    def objective(self, clean: Logits) -> Objective:
+        return NuclearAscent(clean, self.weight(len(clean)) * self.guides)
 
     def loss(self, model: nn.Module, x: Images, y: Labels, crafted: Crafted) -> Step:
         out_adv = logits(model, crafted.x_adv)
@@ -129,12 +92,6 @@ class NuAT(Method):
     def start(self, plan: Plan) -> None:
         self.epochs = plan.epochs
         self.progress = self._progress
-
-    def after_step(self, model: nn.Module) -> None:
-        self.iteration += 1
-
-    def after_epoch(self, metrics: dict[str, Any]) -> None:
-        self.iteration = 0
 
     def rescue(self) -> Method | None:
         """NuAT2 with the same settings, whose second step the collapsed net cannot be blind to."""
@@ -150,9 +107,3 @@ class NuAT(Method):
             cross_entropy_on=self.cross_entropy_on,
             divisor=self.divisor,
         )
-
-    def get_extra_state(self) -> dict[str, int]:
-        return {"iteration": self.iteration}
-
-    def set_extra_state(self, state: dict[str, int]) -> None:
-        self.iteration = state["iteration"]
