@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -283,3 +284,32 @@ def test_a_warm_up_lengthens_perturbations_from_the_first_threatened_step(
 
 
 DELAYED = "--method Delayed --method.after PGDAT --method.switch_epoch 1"
+
+
+def test_a_stop_beyond_the_end_is_refused(tmp_path: Path) -> None:
+    ended = toughen(*small("--epochs", 4, "--stop_epoch", 5, "--out", tmp_path / "run"))
+    assert ended.status == 2 and "must not lie beyond the 4 epochs" in ended.err
+
+
+def test_a_terms_mean_is_over_the_images_that_have_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two steps report "first"; from the third on, at which the rescue takes over, they report "second"; all "both"."""
+
+    def jumped(self: Watch, state: State, distance: float) -> bool:
+        return state.step == 3
+
+    def collapsed(self: Watch, state: State, found: dict[str, float], *, training: bool) -> bool:
+        return state.step == 3
+
+    monkeypatch.setattr(Watch, "jumped", jumped)
+    monkeypatch.setattr(Watch, "collapsed", collapsed)
+    step = Trainer.step
+
+    def named(self: Trainer, x: Any, y: Any, batch: Any) -> Any:
+        done = step(self, x, y, batch)
+        rescued = self.state.step >= 3
+        return replace(done, terms={"second" if rescued else "first": torch.tensor(1.0), "both": torch.tensor(2.0)})
+
+    monkeypatch.setattr(Trainer, "step", named)
+    words = small("--method", "FBF", "--eps", 0.2, "--epochs", 1, "--log_every", 3, "--out", tmp_path / "run")
+    assert toughen(*words).status == 0
+    assert lines(tmp_path / "run")[0]["terms"] == {"first": 1.0, "both": 2.0, "second": 1.0}

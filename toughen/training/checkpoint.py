@@ -25,6 +25,7 @@ class State:
         best: the best validation score so far, and the clean accuracy that breaks ties.
         history: the lines of metrics.jsonl.
         totals: sums over the images of the running epoch, on the device.
+        counts: how many images each of these sums holds: in an epoch of two methods not all have a term.
         seconds, passes, crafted, images: of the running epoch, so far.
         threatened: steps that trained against the threat.
         stop_reason: why the method wants no more training.
@@ -40,6 +41,7 @@ class State:
     best: tuple[float, float] = (-1.0, -1.0)
     history: list[dict[str, Any]] = field(default_factory=list)
     totals: dict[str, Tensor] = field(default_factory=dict)
+    counts: dict[str, int] = field(default_factory=dict)
     seconds: float = 0.0
     passes: float = 0.0
     crafted: float = 0.0
@@ -54,6 +56,11 @@ class State:
     collapses: int = 0
     rescue_until: int = 0
     healthy: int = -1
+
+    def new_epoch(self) -> None:
+        """Forget what was summed up over the epoch that ended."""
+        self.totals, self.counts, self.events = {}, {}, []
+        self.seconds, self.passes, self.crafted, self.images = 0.0, 0.0, 0.0, 0
 
 
 def save(

@@ -9,9 +9,9 @@ if TYPE_CHECKING:
 
 
 def epoch_figures(trainer: Trainer, epoch: int) -> dict[str, Any]:
-    """The running epoch's figures: means over its images, and its cost."""
+    """The running epoch's figures: means over its images, for a term over those whose method has it, and its cost."""
     state = trainer.state
-    means = {name: float(total) / state.images for name, total in state.totals.items()}
+    means = {name: float(total) / state.counts[name] for name, total in state.totals.items()}
     return {
         "epoch": epoch,
         "step": state.step,

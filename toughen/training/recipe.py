@@ -89,6 +89,8 @@ class Recipe:
         for name in ("epochs", "batch_size", "validation_steps", "watch_epochs", "log_every", "stop_epoch"):
             if (getattr(self, name) or 0) < 1 and not (name == "stop_epoch" and self.stop_epoch is None):
                 raise ValueError(f"{name} is {getattr(self, name)}: it must be at least 1")
+        if self.stop_epoch is not None and self.stop_epoch > self.epochs:
+            raise ValueError(f"stop_epoch is {self.stop_epoch}: it must not lie beyond the {self.epochs} epochs")
         if self.averaging is not None and not 0 <= self.averaging < 1:
             raise ValueError(f"averaging is {self.averaging}: it must lie in 0..1, below 1, such as 0.9998")
         if not 0 <= self.eps_warmup < 1:

@@ -63,9 +63,8 @@ class Trainer:
             padding=recipe.padding,
             flip=colour if recipe.flip is None else recipe.flip,
         )
-        layout = torch.channels_last if recipe.channels_last else torch.contiguous_format
-        self.layout = layout
-        self.model = model.to(self.device, memory_format=layout)  # type: ignore[call-overload]
+        self.layout = torch.channels_last if recipe.channels_last else torch.contiguous_format
+        self.model = model.to(self.device, memory_format=self.layout)  # type: ignore[call-overload]
         self.method.prepare(self.model, data.shape, len(data.classes), len(self.train))
         self.method.to(self.device)
         self.rescuer = self.method.rescue() if recipe.watch == "rescue" else None
@@ -138,8 +137,7 @@ class Trainer:
             Stopped: a signal asked for it; the state is saved.
             Diverged: the loss or the weights stopped being finite.
         """
-        recipe = self.recipe
-        drop = recipe.schedule.first_drop
+        recipe, drop = self.recipe, self.recipe.schedule.first_drop
         plan = Plan(epochs=recipe.epochs, steps=self.steps, images=len(self.train), first_drop=drop)
         for method in (self.method, self.rescuer):
             if method is not None:
@@ -242,6 +240,7 @@ class Trainer:
         for name, value in figures.items():
             total = self.state.totals.setdefault(name, torch.zeros((), dtype=torch.float64, device=self.device))
             total += value
+            self.state.counts[name] = self.state.counts.get(name, 0) + len(y)
 
     def check_finite(self) -> None:
         """See that training is still about numbers.
@@ -257,8 +256,7 @@ class Trainer:
     def finish_epoch(self, epoch: int) -> dict[str, Any]:
         """Validate, keep the best weights, write the epoch's line and the checkpoint."""
         self.check_finite()
-        state, metrics = self.state, epoch_figures(self, epoch)
-        method = self.method_at(state.step - 1)
+        state, metrics, method = self.state, epoch_figures(self, epoch), self.method_at(self.state.step - 1)
         started = time.perf_counter()
         metrics["validation"] = found = self.validation(self.best_weights)
         metrics["validation_seconds"] = round(time.perf_counter() - started, 3)
@@ -278,7 +276,7 @@ class Trainer:
             live = found if self.average is None else self.validation(self.model)
             healthy = not rescue.judge(self, live) and not state.blind
         state.history.append(metrics)
-        state.totals, state.events, state.seconds, state.passes, state.crafted, state.images = {}, [], 0.0, 0.0, 0.0, 0
+        state.new_epoch()
         self.save(healthy=healthy and self.rescuer is not None)
         runs.write_history(self.folder, state.history)
         return metrics
