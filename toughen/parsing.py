@@ -86,7 +86,12 @@ def known(base: Any) -> list[str]:
     """The names of the classes that may stand for a part of this type; none where it is no part."""
     if not inspect.isclass(base) or base.__module__.split(".")[0] != "toughen":
         return []
-    return [kind.__name__ for kind in base.__subclasses__() if kind.__module__.startswith("toughen.")]
+    own = [kind.__name__ for kind in _below(base) if kind.__module__.startswith("toughen.")]
+    return sorted(name for name in own if not name.startswith("_"))
+
+
+def _below(base: Any) -> list[Any]:
+    return [found for kind in base.__subclasses__() for found in (kind, *_below(kind))]
 
 
 def explain(message: str, parser: ArgumentParser, dashes: str = "--") -> str:

@@ -147,7 +147,7 @@ def refuse_bases(settings: jsonargparse.Namespace) -> None:
     """
     for path, node in _nodes(settings, ""):
         name = _last(node.class_path)
-        if name in ("Method", "Optimizer", "Schedule"):
+        if name in ("Method", "Optimizer", "Schedule") or name.startswith("_"):
             option = f"--{path[1:]}".replace(".init_args", "")
             raise ValueError(
                 f"{option} {name} is only what all of them are built on: name one, as in `toughen train --help`"
