@@ -13,8 +13,9 @@ import torch
 from torch import Tensor, nn
 
 from toughen import passes
+from toughen.blocks import Blocks, unwrap, wrong
 from toughen.objectives import Objective
-from toughen.types import Images, Labels, Logits, Mode, PerExample, Scalar
+from toughen.types import Images, Labels, Logits, Mask, Mode, PerExample, Scalar
 
 
 def logits(model: nn.Module, x: Images) -> Logits:
@@ -25,11 +26,17 @@ def logits(model: nn.Module, x: Images) -> Logits:
     """
     with _uncached_casts(x) if not torch.is_grad_enabled() else nullcontext():
         out = model(x)
-    out = getattr(out, "logits", out)
-    if not isinstance(out, Tensor) or out.ndim != 2 or len(out) != len(x):
-        shape = tuple(out.shape) if isinstance(out, Tensor) else type(out).__name__
-        raise ValueError(f"a model must return logits of shape [{len(x)}, classes], this one returned {shape}")
-    return out.float() if out.dtype in (torch.bfloat16, torch.float16) else out
+    return unwrap(out, len(x))
+
+
+def fooled(model: nn.Module, x: Images, y: Labels, out: Logits) -> Mask:
+    """Which images are misclassified, where ``out`` are the model's logits of them."""
+    return confirmed(model, x, y, wrong(out, y))
+
+
+def confirmed(model: nn.Module, x: Images, y: Labels, fell: Mask) -> Mask:
+    """The images that seem to be misclassified, less those that a model which searches in low precision takes back."""
+    return model.confirm(x, y, fell) if isinstance(model, Blocks) else fell
 
 
 @contextmanager
@@ -89,10 +96,13 @@ def input_gradient(
         objective: what is differentiated.
         create_graph: keep the gradient differentiable, for methods that penalise it.
         keep_graph: keep the logits differentiable, for methods whose loss goes on from this pass.
+            Neither is for a model in ``Blocks``.
 
     Raises:
         ValueError: the model returned no logits, or cut them off from the images.
     """
+    if isinstance(model, Blocks):
+        return _in_blocks(model, x, target, objective)
     with torch.enable_grad():
         x = x.detach().requires_grad_()
         out = logits(model, x)
@@ -109,3 +119,17 @@ def input_gradient(
     if gradient is None:
         raise ValueError("the logits carry no gradient to the images: remove no_grad() and detach() from the model")
     return InputGradient(gradient, value.detach(), out if keep_graph else out.detach())
+
+
+def _in_blocks(model: Blocks, x: Images, target: Labels | Logits, objective: Objective) -> InputGradient:
+    """The same, block by block; all at once for an objective that couples the images of a batch."""
+    model.counts.forward += len(x)
+    model.counts.gradient += len(x)
+    with model.searching(x):
+        if getattr(objective, "batchwise", False):
+            return input_gradient(model.searched, x, target, objective)
+        found: list[InputGradient] = []
+        for rows, real in model.cut(x):
+            part = input_gradient(model.searched, x[rows], target[rows], objective.take(rows))
+            found.append(InputGradient(part.gradient[:real], part.value[:real], part.logits[:real]))
+    return InputGradient(*(torch.cat(parts) for parts in zip(*found, strict=True)))

@@ -38,6 +38,14 @@ class Noise:
         """The noise of an attack's restart ``number``, counted from this one; 0 starts this one afresh."""
         return self
 
+    def take(self, rows: Tensor) -> Noise:
+        """The noise of some images of the batch, which goes on where this one stands."""
+        return self
+
+    def shared(self) -> torch.Generator:
+        """Draws that all images share, on the CPU: the same whichever of them are attacked together."""
+        return torch.Generator().manual_seed(int(torch.randint(2**62, ())))
+
 
 @dataclass
 class StepNoise(Noise):
@@ -90,3 +98,9 @@ class ImageNoise(Noise):
 
     def restart(self, number: int) -> ImageNoise:
         return replace(self, number=self.number + number, draws=0)
+
+    def take(self, rows: Tensor) -> ImageNoise:
+        return replace(self, index=[self.index[row] for row in rows.tolist()])
+
+    def shared(self) -> torch.Generator:
+        return torch.Generator().manual_seed(key("shared", self.seed, self.attack, self.number))

@@ -19,6 +19,10 @@ class Objective:
 
     batchwise: bool = False
 
+    def take(self, rows: Labels) -> Objective:
+        """The objective of some images of the batch; its own where it holds nothing per image."""
+        return self
+
     def __call__(self, logits: Logits, target: Labels | Logits) -> PerExample | Scalar:
         raise NotImplementedError
 
@@ -138,6 +142,9 @@ class GuidedAscent(CrossEntropy):
 
     clean: Logits
     weight: Scalar
+
+    def take(self, rows: Labels) -> GuidedAscent:
+        return GuidedAscent(self.clean[rows], self.weight)
 
     def __call__(self, logits: Logits, target: Labels) -> PerExample:
         return super().__call__(logits, target) + self.weight * squared_distance(logits, self.clean)

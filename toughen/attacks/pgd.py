@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from toughen.attacks.base import Attack, threat_of
-from toughen.gradients import input_gradient, logits, mode
+from toughen.gradients import confirmed, input_gradient, logits, mode
 from toughen.noise import Noise
 from toughen.objectives import Objective, cross_entropy
 from toughen.threat import Start, Threat
@@ -81,21 +81,27 @@ class PGD(Attack):
         """One restart."""
         step_size = 2.5 * threat.eps / self.steps if self.step_size is None else self.step_size
         x_adv = threat.start(x, self.start, noise, self.start_size).detach()
+        result, rows, objective = x_adv, torch.arange(len(x), device=x.device), self.objective
         velocity: Tensor | None = None
         for _ in range(self.steps):
-            found = input_gradient(model, x_adv, target, self.objective)
+            found = input_gradient(model, x_adv, target, objective)
             direction = found.gradient
             if self.decay:
                 direction = direction / direction.abs().mean((1, 2, 3), keepdim=True).clamp(min=1e-30)
                 velocity = direction = direction if velocity is None else self.decay * velocity + direction
             moved = threat.project(x_adv + step_size * threat.steepest(direction), x)
             if self.stop_early:
-                fooled = self.objective.fooled(found.logits, target)
-                moved = torch.where(fooled.view(-1, 1, 1, 1), threat.project(x_adv, x), moved)
-                if fooled.all():
-                    return moved
+                fell = confirmed(model, x_adv, target, objective.fooled(found.logits, target))
+                if fell.any():
+                    going = (~fell).nonzero()[:, 0]
+                    result = result.index_copy(0, rows[fell], threat.project(x_adv[fell], x[fell]))
+                    rows, x, target, moved = rows[going], x[going], target[going], moved[going]
+                    objective = objective.take(going)
+                    velocity = None if velocity is None else velocity[going]
+                if not len(rows):
+                    return result
             x_adv = moved
-        return x_adv
+        return result.index_copy(0, rows, x_adv) if self.stop_early else x_adv
 
     def _value(self, model: nn.Module, x_adv: Images, target: Labels | Logits) -> PerExample:
         with torch.no_grad():

@@ -1,0 +1,140 @@
+"""A model as an evaluation asks it: in blocks of one size, fast where it searches and exactly where it judges."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+from contextlib import nullcontext
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
+
+import torch
+from torch import Tensor, nn
+
+from toughen.device import autocast
+from toughen.types import Images, Labels, Logits, Mask
+
+Precision: TypeAlias = Literal["bf16", "fp32", "fp64"]
+
+
+def block_size(device: torch.device) -> int:
+    """How many images a forward takes: what fits a core's cache, or fills a GPU."""
+    return 32 if device.type == "cpu" else 512
+
+
+@dataclass
+class Counts:
+    """What a model did, in images.
+
+    Attributes:
+        forward: images that went forward, those of gradients among them.
+        gradient: images whose gradient was taken, each as costly as a forward.
+        confirmation: forwards in float32 to see whether an image that fell in bf16 falls.
+        padding: forwards and gradients that only filled the last block up, not counted above.
+    """
+
+    forward: int = 0
+    gradient: int = 0
+    confirmation: int = 0
+    padding: int = 0
+
+    @property
+    def total(self) -> int:
+        """Forward equivalents of the attack itself, as its paper would count them."""
+        return self.forward + self.gradient
+
+
+class Blocks(nn.Module):
+    """A model whose every pass takes the same number of images, so that an image's logits depend on nothing but itself.
+
+    Float32 logits depend in their last bits on the shape of the batch; here it never changes: the last block is filled
+    up, and what fills it is dropped. So an attack may leave out images that fell, in any order, in any number of
+    processes, and every other image's result stays the same bit for bit.
+
+    Args:
+        net: the model that is judged, in evaluation mode; it stays as it is.
+        size: images per block.
+        precision: "bf16" searches with a copy that multiplies in bf16, and ``confirm`` asks the model itself; "fp32"
+            searches with a copy laid out for speed; "fp64" makes everything float64, where it is tested.
+
+    Attributes:
+        counts: images that passed through since the start.
+    """
+
+    def __init__(self, net: nn.Module, size: int, precision: Precision = "fp32") -> None:
+        super().__init__()
+        if size < 1:
+            raise ValueError(f"a block of {size} images is none: give a size of 1 or more")
+        self.size, self.precision, self.counts = size, precision, Counts()
+        self.net = copy.deepcopy(net).double() if precision == "fp64" else net
+        self.searched = self.net if precision == "fp64" else _fast_copy(net, precision)
+        self._exact_search = self.searched is self.net and precision != "bf16"
+
+    @torch.no_grad()
+    def forward(self, x: Images) -> Logits:
+        """The search's logits, without a graph."""
+        self.counts.forward += len(x)
+        with self.searching(x):
+            return self._each(self.searched, x)
+
+    @torch.no_grad()
+    def exact(self, x: Images) -> Logits:
+        """The model's own logits, in float32 (or float64)."""
+        return self._each(self.net, x)
+
+    @torch.no_grad()
+    def confirm(self, x: Images, y: Labels, fell: Mask) -> Mask:
+        """Which of the images that the search takes for broken are broken for the model itself."""
+        if self._exact_search or not fell.any():
+            return fell
+        rows = fell.nonzero()[:, 0]
+        self.counts.confirmation += len(rows)
+        confirmed = fell.clone()
+        confirmed[rows] = wrong(self.exact(x[rows]), y[rows])
+        return confirmed
+
+    def _each(self, net: nn.Module, x: Images) -> Logits:
+        return torch.cat([unwrap(net(x[rows]), len(rows))[:real] for rows, real in self.cut(x)])
+
+    def cut(self, x: Images) -> Iterator[tuple[Labels, int]]:
+        """The rows of each block, the last one filled up with its first row; and how many are real."""
+        for rows in torch.arange(len(x), device=x.device).split(self.size):
+            missing = self.size - len(rows)
+            self.counts.padding += missing
+            yield torch.cat([rows, rows[:1].expand(missing)]), len(rows)
+
+    def searching(self, x: Images) -> torch.autocast | nullcontext[None]:
+        """The context in which the search's net runs."""
+        return autocast("bf16", x.device) if self.precision == "bf16" else nullcontext()  # type: ignore[return-value]
+
+
+def wrong(logits: Logits, y: Labels) -> Mask:
+    """Which images are not predicted as ``y``; one with a logit that is not finite is not."""
+    return (logits.argmax(1) != y) | ~logits.isfinite().all(1)
+
+
+def unwrap(out: object, n: int) -> Logits:
+    """A model's logits for ``n`` images, in float32 at least, out of a tensor or of an object with ``.logits``.
+
+    Raises:
+        ValueError: the model did not return [n, k].
+    """
+    out = getattr(out, "logits", out)
+    if not isinstance(out, Tensor) or out.ndim != 2 or len(out) != n:
+        shape = tuple(out.shape) if isinstance(out, Tensor) else type(out).__name__
+        raise ValueError(f"a model must return logits of shape [{n}, classes], this one returned {shape}")
+    return out.float() if out.dtype in (torch.bfloat16, torch.float16) else out
+
+
+def _fast_copy(net: nn.Module, precision: Precision) -> nn.Module:
+    """A copy laid out channels last, whose convolutions and matrices are cast once instead of at every pass."""
+    try:
+        made = copy.deepcopy(net).requires_grad_(False)
+    except (RuntimeError, TypeError, NotImplementedError, AttributeError):
+        return net  # a model that cannot be copied is asked as it is
+    made = made.eval().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    if precision == "bf16":
+        for part in made.modules():
+            if type(part) in (nn.Conv2d, nn.Linear):
+                part.to(torch.bfloat16)
+    return made
