@@ -9,14 +9,15 @@ import sys
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import NoReturn
+from typing import Literal, NoReturn
 
 from rich.console import Console
+from torch import nn
 
-from toughen import attacks, listing, methods, models, runs, settings
 from toughen import data as data_sets
-from toughen.collect import summary
-from toughen.evaluation import DEFAULT, evaluate_run
+from toughen import listing, methods, models, runs, settings
+from toughen.evaluation import attack_images, evaluate_run, output_folder
+from toughen.evaluation.suite import names as attack_names
 from toughen.parsing import Parser, options, tidy
 from toughen.training.recipe import Recipe
 from toughen.types import Fraction, Norm
@@ -25,6 +26,10 @@ PROGRAM = "toughen"
 INTRODUCTION = "Train image classifiers that hold under adversarial attack, and measure how well they hold."
 TRAIN_USAGE = """toughen train [RECIPE_OR_YAML] [--data D] [--model M] [--method C]
                      [--eps 8/255] [--out DIR] [options]"""
+
+EVALUATE_USAGE = """toughen evaluate RUN [--suite quick|standard|papers] [options]
+       toughen evaluate PACKAGE.MODULE:FUNCTION --weights W.safetensors --data D
+                        --eps 8/255 [options]"""
 
 
 def fail(message: str, status: int = 2) -> NoReturn:
@@ -44,24 +49,67 @@ def train_parser() -> Parser:
     return parser
 
 
-def evaluate_parser() -> Parser:
-    parser = Parser(prog=f"{PROGRAM} evaluate", description="Attack a run's weights on test images and judge them.")
-    parser.add_argument("run", type=str, help="a run directory")
+def add_threat(parser: Parser) -> None:
+    """Which images, and what they are attacked within."""
     parser.add_argument("--data", type=str | None, help="a folder or a data set's name (default: the run's)")
-    parser.add_argument(
-        "--attacks",
-        nargs="+",
-        default=list(DEFAULT),
-        metavar="ATTACK",
-        help="NAME[-STEPS][xRESTARTS][@STEP_SIZE], step size in the units of eps: fgsm, pgd-20, pgd-100x5, pgd-40@0.01",
-    )
     parser.add_argument("--eps", type=Fraction | None, help="radius in image units, such as 8/255 (default: the run's)")
     parser.add_argument("--norm", type=Norm | None, help="norm of the threat (default: the run's)")
-    parser.add_argument("--limit", type=int | None, help="evaluate a balanced sample of so many images")
-    parser.add_argument("--seed", type=int, default=0, help="decides the sample and the attacks' random starts")
+    parser.add_argument("--limit", type=int | None, help="take a balanced sample of so many images")
+    parser.add_argument("--seed", type=int, default=0, help="decides the sample and all random numbers")
     parser.add_argument("--device", type=str, default="auto", help="cpu, cuda and the like; auto takes a GPU if any")
-    parser.add_argument("--out", type=str | None, help="where to write (default: the run directory)")
+
+
+def add_asking(parser: Parser) -> None:
+    """How a model is asked."""
+    parser.add_argument("--weights", type=str | None, help="a safetensors file, for a model from elsewhere")
     parser.add_argument("--model", type=str | None, help="package.module:function, for a run of a net of your own")
+    parser.add_argument(
+        "--precision",
+        type=Literal["auto", "bf16", "fp32", "fp64"],
+        default="auto",
+        help="what attacks search in; what they find is confirmed in float32 anyway. fp32 for a published number",
+    )
+    parser.add_argument("--block", type=int | None, help="images per forward pass (default: what suits the device)")
+    parser.add_argument(
+        "--processes", type=int, default=1, help="processes that attack at once; the result is the same"
+    )
+
+
+ATTACK = "NAME[-STEPS][xRESTARTS][@STEP_SIZE], step size in the units of eps: fgsm, pgd-100x5, pgd-40@0.01, apgd-t"
+
+
+def evaluate_parser() -> Parser:
+    parser = Parser(
+        prog=f"{PROGRAM} evaluate",
+        usage=EVALUATE_USAGE,
+        description="Attack a model on test images, and judge whether the number that comes out can be believed.",
+    )
+    parser.add_argument("spec", type=str, help="a run directory, package.module:function or timm:NAME")
+    parser.add_argument(
+        "--suite",
+        type=Literal["quick", "standard", "papers"],
+        default="quick",
+        help="quick: FGSM, PGD and APGD on 1,000 images; standard: PGD-100 from 5 starts, GAMA-PGD and AutoAttack on all; "
+        "papers: what the papers' tables report",
+    )
+    parser.add_argument("--attacks", nargs="+", metavar="ATTACK", help=f"instead of a suite: {ATTACK}")
+    add_threat(parser)
+    add_asking(parser)
+    parser.add_argument(
+        "--source", type=str | None, help="a normally trained run for black-box checks; `train` makes one"
+    )
+    parser.add_argument("--verdict", type=bool, default=True, help="whether to check that the number can be believed")
+    parser.add_argument("--out", type=str | None, help="where to write (default: the run directory)")
+    return parser
+
+
+def attack_parser() -> Parser:
+    parser = Parser(prog=f"{PROGRAM} attack", description="Write the adversarial images of an attack as parquet.")
+    parser.add_argument("spec", type=str, help="a run directory, package.module:function or timm:NAME")
+    parser.add_argument("--attack", type=str, default="pgd-20", help=ATTACK)
+    add_threat(parser)
+    add_asking(parser)
+    parser.add_argument("--out", type=str, required=True, help="the parquet file to write")
     return parser
 
 
@@ -150,14 +198,36 @@ def train_command(arguments: Sequence[str]) -> int:
     return 0
 
 
+def own_model(spec: str, name: str | None) -> nn.Module | None:
+    """The net that the user names for a run of a net of their own."""
+    return runs.create_own(runs.read_record(Path(spec)), name) if name else None
+
+
 def evaluate_command(arguments: Sequence[str]) -> int:
     settings.find_own_classes(arguments)
-    parsed = evaluate_parser().read(tidy(arguments))
-    model = runs.create_own(runs.read_record(Path(parsed.run)), parsed.model) if parsed.model else None
+    given = vars(evaluate_parser().read(tidy(arguments)))
     console = Console(stderr=True)
-    result = evaluate_run(**{**vars(parsed), "model": model}, console=console)
-    folder = Path(parsed.out or parsed.run)
-    listing.print_evaluation(Console(), folder, result)
+    given["model"] = own_model(given["spec"], given["model"])
+    given["source"] = source_model(given["spec"], given["source"], given["device"], console)
+    result = evaluate_run(**given, console=console)
+    listing.print_evaluation(Console(), output_folder(given["spec"], given["out"]), result)
+    return 0
+
+
+def source_model(spec: str, source: str | None, device: str, console: Console) -> nn.Module | None:
+    """The net whose adversarial images are tried on the model: a run's, or one that is trained for it and kept."""
+    if source != "train":
+        return runs.load(source) if source else None
+    from toughen.training.source import train_source
+
+    return runs.load(train_source(Path(spec), device, console))
+
+
+def attack_command(arguments: Sequence[str]) -> int:
+    settings.find_own_classes(arguments)
+    given = vars(attack_parser().read(tidy(arguments)))
+    given["model"] = own_model(given["spec"], given["model"])
+    print(attack_images(**given, console=Console(stderr=True)))
     return 0
 
 
@@ -172,7 +242,7 @@ def list_command(arguments: Sequence[str]) -> int:
         listing.print_methods(Console(), methods.REGISTRY)
         return 0
     entries: dict[str, dict[str, str]] = {
-        "attacks": {name.lower(): summary(kind) for name, kind in attacks.REGISTRY.items()},
+        "attacks": {name: about for name, (_, about) in attack_names().items()},
         "models": models.names(),
         "data": data_sets.names(),
         "recipes": {name: listing.recipe_summary(path) for name, path in settings.recipes().items()},
@@ -189,7 +259,8 @@ def demo_command(arguments: Sequence[str]) -> int:
 
 COMMANDS: dict[str, tuple[Callable[[Sequence[str]], int], str]] = {
     "train": (train_command, "train a classifier as a recipe says"),
-    "evaluate": (evaluate_command, "attack a run's weights on test images and judge them"),
+    "evaluate": (evaluate_command, "attack a model on test images, and judge the number that comes out"),
+    "attack": (attack_command, "write the adversarial images of an attack as parquet"),
     "compare": (compare_command, "show evaluated runs side by side"),
     "list": (list_command, "list methods, attacks, models, data or recipes"),
     "demo": (demo_command, "train a standard and a robust classifier, and attack both"),

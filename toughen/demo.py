@@ -12,7 +12,7 @@ from torch import nn
 from toughen import cli, data, listing, picture, runs
 from toughen.attacks.pgd import PGD
 from toughen.data import Data
-from toughen.evaluation import evaluate, evaluate_run
+from toughen.evaluation import evaluate_run, measure
 from toughen.evaluation.harness import as_floats, predict
 from toughen.training.run import train
 
@@ -62,7 +62,7 @@ def accuracy_against_eps(model: nn.Module, test: Data) -> dict[float, float]:
     """Accuracy under PGD-20 at each eps of the curve, on a balanced sample."""
     sample = test.test.take(data.stratified(test.test.labels, CURVE_IMAGES, seed=0))
     attacks = {str(eps): PGD(eps=eps, steps=20) for eps in CURVE}
-    found = evaluate(model, sample, attacks)
+    found = measure(model, sample, attacks)
     return {eps: found.accuracy(str(eps)) for eps in CURVE}
 
 

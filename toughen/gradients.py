@@ -5,7 +5,7 @@ Nothing here computes a weight gradient, leaves a ``.grad``, or changes a submod
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from typing import NamedTuple
 
@@ -109,16 +109,93 @@ def input_gradient(
         with torch.autocast(x.device.type, enabled=False):
             value = objective(out, target)
             total = value.sum()
-        gradient = None
-        if total.requires_grad:
-            with passes.towards_input():
-                keep = create_graph or keep_graph
-                (gradient,) = torch.autograd.grad(
-                    total, x, retain_graph=keep, create_graph=create_graph, allow_unused=True
-                )
+        gradient = _towards(x, total, keep=create_graph or keep_graph, create_graph=create_graph)
+    return InputGradient(gradient, value.detach(), out if keep_graph else out.detach())
+
+
+def _towards(x: Images, total: Scalar, *, keep: bool, create_graph: bool = False) -> Images:
+    """The scalar's gradient; ``keep`` leaves its graph for another one."""
+    gradient = None
+    if total.requires_grad:
+        with passes.towards_input():
+            (gradient,) = torch.autograd.grad(total, x, retain_graph=keep, create_graph=create_graph, allow_unused=True)
     if gradient is None:
         raise ValueError("the logits carry no gradient to the images: remove no_grad() and detach() from the model")
-    return InputGradient(gradient, value.detach(), out if keep_graph else out.detach())
+    return gradient
+
+
+def lowest_gradient(
+    model: nn.Module,
+    x: Images,
+    target: Labels | Logits,
+    objectives: Sequence[Objective],
+    height: Callable[[InputGradient], PerExample],
+    wanted: int | None = None,
+) -> InputGradient:
+    """For each image the gradient of that objective whose ``height`` is lowest; one forward, one gradient for each.
+
+    Args:
+        model: any module that returns logits; its modes and its ``.grad`` stay as they are.
+        x: images, [n, c, h, w].
+        target: what the objectives compare with.
+        objectives: what is differentiated, all from the same pass; per example, at least one.
+        height: the figure to choose by, out of gradient and value; of equals the first is taken.
+        wanted: of how many images, the first ones, gradient and value are needed; None means all. The others only go
+            forward, exactly as those do, and theirs are zero (not, where they share a block with one that is wanted).
+
+    Raises:
+        ValueError: the model returned no logits, or cut them off from the images.
+    """
+    wanted = len(x) if wanted is None else wanted
+    blocks = model if isinstance(model, Blocks) else None
+    net: nn.Module = model if blocks is None else blocks.searched
+    parts: list[InputGradient] = []
+    with nullcontext() if blocks is None else blocks.searching(x):
+        done = 0
+        for rows, real in _halves(x, wanted) if blocks is None else blocks.cut(x):
+            some = [objective.take(rows) for objective in objectives] if done < wanted else []
+            found = _lowest(net, x[rows], target[rows], some, height)
+            parts.append(InputGradient(found.gradient[:real], found.value[:real], found.logits[:real]))
+            done += real
+            if blocks is not None:
+                blocks.counts.forward += real
+                blocks.counts.gradient += real * len(some)
+    return InputGradient(*(torch.cat(part) for part in zip(*parts, strict=True)))
+
+
+def _halves(x: Images, first: int) -> Iterator[tuple[Labels, int]]:
+    """The rows of the first so many images and those of the others, each with their number."""
+    rows = torch.arange(len(x), device=x.device)
+    yield from ((part, len(part)) for part in (rows[:first], rows[first:]) if len(part))
+
+
+def _lowest(
+    net: nn.Module,
+    x: Images,
+    target: Labels | Logits,
+    objectives: Sequence[Objective],
+    height: Callable[[InputGradient], PerExample],
+) -> InputGradient:
+    """The same for images that go through the net at once; zeros without an objective."""
+    with torch.enable_grad():
+        x = x.detach().requires_grad_()
+        out = logits(net, x)
+        best = InputGradient(torch.zeros_like(x), out.detach().new_zeros(len(x)), out.detach())
+        for number, objective in enumerate(objectives, 1):
+            with torch.autocast(x.device.type, enabled=False):
+                value = objective(out, target)
+                total = value.sum()
+            gradient = _towards(x, total, keep=number < len(objectives))
+            found = InputGradient(gradient, value.detach(), out.detach())
+            best = found if number == 1 else _lower(best, found, height)
+    return best._replace(gradient=best.gradient.detach())
+
+
+def _lower(one: InputGradient, other: InputGradient, height: Callable[[InputGradient], PerExample]) -> InputGradient:
+    """For each image the lower one of two gradients of the same pass."""
+    take = ~(height(one) <= height(other))  # the other one too where the first is not a number
+    gradient = torch.where(take.view(-1, 1, 1, 1), other.gradient, one.gradient)
+    return InputGradient(gradient, torch.where(take, other.value, one.value), one.logits)
 
 
 def _in_blocks(model: Blocks, x: Images, target: Labels | Logits, objective: Objective) -> InputGradient:

@@ -13,7 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from toughen.collect import summary
-from toughen.evaluation.evaluate import RESULT, read_result
+from toughen.evaluation.result import RESULT, read_result
 
 GAP = 0.2  # a model that FGSM finds this much more robust than the other attacks do is not to be believed
 
@@ -110,7 +110,7 @@ def print_evaluation(console: Console, folder: Path, result: dict[str, Any]) -> 
         table.add_row(Text(name), percent(found["robust_accuracy"]), f"{found['seconds']:.1f}", f"{passes:,.1f}")
     table.add_row("all of them", percent(result["robust_accuracy"]), style="bold")
     console.print(table)
-    for name, (low, high) in result.get("interval_95", {}).items():
+    for name, (low, high) in result.get("interval", {}).items():
         console.print(f"{name.replace('_', ' ')}: 95 % interval {percent(low)} to {percent(high)}", highlight=False)
     if warned := warning(result):
         console.print(warned, highlight=False, style="bold red")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -150,8 +151,142 @@ class GuidedAscent(CrossEntropy):
         return super().__call__(logits, target) + self.weight * squared_distance(logits, self.clean)
 
 
+class DLR(CrossEntropy):
+    """The margin loss over the distance from the highest logit to the third (Croce & Hein, arXiv:2003.01690).
+
+    So its scale is free of the logits'. Two classes have no third logit: theirs is the plain margin loss.
+    """
+
+    def __call__(self, logits: Logits, target: Labels) -> PerExample:
+        if logits.shape[1] < 3:
+            return -margin(logits, target)
+        top = logits.topk(3, dim=1).values
+        return -margin(logits, target) / (top[:, 0] - top[:, 2] + 1e-12)
+
+
+@dataclass(frozen=True)
+class TargetedDLR(CrossEntropy):
+    """The logit of one wrong class minus the true one, over the highest less the mean of the third and fourth.
+
+    Two or three classes have no fourth logit: theirs is the plain margin towards that class. Any wrong prediction
+    counts as success (Croce & Hein, arXiv:2003.01690).
+
+    Attributes:
+        towards: for each image the class to be predicted instead of the true one.
+    """
+
+    towards: Labels
+
+    def take(self, rows: Labels) -> TargetedDLR:
+        return TargetedDLR(self.towards[rows])
+
+    def __call__(self, logits: Logits, target: Labels) -> PerExample:
+        both = logits.gather(1, torch.stack([self.towards, target], 1))
+        ahead = both[:, 0] - both[:, 1]
+        if logits.shape[1] < 4:
+            return ahead
+        top = logits.topk(4, dim=1).values
+        return ahead / (top[:, 0] - (top[:, 2] + top[:, 3]) / 2 + 1e-12)
+
+
+@dataclass(frozen=True)
+class Ahead(CrossEntropy):
+    """The logit of one wrong class minus the true one: zero on the boundary between the two.
+
+    Attributes:
+        towards: for each image the wrong class.
+    """
+
+    towards: Labels
+
+    def take(self, rows: Labels) -> Ahead:
+        return Ahead(self.towards[rows])
+
+    def __call__(self, logits: Logits, target: Labels) -> PerExample:
+        both = logits.gather(1, torch.stack([self.towards, target], 1))
+        return both[:, 0] - both[:, 1]
+
+
 cross_entropy = CrossEntropy()
 predicted_cross_entropy = PredictedCrossEntropy()
 margin_loss = Margin()
+dlr = DLR()
 targeted = Targeted()
 kl = KL()
+
+
+@dataclass(frozen=True)
+class TowardsClass(CrossEntropy):
+    """log p of a class chosen for each image; the target stays the true label, so that any other prediction counts.
+
+    Attributes:
+        classes: where each image is to be moved.
+    """
+
+    classes: Labels
+
+    def take(self, rows: Labels) -> TowardsClass:
+        return TowardsClass(self.classes[rows])
+
+    def __call__(self, logits: Logits, target: Labels) -> PerExample:
+        return targeted(logits, self.classes)
+
+
+@dataclass(frozen=True)
+class GuidedMargin(CrossEntropy):
+    """The best other probability minus the true one, plus ``weight`` x the squared distance of probabilities (GAMA).
+
+    Attributes:
+        reference: logits that the distance is taken from, detached; None leaves it out.
+        weight: of the squared distance.
+    """
+
+    reference: Logits | None
+    weight: float | int
+
+    def take(self, rows: Labels) -> GuidedMargin:
+        return self if self.reference is None else GuidedMargin(self.reference[rows], self.weight)
+
+    def __call__(self, logits: Logits, target: Labels) -> PerExample:
+        value = -margin(F.softmax(logits, dim=1), target)
+        if self.reference is None or self.weight == 0:
+            return value
+        return value + self.weight * squared_distance(logits, self.reference)
+
+
+@dataclass(frozen=True)
+class DivergenceAscent(CrossEntropy):
+    """KL(p_clean || p) of ``KL``, with the true label as the target, so that it says which images are misclassified.
+
+    Attributes:
+        clean: logits of the clean images, detached.
+    """
+
+    clean: Logits
+
+    def take(self, rows: Labels) -> DivergenceAscent:
+        return DivergenceAscent(self.clean[rows])
+
+    def __call__(self, logits: Logits, target: Labels) -> PerExample:
+        return kl_divergence(logits, self.clean)
+
+
+@dataclass(frozen=True)
+class LogitNorm(Objective):
+    """One norm of the matrix f(x') - f(x) of a batch, and nothing else (NuAT's comparison of attacks).
+
+    Attributes:
+        clean: logits of the clean images, detached.
+        kind: "nuclear" or "frobenius".
+    """
+
+    clean: Logits
+    kind: Literal["nuclear", "frobenius"]
+    batchwise = True
+
+    def __call__(self, logits: Logits, target: Labels) -> Scalar:
+        moved = logits - self.clean
+        return nuclear_norm(moved) if self.kind == "nuclear" else torch.linalg.matrix_norm(moved)
+
+    def fooled(self, logits: Logits, target: Labels) -> Mask:
+        return logits.argmax(1) != target

@@ -33,6 +33,7 @@ class Record:
         validation: accuracies on the validation images at that epoch, 0..1.
         image_size: what images were resized and cropped to, in pixels; None where they were left as they are.
         subset: whether ``classes`` are only some of the data set's.
+        adaptive: how the method's own objective is attacked, as ``toughen.attacks.Adaptive`` takes it; None for none.
     """
 
     model: dict[str, Any]
@@ -47,6 +48,7 @@ class Record:
     validation: dict[str, float]
     image_size: int | None = None
     subset: bool = False
+    adaptive: dict[str, Any] | None = None
 
 
 def _record(fields: Any) -> Record:
@@ -69,6 +71,7 @@ def _record(fields: Any) -> Record:
         "validation": isinstance(fields["validation"], dict),
         "image_size": isinstance(fields.get("image_size"), int | None),
         "subset": isinstance(fields.get("subset", False), bool),
+        "adaptive": isinstance(fields.get("adaptive"), dict | None),
     }
     fits |= {name: isinstance(fields[name], str) for name in ("method", "data", "weights")}
     wrong = [name for name, fit in fits.items() if not fit]
@@ -123,7 +126,7 @@ def load(run: str | Path, model: nn.Module | None = None) -> nn.Module:
     try:
         net.load_state_dict(tensors)
     except RuntimeError as error:
-        raise ValueError(f"{folder / WEIGHTS} does not fit the net: {_second_line(error)}") from None
+        raise ValueError(f"{folder / WEIGHTS} does not fit the net: {second_line(error)}") from None
     broken = [name for name, tensor in tensors.items() if tensor.is_floating_point() and not tensor.isfinite().all()]
     if broken:
         raise ValueError(f"{folder / WEIGHTS} holds NaN or infinity in {broken[0]}: use another checkpoint")
@@ -153,7 +156,8 @@ def create_own(record: Record, name: str) -> nn.Module:
     return models.create(*net, **about["settings"])
 
 
-def _second_line(error: Exception) -> str:
+def second_line(error: Exception) -> str:
+    """What a message of torch's about weights says after its heading."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return lines[min(1, len(lines) - 1)][:200]
 

@@ -86,6 +86,41 @@ class Threat:
         scaled = gradient / torch.where(largest > 0, largest, 1)
         return scaled / _rows(self.length(scaled).clamp(min=1))
 
+    def dual(self, gradient: Images) -> PerExample:
+        """How much a linear function of this gradient changes per unit of this norm, at most: the dual norm."""
+        flat = gradient.flatten(1)
+        return flat.abs().sum(1) if self.norm == "linf" else flat.norm(dim=1)
+
+    def onto_plane(self, x: Images, normal: Images, value: PerExample) -> Images:
+        """The shortest perturbations that lead to the plane value + <normal, delta> = 0 and stay within [0, 1].
+
+        Where the box ends before the plane each pixel goes as far as it may; where the normal is zero none moves.
+
+        In both norms pixel i moves by min(reach * pace_i, room_i), with a pace of 1 in L-inf and |normal_i| in L2. What
+        that gains rises with reach, ever more slowly, so Newton's method from 0 climbs to the root and never beyond
+        it. It takes a few rounds, without sorting the pixels, and a row that has arrived stays there bit for bit.
+        Nothing here has a gradient.
+        """
+        weight = normal.detach().flatten(1).abs()
+        largest = weight.amax(1)
+        largest = torch.where(largest > 0, largest, 1)  # squares of small numbers underflow
+        weight, need = weight.div_(largest[:, None]), (value / largest).abs()
+        way = normal.detach().flatten(1).sign().mul_(-value.sign()[:, None])  # what brings the value towards 0
+        room = way.clamp(min=0).sub_(way * x.flatten(1))
+        limit, gain = (room, weight) if self.norm == "linf" else (room / weight, weight.square())
+        most, reach = weight * room, torch.zeros_like(need)
+        free, work = torch.empty_like(weight), torch.empty_like(weight)  # new memory at each round is what would cost
+        while True:
+            torch.gt(limit, reach[:, None], out=free)  # pixels that have not used up their room, as 0 or 1
+            slope = torch.mul(gain, free, out=work).sum(1)
+            missing = need - torch.mul(most, free.neg_().add_(1), out=work).sum(1)
+            further = torch.fmax(reach, missing / slope)  # 0 / 0: it has arrived
+            if not (further > reach).any():
+                break
+            reach = further
+        moved = reach[:, None] if self.norm == "linf" else weight.mul_(reach[:, None])
+        return torch.fmin(room, moved).mul_(way).view_as(x)
+
     def start(
         self, x: Images, start: Start, noise: Noise | None = None, size: Eps | None = None, *, clip: bool = True
     ) -> Images:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
-from jaxtyping import Bool, Float, Int64, UInt8
+from jaxtyping import Bool, Float, Int64, Num, UInt8
 from torch import Tensor
 
 if TYPE_CHECKING:
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 Images = Float[Tensor, "n c h w"]  # in [0, 1]
 ByteImages = UInt8[Tensor, "n c h w"]  # 0..255, how a data set lies in memory
+AnyImages = Num[Tensor, "n c h w"]  # either of them
 Labels = Int64[Tensor, "n"]  # 0..k-1
 Logits = Float[Tensor, "n k"]
 PerExample = Float[Tensor, "n"]

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from toughen.noise import key
-from toughen.types import ByteImages, Labels
+from toughen.types import AnyImages, Labels
 
 _CHUNK = 1024  # images turned into float64 at a time
 _SMALLEST_STD = 1 / 255  # a channel that is constant must not divide by zero
@@ -17,13 +17,13 @@ _SMALLEST_STD = 1 / 255  # a channel that is constant must not divide by zero
 
 @dataclass(frozen=True)
 class Split:
-    """Images, uint8 [n, c, h, w] and contiguous, with their labels, int64 [n].
+    """Images, uint8 [n, c, h, w] and contiguous (floats in [0, 1] where they are only evaluated), and labels, int64 [n].
 
     Raises:
         ValueError: images and labels differ in number.
     """
 
-    images: ByteImages
+    images: AnyImages
     labels: Labels
 
     def __post_init__(self) -> None:

@@ -1,20 +1,22 @@
-"""Runs an attack over many images and judges what it returns; the attack itself judges nothing."""
+"""Runs one piece of an attack over many images and judges what it returns; the attack itself judges nothing."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
 
 import torch
 from torch import Tensor, nn
 
 from toughen.attacks.base import Attack, threat_of
-from toughen.gradients import logits, mode
+from toughen.blocks import Blocks, block_size, wrong
+from toughen.evaluation.plan import Piece, pieces
+from toughen.gradients import mode
 from toughen.noise import ImageNoise
 from toughen.threat import Threat
-from toughen.types import ByteImages, Images, Labels, Mask, PerExample
+from toughen.types import AnyImages, Images, Labels, Mask, PerExample
 
-BLOCK = 256  # images per forward; the last block is filled up, because float32 logits depend on a batch's shape
+PIXELS = 2**24  # numbers in the images that are attacked at once: what an attack keeps of them is several times this
 
 
 @dataclass(frozen=True)
@@ -25,9 +27,28 @@ class Verdicts:
     distance: PerExample
 
 
-def as_floats(images: ByteImages) -> Images:
-    """Bytes 0..255 as floats in [0, 1]."""
-    return images.to(torch.float32).div_(255)
+@dataclass(frozen=True)
+class Outcome:
+    """What one piece of an attack did to some images.
+
+    Attributes:
+        rows: their places in the evaluated set.
+        fell: which of them it broke.
+        moved: how far, 0 where it didn't.
+        counts: passes by kind, as ``toughen.blocks.Counts`` names them.
+        x_adv: the images themselves, where they were asked for.
+    """
+
+    rows: Tensor
+    fell: Mask
+    moved: PerExample
+    counts: dict[str, int]
+    x_adv: Images | None = None
+
+
+def as_floats(images: AnyImages) -> Images:
+    """Bytes 0..255 as floats in [0, 1]; floats stay what they are."""
+    return images.to(torch.float32).div_(255) if images.dtype == torch.uint8 else images
 
 
 def share(mask: Mask) -> float:
@@ -35,80 +56,59 @@ def share(mask: Mask) -> float:
     return int(mask.sum()) / len(mask)
 
 
-def blocks(rows: Tensor, size: int = BLOCK) -> Iterator[tuple[Tensor, int]]:
-    """Cut row numbers into blocks of one size, the last one filled up with its first row; and how many are real."""
-    for part in rows.split(size):
-        yield torch.cat([part, part[:1].expand(size - len(part))]), len(part)
+def chunk_size(images: AnyImages, block: int) -> int:
+    """How many images are attacked at once: whole blocks, and no more than memory holds well."""
+    return max(1, min(1024, PIXELS // max(1, images[0].numel())) // block) * block
 
 
-@torch.no_grad()
-def predict(model: nn.Module, images: ByteImages) -> Labels:
-    """The predicted classes in evaluation mode; -1 where a logit is not finite, which counts as wrong."""
-    found = []
-    with mode(model, "eval"):
-        for rows, real in blocks(torch.arange(len(images), device=images.device)):
-            found.append(_classes(model, as_floats(images[rows]))[:real])
-    return torch.cat(found)
+@dataclass
+class Bench:
+    """A model and the images that it is judged on.
 
-
-@torch.no_grad()
-def _classes(model: nn.Module, x: Images) -> Labels:
-    out = logits(model, x)
-    return torch.where(out.isfinite().all(1), out.argmax(1), -1)
-
-
-def run_attack(
-    model: nn.Module,
-    images: ByteImages,
-    labels: Labels,
-    standing: Mask,
-    attack: Attack,
-    *,
-    name: str,
-    seed: int,
-    index: Tensor | None = None,
-    advance: Callable[[int], None] = lambda images: None,
-) -> Verdicts:
-    """Attack every standing image, restart after restart; an image that fell is left alone.
-
-    Args:
-        model: the model, in any mode; it is attacked in the mode that the attack asks for.
+    Attributes:
+        blocks: the model, asked in blocks.
         images: [n, c, h, w] bytes, on the model's device.
         labels: their classes.
-        standing: which images to attack, those that are right on the clean image.
-        attack: its ``restarts``, where it has any, are run one by one here, so that survivors share full blocks.
-        name: keys the random numbers, with ``seed`` and each image's place in the evaluated set.
+        index: each image's place in the whole test set, which keys its random numbers.
         seed: of the evaluation.
-        index: each image's place in the evaluated set; None means 0..n-1.
-        advance: told after each block how many images are done, for a progress display.
-
-    Raises:
-        RuntimeError: the attack left the threat or the box [0, 1].
     """
-    index = torch.arange(len(images)) if index is None else index
-    broken, distance = torch.zeros_like(standing), torch.zeros(len(images), device=images.device)
-    threat, restarts = threat_of(attack), getattr(attack, "restarts", 1)
-    once = _once(attack)
-    with mode(model, "eval"):
-        for restart in range(restarts):
-            rows = (standing & ~broken).nonzero()[:, 0]
-            advance(0 if restart == 0 else int(standing.sum()) - len(rows))
-            for block, real in blocks(rows) if len(rows) else ():
-                x, y = as_floats(images[block]), labels[block]
-                noise = ImageNoise(seed, name, index[block.cpu()].tolist(), restart)
-                x_adv = once(model, x, y, noise)
-                moved = check(x_adv, x, threat, name)[:real]
-                fell = (_classes(model, x_adv) != y)[:real]
-                broken[block[:real]] = fell
-                distance[block[:real]] = torch.where(fell, moved, 0.0)
-                advance(real)
-    return Verdicts(broken, distance)
 
+    blocks: Blocks
+    images: AnyImages
+    labels: Labels
+    index: Tensor
+    seed: int
 
-def _once(attack: Attack) -> Attack:
-    """The attack with a single restart, ending early where it can."""
-    fields = {"restarts": 1, "stop_early": True}
-    return replace(attack, **{name: value for name, value in fields.items() if hasattr(attack, name)})  # type: ignore[type-var]
+    def floats(self, rows: Tensor) -> Images:
+        """Some images, in [0, 1], of the precision that the model is asked in."""
+        x = as_floats(self.images[rows])
+        return x.double() if self.blocks.precision == "fp64" else x
+
+    def predict(self) -> Labels:
+        """The predicted classes; -1 where a logit is not finite, which counts as wrong."""
+        rows = torch.arange(len(self.images), device=self.images.device)
+        found = []
+        with mode(self.blocks, "eval"):
+            for part in rows.split(chunk_size(self.images, self.blocks.size)):
+                out = self.blocks.exact(self.floats(part))
+                found.append(torch.where(out.isfinite().all(1), out.argmax(1), -1))
+        return torch.cat(found)
+
+    def attack(self, piece: Piece, rows: Tensor, keep: bool = False) -> Outcome:
+        """Run a piece of an attack on some images, and judge what it returns by the model itself.
+
+        Raises:
+            RuntimeError: the attack left the threat or the box [0, 1].
+        """
+        before = asdict(self.blocks.counts)
+        x, y = self.floats(rows), self.labels[rows]
+        noise = ImageNoise(self.seed, piece.key, self.index[rows.cpu()].tolist(), piece.number)
+        with mode(self.blocks, "eval"):
+            x_adv = piece.attack(self.blocks, x, y, noise)
+            moved = check(x_adv, x, threat_of(piece.attack), piece.key)
+            fell = wrong(self.blocks.exact(x_adv), y)
+        counts = {name: value - before[name] for name, value in asdict(self.blocks.counts).items()}
+        return Outcome(rows, fell, torch.where(fell, moved, 0.0).float(), counts, x_adv if keep else None)
 
 
 def check(x_adv: Images, x: Images, threat: Threat, name: str) -> PerExample:
@@ -124,3 +124,52 @@ def check(x_adv: Images, x: Images, threat: Threat, name: str) -> PerExample:
     if not (low >= 0 and high <= 1):
         raise RuntimeError(f"attack {name} returned pixels from {low:.6g} to {high:.6g}, outside [0, 1]: mend it")
     return moved
+
+
+def predict(model: nn.Module, images: AnyImages) -> Labels:
+    """The predicted classes in evaluation mode; -1 where a logit is not finite, which counts as wrong."""
+    return _bench(model, images, torch.zeros(len(images), dtype=torch.int64), None, 0).predict()
+
+
+def run_attack(
+    model: nn.Module,
+    images: AnyImages,
+    labels: Labels,
+    standing: Mask,
+    attack: Attack,
+    *,
+    name: str,
+    seed: int,
+    index: Tensor | None = None,
+    advance: Callable[[int], None] = lambda images: None,
+) -> Verdicts:
+    """Attack every standing image, restart after restart; an image that fell is left alone.
+
+    Args:
+        model: the model, in any mode; it is attacked in evaluation mode, in its own precision.
+        images: [n, c, h, w] bytes, on the model's device.
+        labels: their classes.
+        standing: which images to attack, those that are right on the clean image.
+        attack: its restarts are run one by one here, so that survivors share full blocks.
+        name: keys the random numbers, with ``seed`` and each image's place in the evaluated set.
+        seed: of the evaluation.
+        index: each image's place in the evaluated set; None means 0..n-1.
+        advance: told how many images are done, for a progress display.
+
+    Raises:
+        RuntimeError: the attack left the threat or the box [0, 1].
+    """
+    bench = _bench(model, images, labels, index, seed)
+    broken, distance = torch.zeros_like(standing), torch.zeros(len(images), device=images.device)
+    for piece in pieces(name, attack):
+        rows = (standing & ~broken).nonzero()[:, 0]
+        for part in rows.split(chunk_size(images, bench.blocks.size)) if len(rows) else ():
+            found = bench.attack(piece, part)
+            broken[part], distance[part] = found.fell, found.moved
+            advance(len(part))
+    return Verdicts(broken, distance)
+
+
+def _bench(model: nn.Module, images: AnyImages, labels: Labels, index: Tensor | None, seed: int) -> Bench:
+    index = torch.arange(len(images)) if index is None else index
+    return Bench(Blocks(model, block_size(images.device), copied=False), images, labels, index, seed)

@@ -45,18 +45,18 @@ def _with_classes(spec: str, record: runs.Record) -> Data:
         return data_sets.load(spec, classes=classes, image_size=record.image_size)
 
 
-def sample(data: Data, limit: int | None, seed: int) -> tuple[Split, Tensor]:
-    """The test images, or a stratified sample of them, and their places in the test set.
+def sample(test: Split, limit: int | None, seed: int) -> tuple[Split, Tensor]:
+    """All test images, or a stratified sample of them, and their places in the test set.
 
     Raises:
         ValueError: the limit is below 1.
     """
     if limit is not None and limit < 1:
         raise ValueError(f"limit is {limit}: it must be at least 1 image")
-    if limit is None or limit >= len(data.test):
-        return data.test, torch.arange(len(data.test))
-    index = data_sets.stratified(data.test.labels, limit, seed)
-    return data.test.take(index), index
+    if limit is None or limit >= len(test):
+        return test, torch.arange(len(test))
+    index = data_sets.stratified(test.labels, limit, seed)
+    return test.take(index), index
 
 
 def refuse_seen(folder: Path, data: Data, split: Split) -> None:

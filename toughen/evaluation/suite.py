@@ -1,38 +1,140 @@
-"""Attacks by short names: `fgsm`, `pgd-20`, `pgd-100x5`, `pgd-40@0.01`."""
+"""Attacks by short names, such as `pgd-100x5` and `apgd-t`, and the suites that are made of them."""
 
 from __future__ import annotations
 
+import difflib
 import re
+from collections.abc import Callable, Mapping
 from dataclasses import fields
+from functools import partial
 from typing import Any
 
 from toughen import attacks
+from toughen.attacks.adaptive import Adaptive
+from toughen.attacks.apgd import APGD, APGDT
+from toughen.attacks.autoattack import AutoAttack
 from toughen.attacks.base import Attack
-from toughen.types import Eps, Fraction, Norm
+from toughen.attacks.fab import FAB
+from toughen.attacks.gama import GAMAFW, GAMAPGD
+from toughen.attacks.logit_matrix import LogitMatrix
+from toughen.attacks.pgd import IFGSM, MIFGSM, PGD
+from toughen.attacks.pgd_adp import PGDADP
+from toughen.attacks.random_points import RandomPoints
+from toughen.attacks.targeted import PGDLL, PGDR
+from toughen.collect import summary
+from toughen.objectives import cross_entropy, dlr, margin_loss
+from toughen.threat import Threat
+from toughen.types import Fraction, Real
 
-DEFAULT = ("fgsm", "pgd-20")
-_SPEC = re.compile(r"(?P<name>[A-Za-z][A-Za-z_]*)(-(?P<steps>\d+))?(x(?P<restarts>\d+))?(@(?P<step_size>[\d./e-]+))?")
+NAMED: dict[str, tuple[Callable[..., Attack], str]] = {  # what the field calls a class with settings of its own
+    "i-fgsm": (IFGSM, summary(IFGSM)),
+    "mi-fgsm": (MIFGSM, summary(MIFGSM)),
+    "r-fgsm": (
+        partial(PGD, steps=1, start="bernoulli"),
+        "Half of eps at random, then the other half along the gradient (Tramer et al., arXiv:1705.07204).",
+    ),
+    "pgd-margin": (partial(PGD, objective=margin_loss), "PGD on the margin, which a large logit cannot saturate."),
+    "pgd-r": (PGDR, summary(PGDR)),
+    "pgd-ll": (PGDLL, summary(PGDLL)),
+    "pgd-adp": (PGDADP, summary(PGDADP)),
+    "apgd-ce": (partial(APGD, objective=cross_entropy), "Auto-PGD on the cross-entropy (arXiv:2003.01690)."),
+    "apgd-dlr": (partial(APGD, objective=dlr), "Auto-PGD on the difference of logits ratio (arXiv:2003.01690)."),
+    "apgd-t": (APGDT, summary(APGDT)),
+    "fab": (partial(FAB, targets=None, restarts=5), "Untargeted FAB from 5 starts, as in AutoAttack v1."),
+    "fab-t": (FAB, summary(FAB)),
+    "gama-pgd": (GAMAPGD, summary(GAMAPGD)),
+    "gama-fw": (GAMAFW, summary(GAMAFW)),
+    "nuclear": (
+        partial(LogitMatrix, kind="nuclear"),
+        "Raises only the nuclear norm of a batch's logit changes (NuAT).",
+    ),
+    "frobenius": (
+        partial(LogitMatrix, kind="frobenius"),
+        "Raises only the Frobenius norm of a batch's logit changes (NuAT).",
+    ),
+    "random": (RandomPoints, summary(RandomPoints)),
+    **{
+        f"autoattack-{version}": (partial(AutoAttack, version=version), f"AutoAttack, version {version}.")
+        for version in ("plus", "rand", "v1")
+    },
+}
+HIDDEN = {  # have a name above, or need more than a name
+    "adaptive", "apgd", "apgdt", "gamafw", "gamapgd", "ifgsm", "logitmatrix", "mifgsm", "pgdadp", "pgdll", "pgdr",
+    "randompoints", "transfer",
+}  # fmt: skip
+_SPEC = re.compile(r"(?P<name>.+?)(-(?P<steps>\d+))?(x(?P<restarts>\d+))?(@(?P<step_size>[\d./e-]+))?")
+
+SUITES: dict[str, tuple[str, ...]] = {
+    "quick": ("fgsm", "pgd-20", "apgd-dlr"),
+    "standard": ("fgsm", "pgd-100x5", "gama-pgd", "autoattack"),
+    "papers": (
+        "fgsm", "r-fgsm", "i-fgsm-7", "mi-fgsm-20", "pgd-7", "pgd-20", "pgd-50", "pgd-100", "pgd-500", "pgd-r",
+        "pgd-ll", "pgd-adp", "gama-pgd", "gama-fw", "autoattack-v1", "autoattack",
+    ),
+}  # fmt: skip
+QUICK_IMAGES = 1000  # how many images the quick suite looks at, unless told otherwise
 
 
-def parse_attack(spec: str, eps: Eps, norm: Norm) -> Attack:
+def names() -> dict[str, tuple[Callable[..., Attack], str]]:
+    """All short names: what makes the attack, and a line on it."""
+    plain = {name.lower(): (kind, summary(kind)) for name, kind in attacks.REGISTRY.items()}
+    return {name: made for name, made in sorted((plain | NAMED).items()) if name not in HIDDEN}
+
+
+def parse_attack(spec: str, threat: Threat) -> Attack:
     """The attack that a short name stands for: NAME[-STEPS][xRESTARTS][@STEP_SIZE], step size in the units of eps.
 
     Raises:
         ValueError: no attack has this name, or it has no such setting.
     """
-    found = _SPEC.fullmatch(spec.strip())
-    by_name = {name.lower(): kind for name, kind in attacks.REGISTRY.items()}
-    if not found or found["name"].lower() not in by_name:
+    known, spec = names(), spec.strip()
+    found = _SPEC.fullmatch(spec.lower())
+    assert found is not None or not spec
+    if not found or found["name"] not in known:
+        close = difflib.get_close_matches(found["name"] if found else "", known, n=1)
+        hint = f"did you mean {close[0]}? " if close else ""
         raise ValueError(
-            f"attack {spec!r} is unknown: write NAME[-STEPS][xRESTARTS][@STEP_SIZE], such as fgsm, pgd-20 or "
-            f"pgd-100x5, with a name out of {', '.join(sorted(by_name))}"
+            f"attack {spec!r} is unknown: {hint}Write NAME[-STEPS][xRESTARTS][@STEP_SIZE], such as fgsm, pgd-20 or "
+            f"pgd-100x5, with a name out of {', '.join(known)}"
         )
-    kind: Any = by_name[found["name"].lower()]
+    make: Any = known[found["name"]][0]
     given: dict[str, Any] = {name: int(found[name]) for name in ("steps", "restarts") if found[name] is not None}
     if found["step_size"] is not None:
         given["step_size"] = Fraction(found["step_size"])
-    known = {field.name for field in fields(kind)}
-    for name in given.keys() - known:
+    kind: Any = make.func if isinstance(make, partial) else make
+    for name in given.keys() - {field.name for field in fields(kind)}:
         raise ValueError(f"attack {spec!r}: {kind.__name__} has no {name}; leave it out")
-    attack: Attack = kind(eps=eps, norm=norm, **given)
+    if found["name"] == "r-fgsm":
+        given = {"start_size": threat.eps / 2, "step_size": threat.eps / 2, **given}
+    attack: Attack = make(eps=threat.eps, norm=threat.norm, **given)
     return attack
+
+
+def suite(
+    chosen: str, threat: Threat, shape: tuple[int, ...] = (), adaptive: Mapping[str, Any] | None = None
+) -> dict[str, Attack]:
+    """A suite's attacks by name.
+
+    Args:
+        chosen: "quick", "standard" or "papers".
+        threat: what all of them are bound by.
+        shape: one image's [c, h, w]; the papers' step sizes differ between MNIST and the rest.
+        adaptive: what a run says of its method's own objective, for the adaptive attack; None where it has none.
+
+    Raises:
+        ValueError: there is no such suite.
+    """
+    if chosen not in SUITES:
+        raise ValueError(f"suite {chosen!r} is unknown: use {', '.join(SUITES)}")
+    found = {name: parse_attack(name, threat) for name in SUITES[chosen]}
+    if chosen == "papers":
+        found |= {name: _published(name, threat, tuple(shape[:1]) == (1,)) for name in found if name.startswith("pgd-")}
+    if chosen != "quick" and adaptive:
+        found["adaptive"] = Adaptive(eps=threat.eps, norm=threat.norm, **adaptive)
+    return found
+
+
+def _published(name: str, threat: Threat, mnist: bool) -> Attack:
+    """PGD with the step of the papers: 0.01 at eps 0.3 on MNIST, 2/255 at eps 8/255 elsewhere, in proportion."""
+    last: Real = threat.eps / 30 if mnist else threat.eps / 4
+    return parse_attack(name if name == "pgd-adp" else f"{name}@{last:.12g}", threat)

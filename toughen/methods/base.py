@@ -85,6 +85,16 @@ class Method(nn.Module):
         """Whether the next batch trains against the threat in full, so that a model that does not stand collapsed."""
         return self.threat is not None
 
+    @property
+    def adaptive(self) -> dict[str, Any] | None:
+        """What ``toughen.attacks.Adaptive`` must be told to raise what this method is trained against at its end.
+
+        Plain data, without eps and norm, which are the threat's; None where cross-entropy is all there is to raise. A
+        wrapper's is that of the last method it wraps.
+        """
+        inner = self.inner()
+        return inner[-1].adaptive if inner else None
+
     def prepare(self, model: nn.Module, shape: tuple[int, int, int], classes: int, images: int | None = None) -> None:
         """Allocate all state, before an optimizer is built or a state is loaded; called on first use otherwise.
 

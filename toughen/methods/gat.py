@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch.nn.functional as F
 from torch import nn
 
@@ -64,6 +66,10 @@ class GAT(_Guided):
     def lam_at(self, progress: float) -> float:
         jumped = self.jump_at is not None and progress >= self.jump_at - 1e-9
         return float(self.lam * self.jump if jumped else self.lam)
+
+    @property
+    def adaptive(self) -> dict[str, Any] | None:
+        return {"defence": "guided", "weight": self.lam_at(1.0)}
 
     def objective(self, clean: Logits) -> Objective:
         return GuidedAscent(clean, (self.lam_now * self.guides).to(clean.dtype))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Literal
+from typing import Any, Literal
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -76,6 +76,11 @@ class NuAT(_Guided):
     def weight(self, n: int) -> Tensor:
         """What multiplies the nuclear norm of ``n`` images now."""
         return self.lam_now / (self.divisor or n)
+
+    @property
+    def adaptive(self) -> dict[str, Any] | None:
+        divided = {} if self.divisor is None else {"divisor": self.divisor}
+        return {"defence": "nuclear", "weight": self.lam_at(1.0), **divided}
 
     def objective(self, clean: Logits) -> Objective:
         return NuclearAscent(clean, self.weight(len(clean)) * self.guides)

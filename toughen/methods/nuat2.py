@@ -82,6 +82,10 @@ class NuAT2(NuAT):
     def companions(self) -> list[nn.Module]:
         return [] if self.average is None else [self.average]
 
+    @property
+    def adaptive(self) -> dict[str, Any] | None:
+        return {"defence": "nuclear", "weight": self.lam_at(1.0)}  # the attack knows no divisor
+
     def craft(self, model: nn.Module, x: Images, y: Labels, batch: Batch | None = None) -> Crafted:
         leader = self.average if self.average is not None and self.use_average else model
         with mode(leader, "eval"), torch.no_grad():

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -101,6 +101,10 @@ class PAP(Method):
             self.register_buffer(name, none.clone().detach())
         for name in ("y_reg", "rows"):
             self.register_buffer(name, no_labels.clone())
+
+    @property
+    def adaptive(self) -> dict[str, Any] | None:
+        return {"defence": "kl"} if self.over == "trades" else None
 
     def craft(self, model: nn.Module, x: Images, y: Labels, batch: Batch | None = None) -> Crafted:
         noise, threat = noise_of(batch) or Noise(), threat_of(self)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import nn
@@ -76,6 +78,10 @@ class TRADES(Method):
     @property
     def threatened(self) -> bool:
         return self.crafter is None or self.crafter.threatened
+
+    @property
+    def adaptive(self) -> dict[str, Any] | None:
+        return {"defence": "kl"}
 
     def craft(self, model: nn.Module, x: Images, y: Labels, batch: Batch | None = None) -> Crafted:
         if self.crafter is not None:

@@ -10,13 +10,14 @@ from toughen.models.parts import Shape
 from toughen.types import Images, Logits
 
 
-def check(model: nn.Module, num_classes: int, shape: Shape) -> None:
+def check(model: nn.Module, num_classes: int, shape: Shape, *, probabilities: bool = False) -> None:
     """One forward of two random images in evaluation mode; the model's modes and torch's random state stay as they are.
 
     Args:
         model: any module.
         num_classes: how many outputs it should have.
         shape: one image's [c, h, w].
+        probabilities: let a model pass that returns them; an evaluation measures it and says what it thinks of it.
 
     Raises:
         ValueError: it cannot take such images, its outputs are not [2, num_classes] floats, weights or outputs are not
@@ -31,7 +32,7 @@ def check(model: nn.Module, num_classes: int, shape: Shape) -> None:
         )
     if not out.isfinite().all():
         raise ValueError("the model returns NaN or infinite logits although its weights are finite: check its layers")
-    if (out >= 0).all() and ((out.sum(1) - 1).abs() <= 1e-4).all():
+    if not probabilities and (out >= 0).all() and ((out.sum(1) - 1).abs() <= 1e-4).all():
         raise ValueError(
             "the model returns probabilities (no output below 0, each row adds up to 1), but logits are needed: "
             "take the softmax off its end"

@@ -140,6 +140,7 @@ def build(recipe: Recipe, folder: Path) -> tuple[Trainer, Tensor]:
         validation={},
         image_size=recipe.image_size,
         subset=recipe.classes is not None,
+        adaptive=recipe.method.adaptive,
     )
     return Trainer(recipe, data, model, folder, record), data.hashes(data.train)
 

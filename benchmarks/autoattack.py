@@ -1,0 +1,191 @@
+"""AutoAttack here and in the reference package, on the same images of the same nets: verdicts, and seconds.
+
+python benchmarks/autoattack.py RUN [RUN ...] --data DIR --images 1000               each attack by itself
+python benchmarks/autoattack.py RUN --data DIR --images 200 --sequence               the ensemble, as it is used
+python benchmarks/autoattack.py RUN --data DIR --images 100 --sequence --profile     what the seconds go into
+
+Images are taken in groups; on each group all contestants run one after the other, in an order that turns from group to
+group, so that whatever else the machine does meets all of them. The file is written after each group; a run that was
+stopped goes on where it stood.
+"""
+
+from __future__ import annotations
+
+import argparse
+import cProfile
+import pstats
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from pyautoattack import AutoAttack as Reference
+from torch import Tensor, nn
+
+import toughen
+from toughen import data as data_sets
+from toughen.attacks import AutoAttack
+from toughen.attacks.base import Attack
+from toughen.data import Split
+from toughen.device import pick_device, provenance
+from toughen.evaluation import measure
+from toughen.evaluation.harness import as_floats, predict
+from toughen.files import read_json, write_json
+from toughen.types import Norm
+
+PARTS = ("apgd-ce", "apgd-t", "fab-t", "square")
+Found = dict[str, tuple[list[bool], float]]
+"""For each attack which of the images stand, and the seconds it took."""
+
+
+def ours(precision: Any, processes: int = 1) -> Callable[..., Found]:
+    """toughen, searching in this precision."""
+
+    def run(net: nn.Module, split: Split, index: Tensor, norm: Norm, eps: float, sequence: bool) -> Found:
+        whole = AutoAttack(eps=eps, norm=norm)
+        attacks: dict[str, Attack] = {"autoattack": whole} if sequence else whole.parts()
+        found = measure(net, split, attacks, precision=precision, index=index, processes=processes)
+        if not sequence:
+            return {
+                name: ((found.right & ~verdict.broken).tolist(), sum(found.state.of(name).seconds.values()))
+                for name, verdict in found.verdicts.items()
+            }
+        progress, names = found.state.of("autoattack"), found.parts["autoattack"]
+        last = [PARTS.index(names[by]) if by >= 0 else len(PARTS) for by in progress.by.tolist()]
+        return {
+            part: ([number < by for by in last], progress.seconds.get(part, 0.0)) for number, part in enumerate(PARTS)
+        }
+
+    return run
+
+
+def reference(seed: int) -> Callable[..., Found]:
+    """The reference package, its own calls in its own order."""
+
+    def run(net: nn.Module, split: Split, index: Tensor, norm: Norm, eps: float, sequence: bool) -> Found:
+        named = {"linf": "Linf", "l2": "L2"}[norm]
+        made = Reference(net, norm=named, eps=eps, seed=seed, version="standard", device=split.images.device)
+        made.apgd.loss, made.fab.targeted = "ce", True
+        attacks = dict(zip(PARTS, (made.apgd, made.apgd_targeted, made.fab, made.square), strict=True))
+        x, y, standing, found = as_floats(split.images), split.labels, torch.ones(len(split), dtype=torch.bool), {}
+        for name, attack in attacks.items():
+            attack.seed = seed
+            rows = standing.nonzero()[:, 0] if sequence else torch.arange(len(split))
+            result, started = (
+                torch.ones(len(split), dtype=torch.bool) & (standing | (not sequence)),
+                time.perf_counter(),
+            )
+            if len(rows):
+                x_adv = attack.perturb(x[rows].clone(), y[rows].clone())
+                with torch.no_grad():
+                    result[rows] = net(x_adv).argmax(1) == y[rows]
+            standing = result
+            found[name] = (result.tolist(), time.perf_counter() - started)
+        return found
+
+    return run
+
+
+CONTESTANTS: dict[str, Callable[..., Found]] = {
+    "toughen": ours("bf16"),
+    "toughen fp32": ours("fp32"),
+    "reference seed 0": reference(0),
+    "reference seed 1": reference(1),
+    "toughen, 2 processes": ours("bf16", 2),
+}
+
+
+def compare(run: str, arguments: argparse.Namespace, path: Path) -> dict[str, Any]:
+    """One net: every contestant on every group of images."""
+    record, net = toughen.runs.read_record(Path(run)), toughen.load(run)
+    test = data_sets.load(arguments.data).test
+    index = data_sets.stratified(test.labels, arguments.images, 0)
+    split = test.take(index)
+    right = predict(net, split.images) == split.labels
+    key = f"{Path(run).name} {record.norm} {record.eps:.4g}" + (" sequence" if arguments.sequence else "")
+    known = read_json(path) if path.exists() else {}
+    entry = known.setdefault(
+        key, {"images": arguments.images, "right": int(right.sum()), "model": record.model["name"]}
+    )
+    entry |= {"method": record.method, "group": arguments.group, **provenance(pick_device("cpu"))}
+    groups = right.nonzero()[:, 0].split(arguments.group)
+    done = entry.setdefault("groups", [])
+    for number, rows in enumerate(groups):
+        if number < len(done):
+            continue
+        names = [name for name in CONTESTANTS if name in arguments.contestants]
+        turned = names[number % len(names) :] + names[: number % len(names)]
+        results = {}
+        for name in turned:
+            results[name] = CONTESTANTS[name](
+                net, split.take(rows), index[rows], record.norm, record.eps, arguments.sequence
+            )
+        done.append(results)
+        write_json(path, known)
+    entry["summary"] = summary(done, len(split))
+    write_json(path, known)
+    print(key, *(f"{name}: {figures}" for name, figures in entry["summary"].items()), sep="\n  ")
+    return entry
+
+
+def summary(groups: list[dict[str, Any]], n: int) -> dict[str, Any]:
+    """Accuracies, seconds and disagreements over all groups."""
+    found: dict[str, Any] = {}
+    names = list(groups[0])
+    stands = {
+        name: {part: [one for group in groups for one in group[name][part][0]] for part in PARTS} for name in names
+    }
+    seconds = {name: {part: sum(group[name][part][1] for group in groups) for part in PARTS} for name in names}
+    for name in sorted(names):
+        whole = [all(each) for each in zip(*stands[name].values(), strict=True)]
+        found[name] = {
+            "accuracy": {part: sum(stands[name][part]) / n for part in PARTS} | {"ensemble": sum(whole) / n},
+            "seconds": {part: round(seconds[name][part], 1) for part in PARTS}
+            | {"all": round(sum(seconds[name].values()), 1)},
+        }
+    seeds = [name for name in names if name.startswith("reference")]
+    for name in sorted(set(names) - set(seeds)):
+        ratios = sorted(
+            sum(s for _, s in group[seeds[0]].values()) / sum(s for _, s in group[name].values()) for group in groups
+        )
+        found[name]["times as fast"] = {
+            "median": round(ratios[len(ratios) // 2], 2), "lowest": round(ratios[0], 2), "highest": round(ratios[-1], 2),
+        }  # fmt: skip
+        found[name]["differs from every reference seed"] = {
+            part: sum(
+                all(mine != stands[seed][part][row] for seed in seeds) for row, mine in enumerate(stands[name][part])
+            )
+            for part in PARTS
+        }
+    if len(seeds) > 1:
+        first, second = (stands[seed] for seed in seeds[:2])
+        found["reference seeds differ on"] = {
+            part: sum(a != b for a, b in zip(first[part], second[part], strict=True)) for part in PARTS
+        }
+    return found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("runs", nargs="+")
+    parser.add_argument("--data", required=True)
+    parser.add_argument("--images", type=int, default=1000)
+    parser.add_argument("--group", type=int, default=250, help="images per group, the reference's usual batch")
+    parser.add_argument("--contestants", nargs="+", default=list(CONTESTANTS)[:4], choices=list(CONTESTANTS))
+    parser.add_argument("--sequence", action="store_true", help="each attack on what the ones before left")
+    parser.add_argument("--profile", action="store_true")
+    parser.add_argument("--out", default="benchmarks/results/autoattack.json")
+    arguments = parser.parse_args()
+    for run in arguments.runs:
+        profiler = cProfile.Profile()
+        if arguments.profile:
+            profiler.enable()
+        compare(run, arguments, Path(arguments.out))
+        if arguments.profile:
+            profiler.disable()
+            pstats.Stats(profiler).sort_stats("tottime").print_stats(25)
+
+
+if __name__ == "__main__":
+    main()

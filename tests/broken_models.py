@@ -1,0 +1,115 @@
+"""Ways in which a model makes attacks look weak or answers about something else: each wraps a net and spoils it."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from toughen.types import Images, Logits
+
+
+class Wrapper(nn.Module):
+    """A net, asked in another way; the base of all of these."""
+
+    def __init__(self, net: nn.Module) -> None:
+        super().__init__()
+        self.net = net
+
+    def forward(self, x: Images) -> Logits:
+        out: Tensor = self.net(x)
+        return out
+
+
+class Quantised(Wrapper):
+    """Rounds the image to a few levels, which has no slope anywhere."""
+
+    def __init__(self, net: nn.Module, levels: int = 16) -> None:
+        super().__init__(net)
+        self.levels = levels
+
+    def forward(self, x: Images) -> Logits:
+        return super().forward((x * (self.levels - 1)).round() / (self.levels - 1))
+
+
+class Detached(Wrapper):
+    """Cuts the logits off from the image."""
+
+    def forward(self, x: Images) -> Logits:
+        return super().forward(x.detach())
+
+
+class WrongGradient(Wrapper):
+    """Answers like the net, with the slope of another function: x plus a ripple that the answer does not have."""
+
+    def forward(self, x: Images) -> Logits:
+        ripple = 0.05 * torch.sin(997 * x)
+        return super().forward(x + ripple - ripple.detach())
+
+
+class Shattered(Wrapper):
+    """Adds a fine ripple to the image, whose slope drowns that of everything else."""
+
+    def forward(self, x: Images) -> Logits:
+        return super().forward(x + 0.01 * torch.sin(1e4 * x))
+
+
+class Scaled(Wrapper):
+    """Multiplies the logits, so that a softmax in float32 is 0 or 1."""
+
+    def __init__(self, net: nn.Module, factor: float = 1000.0) -> None:
+        super().__init__(net)
+        self.factor = factor
+
+    def forward(self, x: Images) -> Logits:
+        return self.factor * super().forward(x)
+
+
+class Noisy(Wrapper):
+    """Adds Gaussian noise to the image, other noise each time."""
+
+    def __init__(self, net: nn.Module, deviation: float = 0.1) -> None:
+        super().__init__(net)
+        self.deviation = deviation
+
+    def forward(self, x: Images) -> Logits:
+        return super().forward(x + self.deviation * torch.randn_like(x))
+
+
+class Probabilities(Wrapper):
+    """Ends with a softmax."""
+
+    def forward(self, x: Images) -> Logits:
+        return super().forward(x).softmax(1)
+
+
+class BatchStatistics(Wrapper):
+    """Subtracts the batch's mean image, so that an image's answer depends on its company."""
+
+    def forward(self, x: Images) -> Logits:
+        return super().forward(x - x.mean(0, keepdim=True) + 0.13)
+
+
+class Wants(Wrapper):
+    """A net that was trained on images of another range: it takes (x - shift) / scale back."""
+
+    def __init__(self, net: nn.Module, shift: float, scale: float) -> None:
+        super().__init__(net)
+        self.shift, self.scale = shift, scale
+
+    def forward(self, x: Images) -> Logits:
+        return super().forward(x * self.scale + self.shift)
+
+
+class Renumbered(Wrapper):
+    """Numbers the classes otherwise than the data do: one further each."""
+
+    def forward(self, x: Images) -> Logits:
+        return super().forward(x).roll(1, dims=1)
+
+
+class Constant(Wrapper):
+    """Says the same of every image."""
+
+    def forward(self, x: Images) -> Logits:
+        out = super().forward(x)
+        return torch.zeros_like(out) + torch.arange(out.shape[1], 0, -1).to(out)

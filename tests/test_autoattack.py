@@ -1,0 +1,129 @@
+"""AutoAttack: its parts, and that each of them finds what the others cannot."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from pyautoattack import AutoAttack as Reference
+from torch import Tensor, nn
+
+import toughen
+from toughen import data
+from toughen.attacks import AutoAttack
+from toughen.attacks.base import Attack
+from toughen.data import Split
+from toughen.evaluation import measure
+from toughen.types import Images, Labels
+
+NETS = Path(__file__).parent / "nets"
+
+
+def test_versions_as_published() -> None:
+    """Names, order, restarts, targets and queries of section "AutoAttack" of the reference (v1: its commit c8e0d3e)."""
+
+    def settings(version: Any) -> list[tuple[object, ...]]:
+        parts = AutoAttack(eps=0.1, version=version).parts()
+        names = ("steps", "restarts", "targets", "queries", "eot")
+        return [(name, *(getattr(part, each, None) for each in names)) for name, part in parts.items()]
+
+    ce, dlr = ("apgd-ce", 100, 1, None, None, 1), ("apgd-dlr", 100, 5, None, None, 1)
+    apgd_t, fab_t = ("apgd-t", 100, None, 9, None, 1), ("fab-t", 100, 1, 9, None, None)
+    fab, square = ("fab", 100, 5, None, None, None), ("square", None, 1, None, 5000, None)
+    five = ("apgd-ce", 100, 5, None, None, 1)
+    assert settings("standard") == [ce, apgd_t, fab_t, square]
+    assert settings("v1") == [five, dlr, fab, square]
+    assert settings("plus") == [five, dlr, fab, square, apgd_t, fab_t]
+    assert settings("rand") == [("apgd-ce", 100, 1, None, None, 20), ("apgd-dlr", 100, 1, None, None, 20)]
+    with pytest.raises(ValueError, match="no version 'v3': use standard"):
+        AutoAttack(eps=0.1, version="v3")  # type: ignore[arg-type]
+
+
+class Binarised(nn.Module):
+    """A net behind a threshold at a half: no gradient gets through, and only many pixels at once change its mind."""
+
+    def __init__(self, net: nn.Module) -> None:
+        super().__init__()
+        self.net = net
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.net((x > 0.5).to(x.dtype))
+        return out
+
+
+class Sliver(nn.Module):
+    """Two classes by one number t = w.x: class 0, except in a band far narrower than any step of a fixed size."""
+
+    def __init__(self, weight: Tensor, center: float, width: float) -> None:
+        super().__init__()
+        self.weight, self.center, self.width = weight, center, width
+
+    def forward(self, x: Tensor) -> Tensor:
+        margin = ((x * self.weight).flatten(1).sum(1) - self.center).abs() - self.width
+        return torch.stack([margin, torch.zeros_like(margin)], 1)
+
+
+def broken(net: nn.Module, x: Images, y: Labels, attacks: dict[str, Attack]) -> dict[str, int]:
+    split = Split(x, y)
+    found = measure(net, split, attacks, precision="fp64")
+    return {name: int((found.right & ~found.standing).sum()) if name == "all" else int(
+        (found.right & verdict.broken).sum()) for name, verdict in found.verdicts.items()}  # fmt: skip
+
+
+def test_square_alone_breaks_what_has_no_gradient() -> None:
+    test = data.load("mnist-5k").test.take(torch.arange(0, 1000, 50))
+    parts = AutoAttack(eps=0.3).parts()
+    found = broken(Binarised(toughen.load(NETS / "standard")), test.images, test.labels, parts)
+    # a random start within 0.3 flips none of the pixels that are 0 or 1, and a threshold has no slope to follow
+    grey = 0.5 + 0.4 * (test.images.double() / 255 - 0.5)  # within reach of the threshold
+    found = broken(Binarised(toughen.load(NETS / "standard")), grey, test.labels, parts)
+    assert found["square"] > 10 and found["apgd-t"] == found["fab-t"] == 0
+
+
+def test_fab_alone_breaks_a_sliver() -> None:
+    generator = torch.Generator().manual_seed(0)
+    weight = torch.rand((1, 8, 8), generator=generator, dtype=torch.float64) + 0.5
+    x = 0.5 + 0.05 * torch.rand((6, 1, 8, 8), generator=generator, dtype=torch.float64)
+    center = float((x * weight).flatten(1).sum(1).max() + 0.1 * weight.sum())
+    net = Sliver(weight, center, 1e-9)
+    parts = AutoAttack(eps=0.2).parts()
+    parts["square"] = replace(parts["square"], queries=1000)  # type: ignore[type-var]
+    found = broken(net, x, torch.zeros(6, dtype=torch.int64), parts)
+    assert found == {"apgd-ce": 0, "apgd-t": 0, "fab-t": 6, "square": 0}
+
+
+@pytest.mark.parametrize("name", ["pgd-at", "fbf"])
+def test_the_same_verdict_as_the_reference(name: str) -> None:
+    """On a few images; benchmarks/autoattack.py compares 1,000."""
+    net, test = toughen.load(NETS / name), data.load("mnist-5k").test
+    split = test.take(torch.arange(3, 1000, 25))
+    x, y = split.images.float() / 255, split.labels
+    eps = 0.35 if name == "pgd-at" else 0.3
+    mine = AutoAttack(eps=eps)
+    short = {key: replace(part, queries=300) if key == "square" else part for key, part in mine.parts().items()}  # type: ignore[type-var]
+    found = measure(net, split, short, precision="bf16")
+    made = Reference(net, norm="Linf", eps=eps, seed=0, version="standard")
+    made.apgd.loss, made.fab.targeted, made.square.n_queries = "ce", True, 300
+    attacks = {"apgd-ce": made.apgd, "apgd-t": made.apgd_targeted, "fab-t": made.fab, "square": made.square}
+    right = found.right
+    for key, attack in attacks.items():
+        attack.seed = 0
+        theirs = net(attack.perturb(x[right].clone(), y[right].clone())).argmax(1) == y[right]
+        ours = ~found.verdicts[key].broken[right]
+        assert (ours != theirs).sum() <= 1, key
+    assert 0 < int(found.standing.sum()) < int(right.sum())
+
+
+def test_called_like_any_attack(mnist: tuple[Images, Labels]) -> None:
+    """Images that break the model where there are any, and the image itself where there are none; nothing is kept."""
+    x, y = mnist
+    net = toughen.load(NETS / "fbf").train()
+    x_adv = AutoAttack(eps=0.3, version="standard")(net, x[:12], y[:12])
+    fell = net.eval()(x_adv).argmax(1) != y[:12]
+    was_right = net(x[:12]).argmax(1) == y[:12]
+    assert 0 < int((fell & was_right).sum())
+    assert torch.equal(x_adv[~fell], x[:12][~fell]) and (x_adv - x[:12]).abs().max() <= 0.3 + 1e-6
+    assert all(weight.grad is None for weight in net.parameters())

@@ -1,0 +1,148 @@
+"""Diagnosing runs: what is written where, what stays, and what is refused."""
+
+from __future__ import annotations
+
+import json
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from commands import digits, files
+
+from toughen import data, models, runs
+from toughen.attacks.fab import FAB
+from toughen.evaluation.diagnostics import NAMES, common, diagnose_runs
+from toughen.evaluation.diagnostics import diagnose as module
+
+SHAPE = (1, 28, 28)
+
+
+@pytest.fixture(autouse=True)
+def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Blocks of ten images, since the tests look at no more, or at twice that."""
+    monkeypatch.setattr(common, "block_size", lambda device: 10)
+
+
+def make_run(folder: Path, seed: int = 0, **fields: Any) -> Path:
+    """A run directory whose net was never trained."""
+    folder.mkdir(parents=True)
+    about = models.describe("fbf-mnist-cnn", 10, SHAPE, None, None, {})
+    record: dict[str, Any] = {
+        "model": about, "classes": [str(label) for label in range(10)], "shape": list(SHAPE), "norm": "linf",
+        "eps": 0.3, "method": "FBF", "data": str(digits()), "weights": "live", "epoch": 0, "validation": {},
+    }  # fmt: skip
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        net = models.create("fbf-mnist-cnn", 10, SHAPE)
+    runs.write_model(folder, runs.Record(**(record | fields)), net)
+    return folder
+
+
+def read(folder: Path) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((folder / "diagnostics.json").read_text(), parse_constant=pytest.fail)
+    return found
+
+
+def test_each_run_gets_its_own_and_the_rest_goes_out(tmp_path: Path) -> None:
+    first, second, out = make_run(tmp_path / "a"), make_run(tmp_path / "b", 1), tmp_path / "out" / "deep"
+    which = ["surface", "confusion", "transfer"]
+    found = diagnose_runs(
+        [first, second], which=which, transfer_attacks=["fgsm", "pgd-2"], limit=20, seed=3, device="cpu", out=out
+    )
+    assert read(first) == found["runs"]["a"] and read(second) == found["runs"]["b"] and read(out) == found["shared"]
+    assert read(first).keys() == {"surface", "confusion"} and read(out).keys() == {"surface", "transfer"}
+    surfaces = read(out)["surface"]["runs"]
+    assert surfaces["a"]["along"] == surfaces["b"]["along"] and "images" not in surfaces["a"]
+    assert surfaces["a"]["mean"] == read(first)["surface"]["mean"] != surfaces["b"]["mean"]
+    matrices = read(out)["transfer"]["attacks"]
+    assert list(matrices) == ["fgsm", "pgd-2"] and matrices["pgd-2"]["models"] == ["a", "b"]
+    about = read(first)["confusion"]["about"]
+    assert about["threat"] == {"norm": "linf", "eps": 0.3} and about["seed"] == 3 and about["images"] == 20
+    assert about["passes"] > 0 and about["provenance"]["torch"].startswith("2.")
+    assert sum(map(sum, read(first)["confusion"]["clean"]["matrix"])) == 20
+
+
+def test_what_is_not_diagnosed_again_stays(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "a")
+    diagnose_runs([run], which=["confusion"], limit=10, device="cpu")
+    before = read(run)
+    (run / "diagnostics.json").write_text(json.dumps(before | {"of-mine": {"kept": 1}}))
+    diagnose_runs([run], which=["logit-distance"], limit=20, device="cpu")
+    assert read(run).keys() == {"confusion", "of-mine", "logit-distance"}
+    assert read(run)["confusion"] == before["confusion"]
+    diagnose_runs([run], which=["confusion"], limit=20, device="cpu")
+    assert read(run)["confusion"]["about"]["images"] == 20
+
+
+def test_without_out_transfer_is_in_every_run(tmp_path: Path) -> None:
+    first, second = make_run(tmp_path / "x" / "run"), make_run(tmp_path / "y" / "run", 1, eps=None)
+    diagnose_runs([first, second], which=["transfer"], transfer_attacks=["fgsm"], limit=10, device="cpu")
+    assert read(first) == read(second)
+    assert read(first)["transfer"]["attacks"]["fgsm"]["models"] == [str(first), str(second)]
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if name != "transfer"])
+def test_every_diagnostic_runs_and_is_json(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "SURFACE_IMAGES", 2)
+    monkeypatch.setattr("toughen.attacks.FAB", partial(FAB, steps=2, targets=2))
+    run = make_run(tmp_path / "a")
+    found = diagnose_runs([run], which=[name], eps=0.02, limit=10, device="cpu")["runs"]["a"]
+    assert read(run) == json.loads(json.dumps(found)) and read(run)[name]["about"]["threat"]["eps"] == 0.02
+
+
+def test_a_kill_loses_only_what_was_under_way(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = make_run(tmp_path / "a")
+
+    def killed(case: Any) -> dict[str, Any]:
+        raise KeyboardInterrupt
+
+    monkeypatch.setitem(module.OF_A_RUN, "nuclear", killed)
+    with pytest.raises(KeyboardInterrupt):
+        diagnose_runs([run], which=["confusion", "nuclear"], limit=10, device="cpu")
+    assert read(run).keys() == {"confusion"}
+
+
+def test_what_cannot_be_is_refused_before_anything_is_written(tmp_path: Path) -> None:
+    run, other = make_run(tmp_path / "a"), make_run(tmp_path / "b", eps=0.1)
+    clean, small = make_run(tmp_path / "c", eps=None), make_run(tmp_path / "d", subset=True, classes=["7", "1"])
+    seen = make_run(tmp_path / "e")
+    test = data.load(str(digits()))
+    runs.write_seen(seen, test.hashes(test.test))
+    (tmp_path / "file").write_text("")
+    before = {name: files(tmp_path / name) for name in "abcde"}
+    cases: list[tuple[list[Path], dict[str, Any], str]] = [
+        ([], {}, "one run or more"),
+        ([run, run], {"which": ["eps"]}, "each of them once"),
+        ([tmp_path / "nowhere"], {}, "no run directory"),
+        ([run], {"which": ["epz"]}, "'epz' is unknown: choose out of eps"),
+        ([run], {"which": []}, "no diagnostic was named"),
+        ([run], {"which": ["transfer"]}, "name two or more"),
+        ([run, other], {}, "different threats"),
+        ([clean], {}, "none of the runs was trained against a threat"),
+        ([run], {"eps": 0.0}, "eps 0"),
+        ([run], {"eps": 8.0}, "did you mean 8/255"),
+        ([run], {"eps": 99.0, "norm": "l2"}, "exceeds 28"),
+        ([seen], {}, "was trained on 100 %"),
+        ([run, clean], {"transfer_attacks": ["nonsense"]}, "nonsense"),
+        ([run], {"out": tmp_path / "file"}, "is a file"),
+        ([run], {"limit": 0}, "at least 1"),
+    ]
+    for named, settings, said in cases:
+        with pytest.raises(ValueError, match=said):
+            diagnose_runs(named, device="cpu", **settings)
+    with pytest.raises(ValueError, match=r"do not belong together|does not fit|different images"):
+        diagnose_runs([run, small], which=["transfer"], device="cpu")
+    (run / "diagnostics.json").write_text("[1]")
+    with pytest.raises(ValueError, match=r"diagnostics.json is damaged"):
+        diagnose_runs([run], which=["eps"], device="cpu")
+    (run / "diagnostics.json").unlink()
+    assert {name: files(tmp_path / name) for name in "abcde"} == before
+
+
+def test_runs_with_other_test_images_cannot_be_compared(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "a")
+    turned = make_run(tmp_path / "b", classes=[str(label) for label in range(9, -1, -1)])
+    with pytest.raises(ValueError, match="different images or number the classes differently"):
+        diagnose_runs([run, turned], which=["transfer"], device="cpu")

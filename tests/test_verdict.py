@@ -1,0 +1,254 @@
+"""The verdict on numbers that are known to be right or wrong, and each check on a model that fails it and no other.
+
+What is right or wrong is known from how a model was made: attacked in earnest or not at all, or spoiled by a wrapper.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from functools import cache, partial
+from pathlib import Path
+
+import broken_models as broken
+import pytest
+import torch
+import torch.nn.functional as F
+from problems import SmallNet, unchanged
+from torch import nn
+
+from toughen import load
+from toughen.attacks import FGSM, PGD
+from toughen.attacks.base import Attack
+from toughen.blocks import Blocks, wrong
+from toughen.data import load as load_data
+from toughen.evaluation.checks.base import allowed
+from toughen.evaluation.verdict import Check, Subject, Word, checks, word
+from toughen.gradients import mode
+from toughen.noise import ImageNoise
+from toughen.objectives import margin_loss
+from toughen.threat import Threat
+from toughen.types import Images, Labels
+
+THREAT = Threat("linf", 0.1)
+NETS = Path(__file__).parent / "nets"
+MakeAttacks = Callable[[Threat], list[Attack]]
+
+
+def in_earnest(threat: Threat) -> list[Attack]:
+    """What a number should be made with."""
+    pgd = PGD(eps=threat.eps, norm=threat.norm, steps=50, restarts=2, stop_early=True)
+    return [pgd, replace(pgd, objective=margin_loss)]
+
+
+def by_fgsm(threat: Threat) -> list[Attack]:
+    return [FGSM(eps=threat.eps, norm=threat.norm)]
+
+
+def not_at_all(threat: Threat) -> list[Attack]:
+    return []
+
+
+@cache
+def _trained(hardened: bool) -> SmallNet:
+    """Reads digits; hardened with one random start and two steps at each batch, it holds against eps 0.1."""
+    train = load_data("mnist-5k").train
+    model = SmallNet()
+    optimizer = torch.optim.Adam(model.parameters(), lr=5e-3)
+    attack = PGD(eps=THREAT.eps, steps=2, step_size=THREAT.eps)
+    for _ in range(150 if hardened else 80):
+        some = train.take(torch.randint(len(train), (128,)))
+        x = some.images.float() / 255
+        x = attack(model, x, some.labels) if hardened else x
+        optimizer.zero_grad()
+        F.cross_entropy(model(x), some.labels).backward()
+        optimizer.step()
+    optimizer.zero_grad()
+    return model.eval()
+
+
+def small_net(*, hardened: bool = True) -> SmallNet:
+    with torch.random.fork_rng():
+        torch.manual_seed(1)
+        return copy.deepcopy(_trained(hardened))
+
+
+def subject_of(
+    net: nn.Module, attacks: MakeAttacks = in_earnest, *, threat: Threat = THREAT, n: int = 200, seed: int = 0
+) -> tuple[Subject, Blocks]:
+    """A number, made by hand out of attacks and float32 logits."""
+    split = load_data("mnist-5k").test
+    rows = torch.arange(0, len(split), len(split) // n)[:n]
+    images, y = split.images[rows], split.labels[rows]
+    trained_mode, x = net.training, images.float() / 255
+    with torch.random.fork_rng(), mode(net, "eval"):
+        blocks = Blocks(net, 32)
+        right = ~wrong(blocks.exact(x), y)
+        standing, accuracies = right.clone(), {}
+        for i, attack in enumerate(attacks(threat)):
+            x_adv = attack(blocks, x, y, ImageNoise(seed, str(i), rows.tolist()))
+            held = ~wrong(blocks.exact(x_adv), y)
+            standing, accuracies[str(i)] = standing & held, float((right & held).double().mean())
+    number = float(standing.double().mean())
+    return Subject(net, images, y, rows, threat, seed, standing, right, accuracies, number, trained_mode), blocks
+
+
+def judged(subject: Subject, blocks: Blocks, limit: int = 40) -> tuple[Word, dict[str, Check]]:
+    found = checks(subject, blocks, limit)
+    return word(found), {check.name: check for check in found}
+
+
+def failed(found: dict[str, Check]) -> set[str]:
+    return {name for name, check in found.items() if check.passed is False}
+
+
+# ---- the word
+
+
+def test_the_word_is_the_worst_that_a_check_says() -> None:
+    fine, unknown = Check("a", True, 0.0, 1.0, "."), Check("b", None, None, None, "Not made: why.")
+    rough, hidden = Check("c", False, 2.0, 1.0, "."), Check("d", False, 2.0, 1.0, ".", masking=True)
+    assert word([]) == word([fine, unknown]) == "sound"
+    assert word([fine, rough, unknown]) == "doubtful"
+    assert word([hidden, rough, fine]) == "masked"
+
+
+@pytest.mark.parametrize(("n", "share"), [(10, 0.1), (100, 0.03), (40, 0.5), (1, 0.03), (7, 0.0)])
+def test_what_is_allowed_is_the_binomial_quantile(n: int, share: float) -> None:
+    def at_most(count: int) -> float:
+        return sum(math.comb(n, k) * share**k * (1 - share) ** (n - k) for k in range(count + 1))
+
+    count = round(allowed(n, share) * n)
+    assert at_most(count) >= 0.99 and (count == 0 or at_most(count - 1) < 0.99)
+
+
+def test_all_is_allowed_where_nothing_is_asked() -> None:
+    assert allowed(0, 0.03) == allowed(10, 1.0) == allowed(10, 3.0) == 1.0
+
+
+# ---- numbers that are right, and numbers that are not
+
+
+@pytest.mark.parametrize(
+    ("threat", "hardened"),
+    [
+        (THREAT, True),
+        (Threat("linf", 0.03), True),
+        (Threat("l2", 0.5), True),
+        (Threat("linf", 0.02), False),
+    ],
+)
+def test_a_number_made_in_earnest_is_sound(threat: Threat, hardened: bool) -> None:
+    subject, blocks = subject_of(small_net(hardened=hardened), threat=threat)
+    assert subject.robust_accuracy > 0.3
+    found, by_name = judged(subject, blocks)
+    assert found == "sound", [by_name[name].sentence for name in failed(by_name)]
+    assert {name for name, check in by_name.items() if check.passed is None} == {"white-box beats black-box"}
+
+
+@pytest.mark.parametrize("hardened", [True, False])
+def test_a_number_that_no_attack_made_is_masked(hardened: bool) -> None:
+    subject, blocks = subject_of(small_net(hardened=hardened), not_at_all)
+    found, by_name = judged(subject, blocks)
+    assert found == "masked"
+    assert failed(by_name) >= {"no stronger attack is found", "more steps change little"}
+
+
+def test_nothing_standing_is_sound_and_says_what_was_not_made() -> None:
+    subject, blocks = subject_of(small_net(hardened=False), threat=Threat("linf", 0.3))
+    assert subject.robust_accuracy == 0
+    found, by_name = judged(subject, blocks)
+    assert found == "sound", failed(by_name)
+    assert by_name["no stronger attack is found"].passed is None
+    assert "no image stands" in by_name["no stronger attack is found"].sentence
+    assert by_name["gradients that are not zero"].passed
+
+
+# ---- models that hide, or answer about something else
+
+SPOILED: dict[str, tuple[Callable[[nn.Module], nn.Module], str]] = {
+    "quantised": (broken.Quantised, "gradients that are not zero"),
+    "finely quantised": (partial(broken.Quantised, levels=256), "gradients that are not zero"),
+    "detached": (broken.Detached, "gradients that are not zero"),
+    "wrong gradient": (broken.WrongGradient, "gradients of the function itself"),
+    "shattered": (broken.Shattered, "gradients that are not noise"),
+    "scaled": (broken.Scaled, "logits of a usual size"),
+    "noisy": (broken.Noisy, "the same answer each time"),
+    "probabilities": (broken.Probabilities, "logits, not probabilities"),
+    "batch statistics": (broken.BatchStatistics, "the same answer alone"),
+    "wants 0..255": (partial(broken.Wants, shift=0.0, scale=1 / 255), "images as the model wants them"),
+    "wants normalised": (partial(broken.Wants, shift=0.1307, scale=0.3081), "images as the model wants them"),
+    "renumbered": (broken.Renumbered, "labels that fit"),
+}
+
+
+@pytest.mark.parametrize("attacks", [in_earnest, not_at_all])
+@pytest.mark.parametrize("name", SPOILED)
+def test_a_spoiled_model_is_never_sound(name: str, attacks: MakeAttacks) -> None:
+    spoil, check = SPOILED[name]
+    net = spoil(small_net(hardened=name != "wants normalised"))
+    subject, blocks = subject_of(net, not_at_all if name == "detached" else attacks)
+    found, by_name = judged(subject, blocks, 20)
+    assert found != "sound"
+    assert check in failed(by_name), failed(by_name)
+
+
+@pytest.mark.parametrize("name", ["quantised", "scaled", "noisy", "probabilities"])
+def test_nor_is_it_where_nothing_stands(name: str) -> None:
+    subject, blocks = subject_of(SPOILED[name][0](small_net()), not_at_all)
+    subject = replace(subject, standing=torch.zeros_like(subject.standing), robust_accuracy=0.0)
+    assert judged(subject, blocks, 20)[0] != "sound"
+
+
+def test_shuffled_labels_are_doubtful() -> None:
+    subject, blocks = subject_of(small_net(), not_at_all)
+    y = subject.labels[torch.randperm(len(subject.labels))]
+    right = subject.right & (y == subject.labels)
+    found, by_name = judged(replace(subject, labels=y, right=right, standing=right & False, robust_accuracy=0.0), blocks)
+    assert found == "doubtful"
+    assert failed(by_name) == {"labels that fit"}
+
+
+# ---- what it needs, and what it leaves
+
+
+def test_without_a_source_the_black_box_is_not_made_and_with_one_it_is() -> None:
+    subject, blocks = subject_of(small_net())
+    alone = judged(subject, blocks)[1]["white-box beats black-box"]
+    assert alone.passed is None and alone.figure is None and alone.sentence.startswith("Not made")
+    with_source = replace(subject, source=small_net(hardened=False))
+    assert judged(with_source, blocks)[1]["white-box beats black-box"].passed is True
+
+
+def test_a_model_in_training_mode_is_judged_in_evaluation_mode_and_told_so() -> None:
+    net = small_net().train()
+    subject, blocks = subject_of(net)
+    with unchanged(net):
+        found, by_name = judged(subject, blocks)
+    assert found == "sound"
+    check = by_name["evaluation mode"]
+    assert check.passed and check.figure is not None and check.figure > 0 and "training mode" in check.sentence
+
+
+def test_the_same_twice_whatever_was_drawn_before_and_no_trace_left() -> None:
+    net = broken.Noisy(small_net())
+    subject, blocks = subject_of(net)
+    with unchanged(net):
+        first = checks(subject, blocks, 20)
+        before = torch.random.get_rng_state()
+        torch.rand(3)
+        state = torch.random.get_rng_state()
+        assert checks(subject, blocks, 20) == first
+        assert torch.equal(torch.random.get_rng_state(), state) and not torch.equal(before, state)
+
+
+def test_every_check_says_what_it_found_beside_what_it_wants() -> None:
+    found = checks(*subject_of(small_net()), 20)
+    assert len({check.name for check in found}) == len(found)
+    for check in found:
+        assert check.sentence.endswith(".") and len(check.sentence) < 400
+        assert (check.figure is None) == (check.passed is None)
+        assert check.figure is None or math.isfinite(check.figure)

@@ -1,0 +1,118 @@
+"""The adaptive attack: many steps on the objective that a defence was trained with."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import nn
+
+from toughen.attacks.base import Attack, threat_of
+from toughen.attacks.pgd import PGD
+from toughen.blocks import wrong
+from toughen.gradients import confirmed, input_gradient, logits, mode
+from toughen.noise import Noise
+from toughen.objectives import DivergenceAscent, GuidedAscent, NuclearAscent, Objective
+from toughen.threat import Start, Threat
+from toughen.types import Eps, Images, Labels, Logits, Norm, Real
+
+
+@dataclass(frozen=True, kw_only=True)
+class Adaptive(Attack):
+    """Multi-step PGD on the defence's own objective: NuAT's, GAT's or TRADES' (Tramer et al., arXiv:2002.08347).
+
+    An image is returned where it first fooled the model, else at the last step.
+
+    Passes: one forward, and ``steps`` forwards with as many gradients; a fallen image costs no more, but for "nuclear",
+    where the others depend on it.
+
+    Attributes:
+        eps: radius, in the units of the images.
+        norm: "linf" or "l2".
+        defence: "nuclear" raises the cross-entropy plus weight x the nuclear norm of f(x') - f(x) over the number of
+            images (NuAT); "guided" the cross-entropy plus weight x the squared distance of probabilities (GAT); "kl"
+            the divergence from the clean prediction alone (TRADES).
+        weight: of the defence's own term; "kl" has no other and no use for it.
+        divisor: what the nuclear norm is divided by; None means the images of a group.
+        group: how many images the nuclear norm couples, in the order of the batch; of no other effect.
+        steps: gradient steps.
+        step_size: length of a step, in the units of eps; None means 2.5 eps / steps.
+        start: where it starts, as in PGD; the defence's own term has no gradient at the images themselves.
+    """
+
+    eps: Eps | None = None
+    norm: Norm = "linf"
+    defence: Literal["nuclear", "guided", "kl"] = "guided"
+    weight: float | int = 1.0
+    divisor: int | None = None
+    group: int = 64
+    steps: int = 100
+    step_size: Real | None = None
+    start: Start = "uniform"
+
+    def __post_init__(self) -> None:
+        threat_of(self)
+        if self.defence not in ("nuclear", "guided", "kl"):
+            raise ValueError(f'defence {self.defence!r} is unknown: use "nuclear", "guided" or "kl"')
+        if self.steps < 1 or self.group < 1 or (self.divisor is not None and self.divisor < 1):
+            raise ValueError(f"steps ({self.steps}), group ({self.group}), divisor ({self.divisor}) must be at least 1")
+        if not 0 <= self.weight < math.inf:
+            raise ValueError(f"weight {self.weight} must be a finite number, not below 0")
+        if self.step_size is not None and not 0 <= self.step_size < math.inf:
+            raise ValueError(f"step_size {self.step_size} must be a finite number, not below 0")
+        if self.defence == "kl" and isinstance(self.start, str) and self.start == "none":
+            raise ValueError("the divergence has no gradient at the images themselves: give a random start")
+
+    @property
+    def batchwise(self) -> bool:
+        """Whether the images of a batch are coupled."""
+        return self.defence == "nuclear"
+
+    def objective(self, clean: Logits) -> Objective:
+        """What is raised for images with these clean logits; the target is the true label."""
+        if self.defence == "nuclear":
+            return NuclearAscent(clean, self.weight / (self.divisor or len(clean)))
+        if self.defence == "guided":
+            return GuidedAscent(clean, torch.as_tensor(self.weight, dtype=clean.dtype, device=clean.device))
+        return DivergenceAscent(clean)
+
+    def __call__(self, model: nn.Module, x: Images, target: Labels | Logits, noise: Noise | None = None) -> Images:
+        threat, noise = threat_of(self), (noise or Noise()).restart(0)
+        threat.check(x)
+        begin = threat.start(x, self.start, noise).detach()
+        with mode(model, "eval"), torch.no_grad():
+            clean = logits(model, x)
+        step_size = 2.5 * threat.eps / self.steps if self.step_size is None else self.step_size
+        if not self.batchwise:
+            attack = PGD(
+                eps=threat.eps,
+                norm=threat.norm,
+                steps=self.steps,
+                step_size=step_size,
+                objective=self.objective(clean),
+                start=begin,
+                stop_early=True,
+            )
+            return attack(model, x, target, noise)
+        groups = []
+        with mode(model, "eval"):
+            for some in torch.arange(len(x), device=x.device).split(self.group):
+                part = (x[some], target[some], begin[some], clean[some])
+                groups.append(self._coupled(model, *part, threat, step_size))
+        return torch.cat(groups)
+
+    def _coupled(
+        self, model: nn.Module, x: Images, y: Labels, x_adv: Images, clean: Logits, threat: Threat, step_size: Real
+    ) -> Images:
+        """One group, whose images all stay to the end; what is returned of each is where it first fell."""
+        objective, result = self.objective(clean), x_adv
+        fallen = torch.zeros(len(x), dtype=torch.bool, device=x.device)
+        for _ in range(self.steps):
+            found = input_gradient(model, x_adv, y, objective)
+            fell = confirmed(model, x_adv, y, wrong(found.logits, y) & ~fallen)
+            result = torch.where(fell.view(-1, 1, 1, 1), threat.project(x_adv, x), result)
+            fallen |= fell
+            x_adv = threat.project(x_adv + step_size * threat.steepest(found.gradient), x)
+        return torch.where(fallen.view(-1, 1, 1, 1), result, x_adv)

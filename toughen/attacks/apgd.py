@@ -1,0 +1,297 @@
+"""Auto-PGD: gradient ascent that halves its own step size, and its targeted form."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, fields
+from typing import TypeAlias
+
+import torch
+from torch import Tensor, nn
+
+from toughen.attacks.base import Attack, threat_of
+from toughen.blocks import Blocks
+from toughen.gradients import InputGradient, fooled, input_gradient, logits, mode
+from toughen.noise import Noise
+from toughen.objectives import Objective, TargetedDLR, cross_entropy
+from toughen.threat import Threat
+from toughen.types import Eps, Images, Labels, Logits, Mask, Norm, PerExample, Real
+
+_Round: TypeAlias = Callable[[Labels], tuple[Images, Mask]]
+"""Attacks some images, by their places: what it found, and which of them stand."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class APGD(Attack):
+    """Gradient ascent with momentum, whose step is halved where it stalls (Auto-PGD; Croce & Hein, arXiv:2003.01690).
+
+    Each image has its own step size, 2 eps at first. At a few checkpoints (``checkpoints``) it is halved, and the
+    search goes back to the best point so far, where too few steps since the last checkpoint raised the objective, or
+    where the best value is still the last checkpoint's and the step was not halved there. An image leaves where it
+    first fools the model, the random start included; one that never does ends at its best point.
+
+    Passes: ``restarts x (steps + 1)`` forwards and ``restarts x steps`` gradients for an image that stands, the
+    forwards and gradients of all but the last point ``eot`` times. The authors' program takes a gradient at the last
+    point too, which nothing uses, carries fallen images along to the end, and begins with a forward of the clean
+    images. A step along an L2 gradient has its full length however small the gradient; theirs shrinks below 1e-12.
+
+    Attributes:
+        eps: radius, in the units of the images.
+        norm: "linf" or "l2".
+        steps: gradient steps per restart.
+        restarts: random starts, each for the images that still stand.
+        objective: what is raised, per image: ``cross_entropy``, ``dlr`` or another.
+        rho: the share of the steps between two checkpoints that must raise the objective, 0..1.
+        eot: gradients averaged at each point, for a model that answers at random.
+
+    Raises:
+        ValueError: a setting outside its range; an objective that couples the images of a batch.
+    """
+
+    eps: Eps | None = None
+    norm: Norm = "linf"
+    steps: int = 100
+    restarts: int = 1
+    objective: Objective = cross_entropy
+    rho: Real = 0.75
+    eot: int = 1
+
+    def __post_init__(self) -> None:
+        threat_of(self)
+        if min(self.steps, self.restarts, self.eot) < 1:
+            raise ValueError(
+                f"steps ({self.steps}), restarts ({self.restarts}) and eot ({self.eot}) must be at least 1"
+            )
+        if not 0 <= self.rho <= 1:
+            raise ValueError(f"rho {self.rho} is a share of steps: it must lie in 0..1")
+        if getattr(self.objective, "batchwise", False):
+            raise ValueError("this objective couples the images of a batch, but APGD judges each image by itself")
+
+    def __call__(self, model: nn.Module, x: Images, target: Labels | Logits, noise: Noise | None = None) -> Images:
+        threat, noise = threat_of(self), noise or Noise()
+        threat.check(x)
+
+        def once(number: int) -> _Round:
+            own = noise.restart(number)
+            return lambda rows: self.once(model, x[rows], target[rows], own.take(rows), self.objective.take(rows))
+
+        with mode(model, "eval"):
+            return _in_turn(x, (once(number) for number in range(self.restarts)))
+
+    @torch.no_grad()
+    def once(self, model: nn.Module, x: Images, y: Labels, noise: Noise, objective: Objective) -> tuple[Images, Mask]:
+        """One restart: what it found, and which images stand; the model is in the mode in which it is attacked."""
+        threat, marks = threat_of(self), checkpoints(self.steps)
+        state, result = _State.at(_start(x, threat, noise), x, y, 2 * threat.eps), torch.empty_like(x)
+        standing = torch.ones(len(x), dtype=torch.bool, device=x.device)
+        for number in range(self.steps + 1):
+            if number:
+                state.move(threat, keep=0.75 if number > 1 else 1.0)
+            found = self._look(model, state, objective, last=number == self.steps)
+            fell = fooled(model, state.x_adv, state.y, found.logits)
+            state.learn(found, start=number == 0)
+            if fell.any():
+                out, going = state.rows[fell], (~fell).nonzero()[:, 0]
+                result[out], standing[out] = state.x_adv[fell], False
+                state, objective = state.take(going), objective.take(going)
+                if not len(going):
+                    break
+            if number in marks:
+                state.check(self.rho * marks[number])
+        result[state.rows] = state.best
+        return result, standing
+
+    def _look(self, model: nn.Module, state: _State, objective: Objective, last: bool) -> InputGradient:
+        """Gradient (its mean over ``eot`` passes), value and logits (the last pass's) where the images are now."""
+        if last:
+            out = logits(model, state.x_adv)
+            return InputGradient(state.gradient, objective(out, state.y), out)
+        total = torch.zeros_like(state.x_adv)
+        for _ in range(self.eot):
+            found = input_gradient(model, state.x_adv, state.y, objective)
+            total += found.gradient
+        # a gradient that is not a number would make an image that is none, and what a model says of it means nothing
+        return found._replace(gradient=(total / self.eot).nan_to_num())
+
+
+@dataclass(frozen=True, kw_only=True)
+class APGDT(Attack):
+    """Auto-PGD towards one wrong class after the other, by the targeted DLR loss (Croce & Hein, arXiv:2003.01690).
+
+    The classes are the wrong ones with the highest logits on the clean image, the highest first; each has its own
+    random start, and only images that still stand go on to the next. With two or three classes there is no fourth
+    logit to scale by, and the plain margin towards the class takes the loss's place (``TargetedDLR``).
+
+    Target number k of a full run is ``replace(attack, first=k, targets=1)`` with the same noise, which is keyed by k;
+    so targets may be run and saved one by one.
+
+    Passes: one forward of the clean images (exact where the model searches in low precision), then as APGD for each
+    target. The authors' program repeats that forward before each target.
+
+    Attributes:
+        eps: radius, in the units of the images.
+        norm: "linf" or "l2".
+        steps: gradient steps per target.
+        targets: how many wrong classes are tried; all where there are fewer.
+        first: the number of the first one, from 1, the class that is nearest to the true one by its logit.
+        rho: the share of the steps between two checkpoints that must raise the objective, 0..1.
+        eot: gradients averaged at each point, for a model that answers at random.
+
+    Raises:
+        ValueError: a setting outside its range.
+    """
+
+    eps: Eps | None = None
+    norm: Norm = "linf"
+    steps: int = 100
+    targets: int = 9
+    first: int = 1
+    rho: Real = 0.75
+    eot: int = 1
+
+    def __post_init__(self) -> None:
+        self._apgd()
+        if min(self.targets, self.first) < 1:
+            raise ValueError(f"targets ({self.targets}) and first ({self.first}) must be at least 1")
+
+    def _apgd(self) -> APGD:
+        threat = threat_of(self)
+        return APGD(eps=threat.eps, norm=threat.norm, steps=self.steps, rho=self.rho, eot=self.eot)
+
+    def __call__(self, model: nn.Module, x: Images, target: Labels | Logits, noise: Noise | None = None) -> Images:
+        threat_of(self).check(x)
+        if not len(x):
+            return x.clone()
+        noise, apgd = noise or Noise(), self._apgd()
+        with mode(model, "eval"):
+            classes = wrong_classes(model, x, target)
+
+            def once(number: int) -> _Round:
+                own, towards = noise.restart(number), classes[:, number]
+                return lambda rows: apgd.once(model, x[rows], target[rows], own.take(rows), TargetedDLR(towards[rows]))
+
+            last = min(self.first - 1 + self.targets, classes.shape[1])
+            return _in_turn(x, (once(number) for number in range(self.first - 1, last)))
+
+
+@torch.no_grad()
+def wrong_classes(model: nn.Module, x: Images, y: Labels) -> Tensor:
+    """For each image all classes but its own, [n, k - 1], the one with the highest logit first."""
+    out = model.exact(x) if isinstance(model, Blocks) else logits(model, x)
+    order = out.scatter(1, y[:, None], -torch.inf).argsort(1).flip(1)
+    return order[:, :-1]
+
+
+def checkpoints(steps: int) -> dict[int, int]:
+    """After which steps the step size is judged, and over how many steps: for 100 after 22, 41, 57, 70, 80, 87, ..."""
+    interval, shrink, least = (max(int(share * steps), 1) for share in (0.22, 0.03, 0.06))
+    found, at = {}, interval
+    while at < steps:  # the last point is followed by no step
+        found[at] = interval
+        interval = max(interval - shrink, least)
+        at += interval
+    return found
+
+
+def _in_turn(x: Images, rounds: Iterable[_Round]) -> Images:
+    """What several rounds find, each on the images that the ones before left standing."""
+    x_adv, rows = x.detach().clone(), torch.arange(len(x), device=x.device)
+    for attack in rounds:
+        if not len(rows):
+            break
+        x_adv[rows], standing = attack(rows)
+        rows = rows[standing]
+    return x_adv
+
+
+def _start(x: Images, threat: Threat, noise: Noise) -> Images:
+    """A random point on the surface of the ball, cut to the box: uniform draws over their largest, or a direction."""
+    if threat.norm == "l2":
+        delta = threat.steepest(noise.normal(x))
+    else:
+        delta = noise.uniform(x)
+        delta = delta / delta.abs().amax((1, 2, 3), keepdim=True).clamp(min=1e-12)
+    return threat.project(x + threat.eps * delta, x)
+
+
+@dataclass
+class _State:
+    """What an ascent knows of the images that still stand; a row each.
+
+    Attributes:
+        rows: their places in the batch.
+        x, y: the clean images and their labels.
+        x_adv, before: where they are, and where the last step began, which momentum is measured from.
+        gradient: at the point from which the next step goes.
+        best, best_gradient, best_value: the highest value so far, where it was, and the gradient there.
+        previous: the value after the step before; 0 before the first, so that a positive one counts as a rise.
+        rises: steps that raised the value since the last checkpoint.
+        step_size: in the units of eps.
+        checked, halved: the best value at the last checkpoint, and whether the step size was halved there.
+    """
+
+    rows: Labels
+    x: Images
+    y: Labels
+    x_adv: Images
+    before: Images
+    gradient: Images
+    best: Images
+    best_gradient: Images
+    best_value: PerExample
+    previous: PerExample
+    rises: PerExample
+    step_size: PerExample
+    checked: PerExample
+    halved: Mask
+
+    @classmethod
+    def at(cls, start: Images, x: Images, y: Labels, step_size: float) -> _State:
+        none, zero = torch.zeros_like(start), x.new_zeros(len(x))
+        return cls(
+            rows=torch.arange(len(x), device=x.device),
+            x=x,
+            y=y,
+            x_adv=start,
+            before=start,
+            gradient=none,
+            best=start,
+            best_gradient=none,
+            best_value=zero - torch.inf,
+            previous=zero,
+            rises=zero,
+            step_size=zero + step_size,
+            checked=zero,
+            halved=torch.ones_like(y, dtype=torch.bool),  # no best value was checked yet that could have stayed
+        )
+
+    def take(self, rows: Labels) -> _State:
+        return _State(**{field.name: getattr(self, field.name)[rows] for field in fields(self)})
+
+    def move(self, threat: Threat, keep: float) -> None:
+        """A step along the gradient, of which ``keep`` is taken, and of the step before the rest."""
+        step = self.step_size.view(-1, 1, 1, 1) * threat.steepest(self.gradient)
+        ahead = threat.project(self.x_adv + step, self.x)
+        moved = self.x_adv + (ahead - self.x_adv) * keep + (self.x_adv - self.before) * (1 - keep)
+        self.before, self.x_adv = self.x_adv, threat.project(moved, self.x)
+
+    def learn(self, found: InputGradient, start: bool) -> None:
+        """Take in the gradient and the value of the point where the images are."""
+        better = found.value > self.best_value
+        images = better.view(-1, 1, 1, 1)
+        self.best = torch.where(images, self.x_adv, self.best)
+        self.best_gradient = torch.where(images, found.gradient, self.best_gradient)
+        self.best_value = torch.where(better, found.value, self.best_value)
+        self.gradient = found.gradient
+        if not start:
+            self.rises = self.rises + (found.value > self.previous)
+            self.previous = found.value
+
+    def check(self, enough: float) -> None:
+        """Halve the step size and go back to the best point where the search stalls; momentum still sees ``before``."""
+        stalled = (self.rises <= enough) | (~self.halved & (self.checked >= self.best_value))
+        images = stalled.view(-1, 1, 1, 1)
+        self.step_size = torch.where(stalled, self.step_size / 2, self.step_size)
+        self.x_adv = torch.where(images, self.best, self.x_adv)
+        self.gradient = torch.where(images, self.best_gradient, self.gradient)
+        self.checked, self.halved, self.rises = self.best_value, stalled, torch.zeros_like(self.rises)

@@ -1,0 +1,95 @@
+"""AutoAttack: a fixed ensemble, so that robust accuracies of different models can be compared."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
+
+from torch import nn
+
+from toughen.attacks.apgd import APGD, APGDT
+from toughen.attacks.base import Attack, threat_of
+from toughen.attacks.fab import FAB
+from toughen.attacks.square import Square
+from toughen.blocks import Blocks, Precision, block_size, wrong
+from toughen.device import pick_precision
+from toughen.gradients import mode
+from toughen.noise import Noise
+from toughen.objectives import dlr
+from toughen.types import Eps, Images, Labels, Logits, Norm
+
+Version: TypeAlias = Literal["standard", "plus", "rand", "v1"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class AutoAttack(Attack):
+    """Several attacks one after the other, each on the images that still stand (Croce & Hein, arXiv:2003.01690).
+
+    Attributes:
+        eps: radius, in the units of the images.
+        norm: "linf" or "l2".
+        version: "standard" (since August 2020: APGD-CE, APGD-T, FAB-T, Square); "v1" (until then, as papers of the
+            time report it: APGD-CE, APGD-DLR, untargeted FAB, each from 5 starts, and Square); "plus" (both); "rand"
+            (for models that answer at random: APGD-CE and APGD-DLR on gradients averaged over 20 passes).
+        precision: what the search multiplies in; "auto" means bf16 where the processor has it. Whatever it finds is
+            confirmed by the model itself.
+        block: images per forward pass; None means what suits the device.
+    """
+
+    eps: Eps | None = None
+    norm: Norm = "linf"
+    version: Version = "standard"
+    precision: Precision | Literal["auto"] = "auto"
+    block: int | None = None
+
+    def __post_init__(self) -> None:
+        threat_of(self)
+        self.parts()
+
+    def parts(self) -> dict[str, Attack]:
+        """The attacks by name, in their order.
+
+        Raises:
+            ValueError: the version is unknown.
+        """
+        eps, norm = self.eps, self.norm
+        five: dict[str, Attack] = {
+            "apgd-ce": APGD(eps=eps, norm=norm, restarts=5),
+            "apgd-dlr": APGD(eps=eps, norm=norm, restarts=5, objective=dlr),
+            "fab": FAB(eps=eps, norm=norm, restarts=5, targets=None),
+            "square": Square(eps=eps, norm=norm),
+        }
+        targeted: dict[str, Attack] = {"apgd-t": APGDT(eps=eps, norm=norm), "fab-t": FAB(eps=eps, norm=norm)}
+        if self.version == "standard":
+            return {"apgd-ce": APGD(eps=eps, norm=norm), **targeted, "square": five["square"]}
+        if self.version == "v1":
+            return five
+        if self.version == "plus":
+            return five | targeted
+        if self.version == "rand":
+            return {
+                "apgd-ce": APGD(eps=eps, norm=norm, eot=20),
+                "apgd-dlr": APGD(eps=eps, norm=norm, eot=20, objective=dlr),
+            }
+        raise ValueError(f"AutoAttack has no version {self.version!r}: use standard, plus, rand or v1")
+
+    def __call__(self, model: nn.Module, x: Images, target: Labels | Logits, noise: Noise | None = None) -> Images:
+        """The images that break the model, and ``x`` itself where none was found."""
+        noise, asked = noise or Noise(), self._blocks(model, x)
+        x_adv = x.clone()
+        with mode(asked, "eval"):
+            standing = ~wrong(asked.exact(x), target)
+            for attack in self.parts().values():
+                rows = standing.nonzero()[:, 0]
+                if len(rows):
+                    found = attack(asked, x[rows], target[rows], noise.take(rows))
+                    fell = wrong(asked.exact(found), target[rows])
+                    x_adv[rows[fell]], standing[rows[fell]] = found[fell], False
+        return x_adv
+
+    def _blocks(self, model: nn.Module, x: Images) -> Blocks:
+        if isinstance(model, Blocks):
+            return model
+        size, double = self.block or block_size(x.device), x.dtype.itemsize == 8
+        precision = pick_precision(self.precision, x.device) if self.precision in ("auto", "fp32", "bf16") else "fp64"
+        return Blocks(model, size, "fp64" if double else precision)

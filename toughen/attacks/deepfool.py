@@ -1,0 +1,92 @@
+"""DeepFool: the nearest boundary, step by step, each time taken for a plane."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from toughen.attacks.base import Attack, threat_of
+from toughen.gradients import InputGradient, fooled, logits, lowest_gradient, mode
+from toughen.noise import Noise
+from toughen.objectives import Ahead
+from toughen.threat import Threat
+from toughen.types import Eps, Images, Labels, Logits, Norm, PerExample, Real
+
+ENOUGH = 1e-4
+"""What each step goes beyond the plane, so that steps do not die away before the boundary."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DeepFool(Attack):
+    """Steps to the nearest boundary of a linearised model until the prediction changes (arXiv:1511.04599).
+
+    It seeks the shortest way out of the predicted class and is judged at ``eps`` here: what it ends at is projected
+    onto the threat, so that an image counts only where it is broken within ``eps``. An image that is misclassified
+    already comes back as it is.
+
+    The authors leave the box [0, 1]; here each iterate is cut to it, so that what is returned is what was looked at.
+
+    Passes: one forward of the clean images; then for each step of an image that stands two forwards and, with k
+    candidates, k - 1 gradients. The second forward sees who left, and saves those all of their next gradients.
+
+    Attributes:
+        eps: radius, in the units of the images.
+        norm: "linf" or "l2", in which the way is measured, and in which it is short.
+        candidates: how many classes, those with the highest logits on the clean image, its own among them.
+        steps: at most.
+        overshoot: by what share of its length the whole perturbation is stretched.
+        minimise: return where the attack ends, however far: it may lie OUTSIDE the threat.
+
+    Raises:
+        ValueError: a setting outside its range.
+    """
+
+    eps: Eps | None = None
+    norm: Norm = "linf"
+    candidates: int = 10
+    steps: int = 50
+    overshoot: Real = 0.02
+    minimise: bool = False
+
+    def __post_init__(self) -> None:
+        threat_of(self)
+        if self.candidates < 2 or self.steps < 1:
+            raise ValueError(f"candidates ({self.candidates}) must be at least 2, and steps ({self.steps}) at least 1")
+        if not 0 <= self.overshoot < float("inf"):
+            raise ValueError(f"overshoot {self.overshoot} must be a finite number, not below 0")
+
+    @torch.no_grad()
+    def __call__(self, model: nn.Module, x: Images, target: Labels | Logits, noise: Noise | None = None) -> Images:
+        threat = threat_of(self)
+        threat.check(x)
+        with mode(model, "eval"):
+            out = logits(model, x)
+            stands = (~fooled(model, x, target, out)).nonzero()[:, 0]
+            result = x.clone()
+            if len(stands):
+                y = target[stands]
+                others = out[stands].scatter(1, y[:, None], -torch.inf).argsort(dim=1, descending=True, stable=True)
+                result[stands] = self._run(model, x[stands], y, others[:, :-1][:, : self.candidates - 1], threat)
+        return result if self.minimise else threat.project(result, x)
+
+    def _run(self, model: nn.Module, x: Images, y: Labels, others: Tensor, threat: Threat) -> Images:
+        """Where each image ends that is predicted as ``y`` now; ``others`` are the other candidates, [n, k - 1]."""
+
+        def distance(found: InputGradient) -> PerExample:
+            return found.value.abs() / threat.dual(found.gradient).clamp(min=1e-30)
+
+        result, rows, total, x_adv = x.clone(), torch.arange(len(x), device=x.device), torch.zeros_like(x), x
+        for _ in range(self.steps):
+            found = lowest_gradient(model, x_adv, y[rows], [Ahead(each) for each in others[rows].unbind(1)], distance)
+            # no farther than across the box: a gradient of almost nothing points to no boundary
+            reach = (distance(found) + ENOUGH).clamp(max=float(x[0].numel()))
+            total = total + reach.view(-1, 1, 1, 1) * threat.steepest(found.gradient)
+            x_adv = (x[rows] + (1 + self.overshoot) * total).clamp(0, 1)
+            result[rows] = x_adv
+            stands = (~fooled(model, x_adv, y[rows], logits(model, x_adv))).nonzero()[:, 0]
+            if not len(stands):
+                break
+            rows, total, x_adv = rows[stands], total[stands], x_adv[stands]
+        return result

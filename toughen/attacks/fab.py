@@ -1,0 +1,233 @@
+"""FAB: the shortest way across the boundary, by projections onto the tangent of the boundary."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, fields
+
+import torch
+from torch import Tensor, nn
+
+from toughen.attacks.apgd import wrong_classes
+from toughen.attacks.base import Attack, threat_of
+from toughen.blocks import wrong
+from toughen.gradients import InputGradient, confirmed, lowest_gradient, mode
+from toughen.noise import Noise
+from toughen.objectives import Ahead
+from toughen.threat import Threat
+from toughen.types import Eps, Images, Labels, Logits, Mask, Norm, PerExample, Real
+
+
+@dataclass(frozen=True, kw_only=True)
+class FAB(Attack):
+    """Searches the nearest adversarial image along the decision boundary (Croce & Hein, arXiv:1907.02044).
+
+    Each step takes the boundary for a plane, goes a little beyond the plane's nearest points to the iterate and to the
+    clean image, mixed by their distances, and comes back towards the clean image where that crossed the boundary.
+    Within a budget, an image leaves where it first fools the model no farther than eps; one that never does gets all
+    steps of all rounds and ends at its last point within eps.
+
+    Round number k of a full run, that is target k with all its restarts, or without targets restart k, is
+    ``replace(attack, first=k, targets=1)`` or ``replace(attack, first=k, restarts=1)`` with the same noise, which is
+    keyed by k; so rounds may be run and saved one by one.
+
+    Passes: one forward of the clean images for the order of their classes (exact where the model searches in low
+    precision), then for each target and restart ``steps + 1`` forwards and ``steps`` gradients (each k - 1 of them
+    without targets, for k classes) if no step crosses the boundary. A step that does costs one forward more, since a
+    point that came back is another one. A point that did not cross is where the next step starts, so one pass both
+    looks at it and takes its gradient; that has to be guessed from the steps before (see ``_State.stood``), and a wrong
+    guess costs one gradient more, or one forward. The authors' program has ``2 steps`` forwards and ``steps`` gradients
+    (each k of them), with weight gradients, and three forwards around them. All iterates are the same.
+
+    Attributes:
+        eps: radius, in the units of the images.
+        norm: "linf" or "l2".
+        steps: per target and restart.
+        restarts: the first one starts at the clean image, others at random, eps / 2 away from it.
+        targets: how many wrong classes have their boundary sought, each by itself, the highest logit on the clean
+            image first (FAB-T); all where there are fewer. None means the boundary that seems nearest at each step.
+        first: the number of the first target, or without targets of the first restart, from 1.
+        alpha_max: the largest share of the clean image's projection in the mix, 0..1.
+        eta: how far to go, in distances to the plane; above 1 is beyond it.
+        beta: the share of the perturbation that is kept after a step that crossed, 0..1.
+        minimise: search on after success, and return for each image the nearest adversarial that was found, however
+            far: it may lie OUTSIDE the threat, eps only measures random starts. An image without any returns as it was.
+
+    Raises:
+        ValueError: a setting outside its range.
+    """
+
+    eps: Eps | None = None
+    norm: Norm = "linf"
+    steps: int = 100
+    restarts: int = 1
+    targets: int | None = 9
+    first: int = 1
+    alpha_max: Real = 0.1
+    eta: Real = 1.05
+    beta: Real = 0.9
+    minimise: bool = False
+
+    def __post_init__(self) -> None:
+        threat_of(self)
+        for name in ("steps", "restarts", "targets", "first"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ValueError(f"{name} ({value}) must be at least 1")
+        for name in ("alpha_max", "beta"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"{name} {getattr(self, name)} is a share: it must lie in 0..1")
+        if not 1 <= self.eta < float("inf"):
+            raise ValueError(f"eta {self.eta} must be a finite number, not below 1, or no step reaches the boundary")
+
+    @torch.no_grad()
+    def __call__(self, model: nn.Module, x: Images, target: Labels | Logits, noise: Noise | None = None) -> Images:
+        threat, noise = threat_of(self), noise or Noise()
+        threat.check(x)
+        if not len(x):
+            return x.clone()
+        x_adv, best = x.detach().clone(), x.new_full((len(x),), torch.inf)
+        with mode(model, "eval"):
+            for number, restart, classes in self._rounds(wrong_classes(model, x, target)):
+                # what fell leaves, or, where the nearest is sought, what cannot come nearer
+                rows = (best > 0 if self.minimise else best == torch.inf).nonzero()[:, 0]
+                if not len(rows):
+                    break
+                start = _random(x[rows], threat, noise.restart(number).take(rows)) if restart else x[rows]
+                state = _State.at(start, x[rows], target[rows], classes[rows], rows, x_adv[rows], best[rows])
+                for part in self._run(model, state, threat):
+                    x_adv[part.rows], best[part.rows] = part.kept, part.best
+        return x_adv
+
+    def _rounds(self, classes: Tensor) -> Iterator[tuple[int, int, Tensor]]:
+        """Each round's number, for its noise; its restart; and the classes whose boundary it seeks."""
+        before = self.first - 1
+        if self.targets is None:
+            for restart in range(before, before + self.restarts):
+                yield restart, restart, classes
+            return
+        for number in range(before, min(before + self.targets, classes.shape[1])):
+            for restart in range(self.restarts):
+                yield number * self.restarts + restart, restart, classes[:, number : number + 1]
+
+    def _run(self, model: nn.Module, state: _State, threat: Threat) -> Iterator[_State]:
+        """One round: yields images as they leave, and at last those that got all steps."""
+        for number in range(self.steps + 1):
+            if number:
+                state.differentiate(model, threat)
+                state.x_adv = self._moved(state, threat)
+            seems = wrong(state.look(model, threat, last=number == self.steps), state.y)
+            moved = threat.distance(state.x_adv, state.x)
+            near = moved < state.best if self.minimise else moved <= threat.eps
+            fell = confirmed(model, state.x_adv, state.y, seems & near)
+            crossed = seems & (fell | ~near)
+            keep = fell if self.minimise else near & (fell | ~seems)
+            state.kept = torch.where(keep.view(-1, 1, 1, 1), state.x_adv, state.kept)
+            state.best = torch.where(fell, moved, state.best)
+            if number:
+                state.step_back(crossed, self.beta)
+            gone = fell & (state.best == 0) if self.minimise else fell
+            if gone.any():
+                yield state.take(gone.nonzero()[:, 0])
+                state = state.take((~gone).nonzero()[:, 0])
+            if not len(state.rows):
+                return
+        yield state
+
+    def _moved(self, state: _State, threat: Threat) -> Images:
+        """The next iterates: beyond the projections of iterate and clean image onto the plane, mixed."""
+        x, x_adv, slope = state.x, state.x_adv, state.gradient
+        at_x = state.value + (slope * (x - x_adv)).flatten(1).sum(1)  # the plane's function at the clean image
+        both = threat.onto_plane(torch.cat([x_adv, x]), torch.cat([slope, slope]), torch.cat([state.value, at_x]))
+        near, far = threat.length(both).clamp(min=1e-8).chunk(2)
+        alpha = (near / (near + far)).clamp(max=self.alpha_max).view(-1, 1, 1, 1)
+        here, clean = both.chunk(2)
+        return ((x_adv + self.eta * here) * (1 - alpha) + (x + self.eta * clean) * alpha).clamp(0, 1)
+
+
+def _random(x: Images, threat: Threat, noise: Noise) -> Images:
+    """A point eps / 2 away from each image, then cut to the box."""
+    delta = noise.uniform(x) if threat.norm == "linf" else noise.normal(x)
+    return (x + threat.eps / 2 * delta / threat.length(delta).clamp(min=1e-12).view(-1, 1, 1, 1)).clamp(0, 1)
+
+
+@dataclass
+class _State:
+    """The images that are still worked on.
+
+    Attributes:
+        rows: their places in the batch.
+        x, y: the clean images and their classes.
+        towards: the wrong classes whose boundary is sought, [n, m].
+        x_adv: the iterates.
+        kept, best: the images to return, and their distance where they are adversarial.
+        value, gradient: of the plane, at the iterate.
+        known: whether these two are those of the iterate.
+        stood: whether the last three points looked at were on the clean side, [n, 3], the newest first. Most images
+            cross at every other step, or always, or never; so the next point is expected on the clean side where the
+            one two steps back was, unless the newest stood and the oldest did not (right for 3 of 4 on MNIST).
+    """
+
+    rows: Labels
+    x: Images
+    y: Labels
+    towards: Tensor
+    x_adv: Images
+    kept: Images
+    best: PerExample
+    value: PerExample
+    gradient: Images
+    known: Mask
+    stood: Tensor
+
+    @classmethod
+    def at(
+        cls, start: Images, x: Images, y: Labels, towards: Tensor, rows: Labels, kept: Images, best: PerExample
+    ) -> _State:
+        """The state before the first look."""
+        known = torch.zeros(len(x), dtype=torch.bool, device=x.device)
+        value, gradient, stood = torch.zeros_like(best), torch.zeros_like(x), ~known[:, None].expand(-1, 3)
+        return cls(rows, x, y, towards, start, kept, best, value, gradient, known, stood)
+
+    def take(self, rows: Labels) -> _State:
+        """The state of some of the images."""
+        return _State(*(getattr(self, field.name)[rows] for field in fields(self)))
+
+    def look(self, model: nn.Module, threat: Threat, last: bool) -> Logits:
+        """The logits of all iterates, and the planes at those that are expected to stand, from the same pass.
+
+        All go forward alike, so what is expected changes no figure. With blocks, planes are taken only where that
+        saves some: the others, and those that were expected wrongly, go forward once more, in blocks of their own.
+        """
+        expected = self.stood[:, 1] & (self.stood[:, 2] | ~self.stood[:, 0])
+        order = expected.int().argsort(descending=True, stable=True)
+        n, first, size = len(order), int(expected.sum()), getattr(model, "size", 1)
+        saves = -(-first // size) + 2 * -(-(n - first) // size) < 2 * -(-n // size)
+        self.known = torch.zeros_like(self.known)
+        return self._ask(model, threat, order, first if saves and not last else 0)[order.argsort()]
+
+    def differentiate(self, model: nn.Module, threat: Threat) -> None:
+        """The planes at all iterates that have none yet."""
+        rows = (~self.known).nonzero()[:, 0]
+        if len(rows):
+            self._ask(model, threat, rows, len(rows))
+
+    def _ask(self, model: nn.Module, threat: Threat, rows: Labels, wanted: int) -> Logits:
+        """The logits of these images, while the planes of the first ones of them are noted."""
+        seek = [Ahead(towards) for towards in self.towards[rows].unbind(1)]
+
+        def distance(found: InputGradient) -> PerExample:
+            return found.value.abs() / (threat.dual(found.gradient) + 1e-12)
+
+        found = lowest_gradient(model, self.x_adv[rows], self.y[rows], seek, distance, wanted)
+        first = rows[:wanted]
+        self.value[first], self.gradient[first] = found.value[:wanted], found.gradient[:wanted].nan_to_num()
+        self.known = self.known.index_fill(0, first, True)
+        return found.logits
+
+    def step_back(self, crossed: Mask, beta: float) -> None:
+        """Towards the clean image where the boundary was crossed; elsewhere the pass just made is the next step's."""
+        back = self.x + beta * (self.x_adv - self.x)
+        self.x_adv = torch.where(crossed.view(-1, 1, 1, 1), back, self.x_adv)
+        self.known = self.known & ~crossed
+        self.stood = torch.cat([~crossed[:, None], self.stood[:, :2]], 1)

@@ -1,0 +1,161 @@
+"""Guided attacks: margin in probabilities, led away from where they start."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from toughen.attacks.base import Attack, threat_of
+from toughen.gradients import fooled, input_gradient, logits, mode
+from toughen.noise import Noise
+from toughen.objectives import GuidedMargin
+from toughen.threat import Start, Threat
+from toughen.types import Eps, Images, Labels, Logits, Mask, Norm, Real
+
+
+@dataclass(frozen=True, kw_only=True)
+class _GAMA(Attack):
+    """What GAMA-PGD and GAMA-FW share.
+
+    Attributes:
+        eps: radius, in the units of the images.
+        norm: "linf" or "l2".
+        steps: gradient steps per restart.
+        restarts: random starts; an image that fell in one is not attacked in the next.
+        weight: of the squared distance at the first step, from where it falls linearly.
+        span: share of the steps after which that weight is 0.
+        drops: shares of the steps at which steps become shorter.
+        drop_factor: how many times shorter they become at each drop.
+        start: "bernoulli" as released, or another random start as in PGD.
+    """
+
+    eps: Eps | None = None
+    norm: Norm = "linf"
+    steps: int = 100
+    restarts: int = 1
+    weight: float | int = 50.0
+    span: float | int = 0.25
+    drops: tuple[float | int, ...] = (0.6, 0.85)
+    drop_factor: float | int = 10.0
+    start: Start = "bernoulli"
+
+    def __post_init__(self) -> None:
+        threat_of(self)
+        if self.steps < 1 or self.restarts < 1:
+            raise ValueError(f"steps ({self.steps}) and restarts ({self.restarts}) must be at least 1")
+        if not 0 <= self.weight < math.inf or not 1 <= self.drop_factor < math.inf:
+            raise ValueError(
+                f"weight ({self.weight}) must be finite and at least 0, drop_factor ({self.drop_factor}) at least 1"
+            )
+        if not all(0 <= share <= 1 for share in (self.span, *self.drops)):
+            raise ValueError(f"span ({self.span}) and drops {self.drops} must be shares of the steps, 0..1")
+
+    def __call__(self, model: nn.Module, x: Images, target: Labels | Logits, noise: Noise | None = None) -> Images:
+        threat, noise = threat_of(self), noise or Noise()
+        threat.check(x)
+        with mode(model, "eval"):
+            result = x
+            rows = torch.arange(len(x), device=x.device)
+            for restart in range(self.restarts):
+                begin = threat.start(x, self.start, noise.restart(restart), clip=False).detach()
+                x_adv, standing = self._run(model, x[rows], target[rows], begin[rows], threat)
+                result = result.index_copy(0, rows, x_adv)
+                rows = rows[standing]
+                if not len(rows) or restart == self.restarts - 1:
+                    break
+                with torch.no_grad():
+                    out = logits(model, result[rows])
+                rows = rows[~fooled(model, result[rows], target[rows], out)]
+                if not len(rows):
+                    break
+        return result
+
+    def _run(self, model: nn.Module, x: Images, y: Labels, x_adv: Images, threat: Threat) -> tuple[Images, Mask]:
+        """One restart: each image where it fell, else the last iterate; and which had not fallen before that one."""
+        result, rows = x_adv, torch.arange(len(x), device=x.device)
+        standing = torch.ones_like(rows, dtype=torch.bool)
+        reference: Logits | None = None
+        for step in range(self.steps):
+            found = input_gradient(model, x_adv, y, GuidedMargin(reference, self.weight_at(step)))
+            x_next = threat.project(self._move(x, x_adv, threat, found.gradient, self.shrink(step)), x)
+            if reference is None:
+                reference = found.logits  # the start is not cut to the box, so an image cannot fall there
+            else:
+                fell = fooled(model, x_adv, y, found.logits)
+                if fell.any():
+                    result, going = result.index_copy(0, rows[fell], x_adv[fell]), (~fell).nonzero()[:, 0]
+                    standing[rows[fell]] = False
+                    rows, x, y, x_next, reference = rows[going], x[going], y[going], x_next[going], reference[going]
+                if not len(rows):
+                    return result, standing
+            x_adv = x_next
+        return result.index_copy(0, rows, x_adv), standing
+
+    def _move(self, x: Images, x_adv: Images, threat: Threat, gradient: Images, shrink: float) -> Images:
+        """Where a step leads that is ``shrink`` times the first one, before it is cut to ball and box."""
+        raise NotImplementedError
+
+    def weight_at(self, step: int) -> float:
+        """The weight of the squared distance at this step, counted from 0."""
+        length = self.span * self.steps
+        return float(self.weight * max(0.0, 1 - step / length)) if length > 0 else 0.0
+
+    def shrink(self, step: int) -> float:
+        """How long this step is, compared with the first."""
+        done = sum(step >= share * self.steps - 1e-9 for share in self.drops)
+        return float(self.drop_factor**-done)
+
+
+@dataclass(frozen=True, kw_only=True)
+class GAMAPGD(_GAMA):
+    """GAMA-PGD: margin in probabilities plus a distance whose weight decays (Sriramanan et al., arXiv:2011.14969).
+
+    The distance is taken, as released, from the prediction at the random start, which is not cut to the box. On MNIST
+    the authors use weight 5, span 0.5, steps of eps and drops at 0.5 and 0.75.
+
+    Passes: ``restarts x steps`` forwards and as many gradients; with more than one restart one forward more for each
+    but the last. The released code sends the start forward at every step again; its prediction never changes.
+
+    Attributes:
+        step_size: length of the first steps, in the units of eps; None means 2 eps.
+    """
+
+    step_size: Real | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.step_size is not None and not 0 <= self.step_size < math.inf:
+            raise ValueError(f"step_size {self.step_size} must be a finite number, not below 0")
+
+    def _move(self, x: Images, x_adv: Images, threat: Threat, gradient: Images, shrink: float) -> Images:
+        step_size = 2 * threat.eps if self.step_size is None else self.step_size
+        return x_adv + shrink * step_size * threat.steepest(gradient)
+
+
+@dataclass(frozen=True, kw_only=True)
+class GAMAFW(_GAMA):
+    """GAMA-FW: the same, but each step goes part of the way to the ball's best point (Frank-Wolfe; arXiv:2011.14969).
+
+    Better than GAMA-PGD where steps are few, by the authors' account.
+
+    Passes: as GAMA-PGD.
+
+    Attributes:
+        rate: share of the way that the first steps go.
+        drop_factor: how many times shorter steps become at each drop.
+    """
+
+    rate: float | int = 0.5
+    drop_factor: float | int = 5.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 0 <= self.rate <= 1:
+            raise ValueError(f"rate {self.rate} must be a share of the way, 0..1")
+
+    def _move(self, x: Images, x_adv: Images, threat: Threat, gradient: Images, shrink: float) -> Images:
+        rate = shrink * self.rate
+        return x + (1 - rate) * (x_adv - x) + rate * threat.eps * threat.steepest(gradient)

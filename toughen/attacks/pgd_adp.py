@@ -1,0 +1,95 @@
+"""PGD whose step size is searched at each step."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from toughen.attacks.base import Attack, threat_of
+from toughen.gradients import fooled, input_gradient, logits, mode
+from toughen.noise import Noise
+from toughen.objectives import Objective, cross_entropy
+from toughen.threat import Start, Threat
+from toughen.types import Eps, Images, Labels, Logits, Mask, Norm
+
+SIZES = (1, 1 / 2, 1 / 4, 1 / 8, 1 / 16, 1 / 32, 1 / 64)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PGDADP(Attack):
+    """PGD-ADP: PGD that takes, at each step and for each image, the best of several step sizes (Chen & Lee, ACCV 2020).
+
+    The paper says no more than that the step size is searched at each of 100 steps. Ours: each size of ``sizes`` is
+    tried along the step's direction, and the one with the highest objective is taken, even if it is lower than before;
+    an image is done as soon as any of them fools the model.
+
+    Passes: ``steps x (1 + len(sizes))`` forwards and ``steps`` gradients.
+
+    Attributes:
+        eps: radius, in the units of the images.
+        norm: "linf" or "l2".
+        steps: gradient steps.
+        sizes: the step sizes that are tried, as shares of eps.
+        objective: what is raised, the cross-entropy or the margin for example; per image.
+        start: where it starts, as in PGD, cut to ball and box.
+    """
+
+    eps: Eps | None = None
+    norm: Norm = "linf"
+    steps: int = 100
+    sizes: tuple[float | int, ...] = SIZES
+    objective: Objective = cross_entropy
+    start: Start = "uniform"
+
+    def __post_init__(self) -> None:
+        threat_of(self)
+        if self.steps < 1:
+            raise ValueError(f"steps ({self.steps}) must be at least 1")
+        if not self.sizes or not all(0 < size <= 2 for size in self.sizes):
+            raise ValueError(f"sizes {self.sizes} must be shares of eps, one or more, above 0 and at most 2")
+        if self.objective.batchwise:
+            raise ValueError("this objective couples the images of a batch, so no image can choose a step: use another")
+
+    def __call__(self, model: nn.Module, x: Images, target: Labels | Logits, noise: Noise | None = None) -> Images:
+        threat, noise = threat_of(self), (noise or Noise()).restart(0)
+        threat.check(x)
+        x_adv, objective = threat.project(threat.start(x, self.start, noise).detach(), x), self.objective
+        result, rows = x_adv, torch.arange(len(x), device=x.device)
+        with mode(model, "eval"):
+            for step in range(self.steps):
+                found = input_gradient(model, x_adv, target, objective)
+                fell = fooled(model, x_adv, target, found.logits) if step == 0 else torch.zeros_like(target).bool()
+                moved, later = self._search(model, x, x_adv, threat.steepest(found.gradient), target, objective, threat)
+                x_adv, fell = torch.where(fell.view(-1, 1, 1, 1), x_adv, moved), fell | later
+                result = result.index_copy(0, rows, x_adv)
+                if fell.any():
+                    going = (~fell).nonzero()[:, 0]
+                    rows, x, x_adv, target = rows[going], x[going], x_adv[going], target[going]
+                    objective = objective.take(going)
+                if not len(rows):
+                    break
+        return result
+
+    @torch.no_grad()
+    def _search(
+        self,
+        model: nn.Module,
+        x: Images,
+        x_adv: Images,
+        direction: Images,
+        y: Labels,
+        objective: Objective,
+        threat: Threat,
+    ) -> tuple[Images, Mask]:
+        """The best of the steps in this direction, and which images it fools: none is better than one that does."""
+        best, value = x_adv, x_adv.new_full((len(x),), -torch.inf)
+        for size in self.sizes:
+            candidate = threat.project(x_adv + size * threat.eps * direction, x)
+            out = logits(model, candidate)
+            new = objective(out, y).to(value.dtype).clamp(max=torch.finfo(value.dtype).max)
+            new = torch.where(fooled(model, candidate, y, out), torch.inf, new)
+            best = torch.where((new > value).view(-1, 1, 1, 1), candidate, best)
+            value = torch.fmax(new, value)
+        return best, value == torch.inf

@@ -1,0 +1,64 @@
+"""Random points of the ball: what an attack that looks for nothing finds."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from toughen.attacks.base import Attack, threat_of
+from toughen.gradients import fooled, logits, mode
+from toughen.noise import Noise
+from toughen.objectives import margin
+from toughen.types import Eps, Images, Labels, Logits, Norm
+
+
+@dataclass(frozen=True, kw_only=True)
+class RandomPoints(Attack):
+    """Uniform points of the ball, of which the one with the lowest margin is kept (a check in arXiv:1802.00420).
+
+    A point outside the box is cut to it. Where this breaks an image that a gradient attack could not, the gradient is
+    masked.
+
+    Passes: one forward for each point of every image that stands; an image leaves at the first that breaks it.
+
+    Attributes:
+        eps: radius, in the units of the images.
+        norm: "linf" or "l2".
+        points: how many are tried for an image.
+
+    Raises:
+        ValueError: a setting outside its range.
+    """
+
+    eps: Eps | None = None
+    norm: Norm = "linf"
+    points: int = 1000
+
+    def __post_init__(self) -> None:
+        threat_of(self)
+        if self.points < 1:
+            raise ValueError(f"points ({self.points}) must be at least 1")
+
+    @torch.no_grad()
+    def __call__(self, model: nn.Module, x: Images, target: Labels | Logits, noise: Noise | None = None) -> Images:
+        threat, noise = threat_of(self), noise or Noise()
+        threat.check(x)
+        noise = noise.restart(0)
+        result, lowest = x.clone(), x.new_full((len(x),), torch.inf)
+        rows = torch.arange(len(x), device=x.device)
+        with mode(model, "eval"):
+            for _ in range(self.points):
+                if not len(rows):
+                    break
+                x_adv = threat.start(x[rows], "uniform", noise)
+                out = logits(model, x_adv)
+                value = margin(out, target[rows]).to(lowest)
+                fell = fooled(model, x_adv, target[rows], out)
+                keep = fell | (value < lowest[rows])
+                result[rows[keep]], lowest[rows[keep]] = x_adv[keep], value[keep]
+                if fell.any():
+                    stands = (~fell).nonzero()[:, 0]
+                    rows, noise = rows[stands], noise.take(stands)
+        return result

@@ -1,0 +1,90 @@
+"""Targeted attacks: PGD towards one class per image, random or least likely."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from toughen.attacks.base import Attack, threat_of
+from toughen.attacks.pgd import PGD
+from toughen.gradients import logits, mode
+from toughen.noise import Noise
+from toughen.objectives import TowardsClass
+from toughen.threat import Start
+from toughen.types import Eps, Images, Labels, Logits, Norm, Real
+
+
+@dataclass(frozen=True, kw_only=True)
+class _TargetedPGD(Attack):
+    """What PGD-R and PGD-LL share.
+
+    Attributes:
+        eps: radius, in the units of the images.
+        norm: "linf" or "l2".
+        steps: gradient steps.
+        step_size: length of a step, in the units of eps; None means 2.5 eps / steps.
+        start: where it starts, as in PGD.
+        stop_early: an image stays where it is first misclassified, as whatever class; False goes on to the target.
+    """
+
+    eps: Eps | None = None
+    norm: Norm = "linf"
+    steps: int = 100
+    step_size: Real | None = None
+    start: Start = "uniform"
+    stop_early: bool = True
+
+    def __post_init__(self) -> None:
+        threat_of(self)
+        if self.steps < 1:
+            raise ValueError(f"steps ({self.steps}) must be at least 1")
+        if self.step_size is not None and not 0 <= self.step_size < math.inf:
+            raise ValueError(f"step_size {self.step_size} must be a finite number, not below 0")
+
+    def __call__(self, model: nn.Module, x: Images, target: Labels | Logits, noise: Noise | None = None) -> Images:
+        threat, noise = threat_of(self), (noise or Noise()).restart(0)
+        threat.check(x)
+        with mode(model, "eval"), torch.no_grad():
+            objective = TowardsClass(self._classes(model, x, target, noise))
+        attack = PGD(
+            eps=threat.eps,
+            norm=threat.norm,
+            steps=self.steps,
+            step_size=self.step_size,
+            objective=objective,
+            start=threat.start(x, self.start, noise),  # drawn here, after the classes
+            stop_early=self.stop_early,
+        )
+        return attack(model, x, target, noise)
+
+    def _classes(self, model: nn.Module, x: Images, y: Labels, noise: Noise) -> Labels:
+        """The class that each image is moved to."""
+        raise NotImplementedError
+
+
+@dataclass(frozen=True, kw_only=True)
+class PGDR(_TargetedPGD):
+    """PGD-R: lowers the cross-entropy of a random class other than the true one (Vivek et al., CVPR Workshops 2020).
+
+    Passes: ``steps`` forwards and as many gradients, and one image forward to see how many classes there are.
+    """
+
+    def _classes(self, model: nn.Module, x: Images, y: Labels, noise: Noise) -> Labels:
+        others = logits(model, x[:1]).shape[1] - 1
+        drawn = noise.uniform(x[:, :1, :1, :1])[:, 0, 0, 0].double().add(1).mul(others / 2).floor().long()
+        drawn = drawn.clamp(max=others - 1)
+        return drawn + (drawn >= y)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PGDLL(_TargetedPGD):
+    """PGD-LL: lowers the cross-entropy of the class least likely on the clean image (Vivek et al., CVPRW 2020).
+
+    The true class is never the target. Passes: ``steps`` forwards and as many gradients, and one forward more.
+    """
+
+    def _classes(self, model: nn.Module, x: Images, y: Labels, noise: Noise) -> Labels:
+        return logits(model, x).scatter(1, y[:, None], torch.inf).argmin(1)

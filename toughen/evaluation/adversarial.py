@@ -1,0 +1,117 @@
+"""Adversarial images as a data set of their own: a parquet file that `datasets` opens."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from datasets import Array3D, ClassLabel, Dataset, Features, Value
+from rich.console import Console
+from torch import Tensor
+
+from toughen.attacks.base import Attack, threat_of
+from toughen.blocks import Blocks, block_size
+from toughen.device import pick_device, pick_precision
+from toughen.evaluation.candidate import Candidate, find_candidate
+from toughen.evaluation.harness import Bench, check, chunk_size
+from toughen.evaluation.judge import check_fit
+from toughen.evaluation.suite import parse_attack
+from toughen.files import check_writable, replace_file
+from toughen.gradients import mode
+from toughen.noise import ImageNoise
+from toughen.progress import progress_bar
+from toughen.types import Images
+
+
+def attack_images(
+    spec: str | Path,
+    *,
+    attack: str,
+    out: str | Path,
+    device: str = "auto",
+    precision: str = "auto",
+    block: int | None = None,
+    console: Console | None = None,
+    **which: Any,
+) -> str:
+    """Attack test images and write what comes out, every image with its place, label and predictions.
+
+    Args:
+        spec: a run directory, ``package.module:function`` or ``timm:NAME``.
+        attack: a short name, as ``parse_attack`` reads it.
+        out: the parquet file; image is float32 [c, h, w] in [0, 1], because bytes would move it.
+        device, precision, block: as in an evaluation.
+        console: where to show progress.
+        which: data, weights, eps, norm, limit, seed and model, as ``find_candidate`` takes them.
+
+    Returns:
+        A line on what was written.
+
+    Raises:
+        ValueError: model, data, threat and attack can't be used together, or ``out`` can't be written or is there.
+    """
+    path = Path(out)
+    if path.exists():
+        raise ValueError(f"{path} is there already: choose another --out")
+    if path.suffix != ".parquet":
+        raise ValueError(f"{path} must end in .parquet: adversarial images are written as parquet")
+    check_writable(path.parent)
+    place = pick_device(device)
+    candidate = find_candidate(spec, **which)
+    crafted = parse_attack(attack, candidate.threat)
+    net, split = candidate.net.to(place), candidate.split.to(place)
+    check_fit(net, candidate)
+    blocks = Blocks(
+        net, block or block_size(place), "fp64" if precision == "fp64" else pick_precision(precision, place)
+    )  # type: ignore[arg-type]
+    bench = Bench(blocks, split.images, split.labels, candidate.index, which.get("seed", 0))
+    columns = _columns(bench, crafted, attack, candidate, console)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    table = Dataset.from_dict(columns, features=_features(candidate))
+    replace_file(path, lambda temporary: table.to_parquet(str(temporary)))
+    wrong = sum(p != y for p, y in zip(columns["adversarial_prediction"], columns["label"], strict=True))
+    return f"{path}: {len(table):,} images under {attack}, {wrong:,} of them misclassified"
+
+
+def _columns(
+    bench: Bench, attack: Attack, name: str, candidate: Candidate, console: Console | None
+) -> dict[str, list[Any]]:
+    """All images, attacked chunk by chunk."""
+    clean, found = bench.predict().tolist(), []
+    after: list[Tensor] = []
+    distance: list[Tensor] = []
+    rows = torch.arange(len(bench.images), device=bench.images.device)
+    with progress_bar(console or Console(quiet=True)) as bar, mode(bench.blocks, "eval"):
+        task = bar.add_task(name, total=len(rows))
+        for part in rows.split(chunk_size(bench.images, bench.blocks.size)):
+            x = bench.floats(part)
+            noise = ImageNoise(bench.seed, name, bench.index[part.cpu()].tolist())
+            x_adv: Images = attack(bench.blocks, x, bench.labels[part], noise)
+            distance.append(check(x_adv, x, threat_of(attack), name).cpu())
+            after.append(bench.blocks.exact(x_adv).argmax(1).cpu())
+            found.append(x_adv.float().cpu())
+            bar.advance(task, len(part))
+    return {
+        "index": candidate.index.tolist(),
+        "label": bench.labels.tolist(),
+        "prediction": clean,
+        "adversarial_prediction": torch.cat(after).tolist(),
+        "distance": torch.cat(distance).tolist(),
+        "image": list(torch.cat(found).numpy()),
+    }
+
+
+def _features(candidate: Candidate) -> Features:
+    shape = tuple(candidate.split.images.shape[1:])
+    named = ClassLabel(names=list(candidate.class_names)) if candidate.class_names else Value("int64")
+    return Features(
+        {
+            "index": Value("int64"),
+            "label": named,
+            "prediction": named,
+            "adversarial_prediction": named,
+            "distance": Value("float32"),
+            "image": Array3D(shape=shape, dtype="float32"),
+        }
+    )

@@ -1,0 +1,224 @@
+"""What is to be evaluated: a run, a model from elsewhere with its weights, or any function of images."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from toughen import data as data_sets
+from toughen import models, runs
+from toughen.data import Data, Split
+from toughen.evaluation.images import load_test, refuse_seen, sample
+from toughen.files import read_tensors
+from toughen.threat import Threat
+from toughen.types import Eps, Norm
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A model and the images that it is judged by.
+
+    Attributes:
+        name: what it is called in messages and results.
+        net: the model, in whatever mode it came.
+        split: the test images, or a sample of them.
+        index: their places in the test set.
+        total: how many images the whole test set has.
+        threat: norm and radius.
+        data: the data set, as it was named.
+        class_names: in the order of the logits; () where only numbers are known.
+        folder: the run directory; None for any other model.
+        about: what results say of the model besides: method, weights, epoch.
+        adaptive: what the run says of its method's own objective, for the adaptive attack.
+    """
+
+    name: str
+    net: nn.Module
+    split: Split
+    index: Tensor
+    total: int
+    threat: Threat
+    data: str
+    class_names: tuple[str, ...] = ()
+    folder: Path | None = None
+    about: Mapping[str, Any] = field(default_factory=dict)
+    adaptive: Mapping[str, Any] | None = None
+
+
+class Wrapped(nn.Module):
+    """Any function from images in [0, 1] to logits, as a module."""
+
+    def __init__(self, function: Callable[[Tensor], Any]) -> None:
+        super().__init__()
+        self.function = function
+
+    def forward(self, x: Tensor) -> Any:
+        return self.function(x)
+
+
+def find_candidate(
+    spec: str | Path,
+    *,
+    data: str | None = None,
+    weights: str | None = None,
+    eps: Eps | None = None,
+    norm: Norm | None = None,
+    limit: int | None = None,
+    seed: int = 0,
+    model: nn.Module | None = None,
+) -> Candidate:
+    """What the command line names: a run directory, ``package.module:function`` or ``timm:NAME``.
+
+    Raises:
+        ValueError: model, data and threat can't be used together.
+    """
+    if is_elsewhere(spec):
+        return from_elsewhere(str(spec), weights=weights, data=data, eps=eps, norm=norm, limit=limit, seed=seed)
+    if weights is not None:
+        raise ValueError(f"{spec} is a run, which has weights of its own: leave --weights out")
+    return from_run(Path(spec), data=data, eps=eps, norm=norm, limit=limit, seed=seed, model=model)
+
+
+def is_elsewhere(spec: str | Path) -> bool:
+    """Whether a model is named by where it is made, and not by a run directory."""
+    return ":" in str(spec) and not Path(spec).exists()
+
+
+def from_run(
+    folder: Path,
+    *,
+    data: str | None,
+    eps: Eps | None,
+    norm: Norm | None,
+    limit: int | None,
+    seed: int,
+    model: nn.Module | None = None,
+) -> Candidate:
+    """A run's weights and the test images of the data set that it was trained on, or of another with its classes.
+
+    Raises:
+        ValueError: run, data and threat can't be used together, or the images were trained on.
+    """
+    record = runs.read_record(folder)
+    eps = record.eps if eps is None else eps
+    if eps is None:
+        raise ValueError(f"{folder} was trained without a threat: give one, such as --eps 8/255")
+    threat = usable_threat(norm or ("l2" if record.norm == "l2" else "linf"), eps)
+    net = runs.load(folder, model)
+    test = load_test(folder, record, data)
+    split, index = sample(test.test, limit, seed)
+    refuse_seen(folder, test, split)
+    about = {"weights": record.weights, "epoch": record.epoch, "method": record.method}
+    named, total = data or record.data, len(test.test)
+    names = tuple(record.classes)
+    return Candidate(str(folder), net, split, index, total, threat, named, names, folder, about, record.adaptive)
+
+
+def from_elsewhere(
+    spec: str,
+    *,
+    weights: str | None,
+    data: str | None,
+    eps: Eps | None,
+    norm: Norm | None,
+    limit: int | None,
+    seed: int,
+) -> Candidate:
+    """A model of ``package.module:function`` or ``timm:NAME``, on the test images of a data set.
+
+    Raises:
+        ValueError: it can't be made, the weights don't fit it, or data or threat are missing.
+    """
+    if data is None:
+        raise ValueError(f"which images is {spec} to be judged by? Give --data, a folder or a data set's name")
+    if eps is None:
+        raise ValueError(f"what is {spec} to withstand? Give --eps, such as 8/255 (and --norm l2 for another norm)")
+    test = data_sets.load(data)
+    settings: dict[str, Any] = {"pretrained": True} if spec.startswith("timm:") and weights is None else {}
+    net = models.create(spec, len(test.classes), test.shape, **settings)
+    if weights is not None:
+        load_weights(net, Path(weights))
+    split, index = sample(test.test, limit, seed)
+    about = {"weights": weights or ("pretrained" if settings else "as made")}
+    threat = usable_threat(norm or "linf", eps)
+    return Candidate(spec, net, split, index, len(test.test), threat, data, test.classes, about=about)
+
+
+def from_function(
+    model: nn.Module | Callable[[Tensor], Any],
+    data: str | Data | Split | tuple[Tensor, Tensor],
+    *,
+    eps: Eps,
+    norm: Norm,
+    limit: int | None,
+    seed: int,
+) -> Candidate:
+    """Any model that PyTorch can call, on images given in any way.
+
+    Raises:
+        ValueError: the images are none, or not in [0, 1].
+    """
+    net = model if isinstance(model, nn.Module) else Wrapped(model)
+    name = type(model).__name__ if isinstance(model, nn.Module) else getattr(model, "__name__", "function")
+    if isinstance(data, str):
+        data = data_sets.load(data)
+    if isinstance(data, Data):
+        named, names, test = data.name, data.classes, data.test
+    else:
+        test = Split(*checked(*data)) if isinstance(data, tuple) else data
+        named, names = f"{len(test):,} images", ()
+    split, index = sample(test, limit, seed)
+    return Candidate(name, net, split, index, len(test), usable_threat(norm, eps), named, names)
+
+
+def checked(images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    """Images, bytes or floats in [0, 1], and labels, as an evaluation takes them.
+
+    Raises:
+        ValueError: they are of another kind, or there are none.
+    """
+    if images.ndim != 4 or not len(images):
+        raise ValueError(f"images have shape {list(images.shape)}: give some, [n, channels, rows, columns]")
+    if images.dtype != torch.uint8:
+        low, high = float(images.min()), float(images.max())
+        if not images.is_floating_point() or not (low >= 0 and high <= 1):
+            raise ValueError(f"images are {images.dtype} from {low:g} to {high:g}: give bytes, or floats in [0, 1]")
+    if labels.ndim != 1 or labels.is_floating_point() or labels.dtype == torch.bool:
+        raise ValueError(f"labels are {labels.dtype} of shape {list(labels.shape)}: give one class number an image")
+    return images, labels.long()
+
+
+def usable_threat(norm: Norm, eps: Eps) -> Threat:
+    """A threat that leaves something to withstand.
+
+    Raises:
+        ValueError: eps is 0, or none that the norm admits.
+    """
+    if eps == 0:
+        raise ValueError("eps 0 leaves only the image itself: give a radius above 0, such as --eps 8/255")
+    return Threat(norm, eps)
+
+
+def load_weights(net: nn.Module, path: Path) -> None:
+    """Put the tensors of a safetensors file into a model.
+
+    Raises:
+        ValueError: there is no such file, it is of another kind, or belongs to another model.
+    """
+    if not path.is_file():
+        raise ValueError(f"there are no weights {path}: give a .safetensors file")
+    if path.suffix in (".pt", ".pth", ".bin", ".ckpt", ".pkl", ".tar"):
+        raise ValueError(
+            f"{path} may hold a pickle, which can run any code, and is not opened. Where you trust it, convert it: "
+            "safetensors.torch.save_file(torch.load(PATH, weights_only=True), 'weights.safetensors')"
+        )
+    tensors = read_tensors(path)[0]
+    try:
+        net.load_state_dict(tensors)
+    except RuntimeError as error:
+        raise ValueError(f"{path} does not fit the model: {runs.second_line(error)}") from None

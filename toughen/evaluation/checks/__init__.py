@@ -1,0 +1,1 @@
+"""The sanity checks behind a robust accuracy, one file per kind of doubt."""

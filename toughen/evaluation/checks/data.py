@@ -1,0 +1,87 @@
+"""Whether the images and labels are those that the model knows: if not, the number is about something else."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from toughen.blocks import wrong
+from toughen.evaluation.checks.base import Bench, Check, judge, percent
+from toughen.types import Images
+
+MEANS = {  # the usual mean and standard deviation per channel, in [0, 1] units
+    "ImageNet": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
+    "CIFAR-10": ((0.4914, 0.4822, 0.4465), (0.2471, 0.2435, 0.2616)),
+    "CIFAR-100": ((0.5071, 0.4865, 0.4409), (0.2673, 0.2564, 0.2762)),
+    "MNIST": ((0.1307,), (0.3081,)),
+}
+GAIN = 0.10  # of clean accuracy by other input, beyond which the model was made for that
+
+
+def _otherwise(x: Images) -> dict[str, Callable[[Images], Images]]:
+    """How else the model may want its images: in words, and as a function of images in [0, 1]."""
+    found: dict[str, Callable[[Images], Images]] = {
+        "pixels of 0 to 255": lambda x: 255 * x,
+        "pixels of -1 to 1": lambda x: 2 * x - 1,
+        "pixels of -0.5 to 0.5": lambda x: x - 0.5,
+    }
+    for name, (mean, deviation) in MEANS.items():
+        if len(mean) in (1, x.shape[1]):
+            found[f"images normalised as for {name}"] = _normalise(x, mean, deviation)
+    own = x.mean((0, 2, 3)), x.std((0, 2, 3)).clamp(min=1e-3)
+    found["images normalised by their own mean and deviation"] = _normalise(x, own[0].tolist(), own[1].tolist())
+    return found
+
+
+def _normalise(x: Images, mean: object, deviation: object) -> Callable[[Images], Images]:
+    shift, scale = (torch.as_tensor(each).to(x).view(1, -1, 1, 1) for each in (mean, deviation))
+    return lambda x: (x - shift) / scale
+
+
+def input_range(bench: Bench, name: str) -> Check:
+    """No other range or normalisation of the images makes the model much more accurate."""
+    x, y = bench.x(bench.any), bench.y(bench.any)
+
+    def accuracy(images: Images) -> float:
+        return float((~wrong(bench.model.exact(images), y)).double().mean())
+
+    as_given, found = accuracy(x), {how: accuracy(make(x)) for how, make in _otherwise(x).items()}
+    best = max(found, key=lambda how: found[how])
+    return judge(
+        name,
+        found[best] - as_given,
+        GAIN + 1 / len(x) ** 0.5,
+        "No other range or normalisation of the images makes the model much more accurate.",
+        f"The model is right on {percent(as_given)} of images in [0, 1], and on {percent(found[best])} given {best}: "
+        "make that its first layer, for the number is about something else.",
+    )
+
+
+def labels_fit(bench: Bench, name: str) -> Check:
+    """The model is right more often than chance, and no other numbering of the classes makes it much more so."""
+    n, chance = len(bench.subject.labels), 1 / bench.classes
+    accuracy = float(bench.subject.right.double().mean())
+    found = f"The model is right on {percent(accuracy)} of the clean images"
+    other = _renumbered(bench.model.exact(bench.x(bench.any)).argmax(1), bench.y(bench.any), bench.classes)
+    if other > accuracy + 0.2 + 1 / len(bench.any) ** 0.5:
+        bad = f"{found}, and would be on {percent(other)} were its classes numbered otherwise: give the data its order."
+        return judge(name, accuracy, other, "", bad, least=True)
+    threshold = chance + 2.33 * math.sqrt(chance * (1 - chance) / n)  # one set in a hundred is above by luck
+    bad = f"{found}, which is chance: the labels are not the images' own, or the model knows nothing."
+    return judge(name, accuracy, threshold, f"{found}; chance is {percent(chance)}.", bad, least=True)
+
+
+def _renumbered(predicted: Tensor, labels: Tensor, classes: int) -> float:
+    """The accuracy when each predicted class is read as another one, pair after pair, the most frequent pair first."""
+    if classes > len(labels):
+        return 0.0  # too few images to say anything
+    counts = torch.bincount(predicted * classes + labels, minlength=classes * classes).view(classes, classes)
+    total = 0
+    for _ in range(classes):
+        best = int(counts.argmax())
+        total += max(int(counts.flatten()[best]), 0)
+        counts[best // classes], counts[:, best % classes] = -1, -1
+    return total / len(labels)

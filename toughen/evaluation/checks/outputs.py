@@ -1,0 +1,110 @@
+"""Whether the model answers with logits, the same ones each time, whatever company an image is in."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from toughen.blocks import unwrap
+from toughen.evaluation.checks.base import Bench, Check, judge, median, percent
+from toughen.gradients import mode
+from toughen.objectives import margin
+from toughen.types import Logits
+
+REPEATS = 5
+SAME = 1e-3  # relative; float32 rounds at 1e-6, a GPU that multiplies in TF32 at 1e-4
+ALIKE = 1e-2  # between batches of different shapes
+HALF = 0.5  # of the images; a softmax's outputs are probabilities for all of them
+LARGEST = 87.0  # exp(-87) is float32's smallest normal number: beyond, the softmax of all other classes is 0
+
+
+def difference(one: Logits, other: Logits) -> float:
+    """The largest relative L2 difference between two logits of an image."""
+    scale = one.norm(dim=1).clamp(min=1e-12)
+    return float(((one - other).norm(dim=1) / scale).max())
+
+
+def deterministic(bench: Bench, name: str) -> Check:
+    """The same images, asked again, have the same logits."""
+    x = bench.x(bench.right)
+    first = bench.model.exact(x)
+    figure = max(difference(first, bench.model.exact(x)) for _ in range(REPEATS - 1))
+    return judge(
+        name,
+        figure,
+        SAME,
+        f"Asked {REPEATS} times, the model gives the same logits.",
+        f"Asked {REPEATS} times, the model's logits differ by up to {percent(figure)}: it answers at random, so an "
+        "image stands by luck and its gradient is one of many; average over its draws (AutoAttack `rand`).",
+    )
+
+
+def alone(bench: Bench, name: str) -> Check:
+    """An image has the same logits alone and among others."""
+    x, net = bench.x(bench.right[:8]), bench.model.net
+    with torch.no_grad(), mode(net, "eval"):
+        together = unwrap(net(x), len(x))
+        singly = torch.cat([unwrap(net(image[None]), 1) for image in x])
+    figure = difference(together, singly)
+    return judge(
+        name,
+        figure,
+        ALIKE,
+        "An image has the same logits alone and in a batch.",
+        f"An image's logits change by up to {percent(figure)} with the images beside it, so the number holds for these "
+        "batches only: take running statistics instead of a batch's.",
+    )
+
+
+def unscaled(bench: Bench, name: str) -> Check:
+    """The outputs are not probabilities."""
+    out = bench.clean
+    figure = float(((out >= -1e-6).all(1) & ((out.sum(1) - 1).abs() <= 1e-3)).double().mean())
+    return judge(
+        name,
+        figure,
+        HALF,
+        "The outputs are logits, as the losses of the attacks need them.",
+        f"For {percent(figure)} of the images the outputs are 0 or more and add up to 1: they are probabilities, whose "
+        "cross-entropy is nearly flat; take the softmax off the model's end.",
+        masking=True,
+    )
+
+
+def usual_size(bench: Bench, name: str) -> Check:
+    """The softmax is not saturated in float32."""
+    figure = median(margin(bench.clean, bench.y(bench.right)))
+    found = f"Half of the images have a margin of {figure:.3g} or more between the two highest logits"
+    return judge(
+        name,
+        figure,
+        LARGEST,
+        f"{found}.",
+        f"{found}, where a softmax in float32 is 0 or 1 and the cross-entropy has no slope: divide the logits, or "
+        "attack with a scale-free loss (APGD-T).",
+        masking=True,
+    )
+
+
+def evaluation_mode(bench: Bench, name: str) -> Check:
+    """In which mode the model was handed over; it is always judged in evaluation mode, so this never fails."""
+    if not bench.subject.trained_mode:
+        return Check(name, True, 0.0, None, "The model was handed over in evaluation mode.")
+    figure = float((_in_training_mode(bench).argmax(1) != bench.clean.argmax(1)).double().mean())
+    sentence = "The model was handed over in training mode; the number is of its evaluation mode, which predicts "
+    return Check(name, True, figure, None, f"{sentence}{percent(figure)} of the images otherwise.")
+
+
+@torch.no_grad()
+def _in_training_mode(bench: Bench) -> Logits:
+    """The logits of the right images in training mode; buffers and modes are put back."""
+    net, x = bench.model.net, bench.x(bench.right)
+    kept: dict[str, Tensor] = {name: each.clone() for name, each in net.named_buffers()}
+    modes = {module: module.training for module in net.modules()}
+    try:
+        return unwrap(net.train()(x), len(x))
+    finally:
+        for module, training in modes.items():
+            module.training = training
+        for name, each in net.named_buffers():
+            each.copy_(kept[name])

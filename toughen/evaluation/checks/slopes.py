@@ -1,0 +1,118 @@
+"""Whether the gradient that attacks follow is there, is the function's own, and holds a little further."""
+
+from __future__ import annotations
+
+import copy
+import math
+
+import torch
+from torch import Tensor, nn
+
+from toughen.evaluation.checks.base import Bench, Check, allowed, judge, median, not_made, percent
+from toughen.gradients import input_gradient, logits
+from toughen.objectives import Objective, cross_entropy, margin_loss
+from toughen.types import Images, Labels, Mask
+
+ZERO, DISAGREE = 0.05, 0.05  # shares of images that may lack a gradient, or have one that is not the function's
+STEADY = 0.1  # the least median cosine between gradients eps / 20 apart
+
+
+def _zero(gradient: Images) -> Mask:
+    return (gradient == 0).flatten(1).all(1)
+
+
+def _gradient(bench: Bench, x: Images, objective: Objective) -> Images:
+    return input_gradient(bench.model, x, bench.y(bench.right), objective).gradient
+
+
+def there(bench: Bench, name: str) -> Check:
+    """The cross-entropy has a gradient towards the image."""
+    x, threshold = bench.x(bench.right), allowed(len(bench.right), ZERO)
+    if not bench.differentiable:
+        bad = "The logits carry no gradient to the images, so gradient attacks see nothing: evaluate with Square, or "
+        return judge(name, 1.0, threshold, "", bad + "take out of the model what cuts it off.", masking=True)
+    figure = float(_zero(_gradient(bench, x, cross_entropy)).double().mean())
+    flat = float(_zero(_gradient(bench, x, margin_loss)).double().mean())
+    cause = (
+        "the margin's is zero too, so something in the model is flat (rounding, a threshold) and hides the slope"
+        if flat > figure / 2
+        else "the margin's is not, so the logits are too large for a softmax in float32: attack with a margin loss"
+    )
+    return judge(
+        name,
+        figure,
+        threshold,
+        f"The cross-entropy's gradient is zero for {percent(figure)} of the images.",
+        f"The cross-entropy's gradient is zero for {percent(figure)} of the images; {cause}.",
+        masking=True,
+    )
+
+
+def true_slope(bench: Bench, name: str) -> Check:
+    """The margin changes along its gradient as much as the gradient says (central difference)."""
+    net, dtype, step = _exact_copy(bench)
+    x, y = bench.x(bench.right).to(dtype), bench.y(bench.right)
+    x = 0.02 + 0.96 * x  # off the box's faces, where a model may clamp
+    size = bench.model.size
+    blocks = zip(torch.split(x, size), torch.split(y, size), strict=True)
+    parts = [_off(net, *block, step) for block in blocks]
+    off, zero = (torch.cat(each) for each in zip(*parts, strict=True))
+    if zero.all():
+        return not_made(name, "all gradients are zero")
+    figure = float(off[~zero].double().mean())
+    return judge(
+        name,
+        figure,
+        allowed(int((~zero).sum()), DISAGREE),
+        f"A small step along the gradient does what the gradient says, but for {percent(figure)} of the images.",
+        f"For {percent(figure)} of the images a small step along the gradient does not do what the gradient says: it "
+        "is another function's, or noise, and leads attacks astray.",
+        masking=True,
+    )
+
+
+def _exact_copy(bench: Bench) -> tuple[nn.Module, torch.dtype, float]:
+    """The model in float64 where it can be, and the length of a step per pixel that its rounding allows."""
+    try:
+        net = copy.deepcopy(bench.model.net).double()
+        with torch.no_grad():
+            if logits(net, bench.x(bench.right[:1]).double()).dtype == torch.float64:
+                return net, torch.float64, 1e-5
+    except (RuntimeError, TypeError, NotImplementedError, AttributeError):
+        pass
+    return bench.model.net, torch.float32, 3e-3
+
+
+def _off(net: nn.Module, x: Images, y: Labels, step: float) -> tuple[Mask, Mask]:
+    """Per image: whether slope and gradient disagree by more than half, and whether the gradient is zero."""
+    gradient = input_gradient(net, x, y, margin_loss).gradient
+    direction = gradient / gradient.flatten(1).norm(dim=1).clamp(min=1e-30).view(-1, 1, 1, 1)
+    direction = direction * math.sqrt(x.shape[1:].numel()) * step
+    with torch.no_grad():
+        rise = margin_loss(logits(net, x + direction), y) - margin_loss(logits(net, x - direction), y)
+    expected = 2 * (gradient * direction).flatten(1).sum(1)
+    return (rise - expected).abs() > 0.5 * expected, _zero(gradient)
+
+
+def steady(bench: Bench, name: str) -> Check:
+    """A step of eps / 20 in a random direction leaves the gradient's direction roughly as it is."""
+    x, threat = bench.x(bench.right), bench.threat
+    nearby = threat.start(x, "uniform", bench.noise(name, bench.right), threat.eps / 20)
+    one, other = (_gradient(bench, each, margin_loss) for each in (x, nearby))
+    found = ~(_zero(one) | _zero(other))
+    if not found.any():
+        return not_made(name, "all gradients are zero")
+    figure = median(_cosine(one, other)[found])
+    return judge(
+        name,
+        figure,
+        STEADY,
+        f"Gradients eps / 20 apart have a median cosine of {figure:.2f}.",
+        f"Gradients eps / 20 apart have a median cosine of {figure:.2f}: they change too fast to be followed.",
+        masking=True,
+        least=True,
+    )
+
+
+def _cosine(one: Images, other: Images) -> Tensor:
+    return torch.cosine_similarity(one.flatten(1).double(), other.flatten(1).double(), dim=1, eps=1e-300)

@@ -1,0 +1,159 @@
+"""What the diagnostics share: how a model is asked and attacked piece by piece, and how figures become JSON."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import fields, replace
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from toughen.attacks.base import Attack, threat_of
+from toughen.blocks import Blocks, Precision, block_size, wrong
+from toughen.gradients import mode
+from toughen.noise import ImageNoise
+from toughen.types import Images, Labels, Logits, Mask, PerExample
+
+NUMBERS = 2**22  # numbers in the images attacked at a time, so that memory does not grow with the data set
+
+
+def blocked(model: nn.Module, x: Images, precision: Precision = "fp32") -> Blocks:
+    """The model in blocks of the size that suits the images' device; one that is in blocks already stays as it is.
+
+    Raises:
+        ValueError: there are no images.
+    """
+    if not len(x):
+        raise ValueError("there are no images to diagnose the model by: give some")
+    return model if isinstance(model, Blocks) else Blocks(model, block_size(x.device), precision)
+
+
+def chunk_size(x: Images) -> int:
+    """How many images to work on at a time."""
+    return max(block_size(x.device), NUMBERS // x.shape[1:].numel())
+
+
+def exact_logits(model: Blocks, x: Images) -> Logits:
+    """The judged model's own logits, in evaluation mode."""
+    with mode(model, "eval"):
+        return model.exact(x)
+
+
+def classes(logits: Logits) -> Labels:
+    """The predicted classes; -1 where a logit is not finite."""
+    return torch.where(logits.isfinite().all(1), logits.argmax(1), -1)
+
+
+def losses(logits: Logits, y: Labels) -> PerExample:
+    """Each image's cross-entropy, in nats."""
+    return F.cross_entropy(logits, y, reduction="none")
+
+
+def right(model: Blocks, x: Images, y: Labels) -> Mask:
+    """Which images are classified correctly."""
+    return ~wrong(exact_logits(model, x), y)
+
+
+def crafted(
+    model: Blocks,
+    x: Images,
+    y: Labels,
+    attack: Attack,
+    seed: int,
+    rows: Tensor | None = None,
+    *,
+    restart: int = 0,
+    together: int | None = None,
+) -> Iterator[tuple[Tensor, Images]]:
+    """The attacked images, some at a time, with their places.
+
+    The random numbers are keyed by seed, restart and place alone: every model, radius and number of steps meets the
+    same ones, so that what differs between two figures is not their draws.
+
+    Args:
+        model: whose gradients are followed.
+        x: clean images in [0, 1].
+        y: their true classes.
+        attack: is run in evaluation mode.
+        seed: of the random numbers.
+        rows: which images to attack; None means all.
+        restart: which of the attack's random starts is the first.
+        together: how many to attack at a time; None means what memory holds well.
+
+    Raises:
+        RuntimeError: the attack left its threat (unless it searches for the nearest image) or the box [0, 1].
+    """
+    for part in (torch.arange(len(x), device=x.device) if rows is None else rows).split(together or chunk_size(x)):
+        if not len(part):
+            return
+        noise = ImageNoise(seed, "diagnostics", part.tolist(), restart)
+        with mode(model, "eval"):
+            x_adv = attack(model, x[part], y[part], noise)
+        _check(x_adv, x[part], attack)
+        yield part, x_adv
+
+
+def _check(x_adv: Images, x: Images, attack: Attack) -> None:
+    threat, name = threat_of(attack), type(attack).__name__
+    furthest, low, high = float(threat.distance(x_adv, x).max()), float(x_adv.min()), float(x_adv.max())
+    if not (low >= 0 and high <= 1):
+        raise RuntimeError(f"{name} returned pixels from {low:.6g} to {high:.6g}, outside [0, 1]: mend it")
+    if not getattr(attack, "minimise", False) and not furthest <= threat.eps * (1 + 1e-5) + 1e-6:
+        raise RuntimeError(f"{name} moved an image by {furthest:.6g}, beyond eps {threat.eps:.6g}: mend it")
+
+
+def standing_after(
+    model: Blocks, x: Images, y: Labels, attack: Attack, seed: int, standing: Mask, restart: int = 0
+) -> Mask:
+    """Which of the images that stand still do after an attack on them."""
+    left = standing.clone()
+    for rows, x_adv in crafted(model, x, y, attack, seed, standing.nonzero()[:, 0], restart=restart):
+        left[rows] = right(model, x_adv, y[rows])
+    return left
+
+
+def ending_early(attack: Attack) -> Attack:
+    """The attack as an evaluation runs it: an image is done once it is broken, where the attack can do that."""
+    return with_settings(attack, stop_early=True) if hasattr(attack, "stop_early") else attack
+
+
+def with_settings(attack: Attack, **settings: Any) -> Attack:
+    """The attack with other settings.
+
+    Raises:
+        ValueError: it has no such setting.
+    """
+    for name in settings:
+        if not hasattr(attack, name):
+            raise ValueError(f"{type(attack).__name__} has no {name} to vary: choose another attack, such as PGD")
+    return replace(attack, **settings)  # type: ignore[type-var]
+
+
+def described(attack: Attack) -> dict[str, Any]:
+    """An attack's name and settings, as JSON can hold them."""
+    settings: dict[str, Any] = {"attack": type(attack).__name__}
+    for field in fields(attack):  # type: ignore[arg-type]
+        value = getattr(attack, field.name)
+        if isinstance(value, float):
+            value = float(value)
+        settings[field.name] = value if isinstance(value, str | int | float | None) else type(value).__name__
+    return settings
+
+
+def share(mask: Mask) -> float:
+    """The share of images that a mask marks, 0..1."""
+    return int(mask.sum()) / len(mask)
+
+
+def number(value: Tensor | float) -> float | None:
+    """A figure to seven digits; None where it is not finite, which JSON cannot hold."""
+    value = float(value)
+    return float(f"{value:.7g}") if math.isfinite(value) else None
+
+
+def numbers(values: Tensor) -> Any:
+    """A tensor of figures as nested lists."""
+    return number(values) if values.ndim == 0 else [numbers(value) for value in values.cpu()]

@@ -1,0 +1,227 @@
+"""Diagnoses trained runs: every diagnostic by its name, on the runs' test images, into diagnostics.json."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from torch import nn
+
+from toughen import attacks as registered
+from toughen.blocks import Precision
+from toughen.device import pick_device, provenance
+from toughen.evaluation.diagnostics.boundary import boundary_distance
+from toughen.evaluation.diagnostics.cases import Case, load_cases, refuse_different_images
+from toughen.evaluation.diagnostics.confusion import confusion
+from toughen.evaluation.diagnostics.curves import (
+    accuracy_by_eps,
+    accuracy_by_restarts,
+    accuracy_by_steps,
+    loss_by_eps,
+    radii,
+)
+from toughen.evaluation.diagnostics.entropy import attack_entropy
+from toughen.evaluation.diagnostics.nuclear import mean_logit_distance, nuclear_norms
+from toughen.evaluation.diagnostics.store import add_diagnostics, check_usable
+from toughen.evaluation.diagnostics.surface import loss_surface
+from toughen.evaluation.diagnostics.transfer import transfer_matrix
+from toughen.evaluation.suite import parse_attack
+from toughen.progress import progress_bar
+from toughen.types import Eps, Norm
+
+TRANSFER = ("fgsm", "mi-fgsm-20", "pgd-20", "pgd-10")
+SURFACE_IMAGES, BOUNDARY_IMAGES = 64, 128  # a stratified sample of so many: the one is long, the other slow
+
+
+def _eps(case: Case) -> dict[str, Any]:
+    values = radii(case.threat, case.x.shape[1:])
+    return accuracy_by_eps(case.model, case.x, case.y, case.pgd(), values, case.seed)
+
+
+def _steps(case: Case) -> dict[str, Any]:
+    return accuracy_by_steps(case.model, case.x, case.y, case.pgd(), seed=case.seed)
+
+
+def _restarts(case: Case) -> dict[str, Any]:
+    return accuracy_by_restarts(case.model, case.x, case.y, case.pgd(), seed=case.seed)
+
+
+def _loss(case: Case) -> dict[str, Any]:
+    values = radii(case.threat, case.x.shape[1:])
+    return loss_by_eps(case.model, case.x, case.y, case.threat, values, case.seed)
+
+
+def _surface(case: Case) -> dict[str, Any]:
+    some = case.some(SURFACE_IMAGES)
+    found = loss_surface(some.model, some.x, some.y, some.threat, some.seed)
+    return found | {"index": some.index.tolist()}
+
+
+def _confusion(case: Case) -> dict[str, Any]:
+    return confusion(case.model, case.x, case.y, case.pgd(), case.seed)
+
+
+def _entropy(case: Case) -> dict[str, Any]:
+    eps, norm = case.threat.eps, case.threat.norm
+    made = {kind: registered.LogitMatrix(eps=eps, norm=norm, kind=kind) for kind in ("nuclear", "frobenius")}
+    return attack_entropy(case.model, case.x, case.y, made, case.seed)
+
+
+def _nuclear(case: Case) -> dict[str, Any]:
+    return nuclear_norms(case.model, case.x, case.y, case.pgd(), case.seed)
+
+
+def _logit_distance(case: Case) -> dict[str, Any]:
+    return mean_logit_distance(case.model, case.x, case.y, case.threat, case.seed)
+
+
+def _boundary(case: Case) -> dict[str, Any]:
+    made = {"fab-t": registered.FAB(eps=case.threat.eps, norm=case.threat.norm, minimise=True)}
+    some = case.some(BOUNDARY_IMAGES)
+    found = boundary_distance(some.model, some.x, some.y, made, some.threat, some.seed)
+    return found | {"index": some.index.tolist()}
+
+
+OF_A_RUN: dict[str, Callable[[Case], dict[str, Any]]] = {
+    "eps": _eps,
+    "steps": _steps,
+    "restarts": _restarts,
+    "loss": _loss,
+    "surface": _surface,
+    "confusion": _confusion,
+    "entropy": _entropy,
+    "nuclear": _nuclear,
+    "logit-distance": _logit_distance,
+    "boundary": _boundary,
+}
+NAMES = (*OF_A_RUN, "transfer")
+"""What can be diagnosed; the last one only between two runs or more."""
+
+
+def diagnose_runs(
+    runs: Sequence[str | Path],
+    *,
+    data: str | None = None,
+    which: Sequence[str] | None = None,
+    transfer_attacks: Sequence[str] = TRANSFER,
+    eps: Eps | None = None,
+    norm: Norm | None = None,
+    limit: int | None = None,
+    seed: int = 0,
+    device: str = "auto",
+    precision: Precision = "fp32",
+    out: str | Path | None = None,
+    models: Mapping[str, nn.Module] | None = None,
+    console: Console | None = None,
+) -> dict[str, Any]:
+    """Diagnose runs on test images, all at one threat, and write what is found as each diagnostic ends.
+
+    A run's own diagnostics go into diagnostics.json of its directory. The transfer matrices, and the runs' mean
+    surfaces side by side, go into that of ``out``; without it the matrices go into every run's. Diagnostics of other
+    names that these files hold stay there.
+
+    Args:
+        runs: run directories.
+        data: the data set; None means the one that each run was trained on.
+        which: names out of ``NAMES``; None means all, without transfer where there is one run.
+        transfer_attacks: short names, as ``parse_attack`` reads them.
+        eps, norm: the threat; None means the one that the runs were trained against.
+        limit: diagnose by a stratified sample of so many images.
+        seed: of the sample and of all random numbers.
+        device: "auto", "cpu", "cuda" and the like.
+        precision: of the search for adversarial images; the figures are taken in float32.
+        out: where to write what compares the runs.
+        models: nets of your own, by the run as it is named in ``runs``.
+        console: where to show progress.
+
+    Returns:
+        ``runs``: what was found by run and diagnostic; ``shared``: what compares them, by diagnostic.
+
+    Raises:
+        ValueError: runs, data, threat and diagnostics can't be used together.
+    """
+    own, transfer = _chosen(which, len(runs))
+    folders = [Path(run) for run in runs]
+    for folder in folders + ([Path(out)] if out else []):
+        check_usable(folder)
+    place = pick_device(device)
+    cases = load_cases(
+        runs, data=data, eps=eps, norm=norm, limit=limit, seed=seed, device=place, precision=precision,
+        models=models or {},
+    )  # fmt: skip
+    threat = cases[0].threat
+    attacks = {spec: parse_attack(spec, threat) for spec in transfer_attacks} if transfer else {}
+    if transfer:
+        refuse_different_images(cases)
+    about = {
+        "threat": {"norm": threat.norm, "eps": float(threat.eps)},
+        "seed": seed,
+        "precision": precision,
+        "provenance": provenance(place),
+    }
+    found: dict[str, dict[str, Any]] = {case.name: {} for case in cases}
+    matrices: dict[str, Any] = {}
+    with progress_bar(console or Console(quiet=True)) as bar:
+        task = bar.add_task("", total=len(cases) * len(own) + len(attacks))
+        for case, name in ((case, name) for case in cases for name in own):
+            bar.update(task, description=f"{case.name}: {name}")
+            found[case.name][name] = _timed(lambda case=case, name=name: OF_A_RUN[name](case), [case], about)  # type: ignore[misc]
+            add_diagnostics(Path(case.folder or ""), {name: found[case.name][name]})
+            bar.advance(task)
+        for spec, attack in attacks.items():
+            bar.update(task, description=f"transfer: {spec}")
+            matrices[spec] = _timed(lambda attack=attack: _transfer(cases, attack), cases, about)  # type: ignore[misc]
+            bar.advance(task)
+    shared = {"transfer": {"attacks": matrices}} if transfer else {}
+    surfaces = {name: _mean_surface(each["surface"]) for name, each in found.items() if "surface" in each}
+    if out and surfaces:
+        shared["surface"] = {"runs": surfaces}
+    for folder in [Path(out)] if out else folders:
+        if shared:
+            add_diagnostics(folder, shared)
+    return {"runs": found, "shared": shared}
+
+
+def _chosen(which: Sequence[str] | None, runs: int) -> tuple[list[str], bool]:
+    """The diagnostics of each run, in order, and whether transfer is among them.
+
+    Raises:
+        ValueError: a name is unknown, none was given, or transfer has but one run.
+    """
+    names = [name for name in NAMES if name != "transfer" or runs > 1] if which is None else list(dict.fromkeys(which))
+    for name in names:
+        if name not in NAMES:
+            raise ValueError(f"diagnostic {name!r} is unknown: choose out of {', '.join(NAMES)}")
+    if not names:
+        raise ValueError(f"no diagnostic was named: choose out of {', '.join(NAMES)}")
+    if "transfer" in names and runs < 2:
+        raise ValueError("transfer is between runs: name two or more")
+    return [name for name in names if name != "transfer"], "transfer" in names
+
+
+def _timed(work: Callable[[], dict[str, Any]], cases: Sequence[Case], about: Mapping[str, Any]) -> dict[str, Any]:
+    """What the work found, and what it was found by: images, data, seconds and the attacks' passes with the rest."""
+    before, started = sum(case.model.counts.total for case in cases), time.perf_counter()
+    result = work()
+    return result | {
+        "about": {
+            "images": result.get("count", len(cases[0].y)),
+            "data": cases[0].data,
+            "seconds": round(time.perf_counter() - started, 3),
+            "passes": sum(case.model.counts.total for case in cases) - before,
+            **about,
+        }
+    }
+
+
+def _transfer(cases: Sequence[Case], attack: Any) -> dict[str, Any]:
+    first = cases[0]
+    return transfer_matrix({case.name: case.model for case in cases}, first.x, first.y, attack, first.seed)
+
+
+def _mean_surface(surface: Mapping[str, Any]) -> dict[str, Any]:
+    """A surface without those of single images."""
+    return {name: value for name, value in surface.items() if name not in ("images", "index")}

@@ -1,0 +1,51 @@
+"""diagnostics.json: what is known about a run or about several, each diagnostic under its name."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from toughen.files import check_writable, read_json, write_text
+
+RESULT = "diagnostics.json"
+
+
+def read_diagnostics(folder: Path) -> dict[str, Any]:
+    """What a folder's diagnostics.json holds; nothing where there is none.
+
+    Raises:
+        ValueError: it is damaged.
+    """
+    if not (folder / RESULT).is_file():
+        return {}
+    found = read_json(folder / RESULT)
+    if not (isinstance(found, dict) and all(isinstance(each, dict) for each in found.values())):
+        raise ValueError(f"{folder / RESULT} is damaged: move it away and diagnose again")
+    return found
+
+
+def check_usable(folder: Path) -> None:
+    """See that diagnostics can be added to a folder, before time is spent on them.
+
+    Raises:
+        ValueError: they can't.
+    """
+    check_writable(folder)
+    read_diagnostics(folder)
+
+
+def add_diagnostics(folder: Path, found: Mapping[str, Any]) -> None:
+    """Write diagnostics into a folder's file; those of other names stay there. A line each, because they are long.
+
+    Raises:
+        ValueError: nothing can be written there.
+    """
+    every = {**read_diagnostics(folder), **found}
+    lines = [f"{json.dumps(name)}: {json.dumps(value, allow_nan=False)}" for name, value in sorted(every.items())]
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        write_text(folder / RESULT, "{\n" + ",\n".join(lines) + "\n}\n")
+    except OSError as error:
+        raise ValueError(f"cannot write to {folder} ({error.strerror}): choose another --out") from None

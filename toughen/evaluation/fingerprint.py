@@ -1,0 +1,42 @@
+"""What decides an evaluation's outcome, so that a state is only gone on with where it belongs."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import fields, is_dataclass
+
+import torch
+from torch import Tensor, nn
+
+from toughen.attacks.base import Attack
+from toughen.evaluation.harness import Bench
+from toughen.gradients import mode
+
+
+def fingerprint(bench: Bench, attacks: Mapping[str, Attack]) -> tuple[object, ...]:
+    """The model's weights and a few logits, the images, the attacks, the seed and how the model is asked."""
+    blocks, first = bench.blocks, torch.arange(min(len(bench.images), bench.blocks.size), device=bench.images.device)
+    with mode(blocks, "eval"):
+        out = blocks.exact(bench.floats(first))
+    seen = (_hash(bench.images), _hash(bench.labels), _hash(bench.index), bench.seed)
+    asked = (_plain(blocks.net), _hash(out), blocks.size, blocks.precision, torch.__version__)
+    return (*seen, *asked, tuple((name, _plain(attack)) for name, attack in attacks.items()))
+
+
+def _plain(value: object) -> object:
+    """A value as text and numbers that are the same in every process."""
+    if isinstance(value, Tensor):
+        return _hash(value)
+    if isinstance(value, nn.Module):
+        return tuple((name, _hash(tensor)) for name, tensor in value.state_dict().items())
+    if is_dataclass(value):
+        return type(value).__name__, tuple((each.name, _plain(getattr(value, each.name))) for each in fields(value))
+    if value is None or isinstance(value, str | int | float | bool):
+        return str(value)
+    return type(value).__name__
+
+
+def _hash(tensor: Tensor) -> str:
+    plain = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8)
+    return hashlib.blake2b(plain.numpy().tobytes(), digest_size=16).hexdigest()

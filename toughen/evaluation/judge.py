@@ -1,0 +1,176 @@
+"""Judges a candidate: attacks, checks of the number that comes out, and the files of both."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from rich.console import Console
+from torch import nn
+
+from toughen import models
+from toughen.attacks.base import Attack
+from toughen.blocks import Blocks, Precision, block_size, unwrap
+from toughen.device import pick_precision, provenance
+from toughen.evaluation import verdict
+from toughen.evaluation.candidate import Candidate
+from toughen.evaluation.harness import as_floats, predict, share
+from toughen.evaluation.measure import measure
+from toughen.evaluation.result import Evaluation, interval, write_results
+from toughen.evaluation.suite import QUICK_IMAGES, parse_attack, suite
+from toughen.gradients import mode
+
+
+@dataclass(frozen=True, kw_only=True)
+class How:
+    """How a model is evaluated.
+
+    Attributes:
+        suite: "quick" (a minute), "standard" or "papers".
+        attacks: short names instead of a suite; None means the suite.
+        limit: evaluate a stratified sample of so many images; None means all, 1,000 for the quick suite.
+        seed: of the sample and of the attacks.
+        precision: what attacks search in; what they find is confirmed by the model as it is. "auto" means bf16 where the
+            processor has it, "fp32" is for a number that is published, "fp64" for a test.
+        block: images per forward pass; None means what suits the device.
+        processes: how many processes attack at once; the result is the same for any number.
+        verdict: whether to make the checks that say if the number can be believed.
+    """
+
+    suite: str = "quick"
+    attacks: Sequence[str] | None = None
+    limit: int | None = None
+    seed: int = 0
+    precision: Precision | Literal["auto"] = "auto"
+    block: int | None = None
+    processes: int = 1
+    verdict: bool = True
+
+    @property
+    def images(self) -> int | None:
+        """How many images are looked at; None means all."""
+        quick = self.attacks is None and self.suite == "quick"
+        return QUICK_IMAGES if self.limit is None and quick else self.limit
+
+    def check(self) -> None:
+        """See that the numbers make sense.
+
+        Raises:
+            ValueError: they don't.
+        """
+        for name, value in (("limit", self.limit), ("block", self.block), ("processes", self.processes)):
+            if value is not None and value < 1:
+                raise ValueError(f"{name} is {value}: it must be at least 1")
+
+
+def judge(
+    candidate: Candidate,
+    how: How,
+    *,
+    device: torch.device | None,
+    out: Path | None,
+    source: nn.Module | None = None,
+    console: Console | None = None,
+) -> dict[str, Any]:
+    """Attack, check, and write both down.
+
+    Raises:
+        ValueError: the model doesn't fit the images.
+    """
+    place = device or candidate.split.images.device
+    net, split = candidate.net.to(place), candidate.split.to(place)
+    check_fit(net, candidate)
+    candidate.threat.check(split.images[:1])
+    attacks = _attacks(candidate, how)
+    precision: Precision = "fp64" if how.precision == "fp64" else pick_precision(how.precision, place)
+    trained_mode = net.training
+    asked: dict[str, Any] = {"seed": how.seed, "precision": precision, "block": how.block}
+    found = measure(
+        net, split, attacks, **asked, index=candidate.index, processes=how.processes, folder=out, console=console
+    )
+    result = found.summary()
+    if len(split) < candidate.total:
+        names = ("clean_accuracy", "robust_accuracy")
+        result["interval"] = {name: interval(result[name], len(split)) for name in names}
+    result |= (
+        _verdict(found, candidate, net, precision, how, source, trained_mode) if how.verdict else {"verdict": None}
+    )
+    result |= {
+        "threat": {"norm": candidate.threat.norm, "eps": float(candidate.threat.eps)},
+        "data": candidate.data,
+        "seed": how.seed,
+        "precision": precision,
+        "block": how.block or block_size(place),
+        **candidate.about,
+        "provenance": provenance(place),
+    }
+    if out is not None:
+        write_results(out, result, found.ledger())
+        found.state.remove()
+    return result
+
+
+def _attacks(candidate: Candidate, how: How) -> dict[str, Attack]:
+    if how.attacks is None:
+        shape = tuple(candidate.split.images.shape[1:])
+        return suite(how.suite, candidate.threat, shape, candidate.adaptive)
+    if not how.attacks:
+        raise ValueError("no attack was named: give one or more, such as --attacks fgsm pgd-20")
+    return {spec: parse_attack(spec, candidate.threat) for spec in how.attacks}
+
+
+def _verdict(
+    found: Evaluation,
+    candidate: Candidate,
+    net: nn.Module,
+    precision: Precision,
+    how: How,
+    source: nn.Module | None,
+    trained_mode: bool,
+) -> dict[str, Any]:
+    """The word, and the checks behind it."""
+    split = found.split
+    subject = verdict.Subject(
+        net=net,
+        images=split.images,
+        labels=split.labels,
+        index=found.index,
+        threat=candidate.threat,
+        seed=how.seed,
+        standing=found.standing,
+        right=found.right,
+        accuracies={name: found.accuracy(name) for name in found.parts},
+        robust_accuracy=share(found.standing),
+        trained_mode=trained_mode,
+        source=source.to(split.images.device) if source is not None else None,
+    )
+    made = verdict.checks(subject, Blocks(net, how.block or block_size(split.images.device), precision))
+    return {"verdict": verdict.word(made), "checks": [asdict(check) for check in made]}
+
+
+def check_fit(net: nn.Module, candidate: Candidate) -> None:
+    """See that a model answers these images with logits of these classes.
+
+    Raises:
+        ValueError: it has too few or too many outputs, a label is none of them, or a logit is NaN or infinite.
+    """
+    split, outputs = candidate.split, len(candidate.class_names)
+    shape: Any = tuple(split.images.shape[1:])
+    if not outputs:
+        with mode(net, "eval"), torch.no_grad():
+            outputs = unwrap(net(as_floats(split.images[:2])), len(split.images[:2])).shape[1]
+    models.check(net, outputs, shape, probabilities=True)
+    low, high = int(split.labels.min()), int(split.labels.max())
+    if low < 0 or high >= outputs:
+        raise ValueError(
+            f"labels go from {low} to {high}, but the model has {outputs} outputs: they must be 0..{outputs - 1}"
+        )
+    undefined = int((predict(net, split.images) < 0).sum())
+    if undefined:
+        raise ValueError(
+            f"the model's logits of {undefined} of {len(split)} images are NaN or infinite: no accuracy can be told; "
+            "mend the model, or leave these images out"
+        )

@@ -1,0 +1,81 @@
+"""Runs attacks over a data set, piece by piece, and keeps count of every image."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from rich.console import Console
+from torch import Tensor, nn
+
+from toughen.attacks.base import Attack
+from toughen.blocks import Blocks, Precision, block_size
+from toughen.data import Split
+from toughen.evaluation.display import Display
+from toughen.evaluation.fingerprint import fingerprint
+from toughen.evaluation.harness import Bench, chunk_size
+from toughen.evaluation.plan import Piece, pieces
+from toughen.evaluation.result import Evaluation
+from toughen.evaluation.state import restore
+from toughen.evaluation.workers import Workers
+
+
+def measure(
+    model: nn.Module,
+    split: Split,
+    attacks: Mapping[str, Attack],
+    *,
+    seed: int = 0,
+    index: Tensor | None = None,
+    precision: Precision = "fp32",
+    block: int | None = None,
+    processes: int = 1,
+    folder: Path | None = None,
+    console: Console | None = None,
+) -> Evaluation:
+    """Run each attack on all images that are right while clean.
+
+    Args:
+        model: takes images in [0, 1], returns logits; its modes are restored.
+        split: images and labels, on the model's device.
+        attacks: by the names they get in the results.
+        seed: of all random numbers, which are further keyed by attack, restart and image.
+        index: each image's place in the whole test set; None means 0..n-1.
+        precision: what attacks search in; what they find is confirmed by the model as it is.
+        block: images per forward pass; None means what suits the device.
+        processes: how many processes attack; the result is the same for any number.
+        folder: where the state is kept, so that this can be killed and called again; None keeps none.
+        console: where to show progress; None shows none.
+    """
+    index = torch.arange(len(split)) if index is None else index
+    blocks = Blocks(model, block or block_size(split.images.device), precision)
+    bench = Bench(blocks, split.images, split.labels, index, seed)
+    plans = {name: pieces(name, attack) for name, attack in attacks.items()}
+    state = restore(folder, fingerprint(bench, attacks), len(split))
+    parts = {name: [piece.part for piece in plan] for name, plan in plans.items()}
+    found = Evaluation(split, index, bench.predict(), parts, state)
+    with Workers(bench, processes) as workers, Display(found, plans, console) as display:
+        for name, plan in plans.items():
+            _attack(name, plan, found, workers, display)
+    return found
+
+
+def _attack(name: str, plan: list[Piece], found: Evaluation, workers: Workers, display: Display) -> None:
+    """One attack, piece after piece, each on the images that still stand; saved after each chunk."""
+    progress, images = found.state.of(name), found.split.images
+    for piece in plan[progress.piece :]:
+        rows = (found.right.cpu() & ~progress.fell & ~progress.done).nonzero()[:, 0]
+        chunks = rows.to(images.device).split(chunk_size(images, workers.bench.blocks.size)) if len(rows) else ()
+        started = time.perf_counter()
+        for outcome in workers.run(piece, chunks):
+            now = time.perf_counter()
+            progress.take_in(outcome, piece.part, now - started)
+            started = now
+            found.state.save()
+            display.update(name, piece)
+        progress.next_piece()
+        found.state.save()
+        if progress.piece == len(plan) or plan[progress.piece].part != piece.part:
+            display.finished(name, piece.part)

@@ -1,0 +1,57 @@
+"""An attack in pieces: each can be run, saved and gone on with by itself, on the images that the ones before left."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, fields, replace
+from typing import Any
+
+from toughen.attacks.autoattack import AutoAttack
+from toughen.attacks.base import Attack
+
+
+@dataclass(frozen=True)
+class Piece:
+    """One restart, or one target, of an attack or of a part of AutoAttack.
+
+    Attributes:
+        part: what it is called in results, such as "pgd-20" or "apgd-t".
+        key: what its random numbers are keyed by.
+        number: which restart it is, for the random numbers.
+        attack: the attack, with one restart and one target.
+        cost: forward equivalents for an image that stands, roughly: for the estimate of the time left.
+    """
+
+    part: str
+    key: str
+    number: int
+    attack: Attack
+    cost: int
+
+
+def pieces(name: str, attack: Attack) -> list[Piece]:
+    """All pieces of an attack, in their order."""
+    if isinstance(attack, AutoAttack):
+        return [piece for part, each in attack.parts().items() for piece in _pieces(part, f"{name}/{part}", each)]
+    return list(_pieces(name, name, attack))
+
+
+def _pieces(part: str, key: str, attack: Attack) -> Iterator[Piece]:
+    known = {field.name for field in fields(attack)}  # type: ignore[arg-type]
+    settings: dict[str, Any] = {"stop_early": True} if "stop_early" in known else {}
+    if "first" in known and getattr(attack, "targets", None) is not None:  # these key their noise by the target
+        first, targets = attack.first, attack.targets  # type: ignore[attr-defined]
+        numbers = [(0, {"first": first + number, "targets": 1}) for number in range(targets)]
+    elif "restarts" in known and "first" not in known:
+        numbers = [(number, {"restarts": 1}) for number in range(attack.restarts)]  # type: ignore[attr-defined]
+    else:
+        numbers = [(0, {})]
+    for number, single in numbers:
+        each: Attack = replace(attack, **settings, **single)  # type: ignore[type-var]
+        yield Piece(part, key, number, each, _cost(each))
+
+
+def _cost(attack: Attack) -> int:
+    queries, steps = getattr(attack, "queries", None), getattr(attack, "steps", 1)
+    restarts = getattr(attack, "restarts", 1) * getattr(attack, "eot", 1)
+    return restarts * (queries + 1 if queries is not None else 2 * steps + 1)

@@ -1,0 +1,169 @@
+"""What an evaluation found, image by image, its figures, and its files."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+from torch import Tensor
+
+from toughen.blocks import Counts
+from toughen.data import Split
+from toughen.evaluation.harness import Verdicts, share
+from toughen.evaluation.state import State
+from toughen.files import read_json, replace_file, write_json
+from toughen.types import Labels, Mask
+
+RESULT, LEDGER = "evaluation.json", "examples.parquet"
+
+
+@dataclass
+class Evaluation:
+    """What was found.
+
+    Attributes:
+        split: the evaluated images, on the model's device.
+        index: their places in the test set.
+        predictions: classes predicted on the clean images.
+        parts: for each attack the part that each of its pieces belongs to.
+        state: what each attack did.
+    """
+
+    split: Split
+    index: Tensor
+    predictions: Labels
+    parts: dict[str, list[str]]
+    state: State
+
+    @property
+    def right(self) -> Mask:
+        """Which images are right while clean."""
+        return self.predictions == self.split.labels
+
+    @property
+    def verdicts(self) -> dict[str, Verdicts]:
+        """Per attack, which images it broke and how far it moved them."""
+        device = self.split.labels.device
+        found = {name: self.state.of(name) for name in self.parts}
+        return {name: Verdicts(each.fell.to(device), each.moved.to(device)) for name, each in found.items()}
+
+    @property
+    def standing(self) -> Mask:
+        """Which images are right while clean and under every attack."""
+        standing = self.right
+        for verdicts in self.verdicts.values():
+            standing = standing & ~verdicts.broken
+        return standing
+
+    def accuracy(self, name: str) -> float:
+        """The share of all images that are right while clean and under one attack."""
+        return share(self.right & ~self.verdicts[name].broken)
+
+    def summary(self) -> dict[str, Any]:
+        """The figures, accuracies 0..1."""
+        return {
+            "clean_accuracy": share(self.right),
+            "robust_accuracy": share(self.standing),
+            "attacks": {name: self._figures(name) for name in self.parts},
+            "images": len(self.split),
+        }
+
+    def _figures(self, name: str) -> dict[str, Any]:
+        progress = self.state.of(name)
+        names = list(dict.fromkeys(self.parts[name]))
+        figures: dict[str, Any] = {"robust_accuracy": self.accuracy(name), **_cost(progress.seconds, progress.counts)}
+        if len(names) > 1:
+            figures["parts"] = {}
+            for part in names:  # each attacks what the ones before left
+                broken = progress.fell & torch.tensor(
+                    [by >= 0 and names.index(self.parts[name][by]) <= names.index(part) for by in progress.by.tolist()]
+                )
+                cost = _cost({part: progress.seconds.get(part, 0.0)}, {part: progress.counts.get(part, {})})
+                figures["parts"][part] = {"robust_accuracy": share(self.right.cpu() & ~broken), **cost}
+        return figures
+
+    def broken_by(self) -> tuple[list[str | None], list[float | None]]:
+        """For each image the first attack (or part of one) that broke it, and how far it moved it."""
+        names: list[str | None] = [None] * len(self.split)
+        distance: list[float | None] = [None] * len(self.split)
+        for name in self.parts:
+            progress = self.state.of(name)
+            for row in progress.fell.nonzero()[:, 0].tolist():
+                if names[row] is None:
+                    names[row] = self.parts[name][int(progress.by[row])]
+                    distance[row] = float(progress.moved[row])
+        return names, distance
+
+    def ledger(self) -> pa.Table:
+        """A row per image: place, label, clean prediction, the first attack that broke it, how far it moved it."""
+        broken_by, distance = self.broken_by()
+        columns: dict[str, Any] = {
+            "index": self.index.tolist(),
+            "label": self.split.labels.tolist(),
+            "prediction": self.predictions.tolist(),
+            "broken_by": pa.array(broken_by, pa.string()),
+            "distance": pa.array(distance, pa.float32()),
+        }
+        for name, verdicts in self.verdicts.items():
+            columns[f"stands_{name}"] = (self.right & ~verdicts.broken).tolist()
+        return pa.table(columns)
+
+
+def _cost(seconds: dict[str, float], counts: dict[str, dict[str, int]]) -> dict[str, Any]:
+    """Seconds, and passes over all images together: forward equivalents, and what else was spent."""
+    total = Counts(**{name: sum(each.get(name, 0) for each in counts.values()) for name in Counts.__dataclass_fields__})
+    return {
+        "seconds": round(sum(seconds.values()), 3),
+        "passes": total.total,
+        "gradients": total.gradient,
+        "confirmations": total.confirmation,
+        "padding": total.padding,
+    }
+
+
+def interval(accuracy: float, n: int) -> tuple[float, float]:
+    """The 95 % interval of an accuracy measured on ``n`` sampled images (Wilson, 1927)."""
+    z = 1.959963984540054
+    middle = (accuracy + z * z / (2 * n)) / (1 + z * z / n)
+    half = z / (1 + z * z / n) * math.sqrt(accuracy * (1 - accuracy) / n + z * z / (4 * n * n))
+    return max(0.0, middle - half), min(1.0, middle + half)
+
+
+def write_results(folder: Path, result: dict[str, Any], ledger: pa.Table) -> None:
+    """Write both files; what an earlier evaluation left there is kept as evaluation.1.json and so on.
+
+    Raises:
+        ValueError: nothing can be written there.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        if (folder / RESULT).exists():
+            number = next(n for n in range(1, 10**6) if not (folder / f"evaluation.{n}.json").exists())
+            for name in (LEDGER, RESULT):
+                if (folder / name).exists():
+                    stem, suffix = name.split(".")
+                    (folder / name).rename(folder / f"{stem}.{number}.{suffix}")
+        replace_file(folder / LEDGER, lambda path: pq.write_table(ledger, path))
+        write_json(folder / RESULT, result)
+    except OSError as error:
+        raise ValueError(f"cannot write to {folder} ({error.strerror}): choose another --out") from None
+
+
+def read_result(folder: Path) -> dict[str, Any]:
+    """A folder's evaluation.json.
+
+    Raises:
+        ValueError: there is none, or it is damaged.
+    """
+    if not (folder / RESULT).is_file():
+        raise ValueError(f"{folder} has not been evaluated: run `toughen evaluate {folder}` first")
+    result = read_json(folder / RESULT)
+    wanted = {"clean_accuracy", "robust_accuracy", "attacks", "threat", "images"}
+    if not isinstance(result, dict) or not wanted <= result.keys():
+        raise ValueError(f"{folder / RESULT} is damaged: evaluate the run again")
+    return result

@@ -1,0 +1,119 @@
+"""How far an evaluation has come: kept after every chunk of images, so that a killed one goes on where it stood."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from toughen.blocks import Counts
+from toughen.evaluation.harness import Outcome
+from toughen.files import clear_temporaries, read_tensors, write_tensors
+from toughen.noise import key
+
+
+@dataclass
+class Progress:
+    """What one attack has done.
+
+    Attributes:
+        fell: [n] images that it broke.
+        by: [n] the number of the piece that broke them, -1 where none did.
+        moved: [n] how far, 0 where it broke nothing.
+        done: [n] images that the piece under way is through with.
+        piece: the piece under way.
+        seconds, counts: spent so far, by part; ``counts`` as ``toughen.blocks.Counts`` names them.
+    """
+
+    fell: Tensor
+    by: Tensor
+    moved: Tensor
+    done: Tensor
+    piece: int = 0
+    seconds: dict[str, float] = field(default_factory=dict)
+    counts: dict[str, dict[str, int]] = field(default_factory=dict)
+
+    @classmethod
+    def begin(cls, n: int) -> Progress:
+        """Nothing done of ``n`` images."""
+        no = torch.zeros(n, dtype=torch.bool)
+        return cls(no, torch.full((n,), -1, dtype=torch.int16), torch.zeros(n), no.clone())
+
+    def take_in(self, outcome: Outcome, part: str, seconds: float) -> None:
+        """Add what a piece did to a chunk of images."""
+        rows, fell = outcome.rows.cpu(), outcome.fell.cpu()
+        self.done[rows] = True
+        self.fell[rows[fell]], self.by[rows[fell]] = True, self.piece
+        self.moved[rows[fell]] = outcome.moved.cpu()[fell]
+        self.seconds[part] = self.seconds.get(part, 0.0) + seconds
+        before = self.counts.get(part, asdict(Counts()))
+        self.counts[part] = {name: before[name] + count for name, count in outcome.counts.items()}
+
+    def next_piece(self) -> None:
+        """The piece under way is through with every image."""
+        self.piece += 1
+        self.done.zero_()
+
+
+@dataclass
+class State:
+    """All attacks' progress, and the file that keeps it.
+
+    Attributes:
+        path: the file; None keeps nothing.
+        n: how many images are evaluated.
+        attacks: by the names that they have in the results.
+    """
+
+    path: Path | None
+    n: int
+    attacks: dict[str, Progress] = field(default_factory=dict)
+
+    def of(self, name: str) -> Progress:
+        """One attack's progress."""
+        return self.attacks.setdefault(name, Progress.begin(self.n))
+
+    def save(self) -> None:
+        """Keep it: the file before or this one is there whole, whenever the process is killed."""
+        if self.path is None:
+            return
+        tensors: dict[str, Tensor] = {}
+        about: dict[str, Any] = {}
+        for name, progress in self.attacks.items():
+            fields = ("fell", "by", "moved", "done")
+            tensors |= {f"{name}:{each}": getattr(progress, each) for each in fields}
+            about[name] = {each: getattr(progress, each) for each in ("piece", "seconds", "counts")}
+        write_tensors(self.path, tensors, about)
+
+    def remove(self) -> None:
+        """The evaluation is over, and its results are written."""
+        if self.path is not None:
+            self.path.unlink(missing_ok=True)
+
+
+def restore(folder: Path | None, fingerprint: tuple[object, ...], n: int) -> State:
+    """The state of this very evaluation (model, images, attacks, seed), where one was left; else a new one.
+
+    Raises:
+        ValueError: the file is damaged.
+    """
+    if folder is None:
+        return State(None, n)
+    clear_temporaries(folder)
+    path = folder / f"evaluation-{key(*fingerprint):016x}.safetensors"
+    state = State(path, n)
+    if path.is_file():
+        tensors, about = read_tensors(path)
+        try:
+            for name, rest in about.items():
+                fields = [tensors[f"{name}:{each}"] for each in ("fell", "by", "moved", "done")]
+                if any(tensor.shape != (n,) for tensor in fields):
+                    raise KeyError(name)
+                fell, by, moved, done = fields
+                state.attacks[name] = Progress(fell, by, moved, done, **rest)
+        except (KeyError, TypeError):
+            raise ValueError(f"{path} is damaged: remove it, and the evaluation starts anew") from None
+    return state

@@ -1,0 +1,57 @@
+"""A normal net of the same architecture as a run's, trained once and kept: what black-box attacks are made on."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import yaml
+from rich.console import Console
+
+from toughen import runs
+from toughen.data.embedded import NAME as EMBEDDED
+from toughen.methods.standard import Standard
+from toughen.training.optimizers import SGD
+from toughen.training.recipe import Recipe
+from toughen.training.run import train
+
+FOLDER = "source"  # inside the run directory
+
+
+def train_source(run: Path, device: str = "auto", console: Console | None = None, data: str | None = None) -> Path:
+    """The run directory of a normally trained twin of a run's net; trained on first use, gone on with where it stopped.
+
+    Args:
+        run: a run of one of toughen's nets.
+        device: where to train.
+        console: told that it is trained.
+        data: what to train on; None means the run's own data set.
+
+    Raises:
+        ValueError: the folder is no run, or its net or classes can't be made again from what it says of them.
+    """
+    record = runs.read_record(run)
+    if ":" in record.model["name"] or record.subset:
+        what = "a net of your own" if ":" in record.model["name"] else "some of the classes only"
+        raise ValueError(f"{run} has {what}, so no normal twin can be trained for it: give --source RUN")
+    recipe = Recipe(
+        data=data or record.data,
+        image_size=record.image_size,
+        model=record.model["name"],
+        model_settings=record.model["settings"],
+        normalize=record.model["mean"] is not None,
+        method=Standard(),
+        epochs=20 if record.data == EMBEDDED else 10,
+        optimizer=SGD(lr=0.05),
+        flip=False,
+        seed=1,  # other weights than the run's, which began from seed 0 unless told otherwise
+        watch="off",
+        device=device,
+    )
+    config = yaml.safe_dump(
+        {"data": recipe.data, "model": recipe.model, "model_settings": recipe.model_settings, "method": "Standard"}
+    )
+    if console is not None and not (run / FOLDER).exists():
+        console.print(
+            f"training a normal {recipe.model} for black-box attacks, kept in {run / FOLDER}", highlight=False
+        )
+    return train(recipe, run / FOLDER, config=config, resume=True)
