@@ -45,7 +45,7 @@ def test_the_copy_s_gradient_is_the_model_s(mnist: tuple[Images, Labels]) -> Non
     x, y = mnist
     net = with_batch_norm().eval()
     wanted = input_gradient(net, x, y, cross_entropy)
-    for precision, off in (("fp32", 1e-5), ("bf16", 0.05)):
+    for precision, off in (("fp32", 1e-5), ("bf16", 0.2)):  # 8 bits of mantissa through ten layers
         blocks = Blocks(net, 16, "bf16" if precision == "bf16" else "fp32")
         with mode(blocks, "eval"):
             found = input_gradient(blocks, x, y, cross_entropy)
@@ -64,7 +64,7 @@ class Near(nn.Module):
         self.last.weight.data = torch.tensor([[1 + 2.0**-10], [1.0]])
 
     def forward(self, x: Tensor) -> Tensor:
-        out: Tensor = self.last(x.flatten(1))
+        out: Tensor = self.last(x.flatten(1)).float()
         return torch.stack([out[:, 0], out[:, 1] + 2.0**-11], 1)  # a rounded weight loses to this
 
 

@@ -52,8 +52,8 @@ def test_each_run_gets_its_own_and_the_rest_goes_out(tmp_path: Path) -> None:
         [first, second], which=which, transfer_attacks=["fgsm", "pgd-2"], limit=20, seed=3, device="cpu", out=out
     )
     assert read(first) == found["runs"]["a"] and read(second) == found["runs"]["b"] and read(out) == found["shared"]
-    assert read(first).keys() == {"surface", "confusion"} and read(out).keys() == {"surface", "transfer"}
-    surfaces = read(out)["surface"]["runs"]
+    assert read(first).keys() == {"surface", "confusion"} and read(out).keys() == {"surfaces", "transfer"}
+    surfaces = read(out)["surfaces"]["runs"]
     assert surfaces["a"]["along"] == surfaces["b"]["along"] and "images" not in surfaces["a"]
     assert surfaces["a"]["mean"] == read(first)["surface"]["mean"] != surfaces["b"]["mean"]
     matrices = read(out)["transfer"]["attacks"]

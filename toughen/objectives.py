@@ -195,16 +195,19 @@ class Ahead(CrossEntropy):
 
     Attributes:
         towards: for each image the wrong class.
+        shift: what to add to each image's value, where the logits are known to be off; None means nothing.
     """
 
     towards: Labels
+    shift: PerExample | None = None
 
     def take(self, rows: Labels) -> Ahead:
-        return Ahead(self.towards[rows])
+        return Ahead(self.towards[rows], None if self.shift is None else self.shift[rows])
 
     def __call__(self, logits: Logits, target: Labels) -> PerExample:
         both = logits.gather(1, torch.stack([self.towards, target], 1))
-        return both[:, 0] - both[:, 1]
+        ahead = both[:, 0] - both[:, 1]
+        return ahead if self.shift is None else ahead + self.shift
 
 
 cross_entropy = CrossEntropy()

@@ -246,7 +246,7 @@ class _State:
     halved: Mask
 
     @classmethod
-    def at(cls, start: Images, x: Images, y: Labels, step_size: float) -> _State:
+    def at(cls, start: Images, x: Images, y: Labels, step_size: Real) -> _State:
         none, zero = torch.zeros_like(start), x.new_zeros(len(x))
         return cls(
             rows=torch.arange(len(x), device=x.device),

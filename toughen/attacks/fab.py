@@ -10,10 +10,10 @@ from torch import Tensor, nn
 
 from toughen.attacks.apgd import wrong_classes
 from toughen.attacks.base import Attack, threat_of
-from toughen.blocks import wrong
+from toughen.blocks import Blocks, wrong
 from toughen.gradients import InputGradient, confirmed, lowest_gradient, mode
 from toughen.noise import Noise
-from toughen.objectives import Ahead
+from toughen.objectives import Ahead, margin
 from toughen.threat import Threat
 from toughen.types import Eps, Images, Labels, Logits, Mask, Norm, PerExample, Real
 
@@ -37,7 +37,9 @@ class FAB(Attack):
     point that came back is another one. A point that did not cross is where the next step starts, so one pass both
     looks at it and takes its gradient; that has to be guessed from the steps before (see ``_State.stood``), and a wrong
     guess costs one gradient more, or one forward. The authors' program has ``2 steps`` forwards and ``steps`` gradients
-    (each k of them), with weight gradients, and three forwards around them. All iterates are the same.
+    (each k of them), with weight gradients, and three forwards around them. All iterates are the same, except that a
+    search in bf16 asks the model itself where an image first comes close to the boundary in a round, and wherever it
+    may have fallen, and corrects its logits by that.
 
     Attributes:
         eps: radius, in the units of the images.
@@ -88,13 +90,17 @@ class FAB(Attack):
             return x.clone()
         x_adv, best = x.detach().clone(), x.new_full((len(x),), torch.inf)
         with mode(model, "eval"):
-            for number, restart, classes in self._rounds(wrong_classes(model, x, target)):
+            order = wrong_classes(model, x, target)
+            shift = order.new_zeros((len(x), order.shape[1] + 1), dtype=x.dtype)
+            for number, restart, classes in self._rounds(order):
                 # what fell leaves, or, where the nearest is sought, what cannot come nearer
                 rows = (best > 0 if self.minimise else best == torch.inf).nonzero()[:, 0]
                 if not len(rows):
                     break
                 start = _random(x[rows], threat, noise.restart(number).take(rows)) if restart else x[rows]
-                state = _State.at(start, x[rows], target[rows], classes[rows], rows, x_adv[rows], best[rows])
+                state = _State.at(
+                    start, x[rows], target[rows], classes[rows], rows, x_adv[rows], best[rows], shift[rows]
+                )
                 for part in self._run(model, state, threat):
                     x_adv[part.rows], best[part.rows] = part.kept, part.best
         return x_adv
@@ -116,10 +122,15 @@ class FAB(Attack):
             if number:
                 state.differentiate(model, threat)
                 state.x_adv = self._moved(state, threat)
-            seems = wrong(state.look(model, threat, last=number == self.steps), state.y)
+            out = state.look(model, threat, last=number == self.steps)
+            seems = wrong(out + state.shift, state.y)
             moved = threat.distance(state.x_adv, state.x)
             near = moved < state.best if self.minimise else moved <= threat.eps
-            fell = confirmed(model, state.x_adv, state.y, seems & near)
+            if isinstance(model, Blocks) and model.precision == "bf16":
+                seems = state.calibrate(model, out, seems, near)
+                fell = seems & near
+            else:
+                fell = confirmed(model, state.x_adv, state.y, seems & near)
             crossed = seems & (fell | ~near)
             keep = fell if self.minimise else near & (fell | ~seems)
             state.kept = torch.where(keep.view(-1, 1, 1, 1), state.x_adv, state.kept)
@@ -166,6 +177,8 @@ class _State:
         stood: whether the last three points looked at were on the clean side, [n, 3], the newest first. Most images
             cross at every other step, or always, or never; so the next point is expected on the clean side where the
             one two steps back was, unless the newest stood and the oldest did not (right for 3 of 4 on MNIST).
+        shift: what the model itself said beyond the search's logits where the two were last compared, [n, k].
+        calibrated: whether they ever were.
     """
 
     rows: Labels
@@ -179,15 +192,25 @@ class _State:
     gradient: Images
     known: Mask
     stood: Tensor
+    shift: Tensor
+    calibrated: Mask
 
     @classmethod
     def at(
-        cls, start: Images, x: Images, y: Labels, towards: Tensor, rows: Labels, kept: Images, best: PerExample
+        cls,
+        start: Images,
+        x: Images,
+        y: Labels,
+        towards: Tensor,
+        rows: Labels,
+        kept: Images,
+        best: PerExample,
+        shift: Tensor,
     ) -> _State:
         """The state before the first look."""
         known = torch.zeros(len(x), dtype=torch.bool, device=x.device)
         value, gradient, stood = torch.zeros_like(best), torch.zeros_like(x), ~known[:, None].expand(-1, 3)
-        return cls(rows, x, y, towards, start, kept, best, value, gradient, known, stood)
+        return cls(rows, x, y, towards, start, kept, best, value, gradient, known, stood, shift, known)
 
     def take(self, rows: Labels) -> _State:
         """The state of some of the images."""
@@ -214,7 +237,9 @@ class _State:
 
     def _ask(self, model: nn.Module, threat: Threat, rows: Labels, wanted: int) -> Logits:
         """The logits of these images, while the planes of the first ones of them are noted."""
-        seek = [Ahead(towards) for towards in self.towards[rows].unbind(1)]
+        seek = []
+        for towards in self.towards[rows].unbind(1):
+            seek.append(Ahead(towards, Ahead(towards)(self.shift[rows], self.y[rows])))
 
         def distance(found: InputGradient) -> PerExample:
             return found.value.abs() / (threat.dual(found.gradient) + 1e-12)
@@ -224,6 +249,26 @@ class _State:
         self.value[first], self.gradient[first] = found.value[:wanted], found.gradient[:wanted].nan_to_num()
         self.known = self.known.index_fill(0, first, True)
         return found.logits
+
+    def calibrate(self, model: Blocks, out: Logits, seems: Mask, near: Mask) -> Mask:
+        """Which images crossed the boundary, where ``seems`` says it by logits in low precision.
+
+        Close to a boundary their error is about all that there is, so the search would circle a boundary that is not
+        the model's, or stop short of it. The model itself is asked where an image first comes close or seems to cross,
+        where it stays close without crossing, and wherever it may be adversarial; the difference is added to the logits
+        from then on.
+        """
+        close = margin(out + self.shift, self.y) <= 2**-7 * out.abs().amax(1)  # what bf16 cannot tell apart
+        doubt = (seems | close) & ~self.calibrated | close & self.stood.all(1)
+        rows = (seems & near | doubt).nonzero()[:, 0]
+        if not len(rows):
+            return seems
+        exact = model.exact(self.x_adv[rows])
+        model.counts.confirmation += len(rows)
+        self.shift = self.shift.index_copy(0, rows, (exact - out[rows]).nan_to_num(0, 0, 0))
+        self.calibrated = self.calibrated.index_fill(0, rows, True)
+        self.known = self.known.index_fill(0, rows, False)
+        return seems.index_copy(0, rows, wrong(exact, self.y[rows]))
 
     def step_back(self, crossed: Mask, beta: float) -> None:
         """Towards the clean image where the boundary was crossed; elsewhere the pass just made is the next step's."""

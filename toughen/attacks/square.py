@@ -1,23 +1,260 @@
-"""Being written."""
+"""The Square attack: a random search that asks the model for logits alone."""
 
 from __future__ import annotations
 
+import math
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from functools import lru_cache
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
-from toughen.attacks.base import Attack
+from toughen.attacks.base import Attack, threat_of
+from toughen.gradients import fooled, logits, mode
 from toughen.noise import Noise
-from toughen.types import Eps, Images, Labels, Logits, Norm
+from toughen.objectives import margin
+from toughen.threat import Threat
+from toughen.types import Eps, Images, Labels, Logits, Norm, Real
+
+HALVINGS = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)
+"""The share of changed pixels is halved after each of these queries, of 10,000."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Square(Attack):
-    """A placeholder."""
+    """Random search over square windows, without gradients (Andriushchenko et al., arXiv:1912.00049).
+
+    A window of the best image so far gets another perturbation; the image stays changed where its margin falls. Windows
+    and their signs are one query's for all images, the start is each image's own.
+
+    Passes: ``queries + 1`` forwards per restart for every image that stands. The clean image is not asked for, and an
+    image leaves at the query that breaks it; neither changes a verdict.
+
+    Attributes:
+        eps: radius, in the units of the images.
+        norm: "linf" or "l2".
+        queries: changes tried per restart, one forward each.
+        p_init: share of the pixels that the first windows cover, in (0, 1].
+        restarts: searches from other starts, for the images that still stand.
+        rescale_schedule: stretch the schedule of window sizes, made for 10,000 queries, to ``queries``; AutoAttack
+            does not, so that its 5,000 queries end with windows meant for the middle of a search.
+
+    Raises:
+        ValueError: a setting outside its range.
+    """
 
     eps: Eps | None = None
     norm: Norm = "linf"
     queries: int = 5000
+    p_init: Real = 0.8
+    restarts: int = 1
+    rescale_schedule: bool = False
 
+    def __post_init__(self) -> None:
+        threat_of(self)
+        if self.queries < 1 or self.restarts < 1:
+            raise ValueError(f"queries ({self.queries}) and restarts ({self.restarts}) must be at least 1")
+        if not 0 < self.p_init <= 1:
+            raise ValueError(f"p_init {self.p_init} is a share of the pixels: give one above 0, at most 1")
+
+    @torch.no_grad()
     def __call__(self, model: nn.Module, x: Images, target: Labels | Logits, noise: Noise | None = None) -> Images:
-        raise NotImplementedError
+        threat, noise = threat_of(self), noise or Noise()
+        threat.check(x)
+        result, rows = x.clone(), torch.arange(len(x), device=x.device)
+        with mode(model, "eval"):
+            for number in range(self.restarts):
+                standing, again = x[rows], noise.take(rows).restart(number)
+                kind = _LInf if threat.norm == "linf" else _L2
+                search = kind(standing, target[rows], threat, again)
+                search.run(model, self._sides(x))
+                result[rows] = search.result
+                rows = rows[search.rows]
+                if not len(rows):
+                    break
+        return result
+
+    def _sides(self, x: Images) -> list[int]:
+        """Each query's window side, in pixels."""
+        h, w = x.shape[2:]
+        sides = []
+        for query in range(self.queries):
+            age = int(query / self.queries * 10000) if self.rescale_schedule else query
+            share = self.p_init / 2 ** sum(age > after for after in HALVINGS)
+            side = max(round(math.sqrt(share * h * w)), 1)
+            if self.norm == "l2":
+                side = max(side, 3) | 1  # odd, so that the perturbation has a centre
+            sides.append(min(side, h, w))
+        return sides
+
+
+class _Search(ABC):
+    """One restart for the images that stand; what a window is filled with depends on the norm.
+
+    Attributes:
+        x, x_adv, y, best, rows: of the images that stand: clean, best so far, labels, its margin, place in ``result``.
+        result: all images; those that left are as they were then.
+        shared: draws that are the same for all images.
+    """
+
+    per_image: tuple[str, ...] = ("x", "x_adv", "y", "best", "rows")
+
+    def __init__(self, x: Images, y: Labels, threat: Threat, noise: Noise) -> None:
+        self.x, self.y, self.threat, self.shared = x, y, threat, noise.shared()
+        self.x_adv = self.start(noise)
+        self.rows = torch.arange(len(x), device=x.device)
+        self.best = x.new_full((len(x),), torch.inf)
+        self.result = self.x_adv.clone()
+
+    @abstractmethod
+    def start(self, noise: Noise) -> Images:
+        """The images to begin with."""
+
+    @abstractmethod
+    def change(self, side: int, places: list[float], sign: Tensor) -> list[tuple[Tensor, Tensor]]:
+        """Change ``x_adv`` within one or two windows.
+
+        Args:
+            side: of a window, in pixels.
+            places: five numbers in [0, 1): rows and columns of two windows, and which way a perturbation is turned.
+            sign: [1, c, 1, 1].
+
+        Returns:
+            The changed views of ``x_adv``, and what was there.
+        """
+
+    def run(self, model: nn.Module, sides: list[int]) -> None:
+        self._judge(model, [])
+        drawn = torch.rand((len(sides), 5 + self.x.shape[1]), generator=self.shared, dtype=torch.float64)
+        places, signs = drawn[:, :5].tolist(), _sign(drawn[:, 5:]).to(self.x)[:, None, :, None, None]
+        for side, five, sign in zip(sides, places, signs, strict=True):
+            if not len(self.rows):
+                return
+            self._judge(model, self.change(side, five, sign))
+        self.result[self.rows] = self.x_adv
+
+    def _judge(self, model: nn.Module, changed: list[tuple[Tensor, Tensor]]) -> None:
+        """Ask the model, take back what did not lower an image's margin, and let broken images go.
+
+        An image whose margin is negative in low precision only goes on from there, to lower ones.
+        """
+        out = logits(model, self.x_adv)
+        value = margin(out, self.y)
+        better = ~(value >= self.best)
+        for view, before in changed:
+            view.copy_(torch.where(better.view(-1, 1, 1, 1), view, before))
+        self.best = torch.where(better, value, self.best)
+        seem = (better & ~(value > 0)).nonzero()[:, 0]
+        if len(seem):
+            fell = fooled(model, self.x_adv[seem], self.y[seem], out[seem])
+            self._release(seem[fell])
+
+    def _release(self, fell: Labels) -> None:
+        if not len(fell):
+            return
+        self.result[self.rows[fell]] = self.x_adv[fell]
+        stands = torch.ones_like(self.rows, dtype=torch.bool).index_fill_(0, fell, False)
+        for name in self.per_image:
+            setattr(self, name, getattr(self, name)[stands])
+
+
+class _LInf(_Search):
+    """Windows that move by twice the radius, so that they end on the ball's or the box's faces.
+
+    Attributes:
+        lower, upper: of the ball cut with the box.
+    """
+
+    per_image = (*_Search.per_image, "lower", "upper")
+
+    def start(self, noise: Noise) -> Images:
+        """Stripes one pixel wide."""
+        self.lower, self.upper = ((self.x + bound).clamp(0, 1) for bound in (-self.threat.eps, self.threat.eps))
+        return (self.x + self.threat.eps * noise.sign(self.x[:, :, :1])).clamp(0, 1)
+
+    def change(self, side: int, places: list[float], sign: Tensor) -> list[tuple[Tensor, Tensor]]:
+        view, lower, upper = (_window(each, side, places) for each in (self.x_adv, self.lower, self.upper))
+        before = view.clone()
+        view.add_(2 * self.threat.eps * sign).clamp_(lower, upper)
+        return [(view, before)]
+
+
+class _L2(_Search):
+    """A window that gets what another one gives up, and what of the radius is unused.
+
+    Its new perturbation has exactly the length that is left, so that nothing outside the two windows changes.
+    """
+
+    def start(self, noise: Noise) -> Images:
+        """A grid of tiles, each turned one way for all images, with signs of their own; as long as the radius."""
+        h, w = self.x.shape[2:]
+        side = max(min(h, w) // 5, 1)
+        down, across = h // side, w // side
+        top, left = (h - side * down) // 2, (w - side * across) // 2
+        turned = torch.rand((down, across), generator=self.shared, dtype=torch.float64)
+        signs = noise.sign(self.x[:, :, :down, :across])
+        delta = torch.zeros_like(self.x)
+        for i in range(down):
+            for j in range(across):
+                tile = delta[:, :, top + i * side :, left + j * side :][:, :, :side, :side]
+                tile.copy_(signs[:, :, i, j, None, None] * _bump(side, bool(turned[i, j] > 0.5)).to(delta))
+        return (self.x + self.threat.eps * self.threat.steepest(delta)).clamp(0, 1)
+
+    def change(self, side: int, places: list[float], sign: Tensor) -> list[tuple[Tensor, Tensor]]:
+        view, x = (_window(each, side, places) for each in (self.x_adv, self.x))
+        other, other_x = (_window(each, side, places[2:]) for each in (self.x_adv, self.x))
+        before, other_before = view.clone(), other.clone()
+        unused = self.threat.eps**2 - self.threat.distance(self.x_adv, self.x).square()
+        delta = view - x
+        length = _length(delta)
+        view.copy_(x)  # what the windows share counts once
+        freed = length.square() + _length(other - other_x).square()
+        new = _unit(_bump(side, places[4] > 0.5).to(x) * sign + delta / (length + TINY))
+        # rounding may have used a little more than the radius: then this gives it back
+        new *= (unused.view(-1, 1, 1, 1) / x.shape[1] + freed).clamp(min=0).sqrt()
+        other.copy_(other_x)
+        view.copy_((x + new).clamp_(0, 1))
+        return [(view, before), (other, other_before)]
+
+
+TINY = 1e-12
+
+
+def _length(delta: Tensor) -> Tensor:
+    """Each channel's L2 length, [n, c, 1, 1]."""
+    return delta.square().sum((2, 3), keepdim=True).sqrt_()
+
+
+def _unit(delta: Tensor) -> Tensor:
+    """Each channel divided by its length."""
+    return delta / (_length(delta) + TINY)
+
+
+def _sign(share: Tensor) -> Tensor:
+    """-1 or 1, for numbers drawn from [0, 1)."""
+    return torch.where(share < 0.5, -1.0, 1.0)
+
+
+def _window(images: Tensor, side: int, place: list[float]) -> Tensor:
+    """A view of ``side`` x ``side`` pixels; as in AutoAttack no window but one of full size reaches the last ones."""
+    top, left = (int(share * (size - side)) for share, size in zip(place[:2], images.shape[2:], strict=True))
+    return images[:, :, top : top + side, left : left + side]
+
+
+@lru_cache(maxsize=64)
+def _bump(side: int, turned: bool) -> Tensor:
+    """A window's perturbation of length 1: a bump in its upper (turned: left) half, minus one in the other."""
+    made = torch.cat([_cone(side // 2, side), -_cone(side - side // 2, side)])
+    made /= made.norm()
+    return made.T.contiguous() if turned else made
+
+
+def _cone(h: int, w: int) -> Tensor:
+    """Sums of 1, 1/4, 1/9, ... over growing squares around the middle, of length 1."""
+    reach = max(h // 2, w // 2) + 1
+    heights = (1 / torch.arange(1, reach + 1, dtype=torch.float64).square()).flip(0).cumsum(0).flip(0)
+    rows, columns = (torch.arange(size)[:, None] - size // 2 for size in (h, w))
+    made = heights[torch.maximum(rows.abs(), columns.abs().T)]
+    scaled: Tensor = made / made.norm().clamp(min=TINY)
+    return scaled

@@ -83,7 +83,7 @@ def judge(
     place = device or candidate.split.images.device
     net, split = candidate.net.to(place), candidate.split.to(place)
     check_fit(net, candidate)
-    candidate.threat.check(split.images[:1])
+    candidate.threat.check(as_floats(split.images[:1]))
     attacks = _attacks(candidate, how)
     precision: Precision = "fp64" if how.precision == "fp64" else pick_precision(how.precision, place)
     trained_mode = net.training

@@ -39,13 +39,14 @@ def pieces(name: str, attack: Attack) -> list[Piece]:
 def _pieces(part: str, key: str, attack: Attack) -> Iterator[Piece]:
     known = {field.name for field in fields(attack)}  # type: ignore[arg-type]
     settings: dict[str, Any] = {"stop_early": True} if "stop_early" in known else {}
-    if "first" in known and getattr(attack, "targets", None) is not None:  # these key their noise by the target
-        first, targets = attack.first, attack.targets  # type: ignore[attr-defined]
+    targets, restarts = getattr(attack, "targets", None), getattr(attack, "restarts", 1)
+    first = getattr(attack, "first", 1)
+    if targets is not None:  # these key their random numbers by the target themselves
         numbers = [(0, {"first": first + number, "targets": 1}) for number in range(targets)]
-    elif "restarts" in known and "first" not in known:
-        numbers = [(number, {"restarts": 1}) for number in range(attack.restarts)]  # type: ignore[attr-defined]
+    elif "first" in known:
+        numbers = [(0, {"first": first + number, "restarts": 1}) for number in range(restarts)]
     else:
-        numbers = [(0, {})]
+        numbers = [(number, {"restarts": 1} if "restarts" in known else {}) for number in range(restarts)]
     for number, single in numbers:
         each: Attack = replace(attack, **settings, **single)  # type: ignore[type-var]
         yield Piece(part, key, number, each, _cost(each))

@@ -121,7 +121,7 @@ class Bench:
         self.right, self.standing = self._pick(subject.right, limit), self._pick(subject.standing, limit)
         self.any = self._pick(torch.ones_like(subject.right), 2 * limit)
 
-    def _pick(self, mask: Mask, limit: int) -> Labels:
+    def _pick(self, mask: Mask, limit: int) -> Tensor:
         """Up to ``limit`` of the rows, chosen by the images' places, so that nobody chooses."""
         rows = mask.nonzero()[:, 0].tolist()
         places = self.subject.index.tolist()

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from toughen.blocks import wrong
-from toughen.evaluation.checks.base import Bench, Check, judge, percent
+from toughen.evaluation.checks.base import Bench, Check, allowed, judge, percent
 from toughen.types import Images
 
 MEANS = {  # the usual mean and standard deviation per channel, in [0, 1] units
@@ -18,7 +18,7 @@ MEANS = {  # the usual mean and standard deviation per channel, in [0, 1] units
     "CIFAR-100": ((0.5071, 0.4865, 0.4409), (0.2673, 0.2564, 0.2762)),
     "MNIST": ((0.1307,), (0.3081,)),
 }
-GAIN = 0.10  # of clean accuracy by other input, beyond which the model was made for that
+GAIN = 0.05  # of clean accuracy by other input, beyond which the model was made for that
 
 
 def _otherwise(x: Images) -> dict[str, Callable[[Images], Images]]:
@@ -53,7 +53,7 @@ def input_range(bench: Bench, name: str) -> Check:
     return judge(
         name,
         found[best] - as_given,
-        GAIN + 1 / len(x) ** 0.5,
+        allowed(len(x), GAIN),
         "No other range or normalisation of the images makes the model much more accurate.",
         f"The model is right on {percent(as_given)} of images in [0, 1], and on {percent(found[best])} given {best}: "
         "make that its first layer, for the number is about something else.",

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from toughen.blocks import unwrap
-from toughen.evaluation.checks.base import Bench, Check, judge, median, percent
+from toughen.evaluation.checks.base import Bench, Check, judge, median, not_made, percent
 from toughen.gradients import mode
 from toughen.objectives import margin
 from toughen.types import Logits
@@ -44,6 +44,8 @@ def alone(bench: Bench, name: str) -> Check:
     x, net = bench.x(bench.right[:8]), bench.model.net
     with torch.no_grad(), mode(net, "eval"):
         together = unwrap(net(x), len(x))
+        if difference(together, unwrap(net(x), len(x))) > SAME:
+            return not_made(name, "the model answers at random")
         singly = torch.cat([unwrap(net(image[None]), 1) for image in x])
     figure = difference(together, singly)
     return judge(

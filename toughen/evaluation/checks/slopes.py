@@ -21,6 +21,11 @@ def _zero(gradient: Images) -> Mask:
     return (gradient == 0).flatten(1).all(1)
 
 
+def _inside(x: Images) -> Images:
+    """The images a little off the box's faces, where a model may clamp and most pixels of some sets lie."""
+    return 0.02 + 0.96 * x
+
+
 def _gradient(bench: Bench, x: Images, objective: Objective) -> Images:
     return input_gradient(bench.model, x, bench.y(bench.right), objective).gradient
 
@@ -51,8 +56,7 @@ def there(bench: Bench, name: str) -> Check:
 def true_slope(bench: Bench, name: str) -> Check:
     """The margin changes along its gradient as much as the gradient says (central difference)."""
     net, dtype, step = _exact_copy(bench)
-    x, y = bench.x(bench.right).to(dtype), bench.y(bench.right)
-    x = 0.02 + 0.96 * x  # off the box's faces, where a model may clamp
+    x, y = _inside(bench.x(bench.right).to(dtype)), bench.y(bench.right)
     size = bench.model.size
     blocks = zip(torch.split(x, size), torch.split(y, size), strict=True)
     parts = [_off(net, *block, step) for block in blocks]
@@ -96,8 +100,8 @@ def _off(net: nn.Module, x: Images, y: Labels, step: float) -> tuple[Mask, Mask]
 
 def steady(bench: Bench, name: str) -> Check:
     """A step of eps / 20 in a random direction leaves the gradient's direction roughly as it is."""
-    x, threat = bench.x(bench.right), bench.threat
-    nearby = threat.start(x, "uniform", bench.noise(name, bench.right), threat.eps / 20)
+    x, threat = _inside(bench.x(bench.right)), bench.threat
+    nearby = threat.start(x, "uniform", bench.noise(name, bench.right), threat.eps / 20, clip=False)
     one, other = (_gradient(bench, each, margin_loss) for each in (x, nearby))
     found = ~(_zero(one) | _zero(other))
     if not found.any():

@@ -31,9 +31,9 @@ class Case:
         y: their classes.
         index: their places in the test set.
         threat: what the model is to hold against.
-        seed: of all random numbers.
-        folder: the run directory, None for a model that is in none.
+        folder: the run directory.
         data: the data set, as it was named.
+        seed: of all random numbers.
     """
 
     name: str
@@ -42,9 +42,9 @@ class Case:
     y: Labels
     index: Labels
     threat: Threat
+    folder: Path
+    data: str
     seed: int = 0
-    folder: Path | None = None
-    data: str = ""
 
     def some(self, count: int) -> Case:
         """The same with a stratified sample of at most so many images."""

@@ -154,6 +154,10 @@ def number(value: Tensor | float) -> float | None:
     return float(f"{value:.7g}") if math.isfinite(value) else None
 
 
-def numbers(values: Tensor) -> Any:
+def numbers(values: Tensor) -> list[Any]:
     """A tensor of figures as nested lists."""
-    return number(values) if values.ndim == 0 else [numbers(value) for value in values.cpu()]
+    return _rounded(values.tolist())
+
+
+def _rounded(values: list[Any]) -> list[Any]:
+    return [_rounded(value) if isinstance(value, list) else number(value) for value in values]

@@ -8,9 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
+from rich.progress import Progress, TaskID
 from torch import nn
 
 from toughen import attacks as registered
+from toughen.attacks.base import Attack
 from toughen.blocks import Precision
 from toughen.device import pick_device, provenance
 from toughen.evaluation.diagnostics.boundary import boundary_distance
@@ -79,7 +81,9 @@ def _logit_distance(case: Case) -> dict[str, Any]:
 
 
 def _boundary(case: Case) -> dict[str, Any]:
-    made = {"fab-t": registered.FAB(eps=case.threat.eps, norm=case.threat.norm, minimise=True)}
+    eps, norm = case.threat.eps, case.threat.norm
+    kinds = {"deepfool": registered.DeepFool, "fab-t": registered.FAB}
+    made = {name: kind(eps=eps, norm=norm, minimise=True) for name, kind in kinds.items()}
     some = case.some(BOUNDARY_IMAGES)
     found = boundary_distance(some.model, some.x, some.y, made, some.threat, some.seed)
     return found | {"index": some.index.tolist()}
@@ -120,8 +124,8 @@ def diagnose_runs(
     """Diagnose runs on test images, all at one threat, and write what is found as each diagnostic ends.
 
     A run's own diagnostics go into diagnostics.json of its directory. The transfer matrices, and the runs' mean
-    surfaces side by side, go into that of ``out``; without it the matrices go into every run's. Diagnostics of other
-    names that these files hold stay there.
+    surfaces side by side as "surfaces", go into that of ``out``; without it the matrices go into every run's.
+    Diagnostics of other names that these files hold stay there.
 
     Args:
         runs: run directories.
@@ -143,6 +147,7 @@ def diagnose_runs(
     Raises:
         ValueError: runs, data, threat and diagnostics can't be used together.
     """
+    runs = [runs] if isinstance(runs, str | Path) else runs
     own, transfer = _chosen(which, len(runs))
     folders = [Path(run) for run in runs]
     for folder in folders + ([Path(out)] if out else []):
@@ -162,27 +167,72 @@ def diagnose_runs(
         "precision": precision,
         "provenance": provenance(place),
     }
-    found: dict[str, dict[str, Any]] = {case.name: {} for case in cases}
-    matrices: dict[str, Any] = {}
     with progress_bar(console or Console(quiet=True)) as bar:
         task = bar.add_task("", total=len(cases) * len(own) + len(attacks))
-        for case, name in ((case, name) for case in cases for name in own):
-            bar.update(task, description=f"{case.name}: {name}")
-            found[case.name][name] = _timed(lambda case=case, name=name: OF_A_RUN[name](case), [case], about)  # type: ignore[misc]
-            add_diagnostics(Path(case.folder or ""), {name: found[case.name][name]})
-            bar.advance(task)
-        for spec, attack in attacks.items():
-            bar.update(task, description=f"transfer: {spec}")
-            matrices[spec] = _timed(lambda attack=attack: _transfer(cases, attack), cases, about)  # type: ignore[misc]
-            bar.advance(task)
-    shared = {"transfer": {"attacks": matrices}} if transfer else {}
+        found = _of_each(cases, own, about, bar, task)
+        matrices = _between(cases, attacks, about, bar, task)
+    shared: dict[str, Any] = {"transfer": {"attacks": matrices}} if transfer else {}
     surfaces = {name: _mean_surface(each["surface"]) for name, each in found.items() if "surface" in each}
     if out and surfaces:
-        shared["surface"] = {"runs": surfaces}
+        shared["surfaces"] = {"runs": surfaces}
     for folder in [Path(out)] if out else folders:
         if shared:
             add_diagnostics(folder, shared)
     return {"runs": found, "shared": shared}
+
+
+def _of_each(
+    cases: Sequence[Case], names: Sequence[str], about: Mapping[str, Any], bar: Progress, task: TaskID
+) -> dict[str, dict[str, Any]]:
+    """Each run's own diagnostics, written to its directory one by one."""
+    found: dict[str, dict[str, Any]] = {case.name: {} for case in cases}
+    for case in cases:
+        for name in names:
+            bar.update(task, description=f"{case.name}: {name}")
+            started, before = time.perf_counter(), _passes([case])
+            result = OF_A_RUN[name](case)
+            found[case.name][name] = result | _by_what(result, [case], about, started, before)
+            add_diagnostics(case.folder, {name: found[case.name][name]})
+            bar.advance(task)
+    return found
+
+
+def _between(
+    cases: Sequence[Case], attacks: Mapping[str, Attack], about: Mapping[str, Any], bar: Progress, task: TaskID
+) -> dict[str, dict[str, Any]]:
+    """The transfer matrix of each attack."""
+    found, first = {}, cases[0]
+    for name, attack in attacks.items():
+        bar.update(task, description=f"transfer: {name}")
+        started, before = time.perf_counter(), _passes(cases)
+        result = transfer_matrix({case.name: case.model for case in cases}, first.x, first.y, attack, first.seed)
+        found[name] = result | _by_what(result, cases, about, started, before)
+        bar.advance(task)
+    return found
+
+
+def _passes(cases: Sequence[Case]) -> int:
+    return sum(case.model.counts.total for case in cases)
+
+
+def _by_what(
+    result: Mapping[str, Any], cases: Sequence[Case], about: Mapping[str, Any], started: float, before: int
+) -> dict[str, Any]:
+    """What was looked at, for how long, and how many images the attacks sent through the models (forward and back)."""
+    return {
+        "about": {
+            "images": result.get("count", len(cases[0].y)),
+            "data": cases[0].data,
+            "seconds": round(time.perf_counter() - started, 3),
+            "passes": _passes(cases) - before,
+            **about,
+        }
+    }
+
+
+def _mean_surface(surface: Mapping[str, Any]) -> dict[str, Any]:
+    """A surface without those of single images."""
+    return {name: value for name, value in surface.items() if name not in ("images", "index")}
 
 
 def _chosen(which: Sequence[str] | None, runs: int) -> tuple[list[str], bool]:
@@ -200,28 +250,3 @@ def _chosen(which: Sequence[str] | None, runs: int) -> tuple[list[str], bool]:
     if "transfer" in names and runs < 2:
         raise ValueError("transfer is between runs: name two or more")
     return [name for name in names if name != "transfer"], "transfer" in names
-
-
-def _timed(work: Callable[[], dict[str, Any]], cases: Sequence[Case], about: Mapping[str, Any]) -> dict[str, Any]:
-    """What the work found, and what it was found by: images, data, seconds and the attacks' passes with the rest."""
-    before, started = sum(case.model.counts.total for case in cases), time.perf_counter()
-    result = work()
-    return result | {
-        "about": {
-            "images": result.get("count", len(cases[0].y)),
-            "data": cases[0].data,
-            "seconds": round(time.perf_counter() - started, 3),
-            "passes": sum(case.model.counts.total for case in cases) - before,
-            **about,
-        }
-    }
-
-
-def _transfer(cases: Sequence[Case], attack: Any) -> dict[str, Any]:
-    first = cases[0]
-    return transfer_matrix({case.name: case.model for case in cases}, first.x, first.y, attack, first.seed)
-
-
-def _mean_surface(surface: Mapping[str, Any]) -> dict[str, Any]:
-    """A surface without those of single images."""
-    return {name: value for name, value in surface.items() if name not in ("images", "index")}

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from toughen.attacks.base import Attack
+from toughen.blocks import wrong
 from toughen.evaluation.diagnostics.common import blocked, chunk_size, crafted, described, exact_logits, number, numbers
 from toughen.evaluation.signals import logit_distance
 from toughen.noise import ImageNoise, key
@@ -25,7 +26,8 @@ def nuclear_norms(
 
     Robust are the images that are right while clean and when attacked, broken those that are right while clean only.
     Batches of both are of one size, since the norm grows with it, and drawn at random; images that fill no batch are
-    left out. The attack should run all its steps on every image (no early stop): else broken ones are moved less.
+    left out, and so are images whose attacked logits are not finite. The attack should run all its steps on every
+    image (no early stop): else broken ones are moved less.
 
     Args:
         model: returns logits; any mode.
@@ -47,12 +49,12 @@ def nuclear_norms(
     model = blocked(model, x)
     clean = exact_logits(model, x)
     attacked = clean.clone()
-    rows = (clean.argmax(1) == y).nonzero()[:, 0]
+    rows = (~wrong(clean, y)).nonzero()[:, 0]
     for part, x_adv in crafted(model, x, y, attack, seed, rows):
         attacked[part] = exact_logits(model, x_adv)
-    attacked, y = attacked[rows], y[rows]
-    holds = attacked.argmax(1) == y
-    moved = (attacked - clean[rows]).double()
+    rows = rows[attacked[rows].isfinite().all(1)]
+    holds = attacked[rows].argmax(1) == y[rows]
+    moved = (attacked - clean)[rows].double()
     groups = {"robust": moved[holds], "broken": moved[~holds]}
     size = min([batch, *(len(group) for group in groups.values() if len(group))])
     return {
