@@ -1,6 +1,7 @@
 """Every attack of the folder against a linear model, the contract, and other people's attacks.
 
-A new file in toughen/attacks is tested here without a line more: CASES is made out of the registry.
+A new file in toughen/attacks is tested here without a line more: CASES is made out of the registry, but for attacks
+that couple images or need another model, and for AutoAttack, which is made of the others.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ from problems import (
 )
 from torch import Tensor, nn
 
-from toughen.attacks import FGSM, IFGSM, MIFGSM, PGD, REGISTRY, Attack
+from toughen.attacks import APGD, APGDT, FGSM, IFGSM, MIFGSM, PGD, REGISTRY, Attack, RandomPoints, Square
 from toughen.collect import collect
 from toughen.gradients import mode
 from toughen.noise import ImageNoise, Noise, StepNoise
@@ -39,7 +40,10 @@ from toughen.passes import Passes
 from toughen.threat import Threat
 from toughen.types import Images, Labels, Logits, Norm
 
-CASES: dict[str, MakeAttack] = dict(REGISTRY) | {  # the settings that take other ways through the code
+ELSEWHERE = ("AutoAttack", "LogitMatrix", "Transfer")  # have tests of their own
+CASES: dict[str, MakeAttack] = {name: kind for name, kind in REGISTRY.items() if name not in ELSEWHERE} | {
+    "Square": partial(Square, queries=200),  # short, and settings that take other ways through the code
+    "RandomPoints": partial(RandomPoints, points=50),
     "PGD, restarts": partial(PGD, restarts=3),
     "PGD, margin": partial(PGD, objective=margin_loss),
     "PGD, no start": partial(PGD, start="none"),
@@ -60,7 +64,8 @@ small_eps = {"linf": 0.1, "l2": 1.0}
 
 
 def is_random(make: MakeAttack, **settings: Any) -> bool:
-    return getattr(make(**settings), "start", "none") != "none"
+    attack = make(**settings)
+    return isinstance(attack, APGD | APGDT | Square | RandomPoints) or getattr(attack, "start", "none") != "none"
 
 
 # ---- every attack, on a model whose margin is known

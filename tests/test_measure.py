@@ -42,52 +42,57 @@ def some(count: int) -> Split:
     return test.take(torch.arange(0, 1000, 1000 // count)[:count])
 
 
+class Life:
+    """The images of each chunk that was attacked, and how many chunks there may be."""
+
+    def __init__(self, chunks: int = 1000) -> None:
+        self.seen: list[list[float]] = []
+        self.chunks = chunks
+
+
 @dataclass(frozen=True, kw_only=True)
 class Mortal(Attack):
-    """PGD that notes whom it attacks, and dies before its n-th chunk."""
+    """PGD that notes whom it attacks, and dies when its life is over."""
 
-    seen: list[list[float]]
-    dies: int
+    life: Life
     eps: Eps | None = 0.3
     norm: Norm = "linf"
     restarts: int = 2
 
     def __call__(self, model: nn.Module, x: Images, target: Labels | Logits, noise: Noise | None = None) -> Images:
-        if len(self.seen) == self.dies:
+        if len(self.life.seen) == self.life.chunks:
             raise KeyboardInterrupt
-        self.seen.append(x.flatten(1).sum(1).tolist())
-        return PGD(eps=self.eps, steps=3)(model, x, target, noise)
+        self.life.seen.append(x.flatten(1).sum(1).tolist())
+        return PGD(eps=self.eps, steps=3)(model, x, target, noise)  # the draws are the images' own
 
 
 @pytest.mark.parametrize("dies", [0, 1, 2, 3, 5])
 def test_nothing_is_attacked_twice(dies: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Killed before any chunk, gone on with: each image is attacked as often as in one go, by the same draws."""
-    monkeypatch.setattr("toughen.evaluation.measure.chunk_size", lambda images, block: 16)
+    monkeypatch.setattr("toughen.evaluation.runner.chunk_size", lambda images, block: 16)
     net, split = toughen.load(NETS / "fbf"), some(40)
-    whole: list[list[float]] = []
-    wanted = measure(net, split, {"mortal": Mortal(seen=whole, dies=-1)}, block=8)
-    seen: list[list[float]] = []
-    if dies < len(whole):
-        with pytest.raises(KeyboardInterrupt):
-            measure(net, split, {"mortal": Mortal(seen=seen, dies=dies)}, block=8, folder=tmp_path)
-    found = measure(net, split, {"mortal": Mortal(seen=seen, dies=-1)}, block=8, folder=tmp_path)
-    assert seen == whole and len(whole) >= 5
+    whole, life = Life(), Life(dies)
+    wanted = measure(net, split, {"mortal": Mortal(life=whole)}, block=8)
+    assert len(whole.seen) > 5
+    with pytest.raises(KeyboardInterrupt):
+        measure(net, split, {"mortal": Mortal(life=life)}, block=8, folder=tmp_path)
+    life.chunks = 1000
+    found = measure(net, split, {"mortal": Mortal(life=life)}, block=8, folder=tmp_path)
+    assert life.seen == whole.seen
     assert found.ledger().equals(wanted.ledger())
     costs = [{**each.summary()["attacks"]["mortal"], "seconds": 0} for each in (found, wanted)]
     assert costs[0] == costs[1]
 
 
 def test_another_evaluation_begins_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("toughen.evaluation.measure.chunk_size", lambda images, block: 16)
+    monkeypatch.setattr("toughen.evaluation.runner.chunk_size", lambda images, block: 16)
     split = some(40)
-    seen: list[list[float]] = []
 
     def begin(net: str = "fbf", **settings: Any) -> int:
-        seen.clear()
-        attack = Mortal(seen=seen, dies=2, restarts=settings.pop("restarts", 2))
+        attack = Mortal(life=Life(2), restarts=settings.pop("restarts", 2))
         with pytest.raises(KeyboardInterrupt):
             measure(toughen.load(NETS / net), split, {"mortal": attack}, block=8, folder=tmp_path, **settings)
-        return len(seen)
+        return len(attack.life.seen)
 
     assert begin() == 2 and begin() == 2  # each attempt does two more chunks
     names = {path.name for path in tmp_path.iterdir()}
@@ -156,7 +161,7 @@ def test_batch_size_and_company_change_nothing() -> None:
 
 @pytest.mark.slow
 def test_processes_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("toughen.evaluation.measure.chunk_size", lambda images, block: 16)
+    monkeypatch.setattr("toughen.evaluation.runner.chunk_size", lambda images, block: 16)
     net, split = toughen.load(NETS / "fbf"), some(40)
     for precision in ("fp32", "bf16"):
         alone = measure(net, split, SHORT, block=8, precision=precision)  # type: ignore[arg-type]

@@ -99,26 +99,44 @@ def input_gradient(
             Neither is for a model in ``Blocks``.
 
     Raises:
-        ValueError: the model returned no logits, or cut them off from the images.
+        ValueError: the model returned no logits, or cut them off from the images; a model in ``Blocks``, which is
+            evaluated and not trained, has a gradient of zeros then.
     """
     if isinstance(model, Blocks):
         return _in_blocks(model, x, target, objective)
+    return _at_once(model, x, target, objective, create_graph=create_graph, keep_graph=keep_graph)
+
+
+def _at_once(
+    model: nn.Module,
+    x: Images,
+    target: Labels | Logits,
+    objective: Objective,
+    *,
+    create_graph: bool = False,
+    keep_graph: bool = False,
+    strict: bool = True,
+) -> InputGradient:
+    """The same for images that go through a net together."""
     with torch.enable_grad():
         x = x.detach().requires_grad_()
         out = logits(model, x)
         with torch.autocast(x.device.type, enabled=False):
             value = objective(out, target)
             total = value.sum()
-        gradient = _towards(x, total, keep=create_graph or keep_graph, create_graph=create_graph)
+        keep = create_graph or keep_graph
+        gradient = _towards(x, total, keep=keep, create_graph=create_graph, strict=strict)
     return InputGradient(gradient, value.detach(), out if keep_graph else out.detach())
 
 
-def _towards(x: Images, total: Scalar, *, keep: bool, create_graph: bool = False) -> Images:
-    """The scalar's gradient; ``keep`` leaves its graph for another one."""
+def _towards(x: Images, total: Scalar, *, keep: bool, create_graph: bool = False, strict: bool = True) -> Images:
+    """The scalar's gradient; ``keep`` leaves its graph for another one; without ``strict`` none is zeros."""
     gradient = None
     if total.requires_grad:
         with passes.towards_input():
             (gradient,) = torch.autograd.grad(total, x, retain_graph=keep, create_graph=create_graph, allow_unused=True)
+    if gradient is None and not strict:
+        return torch.zeros_like(x)
     if gradient is None:
         raise ValueError("the logits carry no gradient to the images: remove no_grad() and detach() from the model")
     return gradient
@@ -154,7 +172,7 @@ def lowest_gradient(
         done = 0
         for rows, real in _halves(x, wanted) if blocks is None else blocks.cut(x):
             some = [objective.take(rows) for objective in objectives] if done < wanted else []
-            found = _lowest(net, x[rows], target[rows], some, height)
+            found = _lowest(net, x[rows], target[rows], some, height, strict=blocks is None)
             parts.append(InputGradient(found.gradient[:real], found.value[:real], found.logits[:real]))
             done += real
             if blocks is not None:
@@ -175,6 +193,7 @@ def _lowest(
     target: Labels | Logits,
     objectives: Sequence[Objective],
     height: Callable[[InputGradient], PerExample],
+    strict: bool,
 ) -> InputGradient:
     """The same for images that go through the net at once; zeros without an objective."""
     with torch.enable_grad():
@@ -185,7 +204,7 @@ def _lowest(
             with torch.autocast(x.device.type, enabled=False):
                 value = objective(out, target)
                 total = value.sum()
-            gradient = _towards(x, total, keep=number < len(objectives))
+            gradient = _towards(x, total, keep=number < len(objectives), strict=strict)
             found = InputGradient(gradient, value.detach(), out.detach())
             best = found if number == 1 else _lower(best, found, height)
     return best._replace(gradient=best.gradient.detach())
@@ -204,9 +223,9 @@ def _in_blocks(model: Blocks, x: Images, target: Labels | Logits, objective: Obj
     model.counts.gradient += len(x)
     with model.searching(x):
         if getattr(objective, "batchwise", False):
-            return input_gradient(model.searched, x, target, objective)
+            return _at_once(model.searched, x, target, objective, strict=False)
         found: list[InputGradient] = []
         for rows, real in model.cut(x):
-            part = input_gradient(model.searched, x[rows], target[rows], objective.take(rows))
+            part = _at_once(model.searched, x[rows], target[rows], objective.take(rows), strict=False)
             found.append(InputGradient(part.gradient[:real], part.value[:real], part.logits[:real]))
     return InputGradient(*(torch.cat(parts) for parts in zip(*found, strict=True)))

@@ -68,6 +68,9 @@ class StepNoise(Noise):
         drawn: Tensor = getattr(torch, kind)(shape, generator=self.generator, device=like.device, dtype=like.dtype)
         return drawn[self.first : self.first + len(like)]
 
+    def shared(self) -> torch.Generator:
+        return torch.Generator().manual_seed(key("shared", self.seed, self.step))
+
 
 @dataclass
 class ImageNoise(Noise):

@@ -34,6 +34,8 @@ def _plain(value: object) -> object:
         return type(value).__name__, tuple((each.name, _plain(getattr(value, each.name))) for each in fields(value))
     if value is None or isinstance(value, str | int | float | bool):
         return str(value)
+    if isinstance(value, tuple | list):
+        return tuple(map(_plain, value))
     return type(value).__name__
 
 

@@ -18,7 +18,7 @@ from toughen.device import pick_precision, provenance
 from toughen.evaluation import verdict
 from toughen.evaluation.candidate import Candidate
 from toughen.evaluation.harness import as_floats, predict, share
-from toughen.evaluation.measure import measure
+from toughen.evaluation.runner import measure
 from toughen.evaluation.result import Evaluation, interval, write_results
 from toughen.evaluation.suite import QUICK_IMAGES, parse_attack, suite
 from toughen.gradients import mode

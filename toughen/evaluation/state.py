@@ -86,6 +86,7 @@ class State:
             fields = ("fell", "by", "moved", "done")
             tensors |= {f"{name}:{each}": getattr(progress, each) for each in fields}
             about[name] = {each: getattr(progress, each) for each in ("piece", "seconds", "counts")}
+        self.path.parent.mkdir(parents=True, exist_ok=True)
         write_tensors(self.path, tensors, about)
 
     def remove(self) -> None:

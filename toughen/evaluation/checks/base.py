@@ -172,7 +172,7 @@ class Bench:
         """Whether the logits depend on the images as far as autograd can see."""
         row = self.right[:1]
         try:
-            input_gradient(self.model, self.x(row), self.y(row), cross_entropy)
+            input_gradient(self.model.net, self.x(row), self.y(row), cross_entropy)
         except (ValueError, RuntimeError):
             return False
         return True
