@@ -105,7 +105,7 @@ def compare(run: str, arguments: argparse.Namespace, path: Path) -> dict[str, An
     right = predict(net, split.images) == split.labels
     key = f"{Path(run).name} {record.norm} {record.eps:.4g}" + (" sequence" if arguments.sequence else "")
     known = read_json(path) if path.exists() else {}
-    entry = known.setdefault(
+    entry: dict[str, Any] = known.setdefault(
         key, {"images": arguments.images, "right": int(right.sum()), "model": record.model["name"]}
     )
     entry |= {"method": record.method, "group": arguments.group, **provenance(pick_device("cpu"))}
@@ -150,8 +150,10 @@ def summary(groups: list[dict[str, Any]], n: int) -> dict[str, Any]:
             sum(s for _, s in group[seeds[0]].values()) / sum(s for _, s in group[name].values()) for group in groups
         )
         found[name]["times as fast"] = {
-            "median": round(ratios[len(ratios) // 2], 2), "lowest": round(ratios[0], 2), "highest": round(ratios[-1], 2),
-        }  # fmt: skip
+            "median": round(ratios[len(ratios) // 2], 2),
+            "lowest": round(ratios[0], 2),
+            "highest": round(ratios[-1], 2),
+        }
         found[name]["differs from every reference seed"] = {
             part: sum(
                 all(mine != stands[seed][part][row] for seed in seeds) for row, mine in enumerate(stands[name][part])

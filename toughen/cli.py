@@ -17,6 +17,8 @@ from torch import nn
 from toughen import data as data_sets
 from toughen import listing, methods, models, runs, settings
 from toughen.evaluation import attack_images, evaluate_run, output_folder
+from toughen.evaluation.diagnostics.diagnose import NAMES as DIAGNOSTICS
+from toughen.evaluation.diagnostics.diagnose import TRANSFER, diagnose_runs
 from toughen.evaluation.suite import names as attack_names
 from toughen.parsing import Parser, options, tidy
 from toughen.training.recipe import Recipe
@@ -49,12 +51,12 @@ def train_parser() -> Parser:
     return parser
 
 
-def add_threat(parser: Parser) -> None:
+def add_threat(parser: Parser, limit: int | None = None) -> None:
     """Which images, and what they are attacked within."""
     parser.add_argument("--data", type=str | None, help="a folder or a data set's name (default: the run's)")
     parser.add_argument("--eps", type=Fraction | None, help="radius in image units, such as 8/255 (default: the run's)")
     parser.add_argument("--norm", type=Norm | None, help="norm of the threat (default: the run's)")
-    parser.add_argument("--limit", type=int | None, help="take a balanced sample of so many images")
+    parser.add_argument("--limit", type=int | None, default=limit, help="take a balanced sample of so many images")
     parser.add_argument("--seed", type=int, default=0, help="decides the sample and all random numbers")
     parser.add_argument("--device", type=str, default="auto", help="cpu, cuda and the like; auto takes a GPU if any")
 
@@ -89,7 +91,7 @@ def evaluate_parser() -> Parser:
         "--suite",
         type=Literal["quick", "standard", "papers"],
         default="quick",
-        help="quick: FGSM, PGD and APGD on 1,000 images; standard: PGD-100 from 5 starts, GAMA-PGD and AutoAttack on all; "
+        help="quick: FGSM, PGD and APGD on 1,000 images; standard: PGD-100 from 5 starts, GAMA-PGD and AutoAttack; "
         "papers: what the papers' tables report",
     )
     parser.add_argument("--attacks", nargs="+", metavar="ATTACK", help=f"instead of a suite: {ATTACK}")
@@ -110,6 +112,18 @@ def attack_parser() -> Parser:
     add_threat(parser)
     add_asking(parser)
     parser.add_argument("--out", type=str, required=True, help="the parquet file to write")
+    return parser
+
+
+def diagnose_parser() -> Parser:
+    parser = Parser(prog=f"{PROGRAM} diagnose", description="Look closer at trained runs: curves, surfaces, transfer.")
+    parser.add_argument("runs", nargs="+", type=str, metavar="RUN", help="run directories; transfer needs two or more")
+    parser.add_argument("--which", nargs="+", metavar="NAME", help=f"some of {', '.join(DIAGNOSTICS)} (default: all)")
+    parser.add_argument(
+        "--transfer_attacks", nargs="+", metavar="ATTACK", default=list(TRANSFER), help="what transfer is measured with"
+    )
+    add_threat(parser, limit=500)
+    parser.add_argument("--out", type=str | None, help="where comparisons of runs go (default: into each run)")
     return parser
 
 
@@ -231,6 +245,13 @@ def attack_command(arguments: Sequence[str]) -> int:
     return 0
 
 
+def diagnose_command(arguments: Sequence[str]) -> int:
+    given = vars(diagnose_parser().read(tidy(arguments)))
+    found = diagnose_runs(given.pop("runs"), **given, console=Console(stderr=True))
+    listing.print_diagnostics(Console(), found)
+    return 0
+
+
 def compare_command(arguments: Sequence[str]) -> int:
     listing.print_comparison(Console(), [Path(run) for run in compare_parser().read(tidy(arguments)).runs])
     return 0
@@ -261,6 +282,7 @@ COMMANDS: dict[str, tuple[Callable[[Sequence[str]], int], str]] = {
     "train": (train_command, "train a classifier as a recipe says"),
     "evaluate": (evaluate_command, "attack a model on test images, and judge the number that comes out"),
     "attack": (attack_command, "write the adversarial images of an attack as parquet"),
+    "diagnose": (diagnose_command, "look closer at runs: curves, surfaces, transfer"),
     "compare": (compare_command, "show evaluated runs side by side"),
     "list": (list_command, "list methods, attacks, models, data or recipes"),
     "demo": (demo_command, "train a standard and a robust classifier, and attack both"),

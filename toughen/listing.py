@@ -106,15 +106,45 @@ def print_evaluation(console: Console, folder: Path, result: dict[str, Any]) -> 
         column.justify = "right"
     table.add_row("none (clean)", percent(result["clean_accuracy"]))
     for name, found in result["attacks"].items():
-        passes = found["passes"] / result["images"]
-        table.add_row(Text(name), percent(found["robust_accuracy"]), f"{found['seconds']:.1f}", f"{passes:,.1f}")
+        _attack_row(table, name, found, result["images"])
+        for part, each in found.get("parts", {}).items():
+            _attack_row(table, f"  then {part}", each, result["images"])
     table.add_row("all of them", percent(result["robust_accuracy"]), style="bold")
     console.print(table)
     for name, (low, high) in result.get("interval", {}).items():
         console.print(f"{name.replace('_', ' ')}: 95 % interval {percent(low)} to {percent(high)}", highlight=False)
+    print_verdict(console, result)
     if warned := warning(result):
         console.print(warned, highlight=False, style="bold red")
     console.print(f"written: {folder / RESULT}, examples.parquet", highlight=False, markup=False)
+
+
+def _attack_row(table: Table, name: str, found: dict[str, Any], images: int) -> None:
+    passes = f"{found['passes'] / images:,.1f}"
+    table.add_row(Text(name), percent(found["robust_accuracy"]), f"{found['seconds']:.1f}", passes)
+
+
+STYLES = {"sound": "bold green", "doubtful": "bold yellow", "masked": "bold red"}
+
+
+def print_verdict(console: Console, result: dict[str, Any]) -> None:
+    """Whether the number can be believed, and the checks that say it cannot; the others are in evaluation.json."""
+    word, checks = result.get("verdict"), result.get("checks", [])
+    if word is None:
+        return
+    failed = [check for check in checks if check["passed"] is False]
+    missing = sum(check["passed"] is None for check in checks)
+    made = f"{len(checks) - len(failed) - missing} checks passed, {len(failed)} failed, {missing} not made"
+    console.print(Text.assemble("verdict on the number: ", (word, STYLES[word]), f" ({made})"))
+    for check in failed:
+        console.print(Text(f"- {check['name']}: {check['sentence']}"))
+
+
+def print_diagnostics(console: Console, found: dict[str, Any]) -> None:
+    """Where each run's diagnostics went, and what they are."""
+    for place, each in [*found["runs"].items(), *([("all runs", found["shared"])] if found["shared"] else [])]:
+        console.print(f"{place}: {', '.join(each)}", highlight=False, markup=False)
+    console.print("written: diagnostics.json", highlight=False)
 
 
 def print_comparison(console: Console, folders: list[Path]) -> None:

@@ -75,6 +75,7 @@ class AutoAttack(Attack):
 
     def __call__(self, model: nn.Module, x: Images, target: Labels | Logits, noise: Noise | None = None) -> Images:
         """The images that break the model, and ``x`` itself where none was found."""
+        threat_of(self).check(x)
         noise, asked = noise or Noise(), self._blocks(model, x)
         x_adv = x.clone()
         with mode(asked, "eval"):

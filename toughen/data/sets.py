@@ -17,7 +17,7 @@ _SMALLEST_STD = 1 / 255  # a channel that is constant must not divide by zero
 
 @dataclass(frozen=True)
 class Split:
-    """Images, uint8 [n, c, h, w] and contiguous (floats in [0, 1] where they are only evaluated), and labels, int64 [n].
+    """Images, uint8 [n, c, h, w] and contiguous, with their labels, int64 [n]; floats in [0, 1] can only be evaluated.
 
     Raises:
         ValueError: images and labels differ in number.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from datasets import Array3D, ClassLabel, Dataset, Features, Value
@@ -30,7 +30,7 @@ def attack_images(
     attack: str,
     out: str | Path,
     device: str = "auto",
-    precision: str = "auto",
+    precision: Precision | Literal["auto"] = "auto",
     block: int | None = None,
     console: Console | None = None,
     **which: Any,
@@ -62,9 +62,8 @@ def attack_images(
     crafted = parse_attack(attack, candidate.threat)
     net, split = candidate.net.to(place), candidate.split.to(place)
     check_fit(net, candidate)
-    blocks = Blocks(
-        net, block or block_size(place), "fp64" if precision == "fp64" else pick_precision(precision, place)
-    )  # type: ignore[arg-type]
+    searching: Precision = "fp64" if precision == "fp64" else pick_precision(precision, place)
+    blocks = Blocks(net, block or block_size(place), searching)
     bench = Bench(blocks, split.images, split.labels, candidate.index, which.get("seed", 0))
     columns = _columns(bench, crafted, attack, candidate, console)
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -18,8 +18,8 @@ from toughen.device import pick_precision, provenance
 from toughen.evaluation import verdict
 from toughen.evaluation.candidate import Candidate
 from toughen.evaluation.harness import as_floats, predict, share
-from toughen.evaluation.runner import measure
 from toughen.evaluation.result import Evaluation, interval, write_results
+from toughen.evaluation.runner import measure
 from toughen.evaluation.suite import QUICK_IMAGES, parse_attack, suite
 from toughen.gradients import mode
 
@@ -33,8 +33,8 @@ class How:
         attacks: short names instead of a suite; None means the suite.
         limit: evaluate a stratified sample of so many images; None means all, 1,000 for the quick suite.
         seed: of the sample and of the attacks.
-        precision: what attacks search in; what they find is confirmed by the model as it is. "auto" means bf16 where the
-            processor has it, "fp32" is for a number that is published, "fp64" for a test.
+        precision: what attacks search in; what they find is confirmed by the model as it is. "auto" means bf16 where
+            the processor has it, "fp32" is for a number that is published, "fp64" for a test.
         block: images per forward pass; None means what suits the device.
         processes: how many processes attack at once; the result is the same for any number.
         verdict: whether to make the checks that say if the number can be believed.
