@@ -11,7 +11,7 @@ from rich.console import Console
 from torch import Tensor
 
 from toughen.attacks.base import Attack, threat_of
-from toughen.blocks import Blocks, block_size
+from toughen.blocks import Blocks, Precision, block_size
 from toughen.device import pick_device, pick_precision
 from toughen.evaluation.candidate import Candidate, find_candidate
 from toughen.evaluation.harness import Bench, check, chunk_size
