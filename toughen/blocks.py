@@ -29,7 +29,7 @@ class Counts:
     Attributes:
         forward: images that went forward, those of gradients among them.
         gradient: images whose gradient was taken, each as costly as a forward.
-        confirmation: forwards in float32 to see whether an image that fell in bf16 falls.
+        confirmation: forwards of the model itself: to judge, to confirm, to order the classes of the clean image.
         padding: forwards and gradients that only filled the last block up, not counted above.
     """
 
@@ -81,6 +81,7 @@ class Blocks(nn.Module):
     @torch.no_grad()
     def exact(self, x: Images) -> Logits:
         """The model's own logits, in float32 (or float64)."""
+        self.counts.confirmation += len(x)
         return self._each(self.net, x)
 
     @torch.no_grad()
@@ -89,7 +90,6 @@ class Blocks(nn.Module):
         if self._exact_search or not fell.any():
             return fell
         rows = fell.nonzero()[:, 0]
-        self.counts.confirmation += len(rows)
         confirmed = fell.clone()
         confirmed[rows] = wrong(self.exact(x[rows]), y[rows])
         return confirmed
