@@ -72,9 +72,6 @@ def add_asking(parser: Parser) -> None:
         help="what attacks search in; what they find is confirmed in float32 anyway. fp32 for a published number",
     )
     parser.add_argument("--block", type=int | None, help="images per forward pass (default: what suits the device)")
-    parser.add_argument(
-        "--processes", type=int, default=1, help="processes that attack at once; the result is the same"
-    )
 
 
 ATTACK = "NAME[-STEPS][xRESTARTS][@STEP_SIZE], step size in the units of eps: fgsm, pgd-100x5, pgd-40@0.01, apgd-t"
@@ -99,6 +96,9 @@ def evaluate_parser() -> Parser:
     add_asking(parser)
     parser.add_argument(
         "--source", type=str | None, help="a normally trained run for black-box checks; `train` makes one"
+    )
+    parser.add_argument(
+        "--processes", type=int, default=1, help="processes that attack at once; the result is the same"
     )
     parser.add_argument("--verdict", type=bool, default=True, help="whether to check that the number can be believed")
     parser.add_argument("--out", type=str | None, help="where to write (default: the run directory)")

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from datasets import Array3D, ClassLabel, Dataset, Features, Value
 from rich.console import Console
 from torch import Tensor
 
@@ -15,7 +14,7 @@ from toughen.blocks import Blocks, Precision, block_size
 from toughen.device import pick_device, pick_precision
 from toughen.evaluation.candidate import Candidate, find_candidate
 from toughen.evaluation.harness import Bench, check, chunk_size
-from toughen.evaluation.judge import check_fit
+from toughen.evaluation.judge import How, check_fit
 from toughen.evaluation.suite import parse_attack
 from toughen.files import check_writable, replace_file
 from toughen.gradients import mode
@@ -57,6 +56,7 @@ def attack_images(
     if path.suffix != ".parquet":
         raise ValueError(f"{path} must end in .parquet: adversarial images are written as parquet")
     check_writable(path.parent)
+    How(limit=which.get("limit"), precision=precision, block=block).check()
     place = pick_device(device)
     candidate = find_candidate(spec, **which)
     crafted = parse_attack(attack, candidate.threat)
@@ -66,11 +66,9 @@ def attack_images(
     blocks = Blocks(net, block or block_size(place), searching)
     bench = Bench(blocks, split.images, split.labels, candidate.index, which.get("seed", 0))
     columns = _columns(bench, crafted, attack, candidate, console)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    table = Dataset.from_dict(columns, features=_features(candidate))
-    replace_file(path, lambda temporary: table.to_parquet(str(temporary)))
+    _write(path, columns, candidate)
     wrong = sum(p != y for p, y in zip(columns["adversarial_prediction"], columns["label"], strict=True))
-    return f"{path}: {len(table):,} images under {attack}, {wrong:,} of them misclassified"
+    return f"{path}: {len(split):,} images under {attack}, {wrong:,} of them misclassified"
 
 
 def _columns(
@@ -88,8 +86,9 @@ def _columns(
             noise = ImageNoise(bench.seed, name, bench.index[part.cpu()].tolist())
             x_adv: Images = attack(bench.blocks, x, bench.labels[part], noise)
             distance.append(check(x_adv, x, threat_of(attack), name).cpu())
-            after.append(bench.blocks.exact(x_adv).argmax(1).cpu())
-            found.append(x_adv.float().cpu())
+            kept = x_adv.float()  # what is written, and so what is predicted
+            after.append(bench.blocks.exact(kept.to(x.dtype)).argmax(1).cpu())
+            found.append(kept.cpu())
             bar.advance(task, len(part))
     return {
         "index": candidate.index.tolist(),
@@ -101,10 +100,13 @@ def _columns(
     }
 
 
-def _features(candidate: Candidate) -> Features:
+def _write(path: Path, columns: dict[str, list[Any]], candidate: Candidate) -> None:
+    """The file that `datasets` opens: label and predictions are classes with their names, where these are known."""
+    from datasets import Array3D, ClassLabel, Dataset, Features, Value  # takes a second to import
+
     shape = tuple(candidate.split.images.shape[1:])
     named = ClassLabel(names=list(candidate.class_names)) if candidate.class_names else Value("int64")
-    return Features(
+    features = Features(
         {
             "index": Value("int64"),
             "label": named,
@@ -114,3 +116,6 @@ def _features(candidate: Candidate) -> Features:
             "image": Array3D(shape=shape, dtype="float32"),
         }
     )
+    table = Dataset.from_dict(columns, features=features)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    replace_file(path, lambda temporary: table.to_parquet(str(temporary)))

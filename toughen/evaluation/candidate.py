@@ -56,6 +56,7 @@ class Wrapped(nn.Module):
     def __init__(self, function: Callable[[Tensor], Any]) -> None:
         super().__init__()
         self.function = function
+        self.place = nn.Parameter(torch.empty(0), requires_grad=False)  # on the device whose images it wants
 
     def forward(self, x: Tensor) -> Any:
         return self.function(x)
@@ -105,6 +106,8 @@ def from_run(
         ValueError: run, data and threat can't be used together, or the images were trained on.
     """
     record = runs.read_record(folder)
+    if eps is None and record.eps is not None and norm not in (None, record.norm):
+        raise ValueError(f"{folder} was trained against {record.norm} eps {record.eps:g}: give --eps for {norm}, too")
     eps = record.eps if eps is None else eps
     if eps is None:
         raise ValueError(f"{folder} was trained without a threat: give one, such as --eps 8/255")
@@ -143,6 +146,7 @@ def from_elsewhere(
     net = models.create(spec, len(test.classes), test.shape, **settings)
     if weights is not None:
         load_weights(net, Path(weights))
+    net.eval()  # it has just been made, so the mode that it is in was nobody's choice
     split, index = sample(test.test, limit, seed)
     about = {"weights": weights or ("pretrained" if settings else "as made")}
     threat = usable_threat(norm or "linf", eps)
@@ -161,23 +165,25 @@ def from_function(
     """Any model that PyTorch can call, on images given in any way.
 
     Raises:
-        ValueError: the images are none, or not in [0, 1].
+        ValueError: the images are none, or not in [0, 1], or the labels are no class numbers.
     """
-    net = model if isinstance(model, nn.Module) else Wrapped(model)
     name = type(model).__name__ if isinstance(model, nn.Module) else getattr(model, "__name__", "function")
     if isinstance(data, str):
         data = data_sets.load(data)
     if isinstance(data, Data):
         named, names, test = data.name, data.classes, data.test
     else:
-        test = Split(*checked(*data)) if isinstance(data, tuple) else data
+        images, labels = data if isinstance(data, tuple) else (data.images, data.labels)
+        test = Split(*checked(images, labels))
         named, names = f"{len(test):,} images", ()
+    test = Split(*checked(test.images, test.labels))
+    net = model if isinstance(model, nn.Module) else Wrapped(model).to(test.images.device)
     split, index = sample(test, limit, seed)
     return Candidate(name, net, split, index, len(test), usable_threat(norm, eps), named, names)
 
 
 def checked(images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-    """Images, bytes or floats in [0, 1], and labels, as an evaluation takes them.
+    """Images, bytes or float32 in [0, 1], and labels, as an evaluation takes them.
 
     Raises:
         ValueError: they are of another kind, or there are none.
@@ -190,7 +196,9 @@ def checked(images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
             raise ValueError(f"images are {images.dtype} from {low:g} to {high:g}: give bytes, or floats in [0, 1]")
     if labels.ndim != 1 or labels.is_floating_point() or labels.dtype == torch.bool:
         raise ValueError(f"labels are {labels.dtype} of shape {list(labels.shape)}: give one class number an image")
-    return images, labels.long()
+    if len(labels) and int(labels.min()) < 0:
+        raise ValueError(f"labels go down to {int(labels.min())}: number the classes from 0")
+    return images if images.dtype == torch.uint8 else images.float(), labels.long()
 
 
 def usable_threat(norm: Norm, eps: Eps) -> Threat:

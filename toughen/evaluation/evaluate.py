@@ -48,6 +48,8 @@ def evaluate(
     """
     settings = How(**how)
     settings.check()
+    if out:
+        check_writable(Path(out))
     candidate = from_function(model, data, eps=eps, norm=norm, limit=settings.images, seed=settings.seed)
     return judge(candidate, settings, device=None, out=Path(out) if out else None, source=source, console=console)
 

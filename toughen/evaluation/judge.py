@@ -22,6 +22,9 @@ from toughen.evaluation.result import Evaluation, interval, write_results
 from toughen.evaluation.runner import measure
 from toughen.evaluation.suite import QUICK_IMAGES, parse_attack, suite
 from toughen.gradients import mode
+from toughen.types import AnyImages, Images
+
+PRECISIONS = ("auto", "bf16", "fp32", "fp64")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,6 +67,10 @@ class How:
         for name, value in (("limit", self.limit), ("block", self.block), ("processes", self.processes)):
             if value is not None and value < 1:
                 raise ValueError(f"{name} is {value}: it must be at least 1")
+        if self.precision not in PRECISIONS:
+            raise ValueError(f"precision {self.precision!r} is unknown: use {', '.join(PRECISIONS)}")
+        if isinstance(self.attacks, str):
+            raise ValueError(f"attacks is the text {self.attacks!r}: give a list of names")
 
 
 def judge(
@@ -77,13 +84,21 @@ def judge(
 ) -> dict[str, Any]:
     """Attack, check, and write both down.
 
+    Args:
+        candidate, how: what is judged, and how.
+        device: where; None means where the model is.
+        out: where to write; None writes nothing.
+        source: a normally trained net for the same images.
+        console: where to show progress.
+
     Raises:
-        ValueError: the model doesn't fit the images.
+        ValueError: the model or the source doesn't fit the images.
     """
-    place = device or candidate.split.images.device
+    place = device or next(candidate.net.parameters(), candidate.split.images).device
     net, split = candidate.net.to(place), candidate.split.to(place)
-    check_fit(net, candidate)
-    candidate.threat.check(as_floats(split.images[:1]))
+    outputs = check_fit(net, candidate)
+    if source is not None:
+        check_source(source, outputs, split.images)
     attacks = _attacks(candidate, how)
     precision: Precision = "fp64" if how.precision == "fp64" else pick_precision(how.precision, place)
     trained_mode = net.training
@@ -151,17 +166,20 @@ def _verdict(
     return {"verdict": verdict.word(made), "checks": [asdict(check) for check in made]}
 
 
-def check_fit(net: nn.Module, candidate: Candidate) -> None:
-    """See that a model answers these images with logits of these classes.
+def check_fit(net: nn.Module, candidate: Candidate) -> int:
+    """See that a model answers these images with logits of these classes, and say how many these are.
 
     Raises:
-        ValueError: it has too few or too many outputs, a label is none of them, or a logit is NaN or infinite.
+        ValueError: the model can't take the images, has too few or too many outputs, a label is none of them, a logit
+            is NaN or infinite, or no such image can be as far from another as the threat allows.
     """
-    split, outputs = candidate.split, len(candidate.class_names)
+    place = next(net.parameters(), candidate.split.images).device
+    split, outputs = candidate.split.to(place), len(candidate.class_names)
+    candidate.threat.check(as_floats(split.images[:1]))
     shape: Any = tuple(split.images.shape[1:])
-    if not outputs:
-        with mode(net, "eval"), torch.no_grad():
-            outputs = unwrap(net(as_floats(split.images[:2])), len(split.images[:2])).shape[1]
+    outputs = outputs or _outputs(net, as_floats(split.images[:2]))
+    if outputs < 2:
+        raise ValueError(f"the model has {outputs} output: one for each class is needed, two or more")
     models.check(net, outputs, shape, probabilities=True)
     low, high = int(split.labels.min()), int(split.labels.max())
     if low < 0 or high >= outputs:
@@ -174,3 +192,28 @@ def check_fit(net: nn.Module, candidate: Candidate) -> None:
             f"the model's logits of {undefined} of {len(split)} images are NaN or infinite: no accuracy can be told; "
             "mend the model, or leave these images out"
         )
+    return outputs
+
+
+def _outputs(net: nn.Module, x: Images) -> int:
+    """How many logits a model returns."""
+    try:
+        with mode(net, "eval"), torch.no_grad():
+            out = net(x)
+    except Exception as error:  # a user's own net may raise anything
+        reason = str(error).split("\n")[0] or type(error).__name__
+        raise ValueError(f"the model cannot take images of shape {list(x.shape[1:])}: {reason}") from error
+    return unwrap(out, len(x)).shape[1]
+
+
+def check_source(source: nn.Module, outputs: int, images: AnyImages) -> None:
+    """See that black-box attacks can be made on a net.
+
+    Raises:
+        ValueError: it is for other images or classes.
+    """
+    shape: Any = tuple(images.shape[1:])
+    try:
+        models.check(source, outputs, shape, probabilities=True)
+    except ValueError as error:
+        raise ValueError(f"the source of black-box attacks does not fit: {error}") from None

@@ -72,6 +72,7 @@ SUITES: dict[str, tuple[str, ...]] = {
         "pgd-ll", "pgd-adp", "gama-pgd", "gama-fw", "autoattack-v1", "autoattack",
     ),
 }  # fmt: skip
+ADAPTIVE = {"defence": str, "weight": int | float, "divisor": int | None, "group": int}  # in a run's model.json
 QUICK_IMAGES = 1000  # how many images the quick suite looks at, unless told otherwise
 
 
@@ -89,7 +90,6 @@ def parse_attack(spec: str, threat: Threat) -> Attack:
     """
     known, spec = names(), spec.strip()
     found = _SPEC.fullmatch(spec.lower())
-    assert found is not None or not spec
     if not found or found["name"] not in known:
         close = difflib.get_close_matches(found["name"] if found else "", known, n=1)
         hint = f"did you mean {close[0]}? " if close else ""
@@ -129,9 +129,20 @@ def suite(
     found = {name: parse_attack(name, threat) for name in SUITES[chosen]}
     if chosen == "papers":
         found |= {name: _published(name, threat, tuple(shape[:1]) == (1,)) for name in found if name.startswith("pgd-")}
-    if chosen != "quick" and adaptive:
-        found["adaptive"] = Adaptive(eps=threat.eps, norm=threat.norm, **adaptive)
+    if chosen != "quick" and adaptive is not None:
+        found["adaptive"] = _adaptive(adaptive, threat)
     return found
+
+
+def _adaptive(settings: Mapping[str, Any], threat: Threat) -> Adaptive:
+    """The attack on a method's own objective, out of what a file says of it, which anyone may have changed."""
+    wrong = [name for name, value in settings.items() if not isinstance(value, ADAPTIVE.get(name, ()))]
+    try:
+        if wrong or "defence" not in settings:
+            raise ValueError(f"{wrong[0] if wrong else 'defence'} is not what toughen writes there")
+        return Adaptive(eps=threat.eps, norm=threat.norm, **settings)
+    except ValueError as error:
+        raise ValueError(f"model.json is damaged (adaptive: {error}): restore it from a copy, or train again") from None
 
 
 def _published(name: str, threat: Threat, mnist: bool) -> Attack:
