@@ -45,6 +45,36 @@ def broken(num_classes):
     return made
 
 
+def infinite(num_classes):
+    made = net(num_classes)
+    made.append(Scaled(float("inf")))
+    return made
+
+
+def dark(num_classes):
+    return nn.Sequential(Dark(), net(num_classes))
+
+
+def single(num_classes):
+    return net(1)
+
+
+class Scaled(nn.Module):
+    def __init__(self, factor):
+        super().__init__()
+        self.factor = factor
+
+    def forward(self, x):
+        return self.factor * x
+
+
+class Dark(nn.Module):
+    """Undefined for dark images, which random ones are not."""
+
+    def forward(self, x):
+        return x / (x.mean((1, 2, 3), keepdim=True) > 0.1)
+
+
 def probabilities(num_classes):
     return nn.Sequential(net(num_classes), nn.Softmax(1))
 
@@ -345,7 +375,20 @@ EVALUATE = [
     ("--limit 0", "limit is 0", "at least 1"),
     ("--limit few", "--limit must be a whole number"),
     ("--eps 8", "did you mean 8/255?"),
+    ("--eps 0", "eps 0", "above 0"),
+    ("--eps -0.1", "not below 0"),
+    ("--eps nan", "finite"),
+    ("--eps 29 --norm l2", "eps 29 exceeds 28"),
+    ("--norm l2", "linf eps 0.2", "--eps"),
     ("--norm l3", "--norm must be linf or l2"),
+    ("--suite fast", "--suite must be quick, standard or papers"),
+    ("--precision fp8", "--precision must be auto, bf16, fp32 or fp64"),
+    ("--block 0", "block is 0", "at least 1"),
+    ("--block few", "--block must be a whole number"),
+    ("--processes 0", "processes is 0", "at least 1"),
+    ("--verdict maybe", "--verdict must be true or false"),
+    ("--source nowhere", "no run directory nowhere"),
+    ("--weights w.safetensors", "is a run", "--weights"),
     ("--attacks nonsense", "'nonsense' is unknown", "pgd-20"),
     ("--attacks fgsm-3", "no steps"),
     ("--attacks pgd-0", "at least 1"),
@@ -361,10 +404,63 @@ def test_evaluate(words: str, said: list[str], trained: Path, tmp_path: Path) ->
     assert not (tmp_path / "out").exists()
 
 
+NOT_ASKED = [
+    ("own_parts:seven", "7 outputs", "10 classes"),
+    ("own_parts:broken", "NaN", "load another"),
+    ("own_parts:infinite", "infinite"),
+    ("own_parts:dark", "of 40 images are NaN or infinite", "mend the model"),
+    ("own_parts:single", "1 outputs", "10 classes"),
+    ("own_parts:nothing", "has no 'nothing'"),
+]
+
+
+def test_a_model_that_cannot_be_judged(own: None, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    words = ("--data", digits(), "--eps", 0.1, "--attacks", "fgsm", "--verdict", "false", "--out", out)
+    assert toughen("evaluate", "own_parts:net", *words).status == 0
+    before = files(out)
+    assert before.keys() == {"evaluation.json", "examples.parquet"}
+    for spec, *said in NOT_ASKED:
+        refused(toughen("evaluate", spec, *words), *said)
+        attack = ("--data", digits(), "--eps", 0.1, "--attack", "fgsm", "--out", tmp_path / "out/adv.parquet")
+        refused(toughen("attack", spec, *attack), *said)
+        assert files(out) == before, spec
+    assert toughen("evaluate", "own_parts:probabilities", *words).status == 0  # the verdict says what it thinks of it
+
+
+def test_a_data_set_without_images(trained: Path, tmp_path: Path) -> None:
+    empty = tmp_path / "empty"
+    shutil.copytree(digits() / "train", empty / "train")
+    words = ("--data", empty, "--attacks", "fgsm", "--out", tmp_path / "out")
+    refused(toughen("evaluate", trained, *words), str(empty))
+    for label in range(10):
+        (empty / "test" / str(label)).mkdir(parents=True)
+    refused(toughen("evaluate", trained, *words), "empty")
+    assert not (tmp_path / "out").exists()
+
+
+DIAGNOSE = [
+    ("--which confusions", "'confusions' is unknown", "confusion"),
+    ("--which transfer", "two or more"),
+    ("--which confusion --limit 0", "limit is 0", "at least 1"),
+    ("--which confusion --eps 0", "eps 0"),
+    ("--which confusion --eps 8", "did you mean 8/255?"),
+    ("--which confusion --precision fp8", "--precision must be bf16, fp32 or fp64"),
+    ("--which confusion --data nowhere", "'nowhere'"),
+    ("--which confusion --block 7", "no option --block"),
+]
+
+
+@pytest.mark.parametrize(("words", "said"), [(words, said) for words, *said in DIAGNOSE], ids=[e[0] for e in DIAGNOSE])
+def test_diagnose(words: str, said: list[str], trained: Path) -> None:
+    refused(toughen("diagnose", trained, *words.split()), *said)
+    assert not (trained / "diagnostics.json").exists()
+
+
 def test_no_run(tmp_path: Path) -> None:
     refused(toughen("evaluate", tmp_path / "none"), "no run directory", "toughen train")
     refused(toughen("evaluate", tmp_path), "no model.json", "no run directory")
-    refused(toughen("evaluate"), "RUN is missing")
+    refused(toughen("evaluate"), "SPEC is missing")
     refused(toughen("compare", tmp_path), "not been evaluated", "toughen evaluate")
 
 
@@ -397,14 +493,14 @@ def test_damaged_runs(run: Path) -> None:
     (run / runs.SEEN).write_text("no tensors")
     refused(toughen("evaluate", run, "--attacks", "fgsm"), "training-images.safetensors is damaged")
     (run / runs.SEEN).unlink()
-    assert toughen("evaluate", run, "--attacks", "fgsm").status == 0
+    assert toughen("evaluate", run, "--attacks", "fgsm", "--verdict", "false").status == 0
     for content in ("{", "[]", "{}"):
         (run / "evaluation.json").write_text(content)
         refused(toughen("compare", run), "evaluation.json is damaged")
 
 
 def test_damaged_metrics(run: Path) -> None:
-    assert toughen("evaluate", run, "--attacks", "fgsm").status == 0
+    assert toughen("evaluate", run, "--attacks", "fgsm", "--verdict", "false").status == 0
     for content in ("{\n", "[]\n", '{"epoch": 1}\n', ""):
         (run / "metrics.jsonl").write_text(content)
         refused(toughen("compare", run), "metrics.jsonl is damaged")
@@ -446,7 +542,7 @@ def test_a_record_imports_nothing(run: Path, tmp_path: Path, monkeypatch: pytest
     config = (run / "config.yaml").read_text().replace("toughen.methods.FBF", "trap.net")
     (run / "config.yaml").write_text(config)
     (run / runs.RECORD).write_text(json.dumps(record))
-    assert toughen("evaluate", run, "--attacks", "fgsm").status == 0
+    assert toughen("evaluate", run, "--attacks", "fgsm", "--verdict", "false").status == 0
     refused(toughen(*small("--method", "FBF", "--eps", 0.2, "--out", run), "--resume"), "(method: trap.net")
     assert not (tmp_path / "sprung").exists() and "trap" not in sys.modules
 
@@ -456,7 +552,7 @@ def test_a_net_of_ones_own_needs_its_name(own: None, tmp_path: Path) -> None:
     words = small("--model", "own_parts:net", "--method", "FBF", "--eps", 0.2, "--out", run)
     assert toughen(*words).status == 0
     refused(toughen("evaluate", run), "own_parts:net", "--model")
-    assert toughen("evaluate", run, "--model", "own_parts:net", "--attacks", "fgsm").status == 0
+    assert toughen("evaluate", run, "--model", "own_parts:net", "--attacks", "fgsm", "--verdict", "false").status == 0
     refused(toughen("evaluate", run, "--model", "own_parts:seven"), "does not fit the net")
     assert isinstance(runs.load(run, runs.create_own(runs.read_record(run), "own_parts:net")), nn.Module)
 

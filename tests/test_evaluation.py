@@ -191,7 +191,7 @@ def test_fgsm_by_hand(trained: Path) -> None:
 
 
 def test_files_agree(trained: Path, tmp_path: Path) -> None:
-    words = ("--attacks", "fgsm", "pgd-2", "pgd-3x2@0.02", "--eps", "20/255", "--out", tmp_path)
+    words = ("--verdict", "false", "--attacks", "fgsm", "pgd-2", "pgd-3x2@0.02", "--eps", "20/255", "--out", tmp_path)
     assert toughen("evaluate", trained, *words).status == 0
     result = json.loads((tmp_path / "evaluation.json").read_text())
     rows = pq.read_table(tmp_path / "examples.parquet").to_pylist()
@@ -225,7 +225,7 @@ def test_files_agree(trained: Path, tmp_path: Path) -> None:
 
 def test_an_earlier_evaluation_is_kept(trained: Path, tmp_path: Path) -> None:
     for number, attack in enumerate(("fgsm", "pgd-1", "pgd-2")):
-        evaluate_run(trained, attacks=[attack], limit=10, seed=number, out=tmp_path)
+        evaluate_run(trained, verdict=False, attacks=[attack], limit=10, seed=number, out=tmp_path)
     found = {path.name: json.loads(path.read_text())["seed"] for path in tmp_path.glob("*.json")}
     assert found == {"evaluation.1.json": 0, "evaluation.2.json": 1, "evaluation.json": 2}
     ledgers = {path.name: pq.read_table(path).column_names[-1] for path in tmp_path.glob("*.parquet")}
@@ -235,14 +235,14 @@ def test_an_earlier_evaluation_is_kept(trained: Path, tmp_path: Path) -> None:
 
 
 def test_a_sample_is_balanced_and_comes_with_intervals(trained: Path, tmp_path: Path) -> None:
-    result = evaluate_run(trained, attacks=["fgsm"], limit=20, out=tmp_path)
+    result = evaluate_run(trained, verdict=False, attacks=["fgsm"], limit=20, out=tmp_path)
     rows = pq.read_table(tmp_path / "examples.parquet").to_pylist()
     assert torch.tensor([row["label"] for row in rows]).bincount().tolist() == [2] * 10
     test = data.load(str(digits())).test
     assert [row["label"] for row in rows] == test.labels[[row["index"] for row in rows]].tolist()
     low, high = result["interval"]["clean_accuracy"]
     assert low < result["clean_accuracy"] < high
-    assert "interval" not in evaluate_run(trained, attacks=["fgsm"], out=tmp_path)
+    assert "interval" not in evaluate_run(trained, verdict=False, attacks=["fgsm"], out=tmp_path)
     assert sample(data.load(str(digits())).test, 1000, 0)[1].tolist() == list(range(40))
 
 
@@ -261,18 +261,18 @@ def test_short_names() -> None:
 
 
 def test_the_threat_is_the_run_s_unless_another_is_given(trained: Path, tmp_path: Path) -> None:
-    result = evaluate_run(trained, attacks=["fgsm"], limit=10, out=tmp_path)
+    result = evaluate_run(trained, verdict=False, attacks=["fgsm"], limit=10, out=tmp_path)
     assert result["threat"] == {"norm": "linf", "eps": 0.1}
-    result = evaluate_run(trained, attacks=["fgsm"], limit=10, out=tmp_path, eps=1.5, norm="l2")
+    result = evaluate_run(trained, verdict=False, attacks=["fgsm"], limit=10, out=tmp_path, eps=1.5, norm="l2")
     assert result["threat"] == {"norm": "l2", "eps": 1.5}
 
 
 def test_training_without_a_threat_needs_one_here(tmp_path: Path) -> None:
     run = tmp_path / "run"
     assert toughen(*small("--method", "Standard", "--out", run)).status == 0
-    ended = toughen("evaluate", run, "--attacks", "fgsm")
+    ended = toughen("evaluate", run, "--verdict", "false", "--attacks", "fgsm")
     assert ended.status == 2 and "--eps 8/255" in ended.err
-    assert toughen("evaluate", run, "--attacks", "fgsm", "--eps", 0.1).status == 0
+    assert toughen("evaluate", run, "--verdict", "false", "--attacks", "fgsm", "--eps", 0.1).status == 0
 
 
 def test_evaluating_leaves_the_model_as_it_was() -> None:
@@ -293,7 +293,7 @@ def test_a_model_of_two_classes(tmp_path: Path) -> None:
     words = ("--classes", tmp_path / "classes.txt", "--method", "FBF", "--eps", 0.1, "--validation", 2, "--epochs", 8)
     assert toughen(*small(*words, "--optimizer", "Adam", "--out", run)).status == 0
     (tmp_path / "classes.txt").unlink()  # the run knows its classes
-    ended = toughen("evaluate", run, "--attacks", "fgsm", "pgd-3")
+    ended = toughen("evaluate", run, "--verdict", "false", "--attacks", "fgsm", "pgd-3")
     assert ended.status == 0, ended.err
     result = json.loads((run / "evaluation.json").read_text())
     assert result["images"] == 8 and runs.read_record(run).classes == ["7", "1"]
@@ -305,7 +305,7 @@ def test_images_are_resized_as_for_training(tmp_path: Path) -> None:
     run = tmp_path / "run"
     words = ("--image_size", 20, "--method", "FBF", "--eps", 0.1, "--epochs", 1)
     assert toughen(*small(*words, "--out", run)).status == 0
-    assert toughen("evaluate", run, "--attacks", "fgsm").status == 0
+    assert toughen("evaluate", run, "--verdict", "false", "--attacks", "fgsm").status == 0
     assert load_test(run, runs.read_record(run), None).shape == (1, 20, 20)
 
 
@@ -338,8 +338,10 @@ def test_a_few_seen_images_are_no_reason_to_refuse(trained: Path, tmp_path: Path
     assert own == 0
     for row in (0, 20, 40):
         add_seen(row)
-    assert toughen("evaluate", trained, "--data", tmp_path / "data", "--attacks", "fgsm").status == 0
+    assert (
+        toughen("evaluate", trained, "--verdict", "false", "--data", tmp_path / "data", "--attacks", "fgsm").status == 0
+    )
     for row in (60, 79):
         add_seen(row)
-    ended = toughen("evaluate", trained, "--data", tmp_path / "data", "--attacks", "fgsm")
+    ended = toughen("evaluate", trained, "--verdict", "false", "--data", tmp_path / "data", "--attacks", "fgsm")
     assert ended.status == 2 and "was trained on 2 % of these images" in ended.err

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import io
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
-from commands import toughen
+from commands import digits, toughen
 from rich.console import Console
 
 from toughen import listing
+from toughen.evaluation.suite import SUITES, names
 from toughen.methods import REGISTRY
 
 
@@ -84,10 +86,74 @@ def test_every_recipe_says_what_it_is() -> None:
 def test_a_collapsed_model_does_not_pass_for_a_robust_one(tmp_path: Path) -> None:
     words = "demo --method FGSMAT --eps 0.1 --epochs 10 --optimizer Adam --optimizer.lr 0.002 --crop 0 --averaging null"
     assert toughen("train", *words.split(), "--out", tmp_path / "run").status == 0
-    found = toughen("evaluate", tmp_path / "run", "--eps", 0.2)  # beyond what it was trained for, FGSM alone is blind
+    found = toughen(
+        "evaluate", tmp_path / "run", "--eps", 0.2, "--verdict", "false"
+    )  # beyond what it was trained for, FGSM alone is blind
     attacks = json.loads((tmp_path / "run/evaluation.json").read_text())["attacks"]
     assert attacks["fgsm"]["robust_accuracy"] - attacks["pgd-20"]["robust_accuracy"] > 0.2
     assert "not robust" in found.out
+
+
+# ---- Attacks, verdicts and diagnostics.
+
+
+def test_attacks_are_listed_in_80_columns(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    ended = toughen("list", "attacks")
+    lines = ended.out.splitlines()
+    assert ended.status == 0 and max(map(len, lines)) <= 80
+    assert [line.split()[0] for line in lines if not line.startswith(" ")] == list(names())
+    assert {
+        "fgsm",
+        "pgd",
+        "autoattack",
+        "apgd-t",
+        "fab-t",
+        "square",
+        "gama-pgd",
+        "deepfool",
+        "random",
+    } <= names().keys()
+    assert all(len(about) > 20 and about.endswith(".") for _, about in names().values())
+    assert {*(each for suite in SUITES.values() for each in suite)} & names().keys() >= {"fgsm", "gama-pgd"}
+
+
+def check(name: str, passed: bool | None) -> dict[str, Any]:
+    return {"name": name, "passed": passed, "figure": 0.5, "threshold": 0.1, "sentence": f"So is {name}. " * 9}
+
+
+def test_the_verdict_comes_with_what_speaks_against_the_number() -> None:
+    checks = [check("good", True), check("bad", False), check("absent", None), check("fine", True)]
+    found = result(0.9, 0.8, verdict="masked", checks=checks, interval={"robust_accuracy": [0.711, 0.867]})
+    text = printed(listing.print_evaluation, Path("run"), found)
+    words = " ".join(text.split())
+    assert "verdict on the number: masked (2 checks passed, 1 failed, 1 not made)" in words
+    assert "bad: So is bad." in words and "good" not in words and "absent" not in words
+    assert "robust accuracy: 95 % interval 71.1 % to 86.7 %" in words
+    assert max(map(len, text.splitlines())) <= 80
+    assert "verdict" not in printed(listing.print_evaluation, Path("run"), result(0.9, 0.8, verdict=None))
+
+
+def test_parts_of_an_attack_are_shown_below_it() -> None:
+    found = result(0.9, 0.8)
+    part = {"robust_accuracy": 0.753, "seconds": 1.0, "passes": 100}
+    found["attacks"]["autoattack"] = {**part, "parts": {"apgd-ce": part, "square": {**part, "robust_accuracy": 0.741}}}
+    lines = printed(listing.print_evaluation, Path("run"), found).splitlines()
+    shown = [line.split()[:3] for line in lines if "then" in line]
+    assert shown == [["then", "apgd-ce", "75.3"], ["then", "square", "74.1"]]
+
+
+@pytest.mark.parametrize("precision", [(), ("--precision", "fp64")], ids=["fp32", "fp64"])
+def test_a_diagnosis(precision: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    run = tmp_path / "a-run-directory-with-quite-a-long-name-as-some-have"
+    shutil.copytree(Path(__file__).parent / "nets/pgd-at", run)
+    ended = toughen("diagnose", run, "--which", "confusion", "--data", digits(), "--limit", 20, *precision)
+    assert ended.status == 0, ended.err
+    assert "confusion" in ended.out and "diagnostics.json" in ended.out
+    assert max(map(len, ended.out.splitlines())) <= 80
+    found = json.loads((run / "diagnostics.json").read_text())["confusion"]
+    assert sum(map(sum, found["clean"])) == 20 and found["about"]["precision"] == (precision or ("", "fp32"))[1]
 
 
 # ---- The list of methods.

@@ -11,10 +11,34 @@ from typing import Literal, TypeAlias
 import torch
 from torch import Tensor, nn
 
-from toughen.device import autocast
+from toughen import passes
+from toughen.device import autocast, pick_precision
 from toughen.types import Images, Labels, Logits, Mask
 
 Precision: TypeAlias = Literal["bf16", "fp32", "fp64"]
+
+
+WORTH_BF16 = 5e6  # operations per image, below which casting costs more than it saves (measured on a CPU)
+
+
+def search_precision(net: nn.Module, image: Images, wanted: Precision | Literal["auto"]) -> Precision:
+    """What attacks on a net search in: "auto" means bf16 where the processor multiplies it and the net is worth it.
+
+    Args:
+        net: in any mode.
+        image: one image, [1, c, h, w], where the net is.
+        wanted: the user's choice.
+    """
+    if wanted == "fp64":
+        return wanted
+    found = pick_precision(wanted, image.device)
+    if wanted != "auto" or found == "fp32":
+        return found
+    try:
+        work = passes.flops(net, image)
+    except Exception:  # what cannot be counted may be large
+        return found
+    return "fp32" if 0 < work < WORTH_BF16 else found
 
 
 def block_size(device: torch.device) -> int:

@@ -123,6 +123,12 @@ def diagnose_parser() -> Parser:
         "--transfer_attacks", nargs="+", metavar="ATTACK", default=list(TRANSFER), help="what transfer is measured with"
     )
     add_threat(parser, limit=500)
+    parser.add_argument(
+        "--precision",
+        type=Literal["bf16", "fp32", "fp64"],
+        default="fp32",
+        help="what attacks search in; figures are float32",
+    )
     parser.add_argument("--out", type=str | None, help="where comparisons of runs go (default: into each run)")
     return parser
 

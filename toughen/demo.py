@@ -34,9 +34,9 @@ def demo(out: Path) -> int:
         recipe, config, _, _ = cli.parse_train(arguments)
         train(recipe, out / name, config=config, resume=True)
     for name in RUNS:
-        command = f"toughen evaluate {out / name} --eps {EPS} --attacks {' '.join(ATTACKS)}"
+        command = f"toughen evaluate {out / name} --eps {EPS} --attacks {' '.join(ATTACKS)} --verdict false"
         progress.print(f"\n$ {command}", highlight=False, soft_wrap=True)
-        evaluate_run(out / name, eps=EPS, attacks=ATTACKS, console=progress)
+        evaluate_run(out / name, eps=EPS, attacks=ATTACKS, verdict=False, console=progress)
     draw(out)
     console.print()
     listing.print_comparison(console, [out / name for name in RUNS])

@@ -11,8 +11,7 @@ from toughen.attacks.apgd import APGD, APGDT
 from toughen.attacks.base import Attack, threat_of
 from toughen.attacks.fab import FAB
 from toughen.attacks.square import Square
-from toughen.blocks import Blocks, Precision, block_size, wrong
-from toughen.device import pick_precision
+from toughen.blocks import Blocks, Precision, block_size, search_precision, wrong
 from toughen.gradients import mode
 from toughen.noise import Noise
 from toughen.objectives import dlr
@@ -31,8 +30,8 @@ class AutoAttack(Attack):
         version: "standard" (since August 2020: APGD-CE, APGD-T, FAB-T, Square); "v1" (until then, as papers of the
             time report it: APGD-CE, APGD-DLR, untargeted FAB, each from 5 starts, and Square); "plus" (both); "rand"
             (for models that answer at random: APGD-CE and APGD-DLR on gradients averaged over 20 passes).
-        precision: what the search multiplies in; "auto" means bf16 where the processor has it. Whatever it finds is
-            confirmed by the model itself.
+        precision: what the search multiplies in; "auto" means bf16 where the processor has it and the net is worth
+            it. Whatever it finds is confirmed by the model itself.
         block: images per forward pass; None means what suits the device.
     """
 
@@ -91,6 +90,5 @@ class AutoAttack(Attack):
     def _blocks(self, model: nn.Module, x: Images) -> Blocks:
         if isinstance(model, Blocks):
             return model
-        size, double = self.block or block_size(x.device), x.dtype.itemsize == 8
-        precision = pick_precision(self.precision, x.device) if self.precision in ("auto", "fp32", "bf16") else "fp64"
-        return Blocks(model, size, "fp64" if double else precision)
+        wanted = "fp64" if x.dtype.itemsize == 8 else self.precision
+        return Blocks(model, self.block or block_size(x.device), search_precision(model, x[:1], wanted))

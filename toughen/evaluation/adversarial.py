@@ -5,15 +5,16 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Literal
 
+import pyarrow.parquet as pq
 import torch
 from rich.console import Console
 from torch import Tensor
 
 from toughen.attacks.base import Attack, threat_of
-from toughen.blocks import Blocks, Precision, block_size
-from toughen.device import pick_device, pick_precision
+from toughen.blocks import Blocks, Precision, block_size, search_precision
+from toughen.device import pick_device
 from toughen.evaluation.candidate import Candidate, find_candidate
-from toughen.evaluation.harness import Bench, check, chunk_size
+from toughen.evaluation.harness import Bench, as_floats, check, chunk_size
 from toughen.evaluation.judge import How, check_fit
 from toughen.evaluation.suite import parse_attack
 from toughen.files import check_writable, replace_file
@@ -62,8 +63,7 @@ def attack_images(
     crafted = parse_attack(attack, candidate.threat)
     net, split = candidate.net.to(place), candidate.split.to(place)
     check_fit(net, candidate)
-    searching: Precision = "fp64" if precision == "fp64" else pick_precision(precision, place)
-    blocks = Blocks(net, block or block_size(place), searching)
+    blocks = Blocks(net, block or block_size(place), search_precision(net, as_floats(split.images[:1]), precision))
     bench = Bench(blocks, split.images, split.labels, candidate.index, which.get("seed", 0))
     columns = _columns(bench, crafted, attack, candidate, console)
     _write(path, columns, candidate)
@@ -118,4 +118,4 @@ def _write(path: Path, columns: dict[str, list[Any]], candidate: Candidate) -> N
     )
     table = Dataset.from_dict(columns, features=features)
     path.parent.mkdir(parents=True, exist_ok=True)
-    replace_file(path, lambda temporary: table.to_parquet(str(temporary)))
+    replace_file(path, lambda temporary: pq.write_table(table.with_format("arrow")[:], temporary))  # without its bar

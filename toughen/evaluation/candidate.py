@@ -170,15 +170,12 @@ def from_function(
     name = type(model).__name__ if isinstance(model, nn.Module) else getattr(model, "__name__", "function")
     if isinstance(data, str):
         data = data_sets.load(data)
-    if isinstance(data, Data):
-        named, names, test = data.name, data.classes, data.test
-    else:
-        images, labels = data if isinstance(data, tuple) else (data.images, data.labels)
-        test = Split(*checked(images, labels))
-        named, names = f"{len(test):,} images", ()
-    test = Split(*checked(test.images, test.labels))
+    named, names = (data.name, data.classes) if isinstance(data, Data) else ("", ())
+    given = data.test if isinstance(data, Data) else data
+    test = Split(*(checked(*given) if isinstance(given, tuple) else checked(given.images, given.labels)))
     net = model if isinstance(model, nn.Module) else Wrapped(model).to(test.images.device)
     split, index = sample(test, limit, seed)
+    named = named or f"{len(test):,} images"
     return Candidate(name, net, split, index, len(test), usable_threat(norm, eps), named, names)
 
 
@@ -194,8 +191,12 @@ def checked(images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         low, high = float(images.min()), float(images.max())
         if not images.is_floating_point() or not (low >= 0 and high <= 1):
             raise ValueError(f"images are {images.dtype} from {low:g} to {high:g}: give bytes, or floats in [0, 1]")
-    if labels.ndim != 1 or labels.is_floating_point() or labels.dtype == torch.bool:
-        raise ValueError(f"labels are {labels.dtype} of shape {list(labels.shape)}: give one class number an image")
+    numbers = not (labels.is_floating_point() or labels.is_complex() or labels.dtype == torch.bool)
+    if not numbers or labels.shape != images.shape[:1]:
+        raise ValueError(
+            f"labels are {labels.dtype} of shape {list(labels.shape)} for {len(images)} images: "
+            "give one class number an image"
+        )
     if len(labels) and int(labels.min()) < 0:
         raise ValueError(f"labels go down to {int(labels.min())}: number the classes from 0")
     return images if images.dtype == torch.uint8 else images.float(), labels.long()

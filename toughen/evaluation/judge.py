@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -13,8 +14,8 @@ from torch import nn
 
 from toughen import models
 from toughen.attacks.base import Attack
-from toughen.blocks import Blocks, Precision, block_size, unwrap
-from toughen.device import pick_precision, provenance
+from toughen.blocks import Blocks, Precision, block_size, search_precision, unwrap
+from toughen.device import provenance
 from toughen.evaluation import verdict
 from toughen.evaluation.candidate import Candidate
 from toughen.evaluation.harness import as_floats, predict, share
@@ -37,7 +38,7 @@ class How:
         limit: evaluate a stratified sample of so many images; None means all, 1,000 for the quick suite.
         seed: of the sample and of the attacks.
         precision: what attacks search in; what they find is confirmed by the model as it is. "auto" means bf16 where
-            the processor has it, "fp32" is for a number that is published, "fp64" for a test.
+            the processor has it and the net is worth it, "fp32" is for a number that is published, "fp64" for a test.
         block: images per forward pass; None means what suits the device.
         processes: how many processes attack at once; the result is the same for any number.
         verdict: whether to make the checks that say if the number can be believed.
@@ -99,8 +100,10 @@ def judge(
     outputs = check_fit(net, candidate)
     if source is not None:
         check_source(source, outputs, split.images)
+    if how.processes > 1:
+        check_sendable(net)
     attacks = _attacks(candidate, how)
-    precision: Precision = "fp64" if how.precision == "fp64" else pick_precision(how.precision, place)
+    precision = search_precision(net, as_floats(split.images[:1]), how.precision)
     trained_mode = net.training
     asked: dict[str, Any] = {"seed": how.seed, "precision": precision, "block": how.block}
     found = measure(
@@ -204,6 +207,18 @@ def _outputs(net: nn.Module, x: Images) -> int:
         reason = str(error).split("\n")[0] or type(error).__name__
         raise ValueError(f"the model cannot take images of shape {list(x.shape[1:])}: {reason}") from error
     return unwrap(out, len(x)).shape[1]
+
+
+def check_sendable(net: nn.Module) -> None:
+    """See that other processes can be given a model.
+
+    Raises:
+        ValueError: they can't, as with a function that was made inside another one.
+    """
+    try:
+        pickle.dumps(net)
+    except Exception as error:  # whatever the model's own parts raise
+        raise ValueError(f"the model cannot be sent to other processes ({error}): use 1 process") from None
 
 
 def check_source(source: nn.Module, outputs: int, images: AnyImages) -> None:

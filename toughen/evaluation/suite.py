@@ -72,6 +72,7 @@ SUITES: dict[str, tuple[str, ...]] = {
         "pgd-ll", "pgd-adp", "gama-pgd", "gama-fw", "autoattack-v1", "autoattack",
     ),
 }  # fmt: skip
+DEFENCES = ("nuclear", "guided", "kl")
 ADAPTIVE = {"defence": str, "weight": int | float, "divisor": int | None, "group": int}  # in a run's model.json
 QUICK_IMAGES = 1000  # how many images the quick suite looks at, unless told otherwise
 
@@ -137,9 +138,11 @@ def suite(
 def _adaptive(settings: Mapping[str, Any], threat: Threat) -> Adaptive:
     """The attack on a method's own objective, out of what a file says of it, which anyone may have changed."""
     wrong = [name for name, value in settings.items() if not isinstance(value, ADAPTIVE.get(name, ()))]
+    if settings.get("defence") not in DEFENCES:
+        wrong = ["defence"]
     try:
-        if wrong or "defence" not in settings:
-            raise ValueError(f"{wrong[0] if wrong else 'defence'} is not what toughen writes there")
+        if wrong:
+            raise ValueError(f"{wrong[0]} is not what toughen writes there")
         return Adaptive(eps=threat.eps, norm=threat.norm, **settings)
     except ValueError as error:
         raise ValueError(f"model.json is damaged (adaptive: {error}): restore it from a copy, or train again") from None
