@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import TypeAlias
 
 import torch
 from torch import Tensor, nn
 
+from toughen.attacks.ascent import Ascent
 from toughen.attacks.base import Attack, threat_of
 from toughen.blocks import Blocks
 from toughen.gradients import InputGradient, fooled, input_gradient, logits, mode
 from toughen.noise import Noise
 from toughen.objectives import Objective, TargetedDLR, cross_entropy
 from toughen.threat import Threat
-from toughen.types import Eps, Images, Labels, Logits, Mask, Norm, PerExample, Real
+from toughen.types import Eps, Images, Labels, Logits, Mask, Norm, Real
 
 _Round: TypeAlias = Callable[[Labels], tuple[Images, Mask]]
 """Attacks some images, by their places: what it found, and which of them stand."""
@@ -82,7 +83,7 @@ class APGD(Attack):
     def once(self, model: nn.Module, x: Images, y: Labels, noise: Noise, objective: Objective) -> tuple[Images, Mask]:
         """One restart: what it found, and which images stand; the model is in the mode in which it is attacked."""
         threat, marks = threat_of(self), checkpoints(self.steps)
-        state, result = _State.at(_start(x, threat, noise), x, y, 2 * threat.eps), torch.empty_like(x)
+        state, result = Ascent.at(_start(x, threat, noise), x, y, 2 * threat.eps), torch.empty_like(x)
         standing = torch.ones(len(x), dtype=torch.bool, device=x.device)
         for number in range(self.steps + 1):
             if number:
@@ -101,7 +102,7 @@ class APGD(Attack):
         result[state.rows] = state.best
         return result, standing
 
-    def _look(self, model: nn.Module, state: _State, objective: Objective, last: bool) -> InputGradient:
+    def _look(self, model: nn.Module, state: Ascent, objective: Objective, last: bool) -> InputGradient:
         """Gradient (its mean over ``eot`` passes), value and logits (the last pass's) where the images are now."""
         if last:
             out = logits(model, state.x_adv)
@@ -212,86 +213,3 @@ def _start(x: Images, threat: Threat, noise: Noise) -> Images:
         delta = noise.uniform(x)
         delta = delta / delta.abs().amax((1, 2, 3), keepdim=True).clamp(min=1e-12)
     return threat.project(x + threat.eps * delta, x)
-
-
-@dataclass
-class _State:
-    """What an ascent knows of the images that still stand; a row each.
-
-    Attributes:
-        rows: their places in the batch.
-        x, y: the clean images and their labels.
-        x_adv, before: where they are, and where the last step began, which momentum is measured from.
-        gradient: at the point from which the next step goes.
-        best, best_gradient, best_value: the highest value so far, where it was, and the gradient there.
-        previous: the value after the step before; 0 before the first, so that a positive one counts as a rise.
-        rises: steps that raised the value since the last checkpoint.
-        step_size: in the units of eps.
-        checked, halved: the best value at the last checkpoint, and whether the step size was halved there.
-    """
-
-    rows: Labels
-    x: Images
-    y: Labels
-    x_adv: Images
-    before: Images
-    gradient: Images
-    best: Images
-    best_gradient: Images
-    best_value: PerExample
-    previous: PerExample
-    rises: PerExample
-    step_size: PerExample
-    checked: PerExample
-    halved: Mask
-
-    @classmethod
-    def at(cls, start: Images, x: Images, y: Labels, step_size: Real) -> _State:
-        none, zero = torch.zeros_like(start), x.new_zeros(len(x))
-        return cls(
-            rows=torch.arange(len(x), device=x.device),
-            x=x,
-            y=y,
-            x_adv=start,
-            before=start,
-            gradient=none,
-            best=start,
-            best_gradient=none,
-            best_value=zero - torch.inf,
-            previous=zero,
-            rises=zero,
-            step_size=zero + step_size,
-            checked=zero,
-            halved=torch.ones_like(y, dtype=torch.bool),  # no best value was checked yet that could have stayed
-        )
-
-    def take(self, rows: Labels) -> _State:
-        return _State(**{field.name: getattr(self, field.name)[rows] for field in fields(self)})
-
-    def move(self, threat: Threat, keep: float) -> None:
-        """A step along the gradient, of which ``keep`` is taken, and of the step before the rest."""
-        step = self.step_size.view(-1, 1, 1, 1) * threat.steepest(self.gradient)
-        ahead = threat.project(self.x_adv + step, self.x)
-        moved = self.x_adv + (ahead - self.x_adv) * keep + (self.x_adv - self.before) * (1 - keep)
-        self.before, self.x_adv = self.x_adv, threat.project(moved, self.x)
-
-    def learn(self, found: InputGradient, start: bool) -> None:
-        """Take in the gradient and the value of the point where the images are."""
-        better = found.value > self.best_value
-        images = better.view(-1, 1, 1, 1)
-        self.best = torch.where(images, self.x_adv, self.best)
-        self.best_gradient = torch.where(images, found.gradient, self.best_gradient)
-        self.best_value = torch.where(better, found.value, self.best_value)
-        self.gradient = found.gradient
-        if not start:
-            self.rises = self.rises + (found.value > self.previous)
-            self.previous = found.value
-
-    def check(self, enough: float) -> None:
-        """Halve the step size and go back to the best point where the search stalls; momentum still sees ``before``."""
-        stalled = (self.rises <= enough) | (~self.halved & (self.checked >= self.best_value))
-        images = stalled.view(-1, 1, 1, 1)
-        self.step_size = torch.where(stalled, self.step_size / 2, self.step_size)
-        self.x_adv = torch.where(images, self.best, self.x_adv)
-        self.gradient = torch.where(images, self.best_gradient, self.gradient)
-        self.checked, self.halved, self.rises = self.best_value, stalled, torch.zeros_like(self.rises)

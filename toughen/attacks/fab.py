@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
 from toughen.attacks.apgd import wrong_classes
 from toughen.attacks.base import Attack, threat_of
+from toughen.attacks.boundary import Boundary
 from toughen.blocks import Blocks, wrong
-from toughen.gradients import InputGradient, confirmed, lowest_gradient, mode
+from toughen.gradients import confirmed, mode
 from toughen.noise import Noise
-from toughen.objectives import Ahead, margin
 from toughen.threat import Threat
-from toughen.types import Eps, Images, Labels, Logits, Mask, Norm, PerExample, Real
+from toughen.types import Eps, Images, Labels, Logits, Norm, Real
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,7 +35,7 @@ class FAB(Attack):
     precision), then for each target and restart ``steps + 1`` forwards and ``steps`` gradients (each k - 1 of them
     without targets, for k classes) if no step crosses the boundary. A step that does costs one forward more, since a
     point that came back is another one. A point that did not cross is where the next step starts, so one pass both
-    looks at it and takes its gradient; that has to be guessed from the steps before (see ``_State.stood``), and a wrong
+    looks at it and takes its gradient; that has to be guessed from the steps before (``Boundary.stood``), and a wrong
     guess costs one gradient more, or one forward. The authors' program has ``2 steps`` forwards and ``steps`` gradients
     (each k of them), with weight gradients, and three forwards around them. All iterates are the same, except that a
     search in bf16 asks the model itself where an image first comes close to the boundary in a round, and wherever it
@@ -98,7 +98,7 @@ class FAB(Attack):
                 if not len(rows):
                     break
                 start = _random(x[rows], threat, noise.restart(number).take(rows)) if restart else x[rows]
-                state = _State.at(
+                state = Boundary.at(
                     start, x[rows], target[rows], classes[rows], rows, x_adv[rows], best[rows], shift[rows]
                 )
                 for part in self._run(model, state, threat):
@@ -116,7 +116,7 @@ class FAB(Attack):
             for restart in range(self.restarts):
                 yield number * self.restarts + restart, restart, classes[:, number : number + 1]
 
-    def _run(self, model: nn.Module, state: _State, threat: Threat) -> Iterator[_State]:
+    def _run(self, model: nn.Module, state: Boundary, threat: Threat) -> Iterator[Boundary]:
         """One round: yields images as they leave, and at last those that got all steps."""
         for number in range(self.steps + 1):
             if number:
@@ -145,7 +145,7 @@ class FAB(Attack):
                 return
         yield state
 
-    def _moved(self, state: _State, threat: Threat) -> Images:
+    def _moved(self, state: Boundary, threat: Threat) -> Images:
         """The next iterates: beyond the projections of iterate and clean image onto the plane, mixed."""
         x, x_adv, slope = state.x, state.x_adv, state.gradient
         at_x = state.value + (slope * (x - x_adv)).flatten(1).sum(1)  # the plane's function at the clean image
@@ -160,119 +160,3 @@ def _random(x: Images, threat: Threat, noise: Noise) -> Images:
     """A point eps / 2 away from each image, then cut to the box."""
     delta = noise.uniform(x) if threat.norm == "linf" else noise.normal(x)
     return (x + threat.eps / 2 * delta / threat.length(delta).clamp(min=1e-12).view(-1, 1, 1, 1)).clamp(0, 1)
-
-
-@dataclass
-class _State:
-    """The images that are still worked on.
-
-    Attributes:
-        rows: their places in the batch.
-        x, y: the clean images and their classes.
-        towards: the wrong classes whose boundary is sought, [n, m].
-        x_adv: the iterates.
-        kept, best: the images to return, and their distance where they are adversarial.
-        value, gradient: of the plane, at the iterate.
-        known: whether these two are those of the iterate.
-        stood: whether the last three points looked at were on the clean side, [n, 3], the newest first. Most images
-            cross at every other step, or always, or never; so the next point is expected on the clean side where the
-            one two steps back was, unless the newest stood and the oldest did not (right for 3 of 4 on MNIST).
-        shift: what the model itself said beyond the search's logits where the two were last compared, [n, k].
-        calibrated: whether they ever were.
-    """
-
-    rows: Labels
-    x: Images
-    y: Labels
-    towards: Tensor
-    x_adv: Images
-    kept: Images
-    best: PerExample
-    value: PerExample
-    gradient: Images
-    known: Mask
-    stood: Tensor
-    shift: Tensor
-    calibrated: Mask
-
-    @classmethod
-    def at(
-        cls,
-        start: Images,
-        x: Images,
-        y: Labels,
-        towards: Tensor,
-        rows: Labels,
-        kept: Images,
-        best: PerExample,
-        shift: Tensor,
-    ) -> _State:
-        """The state before the first look."""
-        known = torch.zeros(len(x), dtype=torch.bool, device=x.device)
-        value, gradient, stood = torch.zeros_like(best), torch.zeros_like(x), ~known[:, None].expand(-1, 3)
-        return cls(rows, x, y, towards, start, kept, best, value, gradient, known, stood, shift, known)
-
-    def take(self, rows: Labels) -> _State:
-        """The state of some of the images."""
-        return _State(*(getattr(self, field.name)[rows] for field in fields(self)))
-
-    def look(self, model: nn.Module, threat: Threat, last: bool) -> Logits:
-        """The logits of all iterates, and the planes at those that are expected to stand, from the same pass.
-
-        All go forward alike, so what is expected changes no figure. With blocks, planes are taken only where that
-        saves some: the others, and those that were expected wrongly, go forward once more, in blocks of their own.
-        """
-        expected = self.stood[:, 1] & (self.stood[:, 2] | ~self.stood[:, 0])
-        order = expected.int().argsort(descending=True, stable=True)
-        n, first, size = len(order), int(expected.sum()), getattr(model, "size", 1)
-        saves = -(-first // size) + 2 * -(-(n - first) // size) < 2 * -(-n // size)
-        self.known = torch.zeros_like(self.known)
-        return self._ask(model, threat, order, first if saves and not last else 0)[order.argsort()]
-
-    def differentiate(self, model: nn.Module, threat: Threat) -> None:
-        """The planes at all iterates that have none yet."""
-        rows = (~self.known).nonzero()[:, 0]
-        if len(rows):
-            self._ask(model, threat, rows, len(rows))
-
-    def _ask(self, model: nn.Module, threat: Threat, rows: Labels, wanted: int) -> Logits:
-        """The logits of these images, while the planes of the first ones of them are noted."""
-        seek = []
-        for towards in self.towards[rows].unbind(1):
-            seek.append(Ahead(towards, Ahead(towards)(self.shift[rows], self.y[rows])))
-
-        def distance(found: InputGradient) -> PerExample:
-            return found.value.abs() / (threat.dual(found.gradient) + 1e-12)
-
-        found = lowest_gradient(model, self.x_adv[rows], self.y[rows], seek, distance, wanted)
-        first = rows[:wanted]
-        self.value[first], self.gradient[first] = found.value[:wanted], found.gradient[:wanted].nan_to_num()
-        self.known = self.known.index_fill(0, first, True)
-        return found.logits
-
-    def calibrate(self, model: Blocks, out: Logits, seems: Mask, near: Mask) -> Mask:
-        """Which images crossed the boundary, where ``seems`` says it by logits in low precision.
-
-        Close to a boundary their error is about all that there is, so the search would circle a boundary that is not
-        the model's, or stop short of it. The model itself is asked where an image first comes close or seems to cross,
-        where it stays close without crossing, and wherever it may be adversarial; the difference is added to the logits
-        from then on.
-        """
-        close = margin(out + self.shift, self.y) <= 2**-7 * out.abs().amax(1)  # what bf16 cannot tell apart
-        doubt = (seems | close) & ~self.calibrated | close & self.stood.all(1)
-        rows = (seems & near | doubt).nonzero()[:, 0]
-        if not len(rows):
-            return seems
-        exact = model.exact(self.x_adv[rows])
-        model.counts.confirmation += len(rows)
-        self.shift = self.shift.index_copy(0, rows, (exact - out[rows]).nan_to_num(0, 0, 0))
-        self.calibrated = self.calibrated.index_fill(0, rows, True)
-        self.known = self.known.index_fill(0, rows, False)
-        return seems.index_copy(0, rows, wrong(exact, self.y[rows]))
-
-    def step_back(self, crossed: Mask, beta: float) -> None:
-        """Towards the clean image where the boundary was crossed; elsewhere the pass just made is the next step's."""
-        back = self.x + beta * (self.x_adv - self.x)
-        self.x_adv = torch.where(crossed.view(-1, 1, 1, 1), back, self.x_adv)
-        self.known = self.known & ~crossed
-        self.stood = torch.cat([~crossed[:, None], self.stood[:, :2]], 1)

@@ -90,6 +90,7 @@ def load_cases(
             raise ValueError(f"{test.name} has no test images: give other --data")
         refuse_seen(folder, test, split)
         x = split.images.to(device).float() / 255
+        x = x.double() if precision == "fp64" else x
         net = run_files.load(folder, models.get(str(run))).to(device)
         case = Case(
             name=_name(folder, folders), model=blocked(net, x, precision), x=x, y=split.labels.to(device),
