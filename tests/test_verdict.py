@@ -20,7 +20,7 @@ from problems import SmallNet, unchanged
 from torch import nn
 
 from toughen import load
-from toughen.attacks import FGSM, PGD
+from toughen.attacks import APGDT, FGSM, PGD, Square
 from toughen.attacks.base import Attack
 from toughen.blocks import Blocks, wrong
 from toughen.data import load as load_data
@@ -76,10 +76,16 @@ def small_net(*, hardened: bool = True) -> SmallNet:
 
 
 def subject_of(
-    net: nn.Module, attacks: MakeAttacks = in_earnest, *, threat: Threat = THREAT, n: int = 200, seed: int = 0
+    net: nn.Module,
+    attacks: MakeAttacks = in_earnest,
+    *,
+    threat: Threat = THREAT,
+    n: int = 200,
+    seed: int = 0,
+    data: str = "mnist-5k",
 ) -> tuple[Subject, Blocks]:
     """A number, made by hand out of attacks and float32 logits."""
-    split = load_data("mnist-5k").test
+    split = load_data(data).test
     rows = torch.arange(0, len(split), len(split) // n)[:n]
     images, y = split.images[rows], split.labels[rows]
     trained_mode, x = net.training, images.float() / 255
@@ -282,16 +288,39 @@ HIDING = ["quantised", "scaled", "noisy", "probabilities"]
 
 
 def digits_net(name: str) -> nn.Module:
-    folder = NETS / name.split(" ")[0]
-    if not folder.is_dir():
-        pytest.skip(f"{folder} is not there")
-    return load(folder)
+    return load(NETS / name.split(" ")[0])
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", SOUND)
 def test_a_trained_net_attacked_in_earnest_is_sound(name: str) -> None:
     subject, blocks = subject_of(digits_net(name), threat=SOUND[name], n=300)
+    found, by_name = judged(subject, blocks, 60)
+    assert found == "sound", [by_name[name].sentence for name in failed(by_name)]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "threat"), [("cifar-pgd-at", Threat("linf", 8 / 255)), ("cifar-pgd-at-l2", Threat("l2", 0.5))]
+)
+def test_and_so_is_one_of_colour_images(name: str, threat: Threat, data_root: Path) -> None:
+    subject, blocks = subject_of(load(NETS / name), threat=threat, n=300, data=str(data_root / "cifar10"))
+    assert 0.2 < subject.robust_accuracy < 0.6
+    found, by_name = judged(subject, blocks, 60)
+    assert found == "sound", [by_name[name].sentence for name in failed(by_name)]
+
+
+def by_apgd_t(threat: Threat) -> list[Attack]:
+    """What a net takes that PGD does not get at: the larger part of AutoAttack."""
+    return [APGDT(eps=threat.eps, norm=threat.norm), Square(eps=threat.eps, norm=threat.norm, queries=1500)]
+
+
+@pytest.mark.slow
+def test_a_net_that_pgd_overestimates_is_sound_by_autoattack_alone() -> None:
+    net, threat = digits_net("fbf"), Threat("linf", 0.3)
+    subject, blocks = subject_of(net, threat=threat, n=100)
+    assert judged(subject, blocks, 60)[0] != "sound"
+    subject, blocks = subject_of(net, by_apgd_t, threat=threat, n=100)
     found, by_name = judged(subject, blocks, 60)
     assert found == "sound", [by_name[name].sentence for name in failed(by_name)]
 
