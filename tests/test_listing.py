@@ -153,7 +153,8 @@ def test_a_diagnosis(precision: tuple[str, ...], tmp_path: Path, monkeypatch: py
     assert "confusion" in ended.out and "diagnostics.json" in ended.out
     assert max(map(len, ended.out.splitlines())) <= 80
     found = json.loads((run / "diagnostics.json").read_text())["confusion"]
-    assert sum(map(sum, found["clean"]["matrix"])) == 20 and found["about"]["precision"] == (precision or ("", "fp32"))[1]
+    assert sum(map(sum, found["clean"]["matrix"])) == 20
+    assert found["about"]["precision"] == (precision or ("", "fp32"))[1]
 
 
 # ---- The list of methods.
