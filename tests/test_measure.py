@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -35,6 +35,15 @@ SHORT: dict[str, Attack] = {  # every way in which an attack is cut into pieces,
     "fab-t": FAB(eps=0.3, steps=8, targets=3),
     "square": Square(eps=0.3, queries=40),
 }
+
+
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    """Chunks come one after the other, so that it is known which are done when."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
 
 
 def some(count: int) -> Split:
@@ -67,6 +76,7 @@ class Mortal(Attack):
         return x_adv
 
 
+@pytest.mark.usefixtures("one_thread")
 @pytest.mark.parametrize("dies", [0, 1, 2, 3, 5])
 def test_nothing_is_attacked_twice(dies: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Killed before any chunk, gone on with: each image is attacked as often as in one go, by the same draws."""
@@ -85,6 +95,7 @@ def test_nothing_is_attacked_twice(dies: int, tmp_path: Path, monkeypatch: pytes
     assert costs[0] == costs[1]
 
 
+@pytest.mark.usefixtures("one_thread")
 def test_another_evaluation_begins_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("toughen.evaluation.runner.chunk_size", lambda images, block: 16)
     split = some(40)
@@ -158,6 +169,20 @@ def test_batch_size_and_company_change_nothing() -> None:
         for name, verdict in part.verdicts.items():
             assert torch.equal(verdict.broken, whole.verdicts[name].broken[rows])
             assert torch.equal(verdict.distance, whole.verdicts[name].distance[rows])
+
+
+def test_threads_change_nothing() -> None:
+    """Neither how many work at the chunks, nor how many the rest of the program uses."""
+    net, split, threads = toughen.load(NETS / "fbf"), some(40), torch.get_num_threads()
+    found = []
+    for count in (1, 3):
+        torch.set_num_threads(count)
+        found.append(measure(net, split, SHORT, block=8, precision="bf16"))
+        assert torch.get_num_threads() == count
+    torch.set_num_threads(threads)
+    assert found[0].ledger().equals(found[1].ledger())
+    costs = [{name: each["passes"] for name, each in one.summary()["attacks"].items()} for one in found]
+    assert all(costs[0][name] == costs[1][name] for name in SHORT if name != "fab-t")  # it fills blocks as they come
 
 
 @pytest.mark.slow

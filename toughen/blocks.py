@@ -18,6 +18,7 @@ from toughen.types import Images, Labels, Logits, Mask
 Precision: TypeAlias = Literal["bf16", "fp32", "fp64"]
 
 
+EXACT_BLOCK = 8  # images per forward of the model itself: few fall at a time, and filling up costs
 WORTH_BF16 = 5e6  # operations per image, below which casting costs more than it saves (measured on a CPU)
 
 
@@ -100,13 +101,13 @@ class Blocks(nn.Module):
         """The search's logits, without a graph."""
         self.counts.forward += len(x)
         with self.searching(x):
-            return self._each(self.searched, x)
+            return self._each(self.searched, x, self.size)
 
     @torch.no_grad()
     def exact(self, x: Images) -> Logits:
         """The model's own logits, in float32 (or float64)."""
         self.counts.confirmation += len(x)
-        return self._each(self.net, x)
+        return self._each(self.net, x, min(self.size, EXACT_BLOCK))
 
     @torch.no_grad()
     def confirm(self, x: Images, y: Labels, fell: Mask) -> Mask:
@@ -118,15 +119,22 @@ class Blocks(nn.Module):
         confirmed[rows] = wrong(self.exact(x[rows]), y[rows])
         return confirmed
 
-    def _each(self, net: nn.Module, x: Images) -> Logits:
-        return torch.cat([unwrap(net(x[rows]), len(rows))[:real] for rows, real in self.cut(x)])
+    def _each(self, net: nn.Module, x: Images, size: int) -> Logits:
+        return torch.cat([unwrap(net(x[rows]), len(rows))[:real] for rows, real in self.cut(x, size)])
 
-    def cut(self, x: Images) -> Iterator[tuple[Labels, int]]:
+    def cut(self, x: Images, size: int | None = None) -> Iterator[tuple[Labels, int]]:
         """The rows of each block, the last one filled up with its first row; and how many are real."""
-        for rows in torch.arange(len(x), device=x.device).split(self.size):
-            missing = self.size - len(rows)
+        size = size or self.size
+        for rows in torch.arange(len(x), device=x.device).split(size):
+            missing = size - len(rows)
             self.counts.padding += missing
             yield torch.cat([rows, rows[:1].expand(missing)]), len(rows)
+
+    def twin(self) -> Blocks:
+        """The same nets with counts of their own, for another thread."""
+        made = copy.copy(self)
+        made.counts = Counts()
+        return made
 
     def searching(self, x: Images) -> torch.autocast | nullcontext[None]:
         """The context in which the search's net runs."""

@@ -67,7 +67,7 @@ def _attack(name: str, plan: list[Piece], found: Evaluation, workers: Workers, d
     progress, images = found.state.of(name), found.split.images
     for piece in plan[progress.piece :]:
         rows = (found.right.cpu() & ~progress.fell & ~progress.done).nonzero()[:, 0]
-        chunks = rows.to(images.device).split(chunk_size(images, workers.bench.blocks.size)) if len(rows) else ()
+        chunks = rows.to(images.device).split(_chunk(piece, len(rows), workers)) if len(rows) else ()
         started = time.perf_counter()
         for outcome in workers.run(piece, chunks):
             now = time.perf_counter()
@@ -79,3 +79,11 @@ def _attack(name: str, plan: list[Piece], found: Evaluation, workers: Workers, d
         found.state.save()
         if progress.piece == len(plan) or plan[progress.piece].part != piece.part:
             display.finished(name, piece.part)
+
+
+def _chunk(piece: Piece, rows: int, workers: Workers) -> int:
+    """How many images are attacked at once: whole blocks, and as many for each worker, where images are not coupled."""
+    block, most = workers.bench.blocks.size, chunk_size(workers.bench.images, workers.bench.blocks.size)
+    if getattr(piece.attack, "batchwise", False):
+        return most
+    return min(most, -(-rows // (workers.count * block)) * block)
