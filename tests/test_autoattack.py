@@ -72,6 +72,7 @@ def broken(net: nn.Module, x: Images, y: Labels, attacks: dict[str, Attack]) -> 
         (found.right & verdict.broken).sum()) for name, verdict in found.verdicts.items()}  # fmt: skip
 
 
+@pytest.mark.slow
 def test_square_alone_breaks_what_has_no_gradient() -> None:
     test = data.load("mnist-5k").test.take(torch.arange(0, 1000, 50))
     net = Binarised(toughen.load(NETS / "standard"))

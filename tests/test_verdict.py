@@ -199,7 +199,7 @@ def looked_at(net: nn.Module) -> dict[str, Check]:
     return {name: make(bench, name) for name, make in kinds.items()}
 
 
-@pytest.mark.parametrize("hardened", [True, False])
+@pytest.mark.parametrize("hardened", [True, pytest.param(False, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("name", SPOILED)
 def test_a_spoiled_model_fails_the_check_that_is_made_for_it(name: str, hardened: bool) -> None:
     spoil, check = SPOILED[name]

@@ -2,38 +2,44 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-_input_only = False
-_crafting = False
+
+class _Within:
+    """How many blocks of a kind are open, in whatever threads; a backward pass may run in one of its own."""
+
+    def __init__(self) -> None:
+        self.lock, self.depth = threading.Lock(), 0
+
+    @contextmanager
+    def __call__(self) -> Iterator[None]:
+        with self.lock:
+            self.depth += 1
+        try:
+            yield
+        finally:
+            with self.lock:
+                self.depth -= 1
 
 
-@contextmanager
-def towards_input() -> Iterator[None]:
+_input_only, _crafting = _Within(), _Within()
+
+
+def towards_input() -> AbstractContextManager[None]:
     """Within the block a backward pass is one that computes no weight gradient."""
-    global _input_only
-    before, _input_only = _input_only, True
-    try:
-        yield
-    finally:
-        _input_only = before
+    return _input_only()
 
 
-@contextmanager
-def crafting() -> Iterator[None]:
+def crafting() -> AbstractContextManager[None]:
     """Within the block passes serve to make adversarial images; a gradient to images that went forward here is one."""
-    global _crafting
-    before, _crafting = _crafting, True
-    try:
-        yield
-    finally:
-        _crafting = before
+    return _crafting()
 
 
 def flops(net: nn.Module, *inputs: Tensor) -> int:
@@ -100,10 +106,10 @@ class Passes:
         if out.requires_grad:
             out.register_hook(lambda gradient: self._on_backward(n))
             if args[0].requires_grad:
-                args[0].register_hook(self._on_images(n, len(out) if _crafting else 0))
+                args[0].register_hook(self._on_images(n, len(out) if _crafting.depth else 0))
 
     def _on_backward(self, n: float) -> None:
-        if _input_only:
+        if _input_only.depth:
             self.input_gradient += n
         else:
             self.weight_gradient += n
