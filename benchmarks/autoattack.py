@@ -5,23 +5,26 @@ python benchmarks/autoattack.py RUN --data DIR --images 200 --sequence          
 python benchmarks/autoattack.py RUN --data DIR --images 100 --sequence --profile     what the seconds go into
 
 Images are taken in groups; on each group all contestants run one after the other, in an order that turns from group to
-group, so that whatever else the machine does meets all of them. The file is written after each group; a run that was
-stopped goes on where it stood.
+group, so that whatever else the machine does meets all of them. Each contestant has a process of its own, as its user
+would start it: toughen sets the C library's malloc up, which would make the reference faster too ("reference, malloc
+set up" is that). The file is written after each group; a run that was stopped goes on where it stood.
 """
 
 from __future__ import annotations
 
 import argparse
-import cProfile
-import pstats
+import multiprocessing
 import time
 from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import torch
 from pyautoattack import AutoAttack as Reference
 from torch import Tensor, nn
+from torch.profiler import ProfilerActivity, profile
 
 import toughen
 from toughen import data as data_sets
@@ -32,6 +35,7 @@ from toughen.device import pick_device, provenance
 from toughen.evaluation import measure
 from toughen.evaluation.harness import as_floats, predict
 from toughen.files import read_json, write_json
+from toughen.memory import keep_freed
 from toughen.types import Norm
 
 PARTS = ("apgd-ce", "apgd-t", "fab-t", "square")
@@ -60,10 +64,12 @@ def ours(precision: Any, processes: int = 1) -> Callable[..., Found]:
     return run
 
 
-def reference(seed: int) -> Callable[..., Found]:
+def reference(seed: int, malloc: bool = False) -> Callable[..., Found]:
     """The reference package, its own calls in its own order."""
 
     def run(net: nn.Module, split: Split, index: Tensor, norm: Norm, eps: float, sequence: bool) -> Found:
+        if malloc:
+            keep_freed()
         named = {"linf": "Linf", "l2": "L2"}[norm]
         made = Reference(net, norm=named, eps=eps, seed=seed, version="standard", device=split.images.device)
         made.apgd.loss, made.fab.targeted = "ce", True
@@ -92,14 +98,34 @@ CONTESTANTS: dict[str, Callable[..., Found]] = {
     "toughen fp32": ours("fp32"),
     "reference seed 0": reference(0),
     "reference seed 1": reference(1),
+    "reference, malloc set up": reference(0, malloc=True),
     "toughen, 2 processes": ours("bf16", 2),
 }
 
 
+@lru_cache
+def _loaded(run: str, data: str) -> tuple[Any, nn.Module, Split]:
+    """A run's record and net, and all test images."""
+    return toughen.runs.read_record(Path(run)), toughen.load(run), data_sets.load(data).test
+
+
+def work(name: str, run: str, data: str, index: list[int], sequence: bool, profiled: bool) -> Found:
+    """One contestant on one group of images; what its own process does."""
+    record, net, test = _loaded(run, data)
+    rows = torch.tensor(index)
+    asked = (net, test.take(rows), rows, record.norm, record.eps, sequence)
+    if not profiled:
+        return CONTESTANTS[name](*asked)
+    with profile(activities=[ProfilerActivity.CPU]) as profiler:
+        found = CONTESTANTS[name](*asked)
+    table = profiler.key_averages().table(sort_by="self_cpu_time_total", row_limit=20, max_name_column_width=40)
+    print(name, table, sep="\n", flush=True)
+    return found
+
+
 def compare(run: str, arguments: argparse.Namespace, path: Path) -> dict[str, Any]:
     """One net: every contestant on every group of images."""
-    record, net = toughen.runs.read_record(Path(run)), toughen.load(run)
-    test = data_sets.load(arguments.data).test
+    record, net, test = _loaded(run, arguments.data)
     index = data_sets.stratified(test.labels, arguments.images, 0)
     split = test.take(index)
     right = predict(net, split.images) == split.labels
@@ -111,18 +137,20 @@ def compare(run: str, arguments: argparse.Namespace, path: Path) -> dict[str, An
     entry |= {"method": record.method, "group": arguments.group, **provenance(pick_device("cpu"))}
     groups = right.nonzero()[:, 0].split(arguments.group)
     done = entry.setdefault("groups", [])
+    names = [name for name in CONTESTANTS if name in arguments.contestants]
+    spawn = multiprocessing.get_context("spawn")
+    pools = {name: ProcessPoolExecutor(1, spawn) for name in names}
     for number, rows in enumerate(groups):
         if number < len(done):
             continue
-        names = [name for name in CONTESTANTS if name in arguments.contestants]
-        turned = names[number % len(names) :] + names[: number % len(names)]
         results = {}
-        for name in turned:
-            results[name] = CONTESTANTS[name](
-                net, split.take(rows), index[rows], record.norm, record.eps, arguments.sequence
-            )
+        for name in names[number % len(names) :] + names[: number % len(names)]:
+            asked = (name, run, arguments.data, index[rows].tolist(), arguments.sequence, arguments.profile)
+            results[name] = pools[name].submit(work, *asked).result()
         done.append(results)
         write_json(path, known)
+    for pool in pools.values():
+        pool.shutdown()
     entry["summary"] = summary(done, len(split))
     write_json(path, known)
     print(key, *(f"{name}: {figures}" for name, figures in entry["summary"].items()), sep="\n  ")
@@ -180,13 +208,7 @@ def main() -> None:
     parser.add_argument("--out", default="benchmarks/results/autoattack.json")
     arguments = parser.parse_args()
     for run in arguments.runs:
-        profiler = cProfile.Profile()
-        if arguments.profile:
-            profiler.enable()
         compare(run, arguments, Path(arguments.out))
-        if arguments.profile:
-            profiler.disable()
-            pstats.Stats(profiler).sort_stats("tottime").print_stats(25)
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 import toughen
-from toughen.blocks import Blocks, Precision
+from toughen.blocks import Blocks, Precision, block_size
 from toughen.gradients import fooled, input_gradient, logits, mode
 from toughen.objectives import cross_entropy
 from toughen.types import Images, Labels
@@ -86,6 +86,13 @@ def test_passes_are_counted_in_images(mnist: tuple[Images, Labels]) -> None:
     counts = blocks.counts
     assert (counts.forward, counts.gradient, counts.confirmation, counts.total) == (64 + 50, 50, 0, 164)
     assert counts.padding == (96 - 64) + (96 - 50)
+
+
+def test_few_images_are_taken_in_small_blocks() -> None:
+    """On a CPU at least four blocks, of a power of two between 8 and 64; a GPU takes up to 512 at once."""
+    sizes = {n: block_size(torch.device("cpu"), n) for n in (1, 24, 63, 64, 100, 136, 255, 256, 1000, 10000)}
+    assert sizes == {1: 8, 24: 8, 63: 8, 64: 16, 100: 16, 136: 32, 255: 32, 256: 64, 1000: 64, 10000: 64}
+    assert [block_size(torch.device("cuda"), n) for n in (1, 100, 512, 513, 10000)] == [64, 128, 512, 512, 512]
 
 
 def test_a_block_of_no_image_is_refused() -> None:

@@ -393,7 +393,7 @@ def test_nothing_depends_on_how_much_is_done_at_a_time(
     model = Blocks(trained_net(), 16)
     at_once = everything(model, *mnist)
     monkeypatch.setattr(common, "NUMBERS", 1)
-    monkeypatch.setattr(common, "block_size", lambda device: 13)
+    monkeypatch.setattr(common, "block_size", lambda device, n: 13)
     assert common.chunk_size(mnist[0]) == 13
     for one, other in zip(at_once, everything(model, *mnist), strict=True):
         assert one == other

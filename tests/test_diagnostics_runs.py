@@ -22,7 +22,7 @@ SHAPE = (1, 28, 28)
 @pytest.fixture(autouse=True)
 def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     """Blocks of ten images, since the tests look at no more, or at twice that."""
-    monkeypatch.setattr(common, "block_size", lambda device: 10)
+    monkeypatch.setattr(common, "block_size", lambda device, n: 10)
 
 
 def make_run(folder: Path, seed: int = 0, **fields: Any) -> Path:

@@ -42,9 +42,16 @@ def search_precision(net: nn.Module, image: Images, wanted: Precision | Literal[
     return "fp32" if 0 < work < WORTH_BF16 else found
 
 
-def block_size(device: torch.device) -> int:
-    """How many images a forward takes: what fits a core's cache, or fills a GPU."""
-    return 64 if device.type == "cpu" else 512
+def block_size(device: torch.device, n: int) -> int:
+    """How many images a forward takes, where ``n`` are evaluated.
+
+    What fits a core's cache, or fills a GPU; less where there are few images, since blocks are filled up: a power of
+    two that leaves several blocks to share out between cores. It does not look at how many cores there are, so that
+    results are the same on another machine.
+    """
+    if device.type != "cpu":
+        return min(512, max(64, 1 << (n - 1).bit_length()))
+    return min(64, max(8, 1 << max(n // 4, 1).bit_length() - 1))
 
 
 @dataclass

@@ -91,4 +91,4 @@ class AutoAttack(Attack):
         if isinstance(model, Blocks):
             return model
         wanted = "fp64" if x.dtype.itemsize == 8 else self.precision
-        return Blocks(model, self.block or block_size(x.device), search_precision(model, x[:1], wanted))
+        return Blocks(model, self.block or block_size(x.device, len(x)), search_precision(model, x[:1], wanted))

@@ -172,4 +172,4 @@ def run_attack(
 
 def _bench(model: nn.Module, images: AnyImages, labels: Labels, index: Tensor | None, seed: int) -> Bench:
     index = torch.arange(len(images)) if index is None else index
-    return Bench(Blocks(model, block_size(images.device), copied=False), images, labels, index, seed)
+    return Bench(Blocks(model, block_size(images.device, len(images)), copied=False), images, labels, index, seed)

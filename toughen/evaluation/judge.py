@@ -39,7 +39,7 @@ class How:
         seed: of the sample and of the attacks.
         precision: what attacks search in; what they find is confirmed by the model as it is. "auto" means bf16 where
             the processor has it and the net is worth it, "fp32" is for a number that is published, "fp64" for a test.
-        block: images per forward pass; None means what suits the device.
+        block: images per forward pass; None means what suits the device and the number of images.
         processes: how many processes attack at once; the result is the same for any number.
         verdict: whether to make the checks that say if the number can be believed.
     """
@@ -105,7 +105,8 @@ def judge(
     attacks = _attacks(candidate, how)
     precision = search_precision(net, as_floats(split.images[:1]), how.precision)
     trained_mode = net.training
-    asked: dict[str, Any] = {"seed": how.seed, "precision": precision, "block": how.block}
+    block = how.block or block_size(place, len(split))
+    asked: dict[str, Any] = {"seed": how.seed, "precision": precision, "block": block}
     found = measure(
         net, split, attacks, **asked, index=candidate.index, processes=how.processes, folder=out, console=console
     )
@@ -114,14 +115,16 @@ def judge(
         names = ("clean_accuracy", "robust_accuracy")
         result["interval"] = {name: interval(result[name], len(split)) for name in names}
     result |= (
-        _verdict(found, candidate, net, precision, how, source, trained_mode) if how.verdict else {"verdict": None}
+        _verdict(found, candidate, Blocks(net, block, precision), how.seed, source, trained_mode)
+        if how.verdict
+        else {"verdict": None}
     )
     result |= {
         "threat": {"norm": candidate.threat.norm, "eps": float(candidate.threat.eps)},
         "data": candidate.data,
         "seed": how.seed,
         "precision": precision,
-        "block": how.block or block_size(place),
+        "block": block,
         **candidate.about,
         "provenance": provenance(place),
     }
@@ -143,21 +146,20 @@ def _attacks(candidate: Candidate, how: How) -> dict[str, Attack]:
 def _verdict(
     found: Evaluation,
     candidate: Candidate,
-    net: nn.Module,
-    precision: Precision,
-    how: How,
+    blocks: Blocks,
+    seed: int,
     source: nn.Module | None,
     trained_mode: bool,
 ) -> dict[str, Any]:
     """The word, and the checks behind it."""
     split = found.split
     subject = verdict.Subject(
-        net=net,
+        net=blocks.net,
         images=split.images,
         labels=split.labels,
         index=found.index,
         threat=candidate.threat,
-        seed=how.seed,
+        seed=seed,
         standing=found.standing,
         right=found.right,
         accuracies={name: found.accuracy(name) for name in found.parts},
@@ -165,7 +167,7 @@ def _verdict(
         trained_mode=trained_mode,
         source=source.to(split.images.device) if source is not None else None,
     )
-    made = verdict.checks(subject, Blocks(net, how.block or block_size(split.images.device), precision))
+    made = verdict.checks(subject, blocks)
     return {"verdict": verdict.word(made), "checks": [asdict(check) for check in made]}
 
 

@@ -44,13 +44,13 @@ def measure(
         seed: of all random numbers, which are further keyed by attack, restart and image.
         index: each image's place in the whole test set; None means 0..n-1.
         precision: what attacks search in; what they find is confirmed by the model as it is.
-        block: images per forward pass; None means what suits the device.
+        block: images per forward pass; None means what suits the device and the number of images.
         processes: how many processes attack; the result is the same for any number.
         folder: where the state is kept, so that this can be killed and called again; None keeps none.
         console: where to show progress; None shows none.
     """
     index = torch.arange(len(split)) if index is None else index
-    blocks = Blocks(model, block or block_size(split.images.device), precision)
+    blocks = Blocks(model, block or block_size(split.images.device, len(split)), precision)
     bench = Bench(blocks, split.images, split.labels, index, seed)
     plans = {name: pieces(name, attack) for name, attack in attacks.items()}
     state = restore(folder, fingerprint(bench, attacks), len(split))

@@ -17,6 +17,7 @@ from toughen.blocks import Blocks
 from toughen.evaluation.harness import Bench, Outcome
 from toughen.evaluation.plan import Piece
 from toughen.gradients import mode
+from toughen.memory import keep_freed
 
 _own = threading.local()  # in a worker: the bench that it works at
 
@@ -32,6 +33,7 @@ class Workers(AbstractContextManager["Workers"]):
     """
 
     def __init__(self, bench: Bench, processes: int) -> None:
+        keep_freed()
         self.bench, self.threads = bench, torch.get_num_threads()
         on_cpu = bench.images.device.type == "cpu"
         self.count = self.threads if on_cpu else processes
@@ -87,6 +89,7 @@ def _pool(bench: Bench, processes: int) -> ProcessPoolExecutor:
 
 def _start(numbers: Any, threads: int, device: str, asked: tuple[Any, ...], seen: tuple[Any, ...]) -> None:
     """Set a worker process up."""
+    keep_freed()
     torch.set_num_threads(threads)
     number = numbers.get()
     place = torch.device(device, number % torch.cuda.device_count()) if device == "cuda" else torch.device(device)

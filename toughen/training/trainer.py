@@ -19,6 +19,7 @@ from toughen.data import Augment, Data
 from toughen.device import autocast, pick_device, pick_precision
 from toughen.evaluation.harness import as_floats
 from toughen.files import finite
+from toughen.memory import keep_freed
 from toughen.methods.base import Method
 from toughen.noise import StepNoise, key
 from toughen.passes import Passes, flops
@@ -52,6 +53,7 @@ class Trainer:
 
     def __init__(self, recipe: Recipe, data: Data, model: nn.Module, folder: Path, record: runs.Record) -> None:
         self.recipe, self.folder, self.record, self.method = recipe, folder, record, recipe.method
+        keep_freed()
         self.device = pick_device(recipe.device)
         self.precision = pick_precision(recipe.precision, self.device)
         aside = min(1000, len(data.train) // 10) if recipe.validation is None else recipe.validation

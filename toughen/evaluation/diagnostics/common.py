@@ -28,12 +28,12 @@ def blocked(model: nn.Module, x: Images, precision: Precision = "fp32") -> Block
     """
     if not len(x):
         raise ValueError("there are no images to diagnose the model by: give some")
-    return model if isinstance(model, Blocks) else Blocks(model, block_size(x.device), precision)
+    return model if isinstance(model, Blocks) else Blocks(model, block_size(x.device, len(x)), precision)
 
 
 def chunk_size(x: Images) -> int:
     """How many images to work on at a time."""
-    return max(block_size(x.device), NUMBERS // x.shape[1:].numel())
+    return max(block_size(x.device, len(x)), NUMBERS // x.shape[1:].numel())
 
 
 def exact_logits(model: Blocks, x: Images) -> Logits:
