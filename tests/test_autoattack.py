@@ -54,14 +54,17 @@ class Binarised(nn.Module):
 
 
 class Sliver(nn.Module):
-    """Two classes by one number t = w.x: class 0, except in a band far narrower than any step of a fixed size."""
+    """Two classes by one number t = w.x: class 0, except in a band far narrower than any step of a fixed size.
+
+    The margin is curved: with a straight one FAB lands, by its construction, on the band's very edge.
+    """
 
     def __init__(self, weight: Tensor, center: float, width: float) -> None:
         super().__init__()
         self.weight, self.center, self.width = weight, center, width
 
     def forward(self, x: Tensor) -> Tensor:
-        margin = ((x * self.weight).flatten(1).sum(1) - self.center).abs() - self.width
+        margin = ((x * self.weight).flatten(1).sum(1) - self.center).square() / self.width - self.width
         return torch.stack([margin, torch.zeros_like(margin)], 1)
 
 
@@ -92,13 +95,13 @@ def test_fab_alone_breaks_a_sliver() -> None:
     parts = AutoAttack(eps=0.2).parts()
     parts["square"] = replace(parts["square"], queries=1000)
     found = broken(net, x, torch.zeros(6, dtype=torch.int64), parts)
-    assert found["fab-t"] >= 3 and found["apgd-ce"] == found["apgd-t"] == found["square"] == 0, found
+    assert found["fab-t"] == 6 and found["apgd-ce"] == found["apgd-t"] == found["square"] == 0, found
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("precision", ["bf16", "fp32"])
-def test_as_many_fall_as_under_the_reference(precision: Precision) -> None:
-    """On a few images, to within two of them; benchmarks/autoattack.py compares 1,000 image by image."""
+def test_the_same_fall_as_under_the_reference(precision: Precision) -> None:
+    """Image by image, but for as many as the reference's own seeds differ on; benchmarks/autoattack.py takes 1,000."""
     net, test = toughen.load(NETS / "fbf"), data.load("mnist-5k").test
     split = test.take(torch.arange(3, 1000, 25))
     parts = AutoAttack(eps=0.3).parts()
@@ -109,10 +112,13 @@ def test_as_many_fall_as_under_the_reference(precision: Precision) -> None:
     attacks = {"apgd-ce": made.apgd, "apgd-t": made.apgd_targeted, "fab-t": made.fab, "square": made.square}
     x, y = split.images[found.right].float() / 255, split.labels[found.right]
     for name, attack in attacks.items():
-        attack.seed = 0
-        theirs = int((net(attack.perturb(x.clone(), y.clone())).argmax(1) == y).sum())
-        ours = int((found.right & ~found.verdicts[name].broken).sum())
-        assert abs(ours - theirs) <= 2 and 10 < ours < 35, (name, ours, theirs)
+        theirs = []
+        for attack.seed in (0, 1):
+            theirs.append(net(attack.perturb(x.clone(), y.clone())).argmax(1) == y)
+        ours = ~found.verdicts[name].broken[found.right]
+        beyond = int(((ours != theirs[0]) & (ours != theirs[1])).sum())
+        seeds = int((theirs[0] != theirs[1]).sum())
+        assert beyond <= seeds and 10 < int(ours.sum()) < 35, (name, beyond, seeds, int(ours.sum()))
 
 
 def test_called_like_any_attack(mnist: tuple[Images, Labels]) -> None:

@@ -456,4 +456,7 @@ def test_no_twin_of_what_cannot_be_made_again(tmp_path: Path) -> None:
     run = changed_run("pgd-at", tmp_path / "run", subset=True)
     refused(toughen("evaluate", run, *words), "no normal twin", "--source RUN")
     refused(toughen("evaluate", "own_nets:net", *words, "--eps", 0.1), "own_nets:net")
+    whole = changed_run("pgd-at", tmp_path / "whole")
+    refused(toughen("evaluate", whole, "--attacks", "fgsm-0", "--source", "train"), "fgsm")  # before it trains
+    assert not (whole / "source").exists()
     assert not (run / "source").exists() and not (run / "evaluation.json").exists()

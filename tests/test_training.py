@@ -307,15 +307,15 @@ def test_the_schedule_sets_rate_and_momentum_of_each_step(tmp_path: Path) -> Non
     found: list[float] = []
     trainer = made(tmp_path, optimizer=SGD(lr=0.2), schedule=Cyclic(cycle_momentum=True))
     for progress in (0.0, 0.25, 0.5):
-        trainer.set_rates(progress)
+        trainer.recipe.schedule.set(trainer.optimizer, trainer.recipe.optimizer.lr, progress)
         group = trainer.optimizer.param_groups[0]
         found += [group["lr"], group["momentum"]]
     assert found == pytest.approx([0.0, 0.9, 0.1, 0.85, 0.2, 0.8])
     trainer = made(tmp_path, optimizer=AdamW(beta1=0.7), schedule=Cyclic(cycle_momentum=True))
-    trainer.set_rates(0.5)
+    trainer.recipe.schedule.set(trainer.optimizer, trainer.recipe.optimizer.lr, 0.5)
     assert trainer.optimizer.param_groups[0]["betas"] == (0.8, 0.999)
     trainer = made(tmp_path, optimizer=AdamW(beta1=0.7))
-    trainer.set_rates(0.5)
+    trainer.recipe.schedule.set(trainer.optimizer, trainer.recipe.optimizer.lr, 0.5)
     assert trainer.optimizer.param_groups[0]["betas"] == (0.7, 0.999)
 
 

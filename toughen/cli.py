@@ -8,6 +8,7 @@ import shlex
 import sys
 import warnings
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import NoReturn
 
@@ -118,16 +119,17 @@ def evaluate_command(arguments: Sequence[str]) -> int:
     given = vars(evaluate_parser().read(tidy(arguments)))
     console = Console(stderr=True)
     given["model"] = own_model(given["spec"], given["model"])
-    given["source"] = source_model(given["spec"], given["source"], given["device"], console)
+    if given["source"]:
+        given["source"] = partial(source_model, given["spec"], given["source"], given["device"], console)
     result = evaluate_run(**given, console=console)
     listing.print_evaluation(Console(), output_folder(given["spec"], given["out"]), result)
     return 0
 
 
-def source_model(spec: str, source: str | None, device: str, console: Console) -> nn.Module | None:
+def source_model(spec: str, source: str, device: str, console: Console) -> nn.Module:
     """The net whose adversarial images are tried on the model: a run's, or one that is trained for it and kept."""
     if source != "train":
-        return runs.load(source) if source else None
+        return runs.load(source)
     from toughen.training.source import train_source
 
     return runs.load(train_source(Path(spec), device, console))

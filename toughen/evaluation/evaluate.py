@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from toughen.data import Data, Split
 from toughen.device import pick_device
 from toughen.evaluation.candidate import find_candidate, from_function, is_elsewhere
-from toughen.evaluation.judge import How, judge
+from toughen.evaluation.judge import How, Source, judge
 from toughen.files import check_writable
 from toughen.types import Eps, Norm
 
@@ -64,7 +64,7 @@ def evaluate_run(
     device: str = "auto",
     out: str | Path | None = None,
     model: nn.Module | None = None,
-    source: nn.Module | None = None,
+    source: Source | None = None,
     console: Console | None = None,
     **how: Any,
 ) -> dict[str, Any]:
@@ -79,7 +79,8 @@ def evaluate_run(
         out: where to write; None means the run directory (runs/NAME for a model from elsewhere), where an earlier
             evaluation is kept under another name.
         model: the net, for a run of a net of your own.
-        source: a normally trained net for the same images, for black-box attacks.
+        source: a normally trained net for the same images, for black-box attacks; or what makes it, called when all
+            else has been checked.
         console: where to show progress.
         how: the fields of ``How``: suite, attacks, limit, seed, precision, block, processes, verdict.
 

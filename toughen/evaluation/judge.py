@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import pickle
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeAlias
 
 import torch
 from rich.console import Console
@@ -26,6 +26,10 @@ from toughen.gradients import mode
 from toughen.types import AnyImages, Images
 
 PRECISIONS = ("auto", "bf16", "fp32", "fp64")
+
+
+Source: TypeAlias = nn.Module | Callable[[], nn.Module]
+"""A net, or what makes it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,7 +84,7 @@ def judge(
     *,
     device: torch.device | None,
     out: Path | None,
-    source: nn.Module | None = None,
+    source: Source | None = None,
     console: Console | None = None,
 ) -> dict[str, Any]:
     """Attack, check, and write both down.
@@ -89,7 +93,7 @@ def judge(
         candidate, how: what is judged, and how.
         device: where; None means where the model is.
         out: where to write; None writes nothing.
-        source: a normally trained net for the same images.
+        source: a normally trained net for the same images, or what makes it, called when all else has been checked.
         console: where to show progress.
 
     Raises:
@@ -98,11 +102,12 @@ def judge(
     place = device or next(candidate.net.parameters(), candidate.split.images).device
     net, split = candidate.net.to(place), candidate.split.to(place)
     outputs = check_fit(net, candidate)
-    if source is not None:
-        check_source(source, outputs, split.images)
     if how.processes > 1:
         check_sendable(net)
     attacks = _attacks(candidate, how)
+    source = source if source is None or isinstance(source, nn.Module) else source()
+    if source is not None:
+        check_source(source, outputs, split.images)
     precision = search_precision(net, as_floats(split.images[:1]), how.precision)
     trained_mode = net.training
     block = how.block or block_size(place, len(split))

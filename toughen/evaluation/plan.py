@@ -8,6 +8,7 @@ from typing import Any
 
 from toughen.attacks.autoattack import AutoAttack
 from toughen.attacks.base import Attack
+from toughen.attacks.fab import FAB
 
 
 @dataclass(frozen=True)
@@ -55,4 +56,5 @@ def _pieces(part: str, key: str, attack: Attack) -> Iterator[Piece]:
 def _cost(attack: Attack) -> int:
     queries, steps = getattr(attack, "queries", None), getattr(attack, "steps", 1)
     restarts = getattr(attack, "restarts", 1) * getattr(attack, "eot", 1)
-    return restarts * (queries + 1 if queries is not None else 2 * steps + 1)
+    each = 2 + len(getattr(attack, "sizes", ())) + isinstance(attack, FAB)  # FAB looks at most points twice
+    return restarts * (queries + 1 if queries is not None else each * steps + 1)

@@ -130,8 +130,9 @@ def suite(
     found = {name: parse_attack(name, threat) for name in SUITES[chosen]}
     if chosen == "papers":
         found |= {name: _published(name, threat, tuple(shape[:1]) == (1,)) for name in found if name.startswith("pgd-")}
-    if chosen != "quick" and adaptive is not None:
-        found["adaptive"] = _adaptive(adaptive, threat)
+    own = None if adaptive is None else _adaptive(adaptive, threat)
+    if chosen != "quick" and own is not None:
+        found["adaptive"] = own
     return found
 
 

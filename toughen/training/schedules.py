@@ -8,6 +8,8 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+from torch.optim import Optimizer
+
 
 class Schedule:
     """The base of all schedules."""
@@ -24,6 +26,16 @@ class Schedule:
     def first_drop(self) -> float | None:
         """The share of training after which the rate first falls by a step; None without one."""
         return None
+
+    def set(self, optimizer: Optimizer, lr: float, progress: float) -> None:
+        """Give an optimizer its learning rate and momentum for this place in the run."""
+        momentum = self.momentum(progress)
+        for group in optimizer.param_groups:
+            group["lr"] = lr * self.factor(progress)
+            if momentum is not None and "momentum" in group:
+                group["momentum"] = momentum
+            elif momentum is not None and "betas" in group:
+                group["betas"] = (momentum, group["betas"][1])
 
 
 @dataclass(frozen=True, kw_only=True)

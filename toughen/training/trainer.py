@@ -204,7 +204,7 @@ class Trainer:
     def step(self, x: Tensor, y: Tensor, batch: Batch) -> Step:
         """One optimizer step at the rate that its place in the run gives."""
         progress, method = self.state.step / self.steps, self.method_at(self.state.step)
-        self.set_rates(progress)
+        self.recipe.schedule.set(self.optimizer, self.recipe.optimizer.lr, progress)
         method.progress = progress
         method.strength = 1.0
         if self.recipe.eps_warmup:
@@ -223,16 +223,6 @@ class Trainer:
             self.average.update_parameters(self.model)
         method.after_step(self.model)
         return step
-
-    def set_rates(self, progress: float) -> None:
-        """Learning rate and momentum as the schedule has them."""
-        momentum = self.recipe.schedule.momentum(progress)
-        for group in self.optimizer.param_groups:
-            group["lr"] = self.recipe.optimizer.lr * self.recipe.schedule.factor(progress)
-            if momentum is not None and "momentum" in group:
-                group["momentum"] = momentum
-            elif momentum is not None and "betas" in group:
-                group["betas"] = (momentum, group["betas"][1])
 
     def add_up(self, step: Step, y: Tensor) -> None:
         """Add a step's figures to the epoch's sums, without waiting for the device."""
