@@ -11,7 +11,7 @@ from typing import Literal, TypeAlias
 import torch
 from torch import Tensor, nn
 
-from toughen import passes
+from toughen import passes, stem
 from toughen.device import autocast, pick_precision
 from toughen.types import Images, Labels, Logits, Mask
 
@@ -179,6 +179,10 @@ def _fast_copy(net: nn.Module, precision: Precision) -> nn.Module:
                 part.to(torch.bfloat16)
             elif type(part) is nn.Linear:
                 part.__class__ = _Head
+    if next(made.parameters(), torch.empty(0)).device.type == "cpu":
+        for part in made.modules():
+            if type(part) is nn.Conv2d and stem.fits(part):
+                part.__class__ = stem.Stem
     return made
 
 

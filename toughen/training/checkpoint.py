@@ -35,6 +35,9 @@ class State:
         collapses: how often the model collapsed.
         rescue_until: the step up to which the rescue method trains.
         healthy: the step of the last state that was healthy; it lies in a file of its own.
+        spent: seconds of all sessions.
+        planned: steps of the whole run, where a time decides; 0 where the epochs do.
+        laid_at, laid_progress: the step at which the rest of the run was last laid out, and the progress there.
     """
 
     step: int = 0
@@ -56,6 +59,10 @@ class State:
     collapses: int = 0
     rescue_until: int = 0
     healthy: int = -1
+    spent: float = 0.0
+    planned: int = 0
+    laid_at: int = 0
+    laid_progress: float = 0.0
 
     def new_epoch(self) -> None:
         """Forget what was summed up over the epoch that ended."""

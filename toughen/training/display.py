@@ -40,6 +40,11 @@ class Display:
         self.task = self.bar.add_task("training", total=steps, completed=done)
         self.bar.start()
 
+    def length(self, epochs: int, steps: int) -> None:
+        """The run has become longer or shorter."""
+        self.epochs = epochs
+        self.bar.update(self.task, total=steps)
+
     def step(self, done: int, epoch: int) -> None:
         self.bar.update(self.task, completed=done, description=f"epoch {epoch + 1}/{self.epochs}{self.latest}")
 

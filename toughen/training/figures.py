@@ -24,6 +24,6 @@ def epoch_figures(trainer: Trainer, epoch: int) -> dict[str, Any]:
         "gamma": state.crafted * trainer.method.replays / state.images,  # PAP, Definition 1
         "flops": state.passes * trainer.forward_flops,
         "seconds": round(state.seconds, 3),
-        "seconds_per_step": state.seconds / trainer.steps_per_epoch,
+        "seconds_per_step": state.seconds / (state.step - epoch * trainer.steps_per_epoch),
         "images_per_second": round(state.images / state.seconds, 1),
     }

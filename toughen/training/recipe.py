@@ -6,6 +6,7 @@ import re
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from toughen.duration import seconds
 from toughen.methods.base import Method
 from toughen.methods.standard import Standard
 from toughen.training.optimizers import SGD, Optimizer
@@ -31,6 +32,8 @@ class Recipe:
             first step that trains against the threat; some nets that begin at a large eps never leave equal logits.
         method: how to train (`toughen list methods`).
         epochs: passes over the training images.
+        time_budget: end within this time, such as 90s, 5m or 1h30m, at the end of the schedule, instead of after
+            ``epochs``: steps are timed first, and how many fit is revised as epochs end.
         batch_size: images per step.
         optimizer: how weights move.
         schedule: how the learning rate moves.
@@ -65,6 +68,7 @@ class Recipe:
     eps_warmup: float | int = 0.0
     method: Method = field(default_factory=Standard)
     epochs: int = 30
+    time_budget: str | None = None
     batch_size: int = 128
     optimizer: Optimizer = field(default_factory=SGD)
     schedule: Schedule = field(default_factory=Cyclic)
@@ -91,6 +95,10 @@ class Recipe:
                 raise ValueError(f"{name} is {getattr(self, name)}: it must be at least 1")
         if self.stop_epoch is not None and self.stop_epoch > self.epochs:
             raise ValueError(f"stop_epoch is {self.stop_epoch}: it must not lie beyond the {self.epochs} epochs")
+        if self.time_budget is not None:
+            seconds(self.time_budget)
+            if self.stop_epoch is not None:
+                raise ValueError("time_budget and stop_epoch both say when to end: give one of them")
         if self.averaging is not None and not 0 <= self.averaging < 1:
             raise ValueError(f"averaging is {self.averaging}: it must lie in 0..1, below 1, such as 0.9998")
         if not 0 <= self.eps_warmup < 1:

@@ -15,6 +15,7 @@ from toughen import models, runs
 from toughen.device import provenance
 from toughen.files import check_writable, clear_temporaries, write_json, write_text
 from toughen.noise import key
+from toughen.training import budget
 from toughen.training.recipe import Recipe
 from toughen.training.stop import Stopper
 from toughen.training.trainer import Trainer
@@ -53,6 +54,8 @@ def train(recipe: Recipe, out: str | Path, *, config: str = "", resume: bool = F
             f"{folder} is finished already: nothing is left to do", highlight=False, markup=False, soft_wrap=True
         )
         return folder
+    if recipe.time_budget is not None and not trainer.state.planned:
+        budget.lay(trainer)
     begin(folder, config, trainer, hashes)
     console.print(headline(trainer, resumed), highlight=False, markup=False, soft_wrap=True)
     try:
@@ -168,6 +171,14 @@ def complete(folder: Path, trainer: Trainer) -> None:
         runs.write_history(folder, trainer.state.history)
 
 
+def length(trainer: Trainer) -> str:
+    """How long the run is, in epochs and steps."""
+    epochs = f"{trainer.epochs} epochs of {trainer.steps_per_epoch} steps"
+    if trainer.recipe.time_budget is None:
+        return epochs
+    return f"{trainer.steps} steps ({epochs}) in {trainer.recipe.time_budget}"
+
+
 def headline(trainer: Trainer, resumed: bool) -> str:
     """What is about to be trained, in a line or two."""
     recipe, done = trainer.recipe, trainer.state.step
@@ -177,6 +188,6 @@ def headline(trainer: Trainer, resumed: bool) -> str:
     return (
         f"{type(trainer.method).__name__} on {recipe.data}{against}: {recipe.model} ({parameters:,} parameters), "
         f"{len(trainer.train):,} images + {len(trainer.validation.split):,} to choose the weights, "
-        f"{recipe.epochs} epochs of {trainer.steps_per_epoch} steps, {trainer.precision} on {trainer.device}"
+        f"{length(trainer)}, {trainer.precision} on {trainer.device}"
         + (f"; going on after step {done} of {trainer.steps}" if resumed else "")
     )

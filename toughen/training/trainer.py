@@ -24,7 +24,9 @@ from toughen.methods.base import Method
 from toughen.noise import StepNoise, key
 from toughen.passes import Passes, flops
 from toughen.training import checkpoint, rescue
+from toughen.training.budget import revise
 from toughen.training.checkpoint import State
+from toughen.training.course import Course
 from toughen.training.display import Display
 from toughen.training.figures import epoch_figures
 from toughen.training.recipe import Recipe
@@ -40,7 +42,7 @@ class Diverged(RuntimeError):
     """The loss or the weights are no longer finite."""
 
 
-class Trainer:
+class Trainer(Course):
     """One run. Everything that changes is in its modules, its optimizer and ``state``.
 
     Args:
@@ -86,6 +88,7 @@ class Trainer:
         self.forward_flops = flops(self.model, self.image)
         self.costs: dict[int, float] = {}  # of the method's companions, in forward passes of the model
         self.state = State()
+        self.begun, self.spent_before = time.perf_counter(), 0.0
 
     @property
     def modules(self) -> dict[str, nn.Module]:
@@ -94,38 +97,9 @@ class Trainer:
         return {name: module for name, module in modules.items() if module is not None}
 
     @property
-    def batches(self) -> int:
-        """Batches per epoch, the last one possibly short."""
-        return math.ceil(len(self.train) / self.recipe.batch_size)
-
-    @property
-    def steps_per_epoch(self) -> int:
-        return self.batches * self.method.replays
-
-    @property
-    def epoch(self) -> int:
-        return self.state.step // self.steps_per_epoch
-
-    @property
     def best_weights(self) -> nn.Module:
         """The model to keep: the averaged one where the recipe averages."""
         return self.model if self.average is None else self.average.module
-
-    @property
-    def steps(self) -> int:
-        """Optimizer steps of the whole run."""
-        return self.recipe.epochs * self.steps_per_epoch
-
-    @property
-    def last_step(self) -> int:
-        """Where the run ends: with the schedule, or earlier as told."""
-        epochs = self.recipe.epochs if self.recipe.stop_epoch is None else self.recipe.stop_epoch
-        return epochs * self.steps_per_epoch
-
-    @property
-    def finished(self) -> bool:
-        """Whether nothing is left to do."""
-        return self.state.step >= self.last_step or self.state.stop_reason is not None
 
     def method_at(self, step: int) -> Method:
         """The method that trains this step: after a collapse the rescue."""
@@ -139,12 +113,12 @@ class Trainer:
             Stopped: a signal asked for it; the state is saved.
             Diverged: the loss or the weights stopped being finite.
         """
-        recipe, drop = self.recipe, self.recipe.schedule.first_drop
-        plan = Plan(epochs=recipe.epochs, steps=self.steps, images=len(self.train), first_drop=drop)
+        drop = self.recipe.schedule.first_drop
+        plan = Plan(epochs=self.epochs, steps=self.steps, images=len(self.train), first_drop=drop)
         for method in (self.method, self.rescuer):
             if method is not None:
                 method.start(plan)
-        display = Display(console, self.folder, recipe.epochs, self.last_step, self.state.step)
+        display = Display(console, self.folder, self.epochs, self.last_step, self.state.step)
         if self.watch.on and self.rescuer is not None and self.state.healthy < 0:
             self.state.healthy = self.state.step  # before any: the beginning
             checkpoint.save(self.folder, self.state, self.modules, self.optimizer, checkpoint.HEALTHY)
@@ -175,7 +149,7 @@ class Trainer:
                 checkpoint.keep_weights(self.folder, f"step-{state.step}", self.model)
             if self.watch.on and state.step % self.recipe.log_every == 0:
                 rescue.look_inside(self, display)
-            now, ended = time.perf_counter(), state.step % self.steps_per_epoch == 0
+            now, ended = time.perf_counter(), state.step == self.end_of(epoch)
             if not ended and (stopper.asked or now - saved >= self.recipe.checkpoint_seconds):
                 state.seconds, started, saved = state.seconds + now - started, now, now
                 self.save()
@@ -185,12 +159,13 @@ class Trainer:
             torch.cuda.synchronize(self.device)
         state.seconds += time.perf_counter() - started
         display.epoch(self.finish_epoch(epoch))
+        display.length(self.epochs, self.last_step)
 
     def epoch_batches(self, epoch: int) -> Iterator[tuple[Tensor, Tensor, Batch]]:
         """What is left of an epoch: images, labels and what is known of them, the order keyed by seed and epoch."""
         generator = torch.Generator().manual_seed(key("order", self.recipe.seed, epoch))
         order = torch.randperm(len(self.train), generator=generator).to(self.device)
-        for step in range(self.state.step, (epoch + 1) * self.steps_per_epoch):
+        for step in range(self.state.step, self.end_of(epoch)):
             number = step // self.method.replays
             first = (number % self.batches) * self.recipe.batch_size
             rows = order[first : first + self.recipe.batch_size]
@@ -203,7 +178,7 @@ class Trainer:
 
     def step(self, x: Tensor, y: Tensor, batch: Batch) -> Step:
         """One optimizer step at the rate that its place in the run gives."""
-        progress, method = self.state.step / self.steps, self.method_at(self.state.step)
+        progress, method = self.progress(self.state.step), self.method_at(self.state.step)
         self.recipe.schedule.set(self.optimizer, self.recipe.optimizer.lr, progress)
         method.progress = progress
         method.strength = 1.0
@@ -269,6 +244,8 @@ class Trainer:
             healthy = not rescue.judge(self, live) and not state.blind
         state.history.append(metrics)
         state.new_epoch()
+        if state.planned:
+            revise(self, metrics["seconds_per_step"], time.perf_counter() - started)
         self.save(healthy=healthy and self.rescuer is not None)
         runs.write_history(self.folder, state.history)
         return metrics
@@ -279,6 +256,7 @@ class Trainer:
             self.check_finite()
         if healthy:
             self.state.healthy = self.state.step
+        self.state.spent = self.spent
         checkpoint.save(self.folder, self.state, self.modules, self.optimizer)
         if healthy:
             checkpoint.keep(self.folder, checkpoint.HEALTHY)
@@ -288,5 +266,5 @@ class Trainer:
         state = checkpoint.load(self.folder, self.modules, self.optimizer, self.device)
         if state is None:
             return False
-        self.state = state
+        self.state, self.spent_before = state, state.spent
         return True

@@ -1,0 +1,160 @@
+"""Runs that keep to a time, on a clock that the tests turn themselves, and once on the real one."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from commands import digits, refused, small, toughen
+from torch import nn
+
+from toughen import duration
+from toughen.files import read_tensors
+from toughen.methods.standard import Standard
+from toughen.training import SGD, Constant, Cyclic, Recipe, budget, train
+from toughen.training import trainer as trainer_file
+from toughen.types import Batch, Crafted, Images, Labels
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"), [("90s", 90), ("5m", 300), ("1h30m", 5400), ("1.5h", 5400), ("2m5s", 125), (" 3s ", 3)]
+)
+def test_a_time_is_read(text: str, expected: float) -> None:
+    assert duration.seconds(text) == expected
+
+
+@pytest.mark.parametrize("text", ["", "90", "5 minutes", "-5s", "0s", "m5", "5s5m"])
+def test_what_is_no_time_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match="write one such as 90s, 5m or 1h30m"):
+        duration.seconds(text)
+
+
+def test_a_time_is_spelled_as_it_is_read() -> None:
+    assert [duration.spell(length) for length in (0, 1, 59.2, 60, 3661, 7200)] == [
+        "0s",
+        "1s",
+        "1m",
+        "1m",
+        "1h1m1s",
+        "2h",
+    ]
+
+
+class Clock:
+    """Seconds that pass only where a test says so."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def perf_counter(self) -> float:
+        return self.now
+
+
+class Timed(Standard):
+    """Standard training whose steps take the seconds that the clock is turned by."""
+
+    def __init__(self, clock: Clock, seconds: float, later: float | None = None) -> None:
+        super().__init__()
+        self.clock, self.seconds, self.later = [clock], seconds, later
+        self.seen: list[float] = []
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Timed:
+        made = Timed(self.clock[0], self.seconds, self.later)  # the clock is everybody's
+        memo[id(self)] = made
+        return made
+
+    def craft(self, model: nn.Module, x: Images, y: Labels, batch: Batch | None = None) -> Crafted:
+        self.seen.append(self.progress)
+        slow = self.later is not None and len(self.seen) > 7
+        self.clock[0].now += self.later if slow and self.later is not None else self.seconds
+        return super().craft(model, x, y, batch)
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    turned = Clock()
+    for module in (budget, trainer_file):
+        monkeypatch.setattr(module, "time", turned)
+    monkeypatch.setattr("toughen.training.course.time", turned)
+    return turned
+
+
+def recipe(method: Standard, **settings: Any) -> Recipe:
+    base: dict[str, Any] = {"data": str(digits()), "model": "fbf-mnist-cnn", "validation": 10, "batch_size": 16}
+    base |= {"method": method, "precision": "fp32", "device": "cpu", "watch": "off", "schedule": Cyclic()}
+    return Recipe(**{**base, "optimizer": SGD(lr=0.1), **settings})
+
+
+def test_as_many_steps_as_fit(tmp_path: Path, clock: Clock) -> None:
+    """Steps of a second, five an epoch, all of them tried: 0.97 x 50 - 5 leaves 43."""
+    method = Timed(clock, 1.0)
+    train(recipe(method, time_budget="50s"), tmp_path / "run")
+    lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    tried = len(lines) and clock.now - len(method.seen)
+    assert clock.now <= 50 and clock.now > 0.9 * 50
+    assert lines[-1]["step"] == len(method.seen) == int(0.97 * 50 - tried)
+    assert method.seen == pytest.approx([step / len(method.seen) for step in range(len(method.seen))])
+    assert lines[-1]["lr"] < 0.1 / 10  # the end of the cycle
+
+
+def test_steps_that_become_slower_shorten_the_rest(tmp_path: Path, clock: Clock) -> None:
+    """Twice as slow after the first epoch: what is left is laid over half as many steps, without a jump."""
+    method = Timed(clock, 1.0, later=2.0)
+    train(recipe(method, time_budget="100s"), tmp_path / "run")
+    assert 90 < clock.now <= 102
+    moves = [b - a for a, b in zip(method.seen, method.seen[1:], strict=False)]
+    assert min(moves) > 0 and method.seen[-1] < 1 and method.seen[-1] + moves[-1] == pytest.approx(1)
+    assert moves[-1] == pytest.approx(2 * moves[0], rel=0.2)
+
+
+def test_too_short_a_time_is_refused_with_one_that_would_do(tmp_path: Path, clock: Clock) -> None:
+    with pytest.raises(ValueError, match="--time-budget 10s is too short: an epoch of 7 steps takes 7s here") as found:
+        train(recipe(Timed(clock, 1.0), time_budget="10s"), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+    enough = str(found.value).rsplit(" ", 1)[1]
+    clock.now = 0.0
+    train(recipe(Timed(clock, 1.0), time_budget=enough), tmp_path / "run")
+
+
+def test_what_is_tried_leaves_no_trace(tmp_path: Path, clock: Clock) -> None:
+    """The same weights as a run of as many epochs without a time, where an epoch's end is the run's."""
+    method = Timed(clock, 1.0)
+    made = train(recipe(method, time_budget="40s", schedule=Constant()), tmp_path / "timed")
+    epochs, rest = divmod(len(method.seen), 7)
+    assert epochs >= 2
+    kept = [7 * epochs]
+    timed = train(recipe(Timed(clock, 1.0), time_budget="40s", schedule=Constant(), keep_at=kept), tmp_path / "again")
+    plain = train(recipe(Standard(), epochs=epochs, schedule=Constant(), keep_at=kept), tmp_path / "plain")
+    name = f"kept/step-{kept[0]}.safetensors"
+    for key, value in read_tensors(plain / name)[0].items():
+        assert torch.equal(value, read_tensors(timed / name)[0][key])
+    assert made.exists() and rest >= 0
+
+
+def test_stopped_and_gone_on_with(tmp_path: Path) -> None:
+    """The plan lies in the checkpoint; other words for the time are another run."""
+    words = ["--data", digits(), *small(), "--epochs", 1, "--time-budget", "6s", "--out", tmp_path / "run"]
+    ended = toughen("train", *words)
+    assert ended.status == 0, ended.err
+    again = toughen("train", *words, "--resume")
+    assert again.status == 0 and "finished already" in again.err
+    refused(toughen("train", *[word if word != "6s" else "7s" for word in words], "--resume"), "other settings", "6s")
+
+
+def test_two_ends_are_refused() -> None:
+    refused(toughen("train", "demo", "--time-budget", "5m", "--stop_epoch", 2, "--out", "x"), "give one of them")
+
+
+@pytest.mark.slow
+def test_ninety_seconds_on_the_embedded_data(tmp_path: Path) -> None:
+    started = time.perf_counter()
+    ended = toughen("train", "demo", "--time-budget", "90s", "--out", tmp_path / "run")
+    took = time.perf_counter() - started
+    assert ended.status == 0, ended.err
+    assert 81 <= took <= 99
+    lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    assert lines[-1]["lr"] < 0.01 * max(line["lr"] for line in lines)

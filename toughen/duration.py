@@ -1,0 +1,29 @@
+"""Times as people write them."""
+
+from __future__ import annotations
+
+import re
+
+UNITS = {"h": 3600.0, "m": 60.0, "s": 1.0}
+_FORM = re.compile(r"(?:(\d+(?:\.\d+)?)h)?(?:(\d+(?:\.\d+)?)m)?(?:(\d+(?:\.\d+)?)s)?")
+
+
+def seconds(text: str) -> float:
+    """A duration such as 90s, 5m or 1h30m, in seconds.
+
+    Raises:
+        ValueError: it is written in another way, or is none.
+    """
+    found = _FORM.fullmatch(text.strip())
+    given = found.groups() if found else ()
+    total = sum(float(part) * unit for part, unit in zip(given, UNITS.values(), strict=False) if part)
+    if not total:
+        raise ValueError(f"{text!r} is no time to keep to: write one such as 90s, 5m or 1h30m")
+    return total
+
+
+def spell(duration: float) -> str:
+    """A duration in seconds as ``seconds`` reads it, rounded up to whole seconds."""
+    whole = int(-(-duration // 1))
+    parts = {"h": whole // 3600, "m": whole % 3600 // 60, "s": whole % 60}
+    return "".join(f"{count}{unit}" for unit, count in parts.items() if count) or "0s"

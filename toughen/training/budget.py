@@ -1,0 +1,87 @@
+"""A run that ends within a time: how many steps fit is measured before the first, and again as epochs end."""
+
+from __future__ import annotations
+
+import copy
+import math
+import time
+from itertools import islice
+from typing import TYPE_CHECKING
+
+import torch
+
+from toughen.duration import seconds, spell
+from toughen.types import Plan
+
+if TYPE_CHECKING:
+    from toughen.training.trainer import Trainer
+
+WARM_STEPS, FEWEST_STEPS, SHARE = 3, 6, 0.04  # how long steps are tried: at least so many, up to a share of the budget
+AIM = 0.97  # share of the budget that is filled: what comes after the last step takes time too
+
+
+def lay(trainer: Trainer) -> None:
+    """Lay the schedule over as many steps as fit into the budget, counted from when the trainer was made.
+
+    Raises:
+        ValueError: not one epoch fits.
+    """
+    budget = seconds(str(trainer.recipe.time_budget))
+    step, epoch_end = _tried(trainer, budget)
+    steps = _fitting(trainer, AIM * budget - trainer.spent, step, epoch_end)
+    if steps < trainer.steps_per_epoch:
+        needed = (trainer.spent + trainer.steps_per_epoch * step + epoch_end) / AIM
+        raise ValueError(
+            f"--time-budget {trainer.recipe.time_budget} is too short: an epoch of {trainer.steps_per_epoch} steps "
+            f"takes {spell(step * trainer.steps_per_epoch)} here; give at least {spell(1.05 * needed)}"
+        )
+    trainer.state.planned = steps
+
+
+def revise(trainer: Trainer, step_seconds: float, epoch_end: float) -> None:
+    """At the end of an epoch: lay the rest of the schedule over the steps that still fit.
+
+    Args:
+        trainer: its state says where the run stands.
+        step_seconds: what a step of the epoch took.
+        epoch_end: what came after its last step.
+    """
+    state = trainer.state
+    if state.step >= state.planned:
+        return
+    left = AIM * seconds(str(trainer.recipe.time_budget)) - trainer.spent
+    state.laid_at, state.laid_progress = state.step, trainer.progress(state.step)
+    state.planned = state.step + max(1, _fitting(trainer, left, step_seconds, epoch_end))
+
+
+def _fitting(trainer: Trainer, left: float, step: float, epoch_end: float) -> int:
+    """How many steps, with what comes at the end of each epoch, fit into the seconds that are left."""
+    per_epoch = trainer.steps_per_epoch
+    epochs = math.floor(max(0.0, left) / (per_epoch * step + epoch_end))
+    rest = left - epochs * (per_epoch * step + epoch_end) - epoch_end
+    return epochs * per_epoch + max(0, math.floor(rest / step))
+
+
+def _tried(trainer: Trainer, budget: float) -> tuple[float, float]:
+    """Seconds of a step and of an epoch's end, tried on a copy that is then forgotten."""
+    data = {id(part): part for part in (trainer.train, trainer.validation, trainer.watch)}
+    other = copy.deepcopy(trainer, data)
+    plan = Plan(epochs=1, steps=other.steps_per_epoch, images=len(other.train), first_drop=None)
+    other.method.start(plan)
+    other.model.train()
+    taken: list[float] = []
+    for x, y, batch in islice(other.epoch_batches(0), other.steps_per_epoch):
+        started = time.perf_counter()
+        other.add_up(other.step(x, y, batch), y)
+        if other.device.type == "cuda":
+            torch.cuda.synchronize(other.device)
+        other.state.step += 1
+        taken.append(time.perf_counter() - started)
+        if len(taken) >= WARM_STEPS + FEWEST_STEPS and sum(taken) >= SHARE * budget:
+            break
+    started = time.perf_counter()
+    other.validation(other.best_weights)
+    if other.watch.on and other.average is not None:
+        other.validation(other.model)
+    steps = taken[WARM_STEPS:] or taken
+    return sum(steps) / len(steps), time.perf_counter() - started
