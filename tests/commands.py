@@ -43,6 +43,16 @@ def toughen(*words: object) -> Ended:
         return Ended(end.code, out.getvalue(), err.getvalue())
 
 
+def refused(ended: Ended, *said: str, status: int = 2, lines: int = 4) -> None:
+    """One short message that says these things, and no more."""
+    assert ended.status == status, ended
+    found = ended.err.strip().splitlines()
+    assert 1 <= len(found) <= lines and found[0].startswith("toughen: ") and len(ended.err) < 500, ended.err
+    for noise in ("Traceback", "<class", "Parser key", "Union", "typing", "class_path", "toughen: toughen"):
+        assert noise not in ended.err, ended.err
+    assert [text for text in said if text not in ended.err] == [], ended.err
+
+
 @cache
 def digits() -> Path:
     """A folder of class folders with 80 embedded training images and 40 test images."""

@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import torch
-from commands import Ended, digits, toughen
+from commands import Ended, digits, refused, toughen
 from torch import nn
 
 from toughen import data, runs
@@ -132,12 +132,6 @@ def test_a_model_from_elsewhere_is_attacked(tmp_path: Path, monkeypatch: pytest.
     assert toughen("attack", RUN, *how, tmp_path / "run.parquet").status == 0
     own, run = (pq.read_table(tmp_path / f"{name}.parquet") for name in ("own", "run"))
     assert own.equals(run) and own.num_rows == 10
-
-
-def refused(ended: Ended, *said: str) -> None:
-    """One line that says these things."""
-    assert ended.status == 2 and len(ended.err.strip().splitlines()) == 1, ended
-    assert ended.err.startswith("toughen: ") and [text for text in said if text not in ended.err] == [], ended.err
 
 
 def test_what_is_there_stays(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
-from commands import Ended, digits, files, small, state_of, toughen
+from commands import Ended, digits, files, refused, small, state_of, toughen
 from datasets import ClassLabel, Dataset, Features
 from datasets import Image as Picture
 from PIL import Image
@@ -125,16 +125,6 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def run(trained: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(trained, tmp_path / "run"))
-
-
-def refused(ended: Ended, *said: str, status: int = 2) -> None:
-    """One short message that says these things, and no more."""
-    assert ended.status == status, ended
-    lines = ended.err.strip().splitlines()
-    assert 1 <= len(lines) <= 4 and lines[0].startswith("toughen: ") and len(ended.err) < 500, ended.err
-    for noise in ("Traceback", "<class", "Parser key", "Union", "typing", "class_path", "toughen: toughen"):
-        assert noise not in ended.err, ended.err
-    assert [text for text in said if text not in ended.err] == [], ended.err
 
 
 SETTINGS = [  # words of a command line, and what the message must say

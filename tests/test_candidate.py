@@ -13,7 +13,7 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 import torch
-from commands import Ended, digits, files, small, toughen
+from commands import digits, files, refused, small, toughen
 from torch import Tensor, nn
 
 import toughen as package
@@ -102,14 +102,6 @@ def test_without_out_a_net_from_elsewhere_gets_a_folder_of_its_own(
     words = f"own_nets:net --data {digits()} --eps 0.1 --limit 10 --attacks fgsm --verdict false"
     assert toughen("evaluate", *words.split()).status == 0
     assert (tmp_path / "runs/own_nets-net/evaluation.json").is_file()
-
-
-def refused(ended: Ended, *said: str) -> None:
-    """One line that says these things."""
-    assert ended.status == 2, ended
-    lines = ended.err.strip().splitlines()
-    assert len(lines) == 1 and lines[0].startswith("toughen: ") and len(ended.err) < 500, ended.err
-    assert [text for text in said if text not in ended.err] == [], ended.err
 
 
 ELSEWHERE = [
