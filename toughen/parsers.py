@@ -80,6 +80,9 @@ def evaluate_parser() -> Parser:
     parser.add_argument(
         "--processes", type=int, default=1, help="processes that attack at once; the result is the same"
     )
+    parser.add_argument(
+        "--time_budget", type=str | None, help="end within this time, such as 5m, by attacking fewer images, a sample"
+    )
     parser.add_argument("--verdict", type=bool, default=True, help="whether to check that the number can be believed")
     parser.add_argument("--out", type=str | None, help="where to write (default: the run directory)")
     return parser

@@ -38,7 +38,7 @@ def evaluate(
         source: a normally trained net for the same images, to see that black-box attacks are the weaker ones.
         out: where to write evaluation.json and examples.parquet, and to keep the state; None writes nothing.
         console: where to show progress.
-        how: the fields of ``How``: suite, attacks, limit, seed, precision, block, processes, verdict.
+        how: the fields of ``How``: suite, attacks, limit, time_budget, seed, precision, block, processes, verdict.
 
     Returns:
         What evaluation.json holds.
@@ -82,7 +82,7 @@ def evaluate_run(
         source: a normally trained net for the same images, for black-box attacks; or what makes it, called when all
             else has been checked.
         console: where to show progress.
-        how: the fields of ``How``: suite, attacks, limit, seed, precision, block, processes, verdict.
+        how: the fields of ``How``: suite, attacks, limit, time_budget, seed, precision, block, processes, verdict.
 
     Returns:
         What evaluation.json holds.

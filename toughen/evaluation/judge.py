@@ -16,7 +16,8 @@ from toughen import models
 from toughen.attacks.base import Attack
 from toughen.blocks import Blocks, Precision, block_size, search_precision, unwrap
 from toughen.device import provenance
-from toughen.evaluation import verdict
+from toughen.duration import seconds
+from toughen.evaluation import budget, verdict
 from toughen.evaluation.candidate import Candidate
 from toughen.evaluation.harness import as_floats, predict, share
 from toughen.evaluation.result import Evaluation, interval, write_results
@@ -40,6 +41,7 @@ class How:
         suite: "quick" (a minute), "standard" or "papers".
         attacks: short names instead of a suite; None means the suite.
         limit: evaluate a stratified sample of so many images; None means all, 1,000 for the quick suite.
+        time_budget: end within this time, such as 5m, by attacking fewer images, a stratified sample.
         seed: of the sample and of the attacks.
         precision: what attacks search in; what they find is confirmed by the model as it is. "auto" means bf16 where
             the processor has it and the net is worth it, "fp32" is for a number that is published, "fp64" for a test.
@@ -51,6 +53,7 @@ class How:
     suite: str = "quick"
     attacks: Sequence[str] | None = None
     limit: int | None = None
+    time_budget: str | None = None
     seed: int = 0
     precision: Precision | Literal["auto"] = "auto"
     block: int | None = None
@@ -72,6 +75,8 @@ class How:
         for name, value in (("limit", self.limit), ("block", self.block), ("processes", self.processes)):
             if value is not None and value < 1:
                 raise ValueError(f"{name} is {value}: it must be at least 1")
+        if self.time_budget is not None:
+            seconds(self.time_budget)
         if self.precision not in PRECISIONS:
             raise ValueError(f"precision {self.precision!r} is unknown: use {', '.join(PRECISIONS)}")
         if isinstance(self.attacks, str):
@@ -110,6 +115,9 @@ def judge(
         check_source(source, outputs, split.images)
     precision = search_precision(net, as_floats(split.images[:1]), how.precision)
     trained_mode = net.training
+    if how.time_budget is not None:
+        candidate = budget.within(candidate, split, how, attacks, precision, out)
+        split = candidate.split.to(place)
     block = how.block or block_size(place, len(split))
     asked: dict[str, Any] = {"seed": how.seed, "precision": precision, "block": block}
     found = measure(
@@ -136,6 +144,7 @@ def judge(
     if out is not None:
         write_results(out, result, found.ledger())
         found.state.remove()
+        budget.forget(out)
     return result
 
 

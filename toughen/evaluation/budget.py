@@ -1,0 +1,125 @@
+"""An evaluation that ends within a time: as many images as fit, measured before the first."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from toughen.attacks.base import Attack
+from toughen.attacks.pgd import PGD
+from toughen.blocks import Blocks, Precision, block_size
+from toughen.data import Split
+from toughen.duration import seconds, spell
+from toughen.evaluation.candidate import Candidate
+from toughen.evaluation.harness import Bench
+from toughen.evaluation.images import sample
+from toughen.evaluation.plan import Piece, pieces
+from toughen.evaluation.workers import Workers
+from toughen.files import read_json, write_json
+from toughen.threat import Threat
+
+if TYPE_CHECKING:
+    from toughen.evaluation.judge import How
+
+STEPS = 10  # of the PGD that is timed
+VERDICT = 250_000  # passes of the checks where images stand: counted on nets that are trained against the threat
+FEWEST = 10  # images below which a number says nothing
+AIM = 0.9  # share of the budget that is filled: loading and writing take time too
+NAME = "evaluation-budget.json"
+
+
+def within(
+    candidate: Candidate, split: Split, how: How, attacks: Mapping[str, Attack], precision: Precision, out: Path | None
+) -> Candidate:
+    """The candidate with as many images as the time allows; an evaluation that was begun before keeps its number.
+
+    Args:
+        candidate: what is evaluated.
+        split: its images, on the model's device.
+        how: says which time.
+        attacks: all of them.
+        precision: what they search in.
+        out: where the number is kept until the end; None keeps it nowhere.
+
+    Raises:
+        ValueError: not even a few images fit.
+    """
+    asked = {"spec": candidate.name, "attacks": [repr(attack) for attack in attacks.values()], "total": len(split)}
+    asked |= {"time_budget": how.time_budget, "seed": how.seed, "precision": precision}
+    images = _remembered(out, asked)
+    if images is None:
+        blocks = Blocks(candidate.net, how.block or block_size(split.images.device, len(split)), precision)
+        bench = Bench(blocks, split.images, split.labels, candidate.index, how.seed)
+        images = affordable(bench, attacks, candidate.threat, str(how.time_budget), how.processes, how.verdict)
+        if out is not None:
+            out.mkdir(parents=True, exist_ok=True)
+            write_json(out / NAME, {"asked": asked, "images": images})
+    fewer, rows = sample(candidate.split, images, how.seed)
+    return replace(candidate, split=fewer, index=candidate.index[rows])
+
+
+def affordable(
+    bench: Bench, attacks: Mapping[str, Attack], threat: Threat, budget: str, processes: int, verdict: bool
+) -> int:
+    """How many images a suite can attack within a time, if each of them stands to the end.
+
+    Args:
+        bench: the model and images to time it with.
+        attacks: all of them.
+        threat: what the attacks are bound by.
+        budget: the time, such as 5m.
+        processes: how many processes attack at once.
+        verdict: whether the checks are made too.
+
+    Raises:
+        ValueError: not even a few images fit.
+    """
+    each = sum(piece.cost for name, attack in attacks.items() for piece in pieces(name, attack))
+    price = _price(bench, threat, processes)
+    fixed = VERDICT * price if verdict else 0.0
+    images = int((AIM * seconds(budget) - fixed) / (each * price))
+    if images < FEWEST:
+        needed = spell((fixed + FEWEST * each * price) / AIM)
+        raise ValueError(
+            f"--time-budget {budget} is too short for these attacks: {FEWEST} images take about {needed}; give more, "
+            "or fewer attacks (--attacks), or leave the checks out (--verdict false)"
+        )
+    return images
+
+
+def _price(bench: Bench, threat: Threat, processes: int) -> float:
+    """Seconds of a pass of one image, with all workers busy."""
+    size = bench.blocks.size
+    rows = torch.arange(max(size, min(len(bench.images), 4 * size)), device=bench.images.device) % len(bench.images)
+    piece = Piece("timing", "timing", 0, PGD(eps=threat.eps, norm=threat.norm, steps=STEPS), 2 * STEPS + 1)
+    with Workers(bench, processes) as workers:
+        list(workers.run(piece, rows.split(size)))  # warms up: processes start, kernels are chosen
+        started = time.perf_counter()
+        done = list(workers.run(piece, rows.split(size)))
+        took = time.perf_counter() - started
+    return took / sum(outcome.counts["forward"] + outcome.counts["gradient"] for outcome in done)
+
+
+def _remembered(folder: Path | None, asked: Mapping[str, Any]) -> int | None:
+    """How many images an evaluation that was begun with the same words had room for; None where there is none."""
+    if folder is None or not (folder / NAME).exists():
+        return None
+    try:
+        found = read_json(folder / NAME)
+    except ValueError:
+        return None
+    same = isinstance(found, dict) and found.get("asked") == json.loads(json.dumps(asked))
+    images = found.get("images") if same else None
+    return images if isinstance(images, int) and images >= FEWEST else None
+
+
+def forget(folder: Path | None) -> None:
+    """The evaluation is through."""
+    if folder is not None:
+        (folder / NAME).unlink(missing_ok=True)
