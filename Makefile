@@ -10,8 +10,8 @@ help:  ## Show this list
 demo: environment  ## Train a standard and a robust classifier on embedded images and compare them
 	$(BIN)/toughen demo
 
-test: environment  ## Run the tests, without the slow ones
-	$(BIN)/pytest -m "not slow"
+test: environment  ## Run the tests, without the slow ones, on all cores
+	$(BIN)/pytest -n auto --dist loadfile -m "not slow"
 
 test-slow: environment  ## Run the slow tests
 	$(BIN)/pytest -m slow
