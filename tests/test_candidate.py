@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -286,6 +287,7 @@ REFUSED: list[tuple[str, Any, Any, dict[str, Any], str]] = [
     ("one output", linear(1), (X, Y * 0), {}, "1 output"),
     ("no logits", lambda x: None, (X, Y), {}, "logits of shape"),
     ("one number an image", lambda x: x.mean((1, 2, 3)), (X, Y), {}, "logits of shape"),
+    ("two lists of attacks", linear(), (X, Y), {"suite": "quick"}, "give one of them"),
     ("eps 0", linear(), (X, Y), {"eps": 0}, "eps 0"),
     ("eps 8", linear(), (X, Y), {"eps": 8}, "8/255"),
     ("eps beyond", linear(), (X, Y), {"eps": 28.1, "norm": "l2"}, "exceeds 28"),
@@ -301,6 +303,28 @@ REFUSED: list[tuple[str, Any, Any, dict[str, Any], str]] = [
     ("what no process takes", lambda x: linear()(x), (X, Y), {"processes": 2}, "cannot be sent to other processes"),
     ("another source", linear(), (X, Y), {"source": linear(7)}, "the source of black-box attacks does not fit"),
 ]  # fmt: skip
+
+
+WRONG_TYPES = """
+import sys, torch, toughen
+x, y, net = torch.rand(4, 1, 28, 28), torch.arange(4), torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(784, 10))
+for data, eps in [((x.numpy(), y.numpy()), 0.1), ([x, y.tolist()], 0.1), ((x, y, y), 0.1), (net, 0.1), ((x, y), "0.1")]:
+    try:
+        toughen.evaluate(net, data, eps=eps, attacks=["fgsm"], verdict=False)
+    except ValueError as error:
+        print(error)
+"""
+
+
+def test_what_is_of_another_type_is_refused_where_no_type_checker_looks() -> None:
+    ended = subprocess.run([sys.executable, "-c", WRONG_TYPES], capture_output=True, text=True, check=True)
+    assert ended.stdout.splitlines() == [
+        "images are ndarray: give tensors, such as torch.as_tensor(images)",
+        "labels are list: give tensors, such as torch.as_tensor(labels)",
+        "data is a tuple of 3: give (images, labels)",
+        "data is Sequential: give (images, labels), a Split, a Data, or a data set's name",
+        "eps is '0.1': give a number, such as 8 / 255",
+    ]
 
 
 @pytest.mark.parametrize(("model", "given", "how", "said"), [each[1:] for each in REFUSED], ids=[r[0] for r in REFUSED])
@@ -449,6 +473,7 @@ def test_no_twin_of_what_cannot_be_made_again(tmp_path: Path) -> None:
     refused(toughen("evaluate", run, *words), "no normal twin", "--source RUN")
     refused(toughen("evaluate", "own_nets:net", *words, "--eps", 0.1), "own_nets:net")
     whole = changed_run("pgd-at", tmp_path / "whole")
-    refused(toughen("evaluate", whole, "--attacks", "fgsm-0", "--source", "train"), "fgsm")  # before it trains
+    words = ("--data", digits(), "--attacks", "fgsmm", "--source", "train")
+    refused(toughen("evaluate", whole, *words), "attack 'fgsmm' is unknown")  # before anything is trained
     assert not (whole / "source").exists()
     assert not (run / "source").exists() and not (run / "evaluation.json").exists()

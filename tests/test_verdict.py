@@ -231,6 +231,27 @@ def test_shuffled_labels_are_doubtful() -> None:
     assert failed(by_name) == {"labels that fit"}
 
 
+def test_floats_are_judged_as_bytes_are() -> None:
+    subject, blocks = subject_of(small_net())
+    floats = replace(subject, images=subject.images.float() / 255)
+    assert checks(floats, blocks, 32) == checks(subject, blocks, 32)
+
+
+def test_a_few_images_that_fit_some_numbering_are_chance() -> None:
+    """An untrained net of few answers, read in the kindest way, seems to know a third of 50 images."""
+    torch.manual_seed(3)
+    net = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(784, 10)).eval()
+    subject, blocks = subject_of(net, not_at_all, n=50)
+    sentence = judged(subject, blocks)[1]["labels that fit"].sentence
+    assert "chance" in sentence and "numbered" not in sentence
+
+
+def test_of_a_run_the_range_of_its_images_is_known() -> None:
+    subject, blocks = subject_of(small_net(), not_at_all)
+    check = judged(replace(subject, own=True), blocks)[1]["images as the model wants them"]
+    assert check.passed is None and "a run is trained on images in [0, 1]" in check.sentence
+
+
 # ---- what it needs, and what it leaves
 
 

@@ -120,19 +120,22 @@ def evaluate_command(arguments: Sequence[str]) -> int:
     console = Console(stderr=True)
     given["model"] = own_model(given["spec"], given["model"])
     if given["source"]:
-        given["source"] = partial(source_model, given["spec"], given["source"], given["device"], console)
-    result = evaluate_run(**given, console=console)
+        given["source"] = partial(source_model, given["spec"], given["source"], given["device"], console, given["data"])
+    try:
+        result = evaluate_run(**given, console=console)
+    except KeyboardInterrupt:
+        fail("stopped; what is done is kept, and the same command goes on", status=130)
     listing.print_evaluation(Console(), output_folder(given["spec"], given["out"]), result)
     return 0
 
 
-def source_model(spec: str, source: str, device: str, console: Console) -> nn.Module:
+def source_model(spec: str, source: str, device: str, console: Console, data: str | None) -> nn.Module:
     """The net whose adversarial images are tried on the model: a run's, or one that is trained for it and kept."""
     if source != "train":
         return runs.load(source)
     from toughen.training.source import train_source
 
-    return runs.load(train_source(Path(spec), device, console))
+    return runs.load(train_source(Path(spec), device, console, data))
 
 
 def attack_command(arguments: Sequence[str]) -> int:

@@ -144,7 +144,7 @@ def print_diagnostics(console: Console, found: dict[str, Any]) -> None:
     """Where each run's diagnostics went, and what they are."""
     for place, each in [*found["runs"].items(), *([("all runs", found["shared"])] if found["shared"] else [])]:
         console.print(f"{place}: {', '.join(each)}", highlight=False, markup=False)
-    console.print("written: diagnostics.json", highlight=False)
+    console.print("written: diagnostics.json in each of these folders", highlight=False)
 
 
 def print_comparison(console: Console, folders: list[Path]) -> None:
@@ -175,8 +175,10 @@ def print_comparison(console: Console, folders: list[Path]) -> None:
 
 
 def _attacks(results: dict[Path, dict[str, Any]]) -> str:
-    kinds = {", ".join(result["attacks"]) for result in results.values()}
-    return kinds.pop() if len(kinds) == 1 else "each run's own attacks: " + "; ".join(sorted(kinds))
+    kinds = {folder: ", ".join(result["attacks"]) for folder, result in results.items()}
+    if len(set(kinds.values())) == 1:
+        return next(iter(kinds.values()))
+    return "its own attacks: " + "; ".join(f"{folder}: {names}" for folder, names in kinds.items())
 
 
 def training_cost(folder: Path) -> dict[str, float] | None:

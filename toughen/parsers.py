@@ -66,10 +66,9 @@ def evaluate_parser() -> Parser:
     parser.add_argument("spec", type=str, help="a run directory, package.module:function or timm:NAME")
     parser.add_argument(
         "--suite",
-        type=Literal["quick", "standard", "papers"],
-        default="quick",
-        help="quick: FGSM, PGD and APGD on 1,000 images; standard: PGD-100 from 5 starts, GAMA-PGD and AutoAttack; "
-        "papers: what the papers' tables report",
+        type=Literal["quick", "standard", "papers"] | None,
+        help="quick, if none is named: FGSM, PGD and APGD on 1,000 images; standard: PGD-100 from 5 starts, GAMA-PGD "
+        "and AutoAttack; papers: what the papers' tables report",
     )
     parser.add_argument("--attacks", nargs="+", metavar="ATTACK", help=f"instead of a suite: {ATTACK}")
     add_threat(parser)

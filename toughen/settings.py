@@ -53,7 +53,7 @@ def recipe_path(name: str) -> Path:
         raise ValueError(f"there is no recipe file {name}: check the path, or use a name from `toughen list recipes`")
     close = difflib.get_close_matches(name, recipes(), n=3)
     hint = f"did you mean {' or '.join(close)}? " if close else ""
-    raise ValueError(f"recipe {name!r} is unknown: {hint}Use a name from `toughen list recipes`, or a YAML file")
+    raise ValueError(f"recipe {name!r} is unknown: {hint}use a name from `toughen list recipes`, or a YAML file")
 
 
 def read_recipe(name: str) -> dict[str, Any]:

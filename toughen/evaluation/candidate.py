@@ -172,7 +172,16 @@ def from_function(
         data = data_sets.load(data)
     named, names = (data.name, data.classes) if isinstance(data, Data) else ("", ())
     given = data.test if isinstance(data, Data) else data
-    test = Split(*(checked(*given) if isinstance(given, tuple) else checked(given.images, given.labels)))
+    if isinstance(given, tuple | list):
+        if len(given) != 2:
+            raise ValueError(f"data is a {type(given).__name__} of {len(given)}: give (images, labels)")
+        test = Split(*checked(*given))
+    elif isinstance(given, Split):
+        test = Split(*checked(given.images, given.labels))
+    else:
+        raise ValueError(
+            f"data is {type(given).__name__}: give (images, labels), a Split, a Data, or a data set's name"
+        )
     net = model if isinstance(model, nn.Module) else Wrapped(model).to(test.images.device)
     split, index = sample(test, limit, seed)
     named = named or f"{len(test):,} images"
@@ -185,6 +194,9 @@ def checked(images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
     Raises:
         ValueError: they are of another kind, or there are none.
     """
+    for name, given in (("images", images), ("labels", labels)):
+        if not isinstance(given, Tensor):
+            raise ValueError(f"{name} are {type(given).__name__}: give tensors, such as torch.as_tensor({name})")
     if images.ndim != 4 or not len(images):
         raise ValueError(f"images have shape {list(images.shape)}: give some, [n, channels, rows, columns]")
     if images.dtype != torch.uint8:
@@ -208,6 +220,8 @@ def usable_threat(norm: Norm, eps: Eps) -> Threat:
     Raises:
         ValueError: eps is 0, or none that the norm admits.
     """
+    if not isinstance(eps, int | float):
+        raise ValueError(f"eps is {eps!r}: give a number, such as 8 / 255")
     if eps == 0:
         raise ValueError("eps 0 leaves only the image itself: give a radius above 0, such as --eps 8/255")
     return Threat(norm, eps)

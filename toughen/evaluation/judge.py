@@ -38,8 +38,8 @@ class How:
     """How a model is evaluated.
 
     Attributes:
-        suite: "quick" (a minute), "standard" or "papers".
-        attacks: short names instead of a suite; None means the suite.
+        suite: "quick" (a minute), "standard" or "papers"; None means quick, unless there are attacks.
+        attacks: short names instead of a suite.
         limit: evaluate a stratified sample of so many images; None means all, 1,000 for the quick suite.
         time_budget: end within this time, such as 5m, by attacking fewer images, a stratified sample.
         seed: of the sample and of the attacks.
@@ -50,7 +50,7 @@ class How:
         verdict: whether to make the checks that say if the number can be believed.
     """
 
-    suite: str = "quick"
+    suite: str | None = None
     attacks: Sequence[str] | None = None
     limit: int | None = None
     time_budget: str | None = None
@@ -63,7 +63,7 @@ class How:
     @property
     def images(self) -> int | None:
         """How many images are looked at; None means all."""
-        quick = self.attacks is None and self.suite == "quick"
+        quick = self.attacks is None and self.suite in (None, "quick")
         return QUICK_IMAGES if self.limit is None and quick else self.limit
 
     def check(self) -> None:
@@ -77,6 +77,8 @@ class How:
                 raise ValueError(f"{name} is {value}: it must be at least 1")
         if self.time_budget is not None:
             seconds(self.time_budget)
+        if self.suite is not None and self.attacks is not None:
+            raise ValueError("suite and attacks both say what to attack with: give one of them")
         if self.precision not in PRECISIONS:
             raise ValueError(f"precision {self.precision!r} is unknown: use {', '.join(PRECISIONS)}")
         if isinstance(self.attacks, str):
@@ -113,6 +115,8 @@ def judge(
     source = source if source is None or isinstance(source, nn.Module) else source()
     if source is not None:
         check_source(source, outputs, split.images)
+    if console is not None and candidate.about.get("weights") == "as made":
+        console.print(f"no --weights: {candidate.name} is evaluated as it is made", highlight=False, markup=False)
     precision = search_precision(net, as_floats(split.images[:1]), how.precision)
     trained_mode = net.training
     if how.time_budget is not None:
@@ -127,6 +131,8 @@ def judge(
     if len(split) < candidate.total:
         names = ("clean_accuracy", "robust_accuracy")
         result["interval"] = {name: interval(result[name], len(split)) for name in names}
+    if how.verdict and console is not None:
+        console.print("now the checks that say whether the number can be believed", highlight=False)
     result |= (
         _verdict(found, candidate, Blocks(net, block, precision), how.seed, source, trained_mode)
         if how.verdict
@@ -151,7 +157,7 @@ def judge(
 def _attacks(candidate: Candidate, how: How) -> dict[str, Attack]:
     if how.attacks is None:
         shape = tuple(candidate.split.images.shape[1:])
-        return suite(how.suite, candidate.threat, shape, candidate.adaptive)
+        return suite(how.suite or "quick", candidate.threat, shape, candidate.adaptive)
     if not how.attacks:
         raise ValueError("no attack was named: give one or more, such as --attacks fgsm pgd-20")
     return {spec: parse_attack(spec, candidate.threat) for spec in how.attacks}
@@ -180,6 +186,7 @@ def _verdict(
         robust_accuracy=share(found.standing),
         trained_mode=trained_mode,
         source=source.to(split.images.device) if source is not None else None,
+        own=candidate.folder is not None,
     )
     made = verdict.checks(subject, blocks)
     return {"verdict": verdict.word(made), "checks": [asdict(check) for check in made]}

@@ -173,7 +173,7 @@ def complete(folder: Path, trainer: Trainer) -> None:
 
 def length(trainer: Trainer) -> str:
     """How long the run is, in epochs and steps."""
-    epochs = f"{trainer.epochs} epochs of {trainer.steps_per_epoch} steps"
+    epochs = f"{trainer.epochs} epoch{'s' * (trainer.epochs > 1)} of {trainer.steps_per_epoch} steps"
     if trainer.recipe.time_budget is None:
         return epochs
     return f"{trainer.steps} steps ({epochs}) in {trainer.recipe.time_budget}"

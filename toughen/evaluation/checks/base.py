@@ -12,11 +12,12 @@ from torch import Tensor, nn
 
 from toughen.attacks.base import Attack
 from toughen.blocks import Blocks, wrong
+from toughen.evaluation.harness import as_floats
 from toughen.gradients import input_gradient
 from toughen.noise import ImageNoise, key
 from toughen.objectives import cross_entropy
 from toughen.threat import Threat
-from toughen.types import ByteImages, Images, Labels, Logits, Mask
+from toughen.types import AnyImages, Images, Labels, Logits, Mask
 
 CONFIDENCE = 0.99  # of a model that is as good as a check wants, so many samples pass it
 
@@ -61,7 +62,7 @@ class Subject:
 
     Attributes:
         net: the model as it was handed over, in any mode.
-        images, labels: all evaluated images, on the model's device.
+        images, labels: all evaluated images, bytes or floats in [0, 1], on the model's device.
         index: their places in the data set.
         threat: what the images were attacked within.
         seed: of the evaluation.
@@ -71,10 +72,11 @@ class Subject:
         robust_accuracy: the number that is judged, the share of all images that stand.
         trained_mode: whether the model was handed over in training mode.
         source: a normal net of the same task, to attack in the model's place; None where there is none.
+        own: whether toughen trained it, on images in [0, 1].
     """
 
     net: nn.Module
-    images: ByteImages
+    images: AnyImages
     labels: Labels
     index: Tensor
     threat: Threat
@@ -85,6 +87,7 @@ class Subject:
     robust_accuracy: float
     trained_mode: bool = False
     source: nn.Module | None = None
+    own: bool = False
 
 
 def allowed(n: int, share: float) -> float:
@@ -143,7 +146,7 @@ class Bench:
 
     def x(self, rows: Labels) -> Images:
         """Images in [0, 1]."""
-        return self.subject.images[rows].to(self.dtype) / 255
+        return as_floats(self.subject.images[rows]).to(self.dtype)
 
     def y(self, rows: Labels) -> Labels:
         return self.subject.labels[rows]
