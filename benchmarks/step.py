@@ -14,7 +14,6 @@ from __future__ import annotations
 import argparse
 import copy
 import multiprocessing
-import resource
 import statistics
 import time
 from collections.abc import Callable, Iterator
@@ -204,15 +203,23 @@ def measure(method: str, arguments: argparse.Namespace) -> dict[str, Any]:
 
 
 def memory(method: str, precision: str, arguments: argparse.Namespace) -> int:
-    """Bytes that some steps take beyond what loading everything took; in a process of its own."""
+    """Bytes that some steps take at their highest, beyond what is there before them; in a process of its own (Linux)."""
     keep_freed()
-    on_gpu = arguments.device != "cpu"
     run = theirs(method, arguments) if precision == "released" else Ours(prepared(method, precision, arguments))
-    before = torch.cuda.memory_allocated() if on_gpu else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    if arguments.device != "cpu":
+        before = torch.cuda.memory_allocated()
+        torch.cuda.reset_peak_memory_stats()
+    else:
+        Path("/proc/self/clear_refs").write_text("5")  # forgets the highest so far
+        before = _resident("VmRSS")
     for _ in range(3):
         run()
-    after = torch.cuda.max_memory_allocated() if on_gpu else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    return int(after - before)
+    return int((torch.cuda.max_memory_allocated() if arguments.device != "cpu" else _resident("VmHWM")) - before)
+
+
+def _resident(name: str) -> int:
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return 1024 * next(int(line.split()[1]) for line in lines if line.startswith(name))
 
 
 def peaks(method: str, arguments: argparse.Namespace) -> dict[str, int]:
