@@ -203,7 +203,7 @@ def measure(method: str, arguments: argparse.Namespace) -> dict[str, Any]:
 
 
 def memory(method: str, precision: str, arguments: argparse.Namespace) -> int:
-    """Bytes that some steps take at their highest, beyond what is there before them; in a process of its own (Linux)."""
+    """Bytes that some steps take at their highest, beyond what is there before; in a process of its own (Linux)."""
     keep_freed()
     run = theirs(method, arguments) if precision == "released" else Ours(prepared(method, precision, arguments))
     if arguments.device != "cpu":
