@@ -37,7 +37,9 @@ def test_by_default_it_is_mi_fgsm_on_the_source(digits: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    "attack", [PGD(eps=0.1, steps=5), FGSM(eps=0.1), PGDLL(eps=0.1, steps=5, stop_early=False)], ids=repr
+    "attack",
+    [PGD(eps=0.1, steps=5), FGSM(eps=0.1), PGDLL(eps=0.1, steps=5, stop_early=False)],
+    ids=lambda made: type(made).__name__,
 )
 def test_any_attack_makes_the_images(attack: Any, digits: Any) -> None:
     model, source, x, y = digits
