@@ -98,6 +98,7 @@ def print_evaluation(console: Console, folder: Path, result: dict[str, Any]) -> 
     threat = result["threat"]
     console.print(
         f"{folder}: {result['images']:,} test images of {result['data']}, {threat['norm']} eps {threat['eps']:.4g}",
+        soft_wrap=True,
         highlight=False,
         markup=False,
     )
@@ -116,7 +117,7 @@ def print_evaluation(console: Console, folder: Path, result: dict[str, Any]) -> 
     print_verdict(console, result)
     if warned := warning(result):
         console.print(warned, highlight=False, style="bold red")
-    console.print(f"written: {folder / RESULT}, examples.parquet", highlight=False, markup=False)
+    console.print(f"written: {folder / RESULT}, examples.parquet", soft_wrap=True, highlight=False, markup=False)
 
 
 def _attack_row(table: Table, name: str, found: dict[str, Any], images: int) -> None:
