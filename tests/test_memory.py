@@ -11,7 +11,7 @@ import pytest
 WORK = """
 import ctypes, resource, sys, torch
 from toughen.memory import keep_freed
-ctypes.CDLL(None).mallopt(-3, 128 * 1024)  # glibc's default; unset it moves, and where to is a matter of the heap's place
+ctypes.CDLL(None).mallopt(-3, 128 * 1024)  # its default, which otherwise moves as the heap happens to lie
 done = keep_freed() if sys.argv[1] == "keep" else None
 
 def passes(count):
