@@ -96,12 +96,8 @@ def warning(result: dict[str, Any]) -> str | None:
 def print_evaluation(console: Console, folder: Path, result: dict[str, Any]) -> None:
     """One evaluation: accuracy clean, under each attack, and under all of them."""
     threat = result["threat"]
-    console.print(
-        f"{folder}: {result['images']:,} test images of {result['data']}, {threat['norm']} eps {threat['eps']:.4g}",
-        soft_wrap=True,
-        highlight=False,
-        markup=False,
-    )
+    what = f"{result['images']:,} test images of {result['data']}, {threat['norm']} eps {threat['eps']:.4g}"
+    console.print(f"{folder}\n{what}", highlight=False, markup=False)
     table = Table("attack", "accuracy", "seconds", "passes per image", box=None, pad_edge=False)
     for column in table.columns[1:]:
         column.justify = "right"
@@ -117,7 +113,7 @@ def print_evaluation(console: Console, folder: Path, result: dict[str, Any]) -> 
     print_verdict(console, result)
     if warned := warning(result):
         console.print(warned, highlight=False, style="bold red")
-    console.print(f"written: {folder / RESULT}, examples.parquet", soft_wrap=True, highlight=False, markup=False)
+    console.print(f"written: {folder / RESULT}, examples.parquet", highlight=False, markup=False)
 
 
 def _attack_row(table: Table, name: str, found: dict[str, Any], images: int) -> None:
