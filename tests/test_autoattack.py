@@ -100,14 +100,14 @@ def test_fab_alone_breaks_a_sliver() -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("precision", ["bf16", "fp32"])
-def test_the_same_fall_as_under_the_reference(precision: Precision) -> None:
+def test_the_same_fall_as_under_the_reference(precision: Precision, data_root: Path) -> None:
     """Image by image, but for as many as the reference's own seeds differ on; benchmarks/autoattack.py takes 1,000."""
-    net, test = toughen.load(NETS / "fbf"), data.load("mnist-5k").test
-    split = test.take(torch.arange(3, 1000, 25))
-    parts = AutoAttack(eps=0.3).parts()
+    net, test = toughen.load(NETS / "cifar-pgd-at"), data.load(str(data_root / "cifar10")).test
+    split = test.take(data.stratified(test.labels, 80, 0))
+    parts = AutoAttack(eps=8 / 255).parts()
     parts["square"] = replace(parts["square"], queries=300)
     found = measure(net, split, parts, precision=precision)
-    made = Reference(net, norm="Linf", eps=0.3, seed=0, version="standard")
+    made = Reference(net, norm="Linf", eps=8 / 255, seed=0, version="standard")
     made.apgd.loss, made.fab.targeted, made.square.n_queries = "ce", True, 300
     attacks = {"apgd-ce": made.apgd, "apgd-t": made.apgd_targeted, "fab-t": made.fab, "square": made.square}
     x, y = split.images[found.right].float() / 255, split.labels[found.right]
