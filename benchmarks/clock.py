@@ -11,21 +11,16 @@ from __future__ import annotations
 import argparse
 import statistics
 import time
-from collections.abc import Iterator
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import torch
 from methods import BASE, EPS, NATURAL, ROWS, SOURCES
-from torch import Tensor
+from trainers import endless, ready
 
-from toughen.cli import parse_train
 from toughen.device import provenance
 from toughen.files import write_json
-from toughen.training.run import build
 from toughen.training.trainer import Trainer
-from toughen.types import Batch, Plan
 
 ROUNDS, STEPS = 7, 8
 MIXED = ("DAT",)  # a mixture of two other rows' steps
@@ -37,16 +32,7 @@ def prepared(row: str, data: str, sources: Path) -> Trainer:
     names = ",".join(f'"{sources / name}"' for name in SOURCES)
     words = {**ROWS, **MORE}[row].replace("{sources}", f"[{names}]").split()
     eps = [] if row in NATURAL else ["--eps", EPS]
-    recipe, _, _, _ = parse_train([*BASE.split(), *words, *eps, "--data", data, "--watch", "off"])
-    trainer, _ = build(recipe, Path("."))
-    trainer.method.start(Plan(epochs=recipe.epochs, steps=trainer.steps, images=len(trainer.train)))
-    trainer.model.train()
-    return trainer
-
-
-def endless(trainer: Trainer) -> Iterator[tuple[Tensor, Tensor, Batch]]:
-    while True:
-        yield from islice(trainer.epoch_batches(0), trainer.steps_per_epoch - 1)
+    return ready([*BASE.split(), *words, *eps, "--data", data, "--watch", "off"])
 
 
 def measure(trainers: dict[str, Trainer]) -> dict[str, list[list[float]]]:

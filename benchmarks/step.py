@@ -16,7 +16,7 @@ import copy
 import multiprocessing
 import statistics
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -24,18 +24,15 @@ from typing import Any
 import official
 import torch
 import torch.nn.functional as F
-from torch import Tensor
 from torch.optim import SGD
+from trainers import endless, ready
 
-from toughen.cli import parse_train
 from toughen.device import autocast, provenance
 from toughen.files import read_json, write_json
 from toughen.gradients import mode
 from toughen.memory import keep_freed
 from toughen.passes import Passes
-from toughen.training.run import build
 from toughen.training.trainer import Trainer
-from toughen.types import Batch, Plan
 
 METHODS = {
     "Standard": "--method Standard",
@@ -59,20 +56,7 @@ def prepared(method: str, precision: str, arguments: argparse.Namespace) -> Trai
     words = [*BASE.split(), *METHODS[method].split(), "--model", arguments.model, "--data", arguments.data]
     if method == "Standard":
         words = [word for word in words if word not in ("--eps", "8/255")]
-    recipe, _, _, _ = parse_train([*words, "--precision", precision, "--device", arguments.device])
-    trainer, _ = build(recipe, Path("."))
-    trainer.method.start(Plan(epochs=recipe.epochs, steps=trainer.steps, images=len(trainer.train)))
-    trainer.model.train()
-    return trainer
-
-
-def endless(trainer: Trainer) -> Iterator[tuple[Tensor, Tensor, Batch]]:
-    """Full batches of the first epoch, over and over."""
-    while True:
-        for number, batch in enumerate(trainer.epoch_batches(0)):
-            if number == trainer.steps_per_epoch - 1:
-                break
-            yield batch
+    return ready([*words, "--precision", precision, "--device", arguments.device])
 
 
 class Ours:

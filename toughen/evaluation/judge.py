@@ -127,23 +127,16 @@ def judge(
     found = measure(
         net, split, attacks, **asked, index=candidate.index, processes=how.processes, folder=out, console=console
     )
-    result = found.summary()
-    if len(split) < candidate.total:
-        names = ("clean_accuracy", "robust_accuracy")
-        result["interval"] = {name: interval(result[name], len(split)) for name in names}
-    if how.verdict and console is not None:
-        console.print("now the checks that say whether the number can be believed", highlight=False)
-    result |= (
-        _verdict(found, candidate, Blocks(net, block, precision), how.seed, source, trained_mode)
-        if how.verdict
-        else {"verdict": None}
-    )
+    result = _figures(found, candidate)
+    result["verdict"] = None
+    if how.verdict:
+        if console is not None:
+            console.print("now the checks that say whether the number can be believed", highlight=False)
+        result |= _verdict(found, candidate, Blocks(net, block, precision), how.seed, source, trained_mode)
     result |= {
         "threat": {"norm": candidate.threat.norm, "eps": float(candidate.threat.eps)},
         "data": candidate.data,
-        "seed": how.seed,
-        "precision": precision,
-        "block": block,
+        **asked,
         **candidate.about,
         "provenance": provenance(place),
     }
@@ -151,6 +144,15 @@ def judge(
         write_results(out, result, found.ledger())
         found.state.remove()
         budget.forget(out)
+    return result
+
+
+def _figures(found: Evaluation, candidate: Candidate) -> dict[str, Any]:
+    """The accuracies, and for a sample what they say of the whole test set."""
+    result = found.summary()
+    if len(found.split) < candidate.total:
+        names = ("clean_accuracy", "robust_accuracy")
+        result["interval"] = {name: interval(result[name], len(found.split)) for name in names}
     return result
 
 
