@@ -39,6 +39,7 @@ from toughen.memory import keep_freed
 from toughen.types import Norm
 
 PARTS = ("apgd-ce", "apgd-t", "fab-t", "square")
+SEEDS = 8  # of the reference, at most
 Found = dict[str, tuple[list[bool], float]]
 """For each attack which of the images stand, and the seconds it took."""
 
@@ -46,9 +47,12 @@ Found = dict[str, tuple[list[bool], float]]
 def ours(precision: Any, processes: int = 1) -> Callable[..., Found]:
     """toughen, searching in this precision."""
 
-    def run(net: nn.Module, split: Split, index: Tensor, norm: Norm, eps: float, sequence: bool) -> Found:
+    def run(
+        net: nn.Module, split: Split, index: Tensor, norm: Norm, eps: float, parts: list[str], sequence: bool
+    ) -> Found:
         whole = AutoAttack(eps=eps, norm=norm)
-        attacks: dict[str, Attack] = {"autoattack": whole} if sequence else whole.parts()
+        alone = {name: attack for name, attack in whole.parts().items() if name in parts}
+        attacks: dict[str, Attack] = {"autoattack": whole} if sequence else alone
         found = measure(net, split, attacks, precision=precision, index=index, processes=processes)
         if not sequence:
             return {
@@ -67,7 +71,9 @@ def ours(precision: Any, processes: int = 1) -> Callable[..., Found]:
 def reference(seed: int, malloc: bool = False) -> Callable[..., Found]:
     """The reference package, its own calls in its own order."""
 
-    def run(net: nn.Module, split: Split, index: Tensor, norm: Norm, eps: float, sequence: bool) -> Found:
+    def run(
+        net: nn.Module, split: Split, index: Tensor, norm: Norm, eps: float, parts: list[str], sequence: bool
+    ) -> Found:
         if malloc:
             keep_freed()
         named = {"linf": "Linf", "l2": "L2"}[norm]
@@ -75,7 +81,8 @@ def reference(seed: int, malloc: bool = False) -> Callable[..., Found]:
         made.apgd.loss, made.fab.targeted = "ce", True
         attacks = dict(zip(PARTS, (made.apgd, made.apgd_targeted, made.fab, made.square), strict=True))
         x, y, standing, found = as_floats(split.images), split.labels, torch.ones(len(split), dtype=torch.bool), {}
-        for name, attack in attacks.items():
+        for name in parts:
+            attack = attacks[name]
             attack.seed = seed
             rows = standing.nonzero()[:, 0] if sequence else torch.arange(len(split))
             result, started = (
@@ -96,11 +103,12 @@ def reference(seed: int, malloc: bool = False) -> Callable[..., Found]:
 CONTESTANTS: dict[str, Callable[..., Found]] = {
     "toughen": ours("bf16"),
     "toughen fp32": ours("fp32"),
-    "reference seed 0": reference(0),
-    "reference seed 1": reference(1),
+    **{f"reference seed {seed}": reference(seed) for seed in range(SEEDS)},
     "reference, malloc set up": reference(0, malloc=True),
     "toughen, 2 processes": ours("bf16", 2),
 }
+
+DEFAULT = ["toughen", "toughen fp32", "reference seed 0", "reference seed 1"]
 
 
 @lru_cache
@@ -109,11 +117,13 @@ def _loaded(run: str, data: str) -> tuple[Any, nn.Module, Split]:
     return toughen.runs.read_record(Path(run)), toughen.load(run), data_sets.load(data).test
 
 
-def work(name: str, run: str, data: str, index: list[int], sequence: bool, profiled: bool) -> Found:
+def work(
+    name: str, run: str, data: str, index: list[int], parts: list[str], sequence: bool, profiled: bool
+) -> Found:
     """One contestant on one group of images; what its own process does."""
     record, net, test = _loaded(run, data)
     rows = torch.tensor(index)
-    asked = (net, test.take(rows), rows, record.norm, record.eps, sequence)
+    asked = (net, test.take(rows), rows, record.norm, record.eps, parts, sequence)
     if not profiled:
         return CONTESTANTS[name](*asked)
     with profile(activities=[ProfilerActivity.CPU]) as profiler:
@@ -130,6 +140,8 @@ def compare(run: str, arguments: argparse.Namespace, path: Path) -> dict[str, An
     split = test.take(index)
     right = predict(net, split.images) == split.labels
     key = f"{Path(run).name} {record.norm} {record.eps:.4g}" + (" sequence" if arguments.sequence else "")
+    if set(arguments.attacks) != set(PARTS):
+        key += " " + " ".join(part for part in PARTS if part in arguments.attacks)
     known = read_json(path) if path.exists() else {}
     entry: dict[str, Any] = known.setdefault(
         key, {"images": arguments.images, "right": int(right.sum()), "model": record.model["name"]}
@@ -138,6 +150,7 @@ def compare(run: str, arguments: argparse.Namespace, path: Path) -> dict[str, An
     groups = right.nonzero()[:, 0].split(arguments.group)
     done = entry.setdefault("groups", [])
     names = [name for name in CONTESTANTS if name in arguments.contestants]
+    parts = [part for part in PARTS if part in arguments.attacks]
     spawn = multiprocessing.get_context("spawn")
     pools = {name: ProcessPoolExecutor(1, spawn) for name in names}
     for number, rows in enumerate(groups):
@@ -145,8 +158,8 @@ def compare(run: str, arguments: argparse.Namespace, path: Path) -> dict[str, An
             continue
         results = {}
         for name in names[number % len(names) :] + names[: number % len(names)]:
-            asked = (name, run, arguments.data, index[rows].tolist(), arguments.sequence, arguments.profile)
-            results[name] = pools[name].submit(work, *asked).result()
+            asked = (run, arguments.data, index[rows].tolist(), parts, arguments.sequence, arguments.profile)
+            results[name] = pools[name].submit(work, name, *asked).result()
         done.append(results)
         write_json(path, known)
     for pool in pools.values():
@@ -161,15 +174,16 @@ def summary(groups: list[dict[str, Any]], n: int) -> dict[str, Any]:
     """Accuracies, seconds and disagreements over all groups."""
     found: dict[str, Any] = {}
     names = list(groups[0])
+    parts = list(groups[0][names[0]])
     stands = {
-        name: {part: [one for group in groups for one in group[name][part][0]] for part in PARTS} for name in names
+        name: {part: [one for group in groups for one in group[name][part][0]] for part in parts} for name in names
     }
-    seconds = {name: {part: sum(group[name][part][1] for group in groups) for part in PARTS} for name in names}
+    seconds = {name: {part: sum(group[name][part][1] for group in groups) for part in parts} for name in names}
     for name in sorted(names):
         whole = [all(each) for each in zip(*stands[name].values(), strict=True)]
         found[name] = {
-            "accuracy": {part: sum(stands[name][part]) / n for part in PARTS} | {"ensemble": sum(whole) / n},
-            "seconds": {part: round(seconds[name][part], 1) for part in PARTS}
+            "accuracy": {part: sum(stands[name][part]) / n for part in parts} | {"ensemble": sum(whole) / n},
+            "seconds": {part: round(seconds[name][part], 1) for part in parts}
             | {"all": round(sum(seconds[name].values()), 1)},
         }
     seeds = [name for name in names if name.startswith("reference")]
@@ -186,12 +200,22 @@ def summary(groups: list[dict[str, Any]], n: int) -> dict[str, Any]:
             part: sum(
                 all(mine != stands[seed][part][row] for seed in seeds) for row, mine in enumerate(stands[name][part])
             )
-            for part in PARTS
+            for part in parts
         }
     if len(seeds) > 1:
-        first, second = (stands[seed] for seed in seeds[:2])
         found["reference seeds differ on"] = {
-            part: sum(a != b for a, b in zip(first[part], second[part], strict=True)) for part in PARTS
+            part: sum(len(set(verdicts)) > 1 for verdicts in zip(*(stands[seed][part] for seed in seeds), strict=True))
+            for part in parts
+        }
+        found["one reference seed differs from all others"] = {
+            part: {
+                seed: sum(
+                    all(stands[seed][part][row] != stands[other][part][row] for other in seeds if other != seed)
+                    for row in range(len(stands[seed][part]))
+                )
+                for seed in seeds
+            }
+            for part in parts
         }
     return found
 
@@ -202,7 +226,8 @@ def main() -> None:
     parser.add_argument("--data", required=True)
     parser.add_argument("--images", type=int, default=1000)
     parser.add_argument("--group", type=int, default=250, help="images per group, the reference's usual batch")
-    parser.add_argument("--contestants", nargs="+", default=list(CONTESTANTS)[:4], choices=list(CONTESTANTS))
+    parser.add_argument("--contestants", nargs="+", default=DEFAULT, choices=list(CONTESTANTS))
+    parser.add_argument("--attacks", nargs="+", default=list(PARTS), choices=PARTS)
     parser.add_argument("--sequence", action="store_true", help="each attack on what the ones before left")
     parser.add_argument("--profile", action="store_true")
     parser.add_argument("--out", default="benchmarks/results/autoattack.json")
