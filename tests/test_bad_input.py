@@ -325,13 +325,13 @@ def test_a_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     words = small("--method", "FBF", "--eps", 0.2, "--checkpoint_seconds", 0, "--out", tmp_path / "run")
     save, saved = checkpoint.save, []
 
-    def filling(folder: Path, state: checkpoint.State, *rest: Any) -> None:
+    def filling(folder: Path, state: checkpoint.State, *rest: Any, **parts: Any) -> None:
         if state.step == 3:
             saved.append(files(folder))
             with monkeypatch.context() as patched:
                 deny(patched, folder, errno.ENOSPC)
-                save(folder, state, *rest)
-        save(folder, state, *rest)
+                save(folder, state, *rest, **parts)
+        save(folder, state, *rest, **parts)
 
     with monkeypatch.context() as patched:
         patched.setattr(checkpoint, "save", filling)

@@ -16,7 +16,7 @@ from rich.console import Console
 from torch import nn
 
 from toughen import data as data_sets
-from toughen import listing, methods, models, runs, settings
+from toughen import listing, methods, models, ranks, runs, settings
 from toughen.evaluation import attack_images, evaluate_run, output_folder
 from toughen.evaluation.diagnostics.diagnose import diagnose_runs
 from toughen.evaluation.suite import names as attack_names
@@ -37,8 +37,9 @@ INTRODUCTION = "Train image classifiers that hold under adversarial attack, and 
 
 
 def fail(message: str, status: int = 2) -> NoReturn:
-    """Say what is wrong and leave."""
-    print(f"{PROGRAM}: {message}", file=sys.stderr)
+    """Say what is wrong, in one of the processes that it happens in, and leave."""
+    if ranks.first_to_say(message):
+        print(f"{PROGRAM}: {message}", file=sys.stderr, flush=True)
     raise SystemExit(status)
 
 
@@ -96,7 +97,8 @@ def train_command(arguments: Sequence[str]) -> int:
         folder = train(recipe, out, config=config, resume=resume)
     except Stopped as stopped:
         command = shlex.join([PROGRAM, "train", *arguments]) + ("" if resume else " --resume")
-        print(f"\nstopped on {stopped}; the state is saved. Go on with:\n  {command}", file=sys.stderr)
+        if ranks.first():
+            print(f"\nstopped on {stopped}; the state is saved. Go on with:\n  {command}", file=sys.stderr)
         return 128 + stopped.number
     except Diverged as error:
         kept = f"; {out} keeps the last healthy checkpoint" if (Path(out) / checkpoint.NAME).exists() else ""
@@ -105,7 +107,8 @@ def train_command(arguments: Sequence[str]) -> int:
             f"with another --out{kept}",
             status=1,
         )
-    print(f"weights: {folder / 'model.safetensors'}\nevaluate them: toughen evaluate {folder}")
+    if ranks.first():
+        print(f"weights: {folder / 'model.safetensors'}\nevaluate them: toughen evaluate {folder}")
     return 0
 
 
@@ -117,7 +120,7 @@ def own_model(spec: str, name: str | None) -> nn.Module | None:
 def evaluate_command(arguments: Sequence[str]) -> int:
     settings.find_own_classes(arguments)
     given = vars(evaluate_parser().read(tidy(arguments)))
-    console = Console(stderr=True)
+    console = Console(stderr=True, quiet=not ranks.first())
     given["model"] = own_model(given["spec"], given["model"])
     if given["source"]:
         given["source"] = partial(source_model, given["spec"], given["source"], given["device"], console, given["data"])
@@ -125,7 +128,8 @@ def evaluate_command(arguments: Sequence[str]) -> int:
         result = evaluate_run(**given, console=console)
     except KeyboardInterrupt:
         fail("stopped; what is done is kept, and the same command goes on", status=130)
-    listing.print_evaluation(Console(), output_folder(given["spec"], given["out"]), result)
+    if ranks.first():
+        listing.print_evaluation(Console(), output_folder(given["spec"], given["out"]), result)
     return 0
 
 
@@ -190,6 +194,9 @@ COMMANDS: dict[str, tuple[Callable[[Sequence[str]], int], str]] = {
 }
 
 
+SHARED = ("train", "evaluate")  # what torchrun may start several times
+
+
 def usage() -> str:
     commands = "\n".join(f"  {name:9s} {about}" for name, (_, about) in COMMANDS.items())
     return f"usage: {PROGRAM} COMMAND ...\n\n{INTRODUCTION}\n\n{commands}\n\n`{PROGRAM} COMMAND --help` tells more."
@@ -210,7 +217,18 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         fail(f"command {arguments[0]!r} is unknown: use {', '.join(COMMANDS)}")
     warnings.filterwarnings("ignore")
     try:
-        raise SystemExit(COMMANDS[arguments[0]][0](arguments[1:]))
+        with ranks.joined():
+            _run(*arguments)
+    except RuntimeError as error:
+        fail(str(error), status=1)
+
+
+def _run(name: str, *arguments: str) -> NoReturn:
+    """Run a command, and turn what goes wrong into one message and a status."""
+    if ranks.count() > 1 and name not in SHARED:
+        fail(f"{name} works in one process: start it without torchrun (more of them: {', '.join(SHARED)})")
+    try:
+        raise SystemExit(COMMANDS[name][0](arguments))
     except BrokenPipeError:  # who reads our output has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         raise SystemExit(0) from None

@@ -8,9 +8,11 @@ import subprocess
 from contextlib import AbstractContextManager
 from importlib.metadata import version
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeAlias
 
 import torch
+
+from toughen import ranks
 
 
 def pick_device(name: str) -> torch.device:
@@ -20,7 +22,9 @@ def pick_device(name: str) -> torch.device:
         ValueError: there is no such device here.
     """
     if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    if name == "cuda" and ranks.count() > 1:
+        return torch.device("cuda", torch.cuda.current_device())
     try:
         device = torch.device(name)
         torch.empty(0, device=device)
@@ -29,7 +33,10 @@ def pick_device(name: str) -> torch.device:
     return device
 
 
-def pick_precision(name: Literal["auto", "fp32", "bf16"], device: torch.device) -> Literal["fp32", "bf16"]:
+Precision: TypeAlias = Literal["fp32", "bf16", "fp64"]
+
+
+def pick_precision(name: Literal["auto", "fp32", "bf16", "fp64"], device: torch.device) -> Precision:
     """What "auto" means on this device: bf16 where the hardware multiplies it natively."""
     if name != "auto":
         return name
@@ -39,7 +46,7 @@ def pick_precision(name: Literal["auto", "fp32", "bf16"], device: torch.device) 
     return "bf16" if native else "fp32"
 
 
-def autocast(precision: Literal["fp32", "bf16"], device: torch.device) -> AbstractContextManager[None]:
+def autocast(precision: Precision, device: torch.device) -> AbstractContextManager[None]:
     """The context in which a model runs at this precision."""
     return torch.autocast(device.type, dtype=torch.bfloat16, enabled=precision == "bf16")
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from toughen import ranks
 from toughen.attacks.base import Attack
 from toughen.attacks.pgd import PGD
 from toughen.blocks import Blocks, Precision, block_size
@@ -52,12 +53,12 @@ def within(
     """
     asked = {"spec": candidate.name, "attacks": [repr(attack) for attack in attacks.values()], "total": len(split)}
     asked |= {"time_budget": how.time_budget, "seed": how.seed, "precision": precision}
-    images = _remembered(out, asked)
+    images = ranks.agreed(_remembered(out, asked))
     if images is None:
         blocks = Blocks(candidate.net, how.block or block_size(split.images.device, len(split)), precision)
         bench = Bench(blocks, split.images, split.labels, candidate.index, how.seed)
         images = affordable(bench, attacks, candidate.threat, str(how.time_budget), how.processes, how.verdict)
-        if out is not None:
+        if out is not None and ranks.first():
             out.mkdir(parents=True, exist_ok=True)
             write_json(out / NAME, {"asked": asked, "images": images})
     fewer, rows = sample(candidate.split, images, how.seed)
@@ -82,7 +83,7 @@ def affordable(
     """
     each = sum(piece.cost for name, attack in attacks.items() for piece in pieces(name, attack))
     price = _price(bench, threat, processes)
-    fixed = VERDICT * price if verdict else 0.0
+    fixed = VERDICT * price * ranks.count() if verdict else 0.0  # which the first process makes alone
     images = int((AIM * seconds(budget) - fixed) / (each * price))
     if images < FEWEST:
         needed = spell((fixed + FEWEST * each * price) / AIM)
@@ -94,7 +95,7 @@ def affordable(
 
 
 def _price(bench: Bench, threat: Threat, processes: int) -> float:
-    """Seconds of a pass of one image, with all workers busy."""
+    """Seconds of a pass of one image, with all workers of all processes busy."""
     size = bench.blocks.size
     rows = torch.arange(max(size, min(len(bench.images), 4 * size)), device=bench.images.device) % len(bench.images)
     piece = Piece("timing", "timing", 0, PGD(eps=threat.eps, norm=threat.norm, steps=STEPS), 2 * STEPS + 1)
@@ -103,7 +104,9 @@ def _price(bench: Bench, threat: Threat, processes: int) -> float:
         started = time.perf_counter()
         done = list(workers.run(piece, rows.split(size)))
         took = time.perf_counter() - started
-    return took / sum(outcome.counts["forward"] + outcome.counts["gradient"] for outcome in done)
+    passes = sum(outcome.counts["forward"] + outcome.counts["gradient"] for outcome in done)
+    price: float = ranks.agreed(took / passes) / ranks.count()
+    return price
 
 
 def _remembered(folder: Path | None, asked: Mapping[str, Any]) -> int | None:
@@ -121,5 +124,5 @@ def _remembered(folder: Path | None, asked: Mapping[str, Any]) -> int | None:
 
 def forget(folder: Path | None) -> None:
     """The evaluation is through."""
-    if folder is not None:
+    if folder is not None and ranks.first():
         (folder / NAME).unlink(missing_ok=True)

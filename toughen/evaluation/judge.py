@@ -12,7 +12,7 @@ import torch
 from rich.console import Console
 from torch import nn
 
-from toughen import models
+from toughen import models, ranks
 from toughen.attacks.base import Attack
 from toughen.blocks import Blocks, Precision, block_size, search_precision, unwrap
 from toughen.device import provenance
@@ -127,9 +127,8 @@ def judge(
     found = measure(
         net, split, attacks, **asked, index=candidate.index, processes=how.processes, folder=out, console=console
     )
-    result = _figures(found, candidate)
-    result["verdict"] = None
-    if how.verdict:
+    result: dict[str, Any] = {**_figures(found, candidate), "verdict": None}
+    if how.verdict and ranks.first():
         if console is not None:
             console.print("now the checks that say whether the number can be believed", highlight=False)
         result |= _verdict(found, candidate, Blocks(net, block, precision), how.seed, source, trained_mode)
@@ -140,7 +139,8 @@ def judge(
         **candidate.about,
         "provenance": provenance(place),
     }
-    if out is not None:
+    result = ranks.agreed(result)  # the checks are the first process's
+    if out is not None and ranks.first():
         write_results(out, result, found.ledger())
         found.state.remove()
         budget.forget(out)

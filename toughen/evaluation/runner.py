@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import torch
 from rich.console import Console
 from torch import Tensor, nn
 
+from toughen import ranks
 from toughen.attacks.base import Attack
 from toughen.blocks import Blocks, Precision, block_size
 from toughen.data import Split
 from toughen.evaluation.display import Display
 from toughen.evaluation.fingerprint import fingerprint
-from toughen.evaluation.harness import Bench, chunk_size
+from toughen.evaluation.harness import Bench, Outcome, chunk_size
 from toughen.evaluation.plan import Piece, pieces
 from toughen.evaluation.result import Evaluation
 from toughen.evaluation.state import restore
@@ -53,7 +54,8 @@ def measure(
     blocks = Blocks(model, block or block_size(split.images.device, len(split)), precision)
     bench = Bench(blocks, split.images, split.labels, index, seed)
     plans = {name: pieces(name, attack) for name, attack in attacks.items()}
-    state = restore(folder, fingerprint(bench, attacks), len(split))
+    with ranks.first_before_others():  # it clears up what a kill has left
+        state = restore(folder, fingerprint(bench, attacks), len(split))
     parts = {name: [piece.part for piece in plan] for name, plan in plans.items()}
     found = Evaluation(split, index, bench.predict(), parts, state)
     with Workers(bench, processes) as workers, Display(found, plans, console) as display:
@@ -69,7 +71,7 @@ def _attack(name: str, plan: list[Piece], found: Evaluation, workers: Workers, d
         rows = (found.right.cpu() & ~progress.fell & ~progress.done).nonzero()[:, 0]
         chunks = rows.to(images.device).split(_chunk(piece, len(rows), workers)) if len(rows) else ()
         started = time.perf_counter()
-        for outcome in workers.run(piece, chunks):
+        for outcome in _everyone(workers, piece, chunks):
             now = time.perf_counter()
             progress.take_in(outcome, piece.part, now - started)
             started = now
@@ -81,9 +83,24 @@ def _attack(name: str, plan: list[Piece], found: Evaluation, workers: Workers, d
             display.finished(name, piece.part)
 
 
+def _everyone(workers: Workers, piece: Piece, chunks: Sequence[Tensor]) -> Iterator[Outcome]:
+    """What all processes did to the chunks, of which each takes its share; every process hears of all."""
+    if ranks.count() == 1:
+        yield from workers.run(piece, chunks)
+        return
+    outcomes = workers.run(piece, chunks[ranks.rank() :: ranks.count()])
+    for _ in range(0, len(chunks), ranks.count()):
+        outcome = next(outcomes, None)
+        mine = {} if outcome is None else {name: getattr(outcome, name) for name in ("rows", "fell", "moved")}
+        counts = ranks.gather({} if outcome is None else outcome.counts)
+        for tensors, spent in zip(ranks.gather_tensors(mine), counts, strict=True):
+            if tensors:
+                yield Outcome(**tensors, counts=spent)
+
+
 def _chunk(piece: Piece, rows: int, workers: Workers) -> int:
     """How many images are attacked at once: whole blocks, and as many for each worker, where images are not coupled."""
     block, most = workers.bench.blocks.size, chunk_size(workers.bench.images, workers.bench.blocks.size)
     if getattr(piece.attack, "batchwise", False):
         return most
-    return min(most, -(-rows // (workers.count * block)) * block)
+    return min(most, -(-rows // (workers.count * ranks.count() * block)) * block)

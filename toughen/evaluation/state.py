@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from toughen import ranks
 from toughen.blocks import Counts
 from toughen.evaluation.harness import Outcome
 from toughen.files import clear_temporaries, read_tensors, write_tensors
@@ -78,7 +79,7 @@ class State:
 
     def save(self) -> None:
         """Keep it: the file before or this one is there whole, whenever the process is killed."""
-        if self.path is None:
+        if self.path is None or not ranks.first():
             return
         tensors: dict[str, Tensor] = {}
         about: dict[str, Any] = {}
@@ -91,7 +92,7 @@ class State:
 
     def remove(self) -> None:
         """The evaluation is over, and its results are written."""
-        if self.path is not None:
+        if self.path is not None and ranks.first():
             self.path.unlink(missing_ok=True)
 
 

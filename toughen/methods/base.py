@@ -34,6 +34,10 @@ class Method(nn.Module):
         strength: share of the way from the clean images to the crafted ones at which a step is trained; 1 unless a
             trainer warms up.
         reports_clean: whether ``Step.terms`` holds "clean", the cross-entropy on clean images.
+        per_image: buffers with a row for each training image; where many processes train, each image's row is that of
+            the process which last saw it.
+        own: buffers of which each of many processes has its own, such as what belongs to a place in the batch; all
+            others are the same in every process.
     """
 
     eps: Eps | None = None
@@ -41,6 +45,8 @@ class Method(nn.Module):
     replays: int = 1
     strength: float = 1.0
     reports_clean: bool = False
+    per_image: tuple[str, ...] = ()
+    own: tuple[str, ...] = ()
     _stop_reason: str | None = None
     _progress: float = 1.0
     _prepared: bool = False

@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from toughen import ranks
 from toughen.attacks.base import threat_of
 from toughen.gradients import input_gradient, logits, mode
 from toughen.methods.base import Method, noise_of
@@ -52,6 +53,7 @@ class EFGSM(Method):
         ValueError: a setting is out of its range; the number of images or their index is not known.
     """
 
+    per_image, own = ("history",), ("counts",)
     history: Tensor
     counts: Tensor
 
@@ -139,7 +141,7 @@ class EFGSM(Method):
         return Step(robust, out, {"robust": robust.detach(), **crafted.extra})
 
     def after_epoch(self, metrics: dict[str, Any]) -> None:
-        robust, seen = self.counts.tolist()
+        robust, seen = ranks.total(self.counts).tolist()
         self.counts.zero_()
         if not seen:  # another method trained this epoch
             return

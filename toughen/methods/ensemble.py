@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import torch
 import torch.nn.functional as F
 from torch import nn
 
@@ -65,7 +66,7 @@ class Ensemble(Method):
     def craft(self, model: nn.Module, x: Images, y: Labels, batch: Batch | None = None) -> Crafted:
         noise = noise_of(batch) or Noise()
         sources = [*self.nets, model]
-        drawn = float(noise.uniform(x[:1, :1, :1, :1]).add(1).div(2))  # in [0, 1)
+        drawn = float(torch.rand((), generator=noise.shared()))  # the same source in every process
         return Crafted(x_adv=self.attack(sources[int(drawn * len(sources))], x, y, noise))
 
     def loss(self, model: nn.Module, x: Images, y: Labels, crafted: Crafted) -> Step:

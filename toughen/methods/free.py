@@ -33,6 +33,7 @@ class Free(Method):
         ValueError: eps is missing or none that the norm admits, replays is below 1, or step_size below 0.
     """
 
+    own = ("delta",)
     delta: Tensor
 
     def __init__(

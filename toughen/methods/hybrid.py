@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from toughen import ranks
 from toughen.methods.base import Method, same_replays
 from toughen.types import Batch, Crafted, Images, Labels, Step
 
@@ -91,8 +92,9 @@ class Hybrid(Method):
         if self.use_strong:
             self.strong_steps, self.epoch_strong = self.strong_steps + 1, self.epoch_strong + 1
         if self.latest is not None:
-            self.window_sum += self.latest
-            self.epoch_sum += self.latest
+            latest = ranks.total(self.latest.double()) / ranks.count()
+            self.window_sum += latest
+            self.epoch_sum += latest
             self.seen += 1
         self.counted, self.latest = self.counted + 1, None
         if self.counted >= self.window:

@@ -84,6 +84,8 @@ class PGI(Method):
                 f"lam ({lam}), decay ({decay}), reset ({reset}) and step_size ({step_size}) must be at least 0, "
                 f"smoothing ({smoothing}) a share below 1"
             )
+        kept = ("start_at", "momentum", "seen")
+        self.per_image, self.own = ((), kept) if prior == "batch" else (kept, ())
         self.epoch = 0
 
     def prepare(self, model: nn.Module, shape: tuple[int, int, int], classes: int, images: int | None = None) -> None:

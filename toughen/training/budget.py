@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from toughen import ranks
 from toughen.duration import seconds, spell
 from toughen.types import Plan
 
@@ -28,7 +29,7 @@ def lay(trainer: Trainer) -> None:
     """
     budget = seconds(str(trainer.recipe.time_budget))
     step, epoch_end = _tried(trainer, budget)
-    steps = _fitting(trainer, AIM * budget - trainer.spent, step, epoch_end)
+    steps = ranks.agreed(_fitting(trainer, AIM * budget - trainer.spent, step, epoch_end))
     if steps < trainer.steps_per_epoch:
         needed = (trainer.spent + trainer.steps_per_epoch * step + epoch_end) / AIM
         raise ValueError(
@@ -51,7 +52,7 @@ def revise(trainer: Trainer, step_seconds: float, epoch_end: float) -> None:
         return
     left = AIM * seconds(str(trainer.recipe.time_budget)) - trainer.spent
     state.laid_at, state.laid_progress = state.step, trainer.progress(state.step)
-    state.planned = state.step + max(1, _fitting(trainer, left, step_seconds, epoch_end))
+    state.planned = state.step + max(1, ranks.agreed(_fitting(trainer, left, step_seconds, epoch_end)))
 
 
 def _fitting(trainer: Trainer, left: float, step: float, epoch_end: float) -> int:
@@ -68,6 +69,7 @@ def _tried(trainer: Trainer, budget: float) -> tuple[float, float]:
     other = copy.deepcopy(trainer, data)
     plan = Plan(epochs=1, steps=other.steps_per_epoch, images=len(other.train), first_drop=None)
     other.method.start(plan)
+    other.together.begin(other.image)
     other.model.train()
     taken: list[float] = []
     for x, y, batch in islice(other.epoch_batches(0), other.steps_per_epoch):
@@ -77,7 +79,7 @@ def _tried(trainer: Trainer, budget: float) -> tuple[float, float]:
             torch.cuda.synchronize(other.device)
         other.state.step += 1
         taken.append(time.perf_counter() - started)
-        if len(taken) >= WARM_STEPS + FEWEST_STEPS and sum(taken) >= SHARE * budget:
+        if len(taken) >= WARM_STEPS + FEWEST_STEPS and ranks.agreed(sum(taken)) >= SHARE * budget:
             break
     started = time.perf_counter()
     other.validation(other.best_weights)

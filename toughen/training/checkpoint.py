@@ -10,10 +10,51 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from toughen import ranks
 from toughen.files import read_tensors, temporary_name, write_tensors
+from toughen.methods.base import Method
 
 NAME, PREVIOUS, DAMAGED = "checkpoint.safetensors", "checkpoint.previous.safetensors", "checkpoint.damaged.safetensors"
 HEALTHY = "healthy.safetensors"
+
+
+@dataclass
+class Tally:
+    """What one process has added up over the running epoch.
+
+    Attributes:
+        totals: sums over its images, on the device.
+        counts: how many images each of these sums holds: in an epoch of two methods not all have a term.
+        passes, crafted, images: spent and seen.
+    """
+
+    totals: dict[str, Tensor] = field(default_factory=dict)
+    counts: dict[str, int] = field(default_factory=dict)
+    passes: float = 0.0
+    crafted: float = 0.0
+    images: int = 0
+
+    def plain(self) -> dict[str, Any]:
+        """As numbers; waits for the device."""
+        return {**vars(self), "totals": {name: float(total) for name, total in self.totals.items()}}
+
+    @classmethod
+    def of(cls, plain: dict[str, Any], device: torch.device) -> Tally:
+        """Back from numbers."""
+        totals = {k: torch.tensor(v, dtype=torch.float64, device=device) for k, v in plain["totals"].items()}
+        return cls(**{**plain, "totals": totals})
+
+
+def summed(tallies: list[dict[str, Any]]) -> dict[str, Any]:
+    """All processes' tallies in one, as numbers."""
+    whole = Tally().plain()
+    for tally in tallies:
+        for name in ("totals", "counts"):
+            for term, value in tally[name].items():
+                whole[name][term] = whole[name].get(term, 0) + value
+        for name in ("passes", "crafted", "images"):
+            whole[name] += tally[name]
+    return whole
 
 
 @dataclass
@@ -24,9 +65,8 @@ class State:
         step: optimizer steps done.
         best: the best validation score so far, and the clean accuracy that breaks ties.
         history: the lines of metrics.jsonl.
-        totals: sums over the images of the running epoch, on the device.
-        counts: how many images each of these sums holds: in an epoch of two methods not all have a term.
-        seconds, passes, crafted, images: of the running epoch, so far.
+        tally: what this process has added up over the running epoch.
+        seconds: of the running epoch, so far.
         threatened: steps that trained against the threat.
         stop_reason: why the method wants no more training.
         events: what happened in the running epoch.
@@ -38,17 +78,14 @@ class State:
         spent: seconds of all sessions.
         planned: steps of the whole run, where a time decides; 0 where the epochs do.
         laid_at, laid_progress: the step at which the rest of the run was last laid out, and the progress there.
+        processes: how many train.
     """
 
     step: int = 0
     best: tuple[float, float] = (-1.0, -1.0)
     history: list[dict[str, Any]] = field(default_factory=list)
-    totals: dict[str, Tensor] = field(default_factory=dict)
-    counts: dict[str, int] = field(default_factory=dict)
+    tally: Tally = field(default_factory=Tally)
     seconds: float = 0.0
-    passes: float = 0.0
-    crafted: float = 0.0
-    images: int = 0
     threatened: int = 0
     stop_reason: str | None = None
     events: list[dict[str, Any]] = field(default_factory=list)
@@ -63,15 +100,22 @@ class State:
     planned: int = 0
     laid_at: int = 0
     laid_progress: float = 0.0
+    processes: int = field(default_factory=ranks.count)
 
     def new_epoch(self) -> None:
         """Forget what was summed up over the epoch that ended."""
-        self.totals, self.counts, self.events = {}, {}, []
-        self.seconds, self.passes, self.crafted, self.images = 0.0, 0.0, 0.0, 0
+        self.tally, self.events, self.seconds = Tally(), [], 0.0
 
 
 def save(
-    folder: Path, state: State, modules: dict[str, nn.Module], optimizer: torch.optim.Optimizer, name: str = NAME
+    folder: Path,
+    state: State,
+    modules: dict[str, nn.Module],
+    optimizer: torch.optim.Optimizer,
+    name: str = NAME,
+    *,
+    tallies: list[dict[str, Any]],
+    own: list[dict[str, Tensor]],
 ) -> None:
     """Write the checkpoint; the one before is kept beside it.
 
@@ -81,8 +125,10 @@ def save(
         modules: model, method and average, by the names they get in the file.
         optimizer: its moments are kept by the parameters' order; its rates follow from the step.
         name: the file's.
+        tallies: of each process.
+        own: of each process the part of its modules' state that is its own; the first one's lies with its modules too.
     """
-    tensors: dict[str, Tensor] = {f"totals.{name}": total for name, total in state.totals.items()}
+    tensors = {f"process.{n}.{key}": value for n, kept in enumerate(own) if n for key, value in kept.items()}
     extra: dict[str, Any] = {}
     for part, module in modules.items():
         for key, value in module.state_dict().items():
@@ -90,7 +136,7 @@ def save(
     for number, moments in optimizer.state_dict()["state"].items():
         for key, value in moments.items():
             (tensors if isinstance(value, Tensor) else extra)[f"optimizer.{number}.{key}"] = value
-    about = {"extra": extra, **{k: v for k, v in vars(state).items() if k != "totals"}}
+    about = {"extra": extra, "tallies": tallies, **{k: v for k, v in vars(state).items() if k != "tally"}}
     if name == NAME and (folder / NAME).exists():
         keep(folder, PREVIOUS)  # so that no moment is without one
     write_tensors(folder / name, tensors, about)
@@ -116,8 +162,10 @@ def keep_weights(folder: Path, name: str, model: nn.Module) -> None:
 
 def load(
     folder: Path, modules: dict[str, nn.Module], optimizer: torch.optim.Optimizer, device: torch.device
-) -> State | None:
+) -> tuple[State, list[str]] | None:
     """Put a run's last state back into its modules and optimizer; None where there is no checkpoint yet.
+
+    Also says what begins anew, because each process has its own of it and their number has changed.
 
     A last checkpoint that cannot be read is set aside, so that it never takes the place of the one before it.
 
@@ -129,16 +177,18 @@ def load(
         return None
     path, tensors, about, extra = found
     try:
-        _put_back({**tensors, **extra}, modules, optimizer)
-        best, clean = about.pop("best")
-        state = State(**about, best=(best, clean))
+        saved_by = about["processes"]
+        own = [name for name in own_names(modules) if saved_by != ranks.count() and tensors[name].numel()]
+        _put_back({**tensors, **extra}, saved_by, modules, optimizer)
+        (best, clean), tallies = about.pop("best"), about.pop("tallies")
+        state = State(**about, best=(best, clean), tally=_tally(tallies, device))
     except (RuntimeError, KeyError, ValueError, TypeError) as error:
         reason = str(error).splitlines()[0]
         raise ValueError(f"{path} does not fit this recipe ({reason}): choose another --out") from None
-    state.totals = {name: total.to(device) for name, total in _part(tensors, "totals").items()}
-    if state.healthy == state.step:
+    if state.healthy == state.step and ranks.first():
         keep(folder, HEALTHY)  # a kill may have come before
-    return state
+    state.processes = ranks.count()
+    return state, own
 
 
 def go_back(folder: Path, modules: dict[str, nn.Module], optimizer: torch.optim.Optimizer) -> None:
@@ -150,13 +200,45 @@ def go_back(folder: Path, modules: dict[str, nn.Module], optimizer: torch.optim.
     path = folder / HEALTHY
     tensors, about = read_tensors(path)
     try:
-        _put_back({**tensors, **about["extra"]}, modules, optimizer)
+        _put_back({**tensors, **about["extra"]}, about["processes"], modules, optimizer)
     except (RuntimeError, KeyError, ValueError, TypeError) as error:
         reason = str(error).splitlines()[0]
         raise ValueError(f"{path} does not fit this run ({reason}): train again with another --out") from None
 
 
-def _put_back(values: dict[str, Any], modules: dict[str, nn.Module], optimizer: torch.optim.Optimizer) -> None:
+def own_names(modules: dict[str, nn.Module]) -> list[str]:
+    """The modules' state of which each process has its own, by its names in the file."""
+    return [
+        ".".join(filter(None, (part, name, buffer)))
+        for part, module in modules.items()
+        for name, method in module.named_modules()
+        if isinstance(method, Method)
+        for buffer in method.own
+        if hasattr(method, buffer)
+    ]
+
+
+def own_state(modules: dict[str, nn.Module]) -> dict[str, Tensor]:
+    """This process's own part of the modules' state; what is the same in all of them is not in it."""
+    states = {part: module.state_dict() for part, module in modules.items()}
+    return {name: states[part][rest] for name in own_names(modules) for part, rest in [name.split(".", 1)]}
+
+
+def _tally(tallies: list[dict[str, Any]], device: torch.device) -> Tally:
+    """This process's; where there were more or fewer of them, the first one takes all."""
+    if len(tallies) == ranks.count():
+        return Tally.of(tallies[ranks.rank()], device)
+    return Tally.of(summed(tallies), device) if ranks.first() else Tally()
+
+
+def _put_back(
+    values: dict[str, Any], saved_by: int, modules: dict[str, nn.Module], optimizer: torch.optim.Optimizer
+) -> None:
+    """Where as many processes saved this, each takes what was its own; else nobody's places in a batch are the same."""
+    if saved_by != ranks.count():
+        values = values | own_state(modules)
+    elif not ranks.first():
+        values = values | _part(values, f"process.{ranks.rank()}")
     for name, module in modules.items():
         module.load_state_dict(_part(values, name))
     _load_moments(_part(values, "optimizer"), optimizer)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 
+from toughen import ranks
 from toughen.data import Split
 from toughen.methods.base import Method
 from toughen.training.checkpoint import State
@@ -66,6 +67,16 @@ class Course:
     def finished(self) -> bool:
         """Whether nothing is left to do."""
         return self.state.step >= self.last_step or self.state.stop_reason is not None
+
+    def size_of(self, step: int) -> int:
+        """Images of a step's batch, in all processes."""
+        begin = (step // self.method.replays % self.batches) * self.recipe.batch_size
+        return min(self.recipe.batch_size, len(self.train) - begin)
+
+    def own_of(self, step: int) -> int:
+        """How many of them are this process's."""
+        part = ranks.share(self.size_of(step))
+        return int(part.stop - part.start)
 
     def progress(self, step: int) -> float:
         """The share of the schedule that is done before this step, 0..1."""

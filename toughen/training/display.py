@@ -78,3 +78,22 @@ class Display:
     def close(self) -> None:
         self.bar.stop()
         self.board.close()
+
+
+class Silent(Display):
+    """Shows nothing, for processes whose run another one shows."""
+
+    def __init__(self, console: Console, folder: Path, epochs: int, steps: int, done: int) -> None:
+        """Open nothing."""
+
+    def length(self, epochs: int, steps: int) -> None: ...
+
+    def step(self, done: int, epoch: int) -> None: ...
+
+    def loss(self, done: int, value: float) -> None: ...
+
+    def epoch(self, metrics: dict[str, Any]) -> None: ...
+
+    def signal(self, done: int, distance: float) -> None: ...
+
+    def close(self) -> None: ...

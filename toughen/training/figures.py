@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from toughen import ranks
+from toughen.training.checkpoint import summed
+
 if TYPE_CHECKING:
     from toughen.training.trainer import Trainer
 
 
 def epoch_figures(trainer: Trainer, epoch: int) -> dict[str, Any]:
     """The running epoch's figures: means over its images, for a term over those whose method has it, and its cost."""
-    state = trainer.state
-    means = {name: float(total) / state.counts[name] for name, total in state.totals.items()}
+    state, tally = trainer.state, summed(ranks.gather(trainer.state.tally.plain()))
+    means = {name: total / tally["counts"][name] for name, total in tally["totals"].items()}
     return {
         "epoch": epoch,
         "step": state.step,
@@ -20,10 +23,10 @@ def epoch_figures(trainer: Trainer, epoch: int) -> dict[str, Any]:
         "loss": means.pop("loss"),
         "accuracy": means.pop("right"),  # on the images that the loss was taken on
         "terms": means,
-        "passes": state.passes / state.images,  # forward equivalents for each training image
-        "gamma": state.crafted * trainer.method.replays / state.images,  # PAP, Definition 1
-        "flops": state.passes * trainer.forward_flops,
+        "passes": tally["passes"] / tally["images"],  # forward equivalents for each training image
+        "gamma": tally["crafted"] * trainer.method.replays / tally["images"],  # PAP, Definition 1
+        "flops": tally["passes"] * trainer.forward_flops,
         "seconds": round(state.seconds, 3),
         "seconds_per_step": state.seconds / (state.step - epoch * trainer.steps_per_epoch),
-        "images_per_second": round(state.images / state.seconds, 1),
+        "images_per_second": round(tally["images"] / state.seconds, 1),
     }

@@ -50,7 +50,9 @@ class Recipe:
         log_every: steps between two looks at the logits' distance under FGSM and R-FGSM, the watch's signal.
         keep_at: steps (500) and epochs from 0 ("epoch 3") whose weights are kept in the run's folder "kept".
         stop_epoch: end after this many of the epochs that the schedule is laid over (early stop); None: go through.
-        precision: "fp32", "bf16" for autocast to bfloat16, or "auto" for bf16 where the processor has it.
+        precision: "fp32", "bf16" for autocast to bfloat16, "auto" for bf16 where the processor has it; "fp64" is for
+            tests.
+        sync_batch_norm: where several processes train, let batch norm see all their images, not only its own (GPUs).
         channels_last: lay images and filters out channel by channel in each pixel.
         seed: decides weights, order, crops and noise.
         device: "cpu", "cuda" and the like; "auto" takes a GPU where there is one.
@@ -83,7 +85,8 @@ class Recipe:
     log_every: int = 100
     keep_at: list[int | str] = field(default_factory=list)
     stop_epoch: int | None = None
-    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    precision: Literal["auto", "fp32", "bf16", "fp64"] = "auto"
+    sync_batch_norm: bool = False
     channels_last: bool = True
     seed: int = 0
     device: str = "auto"

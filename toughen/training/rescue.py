@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
-from toughen.training import checkpoint
+from toughen import ranks
 from toughen.training.display import Display
 
 if TYPE_CHECKING:
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 def look_inside(trainer: Trainer, display: Display) -> None:
     """The watch's cheap signal within an epoch, and a real look where it jumps."""
     state = trainer.state
-    distance = trainer.watch.signal(trainer.model, state.step)
+    distance = ranks.agreed(trainer.watch.signal(trainer.model, state.step))
     display.signal(state.step, distance)
     if trainer.watch.jumped(state, distance) and state.step % trainer.steps_per_epoch:
         judge(trainer, trainer.validation(trainer.model))
@@ -31,7 +31,7 @@ def judge(trainer: Trainer, found: dict[str, float]) -> bool:
     text = f"collapse: FGSM leaves {100 * found['fgsm']:.1f} %, PGD {100 * found['pgd']:.1f} %"
     if trainer.rescuer is not None:
         epochs = trainer.recipe.watch_epochs * 2 ** (state.collapses - 1)
-        checkpoint.go_back(trainer.folder, trainer.modules, trainer.optimizer)
+        trainer.go_back()
         state.rescue_until = (math.ceil(state.step / trainer.steps_per_epoch) + epochs) * trainer.steps_per_epoch
         state.signals, state.blind = [], False
         name = type(trainer.rescuer).__name__

@@ -11,7 +11,7 @@ from rich.console import Console
 from torch import Tensor
 
 from toughen import data as data_sets
-from toughen import models, runs
+from toughen import models, ranks, runs
 from toughen.device import provenance
 from toughen.files import check_writable, clear_temporaries, write_json, write_text
 from toughen.noise import key
@@ -44,19 +44,22 @@ def train(recipe: Recipe, out: str | Path, *, config: str = "", resume: bool = F
     folder = Path(out)
     check_folder(folder, config, resume)
     trainer, hashes = build(recipe, folder)
+    ranks.barrier()  # all have seen the folder as it was
     resumed = resume and trainer.resume()
     if resumed and not runs.same_images(folder, hashes):
         raise ValueError(f"the images of {recipe.data} have changed since {folder} was begun: choose another --out")
-    console = Console(stderr=True)
+    console = Console(stderr=True, quiet=not ranks.first())
     if trainer.finished:
-        complete(folder, trainer)
+        if ranks.first():
+            complete(folder, trainer)
         console.print(
             f"{folder} is finished already: nothing is left to do", highlight=False, markup=False, soft_wrap=True
         )
         return folder
     if recipe.time_budget is not None and not trainer.state.planned:
         budget.lay(trainer)
-    begin(folder, config, trainer, hashes)
+    if ranks.first():
+        begin(folder, config, trainer, hashes)
     console.print(headline(trainer, resumed), highlight=False, markup=False, soft_wrap=True)
     try:
         with Stopper() as stopper:
@@ -184,10 +187,15 @@ def headline(trainer: Trainer, resumed: bool) -> str:
     recipe, done = trainer.recipe, trainer.state.step
     threat = trainer.method.threat
     against = f", {threat.norm} eps {threat.eps}" if threat else ""
+    anew = ""
+    if trainer.started_anew:
+        anew = f"; the number of processes has changed, {', '.join(trainer.started_anew)} begins anew"
     parameters = sum(p.numel() for p in trainer.model.parameters())
     return (
         f"{type(trainer.method).__name__} on {recipe.data}{against}: {recipe.model} ({parameters:,} parameters), "
         f"{len(trainer.train):,} images + {len(trainer.validation.split):,} to choose the weights, "
         f"{length(trainer)}, {trainer.precision} on {trainer.device}"
+        + f", {ranks.count()} processes" * (ranks.count() > 1)
         + (f"; going on after step {done} of {trainer.steps}" if resumed else "")
+        + anew
     )

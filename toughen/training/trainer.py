@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import signal
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -14,7 +15,7 @@ from rich.console import Console
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from toughen import runs
+from toughen import ranks, runs
 from toughen.data import Augment, Data
 from toughen.device import autocast, pick_device, pick_precision
 from toughen.evaluation.harness import as_floats
@@ -27,10 +28,11 @@ from toughen.training import checkpoint, rescue
 from toughen.training.budget import revise
 from toughen.training.checkpoint import State
 from toughen.training.course import Course
-from toughen.training.display import Display
+from toughen.training.display import Display, Silent
 from toughen.training.figures import epoch_figures
 from toughen.training.recipe import Recipe
 from toughen.training.stop import Stopped, Stopper
+from toughen.training.together import Together, synchronised_batch_norm
 from toughen.training.validation import Validation, score
 from toughen.training.watch import Watch
 from toughen.types import Batch, Plan, Step
@@ -67,15 +69,19 @@ class Trainer(Course):
             padding=recipe.padding,
             flip=colour if recipe.flip is None else recipe.flip,
         )
+        self.dtype = torch.float64 if self.precision == "fp64" else torch.float32
         self.layout = torch.channels_last if recipe.channels_last else torch.contiguous_format
-        self.model = model.to(self.device, memory_format=self.layout)  # type: ignore[call-overload]
+        self.model = model.to(self.device, self.dtype, memory_format=self.layout)  # type: ignore[call-overload]
         self.method.prepare(self.model, data.shape, len(data.classes), len(self.train))
         self.method.to(self.device)
+        if recipe.sync_batch_norm:
+            self.model = synchronised_batch_norm(self.model, self.device)
         self.rescuer = self.method.rescue() if recipe.watch == "rescue" else None
         if self.rescuer is not None:
             self.rescuer.prepare(self.model, data.shape, len(data.classes), len(self.train))
             self.rescuer.to(self.device)
             self.rescuer.replays = self.method.replays  # an epoch stays as many steps
+        self.together = Together(self.model, self.method, self.rescuer, len(self.train))
         self.average: AveragedModel | None = None
         if recipe.averaging is not None:
             update = get_ema_multi_avg_fn(recipe.averaging)
@@ -84,10 +90,11 @@ class Trainer(Course):
         self.optimizer = recipe.optimizer.build(p for p in parameters if p.requires_grad)
         self.validation = Validation(recipe, validation.to(self.device), self.method.threat)
         self.watch = Watch(validation.to(self.device), self.method.threat, recipe.watch, recipe.seed)
-        self.image = as_floats(self.train.images[:1])
+        self.image = as_floats(self.train.images[:1]).to(self.dtype)
         self.forward_flops = flops(self.model, self.image)
         self.costs: dict[int, float] = {}  # of the method's companions, in forward passes of the model
         self.state = State()
+        self.started_anew: list[str] = []  # what a change of the number of processes took away
         self.begun, self.spent_before = time.perf_counter(), 0.0
 
     @property
@@ -118,17 +125,20 @@ class Trainer(Course):
         for method in (self.method, self.rescuer):
             if method is not None:
                 method.start(plan)
-        display = Display(console, self.folder, self.epochs, self.last_step, self.state.step)
+        show = Display if ranks.first() else Silent
+        display = show(console, self.folder, self.epochs, self.last_step, self.state.step)
+        self.together.begin(self.image)
         if self.watch.on and self.rescuer is not None and self.state.healthy < 0:
             self.state.healthy = self.state.step  # before any: the beginning
-            checkpoint.save(self.folder, self.state, self.modules, self.optimizer, checkpoint.HEALTHY)
+            self.write_checkpoint(checkpoint.HEALTHY)
         try:
             while not self.finished:
                 self.run_epoch(display, stopper)
-                if stopper.asked and not self.finished:
-                    raise Stopped(stopper.asked)
+                if ranks.any_of(bool(stopper.asked))[0] and not self.finished:
+                    raise Stopped(stopper.asked or signal.SIGTERM)
         finally:
             display.close()
+            self.together.end()
 
     def run_epoch(self, display: Display, stopper: Stopper) -> None:
         """The rest of the running epoch, its validation and its checkpoint; a signal in the last step awaits them."""
@@ -138,23 +148,25 @@ class Trainer(Course):
         for x, y, batch in self.epoch_batches(epoch):
             with Passes(self.model, self.method_at(state.step).companions(), self.image, self.costs) as passes:
                 step = self.step(x, y, batch)
-            state.step, state.passes, state.images = state.step + 1, state.passes + passes.total, state.images + len(y)
-            state.crafted += passes.crafted
-            self.add_up(step, y)
+            own = y[: self.own_of(state.step)]
+            state.step += 1
+            self.add_up(step, own, passes)
             display.step(state.step, epoch)
             if state.step % CHECK_EVERY == 0:
                 self.check_finite()
                 display.loss(state.step, float(step.loss.detach()))
-            if state.step in self.recipe.keep_at:
+            if state.step in self.recipe.keep_at and ranks.first():
                 checkpoint.keep_weights(self.folder, f"step-{state.step}", self.model)
             if self.watch.on and state.step % self.recipe.log_every == 0:
                 rescue.look_inside(self, display)
             now, ended = time.perf_counter(), state.step == self.end_of(epoch)
-            if not ended and (stopper.asked or now - saved >= self.recipe.checkpoint_seconds):
+            due = now - saved >= self.recipe.checkpoint_seconds
+            stopping, due = ranks.any_of(bool(stopper.asked), due and ranks.first())
+            if not ended and (stopping or due):
                 state.seconds, started, saved = state.seconds + now - started, now, now
                 self.save()
-                if stopper.asked:
-                    raise Stopped(stopper.asked)
+                if stopping:
+                    raise Stopped(stopper.asked or signal.SIGTERM)
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
         state.seconds += time.perf_counter() - started
@@ -162,17 +174,24 @@ class Trainer(Course):
         display.length(self.epochs, self.last_step)
 
     def epoch_batches(self, epoch: int) -> Iterator[tuple[Tensor, Tensor, Batch]]:
-        """What is left of an epoch: images, labels and what is known of them, the order keyed by seed and epoch."""
+        """What is left of an epoch, the order keyed by seed and epoch: images, labels and what is known of them.
+
+        Of each batch only this process's part; where that is empty, two of its images, to keep company.
+        """
         generator = torch.Generator().manual_seed(key("order", self.recipe.seed, epoch))
         order = torch.randperm(len(self.train), generator=generator).to(self.device)
         for step in range(self.state.step, self.end_of(epoch)):
             number = step // self.method.replays
-            first = (number % self.batches) * self.recipe.batch_size
-            rows = order[first : first + self.recipe.batch_size]
+            begin = (number % self.batches) * self.recipe.batch_size
+            whole = order[begin : begin + self.recipe.batch_size]
+            part = ranks.share(len(whole))
+            total, first = len(whole) if ranks.count() > 1 else 0, part.start
+            rows = whole[part] if part.stop > part.start else whole[:2]
             x, shift, flip = self.augment(
-                as_floats(self.train.images[rows]), StepNoise(key("augment", self.recipe.seed), number)
+                as_floats(self.train.images[rows]).to(self.dtype),
+                StepNoise(key("augment", self.recipe.seed), number, total, first),
             )
-            noise = StepNoise(self.recipe.seed, step)
+            noise = StepNoise(self.recipe.seed, step, total, first)
             batch = Batch(index=rows, shift=shift, flip=flip, noise=noise)
             yield x.contiguous(memory_format=self.layout), self.train.labels[rows], batch
 
@@ -185,10 +204,11 @@ class Trainer(Course):
         if self.recipe.eps_warmup:
             method.strength = min(1.0, self.state.threatened / (self.recipe.eps_warmup * self.steps))
         self.state.threatened += method.threatened
-        torch.manual_seed(key("model", self.recipe.seed, self.state.step))  # the model's own draws, such as dropout's
+        own = [ranks.rank()] if ranks.rank() else []
+        torch.manual_seed(key("model", self.recipe.seed, self.state.step, *own))  # such as for dropout
         with autocast(self.precision, self.device):
             try:
-                step: Step = method(self.model, x, y, batch)
+                step, logged = self.take(method, x, y, batch)
             except torch.linalg.LinAlgError as error:  # type: ignore[attr-defined]  # a singular value of NaN
                 raise Diverged(f"the loss is not finite ({error})") from None
         self.optimizer.zero_grad(set_to_none=True)
@@ -197,17 +217,31 @@ class Trainer(Course):
         if self.average is not None:
             self.average.update_parameters(self.model)
         method.after_step(self.model)
-        return step
+        return logged
 
-    def add_up(self, step: Step, y: Tensor) -> None:
-        """Add a step's figures to the epoch's sums, without waiting for the device."""
+    def take(self, method: Method, x: Tensor, y: Tensor, batch: Batch) -> tuple[Step, Step]:
+        """A step to differentiate, and the same as it is logged."""
+        if ranks.count() == 1:
+            step: Step = method(self.model, x, y, batch)
+            return step, step
+        whole = self.size_of(self.state.step)
+        return self.together.step(method is self.rescuer, x, y, batch, whole, self.own_of(self.state.step))
+
+    def add_up(self, step: Step, y: Tensor, passes: Passes | None = None) -> None:
+        """Add a step's figures to the epoch's sums, without waiting for the device; of no image but its own."""
+        tally, n = self.state.tally, len(y)
+        if passes is not None:
+            tally.passes, tally.crafted = tally.passes + passes.total, tally.crafted + passes.crafted
+        if not n:
+            return
         right = (step.logits.detach().argmax(1) == y).sum()
-        figures = {"loss": step.loss.detach() * len(y), "right": right}
-        figures |= {name: value.detach() * len(y) for name, value in step.terms.items()}
+        figures = {"loss": step.loss.detach() * n, "right": right}
+        figures |= {name: value.detach() * n for name, value in step.terms.items()}
         for name, value in figures.items():
-            total = self.state.totals.setdefault(name, torch.zeros((), dtype=torch.float64, device=self.device))
+            total = tally.totals.setdefault(name, torch.zeros((), dtype=torch.float64, device=self.device))
             total += value
-            self.state.counts[name] = self.state.counts.get(name, 0) + len(y)
+            tally.counts[name] = tally.counts.get(name, 0) + n
+        tally.images += n
 
     def check_finite(self) -> None:
         """See that training is still about numbers.
@@ -215,23 +249,27 @@ class Trainer(Course):
         Raises:
             Diverged: it isn't.
         """
-        if not math.isfinite(float(self.state.totals["loss"])):
-            raise Diverged(f"the loss became {float(self.state.totals['loss'])}")
-        if not finite(self.model.state_dict()):
+        loss = float(self.state.tally.totals.get("loss", 0.0))
+        lost, broken = ranks.any_of(not math.isfinite(loss), not finite(self.model.state_dict()))
+        if lost:
+            raise Diverged("the loss became " + (str(loss) if not math.isfinite(loss) else "NaN or infinite"))
+        if broken:
             raise Diverged("a weight is no longer finite")
 
     def finish_epoch(self, epoch: int) -> dict[str, Any]:
         """Validate, keep the best weights, write the epoch's line and the checkpoint."""
         self.check_finite()
-        state, metrics, method = self.state, epoch_figures(self, epoch), self.method_at(self.state.step - 1)
+        state, method = self.state, self.method_at(self.state.step - 1)
+        metrics: dict[str, Any] = ranks.agreed(epoch_figures(self, epoch))  # methods decide by them
         started = time.perf_counter()
         metrics["validation"] = found = self.validation(self.best_weights)
         metrics["validation_seconds"] = round(time.perf_counter() - started, 3)
         metrics["best"] = score(found) > state.best or not found
         if metrics["best"]:
             state.best = score(found)
-            runs.write_model(self.folder, replace(self.record, epoch=epoch, validation=found), self.best_weights)
-        if f"epoch {epoch}" in self.recipe.keep_at:
+            if ranks.first():
+                runs.write_model(self.folder, replace(self.record, epoch=epoch, validation=found), self.best_weights)
+        if f"epoch {epoch}" in self.recipe.keep_at and ranks.first():
             checkpoint.keep_weights(self.folder, f"epoch-{epoch}", self.model)
         metrics["events"] = state.events
         method.after_epoch(metrics)
@@ -247,24 +285,44 @@ class Trainer(Course):
         if state.planned:
             revise(self, metrics["seconds_per_step"], time.perf_counter() - started)
         self.save(healthy=healthy and self.rescuer is not None)
-        runs.write_history(self.folder, state.history)
+        if ranks.first():
+            runs.write_history(self.folder, state.history)
         return metrics
 
     def save(self, *, healthy: bool = False) -> None:
         """Write a checkpoint, unless its weights would be useless; a healthy one is kept to go back to."""
-        if self.state.totals:
-            self.check_finite()
+        self.check_finite()
         if healthy:
             self.state.healthy = self.state.step
         self.state.spent = self.spent
-        checkpoint.save(self.folder, self.state, self.modules, self.optimizer)
-        if healthy:
+        self.write_checkpoint()
+        if healthy and ranks.first():
             checkpoint.keep(self.folder, checkpoint.HEALTHY)
+        ranks.barrier()
+
+    def write_checkpoint(self, name: str = checkpoint.NAME) -> None:
+        """Collect what each process has of its own, and write it with the rest."""
+        self.together.bring_memories_together()
+        tallies = ranks.gather(self.state.tally.plain())
+        own = ranks.gather_tensors(checkpoint.own_state(self.modules)) if ranks.count() > 1 else []
+        if ranks.first():
+            checkpoint.save(self.folder, self.state, self.modules, self.optimizer, name, tallies=tallies, own=own)
+
+    def go_back(self) -> None:
+        """Return to the last healthy state.
+
+        Raises:
+            ValueError: its file is gone or damaged.
+        """
+        checkpoint.go_back(self.folder, self.modules, self.optimizer)
+        self.together.touched = None
 
     def resume(self) -> bool:
         """Continue where the run directory's checkpoint stands; False where there is none yet."""
-        state = checkpoint.load(self.folder, self.modules, self.optimizer, self.device)
-        if state is None:
+        with ranks.first_before_others():  # it sets a damaged file aside
+            found = checkpoint.load(self.folder, self.modules, self.optimizer, self.device)
+        if found is None:
             return False
-        self.state, self.spent_before = state, state.spent
+        self.state, self.started_anew = found
+        self.spent_before = self.state.spent
         return True

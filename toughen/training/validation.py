@@ -5,11 +5,12 @@ from __future__ import annotations
 import torch
 from torch import nn
 
+from toughen import ranks
 from toughen.attacks.base import Attack
 from toughen.attacks.fgsm import FGSM
 from toughen.attacks.pgd import PGD
 from toughen.data import Split
-from toughen.evaluation.harness import predict, run_attack, share
+from toughen.evaluation.harness import predict, run_attack
 from toughen.threat import Threat
 from toughen.training.recipe import Recipe
 
@@ -32,15 +33,22 @@ class Validation:
 
     def __call__(self, model: nn.Module) -> dict[str, float]:
         """Accuracies, 0..1: "clean", "fgsm", "pgd"; empty without validation images."""
-        images, labels = self.split.images, self.split.labels
-        if not len(labels):
+        if not len(self.split):
             return {}
-        right = predict(model, images) == labels
-        found = {"clean": share(right)}
-        for name, attack in self.attacks.items():
-            verdicts = run_attack(model, images, labels, right, attack, name=f"validation-{name}", seed=self.seed)
-            found[name] = share(right & ~verdicts.broken)
-        return found
+        index = torch.arange(len(self.split))[ranks.share(len(self.split))]
+        part = self.split.take(index.to(self.split.labels.device))
+        counts = dict.fromkeys(("clean", *self.attacks), 0)
+        if len(part):
+            right = predict(model, part.images) == part.labels
+            counts["clean"] = int(right.sum())
+            for name, attack in self.attacks.items():
+                of = f"validation-{name}"
+                verdicts = run_attack(
+                    model, part.images, part.labels, right, attack, name=of, seed=self.seed, index=index
+                )
+                counts[name] = int((right & ~verdicts.broken).sum())
+        everyone = ranks.gather(counts)
+        return {name: sum(each[name] for each in everyone) / len(self.split) for name in counts}
 
 
 def score(found: dict[str, float]) -> tuple[float, float]:

@@ -1,0 +1,151 @@
+"""A step that several processes take together: one batch in parts, one gradient, one memory."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _NormBase
+from torch.nn.parallel import DistributedDataParallel
+
+from toughen import ranks
+from toughen.gradients import logits, mode
+from toughen.methods.base import Method
+from toughen.types import Batch, Step
+
+_ROWS = 4096  # of a memory per image, brought together at a time
+
+
+class _Loss(nn.Module):
+    """A method over its model as one module, so that attack and loss are within one synchronised forward pass."""
+
+    def __init__(self, model: nn.Module, method: Method, rescuer: Method | None) -> None:
+        super().__init__()
+        self.model, self.method, self.rescuer = model, method, rescuer
+
+    def forward(
+        self, rescued: bool, x: Tensor, y: Tensor, batch: Batch, weight: float
+    ) -> tuple[Tensor, Tensor, Tensor, dict[str, Tensor]]:
+        method = self.rescuer if rescued and self.rescuer is not None else self.method
+        step: Step = method(self.model, x, y, batch)
+        # unweighted, so that what is logged is a mean over this process's images
+        return step.loss * weight, step.loss.detach(), step.logits.detach(), step.terms
+
+
+class Together:
+    """What the processes of a run share in each step; for a process alone nothing of it is done.
+
+    Each takes its part of every batch. Attack and loss see that part alone, and so do batch norm's statistics and a
+    loss that couples images, such as the nuclear norm. Gradients are averaged, each image counting alike.
+
+    Args:
+        model, method, rescuer: what is trained, the same in all processes.
+        images: size of the training set.
+    """
+
+    def __init__(self, model: nn.Module, method: Method, rescuer: Method | None, images: int) -> None:
+        self.whole = _Loss(model, method, rescuer)
+        self.images = images
+        self.synchronised: nn.Module | None = None  # only then, since nothing can copy it
+        self.touched: Tensor | None = None  # images that this process saw since memories were last brought together
+
+    def begin(self, image: Tensor) -> None:
+        """Tie the processes' weights together, before the first step.
+
+        Args:
+            image: any one, [1, c, h, w].
+        """
+        if ranks.count() > 1:
+            self.synchronised = DistributedDataParallel(
+                self.whole, broadcast_buffers=False, find_unused_parameters=_some_idle(self.whole, image)
+            )
+
+    def end(self) -> None:
+        """Let go of the other processes."""
+        self.synchronised = None
+
+    def step(self, rescued: bool, x: Tensor, y: Tensor, batch: Batch, whole: int, own: int) -> tuple[Step, Step]:
+        """The loss to differentiate, and the step as it is logged.
+
+        Args:
+            rescued: whether the rescuer trains.
+            x, y, batch: this process's part.
+            whole: images of the batch in all processes.
+            own: how many of them are this process's; 0 where ``x`` only keeps it company.
+        """
+        assert self.synchronised is not None  # by begin
+        weight = own * ranks.count() / whole
+        loss, plain, logits, terms = self.synchronised(rescued, x, y, batch, weight)
+        if batch.index is not None and own:
+            if self.touched is None:
+                self.touched = torch.zeros(self.images, dtype=torch.bool, device=x.device)
+            self.touched[batch.index] = True
+        self._average_statistics(own / whole)
+        return Step(loss, logits, terms), Step(plain, logits, terms)
+
+    @torch.no_grad()
+    def _average_statistics(self, weight: float) -> None:
+        """Give every process the mean of all batch norms' running statistics."""
+        kept: list[Tensor] = [
+            statistics
+            for module in self.whole.modules()
+            if isinstance(module, _NormBase) and module.training
+            for statistics in (module.running_mean, module.running_var)
+            if statistics is not None
+        ]
+        if not kept:
+            return
+        flat = torch.cat([statistics.flatten() for statistics in kept]).mul_(weight)
+        for statistics, mean in zip(kept, ranks.total(flat).split([len(s) for s in kept]), strict=True):
+            statistics.copy_(mean)
+
+    @torch.no_grad()
+    def bring_memories_together(self) -> None:
+        """Give every process what each image's memory became in the process that saw the image."""
+        if ranks.count() == 1:
+            return
+        memories = [
+            getattr(method, name)
+            for method in self.whole.modules()
+            if isinstance(method, Method)
+            for name in method.per_image
+            if getattr(method, name, None) is not None
+        ]
+        if not memories:
+            return
+        device = memories[0].device
+        mine = torch.zeros(self.images, dtype=torch.bool, device=device) if self.touched is None else self.touched
+        self.touched = None
+        anyone = ranks.total(mine.to(torch.uint8)).bool()
+        for memory in (each for each in memories if len(each)):
+            for rows in torch.arange(len(memory), device=device).split(_ROWS):
+                part = memory[rows] * _like(mine[rows], memory)
+                found = ranks.total(part.to(torch.uint8) if part.dtype == torch.bool else part).to(memory.dtype)
+                memory[rows] = torch.where(_like(anyone[rows], memory), found, memory[rows])
+
+
+def _some_idle(whole: _Loss, x: Tensor) -> bool:
+    """Whether a step may leave parameters without a gradient; torch must then look for them in each."""
+    methods = [each for each in (whole.method, whole.rescuer) if each is not None]
+    if any(parameter.requires_grad for each in methods for parameter in each.parameters()):
+        return True  # a wrapper's other method need not use them
+    parameters = [parameter for parameter in whole.model.parameters() if parameter.requires_grad]
+    with mode(whole.model, "eval"):
+        slopes = torch.autograd.grad(logits(whole.model, x).sum(), parameters, allow_unused=True)
+    return any(slope is None for slope in slopes)
+
+
+def _like(mask: Tensor, memory: Tensor) -> Tensor:
+    """A mask of rows, to be put beside a memory."""
+    return mask.view(-1, *[1] * (memory.ndim - 1))
+
+
+def synchronised_batch_norm(model: nn.Module, device: torch.device) -> nn.Module:
+    """The model with batch norms whose statistics are those of the whole batch.
+
+    Raises:
+        ValueError: torch has them on GPUs only.
+    """
+    if device.type != "cuda":
+        raise ValueError("sync_batch_norm needs GPUs: leave it out, and each process normalises by its own images")
+    synchronised: nn.Module = nn.SyncBatchNorm.convert_sync_batchnorm(model)
+    return synchronised
