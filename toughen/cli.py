@@ -96,7 +96,8 @@ def train_command(arguments: Sequence[str]) -> int:
     try:
         folder = train(recipe, out, config=config, resume=resume)
     except Stopped as stopped:
-        command = shlex.join([PROGRAM, "train", *arguments]) + ("" if resume else " --resume")
+        program = [PROGRAM] if ranks.count() == 1 else ["torchrun", "...", "-m", PROGRAM]
+        command = shlex.join([*program, "train", *arguments]) + ("" if resume else " --resume")
         if ranks.first():
             print(f"\nstopped on {stopped}; the state is saved. Go on with:\n  {command}", file=sys.stderr)
         return 128 + stopped.number
