@@ -117,9 +117,7 @@ def _loaded(run: str, data: str) -> tuple[Any, nn.Module, Split]:
     return toughen.runs.read_record(Path(run)), toughen.load(run), data_sets.load(data).test
 
 
-def work(
-    name: str, run: str, data: str, index: list[int], parts: list[str], sequence: bool, profiled: bool
-) -> Found:
+def work(name: str, run: str, data: str, index: list[int], parts: list[str], sequence: bool, profiled: bool) -> Found:
     """One contestant on one group of images; what its own process does."""
     record, net, test = _loaded(run, data)
     rows = torch.tensor(index)

@@ -1,10 +1,13 @@
-"""Writes docs/performance.md out of the files in benchmarks/results.
+"""Writes docs/performance.md out of the files in benchmarks/results; a table whose file is not there is left out.
 
 python benchmarks/performance.py
+python benchmarks/performance.py --results DIR --page FILE
 """
 
 from __future__ import annotations
 
+import argparse
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,66 +19,247 @@ RESULTS = Path(__file__).parent / "results"
 PAGE = Path(__file__).parent.parent / "docs" / "performance.md"
 HEAD = """# Performance
 
-What a step and an evaluation cost, measured; made by `python benchmarks/performance.py` out of `benchmarks/results/`,
-so that no figure here is typed by hand. Every ratio is of runs that took turns in one session; brackets hold the
-lowest and the highest round.
-
+What a step, a run and an evaluation cost, measured; made by `python benchmarks/performance.py` out of
+`benchmarks/results/`, so that no figure here is typed by hand. Ratios are of what took turns in one session; brackets
+hold the lowest and the highest round. AutoAttack against the reference is in [evaluation.md](evaluation.md).
 """
 STEPS = """A unit is one plain training step (forward, backward with weight gradients, SGD) in float32, of the same net
-on the same 64 images, in the same round. "Released" is the step as the method's public script makes it, in plain
-float32 (`benchmarks/official.py`; PAP and R-MGM have no public code, theirs follow the papers). "Of its passes" is the
-step's time over that of the bare passes it consists of, in the same precision and layout.
+on the same images, in the same round. "Released" is the step as the method's public script makes it, in plain float32
+(`benchmarks/official.py`; PAP and R-MGM have no public code, theirs follow the papers; the rest have none). F: the
+operations of a step, in forward passes of its batch. "Of its passes" is the step's time over that of the bare passes it
+consists of, in the same precision and layout; "of the limit" the step's operations a second, as a share of those of a
+large product or convolution in the same rounds, whichever did more. Peak memory is what steps take beyond what is there
+before them. "Elsewhere": units of the scripts themselves on another machine."""
+EVALUATION = """Equal steps of eps / 4 from the image itself, in evaluation mode, on the same images of the same net;
+the unit is a plain float32 training step of the same net on these images in the same round. F: operations, in forward
+passes of these images; "evaluate" leaves images alone that fell and confirms what it found. "Right": the share of
+images that the net in float32 still gets right."""
+SCALING = """The points of a table took turns; only what heads the first column differs between them."""
+TRAIN = """The same net, images, optimizer, schedule and length for every method. "Robust" is the share of test images
+that withstood every attack named below; "seconds to" is the training time until PGD on held-out images first left so
+much, over all seeds: median [least, most], a dash where a seed never did. The curves are in `train.json`."""
 
-"""
+
+def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A table in Markdown."""
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join("| " + " | ".join(cells) + " |" for cells in lines) + "\n"
 
 
-def steps(model: str, rows: dict[str, Any]) -> str:
-    """One net's table."""
-    precisions = sorted({name.split()[1] for row in rows.values() for name in row["times"] if name.startswith("tough")})
-    columns = [f"{precision}: units | of its passes | x released | peak MB" for precision in precisions]
-    lines = [
-        f"## A training step: {model}\n",
-        STEPS + "| method | released: units | scripts measured elsewhere | " + " | ".join(columns) + " |",
-        "|" + "---|" * (3 + 4 * len(precisions)),
-    ]
-    for method, row in rows.items():
-        times = row["times"]
-        cells = [units(times.get("released")), f"{official.PUBLISHED.get(method, '')}"]
-        for precision in precisions:
-            line = times[f"toughen {precision}"]
-            faster = line.get("times_as_fast_as_released")
-            cells += [
-                units(line),
-                f"{line['over_limit']:.2f}",
-                f"{faster[0]:.2f} [{faster[1]:.2f}, {faster[2]:.2f}]" if faster else "",
-                f"{row['peak_bytes'][precision] / 1e6:.0f}",
-            ]
-        lines.append(f"| {method} | " + " | ".join(cells) + " |")
-    first = next(iter(rows.values()))
+def spread(found: Sequence[float], digits: int = 2) -> str:
+    """Median, lowest and highest."""
+    middle, low, high = (f"{value:.{digits}f}" for value in found)
+    return f"{middle} [{low}, {high}]"
+
+
+def percent(share: float | None, digits: int = 0) -> str:
+    return "" if share is None else f"{100 * share:.{digits}f} %"
+
+
+def units(line: dict[str, Any] | None) -> str:
+    return spread([line[name] for name in ("units", "units_lowest", "units_highest")]) if line else ""
+
+
+def about(*found: dict[str, Any]) -> str:
+    """Where it was measured, all that there is of each."""
+    parts = []
+    for name in ("processor", "torch", "commit", "rounds", "precision"):
+        values = dict.fromkeys(str(each[name]) for each in found if name in each)
+        label = {"processor": "", "rounds": "rounds: "}.get(name, f"{name} ")
+        parts += [label + " and ".join(values)] if values else []
+    return ", ".join(parts)
+
+
+def steps(nets: dict[str, Any]) -> str:
+    """What step.py found: a table for each net."""
+    return "\n".join(_steps(model, rows) for model, rows in nets.items())
+
+
+def _steps(model: str, rows: dict[str, Any]) -> str:
+    made = [row["about"] for row in rows.values()]
     unit = sorted(1000 * row["times"]["unit"]["seconds"] for row in rows.values())
-    shares = [row["times"][f"toughen {each}"]["data_share"] for row in rows.values() for each in precisions]
-    lines.append(
-        f"\nThe unit took {unit[0]:.0f} to {unit[-1]:.0f} ms. Loading and augmenting a batch took at most "
-        f"{100 * max(shares):.1f} % of a step. {about(first['about'])}\n"
+    ours = {name.split()[1] for row in rows.values() for name in row["times"] if name.startswith("toughen ")}
+    parts = [f"## A training step: {model}, batches of {made[0]['batch_size']}\n\n{STEPS}\n", _released(rows)]
+    parts += [_ours(rows, precision) for precision in sorted(ours)]
+    shares = [row["times"][f"toughen {each}"]["data_share"] for row in rows.values() for each in ours]
+    parts.append(
+        f"The unit took {unit[0]:.0f} to {unit[-1]:.0f} ms. Loading and augmenting a batch took at most "
+        f"{percent(max(shares), 1)} of a step. {about(*made)}.\n"
     )
-    return "\n".join(lines)
+    return "\n".join(parts)
 
 
-def units(line: dict[str, float] | None) -> str:
-    return f"{line['units']:.2f} [{line['units_lowest']:.2f}, {line['units_highest']:.2f}]" if line else ""
+def _released(rows: dict[str, Any]) -> str:
+    """The released scripts' steps."""
+    head = ["released", "units", "F", "of the limit", "peak MB", "units elsewhere"]
+    lines = []
+    for method, row in rows.items():
+        if line := row["times"].get("released"):
+            cells = [method, units(line), f"{line['work']:.1f}", percent(line.get("share_of_arithmetic"))]
+            lines.append([*cells, megabytes(row, "released"), f"{official.PUBLISHED.get(method, '')}"])
+    return table(head, lines) if lines else ""
 
 
-def about(found: dict[str, Any]) -> str:
-    """Where it was measured."""
-    return f"{found['processor']}, torch {found['torch']}, commit {found['commit']}, {found['rounds']} rounds."
+def _ours(rows: dict[str, Any], precision: str) -> str:
+    """toughen's steps in one precision."""
+    head = [f"toughen, {precision}", "units", "F", "of its passes", "of the limit", "peak MB", "x released"]
+    lines = []
+    for method, row in rows.items():
+        line = row["times"][f"toughen {precision}"]
+        faster = line.get("times_as_fast_as_released")
+        cells = [method, units(line), f"{line['work']:.1f}", f"{line['over_limit']:.2f}"]
+        cells += [percent(line.get("share_of_arithmetic")), megabytes(row, precision)]
+        lines.append([*cells, spread(faster) if faster else ""])
+    return table(head, lines)
+
+
+def megabytes(row: dict[str, Any], contestant: str) -> str:
+    return f"{row['peak_bytes'][contestant] / 1e6:.0f}"
+
+
+def evaluation(found: dict[str, Any]) -> str:
+    """What evaluate.py found."""
+    parts = [f"## PGD in an evaluation\n\n{EVALUATION}\n"]
+    head = ["contestant", "units", "seconds", "F", "x plain loop", "right"]
+    for name, result in found.items():
+        lines = [
+            [
+                contestant,
+                units(line),
+                f"{line['seconds']:.3g}",
+                f"{line['work']:.0f}" if line["work"] else "",
+                spread(line["times_as_fast_as_plain_loop"]),
+                percent(line["robust_accuracy"], 1),
+            ]
+            for contestant, line in result["times"].items()
+            if "robust_accuracy" in line
+        ]
+        made = result["about"]
+        where = f"{made['images']} images of {made['data']}, eps {made['eps']:.4g}, {about(made)}"
+        packages = ", ".join(f"{package} {made[package]}" for package in ("torchattacks", "foolbox"))
+        parts.append(f"{name}:\n\n{table(head, lines)}\n{where}, {packages}.\n")
+    return "\n".join(parts)
+
+
+def scaling(found: dict[str, Any]) -> str:
+    """What scaling.py found."""
+    parts = [f"## How a step's cost grows\n\n{SCALING}\n"]
+    for name, result in found.items():
+        head = [result["what"], "ms a step", "x first", "µs an image"]
+        lines = []
+        for point, line in result["points"].items():
+            milliseconds = [1000 * line[each] for each in ("seconds", "fastest", "slowest")]
+            each = f"{1e6 * line['seconds_per_image']:.0f}" if "seconds_per_image" in line else ""
+            lines.append([point, spread(milliseconds, 1), spread(line["times_first"]), each])
+        made = result["about"]
+        parts.append(f"{name}:\n\n{table(head, lines)}\n{about(made)}.\n")
+    return "\n".join(parts)
+
+
+def training(found: dict[str, Any]) -> str:
+    """What train.py found."""
+    made, methods = found["about"], found["methods"]
+    if not methods:
+        return ""
+    runs = [run for row in methods.values() for run in row["seeds"].values()]
+    targets = [str(target) for target in made["targets"]]
+    head = ["method", "seeds", "seconds", "F a step", "clean", "robust"]
+    head += [f"seconds to {percent(float(target))}" for target in targets]
+    lines = []
+    for method, row in methods.items():
+        total, seeds = row["summary"], row["seeds"]
+        cells = [method, str(len(seeds)), spread(total["seconds"], 0)]
+        cells.append(f"{next(iter(seeds.values()))['passes']:.1f}")
+        cells += [spread([100 * value for value in total[name]], 1) for name in ("clean", "robust")]
+        reached = [total["seconds_to"].get(target) for target in targets]
+        cells += [spread(values, 0) if values else "-" for values in reached]
+        lines.append(cells)
+    attacks = ", ".join(runs[0]["attacks"])
+    length = f"{made['time_budget']} each" if made["time_budget"] else f"{made['epochs']} epochs"
+    return (
+        f"## Time to robustness: {made['data']}, eps {made['eps']}, {length}\n\n{TRAIN}\n\n{table(head, lines)}\n"
+        f"Attacks: {attacks}, on {runs[0]['images']} test images. `{made['base']}`. {about(runs[0]['provenance'])}.\n"
+    )
+
+
+def gpu(found: dict[str, Any]) -> str:
+    """What gpu.py found."""
+    made, pieces = found["about"], found["pieces"]
+    parts = [f"## On a GPU: {made['processor']}\n"]
+    first = pieces.get("first steps", {})
+    if first.get("done"):
+        parts.append(table(["", f"{first['recipe']}, first {first['steps']} steps"], _first_steps(first)))
+    run = pieces.get("training", {})
+    if run.get("epochs_done"):
+        parts.append(table(["", f"the run, {run['epochs_done']} of {run['epochs']} epochs"], _run(run)))
+        parts.append(f"Its length: {run['why']}.\n")
+    attacked = pieces.get("autoattack", {})
+    if attacked.get("done"):
+        lines = [
+            [name, percent(line["robust_accuracy"], 2), f"{line['seconds']:.1f}", percent(line["share_of_arithmetic"])]
+            for name, line in attacked["attacks"].items()
+        ]
+        lines.append(["all of them", percent(attacked["robust_accuracy"], 2), "", ""])
+        clean = percent(attacked["clean_accuracy"], 2)
+        parts.append(f"Its weights on {attacked['images']} test images, {clean} right while clean:\n")
+        parts.append(table(["attack", "stand", "seconds", "of the limit"], lines))
+    parts.append(f"torch {made['torch']}, commit {made['commit']}, {len(found['calls'])} calls.\n")
+    for name, write in (("steps", lambda piece: steps(piece["nets"])), ("methods", training)):
+        if pieces.get(name, {}).get("done"):
+            parts.append(write(pieces[name]).replace("\n## ", "\n### ").replace("## ", "### ", 1))
+    return "\n".join(parts)
+
+
+def _first_steps(found: dict[str, Any]) -> list[list[str]]:
+    step = found["step"]
+    peak = found["peak_bytes"]
+    milliseconds = [1000 * step[name] for name in ("seconds", "fastest", "slowest")]
+    return [
+        ["ms a step", spread(milliseconds, 1)],
+        ["seconds an epoch", f"{found['seconds_per_epoch']:.1f}"],
+        ["images a second", f"{found['images_per_second']:.0f}"],
+        ["F a step", f"{found['passes_per_image']:.1f}"],
+        ["TFLOP/s", f"{found['operations_per_second'] / 1e12:.3g}"],
+        *([name, f"{rate / 1e12:.3g}"] for name, rate in found["best_operations_per_second"].items()),
+        ["share of the better one", percent(found["share_of_arithmetic"])],
+        ["peak memory, MB", "" if peak is None else f"{peak / 1e6:.0f}"],
+        ["precision", found["precision"]],
+    ]
+
+
+def _run(found: dict[str, Any]) -> list[list[str]]:
+    def of(name: str, times: float = 1.0, digits: int = 2) -> str:
+        return spread([times * found[name][each] for each in ("median", "least", "most")], digits)
+
+    last = found["curve"][-1]
+    return [
+        ["seconds of training", f"{found['seconds']:.0f}"],
+        ["seconds an epoch", of("seconds_per_epoch")],
+        ["ms a step", of("seconds_per_step", 1000)],
+        ["images a second", of("images_per_second", 1, 0)],
+        ["share of the arithmetic limit, %", of("share_of_arithmetic", 100, 1)],
+        ["held-out images, last epoch", f"clean {percent(last['clean'], 1)}, PGD {percent(last['pgd'], 1)}"],
+    ]
+
+
+TABLES = {"step": steps, "evaluate": evaluation, "scaling": scaling, "train": training, "gpu": gpu}
+
+
+def page(results: Path) -> str:
+    """The whole page."""
+    parts = [HEAD]
+    for name, write in TABLES.items():
+        if (path := results / f"{name}.json").exists():
+            parts.append(write(read_json(path)))
+    return "\n".join(part for part in parts if part)
 
 
 def main() -> None:
-    page = HEAD
-    for model, rows in read_json(RESULTS / "step.json").items():
-        page += steps(model, rows) + "\n"
-    page += "AutoAttack against the reference: [evaluation.md](evaluation.md#against-the-reference).\n"
-    write_text(PAGE, page)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--results", type=Path, default=RESULTS)
+    parser.add_argument("--page", type=Path, default=PAGE)
+    arguments = parser.parse_args()
+    write_text(arguments.page, page(arguments.results))
 
 
 if __name__ == "__main__":

@@ -5,25 +5,60 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from itertools import islice
 from pathlib import Path
+from unittest.mock import patch
 
+import torch
 from torch import Tensor
 
 from toughen.cli import parse_train
+from toughen.data import Data, Split, stratified
 from toughen.training.run import build
 from toughen.training.trainer import Trainer
 from toughen.types import Batch, Plan
 
 
-def ready(words: Sequence[str]) -> Trainer:
-    """The trainer of a command line's words, without a run directory."""
+def ready(words: Sequence[str], data: Data | None = None) -> Trainer:
+    """The trainer of a command line's words, without a run directory.
+
+    Args:
+        words: what follows `toughen train`.
+        data: the images, instead of those that the words name.
+    """
     recipe, _, _, _ = parse_train(words)
-    trainer, _ = build(recipe, Path("."))
+    if data is None:
+        trainer, _ = build(recipe, Path("."))
+    else:
+        with patch("toughen.data.load", return_value=data):
+            trainer, _ = build(recipe, Path("."))
     trainer.method.start(Plan(epochs=recipe.epochs, steps=trainer.steps, images=len(trainer.train)))
     trainer.model.train()
     return trainer
 
 
 def endless(trainer: Trainer) -> Iterator[tuple[Tensor, Tensor, Batch]]:
-    """Full batches of the first epoch, over and over."""
+    """Full batches of the first epoch, over and over, wherever the trainer stands."""
+    full = max(1, len(trainer.train) // trainer.recipe.batch_size) * trainer.method.replays
     while True:
-        yield from islice(trainer.epoch_batches(0), trainer.steps_per_epoch - 1)
+        step, trainer.state.step = trainer.state.step, 0
+        batches = trainer.epoch_batches(0)
+        first = next(batches)  # from here on they no longer look at the state
+        trainer.state.step = step
+        yield first
+        yield from islice(batches, full - 1)
+
+
+def some(data: Data, images: int) -> Data:
+    """The same data set with so many training images, balanced over classes; a step costs what it did."""
+    train = data.train.take(stratified(data.train.labels, min(images, len(data.train)), 0))
+    return Data(name=data.name, train=train, test=data.test, classes=data.classes)
+
+
+def made_up(images: int, side: int, classes: int, channels: int = 3) -> Data:
+    """Noise with labels, to time steps with where no data set has this size."""
+    generator = torch.Generator().manual_seed(0)
+    shape = (images, channels, side, side)
+    split = Split(
+        torch.randint(0, 256, shape, dtype=torch.uint8, generator=generator), torch.arange(images) % max(classes, 1)
+    )
+    few = split.take(torch.arange(min(images, 2 * classes)))
+    return Data(name="made up", train=split, test=few, classes=tuple(str(number) for number in range(classes)))

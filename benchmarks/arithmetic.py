@@ -1,0 +1,60 @@
+"""How much arithmetic something is, and how much the processor does at its best."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Literal
+
+import torch
+import torch.nn.functional as F
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import flop_registry
+
+from toughen.device import autocast
+
+Precision = Literal["fp32", "bf16"]
+
+
+class _Operations(TorchDispatchMode):
+    """Adds up the operations of all that runs, by torch's own formulas; ``FlopCounterMode`` refuses autograd.grad."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.total = 0.0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        out = func(*args, **(kwargs or {}))
+        if func._overloadpacket in flop_registry:
+            self.total += flop_registry[func._overloadpacket](*args, **(kwargs or {}), out_val=out)
+        return out
+
+
+def counted(run: Callable[[], object], calls: int = 1) -> float:
+    """Floating-point operations of a call, counted where they happen; a mean over some."""
+    counter = _Operations()
+    with counter:
+        for _ in range(calls):
+            run()
+    return counter.total / calls
+
+
+def best(device: str, precision: Precision, small: bool = False) -> dict[str, Callable[[], object]]:
+    """What a processor is at its best at: one large product, and one large convolution of the kind that nets have."""
+    side, images, channels = (8192, 512, 256) if device != "cpu" else (1536, 32, 128)
+    if small:
+        side, images, channels = 256, 4, 16
+    place = torch.device(device)
+    kind = torch.bfloat16 if precision == "bf16" else torch.float32
+    a, b = (torch.randn(side, side, device=place, dtype=kind) for _ in range(2))
+    x = torch.randn(images, channels, 32, 32, device=place, dtype=kind).to(memory_format=torch.channels_last)
+    w = torch.randn(channels, channels, 3, 3, device=place, dtype=kind).to(memory_format=torch.channels_last)
+
+    def product() -> None:
+        with torch.no_grad(), autocast("fp32", place):
+            a @ b
+
+    def convolution() -> None:
+        with torch.no_grad(), autocast("fp32", place):
+            F.conv2d(x, w, padding=1)
+
+    return {f"best product {precision}": product, f"best convolution {precision}": convolution}

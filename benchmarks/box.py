@@ -1,0 +1,89 @@
+"""Commands that end within a time, and are gone on with later."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+INTERRUPTED = 128 + signal.SIGINT
+LEAST = 10  # seconds that are worth starting a command in
+GRACE = 60  # seconds that a command may take to save its state
+
+
+class Over(Exception):
+    """The time is up; what was under way is saved."""
+
+
+class Box:
+    """The time of one call.
+
+    Args:
+        minutes: how long it may take from now on; None sets no end.
+    """
+
+    def __init__(self, minutes: float | None) -> None:
+        self.end = None if minutes is None else time.monotonic() + 60 * minutes
+
+    @property
+    def left(self) -> float | None:
+        """Seconds until the end."""
+        return None if self.end is None else self.end - time.monotonic()
+
+    def check(self, needed: float = 0.0) -> None:
+        """See that so many seconds are left.
+
+        Raises:
+            Over: they aren't.
+        """
+        if self.left is not None and self.left <= needed:
+            raise Over
+
+    def toughen(self, *words: str) -> None:
+        """Run a toughen command that can be gone on with; at the end of the time it is asked to save and stop.
+
+        Raises:
+            Over: it was stopped.
+            CalledProcessError: it failed.
+        """
+        self.python("-m", "toughen", *words)
+
+    def script(self, name: str, *words: str) -> None:
+        """Run a script of this folder; raises as ``toughen`` does."""
+        self.python(str(Path(__file__).with_name(f"{name}.py")), *words)
+
+    def python(self, *words: str) -> None:
+        """Run Python; raises as ``toughen`` does."""
+        self.check(LEAST)
+        command = [sys.executable, *words]
+        process = subprocess.Popen(command)
+        try:
+            status = _ended(process, self.left)
+        except BaseException:  # Ctrl-C: the child has it too
+            _ended(process, GRACE)
+            raise
+        if status == INTERRUPTED or status == -signal.SIGINT:
+            raise Over
+        if status:
+            raise subprocess.CalledProcessError(status, command)
+
+
+def _ended(process: subprocess.Popen[bytes], seconds: float | None) -> int:
+    """The status of a process, which is asked to stop after so many seconds and made to some time later."""
+    for wait, ask in ((seconds, process.send_signal), (GRACE, None)):
+        try:
+            return process.wait(wait)
+        except subprocess.TimeoutExpired:
+            if ask is not None:
+                ask(signal.SIGINT)
+    process.kill()
+    process.wait()
+    return INTERRUPTED
+
+
+def flags(given: dict[str, object]) -> Sequence[str]:
+    """Settings as words of a command line."""
+    return [word for name, value in given.items() if value is not None for word in (f"--{name}", str(value))]

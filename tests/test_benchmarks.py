@@ -1,0 +1,315 @@
+"""The benchmarks' own arithmetic: released steps make the passes they are said to make, tables show what was found."""
+
+from __future__ import annotations
+
+import copy
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+import toughen
+from toughen import data, models
+from toughen.files import read_json, write_json
+from toughen.passes import flops
+
+ROOT = Path(__file__).parent.parent
+BENCHMARKS = ROOT / "benchmarks"
+SCRIPTS = sorted(path.stem for path in BENCHMARKS.glob("*.py"))
+COMMANDS = [name for name in SCRIPTS if "__main__" in (BENCHMARKS / f"{name}.py").read_text(encoding="utf-8")]
+
+
+@pytest.fixture
+def scripts(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """Imports a script of benchmarks/ by its name, as the scripts import each other."""
+    monkeypatch.syspath_prepend(BENCHMARKS)
+    before = set(sys.modules)
+
+    def load(name: str) -> ModuleType:
+        return __import__(name)
+
+    yield load
+    for name in set(sys.modules) - before:
+        if name in SCRIPTS:
+            del sys.modules[name]
+
+
+def net_and_images() -> tuple[nn.Module, torch.Tensor, torch.Tensor]:
+    """A net without dropout whose first layer is little of it, and 20 images: PAP sets a tenth of them aside."""
+    torch.manual_seed(0)
+    some = data.load("mnist-5k").train.take(torch.arange(0, 2000, 100))
+    net = models.create("resnet18", 10, (1, 28, 28), None, None, width=8)
+    return net.train(), some.images.float() / 255, some.labels
+
+
+RELEASED = ["Standard", "FGSMAT", "FBF", "NFGSM", "GradAlign", "PGI", "Free", "GAT", "NuAT", "NuAT2", "RMGM", "PAP"]
+RELEASED += ["PGDAT", "TRADES", "AWP", "TRADES-AWP"]
+
+
+@pytest.mark.parametrize("method", RELEASED)
+def test_a_released_step_makes_the_passes_it_is_said_to(method: str, scripts: Any) -> None:
+    """Counted as operations; a net's first layer has no gradient towards images in the weights' own steps."""
+    official, arithmetic = scripts("official"), scripts("arithmetic")
+    net, x, y = net_and_images()
+    before = copy.deepcopy(net.state_dict())
+    optimizer = torch.optim.SGD(net.parameters(), lr=0.01)
+    step, number = official.step(method), -1
+
+    def run() -> None:
+        nonlocal number
+        number += 1
+        step(net, optimizer, x, y, number)
+
+    steps = 14 if method == "PAP" else 2
+    found = arithmetic.counted(run, steps) / (flops(net, x[:1]) * len(x))
+    assert found == pytest.approx(official.PASSES[method], abs=0.15)
+    assert net.training and all(torch.isfinite(value).all() for value in net.state_dict().values())
+    assert any(not torch.equal(value, before[name]) for name, value in net.state_dict().items())
+
+
+def test_every_released_step_is_counted(scripts: Any) -> None:
+    official = scripts("official")
+    assert {"Standard", *official.STEPS} == set(official.PASSES) == set(RELEASED)
+    assert set(official.STEPS) <= set(scripts("step").METHODS)
+
+
+def test_contestants_take_turns(scripts: Any) -> None:
+    """Each as often as the others, none always after the same one; what warms up is not counted."""
+    turns, calls = scripts("turns"), list[str]()
+    runs = {name: (lambda name=name: calls.append(name)) for name in "abc"}
+    seconds = turns.take_turns(runs, "cpu", rounds=4, steps=2)
+    assert "".join(calls) == "aabbcc" + "bbccaa" + "ccaabb" + "aabbcc" + "bbccaa" + "ccaabb"
+    assert {name: len(taken) for name, taken in seconds.items()} == {"a": 4, "b": 4, "c": 4}
+    found = turns.figures([4.0, 1.0, 2.0], [1.0, 1.0, 4.0])
+    assert (found["seconds"], found["fastest"], found["slowest"]) == (2.0, 1.0, 4.0)
+    assert (found["units"], found["units_lowest"], found["units_highest"]) == (1.0, 0.5, 4.0)
+    assert turns.ratio([4.0, 1.0, 2.0], [1.0, 1.0, 4.0]) == [1.0, 0.5, 4.0]
+
+
+def test_all_who_evaluate_make_the_same_images(scripts: Any) -> None:
+    """So that nobody is fast by doing something else; whoever goes too far is refused."""
+    evaluate = scripts("evaluate")
+    net, eps = toughen.load(ROOT / "tests" / "nets" / "pgd-at"), 0.3
+    split = data.load("mnist-5k").test.take(torch.arange(0, 1000, 100))
+    found = evaluate.contestants(net, split, eps, eps / 4, 5, True)
+    for contestant in found.values():
+        contestant()
+    images = found["plain loop"].found
+    for name in ("torchattacks", "foolbox", "toughen fp32"):
+        assert torch.allclose(found[name].found, images, atol=1e-6), name
+    same = ((found["toughen bf16"].found - images).abs() < 1e-3).float().mean()
+    assert same > 0.7  # a gradient near zero may point the other way, at each step
+    judged = {name: evaluate.judged(net, each.found, split, eps) for name, each in found.items()}
+    assert len({each["robust_accuracy"] for each in judged.values()}) == 1 and len(judged) == 7
+    assert judged["plain loop"]["distance"] == pytest.approx(eps, abs=1e-6)
+    with pytest.raises(RuntimeError, match="this contestant is wrong"):
+        evaluate.judged(net, images, split, 0.29)
+
+
+def test_made_up_images_are_of_the_size_that_was_asked_for(scripts: Any) -> None:
+    """An endless row of full batches, wherever the trainer stands."""
+    trainers = scripts("trainers")
+    words = "--method NuAT --eps 0.1 --model fbf-mnist-cnn --batch_size 8 --validation 0 --data x --watch off".split()
+    trainer = trainers.ready(words, trainers.made_up(20, 16, 5))
+    batches = trainers.endless(trainer)
+    for _ in range(7):  # two full batches an epoch, and a short one that is left out
+        x, y, batch = next(batches)
+        assert x.shape == (8, 3, 16, 16) and int(y.max()) < 5
+        trainer.step(x, y, batch)
+        trainer.state.step += 1
+
+
+def test_scripts_that_run_out_of_time_are_asked_to_stop(scripts: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    box = scripts("box")
+    monkeypatch.setattr(box, "LEAST", 0)
+    sleeps = "import time\ntry: time.sleep(60)\nexcept KeyboardInterrupt: raise SystemExit(130)"
+    with pytest.raises(box.Over):
+        box.Box(1 / 60).python("-c", sleeps)
+    with pytest.raises(box.Over):
+        box.Box(0).python("-c", "")
+    with pytest.raises(subprocess.CalledProcessError):
+        box.Box(None).python("-c", "raise SystemExit(3)")
+    box.Box(1).python("-c", "")
+
+
+def test_time_to_robustness_is_of_all_seeds(scripts: Any) -> None:
+    train = scripts("train")
+
+    def run(*pgd: float) -> dict[str, Any]:
+        curve = [{"seconds": 10.0 * (number + 1), "pgd": value} for number, value in enumerate(pgd)]
+        return {"clean": 0.8, "robust": pgd[-1], "seconds": 10.0 * len(pgd), "curve": curve}
+
+    found = train.summary({"0": run(0.1, 0.3, 0.5), "1": run(0.2, 0.2, 0.3), "2": run(0.3, 0.3, 0.4)}, [0.2, 0.3, 0.5])
+    assert found["robust"] == [0.4, 0.3, 0.5] and found["seconds"] == [30.0, 30.0, 30.0]
+    assert found["seconds_to"] == {"0.2": [10.0, 10.0, 20.0], "0.3": [20.0, 10.0, 30.0], "0.5": None}
+
+
+def some_state(out: Path) -> None:
+    """A call's state: one run that is judged, one under way, the long run trained and not yet attacked."""
+    for run, files in {
+        "fbf-0": ["evaluation.json", "model.safetensors", "checkpoint.safetensors"],
+        "gat-0": ["metrics.jsonl", "model.safetensors", "checkpoint.safetensors"],
+        "nuat-wa": ["config.yaml", "model.safetensors", "checkpoint.safetensors"],
+    }.items():
+        (out / "runs" / run).mkdir(parents=True)
+        for name in files:
+            (out / "runs" / run / name).write_text(f"{run} {name} " * 1000, encoding="utf-8")
+    write_json(out / "gpu.json", {"pieces": {"training": {"done": True}}, "calls": []})
+
+
+@pytest.mark.parametrize("part", [10_000, 10_000_000])
+def test_a_gpu_state_goes_from_machine_to_machine(
+    part: int, tmp_path: Path, scripts: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What the next call needs arrives as it was, and nothing else, such as the weights of a judged run."""
+    gpu, parcel = scripts("gpu"), scripts("parcel")
+    monkeypatch.setattr(parcel, "PART", part)
+    some_state(tmp_path / "out")
+    gpu.pack(tmp_path / "out", tmp_path / "pack", 10**9)
+    sizes = [path.stat().st_size for path in (tmp_path / "pack").glob("state.*")]
+    assert max(sizes) <= part and (len(sizes) > 3) == (part == 10_000)
+    (tmp_path / "new").mkdir()
+    parcel.unpack(tmp_path / "pack", tmp_path / "new")
+    arrived = {str(path.relative_to(tmp_path / "new")) for path in (tmp_path / "new").rglob("*") if path.is_file()}
+    assert arrived == {
+        "gpu.json",
+        "runs/fbf-0/evaluation.json",
+        "runs/gat-0/metrics.jsonl",
+        "runs/gat-0/model.safetensors",
+        "runs/gat-0/checkpoint.safetensors",
+        "runs/nuat-wa/config.yaml",
+        "runs/nuat-wa/model.safetensors",
+    }
+    for name in arrived:
+        assert (tmp_path / "new" / name).read_bytes() == (tmp_path / "out" / name).read_bytes()
+    assert read_json(tmp_path / "pack" / "gpu.json")["left_out_of_pack"] == []
+
+
+def test_what_is_too_large_to_travel_is_named(tmp_path: Path, scripts: Any) -> None:
+    gpu = scripts("gpu")
+    some_state(tmp_path / "out")
+    gpu.pack(tmp_path / "out", tmp_path / "pack", 100_000)
+    left_out = read_json(tmp_path / "pack" / "gpu.json")["left_out_of_pack"]
+    assert left_out == ["runs/gat-0/model.safetensors", "runs/gat-0/checkpoint.safetensors"]
+
+
+ABOUT = {"processor": "Abacus", "torch": "9.9", "commit": "abc", "rounds": 7, "batch_size": 64}
+ABOUT |= {"images": 64, "data": "cifar10", "eps": 0.03125, "torchattacks": "3.5", "foolbox": "3.3"}
+
+
+def timed(seconds: float, units: float, **more: Any) -> dict[str, Any]:
+    """A line of a result file: all of its spread a tenth either way."""
+    line = {"seconds": seconds, "fastest": 0.9 * seconds, "slowest": 1.1 * seconds, "units": units}
+    return {**line, "units_lowest": 0.9 * units, "units_highest": 1.1 * units, **more}
+
+
+def step_rows() -> dict[str, Any]:
+    ours = {"over_limit": 1.25, "data_share": 0.012, "work": 8.0, "share_of_arithmetic": 0.31}
+    times = {
+        "unit": timed(0.6, 1.0),
+        "released": timed(2.4, 4.0, work=11.0, share_of_arithmetic=0.2),
+        "toughen bf16": timed(0.8, 1.3, **ours, times_as_fast_as_released=[3.0, 2.5, 3.5]),
+    }
+    return {"NuAT": {"times": times, "peak_bytes": {"bf16": 123e6, "released": 456e6}, "about": ABOUT}}
+
+
+def trained() -> dict[str, Any]:
+    run = {"passes": 5.0, "attacks": {"fgsm": 0.5, "apgd-t": 0.4}, "images": 1000, "provenance": ABOUT}
+    found: dict[str, Any] = {"clean": [0.8, 0.79, 0.82], "robust": [0.4, 0.35, 0.41], "seconds": [100.0, 99.0, 102.0]}
+    found |= {"seconds_to": {"0.3": [40.0, 30.0, 50.0], "0.45": None}}
+    about = {"base": "--model resnet18", "eps": "8/255", "data": "cifar10", "epochs": 30, "time_budget": None}
+    rows = {"FBF": {"summary": found, "seeds": {"0": run, "1": run}}}
+    return {"about": {**about, "targets": [0.3, 0.45]}, "methods": rows}
+
+
+def measured_on_a_gpu() -> dict[str, Any]:
+    spread = {"median": 4.0, "least": 3.0, "most": 6.0}
+    first = {"recipe": "nuat-wa-cifar10", "steps": 50, "step": timed(0.02, 1.0), "seconds_per_epoch": 15.3}
+    first |= {"images_per_second": 3200.0, "passes_per_image": 8.0, "operations_per_second": 30e12, "done": True}
+    first |= {"best_operations_per_second": {"best product bf16": 600e12}, "share_of_arithmetic": 0.05}
+    first |= {"peak_bytes": 2.5e9, "precision": "bf16"}
+    run = dict.fromkeys(("seconds_per_epoch", "seconds_per_step", "images_per_second", "share_of_arithmetic"), spread)
+    run |= {"epochs": 20, "epochs_done": 17, "seconds": 300.0, "why": "so", "curve": [{"clean": 0.8, "pgd": 0.5}]}  # type: ignore[dict-item]
+    aa = {"robust_accuracy": 0.4567, "seconds": 222.2, "share_of_arithmetic": 0.4}
+    attacked = {"done": True, "images": 10_000, "clean_accuracy": 0.8, "robust_accuracy": 0.4567}
+    pieces = {"first steps": first, "training": run, "autoattack": {**attacked, "attacks": {"autoattack": aa}}}
+    return {"about": ABOUT, "calls": [{}, {}], "pieces": {**pieces, "steps": {"nets": {"r": step_rows()}}}}
+
+
+def test_tables_show_what_was_found(tmp_path: Path, scripts: Any) -> None:
+    performance = scripts("performance")
+    raced = {"times_as_fast_as_plain_loop": [0.5, 0.4, 0.6], "robust_accuracy": 0.453125}
+    pgd = {"times": {"foolbox": timed(12.0, 20.0, work=61.0, **raced)}, "about": ABOUT}
+    scaled = {"32": {**timed(0.2, 1.0), "times_first": [2.0, 1.9, 2.1], "seconds_per_image": 0.00625}}
+    files: dict[str, Any] = {
+        "step": {"resnet18": step_rows()},
+        "evaluate": {"resnet18, PGD-20": pgd},
+        "scaling": {"resnet18: batch": {"what": "images in a batch", "points": scaled, "about": ABOUT}},
+        "train": trained(),
+        "gpu": measured_on_a_gpu(),
+    }
+    for name, found in files.items():
+        write_json(tmp_path / f"{name}.json", found)
+    whole = performance.page(tmp_path)
+    for line in (
+        "| NuAT | 4.00 [3.60, 4.40] | 11.0 | 20 % | 456 | 3.77 |",
+        "| NuAT | 1.30 [1.17, 1.43] | 8.0 | 1.25 | 31 % | 123 | 3.00 [2.50, 3.50] |",
+        "| foolbox | 20.00 [18.00, 22.00] | 12 | 61 | 0.50 [0.40, 0.60] | 45.3 % |",
+        "| 32 | 200.0 [180.0, 220.0] | 2.00 [1.90, 2.10] | 6250 |",
+        "| FBF | 2 | 100 [99, 102] | 5.0 | 80.0 [79.0, 82.0] | 40.0 [35.0, 41.0] | 40 [30, 50] | - |",
+        "| ms a step | 20.0 [18.0, 22.0] |",
+        "| TFLOP/s | 30 |",
+        "| peak memory, MB | 2500 |",
+        "|  | the run, 17 of 20 epochs |",
+        "| seconds an epoch | 4.00 [3.00, 6.00] |",
+        "| autoattack | 45.67 % | 222.2 | 40 % |",
+    ):
+        assert f"\n{line}\n" in whole, line
+    assert whole.count("Abacus, torch 9.9, commit abc, rounds: 7") == 4  # the GPU's piece of steps is not done
+
+
+def test_a_table_without_its_file_is_left_out(tmp_path: Path, scripts: Any) -> None:
+    performance = scripts("performance")
+    assert performance.page(tmp_path) == performance.HEAD
+    write_json(tmp_path / "train.json", trained())
+    page = performance.page(tmp_path)
+    assert page.count("\n## ") == 1 and "## Time to robustness" in page and "not measured" not in page
+
+
+def test_the_page_is_what_the_results_say(scripts: Any) -> None:
+    performance = scripts("performance")
+    if performance.PAGE.exists():
+        assert performance.PAGE.read_text(encoding="utf-8") == performance.page(performance.RESULTS)
+
+
+@pytest.mark.slow
+def test_the_gpu_command_goes_on_where_it_stopped(tmp_path: Path) -> None:
+    """Three calls: none has time for all of it, the last one finds the state of the others packed."""
+    words = ["--data", "mnist-5k", "--device", "cpu", "--smoke", "--pack", str(tmp_path / "pack")]
+    command = [sys.executable, str(BENCHMARKS / "gpu.py"), *words]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    for place, more in (("a", []), ("b", ["--previous", str(tmp_path / "pack")])):
+        minutes = ["--minutes", "0.4" if place == "a" else "8"]
+        ended = subprocess.run(
+            [*command, "--out", str(tmp_path / place), *minutes, *more], env=environment, capture_output=True, text=True
+        )
+        assert ended.returncode == 0, ended.stderr
+    found = read_json(tmp_path / "pack" / "gpu.json")
+    assert "done" in ended.stdout and [call["done"] for call in found["calls"]] == [False, True]
+    assert all(piece["done"] for piece in found["pieces"].values()) and len(found["pieces"]) == 5
+    assert found["pieces"]["training"]["epochs_done"] == found["pieces"]["training"]["epochs"] == 2
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_a_script_explains_itself(name: str) -> None:
+    command = [sys.executable, str(BENCHMARKS / f"{name}.py"), "--help"]
+    ended = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
+    assert ended.returncode == 0, ended.stderr
+    assert "usage" in ended.stdout and name in ended.stdout
