@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
-from toughen.device import autocast
-
-Precision = Literal["fp32", "bf16"]
+from toughen.device import Precision, autocast
 
 
 class _Operations(TorchDispatchMode):
