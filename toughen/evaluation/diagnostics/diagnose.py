@@ -171,14 +171,20 @@ def diagnose_runs(
         task = bar.add_task("", total=len(cases) * len(own) + len(attacks))
         found = _of_each(cases, own, about, bar, task)
         matrices = _between(cases, attacks, about, bar, task)
-    shared: dict[str, Any] = {"transfer": {"attacks": matrices}} if transfer else {}
-    surfaces = {name: _mean_surface(each["surface"]) for name, each in found.items() if "surface" in each}
-    if out and surfaces:
-        shared["surfaces"] = {"runs": surfaces}
+    shared = _compared(found, matrices, surfaces=bool(out))
     for folder in [Path(out)] if out else folders:
         if shared:
             add_diagnostics(folder, shared)
     return {"runs": found, "shared": shared}
+
+
+def _compared(found: Mapping[str, Mapping[str, Any]], matrices: Mapping[str, Any], *, surfaces: bool) -> dict[str, Any]:
+    """What lies between runs: transfer matrices, and their mean surfaces where these are wanted."""
+    shared: dict[str, Any] = {"transfer": {"attacks": dict(matrices)}} if matrices else {}
+    means = {name: _mean_surface(each["surface"]) for name, each in found.items() if "surface" in each}
+    if surfaces and means:
+        shared["surfaces"] = {"runs": means}
+    return shared
 
 
 def _of_each(
