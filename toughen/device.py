@@ -46,6 +46,19 @@ def pick_precision(name: Literal["auto", "fp32", "bf16", "fp64"], device: torch.
     return "bf16" if native else "fp32"
 
 
+def choose_kernels(device: torch.device, *, deterministic: bool) -> None:
+    """On a GPU: those that give the same bits each time, or those that turn out fastest here. A CPU's always repeat.
+
+    Call it before anything runs there: cuBLAS reads its setting once.
+    """
+    if device.type != "cuda":
+        return
+    torch.backends.cudnn.benchmark = not deterministic
+    torch.use_deterministic_algorithms(deterministic)
+    if deterministic:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+
+
 def autocast(precision: Precision, device: torch.device) -> AbstractContextManager[None]:
     """The context in which a model runs at this precision."""
     return torch.autocast(device.type, dtype=torch.bfloat16, enabled=precision == "bf16")

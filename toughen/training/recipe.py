@@ -56,6 +56,8 @@ class Recipe:
         channels_last: lay images and filters out channel by channel in each pixel.
         seed: decides weights, order, crops and noise.
         device: "cpu", "cuda" and the like; "auto" takes a GPU where there is one.
+        deterministic: on a GPU, kernels that repeat bit for bit, which a resumed run needs to end exactly as an
+            uninterrupted one, in place of those that are timed and chosen; a CPU's always repeat.
         checkpoint_seconds: how often, in seconds, a checkpoint falls inside an epoch; each epoch ends with one.
     """
 
@@ -90,6 +92,7 @@ class Recipe:
     channels_last: bool = True
     seed: int = 0
     device: str = "auto"
+    deterministic: bool = False
     checkpoint_seconds: float | int = 180.0
 
     def __post_init__(self) -> None:

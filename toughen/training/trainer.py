@@ -17,7 +17,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from toughen import ranks, runs
 from toughen.data import Augment, Data
-from toughen.device import autocast, pick_device, pick_precision
+from toughen.device import autocast, choose_kernels, pick_device, pick_precision
 from toughen.evaluation.harness import as_floats
 from toughen.files import finite
 from toughen.memory import keep_freed
@@ -59,6 +59,7 @@ class Trainer(Course):
         self.recipe, self.folder, self.record, self.method = recipe, folder, record, recipe.method
         keep_freed()
         self.device = pick_device(recipe.device)
+        choose_kernels(self.device, deterministic=recipe.deterministic)
         self.precision = pick_precision(recipe.precision, self.device)
         aside = min(1000, len(data.train) // 10) if recipe.validation is None else recipe.validation
         train, validation, _ = data.split(aside, recipe.seed)
