@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 
 from toughen.data import tables
-from toughen.data.sources import Encoded, Source, Sources
+from toughen.data.sources import Encoded, Source, Sources, Store
 
 _PICTURES = {".png", ".jpg", ".jpeg", ".bmp", ".webp"}
 _ARCHIVES = {".zip", ".tar", ".gz", ".tgz", ".bz2", ".xz", ".7z", ".rar"}
@@ -76,7 +79,8 @@ def _shards(files: list[Path]) -> list[tables.Shard]:
     for file in files:
         with _readable(file), pq.ParquetFile(file) as opened:
             rows += opened.metadata.num_rows
-            shards.append(tables.Shard(str(file), opened.schema_arrow, partial(_batches, file)))
+            schema, groups = opened.schema_arrow, _groups(opened.metadata)
+            shards.append(tables.Shard(str(file), schema, partial(_batches, file), partial(_group, file), groups))
     if not rows:
         raise ValueError(f"{files[0]} has no rows: write the images anew")
     return shards
@@ -86,6 +90,33 @@ def _batches(file: Path, column: str) -> Iterator[pa.Array]:
     with _readable(file), pq.ParquetFile(file) as opened:
         for batch in opened.iter_batches(_ROWS, columns=[column]):
             yield batch.column(0)
+
+
+def _groups(metadata: Any) -> tuple[tables.Group, ...]:
+    """Rows of each row group, and the bytes of each of its columns."""
+    found = []
+    for number in range(metadata.num_row_groups):
+        group, sizes = metadata.row_group(number), dict[str, int]()
+        for column in map(group.column, range(group.num_columns)):
+            name = column.path_in_schema.partition(".")[0]
+            sizes[name] = sizes.get(name, 0) + column.total_uncompressed_size
+        found.append(tables.Group(group.num_rows, sizes))
+    return tuple(found)
+
+
+def _group(file: Path, number: int, rows: int, column: str) -> pa.Array:
+    """One column of a row group.
+
+    Raises:
+        ValueError: the file cannot be read, or the row group has no longer so many rows.
+    """
+    with _readable(file), pq.ParquetFile(file) as opened:
+        present = opened.metadata.row_group(number).num_rows if number < opened.metadata.num_row_groups else 0
+        if present != rows:
+            raise ValueError(
+                f"{file} has changed: row group {number} had {rows} rows, now {present}; put back the file as it was"
+            )
+        return opened.read_row_group(number, columns=[column], use_threads=False).column(0).combine_chunks()
 
 
 @contextmanager
@@ -124,13 +155,35 @@ def _pictures(folder: Path) -> list[Path]:
     return [file for file in _visible(list(folder.iterdir())) if file.suffix.lower() in _PICTURES and file.is_file()]
 
 
+class Files(Store):
+    """Image files below a folder, each a group of its own."""
+
+    def __init__(self, root: Path, names: list[bytes]) -> None:
+        self.root, self.names = root, np.array(names)  # a million Path objects would take a gigabyte
+        self.sizes = torch.ones(len(names), dtype=torch.int64)
+        self.weights = torch.zeros(len(names), dtype=torch.int64)
+
+    def read(self, group: int, places: list[int]) -> list[Encoded]:
+        return [self._at(group) for _ in places]
+
+    def all(self) -> Iterator[Encoded]:
+        return map(self._at, range(len(self.names)))
+
+    def identity(self) -> bytes:
+        return b"\0".join(self.names.tolist())
+
+    def _at(self, place: int) -> Encoded:
+        file = self.root / os.fsdecode(self.names[place])
+        return Encoded(str(file), file)
+
+
 def _source(split: Path, classes: tuple[str, ...]) -> Source:
     """A split's images, class by class, file by file.
 
     Raises:
         ValueError: it has no class folders, or one that is empty or that the training split lacks.
     """
-    files: list[Path] = []
+    names: list[bytes] = []
     labels: list[int] = []
     folders = _folders(split)
     if not folders:
@@ -141,6 +194,7 @@ def _source(split: Path, classes: tuple[str, ...]) -> Source:
         found = _pictures(folder)
         if not found:
             raise ValueError(f"{folder} has no images ({', '.join(sorted(_PICTURES))}): fill or remove it; {_LAYOUTS}")
-        files += found
+        names += [os.fsencode(file.relative_to(split)) for file in found]
         labels += [classes.index(folder.name)] * len(found)
-    return Source(torch.tensor(labels, dtype=torch.int64), lambda: (Encoded(str(file), file) for file in files))
+    files = Files(split, names)
+    return Source(torch.tensor(labels, dtype=torch.int64), files.all, files)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 
-from toughen.data import Split
+from toughen.data import EncodedSplit, Split
 from toughen.methods.base import Method
 from toughen.training.checkpoint import State
 from toughen.training.recipe import Recipe
@@ -23,7 +23,7 @@ class Course:
     """
 
     recipe: Recipe
-    train: Split
+    train: Split | EncodedSplit
     method: Method
     state: State
     begun: float

@@ -15,7 +15,8 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from toughen import runs
-from toughen.data import Augment, Data
+from toughen.data import Augment, Data, Streamed
+from toughen.data.feed import Feed
 from toughen.device import autocast, pick_device, pick_precision
 from toughen.evaluation.harness import as_floats
 from toughen.files import finite
@@ -28,6 +29,7 @@ from toughen.training.budget import revise
 from toughen.training.checkpoint import State
 from toughen.training.course import Course
 from toughen.training.display import Display
+from toughen.training.feeding import feed_of
 from toughen.training.figures import epoch_figures
 from toughen.training.recipe import Recipe
 from toughen.training.stop import Stopped, Stopper
@@ -53,7 +55,9 @@ class Trainer(Course):
         record: what is known of the run's weights before they are trained.
     """
 
-    def __init__(self, recipe: Recipe, data: Data, model: nn.Module, folder: Path, record: runs.Record) -> None:
+    def __init__(
+        self, recipe: Recipe, data: Data | Streamed, model: nn.Module, folder: Path, record: runs.Record
+    ) -> None:
         self.recipe, self.folder, self.record, self.method = recipe, folder, record, recipe.method
         keep_freed()
         self.device = pick_device(recipe.device)
@@ -61,9 +65,10 @@ class Trainer(Course):
         aside = min(1000, len(data.train) // 10) if recipe.validation is None else recipe.validation
         train, validation, _ = data.split(aside, recipe.seed)
         self.train = train.to(self.device)
+        self.feed: Feed = feed_of(recipe, self.train, validation, self.device)
         colour = data.shape[0] > 1
         self.augment = Augment(
-            pad=(4 if colour else 0) if recipe.crop is None else recipe.crop,
+            pad=(4 if colour else 0) if recipe.crop is None else recipe.pad,
             padding=recipe.padding,
             flip=colour if recipe.flip is None else recipe.flip,
         )
@@ -84,7 +89,7 @@ class Trainer(Course):
         self.optimizer = recipe.optimizer.build(p for p in parameters if p.requires_grad)
         self.validation = Validation(recipe, validation.to(self.device), self.method.threat)
         self.watch = Watch(validation.to(self.device), self.method.threat, recipe.watch, recipe.seed)
-        self.image = as_floats(self.train.images[:1])
+        self.image = torch.zeros(1, *data.shape, device=self.device)
         self.forward_flops = flops(self.model, self.image)
         self.costs: dict[int, float] = {}  # of the method's companions, in forward passes of the model
         self.state = State()
@@ -163,18 +168,16 @@ class Trainer(Course):
 
     def epoch_batches(self, epoch: int) -> Iterator[tuple[Tensor, Tensor, Batch]]:
         """What is left of an epoch: images, labels and what is known of them, the order keyed by seed and epoch."""
-        generator = torch.Generator().manual_seed(key("order", self.recipe.seed, epoch))
-        order = torch.randperm(len(self.train), generator=generator).to(self.device)
-        for step in range(self.state.step, self.end_of(epoch)):
-            number = step // self.method.replays
-            first = (number % self.batches) * self.recipe.batch_size
-            rows = order[first : first + self.recipe.batch_size]
-            x, shift, flip = self.augment(
-                as_floats(self.train.images[rows]), StepNoise(key("augment", self.recipe.seed), number)
-            )
-            noise = StepNoise(self.recipe.seed, step)
-            batch = Batch(index=rows, shift=shift, flip=flip, noise=noise)
-            yield x.contiguous(memory_format=self.layout), self.train.labels[rows], batch
+        first, replays = self.state.step, self.method.replays
+        fed = self.feed.batches(epoch, first // replays % self.batches)
+        for number in range(first // replays, -(-self.end_of(epoch) // replays)):
+            images, labels, rows = next(fed)
+            noise = StepNoise(key("augment", self.recipe.seed), number)
+            x, shift, flip = self.augment(as_floats(images), noise)
+            x = x.contiguous(memory_format=self.layout)
+            for step in range(max(first, number * replays), min(self.end_of(epoch), (number + 1) * replays)):
+                noise = StepNoise(self.recipe.seed, step)
+                yield x, labels, Batch(index=rows, shift=shift, flip=flip, noise=noise)
 
     def step(self, x: Tensor, y: Tensor, batch: Batch) -> Step:
         """One optimizer step at the rate that its place in the run gives."""
