@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from importlib import resources
 from math import prod
 from pathlib import Path
 
@@ -35,7 +36,8 @@ def load(
             test-*.parquet, also within train/, test/ or data/; or images, train/CLASS/* and test/CLASS/*, or CLASS/*.
             Where there is no test split, the validation split is it; where there is neither, a stratified tenth of the
             training images, always the same (seed 0).
-        classes: a file with one class name per line; only these classes are kept, numbered in that order.
+        classes: a file with one class name per line; only these classes are kept, numbered in that order. Or
+            "imagenet100", the 100 of ImageNet's that GAT and NuAT were tried on (val-iisc/GAMA-GAT).
         image_size: bring every image to so many rows and columns: the shorter side is resized (bicubic, antialiased),
             then the centre is cut out. None: all images must have one size.
         resize: with ``image_size``, bring the shorter side to so many pixels first (bilinear), so that a margin is cut
@@ -99,7 +101,7 @@ def _wanted(spec: str, classes: str | Path | None, image_size: int | None) -> So
     """The set that is meant, with the classes that are wanted."""
     if image_size is not None and image_size < 1:
         raise ValueError(f"image_size {image_size} must be 1 pixel or more")
-    wanted = None if classes is None else _read_classes(Path(classes).expanduser())
+    wanted = None if classes is None else _read_classes(_classes_file(classes))
     found = _find(spec)
     return found if wanted is None else found.keep(wanted)
 
@@ -145,6 +147,13 @@ def _find(spec: str) -> Sources:
     if hub.is_name(spec):
         return hub.sources(spec)
     raise FileNotFoundError(f"data {spec!r} is neither a folder here nor a known name: use {', '.join(names())}")
+
+
+def _classes_file(name: str | Path) -> Path:
+    """A user's own file, or else the packaged one of this name."""
+    packaged = Path(str(resources.files("toughen") / "data" / "classes" / f"{name}.txt"))
+    file = Path(name).expanduser()
+    return packaged if not file.exists() and file.name == str(name) and packaged.is_file() else file
 
 
 def _read_classes(file: Path) -> tuple[str, ...]:

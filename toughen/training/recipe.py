@@ -22,7 +22,7 @@ class Recipe:
 
     Attributes:
         data: a folder of parquet shards or of class-named image folders, or a data set's name (`toughen list data`).
-        classes: a file that names the classes to keep, one a line; None keeps all.
+        classes: a file that names the classes to keep, one a line, or "imagenet100"; None keeps all.
         image_size: resize the shorter side to this many pixels and crop the centre; None keeps images as they are.
         memory_limit: memory that images may take, such as 512MB; a set that exceeds it decoded stays encoded, and is
             read and decoded as it is trained on. None means half of what is available.

@@ -66,7 +66,9 @@ def train(recipe: Recipe, out: str | Path, *, config: str = "", resume: bool = F
             trainer.run(console, stopper)
     except Unreadable as error:
         save_alone(trainer)
-        raise RuntimeError(f"training failed: {error}. Mend it, and go on with --resume: nothing is lost") from None
+        raise RuntimeError(
+            f"training failed: {error}. Once the images are whole again, go on with --resume: nothing is lost"
+        ) from None
     except OSError as error:
         raise RuntimeError(
             f"training failed: cannot write to {folder} ({error.strerror or error}). Make room or mend it, and go on "
