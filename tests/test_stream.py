@@ -6,6 +6,8 @@ import io
 import json
 import math
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -388,7 +390,7 @@ def test_an_evaluation_says_that_it_cannot_know_what_was_seen(tmp_path: Path) ->
 def test_test_images_are_evaluated_without_the_training_images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where both do not fit into memory; in the form in which the run validates."""
     root = colours(tmp_path / "data")
-    words = ["train", "--data", root, "--model", "resnet18", "--model_settings.width", 4, "--image_size", 32]
+    words = ["train", "--data", root, "--model", "resnet18", "--model_settings.width", 16, "--image_size", 32]
     words += ["--crop", "resized", "--method", "FBF", "--eps", 0.03, "--epochs", 1, "--batch_size", 6]
     words += ["--validation", 3, "--validation_steps", 1, "--num_workers", 0, "--out", tmp_path / "run"]
     assert toughen(*words).status == 0
@@ -514,7 +516,7 @@ def few_steps(name: str, root: Path, out: Path, *more: object) -> None:
 @pytest.mark.parametrize("name", ["nuat-imagenet100", "nuat-imagenet"])
 def test_imagenet_s_recipes_train_on_its_layout(name: str, tmp_path: Path) -> None:
     root = imagenet(tmp_path, (60, 44), each=8, classes=4)
-    few_steps(name, root, tmp_path / "run", "--image_size", 32, "--model_settings.width", 4)
+    few_steps(name, root, tmp_path / "run", "--image_size", 32, "--model_settings.width", 16)
 
 
 @pytest.mark.slow
@@ -529,3 +531,53 @@ def test_the_hundred_classes_have_a_name(tmp_path: Path) -> None:
         data.load(str(root), classes="imagenet100")
     with pytest.raises(FileNotFoundError, match="classes 'imagenet101' is no file"):
         data.load(str(root), classes="imagenet101")
+
+
+# --- memory
+
+WATCHED = """
+import sys
+from pathlib import Path
+import torch
+from toughen import data
+from toughen.data.feed import StreamFeed
+train = data.load_training(sys.argv[1], image_size=64, stream=True).train
+feed = StreamFeed(split=train, seed=0, batch_size=32, device=torch.device("cpu"), buffer=128)
+for fed in feed.batches(0):
+    print(int(Path("/proc/self/statm").read_text().split()[1]) * 4096)
+"""
+
+
+@pytest.mark.slow
+def test_memory_stays_what_it_was(tmp_path: Path) -> None:
+    """An epoch of 1,600 JPEGs, some 130 MB encoded: after a fifth of it the process grows by no sixth of that."""
+    drawn = np.random.default_rng(0)
+    noise = [Image.fromarray(drawn.integers(0, 256, (300, 400, 3), np.uint8)) for _ in range(50)]
+    images = [image for image in (encoded(each, "JPEG") for each in noise) for _ in range(32)]
+    for number in range(4):
+        table = pa.table({"image": images[number::4], "label": [row % 2 for row in range(400)]})
+        file = tmp_path / f"train-{number}.parquet"
+        pq.write_table(table, file, row_group_size=50, compression="none", use_dictionary=False)
+    size = sum(file.stat().st_size for file in tmp_path.iterdir())
+    ended = subprocess.run(
+        [sys.executable, "-c", WATCHED, str(tmp_path)], capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    resident = [int(line) for line in ended.stdout.split()]
+    assert len(resident) == 45 and max(resident[9:]) - resident[9] < size / 6, (size, resident)
+
+
+def test_workers_end_with_a_run_that_is_killed(shards: Path) -> None:
+    """Their parent is the process that they were forked off, which waits for them in turn."""
+    script = (
+        "import os, sys, torch\n"
+        "from toughen import data\n"
+        "from toughen.data.feed import StreamFeed\n"
+        "train = data.load_training(sys.argv[1], stream=True).train\n"
+        "feed = StreamFeed(split=train, seed=0, batch_size=8, device=torch.device('cpu'), buffer=9, workers=2)\n"
+        "next(feed.batches(0))\n"
+        "batches = feed.batches(0)\n"
+        "next(batches)\n"
+        "os.kill(os.getpid(), 9)\n"
+    )
+    ended = subprocess.run([sys.executable, "-c", script, str(shards)], capture_output=True, check=False, timeout=60)
+    assert ended.returncode == -9  # a worker that is left would hold its output's pipe open, and run into the timeout

@@ -9,6 +9,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
+import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, NamedTuple, TypeAlias
@@ -255,8 +256,15 @@ def _context() -> Any:
 
 
 def _begin(worker: int) -> None:
-    """Ctrl-C goes to all processes of a terminal; the trainer ends its workers itself."""
+    """Have a worker end with its trainer, even one that is killed, and not on Ctrl-C, which goes to both."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_end_with, args=[multiprocessing.parent_process()], daemon=True).start()
+
+
+def _end_with(trainer: Any) -> None:
+    """torch's own workers look whether their parent lives, which here is the process that they are forked off."""
+    trainer.join()
+    os._exit(1)
 
 
 def usual_workers() -> int:
