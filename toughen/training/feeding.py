@@ -8,12 +8,18 @@ from toughen import sizes
 from toughen.data import EncodedSplit, Split
 from toughen.data.feed import Feed, MemoryFeed, StreamFeed, usual_workers
 from toughen.data.ingest import SHARE
+from toughen.device import pick_device
 from toughen.training.recipe import Recipe
 
 
 def memory_limit(recipe: Recipe) -> int:
-    """Bytes that images may take: as the recipe says, or half of what is available."""
-    return int(SHARE * sizes.available()) if recipe.memory_limit is None else sizes.number(recipe.memory_limit)
+    """Bytes that images may take: as the recipe says, or half of what is available here and on the run's device."""
+    if recipe.memory_limit is not None:
+        return sizes.number(recipe.memory_limit)
+    device, room = pick_device(recipe.device), sizes.available()
+    if device.type == "cuda":
+        room = min(room, torch.cuda.mem_get_info(device)[0])
+    return int(SHARE * room)
 
 
 def feed_of(recipe: Recipe, train: Split | EncodedSplit, validation: Split, device: torch.device) -> Feed:

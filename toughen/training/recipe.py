@@ -25,7 +25,7 @@ class Recipe:
         classes: a file that names the classes to keep, one a line, or "imagenet100"; None keeps all.
         image_size: resize the shorter side to this many pixels and crop the centre; None keeps images as they are.
         memory_limit: memory that images may take, such as 512MB; a set that exceeds it decoded stays encoded, and is
-            read and decoded as it is trained on. None means half of what is available.
+            read and decoded as it is trained on. None means half of what is available, here and on the device.
         num_workers: processes that then decode; 0: the run's own. None means one fewer than cores, up to 8.
         shuffle_buffer: images among which those of a shard are then shuffled; class folders are shuffled as a whole.
         model: a net's name (`toughen list models`), `timm:NAME`, or `package.module:function`.
