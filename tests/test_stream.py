@@ -54,7 +54,11 @@ def shards(tmp_path: Path) -> Path:
 
 
 def streamed(folder: Path, **settings: Any) -> Streamed:
-    found = data.load_training(str(folder), stream=True, **settings)
+    return streamed_at(str(folder), **settings)
+
+
+def streamed_at(spec: str, **settings: Any) -> Streamed:
+    found = data.load_training(spec, stream=True, **settings)
     assert isinstance(found, Streamed)
     return found
 
@@ -467,6 +471,32 @@ def test_hub_sets_are_read_out_of_their_cache(shards: Path) -> None:
     assert [item.where for item in store.read(3, [0, 99])] == ["some/set, train, row 300", "some/set, train, row 399"]
     column = Cached.data["image"].to_pylist()
     assert [item.content for item in store.read(3, [0, 99])] == [column[300], column[399]]
+
+
+def test_shards_behind_an_address_are_read_in_place(
+    shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A file system in memory, by the same way as the hub's: the same images in the same order, and nothing is kept."""
+    import fsspec
+
+    system = fsspec.filesystem("memory")
+    for number, file in enumerate(sorted(shards.iterdir())):
+        system.pipe(f"/set/data/train-{number:05d}-of-00004.parquet", file.read_bytes())
+    given = streamed_at("memory://set")
+    local = feed(shards)
+    remote = StreamFeed(split=given.train, seed=0, batch_size=32, device=CPU, buffer=50)
+    assert same(list(local.batches(1)), list(remote.batches(1)))
+    system.rm("/set/data/train-00002-of-00004.parquet")
+    with pytest.raises(Unreadable, match="/set/data/train-00002-of-00004.parquet cannot be read as parquet"):
+        list(remote.batches(1))
+    with pytest.raises(ValueError, match="/set/data has 3 of 4 shards"):
+        streamed_at("memory://set")
+    for address, said in (("memory://none", "has no parquet files"), ("nowhere://set", "cannot be read")):
+        with pytest.raises(ValueError, match=said):
+            streamed_at(address)
+    monkeypatch.setattr("toughen.data.hub.unreachable", lambda: "no answer in 2.5 s")
+    with pytest.raises(ValueError, match=r"hf://datasets/a/b: the hub cannot be reached \(no answer in 2.5 s\)"):
+        streamed_at("hf://datasets/a/b")
 
 
 def test_amounts_of_memory() -> None:

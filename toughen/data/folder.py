@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
-from pathlib import Path
-from typing import Any
+from pathlib import Path, PurePath
+from typing import Any, TypeAlias
 
 import numpy as np
 import pyarrow as pa
@@ -17,6 +17,8 @@ import torch
 
 from toughen.data import tables
 from toughen.data.sources import Encoded, Source, Sources, Store
+
+Opener: TypeAlias = Callable[[str], Any]  # of a path, giving a binary file
 
 _PICTURES = {".png", ".jpg", ".jpeg", ".bmp", ".webp"}
 _ARCHIVES = {".zip", ".tar", ".gz", ".tgz", ".bz2", ".xz", ".7z", ".rar"}
@@ -36,7 +38,7 @@ def sources(root: Path) -> Sources:
         advice = "unpack it and give the folder" if root.suffix.lower() in _ARCHIVES else "give the folder it lies in"
         raise ValueError(f"{root} is a file: {advice}")
     shards = _visible([*root.glob("*.parquet"), *(f for s in (*_SPLITS, "data") for f in root.glob(f"{s}/*.parquet"))])
-    return _parquet(root, shards) if shards else _class_folders(root)
+    return parquet(root, shards, root.resolve().name) if shards else _class_folders(root)
 
 
 def _visible(paths: list[Path]) -> list[Path]:
@@ -44,8 +46,19 @@ def _visible(paths: list[Path]) -> list[Path]:
     return sorted(path for path in paths if not path.name.startswith("."))
 
 
-def _parquet(root: Path, files: list[Path]) -> Sources:
-    splits: dict[str, list[Path]] = {}
+def parquet(root: PurePath, files: list[Any], name: str, opener: Opener | None = None) -> Sources:
+    """A set of parquet shards.
+
+    Args:
+        root: what they lie in.
+        files: their paths, sorted.
+        name: the set's.
+        opener: opens a path that is no local file.
+
+    Raises:
+        ValueError: they are no set, or damaged.
+    """
+    splits: dict[str, list[PurePath]] = {}
     for file in files:
         splits.setdefault(_split_of(file, root), []).append(file)
     if "train" not in splits:
@@ -53,10 +66,11 @@ def _parquet(root: Path, files: list[Path]) -> Sources:
             f"{root} has parquet files, such as {files[0].name}, but no train split: call it train-*.parquet"
         )
     tested = next((splits[name] for name in _TESTS if name in splits), None)
-    return tables.sources(root.resolve().name, _shards(splits["train"]), _shards(tested) if tested else None)
+    train = _shards(splits["train"], opener)
+    return tables.sources(name, train, _shards(tested, opener) if tested else None)
 
 
-def _split_of(file: Path, root: Path) -> str:
+def _split_of(file: PurePath, root: PurePath) -> str:
     """The split a shard's folder or else its name begins with; "" for none."""
     for text in (file.parent.name if file.parent != root else "", file.name):
         if match := re.match(rf"({'|'.join(_SPLITS)})(?![a-z])", text.lower()):
@@ -64,7 +78,7 @@ def _split_of(file: Path, root: Path) -> str:
     return ""
 
 
-def _shards(files: list[Path]) -> list[tables.Shard]:
+def _shards(files: list[PurePath], opener: Opener | None) -> list[tables.Shard]:
     """The files of a split as shards.
 
     Raises:
@@ -77,17 +91,18 @@ def _shards(files: list[Path]) -> list[tables.Shard]:
         )
     shards, rows = [], 0
     for file in files:
-        with _readable(file), pq.ParquetFile(file) as opened:
+        with _opened(file, opener) as opened:
             rows += opened.metadata.num_rows
             schema, groups = opened.schema_arrow, _groups(opened.metadata)
-            shards.append(tables.Shard(str(file), schema, partial(_batches, file), partial(_group, file), groups))
+        batches, group = partial(_batches, file, opener), partial(_group, file, opener)
+        shards.append(tables.Shard(str(file), schema, batches, group, groups))
     if not rows:
         raise ValueError(f"{files[0]} has no rows: write the images anew")
     return shards
 
 
-def _batches(file: Path, column: str) -> Iterator[pa.Array]:
-    with _readable(file), pq.ParquetFile(file) as opened:
+def _batches(file: PurePath, opener: Opener | None, column: str) -> Iterator[pa.Array]:
+    with _opened(file, opener) as opened:
         for batch in opened.iter_batches(_ROWS, columns=[column]):
             yield batch.column(0)
 
@@ -104,13 +119,13 @@ def _groups(metadata: Any) -> tuple[tables.Group, ...]:
     return tuple(found)
 
 
-def _group(file: Path, number: int, rows: int, column: str) -> pa.Array:
+def _group(file: PurePath, opener: Opener | None, number: int, rows: int, column: str) -> pa.Array:
     """One column of a row group.
 
     Raises:
         ValueError: the file cannot be read, or the row group has no longer so many rows.
     """
-    with _readable(file), pq.ParquetFile(file) as opened:
+    with _opened(file, opener) as opened:
         present = opened.metadata.row_group(number).num_rows if number < opened.metadata.num_row_groups else 0
         if present != rows:
             raise ValueError(
@@ -120,10 +135,15 @@ def _group(file: Path, number: int, rows: int, column: str) -> pa.Array:
 
 
 @contextmanager
-def _readable(file: Path) -> Iterator[None]:
-    """Within the block, what arrow says of a damaged file becomes one message."""
+def _opened(file: PurePath, opener: Opener | None) -> Iterator[pq.ParquetFile]:
+    """A shard; within the block, what arrow says of a damaged file becomes one message."""
     try:
-        yield
+        if opener is None:
+            with pq.ParquetFile(file) as opened:
+                yield opened
+        else:
+            with opener(str(file)) as stream, pq.ParquetFile(stream) as opened:
+                yield opened
     except (pa.ArrowException, OSError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         message = f"{file} cannot be read as parquet ({reason[:120]}): download or write it anew"

@@ -51,7 +51,7 @@ def sources(spec: str) -> Sources:
     """
     path, _, configuration = spec.partition(":")
     known = KNOWN.get(spec, Known(path, configuration or None, ""))
-    trouble = _unreachable()
+    trouble = unreachable()
     import datasets  # slow, and only hub sets need it
 
     try:
@@ -90,7 +90,7 @@ def _shard(spec: str, split: str, loaded: Any) -> tables.Shard:
     return tables.Shard(f"{spec}, {split}", dataset.features.arrow_schema, batches, read, groups, files=True)
 
 
-def _unreachable() -> str:
+def unreachable() -> str:
     """Why the hub cannot be reached, "" if it answers.
 
     The question is asked in a thread of its own, since looking up an address obeys no time limit; `datasets`, which

@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 
 from toughen import sizes
-from toughen.data import embedded, folder, hub
+from toughen.data import embedded, folder, hub, remote
 from toughen.data.decode import Form, check_memory, decode, survey
 from toughen.data.sets import Data, Split
 from toughen.data.sources import Source, Sources
@@ -32,7 +32,8 @@ def load(
 
     Args:
         spec: an existing folder (it wins over a name), "mnist-5k", or a name on the Hugging Face hub: a short one from
-            ``names()``, OWNER/NAME or OWNER/NAME:CONFIGURATION. A folder has parquet shards, train-*.parquet and
+            ``names()``, OWNER/NAME or OWNER/NAME:CONFIGURATION; or the address of a folder of parquet shards, such as
+            hf://datasets/OWNER/NAME, read in place. A folder has parquet shards, train-*.parquet and
             test-*.parquet, also within train/, test/ or data/; or images, train/CLASS/* and test/CLASS/*, or CLASS/*.
             Where there is no test split, the validation split is it; where there is neither, a stratified tenth of the
             training images, always the same (seed 0).
@@ -144,6 +145,8 @@ def _find(spec: str) -> Sources:
         return folder.sources(path)
     if spec == embedded.NAME:
         return embedded.sources()
+    if remote.is_url(spec):
+        return remote.sources(spec)
     if hub.is_name(spec):
         return hub.sources(spec)
     raise FileNotFoundError(f"data {spec!r} is neither a folder here nor a known name: use {', '.join(names())}")
