@@ -28,7 +28,7 @@ def ready(words: Sequence[str], data: Data | None = None) -> Trainer:
     if data is None:
         trainer, _ = build(recipe, Path("."))
     else:
-        with patch("toughen.data.load", return_value=data):
+        with patch("toughen.data.load_training", return_value=data):
             trainer, _ = build(recipe, Path("."))
     trainer.method.start(Plan(epochs=recipe.epochs, steps=trainer.steps, images=len(trainer.train)))
     trainer.model.train()

@@ -625,7 +625,7 @@ def hub(monkeypatch: pytest.MonkeyPatch, digits: list[Pixels]) -> list[tuple[str
         test = "validation" if path == "some/one" else "test"
         return datasets.DatasetDict({"train": split(path, range(20)), test: split(path, range(20, 30))})
 
-    monkeypatch.setattr(hub_module, "_unreachable", lambda: "")
+    monkeypatch.setattr(hub_module, "unreachable", lambda: "")
     monkeypatch.setattr(datasets, "load_dataset", load_dataset)
     return asked
 

@@ -109,7 +109,7 @@ def test_what_cannot_be_is_refused_before_anything_is_written(tmp_path: Path) ->
     clean, small = make_run(tmp_path / "c", eps=None), make_run(tmp_path / "d", subset=True, classes=["7", "1"])
     seen = make_run(tmp_path / "e")
     test = data.load(str(digits()))
-    runs.write_seen(seen, test.hashes(test.test))
+    runs.write_seen(seen, {"hashes": test.hashes(test.test)})
     (tmp_path / "file").write_text("")
     before = {name: files(tmp_path / name) for name in "abcde"}
     cases: list[tuple[list[Path], dict[str, Any], str]] = [

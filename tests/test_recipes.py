@@ -22,7 +22,9 @@ from toughen.training import Recipe
 from toughen.types import Batch, Images, Labels, Plan
 
 every_recipe = pytest.mark.parametrize("name", settings.recipes())
-SHAPES = {"mnist": (1, 28, 28), "mnist-5k": (1, 28, 28), "cifar10": (3, 32, 32)}
+SHAPES = {"mnist": (1, 28, 28), "mnist-5k": (1, 28, 28), "cifar10": (3, 32, 32), "imagenet": (3, 224, 224)}
+EPS = {"mnist": 0.3, "mnist-5k": 0.3, "cifar10": 8 / 255, "imagenet": 4 / 255}
+EPS_OF = {"nuat-imagenet100": 8 / 255}  # where a recipe's is not its data set's
 
 
 def recipe(words: str) -> Recipe:
@@ -56,16 +58,14 @@ def test_a_recipe_names_its_data_set_and_its_radius_in_its_first_line(name: str)
     first = settings.recipes()[name].read_text(encoding="utf-8").splitlines()[0]
     assert first.startswith("# ") and first.endswith(".") and len(first) <= 120
     made = packaged(name)
-    assert {"cifar10": "CIFAR-10", "mnist": "MNIST", "mnist-5k": "MNIST"}[made.data] in first
+    assert {"cifar10": "CIFAR-10", "mnist": "MNIST", "mnist-5k": "MNIST", "imagenet": "ImageNet"}[made.data] in first
     assert made.eps is None or re.search(rf"\beps {made.eps}\b", first)
 
 
 @every_recipe
 def test_a_recipe_s_methods_train_against_its_eps(name: str) -> None:
     made = packaged(name)
-    assert float(made.eps or 0) == {"mnist": 0.3, "mnist-5k": 0.3, "cifar10": 8 / 255}[made.data] * (
-        made.eps is not None
-    )
+    assert float(made.eps or 0) == EPS_OF.get(name, EPS[made.data]) * (made.eps is not None)
     threats = [method.threat for method in made.method.modules() if isinstance(method, Method) and method.threat]
     assert {(threat.norm, threat.eps) for threat in threats} == ({("linf", made.eps)} if made.eps else set())
 
@@ -96,7 +96,7 @@ def test_a_recipe_s_method_takes_two_steps_with_its_optimizer(name: str, mnist: 
     if name.startswith("eat-"):
         pytest.skip("needs trained sources")
     made, (x, y) = recipe(name), (mnist[0][:20], mnist[1][:20])
-    if made.data == "cifar10":
+    if SHAPES[made.data][0] == 3:
         x = F.pad(x, (2, 2, 2, 2)).expand(-1, 3, -1, -1).clone()
     model, method = Tiny(x.shape[1]).train(), made.method
     method.prepare(model, SHAPES[made.data], 10, 20)
@@ -123,6 +123,7 @@ PUBLISHED: dict[str, tuple[str, int, int, float, dict[float, float]]] = {
     "nuat-wa-cifar10": ("resnet18", 100, 64, 5e-4, {12.5: 0.05, 25: 0.1, 62.5: 0.05, 100: 0}),
     "nuat2-wa-cifar10": ("wrn-34-10", 80, 64, 5e-4, {10: 0.05, 20: 0.1, 50: 0.05, 80: 0}),
     "nuat-wa-h-cifar10": ("wrn-34-10", 60, 64, 5e-4, {7.5: 0.05, 15: 0.1, 37.5: 0.05, 60: 0}),
+    "nuat-imagenet100": ("resnet18", 120, 64, 1e-4, {}),  # GAT's
     "gat-mnist": ("m-lenet", 50, 64, 5e-4, {0.5: 0.01, 25.5: 0.01, 26.5: 0.002, 49.5: 0.002}),
     "gat-cifar10": ("resnet18", 100, 64, 5e-4, {70.5: 0.1, 71.5: 0.01, 85.5: 0.01, 86.5: 1e-3}),
     "gat-wa-cifar10": ("resnet18", 100, 64, 5e-4, {70.5: 0.1, 71.5: 0.01, 85.5: 0.01, 86.5: 1e-3}),
@@ -249,6 +250,16 @@ def test_pgi_s_labels_are_the_source_s() -> None:
     assert isinstance(method, PGI)
     assert 1 - method.smoothing + method.smoothing / 10 == pytest.approx(0.6)
     assert method.smoothing / 10 == pytest.approx(0.4 / 9)
+
+
+def test_imagenet_s_recipes_crop_as_is_usual_there() -> None:
+    for name, eps in (("nuat-imagenet100", 8 / 255), ("nuat-imagenet", 4 / 255)):
+        made = packaged(name)
+        assert (made.image_size, made.resize, made.crop, float(made.eps or 0)) == (224, 256, "resized", eps)
+    with torch.device("meta"):
+        made = packaged("nuat-imagenet")
+        net = models.create(made.model, 1000, (3, 224, 224), **made.model_settings)
+    assert sum(each.numel() for each in net.parameters()) == 25_557_032  # torchvision's ResNet-50
 
 
 def test_a_baseline_that_collapses_is_not_rescued() -> None:

@@ -153,14 +153,15 @@ def test_crops_and_flips_are_off_for_grey_images_unless_asked_for(tmp_path: Path
 def test_test_images_choose_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     words = small("--method", "FBF", "--eps", 0.2)
     assert toughen(*words, "--out", tmp_path / "one").status == 0
-    load = data.load
+    load = data.load_training
 
     def noise_for_tests(*arguments: Any, **settings: Any) -> Data:
         made = load(*arguments, **settings)
+        assert isinstance(made, Data)
         made.test.images.random_(0, 256)
         return made
 
-    monkeypatch.setattr("toughen.training.run.data_sets.load", noise_for_tests)
+    monkeypatch.setattr("toughen.training.run.data_sets.load_training", noise_for_tests)
     assert toughen(*words, "--out", tmp_path / "two").status == 0
     assert timeless(tmp_path / "one") == timeless(tmp_path / "two")
     assert files(tmp_path / "one")[runs.WEIGHTS] == files(tmp_path / "two")[runs.WEIGHTS]

@@ -111,6 +111,8 @@ def print_evaluation(console: Console, folder: Path, result: dict[str, Any]) -> 
     for name, (low, high) in result.get("interval", {}).items():
         console.print(f"{name.replace('_', ' ')}: 95 % interval {percent(low)} to {percent(high)}", highlight=False)
     print_verdict(console, result)
+    if said := result.get("seen_images"):
+        console.print(f"whether these images were trained on: {said}", highlight=False)
     if warned := warning(result):
         console.print(warned, highlight=False, style="bold red")
     console.print(f"written: {folder / RESULT}, examples.parquet", highlight=False, markup=False)

@@ -66,6 +66,11 @@ def count() -> int:
     return dist.get_world_size() if _joined else 1
 
 
+def on_this_machine() -> int:
+    """How many of them share this machine and its memory."""
+    return int(os.environ.get("LOCAL_WORLD_SIZE", "1")) if _joined else 1
+
+
 def rank() -> int:
     """This process's number, from 0."""
     return dist.get_rank() if _joined else 0

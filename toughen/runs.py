@@ -32,6 +32,7 @@ class Record:
         epoch: the epoch, from 0, whose weights these are.
         validation: accuracies on the validation images at that epoch, 0..1.
         image_size: what images were resized and cropped to, in pixels; None where they were left as they are.
+        resize: what the shorter side was resized to before; None for ``image_size``.
         subset: whether ``classes`` are only some of the data set's.
         adaptive: how the method's own objective is attacked, as ``toughen.attacks.Adaptive`` takes it; None for none.
     """
@@ -47,6 +48,7 @@ class Record:
     epoch: int
     validation: dict[str, float]
     image_size: int | None = None
+    resize: int | None = None
     subset: bool = False
     adaptive: dict[str, Any] | None = None
 
@@ -70,6 +72,7 @@ def _record(fields: Any) -> Record:
         "epoch": type(fields["epoch"]) is int,
         "validation": isinstance(fields["validation"], dict),
         "image_size": isinstance(fields.get("image_size"), int | None),
+        "resize": isinstance(fields.get("resize"), int | None),
         "subset": isinstance(fields.get("subset", False), bool),
         "adaptive": isinstance(fields.get("adaptive"), dict | None),
     }
@@ -177,29 +180,41 @@ def _lines(history: list[dict[str, Any]]) -> str:
     return "".join(json.dumps(line) + "\n" for line in history)
 
 
-def write_seen(folder: Path, hashes: Tensor) -> None:
-    """Keep a hash of each training image, so that an evaluation on training images can be refused."""
-    write_tensors(folder / SEEN, {"hashes": hashes})
+def write_seen(folder: Path, seen: dict[str, Tensor]) -> None:
+    """Keep what tells the training images from others.
+
+    That is "hashes" of each, so that an evaluation on training images can be refused; or, of images that were streamed,
+    the "identity" of all together.
+    """
+    write_tensors(folder / SEEN, seen)
 
 
-def _seen(folder: Path) -> Tensor | None:
+def _seen(folder: Path) -> dict[str, Tensor] | None:
     if not (folder / SEEN).is_file():
         return None
-    hashes = read_tensors(folder / SEEN)[0].get("hashes")
-    if hashes is None:
+    seen = read_tensors(folder / SEEN)[0]
+    if len(seen.keys() & {"hashes", "identity"}) != 1:
         raise ValueError(f"{folder / SEEN} is damaged: restore it from a copy, or train again")
-    return hashes
+    return seen
 
 
-def same_images(folder: Path, hashes: Tensor) -> bool:
-    """Whether a run was begun with just these training images; also true where it has no list of its images."""
+def streamed(folder: Path) -> bool | None:
+    """Whether a run was begun with images that stay encoded; None where none was begun."""
     seen = _seen(folder)
-    return seen is None or torch.equal(seen, hashes)
+    return None if seen is None else "identity" in seen
+
+
+def same_images(folder: Path, seen: dict[str, Tensor]) -> bool:
+    """Whether a run was begun with just these training images; also true where it has no list of its images."""
+    before = _seen(folder)
+    return before is None or (
+        before.keys() == seen.keys() and all(torch.equal(before[name], seen[name]) for name in seen)
+    )
 
 
 def share_seen(folder: Path, hashes: Tensor) -> float | None:
     """The share of these images that the run was trained on; None where the run has no list of its images."""
     seen = _seen(folder)
-    if seen is None:
+    if seen is None or "hashes" not in seen:
         return None
-    return float(torch.isin(hashes, seen).float().mean()) if len(hashes) else 0.0
+    return float(torch.isin(hashes, seen["hashes"]).float().mean()) if len(hashes) else 0.0

@@ -1,9 +1,21 @@
-"""Data sets as uint8 tensors, decoded once: the embedded one, the hub's, a folder of parquet shards, class folders."""
+"""Data sets of uint8 images, decoded once or while they are trained on: the embedded one, the hub's, folders."""
 
 from __future__ import annotations
 
 from toughen.data.augment import Augment
-from toughen.data.ingest import load, names
+from toughen.data.ingest import load, load_test, load_training, names
 from toughen.data.sets import Data, Split, stratified
+from toughen.data.stream import EncodedSplit, Streamed
 
-__all__ = ["Augment", "Data", "Split", "load", "names", "stratified"]
+__all__ = [
+    "Augment",
+    "Data",
+    "EncodedSplit",
+    "Split",
+    "Streamed",
+    "load",
+    "load_test",
+    "load_training",
+    "names",
+    "stratified",
+]

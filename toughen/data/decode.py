@@ -1,14 +1,17 @@
-"""From encoded images to one uint8 tensor. The only place that opens an image."""
+"""From encoded images to uint8 pixels. The only place that opens an image."""
 
 from __future__ import annotations
 
 import os
 import warnings
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from io import BytesIO
 from itertools import islice
 from pathlib import Path
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
@@ -20,6 +23,9 @@ from toughen.types import ByteImages
 _FORMATS = ("PNG", "JPEG", "BMP", "WEBP", "GIF", "TIFF")  # none of them starts another program, as EPS would
 _GREY = {"1", "L", "LA"}
 _COLOUR = {"P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr", "HSV", "LAB"}
+Pixels: TypeAlias = np.ndarray[Any, np.dtype[np.uint8]]  # [c, h, w]
+Box: TypeAlias = tuple[int, int, int, int]  # left, top, right, bottom, in pixels
+
 _BLOCK = 512  # images whose bytes are held at a time
 _WORTH_THREADS = 128 * 128  # pixels; decoding smaller images is mostly Python, which threads cannot share
 
@@ -31,12 +37,12 @@ class Form:
     Attributes:
         mode: "L" (one channel) or "RGB".
         size: width and height in pixels.
-        resize: whether images are brought to that size (shorter side resized, centre cut out) or must have it.
+        resize: pixels that the shorter side is brought to before the centre is cut out; None: all have the size.
     """
 
     mode: str
     size: tuple[int, int]
-    resize: bool
+    resize: int | None
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -44,28 +50,32 @@ class Form:
         return len(self.mode), self.size[1], self.size[0]
 
 
-def survey(sources: tuple[Source, ...], image_size: int | None) -> Form:
+def survey(sources: tuple[Source, ...], image_size: int | None, resize: int | None = None) -> Form:
     """Look at every image's header: one channel only if all are grey, and the size of the first image or the given one.
 
     Raises:
-        ValueError: an image cannot be opened, is too large to be decoded safely, or has more than 8 bits a channel;
-            or the decoded set would not fit into memory.
+        ValueError: an image cannot be opened, is too large to be decoded safely, or has more than 8 bits a channel.
     """
     modes: set[str] = set()
     first: tuple[int, int] | None = None
-    with warnings.catch_warnings():
-        warnings.simplefilter("error", Image.DecompressionBombWarning)
+    with bombs_refused():
         for source in sources:
             for item in source.images():
                 with _open(item) as image:
-                    if image.mode not in _GREY | _COLOUR:
-                        raise ValueError(f"{item.where} has pixels of mode {image.mode}: save it with 8 bits a channel")
+                    _require_bytes(item, image)
                     modes.add(image.mode)
                     first = first or (image.size if _orientation(image) < 5 else image.size[::-1])
     mode = "L" if modes <= _GREY else "RGB"
-    form = Form(mode, (image_size, image_size) if image_size else first or (0, 0), image_size is not None)
-    _check_memory(sum(map(len, sources)) * int(np.prod(form.shape)))
-    return form
+    size = (image_size, image_size) if image_size else first or (0, 0)
+    return Form(mode, size, (resize or image_size) if image_size else None)
+
+
+@contextmanager
+def bombs_refused() -> Iterator[None]:
+    """Within the block, an image that declares more pixels than PIL thinks safe is an error."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", Image.DecompressionBombWarning)
+        yield
 
 
 def decode(source: Source, form: Form) -> ByteImages:
@@ -75,17 +85,17 @@ def decode(source: Source, form: Form) -> ByteImages:
         ValueError: an image is damaged, or has another size than the first and none was asked for.
     """
     images = torch.empty((len(source), *form.shape), dtype=torch.uint8)
-    pixels, items = images.numpy(), source.images()
+    array, items = images.numpy(), source.images()
     threads = os.cpu_count() or 1
     if form.size[0] * form.size[1] < _WORTH_THREADS or threads == 1:
         for place, item in enumerate(items):
-            pixels[place] = _pixels(item, form)
+            array[place] = pixels(item, form)
         return images
     with ThreadPoolExecutor(threads) as pool:
         place = 0
         while block := list(islice(items, _BLOCK)):
-            for decoded in pool.map(lambda item: _pixels(item, form), block):
-                pixels[place] = decoded
+            for decoded in pool.map(lambda item: pixels(item, form), block):
+                array[place] = decoded
                 place += 1
     return images
 
@@ -107,12 +117,29 @@ def _open(item: Encoded) -> Image.Image:
         raise _damaged(item, error) from None
 
 
-def _pixels(item: Encoded, form: Form) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:
-    """One image as [c, h, w]."""
+def pixels(item: Encoded, form: Form, crop: Callable[[int, int], Box] | None = None) -> Pixels:
+    """One image as [c, h, w].
+
+    Args:
+        item: the image.
+        form: what it is turned into.
+        crop: given the image's width and height, the part that is resized to the form's size, whatever its proportions
+            (bilinear, antialiased); None takes the centre, as the form says.
+
+    Raises:
+        ValueError: it is damaged, in colour where the others are grey, or of another size and none was asked for.
+    """
     try:
         with _open(item) as opened:
+            _require_bytes(item, opened)
             opened.load()
-            image = _fit(_convert(_upright(opened), form.mode), form)
+            if form.mode == "L" and opened.mode not in _GREY:
+                raise ValueError(f"{item.where} is in colour, the images looked at first are grey: save all as colour")
+            image = _convert(_upright(opened), form.mode)
+            if crop is None:
+                image = _fit(image, form)
+            else:
+                image = image.crop(crop(*image.size)).resize(form.size, Image.Resampling.BILINEAR)
     except ValueError as error:
         raise (error if str(error).startswith(item.where) else _damaged(item, error)) from None
     except Exception as error:  # as in _open
@@ -124,6 +151,11 @@ def _pixels(item: Encoded, form: Form) -> np.ndarray[tuple[int, ...], np.dtype[n
         )
     array = np.asarray(image)
     return array[None] if array.ndim == 2 else array.transpose(2, 0, 1)
+
+
+def _require_bytes(item: Encoded, image: Image.Image) -> None:
+    if image.mode not in _GREY | _COLOUR:
+        raise ValueError(f"{item.where} has pixels of mode {image.mode}: save it with 8 bits a channel")
 
 
 def _damaged(item: Encoded, error: Exception) -> ValueError:
@@ -154,17 +186,17 @@ def _convert(image: Image.Image, mode: str) -> Image.Image:
 
 def _fit(image: Image.Image, form: Form) -> Image.Image:
     """Shorter side resized with antialiasing, centre cut out, where the form asks for it."""
-    if not form.resize or image.size == form.size:
+    if form.resize is None or (image.size == form.size and form.resize == form.size[0]):
         return image
-    side = form.size[0]
-    scale = side / min(image.size)
-    width, height = (max(side, round(length * scale)) for length in image.size)
+    side, scale = form.size[0], form.resize / min(image.size)
+    width, height = (max(form.resize, round(length * scale)) for length in image.size)
     left, top = (width - side) // 2, (height - side) // 2
-    resized = image.resize((width, height), Image.Resampling.BICUBIC)
+    bilinear = form.resize != side  # the way of ImageNet's crops, in training and test
+    resized = image.resize((width, height), Image.Resampling.BILINEAR if bilinear else Image.Resampling.BICUBIC)
     return resized.crop((left, top, left + side, top + side))
 
 
-def _check_memory(needed: int) -> None:
+def check_memory(needed: int) -> None:
     """Refuse early what would otherwise be killed without a word.
 
     Raises:

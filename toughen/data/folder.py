@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import os
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
-from pathlib import Path
+from pathlib import Path, PurePath
+from typing import Any, TypeAlias
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 
 from toughen.data import tables
-from toughen.data.sources import Encoded, Source, Sources
+from toughen.data.sources import Encoded, Source, Sources, Store
+
+Opener: TypeAlias = Callable[[str], Any]  # of a path, giving a binary file
 
 _PICTURES = {".png", ".jpg", ".jpeg", ".bmp", ".webp"}
 _ARCHIVES = {".zip", ".tar", ".gz", ".tgz", ".bz2", ".xz", ".7z", ".rar"}
@@ -33,7 +38,7 @@ def sources(root: Path) -> Sources:
         advice = "unpack it and give the folder" if root.suffix.lower() in _ARCHIVES else "give the folder it lies in"
         raise ValueError(f"{root} is a file: {advice}")
     shards = _visible([*root.glob("*.parquet"), *(f for s in (*_SPLITS, "data") for f in root.glob(f"{s}/*.parquet"))])
-    return _parquet(root, shards) if shards else _class_folders(root)
+    return parquet(root, shards, root.resolve().name) if shards else _class_folders(root)
 
 
 def _visible(paths: list[Path]) -> list[Path]:
@@ -41,8 +46,19 @@ def _visible(paths: list[Path]) -> list[Path]:
     return sorted(path for path in paths if not path.name.startswith("."))
 
 
-def _parquet(root: Path, files: list[Path]) -> Sources:
-    splits: dict[str, list[Path]] = {}
+def parquet(root: PurePath, files: list[Any], name: str, opener: Opener | None = None) -> Sources:
+    """A set of parquet shards.
+
+    Args:
+        root: what they lie in.
+        files: their paths, sorted.
+        name: the set's.
+        opener: opens a path that is no local file.
+
+    Raises:
+        ValueError: they are no set, or damaged.
+    """
+    splits: dict[str, list[PurePath]] = {}
     for file in files:
         splits.setdefault(_split_of(file, root), []).append(file)
     if "train" not in splits:
@@ -50,10 +66,11 @@ def _parquet(root: Path, files: list[Path]) -> Sources:
             f"{root} has parquet files, such as {files[0].name}, but no train split: call it train-*.parquet"
         )
     tested = next((splits[name] for name in _TESTS if name in splits), None)
-    return tables.sources(root.resolve().name, _shards(splits["train"]), _shards(tested) if tested else None)
+    train = _shards(splits["train"], opener)
+    return tables.sources(name, train, _shards(tested, opener) if tested else None)
 
 
-def _split_of(file: Path, root: Path) -> str:
+def _split_of(file: PurePath, root: PurePath) -> str:
     """The split a shard's folder or else its name begins with; "" for none."""
     for text in (file.parent.name if file.parent != root else "", file.name):
         if match := re.match(rf"({'|'.join(_SPLITS)})(?![a-z])", text.lower()):
@@ -61,7 +78,7 @@ def _split_of(file: Path, root: Path) -> str:
     return ""
 
 
-def _shards(files: list[Path]) -> list[tables.Shard]:
+def _shards(files: list[PurePath], opener: Opener | None) -> list[tables.Shard]:
     """The files of a split as shards.
 
     Raises:
@@ -74,25 +91,59 @@ def _shards(files: list[Path]) -> list[tables.Shard]:
         )
     shards, rows = [], 0
     for file in files:
-        with _readable(file), pq.ParquetFile(file) as opened:
+        with _opened(file, opener) as opened:
             rows += opened.metadata.num_rows
-            shards.append(tables.Shard(str(file), opened.schema_arrow, partial(_batches, file)))
+            schema, groups = opened.schema_arrow, _groups(opened.metadata)
+        batches, group = partial(_batches, file, opener), partial(_group, file, opener)
+        shards.append(tables.Shard(str(file), schema, batches, group, groups))
     if not rows:
         raise ValueError(f"{files[0]} has no rows: write the images anew")
     return shards
 
 
-def _batches(file: Path, column: str) -> Iterator[pa.Array]:
-    with _readable(file), pq.ParquetFile(file) as opened:
+def _batches(file: PurePath, opener: Opener | None, column: str) -> Iterator[pa.Array]:
+    with _opened(file, opener) as opened:
         for batch in opened.iter_batches(_ROWS, columns=[column]):
             yield batch.column(0)
 
 
+def _groups(metadata: Any) -> tuple[tables.Group, ...]:
+    """Rows of each row group, and the bytes of each of its columns."""
+    found = []
+    for number in range(metadata.num_row_groups):
+        group, sizes = metadata.row_group(number), dict[str, int]()
+        for column in map(group.column, range(group.num_columns)):
+            name = column.path_in_schema.partition(".")[0]
+            sizes[name] = sizes.get(name, 0) + column.total_uncompressed_size
+        found.append(tables.Group(group.num_rows, sizes))
+    return tuple(found)
+
+
+def _group(file: PurePath, opener: Opener | None, number: int, rows: int, column: str) -> pa.Array:
+    """One column of a row group.
+
+    Raises:
+        ValueError: the file cannot be read, or the row group has no longer so many rows.
+    """
+    with _opened(file, opener) as opened:
+        present = opened.metadata.row_group(number).num_rows if number < opened.metadata.num_row_groups else 0
+        if present != rows:
+            raise ValueError(
+                f"{file} has changed: row group {number} had {rows} rows, now {present}; put back the file as it was"
+            )
+        return opened.read_row_group(number, columns=[column], use_threads=False).column(0).combine_chunks()
+
+
 @contextmanager
-def _readable(file: Path) -> Iterator[None]:
-    """Within the block, what arrow says of a damaged file becomes one message."""
+def _opened(file: PurePath, opener: Opener | None) -> Iterator[pq.ParquetFile]:
+    """A shard; within the block, what arrow says of a damaged file becomes one message."""
     try:
-        yield
+        if opener is None:
+            with pq.ParquetFile(file) as opened:
+                yield opened
+        else:
+            with opener(str(file)) as stream, pq.ParquetFile(stream) as opened:
+                yield opened
     except (pa.ArrowException, OSError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         message = f"{file} cannot be read as parquet ({reason[:120]}): download or write it anew"
@@ -124,13 +175,35 @@ def _pictures(folder: Path) -> list[Path]:
     return [file for file in _visible(list(folder.iterdir())) if file.suffix.lower() in _PICTURES and file.is_file()]
 
 
+class Files(Store):
+    """Image files below a folder, each a group of its own."""
+
+    def __init__(self, root: Path, names: list[bytes]) -> None:
+        self.root, self.names = root, np.array(names)  # a million Path objects would take a gigabyte
+        self.sizes = torch.ones(len(names), dtype=torch.int64)
+        self.weights = torch.zeros(len(names), dtype=torch.int64)
+
+    def read(self, group: int, places: list[int]) -> list[Encoded]:
+        return [self._at(group) for _ in places]
+
+    def all(self) -> Iterator[Encoded]:
+        return map(self._at, range(len(self.names)))
+
+    def identity(self) -> bytes:
+        return b"\0".join(self.names.tolist())
+
+    def _at(self, place: int) -> Encoded:
+        file = self.root / os.fsdecode(self.names[place])
+        return Encoded(str(file), file)
+
+
 def _source(split: Path, classes: tuple[str, ...]) -> Source:
     """A split's images, class by class, file by file.
 
     Raises:
         ValueError: it has no class folders, or one that is empty or that the training split lacks.
     """
-    files: list[Path] = []
+    names: list[bytes] = []
     labels: list[int] = []
     folders = _folders(split)
     if not folders:
@@ -141,6 +214,7 @@ def _source(split: Path, classes: tuple[str, ...]) -> Source:
         found = _pictures(folder)
         if not found:
             raise ValueError(f"{folder} has no images ({', '.join(sorted(_PICTURES))}): fill or remove it; {_LAYOUTS}")
-        files += found
+        names += [os.fsencode(file.relative_to(split)) for file in found]
         labels += [classes.index(folder.name)] * len(found)
-    return Source(torch.tensor(labels, dtype=torch.int64), lambda: (Encoded(str(file), file) for file in files))
+    files = Files(split, names)
+    return Source(torch.tensor(labels, dtype=torch.int64), files.all, files)

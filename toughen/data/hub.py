@@ -17,6 +17,7 @@ from toughen.data.sources import Sources
 
 PATIENCE = 2.5  # seconds for the hub to give any sign; its client alone would try again for 23
 _ROWS = 1024
+_GROUP = 100  # rows read together, out of files that the system maps into memory
 
 
 class Known(NamedTuple):
@@ -50,7 +51,7 @@ def sources(spec: str) -> Sources:
     """
     path, _, configuration = spec.partition(":")
     known = KNOWN.get(spec, Known(path, configuration or None, ""))
-    trouble = _unreachable()
+    trouble = unreachable()
     import datasets  # slow, and only hub sets need it
 
     try:
@@ -79,10 +80,17 @@ def _shard(spec: str, split: str, loaded: Any) -> tables.Shard:
         for batch in dataset.data.select([column]).to_batches(max_chunksize=_ROWS):
             yield batch.column(0)
 
-    return tables.Shard(f"{spec}, {split}", dataset.features.arrow_schema, batches, files=True)
+    def read(number: int, rows: int, column: str) -> pa.Array:
+        return dataset.data.column(column).slice(number * _GROUP, rows).combine_chunks()
+
+    count = len(dataset.data)
+    each = {name: dataset.data.column(name).nbytes / max(1, count) for name in dataset.data.column_names}
+    sizes = [min(_GROUP, count - first) for first in range(0, count, _GROUP)]
+    groups = tuple(tables.Group(rows, {name: int(rows * size) for name, size in each.items()}) for rows in sizes)
+    return tables.Shard(f"{spec}, {split}", dataset.features.arrow_schema, batches, read, groups, files=True)
 
 
-def _unreachable() -> str:
+def unreachable() -> str:
     """Why the hub cannot be reached, "" if it answers.
 
     The question is asked in a thread of its own, since looking up an address obeys no time limit; `datasets`, which

@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from importlib import resources
+from math import prod
 from pathlib import Path
 
-from toughen.data import embedded, folder, hub
-from toughen.data.decode import decode, survey
+import torch
+
+from toughen import sizes
+from toughen.data import embedded, folder, hub, remote
+from toughen.data.decode import Form, check_memory, decode, survey
 from toughen.data.sets import Data, Split
-from toughen.data.sources import Sources
+from toughen.data.sources import Source, Sources
+from toughen.data.stream import Streamed, encoded_split
+
+SHARE = 0.5  # of the memory that is available, which decoded images may take where no limit is given
 
 
 def names() -> dict[str, str]:
@@ -16,33 +25,118 @@ def names() -> dict[str, str]:
     return known | {name: f"{entry.about} (hub: {entry.path})" for name, entry in hub.KNOWN.items()}
 
 
-def load(spec: str, *, classes: str | Path | None = None, image_size: int | None = None) -> Data:
+def load(
+    spec: str, *, classes: str | Path | None = None, image_size: int | None = None, resize: int | None = None
+) -> Data:
     """A data set, decoded to uint8.
 
     Args:
         spec: an existing folder (it wins over a name), "mnist-5k", or a name on the Hugging Face hub: a short one from
-            ``names()``, OWNER/NAME or OWNER/NAME:CONFIGURATION. A folder has parquet shards, train-*.parquet and
+            ``names()``, OWNER/NAME or OWNER/NAME:CONFIGURATION; or the address of a folder of parquet shards, such as
+            hf://datasets/OWNER/NAME, read in place. A folder has parquet shards, train-*.parquet and
             test-*.parquet, also within train/, test/ or data/; or images, train/CLASS/* and test/CLASS/*, or CLASS/*.
             Where there is no test split, the validation split is it; where there is neither, a stratified tenth of the
             training images, always the same (seed 0).
-        classes: a file with one class name per line; only these classes are kept, numbered in that order.
+        classes: a file with one class name per line; only these classes are kept, numbered in that order. Or
+            "imagenet100", the 100 of ImageNet's that GAT and NuAT were tried on (val-iisc/GAMA-GAT).
         image_size: bring every image to so many rows and columns: the shorter side is resized (bicubic, antialiased),
             then the centre is cut out. None: all images must have one size.
+        resize: with ``image_size``, bring the shorter side to so many pixels first (bilinear), so that a margin is cut
+            off, as is usual for ImageNet. None: ``image_size``.
 
     Raises:
         FileNotFoundError: there is no such folder, name or file of classes.
         ValueError: the set cannot be used as it is; the message names the file and row.
     """
+    return _decoded(_wanted(spec, classes, image_size), image_size, resize)
+
+
+def load_training(
+    spec: str,
+    *,
+    classes: str | Path | None = None,
+    image_size: int | None = None,
+    resize: int | None = None,
+    memory: int | None = None,
+    stream: bool | None = None,
+) -> Data | Streamed:
+    """A data set to train on: as ``load`` gives it, or with training images that stay encoded.
+
+    Args:
+        spec, classes, image_size, resize: as for ``load``.
+        memory: bytes that decoded images may take before they stay encoded; None means half of what is available.
+        stream: whether they stay encoded; None: where they exceed ``memory``. What is embedded never does.
+
+    Raises:
+        FileNotFoundError, ValueError: as for ``load``; or these images cannot be streamed.
+    """
+    found = _wanted(spec, classes, image_size)
+    train, test = found.both()
+    if stream is None:
+        stream = _exceeds(train, test, image_size, memory)
+    if not stream:
+        return _decoded(found, image_size, resize)
+    return Streamed(found.name, encoded_split(train, _form_of_sample(train, image_size, resize)), found.classes)
+
+
+def load_test(
+    spec: str, *, classes: str | Path | None = None, image_size: int | None = None, resize: int | None = None
+) -> Data:
+    """A data set to evaluate on: as ``load`` gives it, but without training images where memory does not hold them.
+
+    Raises:
+        FileNotFoundError, ValueError: as for ``load``.
+    """
+    found = _wanted(spec, classes, image_size)
+    train, test = found.both()
+    if not _exceeds(train, test, image_size, None):
+        return _decoded(found, image_size, resize)
+    form, own = _form_of_sample(train, image_size, resize), survey((test,), image_size, resize)
+    form = replace(form, mode="RGB" if "RGB" in (form.mode, own.mode) else "L")
+    check_memory(len(test) * prod(form.shape))
+    none = Split(torch.empty(0, *form.shape, dtype=torch.uint8), torch.empty(0, dtype=torch.int64))
+    return Data(found.name, none, encoded_split(test, form).decoded(), found.classes)
+
+
+def _wanted(spec: str, classes: str | Path | None, image_size: int | None) -> Sources:
+    """The set that is meant, with the classes that are wanted."""
     if image_size is not None and image_size < 1:
         raise ValueError(f"image_size {image_size} must be 1 pixel or more")
-    wanted = None if classes is None else _read_classes(Path(classes).expanduser())
+    wanted = None if classes is None else _read_classes(_classes_file(classes))
     found = _find(spec)
-    if wanted is not None:
-        found = found.keep(wanted)
+    return found if wanted is None else found.keep(wanted)
+
+
+def _decoded(found: Sources, image_size: int | None, resize: int | None) -> Data:
     train, test = found.both()
-    form = survey((train, test), image_size)
+    form = survey((train, test), image_size, resize)
+    check_memory((len(train) + len(test)) * prod(form.shape))
     splits = [Split(decode(source, form), source.labels) for source in (train, test)]
     return Data(found.name, splits[0], splits[1], found.classes)
+
+
+def _exceeds(train: Source, test: Source, image_size: int | None, memory: int | None) -> bool:
+    """Whether both splits, decoded, take more than so many bytes; False where they cannot be read in any order."""
+    if train.store is None or test.store is None:
+        return False
+    limit = int(SHARE * sizes.available()) if memory is None else memory
+    first = survey((encoded_split(train, _UNKNOWN).take(torch.zeros(1, dtype=torch.int64)).source(),), image_size)
+    count = len(train) + len(test)
+    if count * 3 * prod(first.size) <= limit:
+        return False  # whether or not they are grey
+    return count * prod(_form_of_sample(train, image_size, None).shape) > limit
+
+
+_UNKNOWN = Form("RGB", (0, 0), None)
+
+
+def _form_of_sample(train: Source, image_size: int | None, resize: int | None) -> Form:
+    """What all images are turned into, by what a sample of them is like.
+
+    Raises:
+        ValueError: one of them cannot be opened, or the images cannot be read in any order.
+    """
+    return survey((encoded_split(train, _UNKNOWN).sample().source(),), image_size, resize)
 
 
 def _find(spec: str) -> Sources:
@@ -51,9 +145,18 @@ def _find(spec: str) -> Sources:
         return folder.sources(path)
     if spec == embedded.NAME:
         return embedded.sources()
+    if remote.is_url(spec):
+        return remote.sources(spec)
     if hub.is_name(spec):
         return hub.sources(spec)
     raise FileNotFoundError(f"data {spec!r} is neither a folder here nor a known name: use {', '.join(names())}")
+
+
+def _classes_file(name: str | Path) -> Path:
+    """A user's own file, or else the packaged one of this name."""
+    packaged = Path(str(resources.files("toughen") / "data" / "classes" / f"{name}.txt"))
+    file = Path(name).expanduser()
+    return packaged if not file.exists() and file.name == str(name) and packaged.is_file() else file
 
 
 def _read_classes(file: Path) -> tuple[str, ...]:

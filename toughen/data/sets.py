@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import torch
@@ -59,16 +60,7 @@ class Data:
 
     def statistics(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
         """Each channel's mean and standard deviation over all training pixels, in the units of images in [0, 1]."""
-        total = torch.zeros(self.shape[0], dtype=torch.float64)
-        squares = torch.zeros_like(total)
-        for chunk in self.train.images.split(_CHUNK):
-            pixels = chunk.double()
-            total += pixels.sum((0, 2, 3)).cpu()
-            squares += pixels.square().sum((0, 2, 3)).cpu()
-        count = self.train.images.numel() / self.shape[0]
-        mean = total / count
-        std = (squares / count - mean.square()).clamp(min=0).sqrt() / 255
-        return tuple((mean / 255).tolist()), tuple(std.clamp(min=_SMALLEST_STD).tolist())
+        return channel_statistics(self.train.images.split(_CHUNK))
 
     def split(self, validation: int, seed: int) -> tuple[Split, Split, Labels]:
         """Take a seeded, stratified validation split out of the training images.
@@ -79,16 +71,13 @@ class Data:
         Raises:
             ValueError: fewer than no images are asked for, or so many that none remain to train on.
         """
-        if not 0 <= validation < len(self.train):
-            raise ValueError(
-                f"validation {validation} must be at least 0 and below the {len(self.train)} training images"
-            )
-        held_out = stratified(self.train.labels, validation, seed)
-        remaining = torch.ones(len(self.train), dtype=torch.bool)
-        remaining[held_out] = False
-        index = remaining.nonzero()[:, 0]
+        index, held_out = hold_out(self.train.labels, validation, seed)
         device = self.train.labels.device
         return self.train.take(index.to(device)), self.train.take(held_out.to(device)), index
+
+    def seen(self) -> dict[str, Tensor]:
+        """What a run keeps to know its training images again: a hash of each."""
+        return {"hashes": self.hashes(self.train)}
 
     def hashes(self, split: Split) -> Labels:
         """A 64-bit number per image, int64 [n], from its shape and bytes: the same in every process and machine."""
@@ -96,6 +85,33 @@ class Data:
         shape = repr(images.shape[1:]).encode()
         digests = (hashlib.blake2b(shape + image.tobytes(), digest_size=8).digest() for image in images)
         return torch.tensor([int.from_bytes(digest, "little", signed=True) for digest in digests], dtype=torch.int64)
+
+
+def channel_statistics(chunks: Iterable[Tensor]) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Each channel's mean and standard deviation over all pixels of bytes [n, c, h, w], in the units of [0, 1]."""
+    total, squares, count = torch.zeros(()), torch.zeros(()), 0
+    for chunk in chunks:
+        pixels = chunk.double()
+        total = total + pixels.sum((0, 2, 3)).cpu()
+        squares = squares + pixels.square().sum((0, 2, 3)).cpu()
+        count += chunk.numel() // chunk.shape[1]
+    mean = total / count
+    std = (squares / count - mean.square()).clamp(min=0).sqrt() / 255
+    return tuple((mean / 255).tolist()), tuple(std.clamp(min=_SMALLEST_STD).tolist())
+
+
+def hold_out(labels: Labels, count: int, seed: int) -> tuple[Tensor, Tensor]:
+    """The places, rising, of the labels that remain and of those that are held out, as ``stratified`` draws them.
+
+    Raises:
+        ValueError: fewer than no images are asked for, or so many that none remain to train on.
+    """
+    if not 0 <= count < len(labels):
+        raise ValueError(f"validation {count} must be at least 0 and below the {len(labels)} training images")
+    held_out = stratified(labels, count, seed)
+    remaining = torch.ones(len(labels), dtype=torch.bool)
+    remaining[held_out] = False
+    return remaining.nonzero()[:, 0], held_out
 
 
 def stratified(labels: Labels, count: int, seed: int) -> Tensor:

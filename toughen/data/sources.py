@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 import torch
 from PIL import Image
+from torch import Tensor
 
 from toughen.data.sets import stratified
 from toughen.types import Labels, Mask
@@ -24,12 +25,45 @@ class Encoded(NamedTuple):
     content: bytes | Path | Image.Image
 
 
+class Store:
+    """Encoded images that can be read in any order, group by group: files, or the row groups of parquet shards.
+
+    Attributes:
+        sizes: images in each group, int64.
+        weights: bytes that reading a whole group brings into memory, int64; 0 where it brings names alone.
+    """
+
+    sizes: Tensor
+    weights: Tensor
+
+    def read(self, group: int, places: list[int]) -> list[Encoded]:
+        """The images at these places of a group, counted from its first.
+
+        Raises:
+            ValueError: the file is gone, damaged, or no longer what it was.
+        """
+        raise NotImplementedError
+
+    def identity(self) -> bytes:
+        """What tells these images from others without reading them: their files' names and rows."""
+        raise NotImplementedError
+
+
 @dataclass(frozen=True)
 class Source:
-    """A split's labels, int64 [n], and its images, read afresh in the same order whenever ``images`` is called."""
+    """A split's labels, int64 [n], and its images, read afresh in the same order whenever ``images`` is called.
+
+    Attributes:
+        labels: the classes.
+        images: reads them all.
+        store: where they can be read in another order, None where they cannot.
+        rows: their places in the store, int64 [n] and rising; None means all of it.
+    """
 
     labels: Labels
     images: Callable[[], Iterator[Encoded]]
+    store: Store | None = None
+    rows: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -37,7 +71,8 @@ class Source:
     def only(self, mask: Mask, labels: Labels) -> Source:
         """The images under the mask, with new labels for all of them."""
         chosen = mask.tolist()
-        return Source(labels[mask], lambda: compress(self.images(), chosen))
+        rows = mask.nonzero()[:, 0] if self.rows is None else self.rows[mask]
+        return Source(labels[mask], lambda: compress(self.images(), chosen), self.store, rows)
 
 
 @dataclass(frozen=True)

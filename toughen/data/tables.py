@@ -5,18 +5,27 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
 import torch
+from torch import Tensor
 
-from toughen.data.sources import Encoded, Source, Sources
+from toughen.data.sources import Encoded, Source, Sources, Store
 from toughen.types import Labels
 
 _LARGEST = 2**31  # label, where the number of classes is not known
 _LABELS = ("label", "fine_label", "labels")  # preferred in this order where several columns would do
+
+
+class Group(NamedTuple):
+    """Rows that are read together, and the bytes that each column brings into memory."""
+
+    rows: int
+    weights: dict[str, int]
 
 
 @dataclass(frozen=True)
@@ -27,13 +36,45 @@ class Shard:
         where: its file, for messages.
         schema: its columns; the "huggingface" metadata, where there, say which is the image and name the classes.
         batches: the rows of one column, read afresh at each call.
+        read: the rows of one group, given its number, its number of rows and a column.
+        groups: what is read together.
         files: whether an image without bytes may be read from its ``path`` (never from a table of unknown origin).
     """
 
     where: str
     schema: pa.Schema
     batches: Callable[[str], Iterator[pa.Array]]
+    read: Callable[[int, int, str], pa.Array]
+    groups: tuple[Group, ...]
     files: bool = False
+
+
+class Images(Store):
+    """One column of encoded images in shards, read group by group."""
+
+    def __init__(self, shards: list[Shard], column: str) -> None:
+        self.shards, self.column = shards, column
+        groups = [group for shard in shards for group in shard.groups]
+        self.sizes = torch.tensor([group.rows for group in groups], dtype=torch.int64)
+        self.weights = torch.tensor([group.weights.get(column, 0) for group in groups], dtype=torch.int64)
+
+    @cached_property
+    def _shard_ends(self) -> Tensor:
+        """The number of the group after each shard's last one."""
+        return torch.tensor([len(shard.groups) for shard in self.shards]).cumsum(0)
+
+    def read(self, group: int, places: list[int]) -> list[Encoded]:
+        number = int(torch.searchsorted(self._shard_ends, group, right=True))
+        shard = self.shards[number]
+        _require(shard, self.column)
+        within = group - (int(self._shard_ends[number - 1]) if number else 0)
+        first = sum(each.rows for each in shard.groups[:within])
+        rows = shard.read(within, shard.groups[within].rows, self.column)
+        return [_encoded(rows[place].as_py(), shard, first + place) for place in places]
+
+    def identity(self) -> bytes:
+        parts = [(Path(shard.where).name, [group.rows for group in shard.groups]) for shard in self.shards]
+        return repr(parts).encode()
 
 
 class _Columns(NamedTuple):
@@ -63,7 +104,7 @@ def sources(name: str, train: list[Shard], test: list[Shard] | None) -> Sources:
 
 
 def _source(shards: list[Shard], column: str, labels: Labels) -> Source:
-    return Source(labels, lambda: _images(shards, column))
+    return Source(labels, lambda: _images(shards, column), Images(shards, column))
 
 
 def _columns(shard: Shard) -> _Columns:
@@ -147,17 +188,17 @@ def _images(shards: list[Shard], column: str) -> Iterator[Encoded]:
         row = 0
         for batch in shard.batches(column):
             for value in batch:
-                yield Encoded(f"{shard.where}, row {row}", _content(value.as_py(), shard, row))
+                yield _encoded(value.as_py(), shard, row)
                 row += 1
 
 
-def _content(value: bytes | dict[str, Any] | None, shard: Shard, row: int) -> bytes | Path:
+def _encoded(value: bytes | dict[str, Any] | None, shard: Shard, row: int) -> Encoded:
     content, path = (value.get("bytes"), value.get("path")) if isinstance(value, dict) else (value, None)
     if not content and path and shard.files:
-        return Path(path)
+        content = Path(path)
     if not content:
         raise ValueError(f"{shard.where}, row {row}, has no image bytes: remove it or write the shard anew")
-    return content
+    return Encoded(f"{shard.where}, row {row}", content)
 
 
 def _require(shard: Shard, column: str) -> None:

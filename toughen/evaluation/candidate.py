@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from toughen import data as data_sets
 from toughen import models, runs
 from toughen.data import Data, Split
-from toughen.evaluation.images import load_test, refuse_seen, sample
+from toughen.evaluation.images import left_unchecked, load_test, refuse_seen, sample
 from toughen.files import read_tensors
 from toughen.threat import Threat
 from toughen.types import Eps, Norm
@@ -116,7 +116,7 @@ def from_run(
     test = load_test(folder, record, data)
     split, index = sample(test.test, limit, seed)
     refuse_seen(folder, test, split)
-    about = {"weights": record.weights, "epoch": record.epoch, "method": record.method}
+    about = {"weights": record.weights, "epoch": record.epoch, "method": record.method, **left_unchecked(folder)}
     named, total = data or record.data, len(test.test)
     names = tuple(record.classes)
     return Candidate(str(folder), net, split, index, total, threat, named, names, folder, about, record.adaptive)

@@ -22,7 +22,7 @@ def load_test(folder: Path, record: runs.Record, name: str | None) -> Data:
         ValueError: it has others.
     """
     spec = name or record.data
-    data = _with_classes(spec, record) if record.subset else data_sets.load(spec, image_size=record.image_size)
+    data = _with_classes(spec, record) if record.subset else _load(spec, record, None)
     if data.classes != tuple(record.classes) and sorted(data.classes) == sorted(record.classes):
         data = _with_classes(spec, record)  # the same classes, numbered otherwise
     if list(data.shape) != record.shape:
@@ -42,7 +42,11 @@ def _with_classes(spec: str, record: runs.Record) -> Data:
     with TemporaryDirectory() as folder:
         classes = Path(folder) / "classes.txt"
         classes.write_text("".join(f"{name}\n" for name in record.classes), encoding="utf-8")
-        return data_sets.load(spec, classes=classes, image_size=record.image_size)
+        return _load(spec, record, classes)
+
+
+def _load(spec: str, record: runs.Record, classes: Path | None) -> Data:
+    return data_sets.load_test(spec, classes=classes, image_size=record.image_size, resize=record.resize)
 
 
 def sample(test: Split, limit: int | None, seed: int) -> tuple[Split, Tensor]:
@@ -57,6 +61,13 @@ def sample(test: Split, limit: int | None, seed: int) -> tuple[Split, Tensor]:
         return test, torch.arange(len(test))
     index = data_sets.stratified(test.labels, limit, seed)
     return test.take(index), index
+
+
+def left_unchecked(folder: Path) -> dict[str, str]:
+    """What a result must say of the images, since nothing could see whether the run was trained on them."""
+    if not runs.streamed(folder):
+        return {}
+    return {"seen_images": "not checked, as the run streamed its training images and kept no list of them"}
 
 
 def refuse_seen(folder: Path, data: Data, split: Split) -> None:

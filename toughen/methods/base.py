@@ -71,6 +71,11 @@ class Method(nn.Module):
         return [net for inner in self.inner() for net in inner.companions()]
 
     @property
+    def keeps_images(self) -> bool:
+        """Whether it, or one that it wraps, remembers something of each image, and follows it by shift and flip."""
+        return any(inner.keeps_images for inner in self.inner())
+
+    @property
     def stop_reason(self) -> str | None:
         """Why training should end early; None while it should go on. Set by the method or by one that it wraps."""
         return self._stop_reason or next((inner.stop_reason for inner in self.inner() if inner.stop_reason), None)

@@ -92,6 +92,10 @@ class EFGSM(Method):
         self.register_buffer("history", torch.zeros(images, *shape, dtype=torch.float16, device=device))
         self.register_buffer("counts", torch.zeros(2, dtype=torch.int64, device=device))  # robust images, all
 
+    @property
+    def keeps_images(self) -> bool:
+        return True
+
     def craft(self, model: nn.Module, x: Images, y: Labels, batch: Batch | None = None) -> Crafted:
         if batch is None or batch.index is None:
             raise ValueError("EFGSM keeps a history of each image: give Batch(index=...), its place in the set")

@@ -97,6 +97,10 @@ class PGI(Method):
         self.register_buffer("momentum", like.new_zeros(rows if self.prior == "momentum" else 0, *shape))
         self.register_buffer("seen", like.new_zeros(rows, dtype=torch.bool))
 
+    @property
+    def keeps_images(self) -> bool:
+        return self.prior != "batch"
+
     def craft(self, model: nn.Module, x: Images, y: Labels, batch: Batch | None = None) -> Crafted:
         threat = threat_of(self)
         threat.check(x)

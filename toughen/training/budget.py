@@ -65,7 +65,7 @@ def _fitting(trainer: Trainer, left: float, step: float, epoch_end: float) -> in
 
 def _tried(trainer: Trainer, budget: float) -> tuple[float, float]:
     """Seconds of a step and of an epoch's end, tried on a copy that is then forgotten."""
-    data = {id(part): part for part in (trainer.train, trainer.validation, trainer.watch)}
+    data = {id(part): part for part in (trainer.train, trainer.feed, trainer.validation, trainer.watch)}
     other = copy.deepcopy(trainer, data)
     plan = Plan(epochs=1, steps=other.steps_per_epoch, images=len(other.train), first_drop=None)
     other.method.start(plan)

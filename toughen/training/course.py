@@ -6,7 +6,7 @@ import math
 import time
 
 from toughen import ranks
-from toughen.data import Split
+from toughen.data import EncodedSplit, Split
 from toughen.methods.base import Method
 from toughen.training.checkpoint import State
 from toughen.training.recipe import Recipe
@@ -24,7 +24,7 @@ class Course:
     """
 
     recipe: Recipe
-    train: Split
+    train: Split | EncodedSplit
     method: Method
     state: State
     begun: float

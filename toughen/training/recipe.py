@@ -9,6 +9,7 @@ from typing import Any, Literal
 from toughen.duration import seconds
 from toughen.methods.base import Method
 from toughen.methods.standard import Standard
+from toughen.sizes import number
 from toughen.training.optimizers import SGD, Optimizer
 from toughen.training.schedules import Cyclic, Schedule
 from toughen.training.watch import Watching
@@ -21,8 +22,12 @@ class Recipe:
 
     Attributes:
         data: a folder of parquet shards or of class-named image folders, or a data set's name (`toughen list data`).
-        classes: a file that names the classes to keep, one a line; None keeps all.
+        classes: a file that names the classes to keep, one a line, or "imagenet100"; None keeps all.
         image_size: resize the shorter side to this many pixels and crop the centre; None keeps images as they are.
+        memory_limit: memory that images may take, such as 512MB; a set that exceeds it decoded stays encoded, and is
+            read and decoded as it is trained on. None means half of what is available, here and on the device.
+        num_workers: processes that then decode; 0: the run's own. None means one fewer than cores, up to 8.
+        shuffle_buffer: images among which those of a shard are then shuffled; class folders are shuffled as a whole.
         model: a net's name (`toughen list models`), `timm:NAME`, or `package.module:function`.
         model_settings: settings of the net by name, such as depth or width.
         normalize: give the net the training images' mean and standard deviation as its first layer.
@@ -38,7 +43,9 @@ class Recipe:
         optimizer: how weights move.
         schedule: how the learning rate moves.
         averaging: share of the averaged weights kept at each step, such as 0.9998; None keeps no average.
-        crop: pixels of padding for random crops; None means 4 for colour images and 0 for grey ones.
+        crop: pixels of padding for random crops; None means 4 for colour images and 0 for grey ones. "resized" resizes
+            a random part of each image, 8 to 100 % of its area, to ``image_size``, and for validation and test the
+            shorter side to 256/224 of that before the centre is cropped, as is usual for ImageNet.
         padding: what the border of a crop is filled with.
         flip: mirror images left to right at random; None means yes for colour images and no for grey ones.
         validation: training images kept aside to choose the best weights, balanced over classes; None means a tenth
@@ -64,6 +71,9 @@ class Recipe:
     data: str = "mnist-5k"
     classes: str | None = None
     image_size: int | None = None
+    memory_limit: str | None = None
+    num_workers: int | None = None
+    shuffle_buffer: int = 4096
     model: str = "resnet18"
     model_settings: dict[str, Any] = field(default_factory=dict)
     normalize: bool = True
@@ -77,7 +87,7 @@ class Recipe:
     optimizer: Optimizer = field(default_factory=SGD)
     schedule: Schedule = field(default_factory=Cyclic)
     averaging: float | None = None
-    crop: int | None = None
+    crop: int | Literal["resized"] | None = None
     padding: Literal["zero", "reflect"] = "zero"
     flip: bool | None = None
     validation: int | None = None
@@ -96,7 +106,8 @@ class Recipe:
     checkpoint_seconds: float | int = 180.0
 
     def __post_init__(self) -> None:
-        for name in ("epochs", "batch_size", "validation_steps", "watch_epochs", "log_every", "stop_epoch"):
+        at_least_1 = ("epochs", "batch_size", "validation_steps", "watch_epochs", "log_every", "shuffle_buffer")
+        for name in (*at_least_1, "stop_epoch"):
             if (getattr(self, name) or 0) < 1 and not (name == "stop_epoch" and self.stop_epoch is None):
                 raise ValueError(f"{name} is {getattr(self, name)}: it must be at least 1")
         if self.stop_epoch is not None and self.stop_epoch > self.epochs:
@@ -109,8 +120,31 @@ class Recipe:
             raise ValueError(f"averaging is {self.averaging}: it must lie in 0..1, below 1, such as 0.9998")
         if not 0 <= self.eps_warmup < 1:
             raise ValueError(f"eps_warmup is {self.eps_warmup}: it must be a share of the run, 0..1, below 1")
-        if (self.validation or 0) < 0 or (self.crop or 0) < 0 or self.checkpoint_seconds < 0:
-            raise ValueError("validation, crop and checkpoint_seconds must not be below 0")
+        if (self.validation or 0) < 0 or self.pad < 0 or (self.num_workers or 0) < 0 or self.checkpoint_seconds < 0:
+            raise ValueError("validation, crop, num_workers and checkpoint_seconds must not be below 0")
+        if self.memory_limit is not None:
+            number(self.memory_limit)
+        if self.crop == "resized":
+            self._check_resized()
         for moment in self.keep_at:
             if not isinstance(moment, int) and not re.fullmatch(r"epoch \d+", moment):
                 raise ValueError(f'keep_at holds {moment!r}: write a step such as 500, or an epoch such as "epoch 3"')
+
+    def _check_resized(self) -> None:
+        if self.image_size is None:
+            raise ValueError("crop resized needs the size to resize to: add --image_size, such as 224")
+        if self.method.keeps_images:
+            raise ValueError(
+                f"{type(self.method).__name__} keeps a history of each image in the image's own pixels, which resized "
+                "crops do not show: use --crop 4, or another method"
+            )
+
+    @property
+    def pad(self) -> int:
+        """Pixels of padding for random crops, where the recipe gives them."""
+        return self.crop if isinstance(self.crop, int) else 0
+
+    @property
+    def resize(self) -> int | None:
+        """What the shorter side of a validation or test image is resized to, where that is not ``image_size``."""
+        return round(self.image_size * 256 / 224) if self.crop == "resized" and self.image_size else None

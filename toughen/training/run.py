@@ -12,15 +12,18 @@ from torch import Tensor
 
 from toughen import data as data_sets
 from toughen import models, ranks, runs
+from toughen.data.feed import Unreadable
 from toughen.device import provenance
 from toughen.files import check_writable, clear_temporaries, write_json, write_text
 from toughen.noise import key
 from toughen.training import budget
+from toughen.training.feeding import memory_limit
 from toughen.training.recipe import Recipe
 from toughen.training.stop import Stopper
 from toughen.training.trainer import Trainer
 
 CONFIG = "config.yaml"
+FREE = ("memory_limit", "num_workers")  # settings that may change when a run goes on: no image depends on them
 
 
 def train(recipe: Recipe, out: str | Path, *, config: str = "", resume: bool = False) -> Path:
@@ -43,10 +46,10 @@ def train(recipe: Recipe, out: str | Path, *, config: str = "", resume: bool = F
     """
     folder = Path(out)
     check_folder(folder, config, resume)
-    trainer, hashes = build(recipe, folder)
+    trainer, seen = build(recipe, folder)
     ranks.barrier()  # all have seen the folder as it was
     resumed = resume and trainer.resume()
-    if resumed and not runs.same_images(folder, hashes):
+    if resumed and not runs.same_images(folder, seen):
         raise ValueError(f"the images of {recipe.data} have changed since {folder} was begun: choose another --out")
     console = Console(stderr=True, quiet=not ranks.first())
     if trainer.finished:
@@ -59,11 +62,16 @@ def train(recipe: Recipe, out: str | Path, *, config: str = "", resume: bool = F
     if recipe.time_budget is not None and not trainer.state.planned:
         budget.lay(trainer)
     if ranks.first():
-        begin(folder, config, trainer, hashes)
+        begin(folder, config, trainer, seen)
     console.print(headline(trainer, resumed), highlight=False, markup=False, soft_wrap=True)
     try:
         with Stopper() as stopper:
             trainer.run(console, stopper)
+    except Unreadable as error:
+        save_alone(trainer)
+        raise RuntimeError(
+            f"training failed: {error}. Once the images are whole again, go on with --resume: nothing is lost"
+        ) from None
     except OSError as error:
         raise RuntimeError(
             f"training failed: cannot write to {folder} ({error.strerror or error}). Make room or mend it, and go on "
@@ -88,7 +96,7 @@ def check_folder(folder: Path, config: str, resume: bool) -> None:
     before, now = _settings(folder / CONFIG, (folder / CONFIG).read_text(encoding="utf-8")), _settings(folder, config)
     unset = dict.fromkeys(before.keys() | now.keys(), "None")
     before, now = unset | before, unset | now
-    changed = sorted(name for name in unset if before[name] != now[name])
+    changed = sorted(name for name in unset if before[name] != now[name] and name not in FREE)
     if changed:
         name = changed[0].replace(".init_args", "").replace(".class_path", "")
         raise ValueError(
@@ -118,13 +126,20 @@ def _settings(path: Path, config: str) -> dict[str, str]:
     return flat(settings, "")
 
 
-def build(recipe: Recipe, folder: Path) -> tuple[Trainer, Tensor]:
-    """Load the data, make the net, check both, and put the trainer together; and a hash of each training image.
+def build(recipe: Recipe, folder: Path) -> tuple[Trainer, dict[str, Tensor]]:
+    """Load the data, make the net, check both, and put the trainer together; and what tells its images from others.
 
     Raises:
         ValueError: something of it does not fit together.
     """
-    data = data_sets.load(recipe.data, classes=recipe.classes, image_size=recipe.image_size)
+    data = data_sets.load_training(
+        recipe.data,
+        classes=recipe.classes,
+        image_size=recipe.image_size,
+        resize=recipe.resize,
+        memory=memory_limit(recipe),
+        stream=True if recipe.crop == "resized" else runs.streamed(folder),
+    )
     threat = recipe.method.threat
     if threat is not None:
         threat.check(torch.empty(1, *data.shape))
@@ -145,13 +160,14 @@ def build(recipe: Recipe, folder: Path) -> tuple[Trainer, Tensor]:
         epoch=-1,
         validation={},
         image_size=recipe.image_size,
+        resize=recipe.resize,
         subset=recipe.classes is not None,
         adaptive=recipe.method.adaptive,
     )
-    return Trainer(recipe, data, model, folder, record), data.hashes(data.train)
+    return Trainer(recipe, data, model, folder, record), data.seen()
 
 
-def begin(folder: Path, config: str, trainer: Trainer, hashes: Tensor) -> None:
+def begin(folder: Path, config: str, trainer: Trainer, seen: dict[str, Tensor]) -> None:
     """Make the run directory and write what is known before the first step.
 
     Raises:
@@ -161,10 +177,16 @@ def begin(folder: Path, config: str, trainer: Trainer, hashes: Tensor) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         clear_temporaries(folder)
         write_text(folder / CONFIG, config)
-        runs.write_seen(folder, hashes)
+        runs.write_seen(folder, seen)
         write_json(folder / "provenance.json", {**provenance(trainer.device), "precision": trainer.precision})
     except OSError as error:
         raise ValueError(f"cannot write to {folder} ({error.strerror}): choose another --out") from None
+
+
+def save_alone(trainer: Trainer) -> None:
+    """Keep a run's state where no other process takes part in it, as another may be within a step."""
+    if ranks.count() == 1:
+        trainer.save()
 
 
 def complete(folder: Path, trainer: Trainer) -> None:

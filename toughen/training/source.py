@@ -36,6 +36,7 @@ def train_source(run: Path, device: str = "auto", console: Console | None = None
     recipe = Recipe(
         data=data or record.data,
         image_size=record.image_size,
+        crop=None if record.resize is None else "resized",
         model=record.model["name"],
         model_settings=record.model["settings"],
         normalize=record.model["mean"] is not None,

@@ -16,7 +16,8 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from toughen import ranks, runs
-from toughen.data import Augment, Data
+from toughen.data import Augment, Data, Streamed
+from toughen.data.feed import Feed
 from toughen.device import autocast, choose_kernels, pick_device, pick_precision
 from toughen.evaluation.harness import as_floats
 from toughen.files import finite
@@ -29,6 +30,7 @@ from toughen.training.budget import revise
 from toughen.training.checkpoint import State
 from toughen.training.course import Course
 from toughen.training.display import Display, Silent
+from toughen.training.feeding import feed_of
 from toughen.training.figures import epoch_figures
 from toughen.training.recipe import Recipe
 from toughen.training.stop import Stopped, Stopper
@@ -55,7 +57,9 @@ class Trainer(Course):
         record: what is known of the run's weights before they are trained.
     """
 
-    def __init__(self, recipe: Recipe, data: Data, model: nn.Module, folder: Path, record: runs.Record) -> None:
+    def __init__(
+        self, recipe: Recipe, data: Data | Streamed, model: nn.Module, folder: Path, record: runs.Record
+    ) -> None:
         self.recipe, self.folder, self.record, self.method = recipe, folder, record, recipe.method
         keep_freed()
         self.device = pick_device(recipe.device)
@@ -64,9 +68,10 @@ class Trainer(Course):
         aside = min(1000, len(data.train) // 10) if recipe.validation is None else recipe.validation
         train, validation, _ = data.split(aside, recipe.seed)
         self.train = train.to(self.device)
+        self.feed: Feed = feed_of(recipe, self.train, validation, self.device)
         colour = data.shape[0] > 1
         self.augment = Augment(
-            pad=(4 if colour else 0) if recipe.crop is None else recipe.crop,
+            pad=(4 if colour else 0) if recipe.crop is None else recipe.pad,
             padding=recipe.padding,
             flip=colour if recipe.flip is None else recipe.flip,
         )
@@ -91,7 +96,7 @@ class Trainer(Course):
         self.optimizer = recipe.optimizer.build(p for p in parameters if p.requires_grad)
         self.validation = Validation(recipe, validation.to(self.device), self.method.threat)
         self.watch = Watch(validation.to(self.device), self.method.threat, recipe.watch, recipe.seed)
-        self.image = as_floats(self.train.images[:1]).to(self.dtype)
+        self.image = torch.zeros(1, *data.shape, dtype=self.dtype, device=self.device)
         self.forward_flops = flops(self.model, self.image)
         self.costs: dict[int, float] = {}  # of the method's companions, in forward passes of the model
         self.state = State()
@@ -179,22 +184,18 @@ class Trainer(Course):
 
         Of each batch only this process's part; where that is empty, two of its images, to keep company.
         """
-        generator = torch.Generator().manual_seed(key("order", self.recipe.seed, epoch))
-        order = torch.randperm(len(self.train), generator=generator).to(self.device)
-        for step in range(self.state.step, self.end_of(epoch)):
-            number = step // self.method.replays
-            begin = (number % self.batches) * self.recipe.batch_size
-            whole = order[begin : begin + self.recipe.batch_size]
-            part = ranks.share(len(whole))
-            total, first = len(whole) if ranks.count() > 1 else 0, part.start
-            rows = whole[part] if part.stop > part.start else whole[:2]
-            x, shift, flip = self.augment(
-                as_floats(self.train.images[rows]).to(self.dtype),
-                StepNoise(key("augment", self.recipe.seed), number, total, first),
-            )
-            noise = StepNoise(self.recipe.seed, step, total, first)
-            batch = Batch(index=rows, shift=shift, flip=flip, noise=noise)
-            yield x.contiguous(memory_format=self.layout), self.train.labels[rows], batch
+        first, replays = self.state.step, self.method.replays
+        fed = self.feed.batches(epoch, first // replays % self.batches, _own_part)
+        for number in range(first // replays, -(-self.end_of(epoch) // replays)):
+            images, labels, rows = next(fed)
+            size = self.size_of(number * replays)
+            place = (size, ranks.share(size).start) if ranks.count() > 1 else (0, 0)
+            noise = StepNoise(key("augment", self.recipe.seed), number, *place)
+            x, shift, flip = self.augment(as_floats(images).to(self.dtype), noise)
+            x = x.contiguous(memory_format=self.layout)
+            for step in range(max(first, number * replays), min(self.end_of(epoch), (number + 1) * replays)):
+                noise = StepNoise(self.recipe.seed, step, *place)
+                yield x, labels, Batch(index=rows, shift=shift, flip=flip, noise=noise)
 
     def step(self, x: Tensor, y: Tensor, batch: Batch) -> Step:
         """One optimizer step at the rate that its place in the run gives."""
@@ -327,3 +328,9 @@ class Trainer(Course):
         self.state, self.started_anew = found
         self.spent_before = self.state.spent
         return True
+
+
+def _own_part(count: int) -> slice:
+    """The part of a batch that this process trains on: where there is none, two images that keep the others company."""
+    part = ranks.share(count)
+    return part if part.stop > part.start else slice(0, 2)

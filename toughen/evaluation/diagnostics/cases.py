@@ -83,7 +83,9 @@ def load_cases(
     sets: dict[str, Data] = {}
     cases = []
     for run, folder, record in zip(runs, folders, records, strict=True):
-        kind = repr((data or record.data, record.classes, record.shape, record.image_size, record.subset))
+        kind = repr(
+            (data or record.data, record.classes, record.shape, record.image_size, record.resize, record.subset)
+        )
         test = sets.setdefault(kind, sets.get(kind) or load_test(folder, record, data))
         split, index = sample(test.test, limit, seed)
         if not len(split):

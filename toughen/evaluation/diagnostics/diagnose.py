@@ -30,6 +30,7 @@ from toughen.evaluation.diagnostics.nuclear import mean_logit_distance, nuclear_
 from toughen.evaluation.diagnostics.store import add_diagnostics, check_usable
 from toughen.evaluation.diagnostics.surface import loss_surface
 from toughen.evaluation.diagnostics.transfer import transfer_matrix
+from toughen.evaluation.images import left_unchecked
 from toughen.evaluation.suite import parse_attack
 from toughen.progress import progress_bar
 from toughen.types import Eps, Norm
@@ -166,6 +167,7 @@ def diagnose_runs(
         "seed": seed,
         "precision": precision,
         "provenance": provenance(place),
+        **{name: said for case in cases for name, said in left_unchecked(case.folder).items()},
     }
     with progress_bar(console or Console(quiet=True)) as bar:
         task = bar.add_task("", total=len(cases) * len(own) + len(attacks))

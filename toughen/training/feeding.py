@@ -1,0 +1,44 @@
+"""How a run's recipe has its training images fed."""
+
+from __future__ import annotations
+
+import torch
+
+from toughen import ranks, sizes
+from toughen.data import EncodedSplit, Split
+from toughen.data.feed import Feed, MemoryFeed, StreamFeed, usual_workers
+from toughen.data.ingest import SHARE
+from toughen.device import pick_device
+from toughen.training.recipe import Recipe
+
+
+def memory_limit(recipe: Recipe) -> int:
+    """Bytes that images may take: as the recipe says, or half of what is available here and on the run's device."""
+    if recipe.memory_limit is not None:
+        return sizes.number(recipe.memory_limit)
+    device, room = pick_device(recipe.device), sizes.available()
+    if device.type == "cuda":
+        room = min(room, torch.cuda.mem_get_info(device)[0])
+    limit: int = ranks.agreed(int(SHARE * room / ranks.on_this_machine()))  # all must stream, or none
+    return limit
+
+
+def feed_of(recipe: Recipe, train: Split | EncodedSplit, validation: Split, device: torch.device) -> Feed:
+    """What gives a run its batches.
+
+    Raises:
+        ValueError: streamed images would need more memory than they may.
+    """
+    if isinstance(train, Split):
+        return MemoryFeed(train, recipe.seed, recipe.batch_size)
+    feed = StreamFeed(
+        split=train,
+        seed=recipe.seed,
+        batch_size=recipe.batch_size,
+        device=device,
+        buffer=recipe.shuffle_buffer,
+        resized=recipe.crop == "resized",
+        workers=usual_workers() if recipe.num_workers is None else recipe.num_workers,
+    )
+    feed.check_memory(memory_limit(recipe), validation.images.numel())
+    return feed
