@@ -107,7 +107,11 @@ class StreamFeed(Feed):
             try:
                 found = next(loader)
             except RuntimeError as error:
-                raise Unreadable(f"a process that decodes images ended ({str(error).splitlines()[0]})") from None
+                reason = str(error).splitlines()[0]
+                raise Unreadable(
+                    f"a process that decodes images ended ({reason}): use --num_workers 0, or in a script of your own "
+                    'put what it does under `if __name__ == "__main__":`'
+                ) from None
             if isinstance(found, str):
                 raise Unreadable(found)
             labels, index = self.split.labels[rows].to(self.device), rows.to(self.device)
