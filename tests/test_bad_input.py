@@ -151,7 +151,7 @@ SETTINGS = [  # words of a command line, and what the message must say
     ("--epochs 0", "epochs is 0", "at least 1"),
     ("--epochs", "--epochs needs a value"),
     ("--batch_size -1", "batch_size is -1", "at least 1"),
-    ("--crop None", "--crop must be a whole number or null, not None"),
+    ("--crop None", "--crop must be resized or a whole number or null, not None"),
     ("--padding mirror", "--padding must be zero or reflect, not mirror"),
     ("--normalize maybe", "--normalize must be true or false, not maybe"),
     ("--averaging 1.5", "averaging is 1.5", "below 1"),
