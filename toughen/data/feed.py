@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Sampler
 
+from toughen import ranks
 from toughen.data.decode import Form, bombs_refused, pixels
 from toughen.data.resized import ResizedCrop
 from toughen.data.sets import Split
@@ -272,6 +273,6 @@ def _end_with(trainer: Any) -> None:
 
 
 def usual_workers() -> int:
-    """Processes that decode where nobody says how many: one fewer than cores, 1 to 8."""
+    """Processes that decode where nobody says how many: one fewer than each trainer's cores, 1 to 8."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return min(8, max(1, cores - 1))
+    return min(8, max(1, cores // ranks.on_this_machine() - 1))
