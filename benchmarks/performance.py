@@ -39,6 +39,9 @@ TRAIN = """The same net, images, optimizer, schedule and length for every method
 that withstood every attack named below; "seconds to" is the training time until PGD on held-out images first left so
 much, over all seeds: median [least, most], a dash where a seed never did. The curves are in `train.json`."""
 
+PRECISION = """What speed costs in accuracy: pairs of runs with the same seed, images, net and schedule, one as is usual
+on a processor that multiplies bf16 (bf16 autocast, channels last), one in float32 with images channel by channel."""
+
 
 def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     """A table in Markdown."""
@@ -182,6 +185,28 @@ def training(found: dict[str, Any]) -> str:
     )
 
 
+def precision(fast: dict[str, Any], exact: dict[str, Any]) -> str:
+    """Two files of train.py, beside each other."""
+    head = ["method", "seed", "clean", "clean, float32", "robust", "robust, float32", "difference"]
+    lines = []
+    for method, row in fast["methods"].items():
+        for seed, run in row["seeds"].items():
+            other = exact["methods"].get(method, {}).get("seeds", {}).get(seed)
+            if other is None:
+                continue
+            cells = [percent(one[name], 1) for name in ("clean", "robust") for one in (run, other)]
+            lines.append([method, seed, *cells, f"{100 * (run['robust'] - other['robust']):+.1f}"])
+    if not lines:
+        return ""
+    made, run = fast["about"], next(iter(next(iter(fast["methods"].values()))["seeds"].values()))
+    return (
+        f"## Precision: {made['data']}, eps {made['eps']}, {made['epochs']} epochs\n\n{PRECISION}\n\n"
+        f"{table(head, lines)}\n"
+        f"Attacks: {', '.join(run['attacks'])}, on {run['images']} test images. `{exact['about']['base']}`. "
+        f"{about(run['provenance'])}.\n"
+    )
+
+
 def gpu(found: dict[str, Any]) -> str:
     """What gpu.py found."""
     made, pieces = found["about"], found["pieces"]
@@ -251,6 +276,9 @@ def page(results: Path) -> str:
     for name, write in TABLES.items():
         if (path := results / f"{name}.json").exists():
             parts.append(write(read_json(path)))
+    pair = [results / f"precision-{name}.json" for name in ("bf16", "fp32")]
+    if all(path.exists() for path in pair):
+        parts.append(precision(*(read_json(path) for path in pair)))
     return "\n".join(part for part in parts if part)
 
 

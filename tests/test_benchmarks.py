@@ -275,6 +275,17 @@ def test_tables_show_what_was_found(tmp_path: Path, scripts: Any) -> None:
     assert whole.count("Abacus, torch 9.9, commit abc, rounds: 7") == 4  # the GPU's piece of steps is not done
 
 
+def test_pairs_of_runs_stand_beside_each_other(tmp_path: Path, scripts: Any) -> None:
+    performance = scripts("performance")
+    for name, clean, robust in (("bf16", 0.81, 0.402), ("fp32", 0.8, 0.415)):
+        found = trained()
+        found["methods"]["FBF"]["seeds"]["1"] |= {"clean": clean, "robust": robust}
+        del found["methods"]["FBF"]["seeds"]["0"]
+        write_json(tmp_path / f"precision-{name}.json", found)
+    line = "| FBF | 1 | 81.0 % | 80.0 % | 40.2 % | 41.5 % | -1.3 |"
+    assert f"\n{line}\n" in performance.page(tmp_path)
+
+
 def test_a_table_without_its_file_is_left_out(tmp_path: Path, scripts: Any) -> None:
     performance = scripts("performance")
     assert performance.page(tmp_path) == performance.HEAD
