@@ -207,6 +207,23 @@ def precision(fast: dict[str, Any], exact: dict[str, Any]) -> str:
     )
 
 
+def streaming(found: dict[str, Any]) -> str:
+    """What streaming.py found."""
+    head = ["", *(f"{part} of the epoch" for part in ("1st fifth", "2nd", "3rd", "4th", "5th")), "most"]
+    runs = {"whole run": "memory_mb", f"killed at step {found['killed_at_step']}, gone on": "memory_mb_resumed"}
+    lines = [
+        [what, *(str(value) for value in found[name]["fifths"]), str(found[name]["most"])]
+        for what, name in runs.items()
+    ]
+    same = "the same weights" if found["same_weights_after_the_kill"] else "other weights"
+    return (
+        f"## A data set larger than the memory it may use\n\n{found['shards']} of JPEG shards trained on with "
+        f"`--memory-limit {found['limit']}`, which bounds the images alone: resident megabytes of the run and its "
+        f"worker, with PyTorch, net and activations.\n\n{table(head, lines)}\n"
+        f"Both ended with {same}. {found['steps']} steps, `{found['command']}`. {about(found)}.\n"
+    )
+
+
 def gpu(found: dict[str, Any]) -> str:
     """What gpu.py found."""
     made, pieces = found["about"], found["pieces"]
@@ -267,7 +284,14 @@ def _run(found: dict[str, Any]) -> list[list[str]]:
     ]
 
 
-TABLES = {"step": steps, "evaluate": evaluation, "scaling": scaling, "train": training, "gpu": gpu}
+TABLES = {
+    "step": steps,
+    "evaluate": evaluation,
+    "scaling": scaling,
+    "train": training,
+    "streaming": streaming,
+    "gpu": gpu,
+}
 
 
 def page(results: Path) -> str:

@@ -253,6 +253,17 @@ def test_tables_show_what_was_found(tmp_path: Path, scripts: Any) -> None:
         "evaluate": {"resnet18, PGD-20": pgd},
         "scaling": {"resnet18: batch": {"what": "images in a batch", "points": scaled, "about": ABOUT}},
         "train": trained(),
+        "streaming": {
+            "shards": "2GB",
+            "limit": "512MB",
+            "steps": 9,
+            "killed_at_step": 4,
+            "same_weights_after_the_kill": True,
+            "memory_mb": {"fifths": [1, 2, 3, 4, 5], "most": 6},
+            "command": "train",
+            "commit": "abc",
+            "memory_mb_resumed": {"fifths": [5, 4, 3, 2, 1], "most": 7},
+        },
         "gpu": measured_on_a_gpu(),
     }
     for name, found in files.items():
@@ -264,6 +275,7 @@ def test_tables_show_what_was_found(tmp_path: Path, scripts: Any) -> None:
         "| foolbox | 20.00 [18.00, 22.00] | 12 | 61 | 0.50 [0.40, 0.60] | 45.3 % |",
         "| 32 | 200.0 [180.0, 220.0] | 2.00 [1.90, 2.10] | 6250 |",
         "| FBF | 2 | 100 [99, 102] | 5.0 | 80.0 [79.0, 82.0] | 40.0 [35.0, 41.0] | 40 [30, 50] | - |",
+        "| killed at step 4, gone on | 5 | 4 | 3 | 2 | 1 | 7 |",
         "| ms a step | 20.0 [18.0, 22.0] |",
         "| TFLOP/s | 30 |",
         "| peak memory, MB | 2500 |",
