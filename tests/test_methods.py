@@ -7,6 +7,7 @@ import inspect
 import json
 import math
 import re
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -15,12 +16,13 @@ import torch.nn.functional as F
 from contract import EPS, THREATENED, batch, build, every_method, every_threat, net, prepared, train
 from torch import Tensor, nn
 
-from toughen import methods
+from toughen import methods, ranks
 from toughen.gradients import logits
 from toughen.methods import REGISTRY, Method
 from toughen.methods.nuat import NuAT
 from toughen.methods.pgd_at import PGDAT
 from toughen.methods.standard import Standard
+from toughen.noise import StepNoise
 from toughen.passes import Passes
 from toughen.types import Batch, Crafted, Images, Labels, Norm, Step
 
@@ -319,3 +321,39 @@ def test_logits_come_from_the_mode_that_the_caller_chose(mnist: tuple[Images, La
     model, (x, y) = net().eval(), mnist
     step = Standard()(model, x, y)
     assert torch.equal(step.logits, logits(model, x))  # a method never switches the model to training by itself
+
+
+# ---- What many processes need.
+
+
+@every_method
+def test_a_memory_of_the_own_images_is_declared(
+    name: str, mnist: tuple[Images, Labels], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two processes of the same weights with other images: what they then remember differently, the method names."""
+    monkeypatch.setattr(ranks, "total", torch.ones_like)  # what is summed over processes is the same in them
+    (x, y), states, extras = mnist, [], []
+    for first in (0, 32):
+        torch.manual_seed(0)
+        model = net()
+        before = copy.deepcopy(model.state_dict())
+        method = prepared(name, model)
+        rows = slice(first, first + 32)
+        seen = replace(batch(32), index=torch.arange(64)[rows], noise=StepNoise(5, 0, 64, first))
+        method(model, x[rows], y[rows], seen).loss.backward()
+        model.load_state_dict(before)  # statistics are brought together before anyone looks at them
+        method.after_step(model)
+        state = method.state_dict()
+        states.append({key: value.clone() for key, value in state.items() if isinstance(value, Tensor)})
+        extras.append({key: value for key, value in state.items() if not isinstance(value, Tensor)})
+    declared = [
+        ".".join(filter(None, (place, kept)))
+        for place, each in method.named_modules()
+        if isinstance(each, Method)
+        for kept in (*each.own, *each.per_image)
+    ]
+    differ = [key for key, value in states[0].items() if not torch.equal(value, states[1][key])]
+    assert set(differ) <= set(declared) and extras[0] == extras[1]
+    for _, each in method.named_modules():
+        if isinstance(each, Method):
+            assert all(len(getattr(each, kept)) in (0, 64) for kept in each.per_image)
