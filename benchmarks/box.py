@@ -59,7 +59,7 @@ class Box:
         """Run Python; raises as ``toughen`` does."""
         self.check(LEAST)
         command = [sys.executable, *words]
-        process = subprocess.Popen(command)
+        process = subprocess.Popen(command, preexec_fn=_interruptible)
         try:
             status = _ended(process, self.left)
         except BaseException:  # Ctrl-C: the child has it too
@@ -69,6 +69,11 @@ class Box:
             raise Over
         if status:
             raise subprocess.CalledProcessError(status, command)
+
+
+def _interruptible() -> None:
+    """Have a child be stopped by SIGINT even where what started this script, such as nohup, has it ignored."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def _ended(process: subprocess.Popen[bytes], seconds: float | None) -> int:
