@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-import tarfile
+import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -26,10 +26,10 @@ def pack(root: Path, folder: Path, paths: Sequence[Path]) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     for old in folder.glob("state.*"):
         old.unlink()
-    whole = folder / "whole.tar"
-    with tarfile.open(whole, "w") as archive:
+    whole = folder / "whole.zip"
+    with zipfile.ZipFile(whole, "w") as archive:
         for path in paths:
-            archive.add(path, path.relative_to(root))
+            archive.write(path, path.relative_to(root))
     with whole.open("rb") as source:
         for number, part in enumerate(iter(lambda: source.read(PART), b"")):
             (folder / f"state.{number:02d}").write_bytes(part)
@@ -42,10 +42,10 @@ def unpack(folder: Path, root: Path) -> None:
     if not parts:
         shutil.copytree(folder, root, dirs_exist_ok=True, copy_function=shutil.copyfile)
         return
-    whole = root / "whole.tar"
+    whole = root / "whole.zip"
     with whole.open("wb") as target:
         for part in parts:
             target.write(part.read_bytes())
-    with tarfile.open(whole) as archive:
-        archive.extractall(root, filter="data")
+    with zipfile.ZipFile(whole) as archive:
+        archive.extractall(root)  # never outside it
     whole.unlink()
