@@ -39,12 +39,12 @@ from toughen.memory import keep_freed
 from toughen.types import Norm
 
 PARTS = ("apgd-ce", "apgd-t", "fab-t", "square")
-SEEDS = 8  # of the reference, at most
+SEEDS = 8  # of each, at most
 Found = dict[str, tuple[list[bool], float]]
 """For each attack which of the images stand, and the seconds it took."""
 
 
-def ours(precision: Any, processes: int = 1) -> Callable[..., Found]:
+def ours(precision: Any, processes: int = 1, seed: int = 0) -> Callable[..., Found]:
     """toughen, searching in this precision."""
 
     def run(
@@ -53,7 +53,7 @@ def ours(precision: Any, processes: int = 1) -> Callable[..., Found]:
         whole = AutoAttack(eps=eps, norm=norm)
         alone = {name: attack for name, attack in whole.parts().items() if name in parts}
         attacks: dict[str, Attack] = {"autoattack": whole} if sequence else alone
-        found = measure(net, split, attacks, precision=precision, index=index, processes=processes)
+        found = measure(net, split, attacks, precision=precision, index=index, processes=processes, seed=seed)
         if not sequence:
             return {
                 name: ((found.right & ~verdict.broken).tolist(), sum(found.state.of(name).seconds.values()))
@@ -103,6 +103,7 @@ def reference(seed: int, malloc: bool = False) -> Callable[..., Found]:
 CONTESTANTS: dict[str, Callable[..., Found]] = {
     "toughen": ours("bf16"),
     "toughen fp32": ours("fp32"),
+    **{f"toughen fp32 seed {seed}": ours("fp32", seed=seed) for seed in range(1, SEEDS)},
     **{f"reference seed {seed}": reference(seed) for seed in range(SEEDS)},
     "reference, malloc set up": reference(0, malloc=True),
     "toughen, 2 processes": ours("bf16", 2),

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from toughen import passes, stem
 from toughen.device import autocast, pick_precision
+from toughen.graph import Graph
 from toughen.types import Images, Labels, Logits, Mask
 
 Precision: TypeAlias = Literal["bf16", "fp32", "fp64"]
@@ -91,6 +92,7 @@ class Blocks(nn.Module):
         copied: whether to search with a copy; without one the model itself is asked everywhere.
 
     Attributes:
+        graph: the search's net as layers, of which a part can be computed alone; None where it is none, or on a GPU.
         counts: images that passed through since the start.
     """
 
@@ -101,12 +103,20 @@ class Blocks(nn.Module):
         self.size, self.precision, self.counts = size, precision, Counts()
         self.net = copy.deepcopy(net).double() if precision == "fp64" else net
         self.searched = _fast_copy(net, precision) if copied and precision != "fp64" else self.net
+        self.graph = _graph(self.searched) if self.searched is not net else None
         self._exact_search = self.searched is self.net and precision != "bf16"
 
     @torch.no_grad()
     def forward(self, x: Images) -> Logits:
         """The search's logits, without a graph."""
         self.counts.forward += len(x)
+        with self.searching(x):
+            return self._each(self.searched, x, self.size)
+
+    @torch.no_grad()
+    def checked(self, x: Images) -> Logits:
+        """The search's logits, to compare with what was found out in another way."""
+        self.counts.confirmation += len(x)
         with self.searching(x):
             return self._each(self.searched, x, self.size)
 
@@ -131,11 +141,9 @@ class Blocks(nn.Module):
 
     def cut(self, x: Images, size: int | None = None) -> Iterator[tuple[Labels, int]]:
         """The rows of each block, the last one filled up with its first row; and how many are real."""
-        size = size or self.size
-        for rows in torch.arange(len(x), device=x.device).split(size):
-            missing = size - len(rows)
-            self.counts.padding += missing
-            yield torch.cat([rows, rows[:1].expand(missing)]), len(rows)
+        for rows, real in filled(len(x), size or self.size, x.device):
+            self.counts.padding += len(rows) - real
+            yield rows, real
 
     def twin(self) -> Blocks:
         """The same nets with counts of their own, for another thread."""
@@ -146,6 +154,12 @@ class Blocks(nn.Module):
     def searching(self, x: Images) -> torch.autocast | nullcontext[None]:
         """The context in which the search's net runs."""
         return autocast("bf16", x.device) if self.precision == "bf16" else nullcontext()  # type: ignore[return-value]
+
+
+def filled(n: int, size: int, device: torch.device) -> Iterator[tuple[Labels, int]]:
+    """Rows 0 to n - 1 in blocks of one size, the last one filled up with its first row; and how many are real."""
+    for rows in torch.arange(n, device=device).split(size):
+        yield torch.cat([rows, rows[:1].expand(size - len(rows))]), len(rows)
 
 
 def wrong(logits: Logits, y: Labels) -> Mask:
@@ -184,6 +198,16 @@ def _fast_copy(net: nn.Module, precision: Precision) -> nn.Module:
             if type(part) is nn.Conv2d and stem.fits(part):
                 part.__class__ = stem.Stem
     return made
+
+
+def _graph(net: nn.Module) -> Graph | None:
+    """A copy as a graph; where launching kernels costs more than they do, asking in full is as fast."""
+    if next(net.parameters(), torch.empty(0)).device.type != "cpu":
+        return None
+    try:
+        return Graph(net)
+    except ValueError:  # it is asked in full, with the same result
+        return None
 
 
 class _Head(nn.Linear):

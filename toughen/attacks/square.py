@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -11,11 +12,13 @@ import torch
 from torch import Tensor, nn
 
 from toughen.attacks.base import Attack, threat_of
-from toughen.gradients import fooled, logits, mode
+from toughen.gradients import fooled, mode
+from toughen.graph import Window
 from toughen.noise import Noise
 from toughen.objectives import margin
 from toughen.threat import Threat
 from toughen.types import Eps, Images, Labels, Logits, Norm, Real
+from toughen.windows import Differs, InFull, asked, at_once
 
 HALVINGS = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)
 """The share of changed pixels is halved after each of these queries, of 10,000."""
@@ -62,15 +65,16 @@ class Square(Attack):
     def __call__(self, model: nn.Module, x: Images, target: Labels | Logits, noise: Noise | None = None) -> Images:
         threat, noise = threat_of(self), noise or Noise()
         threat.check(x)
-        result, rows = x.clone(), torch.arange(len(x), device=x.device)
+        result, rows, sides = x.clone(), torch.arange(len(x), device=x.device), self._sides(x)
         with mode(model, "eval"):
+            size = at_once(model, x, min(sides))
             for number in range(self.restarts):
-                standing, again = x[rows], noise.take(rows).restart(number)
-                kind = _LInf if threat.norm == "linf" else _L2
-                search = kind(standing, target[rows], threat, again)
-                search.run(model, self._sides(x))
-                result[rows] = search.result
-                rows = rows[search.rows]
+                left = []
+                for part in rows.split(size):
+                    search = _searched(model, x[part], target[part], threat, noise.take(part), number, sides)
+                    result[part] = search.result
+                    left.append(part[search.rows])
+                rows = torch.cat(left)
                 if not len(rows):
                     break
         return result
@@ -89,6 +93,22 @@ class Square(Attack):
         return sides
 
 
+def _searched(
+    model: nn.Module, x: Images, y: Labels, threat: Threat, noise: Noise, number: int, sides: list[int]
+) -> _Search:
+    """A restart's search, after its end; begun again in full where asking in windows is not to be trusted."""
+    kind = _LInf if threat.norm == "linf" else _L2
+    ways: list[Callable[[], InFull]] = [lambda: asked(model, x), lambda: InFull(model)]
+    for way in ways:
+        search = kind(x, y, threat, noise.restart(number), way())
+        try:
+            search.run(sides)
+            break
+        except Differs:
+            continue
+    return search
+
+
 class _Search(ABC):
     """One restart for the images that stand; what a window is filled with depends on the norm.
 
@@ -100,8 +120,8 @@ class _Search(ABC):
 
     per_image: tuple[str, ...] = ("x", "x_adv", "y", "best", "rows")
 
-    def __init__(self, x: Images, y: Labels, threat: Threat, noise: Noise) -> None:
-        self.x, self.y, self.threat, self.shared = x, y, threat, noise.shared()
+    def __init__(self, x: Images, y: Labels, threat: Threat, noise: Noise, asked: InFull) -> None:
+        self.x, self.y, self.threat, self.shared, self.asked = x, y, threat, noise.shared(), asked
         self.x_adv = self.start(noise)
         self.rows = torch.arange(len(x), device=x.device)
         self.best = x.new_full((len(x),), torch.inf)
@@ -112,7 +132,7 @@ class _Search(ABC):
         """The images to begin with."""
 
     @abstractmethod
-    def change(self, side: int, places: list[float], sign: Tensor) -> list[tuple[Tensor, Tensor]]:
+    def change(self, side: int, places: list[float], sign: Tensor) -> list[tuple[Window, Images]]:
         """Change ``x_adv`` within one or two windows.
 
         Args:
@@ -121,33 +141,40 @@ class _Search(ABC):
             sign: [1, c, 1, 1].
 
         Returns:
-            The changed views of ``x_adv``, and what was there.
+            The windows, and what was there.
         """
 
-    def run(self, model: nn.Module, sides: list[int]) -> None:
-        self._judge(model, [])
+    def run(self, sides: list[int]) -> None:
+        self._judge([])
         drawn = torch.rand((len(sides), 5 + self.x.shape[1]), generator=self.shared, dtype=torch.float64)
         places, signs = drawn[:, :5].tolist(), _sign(drawn[:, 5:]).to(self.x)[:, None, :, None, None]
+        last = 0
         for side, five, sign in zip(sides, places, signs, strict=True):
             if not len(self.rows):
                 return
-            self._judge(model, self.change(side, five, sign))
+            if side != last:
+                self.asked.resize(self.x_adv, side)
+            self._judge(self.change(side, five, sign))
+            last = side
+        self.asked.finish(self.x_adv)
         self.result[self.rows] = self.x_adv
 
-    def _judge(self, model: nn.Module, changed: list[tuple[Tensor, Tensor]]) -> None:
+    def _judge(self, changed: list[tuple[Window, Images]]) -> None:
         """Ask the model, take back what did not lower an image's margin, and let broken images go.
 
         An image whose margin is negative in low precision only goes on from there, to lower ones.
         """
-        out = logits(model, self.x_adv)
+        out = self.asked.logits(self.x_adv, [window for window, _ in changed])
         value = margin(out, self.y)
         better = ~(value >= self.best)
-        for view, before in changed:
+        for window, before in changed:
+            view = window.of(self.x_adv)
             view.copy_(torch.where(better.view(-1, 1, 1, 1), view, before))
+        self.asked.settle(better)
         self.best = torch.where(better, value, self.best)
         seem = (better & ~(value > 0)).nonzero()[:, 0]
         if len(seem):
-            fell = fooled(model, self.x_adv[seem], self.y[seem], out[seem])
+            fell = fooled(self.asked.model, self.x_adv[seem], self.y[seem], out[seem])
             self._release(seem[fell])
 
     def _release(self, fell: Labels) -> None:
@@ -157,6 +184,8 @@ class _Search(ABC):
         stands = torch.ones_like(self.rows, dtype=torch.bool).index_fill_(0, fell, False)
         for name in self.per_image:
             setattr(self, name, getattr(self, name)[stands])
+        if len(self.rows):
+            self.asked.keep(stands)
 
 
 class _LInf(_Search):
@@ -173,11 +202,12 @@ class _LInf(_Search):
         self.lower, self.upper = ((self.x + bound).clamp(0, 1) for bound in (-self.threat.eps, self.threat.eps))
         return (self.x + self.threat.eps * noise.sign(self.x[:, :, :1])).clamp(0, 1)
 
-    def change(self, side: int, places: list[float], sign: Tensor) -> list[tuple[Tensor, Tensor]]:
-        view, lower, upper = (_window(each, side, places) for each in (self.x_adv, self.lower, self.upper))
+    def change(self, side: int, places: list[float], sign: Tensor) -> list[tuple[Window, Images]]:
+        window = _window(self.x, side, places)
+        view, lower, upper = (window.of(each) for each in (self.x_adv, self.lower, self.upper))
         before = view.clone()
         view.add_(2 * self.threat.eps * sign).clamp_(lower, upper)
-        return [(view, before)]
+        return [(window, before)]
 
 
 class _L2(_Search):
@@ -201,9 +231,9 @@ class _L2(_Search):
                 tile.copy_(signs[:, :, i, j, None, None] * _bump(side, bool(turned[i, j] > 0.5)).to(delta))
         return (self.x + self.threat.eps * self.threat.steepest(delta)).clamp(0, 1)
 
-    def change(self, side: int, places: list[float], sign: Tensor) -> list[tuple[Tensor, Tensor]]:
-        view, x = (_window(each, side, places) for each in (self.x_adv, self.x))
-        other, other_x = (_window(each, side, places[2:]) for each in (self.x_adv, self.x))
+    def change(self, side: int, places: list[float], sign: Tensor) -> list[tuple[Window, Images]]:
+        window, further = (_window(self.x, side, place) for place in (places, places[2:]))
+        view, x, other, other_x = (of(each) for of in (window.of, further.of) for each in (self.x_adv, self.x))
         before, other_before = view.clone(), other.clone()
         unused = self.threat.eps**2 - self.threat.distance(self.x_adv, self.x).square()
         delta = view - x
@@ -215,7 +245,7 @@ class _L2(_Search):
         new *= (unused.view(-1, 1, 1, 1) / x.shape[1] + freed).clamp(min=0).sqrt()
         other.copy_(other_x)
         view.copy_((x + new).clamp_(0, 1))
-        return [(view, before), (other, other_before)]
+        return [(window, before), (further, other_before)]
 
 
 TINY = 1e-12
@@ -236,10 +266,10 @@ def _sign(share: Tensor) -> Tensor:
     return torch.where(share < 0.5, -1.0, 1.0)
 
 
-def _window(images: Tensor, side: int, place: list[float]) -> Tensor:
-    """A view of ``side`` x ``side`` pixels; as in AutoAttack no window but one of full size reaches the last ones."""
+def _window(images: Images, side: int, place: list[float]) -> Window:
+    """``side`` x ``side`` pixels; as in AutoAttack no window but one of full size reaches the last ones."""
     top, left = (int(share * (size - side)) for share, size in zip(place[:2], images.shape[2:], strict=True))
-    return images[:, :, top : top + side, left : left + side]
+    return Window(top, top + side, left, left + side)
 
 
 @lru_cache(maxsize=64)
