@@ -238,15 +238,12 @@ SAME = (nn.Identity, nn.Dropout, nn.ReLU, nn.ReLU6, nn.LeakyReLU, nn.ELU, nn.GEL
 """Modules that look at one place, whatever a map's size."""
 
 FUNCTIONS: dict[Any, Any] = {
-    operator.iadd: operator.add,
     operator.add: operator.add,
     torch.add: operator.add,
     torch.relu: torch.relu,
     F.relu: F.relu,
 }
 """Functions that do, and by what they are replaced, since they may write to their input."""
-
-WRITING = {"isub", "imul", "itruediv", "setitem"}
 
 
 def _keep_inputs(graph: fx.Graph, net: nn.Module) -> None:
@@ -264,7 +261,7 @@ def _keep_inputs(graph: fx.Graph, net: nn.Module) -> None:
             node.target = FUNCTIONS.get(node.target, node.target)
             node.kwargs = {name: value for name, value in node.kwargs.items() if name != "inplace"}
         name = str(getattr(node.target, "__name__", node.target))
-        writes = node.op in ("call_function", "call_method") and (name.endswith("_") or name in WRITING)
+        writes = node.op in ("call_function", "call_method") and name.endswith("_")
         if writes or (node.op == "get_attr" and name.startswith("_tensor_constant")):
             raise ValueError(f"{name} cannot be repeated in part")
 
