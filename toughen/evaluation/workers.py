@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import sys
 import threading
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor, as_completed, wait
@@ -19,6 +20,7 @@ from toughen.evaluation.plan import Piece
 from toughen.gradients import mode
 from toughen.memory import keep_freed
 
+SWITCH = 5e-5  # seconds: Python's own 5 ms are longer than most operations, and a thread that waits so long idles
 _own = threading.local()  # in a worker: the bench that it works at
 
 
@@ -34,7 +36,7 @@ class Workers(AbstractContextManager["Workers"]):
 
     def __init__(self, bench: Bench, processes: int) -> None:
         keep_freed()
-        self.bench, self.threads = bench, torch.get_num_threads()
+        self.bench, self.threads, self.interval = bench, torch.get_num_threads(), sys.getswitchinterval()
         on_cpu = bench.images.device.type == "cpu"
         self.count = self.threads if on_cpu else processes
         self.pool: Executor | None = None
@@ -43,6 +45,7 @@ class Workers(AbstractContextManager["Workers"]):
             self.count = max(processes, self.count)
         elif on_cpu:
             torch.set_num_threads(1)
+            sys.setswitchinterval(SWITCH)
             self.pool = ThreadPoolExecutor(self.threads, initializer=_start_thread, initargs=(bench,))
 
     def run(self, piece: Piece, chunks: Iterable[Tensor]) -> Iterator[Outcome]:
@@ -65,6 +68,7 @@ class Workers(AbstractContextManager["Workers"]):
         if self.pool is not None:
             self.pool.shutdown(cancel_futures=True)
         torch.set_num_threads(self.threads)
+        sys.setswitchinterval(self.interval)
 
 
 def _start_thread(bench: Bench) -> None:
