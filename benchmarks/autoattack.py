@@ -186,7 +186,8 @@ def summary(groups: list[dict[str, Any]], n: int) -> dict[str, Any]:
             | {"all": round(sum(seconds[name].values()), 1)},
         }
     seeds = [name for name in names if name.startswith("reference")]
-    for name in sorted(set(names) - set(seeds)):
+    mine = [name for name in names if name.startswith("toughen fp32")]
+    for name in sorted(set(names) - set(seeds)) if seeds else ():
         ratios = sorted(
             sum(s for _, s in group[seeds[0]].values()) / sum(s for _, s in group[name].values()) for group in groups
         )
@@ -197,7 +198,23 @@ def summary(groups: list[dict[str, Any]], n: int) -> dict[str, Any]:
         }
         found[name]["differs from every reference seed"] = {
             part: sum(
-                all(mine != stands[seed][part][row] for seed in seeds) for row, mine in enumerate(stands[name][part])
+                all(one != stands[seed][part][row] for seed in seeds) for row, one in enumerate(stands[name][part])
+            )
+            for part in parts
+        }
+    if len(seeds) > 1 and len(mine) > 1:
+        found["means over seeds"] = {
+            part: {
+                of: sum(found[name]["accuracy"][part] for name in group) / len(group)
+                for of, group in (("toughen fp32", mine), ("reference", seeds))
+            }
+            for part in parts
+        }
+        found["every seed of one differs from every one of the other"] = {
+            part: sum(
+                len({stands[name][part][row] for name in mine}) == len({stands[name][part][row] for name in seeds}) == 1
+                and stands[mine[0]][part][row] != stands[seeds[0]][part][row]
+                for row in range(len(stands[mine[0]][part]))
             )
             for part in parts
         }
