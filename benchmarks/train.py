@@ -38,6 +38,11 @@ def place(method: str, seed: int, arguments: argparse.Namespace) -> Path:
     return Path(arguments.runs) / f"{method.lower()}-{seed}"
 
 
+def settings(method: str, arguments: argparse.Namespace) -> str:
+    """A method's own flags."""
+    return " ".join([METHODS[method], *(words for name, words in arguments.flags if name == method)])
+
+
 def train(method: str, seed: int, box: Box, arguments: argparse.Namespace) -> None:
     """One run, or what is left of it, and its evaluation.
 
@@ -48,7 +53,7 @@ def train(method: str, seed: int, box: Box, arguments: argparse.Namespace) -> No
     if (folder / "evaluation.json").exists():
         return
     folder.parent.mkdir(parents=True, exist_ok=True)
-    words = [*shlex.split(arguments.base), *METHODS[method].split()]
+    words = [*shlex.split(arguments.base), *shlex.split(settings(method, arguments))]
     words += [] if method == "Standard" else ["--eps", arguments.eps]
     length = {"time_budget": arguments.time_budget} if arguments.time_budget else {"epochs": arguments.epochs}
     words += flags({"data": arguments.data, "seed": seed, "device": arguments.device, **length, "out": folder})
@@ -115,7 +120,7 @@ def collect(arguments: argparse.Namespace) -> dict[str, Any]:
         }
         if seeds:
             methods[method] = {
-                "settings": METHODS[method],
+                "settings": settings(method, arguments),
                 "summary": summary(seeds, arguments.targets),
                 "seeds": seeds,
             }
@@ -148,6 +153,9 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--methods", nargs="+", default=DEFAULT, choices=list(METHODS))
     made.add_argument("--seeds", nargs="+", type=int, default=[0])
     made.add_argument("--base", default=BASE, help="what all runs have in common, as flags of `toughen train`")
+    made.add_argument(
+        "--flags", nargs=2, action="append", default=[], metavar=("METHOD", "FLAGS"), help="more flags, of one method"
+    )
     made.add_argument("--eps", default="8/255")
     made.add_argument("--epochs", type=int, default=30)
     made.add_argument("--time-budget", help="instead of epochs: as much training as fits into this for each method")
