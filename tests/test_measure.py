@@ -174,11 +174,11 @@ def test_batch_size_and_company_change_nothing() -> None:
 def test_threads_change_nothing() -> None:
     """Neither how many work at the chunks, nor how many the rest of the program uses."""
     net, split, threads = toughen.load(NETS / "fbf"), some(40), torch.get_num_threads()
-    found = []
+    found, interval = [], sys.getswitchinterval()
     for count in (1, 3):
         torch.set_num_threads(count)
         found.append(measure(net, split, SHORT, block=8, precision="bf16"))
-        assert torch.get_num_threads() == count
+        assert torch.get_num_threads() == count and sys.getswitchinterval() == interval
     torch.set_num_threads(threads)
     assert found[0].ledger().equals(found[1].ledger())
     costs = [{name: each["passes"] for name, each in one.summary()["attacks"].items()} for one in found]
