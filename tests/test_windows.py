@@ -26,8 +26,8 @@ TRAINED = Path(__file__).parent / "nets"
 def walk(net: nn.Module, x: Images, sides: list[int], changes: int, size: int = 3) -> float:
     """Change two windows at a time, let half of the images have them, and again; the largest difference of logits."""
     blocks, random = Blocks(net, size, "fp64"), torch.Generator().manual_seed(0)
-    assert blocks.graph is not None
-    asking, difference = InWindows(blocks, blocks.graph, x), 0.0
+    asking, difference = asked(blocks, x), 0.0
+    assert isinstance(asking, InWindows), "nothing can be computed in windows"
     h, w = x.shape[2:]
     for side in sides:
         asking.resize(x, side)
@@ -195,6 +195,28 @@ def test_a_net_that_is_not_its_graph_is_asked_in_full(mnist: tuple[Images, Label
     blocks.counts.forward = 0
     Square(eps=0.01, queries=60)(blocks, x, y, ImageNoise(0, "Square", list(range(8))))
     assert blocks.counts.forward == 8 * (52 + 61)  # 51 queries until windows are small enough, and again
+
+
+class Overwriting(nn.Module):
+    """Writes to its first map in a way that a graph does not tell of."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.head = nn.Conv2d(1, 4, 3), nn.Linear(4, 10)
+
+    def forward(self, x: Tensor) -> Tensor:
+        maps = self.first(x)
+        out: Tensor = self.head(torch.mul(maps, 2, out=maps).mean((2, 3)))
+        return out
+
+
+@torch.no_grad()
+def test_a_net_that_writes_to_its_maps_is_asked_in_full(mnist: tuple[Images, Labels]) -> None:
+    x = mnist[0][:8]
+    asking = asked(Blocks(Overwriting().eval(), 8), x)
+    assert isinstance(asking, InWindows)
+    with pytest.raises(Differs):
+        asking.resize(x, 3)
 
 
 class Layers(nn.Module):

@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, fx, nn
 
 from toughen.models.normalize import Normalize
+from toughen.stem import Stem
 from toughen.types import Images
 
 MOST = 0.6  # of a map: a layer of which more is reached is computed in full
@@ -145,9 +146,12 @@ class Graph:
             raise ValueError(f"{type(net).__name__} wants more than images")
 
     def layers(self, image: Images) -> list[Layer]:
-        """The layers that can be computed in part, for images of this one's size, [1, c, h, w]."""
+        """The layers that can be computed in part, for images of this one's size, [1, c, h, w]; none if it fails."""
         sizes = _Sizes(self.module)
-        sizes.run(image)
+        try:
+            sizes.run(image)
+        except Exception:  # it was made for the images that it was read with, or asks what a graph cannot know
+            return []
         parts = dict(self.module.named_modules())
         found = (_layer(node, sizes.found, parts) for node in self.module.graph.nodes)
         return [layer for layer in found if layer]
@@ -234,20 +238,27 @@ class _Tracer(fx.Tracer):
         return whole or super().is_leaf_module(m, module_qualified_name)
 
 
-SAME = (nn.Identity, nn.Dropout, nn.ReLU, nn.ReLU6, nn.LeakyReLU, nn.ELU, nn.GELU, nn.SiLU, nn.Softplus, nn.Sigmoid)
+SAME = (
+    Normalize,
+    nn.Identity,
+    nn.Dropout,
+    nn.ReLU,
+    nn.ReLU6,
+    nn.LeakyReLU,
+    nn.ELU,
+    nn.GELU,
+    nn.SiLU,
+    nn.Softplus,
+    nn.Sigmoid,
+)
 """Modules that look at one place, whatever a map's size."""
 
-FUNCTIONS: dict[Any, Any] = {
-    operator.add: operator.add,
-    torch.add: operator.add,
-    torch.relu: torch.relu,
-    F.relu: F.relu,
-}
-"""Functions that do, and by what they are replaced, since they may write to their input."""
+FUNCTIONS: tuple[Any, ...] = (operator.add, torch.add, torch.relu, F.relu)
+"""Functions that do."""
 
 
 def _keep_inputs(graph: fx.Graph, net: nn.Module) -> None:
-    """Replace what writes to its input.
+    """Keep layers from writing to their input, as far as that can be seen here.
 
     Raises:
         ValueError: there is something that cannot be replaced, or a tensor that was made while the net was read, which
@@ -257,9 +268,7 @@ def _keep_inputs(graph: fx.Graph, net: nn.Module) -> None:
         if getattr(part, "inplace", False):
             part.inplace = False  # type: ignore[assignment]
     for node in graph.nodes:
-        if node.op == "call_function":
-            node.target = FUNCTIONS.get(node.target, node.target)
-            node.kwargs = {name: value for name, value in node.kwargs.items() if name != "inplace"}
+        node.kwargs = {name: value for name, value in node.kwargs.items() if name != "inplace"}
         name = str(getattr(node.target, "__name__", node.target))
         writes = node.op in ("call_function", "call_method") and name.endswith("_")
         if writes or (node.op == "get_attr" and name.startswith("_tensor_constant")):
@@ -280,7 +289,7 @@ def _layer(node: fx.Node, shapes: dict[fx.Node, tuple[int, ...]], parts: dict[st
     made: tuple[Reach, Compute] | None = None
     if node.op == "call_module" and len(node.args) == 1:
         made = _of_module(parts[str(node.target)])
-    elif node.op == "call_function" and node.target in FUNCTIONS.values() and inputs == node.args and not node.kwargs:
+    elif node.op == "call_function" and node.target in FUNCTIONS and inputs == node.args and not node.kwargs:
         same = all(shapes[each] == shape for each in inputs)
         made = (Reach(), node.target) if same else None  # type: ignore[assignment]
     return Layer(node, inputs, *made, (shape[2], shape[3])) if made else None
@@ -288,7 +297,8 @@ def _layer(node: fx.Node, shapes: dict[fx.Node, tuple[int, ...]], parts: dict[st
 
 def _of_module(part: nn.Module) -> tuple[Reach, Compute] | None:
     """How far a module looks, and what it makes of a piece of its input."""
-    if isinstance(part, nn.Conv2d):
+    if type(part) in (nn.Conv2d, Stem):
+        assert isinstance(part, nn.Conv2d)
         if part.padding_mode != "zeros" or isinstance(part.padding, str):
             return None
         reach = Reach(_two(part.kernel_size), _two(part.stride), _two(part.padding), _two(part.dilation))
@@ -301,8 +311,8 @@ def _of_module(part: nn.Module) -> tuple[Reach, Compute] | None:
         return reach, partial(
             F.avg_pool2d, kernel_size=part.kernel_size, stride=part.stride, divisor_override=part.divisor_override
         )
-    still = isinstance(part, nn.BatchNorm2d) and part.running_mean is not None
-    return (Reach(), part) if still or isinstance(part, Normalize) or type(part) in SAME else None
+    still = type(part) is nn.BatchNorm2d and part.running_mean is not None
+    return (Reach(), part) if still or type(part) in SAME else None
 
 
 def _convolve(part: nn.Conv2d, cut: Tensor) -> Tensor:

@@ -18,7 +18,7 @@ from torch import Tensor, fx, nn
 
 from toughen.blocks import Blocks, filled, unwrap
 from toughen.gradients import logits
-from toughen.graph import Graph, Layer, Split, Window
+from toughen.graph import Layer, Split, Window
 from toughen.types import Images, Logits, Mask
 
 TOLERANCE = {"bf16": 1e-2, "fp32": 1e-4, "fp64": 1e-9}
@@ -27,20 +27,28 @@ MEMORY = 2**29  # bytes, for the maps that stand by of all images that are searc
 
 
 def asked(model: nn.Module, x: Images) -> InFull:
-    """The model, asked about what changes wherever it can be."""
-    graph = model.graph if isinstance(model, Blocks) else None
-    return InWindows(model, graph, x) if isinstance(model, Blocks) and graph else InFull(model)
+    """The model, asked about what changes where that is possible."""
+    layers = _layers(model, x)
+    return InWindows(model, layers, x) if isinstance(model, Blocks) and layers else InFull(model)
 
 
 def at_once(model: nn.Module, x: Images, side: int) -> int:
     """How many of these images may be searched together with windows of this side: whole blocks, at least one."""
-    if not isinstance(model, Blocks) or not model.graph:
+    layers = _layers(model, x)
+    if not isinstance(model, Blocks) or model.graph is None or not layers:
         return len(x)
     with model.searching(x), torch.no_grad():
-        split = Split(model.graph, model.graph.layers(x[:1]), side)
-        maps, _ = split.whole(x[:1])
-    each = sum(one.nbytes for one in maps) if split.layers else 0
-    return max(1, MEMORY // each // model.size) * model.size if each else len(x)
+        maps, _ = Split(model.graph, layers, side).whole(x[:1])
+    each = sum(int(one.nbytes) for one in maps)
+    return max(1, MEMORY // each // model.size) * model.size
+
+
+def _layers(model: nn.Module, x: Images) -> list[Layer]:
+    """The layers of a model that can be computed in part; none, where it is no graph of layers."""
+    if not isinstance(model, Blocks) or model.graph is None or not len(x):
+        return []
+    with model.searching(x), torch.no_grad():
+        return model.graph.layers(x[:1])
 
 
 class InFull:
@@ -75,25 +83,24 @@ class InWindows(InFull):
 
     Args:
         blocks: the model.
-        graph: its search's net.
+        layers: those that can be computed in part.
         x: the images to begin with.
 
     Raises:
         Differs: by ``resize`` and ``finish``: what was returned was not the model's; begin again, and ask in full.
     """
 
-    def __init__(self, blocks: Blocks, graph: Graph, x: Images) -> None:
+    def __init__(self, blocks: Blocks, layers: list[Layer], x: Images) -> None:
         super().__init__(blocks)
-        self.blocks, self.graph = blocks, graph
-        with blocks.searching(x), torch.no_grad():
-            self.layers = graph.layers(x[:1])
+        self.blocks, self.layers = blocks, layers
         self.parts: list[Maps] = []
         self.reals: list[int] = []
         self.asked = self.settled = x.new_empty(0, 0)
 
     def resize(self, x: Images, side: int) -> None:
+        assert self.blocks.graph is not None
         self.finish(x)
-        split = Split(self.graph, self.layers, side)
+        split = Split(self.blocks.graph, self.layers, side)
         self.parts, self.reals, found = [], [], []
         for rows, real in filled(len(x), self.blocks.size, x.device) if split.layers else ():
             with self.blocks.searching(x):
@@ -103,6 +110,7 @@ class InWindows(InFull):
             found.append(unwrap(out, len(rows))[:real])
         if found:
             self._compare(x, torch.cat(found))
+            self._see_that_nothing_writes()
 
     def logits(self, x: Images, windows: Sequence[Window]) -> Logits:
         if not self.parts:
@@ -140,6 +148,16 @@ class InWindows(InFull):
     def finish(self, x: Images) -> None:
         if self.parts:
             self._compare(x, self.settled)
+
+    def _see_that_nothing_writes(self) -> None:
+        """See that the rest of the net leaves the maps as they are, which the next change starts from."""
+        part = self.parts[0]
+        before = [each.clone() for each in part.maps.values()]
+        with self.blocks.searching(before[0]):
+            part.logits()
+        self.blocks.counts.confirmation += self.reals[0]
+        if not all(torch.equal(one, other) for one, other in zip(before, part.maps.values(), strict=True)):
+            raise Differs
 
     def _compare(self, x: Images, found: Logits) -> None:
         """See that the net itself says the same."""
