@@ -14,6 +14,7 @@ from rich.text import Text
 
 from toughen.collect import summary
 from toughen.evaluation.result import RESULT, read_result
+from toughen.shares import percent
 
 GAP = 0.2  # a model that FGSM finds this much more robust than the other attacks do is not to be believed
 
@@ -70,10 +71,6 @@ def print_entries(console: Console, entries: dict[str, str]) -> None:
     console.print(table)
 
 
-def percent(share: float) -> str:
-    return f"{100 * share:.1f} %"
-
-
 def fgsm_gap(result: dict[str, Any]) -> float | None:
     """How much higher accuracy under FGSM is than under all attacks together; None without FGSM or others."""
     attacks = result["attacks"]
@@ -116,6 +113,7 @@ def print_evaluation(console: Console, folder: Path, result: dict[str, Any]) -> 
     if warned := warning(result):
         console.print(warned, highlight=False, style="bold red")
     console.print(f"written: {folder / RESULT}, examples.parquet", highlight=False, markup=False)
+    console.print(f"look at it: toughen report {folder}", highlight=False, markup=False)
 
 
 def _attack_row(table: Table, name: str, found: dict[str, Any], images: int) -> None:

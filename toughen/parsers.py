@@ -83,6 +83,9 @@ def evaluate_parser() -> Parser:
         "--time_budget", type=str | None, help="end within this time, such as 5m, by attacking fewer images, a sample"
     )
     parser.add_argument("--verdict", type=bool, default=True, help="whether to check that the number can be believed")
+    parser.add_argument(
+        "--details", type=bool, default=True, help="whether to look closer at a few images, for `toughen report`"
+    )
     parser.add_argument("--out", type=str | None, help="where to write (default: the run directory)")
     return parser
 
