@@ -69,7 +69,7 @@ def test_the_default_diagnostics(evaluated: Path) -> None:
     found = json.loads((evaluated / "diagnostics.json").read_text())
     assert found.keys() == {"eps", "steps", "surface", "confusion"}
     result = json.loads((evaluated / "evaluation.json").read_text())
-    assert found["eps"]["eps"] == [0.0, 0.15, 0.3, 0.45, 0.6]  # 1.2 is beyond what pixels can be
+    assert found["eps"]["eps"] == [0.0, 0.075, 0.15, 0.225, 0.3, 0.375, 0.45, 0.6]  # 1.2 is beyond what pixels can be
     assert found["eps"]["accuracy"][0] == found["confusion"]["clean"]["accuracy"] == result["clean_accuracy"]
     assert found["steps"]["accuracy"] == sorted(found["steps"]["accuracy"], reverse=True)
     assert sum(map(sum, found["confusion"]["attacked"]["matrix"])) == 40

@@ -14,9 +14,7 @@ from rich.text import Text
 
 from toughen.collect import summary
 from toughen.evaluation.result import RESULT, read_result
-from toughen.shares import percent
-
-GAP = 0.2  # a model that FGSM finds this much more robust than the other attacks do is not to be believed
+from toughen.shares import percent, warning
 
 
 def recipe_summary(path: Path) -> str:
@@ -69,25 +67,6 @@ def print_entries(console: Console, entries: dict[str, str]) -> None:
     for name, about in entries.items():
         table.add_row(Text(name), Text(about))
     console.print(table)
-
-
-def fgsm_gap(result: dict[str, Any]) -> float | None:
-    """How much higher accuracy under FGSM is than under all attacks together; None without FGSM or others."""
-    attacks = result["attacks"]
-    if "fgsm" not in attacks or len(attacks) < 2:
-        return None
-    return float(attacks["fgsm"]["robust_accuracy"] - result["robust_accuracy"])
-
-
-def warning(result: dict[str, Any]) -> str | None:
-    """What a reader must know before believing the robust figure."""
-    gap = fgsm_gap(result)
-    if gap is None or gap <= GAP:
-        return None
-    return (
-        f"FGSM leaves {percent(gap)} more standing than iterated attacks do: single steps are blind here. "
-        "Such a model is not robust, whatever its FGSM accuracy (catastrophic overfitting, or no robust training)."
-    )
 
 
 def print_evaluation(console: Console, folder: Path, result: dict[str, Any]) -> None:

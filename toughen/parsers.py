@@ -124,6 +124,16 @@ def compare_parser() -> Parser:
     return parser
 
 
+def report_parser() -> Parser:
+    parser = Parser(prog=f"{PROGRAM} report", description="Write runs and their results as one HTML page.")
+    parser.add_argument("runs", nargs="+", type=str, metavar="RUN", help="run directories, evaluated or not")
+    parser.add_argument(
+        "-o", "--out", type=str | None, help="the file (default: report.html, in the run's directory if it is one run)"
+    )
+    parser.add_argument("--overwrite", action="store_true", help="replace the file if it is there")
+    return parser
+
+
 def list_parser() -> Parser:
     parser = Parser(prog=f"{PROGRAM} list", description="List what can be named on the command line.")
     parser.add_argument("what", choices=["methods", "attacks", "models", "data", "recipes"])

@@ -19,7 +19,7 @@ from toughen.threat import Threat
 from toughen.types import Images, Labels
 
 CURVE_IMAGES, CONFUSION_IMAGES, SURFACE_IMAGES = 100, 200, 16  # stratified samples of so many of the evaluated images
-MULTIPLES = (0.0, 0.5, 1.0, 1.5, 2.0, 4.0)  # of the threat's radius
+MULTIPLES = (0.0, 0.25, 0.5, 0.75, 1.0, 1.25, 1.5, 2.0, 4.0)  # of the threat's radius
 STEPS = (1, 2, 5, 10, 20, 50)
 MANY_CLASSES = 100  # from which a confusion matrix of a sample is mostly zeros
 PGD_STEPS = 20

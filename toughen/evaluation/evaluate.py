@@ -122,8 +122,8 @@ def refuse_another(candidate: Candidate, data: str | None) -> None:
     own = record.data if own_threat else f"{record.norm} eps {record.eps:g}"
     name = f"{threat.norm}-{float(threat.eps):.4g}" if not own_threat else "other-data"
     raise ValueError(
-        f"{candidate.folder} was trained {'on' if own_threat else 'against'} {own}, so this is another evaluation: give "
-        f"--out {candidate.folder / name} to have it beside the run's own, or the run itself to put it first"
+        f"{candidate.folder} was trained {'on' if own_threat else 'against'} {own}, so this is another evaluation: "
+        f"give --out {candidate.folder / name} to have it beside the run's own, or the run itself to put it first"
     )
 
 

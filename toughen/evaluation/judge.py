@@ -140,6 +140,7 @@ def judge(
         result |= _verdict(found, candidate, Blocks(net, block, precision), how.seed, source, trained_mode)
     result |= {
         "model": candidate.name,
+        "classes": list(candidate.class_names),
         "threat": {"norm": candidate.threat.norm, "eps": float(candidate.threat.eps)},
         "data": candidate.data,
         **asked,

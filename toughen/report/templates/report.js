@@ -1,0 +1,385 @@
+// Draws the figures with ECharts, and makes tables sortable and copyable. Texts reach the page as text only.
+"use strict";
+
+const FIGURES = JSON.parse(document.getElementById("figures").textContent);
+const ROLES = { clean: "--clean", fgsm: "--fgsm", pgd: "--pgd", train: "--train", loss: "--loss" };
+const PALETTE = ["--pgd", "--clean", "--fgsm", "--loss", "--c5", "--c6", "--c7", "--train"];
+const DASHES = ["solid", "dashed", "dotted"];
+const ROOT = document.documentElement;
+const all = (selector, within = document) => [...within.querySelectorAll(selector)];
+
+// ---- Colours: those of the page, as they are in the theme of the moment.
+
+const probe = document.body.appendChild(document.createElement("span"));
+probe.hidden = true;
+
+function colour(name) {
+  probe.style.color = `var(${name})`;
+  return getComputedStyle(probe).color;
+}
+
+function channels(name) {
+  return colour(name).match(/[\d.]+/g).slice(0, 3).map(Number);
+}
+
+function between(low, high, share) {
+  const mixed = low.map((value, i) => Math.round(value + (high[i] - value) * share));
+  return `rgb(${mixed.join(",")})`;
+}
+
+const brightness = ([red, green, blue]) => 0.299 * red + 0.587 * green + 0.114 * blue;
+
+// ---- Numbers.
+
+const percent = (value) => (value === null || value === undefined || value === "-" ? "–" : `${(100 * value).toFixed(1)} %`);
+const plain = (value) => (typeof value === "number" ? String(Number(value.toPrecision(4))) : String(value ?? "–"));
+
+// ---- What all figures share.
+
+function text(extra = {}) {
+  return { color: colour("--soft"), fontFamily: getComputedStyle(document.body).fontFamily, fontSize: 12, ...extra };
+}
+
+function tooltip(extra) {
+  return {
+    renderMode: "richText", // never HTML, so that no name can become any
+    confine: true,
+    backgroundColor: colour("--card"),
+    borderColor: colour("--line"),
+    textStyle: text({ color: colour("--ink"), fontSize: 13 }),
+    ...extra,
+  };
+}
+
+function axis(extra) {
+  return {
+    nameLocation: "middle",
+    nameGap: 28,
+    nameTextStyle: text(),
+    axisLabel: text({ hideOverlap: true }),
+    axisLine: { lineStyle: { color: colour("--line") } },
+    axisTick: { show: false },
+    splitLine: { lineStyle: { color: colour("--line"), opacity: 0.6 } },
+    ...extra,
+  };
+}
+
+function legend(names) {
+  const shown = names.length > 1;
+  return { show: shown, type: "scroll", top: 0, left: 0, right: 0, itemWidth: 18, data: names, textStyle: text(),
+    pageTextStyle: text(), pageIconColor: colour("--soft"), pageIconInactiveColor: colour("--line") };
+}
+
+const grid = (extra) => ({ left: 48, right: 20, top: 40, bottom: 44, ...extra });
+
+// ---- One function for each kind of figure: data in, ECharts' options out.
+
+function lines({ x, y, lines: given, marks }) {
+  const format = y.percent ? percent : plain;
+  const places = [...new Set(given.flatMap((line) => line.points.map((point) => point[0])))].sort((a, b) => a - b);
+  const even = x.log; // steps that double are drawn at even distances
+  const place = (at) => (even ? places.indexOf(at) : at);
+  const series = given.map((line, i) => ({
+    type: "line",
+    name: line.name,
+    data: line.points.map(([at, value]) => [place(at), value]),
+    showSymbol: line.points.length <= 24,
+    symbolSize: 6,
+    color: colour(ROLES[line.role] ?? PALETTE[i % PALETTE.length]),
+    lineStyle: { width: 2, type: line.dashed ? "dashed" : DASHES[Math.floor(i / PALETTE.length) % DASHES.length] },
+  }));
+  if (marks.length && series.length) {
+    series[0].markLine = markLine(marks);
+  }
+  const label = y.percent ? (value) => `${Math.round(100 * value)} %` : plain;
+  const bounds = even ? { type: "category", data: places.map(plain), boundaryGap: false } : { type: "value", min: "dataMin", max: "dataMax" };
+  return {
+    legend: legend(given.map((line) => line.name)),
+    grid: grid({ top: given.length > 1 ? 40 : 16 }),
+    tooltip: tooltip({ trigger: "axis", valueFormatter: format }),
+    xAxis: axis({ ...bounds, name: x.label, minInterval: x.whole ? 1 : undefined, splitLine: { show: false } }),
+    yAxis: axis({ type: "value", min: y.percent ? 0 : undefined, max: y.percent ? 1 : undefined, scale: !y.percent,
+      axisLabel: text({ formatter: label }) }),
+    series,
+  };
+}
+
+function markLine(marks) {
+  const short = (mark, i) => (mark.text.length <= 24 ? mark.text : String(i + 1));
+  return {
+    symbol: "none",
+    animation: false,
+    silent: true,
+    lineStyle: { color: colour("--soft"), type: "dashed", width: 1 },
+    data: marks.map((mark, i) => ({ xAxis: mark.x, label: { formatter: () => short(mark, i), ...text() , position: "insideEndTop" } })),
+  };
+}
+
+function bars({ names, bars: given }) {
+  const turned = [...names].reverse(); // the first one on top
+  return {
+    legend: legend(given.map((bar) => bar.name)),
+    grid: grid({ left: 12, containLabel: true, bottom: 12 }),
+    tooltip: tooltip({ trigger: "axis", axisPointer: { type: "shadow" }, valueFormatter: percent }),
+    xAxis: axis({ type: "value", min: 0, max: 1, axisLabel: text({ hideOverlap: true, formatter: (value) => `${Math.round(100 * value)} %` }) }),
+    yAxis: axis({ type: "category", data: turned, splitLine: { show: false },
+      axisLabel: text({ color: colour("--ink"), width: 110, overflow: "truncate", interval: 0 }) }),
+    series: given.map((bar) => ({ type: "bar", name: bar.name, data: [...bar.values].reverse(), barGap: "10%",
+      barCategoryGap: "30%", color: colour(ROLES[bar.role]), itemStyle: { borderRadius: [0, 2, 2, 0] } })).reverse(),
+  };
+}
+
+function heat({ x, y, cells, counts }) {
+  const low = channels("--low"), high = channels("--high");
+  const shades = cells.map((cell) => cell[3]);
+  const least = counts ? 0 : Math.min(...shades), most = counts ? 1 : Math.max(...shades);
+  const labelled = counts && x.names.length <= 12;
+  const data = cells.map(([column, row, value, shade]) => {
+    const share = most > least ? (shade - least) / (most - least) : 0;
+    const back = between(low, high, share);
+    const dark = brightness(back.match(/\d+/g).map(Number)) < 140;
+    return { value: [column, row, value], itemStyle: { color: back },
+      label: { show: labelled && value > 0, color: dark ? "#fff" : "#14181d" } };
+  });
+  const said = ({ value: [column, row, value] }) => counts
+    ? `${y.names[row]} taken for ${x.names[column]}: ${value}`
+    : `${x.label} ${x.names[column]}, ${y.label} ${y.names[row]}\nloss ${plain(value)}`;
+  const names = (axisNames) => ({ type: "category", data: axisNames, splitLine: { show: false },
+    axisLabel: text({ hideOverlap: true, width: 70, overflow: "truncate" }) });
+  return {
+    grid: { left: 12, right: 12, top: 8, bottom: 12, outerBoundsMode: "same", outerBoundsContain: "all" },
+    tooltip: tooltip({ formatter: said }),
+    xAxis: axis({ ...names(x.names), name: x.label }),
+    yAxis: axis({ ...names(y.names), name: y.label, inverse: counts, nameGap: 44 }),
+    series: [{ type: "heatmap", data, label: { fontSize: 11, formatter: ({ value }) => String(value[2]) },
+      itemStyle: { borderColor: colour("--card"), borderWidth: counts ? 1 : 0 } }],
+  };
+}
+
+function points({ points: given, costs, y }, id) {
+  const chosen = document.querySelector(`select.cost[data-figure="${id}"]`)?.value ?? "seconds";
+  const shown = given.filter((point) => typeof point[chosen] === "number" && picked(point.name));
+  const kinds = [...new Set(given.map((point) => point.kind))];
+  const values = shown.map((point) => point[chosen]).filter((value) => value > 0);
+  const wide = values.length === shown.length && Math.max(...values) > 20 * Math.min(...values);
+  const few = given.length <= 16;
+  const series = kinds.map((kind, i) => ({
+    type: "scatter",
+    name: kind,
+    color: colour(PALETTE[i % PALETTE.length]),
+    symbolSize: few ? 12 : 8,
+    itemStyle: { opacity: few ? 1 : 0.7 },
+    data: shown.filter((point) => point.kind === kind).map((point) => ({ name: point.name, value: [point[chosen], point.y, point.low, point.high] })),
+    label: { show: few, position: "top", formatter: ({ name }) => name, ...text({ color: colour("--ink") }) },
+    labelLayout: { hideOverlap: true },
+  }));
+  if (given.length <= 60) {
+    series.push(intervals(shown, chosen));
+  }
+  const said = ({ name, value }) => `${name}\n${y} ${percent(value[1])} (${percent(value[2])} to ${percent(value[3])})\n${costs[chosen]} ${plain(value[0])}`;
+  return {
+    legend: legend(kinds),
+    grid: grid({ top: kinds.length > 1 ? 44 : 24 }),
+    tooltip: tooltip({ formatter: said }),
+    xAxis: axis({ type: wide ? "log" : "value", name: costs[chosen], min: wide ? "dataMin" : 0 }),
+    yAxis: axis({ type: "value", min: 0, max: 1, axisLabel: text({ formatter: (value) => `${Math.round(100 * value)} %` }) }),
+    series,
+  };
+}
+
+function intervals(shown, chosen) {
+  return {
+    type: "custom",
+    silent: true,
+    tooltip: { show: false },
+    z: 1,
+    data: shown.map((point) => [point[chosen], point.low, point.high]),
+    renderItem: (_, api) => {
+      const [x, low] = api.coord([api.value(0), api.value(1)]);
+      const [, high] = api.coord([api.value(0), api.value(2)]);
+      return { type: "line", shape: { x1: x, y1: low, x2: x, y2: high }, style: { stroke: colour("--soft"), lineWidth: 1.5 } };
+    },
+  };
+}
+
+const KINDS = { lines, bars, heat, points };
+
+// ---- Drawing: what can be seen, and again where theme, width or choice change.
+
+const charts = new Map();
+
+function picked(name) {
+  const boxes = all("input.pick");
+  const box = boxes.find((each) => each.value === name);
+  return !box || box.checked;
+}
+
+function chosenData(figure) {
+  const several = figure.overlay;
+  return several ? { ...figure.data, lines: figure.data.lines.filter((line) => picked(line.name)) } : figure.data;
+}
+
+function draw(place) {
+  const figure = FIGURES[place.id];
+  if (!figure || place.clientWidth === 0) {
+    return;
+  }
+  if (figure.kind === "bars") {
+    place.style.height = `${Math.max(8, 4 + 2.2 * figure.data.names.length)}rem`;
+  }
+  const chart = charts.get(place.id) ?? echarts.init(place, null, { renderer: "svg" });
+  charts.set(place.id, chart);
+  chart.resize();
+  chart.setOption({ animation: false, ...KINDS[figure.kind](chosenData(figure), place.id) }, true);
+  chart.getZr().flush();
+}
+
+const drawAll = () => all(".plot").forEach(draw);
+
+let waiting = 0;
+window.addEventListener("resize", () => {
+  clearTimeout(waiting);
+  waiting = setTimeout(drawAll, 80);
+});
+
+// ---- The theme: as the system, or as chosen for this page.
+
+const THEMES = [["", "Theme: as the system"], ["light", "Theme: light"], ["dark", "Theme: dark"]];
+
+function setTheme(name) {
+  if (name) {
+    ROOT.dataset.theme = name;
+  } else {
+    delete ROOT.dataset.theme;
+  }
+  drawAll();
+}
+
+const themeButton = document.getElementById("theme");
+themeButton.hidden = false;
+themeButton.addEventListener("click", () => {
+  const now = THEMES.findIndex(([name]) => name === (ROOT.dataset.theme ?? ""));
+  const [name, label] = THEMES[(now + 1) % THEMES.length];
+  themeButton.textContent = label;
+  setTheme(name);
+});
+matchMedia("(prefers-color-scheme: dark)").addEventListener("change", drawAll);
+
+let before = "";
+window.addEventListener("beforeprint", () => {
+  before = ROOT.dataset.theme ?? "";
+  setTheme("light");
+});
+window.addEventListener("afterprint", () => setTheme(before));
+matchMedia("print").addEventListener("change", drawAll);
+
+// ---- Tables: sorted by a click on a heading, copied as columns that a spreadsheet takes.
+
+function sortBy(table, column, heading) {
+  const up = heading.getAttribute("aria-sort") === "descending";
+  const body = table.tBodies[0];
+  const rows = [...body.rows].map((row) => {
+    const cell = row.cells[column];
+    const number = cell.dataset.value;
+    return [row, number === undefined ? null : Number(number), cell.textContent.trim()];
+  });
+  const order = up ? 1 : -1;
+  rows.sort(([, a, left], [, b, right]) => {
+    if (a === null || b === null) {
+      return a === b ? order * left.localeCompare(right, "en", { numeric: true }) : a === null ? 1 : -1;
+    }
+    return order * (a - b);
+  });
+  body.append(...rows.map(([row]) => row));
+  all("th[aria-sort]", table).forEach((each) => each.removeAttribute("aria-sort"));
+  heading.setAttribute("aria-sort", up ? "ascending" : "descending");
+}
+
+function makeSortable(table) {
+  if (table.tBodies[0].rows.length < 2) {
+    return;
+  }
+  [...table.tHead.rows[0].cells].forEach((heading, column) => {
+    const label = heading.querySelector("span");
+    if (!label) {
+      return;
+    }
+    const button = document.createElement("button");
+    button.type = "button";
+    button.textContent = label.textContent;
+    label.replaceWith(button);
+    button.addEventListener("click", () => sortBy(table, column, heading));
+  });
+}
+
+function alignHeadings(table) {
+  const first = table.tBodies[0].rows[0];
+  [...table.tHead.rows[0].cells].forEach((heading, column) => {
+    const numbers = [...table.tBodies[0].rows].some((row) => row.cells[column]?.classList.contains("number"));
+    heading.classList.toggle("number", Boolean(first) && numbers);
+  });
+}
+
+function asText(table) {
+  const line = (row) => [...row.cells].filter((cell) => !cell.querySelector("input") && cell.textContent !== "in figures")
+    .map((cell) => cell.textContent.trim().replace(/\s+/g, " ")).join("\t");
+  return [...table.rows].filter((row) => !row.hidden).map(line).join("\n");
+}
+
+async function copy(button) {
+  const { table, text: id } = button.dataset;
+  const content = table ? asText(document.getElementById(table)) : document.getElementById(id).textContent;
+  const label = button.textContent;
+  try {
+    await navigator.clipboard.writeText(content);
+    button.textContent = "Copied";
+  } catch {
+    getSelection().selectAllChildren(document.getElementById(table ?? id)); // to be copied with the keyboard
+    button.textContent = "Selected: copy it with Ctrl-C";
+  }
+  setTimeout(() => (button.textContent = label), 2500);
+}
+
+// ---- Choosing runs.
+
+function show(anchor) {
+  const sections = all("section.run");
+  const known = sections.some((section) => section.id === anchor) ? anchor : sections[0]?.id;
+  sections.forEach((section) => (section.hidden = section.id !== known));
+  const choose = document.getElementById("choose");
+  if (choose) {
+    choose.value = known;
+  }
+  drawAll();
+  return document.getElementById(known);
+}
+
+function followAddress() {
+  const anchor = location.hash.slice(1);
+  const section = show(anchor);
+  if (anchor && section?.id === anchor) {
+    section.scrollIntoView();
+    section.querySelector("h2").focus({ preventScroll: true });
+  }
+}
+
+function filterRuns(input) {
+  const wanted = input.value.trim().toLowerCase();
+  const rows = [...document.getElementById("runs").tBodies[0].rows];
+  rows.forEach((row) => (row.hidden = !row.textContent.toLowerCase().includes(wanted)));
+  const left = rows.filter((row) => !row.hidden).length;
+  document.getElementById("filtered").textContent = wanted ? `${left} of ${rows.length} runs` : "";
+}
+
+all("[data-scripted]").forEach((each) => (each.hidden = false));
+all("table.sortable").forEach((table) => {
+  makeSortable(table);
+  alignHeadings(table);
+});
+all("button.copy").forEach((button) => button.addEventListener("click", () => copy(button)));
+all("select.cost").forEach((select) => select.addEventListener("change", () => draw(document.getElementById(select.dataset.figure))));
+all("input.pick").forEach((box) => box.addEventListener("change", drawAll));
+document.getElementById("filter")?.addEventListener("input", (event) => filterRuns(event.target));
+document.getElementById("choose")?.addEventListener("change", (event) => show(event.target.value));
+window.addEventListener("hashchange", followAddress);
+followAddress();
