@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from toughen.report.curves import measured
+from toughen.report.evaluations import Evaluation
 from toughen.report.figures import Cell, Figure, Table, share_cell
 from toughen.report.read import Run
 from toughen.report.values import grid, items, mapping
@@ -86,10 +87,11 @@ def _count(ledger: Ledger, label: int) -> Cell:
     return Cell(f"{ledger.images[label]:,}", float(ledger.images[label]))
 
 
-def confusion_figures(found: dict[str, Any], names: Sequence[str]) -> list[Figure]:
+def confusion_figures(found: dict[str, Any], names: Sequence[str], own: Evaluation | None) -> list[Figure]:
     """The confusion matrices, clean and under attack; none where there is nothing to show."""
     titles = {"clean": "Confusion, clean", "attacked": "Confusion, under attack"}
-    made = [_confusion(title, mapping(found.get(name)), names, measured(found)) for name, title in titles.items()]
+    said = {"clean": measured({**found, "attack": None}, own), "attacked": measured(found, own)}
+    made = [_confusion(title, mapping(found.get(name)), names, said[name]) for name, title in titles.items()]
     return [figure for figure in made if figure is not None]
 
 

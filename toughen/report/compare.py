@@ -9,7 +9,7 @@ from toughen.report.figures import Cell, Figure, Table, number_cell, share_cell
 from toughen.report.read import Run
 from toughen.report.words import span, threat
 
-COLUMNS = ("run", "method", "threat", "clean", "robust", "95 % interval", "verdict", "passes per step", "seconds")
+COLUMNS = ("run", "method", "threat", "clean", "robust", "95 % interval", "verdict on it", "passes per step", "seconds")
 COSTS = {"seconds": "seconds of training", "passes": "passes per step", "all": "passes per image, all epochs"}
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from toughen.report.evaluations import Evaluation
 from toughen.report.figures import Axis, Figure, Line, Lines, Mark, figure_of
 from toughen.report.values import mapping, pairs, real, text, whole
 from toughen.report.words import radius, threat
@@ -13,17 +14,19 @@ from toughen.shares import percent
 Diagnostics = Mapping[str, Any]
 
 
-def measured(found: Diagnostics) -> str:
-    """On what, and under which attack, a diagnostic was made."""
+def measured(found: Diagnostics, own: Evaluation | None = None) -> str:
+    """On what, and under which attack, a diagnostic was made; data and threat where they are not those of ``own``."""
     about, attack = mapping(found.get("about")), mapping(found.get("attack"))
     within, images = mapping(about.get("threat")), whole(about.get("images"))
+    norm, eps, data = text(within.get("norm")), real(within.get("eps")), text(about.get("data"))
     said = [f"{images:,} test images"] if images else []
-    said += [text(about.get("data"))] if text(about.get("data")) else []
     if text(attack.get("attack")):
         steps = whole(attack.get("steps"))
-        said.append(text(attack["attack"]) + (f" with {steps} steps" if steps else ""))
-    if (eps := real(within.get("eps"))) is not None:
-        said.append(threat(text(within.get("norm")), eps))
+        said.append(text(attack["attack"]) + (f"-{steps}" if steps else ""))
+    if data and (own is None or own.data != data):
+        said.append(data)
+    if eps is not None and (own is None or (own.norm, own.eps) != (norm, eps)):
+        said.append(threat(norm, eps))
     return ", ".join(said)
 
 
@@ -36,13 +39,14 @@ def _curve(found: Diagnostics, x: str) -> list[tuple[float, float]]:
     return [(at, value) for at, value in pairs(found.get(x), found.get("accuracy")) if 0 <= value <= 1]
 
 
-def _about(found: Mapping[str, Diagnostics], without: str) -> str:
+def _about(found: Mapping[str, Diagnostics], without: str, own: Evaluation | None) -> str:
     """How all of them were measured, where they were measured alike."""
-    said = {measured({**each, "attack": {**mapping(each.get("attack")), without: None}}) for each in found.values()}
+    attacks = [{**each, "attack": {**mapping(each.get("attack")), without: None}} for each in found.values()]
+    said = {measured(each, own) for each in attacks}
     return said.pop() if len(said) == 1 else "measured in several ways: " + "; ".join(sorted(said)[:4])
 
 
-def eps_figure(found: Mapping[str, Diagnostics]) -> Figure | None:
+def eps_figure(found: Mapping[str, Diagnostics], own: Evaluation | None = None) -> Figure | None:
     """Accuracy against eps, a line for each run; None where there is nothing to show."""
     lines = [Line(name, points) for name, each in found.items() if (points := _curve(each, "eps"))]
     if not lines:
@@ -52,13 +56,13 @@ def eps_figure(found: Mapping[str, Diagnostics]) -> Figure | None:
     return figure_of(
         Lines(
             "Accuracy against eps", Axis("eps"), Axis("accuracy", percent=True), _single(lines, "accuracy"), alt,
-            _about({line.name: found[line.name] for line in lines}, ""),
+            _about({line.name: found[line.name] for line in lines}, "", own),
             [Mark(eps, f"the threat, {radius(eps)}") for eps in marks[:3]],
         )
     )  # fmt: skip
 
 
-def steps_figure(found: Mapping[str, Diagnostics]) -> Figure | None:
+def steps_figure(found: Mapping[str, Diagnostics], own: Evaluation | None = None) -> Figure | None:
     """Accuracy against the attack's steps, a line for each run; None where there is nothing to show."""
     lines = [
         Line(name, [(at, value) for at, value in points if at > 0])
@@ -71,7 +75,7 @@ def steps_figure(found: Mapping[str, Diagnostics]) -> Figure | None:
     return figure_of(
         Lines(
             "Accuracy against steps", Axis("steps of the attack", log=True, whole=True), Axis("accuracy", percent=True),
-            _single(lines, "accuracy"), alt, _about({line.name: found[line.name] for line in lines}, "steps"),
+            _single(lines, "accuracy"), alt, _about({line.name: found[line.name] for line in lines}, "steps", own),
         )
     )  # fmt: skip
 

@@ -52,6 +52,7 @@ class Details:
     by_class: list[Any] = field(default_factory=list)
     training: list[Any] = field(default_factory=list)
     events: tuple[Event, ...] = ()
+    watched: str = ""
     epochs: Table | None = None
     others: Table | None = None
     facts: list[tuple[str, str]] = field(default_factory=list)
@@ -73,7 +74,8 @@ def details(run: Run, anchor: str) -> Details:
     made = Details(run, anchor, subtitle(run), cards(run), config=config, diagnostics=found)
     made.gallery, made.events = read_gallery(run), run.history.events
     made.facts = facts(run, settings)
-    made.robustness, made.by_class = _robustness(found), _by_class(run, found)
+    made.robustness, made.by_class = _robustness(run, found), _by_class(run, found)
+    made.watched = watched(run, settings)
     made.training = training_figures(run.history)
     made.epochs = epoch_table(run.history) if run.history.epochs else None
     made.others = others_table(run.others) if run.others else None
@@ -111,15 +113,21 @@ def diagnostics(run: Run) -> dict[str, Any]:
     return {name: mapping(each) for name, each in found.items() if isinstance(each, dict)}
 
 
-def _robustness(found: dict[str, Any]) -> list[Figure]:
-    made = [eps_figure({"": found.get("eps", {})}), steps_figure({"": found.get("steps", {})})]
-    return [figure for figure in (*made, surface_figure(found.get("surface", {}))) if figure is not None]
+def watched(run: Run, settings: dict[str, Any]) -> str:
+    """What the watch saw where it said nothing; "" where nobody watched."""
+    on = run.eps is not None and settings.get("watch") in ("warn", "rescue")
+    return "The watch saw no collapse." if on else ""
+
+
+def _robustness(run: Run, found: dict[str, Any]) -> list[Figure]:
+    made = [eps_figure({"": found.get("eps", {})}, run.own), steps_figure({"": found.get("steps", {})}, run.own)]
+    return [figure for figure in (*made, surface_figure(found.get("surface", {}), run.own)) if figure is not None]
 
 
 def _by_class(run: Run, found: dict[str, Any]) -> list[Figure]:
     ledger = read_ledger(run)
     bars = class_figure(ledger, run.classes) if ledger else None
-    return [*([bars] if bars else []), *confusion_figures(found.get("confusion", {}), run.classes)]
+    return [*([bars] if bars else []), *confusion_figures(found.get("confusion", {}), run.classes, run.own)]
 
 
 def subtitle(run: Run) -> str:
@@ -133,8 +141,8 @@ def cards(run: Run) -> list[Card]:
     """How accurate, how robust, to be believed or not, and at what cost."""
     own, history = run.own, run.history
     if own is None:
-        seen = [Card(name, cell.text, ("on images held out, last epoch",)) for name, cell in last_validation(history)]
-        answers = [*seen[:3], Card("Robust accuracy", "unknown", ("not evaluated yet",))] if not seen else seen
+        seen = [Card(name, cell.text, (f"{when}, not test images",)) for when, name, cell in last_validation(history)]
+        answers = seen[:3] or [Card("Robust accuracy", "unknown", ("not evaluated yet",))]
     else:
         right, standing = (round(share * own.images) for share in (own.clean, own.robust))
         within = words.threat(own.norm, own.eps)
@@ -171,7 +179,15 @@ def attack_table(own: Evaluation) -> Table:
         cells = (number_cell(attack.seconds, ".1f"), number_cell(attack.passes, ",.1f"))
         name = Cell(("then " if attack.part else "") + attack.name)
         rows.append((name, share_cell(attack.accuracy), _interval(attack.accuracy, own.images), *cells))
-    rows.append((Cell("all of them"), share_cell(own.robust), _interval(own.robust, own.images), Cell(""), Cell("")))
+    rows.append(
+        (
+            Cell("all of them", strong=True),
+            share_cell(own.robust),
+            _interval(own.robust, own.images),
+            Cell(""),
+            Cell(""),
+        )
+    )
     columns = ("attack", "accuracy", "95 % interval", "seconds", "passes per image")
     return Table(columns, tuple(rows), "accuracy under each attack")
 

@@ -13,10 +13,11 @@ Kind = Literal["lines", "bars", "heat", "points"]
 
 @dataclass(frozen=True)
 class Cell:
-    """One cell of a table: what it says, and what it is sorted by where that is a number."""
+    """One cell of a table: what it says, what it is sorted by, if that is a number, and whether its row is a total."""
 
     text: str
     value: float | None = None
+    strong: bool = False
 
 
 @dataclass(frozen=True)

@@ -82,14 +82,15 @@ def _twin(row: dict[str, object]) -> Twin | None:
     shown = [("image", "clean", f"test image {number}, of class {label}, taken for {before}")]
     if attack:
         shown.append(("attacked", "attacked", f"the same after {attack}, taken for {after}"))
-        shown.append(("difference", "difference", f"what {attack} changed, amplified {gain or 0:.1f} times"))
+        shown.append(
+            ("difference", f"difference × {gain or 0:.1f}", f"what {attack} changed, amplified {gain or 0:.1f} times")
+        )
     pictures = [
         Picture(source, alt, title) for name, title, alt in shown if (source := _source(row.get(name))) is not None
     ]
     if not pictures:
         return None
-    about = f"{attack}, moved by {distance or 0:.3g}, difference × {gain or 0:.1f}" if attack else ""
-    return Twin(tuple(pictures), label, before, after, about)
+    return Twin(tuple(pictures), label, before, after, f"{attack}, moved {distance or 0:.3g}" if attack else "")
 
 
 def _source(picture: object) -> str | None:

@@ -11,7 +11,7 @@ from importlib import resources
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
 from toughen import __version__
 from toughen.report.compare import COLUMNS, alike, cost_figure, row
@@ -83,7 +83,15 @@ def render(runs: Sequence[Run], title: str) -> str:
 def _environment() -> Environment:
     """Templates in which every text is escaped that is not marked as ours."""
     loader = PackageLoader("toughen.report", "templates")
-    return Environment(loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    made = Environment(loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    made.filters["code"] = _code
+    return made
+
+
+def _code(said: str) -> Markup:
+    """A sentence with what stands between backticks as code; all of it escaped."""
+    parts = [escape(part) for part in said.split("`")]
+    return Markup("").join(Markup("<code>{}</code>").format(part) if i % 2 else part for i, part in enumerate(parts))
 
 
 def _source(name: str) -> str:

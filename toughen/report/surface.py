@@ -5,11 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 from toughen.report.curves import measured
+from toughen.report.evaluations import Evaluation
 from toughen.report.figures import Cell, Figure, Table, number_cell
 from toughen.report.values import grid, items, real
 
 
-def surface_figure(found: dict[str, Any]) -> Figure | None:
+def surface_figure(found: dict[str, Any], own: Evaluation | None) -> Figure | None:
     """The mean loss along the gradient and along another direction; None where there is nothing to show."""
     along, across = ([real(each) for each in items(found.get(name))] for name in ("along", "across"))
     mean = grid(found.get("mean"), len(along), len(across))
@@ -33,7 +34,7 @@ def surface_figure(found: dict[str, Any]) -> Figure | None:
     }
     rows = [(Cell(names[1][j]), *(number_cell(row[j], ".3f") for row in mean)) for j in range(len(across))]
     table = Table(("across \\ along", *names[0]), tuple(rows), "mean loss")
-    about = f"{measured(found)}; a smooth slope is a good sign, a sharp ridge speaks of masked gradients"
+    about = f"{measured(found, own)}; smooth is good, ridges speak of masking"
     return Figure("Loss around an image", "heat", alt, data, table, about)
 
 

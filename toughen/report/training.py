@@ -9,6 +9,7 @@ from toughen.report.history import Epoch, History
 from toughen.shares import percent
 
 NAMES = {"clean": "held out, clean", "fgsm": "held out, FGSM", "pgd": "held out, PGD"}
+ANSWERS = {"clean": "Accuracy so far", "fgsm": "Under FGSM so far", "pgd": "Under PGD so far"}
 EPOCH = Axis("epoch", whole=True)
 
 
@@ -77,7 +78,10 @@ def epoch_table(history: History) -> Table:
     return Table(columns, tuple(rows), "what each epoch cost")
 
 
-def last_validation(history: History) -> list[tuple[str, Cell]]:
-    """What the last epoch's held-out images said, for a run that has not been evaluated."""
-    found = next((epoch.validation for epoch in reversed(history.epochs) if epoch.validation), {})
-    return [(NAMES.get(name, name), share_cell(value)) for name, value in found.items()]
+def last_validation(history: History) -> list[tuple[str, str, Cell]]:
+    """When, what and how much the last held-out images said, for a run that has not been evaluated."""
+    last = next((epoch for epoch in reversed(history.epochs) if epoch.validation), None)
+    if last is None:
+        return []
+    when = f"held out, after epoch {last.number}"
+    return [(when, ANSWERS.get(name, name), share_cell(value)) for name, value in last.validation.items()]

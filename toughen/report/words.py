@@ -52,7 +52,9 @@ def findings(found: Evaluation) -> str:
     right, standing = (round(each * found.images) for each in (found.clean, found.robust))
     return (
         f"Of {count(found.images, 'test image')} the classifier gets {right:,} right. "
-        f"{standing:,} stay right under attack, when {threat_in_words(found.norm, found.eps)}."
+        f"{f'{standing:,}' if standing else 'None'} stay{'s' if standing == 1 else ''} right under attack, when "
+        f"{threat_in_words(found.norm, found.eps)}."
+        + (" So it is not robust." if found.robust < min(0.05, found.clean / 2) else "")
     )
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from toughen.files import check_writable, write_text
 from toughen.report.page import render
-from toughen.report.read import names, read_run
+from toughen.report.read import Run, names, read_run
 
 NAME = "report.html"
 
@@ -34,13 +34,18 @@ def write_report(runs: Sequence[str | Path], out: str | Path | None = None, *, o
     path = place(folders, out)
     check_place(path, overwrite=overwrite)
     found = [read_run(folder, name) for folder, name in zip(folders, names(folders), strict=True)]
-    page = render(found, found[0].name if len(found) == 1 else f"{len(found)} runs")
+    page = render(found, title(found))
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         write_text(path, page)
     except OSError as error:
         raise ValueError(f"cannot write {path} ({error.strerror}): choose another --out") from None
     return path
+
+
+def title(runs: Sequence[Run]) -> str:
+    """The runs' names, or how many they are."""
+    return " and ".join(run.name for run in runs) if len(runs) <= 2 else f"{len(runs)} runs"
 
 
 def place(folders: Sequence[Path], out: str | Path | None) -> Path:

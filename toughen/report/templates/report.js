@@ -77,7 +77,7 @@ const grid = (extra) => ({ left: 48, right: 20, top: 40, bottom: 44, ...extra })
 function lines({ x, y, lines: given, marks }) {
   const format = y.percent ? percent : plain;
   const places = [...new Set(given.flatMap((line) => line.points.map((point) => point[0])))].sort((a, b) => a - b);
-  const even = x.log; // steps that double are drawn at even distances
+  const even = x.log || places.length < 2; // steps that double are drawn at even distances
   const place = (at) => (even ? places.indexOf(at) : at);
   const series = given.map((line, i) => ({
     type: "line",
@@ -89,13 +89,13 @@ function lines({ x, y, lines: given, marks }) {
     lineStyle: { width: 2, type: line.dashed ? "dashed" : DASHES[Math.floor(i / PALETTE.length) % DASHES.length] },
   }));
   if (marks.length && series.length) {
-    series[0].markLine = markLine(marks);
+    series[0].markLine = markLine(marks.map((mark) => ({ ...mark, x: place(mark.x) })));
   }
   const label = y.percent ? (value) => `${Math.round(100 * value)} %` : plain;
-  const bounds = even ? { type: "category", data: places.map(plain), boundaryGap: false } : { type: "value", min: "dataMin", max: "dataMax" };
+  const bounds = even ? { type: "category", data: places.map(plain), boundaryGap: places.length < 2 } : { type: "value", min: "dataMin", max: "dataMax" };
   return {
     legend: legend(given.map((line) => line.name)),
-    grid: grid({ top: given.length > 1 ? 40 : 16 }),
+    grid: grid({ top: (given.length > 1 ? 40 : 16) + (marks.length ? 16 : 0) }),
     tooltip: tooltip({ trigger: "axis", valueFormatter: format }),
     xAxis: axis({ ...bounds, name: x.label, minInterval: x.whole ? 1 : undefined, splitLine: { show: false } }),
     yAxis: axis({ type: "value", min: y.percent ? 0 : undefined, max: y.percent ? 1 : undefined, scale: !y.percent,
@@ -111,21 +111,20 @@ function markLine(marks) {
     animation: false,
     silent: true,
     lineStyle: { color: colour("--soft"), type: "dashed", width: 1 },
-    data: marks.map((mark, i) => ({ xAxis: mark.x, label: { formatter: () => short(mark, i), ...text() , position: "insideEndTop" } })),
+    data: marks.map((mark, i) => ({ xAxis: mark.x, label: { formatter: () => short(mark, i), ...text() , position: "end", rotate: 0 } })),
   };
 }
 
 function bars({ names, bars: given }) {
-  const turned = [...names].reverse(); // the first one on top
   return {
     legend: legend(given.map((bar) => bar.name)),
-    grid: grid({ left: 12, containLabel: true, bottom: 12 }),
+    grid: grid({ left: 12, top: 36, bottom: 12, outerBoundsMode: "same", outerBoundsContain: "axisLabel" }),
     tooltip: tooltip({ trigger: "axis", axisPointer: { type: "shadow" }, valueFormatter: percent }),
     xAxis: axis({ type: "value", min: 0, max: 1, axisLabel: text({ hideOverlap: true, formatter: (value) => `${Math.round(100 * value)} %` }) }),
-    yAxis: axis({ type: "category", data: turned, splitLine: { show: false },
+    yAxis: axis({ type: "category", data: names, inverse: true, splitLine: { show: false },
       axisLabel: text({ color: colour("--ink"), width: 110, overflow: "truncate", interval: 0 }) }),
-    series: given.map((bar) => ({ type: "bar", name: bar.name, data: [...bar.values].reverse(), barGap: "10%",
-      barCategoryGap: "30%", color: colour(ROLES[bar.role]), itemStyle: { borderRadius: [0, 2, 2, 0] } })).reverse(),
+    series: given.map((bar) => ({ type: "bar", name: bar.name, data: bar.values, barGap: "10%", barCategoryGap: "30%",
+      color: colour(ROLES[bar.role]), itemStyle: { borderRadius: [0, 2, 2, 0] } })),
   };
 }
 
@@ -144,10 +143,15 @@ function heat({ x, y, cells, counts }) {
   const said = ({ value: [column, row, value] }) => counts
     ? `${y.names[row]} taken for ${x.names[column]}: ${value}`
     : `${x.label} ${x.names[column]}, ${y.label} ${y.names[row]}\nloss ${plain(value)}`;
+  const every = (axisNames) => (counts ? (axisNames.length > 16 ? "auto" : 0) : (at) => at % 5 === 0);
   const names = (axisNames) => ({ type: "category", data: axisNames, splitLine: { show: false },
-    axisLabel: text({ hideOverlap: true, width: 70, overflow: "truncate" }) });
+    axisLabel: text({ hideOverlap: counts, width: 64, overflow: "truncate", interval: every(axisNames) }) });
+  const scale = { type: "continuous", min: least, max: most, orient: "horizontal", left: "center", bottom: 0, seriesIndex: 9,
+    itemWidth: 10, itemHeight: 120, inRange: { color: [colour("--low"), colour("--high")] }, textStyle: text(),
+    text: [`loss ${plain(most)}`, plain(least)] };
   return {
-    grid: { left: 12, right: 12, top: 8, bottom: 12, outerBoundsMode: "same", outerBoundsContain: "all" },
+    ...(counts ? {} : { visualMap: scale }),
+    grid: { left: 12, right: 12, top: 8, bottom: counts ? 12 : 40, outerBoundsMode: "same", outerBoundsContain: "all" },
     tooltip: tooltip({ formatter: said }),
     xAxis: axis({ ...names(x.names), name: x.label }),
     yAxis: axis({ ...names(y.names), name: y.label, inverse: counts, nameGap: 44 }),
@@ -158,7 +162,7 @@ function heat({ x, y, cells, counts }) {
 
 function points({ points: given, costs, y }, id) {
   const chosen = document.querySelector(`select.cost[data-figure="${id}"]`)?.value ?? "seconds";
-  const shown = given.filter((point) => typeof point[chosen] === "number" && picked(point.name));
+  const shown = given.filter((point) => typeof point[chosen] === "number");
   const kinds = [...new Set(given.map((point) => point.kind))];
   const values = shown.map((point) => point[chosen]).filter((value) => value > 0);
   const wide = values.length === shown.length && Math.max(...values) > 20 * Math.min(...values);
@@ -167,7 +171,7 @@ function points({ points: given, costs, y }, id) {
     type: "scatter",
     name: kind,
     color: colour(PALETTE[i % PALETTE.length]),
-    symbolSize: few ? 12 : 8,
+    symbolSize: few ? 10 : 8,
     itemStyle: { opacity: few ? 1 : 0.7 },
     data: shown.filter((point) => point.kind === kind).map((point) => ({ name: point.name, value: [point[chosen], point.y, point.low, point.high] })),
     label: { show: few, position: "top", formatter: ({ name }) => name, ...text({ color: colour("--ink") }) },
@@ -225,7 +229,7 @@ function draw(place) {
     return;
   }
   if (figure.kind === "bars") {
-    place.style.height = `${Math.max(8, 4 + 2.2 * figure.data.names.length)}rem`;
+    place.style.height = `${Math.max(19.5, 4 + 1.6 * figure.data.names.length)}rem`;
   }
   const chart = charts.get(place.id) ?? echarts.init(place, null, { renderer: "svg" });
   charts.set(place.id, chart);
@@ -266,11 +270,17 @@ themeButton.addEventListener("click", () => {
 matchMedia("(prefers-color-scheme: dark)").addEventListener("change", drawAll);
 
 let before = "";
+let opened = [];
 window.addEventListener("beforeprint", () => {
   before = ROOT.dataset.theme ?? "";
+  opened = all("details.printed:not([open])");
+  opened.forEach((each) => (each.open = true));
   setTheme("light");
 });
-window.addEventListener("afterprint", () => setTheme(before));
+window.addEventListener("afterprint", () => {
+  opened.forEach((each) => (each.open = false));
+  setTheme(before);
+});
 matchMedia("print").addEventListener("change", drawAll);
 
 // ---- Tables: sorted by a click on a heading, copied as columns that a spreadsheet takes.
@@ -321,7 +331,7 @@ function alignHeadings(table) {
 }
 
 function asText(table) {
-  const line = (row) => [...row.cells].filter((cell) => !cell.querySelector("input") && cell.textContent !== "in figures")
+  const line = (row) => [...row.cells].filter((cell) => !cell.querySelector("input") && cell.textContent !== "in curves")
     .map((cell) => cell.textContent.trim().replace(/\s+/g, " ")).join("\t");
   return [...table.rows].filter((row) => !row.hidden).map(line).join("\n");
 }
