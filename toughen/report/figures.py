@@ -16,7 +16,7 @@ class Cell:
     """One cell of a table: what it says, what it is sorted by, if that is a number, and whether its row is a total."""
 
     text: str
-    value: float | None = None
+    value: float | int | None = None
     strong: bool = False
 
 
@@ -104,7 +104,7 @@ def share_cell(value: float | None) -> Cell:
     return Cell("", None) if value is None else Cell(percent(value), value)
 
 
-def number_cell(value: float | None, form: str = ".4g") -> Cell:
+def number_cell(value: float | int | None, form: str = ".4g") -> Cell:
     """A figure."""
     return Cell("", None) if value is None else Cell(format(value, form), value)
 

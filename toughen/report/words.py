@@ -34,7 +34,7 @@ def threat_in_words(norm: str, eps: float) -> str:
     return f"every pixel may be changed by up to {radius(eps)} (pixels go from 0 to 1)"
 
 
-def count(number: float, noun: str) -> str:
+def count(number: float | int, noun: str) -> str:
     """A number with its noun, in the plural where it is not 1."""
     return f"{number:,.0f} {noun}{'' if round(number) == 1 else 's'}"
 

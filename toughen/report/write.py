@@ -32,8 +32,8 @@ def write_report(runs: Sequence[str | Path], out: str | Path | None = None, *, o
     if len({folder.resolve() for folder in folders}) < len(folders):
         raise ValueError("a run is named twice: name each of them once")
     path = place(folders, out)
-    check_place(path, overwrite=overwrite)
     found = [read_run(folder, name) for folder, name in zip(folders, names(folders), strict=True)]
+    check_place(path, overwrite=overwrite)
     page = render(found, title(found))
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -64,17 +64,33 @@ function axis(extra) {
   };
 }
 
+const FEW_NAMES = 10; // more of them are paged through, fewer are all shown, in as many rows as they need
+
 function legend(names) {
   const shown = names.length > 1;
-  return { show: shown, type: "scroll", top: 0, left: 0, right: 0, itemWidth: 18, data: names, textStyle: text(),
-    pageTextStyle: text(), pageIconColor: colour("--soft"), pageIconInactiveColor: colour("--line") };
+  return { show: shown, type: names.length > FEW_NAMES ? "scroll" : "plain", top: 0, left: 0, right: 0, itemWidth: 18,
+    data: names, textStyle: text({ width: 150, overflow: "truncate" }), pageTextStyle: text(),
+    pageIconColor: colour("--soft"), pageIconInactiveColor: colour("--line") };
+}
+
+function legendHeight(names, width) {
+  if (names.length < 2) {
+    return 16;
+  }
+  let rows = 1, filled = 0;
+  for (const name of names.length > FEW_NAMES ? [] : names) {
+    const needed = Math.min(150, 7 * name.length) + 40;
+    rows += filled > 0 && filled + needed > width ? 1 : 0;
+    filled = filled + needed > width ? needed : filled + needed;
+  }
+  return 18 + 20 * rows;
 }
 
 const grid = (extra) => ({ left: 48, right: 20, top: 40, bottom: 44, ...extra });
 
 // ---- One function for each kind of figure: data in, ECharts' options out.
 
-function lines({ x, y, lines: given, marks }) {
+function lines({ x, y, lines: given, marks }, width) {
   const format = y.percent ? percent : plain;
   const places = [...new Set(given.flatMap((line) => line.points.map((point) => point[0])))].sort((a, b) => a - b);
   const even = x.log || places.length < 2; // steps that double are drawn at even distances
@@ -95,7 +111,7 @@ function lines({ x, y, lines: given, marks }) {
   const bounds = even ? { type: "category", data: places.map(plain), boundaryGap: places.length < 2 } : { type: "value", min: "dataMin", max: "dataMax" };
   return {
     legend: legend(given.map((line) => line.name)),
-    grid: grid({ top: (given.length > 1 ? 40 : 16) + (marks.length ? 16 : 0) }),
+    grid: grid({ top: legendHeight(given.map((line) => line.name), width) + (marks.length ? 16 : 0) }),
     tooltip: tooltip({ trigger: "axis", valueFormatter: format }),
     xAxis: axis({ ...bounds, name: x.label, minInterval: x.whole ? 1 : undefined, splitLine: { show: false } }),
     yAxis: axis({ type: "value", min: y.percent ? 0 : undefined, max: y.percent ? 1 : undefined, scale: !y.percent,
@@ -160,7 +176,7 @@ function heat({ x, y, cells, counts }) {
   };
 }
 
-function points({ points: given, costs, y }, id) {
+function points({ points: given, costs, y }, width, id) {
   const chosen = document.querySelector(`select.cost[data-figure="${id}"]`)?.value ?? "seconds";
   const shown = given.filter((point) => typeof point[chosen] === "number");
   const kinds = [...new Set(given.map((point) => point.kind))];
@@ -183,7 +199,7 @@ function points({ points: given, costs, y }, id) {
   const said = ({ name, value }) => `${name}\n${y} ${percent(value[1])} (${percent(value[2])} to ${percent(value[3])})\n${costs[chosen]} ${plain(value[0])}`;
   return {
     legend: legend(kinds),
-    grid: grid({ top: kinds.length > 1 ? 44 : 24 }),
+    grid: grid({ top: legendHeight(kinds, width) + 8 }),
     tooltip: tooltip({ formatter: said }),
     xAxis: axis({ type: wide ? "log" : "value", name: costs[chosen], min: wide ? "dataMin" : 0 }),
     yAxis: axis({ type: "value", min: 0, max: 1, axisLabel: text({ formatter: (value) => `${Math.round(100 * value)} %` }) }),
@@ -234,7 +250,7 @@ function draw(place) {
   const chart = charts.get(place.id) ?? echarts.init(place, null, { renderer: "svg" });
   charts.set(place.id, chart);
   chart.resize();
-  chart.setOption({ animation: false, ...KINDS[figure.kind](chosenData(figure), place.id) }, true);
+  chart.setOption({ animation: false, ...KINDS[figure.kind](chosenData(figure), place.clientWidth, place.id) }, true);
   chart.getZr().flush();
 }
 
