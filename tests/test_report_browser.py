@@ -149,7 +149,8 @@ CONTRASTS = """(() => {
     return own.startsWith("rgba(0, 0, 0, 0") ? back(node.parentElement) : own;
   };
   return [...document.querySelectorAll("main *, header *, footer *")]
-    .filter((node) => !node.closest("svg") && [...node.childNodes].some((each) => each.nodeType === 3 && each.data.trim()))
+    .filter((node) => !node.closest("svg"))
+    .filter((node) => [...node.childNodes].some((each) => each.nodeType === 3 && each.data.trim()))
     .map((node) => {
       const [a, b] = [light(getComputedStyle(node).color), light(back(node))].sort((x, y) => y - x);
       return [(a + 0.05) / (b + 0.05), node.className, node.textContent.slice(0, 20)];
