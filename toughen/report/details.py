@@ -133,7 +133,8 @@ def _by_class(run: Run, found: dict[str, Any]) -> list[Figure]:
 def subtitle(run: Run) -> str:
     """Method, net, data and threat, in a line."""
     trained = words.threat(run.norm, run.eps) if run.eps is not None else ""
-    parts = (run.method, run.model, run.data, f"trained against {trained}" if trained else "")
+    evaluated = run.own.model if run.own and not run.method else ""
+    parts = (run.method or evaluated, run.model, run.data, f"trained against {trained}" if trained else "")
     return " · ".join(part for part in parts if part)
 
 
