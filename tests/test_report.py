@@ -455,10 +455,10 @@ def thousand(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
 
 
 def test_a_report_of_many_runs_stays_usable(thousand: list[Path], tmp_path: Path) -> None:
-    started = time.perf_counter()
+    started = time.process_time()
     page = report(*thousand, out=tmp_path / "report.html")
-    took = time.perf_counter() - started
-    assert took < 20, took  # 2 seconds, on a machine that does nothing else
+    took = time.process_time() - started
+    assert took < 10, took  # it is 2 seconds of a processor
     assert "1200 runs side by side" in page.text and "those of the 12 most robust" in page.text
     sections = [found for found in page.all("section") if found.get("class") == "run"]
     assert len(sections) == 12 and len(page.source) < 4e6
@@ -468,8 +468,8 @@ def test_a_report_of_many_runs_stays_usable(thousand: list[Path], tmp_path: Path
 
 
 def test_many_runs_are_compared_quickly(thousand: list[Path]) -> None:
-    started = time.perf_counter()
+    started = time.process_time()
     ended = toughen("compare", *thousand)
-    took = time.perf_counter() - started
+    took = time.process_time() - started
     assert ended.status == 0 and sum("90.0 %" in line for line in ended.out.splitlines()) == 1200
-    assert took < 15, took  # 2 seconds, on a machine that does nothing else
+    assert took < 10, took  # it is 1 second of a processor

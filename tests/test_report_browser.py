@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from browser import Browser, Page
+from browser import Browser, Page, find_browser
 from commands import digits, small, toughen
 from run_files import write_run
 
@@ -115,6 +115,16 @@ def test_what_overflows_is_noticed(browser: Browser, reports: dict[str, Path], t
     page = browser.open(tmp_path / "script.html")
     assert len(page.complaints()) >= 2  # the policy stops both, and says so
     page.close()
+
+
+def test_a_missing_browser_is_said_and_fails_in_ci(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("shutil.which", lambda name: None)
+    monkeypatch.delenv("CI", raising=False)
+    with pytest.raises(pytest.skip.Exception, match="apt install chromium"):
+        find_browser()
+    monkeypatch.setenv("CI", "true")
+    with pytest.raises(pytest.fail.Exception, match="apt install chromium"):
+        find_browser()
 
 
 def test_hostile_names_are_text(browser: Browser, reports: dict[str, Path]) -> None:

@@ -30,7 +30,6 @@ if TYPE_CHECKING:
 
 STEPS = 10  # of the PGD that is timed
 VERDICT = 250_000  # passes of the checks where images stand: counted on nets that are trained against the threat
-DETAILS = 40_000  # passes of the closer look at a few images, where they stand
 FEWEST = 10  # images below which a number says nothing
 AIM = 0.9  # share of the budget that is filled: loading and writing take time too
 NAME = "evaluation-budget.json"
@@ -58,9 +57,7 @@ def within(
     if images is None:
         blocks = Blocks(candidate.net, how.block or block_size(split.images.device, len(split)), precision)
         bench = Bench(blocks, split.images, split.labels, candidate.index, how.seed)
-        images = affordable(
-            bench, attacks, candidate.threat, str(how.time_budget), how.processes, how.verdict, how.details
-        )
+        images = affordable(bench, attacks, candidate.threat, str(how.time_budget), how.processes, how.verdict)
         if out is not None and ranks.first():
             out.mkdir(parents=True, exist_ok=True)
             write_json(out / NAME, {"asked": asked, "images": images})
@@ -69,13 +66,7 @@ def within(
 
 
 def affordable(
-    bench: Bench,
-    attacks: Mapping[str, Attack],
-    threat: Threat,
-    budget: str,
-    processes: int,
-    verdict: bool,
-    details: bool = False,
+    bench: Bench, attacks: Mapping[str, Attack], threat: Threat, budget: str, processes: int, verdict: bool
 ) -> int:
     """How many images a suite can attack within a time, if each of them stands to the end.
 
@@ -86,15 +77,13 @@ def affordable(
         budget: the time, such as 5m.
         processes: how many processes attack at once.
         verdict: whether the checks are made too.
-        details: whether a few images are looked at closer.
 
     Raises:
         ValueError: not even a few images fit.
     """
     each = sum(piece.cost for name, attack in attacks.items() for piece in pieces(name, attack))
     price = _price(bench, threat, processes)
-    alone = VERDICT * verdict + DETAILS * details  # passes that the first process makes alone
-    fixed = alone * price * ranks.count()
+    fixed = VERDICT * price * ranks.count() if verdict else 0.0  # which the first process makes alone
     images = int((AIM * seconds(budget) - fixed) / (each * price))
     if images < FEWEST:
         needed = spell((fixed + FEWEST * each * price) / AIM)

@@ -10,7 +10,8 @@ from toughen.report.read import Run
 from toughen.report.words import span, threat
 
 COLUMNS = (  # what is asked first stands first, for who sees but a part of the table
-    "run", "clean", "robust", "95 % interval", "verdict on the number", "seconds", "passes per step", "method", "threat",
+    "run", "clean", "robust", "95 % interval", "verdict on the number", "seconds", "passes per step", "method",
+    "threat",
 )  # fmt: skip
 COSTS = {"seconds": "seconds of training", "passes": "passes per step", "all": "passes per image, all epochs"}
 
