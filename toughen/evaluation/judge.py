@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pickle
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
@@ -149,18 +149,31 @@ def judge(
     }
     result = ranks.agreed(result)  # the checks are the first process's
     if out is not None and ranks.first():
-        pictures, diagnostics = None, {}
-        if how.details:
-            if console is not None:
-                console.print("now a closer look at a few images, for the report", highlight=False)
-            own = Blocks(net, block, precision)
-            pictures = gallery(found, candidate, attacks, own, how.seed)
-            diagnostics = look_closer(found, candidate, own, how.seed)
-        write_results(out, result, found.ledger(), pictures)
-        add_closer_look(out, diagnostics)
+        _write(out, result, found, candidate, attacks, Blocks(net, block, precision), how, console)
         found.state.remove()
         budget.forget(out)
     return result
+
+
+def _write(
+    out: Path,
+    result: dict[str, Any],
+    found: Evaluation,
+    candidate: Candidate,
+    attacks: Mapping[str, Attack],
+    blocks: Blocks,
+    how: How,
+    console: Console | None,
+) -> None:
+    """The files of an evaluation, after a closer look at a few images where that is wanted."""
+    pictures, diagnostics = None, {}
+    if how.details:
+        if console is not None:
+            console.print("now a closer look at a few images, for the report", highlight=False)
+        pictures = gallery(found, candidate, attacks, blocks, how.seed)
+        diagnostics = look_closer(found, candidate, blocks, how.seed)
+    write_results(out, result, found.ledger(), pictures)
+    add_closer_look(out, diagnostics)
 
 
 def _figures(found: Evaluation, candidate: Candidate) -> dict[str, Any]:

@@ -55,7 +55,10 @@ def render(runs: Sequence[Run], title: str) -> str:
     book, chosen = Book(), _chosen(runs)
     every = {run.name: details(run, f"run-{number}") for number, run in enumerate(chosen, 1)}
     several = len(runs) > 1
-    library, script = _source("echarts/echarts.min.js"), _source("templates/report.js")
+    library, script = (
+        _source("echarts/echarts.min.js"),
+        "\n".join(_source(f"templates/{name}.js") for name in ("figures", "report")),
+    )
     overlays = _overlays(list(every.values()), book) if several else []
     cost = cost_figure(runs) if several else None
     rows = [row(run, every[run.name].anchor if run.name in every else "") for run in runs] if several else [None]
