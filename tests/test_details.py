@@ -18,7 +18,7 @@ import toughen as package
 from toughen import data
 
 NET = Path(__file__).parent / "nets/fbf"
-HOW = f"--data {digits()} --eps 0.3 --attacks apgd-t-5 fgsm --limit 40 --verdict false --block 8 --out".split()
+HOW = f"--data {digits()} --eps 0.3 --attacks pgd-1x8@0.4 apgd-ce-10 --limit 40 --verdict false --block 8 --out".split()
 
 
 @pytest.fixture(scope="module")

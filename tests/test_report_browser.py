@@ -207,7 +207,7 @@ def test_everything_is_reached_by_tab(browser: Browser, reports: dict[str, Path]
 def test_runs_are_chosen(browser: Browser, reports: dict[str, Path]) -> None:
     page = browser.open(reports["ten"])
     shown = "[...document.querySelectorAll('section.run')].filter((each) => !each.hidden).map((each) => each.id)"
-    assert page.ask(shown) == ["run-1"]
+    assert page.ask(shown) == ["run-10"]  # the most robust one
     page.ask("document.querySelector('a[href=\"#run-4\"]').click()")
     page.complaints()  # a moment for the address to change
     assert page.ask(shown) == ["run-4"] and page.ask("document.getElementById('choose').value") == "run-4"

@@ -73,6 +73,7 @@ def render(runs: Sequence[Run], title: str) -> str:
         "cost": book.place(cost) if cost else None,
         "overlays": overlays,
         "picked": _picked(runs, every),
+        "first": _first(list(every.values())),
         "details": [_placed(each, book) for each in every.values()],
         "figures": book.data,
         "style": Markup(_source("templates/report.css")),
@@ -122,6 +123,11 @@ def _picked(runs: Sequence[Run], every: dict[str, Details]) -> set[int]:
     """The places, in the table, of the runs that are drawn together at first."""
     shown = [place for place, run in enumerate(runs) if run.name in every]
     return set(shown[:PICKED])
+
+
+def _first(every: Sequence[Details]) -> str:
+    """The anchor of the run whose details are shown at first, the most robust one."""
+    return max(every, key=lambda each: -1.0 if each.run.own is None else each.run.own.robust).anchor
 
 
 def _notes(runs: Sequence[Run], shown: int) -> list[str]:

@@ -201,7 +201,8 @@ function points({ points: given, costs, y }, width, id) {
     legend: legend(kinds),
     grid: grid({ top: legendHeight(kinds, width) + 8 }),
     tooltip: tooltip({ formatter: said }),
-    xAxis: axis({ type: wide ? "log" : "value", name: costs[chosen], min: wide ? "dataMin" : 0 }),
+    xAxis: axis({ type: wide ? "log" : "value", name: costs[chosen], axisLabel: text({ hideOverlap: true, formatter: plain }),
+      min: wide ? 10 ** Math.floor(Math.log10(Math.min(...values))) : 0 }),
     yAxis: axis({ type: "value", min: 0, max: 1, axisLabel: text({ formatter: (value) => `${Math.round(100 * value)} %` }) }),
     series,
   };

@@ -146,7 +146,7 @@ async function copy(button) {
 
 function show(anchor) {
   const sections = all("section.run");
-  const known = sections.some((section) => section.id === anchor) ? anchor : sections[0]?.id;
+  const known = sections.some((section) => section.id === anchor) ? anchor : document.getElementById("main").dataset.first;
   sections.forEach((section) => (section.hidden = section.id !== known));
   const choose = document.getElementById("choose");
   if (choose) {
