@@ -39,7 +39,7 @@ def net(num_classes, shape):
 def other(num_classes, shape):
     return models.create("small-cnn", num_classes, shape)
 """
-TIMES = ("seconds", "provenance")
+TIMES = ("seconds", "provenance", "model")
 
 
 def figures(found: Any, without: tuple[str, ...] = TIMES) -> Any:
@@ -453,7 +453,9 @@ def test_a_normal_twin_is_trained_once(tmp_path: Path) -> None:
     assert toughen(*small(*words, "--validation", 0, "--out", run)).status == 0  # some images stand, at least
 
     def black_box(*more: object) -> dict[str, Any]:
-        ended = toughen("evaluate", run, "--attacks", "fgsm", "--eps", 0.03, "--limit", 10, "--block", 10, *more)
+        ended = toughen(
+            "evaluate", run, "--attacks", "fgsm", "--eps", 0.03, "--limit", 10, "--block", 10, "--out", run, *more
+        )
         assert ended.status == 0, ended.err
         checks = json.loads((run / "evaluation.json").read_text())["checks"]
         return next(check for check in checks if check["name"] == "white-box beats black-box")
@@ -468,12 +470,12 @@ def test_a_normal_twin_is_trained_once(tmp_path: Path) -> None:
 
 
 def test_no_twin_of_what_cannot_be_made_again(tmp_path: Path) -> None:
-    words = ("--data", digits(), "--attacks", "fgsm", "--source", "train")
+    words = ("--data", digits(), "--attacks", "fgsm", "--source", "train", "--out", tmp_path / "out")
     run = changed_run("pgd-at", tmp_path / "run", subset=True)
     refused(toughen("evaluate", run, *words), "no normal twin", "--source RUN")
     refused(toughen("evaluate", "own_nets:net", *words, "--eps", 0.1), "own_nets:net")
     whole = changed_run("pgd-at", tmp_path / "whole")
-    words = ("--data", digits(), "--attacks", "fgsmm", "--source", "train")
+    words = ("--data", digits(), "--attacks", "fgsmm", "--source", "train", "--out", tmp_path / "out")
     refused(toughen("evaluate", whole, *words), "attack 'fgsmm' is unknown")  # before anything is trained
     assert not (whole / "source").exists()
     assert not (run / "source").exists() and not (run / "evaluation.json").exists()

@@ -9,6 +9,8 @@ import pytest
 from commands import toughen
 from PIL import Image
 
+from toughen.shares import percent
+
 
 @pytest.mark.slow
 @pytest.mark.timeout(1200)
@@ -23,5 +25,9 @@ def test_the_demo_ends_with_a_broken_and_a_robust_model(tmp_path: Path) -> None:
     assert results["standard"]["robust_accuracy"] < 0.2 < 0.9 < results["standard"]["clean_accuracy"]
     assert results["robust"]["robust_accuracy"] >= 0.8
     assert "clean" in ended.out and "FGSM" in ended.out and "passes/step" in ended.out
+    assert all(result["verdict"] == "sound" for result in results.values())
+    page = (tmp_path / "demo/report.html").read_text(encoding="utf-8")
+    assert str(tmp_path / "demo/report.html") in ended.out and "So it is not robust" in page
+    assert all(percent(result["robust_accuracy"]) in page for result in results.values())
     with Image.open(tmp_path / "demo" / "picture.png") as picture:
         assert picture.width > 900

@@ -227,9 +227,9 @@ def test_files_agree(trained: Path, tmp_path: Path) -> None:
 def test_an_earlier_evaluation_is_kept(trained: Path, tmp_path: Path) -> None:
     for number, attack in enumerate(("fgsm", "pgd-1", "pgd-2")):
         evaluate_run(trained, verdict=False, attacks=[attack], limit=10, seed=number, out=tmp_path)
-    found = {path.name: json.loads(path.read_text())["seed"] for path in tmp_path.glob("*.json")}
+    found = {path.name: json.loads(path.read_text())["seed"] for path in tmp_path.glob("evaluation*.json")}
     assert found == {"evaluation.1.json": 0, "evaluation.2.json": 1, "evaluation.json": 2}
-    ledgers = {path.name: pq.read_table(path).column_names[-1] for path in tmp_path.glob("*.parquet")}
+    ledgers = {path.name: pq.read_table(path).column_names[-1] for path in tmp_path.glob("examples*.parquet")}
     assert ledgers == {
         "examples.1.parquet": "stands_fgsm", "examples.2.parquet": "stands_pgd-1", "examples.parquet": "stands_pgd-2",
     }  # fmt: skip
@@ -339,10 +339,9 @@ def test_a_few_seen_images_are_no_reason_to_refuse(trained: Path, tmp_path: Path
     assert own == 0
     for row in (0, 20, 40):
         add_seen(row)
-    assert (
-        toughen("evaluate", trained, "--verdict", "false", "--data", tmp_path / "data", "--attacks", "fgsm").status == 0
-    )
+    words = ("--verdict", "false", "--data", tmp_path / "data", "--attacks", "fgsm", "--out", tmp_path / "out")
+    assert toughen("evaluate", trained, *words).status == 0
     for row in (60, 79):
         add_seen(row)
-    ended = toughen("evaluate", trained, "--verdict", "false", "--data", tmp_path / "data", "--attacks", "fgsm")
+    ended = toughen("evaluate", trained, *words)
     assert ended.status == 2 and "was trained on 2 % of these images" in ended.err

@@ -87,7 +87,7 @@ def test_a_collapsed_model_does_not_pass_for_a_robust_one(tmp_path: Path) -> Non
     words = "demo --method FGSMAT --eps 0.1 --epochs 10 --optimizer Adam --optimizer.lr 0.002 --crop 0 --averaging null"
     assert toughen("train", *words.split(), "--out", tmp_path / "run").status == 0
     found = toughen(
-        "evaluate", tmp_path / "run", "--eps", 0.2, "--verdict", "false"
+        "evaluate", tmp_path / "run", "--eps", 0.2, "--verdict", "false", "--out", tmp_path / "run"
     )  # beyond what it was trained for, FGSM alone is blind
     attacks = json.loads((tmp_path / "run/evaluation.json").read_text())["attacks"]
     assert attacks["fgsm"]["robust_accuracy"] - attacks["pgd-20"]["robust_accuracy"] > 0.2

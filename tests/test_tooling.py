@@ -102,7 +102,9 @@ def test_a_wheel_holds_the_recipes_and_the_command(tmp_path: Path) -> None:
     (wheel,) = (tmp_path / "dist").glob("toughen-*.whl")
     names = zipfile.ZipFile(wheel).namelist()
     sources = [
-        str(path.relative_to(ROOT)) for kind in ("*.py", "*.yaml", "*.txt") for path in (ROOT / "toughen").rglob(kind)
+        str(path.relative_to(ROOT))
+        for kind in ("*.py", "*.yaml", "*.txt", "*.html", "*.css", "*.js")
+        for path in (ROOT / "toughen").rglob(kind)
     ]
     assert any(name.endswith(".yaml") for name in sources)
     assert set(sources) <= set(names)

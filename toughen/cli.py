@@ -28,6 +28,7 @@ from toughen.parsers import (
     diagnose_parser,
     evaluate_parser,
     list_parser,
+    report_parser,
     train_parser,
 )
 from toughen.parsing import options, tidy
@@ -163,6 +164,15 @@ def compare_command(arguments: Sequence[str]) -> int:
     return 0
 
 
+def report_command(arguments: Sequence[str]) -> int:
+    from toughen.report import write_report
+
+    given = report_parser().read(tidy(arguments))
+    path = write_report(given.runs, given.out, overwrite=given.overwrite)
+    print(f"written: {path}, open it in a browser")
+    return 0
+
+
 def list_command(arguments: Sequence[str]) -> int:
     what = list_parser().read(tidy(arguments)).what
     if what == "methods":
@@ -190,6 +200,7 @@ COMMANDS: dict[str, tuple[Callable[[Sequence[str]], int], str]] = {
     "attack": (attack_command, "write the adversarial images of an attack as parquet"),
     "diagnose": (diagnose_command, "look closer at runs: curves, surfaces, transfer"),
     "compare": (compare_command, "show evaluated runs side by side"),
+    "report": (report_command, "write runs and their results as one HTML page"),
     "list": (list_command, "list methods, attacks, models, data or recipes"),
     "demo": (demo_command, "train a standard and a robust classifier, and attack both"),
 }

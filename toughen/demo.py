@@ -1,4 +1,4 @@
-"""`toughen demo`: a standard and a robust classifier, both attacked, in a table and a picture."""
+"""`toughen demo`: a standard and a robust classifier, both attacked, in a table, a picture and a report."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from toughen.attacks.pgd import PGD
 from toughen.data import Data
 from toughen.evaluation import evaluate_run, measure
 from toughen.evaluation.harness import as_floats, predict
+from toughen.report import write_report
 from toughen.training.run import train
 
 EPS, ATTACKS = 0.3, ("fgsm", "pgd-100x5@0.01")
@@ -34,17 +35,19 @@ def demo(out: Path) -> int:
         recipe, config, _, _ = cli.parse_train(arguments)
         train(recipe, out / name, config=config, resume=True)
     for name in RUNS:
-        command = f"toughen evaluate {out / name} --eps {EPS} --attacks {' '.join(ATTACKS)} --verdict false"
+        command = f"toughen evaluate {out / name} --eps {EPS} --attacks {' '.join(ATTACKS)}"
         progress.print(f"\n$ {command}", highlight=False, soft_wrap=True)
-        evaluate_run(out / name, eps=EPS, attacks=ATTACKS, verdict=False, console=progress)
+        evaluate_run(out / name, eps=EPS, attacks=ATTACKS, console=progress)
     draw(out)
+    report = write_report([out / name for name in RUNS], out / "report.html", overwrite=True)
     console.print()
     listing.print_comparison(console, [out / name for name in RUNS])
     seconds = time.perf_counter() - started
     console.print(
-        f"\nin {seconds:.0f} seconds. Weights, metrics and results of each run, and a picture:", highlight=False
+        f"\nin {seconds:.0f} seconds. Weights, metrics and results of each run, a picture, and a page to open:",
+        highlight=False,
     )
-    for place in [*(out / name for name in RUNS), out / "picture.png"]:
+    for place in [*(out / name for name in RUNS), out / "picture.png", report]:
         console.print(f"  {place}", highlight=False)
     return 0
 

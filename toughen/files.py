@@ -6,12 +6,10 @@ import json
 import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
-from torch import Tensor
+if TYPE_CHECKING:  # imported where it is used: reports read and write files without torch
+    from torch import Tensor
 
 
 def replace_file(path: Path, write: Callable[[Path], object]) -> None:
@@ -61,6 +59,8 @@ def write_json(path: Path, value: Any) -> None:
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor], about: Mapping[str, Any] | None = None) -> None:
     """Write tensors and, as JSON in the file's metadata, everything else that belongs to them."""
+    from safetensors.torch import save
+
     plain = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
     content = save(plain, {"about": json.dumps(about or {})})
     replace_file(path, lambda temporary: temporary.write_bytes(content))
@@ -72,6 +72,8 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     Raises:
         ValueError: the file is not whole, or not of this kind.
     """
+    from safetensors import SafetensorError, safe_open
+
     try:
         with safe_open(path, framework="pt") as file:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
@@ -95,4 +97,4 @@ def read_json(path: Path) -> Any:
 
 def finite(tensors: Mapping[str, Tensor]) -> bool:
     """Whether no floating-point tensor holds NaN or infinity."""
-    return all(bool(torch.isfinite(t).all()) for t in tensors.values() if t.is_floating_point())
+    return all(bool(t.isfinite().all()) for t in tensors.values() if t.is_floating_point())

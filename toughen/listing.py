@@ -14,8 +14,7 @@ from rich.text import Text
 
 from toughen.collect import summary
 from toughen.evaluation.result import RESULT, read_result
-
-GAP = 0.2  # a model that FGSM finds this much more robust than the other attacks do is not to be believed
+from toughen.shares import percent, warning
 
 
 def recipe_summary(path: Path) -> str:
@@ -70,29 +69,6 @@ def print_entries(console: Console, entries: dict[str, str]) -> None:
     console.print(table)
 
 
-def percent(share: float) -> str:
-    return f"{100 * share:.1f} %"
-
-
-def fgsm_gap(result: dict[str, Any]) -> float | None:
-    """How much higher accuracy under FGSM is than under all attacks together; None without FGSM or others."""
-    attacks = result["attacks"]
-    if "fgsm" not in attacks or len(attacks) < 2:
-        return None
-    return float(attacks["fgsm"]["robust_accuracy"] - result["robust_accuracy"])
-
-
-def warning(result: dict[str, Any]) -> str | None:
-    """What a reader must know before believing the robust figure."""
-    gap = fgsm_gap(result)
-    if gap is None or gap <= GAP:
-        return None
-    return (
-        f"FGSM leaves {percent(gap)} more standing than iterated attacks do: single steps are blind here. "
-        "Such a model is not robust, whatever its FGSM accuracy (catastrophic overfitting, or no robust training)."
-    )
-
-
 def print_evaluation(console: Console, folder: Path, result: dict[str, Any]) -> None:
     """One evaluation: accuracy clean, under each attack, and under all of them."""
     threat = result["threat"]
@@ -116,6 +92,7 @@ def print_evaluation(console: Console, folder: Path, result: dict[str, Any]) -> 
     if warned := warning(result):
         console.print(warned, highlight=False, style="bold red")
     console.print(f"written: {folder / RESULT}, examples.parquet", highlight=False, markup=False)
+    console.print(f"look at it: toughen report {folder}", highlight=False, markup=False)
 
 
 def _attack_row(table: Table, name: str, found: dict[str, Any], images: int) -> None:

@@ -83,6 +83,9 @@ def evaluate_parser() -> Parser:
         "--time_budget", type=str | None, help="end within this time, such as 5m, by attacking fewer images, a sample"
     )
     parser.add_argument("--verdict", type=bool, default=True, help="whether to check that the number can be believed")
+    parser.add_argument(
+        "--details", type=bool, default=True, help="whether to look closer at a few images, for `toughen report`"
+    )
     parser.add_argument("--out", type=str | None, help="where to write (default: the run directory)")
     return parser
 
@@ -118,6 +121,16 @@ def diagnose_parser() -> Parser:
 def compare_parser() -> Parser:
     parser = Parser(prog=f"{PROGRAM} compare", description="Show evaluated runs side by side.")
     parser.add_argument("runs", nargs="+", type=str, metavar="RUN", help="evaluated run directories")
+    return parser
+
+
+def report_parser() -> Parser:
+    parser = Parser(prog=f"{PROGRAM} report", description="Write runs and their results as one HTML page.")
+    parser.add_argument("runs", nargs="+", type=str, metavar="RUN", help="run directories, evaluated or not")
+    parser.add_argument(
+        "-o", "--out", type=str | None, help="the file (default: report.html, in the run's directory if it is one run)"
+    )
+    parser.add_argument("--overwrite", action="store_true", help="replace the file if it is there")
     return parser
 
 

@@ -11,9 +11,10 @@ from torch import Tensor, nn
 
 from toughen.data import Data, Split
 from toughen.device import pick_device
-from toughen.evaluation.candidate import find_candidate, from_function, is_elsewhere
+from toughen.evaluation.candidate import Candidate, find_candidate, from_function, is_elsewhere
 from toughen.evaluation.judge import How, Source, judge
 from toughen.files import check_writable
+from toughen.runs import read_record
 from toughen.types import Eps, Norm
 
 
@@ -36,9 +37,11 @@ def evaluate(
             in [0, 1], and class numbers.
         eps, norm: the threat.
         source: a normally trained net for the same images, to see that black-box attacks are the weaker ones.
-        out: where to write evaluation.json and examples.parquet, and to keep the state; None writes nothing.
+        out: where to write evaluation.json, examples.parquet and what reports show, and to keep the state; None writes
+            nothing.
         console: where to show progress.
-        how: the fields of ``How``: suite, attacks, limit, time_budget, seed, precision, block, processes, verdict.
+        how: the fields of ``How``: suite, attacks, limit, time_budget, seed, precision, block, processes, verdict,
+            details.
 
     Returns:
         What evaluation.json holds.
@@ -68,7 +71,7 @@ def evaluate_run(
     console: Console | None = None,
     **how: Any,
 ) -> dict[str, Any]:
-    """Evaluate a run, or a model from elsewhere, and write evaluation.json and examples.parquet.
+    """Evaluate a run, or a model from elsewhere, and write evaluation.json, examples.parquet and what reports show.
 
     Args:
         spec: a run directory, ``package.module:function`` or ``timm:NAME``.
@@ -77,12 +80,13 @@ def evaluate_run(
         eps, norm: the threat; None means the one that was trained against.
         device: "auto", "cpu", "cuda" and the like.
         out: where to write; None means the run directory (runs/NAME for a model from elsewhere), where an earlier
-            evaluation is kept under another name.
+            evaluation is kept under another name. At another threat or on other data than the run's it must be given.
         model: the net, for a run of a net of your own.
         source: a normally trained net for the same images, for black-box attacks; or what makes it, called when all
             else has been checked.
         console: where to show progress.
-        how: the fields of ``How``: suite, attacks, limit, time_budget, seed, precision, block, processes, verdict.
+        how: the fields of ``How``: suite, attacks, limit, time_budget, seed, precision, block, processes, verdict,
+            details.
 
     Returns:
         What evaluation.json holds.
@@ -98,7 +102,29 @@ def evaluate_run(
     candidate = find_candidate(
         spec, data=data, weights=weights, eps=eps, norm=norm, limit=settings.images, seed=settings.seed, model=model
     )
+    if out is None:
+        refuse_another(candidate, data)
     return judge(candidate, settings, device=place, out=folder, source=source, console=console)
+
+
+def refuse_another(candidate: Candidate, data: str | None) -> None:
+    """See that what goes into a run's own folder was measured at the run's own threat and data.
+
+    Raises:
+        ValueError: it was not, and would stand in place of the run's own figures.
+    """
+    if candidate.folder is None:
+        return
+    record, threat = read_record(candidate.folder), candidate.threat
+    own_threat = record.eps is None or (threat.norm == record.norm and float(threat.eps) == record.eps)
+    if own_threat and data in (None, record.data):
+        return
+    own = record.data if own_threat else f"{record.norm} eps {record.eps:g}"
+    name = f"{threat.norm}-{float(threat.eps):.4g}" if not own_threat else "other-data"
+    raise ValueError(
+        f"{candidate.folder} was trained {'on' if own_threat else 'against'} {own}, so this is another evaluation: "
+        f"give --out {candidate.folder / name} to have it beside the run's own, or the run itself to put it first"
+    )
 
 
 def output_folder(spec: str | Path, out: str | Path | None) -> Path:

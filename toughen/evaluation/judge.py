@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pickle
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
@@ -19,6 +19,9 @@ from toughen.device import provenance
 from toughen.duration import seconds
 from toughen.evaluation import budget, verdict
 from toughen.evaluation.candidate import Candidate
+from toughen.evaluation.details import look_closer
+from toughen.evaluation.diagnostics.store import add_closer_look
+from toughen.evaluation.gallery import gallery
 from toughen.evaluation.harness import as_floats, predict, share
 from toughen.evaluation.result import Evaluation, interval, write_results
 from toughen.evaluation.runner import measure
@@ -48,6 +51,8 @@ class How:
         block: images per forward pass; None means what suits the device and the number of images.
         processes: how many processes attack at once; the result is the same for any number.
         verdict: whether to make the checks that say if the number can be believed.
+        details: whether to look closer at a few images, for a report: gallery.parquet and diagnostics.json. Only where
+            results are written.
     """
 
     suite: str | None = None
@@ -59,6 +64,7 @@ class How:
     block: int | None = None
     processes: int = 1
     verdict: bool = True
+    details: bool = True
 
     @property
     def images(self) -> int | None:
@@ -133,6 +139,8 @@ def judge(
             console.print("now the checks that say whether the number can be believed", highlight=False)
         result |= _verdict(found, candidate, Blocks(net, block, precision), how.seed, source, trained_mode)
     result |= {
+        "model": candidate.name,
+        "classes": list(candidate.class_names),
         "threat": {"norm": candidate.threat.norm, "eps": float(candidate.threat.eps)},
         "data": candidate.data,
         **asked,
@@ -141,10 +149,31 @@ def judge(
     }
     result = ranks.agreed(result)  # the checks are the first process's
     if out is not None and ranks.first():
-        write_results(out, result, found.ledger())
+        _write(out, result, found, candidate, attacks, Blocks(net, block, precision), how, console)
         found.state.remove()
         budget.forget(out)
     return result
+
+
+def _write(
+    out: Path,
+    result: dict[str, Any],
+    found: Evaluation,
+    candidate: Candidate,
+    attacks: Mapping[str, Attack],
+    blocks: Blocks,
+    how: How,
+    console: Console | None,
+) -> None:
+    """The files of an evaluation, after a closer look at a few images where that is wanted."""
+    pictures, diagnostics = None, {}
+    if how.details:
+        if console is not None:
+            console.print("now a closer look at a few images, for the report", highlight=False)
+        pictures = gallery(found, candidate, attacks, blocks, how.seed)
+        diagnostics = look_closer(found, candidate, blocks, how.seed)
+    write_results(out, result, found.ledger(), pictures)
+    add_closer_look(out, diagnostics)
 
 
 def _figures(found: Evaluation, candidate: Candidate) -> dict[str, Any]:

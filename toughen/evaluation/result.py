@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,9 +16,10 @@ from toughen.data import Split
 from toughen.evaluation.harness import Verdicts, share
 from toughen.evaluation.state import State
 from toughen.files import read_json, replace_file, write_json
+from toughen.shares import interval as interval
 from toughen.types import Labels, Mask
 
-RESULT, LEDGER = "evaluation.json", "examples.parquet"
+RESULT, LEDGER, GALLERY = "evaluation.json", "examples.parquet", "gallery.parquet"
 
 
 @dataclass
@@ -126,16 +126,8 @@ def _cost(seconds: dict[str, float], counts: dict[str, dict[str, int]]) -> dict[
     }
 
 
-def interval(accuracy: float, n: int) -> tuple[float, float]:
-    """The 95 % interval of an accuracy measured on ``n`` sampled images (Wilson, 1927)."""
-    z = 1.959963984540054
-    middle = (accuracy + z * z / (2 * n)) / (1 + z * z / n)
-    half = z / (1 + z * z / n) * math.sqrt(accuracy * (1 - accuracy) / n + z * z / (4 * n * n))
-    return max(0.0, middle - half), min(1.0, middle + half)
-
-
-def write_results(folder: Path, result: dict[str, Any], ledger: pa.Table) -> None:
-    """Write both files; what an earlier evaluation left there is kept as evaluation.1.json and so on.
+def write_results(folder: Path, result: dict[str, Any], ledger: pa.Table, gallery: pa.Table | None = None) -> None:
+    """Write the files; what an earlier evaluation left there is kept as evaluation.1.json and so on.
 
     Raises:
         ValueError: nothing can be written there.
@@ -144,10 +136,12 @@ def write_results(folder: Path, result: dict[str, Any], ledger: pa.Table) -> Non
         folder.mkdir(parents=True, exist_ok=True)
         if (folder / RESULT).exists():
             number = next(n for n in range(1, 10**6) if not (folder / f"evaluation.{n}.json").exists())
-            for name in (LEDGER, RESULT):
+            for name in (GALLERY, LEDGER, RESULT):
                 if (folder / name).exists():
                     stem, suffix = name.split(".")
                     (folder / name).rename(folder / f"{stem}.{number}.{suffix}")
+        if gallery is not None:
+            replace_file(folder / GALLERY, lambda path: pq.write_table(gallery, path))
         replace_file(folder / LEDGER, lambda path: pq.write_table(ledger, path))
         write_json(folder / RESULT, result)
     except OSError as error:

@@ -36,6 +36,21 @@ def check_usable(folder: Path) -> None:
     read_diagnostics(folder)
 
 
+def add_closer_look(folder: Path, found: Mapping[str, Any]) -> None:
+    """Write what an evaluation found besides; what `toughen diagnose` found since the weights were written stays.
+
+    Raises:
+        ValueError: nothing can be written there, or what is there is damaged.
+    """
+    weights, path = folder / "model.safetensors", folder / RESULT
+    fresh = path.is_file() and (not weights.is_file() or path.stat().st_mtime_ns >= weights.stat().st_mtime_ns)
+    before = read_diagnostics(folder) if fresh else {}
+    stays = {name for name, each in before.items() if each.get("about", {}).get("by") != "evaluate"}
+    new = {name: each for name, each in found.items() if name not in stays}
+    if new:
+        add_diagnostics(folder, new)
+
+
 def add_diagnostics(folder: Path, found: Mapping[str, Any]) -> None:
     """Write diagnostics into a folder's file; those of other names stay there. A line each, because they are long.
 

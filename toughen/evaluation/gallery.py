@@ -1,0 +1,125 @@
+"""gallery.parquet: evaluated images, the adversarial twin of each, and their difference, as PNG."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import pyarrow as pa
+import torch
+from PIL import Image
+from torch import Tensor
+
+from toughen.attacks.base import Attack
+from toughen.blocks import Blocks
+from toughen.evaluation.candidate import Candidate
+from toughen.evaluation.harness import Bench
+from toughen.evaluation.plan import Piece, pieces
+from toughen.evaluation.result import Evaluation
+from toughen.noise import key
+
+OUTCOMES = {"broken": 8, "stands": 8, "wrong": 4}  # how many of each are shown: fell, did not, wrong while clean
+LARGE = 96 * 96  # pixels from which an image is large, and half as many are shown
+TEXTS = ("label_name", "prediction_name", "attacked_prediction_name", "outcome", "attack")
+PICTURES = ("image", "attacked", "difference")
+
+
+def gallery(
+    found: Evaluation, candidate: Candidate, attacks: Mapping[str, Attack], blocks: Blocks, seed: int
+) -> pa.Table:
+    """Some of the images that fell, some that stand, some that were wrong before, drawn at random among each.
+
+    An image that fell is shown as the very attack that broke it left it; one that stands as the last attack of the
+    list, which did not break it, leaves it after one start.
+
+    Args:
+        found: the evaluation.
+        candidate: what was judged.
+        attacks: what it was attacked with.
+        blocks: its model, in blocks of the evaluation's size, so that the same images come out.
+        seed: of the evaluation.
+    """
+    split = found.split
+    bench = Bench(blocks, split.images, split.labels, found.index, seed)
+    rows = _drawn(found, seed)
+    twins: dict[int, tuple[str, Tensor]] = {}
+    for piece, group in _plan(found, rows, attacks):
+        outcome = bench.attack(piece, torch.tensor(group, device=split.labels.device), keep=True)
+        assert outcome.x_adv is not None
+        twins |= {row: (piece.part, x_adv) for row, x_adv in zip(group, outcome.x_adv, strict=True)}
+    made = [_row(bench, found, candidate, row, outcome, twins.get(row)) for outcome in rows for row in rows[outcome]]
+    about = {"norm": candidate.threat.norm, "eps": float(candidate.threat.eps), "data": candidate.data}
+    return pa.Table.from_pylist(made, _schema().with_metadata({"about": json.dumps(about)}))
+
+
+def _schema() -> pa.Schema:
+    numbers = {"index": pa.int64(), "label": pa.int64(), "prediction": pa.int64(), "attacked_prediction": pa.int64()}
+    kinds = numbers | dict.fromkeys(TEXTS, pa.string()) | {"distance": pa.float32(), "gain": pa.float32()}
+    return pa.schema(kinds | dict.fromkeys(PICTURES, pa.binary()))
+
+
+def _drawn(found: Evaluation, seed: int) -> dict[str, list[int]]:
+    """The rows that are shown, by what became of them."""
+    small = found.split.images[0, 0].numel() < LARGE
+    masks = {"broken": found.right & ~found.standing, "stands": found.standing, "wrong": ~found.right}
+    places = found.index.tolist()
+    drawn = {}
+    for outcome, count in OUTCOMES.items():
+        rows = masks[outcome].nonzero()[:, 0].tolist()
+        some = sorted(rows, key=lambda row: key("gallery", seed, places[row]))[: count if small else count // 2]
+        drawn[outcome] = sorted(some, key=lambda row: (int(found.split.labels[row]), places[row]))
+    return drawn
+
+
+def _plan(
+    found: Evaluation, rows: Mapping[str, Sequence[int]], attacks: Mapping[str, Attack]
+) -> list[tuple[Piece, list[int]]]:
+    """Which piece of which attack to run again, and on which rows."""
+    plans = {name: pieces(name, attack) for name, attack in attacks.items()}
+    chosen: dict[tuple[str, int], list[int]] = {}
+    for row in rows["broken"]:
+        name = next(name for name in plans if bool(found.state.of(name).fell[row]))
+        chosen.setdefault((name, int(found.state.of(name).by[row])), []).append(row)
+    if rows["stands"]:
+        chosen.setdefault((list(plans)[-1], 0), []).extend(rows["stands"])
+    return [(plans[name][number], group) for (name, number), group in chosen.items()]
+
+
+def _row(
+    bench: Bench, found: Evaluation, candidate: Candidate, row: int, outcome: str, twin: tuple[str, Tensor] | None
+) -> dict[str, Any]:
+    """One image with all that is known of it."""
+    names = candidate.class_names
+    x = bench.floats(torch.tensor([row], device=found.split.labels.device))
+    label, prediction = int(found.split.labels[row]), int(found.predictions[row])
+    made: dict[str, Any] = {"index": int(found.index[row]), "label": label, "prediction": prediction}
+    made |= {"outcome": outcome, "image": png(x[0])}
+    made |= {"label_name": _name(label, names), "prediction_name": _name(prediction, names)}
+    if twin is None:
+        return made
+    attack, x_adv = twin
+    after = int(bench.blocks.exact(x_adv[None])[0].argmax())
+    delta = x_adv - x[0]
+    gain = 0.5 / max(float(delta.abs().max()), 1e-6)
+    made |= {"attack": attack, "attacked_prediction": after, "attacked_prediction_name": _name(after, names)}
+    made |= {"attacked": png(x_adv), "difference": png(0.5 + gain * delta), "gain": gain}
+    return made | {"distance": float(candidate.threat.distance(x_adv[None], x)[0])}
+
+
+def _name(number: int, names: Sequence[str]) -> str:
+    """A class's name; its number where it has none, and what it is where it is none."""
+    if number < 0:
+        return "none"
+    return names[number] if number < len(names) else str(number)
+
+
+def png(image: Tensor) -> bytes:
+    """One image [c, h, w] in [0, 1] as a PNG, grey unless it has three channels."""
+    pixels = image.detach().float().clamp(0, 1).mul(255).round().to(torch.uint8).cpu()
+    grey = len(pixels) != 3
+    made = Image.fromarray(pixels[0].numpy()) if grey else Image.fromarray(pixels.permute(1, 2, 0).numpy())
+    file = io.BytesIO()
+    made.save(file, "png", optimize=True)
+    return file.getvalue()

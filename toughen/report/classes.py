@@ -1,0 +1,123 @@
+"""Figures of how each class holds, and which classes are taken for which."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from toughen.report.curves import measured
+from toughen.report.evaluations import Evaluation
+from toughen.report.figures import Cell, Figure, Table, share_cell
+from toughen.report.read import Run
+from toughen.report.values import grid, items, mapping
+from toughen.shares import percent
+
+LEDGER = "examples.parquet"
+DRAWN = 30  # classes beyond which a matrix is no picture any more, and only its largest confusions are listed
+LISTED = 20  # how many classes, or confusions, are then shown
+
+
+@dataclass(frozen=True)
+class Ledger:
+    """Per class: images, right while clean, right under attack."""
+
+    images: Counter[int]
+    clean: Counter[int]
+    robust: Counter[int]
+
+
+def class_name(number: int, names: Sequence[str]) -> str:
+    """A class's name, or its number."""
+    return names[number] if 0 <= number < len(names) else str(number)
+
+
+def read_ledger(run: Run) -> Ledger | None:
+    """examples.parquet, counted; None where there is none."""
+    path = run.folder / LEDGER
+    if not path.is_file():
+        return None
+    try:
+        table = pq.read_table(path, columns=["label", "prediction", "broken_by"])
+        rows = list(zip(*(table[name].to_pylist() for name in ("label", "prediction", "broken_by")), strict=True))
+        right = [(int(label), broken) for label, prediction, broken in rows if label == prediction]
+        images = Counter(int(label) for label, _, _ in rows)
+    except (OSError, ValueError, TypeError, KeyError, pa.ArrowException):
+        run.missing.append(f"{LEDGER} cannot be read, so the figures of single classes are left out.")
+        return None
+    clean = Counter(label for label, _ in right)
+    return Ledger(images, clean, Counter(label for label, broken in right if broken is None))
+
+
+def class_figure(ledger: Ledger, names: Sequence[str]) -> Figure | None:
+    """Each class's accuracy, clean and under all attacks; the weakest ones where there are many."""
+    every = sorted(ledger.images)
+    if not every:
+        return None
+    clean = {label: ledger.clean[label] / ledger.images[label] for label in every}
+    robust = {label: ledger.robust[label] / ledger.images[label] for label in every}
+    rows = [
+        (Cell(class_name(label, names)), share_cell(clean[label]), share_cell(robust[label]), _count(ledger, label))
+        for label in every
+    ]
+    weakest = sorted(every, key=lambda label: robust[label])
+    shown = every if len(every) <= DRAWN else weakest[:LISTED]
+    low, high = (class_name(weakest[at], names) for at in (0, -1))
+    alt = (
+        f"Accuracy of {len(every)} classes, clean and under attack. Under attack the weakest is {low} with "
+        f"{percent(robust[weakest[0]])}, the strongest {high} with {percent(robust[weakest[-1]])}."
+    )
+    data = {
+        "names": [class_name(label, names) for label in shown],
+        "bars": [
+            {"name": "clean", "role": "clean", "values": [clean[label] for label in shown]},
+            {"name": "under attack", "role": "pgd", "values": [robust[label] for label in shown]},
+        ],
+    }
+    about = "all evaluated images, all attacks" + ("" if shown == every else f"; the {LISTED} weakest classes")
+    table = Table(("class", "clean", "under attack", "images"), tuple(rows), "accuracy by class")
+    return Figure("Accuracy by class", "bars", alt, data, table, about)
+
+
+def _count(ledger: Ledger, label: int) -> Cell:
+    return Cell(f"{ledger.images[label]:,}", float(ledger.images[label]))
+
+
+def confusion_figures(found: dict[str, Any], names: Sequence[str], own: Evaluation | None) -> list[Figure]:
+    """The confusion matrices, clean and under attack; none where there is nothing to show."""
+    titles = {"clean": "Confusion, clean", "attacked": "Confusion, under attack"}
+    said = {"clean": measured({**found, "attack": None}, own), "attacked": measured(found, own)}
+    made = [_confusion(title, mapping(found.get(name)), names, said[name]) for name, title in titles.items()]
+    return [figure for figure in made if figure is not None]
+
+
+def _confusion(title: str, found: dict[str, Any], names: Sequence[str], about: str) -> Figure | None:
+    size = len(items(found.get("matrix")))
+    matrix = [[int(cell or 0) for cell in row] for row in grid(found.get("matrix"), size, size)]
+    if not matrix:
+        return None
+    called = [class_name(number, names) for number in range(size)]
+    wrong = sorted(
+        ((matrix[i][j], i, j) for i in range(size) for j in range(size) if i != j and matrix[i][j]), reverse=True
+    )
+    total = sum(map(sum, matrix))
+    said = "; ".join(f"{called[i]} for {called[j]} {n} times" for n, i, j in wrong[:3])
+    alt = f"{title}: {total - sum(n for n, _, _ in wrong)} of {total} images on the diagonal. "
+    alt += f"Most often taken: {said}." if said else "No image was taken for another class."
+    if size > DRAWN:
+        listed = [(Cell(called[i]), Cell(called[j]), Cell(str(n), n)) for n, i, j in wrong[:LISTED]]
+        table = Table(("class", "taken for", "images"), tuple(listed), f"{title}, the most frequent errors")
+        return Figure(title, "heat", alt, {}, table, about)
+    rows = [(Cell(called[i]), *(Cell(str(n), n) for n in row)) for i, row in enumerate(matrix)]
+    heights = [max(1, sum(row)) for row in matrix]
+    data = {
+        "x": {"label": "taken for", "names": called},
+        "y": {"label": "true class", "names": called},
+        "cells": [[j, i, matrix[i][j], matrix[i][j] / heights[i]] for i in range(size) for j in range(size)],
+        "counts": True,
+    }
+    return Figure(title, "heat", alt, data, Table(("true class", *called), tuple(rows), title), about)

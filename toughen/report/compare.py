@@ -1,0 +1,80 @@
+"""Runs side by side: the table, and robustness against what it cost."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from toughen.report.figures import Cell, Figure, Table, number_cell, share_cell
+from toughen.report.read import Run
+from toughen.report.words import span, threat
+
+COLUMNS = (  # what is asked first stands first, for who sees but a part of the table
+    "run", "clean", "robust", "95 % interval", "verdict on the number", "seconds", "passes per step", "method",
+    "threat",
+)  # fmt: skip
+COSTS = {"seconds": "seconds of training", "passes": "passes per step", "all": "passes per image, all epochs"}
+
+
+@dataclass(frozen=True)
+class Row:
+    """One run in the table of runs.
+
+    Attributes:
+        name: the run's.
+        anchor: where its details are on the page; "" where they are not.
+        cells: one for each of ``COLUMNS``, without the first.
+    """
+
+    name: str
+    anchor: str
+    cells: tuple[Cell, ...]
+
+
+def row(run: Run, anchor: str) -> Row:
+    """A run's line."""
+    own, history = run.own, run.history
+    if own is None:
+        cells = [Cell(""), Cell("not evaluated"), Cell(""), Cell("")]
+    else:
+        cells = [share_cell(own.clean), share_cell(own.robust), Cell(span(own), own.interval[0])]
+        cells.append(Cell(own.verdict or "not checked"))
+    cells += [number_cell(history.seconds, ".0f"), number_cell(history.passes, ".1f"), Cell(run.method or "unknown")]
+    cells.append(Cell(threat(own.norm, own.eps), own.eps) if own else Cell(""))
+    return Row(run.name, anchor, tuple(cells))
+
+
+def alike(runs: Sequence[Run]) -> bool:
+    """Whether all evaluations were made on the same data, at the same threat, on as many images."""
+    return len({(run.own.norm, run.own.eps, run.own.data, run.own.images) for run in runs if run.own}) <= 1
+
+
+def cost_figure(runs: Sequence[Run]) -> Figure | None:
+    """Robust accuracy against what training cost; None where fewer than two runs have both."""
+    points = []
+    for run in runs:
+        costs = {"seconds": run.history.seconds, "passes": run.history.passes, "all": run.history.all_passes}
+        if run.own and any(costs.values()):
+            low, high = run.own.interval
+            kind = run.method or "unknown"
+            points.append({"name": run.name, "kind": kind, "y": run.own.robust, "low": low, "high": high, **costs})
+    if len(points) < 2:
+        return None
+    best = max(points, key=lambda point: float(str(point["y"])))
+    alt = f"Robust accuracy of {len(points)} runs against what training cost. The most robust is {best['name']}."
+    rows = tuple(
+        (
+            Cell(str(point["name"])),
+            share_cell(_number(point["y"])),
+            *(number_cell(_number(point[name])) for name in COSTS),
+        )
+        for point in points
+    )
+    table = Table(("run", "robust", *COSTS.values()), rows, "robust accuracy and cost")
+    data = {"points": points, "costs": COSTS, "y": "robust accuracy"}
+    about = "bars: the 95 % interval; seconds compare only where the processor is the same"
+    return Figure("Robustness against cost", "points", alt, data, table, about, wide=True)
+
+
+def _number(value: object) -> float | None:
+    return float(value) if isinstance(value, int | float) else None

@@ -1,0 +1,95 @@
+"""Figures of how accuracy changes with an attack's radius and with its steps."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from toughen.report.evaluations import Evaluation
+from toughen.report.figures import Axis, Figure, Line, Lines, Mark, figure_of
+from toughen.report.values import mapping, pairs, real, text, whole
+from toughen.report.words import radius, threat
+from toughen.shares import percent
+
+Diagnostics = Mapping[str, Any]
+
+
+def measured(found: Diagnostics, own: Evaluation | None = None) -> str:
+    """On what, and under which attack, a diagnostic was made; data and threat where they are not those of ``own``."""
+    about, attack = mapping(found.get("about")), mapping(found.get("attack"))
+    within, images = mapping(about.get("threat")), whole(about.get("images"))
+    norm, eps, data = text(within.get("norm")), real(within.get("eps")), text(about.get("data"))
+    said = [f"{images:,} test images"] if images else []
+    if text(attack.get("attack")):
+        steps = whole(attack.get("steps"))
+        said.append(text(attack["attack"]) + (f"-{steps}" if steps else ""))
+    if data and (own is None or own.data != data):
+        said.append(data)
+    if eps is not None and (own is None or (own.norm, own.eps) != (norm, eps)):
+        said.append(threat(norm, eps))
+    return ", ".join(said)
+
+
+def own_eps(found: Diagnostics) -> float | None:
+    """The radius of the threat that a diagnostic was made at."""
+    return real(mapping(mapping(found.get("about")).get("threat")).get("eps"))
+
+
+def _curve(found: Diagnostics, x: str) -> list[tuple[float, float]]:
+    return [(at, value) for at, value in pairs(found.get(x), found.get("accuracy")) if 0 <= value <= 1]
+
+
+def _about(found: Mapping[str, Diagnostics], without: str, own: Evaluation | None) -> str:
+    """How all of them were measured, where they were measured alike."""
+    attacks = [{**each, "attack": {**mapping(each.get("attack")), without: None}} for each in found.values()]
+    said = {measured(each, own) for each in attacks}
+    return said.pop() if len(said) == 1 else "measured in several ways: " + "; ".join(sorted(said)[:4])
+
+
+def eps_figure(found: Mapping[str, Diagnostics], own: Evaluation | None = None) -> Figure | None:
+    """Accuracy against eps, a line for each run; None where there is nothing to show."""
+    lines = [Line(name, points) for name, each in found.items() if (points := _curve(each, "eps"))]
+    if not lines:
+        return None
+    marks = sorted({eps for each in found.values() if (eps := own_eps(each)) is not None})
+    alt = "Accuracy under attack against its radius eps. " + _ends(lines, "eps")
+    return figure_of(
+        Lines(
+            "Accuracy against eps", Axis("eps"), Axis("accuracy", percent=True), _single(lines, "accuracy"), alt,
+            _about({line.name: found[line.name] for line in lines}, "", own),
+            [Mark(eps, f"the threat, {radius(eps)}") for eps in marks[:3]],
+        )
+    )  # fmt: skip
+
+
+def steps_figure(found: Mapping[str, Diagnostics], own: Evaluation | None = None) -> Figure | None:
+    """Accuracy against the attack's steps, a line for each run; None where there is nothing to show."""
+    lines = [
+        Line(name, [(at, value) for at, value in points if at > 0])
+        for name, each in found.items()
+        if (points := _curve(each, "steps"))
+    ]
+    if not lines:
+        return None
+    alt = "Accuracy under attack against its steps; it should fall and then settle. " + _ends(lines, "steps")
+    return figure_of(
+        Lines(
+            "Accuracy against steps", Axis("steps of the attack", log=True, whole=True), Axis("accuracy", percent=True),
+            _single(lines, "accuracy"), alt, _about({line.name: found[line.name] for line in lines}, "steps", own),
+        )
+    )  # fmt: skip
+
+
+def _single(lines: list[Line], name: str) -> list[Line]:
+    """One line is called by what it shows, not by its run."""
+    return [Line(name, lines[0].points, "pgd")] if len(lines) == 1 else lines
+
+
+def _ends(lines: list[Line], x: str) -> str:
+    """Where lines begin and end, in words."""
+    said = []
+    for line in lines[:6]:
+        (x0, y0), (x1, y1) = line.points[0], line.points[-1]
+        name = f"{line.name}: " if len(lines) > 1 else ""
+        said.append(f"{name}{percent(y0)} at {x} {x0:g}, {percent(y1)} at {x1:g}")
+    return "; ".join(said) + "."

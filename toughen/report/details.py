@@ -1,0 +1,232 @@
+"""One run on the page: its cards, its figures, and what is said of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from toughen.report import words
+from toughen.report.classes import class_figure, confusion_figures, read_ledger
+from toughen.report.curves import eps_figure, steps_figure
+from toughen.report.evaluations import Check, Evaluation
+from toughen.report.figures import Cell, Figure, Table, number_cell, share_cell
+from toughen.report.gallery import Twin, read_gallery
+from toughen.report.history import Event
+from toughen.report.read import DIAGNOSTICS, PROVENANCE, Run, read_config, unfinished
+from toughen.report.surface import surface_figure
+from toughen.report.training import epoch_table, last_validation, training_figures
+from toughen.report.values import mapping, text
+from toughen.shares import interval, percent
+
+SIGNS = {"sound": "✓", "doubtful": "?", "masked": "✕"}
+
+
+@dataclass(frozen=True)
+class Card:
+    """One of the four answers on top: its name, the answer, and what stands below."""
+
+    name: str
+    value: str
+    lines: tuple[str, ...]
+    kind: str = ""
+    sign: str = ""
+
+
+@dataclass
+class Details:
+    """All that the page says of one run; the figures are placed by the page."""
+
+    run: Run
+    anchor: str
+    subtitle: str
+    cards: list[Card]
+    finding: str = ""
+    meaning: str = ""
+    warnings: list[str] = field(default_factory=list)
+    attacks: Table | None = None
+    failed: list[Check] = field(default_factory=list)
+    other_checks: list[Check] = field(default_factory=list)
+    other_summary: str = ""
+    gallery: dict[str, list[Twin]] = field(default_factory=dict)
+    robustness: list[Any] = field(default_factory=list)
+    by_class: list[Any] = field(default_factory=list)
+    training: list[Any] = field(default_factory=list)
+    events: tuple[Event, ...] = ()
+    watched: str = ""
+    epochs: Table | None = None
+    others: Table | None = None
+    facts: list[tuple[str, str]] = field(default_factory=list)
+    config: str = ""
+    diagnostics: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def missing(self) -> list[str]:
+        """What is missing, as the run knows it by now."""
+        return self.run.missing
+
+
+def details(run: Run, anchor: str) -> Details:
+    """Read what a run's pictures need, and put together what is said of it."""
+    config, settings = read_config(run)
+    if said := unfinished(run, settings):
+        run.missing.insert(0, said)
+    found = diagnostics(run)
+    made = Details(run, anchor, subtitle(run), cards(run), config=config, diagnostics=found)
+    made.gallery, made.events = read_gallery(run), run.history.events
+    made.facts = facts(run, settings)
+    made.robustness, made.by_class = _robustness(run, found), _by_class(run, found)
+    made.watched = watched(run, settings)
+    made.training = training_figures(run.history)
+    made.epochs = epoch_table(run.history) if run.history.epochs else None
+    made.others = others_table(run.others) if run.others else None
+    if run.own:
+        _add_evaluation(made, run.own)
+        _add_what_lacks(made)
+    return made
+
+
+def _add_evaluation(made: Details, own: Evaluation) -> None:
+    made.finding, made.meaning = words.findings(own), words.MEANING[own.verdict]
+    made.warnings = [each for each in (own.warning, *own.notes) if each]
+    made.attacks = attack_table(own)
+    made.failed = [check for check in own.checks if check.passed is False]
+    made.other_checks = [check for check in own.checks if check.passed is not False]
+    made.other_summary = words.checks(own)
+    if not own.checks:
+        made.meaning += f" `toughen evaluate {made.run.folder}` makes the checks."
+
+
+def _add_what_lacks(made: Details) -> None:
+    """Say which pictures an evaluation left out."""
+    lacking = [] if made.gallery or any("gallery" in said for said in made.run.missing) else ["images under attack"]
+    lacking += [] if made.robustness else ["curves over eps and steps"]
+    if lacking:
+        made.run.missing.append(
+            f"There are no {' and no '.join(lacking)}: `toughen evaluate {made.run.folder}` makes them, unless "
+            "--details is false."
+        )
+
+
+def diagnostics(run: Run) -> dict[str, Any]:
+    """diagnostics.json, as far as it holds diagnostics."""
+    found = mapping(run.json(run.folder / DIAGNOSTICS))
+    return {name: mapping(each) for name, each in found.items() if isinstance(each, dict)}
+
+
+def watched(run: Run, settings: dict[str, Any]) -> str:
+    """What the watch saw where it said nothing; "" where nobody watched."""
+    on = run.eps is not None and settings.get("watch") in ("warn", "rescue")
+    return "The watch saw no collapse." if on else ""
+
+
+def _robustness(run: Run, found: dict[str, Any]) -> list[Figure]:
+    made = [eps_figure({"": found.get("eps", {})}, run.own), steps_figure({"": found.get("steps", {})}, run.own)]
+    return [figure for figure in (*made, surface_figure(found.get("surface", {}), run.own)) if figure is not None]
+
+
+def _by_class(run: Run, found: dict[str, Any]) -> list[Figure]:
+    ledger = read_ledger(run)
+    bars = class_figure(ledger, run.classes) if ledger else None
+    return [*([bars] if bars else []), *confusion_figures(found.get("confusion", {}), run.classes, run.own)]
+
+
+def subtitle(run: Run) -> str:
+    """Method, net, data and threat, in a line."""
+    trained = words.threat(run.norm, run.eps) if run.eps is not None else ""
+    evaluated = run.own.model if run.own and not run.method else ""
+    parts = (run.method or evaluated, run.model, run.data, f"trained against {trained}" if trained else "")
+    return " · ".join(part for part in parts if part)
+
+
+def cards(run: Run) -> list[Card]:
+    """How accurate, how robust, to be believed or not, and at what cost."""
+    own, history = run.own, run.history
+    if own is None:
+        seen = [Card(name, cell.text, (f"{when}, not test images",)) for when, name, cell in last_validation(history)]
+        answers = seen[:3] or [Card("Robust accuracy", "unknown", ("not evaluated yet",))]
+    else:
+        right, standing = (round(share * own.images) for share in (own.clean, own.robust))
+        within = words.threat(own.norm, own.eps)
+        robust = (f"{standing:,} of {own.images:,}, {within}", f"95 % interval {words.span(own)}")
+        answers = [
+            Card("Accuracy", percent(own.clean), (f"{right:,} of {own.images:,} test images", "without an attack")),
+            Card("Robust accuracy", percent(own.robust), robust),
+            Card(
+                "Can the number be believed?",
+                own.verdict.capitalize() or "Not checked",
+                (words.checks(own),),
+                own.verdict,
+                SIGNS.get(own.verdict, ""),
+            ),
+        ]
+    return [*answers, cost_card(run)]
+
+
+def cost_card(run: Run) -> Card:
+    """What training cost."""
+    history = run.history
+    if history.seconds is None:
+        return Card("Cost of training", "unknown", ("metrics.jsonl says nothing",))
+    lines = [words.count(len(history.epochs), "epoch")]
+    if history.passes is not None:
+        lines = [f"{history.passes:.1f} passes a step (plain: 3)", lines[0]]
+    return Card("Cost of training", words.duration(history.seconds), tuple(lines))
+
+
+def attack_table(own: Evaluation) -> Table:
+    """Accuracy under each attack, and what it took."""
+    rows = [(Cell("none (clean)"), share_cell(own.clean), _interval(own.clean, own.images), Cell(""), Cell(""))]
+    for attack in own.attacks:
+        cells = (number_cell(attack.seconds, ".1f"), number_cell(attack.passes, ",.1f"))
+        name = Cell(("then " if attack.part else "") + attack.name)
+        rows.append((name, share_cell(attack.accuracy), _interval(attack.accuracy, own.images), *cells))
+    rows.append(
+        (
+            Cell("all of them", strong=True),
+            share_cell(own.robust),
+            _interval(own.robust, own.images),
+            Cell(""),
+            Cell(""),
+        )
+    )
+    columns = ("attack", "accuracy", "95 % interval", "seconds", "passes per image")
+    return Table(columns, tuple(rows), "accuracy under each attack")
+
+
+def _interval(share: float, images: int) -> Cell:
+    low, high = interval(share, images)
+    return Cell(f"{100 * low:.1f} to {percent(high)}", low)
+
+
+def others_table(others: list[Evaluation]) -> Table:
+    """Evaluations beside the run's own."""
+    rows = tuple(
+        (
+            Cell(each.place), Cell(each.data), Cell(words.threat(each.norm, each.eps), each.eps), Cell(each.names),
+            Cell(f"{each.images:,}", each.images), share_cell(each.clean), share_cell(each.robust),
+            Cell(each.verdict or "not checked"),
+        )
+        for each in others
+    )  # fmt: skip
+    columns = ("where", "data", "threat", "attacks", "images", "clean", "robust", "verdict")
+    return Table(columns, rows, "other evaluations")
+
+
+def facts(run: Run, settings: dict[str, Any]) -> list[tuple[str, str]]:
+    """Where a run comes from."""
+    made = mapping(run.json(run.folder / PROVENANCE))
+    own = run.own.about if run.own else {}
+    training = [("trained with", made.get(name)) for name in ("toughen",) if made.get(name)]
+    pairs: list[tuple[str, object]] = [
+        ("run directory", run.folder), ("method", run.method), ("net", run.model), ("data", run.data),
+        ("threat in training", words.threat(run.norm, run.eps) if run.eps is not None else ""),
+        ("weights", run.weights), ("seed", text(settings.get("seed"))), *training,
+        ("processor in training", made.get("processor")), ("precision in training", made.get("precision")),
+        ("commit", made.get("commit")), ("torch", made.get("torch")), ("python", made.get("python")),
+    ]  # fmt: skip
+    if run.own:
+        pairs += [
+            ("evaluated on", run.own.data), ("attacks", run.own.names), ("seed of the evaluation", own.get("seed")),
+            ("precision of the search", own.get("precision")), ("processor of the evaluation", own.get("processor")),
+        ]  # fmt: skip
+    return [(name, str(value)) for name, value in pairs if value not in (None, "")]

@@ -1,0 +1,142 @@
+"""evaluation.json as a report shows it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from toughen.report.values import items, mapping, real, share, text, whole
+from toughen.shares import interval, warning
+
+VERDICTS = ("sound", "doubtful", "masked")
+
+
+@dataclass(frozen=True)
+class Check:
+    """One sanity check: what was looked at, whether it passed (None: not made), and what it means."""
+
+    name: str
+    passed: bool | None
+    sentence: str
+
+
+@dataclass(frozen=True)
+class Attack:
+    """One attack, or a part of one: accuracy under it, and what it took.
+
+    Attributes:
+        part: whether it is a part of the attack before, run on what the parts before left.
+        passes: per evaluated image.
+    """
+
+    name: str
+    accuracy: float
+    seconds: float | None
+    passes: float | None
+    part: bool = False
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """How well a model held.
+
+    Attributes:
+        place: the file or folder that says so, within the run; "" for the run's own.
+        clean, robust: accuracies, 0..1.
+        images: how many were evaluated.
+        norm, eps: the threat.
+        data: the data set, as it was named.
+        model: what was evaluated, as it was named.
+        attacks, checks: what was done.
+        verdict: "sound", "doubtful", "masked", or "" where no check was made.
+        warning: what a reader must know; "" for nothing.
+        notes: what else is to be said.
+    """
+
+    place: str
+    clean: float
+    robust: float
+    images: int
+    norm: str
+    eps: float
+    data: str
+    model: str
+    attacks: tuple[Attack, ...]
+    checks: tuple[Check, ...]
+    verdict: str
+    warning: str
+    notes: tuple[str, ...]
+    classes: tuple[str, ...]
+    about: dict[str, str]
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """The 95 % interval of the robust accuracy."""
+        return interval(self.robust, self.images)
+
+    @property
+    def names(self) -> str:
+        """The attacks' names."""
+        return ", ".join(attack.name for attack in self.attacks if not attack.part)
+
+    def count(self, passed: bool | None) -> int:
+        """How many checks ended so."""
+        return sum(check.passed is passed for check in self.checks)
+
+
+def evaluation(found: Any, place: str = "") -> Evaluation | None:
+    """What a file says of an evaluation; None where it is not what toughen writes there."""
+    fields = mapping(found)
+    threat, images = mapping(fields.get("threat")), whole(fields.get("images"))
+    clean, robust = share(fields.get("clean_accuracy")), share(fields.get("robust_accuracy"))
+    eps = real(threat.get("eps"))
+    if clean is None or robust is None or not images or eps is None:
+        return None
+    attacks, verdict = _attacks(fields.get("attacks"), images), text(fields.get("verdict"))
+    judged = {attack.name: {"robust_accuracy": attack.accuracy} for attack in attacks if not attack.part}
+    seen = text(fields.get("seen_images"))
+    return Evaluation(
+        place=place, clean=clean, robust=robust, images=images, norm=text(threat.get("norm"), "linf"), eps=eps,
+        data=text(fields.get("data")), model=text(fields.get("model")), attacks=attacks,
+        checks=_checks(fields.get("checks")), verdict=verdict if verdict in VERDICTS else "",
+        warning=warning({"attacks": judged, "robust_accuracy": robust}) or "",
+        notes=(f"Whether these images were trained on was {seen}.",) if seen else (),
+        classes=tuple(text(name) for name in items(fields.get("classes"))), about=_about(fields),
+    )  # fmt: skip
+
+
+def _attacks(found: Any, images: int) -> tuple[Attack, ...]:
+    made: list[Attack] = []
+    for name, each in mapping(found).items():
+        made += _attack(name, each, images, part=False)
+        for part, inner in mapping(mapping(each).get("parts")).items():
+            made += _attack(part, inner, images, part=True)
+    return tuple(made)
+
+
+def _attack(name: str, found: Any, images: int, *, part: bool) -> list[Attack]:
+    fields = mapping(found)
+    accuracy, passes = share(fields.get("robust_accuracy")), real(fields.get("passes"))
+    if accuracy is None:
+        return []
+    spent = None if passes is None else passes / images
+    return [Attack(name, accuracy, real(fields.get("seconds")), spent, part)]
+
+
+def _checks(found: Any) -> tuple[Check, ...]:
+    """The checks, those that failed first, those that could not be made last."""
+    made = []
+    for each in items(found):
+        fields = mapping(each)
+        passed = fields.get("passed")
+        if text(fields.get("name")):
+            passed = passed if isinstance(passed, bool) else None
+            made.append(Check(text(fields["name"]), passed, text(fields.get("sentence"))))
+    return tuple(sorted(made, key=lambda check: {False: 0, True: 1, None: 2}[check.passed]))
+
+
+def _about(fields: dict[str, Any]) -> dict[str, str]:
+    """How it was measured, and on what."""
+    names = ("weights", "epoch", "seed", "precision", "block")
+    plain = {name: text(fields.get(name)) for name in names} | mapping(fields.get("provenance"))
+    return {name: text(value) for name, value in plain.items() if text(value)}

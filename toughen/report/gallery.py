@@ -1,0 +1,99 @@
+"""gallery.parquet as a report shows it: images, their adversarial twins and differences."""
+
+from __future__ import annotations
+
+import base64
+from dataclasses import dataclass
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from toughen.report.read import Run
+from toughen.report.values import real, text
+
+GALLERY = "gallery.parquet"
+LARGEST, ALL = 2**20, 8 * 2**20  # bytes of a picture, and of all, beyond which they stay out of the report
+PNG = b"\x89PNG\r\n\x1a\n"
+TITLES = {
+    "broken": "Fell: the attack changed the answer",
+    "stands": "Stood: the attack did not change the answer",
+    "wrong": "Wrong already, without an attack",
+}
+
+
+@dataclass(frozen=True)
+class Picture:
+    """One picture: where it is drawn from, and what it shows, for who cannot see it."""
+
+    source: str
+    alt: str
+    title: str
+
+
+@dataclass(frozen=True)
+class Twin:
+    """One image: its pictures, and what was said of it."""
+
+    pictures: tuple[Picture, ...]
+    label: str
+    before: str
+    after: str
+    about: str
+
+
+def read_gallery(run: Run) -> dict[str, list[Twin]]:
+    """The images by what became of them, with a title for each group; nothing where there are none."""
+    path = run.folder / GALLERY
+    if not path.is_file():
+        return {}
+    groups: dict[str, list[Twin]] = {title: [] for title in TITLES.values()}
+    try:
+        rows = _rows(path)
+        for row in rows:
+            if (twin := _twin(row)) and row.get("outcome") in TITLES:
+                groups[TITLES[str(row["outcome"])]].append(twin)
+    except (OSError, ValueError, TypeError, pa.ArrowException):
+        run.missing.append(f"{GALLERY} cannot be read, so its images are left out.")
+        return {}
+    return {title: twins for title, twins in groups.items() if twins}
+
+
+def _rows(path: Path) -> list[dict[str, object]]:
+    """The rows, as far as they are small enough to be shown."""
+    rows, total = [], 0
+    for batch in pq.ParquetFile(path).iter_batches(batch_size=1):
+        row = batch.to_pylist()[0]
+        sizes = [len(value) for value in row.values() if isinstance(value, bytes)]
+        total += sum(sizes)
+        if total > ALL:
+            break
+        if max(sizes, default=0) <= LARGEST:
+            rows.append(row)
+    return rows
+
+
+def _twin(row: dict[str, object]) -> Twin | None:
+    """One row; None where its image is no PNG."""
+    label, before, after, attack = (
+        text(row.get(name)) for name in ("label_name", "prediction_name", "attacked_prediction_name", "attack")
+    )
+    gain, distance, number = real(row.get("gain")), real(row.get("distance")), text(row.get("index"))
+    shown = [("image", "clean", f"test image {number}, of class {label}, taken for {before}")]
+    if attack:
+        shown.append(("attacked", "attacked", f"the same after {attack}, taken for {after}"))
+        shown.append(
+            ("difference", f"difference × {gain or 0:.1f}", f"what {attack} changed, amplified {gain or 0:.1f} times")
+        )
+    pictures = [
+        Picture(source, alt, title) for name, title, alt in shown if (source := _source(row.get(name))) is not None
+    ]
+    if not pictures:
+        return None
+    return Twin(tuple(pictures), label, before, after, f"{attack}, moved {distance or 0:.3g}" if attack else "")
+
+
+def _source(picture: object) -> str | None:
+    if not isinstance(picture, bytes) or not picture.startswith(PNG):
+        return None
+    return "data:image/png;base64," + base64.b64encode(picture).decode("ascii")

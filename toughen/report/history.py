@@ -1,0 +1,109 @@
+"""metrics.jsonl as a report shows it: what each epoch learnt, what it cost, and what happened."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from typing import Any
+
+from toughen.report.values import items, mapping, real, share, text, whole
+
+
+@dataclass(frozen=True)
+class Event:
+    """Something that the watch or the method said, and in which epoch, from 1."""
+
+    epoch: int
+    kind: str
+    text: str
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """One line: figures by name, accuracies 0..1; ``validation`` and ``terms`` by their own names.
+
+    ``number`` counts from 1.
+    """
+
+    number: int
+    method: str
+    figures: dict[str, float]
+    validation: dict[str, float]
+    terms: dict[str, float]
+    best: bool
+
+
+@dataclass(frozen=True)
+class History:
+    """All epochs that can be read, in order.
+
+    Attributes:
+        broken: the numbers of the lines, from 1, that cannot be.
+    """
+
+    epochs: tuple[Epoch, ...] = ()
+    events: tuple[Event, ...] = ()
+    broken: tuple[int, ...] = field(default=())
+
+    @property
+    def seconds(self) -> float | None:
+        """Of training, without validation; None where no line says."""
+        return self._total("seconds")
+
+    @property
+    def passes(self) -> float | None:
+        """Mean forward equivalents for each training image in an epoch, which is per step."""
+        total = self._total("passes")
+        return None if total is None else total / sum("passes" in epoch.figures for epoch in self.epochs)
+
+    @property
+    def all_passes(self) -> float | None:
+        """Forward equivalents for each training image in all epochs together."""
+        return self._total("passes")
+
+    def _total(self, name: str) -> float | None:
+        found = [epoch.figures[name] for epoch in self.epochs if name in epoch.figures]
+        return sum(found) if found else None
+
+
+FIGURES = ("loss", "lr", "passes", "gamma", "seconds", "images_per_second")
+
+
+def read_history(lines: list[bytes]) -> History:
+    """The lines of a metrics.jsonl; one that cannot be read, as a kill while writing leaves it, is left out."""
+    epochs, events, broken = [], [], []
+    for number, line in enumerate(lines, 1):
+        try:
+            fields = json.loads(line)
+        except (ValueError, RecursionError):
+            fields = None
+        if not isinstance(fields, dict) or whole(fields.get("epoch")) is None:
+            broken.append(number)
+            continue
+        epoch = _epoch(fields)
+        epochs.append(epoch)
+        events += _events(fields.get("events"), epoch.number)
+    return History(tuple(epochs), tuple(events), tuple(broken))
+
+
+def _epoch(fields: dict[str, Any]) -> Epoch:
+    known = {name: real(fields.get(name)) for name in FIGURES} | {"accuracy": share(fields.get("accuracy"))}
+    validation = {name: share(value) for name, value in mapping(fields.get("validation")).items()}
+    terms = {name: real(value) for name, value in mapping(fields.get("terms")).items()}
+    return Epoch(
+        number=int(fields["epoch"]) + 1,
+        method=text(fields.get("method")),
+        figures=_numbers(known),
+        validation=_numbers(validation),
+        terms=_numbers(terms),
+        best=fields.get("best") is True,
+    )
+
+
+def _numbers(found: dict[str, float | None]) -> dict[str, float]:
+    return {name: value for name, value in found.items() if value is not None}
+
+
+def _events(found: Any, epoch: int) -> list[Event]:
+    events = [mapping(each) for each in items(found)]
+    return [Event(epoch, text(each.get("event"), "event"), text(each.get("text"))) for each in events if each]

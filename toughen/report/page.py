@@ -1,0 +1,160 @@
+"""The report as one HTML file that needs nothing else."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib import resources
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup, escape
+
+from toughen import __version__
+from toughen.report.compare import COLUMNS, alike, cost_figure, row
+from toughen.report.curves import eps_figure, steps_figure
+from toughen.report.details import Details, details
+from toughen.report.figures import Figure
+from toughen.report.read import Run
+
+DETAILED = 12  # runs whose details are shown; a page of more would be slow to open and longer than anyone reads
+PICKED = 8  # runs that are drawn together at first: more lines than colours can be told apart
+
+
+@dataclass(frozen=True)
+class Placed:
+    """A figure and its name on the page."""
+
+    id: str
+    figure: Figure
+
+
+class Book:
+    """Gives figures their names, and keeps what is to be drawn."""
+
+    def __init__(self) -> None:
+        self.data: dict[str, Any] = {}
+
+    def place(self, figure: Figure, *, overlay: bool = False) -> Placed:
+        """A figure on the page; one that is an ``overlay`` shows the runs that the reader picks."""
+        name = f"figure-{len(self.data) + 1}"
+        self.data[name] = {"kind": figure.kind, "data": figure.data, "overlay": overlay}
+        return Placed(name, figure)
+
+
+def render(runs: Sequence[Run], title: str) -> str:
+    """The page.
+
+    Args:
+        runs: one or more, as ``read_run`` reads them.
+        title: what the page is called.
+    """
+    book, chosen = Book(), _chosen(runs)
+    every = {run.name: details(run, f"run-{number}") for number, run in enumerate(chosen, 1)}
+    several = len(runs) > 1
+    library, script = (
+        _source("echarts/echarts.min.js"),
+        "\n".join(_source(f"templates/{name}.js") for name in ("figures", "report")),
+    )
+    overlays = _overlays(list(every.values()), book) if several else []
+    cost = cost_figure(runs) if several else None
+    rows = [row(run, every[run.name].anchor if run.name in every else "") for run in runs] if several else [None]
+    page = {
+        "title": title,
+        "subtitle": "" if several else next(iter(every.values())).subtitle,
+        "version": __version__,
+        "made": datetime.now(UTC).strftime("%d %B %Y"),
+        "columns": COLUMNS,
+        "rows": rows,
+        "notes": _notes(runs, len(every)) if several else [],
+        "cost": book.place(cost) if cost else None,
+        "overlays": overlays,
+        "picked": _picked(runs, every),
+        "first": _first(list(every.values())),
+        "details": [_placed(each, book) for each in every.values()],
+        "figures": book.data,
+        "style": Markup(_source("templates/report.css")),
+        "library": Markup(library),
+        "script": Markup(script),
+        "policy": _policy(library, script),
+    }
+    return _environment().get_template("report.html").render(page)
+
+
+def _environment() -> Environment:
+    """Templates in which every text is escaped that is not marked as ours."""
+    loader = PackageLoader("toughen.report", "templates")
+    made = Environment(loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    made.filters["code"] = _code
+    return made
+
+
+def _code(said: str) -> Markup:
+    """A sentence with what stands between backticks as code; all of it escaped."""
+    parts = [escape(part) for part in said.split("`")]
+    return Markup("").join(Markup("<code>{}</code>").format(part) if i % 2 else part for i, part in enumerate(parts))
+
+
+def _source(name: str) -> str:
+    return (resources.files("toughen.report") / name).read_text(encoding="utf-8")
+
+
+def _policy(*scripts: str) -> str:
+    """What the browser may do: run these scripts, show what lies in the page, and ask the network for nothing."""
+    hashes = [base64.b64encode(hashlib.sha256(script.encode()).digest()).decode() for script in scripts]
+    allowed = " ".join(f"'sha256-{each}'" for each in hashes)
+    rest = "base-uri 'none'; form-action 'none'"
+    return f"default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src {allowed}; {rest}"
+
+
+def _chosen(runs: Sequence[Run]) -> list[Run]:
+    """The runs whose details are shown: all, or the most robust ones, in their order."""
+    if len(runs) <= DETAILED:
+        return list(runs)
+    ranked = sorted(runs, key=lambda run: -1.0 if run.own is None else run.own.robust, reverse=True)
+    names = {run.name for run in ranked[:DETAILED]}
+    return [run for run in runs if run.name in names]
+
+
+def _picked(runs: Sequence[Run], every: dict[str, Details]) -> set[int]:
+    """The places, in the table, of the runs that are drawn together at first."""
+    shown = [place for place, run in enumerate(runs) if run.name in every]
+    return set(shown[:PICKED])
+
+
+def _first(every: Sequence[Details]) -> str:
+    """The anchor of the run whose details are shown at first, the most robust one."""
+    return max(every, key=lambda each: -1.0 if each.run.own is None else each.run.own.robust).anchor
+
+
+def _notes(runs: Sequence[Run], shown: int) -> list[str]:
+    """What is to be said of all runs."""
+    said = []
+    if not alike(runs):
+        said.append("These were not measured alike (threat, data or images differ): compare with care.")
+    lacking = sum(run.own is None for run in runs)
+    if lacking:
+        said.append(f"{lacking} of {len(runs)} have not been evaluated.")
+    if shown < len(runs):
+        said.append(f"The figures of single runs are those of the {shown} most robust; name fewer runs to see others.")
+    return said
+
+
+def _overlays(every: Sequence[Details], book: Book) -> list[Placed]:
+    """Curves of several runs in one figure."""
+    found = []
+    for name, make in (("eps", eps_figure), ("steps", steps_figure)):
+        figure = make({each.run.name: each.diagnostics[name] for each in every if name in each.diagnostics})
+        if figure is not None and len(figure.data["lines"]) > 1:
+            found.append(book.place(figure, overlay=True))
+    return found
+
+
+def _placed(each: Details, book: Book) -> Details:
+    """The same with its figures on the page."""
+    for part in ("robustness", "by_class", "training"):
+        setattr(each, part, [book.place(figure) for figure in getattr(each, part)])
+    return each

@@ -1,0 +1,172 @@
+"""A run directory as a report shows it: whatever is there, and in words what is missing or cannot be read."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from toughen.report.evaluations import Evaluation, evaluation
+from toughen.report.history import History, read_history
+from toughen.report.values import items, mapping, real, text, whole
+
+CONFIG, METRICS, RECORD, RESULT = "config.yaml", "metrics.jsonl", "model.json", "evaluation.json"
+PROVENANCE, DIAGNOSTICS, WEIGHTS = "provenance.json", "diagnostics.json", "model.safetensors"
+SIGNS = (CONFIG, METRICS, RECORD, RESULT)  # a folder that holds one of these is a run, or what came out of one
+
+
+@dataclass
+class Run:
+    """What is known of a run, or of the evaluation of a model from elsewhere.
+
+    Attributes:
+        folder: where its files are.
+        name: what it is called in the report.
+        method, model, data, norm: as the run was made; "" where nobody knows.
+        eps: what it was trained against, None for nothing.
+        classes: in the order of the logits; () where nobody knows.
+        weights: which epoch's weights these are, in words.
+        own: its own evaluation.
+        others: evaluations of it on other data, at another threat, or made before.
+        history: of its training.
+        missing: what is missing or cannot be read, and what to do about it.
+    """
+
+    folder: Path
+    name: str
+    method: str = ""
+    model: str = ""
+    data: str = ""
+    norm: str = ""
+    eps: float | None = None
+    classes: tuple[str, ...] = ()
+    weights: str = ""
+    own: Evaluation | None = None
+    others: list[Evaluation] = field(default_factory=list)
+    history: History = field(default_factory=History)
+    missing: list[str] = field(default_factory=list)
+
+    def json(self, path: Path) -> Any:
+        """The content of a JSON file; None where there is none, and where it is damaged, which is then said."""
+        try:
+            return json.loads(path.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError, RecursionError):
+            self.missing.append(f"{self.inside(path)} cannot be read, so what it says is left out.")
+            return None
+
+    def inside(self, path: Path) -> str:
+        """A file's name as seen from the run directory."""
+        return str(path.relative_to(self.folder)) if path.is_relative_to(self.folder) else str(path)
+
+
+def read_run(folder: Path, name: str) -> Run:
+    """What a run directory says, but for the details of its pictures.
+
+    Raises:
+        ValueError: the folder is no run directory.
+    """
+    if not folder.is_dir():
+        raise ValueError(f"there is no run directory {folder}: name one that `toughen train` wrote")
+    if not any((folder / sign).is_file() for sign in SIGNS):
+        raise ValueError(f"{folder} is no run directory: it has none of {', '.join(SIGNS)}")
+    run = Run(folder, name)
+    _read_record(run)
+    _read_training(run)
+    _read_evaluations(run)
+    return run
+
+
+def _read_record(run: Run) -> None:
+    """What the weights are, out of model.json."""
+    found = run.json(run.folder / RECORD)
+    if found is None:
+        return
+    fields = mapping(found)
+    run.method, run.data, run.norm = (text(fields.get(name)) for name in ("method", "data", "norm"))
+    run.model, run.eps = text(mapping(fields.get("model")).get("name")), real(fields.get("eps"))
+    run.classes = tuple(text(name) for name in items(fields.get("classes")))
+    epoch = whole(fields.get("epoch"))
+    if epoch is not None:
+        run.weights = f"{text(fields.get('weights'), 'live')}, after epoch {epoch + 1}"
+
+
+def _read_training(run: Run) -> None:
+    """What training said."""
+    try:
+        run.history = read_history((run.folder / METRICS).read_bytes().splitlines())
+    except FileNotFoundError:
+        if (run.folder / CONFIG).is_file():
+            run.missing.append("No epoch has ended yet: metrics.jsonl is missing.")
+    except OSError as error:
+        run.missing.append(f"metrics.jsonl cannot be read ({error.strerror}).")
+    if broken := run.history.broken:
+        lines = ", ".join(map(str, broken[:5])) + (" and others" if len(broken) > 5 else "")
+        run.missing.append(
+            f"Line{'s' * (len(broken) > 1)} {lines} of metrics.jsonl cannot be read, so curves and cost lack "
+            f"{'them' if len(broken) > 1 else 'it'}."
+        )
+    if run.history.epochs and not run.method:
+        run.method = run.history.epochs[-1].method
+
+
+def _read_evaluations(run: Run) -> None:
+    """Its own evaluation, those made before, and those in folders of its own inside it."""
+    run.own = _evaluation(run, run.folder / RESULT, "")
+    earlier = sorted(run.folder.glob("evaluation.*.json"))
+    beside = [path for path in sorted(run.folder.glob(f"*/{RESULT}")) if not (path.parent / RECORD).exists()]
+    others = [_evaluation(run, path, run.inside(path)) for path in (*earlier, *beside)]
+    run.others = [other for other in others if other is not None]
+    if run.own is None:
+        trained = (run.folder / WEIGHTS).is_file() or not (run.folder / CONFIG).is_file()
+        todo = f"run `toughen evaluate {run.folder}`" if trained else "there are no weights yet to evaluate"
+        run.missing.append(f"It has not been evaluated, so nothing is known about its robustness: {todo}.")
+    elif not run.data:
+        run.data, run.norm = run.own.data, run.own.norm
+    if run.own and not run.classes:
+        run.classes = run.own.classes
+
+
+def _evaluation(run: Run, path: Path, place: str) -> Evaluation | None:
+    found = run.json(path)
+    made = None if found is None else evaluation(found, place)
+    if found is not None and made is None:
+        run.missing.append(f"{run.inside(path)} is not what toughen writes there, so it is left out.")
+    return made
+
+
+def names(folders: Sequence[Path]) -> list[str]:
+    """What each run is called: its folder's name, or the path where others have that name too."""
+    short = [folder.name or str(folder.resolve().name) for folder in folders]
+    counts = Counter(short)
+    return [name if counts[name] == 1 else str(folder) for name, folder in zip(short, folders, strict=True)]
+
+
+def read_config(run: Run) -> tuple[str, dict[str, Any]]:
+    """The recipe as it was written, and its settings."""
+    try:
+        written = (run.folder / CONFIG).read_text(encoding="utf-8", errors="replace")
+        return written, mapping(yaml.safe_load(written))
+    except FileNotFoundError:
+        return "", {}
+    except (OSError, yaml.YAMLError, RecursionError):
+        run.missing.append("config.yaml cannot be read, so the recipe is left out.")
+        return "", {}
+
+
+def unfinished(run: Run, settings: dict[str, Any]) -> str:
+    """What is to be said of a run that has not come to its end; "" where it has, or nobody can tell."""
+    planned, done = whole(settings.get("epochs")), len(run.history.epochs) + len(run.history.broken)
+    stopped = any(event.kind == "stop" for event in run.history.events)
+    if not planned or settings.get("time_budget") is not None or stopped or done >= planned:
+        return ""
+    return (
+        f"{done} of {planned} epochs are done: it is still training, or was stopped before its end "
+        f"(`toughen train ... --resume` goes on with it). What follows is what is known so far."
+    )

@@ -1,0 +1,87 @@
+"""Figures of how training went: accuracy and loss by epoch, with what the watch said."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from toughen.report.figures import Axis, Cell, Figure, Line, Lines, Mark, Table, figure_of, number_cell, share_cell
+from toughen.report.history import Epoch, History
+from toughen.shares import percent
+
+NAMES = {"clean": "held out, clean", "fgsm": "held out, FGSM", "pgd": "held out, PGD"}
+ANSWERS = {"clean": "Accuracy so far", "fgsm": "Under FGSM so far", "pgd": "Under PGD so far"}
+EPOCH = Axis("epoch", whole=True)
+
+
+def training_figures(history: History) -> list[Figure]:
+    """Accuracy and loss; none where no epoch says anything."""
+    return [figure for figure in (_accuracy(history), _loss(history)) if figure is not None]
+
+
+def _line(history: History, name: str, value: Callable[[Epoch], float | None], role: str, dashed: bool) -> Line | None:
+    points = [(float(epoch.number), found) for epoch in history.epochs if (found := value(epoch)) is not None]
+    return Line(name, points, role, dashed) if points else None
+
+
+def _accuracy(history: History) -> Figure | None:
+    """Accuracy on training images and on those held out, clean and attacked."""
+    kinds = list(dict.fromkeys(name for epoch in history.epochs for name in epoch.validation))
+    lines = [
+        _line(history, NAMES.get(kind, kind), lambda epoch, kind=kind: epoch.validation.get(kind), kind, False)  # type: ignore[misc]
+        for kind in kinds
+    ]
+    lines.append(_line(history, "trained on", lambda epoch: epoch.figures.get("accuracy"), "train", True))
+    return _figure("Accuracy by epoch", Axis("accuracy", percent=True), lines, history)
+
+
+def _loss(history: History) -> Figure | None:
+    """The loss and its parts."""
+    terms = list(dict.fromkeys(name for epoch in history.epochs for name in epoch.terms))
+    lines = [_line(history, "loss", lambda epoch: epoch.figures.get("loss"), "loss", False)]
+    if len(terms) > 1:
+        lines += [
+            _line(history, f"part: {name}", lambda epoch, name=name: epoch.terms.get(name), "", True)  # type: ignore[misc]
+            for name in terms
+        ]
+    return _figure("Loss by epoch", Axis("loss"), lines, history)
+
+
+def _figure(title: str, y: Axis, found: Sequence[Line | None], history: History) -> Figure | None:
+    lines = [line for line in found if line is not None]
+    if not lines:
+        return None
+    last = int(max(line.points[-1][0] for line in lines))
+    ends = ", ".join(f"{line.name} {_value(line.points[-1][1], y.percent)}" for line in lines)
+    alt = f"{title}, {len(lines)} lines, epochs 1 to {last}. At the end: {ends}."
+    marks = [Mark(float(event.epoch), event.text) for event in history.events]
+    if marks:
+        alt += f" {len(marks)} events are marked."
+    return figure_of(Lines(title, EPOCH, y, lines, alt, marks=marks))
+
+
+def _value(value: float, share: bool) -> str:
+    return percent(value) if share else f"{value:.3g}"
+
+
+def epoch_table(history: History) -> Table:
+    """Every epoch with what it cost."""
+    columns = ("epoch", "method", "rate", "passes per step", "gradients (gamma)", "seconds", "images per second")
+    names = ("lr", "passes", "gamma", "seconds", "images_per_second")
+    rows = [
+        (
+            Cell(f"{epoch.number}{' (kept)' if epoch.best else ''}", float(epoch.number)),
+            Cell(epoch.method),
+            *(number_cell(epoch.figures.get(name)) for name in names),
+        )
+        for epoch in history.epochs
+    ]
+    return Table(columns, tuple(rows), "what each epoch cost")
+
+
+def last_validation(history: History) -> list[tuple[str, str, Cell]]:
+    """When, what and how much the last held-out images said, for a run that has not been evaluated."""
+    last = next((epoch for epoch in reversed(history.epochs) if epoch.validation), None)
+    if last is None:
+        return []
+    when = f"held out, after epoch {last.number}"
+    return [(when, ANSWERS.get(name, name), share_cell(value)) for name, value in last.validation.items()]

@@ -1,0 +1,80 @@
+"""Numbers and findings in plain words."""
+
+from __future__ import annotations
+
+from toughen.report.evaluations import Evaluation
+from toughen.report.history import History
+from toughen.shares import percent
+
+MEANING = {
+    "sound": "The number can be believed: no check speaks against it.",
+    "doubtful": "Take it with care: a check failed.",
+    "masked": "Do not believe it: the attacks were kept from what they need, and the true number is lower.",
+    "": "Nobody has checked whether the number can be believed.",
+}
+
+
+def radius(eps: float) -> str:
+    """A radius as people write it: 8/255 where that is shorter than its decimals."""
+    plain, parts = f"{eps:.4g}", eps * 255
+    if len(plain) > 4 and 0 < round(parts) < 256 and abs(parts - round(parts)) < 1e-4:
+        return f"{round(parts)}/255"
+    return plain
+
+
+def threat(norm: str, eps: float) -> str:
+    """A threat as the field writes it."""
+    return f"{'L2' if norm == 'l2' else 'L∞'} eps {radius(eps)}"
+
+
+def threat_in_words(norm: str, eps: float) -> str:
+    """What an attacker may do to an image."""
+    if norm == "l2":
+        return f"every image may be changed by up to {radius(eps)} in all (L2; pixels go from 0 to 1)"
+    return f"every pixel may be changed by up to {radius(eps)} (pixels go from 0 to 1)"
+
+
+def count(number: float | int, noun: str) -> str:
+    """A number with its noun, in the plural where it is not 1."""
+    return f"{number:,.0f} {noun}{'' if round(number) == 1 else 's'}"
+
+
+def duration(seconds: float) -> str:
+    """A time in the unit that suits it."""
+    if seconds < 120:
+        return f"{seconds:.0f} s" if seconds >= 9.5 else f"{seconds:.1f} s"
+    minutes = seconds / 60
+    return f"{minutes:.0f} min" if minutes < 120 else f"{minutes / 60:.1f} h"
+
+
+def findings(found: Evaluation) -> str:
+    """What an evaluation found, for a stranger."""
+    right, standing = (round(each * found.images) for each in (found.clean, found.robust))
+    return (
+        f"Of {count(found.images, 'test image')} the classifier gets {right:,} right. "
+        f"{f'{standing:,}' if standing else 'None'} stay{'s' if standing == 1 else ''} right under attack, when "
+        f"{threat_in_words(found.norm, found.eps)}."
+        + (" So it is not robust." if found.robust < min(0.05, found.clean / 2) else "")
+    )
+
+
+def checks(found: Evaluation) -> str:
+    """How many checks ended how."""
+    if not found.checks:
+        return "no check was made"
+    made = f"{count(found.count(True), 'check')} passed, {found.count(False)} failed"
+    missing = found.count(None)
+    return made + (f", {missing} could not be made" if missing else "")
+
+
+def span(found: Evaluation) -> str:
+    """The 95 % interval of the robust accuracy."""
+    low, high = found.interval
+    return f"{100 * low:.1f} to {percent(high)}"
+
+
+def cost(history: History) -> str:
+    """What a step costs, against a plain one."""
+    if history.passes is None:
+        return ""
+    return f"{history.passes:.1f} forward passes per image and step; plain training takes 3"

@@ -1,0 +1,40 @@
+"""What accuracies say: as text, of images that were not looked at, and of a model that is blind to single steps."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+GAP = 0.2  # a model that FGSM finds this much more robust than the other attacks do is not to be believed
+
+
+def percent(share: float) -> str:
+    """A share, 0..1, as it stands in tables and sentences."""
+    return f"{100 * share:.1f} %"
+
+
+def interval(accuracy: float, n: int) -> tuple[float, float]:
+    """The 95 % interval of an accuracy measured on ``n`` sampled images (Wilson, 1927)."""
+    z = 1.959963984540054
+    middle = (accuracy + z * z / (2 * n)) / (1 + z * z / n)
+    half = z / (1 + z * z / n) * math.sqrt(accuracy * (1 - accuracy) / n + z * z / (4 * n * n))
+    return max(0.0, middle - half), min(1.0, middle + half)
+
+
+def fgsm_gap(result: dict[str, Any]) -> float | None:
+    """How much higher accuracy under FGSM is than under all attacks together; None without FGSM or others."""
+    attacks = result["attacks"]
+    if "fgsm" not in attacks or len(attacks) < 2:
+        return None
+    return float(attacks["fgsm"]["robust_accuracy"] - result["robust_accuracy"])
+
+
+def warning(result: dict[str, Any]) -> str | None:
+    """What a reader must know before believing the robust figure."""
+    gap = fgsm_gap(result)
+    if gap is None or gap <= GAP:
+        return None
+    return (
+        f"FGSM leaves {percent(gap)} more standing than iterated attacks do: single steps are blind here. "
+        "Such a model is not robust, whatever its FGSM accuracy (catastrophic overfitting, or no robust training)."
+    )
