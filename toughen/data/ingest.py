@@ -51,6 +51,18 @@ def load(
     return _decoded(_wanted(spec, classes, image_size), image_size, resize)
 
 
+def peek(spec: str) -> tuple[int, int, int, int]:
+    """Channels, rows and columns of a set's images, by what a sample of them is like, and how many classes it has.
+
+    Raises:
+        FileNotFoundError, ValueError: as for ``load``.
+    """
+    found = _find(spec)
+    train, _ = found.both()
+    form = survey((train,), None) if train.store is None else _form_of_sample(train, None, None)
+    return *form.shape, len(found.classes)
+
+
 def load_training(
     spec: str,
     *,
