@@ -217,7 +217,7 @@ def settings_of(plot: Plot, epochs: int, share: float, *, small: bool) -> dict[s
         small: whether there are only a few steps in the whole run.
     """
     if plot.curve == "watched":
-        steps = [2 + 6 * place if small else max(1, round(int(step) * share)) for place, step in enumerate(plot.at)]
+        steps = [1 + 2 * place if small else max(1, round(int(step) * share)) for place, step in enumerate(plot.at)]
         return {"keep_at": steps, "log_every": 2 if small else plot.every}
     if plot.curve in ("old weights", "by epoch"):
         every = max(1, round(plot.every * share))

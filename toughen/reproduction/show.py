@@ -9,6 +9,7 @@ from typing import Any
 from rich.console import Console
 
 from toughen.papers.exhibits import STATED, Column, Exhibit, Figure, Panel, Row, Settings, Table
+from toughen.reproduction.entrants import Entrant
 from toughen.reproduction.scales import SCALES, Scale
 from toughen.reproduction.stated import stated
 from toughen.reproduction.store import Store
@@ -118,14 +119,31 @@ def show_figure(
         if plot.data not in data:
             say(console, "not run: its images are not at hand")
             continue
-        for line in plot.lines:
-            if not wanted(line.name, rows):
-                continue
-            cell = store.read(figure_entrant(plot, line, scale), figure_quantity(plot, images))
-            say(console, f"{line.name}" + (f", on {cell['images']:,} images" if cell else ": not run"))
-            for text in curve_lines(cell["value"]) if cell else ():
-                say(console, f"  {text}")
+        cells = {
+            line.name: store.read(figure_entrant(plot, line, scale), figure_quantity(plot, images))
+            for line in plot.lines
+            if wanted(line.name, rows)
+        }
+        for text in plot_lines(cells):
+            say(console, text)
     notes(console, figure)
+
+
+def plot_lines(cells: dict[str, dict[str, Any] | None]) -> list[str]:
+    """A plot's models: side by side where each is one line over the same places, else one after the other."""
+    drawn = {name: cell["value"] for name, cell in cells.items() if cell}
+    counts = sorted({cell["images"] for cell in cells.values() if cell})
+    lines = [f"on {' and '.join(f'{count:,}' for count in counts)} images"] if drawn else []
+    lines += [f"{name}: not run" for name in cells if name not in drawn]
+    single = [len(value.get("series", ())) == 1 and value.keys() == {"x", "at", "series"} for value in drawn.values()]
+    if drawn and all(single) and len({str(value["at"]) for value in drawn.values()}) == 1:
+        first = next(iter(drawn.values()))
+        what = next(iter(first["series"]))
+        series = {name: next(iter(value["series"].values())) for name, value in drawn.items()}
+        return [*lines, what, *curve_lines({**first, "series": series})]
+    for name, value in drawn.items():
+        lines += [name, *(f"  {line}" for line in curve_lines(value))]
+    return lines
 
 
 def curve_lines(value: dict[str, Any]) -> list[str]:
@@ -202,8 +220,8 @@ def show_list(console: Console, exhibits: Sequence[Exhibit], store: Store) -> No
         for line in list_lines(exhibit, store):
             say(console, line)
     say(console)
-    say(console, "figures: ours of all that the paper has in that table, at the scale where most are.")
-    say(console, "`toughen reproduce NAME --scale smoke|cpu|full --data DIR` runs one.")
+    tell(console, "figures: how many of the table's are measured here, at the scale where most are")
+    tell(console, "`toughen reproduce NAME --scale smoke|cpu|full --data DIR` runs one.")
 
 
 def list_lines(exhibit: Exhibit, store: Store) -> list[str]:
@@ -258,6 +276,5 @@ def counted(exhibit: Table | Figure, view: View) -> tuple[int, str, list[dict[st
 
 
 def knows(view: View, words: str, data: str) -> bool:
-    from toughen.reproduction.entrants import Entrant
-
+    """Whether there is anything of a model."""
     return view.store.knows(Entrant(words, data, 0, view.scale))
