@@ -81,7 +81,10 @@ def test_what_is_there_is_neither_trained_nor_measured_again(tmp_path: Path) -> 
     second = reproduce(tmp_path, "pap-table7", "--rows", "FGSM-AT")
     assert first.status == second.status == 0 and first.out == second.out and second.err == ""
     assert files == {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*") if path.is_file()}
-    assert [line.split() for line in first.out.splitlines() if line.split()[:1] == ["ours"]] == [["ours", "1"], ["ours", "-"]]
+    assert [line.split() for line in first.out.splitlines() if line.split()[:1] == ["ours"]] == [
+        ["ours", "1"],
+        ["ours", "-"],
+    ]
 
 
 def test_a_command_that_was_stopped_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -142,6 +145,7 @@ def test_what_is_seen_and_kept_within_training_is_drawn(tmp_path: Path) -> None:
         (("pap-table3", "--scale", "smoke", "--seeds", "0"), ("seeds is 0",)),
         (("nuat-imagenet", "--scale", "smoke"), ("needs imagenet", "holds mnist")),
         (("dat-table1", "--scale", "smoke", "--rows", "DAT early stop"), ("needs cifar10", "holds mnist")),
+        (("pap-table3", "--scale", "full"), ("60,000 training and 10,000 test images", "80 and 40")),
         (("--scale", "smoke"), ("name a table or figure",)),
     ],
 )

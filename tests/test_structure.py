@@ -20,6 +20,7 @@ FORBIDDEN = {  # a part, and what it must not import
     "data": ["attacks", "methods", "models", "training", "evaluation", "cli"],
     "evaluation": ["methods", "training", "cli"],
     "training": ["cli"],
+    "papers": ["attacks", "methods", "models", "training", "evaluation", "data", "reproduction", "cli"],
 }
 
 

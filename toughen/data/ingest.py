@@ -6,6 +6,7 @@ from dataclasses import replace
 from importlib import resources
 from math import prod
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 
@@ -51,16 +52,25 @@ def load(
     return _decoded(_wanted(spec, classes, image_size), image_size, resize)
 
 
-def peek(spec: str) -> tuple[int, int, int, int]:
-    """Channels, rows and columns of a set's images, by what a sample of them is like, and how many classes it has.
+class Outline(NamedTuple):
+    """What a set is like: its images' channels, rows and columns by a sample of them, its classes, and its sizes."""
+
+    shape: tuple[int, int, int]
+    classes: tuple[str, ...]
+    train: int
+    test: int
+
+
+def peek(spec: str) -> Outline:
+    """Look at a set without decoding it all.
 
     Raises:
         FileNotFoundError, ValueError: as for ``load``.
     """
     found = _find(spec)
-    train, _ = found.both()
+    train, test = found.both()
     form = survey((train,), None) if train.store is None else _form_of_sample(train, None, None)
-    return *form.shape, len(found.classes)
+    return Outline(form.shape, found.classes, len(train), len(test))
 
 
 def load_training(

@@ -16,7 +16,7 @@ from toughen.files import write_text
 from toughen.reproduction.scales import Scale
 
 HUB = ("mnist", "cifar10", "cifar100")
-SHAPES = {(1, 28, 28, 10): "mnist", (3, 32, 32, 10): "cifar10", (3, 32, 32, 100): "cifar100"}
+SIZES = {"mnist": (60_000, 10_000), "cifar10": (50_000, 10_000), "cifar100": (50_000, 10_000)}  # training, test
 ORIGIN = "origin.json"
 SMALL = 64  # pixels that a sample of large images is brought to
 
@@ -39,28 +39,52 @@ def place(name: str, given: str | None) -> str:
         if name in HUB:
             return name
         raise Missing(f"{name} is not on the hub: give a folder of it with --data")
-    if (Path(given) / name).is_dir():
-        return str(Path(given) / name)
-    held = kind(given)
-    if held == name or (held == "imagenet" and name == "imagenet100"):
-        return given
-    raise Missing(
-        f"this needs {name}, and {given} " + (f"holds {held}" if held else "is neither that nor a folder of data sets")
-    )
+    spec = str(Path(given) / name) if (Path(given) / name).is_dir() else given
+    if spec == given and _holds_sets(Path(given)):
+        raise Missing(f"this needs {name}, and {given} has no folder of that name")
+    try:
+        held, why = kind(spec)
+    except (OSError, ValueError) as error:
+        raise Missing(f"this needs {name}: {error}") from None
+    if held != name and not (held == "imagenet" and name == "imagenet100"):
+        raise Missing(f"this needs {name}, and {spec} holds {held or why}")
+    return spec
 
 
-def kind(spec: str) -> str:
-    """Which of the papers' data sets a folder looks like; "" for none."""
-    folder = Path(spec)
-    if folder.is_dir() and not any(folder.glob("*.parquet")) and not (folder / "train").exists():
-        if any((folder / name).is_dir() for name in (*HUB, "imagenet", "imagenet100")):
-            return ""
-    channels, height, width, classes = peek(spec)
-    if (channels, height, width, classes) in SHAPES:
-        return SHAPES[channels, height, width, classes]
-    if min(height, width) > 32 and classes >= 100:
-        return "imagenet" if classes >= 1000 else "imagenet100"
-    return ""
+def _holds_sets(folder: Path) -> bool:
+    """Whether a folder holds data sets by their names, and is none itself."""
+    names = ("mnist", "cifar10", "cifar100", "imagenet", "imagenet100")
+    return folder.is_dir() and not any(folder.glob("*.parquet")) and any((folder / name).is_dir() for name in names)
+
+
+def kind(spec: str) -> tuple[str, str]:
+    """Which of the papers' data sets a set looks like, "" for none; and what it looks like."""
+    found = peek(spec)
+    shape, classes = found.shape, found.classes
+    looks = f"{len(classes)} classes of images of shape {list(shape)}"
+    if shape == (1, 28, 28) and len(classes) == 10:
+        digits = all(str(number) in name for number, name in enumerate(classes))
+        return ("mnist", looks) if digits else ("", f"other things than digits, {', '.join(classes)}")
+    if shape == (3, 32, 32) and len(classes) in (10, 100):
+        return f"cifar{len(classes)}", looks
+    if min(shape[1:]) > 32 and len(classes) >= 100:
+        return "imagenet" if len(classes) >= 1000 else "imagenet100", looks
+    return "", looks
+
+
+def check_whole(name: str, spec: str) -> None:
+    """See that no image of a paper's data set is missing, nor that others were added.
+
+    Raises:
+        Missing: that is so.
+    """
+    found = peek(spec)
+    if name in SIZES and (found.train, found.test) != SIZES[name]:
+        train, test = SIZES[name]
+        raise Missing(
+            f"{name} has {train:,} training and {test:,} test images, {spec} has {found.train:,} and {found.test:,}: "
+            "give the whole set (--scale smoke takes any part)"
+        )
 
 
 def at_scale(name: str, spec: str, scale: Scale, out: Path) -> str:
@@ -70,6 +94,8 @@ def at_scale(name: str, spec: str, scale: Scale, out: Path) -> str:
         ValueError: the folder holds a sample of other images.
     """
     if scale.training_images is None:
+        if spec not in HUB:
+            check_whole(name, spec)
         return spec
     folder = out / scale.name / "images" / name
     origin = json.dumps({"from": spec if spec in HUB else str(Path(spec).absolute())})
