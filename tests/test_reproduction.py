@@ -264,6 +264,17 @@ def test_a_run_is_found_again_after_toughen_got_another_setting(tmp_path: Path) 
     )
 
 
+def test_words_that_lead_to_one_run_share_its_figures(tmp_path: Path) -> None:
+    store, made = (
+        Store(tmp_path),
+        [entrant(words, "mnist", 0, SCALES["smoke"]) for words in ("pap-mnist", "pap-mnist --epochs 9")],
+    )
+    assert made[0].key == made[1].key  # two epochs either way
+    for model, of in zip(made, ("clean", "fgsm"), strict=True):
+        store.write(model, Quantity(of, "0.3"), 0.5, images=40, seconds=0.0, provenance={})
+    assert all(Store(tmp_path).knows(model) for model in made)
+
+
 def test_images_near_a_linear_boundary_are_counted_by_their_exact_distance() -> None:
     net = nn.Sequential(nn.Flatten(), nn.Linear(4, 2, bias=False)).double()
     weight = net[1].weight

@@ -9,7 +9,7 @@ import re
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cache, cached_property
 from typing import Any
 
 import yaml
@@ -43,11 +43,8 @@ class Entrant:
     @cached_property
     def settings(self) -> dict[str, Any]:
         """All settings of the run, without those of the machine; data set and sources are named, not placed."""
-        from toughen import cli
-
-        given = ["--method.sources", json.dumps(["-"] * len(self.sources))] if self.sources else []
-        config = cli.parse_train([*shlex.split(self.words), *BASE, *given])[1]
-        found = self.scale.shrink(yaml.safe_load(config)) | dict(self.more)
+        given = json.dumps(["-"] * len(self.sources)) if self.sources else ""
+        found = self.scale.shrink(parsed(self.words, given)) | dict(self.more)
         found |= {"data": self.data, "seed": found["seed"] + self.seed}
         if self.sources:
             found["method"]["init_args"]["sources"] = [source.key for source in self.sources]
@@ -77,13 +74,28 @@ class Entrant:
     def about(self) -> dict[str, Any]:
         """What results say of it."""
         return {
-            "words": self.words,
+            "words": [self.words],
             "data": self.data,
             "scale": self.scale.name,
             "seed": self.settings["seed"],
             "sources": [source.words for source in self.sources],
             "settings": self.settings,
         }
+
+
+@cache
+def parsed(words: str, sources: str) -> dict[str, Any]:
+    """All settings that `toughen train` makes of these words; not to be changed.
+
+    Args:
+        words: a recipe and changes to it.
+        sources: what the method's sources are; "" where it takes none.
+    """
+    from toughen import cli
+
+    given = ["--method.sources", sources] if sources else []
+    found: dict[str, Any] = yaml.safe_load(cli.parse_train([*shlex.split(words), *BASE, *given])[1])
+    return found
 
 
 def entrant(

@@ -78,7 +78,7 @@ class Store:
             return exact
         for path, about in self._known.items():
             kept = about["settings"]
-            if path.parent == exact.parent and about["words"] == entrant.words and agree(kept, entrant.settings):
+            if path.parent == exact.parent and entrant.words in about["words"] and agree(kept, entrant.settings):
                 return path
         return exact
 
@@ -92,7 +92,7 @@ class Store:
 
     @cached_property
     def _words(self) -> set[tuple[str, str, str]]:
-        return {(about["words"], about["data"], about["scale"]) for about in self._known.values()}
+        return {(words, each["data"], each["scale"]) for each in self._known.values() for words in each["words"]}
 
     def read(self, entrant: Entrant, quantity: Quantity) -> dict[str, Any] | None:
         """A figure with all that is known of it; None where it was not measured.
@@ -140,8 +140,7 @@ class Store:
         """
         folder = self.folder(entrant)
         (folder / CELLS).mkdir(parents=True, exist_ok=True)
-        write_json(folder / ABOUT, entrant.about)
-        about = entrant.about
+        about = self._note(folder, entrant)
         cell = {
             "quantity": quantity.of,
             "eps": quantity.eps,
@@ -150,7 +149,7 @@ class Store:
             "value": value,
             "images": images,
             "seconds": round(seconds, 3),
-            "recipe": about["words"],
+            "recipe": entrant.words,
             "scale": about["scale"],
             "data": about["data"],
             "seed": about["seed"],
@@ -158,6 +157,14 @@ class Store:
             "provenance": dict(provenance),
         }
         write_json(folder / CELLS / quantity.file, cell)
+
+    def _note(self, folder: Path, entrant: Entrant) -> dict[str, Any]:
+        """Write what a folder is about; other words may have led to the same settings, as at a scale that evens out."""
+        about, path = entrant.about, folder / ABOUT
+        before = read_json(path)["words"] if path.is_file() else []
+        about["words"] = sorted({entrant.words, *before})
+        write_json(path, about)
+        return about
 
 
 def agree(before: Any, now: Any) -> bool:
