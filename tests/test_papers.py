@@ -188,6 +188,16 @@ def test_the_gains_that_nuat_s_text_names_follow_from_its_table() -> None:
         assert found == published.GAINS[panel.data]
 
 
+def test_the_time_that_dat_saves_follows_from_its_hours() -> None:
+    (table,) = (each for each in TABLES if each.name == "dat-table1")
+    pairs = [(panel, row) for panel in table.panels for row in panel.rows if row.against]
+    assert len(pairs) == 6
+    for panel, row in pairs:
+        hours, saved, *_ = panel.columns
+        spent, whole = panel.published(row, hours), panel.published(panel.row(row.against), hours)
+        assert spent and whole and panel.published(row, saved) == pytest.approx(100 * (1 - spent / whole), abs=0.06)
+
+
 def test_nuat_s_tables_1a_and_2_differ_in_one_figure() -> None:
     whole, consolidated = (
         next(t for t in TABLES if t.name == name).panels[0] for name in ("nuat-table1a", "nuat-table2")

@@ -27,6 +27,8 @@ from toughen.reproduction.show import list_lines
 from toughen.reproduction.store import Quantity, Store
 from toughen.reproduction.values import View, published, written
 from toughen.threat import Threat
+from toughen.training import train
+from toughen.training.trainer import Diverged
 
 ROOT = Path(__file__).parent.parent
 PAGE, RESULTS = ROOT / "docs" / "reproduction.md", ROOT / "results" / "reproduction"
@@ -98,14 +100,30 @@ def test_a_command_that_was_stopped_goes_on(tmp_path: Path, monkeypatch: pytest.
         measured.append(of)
         return whole(subject, of, *more)
 
+    def going_on(subject: Any, of: str, *more: Any) -> float:
+        measured.append(of)
+        return whole(subject, of, *more)
+
     monkeypatch.setattr(measure, "accuracy", stopped)
     ended = reproduce(tmp_path, *words)
     assert ended.status == 130 and ended.err.splitlines()[-1].endswith("the same command goes on")
-    monkeypatch.setattr(
-        measure, "accuracy", lambda subject, of, *more: measured.append(of) or whole(subject, of, *more)
-    )
+    monkeypatch.setattr(measure, "accuracy", going_on)
     assert reproduce(tmp_path, *words).status == 0
     assert measured == ["pgd-100@0.01", "pgd-r-100@0.01", "pgd-ll-100@0.01"]
+
+
+def test_a_row_that_diverges_is_said_and_the_others_are_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def diverging(recipe: Any, *more: Any, **settings: Any) -> Path:
+        if type(recipe.method).__name__ == "FGSMAT":
+            raise Diverged("the loss became nan")
+        return train(recipe, *more, **settings)
+
+    monkeypatch.setattr(work, "train", diverging)
+    ended = reproduce(tmp_path, "pap-table7", "--rows", "FGSM-AT,PAP (ours)")
+    assert ended.status == 1
+    assert "FGSM-AT on mnist, SmallCNN: could not be trained: the loss became nan" in ended.out
+    figures = [line.split()[1] for line in ended.out.splitlines() if line.split()[:1] == ["ours"]]
+    assert figures[0] == "-" and 1 < float(figures[1]) < 1.3
 
 
 def test_a_black_box_column_shows_another_net_s_images(tmp_path: Path) -> None:
@@ -126,7 +144,7 @@ def test_a_figure_is_drawn_as_numbers(tmp_path: Path, name: str) -> None:
     assert ended.status == 0, ended.err
     assert max(map(len, ended.out.splitlines())) <= 80
     assert "CIFAR-10" in ended.out and "not run: its images are not at hand" in ended.out
-    assert {"pap-figure2": "0.3 ", "pap-figure3": "random starts", "rmgm-figure4": "r-fgsm"}[name] in ended.out
+    assert {"pap-figure2": "\n0.3 * ", "pap-figure3": "random starts", "rmgm-figure4": "r-fgsm"}[name] in ended.out
 
 
 @pytest.mark.slow

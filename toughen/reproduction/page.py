@@ -113,7 +113,7 @@ def figure_part(figure: Figure, view: View) -> str:
             found = counted_cell(view, plot, line)
             lines.append(f"- {line.name}: " + (f"ours{origin([found])}" if found else NOT_RUN))
             if found:
-                lines += ["", "```", *curve_lines(found["value"]), "```", ""]
+                lines += ["", "```", *curve_lines(found["value"], plot.eps), "```", ""]
         lines.append("")
     return "\n".join(lines)
 

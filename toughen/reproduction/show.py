@@ -124,13 +124,18 @@ def show_figure(
             for line in plot.lines
             if wanted(line.name, rows)
         }
-        for text in plot_lines(cells):
+        for text in plot_lines(cells, plot.eps):
             say(console, text)
     notes(console, figure)
 
 
-def plot_lines(cells: dict[str, dict[str, Any] | None]) -> list[str]:
-    """A plot's models: side by side where each is one line over the same places, else one after the other."""
+def plot_lines(cells: dict[str, dict[str, Any] | None], eps: str) -> list[str]:
+    """A plot's models: side by side where each is one line over the same places, else one after the other.
+
+    Args:
+        cells: what was drawn of each, by its name; None where nothing was.
+        eps: of training, which is marked where the curve is over eps.
+    """
     drawn = {name: cell["value"] for name, cell in cells.items() if cell}
     counts = sorted({cell["images"] for cell in cells.values() if cell})
     lines = [f"on {' and '.join(f'{count:,}' for count in counts)} images"] if drawn else []
@@ -140,23 +145,24 @@ def plot_lines(cells: dict[str, dict[str, Any] | None]) -> list[str]:
         first = next(iter(drawn.values()))
         what = next(iter(first["series"]))
         series = {name: next(iter(value["series"].values())) for name, value in drawn.items()}
-        return [*lines, what, *curve_lines({**first, "series": series})]
+        return [*lines, what, *curve_lines({**first, "series": series}, eps)]
     for name, value in drawn.items():
-        lines += [name, *(f"  {line}" for line in curve_lines(value))]
+        lines += [name, *(f"  {line}" for line in curve_lines(value, eps))]
     return lines
 
 
-def curve_lines(value: dict[str, Any]) -> list[str]:
-    """What was drawn, as lines of text."""
+def curve_lines(value: dict[str, Any], eps: str) -> list[str]:
+    """What was drawn, as lines of text; the place at the eps of training is marked."""
     if "tables" in value:
-        return [line for each in value["tables"] for line in curve_lines(each)]
+        return [line for each in value["tables"] for line in curve_lines(each, eps)]
     if "rows" in value:
         return [value["note"], *_grid(value["rows"], value["columns"], value["values"])]
-    names = list(value["series"])
+    names, marked = list(value["series"]), value["x"] == "eps" and eps in value["at"]
     rows = [[value["series"][name][place] for name in names] for place in range(len(value["at"]))]
-    lines = _grid([str(place) for place in value["at"]], names, rows, value["x"])
-    lines += [value["note"]] if "note" in value else []
-    return lines + (curve_lines(value["also"]) if "also" in value else [])
+    places = [f"{place} *" if marked and place == eps else str(place) for place in value["at"]]
+    lines = _grid(places, names, rows, value["x"])
+    lines += ["* the eps of training"] * marked + ([value["note"]] if "note" in value else [])
+    return lines + (curve_lines(value["also"], eps) if "also" in value else [])
 
 
 def _grid(rows: Sequence[str], columns: Sequence[str], values: Sequence[Sequence[Any]], corner: str = "") -> list[str]:
@@ -235,7 +241,11 @@ def list_lines(exhibit: Exhibit, store: Store) -> list[str]:
         if found[0] > best[0] or not best[3]:
             best = found
     done, headline, cells, whole = best
-    where = f"{cells[-1]['scale']:6} {machine(cells[-1])[:9]:9} {cells[-1]['date']}" if cells else f"{'-':6} {'-':9} -"
+    where = (
+        f"{cells[-1]['scale']:6} {machine(cells[-1]).split(',')[0][:9]:9} {cells[-1]['date']}"
+        if cells
+        else f"{'-':6} {'-':9} -"
+    )
     theirs = printed_headline(exhibit) if isinstance(exhibit, Table) else "drawn"
     return [f"{exhibit.name:24}{theirs:>10}{headline:>9}{f'{done}/{whole}':>9}  {where}", f"  {title}"]
 
