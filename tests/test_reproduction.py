@@ -21,9 +21,10 @@ from toughen.attacks.pgd import PGD
 from toughen.blocks import Blocks
 from toughen.papers.exhibits import Table
 from toughen.reproduction import measure, page, work
+from toughen.reproduction.costs import costs
 from toughen.reproduction.entrants import entrant
+from toughen.reproduction.overview import list_lines
 from toughen.reproduction.scales import SCALES
-from toughen.reproduction.show import list_lines
 from toughen.reproduction.store import Quantity, Store
 from toughen.reproduction.values import View, published, written
 from toughen.threat import Threat
@@ -341,10 +342,10 @@ def test_figures_are_taken_over_without_runs_and_without_smoke(monkeypatch: pyte
 
 def test_every_part_of_the_work_has_a_cost(tmp_path: Path) -> None:
     found = work.tasks(table("pap-table5"), ["mnist"], [], 1, SCALES["full"], None)
-    costs = work.work(found, Store(tmp_path))
-    assert all(cost > 0 for cost in costs.values())
-    assert len([title for title in costs if title.endswith("train")]) == 6  # five rows and the source
-    assert costs["PGD-AT on mnist, SmallCNN: train"] > 5 * costs["FGSM-AT on mnist, SmallCNN: train"]
+    parts = costs(found, Store(tmp_path))
+    assert all(cost > 0 for cost in parts.values())
+    assert len([title for title in parts if title.endswith("train")]) == 6  # five rows and the source
+    assert parts["PGD-AT on mnist, SmallCNN: train"] > 5 * parts["FGSM-AT on mnist, SmallCNN: train"]
 
 
 def test_a_recipe_that_is_kept_names_its_data_by_place_and_its_results_by_name(tmp_path: Path) -> None:

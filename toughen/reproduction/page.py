@@ -8,8 +8,10 @@ from typing import Any
 
 from toughen.papers import PAPERS
 from toughen.papers.exhibits import STATED, Exhibit, Figure, Panel, Row, Settings, Table
+from toughen.reproduction.drawn import curve_lines
+from toughen.reproduction.overview import counted, knows
 from toughen.reproduction.scales import SCALES
-from toughen.reproduction.show import NAMES, counted, curve_lines, knows, our
+from toughen.reproduction.show import NAMES, our
 from toughen.reproduction.stated import stated
 from toughen.reproduction.store import Store
 from toughen.reproduction.values import View, published, written

@@ -11,8 +11,9 @@ from toughen.device import pick_device
 from toughen.files import check_writable
 from toughen.papers import EXHIBITS, find
 from toughen.papers.exhibits import Figure, Settings, Table
-from toughen.reproduction import images, show, work
+from toughen.reproduction import images, overview, show, work
 from toughen.reproduction.board import Board
+from toughen.reproduction.costs import costs
 from toughen.reproduction.scales import SCALES, Scale
 from toughen.reproduction.store import Store
 from toughen.reproduction.values import View
@@ -20,7 +21,7 @@ from toughen.reproduction.values import View
 
 def list_all(out: str, console: Console) -> None:
     """All tables and figures, and what was measured of them so far."""
-    show.show_list(console, list(EXHIBITS.values()), Store(Path(out)))
+    overview.show_list(console, list(EXHIBITS.values()), Store(Path(out)))
 
 
 def reproduce(
@@ -97,7 +98,7 @@ def _run(
     """Do what is missing."""
     store = Store(out)
     tasks = work.tasks(exhibit, list(places), rows, seeds, scale, limit)
-    with Board(progress, work.work(tasks, store)) as board:
+    with Board(progress, costs(tasks, store)) as board:
         bench = work.Bench(store, places, device, board)
         work.run(tasks, bench)
     return bench
