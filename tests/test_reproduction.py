@@ -19,12 +19,13 @@ from toughen import papers, runs
 from toughen.attacks.autoattack import AutoAttack
 from toughen.attacks.pgd import PGD
 from toughen.blocks import Blocks
-from toughen.papers.exhibits import Table
+from toughen.papers.exhibits import Column, Panel, Row, Table
 from toughen.reproduction import measure, page, work
 from toughen.reproduction.costs import costs
 from toughen.reproduction.entrants import entrant
 from toughen.reproduction.overview import list_lines
 from toughen.reproduction.scales import SCALES
+from toughen.reproduction.show import panel_lines
 from toughen.reproduction.store import Quantity, Store
 from toughen.reproduction.values import View, published, written
 from toughen.threat import Threat
@@ -127,6 +128,7 @@ def test_a_row_that_diverges_is_said_and_the_others_are_run(tmp_path: Path, monk
     assert figures[0] == "-" and 1 < float(figures[1]) < 1.3
 
 
+@pytest.mark.slow
 def test_a_black_box_column_shows_another_net_s_images(tmp_path: Path) -> None:
     ended = reproduce(tmp_path, "rmgm-table5", "--rows", "Proposed")
     assert ended.status == 0, ended.err
@@ -138,7 +140,7 @@ def test_a_black_box_column_shows_another_net_s_images(tmp_path: Path) -> None:
     assert len(sources) == 2 and all("--method Standard" in words for words in sources)
 
 
-@pytest.mark.parametrize("name", ["pap-figure2", "pap-figure3", "rmgm-figure4"])
+@pytest.mark.parametrize("name", ["pap-figure2", "pap-figure3", pytest.param("rmgm-figure4", marks=pytest.mark.slow)])
 def test_a_figure_is_drawn_as_numbers(tmp_path: Path, name: str) -> None:
     rows = () if name.startswith("rmgm") else ("--rows", "PAP FGSM")
     ended = reproduce(tmp_path, name, *rows)
@@ -252,6 +254,20 @@ def test_times_are_compared_as_ratios_and_on_one_machine_only(tmp_path: Path) ->
     assert found is not None and found.mean == 15.0 and written(found.mean, column) == "15 x"
     assert view.value(panel, panel.row("Proposed"), column) is None
     assert View(Store(tmp_path), SCALES["cpu"]).value(panel, panel.row("PGD"), column) is None
+
+
+def test_a_row_that_toughen_cannot_run_says_why(tmp_path: Path) -> None:
+    row = Row("Theirs", "pap-mnist", "99.1", cannot="its net is not published")
+    panel = Panel(data="mnist", net="a net", eps="0.3", columns=(Column("Clean", "clean"),), rows=(row,))
+    view = View(Store(tmp_path), SCALES["full"])
+    assert [line.split() for line in panel_lines(panel, view, [row])[1:]] == [
+        ["Theirs", "paper", "99.10"],
+        ["ours", "-"],
+        ["diff"],
+        "cannot run: its net is not published".split(),
+    ]
+    whole = Table(name="own", title="A table of one's own", panels=(panel,))
+    assert work.tasks(whole, ["mnist"], [], 1, SCALES["smoke"], None) == []
 
 
 def test_a_spread_is_the_standard_deviation_over_seeds_in_points(tmp_path: Path) -> None:

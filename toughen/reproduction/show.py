@@ -47,8 +47,11 @@ def show_table(console: Console, table: Table, view: View, rows: Sequence[str], 
             say(console, "not run: its images are not at hand")
         for line in panel_lines(panel, view, [row for row in panel.rows if wanted(row.name, rows)]):
             say(console, line)
-        if panel.unit and any(column.timed for column in panel.columns):
-            say(console, f"times are ratios to those of {panel.unit}, measured on one machine")
+        timed = [column for column in panel.columns if column.timed]
+        if timed:
+            there = view.cells(panel, panel.row(panel.unit), timed[0])
+            more = "" if there else ", which was not run: without it there are none"
+            tell(console, f"times are ratios to those of {panel.unit}, measured on one machine{more}")
     notes(console, table)
 
 

@@ -77,12 +77,6 @@ def table_quantities(panel: Panel, seed: int, scale: Scale, images: int | None) 
     return found
 
 
-def needed(panel: Panel, column: str) -> str:
-    """The quantity that a column is made of."""
-    of = next(each.of for each in panel.columns if each.name == column)
-    return "train hours" if of == "hours saved" else of
-
-
 def figure_entrant(plot: Plot, line: Line, scale: Scale) -> Entrant:
     """The model of a line, with the weights kept that the plot needs."""
     plain = entrant(line.run, plot.data, 0, scale)
