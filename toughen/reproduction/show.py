@@ -47,6 +47,9 @@ def show_table(console: Console, table: Table, view: View, rows: Sequence[str], 
             say(console, "not run: its images are not at hand")
         for line in panel_lines(panel, view, [row for row in panel.rows if wanted(row.name, rows)]):
             say(console, line)
+        for row in panel.rows:
+            if row.note and wanted(row.name, rows):
+                tell(console, f"{row.name}: {row.note}")
         timed = [column for column in panel.columns if column.timed]
         if timed:
             there = view.cells(panel, panel.row(panel.unit), timed[0])
