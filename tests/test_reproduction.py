@@ -254,6 +254,9 @@ def test_times_are_compared_as_ratios_and_on_one_machine_only(tmp_path: Path) ->
     assert found is not None and found.mean == 15.0 and written(found.mean, column) == "15 x"
     assert view.value(panel, panel.row("Proposed"), column) is None
     assert View(Store(tmp_path), SCALES["cpu"]).value(panel, panel.row("PGD"), column) is None
+    lines = page.panel_part(panel, view).splitlines()
+    assert "| PGD | 53.0 (19.6 x) / 15 x |" in lines and "| EAT | 5.5 (2.04 x) / not run |" in lines
+    assert any(line.startswith("| Proposed | 8.8 (3.26 x) / measured, but not beside") for line in lines)
 
 
 def test_a_row_that_toughen_cannot_run_says_why(tmp_path: Path) -> None:

@@ -65,10 +65,6 @@ class Board(AbstractContextManager["Board"]):
             self.console.print(text, highlight=False, markup=False, soft_wrap=True)
         self.at(0.0)
 
-    def skip(self, part: str) -> None:
-        """A part needs no work."""
-        self.total = max(1.0, self.total - self.work.pop(part, 0.0))
-
     def _left(self, share: float) -> str:
         if not 0 < share < 1:
             return ""

@@ -18,6 +18,7 @@ from toughen.reproduction.values import View, published, written
 from toughen.reproduction.work import figure_entrant, figure_quantity
 
 NOT_RUN = "not run"
+NO_RATIO = "measured, but not beside what it is compared with"
 SHOWN = ("full", "cpu")  # smoke shows that a table runs, and nothing more
 HEAD = """# Reproduction
 
@@ -85,7 +86,8 @@ def cells(panel: Panel, row: Row, view: View) -> list[str]:
         theirs = panel.printed(row, column)
         if column.timed and published(panel, row, column) is not None:
             theirs += f" ({written(published(panel, row, column), column)})"
-        found.append(f"{theirs} / {our(value, column) if value else NOT_RUN}")
+        missing = NO_RATIO if view.cells(panel, row, column) else NOT_RUN
+        found.append(f"{theirs} / {our(value, column, 2) if value else missing}")
     return found
 
 
@@ -93,11 +95,11 @@ def origin(found: Sequence[dict[str, Any]]) -> str:
     """Where our figures come from."""
     if not found:
         return ""
+    images = " and ".join(f"{count:,}" for count in sorted({each["images"] for each in found if each["images"]}))
     parts = [
         f"scale {found[0]['scale']}",
-        " and ".join(f"{count:,}" for count in sorted({each["images"] for each in found if each["images"]}))
-        + " images",
-        f"{len({each['seed'] for each in found})} seed(s)",
+        *([f"{images} test images"] if images else []),
+        "seed " + ", ".join(str(seed) for seed in sorted({each["seed"] for each in found})),
         *sorted({each["provenance"].get("processor", "") for each in found}),
         "commit " + ", ".join(sorted({each["provenance"].get("commit", "") for each in found})),
         " to ".join(sorted({min(each["date"] for each in found), max(each["date"] for each in found)})),

@@ -101,11 +101,11 @@ def row_cells(panel: Panel, row: Row, view: View) -> dict[str, list[str]]:
     return found
 
 
-def our(value: Value | None, column: Column) -> str:
-    """Our figure, with its deviation over seeds."""
+def our(value: Value | None, column: Column, digits: int = 1) -> str:
+    """Our figure; where there are several seeds, with so many digits and its deviation over them."""
     if value is None or value.spread is None:
         return written(value.mean if value else None, column)
-    return f"{value.mean:.1f}±{value.spread:.1f}"
+    return f"{value.mean:.{digits}f}±{value.spread:.{digits}f}"
 
 
 # ---- Figures.
