@@ -311,6 +311,10 @@ def test_words_that_lead_to_one_run_share_its_figures(tmp_path: Path) -> None:
     for model, of in zip(made, ("clean", "fgsm"), strict=True):
         store.write(model, Quantity(of, "0.3"), 0.5, images=40, seconds=0.0, provenance={})
     assert all(Store(tmp_path).knows(model) for model in made)
+    third = entrant("pap-mnist --epochs 8", "mnist", 0, SCALES["smoke"])
+    assert not Store(tmp_path).knows(third)
+    Store(tmp_path).note(third)
+    assert all(Store(tmp_path).knows(model) for model in (*made, third))
 
 
 def test_images_near_a_linear_boundary_are_counted_by_their_exact_distance() -> None:

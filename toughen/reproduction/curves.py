@@ -147,7 +147,7 @@ def _confusion(subject: Subject, plot: Plot, board: Board) -> dict[str, Any]:
     for kind in ("nuclear", "frobenius"):
         attack = subject.scale.shorten(LogitMatrix(eps=subject.threat.eps, norm="linf", kind=kind))
         found = attack_entropy(subject.blocks, subject.x, subject.y, {kind: attack})[kind]
-        note = f"{kind} norm: images of each class (rows) by what they are taken for (columns)"
+        note = f"{kind} norm: images by class (rows) and what they are taken for"
         tables.append({"x": kind, "rows": names, "columns": names, "values": found["confusion"], "note": note})
     return {"tables": tables}
 

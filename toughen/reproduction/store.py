@@ -140,7 +140,7 @@ class Store:
         """
         folder = self.folder(entrant)
         (folder / CELLS).mkdir(parents=True, exist_ok=True)
-        about = self._note(folder, entrant)
+        about = self.note(entrant)
         cell = {
             "quantity": quantity.of,
             "eps": quantity.eps,
@@ -158,12 +158,16 @@ class Store:
         }
         write_json(folder / CELLS / quantity.file, cell)
 
-    def _note(self, folder: Path, entrant: Entrant) -> dict[str, Any]:
-        """Write what a folder is about; other words may have led to the same settings, as at a scale that evens out."""
-        about, path = entrant.about, folder / ABOUT
+    def note(self, entrant: Entrant) -> dict[str, Any]:
+        """Write what a folder is about, and return it.
+
+        Several words may lead to the same settings, as where a scale evens their epochs out: all of them are noted.
+        """
+        about, path = entrant.about, self.folder(entrant) / ABOUT
         before = read_json(path)["words"] if path.is_file() else []
         about["words"] = sorted({entrant.words, *before})
-        write_json(path, about)
+        if about["words"] != before:
+            write_json(path, about)
         return about
 
 

@@ -151,6 +151,7 @@ def run(found: Sequence[Task], bench: Bench) -> None:
 def _row(task: Task, bench: Bench) -> None:
     missing = [each for each in task.quantities if bench.store.read(task.entrant, each) is None]
     if not missing:
+        bench.store.note(task.entrant)
         return
     folder = trained(task.entrant, task.title, bench)
     subjects: dict[tuple[str, int | None], Subject] = {}
