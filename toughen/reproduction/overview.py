@@ -19,7 +19,7 @@ from toughen.reproduction.work import figure_entrant, figure_quantity
 
 def show_list(console: Console, exhibits: Sequence[Exhibit], store: Store) -> None:
     """Each table and figure in two lines: what it is; the figure that stands for it, and how much of it was run."""
-    say(console, f"{'':24}{'published':>10}{'ours':>9}{'figures':>9}  {'scale':6} {'device':9} date", "bold")
+    say(console, f"{'':26}{'published':>9}{'ours':>8}{'figures':>8}  {'scale':6} {'device':9} date", "bold")
     for exhibit in exhibits:
         for line in list_lines(exhibit, store):
             say(console, line)
@@ -32,7 +32,7 @@ def list_lines(exhibit: Exhibit, store: Store) -> list[str]:
     """One entry of the list."""
     title = exhibit.title if len(exhibit.title) <= WIDTH - 2 else exhibit.title[: WIDTH - 5] + "..."
     if isinstance(exhibit, Settings):
-        return [f"{exhibit.name:24}{'settings':>10}", f"  {title}"]
+        return [f"{exhibit.name:26}{'settings':>9}", f"  {title}"]
     best: tuple[int, str, list[dict[str, Any]], int] = (0, "-", [], 0)
     for name in ("full", "cpu", "smoke"):
         found = counted(exhibit, View(store, SCALES[name]))
@@ -45,7 +45,7 @@ def list_lines(exhibit: Exhibit, store: Store) -> list[str]:
         else f"{'-':6} {'-':9} -"
     )
     theirs = printed_headline(exhibit) if isinstance(exhibit, Table) else "drawn"
-    return [f"{exhibit.name:24}{theirs:>10}{headline:>9}{f'{done}/{whole}':>9}  {where}", f"  {title}"]
+    return [f"{exhibit.name:26}{theirs:>9}{headline:>8}{f'{done}/{whole}':>8}  {where}", f"  {title}"]
 
 
 def printed_headline(table: Table) -> str:
@@ -74,7 +74,7 @@ def counted(exhibit: Table | Figure, view: View) -> tuple[int, str, list[dict[st
     for panel in exhibit.panels:
         for row in panel.rows:
             for column in panel.columns:
-                whole += column.of != STATED
+                whole += column.of != STATED and (column.of != "hours saved" or row.against != "")
                 value = view.value(panel, row, column)
                 done += value is not None
                 cells += value.cells if value else ()
