@@ -40,6 +40,7 @@ FORBIDDEN = {  # a part, and what it must not import
         "parsers",
         "cli",
     ],
+    "papers": ["attacks", "methods", "models", "training", "evaluation", "data", "reproduction", "cli"],
 }
 
 

@@ -29,6 +29,7 @@ from toughen.parsers import (
     evaluate_parser,
     list_parser,
     report_parser,
+    reproduce_parser,
     train_parser,
 )
 from toughen.parsing import options, tidy
@@ -194,6 +195,26 @@ def demo_command(arguments: Sequence[str]) -> int:
     return demo(Path(demo_parser().read(tidy(arguments)).out))
 
 
+def reproduce_command(arguments: Sequence[str]) -> int:
+    from toughen.reproduction.reproduce import list_all, reproduce
+    from toughen.training.stop import Stopped
+
+    given = vars(reproduce_parser().read(tidy(arguments)))
+    listed, name = given.pop("list"), given.pop("name")
+    if listed:
+        list_all(given["out"], Console())
+        return 0
+    if not name:
+        fail(f"name a table or figure: `{PROGRAM} reproduce --list` names all")
+    given["rows"] = [row.strip() for row in (given["rows"] or "").split(",") if row.strip()]
+    try:
+        failed = reproduce(name, **given)
+    except (Stopped, KeyboardInterrupt) as stopped:
+        status = 128 + stopped.number if isinstance(stopped, Stopped) else 130
+        fail("stopped; what is done is kept, and the same command goes on", status=status)
+    return 1 if failed else 0
+
+
 COMMANDS: dict[str, tuple[Callable[[Sequence[str]], int], str]] = {
     "train": (train_command, "train a classifier as a recipe says"),
     "evaluate": (evaluate_command, "attack a model on test images, and judge the number that comes out"),
@@ -202,6 +223,7 @@ COMMANDS: dict[str, tuple[Callable[[Sequence[str]], int], str]] = {
     "compare": (compare_command, "show evaluated runs side by side"),
     "report": (report_command, "write runs and their results as one HTML page"),
     "list": (list_command, "list methods, attacks, models, data or recipes"),
+    "reproduce": (reproduce_command, "run a paper's table or figure, and show it beside what was published"),
     "demo": (demo_command, "train a standard and a robust classifier, and attack both"),
 }
 

@@ -19,6 +19,10 @@ EVALUATE_USAGE = """toughen evaluate RUN [--suite quick|standard|papers] [option
        toughen evaluate PACKAGE.MODULE:FUNCTION --weights W.safetensors --data D
                         --eps 8/255 [options]"""
 
+REPRODUCE_USAGE = """toughen reproduce --list [--out DIR]
+       toughen reproduce NAME --scale smoke|cpu|full [--rows A,B] [--seeds N]
+                         [--data DIR] [--out DIR] [options]"""
+
 
 def train_parser() -> Parser:
     """Every field of a recipe is a flag."""
@@ -143,4 +147,30 @@ def list_parser() -> Parser:
 def demo_parser() -> Parser:
     parser = Parser(prog=f"{PROGRAM} demo", description="Train a standard and a robust classifier, and attack both.")
     parser.add_argument("--out", type=str, default="runs/demo", help="where both runs go")
+    return parser
+
+
+def reproduce_parser() -> Parser:
+    parser = Parser(
+        prog=f"{PROGRAM} reproduce",
+        usage=REPRODUCE_USAGE,
+        description="Run a table or figure of a paper: train what is missing, evaluate it, keep it, and print it "
+        "beside the published one. Killed and repeated, it goes on.",
+    )
+    parser.add_argument("name", type=str, nargs="?", default="", help="a table or figure, such as nuat-table1a")
+    parser.add_argument("--list", action="store_true", help="name all, with what was measured of them in --out")
+    parser.add_argument(
+        "--scale",
+        type=Literal["smoke", "cpu", "full"] | None,
+        help="smoke: a few steps, to see it run; cpu: shorter training of narrower nets, 1,000 test images; full: the "
+        "paper's own setting",
+    )
+    parser.add_argument("--rows", type=str | None, help="some rows only, with commas between: NuAT,FBF")
+    parser.add_argument("--seeds", type=int | None, help="how many seeds (default: 1; the paper's for a spread)")
+    parser.add_argument(
+        "--data", type=str | None, help="a folder that is a data set or holds mnist, cifar10, ... (default: the hub)"
+    )
+    parser.add_argument("--limit", type=int | None, help="evaluate on a stratified sample of so many test images")
+    parser.add_argument("--out", type=str, default="runs/reproduce", help="where runs and results are kept")
+    parser.add_argument("--device", type=str, default="auto", help="cpu, cuda and the like; auto takes a GPU if any")
     return parser

@@ -170,6 +170,22 @@ def write_history(folder: Path, history: list[dict[str, Any]]) -> None:
     write_text(folder / METRICS, _lines(history))
 
 
+def read_history(folder: Path) -> list[dict[str, Any]]:
+    """The lines of metrics.jsonl.
+
+    Raises:
+        ValueError: they are missing or damaged.
+    """
+    path = folder / METRICS
+    try:
+        lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    except (OSError, ValueError):
+        lines = []
+    if not lines or not all(isinstance(line, dict) for line in lines):
+        raise ValueError(f"{path} is missing or damaged: restore it from a copy, or train again")
+    return lines
+
+
 def holds_history(folder: Path, history: list[dict[str, Any]]) -> bool:
     """Whether metrics.jsonl has all lines."""
     path = folder / METRICS

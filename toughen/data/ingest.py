@@ -6,6 +6,7 @@ from dataclasses import replace
 from importlib import resources
 from math import prod
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 
@@ -49,6 +50,27 @@ def load(
         ValueError: the set cannot be used as it is; the message names the file and row.
     """
     return _decoded(_wanted(spec, classes, image_size), image_size, resize)
+
+
+class Outline(NamedTuple):
+    """What a set is like: its images' channels, rows and columns by a sample of them, its classes, and its sizes."""
+
+    shape: tuple[int, int, int]
+    classes: tuple[str, ...]
+    train: int
+    test: int
+
+
+def peek(spec: str) -> Outline:
+    """Look at a set without decoding it all.
+
+    Raises:
+        FileNotFoundError, ValueError: as for ``load``.
+    """
+    found = _find(spec)
+    train, test = found.both()
+    form = survey((train,), None) if train.store is None else _form_of_sample(train, None, None)
+    return Outline(form.shape, found.classes, len(train), len(test))
 
 
 def load_training(

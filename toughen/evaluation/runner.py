@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -35,6 +35,7 @@ def measure(
     processes: int = 1,
     folder: Path | None = None,
     console: Console | None = None,
+    show: Callable[[Evaluation, Mapping[str, list[Piece]], Console | None], Display] = Display,
 ) -> Evaluation:
     """Run each attack on all images that are right while clean.
 
@@ -49,6 +50,7 @@ def measure(
         processes: how many processes attack; the result is the same for any number.
         folder: where the state is kept, so that this can be killed and called again; None keeps none.
         console: where to show progress; None shows none.
+        show: shows it.
     """
     index = torch.arange(len(split)) if index is None else index
     blocks = Blocks(model, block or block_size(split.images.device, len(split)), precision)
@@ -58,7 +60,7 @@ def measure(
         state = restore(folder, fingerprint(bench, attacks), len(split))
     parts = {name: [piece.part for piece in plan] for name, plan in plans.items()}
     found = Evaluation(split, index, bench.predict(), parts, state)
-    with Workers(bench, processes) as workers, Display(found, plans, console) as display:
+    with Workers(bench, processes) as workers, show(found, plans, console) as display:
         for name, plan in plans.items():
             _attack(name, plan, found, workers, display)
     return found

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 from rich.console import Console
 
@@ -97,3 +98,7 @@ class Silent(Display):
     def signal(self, done: int, distance: float) -> None: ...
 
     def close(self) -> None: ...
+
+
+Show: TypeAlias = Callable[[Console, Path, int, int, int], Display]
+"""What makes a display out of a ``Display``'s arguments."""

@@ -17,6 +17,7 @@ from toughen.device import provenance
 from toughen.files import check_writable, clear_temporaries, write_json, write_text
 from toughen.noise import key
 from toughen.training import budget
+from toughen.training.display import Show
 from toughen.training.feeding import memory_limit
 from toughen.training.recipe import Recipe
 from toughen.training.stop import Stopper
@@ -26,7 +27,15 @@ CONFIG = "config.yaml"
 FREE = ("memory_limit", "num_workers")  # settings that may change when a run goes on: no image depends on them
 
 
-def train(recipe: Recipe, out: str | Path, *, config: str = "", resume: bool = False) -> Path:
+def train(
+    recipe: Recipe,
+    out: str | Path,
+    *,
+    config: str = "",
+    resume: bool = False,
+    console: Console | None = None,
+    show: Show | None = None,
+) -> Path:
     """Train a model as a recipe says and leave everything about it in a directory.
 
     Args:
@@ -34,6 +43,8 @@ def train(recipe: Recipe, out: str | Path, *, config: str = "", resume: bool = F
         out: the run directory; made here, and refused where it holds a run already, unless ``resume``.
         config: the recipe as YAML, kept as config.yaml; a resumed run must have the same.
         resume: go on with the run in ``out``; where it holds none, begin.
+        console: where to say what is trained and how far it is; None means standard error.
+        show: shows how far it is, in place of a progress line and a line an epoch.
 
     Returns:
         The run directory.
@@ -51,7 +62,7 @@ def train(recipe: Recipe, out: str | Path, *, config: str = "", resume: bool = F
     resumed = resume and trainer.resume()
     if resumed and not runs.same_images(folder, seen):
         raise ValueError(f"the images of {recipe.data} have changed since {folder} was begun: choose another --out")
-    console = Console(stderr=True, quiet=not ranks.first())
+    console = console or Console(stderr=True, quiet=not ranks.first())
     if trainer.finished:
         if ranks.first():
             complete(folder, trainer)
@@ -66,7 +77,7 @@ def train(recipe: Recipe, out: str | Path, *, config: str = "", resume: bool = F
     console.print(headline(trainer, resumed), highlight=False, markup=False, soft_wrap=True)
     try:
         with Stopper() as stopper:
-            trainer.run(console, stopper)
+            trainer.run(console, stopper, show)
     except Unreadable as error:
         save_alone(trainer)
         raise RuntimeError(

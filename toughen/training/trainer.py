@@ -29,7 +29,7 @@ from toughen.training import checkpoint, rescue
 from toughen.training.budget import revise
 from toughen.training.checkpoint import State
 from toughen.training.course import Course
-from toughen.training.display import Display, Silent
+from toughen.training.display import Display, Show, Silent
 from toughen.training.feeding import feed_of
 from toughen.training.figures import epoch_figures
 from toughen.training.recipe import Recipe
@@ -119,8 +119,13 @@ class Trainer(Course):
         rescued = self.rescuer is not None and step < self.state.rescue_until
         return self.rescuer if rescued and self.rescuer is not None else self.method
 
-    def run(self, console: Console, stopper: Stopper) -> None:
+    def run(self, console: Console, stopper: Stopper, show: Show | None = None) -> None:
         """Train to the end.
+
+        Args:
+            console: where to show how far it is.
+            stopper: asks to stop.
+            show: shows it, in place of ``Display``.
 
         Raises:
             Stopped: a signal asked for it; the state is saved.
@@ -131,7 +136,7 @@ class Trainer(Course):
         for method in (self.method, self.rescuer):
             if method is not None:
                 method.start(plan)
-        show = Display if ranks.first() else Silent
+        show = (show or Display) if ranks.first() else Silent
         display = show(console, self.folder, self.epochs, self.last_step, self.state.step)
         self.together.begin(self.image)
         if self.watch.on and self.rescuer is not None and self.state.healthy < 0:

@@ -1,0 +1,292 @@
+"""The papers' figures against a second transcription, and their rows against what toughen can train and attack with."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Iterator
+from typing import TypeAlias
+
+import published
+import pytest
+
+from toughen import papers
+from toughen.cli import parse_train
+from toughen.evaluation.suite import parse_attack
+from toughen.papers.exhibits import STATED, Column, Figure, Panel, Settings, Table
+from toughen.threat import Threat
+from toughen.types import Fraction
+
+Cells: TypeAlias = dict[tuple[str, int, str, str], str]
+TABLES = [each for each in papers.EXHIBITS.values() if isinstance(each, Table)]
+SETTINGS = [each for each in papers.EXHIBITS.values() if isinstance(each, Settings)]
+FIGURES = [each for each in papers.EXHIBITS.values() if isinstance(each, Figure)]
+ISSUED = (  # what has to be there
+    "pap-table1 pap-table2 pap-table3 pap-table4 pap-table5 pap-table6 pap-table7 pap-figure2 pap-figure3 "
+    "rmgm-table1 rmgm-table2 rmgm-table3 rmgm-table4 rmgm-table5 rmgm-table6 rmgm-table7 "
+    "rmgm-figure1 rmgm-figure2 rmgm-figure3 rmgm-figure4 "
+    "nuat-table1a nuat-table1b nuat-table2 nuat-figure1 nuat-figure2 nuat-figure3a nuat-figure3b "
+    "nuat-imagenet nuat-seeds nuat-entropy "
+    "efgsm-table1 efgsm-table2 efgsm-table3 efgsm-table4 efgsm-table5 efgsm-figure2 efgsm-figure3 "
+    "efgsm-early-stop efgsm-trades "
+    "dat-table1 dat-hours dat-blackbox dat-figure-attacks dat-figure-loss dat-figure-generalization "
+    "dat-figure-steps dat-figure-eps"
+)
+
+
+# ---- The second transcription, cell by cell.
+
+
+def lines(table: str) -> list[list[str]]:
+    """A printed table's cells."""
+    return [[cell.strip() for cell in line.split("|")] for line in published.TABLES[table].strip().splitlines()]
+
+
+def plain(cell: str) -> str:
+    """A figure without its unit, and without commas between thousands."""
+    return cell.removeprefix("~ ").removesuffix("%").removesuffix(" hours").replace(",", "")
+
+
+def name(label: str) -> str:
+    """A row's name here."""
+    label = re.sub(r" Adv\.( Training)?$| Training$", "", label)
+    label = {"Ablation-Proposed lambda=0": "Lambda = 0", **{each: f"EAT {each}" for each in "ABCD"}}.get(label, label)
+    return label.removesuffix(" (Ours)")
+
+
+def side_by_side(table: str, *widths: int, labels: bool = False) -> Iterator[tuple[int, str, list[str]]]:
+    """Rows (panel, name, figures) of a table whose panels share lines, each so many figures wide.
+
+    ``labels``: whether each panel repeats the rows' names.
+    """
+    for label, *cells in lines(table):
+        for panel, width in enumerate(widths):
+            if labels and panel:
+                label, *cells = cells
+            yield panel, name(label), cells[:width]
+            cells = cells[width:]
+        assert not cells, table
+
+
+def turned(table: str, widths: tuple[int, ...], rows: tuple[str, ...]) -> Iterator[tuple[int, str, list[str]]]:
+    """The same of a table that is printed the other way round; ``rows``: the names of all panels' rows."""
+    columns: dict[tuple[int, int], list[str]] = {}
+    for panel, _, cells in side_by_side(table, *widths, labels=True):
+        for place, cell in enumerate(cells):
+            columns.setdefault((panel, place), []).append(cell)
+    for row, ((panel, _), cells) in zip(rows, sorted(columns.items()), strict=True):
+        yield panel, row, cells
+
+
+def halves() -> Iterator[tuple[str, str, list[str]]]:
+    """NuAT's tables 1a and 1b, which share lines but for the last one."""
+    for cells in lines("nuat-table1"):
+        if len(cells) >= 7:
+            yield "nuat-table1a", name(cells[0]), cells[1:7]
+            cells = cells[7:]
+        if len(cells) == 1:
+            assert cells == ["Variants of NuAT (Ours)"]
+            continue
+        method, stated, *figures = cells
+        steps, epochs = stated.replace("(", "").replace(")", "").split()
+        yield "nuat-table1b", f"{method} {epochs}", [steps, epochs, *figures]
+
+
+def slides() -> Iterator[tuple[int, str, list[str]]]:
+    """DAT's main table; the time saved is printed once for a pair, beside its first row, and belongs to DAT."""
+    panel, saved = -1, ""
+    for cells in lines("dat-table1"):
+        if cells[1].startswith("RAT"):
+            panel, cells = panel + 1, cells[1:]
+        method, hours, *rest = cells
+        if len(rest) == 3:
+            saved, rest = rest[0], rest[1:]
+        yield panel, method, [hours, saved if method.startswith("DAT") else "-", *rest]
+
+
+def sentences() -> Iterator[tuple[str, int, str, str, str]]:
+    for table, text in published.PROSE.items():
+        for part in text.split("; "):
+            row, figures = part.split(": ")
+            for figure in figures.split(", "):
+                column, value = figure.rsplit(" ", 1)
+                yield table, 0, row, column, value
+    for panel, value in enumerate(published.CLOSE.values()):
+        yield "efgsm-early-stop", panel, "Ours", "high risk", value
+
+
+MNIST_LAMBDAS = tuple(f"lambda {each}" for each in ("1.0", "0.5", "0.1", "0.01", "0.001"))
+CIFAR_LAMBDAS = tuple(f"lambda {each}" for each in ("1.0", "0.5", "0.1", "0.05", "0.01"))
+ROWS = {
+    "pap-table3": side_by_side("pap-table3", 6),
+    "pap-table4": side_by_side("pap-table4", 6),
+    "pap-table5": side_by_side("pap-table5", 2, 2),
+    "pap-table6": side_by_side("pap-table6", 3, 3),
+    "pap-table7": side_by_side("pap-table7", 1, 1),
+    "rmgm-table3": side_by_side("rmgm-table3", 5),
+    "rmgm-table4": side_by_side("rmgm-table4", 5),
+    "rmgm-table5": turned("rmgm-table5", (2,), ("PGD", "Proposed")),
+    "rmgm-table6": turned("rmgm-table6", (2,), ("PGD", "Proposed")),
+    "rmgm-table7": side_by_side("rmgm-table7", 1, 1),
+    "nuat-table2": side_by_side("nuat-table2", 4, 4, 4),
+    "efgsm-table1": side_by_side("efgsm-table1", 4, 4, labels=True),
+    "efgsm-table2": turned("efgsm-table2", (5, 5), MNIST_LAMBDAS + CIFAR_LAMBDAS),
+    "efgsm-table3": turned("efgsm-table3", (5, 5), MNIST_LAMBDAS + CIFAR_LAMBDAS),
+    "efgsm-table4": turned("efgsm-table4", (3, 3), ("AdvTrain", "REC", "Combined") * 2),
+    "efgsm-table5": ((0, "Ours", cells) for _, _, cells in side_by_side("efgsm-table5", 3)),
+    "dat-table1": slides(),
+    "dat-hours": (
+        (panel, row, [hours])
+        for panel, (_, *cells) in enumerate(lines("dat-hours"))
+        for row, hours in zip(("Natural", "RAT"), cells, strict=True)
+    ),
+    "dat-blackbox": ((0, "DAT", cells) for _, _, cells in side_by_side("dat-blackbox", 4)),
+}
+
+
+def second() -> Cells:
+    """Every published figure, out of the texts; columns by their order."""
+    found: Cells = {}
+    for table, rows in ROWS.items():
+        for panel, row, cells in rows:
+            found |= {(table, panel, row, str(place)): plain(cell) for place, cell in enumerate(cells) if cell != "-"}
+    for table, row, cells in halves():
+        found |= {(table, 0, row, str(place)): cell for place, cell in enumerate(cells)}
+    for table, panel, row, column, value in sentences():
+        (whole,) = (each for each in TABLES if each.name == table)
+        names = [each.name for each in whole.panels[panel].columns]
+        found[table, panel, row, str(names.index(column))] = value
+    return found
+
+
+def first() -> Cells:
+    """Every published figure, out of ``toughen.papers``."""
+    return {
+        (table.name, number, row.name, str(place)): panel.printed(row, column)
+        for table in TABLES
+        for number, panel in enumerate(table.panels)
+        for row in panel.rows
+        for place, column in enumerate(panel.columns)
+        if panel.printed(row, column) != "-"
+    }
+
+
+def test_every_published_figure_is_that_of_the_text_and_none_is_missing() -> None:
+    ours, text = first(), second()
+    assert {place for place in ours if place not in text} == set()
+    assert {place for place in text if place not in ours} == set()
+    assert {place: (ours[place], text[place]) for place in ours if ours[place] != text[place]} == {}
+    assert len(ours) > 700
+
+
+def test_the_gains_that_nuat_s_text_names_follow_from_its_table() -> None:
+    (table,) = (each for each in TABLES if each.name == "nuat-table2")
+    for panel in table.panels:
+        last = panel.columns[-1]
+        aa = {row.name: panel.published(row, last) or 0.0 for row in panel.rows}
+        found = (round(aa["NuAT"] - aa["GAT"], 2), round(aa["NuAT-WA"] - aa["GAT-WA"], 2))
+        assert found == published.GAINS[panel.data]
+
+
+def test_the_time_that_dat_saves_follows_from_its_hours() -> None:
+    (table,) = (each for each in TABLES if each.name == "dat-table1")
+    pairs = [(panel, row) for panel in table.panels for row in panel.rows if row.against]
+    assert len(pairs) == 6
+    for panel, row in pairs:
+        hours, saved, *_ = panel.columns
+        spent, whole = panel.published(row, hours), panel.published(panel.row(row.against), hours)
+        assert spent and whole and panel.published(row, saved) == pytest.approx(100 * (1 - spent / whole), abs=0.06)
+
+
+def test_nuat_s_tables_1a_and_2_differ_in_one_figure() -> None:
+    whole, consolidated = (
+        next(t for t in TABLES if t.name == name).panels[0] for name in ("nuat-table1a", "nuat-table2")
+    )
+    shared = [(row, column) for row in consolidated.rows for column in consolidated.columns]
+
+    def value(panel: Panel, row: str, column: Column) -> str:
+        return panel.printed(panel.row(row), next(each for each in panel.columns if each.name == column.name))
+
+    differing = [
+        (row.name, column.name)
+        for row, column in shared
+        if value(whole, row.name, column) != value(consolidated, row.name, column)
+    ]
+    assert differing == [("FBF", "AA (v1)")]
+
+
+def test_settings_that_papers_only_state_are_those_of_the_text() -> None:
+    stated = {(table.name, entry.of, entry.name): entry.published for table in SETTINGS for entry in table.entries}
+    heads = [entry.name for entry in SETTINGS[0].entries if entry.of == "MNIST"]
+    text = {
+        ("pap-table1", of, head): cell
+        for of, *cells in lines("pap-table1")
+        for head, cell in zip(heads, cells, strict=True)
+    }
+    for of, method, share, weight in lines("pap-table2"):
+        text["pap-table2", f"{of} {method}", "k, %"] = plain(share)
+        text["pap-table2", f"{of} {method}", "lambda"] = weight
+    for net, *parts in lines("rmgm-table1"):
+        layers = re.sub(r"\{ (.*) \} x 4", lambda found: " ".join([found[1]] * 4), " ".join(parts))
+        text["rmgm-table1", net, "layers"] = layers.replace(" + ", " ").removesuffix(" Softmax")
+    for of, trained, named in lines("rmgm-table2"):
+        net, letter = re.fullmatch(r"(.+)\(Ensemble (.)\)", trained).groups()  # type: ignore[union-attr]
+        text["rmgm-table2", f"{of} {letter}", "trained"] = net
+        text["rmgm-table2", f"{of} {letter}", "sources"] = named
+    assert stated == text
+
+
+# ---- What is compared can be trained and attacked.
+
+
+def test_every_table_and_figure_is_there_under_its_name() -> None:
+    assert set(papers.EXHIBITS) == set(ISSUED.split())
+    assert len(papers.EXHIBITS) == sum(map(len, papers.PAPERS.values()))
+    with pytest.raises(ValueError, match="did you mean pap-table3"):
+        papers.find("pap-tabel3")
+
+
+def words() -> set[str]:
+    """Everything that `toughen train` is told."""
+    found = {entry.run for table in SETTINGS for entry in table.entries}
+    found |= {line.run for figure in FIGURES for plot in figure.plots for line in plot.lines}
+    for panel in (panel for table in TABLES for panel in table.panels):
+        found |= {column.source for column in panel.columns if column.source}
+        found |= {source for row in panel.rows for source in row.sources}
+        found |= {row.run + " --method.sources [one]" * bool(row.sources) for row in panel.rows}
+    return found
+
+
+@pytest.mark.parametrize("run", sorted(words()))
+def test_every_run_can_be_parsed(run: str) -> None:
+    recipe, _, _, _ = parse_train(shlex.split(run))
+    assert recipe.data in ("mnist", "cifar10", "imagenet")
+
+
+def attacks() -> set[tuple[str, str]]:
+    """Every attack with the radius that it is run at."""
+    found = {(plot.attack, plot.eps) for figure in FIGURES for plot in figure.plots if plot.attack}
+    for panel in (panel for table in TABLES for panel in table.panels):
+        measured = (column for column in panel.columns if not column.timed)
+        found |= {(column.of, panel.eps) for column in measured if " " not in column.of}
+    return {(of, eps) for of, eps in found if of not in ("clean", "gamma", "close", STATED)}
+
+
+@pytest.mark.parametrize(("spec", "eps"), sorted(attacks()))
+def test_every_attack_exists_and_keeps_to_its_radius(spec: str, eps: str) -> None:
+    assert parse_attack(spec, Threat("linf", Fraction(eps))).eps == Fraction(eps)
+
+
+def test_rows_and_columns_have_names_of_their_own_and_refer_to_rows_that_exist() -> None:
+    for panel in (panel for table in TABLES for panel in table.panels):
+        rows = [row.name for row in panel.rows]
+        assert len(set(rows)) == len(rows) and len({column.name for column in panel.columns}) == len(panel.columns)
+        assert all(not row.published or len(row.published.split()) == len(panel.columns) for row in panel.rows)
+        assert {row.against for row in panel.rows} <= {"", *rows} and panel.unit in ("", *rows)
+        assert panel.unit or not any(column.timed for column in panel.columns)
+    for table in TABLES:
+        row, column = table.headline
+        assert any(
+            row in [each.name for each in panel.rows] and column in [each.name for each in panel.columns]
+            for panel in table.panels
+        ), table.name

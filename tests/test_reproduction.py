@@ -1,0 +1,380 @@
+"""`toughen reproduce`: what it trains, measures, keeps, prints and refuses, on a few real images."""
+
+from __future__ import annotations
+
+import json
+import math
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+from commands import digits, refused, toughen
+from PIL import Image
+from torch import nn
+
+from toughen import papers, runs
+from toughen.attacks.autoattack import AutoAttack
+from toughen.attacks.pgd import PGD
+from toughen.blocks import Blocks
+from toughen.papers.exhibits import Column, Panel, Row, Table
+from toughen.reproduction import measure, page, work
+from toughen.reproduction.costs import costs
+from toughen.reproduction.entrants import entrant
+from toughen.reproduction.overview import list_lines
+from toughen.reproduction.scales import SCALES
+from toughen.reproduction.show import panel_lines
+from toughen.reproduction.store import Quantity, Store
+from toughen.reproduction.values import View, published, written
+from toughen.threat import Threat
+from toughen.training import train
+from toughen.training.trainer import Diverged
+
+ROOT = Path(__file__).parent.parent
+PAGE, RESULTS = ROOT / "docs" / "reproduction.md", ROOT / "results" / "reproduction"
+
+
+def reproduce(out: Path, name: str, *more: object) -> Any:
+    return toughen("reproduce", name, "--scale", "smoke", "--data", digits(), "--out", out, *more)
+
+
+def table(name: str) -> Table:
+    found = papers.find(name)
+    assert isinstance(found, Table)
+    return found
+
+
+# ---- Running.
+
+
+def test_a_table_is_run_kept_and_shown_beside_the_published_one(tmp_path: Path) -> None:
+    ended = reproduce(tmp_path, "pap-table3", "--rows", "fgsm-at")
+    assert ended.status == 0, ended.err
+    lines = ended.out.splitlines()
+    assert "its figures mean nothing" in ended.out.replace("\n", " ") and max(map(len, lines)) <= 80
+    (paper,) = (line for line in lines if line.startswith("FGSM-AT"))
+    assert paper.split() == ["FGSM-AT", "paper", "99.29", "98.61", "29.90", "28.14", "22.05", "12.41"]
+    (ours,) = (line.split() for line in lines if line.split()[:1] == ["ours"])
+    (difference,) = (line.split() for line in lines if line.split()[:1] == ["diff"])
+    for place, figure in enumerate(paper.split()[2:]):
+        assert float(difference[place + 1]) == pytest.approx(float(ours[place + 1]) - float(figure), abs=0.011)
+    (folder,) = (path for path in (tmp_path / "smoke").iterdir() if path.name.startswith("fgsm-mnist-"))
+    assert float(ours[1]) == pytest.approx(100 * clean_accuracy(folder / "run", tmp_path))
+    cells = [json.loads(path.read_text()) for path in (folder / "cells").glob("*.json")]
+    assert len(cells) == 6
+    for cell in cells:
+        assert (cell["recipe"], cell["scale"], cell["seed"], cell["images"]) == ("fgsm-mnist", "smoke", 0, 40)
+        assert cell["seconds"] >= 0 and {"torch", "processor", "commit"} <= cell["provenance"].keys()
+
+
+def clean_accuracy(run: Path, out: Path) -> float:
+    """By the run's net alone, on the images that lie in the sample's folder."""
+    model, right, count = runs.load(run), 0, 0
+    for path in (out / "smoke" / "images" / "mnist" / "test").rglob("*.png"):
+        x = torch.tensor(list(Image.open(path).get_flattened_data())).view(1, 1, 28, 28) / 255
+        right, count = right + int(model(x).argmax() == int(path.parent.name)), count + 1
+    assert count == 40
+    return right / count
+
+
+def test_what_is_there_is_neither_trained_nor_measured_again(tmp_path: Path) -> None:
+    first = reproduce(tmp_path, "pap-table7", "--rows", "FGSM-AT")
+    files = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*") if path.is_file()}
+    second = reproduce(tmp_path, "pap-table7", "--rows", "FGSM-AT")
+    assert first.status == second.status == 0 and first.out == second.out and second.err == ""
+    assert files == {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*") if path.is_file()}
+    assert [line.split() for line in first.out.splitlines() if line.split()[:1] == ["ours"]] == [
+        ["ours", "1"],
+        ["ours", "-"],
+    ]
+
+
+def test_a_command_that_was_stopped_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    words = ("pap-table6", "--rows", "PAP FGSM")
+    measured: list[str] = []
+    whole = measure.accuracy
+
+    def stopped(subject: Any, of: str, *more: Any) -> float:
+        if measured:
+            raise KeyboardInterrupt
+        measured.append(of)
+        return whole(subject, of, *more)
+
+    def going_on(subject: Any, of: str, *more: Any) -> float:
+        measured.append(of)
+        return whole(subject, of, *more)
+
+    monkeypatch.setattr(measure, "accuracy", stopped)
+    ended = reproduce(tmp_path, *words)
+    assert ended.status == 130 and ended.err.splitlines()[-1].endswith("the same command goes on")
+    monkeypatch.setattr(measure, "accuracy", going_on)
+    assert reproduce(tmp_path, *words).status == 0
+    assert measured == ["pgd-100@0.01", "pgd-r-100@0.01", "pgd-ll-100@0.01"]
+
+
+def test_a_row_that_diverges_is_said_and_the_others_are_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def diverging(recipe: Any, *more: Any, **settings: Any) -> Path:
+        if type(recipe.method).__name__ == "FGSMAT":
+            raise Diverged("the loss became nan")
+        return train(recipe, *more, **settings)
+
+    monkeypatch.setattr(work, "train", diverging)
+    ended = reproduce(tmp_path, "pap-table7", "--rows", "FGSM-AT,PAP (ours)")
+    assert ended.status == 1
+    assert "FGSM-AT on mnist, SmallCNN: could not be trained: the loss became nan" in ended.out
+    figures = [line.split()[1] for line in ended.out.splitlines() if line.split()[:1] == ["ours"]]
+    assert figures[0] == "-" and 1 < float(figures[1]) < 1.3
+
+
+@pytest.mark.slow
+def test_a_black_box_column_shows_another_net_s_images(tmp_path: Path) -> None:
+    ended = reproduce(tmp_path, "rmgm-table5", "--rows", "Proposed")
+    assert ended.status == 0, ended.err
+    names = {path.name.rsplit("-", 1)[0] for path in (tmp_path / "smoke").iterdir() if path.name != "images"}
+    assert names == {"rmgm-mnist", "eat-mnist"}
+    assert len(list((tmp_path / "smoke").glob("eat-mnist-*"))) == 2  # models A and B
+    (folder,) = (tmp_path / "smoke").glob("rmgm-mnist-*")
+    sources = {json.loads(path.read_text())["source"] for path in (folder / "cells").glob("fgsm-*.json")}
+    assert len(sources) == 2 and all("--method Standard" in words for words in sources)
+
+
+@pytest.mark.parametrize("name", ["pap-figure2", "pap-figure3", pytest.param("rmgm-figure4", marks=pytest.mark.slow)])
+def test_a_figure_is_drawn_as_numbers(tmp_path: Path, name: str) -> None:
+    rows = () if name.startswith("rmgm") else ("--rows", "PAP FGSM")
+    ended = reproduce(tmp_path, name, *rows)
+    assert ended.status == 0, ended.err
+    assert max(map(len, ended.out.splitlines())) <= 80
+    assert "CIFAR-10" in ended.out and "not run: its images are not at hand" in ended.out
+    assert {"pap-figure2": "\n0.3 * ", "pap-figure3": "random starts", "rmgm-figure4": "r-fgsm"}[name] in ended.out
+
+
+@pytest.mark.slow
+def test_what_is_seen_and_kept_within_training_is_drawn(tmp_path: Path) -> None:
+    ended = reproduce(tmp_path, "rmgm-figure1")
+    assert ended.status == 0, ended.err
+    assert "logit distance" in ended.out and "fgsm, step 1" in ended.out and "fgsm, step 3" in ended.out
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("pap-table33",), ("pap-table33", "did you mean pap-table3")),
+        (("pap-table3",), ("--scale smoke",)),
+        (("pap-table3", "--scale", "smoke", "--rows", "NuAT"), ("no row 'NuAT'", "PAP FGSM")),
+        (("pap-table3", "--scale", "smoke", "--seeds", "0"), ("seeds is 0",)),
+        (("nuat-imagenet", "--scale", "smoke"), ("needs imagenet", "holds mnist")),
+        (("dat-table1", "--scale", "smoke", "--rows", "DAT early stop"), ("needs cifar10", "holds mnist")),
+        (("pap-table3", "--scale", "full"), ("60,000 training and 10,000 test images", "80 and 40")),
+        (("--scale", "smoke"), ("name a table or figure",)),
+    ],
+)
+def test_what_cannot_be_run_is_refused(words: tuple[str, ...], said: tuple[str, ...], tmp_path: Path) -> None:
+    refused(toughen("reproduce", *words, "--data", digits(), "--out", tmp_path / "out"), *said)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_sample_of_other_images_is_not_used(tmp_path: Path) -> None:
+    assert reproduce(tmp_path, "pap-table7", "--rows", "FGSM-AT").status == 0
+    (tmp_path / "smoke" / "images" / "mnist" / "origin.json").write_text('{"from": "elsewhere"}')
+    refused(reproduce(tmp_path, "pap-table7", "--rows", "PAP (ours)"), "sample of other images", "--out")
+
+
+def test_settings_are_those_of_the_recipes() -> None:
+    ended = toughen("reproduce", "pap-table2")
+    assert ended.status == 0
+    pairs = [line.split()[-1] for line in ended.out.splitlines() if line.strip().startswith(("paper", "toughen"))]
+    assert pairs[::2] == pairs[1::2] and len(pairs) == 16
+
+
+def test_the_list_names_everything_within_80_columns(tmp_path: Path) -> None:
+    ended = toughen("reproduce", "--list", "--out", tmp_path)
+    assert ended.status == 0
+    assert [name for name in papers.EXHIBITS if f"\n{name} " not in ended.out] == []
+    assert max(map(len, ended.out.splitlines())) <= 80
+    assert reproduce(tmp_path, "pap-table7", "--rows", "FGSM-AT").status == 0
+    line = list_lines(papers.find("pap-table7"), Store(tmp_path))[0].split()
+    assert line[:5] == ["pap-table7", "1.2", "-", "1/8", "smoke"]
+
+
+# ---- Scales.
+
+
+def test_a_smaller_scale_keeps_each_epoch_s_place_in_the_run() -> None:
+    words = "dat-cifar10 --stop_epoch 116"
+    whole, small = (entrant(words, "cifar10", 0, SCALES[name]).settings for name in ("full", "cpu"))
+    assert (whole["epochs"], whole["stop_epoch"], whole["method"]["init_args"]["switch_epoch"]) == (155, 116, 86)
+    assert small["epochs"] == math.ceil(0.15 * 155) == 24
+    assert small["stop_epoch"] == round(116 * 24 / 155)
+    assert small["method"]["init_args"]["switch_epoch"] == round(86 * 24 / 155)
+    assert small["model_settings"] == {"depth": 16, "width": 2} and whole["model_settings"] == {}
+
+
+def test_a_scale_seed_or_setting_makes_another_run() -> None:
+    made = [
+        entrant(words, "mnist", seed, SCALES[scale]).key
+        for words in ("pap-mnist", "pap-mnist --method.lam 1")
+        for seed in (0, 1)
+        for scale in ("full", "cpu", "smoke")
+    ]
+    assert len(set(made)) == len(made)
+    assert made[0] == entrant("pap-mnist", "mnist", 0, SCALES["full"]).key
+
+
+def test_smoke_shortens_attacks_and_full_leaves_them_as_they_are() -> None:
+    attack = PGD(eps=0.3, steps=100, restarts=5)
+    assert SCALES["full"].shorten(attack) is attack and SCALES["cpu"].shorten(attack) is attack
+    short = SCALES["smoke"].shorten(attack)
+    assert isinstance(short, PGD) and (short.steps, short.restarts, short.eps) == (2, 2, 0.3)
+    parts = SCALES["smoke"].shorten(AutoAttack(eps=0.3, version="v1"))
+    assert isinstance(parts, AutoAttack)
+    for part in parts.parts().values():
+        assert all(getattr(part, name, 0) <= 2 for name in ("steps", "restarts", "queries"))
+
+
+# ---- What comes out.
+
+
+def keep(store: Store, words: str, of: str, value: float, processor: str = "one", seed: int = 0) -> None:
+    model = entrant(words, "mnist", seed, SCALES["full"])
+    quantity = Quantity(of) if of in measure.OF_TRAINING else Quantity(of, "0.3", None)
+    store.write(model, quantity, value, images=10000, seconds=1.0, provenance={"processor": processor, "commit": "c"})
+
+
+def test_times_are_compared_as_ratios_and_on_one_machine_only(tmp_path: Path) -> None:
+    panel = table("rmgm-table7").panels[0]
+    (column,) = panel.columns
+    assert published(panel, panel.row("PGD"), column) == pytest.approx(53.0 / 2.7)
+    keep(Store(tmp_path), panel.row("Normal").run, "epoch seconds", 2.0)
+    keep(Store(tmp_path), panel.row("PGD").run, "epoch seconds", 30.0)
+    keep(Store(tmp_path), panel.row("Proposed").run, "epoch seconds", 9.0, processor="another")
+    view = View(Store(tmp_path), SCALES["full"])
+    found = view.value(panel, panel.row("PGD"), column)
+    assert found is not None and found.mean == 15.0 and written(found.mean, column) == "15 x"
+    assert view.value(panel, panel.row("Proposed"), column) is None
+    assert View(Store(tmp_path), SCALES["cpu"]).value(panel, panel.row("PGD"), column) is None
+    lines = page.panel_part(panel, view).splitlines()
+    assert "| PGD | 53.0 (19.6 x) / 15 x |" in lines and "| EAT | 5.5 (2.04 x) / not run |" in lines
+    assert any(line.startswith("| Proposed | 8.8 (3.26 x) / measured, but not beside") for line in lines)
+
+
+def test_a_row_that_toughen_cannot_run_says_why(tmp_path: Path) -> None:
+    row = Row("Theirs", "pap-mnist", "99.1", cannot="its net is not published")
+    panel = Panel(data="mnist", net="a net", eps="0.3", columns=(Column("Clean", "clean"),), rows=(row,))
+    view = View(Store(tmp_path), SCALES["full"])
+    assert [line.split() for line in panel_lines(panel, view, [row])[1:]] == [
+        ["Theirs", "paper", "99.10"],
+        ["ours", "-"],
+        ["diff"],
+        "cannot run: its net is not published".split(),
+    ]
+    whole = Table(name="own", title="A table of one's own", panels=(panel,))
+    assert work.tasks(whole, ["mnist"], [], 1, SCALES["smoke"], None) == []
+
+
+def test_a_spread_is_the_standard_deviation_over_seeds_in_points(tmp_path: Path) -> None:
+    panel = table("nuat-seeds").panels[0]
+    clean, row = panel.columns[0], panel.rows[0]
+    store = Store(tmp_path)
+    for seed, value in enumerate((0.80, 0.81, 0.83)):
+        model = entrant(row.run, panel.data, seed, SCALES["full"])
+        store.write(model, Quantity("clean", panel.eps), value, images=10000, seconds=1.0, provenance={})
+    found = View(Store(tmp_path), SCALES["full"]).value(panel, row, clean)
+    assert found is not None and found.mean == pytest.approx(1.5275252)  # of 80, 81, 83, by hand
+    assert View(Store(tmp_path), SCALES["full"], seeds=1).value(panel, row, clean) is None
+
+
+def test_a_run_is_found_again_after_toughen_got_another_setting(tmp_path: Path) -> None:
+    row = table("pap-table3").panels[0].row("PAP FGSM")
+    keep(Store(tmp_path), row.run, "clean", 0.99)
+    (about,) = tmp_path.rglob("about.json")
+    older = json.loads(about.read_text())
+    del older["settings"]["sync_batch_norm"]
+    about.write_text(json.dumps(older))
+    about.parent.rename(about.parent.with_name("pap-mnist-000000000000"))
+    model = entrant(row.run, "mnist", 0, SCALES["full"])
+    found = Store(tmp_path).read(model, Quantity("clean", "0.3"))
+    assert found is not None and found["value"] == 0.99
+    assert (
+        Store(tmp_path).read(entrant("pap-mnist --method.lam 1", "mnist", 0, SCALES["full"]), Quantity("clean", "0.3"))
+        is None
+    )
+
+
+def test_words_that_lead_to_one_run_share_its_figures(tmp_path: Path) -> None:
+    store, made = (
+        Store(tmp_path),
+        [entrant(words, "mnist", 0, SCALES["smoke"]) for words in ("pap-mnist", "pap-mnist --epochs 9")],
+    )
+    assert made[0].key == made[1].key  # two epochs either way
+    for model, of in zip(made, ("clean", "fgsm"), strict=True):
+        store.write(model, Quantity(of, "0.3"), 0.5, images=40, seconds=0.0, provenance={})
+    assert all(Store(tmp_path).knows(model) for model in made)
+    third = entrant("pap-mnist --epochs 8", "mnist", 0, SCALES["smoke"])
+    assert not Store(tmp_path).knows(third)
+    Store(tmp_path).note(third)
+    assert all(Store(tmp_path).knows(model) for model in (*made, third))
+
+
+def test_images_near_a_linear_boundary_are_counted_by_their_exact_distance() -> None:
+    net = nn.Sequential(nn.Flatten(), nn.Linear(4, 2, bias=False)).double()
+    weight = net[1].weight
+    assert isinstance(weight, torch.Tensor)
+    weight.data = torch.tensor([[1.0, 0.0, 0.0, 0.0], [0.0, 1.0, 0.0, 0.0]], dtype=torch.float64)
+    x = torch.tensor([[0.8, 0.6, 0, 0], [0.9, 0.2, 0, 0], [0.4, 0.6, 0, 0]], dtype=torch.float64).view(3, 1, 2, 2)
+    y = torch.tensor([0, 0, 0])  # margins 0.2, 0.7 and wrong; the gradient's dual norm is 2, so distances 0.1 and 0.35
+    blocks = Blocks(net, 3, "fp64")
+    assert measure.close(blocks, x, y, Threat("linf", 0.3)) == pytest.approx(2 / 3)
+    assert measure.close(blocks, x, y, Threat("linf", 0.05)) == pytest.approx(1 / 3)
+    assert measure.close(blocks, x, y, Threat("linf", 0.4)) == 1.0
+
+
+# ---- The page.
+
+
+def test_the_page_is_what_its_command_makes_of_the_results(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.syspath_prepend(ROOT / "benchmarks")
+    command: Any = __import__("reproduction")
+    monkeypatch.setattr(sys, "argv", ["reproduction.py", "--page", str(tmp_path / "page.md")])
+    command.main()
+    assert (tmp_path / "page.md").read_text(encoding="utf-8") == PAGE.read_text(encoding="utf-8")
+    assert (command.RESULTS, command.PAGE) == (RESULTS, PAGE)
+
+
+def test_the_page_has_what_was_run_and_says_what_was_not(tmp_path: Path) -> None:
+    keep(Store(tmp_path), "pap-mnist", "pgd-100@0.01", 0.9317)
+    (line,) = (
+        line for line in page.section(papers.find("pap-table3"), Store(tmp_path)).splitlines() if "| PAP FGSM" in line
+    )
+    assert line.split(" | ")[1:] == [
+        *(f"{figure} / not run" for figure in ("99.29", "96.69", "95.58", "95.56", "95.05")),
+        "94.04 / 93.17 |",
+    ]
+
+
+def test_figures_are_taken_over_without_runs_and_without_smoke(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.syspath_prepend(ROOT / "benchmarks")
+    command: Any = __import__("reproduction")
+    keep(Store(tmp_path / "from"), "pap-mnist", "clean", 0.99)
+    (tmp_path / "from" / "smoke").mkdir()
+    assert command.add(tmp_path / "from", tmp_path / "to") == 1
+    assert sorted(path.name for path in (tmp_path / "to").rglob("*.json"))[0] == "about.json"
+    assert len(list((tmp_path / "to").rglob("*.json"))) == 2
+
+
+def test_every_part_of_the_work_has_a_cost(tmp_path: Path) -> None:
+    found = work.tasks(table("pap-table5"), ["mnist"], [], 1, SCALES["full"], None)
+    parts = costs(found, Store(tmp_path))
+    assert all(cost > 0 for cost in parts.values())
+    assert len([title for title in parts if title.endswith("train")]) == 6  # five rows and the source
+    assert parts["PGD-AT on mnist, SmallCNN: train"] > 5 * parts["FGSM-AT on mnist, SmallCNN: train"]
+
+
+def test_a_recipe_that_is_kept_names_its_data_by_place_and_its_results_by_name(tmp_path: Path) -> None:
+    assert reproduce(tmp_path, "pap-table7", "--rows", "FGSM-AT").status == 0
+    (folder,) = (tmp_path / "smoke").glob("fgsm-mnist-*")
+    assert json.loads((folder / "about.json").read_text())["settings"]["data"] == "mnist"
+    assert Path(yaml.safe_load((folder / "recipe.yaml").read_text())["data"]).is_dir()
+    results = "".join(path.read_text() for path in [folder / "about.json", *(folder / "cells").glob("*.json")])
+    assert str(tmp_path) not in results and str(ROOT) not in results

@@ -1,0 +1,117 @@
+"""How far a table or figure has come: one line for all its rows, with the time that is left."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
+
+from toughen.duration import spell
+from toughen.evaluation.display import Display as EvaluationDisplay
+from toughen.evaluation.plan import Piece
+from toughen.evaluation.result import Evaluation
+from toughen.training.display import Silent
+
+SIGNALS = "logit-distances.jsonl"
+
+
+class Board(AbstractContextManager["Board"]):
+    """One line on a terminal; elsewhere a line for each part that is done.
+
+    Args:
+        console: where to show it.
+        work: the cost of each part by its title, in operations, roughly: what the estimate of the time left goes by.
+    """
+
+    def __init__(self, console: Console, work: Mapping[str, float]) -> None:
+        self.console, self.work = console, dict(work)
+        self.total, self.done, self.part, self.share = sum(work.values()) or 1.0, 0.0, "", 0.0
+        self.begun = time.perf_counter()
+        self.bar = Progress(
+            TextColumn("{task.description}"), BarColumn(bar_width=None), TaskProgressColumn(), TimeElapsedColumn(),
+            TextColumn("{task.fields[left]}"), console=console, disable=not console.is_terminal, transient=True,
+        )  # fmt: skip
+        self.task = self.bar.add_task("", total=1.0, left="")
+
+    def __enter__(self) -> Board:
+        self.bar.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.bar.stop()
+
+    def begin(self, part: str) -> None:
+        """A part has begun."""
+        self.part, self.share = part, 0.0
+        self.bar.update(self.task, description=part)
+
+    def at(self, share: float) -> None:
+        """So much of the running part is done, 0..1."""
+        self.share = min(1.0, max(self.share, share))
+        completed = (self.done + self.share * self.work.get(self.part, 0.0)) / self.total
+        self.bar.update(self.task, completed=completed, left=self._left(completed))
+
+    def end(self, said: str = "") -> None:
+        """The running part is done, or was there already."""
+        self.done += self.work.get(self.part, 0.0)
+        self.share = 0.0
+        if not self.console.is_terminal:
+            text = ", ".join(filter(None, (f"{self.part}: {said or 'done'}", self._left(self.done / self.total))))
+            self.console.print(text, highlight=False, markup=False, soft_wrap=True)
+        self.at(0.0)
+
+    def _left(self, share: float) -> str:
+        if not 0 < share < 1:
+            return ""
+        return f"about {spell((time.perf_counter() - self.begun) * (1 - share) / share)} left"
+
+
+class Training(Silent):
+    """Tells a board how far a run is, and keeps what the watch sees within epochs, a line each.
+
+    Args:
+        board: is told.
+        folder: the run's.
+        steps: of the whole run.
+    """
+
+    def __init__(self, board: Board, folder: Path, steps: int) -> None:
+        self.told, self.folder, self.steps = board, folder, steps
+
+    def length(self, epochs: int, steps: int) -> None:
+        self.steps = steps
+
+    def step(self, done: int, epoch: int) -> None:
+        self.told.at(done / max(1, self.steps))
+
+    def signal(self, done: int, distance: float) -> None:
+        with (self.folder / SIGNALS).open("a", encoding="utf-8") as file:
+            file.write(json.dumps({"step": done, "distance": distance}) + "\n")
+
+
+def logit_distances(run: Path) -> dict[int, float]:
+    """How far apart FGSM's and R-FGSM's logits lay, by step; of a step that was taken twice, what was seen last."""
+    lines = (run / SIGNALS).read_text(encoding="utf-8").splitlines() if (run / SIGNALS).is_file() else []
+    return {each["step"]: each["distance"] for each in map(json.loads, lines)}
+
+
+class Evaluating(EvaluationDisplay):
+    """Tells a board how far an attack is.
+
+    Args:
+        board: is told.
+        found, plans: as in an evaluation's own display.
+    """
+
+    def __init__(self, board: Board, found: Evaluation, plans: Mapping[str, list[Piece]]) -> None:
+        super().__init__(found, plans, Console(quiet=True))
+        self.board = board
+
+    def update(self, name: str, piece: Piece) -> None:
+        spent = self._spent()
+        self.board.at(spent / max(1, spent + self._left()))

@@ -1,0 +1,82 @@
+"""How long a table or figure will take, roughly: the operations of each part that is missing."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cache
+from typing import Any
+
+import torch
+
+from toughen import models
+from toughen.attacks.autoattack import AutoAttack
+from toughen.evaluation.plan import pieces
+from toughen.evaluation.suite import parse_attack
+from toughen.passes import flops
+from toughen.reproduction.entrants import Entrant
+from toughen.reproduction.measure import OF_TRAINING
+from toughen.reproduction.scales import nodes
+from toughen.reproduction.store import Quantity, Store
+from toughen.reproduction.work import TRAINED, Task
+from toughen.threat import Threat
+from toughen.types import Fraction
+
+TRAIN_IMAGES = {"mnist": 59_000, "cifar10": 49_000, "cifar100": 49_000, "imagenet100": 128_000, "imagenet": 1_280_000}
+TEST_IMAGES = {"imagenet100": 5_000, "imagenet": 50_000}
+SHAPES = {"mnist": (1, 28, 28), "cifar10": (3, 32, 32), "cifar100": (3, 32, 32)}
+
+
+def costs(found: Sequence[Task], store: Store) -> dict[str, float]:
+    """The cost of all parts that are missing, in operations, by the titles that ``run`` gives them."""
+    total: dict[str, float] = {}
+    seen: set[str] = set()
+    for task in found:
+        missing = [each for each in task.quantities if store.read(task.entrant, each) is None]
+        if missing:
+            _training_cost(task.entrant, task.title, store, total, seen)
+        for each in missing:
+            if each.source:
+                _training_cost(each.source, f"{task.title}: source", store, total, seen)
+            total[f"{task.title}: {each.of}"] = _cost_of(task, each)
+    return total
+
+
+def _training_cost(model: Entrant, title: str, store: Store, costs: dict[str, float], seen: set[str]) -> None:
+    if model.key in seen or (store.folder(model) / TRAINED).is_file():
+        return
+    seen.add(model.key)
+    for source in model.sources:
+        _training_cost(source, f"{title}: source", store, costs, seen)
+    images = (model.scale.training_images or TRAIN_IMAGES[model.data]) * model.settings["epochs"]
+    title = f"{title}: train"
+    costs[title] = costs.get(title, 0.0) + images * _passes(model.settings["method"]) * _forward(model)
+
+
+def _passes(method: Any) -> float:
+    """Passes of a training step, roughly: those for the weights, and two for each step of an attack."""
+    steps = [node["steps"] for node in nodes(method) if isinstance(node.get("steps"), int)]
+    replays = [node["replays"] for node in nodes(method) if isinstance(node.get("replays"), int)]
+    return (5.0 + 2.0 * max(steps, default=1)) * max(replays, default=1)
+
+
+def _cost_of(task: Task, each: Quantity) -> float:
+    images, forward = each.images or TEST_IMAGES.get(task.entrant.data, 10_000), _forward(task.entrant)
+    if task.plot is not None:
+        return images * forward * 40.0 * max(1, len(task.plot.at))
+    if each.of in OF_TRAINING or each.of == "clean" or " " in each.of or each.of == "close":
+        return images * forward * 20.0
+    attack = task.entrant.scale.shorten(parse_attack(each.of, Threat("linf", Fraction(each.eps))))
+    whole = 0.6 if isinstance(attack, AutoAttack) else 0.8  # about so many images stand to the end of an attack
+    return images * forward * whole * sum(piece.cost for piece in pieces(each.of, attack))
+
+
+def _forward(model: Entrant) -> float:
+    """Operations of a forward pass of one image."""
+    return _operations(model.settings["model"], tuple(sorted(model.settings["model_settings"].items())), model.data)
+
+
+@cache
+def _operations(name: str, settings: tuple[tuple[str, Any], ...], data: str) -> float:
+    shape = SHAPES.get(data, (3, 224, 224))
+    with torch.device("meta"):  # counts without computing
+        return float(flops(models.create(name, 10, shape, **dict(settings)), torch.zeros(1, *shape)))

@@ -1,0 +1,126 @@
+"""Where a paper's images are: in the folder that the user gives, on the hub, or nowhere."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import torch
+from PIL import Image
+
+from toughen import data as data_sets
+from toughen.data import EncodedSplit, Split, stratified
+from toughen.data.ingest import peek
+from toughen.files import write_text
+from toughen.reproduction.scales import Scale
+
+HUB = ("mnist", "cifar10", "cifar100")
+SIZES = {"mnist": (60_000, 10_000), "cifar10": (50_000, 10_000), "cifar100": (50_000, 10_000)}  # training, test
+ORIGIN = "origin.json"
+SMALL = 64  # pixels that a sample of large images is brought to
+
+
+class Missing(ValueError):
+    """A data set is not at hand."""
+
+
+def place(name: str, given: str | None) -> str:
+    """What a recipe takes as its data.
+
+    Args:
+        name: the paper's data set.
+        given: a folder that is a data set or holds some by their names, or another data set's name; None: the hub.
+
+    Raises:
+        Missing: the data set is not there.
+    """
+    if given is None:
+        if name in HUB:
+            return name
+        raise Missing(f"{name} is not on the hub: give a folder of it with --data")
+    spec = str(Path(given) / name) if (Path(given) / name).is_dir() else given
+    if spec == given and _holds_sets(Path(given)):
+        raise Missing(f"this needs {name}, and {given} has no folder of that name")
+    try:
+        held, why = kind(spec)
+    except (OSError, ValueError) as error:
+        raise Missing(f"this needs {name}: {error}") from None
+    if held != name and not (held == "imagenet" and name == "imagenet100"):
+        raise Missing(f"this needs {name}, and {spec} holds {held or why}")
+    return spec
+
+
+def _holds_sets(folder: Path) -> bool:
+    """Whether a folder holds data sets by their names, and is none itself."""
+    names = ("mnist", "cifar10", "cifar100", "imagenet", "imagenet100")
+    return folder.is_dir() and not any(folder.glob("*.parquet")) and any((folder / name).is_dir() for name in names)
+
+
+def kind(spec: str) -> tuple[str, str]:
+    """Which of the papers' data sets a set looks like, "" for none; and what it looks like."""
+    found = peek(spec)
+    shape, classes = found.shape, found.classes
+    looks = f"{len(classes)} classes of images of shape {list(shape)}"
+    if shape == (1, 28, 28) and len(classes) == 10:
+        digits = all(str(number) in name for number, name in enumerate(classes))
+        return ("mnist", looks) if digits else ("", f"other things than digits, {', '.join(classes)}")
+    if shape == (3, 32, 32) and len(classes) in (10, 100):
+        return f"cifar{len(classes)}", looks
+    if min(shape[1:]) > 32 and len(classes) >= 100:
+        return "imagenet" if len(classes) >= 1000 else "imagenet100", looks
+    return "", looks
+
+
+def check_whole(name: str, spec: str) -> None:
+    """See that no image of a paper's data set is missing, nor that others were added.
+
+    Raises:
+        Missing: that is so.
+    """
+    found = peek(spec)
+    if name in SIZES and (found.train, found.test) != SIZES[name]:
+        train, test = SIZES[name]
+        raise Missing(
+            f"{name} has {train:,} training and {test:,} test images, {spec} has {found.train:,} and {found.test:,}: "
+            "give the whole set (--scale smoke takes any part)"
+        )
+
+
+def at_scale(name: str, spec: str, scale: Scale, out: Path) -> str:
+    """The images of a scale: the set itself, or a small sample of it that is written to a folder once.
+
+    Raises:
+        ValueError: the folder holds a sample of other images.
+    """
+    if scale.training_images is None:
+        if spec not in HUB:
+            check_whole(name, spec)
+        return spec
+    folder = out / scale.name / "images" / name
+    origin = json.dumps({"from": spec if spec in HUB else str(Path(spec).absolute())})
+    if (folder / ORIGIN).is_file():
+        if (folder / ORIGIN).read_text(encoding="utf-8") != origin:
+            raise ValueError(f"{folder} is a sample of other images than {spec}: choose another --out")
+        return str(folder)
+    large = name.startswith("imagenet")
+    how = {"classes": "imagenet100" if name == "imagenet100" else None, "image_size": SMALL if large else None}
+    train = data_sets.load_training(spec, **how, stream=large)  # type: ignore[arg-type]
+    test = data_sets.load_test(spec, **how)  # type: ignore[arg-type]
+    _write(folder / "train", train.train, scale.training_images, train.classes)
+    _write(folder / "test", test.test, scale.images or len(test.test), test.classes)
+    write_text(folder / ORIGIN, origin)
+    return str(folder)
+
+
+def _write(folder: Path, split: Split | EncodedSplit, count: int, classes: tuple[str, ...]) -> None:
+    """A stratified sample with at least two images of each class, as class folders of PNG files."""
+    count = min(len(split), max(count, 2 * len(classes)))
+    some = split.take(stratified(split.labels, count, 0))
+    some = some.decoded() if isinstance(some, EncodedSplit) else some
+    named = all(re.fullmatch(r"[\w -]+", name) for name in classes)
+    for row, label in enumerate(some.labels.tolist()):
+        place = folder / (classes[label] if named else f"{label:04d}")
+        place.mkdir(parents=True, exist_ok=True)
+        pixels = some.images[row].to(torch.uint8).permute(1, 2, 0).squeeze(-1).numpy()
+        Image.fromarray(pixels).save(place / f"{row}.png")

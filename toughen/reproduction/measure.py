@@ -1,0 +1,189 @@
+"""What is measured of one trained run: accuracies, times, entropies, distances."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from toughen import runs
+from toughen.attacks.base import Attack
+from toughen.attacks.logit_matrix import LogitMatrix
+from toughen.attacks.transfer import Transfer
+from toughen.blocks import Blocks, block_size, search_precision
+from toughen.device import pick_device, provenance
+from toughen.evaluation.candidate import Candidate, find_candidate
+from toughen.evaluation.diagnostics import attack_entropy
+from toughen.evaluation.harness import as_floats, share
+from toughen.evaluation.runner import measure
+from toughen.evaluation.suite import parse_attack
+from toughen.files import read_json
+from toughen.gradients import input_gradient, mode
+from toughen.objectives import CrossEntropy
+from toughen.reproduction.board import Board, Evaluating
+from toughen.reproduction.scales import Scale
+from toughen.threat import Threat
+from toughen.types import Fraction, Images, Labels, Logits, PerExample
+
+OF_TRAINING = ("gamma", "epoch seconds", "train seconds", "train hours")
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A figure, the images that it was measured on, the seconds that took, and where."""
+
+    value: Any
+    images: int | None
+    seconds: float
+    provenance: dict[str, Any]
+
+
+@dataclass
+class Subject:
+    """A trained run and the images that it is measured on.
+
+    Attributes:
+        run: its directory.
+        data: the data set.
+        eps: radius of the threat, as it is written.
+        images: a stratified sample of so many test images; None means all.
+        scale: how long attacks are.
+        device: where.
+    """
+
+    run: Path
+    data: str
+    eps: str
+    images: int | None
+    scale: Scale
+    device: str
+
+    @cached_property
+    def place(self) -> torch.device:
+        return pick_device(self.device)
+
+    @cached_property
+    def threat(self) -> Threat:
+        return Threat("linf", Fraction(self.eps))
+
+    @cached_property
+    def candidate(self) -> Candidate:
+        found = find_candidate(self.run, data=self.data, eps=self.threat.eps, norm="linf", limit=self.images)
+        return replace(found, net=found.net.to(self.place), split=found.split.to(self.place))
+
+    @property
+    def x(self) -> Images:
+        """The images, in [0, 1]."""
+        return as_floats(self.candidate.split.images)
+
+    @property
+    def y(self) -> Labels:
+        return self.candidate.split.labels
+
+    @cached_property
+    def blocks(self) -> Blocks:
+        """The model, as diagnostics ask it."""
+        return Blocks(self.candidate.net, block_size(self.place, len(self.y)))
+
+    def attack(self, spec: str) -> Attack:
+        """An attack by its short name, at this scale."""
+        return self.scale.shorten(parse_attack(spec, self.threat))
+
+
+def quantity(subject: Subject, of: str, source: Path | None, board: Board) -> Measured:
+    """Measure one quantity of a run.
+
+    Args:
+        subject: the run.
+        of: as in ``toughen.papers.exhibits.Column``.
+        source: for a black-box attack, the run whose images are shown.
+        board: is told how far it is.
+    """
+    if of in OF_TRAINING:
+        return training(subject.run, of)
+    started = time.perf_counter()
+    if of == "clean":
+        found = measure(subject.candidate.net, subject.candidate.split, {})
+        value = share(found.right)
+    elif of == "close":
+        value = close(subject.blocks, subject.x, subject.y, subject.threat)
+    elif of.startswith("entropy "):
+        value = entropy(subject, of.removeprefix("entropy "))
+    else:
+        value = accuracy(subject, of, source, board)
+    return Measured(value, len(subject.y), time.perf_counter() - started, provenance(subject.place))
+
+
+def accuracy(subject: Subject, of: str, source: Path | None, board: Board) -> float:
+    """Accuracy under one attack; what it has done is kept beside the run until it ends, so that a kill loses little."""
+    attack, candidate = subject.attack(of), subject.candidate
+    if source is not None:
+        net = runs.load(source).to(subject.place)
+        attack = Transfer(eps=subject.threat.eps, norm="linf", source=net, attack=attack)
+    given: Any = subject.scale.precision
+    precision = search_precision(candidate.net, as_floats(candidate.split.images[:1]), given)
+
+    def show(found: Any, plans: Any, console: object) -> Evaluating:
+        return Evaluating(board, found, plans)
+
+    found = measure(
+        candidate.net, candidate.split, {of: attack}, index=candidate.index, precision=precision,
+        folder=subject.run, show=show,
+    )  # fmt: skip
+    found.state.remove()
+    return found.accuracy(of)
+
+
+def training(run: Path, of: str) -> Measured:
+    """What training cost, out of the run's own record."""
+    lines = runs.read_history(run)
+    seconds = sum(line["seconds"] for line in lines)
+    value = {
+        "gamma": sum(line["gamma"] for line in lines) / len(lines),
+        "epoch seconds": seconds / len(lines),
+        "train seconds": seconds,
+        "train hours": seconds / 3600,
+    }[of]
+    return Measured(value, None, seconds, read_json(run / "provenance.json"))
+
+
+def entropy(subject: Subject, kind: Any) -> float:
+    """The entropy of the classes that an attack on this norm spreads a class's images over, in units of log k."""
+    attack = LogitMatrix(eps=subject.threat.eps, norm="linf", kind=kind)
+    found = attack_entropy(subject.blocks, subject.x, subject.y, {kind: subject.scale.shorten(attack)})
+    return float(found[kind]["normalised"])
+
+
+def close(model: Blocks, x: Images, y: Labels, threat: Threat) -> float:
+    """The share of images that are wrong, or whose nearest linear boundary is within the threat (eFGSM, Eq. 9)."""
+    logits = model.exact(x)
+    nearest = torch.full_like(logits[:, 0], torch.inf)
+    with mode(model, "eval"):
+        for rank in range(logits.shape[1] - 1):
+            nearest = torch.minimum(nearest, boundary(model, x, y, threat, rank))
+    wrong = logits.argmax(1) != y
+    return share(wrong | (nearest <= threat.eps))
+
+
+def boundary(model: nn.Module, x: Images, y: Labels, threat: Threat, rank: int) -> PerExample:
+    """How far the linear boundary to the class of this rank is: |z_y - z_i| over the dual norm of its gradient."""
+    found = input_gradient(model, x, y, _Rival(rank))
+    gained = (threat.steepest(found.gradient) * found.gradient).flatten(1).sum(1)
+    distance: Tensor = found.value.abs() / gained.clamp(min=1e-12)
+    return distance
+
+
+@dataclass(frozen=True)
+class _Rival(CrossEntropy):
+    """The other classes' logit of this rank, 0 for the highest, minus the true one."""
+
+    rank: int
+
+    def __call__(self, logits: Logits, target: Labels) -> PerExample:
+        others = logits.scatter(1, target[:, None], -torch.inf)
+        return others.topk(self.rank + 1, dim=1).values[:, -1] - logits.gather(1, target[:, None])[:, 0]

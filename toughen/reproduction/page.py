@@ -1,0 +1,135 @@
+"""docs/reproduction.md: every published figure with ours beside it, or the words that it was not run."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from toughen.papers import PAPERS
+from toughen.papers.exhibits import STATED, Exhibit, Figure, Panel, Row, Settings, Table
+from toughen.reproduction.drawn import curve_lines
+from toughen.reproduction.overview import counted, knows
+from toughen.reproduction.scales import SCALES
+from toughen.reproduction.show import NAMES, our
+from toughen.reproduction.stated import stated
+from toughen.reproduction.store import Store
+from toughen.reproduction.values import View, published, written
+from toughen.reproduction.work import figure_entrant, figure_quantity
+
+NOT_RUN = "not run"
+NO_RATIO = "measured, but not beside what it is compared with"
+SHOWN = ("full", "cpu")  # smoke shows that a table runs, and nothing more
+HEAD = """# Reproduction
+
+Every table and figure of five papers, what was published and what came out here; made by `python
+benchmarks/reproduction.py` out of `results/reproduction/`, so that no figure of ours is typed by hand. A cell holds the
+published figure and ours, in percent where nothing else is said; times are ratios to those of one row. `toughen
+reproduce NAME --scale full --data DIR` runs one, `toughen reproduce --list` names all.
+
+A published dash is a figure that the paper does not have. Ours are of the scale that is said above them: "full" is the
+paper's own setting as the recipes have it, where they say what is ours; "cpu" trains smaller nets for fewer epochs and
+is for comparing rows. Runs are trained without the watch's rescue (`--watch warn`), and the weights are those that did
+best on held-out training images.
+"""
+
+
+def page(results: Path) -> str:
+    """The page, out of a folder of results."""
+    store = Store(results)
+    parts = [HEAD]
+    for paper, exhibits in PAPERS.items():
+        parts.append(f"## {paper}\n")
+        parts += [section(exhibit, store) for exhibit in exhibits]
+    return "\n".join(parts)
+
+
+def section(exhibit: Exhibit, store: Store) -> str:
+    """One table or figure."""
+    lines = [f"### {exhibit.name}: {exhibit.title}\n"]
+    if isinstance(exhibit, Settings):
+        rows = [[entry.of, entry.name, entry.published, stated(exhibit, entry)] for entry in exhibit.entries]
+        lines.append(markdown(["of", "setting", "paper", "toughen"], rows))
+    elif isinstance(exhibit, Table):
+        lines += [panel_part(panel, view_of(exhibit, store)) for panel in exhibit.panels]
+    else:
+        lines.append(figure_part(exhibit, view_of(exhibit, store)))
+    notes = "\n".join(f"- {note}" for note in exhibit.notes)
+    return "\n".join([*lines, notes + "\n"] if notes else lines)
+
+
+def view_of(exhibit: Table | Figure, store: Store) -> View:
+    """The results at the scale at which most of an exhibit was run."""
+    views = [View(store, SCALES[name]) for name in SHOWN]
+    return max(views, key=lambda view: counted(exhibit, view)[0])
+
+
+def panel_part(panel: Panel, view: View) -> str:
+    """One data set and net."""
+    head = ["", *(column.name + " (std)" * column.spread * ("std" not in column.name) for column in panel.columns)]
+    table = markdown(head, [[row.name, *cells(panel, row, view)] for row in panel.rows])
+    found = [cell for row in panel.rows for column in panel.columns for cell in view.cells(panel, row, column)]
+    unit = f"Times are ratios to those of {panel.unit}.\n" if any(each.timed for each in panel.columns) else ""
+    more = [f"{row.name}: {row.note or 'cannot run: ' + row.cannot}\n" for row in panel.rows if row.note or row.cannot]
+    title = f"{NAMES[panel.data]}, {panel.net}, eps {panel.eps}: paper / ours{origin(found)}\n"
+    return "\n".join(filter(None, [title, table, unit, *more]))
+
+
+def cells(panel: Panel, row: Row, view: View) -> list[str]:
+    """A row's cells: published and ours."""
+    found = []
+    for column in panel.columns:
+        if column.of == STATED:
+            found.append(panel.printed(row, column))
+            continue
+        value = view.value(panel, row, column)
+        theirs = panel.printed(row, column)
+        if column.timed and published(panel, row, column) is not None:
+            theirs += f" ({written(published(panel, row, column), column)})"
+        missing = NO_RATIO if view.cells(panel, row, column) else NOT_RUN
+        found.append(f"{theirs} / {our(value, column, 2) if value else missing}")
+    return found
+
+
+def origin(found: Sequence[dict[str, Any]]) -> str:
+    """Where our figures come from."""
+    if not found:
+        return ""
+    images = " and ".join(f"{count:,}" for count in sorted({each["images"] for each in found if each["images"]}))
+    parts = [
+        f"scale {found[0]['scale']}",
+        *([f"{images} test images"] if images else []),
+        "seed " + ", ".join(str(seed) for seed in sorted({each["seed"] for each in found})),
+        *sorted({each["provenance"].get("processor", "") for each in found}),
+        "commit " + ", ".join(sorted({each["provenance"].get("commit", "") for each in found})),
+        " to ".join(sorted({min(each["date"] for each in found), max(each["date"] for each in found)})),
+    ]
+    return f" ({'; '.join(parts)})"
+
+
+def figure_part(figure: Figure, view: View) -> str:
+    """A figure's plots as numbers."""
+    lines = []
+    for plot in figure.plots:
+        attack = f", {plot.attack}" if plot.attack else ""
+        lines.append(f"{NAMES[plot.data]}, {plot.net}, eps {plot.eps}{attack}:\n")
+        for line in plot.lines:
+            found = counted_cell(view, plot, line)
+            lines.append(f"- {line.name}: " + (f"ours{origin([found])}" if found else NOT_RUN))
+            if found:
+                lines += ["", "```", *curve_lines(found["value"], plot.eps), "```", ""]
+        lines.append("")
+    return "\n".join(lines)
+
+
+def counted_cell(view: View, plot: Any, line: Any) -> dict[str, Any] | None:
+    """What was drawn of a line, where it was."""
+    if not knows(view, line.run, plot.data):
+        return None
+    return view.store.best(figure_entrant(plot, line, view.scale), figure_quantity(plot, None))
+
+
+def markdown(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A table in Markdown."""
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join("| " + " | ".join(each) + " |" for each in lines) + "\n"

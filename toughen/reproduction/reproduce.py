@@ -1,0 +1,157 @@
+"""`toughen reproduce`: a table or figure of a paper, run, kept and shown beside what was published."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.console import Console
+
+from toughen.device import pick_device
+from toughen.files import check_writable
+from toughen.papers import EXHIBITS, find
+from toughen.papers.exhibits import Figure, Settings, Table
+from toughen.reproduction import images, overview, show, work
+from toughen.reproduction.board import Board
+from toughen.reproduction.costs import costs
+from toughen.reproduction.scales import SCALES, Scale
+from toughen.reproduction.store import Store
+from toughen.reproduction.values import View
+
+
+def list_all(out: str, console: Console) -> None:
+    """All tables and figures, and what was measured of them so far."""
+    overview.show_list(console, list(EXHIBITS.values()), Store(Path(out)))
+
+
+def reproduce(
+    name: str,
+    *,
+    scale: str | None = None,
+    rows: Sequence[str] = (),
+    seeds: int | None = None,
+    data: str | None = None,
+    limit: int | None = None,
+    out: str = "runs/reproduce",
+    device: str = "auto",
+    console: Console | None = None,
+    progress: Console | None = None,
+) -> dict[str, str]:
+    """Train what is missing, evaluate it, and print a table or figure with ours beside the published one.
+
+    Args:
+        name: the table or figure.
+        scale: how much of the paper's setting is run; a table that only states settings needs none.
+        rows: some rows only.
+        seeds: how many seeds; None means the paper's for a spread over seeds, else one.
+        data: a folder that is a data set or holds some by name, or a data set's name; None: the hub.
+        limit: evaluate on a stratified sample of so many test images; None means the scale's.
+        out: where runs and results are kept.
+        device: what trains and attacks.
+        console, progress: where to print what came out, and how far it is.
+
+    Returns:
+        What could not be trained, and why, by row.
+
+    Raises:
+        ValueError: a name is unknown, or data are missing.
+        Stopped: on a signal; the same call goes on.
+    """
+    exhibit, console = find(name), console or Console()
+    check_rows(exhibit, rows)
+    if isinstance(exhibit, Settings):
+        show.heading(console, exhibit, None)
+        show.show_settings(console, exhibit, rows)
+        return {}
+    chosen = check(scale, seeds, limit)
+    folder = Path(out)
+    check_writable(folder)
+    pick_device(device)
+    if seeds is None:
+        seeds = exhibit.seeds if isinstance(exhibit, Table) else 1
+    places = at_hand(exhibit, rows, data, chosen, folder)
+    bench = _run(exhibit, places, rows, seeds, chosen, limit, folder, device, progress or Console(stderr=True))
+    show.heading(console, exhibit, chosen)
+    store = Store(folder)  # that knows what is new
+    if isinstance(exhibit, Figure):
+        show.show_figure(console, exhibit, store, chosen, limit or chosen.images, rows, list(places))
+    else:
+        view = View(store, chosen, limit or chosen.images, seeds)
+        show.show_table(console, exhibit, view, rows, list(places))
+    for row, reason in bench.failed.items():
+        show.say(console, f"{row}: could not be trained: {reason}", "bold red")
+    show.say(console, f"results: {folder / chosen.name}")
+    return bench.failed
+
+
+def _run(
+    exhibit: Table | Figure,
+    places: dict[str, str],
+    rows: Sequence[str],
+    seeds: int,
+    scale: Scale,
+    limit: int | None,
+    out: Path,
+    device: str,
+    progress: Console,
+) -> work.Bench:
+    """Do what is missing."""
+    store = Store(out)
+    tasks = work.tasks(exhibit, list(places), rows, seeds, scale, limit)
+    with Board(progress, costs(tasks, store)) as board:
+        bench = work.Bench(store, places, device, board)
+        work.run(tasks, bench)
+    return bench
+
+
+def check(scale: str | None, seeds: int | None, limit: int | None) -> Scale:
+    """The scale that is meant.
+
+    Raises:
+        ValueError: there is none, or a number makes no sense.
+    """
+    if scale is None:
+        raise ValueError("how much is to be run? Add --scale smoke (to see it run), cpu (smaller nets) or full")
+    for name, value in (("seeds", seeds), ("limit", limit)):
+        if value is not None and value < 1:
+            raise ValueError(f"{name} is {value}: it must be at least 1")
+    return SCALES[scale]
+
+
+def check_rows(exhibit: Table | Figure | Settings, rows: Sequence[str]) -> None:
+    """See that the rows exist.
+
+    Raises:
+        ValueError: one doesn't.
+    """
+    if isinstance(exhibit, Table):
+        names = [row.name for panel in exhibit.panels for row in panel.rows]
+    elif isinstance(exhibit, Figure):
+        names = [line.name for plot in exhibit.plots for line in plot.lines]
+    else:
+        names = [entry.of for entry in exhibit.entries]
+    for row in rows:
+        if row.lower() not in (each.lower() for each in names):
+            raise ValueError(f"{exhibit.name} has no row {row!r}: it has {', '.join(dict.fromkeys(names))}")
+
+
+def at_hand(exhibit: Table | Figure, rows: Sequence[str], data: str | None, scale: Scale, out: Path) -> dict[str, str]:
+    """Where the images of each data set lie, of those that the exhibit needs and that are there.
+
+    Raises:
+        ValueError: none of them is.
+    """
+    if isinstance(exhibit, Table):
+        parts = [(panel.data, [row.name for row in panel.rows]) for panel in exhibit.panels]
+    else:
+        parts = [(plot.data, [line.name for line in plot.lines]) for plot in exhibit.plots]
+    names = [name for name, named in parts if any(work.wanted(each, rows) for each in named)]
+    found, missing = {}, []
+    for name in dict.fromkeys(names):
+        try:
+            found[name] = images.at_scale(name, images.place(name, data), scale, out)
+        except images.Missing as error:
+            missing.append(str(error))
+    if not found:
+        raise ValueError(f"{exhibit.name}: {'; '.join(missing)}")
+    return found

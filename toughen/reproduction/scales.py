@@ -1,0 +1,144 @@
+"""How much of a paper's setting is run: all of it, a part that keeps the comparison, or just enough to see it run."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, fields, replace
+from typing import Any
+
+from toughen.attacks.autoattack import AutoAttack
+from toughen.attacks.base import Attack
+
+CAPPED = ("steps", "replays", "queries", "restarts", "targets")  # what makes an attack or a method long
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scale:
+    """A scale. Rows of one table are only ever compared at one and the same.
+
+    Attributes:
+        name: on the command line.
+        about: what a heading says of it.
+        epochs: share of a recipe's epochs that is trained.
+        least: epochs that are trained at least, where the recipe has as many.
+        images: test images, a stratified sample; None means all.
+        training_images: of a stratified sample; None means all.
+        width: channels of the first stage of a ResNet or VGG, and depth and width of a wide ResNet; None leaves nets.
+        cap: most steps, restarts, targets and queries of an attack, and steps and replays of a method; None: no limit.
+        precision: what attacks search in.
+    """
+
+    name: str
+    about: str
+    epochs: float = 1.0
+    least: int = 1
+    images: int | None = None
+    training_images: int | None = None
+    width: tuple[int, int, int] | None = None
+    cap: int | None = None
+    precision: str = "auto"
+
+    def epochs_of(self, epochs: int) -> int:
+        """How many of a recipe's epochs are trained."""
+        return min(epochs, max(self.least, math.ceil(self.epochs * epochs)))
+
+    def shrink(self, settings: dict[str, Any]) -> dict[str, Any]:
+        """A run's settings at this scale; what counts in epochs keeps its share of the run."""
+        found = copy.deepcopy(settings)
+        before, after = found["epochs"], self.epochs_of(found["epochs"])
+        found["epochs"] = after
+        for node in nodes(found):
+            for name in ("stop_epoch", "switch_epoch", "reset"):
+                if isinstance(node.get(name), int) and before != after:
+                    node[name] = max(1, round(node[name] * after / before))
+            for name in CAPPED:
+                if self.cap is not None and isinstance(node.get(name), int) and node is not found:
+                    node[name] = min(node[name], self.cap)
+        found["model_settings"] = {**(found["model_settings"] or {}), **self._narrow(found["model"])}
+        if self.training_images is not None:
+            found |= {"batch_size": 32, "validation": self.training_images // 8, "validation_steps": 2, "log_every": 2}
+        return found
+
+    def _narrow(self, model: str) -> dict[str, int]:
+        """Settings that make a net narrower."""
+        if self.width is None:
+            return {}
+        channels, depth, width = self.width
+        if model.startswith("wrn-"):
+            return {"depth": depth, "width": width}
+        return {"width": min(16, channels) if model == "resnet56" else channels} if _has_width(model) else {}
+
+    def shorten(self, attack: Attack) -> Attack:
+        """An attack at this scale."""
+        if self.cap is None:
+            return attack
+        if isinstance(attack, AutoAttack):
+            return Shortened(**{each.name: getattr(attack, each.name) for each in fields(attack)}, cap=self.cap)
+        return _capped(attack, self.cap)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Shortened(AutoAttack):
+    """AutoAttack whose parts take a few steps each: to see it run, and for nothing else.
+
+    Attributes:
+        cap: most steps, restarts, targets and queries of a part.
+    """
+
+    cap: int = 1
+
+    def parts(self) -> dict[str, Attack]:
+        return {name: _capped(part, self.cap) for name, part in super().parts().items()}
+
+
+def _capped(attack: Attack, cap: int) -> Attack:
+    counts = {name: getattr(attack, name, None) for name in CAPPED}
+    changed = {name: min(count, cap) for name, count in counts.items() if isinstance(count, int)}
+    return replace(attack, **changed)  # type: ignore[type-var]
+
+
+def _has_width(model: str) -> bool:
+    return model.startswith(("resnet", "preact", "vgg", "conv-4"))
+
+
+def nodes(value: Any) -> Iterator[dict[str, Any]]:
+    """All mappings of nested settings, outer before inner."""
+    if isinstance(value, dict):
+        yield value
+        for part in value.values():
+            yield from nodes(part)
+
+
+SCALES = {
+    scale.name: scale
+    for scale in (
+        Scale(
+            name="full",
+            about="the paper's own setting as the recipes have it, all test images",
+            precision="fp32",
+        ),
+        Scale(
+            name="cpu",
+            about="0.15 of the epochs and at least 5, nets of 16 channels at first (WRN-16-2 for wide ones), 1,000 "
+            "test images, attacks at full strength: for comparing rows, not for the published level",
+            epochs=0.15,
+            least=5,
+            images=1000,
+            width=(16, 16, 2),
+        ),
+        Scale(
+            name="smoke",
+            about="a few steps of tiny nets on 160 training and 40 test images, attacks of 2 steps: it shows that it "
+            "runs, and its figures mean nothing",
+            epochs=0.0,
+            least=2,
+            images=40,
+            training_images=160,
+            width=(8, 10, 1),
+            cap=2,
+            precision="fp32",
+        ),
+    )
+}

@@ -1,0 +1,153 @@
+"""Tables and figures in a terminal of 80 columns: what was published, what came out here, and the difference."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Sequence
+
+from rich.console import Console
+
+from toughen.papers.exhibits import STATED, Column, Exhibit, Figure, Panel, Row, Settings, Table
+from toughen.reproduction.drawn import WIDTH, plot_lines
+from toughen.reproduction.scales import Scale
+from toughen.reproduction.stated import stated
+from toughen.reproduction.store import Store
+from toughen.reproduction.values import Value, View, published, written
+from toughen.reproduction.work import figure_entrant, figure_quantity, wanted
+
+NAMES = {"mnist": "MNIST", "cifar10": "CIFAR-10", "cifar100": "CIFAR-100", "imagenet100": "ImageNet-100"}
+NAMES["imagenet"] = "ImageNet"
+
+
+def say(console: Console, text: str = "", style: str = "") -> None:
+    """A line as it is."""
+    console.print(text, highlight=False, markup=False, soft_wrap=True, style=style or None)
+
+
+def tell(console: Console, text: str, style: str = "") -> None:
+    """A sentence, broken where it is too long."""
+    indent = "  " if text.startswith("- ") else ""
+    for line in textwrap.wrap(text, WIDTH, subsequent_indent=indent):
+        say(console, line, style)
+
+
+def heading(console: Console, exhibit: Exhibit, scale: Scale | None) -> None:
+    """What is shown, and what its figures are worth."""
+    tell(console, f"{exhibit.name}: {exhibit.title}", "bold")
+    if scale is not None:
+        tell(console, f"scale {scale.name}: {scale.about}")
+
+
+def show_table(console: Console, table: Table, view: View, rows: Sequence[str], data: Sequence[str]) -> None:
+    """Each panel, three lines a row: published, ours, the difference."""
+    for panel in table.panels:
+        say(console)
+        say(console, f"{NAMES[panel.data]}, {panel.net}, eps {panel.eps}" + _on(view, panel), "bold")
+        if panel.data not in data:
+            say(console, "not run: its images are not at hand")
+        for line in panel_lines(panel, view, [row for row in panel.rows if wanted(row.name, rows)]):
+            say(console, line)
+        for row in panel.rows:
+            if row.note and wanted(row.name, rows):
+                tell(console, f"{row.name}: {row.note}")
+        timed = [column for column in panel.columns if column.timed]
+        if timed:
+            there = view.cells(panel, panel.row(panel.unit), timed[0])
+            more = "" if there else ", which was not run: without it there are none"
+            tell(console, f"times are ratios to those of {panel.unit}, measured on one machine{more}")
+    notes(console, table)
+
+
+def notes(console: Console, exhibit: Exhibit) -> None:
+    say(console)
+    for note in exhibit.notes:
+        tell(console, f"- {note}")
+
+
+def _on(view: View, panel: Panel) -> str:
+    """How many images our figures are from."""
+    cells = [cell for row in panel.rows for column in panel.columns for cell in view.cells(panel, row, column)]
+    counts = sorted({cell["images"] for cell in cells if cell["images"]})
+    return f"; ours on {' and '.join(f'{count:,}' for count in counts)} test images" if counts else ""
+
+
+def panel_lines(panel: Panel, view: View, rows: Sequence[Row]) -> list[str]:
+    """A panel as lines of text."""
+    figures = {row.name: row_cells(panel, row, view) for row in rows}
+    widths = [
+        max([len(column.name), 6, *(len(cells[place]) for each in figures.values() for cells in each.values())])
+        for place, column in enumerate(panel.columns)
+    ]
+    first = max((len(row.name) for row in rows), default=0)
+    head = "".join(f"  {column.name:>{width}}" for column, width in zip(panel.columns, widths, strict=True))
+    lines = [" " * (first + 6) + head]
+    for row in rows:
+        for place, (label, cells) in enumerate(figures[row.name].items()):
+            text = "".join(f"  {cell:>{width}}" for cell, width in zip(cells, widths, strict=True))
+            lines.append(f"{row.name if not place else '':{first}} {label:>5}{text}".rstrip())
+        lines += [f"{'':{first}}       cannot run: {row.cannot}"] if row.cannot else []
+    return lines
+
+
+def row_cells(panel: Panel, row: Row, view: View) -> dict[str, list[str]]:
+    """A row's figures by "paper", "ours" and "diff"."""
+    found: dict[str, list[str]] = {"paper": [], "ours": [], "diff": []}
+    for column in panel.columns:
+        theirs, ours = published(panel, row, column), view.value(panel, row, column)
+        found["paper"].append(panel.printed(row, column) if column.of == STATED else written(theirs, column))
+        found["ours"].append("" if column.of == STATED else our(ours, column))
+        difference = "" if ours is None or theirs is None else f"{ours.mean - theirs:+.2f}"
+        found["diff"].append(difference)
+    return found
+
+
+def our(value: Value | None, column: Column, digits: int = 1) -> str:
+    """Our figure; where there are several seeds, with so many digits and its deviation over them."""
+    if value is None or value.spread is None:
+        return written(value.mean if value else None, column)
+    return f"{value.mean:.{digits}f}±{value.spread:.{digits}f}"
+
+
+# ---- Figures.
+
+
+def show_figure(
+    console: Console,
+    figure: Figure,
+    store: Store,
+    scale: Scale,
+    images: int | None,
+    rows: Sequence[str],
+    data: Sequence[str],
+) -> None:
+    """Each plot's lines as columns of numbers."""
+    for plot in figure.plots:
+        say(console)
+        say(console, f"{NAMES[plot.data]}, {plot.net}, eps {plot.eps}" + f", {plot.attack}" * bool(plot.attack), "bold")
+        if plot.data not in data:
+            say(console, "not run: its images are not at hand")
+            continue
+        cells = {
+            line.name: store.read(figure_entrant(plot, line, scale), figure_quantity(plot, images))
+            for line in plot.lines
+            if wanted(line.name, rows)
+        }
+        for text in plot_lines(cells, plot.eps):
+            say(console, text)
+    notes(console, figure)
+
+
+# ---- Settings.
+
+
+def show_settings(console: Console, table: Settings, rows: Sequence[str]) -> None:
+    """What the paper states, and what toughen trains and attacks with."""
+    for entry in table.entries:
+        if wanted(entry.of, rows):
+            ours = stated(table, entry)
+            say(console)
+            say(console, f"{entry.of}, {entry.name}")
+            for whose, text in (("paper", entry.published), ("toughen", ours)):
+                for number, line in enumerate(textwrap.wrap(text, WIDTH - 11)):
+                    say(console, f"  {whose if not number else '':8} {line}")
+    notes(console, table)

@@ -1,0 +1,121 @@
+"""Published figures and ours in the same units: percent, ratios of times, points."""
+
+from __future__ import annotations
+
+import statistics
+from dataclasses import dataclass, field
+from typing import Any
+
+from toughen.papers.exhibits import STATED, Column, Panel, Row
+from toughen.reproduction.entrants import Entrant
+from toughen.reproduction.measure import OF_TRAINING
+from toughen.reproduction.scales import Scale
+from toughen.reproduction.store import Quantity, Store
+from toughen.reproduction.work import table_entrant, table_quantities
+
+MOST_SEEDS = 10
+
+
+@dataclass(frozen=True)
+class Value:
+    """One of our figures.
+
+    Attributes:
+        mean: over seeds, in the unit that the table prints.
+        spread: standard deviation over seeds; None with one.
+        cells: what it was made of.
+    """
+
+    mean: float
+    spread: float | None = None
+    cells: tuple[dict[str, Any], ...] = field(default=(), compare=False)
+
+
+@dataclass(frozen=True)
+class View:
+    """Which results are looked at.
+
+    Attributes:
+        store: where they lie.
+        scale: at which they were made.
+        images: on how many test images; None: on however many, the most.
+        seeds: how many seeds count; None: all that there are.
+    """
+
+    store: Store
+    scale: Scale
+    images: int | None = None
+    seeds: int | None = None
+
+    def cells(self, panel: Panel, row: Row, column: Column) -> list[dict[str, Any]]:
+        """What was measured for one place of a table, a figure for each seed."""
+        of = "train hours" if column.of == "hours saved" else column.of
+        if of == STATED or row.cannot:
+            return []
+        found = []
+        for seed in range(self.seeds or MOST_SEEDS):
+            model = table_entrant(panel, row, seed, self.scale)
+            cell = self._read(model, panel, column, of, seed) if self.store.knows(model) else None
+            if cell is None:
+                break
+            found.append(cell)
+        return found
+
+    def _read(self, model: Entrant, panel: Panel, column: Column, of: str, seed: int) -> dict[str, Any] | None:
+        if of in OF_TRAINING:
+            return self.store.read(model, Quantity(of))
+        wanted = table_quantities(panel, seed, self.scale, self.images)[column.name]
+        return self.store.best(model, wanted) if self.images is None else self.store.read(model, wanted)
+
+    def value(self, panel: Panel, row: Row, column: Column) -> Value | None:
+        """Our figure for one place of a table; None where there is none, or none that can be compared."""
+        cells = self.cells(panel, row, column)
+        if not cells:
+            return None
+        numbers = [float(cell["value"]) for cell in cells]
+        if column.timed or column.of == "hours saved":
+            return self._ratio(panel, row, column, numbers, cells)
+        factor = 1.0 if column.of == "gamma" or column.of.startswith("entropy") else 100.0
+        return _value([factor * number for number in numbers], cells, column.spread)
+
+    def _ratio(
+        self, panel: Panel, row: Row, column: Column, numbers: list[float], cells: list[dict[str, Any]]
+    ) -> Value | None:
+        """Times over those of the row that they are compared with, seed by seed; on one machine only."""
+        other = row.against if column.of == "hours saved" else panel.unit
+        beside = self.cells(panel, panel.row(other), column) if other else []
+        pairs = list(zip(numbers, cells, beside, strict=False))
+        if not pairs or any(machine(cell) != machine(each) for _, cell, each in pairs):
+            return None
+        ratios = [number / float(each["value"]) for number, _, each in pairs]
+        return _value([100 * (1 - each) for each in ratios] if column.of == "hours saved" else ratios, cells, False)
+
+
+def _value(numbers: list[float], cells: list[dict[str, Any]], spread: bool) -> Value | None:
+    deviation = statistics.stdev(numbers) if len(numbers) > 1 else None
+    if spread:
+        return None if deviation is None else Value(deviation, None, tuple(cells))
+    return Value(statistics.fmean(numbers), deviation, tuple(cells))
+
+
+def machine(cell: dict[str, Any]) -> str:
+    """What a figure was measured on."""
+    return str(cell["provenance"].get("processor", ""))
+
+
+def published(panel: Panel, row: Row, column: Column) -> float | None:
+    """The published figure in the unit that the table prints: a time as a ratio."""
+    found = panel.published(row, column)
+    if found is None or not column.timed:
+        return found
+    unit = panel.published(panel.row(panel.unit), column)
+    return found / unit if unit else None
+
+
+def written(number: float | None, column: Column) -> str:
+    """A figure as a table prints it."""
+    if number is None:
+        return "-"
+    if column.timed:
+        return f"{number:.3g} x"
+    return f"{number:.3g}" if column.of == "gamma" else f"{number:.2f}"
