@@ -409,7 +409,7 @@ def test_a_model_that_cannot_be_judged(own: None, tmp_path: Path) -> None:
     words = ("--data", digits(), "--eps", 0.1, "--attacks", "fgsm", "--verdict", "false", "--out", out)
     assert toughen("evaluate", "own_parts:net", *words).status == 0
     before = files(out)
-    assert before.keys() == {"evaluation.json", "examples.parquet"}
+    assert before.keys() == {"evaluation.json", "examples.parquet", "diagnostics.json", "gallery.parquet"}
     for spec, *said in NOT_ASKED:
         refused(toughen("evaluate", spec, *words), *said)
         attack = ("--data", digits(), "--eps", 0.1, "--attack", "fgsm", "--out", tmp_path / "out/adv.parquet")

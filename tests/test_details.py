@@ -11,11 +11,16 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+import torch
 from commands import digits, refused, toughen
 from PIL import Image
 
 import toughen as package
 from toughen import data
+from toughen.attacks import PGD
+from toughen.evaluation.gallery import to_run
+from toughen.evaluation.result import Evaluation
+from toughen.evaluation.state import State
 
 NET = Path(__file__).parent / "nets/fbf"
 HOW = f"--data {digits()} --eps 0.3 --attacks pgd-1x8@0.4 apgd-ce-10 --limit 40 --verdict false --block 8 --out".split()
@@ -50,6 +55,15 @@ def test_the_gallery_shows_what_the_ledger_says(evaluated: Path) -> None:
             assert said["broken_by"] is None and row["attacked_prediction"] == row["label"] == row["prediction"]
         else:
             assert row["prediction"] != row["label"] and row["attacked"] is None
+
+
+def test_a_fallen_image_is_shown_as_the_start_that_broke_it_left_it() -> None:
+    state = State(None, 2)
+    state.of("pgd").fell[0], state.of("pgd").by[0] = True, 2  # the third of three starts broke the first image
+    split = data.load("mnist-5k").test.take(torch.arange(2))
+    found = Evaluation(split, torch.arange(2), split.labels, {"pgd": ["pgd"] * 3}, state)
+    ((piece, rows),) = to_run(found, {"broken": [0], "stands": []}, {"pgd": PGD(eps=0.3, restarts=3)})
+    assert (piece.part, piece.number, rows) == ("pgd", 2, [0])
 
 
 def test_the_gallery_s_pictures_are_the_images(evaluated: Path) -> None:

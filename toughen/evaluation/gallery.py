@@ -45,7 +45,7 @@ def gallery(
     bench = Bench(blocks, split.images, split.labels, found.index, seed)
     rows = _drawn(found, seed)
     twins: dict[int, tuple[str, Tensor]] = {}
-    for piece, group in _plan(found, rows, attacks):
+    for piece, group in to_run(found, rows, attacks):
         outcome = bench.attack(piece, torch.tensor(group, device=split.labels.device), keep=True)
         assert outcome.x_adv is not None
         twins |= {row: (piece.part, x_adv) for row, x_adv in zip(group, outcome.x_adv, strict=True)}
@@ -73,7 +73,7 @@ def _drawn(found: Evaluation, seed: int) -> dict[str, list[int]]:
     return drawn
 
 
-def _plan(
+def to_run(
     found: Evaluation, rows: Mapping[str, Sequence[int]], attacks: Mapping[str, Attack]
 ) -> list[tuple[Piece, list[int]]]:
     """Which piece of which attack to run again, and on which rows."""
