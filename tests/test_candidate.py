@@ -200,7 +200,10 @@ def test_data_in_any_form_is_judged_alike(tmp_path: Path) -> None:
         out = tmp_path / name
         result = package.evaluate(net, form, eps=0.15, attacks=["fgsm", "pgd-2"], verdict=False, limit=30, out=out)
         assert json.loads((out / "evaluation.json").read_text()) == json.loads(json.dumps(result))
-        found[name], ledgers[name] = figures(result, (*TIMES, "data")), pq.read_table(out / "examples.parquet")
+        found[name], ledgers[name] = (
+            figures(result, (*TIMES, "data", "classes")),
+            pq.read_table(out / "examples.parquet"),
+        )
     first = found["name"]
     assert 0 < first["robust_accuracy"] < first["clean_accuracy"] and first["images"] == 30
     assert all(each == first for each in found.values())
