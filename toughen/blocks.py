@@ -13,8 +13,8 @@ from torch import Tensor, nn
 
 from toughen import passes, stem
 from toughen.device import autocast, pick_precision
-from toughen.graph import Graph
 from toughen.types import Images, Labels, Logits, Mask
+from toughen.windows.graph import Graph
 
 Precision: TypeAlias = Literal["bf16", "fp32", "fp64"]
 

@@ -1,13 +1,13 @@
-"""A net as a graph of layers (torch.fx): how far each looks, and what of it a window of the images reaches."""
+"""A net as a graph of layers (torch.fx), and what of it a window of the images reaches."""
 
 from __future__ import annotations
 
 import math
 import operator
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from functools import cached_property, partial, reduce
-from typing import Any, NamedTuple, TypeAlias
+from functools import partial, reduce
+from typing import Any, TypeAlias
 
 import torch
 import torch.nn.functional as F
@@ -16,90 +16,9 @@ from torch import Tensor, fx, nn
 from toughen.models.normalize import Normalize
 from toughen.stem import Stem
 from toughen.types import Images
+from toughen.windows.window import Reach, Window
 
 MOST = 0.6  # of a map: a layer of which more is reached is computed in full
-
-
-class Window(NamedTuple):
-    """A rectangle of pixels: rows ``top`` to ``bottom``, columns ``left`` to ``right``, ends not included."""
-
-    top: int
-    bottom: int
-    left: int
-    right: int
-
-    @property
-    def empty(self) -> bool:
-        """Whether there is no pixel in it."""
-        return self.top >= self.bottom or self.left >= self.right
-
-    def of(self, maps: Tensor) -> Tensor:
-        """A view of these pixels of all maps, [n, c, h, w]."""
-        return maps[:, :, self.top : self.bottom, self.left : self.right]
-
-    def around(self, other: Window) -> Window:
-        """The smallest window that holds both."""
-        if self.empty or other.empty:
-            return other if self.empty else self
-        (top, bottom, left, right), (above, below, west, east) = self, other
-        return Window(min(top, above), max(bottom, below), min(left, west), max(right, east))
-
-
-@dataclass(frozen=True)
-class Reach:
-    """How far a layer looks, along rows and along columns; pixels outside of a map count as ``outside``."""
-
-    kernel: tuple[int, int] = (1, 1)
-    stride: tuple[int, int] = (1, 1)
-    padding: tuple[int, int] = (0, 0)
-    dilation: tuple[int, int] = (1, 1)
-    outside: float = 0.0
-
-    @cached_property
-    def tail(self) -> tuple[int, int]:
-        """How many rows and columns further than its first input an output looks."""
-        return (self.kernel[0] - 1) * self.dilation[0], (self.kernel[1] - 1) * self.dilation[1]
-
-    @property
-    def pointwise(self) -> bool:
-        """Whether an output sees the input of its own place alone."""
-        return self.tail == (0, 0) and self.stride == (1, 1) and self.padding == (0, 0)
-
-    def most(self, sides: tuple[int, int]) -> tuple[int, int]:
-        """How many rows and columns of outputs a window of these sides can touch."""
-        down, across = (
-            (side - 1 + tail) // stride + 1 for side, tail, stride in zip(sides, self.tail, self.stride, strict=True)
-        )
-        return down, across
-
-    def touched(self, window: Window, size: Sequence[int]) -> Window:
-        """The outputs, of a map of this size, that see some of the window; none, where strides step over it."""
-        if window.empty:
-            return window
-        ends: list[int] = []
-        for axis in (0, 1):
-            first, last = window[2 * axis], window[2 * axis + 1] - 1
-            low = max(0, -((self.tail[axis] - first - self.padding[axis]) // self.stride[axis]))
-            high = min(size[axis], (last + self.padding[axis]) // self.stride[axis] + 1)
-            ends += [min(low, high), high]
-        return Window(*ends)
-
-    def seen(self, window: Window) -> Window:
-        """The inputs that these outputs see; some may lie outside of the map."""
-        ends: list[int] = []
-        for axis in (0, 1):
-            first, last = window[2 * axis], window[2 * axis + 1] - 1
-            start, stride = -self.padding[axis], self.stride[axis]
-            ends += [start + first * stride, start + last * stride + self.tail[axis] + 1]
-        return Window(*ends)
-
-    def cut(self, maps: Tensor, outputs: Window) -> Tensor:
-        """The inputs that these outputs see, with what lies outside of the map put beside it."""
-        top, bottom, left, right = self.seen(outputs)
-        h, w = maps.shape[2:]
-        inside = Window(max(top, 0), min(bottom, h), max(left, 0), min(right, w)).of(maps)
-        beyond = (max(-left, 0), max(right - w, 0), max(-top, 0), max(bottom - h, 0))
-        return F.pad(inside, beyond, value=self.outside) if any(beyond) else inside
 
 
 Compute: TypeAlias = Callable[..., Tensor]

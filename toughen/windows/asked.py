@@ -18,8 +18,9 @@ from torch import Tensor, fx, nn
 
 from toughen.blocks import Blocks, filled, unwrap
 from toughen.gradients import logits
-from toughen.graph import Layer, Split, Window
 from toughen.types import Images, Logits, Mask
+from toughen.windows.graph import Layer, Split
+from toughen.windows.window import Window
 
 TOLERANCE = {"bf16": 1e-2, "fp32": 1e-4, "fp64": 1e-9}
 """Of the largest logit: up to here logits that were computed window by window are the net's own."""

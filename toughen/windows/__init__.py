@@ -1,0 +1,1 @@
+"""Logits of images that change in a window at a time, at the price of what the window reaches."""
