@@ -48,7 +48,7 @@ def demo(out: Path) -> int:
         highlight=False,
     )
     for place in [*(out / name for name in RUNS), out / "picture.png", report]:
-        console.print(f"  {place}", highlight=False)
+        console.print(f"  {place}", highlight=False, soft_wrap=True)
     return 0
 
 
