@@ -44,7 +44,7 @@ def demo(out: Path) -> int:
     listing.print_comparison(console, [out / name for name in RUNS])
     seconds = time.perf_counter() - started
     console.print(
-        f"\nin {seconds:.0f} seconds. Weights, metrics and results of each run, a picture, and a page to open:",
+        f"\nin {seconds:.0f} seconds. Weights and results of each run, a picture, a page to open:",
         highlight=False,
     )
     for place in [*(out / name for name in RUNS), out / "picture.png", report]:
