@@ -47,7 +47,7 @@ def epoch(number: int, **others: Any) -> dict[str, Any]:
         "epoch": number, "step": 10 * number + 10, "method": "FBF", "lr": 0.1,
         "loss": 2.0 - 0.5 * number, "accuracy": 0.5,
         "terms": {"robust": 1.0}, "passes": 8.0, "gamma": 1.0, "seconds": 30.0, "images_per_second": 100.0,
-        "validation": {"clean": 0.8, "fgsm": 0.6, "pgd": 0.4}, "best": True, "events": [],
+        "validation": {"clean": 0.8, "fgsm": 0.6, "pgd": 0.4}, "kept": True, "events": [],
     }  # fmt: skip
     return made | others
 

@@ -167,25 +167,30 @@ def test_test_images_choose_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert files(tmp_path / "one")[runs.WEIGHTS] == files(tmp_path / "two")[runs.WEIGHTS]
 
 
-def test_best_weights_are_those_of_the_first_highest_pgd_accuracy(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("weights", "chosen", "written"), [("best", 2, [True, True, True, False, False]), ("last", 4, [True] * 5)]
+)
+def test_the_weights_kept_are_those_of_the_first_highest_pgd_accuracy_or_the_last(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, weights: str, chosen: int, written: list[bool]
 ) -> None:
-    measured = iter([(0.9, 0.2), (0.5, 0.6), (0.8, 0.6), (0.8, 0.6), (0.99, 0.5)])  # clean, pgd; a tie is clean's
-    kept: list[dict[str, Tensor]] = []
+    scores = [(0.9, 0.2), (0.5, 0.6), (0.8, 0.6), (0.8, 0.6), (0.99, 0.5)]  # clean, pgd; a tie is clean's
+    seen: list[dict[str, Tensor]] = []
 
     def scripted(self: Validation, model: nn.Module) -> dict[str, float]:
-        kept.append(copy.deepcopy(model.state_dict()))
-        clean, pgd = next(measured)
+        clean, pgd = scores[len(seen)]
+        seen.append(copy.deepcopy(model.state_dict()))
         return {"clean": clean, "fgsm": 1.0, "pgd": pgd}
 
     monkeypatch.setattr(Validation, "__call__", scripted)
-    assert toughen(*small("--method", "FBF", "--eps", 0.2, "--epochs", 5, "--out", tmp_path / "run")).status == 0
-    assert [line["best"] for line in timeless(tmp_path / "run")] == [True, True, True, False, False]
+    words = small("--method", "FBF", "--eps", 0.2, "--epochs", 5, "--weights", weights, "--out", tmp_path / "run")
+    assert toughen(*words).status == 0
+    assert [line["kept"] for line in timeless(tmp_path / "run")] == written
     record = runs.read_record(tmp_path / "run")
-    assert (record.epoch, record.validation) == (2, {"clean": 0.8, "fgsm": 1.0, "pgd": 0.6})
+    clean, pgd = scores[chosen]
+    assert (record.epoch, record.validation) == (chosen, {"clean": clean, "fgsm": 1.0, "pgd": pgd})
     saved = runs.load(tmp_path / "run").state_dict()
-    assert all(torch.equal(saved[name], kept[2][name]) for name in saved)
-    assert not all(torch.equal(saved[name], kept[4][name]) for name in saved)
+    assert all(torch.equal(saved[name], seen[chosen][name]) for name in saved)
+    assert not all(torch.equal(saved[name], seen[6 - chosen][name]) for name in saved)
 
 
 def test_scores() -> None:

@@ -125,15 +125,19 @@ def test_a_run_that_is_rescued_stands(tmp_path: Path) -> None:
     assert sum("collapse" in str(e.tensor_proto) for e in board.Tensors("events/text_summary")) == len(found)
 
 
-def test_a_collapse_in_the_last_epoch_leaves_the_healthy_weights(tmp_path: Path) -> None:
+@pytest.mark.parametrize("weights", ["best", "last"])
+def test_a_collapse_in_the_last_epoch_leaves_the_healthy_weights(tmp_path: Path, weights: str) -> None:
     run = tmp_path / "run"
-    toughen(*COLLAPSING.split(), "--watch", "rescue", "--stop_epoch", 3, "--out", run)
+    toughen(*COLLAPSING.split(), "--watch", "rescue", "--stop_epoch", 3, "--weights", weights, "--out", run)
     (event,) = events(run)
     assert event["step"] == 216 and "where the run ends" in event["text"]
     healthy = read_tensors(run / checkpoint.HEALTHY)[0]
     last = state_of(run)
     names = [name for name in last if name.startswith(("model.", "optimizer."))]
     assert names and all(torch.equal(last[name], healthy[name]) for name in names)
+    if weights == "last":
+        written = runs.load(run).state_dict()
+        assert written and all(torch.equal(written[name], healthy[f"model.{name}"]) for name in written)
 
 
 @pytest.fixture

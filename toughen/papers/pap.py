@@ -10,7 +10,7 @@ PGD_MNIST = "pgd-mnist --epochs 50"
 PGD_CIFAR = "fgsm-cifar10 --method PGDAT --method.steps 7 --method.step_size 2/255"
 TRADES_MNIST = "trades-mnist --epochs 50"
 TRADES_CIFAR = "trades-cifar10 --epochs 100 --method.steps 7"
-ABLATION = "pap-cifar10 --method.lam 0 --method.ablation true"
+ABLATION = "pap-cifar10 --method.lam 0 --method.ablation true --weights last"
 OPEN = "Batch, optimizer, rates and N in training are not stated; what is taken is in the recipes."
 
 TABLE1 = Settings(

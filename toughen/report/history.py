@@ -22,7 +22,7 @@ class Event:
 class Epoch:
     """One line: figures by name, accuracies 0..1; ``validation`` and ``terms`` by their own names.
 
-    ``number`` counts from 1.
+    ``number`` counts from 1; ``kept``: its weights were written over those of epochs before.
     """
 
     number: int
@@ -30,7 +30,7 @@ class Epoch:
     figures: dict[str, float]
     validation: dict[str, float]
     terms: dict[str, float]
-    best: bool
+    kept: bool
 
 
 @dataclass(frozen=True)
@@ -96,7 +96,7 @@ def _epoch(fields: dict[str, Any]) -> Epoch:
         figures=_numbers(known),
         validation=_numbers(validation),
         terms=_numbers(terms),
-        best=fields.get("best") is True,
+        kept=fields.get("kept") is True,
     )
 
 

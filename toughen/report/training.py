@@ -67,9 +67,10 @@ def epoch_table(history: History) -> Table:
     """Every epoch with what it cost."""
     columns = ("epoch", "method", "rate", "passes per step", "gradients (gamma)", "seconds", "images per second")
     names = ("lr", "passes", "gamma", "seconds", "images_per_second")
+    kept = max((epoch.number for epoch in history.epochs if epoch.kept), default=0)
     rows = [
         (
-            Cell(f"{epoch.number}{' (kept)' if epoch.best else ''}", float(epoch.number)),
+            Cell(f"{epoch.number}{' (kept)' if epoch.number == kept else ''}", float(epoch.number)),
             Cell(epoch.method),
             *(number_cell(epoch.figures.get(name)) for name in names),
         )

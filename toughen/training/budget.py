@@ -82,7 +82,7 @@ def _tried(trainer: Trainer, budget: float) -> tuple[float, float]:
         if len(taken) >= WARM_STEPS + FEWEST_STEPS and ranks.agreed(sum(taken)) >= SHARE * budget:
             break
     started = time.perf_counter()
-    other.validation(other.best_weights)
+    other.validation(other.kept_model)
     if other.watch.on and other.average is not None:
         other.validation(other.model)
     steps = taken[WARM_STEPS:] or taken

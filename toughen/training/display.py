@@ -59,7 +59,7 @@ class Display:
         validation = "  ".join(f"{name} {100 * value:5.1f} %" for name, value in metrics["validation"].items())
         self.console.print(
             f"epoch {metrics['epoch'] + 1:3d}/{self.epochs}  loss {metrics['loss']:7.4f}  {validation}"
-            f"  {metrics['seconds']:6.1f} s{'  best' if metrics['best'] else ''}"
+            f"  {metrics['seconds']:6.1f} s{'  kept' if metrics['kept'] else ''}"
             + (f"  effective epochs {metrics['effective_epochs']}" if "effective_epochs" in metrics else ""),
             highlight=False,
             markup=False,

@@ -51,6 +51,7 @@ class Recipe:
         validation: training images kept aside to choose the best weights, balanced over classes; None means a tenth
             of them, at most 1,000.
         validation_steps: steps of the PGD that chooses them.
+        weights: which are kept: "best", of the epoch that stood best under that PGD, or "last", of the last epoch.
         watch: what happens when the model collapses under its single steps: "off" nothing, "warn" it is said, "rescue"
             training goes back to the last healthy state and on with the method's rescue for some epochs.
         watch_epochs: epochs of the first rescue; each further one takes twice as many.
@@ -92,6 +93,7 @@ class Recipe:
     flip: bool | None = None
     validation: int | None = None
     validation_steps: int = 10
+    weights: Literal["best", "last"] = "best"
     watch: Watching = "rescue"
     watch_epochs: int = 1
     log_every: int = 100

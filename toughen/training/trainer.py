@@ -6,9 +6,7 @@ import math
 import signal
 import time
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import torch
 from rich.console import Console
@@ -26,16 +24,15 @@ from toughen.methods.base import Method
 from toughen.noise import StepNoise, key
 from toughen.passes import Passes, flops
 from toughen.training import checkpoint, rescue
-from toughen.training.budget import revise
 from toughen.training.checkpoint import State
 from toughen.training.course import Course
 from toughen.training.display import Display, Show, Silent
+from toughen.training.epoch_end import finish_epoch
 from toughen.training.feeding import feed_of
-from toughen.training.figures import epoch_figures
 from toughen.training.recipe import Recipe
 from toughen.training.stop import Stopped, Stopper
 from toughen.training.together import Together, synchronised_batch_norm
-from toughen.training.validation import Validation, score
+from toughen.training.validation import Validation
 from toughen.training.watch import Watch
 from toughen.types import Batch, Plan, Step
 
@@ -110,7 +107,7 @@ class Trainer(Course):
         return {name: module for name, module in modules.items() if module is not None}
 
     @property
-    def best_weights(self) -> nn.Module:
+    def kept_model(self) -> nn.Module:
         """The model to keep: the averaged one where the recipe averages."""
         return self.model if self.average is None else self.average.module
 
@@ -181,7 +178,7 @@ class Trainer(Course):
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
         state.seconds += time.perf_counter() - started
-        display.epoch(self.finish_epoch(epoch))
+        display.epoch(finish_epoch(self, epoch))
         display.length(self.epochs, self.last_step)
 
     def epoch_batches(self, epoch: int) -> Iterator[tuple[Tensor, Tensor, Batch]]:
@@ -262,39 +259,6 @@ class Trainer(Course):
             raise Diverged("the loss became " + (str(loss) if not math.isfinite(loss) else "NaN or infinite"))
         if broken:
             raise Diverged("a weight is no longer finite")
-
-    def finish_epoch(self, epoch: int) -> dict[str, Any]:
-        """Validate, keep the best weights, write the epoch's line and the checkpoint."""
-        self.check_finite()
-        state, method = self.state, self.method_at(self.state.step - 1)
-        metrics: dict[str, Any] = ranks.agreed(epoch_figures(self, epoch))  # methods decide by them
-        started = time.perf_counter()
-        metrics["validation"] = found = self.validation(self.best_weights)
-        metrics["validation_seconds"] = round(time.perf_counter() - started, 3)
-        metrics["best"] = score(found) > state.best or not found
-        if metrics["best"]:
-            state.best = score(found)
-            if ranks.first():
-                runs.write_model(self.folder, replace(self.record, epoch=epoch, validation=found), self.best_weights)
-        if f"epoch {epoch}" in self.recipe.keep_at and ranks.first():
-            checkpoint.keep_weights(self.folder, f"epoch-{epoch}", self.model)
-        metrics["events"] = state.events
-        method.after_epoch(metrics)
-        state.stop_reason = self.method.stop_reason
-        if state.stop_reason:
-            state.events.append({"event": "stop", "step": state.step, "text": f"training ends: {state.stop_reason}"})
-        healthy = False
-        if self.watch.on:
-            live = found if self.average is None else self.validation(self.model)
-            healthy = not rescue.judge(self, live) and not state.blind
-        state.history.append(metrics)
-        state.new_epoch()
-        if state.planned:
-            revise(self, metrics["seconds_per_step"], time.perf_counter() - started)
-        self.save(healthy=healthy and self.rescuer is not None)
-        if ranks.first():
-            runs.write_history(self.folder, state.history)
-        return metrics
 
     def save(self, *, healthy: bool = False) -> None:
         """Write a checkpoint, unless its weights would be useless; a healthy one is kept to go back to."""

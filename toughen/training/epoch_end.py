@@ -1,0 +1,73 @@
+"""What happens where an epoch ends: validation, the weights to keep, the watch, the epoch's line, a checkpoint."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from toughen import ranks, runs
+from toughen.training import checkpoint, rescue
+from toughen.training.budget import revise
+from toughen.training.figures import epoch_figures
+from toughen.training.validation import score
+
+if TYPE_CHECKING:
+    from toughen.training.trainer import Trainer
+
+
+def finish_epoch(trainer: Trainer, epoch: int) -> dict[str, Any]:
+    """Bring an epoch to its end.
+
+    Args:
+        trainer: the run, its last step of this epoch done.
+        epoch: which, from 0.
+
+    Returns:
+        The epoch's line of metrics.jsonl.
+
+    Raises:
+        Diverged: the loss or the weights are no longer finite.
+    """
+    trainer.check_finite()
+    state, method = trainer.state, trainer.method_at(trainer.state.step - 1)
+    metrics: dict[str, Any] = ranks.agreed(epoch_figures(trainer, epoch))  # methods decide by them
+    started = time.perf_counter()
+    metrics["validation"] = found = trainer.validation(trainer.kept_model)
+    metrics["validation_seconds"] = round(time.perf_counter() - started, 3)
+    metrics["kept"] = trainer.recipe.weights == "last" or score(found) > state.best or not found
+    if metrics["kept"]:
+        state.best = score(found)
+        _write_model(trainer, epoch, found)
+    if f"epoch {epoch}" in trainer.recipe.keep_at and ranks.first():
+        checkpoint.keep_weights(trainer.folder, f"epoch-{epoch}", trainer.model)
+    metrics["events"] = state.events
+    method.after_epoch(metrics)
+    state.stop_reason = trainer.method.stop_reason
+    if state.stop_reason:
+        state.events.append({"event": "stop", "step": state.step, "text": f"training ends: {state.stop_reason}"})
+    healthy = trainer.watch.on and _stands(trainer, epoch, found)
+    state.history.append(metrics)
+    state.new_epoch()
+    if state.planned:
+        revise(trainer, metrics["seconds_per_step"], time.perf_counter() - started)
+    trainer.save(healthy=healthy and trainer.rescuer is not None)
+    if ranks.first():
+        runs.write_history(trainer.folder, state.history)
+    return metrics
+
+
+def _stands(trainer: Trainer, epoch: int, found: dict[str, float]) -> bool:
+    """Whether the watch takes the live model for healthy; a collapsed one is rescued where the recipe wants that."""
+    live = found if trainer.average is None else trainer.validation(trainer.model)
+    collapsed = rescue.judge(trainer, live)
+    if collapsed and trainer.rescuer is not None and trainer.recipe.weights == "last":
+        _write_model(trainer, epoch, trainer.validation(trainer.kept_model))  # over those that the rescue gave up
+    return not collapsed and not trainer.state.blind
+
+
+def _write_model(trainer: Trainer, epoch: int, found: dict[str, float]) -> None:
+    """Write the weights to keep, with what validation found of them."""
+    if ranks.first():
+        record = replace(trainer.record, epoch=epoch, validation=found)
+        runs.write_model(trainer.folder, record, trainer.kept_model)
