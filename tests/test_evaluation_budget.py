@@ -31,9 +31,9 @@ def candidate() -> Candidate:
     return from_function(package.load(NET), test, eps=0.3, norm="linf", limit=None, seed=0)
 
 
-def room(time: str, out: Path | None = None, verdict: bool = False, seed: int = 0) -> Candidate:
+def room(time: str, out: Path | None = None, verdict: bool = False, seed: int = 0, details: bool = False) -> Candidate:
     whole = candidate()
-    how = How(time_budget=time, verdict=verdict, seed=seed)
+    how = How(time_budget=time, verdict=verdict, seed=seed, details=details)
     return budget.within(whole, whole.split, how, ATTACKS, "fp32", out)
 
 
@@ -46,6 +46,12 @@ def test_as_many_images_as_fit(costly: None) -> None:
     assert counts.max() - counts.min() <= 1  # balanced over the classes
     test = data.load("mnist-5k").test
     assert torch.equal(test.images[found.index], found.split.images) and found.total == len(test)
+
+
+def test_the_closer_look_takes_its_time_too(costly: None, tmp_path: Path) -> None:
+    """Its 60,000 passes take 600 s; nothing is looked at where nothing is written."""
+    assert len(room("1000s", tmp_path, details=True).split) == int((900 - 600) / 0.44) == 681
+    assert len(room("500s", details=True).split) == min(len(candidate().split), int(450 / 0.44))
 
 
 def test_too_short_a_time_is_refused_with_one_that_would_do(costly: None) -> None:
@@ -73,7 +79,20 @@ def test_the_price_is_that_of_the_machine() -> None:
 
 
 def test_on_the_command_line(costly: None, tmp_path: Path) -> None:
-    words = ("evaluate", NET, "--data", digits(), "--attacks", "fgsm", "--verdict", "false", "--out", tmp_path)
+    words = (
+        "evaluate",
+        NET,
+        "--data",
+        digits(),
+        "--attacks",
+        "fgsm",
+        "--verdict",
+        "false",
+        "--details",
+        "false",
+        "--out",
+        tmp_path,
+    )
     ended = toughen(*words, "--time-budget", "1s")
     assert ended.status == 0, ended.err
     found = json.loads((tmp_path / "evaluation.json").read_text())

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 STEPS = 10  # of the PGD that is timed
 VERDICT = 250_000  # passes of the checks where images stand: counted on nets that are trained against the threat
+LOOK = 60_000  # passes of the closer look for the report, counted likewise
 FEWEST = 10  # images below which a number says nothing
 AIM = 0.9  # share of the budget that is filled: loading and writing take time too
 NAME = "evaluation-budget.json"
@@ -57,7 +58,8 @@ def within(
     if images is None:
         blocks = Blocks(candidate.net, how.block or block_size(split.images.device, len(split)), precision)
         bench = Bench(blocks, split.images, split.labels, candidate.index, how.seed)
-        images = affordable(bench, attacks, candidate.threat, str(how.time_budget), how.processes, how.verdict)
+        besides = how.verdict * VERDICT + (how.details and out is not None) * LOOK
+        images = affordable(bench, attacks, candidate.threat, str(how.time_budget), how.processes, besides)
         if out is not None and ranks.first():
             out.mkdir(parents=True, exist_ok=True)
             write_json(out / NAME, {"asked": asked, "images": images})
@@ -66,7 +68,7 @@ def within(
 
 
 def affordable(
-    bench: Bench, attacks: Mapping[str, Attack], threat: Threat, budget: str, processes: int, verdict: bool
+    bench: Bench, attacks: Mapping[str, Attack], threat: Threat, budget: str, processes: int, besides: int
 ) -> int:
     """How many images a suite can attack within a time, if each of them stands to the end.
 
@@ -76,20 +78,20 @@ def affordable(
         threat: what the attacks are bound by.
         budget: the time, such as 5m.
         processes: how many processes attack at once.
-        verdict: whether the checks are made too.
+        besides: passes of one image that the first process makes alone, for the checks and the closer look.
 
     Raises:
         ValueError: not even a few images fit.
     """
     each = sum(piece.cost for name, attack in attacks.items() for piece in pieces(name, attack))
     price = _price(bench, threat, processes)
-    fixed = VERDICT * price * ranks.count() if verdict else 0.0  # which the first process makes alone
+    fixed = besides * price * ranks.count()
     images = int((AIM * seconds(budget) - fixed) / (each * price))
     if images < FEWEST:
         needed = spell((fixed + FEWEST * each * price) / AIM)
         raise ValueError(
             f"--time-budget {budget} is too short for these attacks: {FEWEST} images take about {needed}; give more, "
-            "or fewer attacks (--attacks), or leave the checks out (--verdict false)"
+            "or fewer attacks (--attacks), or leave the checks out (--verdict false, --details false)"
         )
     return images
 
