@@ -34,6 +34,8 @@ EVALUATION = """Equal steps of eps / 4 from the image itself, in evaluation mode
 the unit is a plain float32 training step of the same net on these images in the same round. F: operations, in forward
 passes of these images; "evaluate" leaves images alone that fell and confirms what it found. "Right": the share of
 images that the net in float32 still gets right."""
+BREAKDOWN = """Percent of a step, on one thread, as PyTorch's profiler sees it (`benchmarks/breakdown.py`). "Between
+operations" is what Python takes, and PyTorch from one operation to the next."""
 SCALING = """The points of a table took turns; only what heads the first column differs between them."""
 TRAIN = """The same net, images, optimizer, schedule and length for every method. "Robust" is the share of test images
 that withstood every attack named below; "seconds to" is the training time until PGD on held-out images first left so
@@ -118,6 +120,18 @@ def _ours(rows: dict[str, Any], precision: str) -> str:
 
 def megabytes(row: dict[str, Any], contestant: str) -> str:
     return f"{row['peak_bytes'][contestant] / 1e6:.0f}"
+
+
+def breakdown(found: dict[str, Any]) -> str:
+    """What breakdown.py found."""
+    parts = [f"## Where a step's time goes\n\n{BREAKDOWN}\n"]
+    for name, rows in found.items():
+        kinds = list(next(iter(rows.values()))["shares"])
+        lines = [[method, *(f"{100 * row['shares'][kind]:.1f}" for kind in kinds)] for method, row in rows.items()]
+        made = [row["about"] for row in rows.values()]
+        where = f"{made[0]['batch_size']} images of {made[0]['data']}, {about(*made)}"
+        parts.append(f"{name}:\n\n{table(['method', *kinds], lines)}\n{where}.\n")
+    return "\n".join(parts)
 
 
 def evaluation(found: dict[str, Any]) -> str:
@@ -286,6 +300,7 @@ def _run(found: dict[str, Any]) -> list[list[str]]:
 
 TABLES = {
     "step": steps,
+    "breakdown": breakdown,
     "evaluate": evaluation,
     "scaling": scaling,
     "train": training,

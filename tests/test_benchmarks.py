@@ -248,6 +248,39 @@ def measured_on_a_gpu() -> dict[str, Any]:
     return {"about": ABOUT, "calls": [{}, {}], "pieces": {**pieces, "steps": {"nets": {"r": step_rows()}}}}
 
 
+def test_operations_are_told_apart(scripts: Any) -> None:
+    breakdown = scripts("breakdown")
+    images, maps, logits, weights = [64, 3, 32, 32], [64, 64, 32, 32], [64, 10], [64, 3, 3, 3]
+    for name, shapes, kind in (
+        ("aten::mkldnn_convolution", [images, weights], "convolutions, forward"),
+        ("aten::convolution_backward", [maps, images, weights], "convolutions, backward"),
+        ("aten::native_batch_norm_backward", [maps, maps], "batch norm"),
+        ("aten::threshold_backward", [maps, maps], "ReLU, pooling"),
+        ("aten::max_pool2d_with_indices", [maps], "ReLU, pooling"),
+        ("aten::_log_softmax", [logits], "loss"),
+        ("aten::sub", [logits, logits], "loss"),
+        ("aten::addmm", [[10], [64, 512], [512, 10]], "matrix products"),
+        ("aten::sign", [images], "making images"),
+        ("aten::add_", [images, images], "making images"),
+        ("aten::add_", [maps, maps], "sums, copies, casts"),
+        ("aten::copy_", [weights, weights], "sums, copies, casts"),
+        ("aten::_fused_sgd_", [[], []], "optimizer, averaging"),
+        ("Optimizer.step#SGD.step", [], "optimizer, averaging"),
+        ("aten::_foreach_lerp_", [], "optimizer, averaging"),
+    ):
+        assert breakdown.kind_of(name, shapes, images[1:], 10) == kind, name
+
+
+def test_the_shares_of_a_step_are_those_of_its_whole_time(tmp_path: Path) -> None:
+    out = tmp_path / "found.json"
+    words = ["--data", "mnist-5k", "--model", "small-cnn", "--methods", "NuAT", "--batch-size", "16", "--out", str(out)]
+    subprocess.run([sys.executable, str(BENCHMARKS / "breakdown.py"), *words], check=True, capture_output=True)
+    shares = read_json(out)["small-cnn, bf16"]["NuAT"]["shares"]
+    assert sum(shares.values()) == pytest.approx(1, abs=0.01) and min(shares.values()) >= 0
+    convolutions = shares["convolutions, forward"] + shares["convolutions, backward"]
+    assert convolutions > 0.2 and shares["batch norm"] == 0 and shares["making images"] > 0
+
+
 def test_tables_show_what_was_found(tmp_path: Path, scripts: Any) -> None:
     performance = scripts("performance")
     raced = {"times_as_fast_as_plain_loop": [0.5, 0.4, 0.6], "robust_accuracy": 0.453125}
@@ -256,6 +289,15 @@ def test_tables_show_what_was_found(tmp_path: Path, scripts: Any) -> None:
     files: dict[str, Any] = {
         "step": {"resnet18": step_rows()},
         "evaluate": {"resnet18, PGD-20": pgd},
+        "breakdown": {
+            "small-cnn, bf16": {
+                "NuAT": {
+                    "seconds": 0.05,
+                    "shares": {"batch norm": 0.0612, "between operations": 0.3},
+                    "about": {**ABOUT, "batch_size": 64, "data": "mnist"},
+                }
+            }
+        },
         "scaling": {"resnet18: batch": {"what": "images in a batch", "points": scaled, "about": ABOUT}},
         "train": trained(),
         "streaming": {
@@ -278,6 +320,8 @@ def test_tables_show_what_was_found(tmp_path: Path, scripts: Any) -> None:
         "| NuAT | 4.00 [3.60, 4.40] | 11.0 | 20 % | 456 | 3.77 |",
         "| NuAT | 1.30 [1.17, 1.43] | 8.0 | 1.25 | 31 % | 123 | 3.00 [2.50, 3.50] |",
         "| foolbox | 20.00 [18.00, 22.00] | 12 | 61 | 0.50 [0.40, 0.60] | 45.3 % |",
+        "| method | batch norm | between operations |",
+        "| NuAT | 6.1 | 30.0 |",
         "| 32 | 200.0 [180.0, 220.0] | 2.00 [1.90, 2.10] | 6250 |",
         "| FBF | 2 | 100 [99, 102] | 5.0 | 80.0 [79.0, 82.0] | 40.0 [35.0, 41.0] | 40 [30, 50] | - |",
         "| killed at step 4, gone on | 5 | 4 | 3 | 2 | 1 | 7 |",
@@ -289,7 +333,7 @@ def test_tables_show_what_was_found(tmp_path: Path, scripts: Any) -> None:
         "| autoattack | 45.67 % | 222.2 | 40 % |",
     ):
         assert f"\n{line}\n" in whole, line
-    assert whole.count("Abacus, torch 9.9, commit abc, rounds: 7") == 4  # the GPU's piece of steps is not done
+    assert whole.count("Abacus, torch 9.9, commit abc, rounds: 7") == 5  # the GPU's piece of steps is not done
 
 
 def test_pairs_of_runs_stand_beside_each_other(tmp_path: Path, scripts: Any) -> None:
