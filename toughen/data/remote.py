@@ -1,8 +1,9 @@
 """Parquet shards behind a URL, read in place through fsspec and never downloaded whole.
 
 hf://datasets/OWNER/NAME is a set on the Hugging Face hub, by the file system of its own client. Tests read from a file
-system in memory; nothing here has run against the real hub yet. There each read of a row group is a few requests, and
-labels are read row group by row group before training begins, which may take minutes for a thousand of them.
+system in memory and, through that client, from an imitation of the hub on the same machine; nothing here has run
+against the real hub yet. There each read of a row group is a few requests, and labels are read row group by row group
+before training begins, which may take minutes for a thousand of them.
 """
 
 from __future__ import annotations
