@@ -4,9 +4,10 @@ python benchmarks/gpu.py --data DIR --out runs/gpu                              
 python benchmarks/gpu.py --data DIR --out runs/gpu --previous BEFORE --pack AFTER       from machine to machine
 python benchmarks/gpu.py --data mnist-5k --out runs/gpu --device cpu --smoke            tiny, to see that it works
 
-In this order: 50 steps of NuAT-WA on ResNet-18, which tell how long an epoch takes; its whole run on CIFAR-10 (20
-epochs instead of 100 where an epoch takes more than 5 seconds); AutoAttack standard on what it kept; steps of several
-methods against the released scripts' (step.py); short runs of several methods on equal terms (train.py).
+In this order: 50 steps of NuAT-WA on ResNet-18, which tell how long an epoch takes, and as many for each way to
+compile the net; its whole run on CIFAR-10 in the fastest way (20 epochs instead of 100 where an epoch takes more than 5
+seconds); AutoAttack standard on what it kept; steps of several methods against the released scripts' (step.py); short
+runs of several methods on equal terms (train.py).
 
 The state is --out: gpu.json with all figures, and run directories with their checkpoints. A machine that is gone takes
 it along, so --pack writes what the next call needs into files of at most 15 MiB, up to --pack-mib altogether, and
@@ -45,6 +46,7 @@ SMALL = (
 ).split()
 WINDOW, WINDOWS = 10, 5  # steps between two waits for the device; how many such windows are counted
 LONG_EPOCH = 5.0  # seconds, above which the run is a short one
+COMPILING = ("default", "reduce-overhead")
 WHOLE, SHORT = 100, 20  # epochs
 STEP_METHODS = ["Standard", "NuAT", "FBF", "GAT", "PGDAT", "TRADES", "NuAT2", "NFGSM", "PGI", "AWP"]
 TRAIN_METHODS = ["FBF", "NuAT", "GAT", "PGDAT", "TRADES"]
@@ -144,6 +146,55 @@ def first_steps(work: Work) -> None:
     )
 
 
+def compiled_steps(work: Work) -> None:
+    """How long a step takes with each way to compile the net, its first ones apart."""
+    piece = work.piece("compiled steps")
+    for how in COMPILING[:1] if work.arguments.smoke else COMPILING:
+        if how in piece:
+            continue
+        work.box.check()
+        piece[how] = {"failed": "the process did not live to tell"}
+        work.save()
+        try:
+            piece[how] = _compiled(work, how)
+        except RuntimeError as error:
+            piece[how] = {"failed": str(error).splitlines()[0]}
+        work.save()
+
+
+def _compiled(work: Work, how: str) -> dict[str, Any]:
+    trainer = ready([*work.words, "--compile", how])
+    batches, window = endless(trainer), 2 if work.arguments.smoke else WINDOW
+    started = time.perf_counter()
+    losses = [float(trainer_step.loss.detach()) for trainer_step in _steps(trainer, batches, window)]
+    first = time.perf_counter() - started
+    runs: dict[str, Callable[[], object]] = {"steps": lambda: float(_steps(trainer, batches, window)[-1].loss.detach())}
+    each = [taken / window for taken in take_turns(runs, work.device, WINDOWS)["steps"]]
+    return {"step": figures(each, each), "first_steps_seconds": first, "losses": losses}
+
+
+def _steps(trainer: Any, batches: Any, count: int) -> list[Any]:
+    """So many steps, one after the other."""
+    made = []
+    for x, y, batch in islice(batches, count):
+        made.append(trainer.step(x, y, batch))
+        trainer.state.step += 1
+    return made
+
+
+def fastest(work: Work) -> tuple[str, float]:
+    """How the net is best compiled here, "off" among the ways, and the seconds of an epoch then."""
+    first = work.found["pieces"]["first steps"]
+    plain = first["step"]["seconds"]
+    ways = {
+        how: found["step"]["seconds"]
+        for how, found in work.piece("compiled steps").items()
+        if how in COMPILING and "step" in found
+    }
+    how, seconds = min({"off": plain, **ways}.items(), key=lambda way: way[1])
+    return how, first["seconds_per_epoch"] * seconds / plain
+
+
 def _stepped(trainer: Any, batches: Any, count: int) -> list[Any]:
     """So many batches, each after a step on it."""
     taken = list(islice(batches, count))
@@ -160,15 +211,17 @@ def best_rate(work: Work) -> float:
 
 def training(work: Work) -> None:
     """The long run."""
-    piece, epoch = work.piece("training"), work.found["pieces"]["first steps"]["seconds_per_epoch"]
+    piece = work.piece("training")
     if "epochs" not in piece:
+        piece["compile"], epoch = fastest(work)
         short = epoch > LONG_EPOCH
         piece["epochs"] = 2 if work.arguments.smoke else SHORT if short else WHOLE
         piece["why"] = f"an epoch was expected to take {epoch:.1f} s, the whole run is for {LONG_EPOCH:.0f} s or less"
         work.save()
     work.run.parent.mkdir(parents=True, exist_ok=True)
     try:
-        work.box.toughen("train", *work.words, "--epochs", str(piece["epochs"]), "--out", str(work.run), "--resume")
+        length = ["--epochs", str(piece["epochs"]), "--compile", piece["compile"]]
+        work.box.toughen("train", *work.words, *length, "--out", str(work.run), "--resume")
     finally:
         piece.update(run_figures(work.run, best_rate(work)))
 
@@ -261,6 +314,7 @@ def minutes(box: Box) -> list[str]:
 
 PIECES: dict[str, Callable[[Work], None]] = {
     "first steps": first_steps,
+    "compiled steps": compiled_steps,
     "training": training,
     "autoattack": autoattack,
     "steps": steps,
@@ -297,7 +351,7 @@ def go_on(work: Work) -> bool:
     return whole
 
 
-NEEDS = {"training": ["first steps"], "autoattack": ["training"]}
+NEEDS = {"training": ["first steps", "compiled steps"], "autoattack": ["training"]}
 
 
 def needed(out: Path, trained: bool) -> list[Path]:

@@ -245,6 +245,8 @@ def gpu(found: dict[str, Any]) -> str:
     first = pieces.get("first steps", {})
     if first.get("done"):
         parts.append(table(["", f"{first['recipe']}, first {first['steps']} steps"], _first_steps(first)))
+    if made_faster := pieces.get("compiled steps", {}):
+        parts.append(table(["compiled", "ms a step", "first steps, s"], _compiled_steps(made_faster)))
     run = pieces.get("training", {})
     if run.get("epochs_done"):
         parts.append(table(["", f"the run, {run['epochs_done']} of {run['epochs']} epochs"], _run(run)))
@@ -281,6 +283,17 @@ def _first_steps(found: dict[str, Any]) -> list[list[str]]:
         ["peak memory, MB", "" if peak is None else f"{peak / 1e6:.0f}"],
         ["precision", found["precision"]],
     ]
+
+
+def _compiled_steps(found: dict[str, Any]) -> list[list[str]]:
+    lines = []
+    for how, line in found.items():
+        if isinstance(line, dict) and "step" in line:
+            milliseconds = [1000 * line["step"][name] for name in ("seconds", "fastest", "slowest")]
+            lines.append([how, spread(milliseconds, 1), f"{line['first_steps_seconds']:.0f}"])
+        elif isinstance(line, dict):
+            lines.append([how, "failed", ""])
+    return lines
 
 
 def _run(found: dict[str, Any]) -> list[list[str]]:

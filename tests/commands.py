@@ -6,13 +6,17 @@ import atexit
 import contextlib
 import io
 import json
+import os
 import shutil
+import subprocess
+import sys
 import tempfile
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
 
+import torch
 from PIL import Image
 from torch import Tensor
 
@@ -72,6 +76,31 @@ def small(*more: object) -> list[object]:
     """Words of a run of a second: 70 images in five batches, 10 to validate with, two epochs."""
     words = f"train --data {digits()} --model fbf-mnist-cnn --validation 10 --validation_steps 2 --batch_size 16"
     return [*words.split(), "--epochs", 2, "--precision", "fp32", *more]
+
+
+DYING = """import os, signal, sys
+from toughen.cli import main
+from toughen.training.trainer import Trainer
+step = Trainer.step
+def dying(self, *arguments):
+    if self.state.step == int(sys.argv[1]):
+        os.kill(os.getpid(), signal.SIGKILL)
+    return step(self, *arguments)
+Trainer.step = dying
+main(sys.argv[2:])
+"""
+
+
+def process(*words: object) -> subprocess.CompletedProcess[str]:
+    """Python with these words, in a process of its own with as many threads as this one."""
+    environment = {**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads())}
+    command = [sys.executable, *map(str, words)]
+    return subprocess.run(command, env=environment, check=False, capture_output=True, text=True)
+
+
+def killed_at(step: int, *words: object) -> subprocess.CompletedProcess[str]:
+    """`toughen` with these words in a process that is killed with -9 before this step."""
+    return process("-c", DYING, step, *words)
 
 
 def state_of(run: Path) -> dict[str, Tensor]:

@@ -244,7 +244,13 @@ def measured_on_a_gpu() -> dict[str, Any]:
     run |= {"epochs": 20, "epochs_done": 17, "seconds": 300.0, "why": "so", "curve": [{"clean": 0.8, "pgd": 0.5}]}  # type: ignore[dict-item]
     aa = {"robust_accuracy": 0.4567, "seconds": 222.2, "share_of_arithmetic": 0.4}
     attacked = {"done": True, "images": 10_000, "clean_accuracy": 0.8, "robust_accuracy": 0.4567}
-    pieces = {"first steps": first, "training": run, "autoattack": {**attacked, "attacks": {"autoattack": aa}}}
+    made = {"default": {"step": timed(0.012, 1.0), "first_steps_seconds": 61.0}, "reduce-overhead": {"failed": "so"}}
+    pieces = {
+        "first steps": first,
+        "compiled steps": {**made, "done": True},
+        "training": run,
+        "autoattack": {**attacked, "attacks": {"autoattack": aa}},
+    }
     return {"about": ABOUT, "calls": [{}, {}], "pieces": {**pieces, "steps": {"nets": {"r": step_rows()}}}}
 
 
@@ -327,6 +333,8 @@ def test_tables_show_what_was_found(tmp_path: Path, scripts: Any) -> None:
         "| killed at step 4, gone on | 5 | 4 | 3 | 2 | 1 | 7 |",
         "| ms a step | 20.0 [18.0, 22.0] |",
         "| TFLOP/s | 30 |",
+        "| default | 12.0 [10.8, 13.2] | 61 |",
+        "| reduce-overhead | failed |  |",
         "| peak memory, MB | 2500 |",
         "|  | the run, 17 of 20 epochs |",
         "| seconds an epoch | 4.00 [3.00, 6.00] |",
@@ -375,7 +383,8 @@ def test_the_gpu_command_goes_on_where_it_stopped(tmp_path: Path) -> None:
         assert ended.returncode == 0, ended.stderr
     found = read_json(tmp_path / "pack" / "gpu.json")
     assert "done" in ended.stdout and [call["done"] for call in found["calls"]] == [False, True]
-    assert all(piece["done"] for piece in found["pieces"].values()) and len(found["pieces"]) == 5
+    assert all(piece["done"] for piece in found["pieces"].values()) and len(found["pieces"]) == 6
+    assert "step" in found["pieces"]["compiled steps"]["default"]
     assert found["pieces"]["training"]["epochs_done"] == found["pieces"]["training"]["epochs"] == 2
 
 

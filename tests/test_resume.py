@@ -5,14 +5,12 @@ from __future__ import annotations
 import os
 import shutil
 import signal
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from commands import digits, files, small, state_of, timeless, toughen
+from commands import digits, files, killed_at, small, state_of, timeless, toughen
 
 from toughen import runs
 from toughen.files import read_tensors, write_tensors
@@ -68,22 +66,9 @@ def test_a_killed_run_goes_on_bit_for_bit(name: str, tmp_path: Path, monkeypatch
 
 
 def test_kill_9_in_mid_epoch(tmp_path: Path) -> None:
-    words = [str(word) for word in small(*RUNS["nuat"].split(), "--checkpoint_seconds", 0)]
+    words = small(*RUNS["nuat"].split(), "--checkpoint_seconds", 0)
     assert toughen(*words, "--out", tmp_path / "whole").status == 0
-    script = (
-        "import os, signal, sys\n"
-        "from toughen.cli import main\n"
-        "from toughen.training.trainer import Trainer\n"
-        "step = Trainer.step\n"
-        "def dying(self, *arguments):\n"
-        "    if self.state.step == 7:\n"
-        "        os.kill(os.getpid(), signal.SIGKILL)\n"
-        "    return step(self, *arguments)\n"
-        "Trainer.step = dying\n"
-        "main(sys.argv[1:])\n"
-    )
-    command = [sys.executable, "-c", script, *words, "--out", str(tmp_path / "cut")]
-    killed = subprocess.run(command, env={**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads())}, check=False)
+    killed = killed_at(7, *words, "--out", tmp_path / "cut")
     assert killed.returncode == -signal.SIGKILL
     assert read_tensors(tmp_path / "cut" / checkpoint.NAME)[1]["step"] == 7
     assert toughen(*words, "--out", tmp_path / "cut", "--resume").status == 0

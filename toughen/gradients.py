@@ -70,6 +70,24 @@ def mode(model: nn.Module, wanted: Mode) -> Iterator[None]:
             module.training = True
 
 
+@contextmanager
+def _weights_apart(model: nn.Module) -> Iterator[None]:
+    """Within the block no weight of a compiled net wants a gradient: it would get one, with the images' or without."""
+    wanting = [weight for weight in model.parameters() if weight.requires_grad] if is_compiled(model) else []
+    for weight in wanting:
+        weight.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for weight in wanting:
+            weight.requires_grad_()
+
+
+def is_compiled(model: nn.Module) -> bool:
+    """Whether another forward than the class's own stands in for it, as ``training.compiled`` lets it."""
+    return "forward" in vars(model)
+
+
 class InputGradient(NamedTuple):
     """The gradient towards the images, and the values and logits it was taken at, detached unless asked otherwise."""
 
@@ -118,13 +136,13 @@ def _at_once(
     strict: bool = True,
 ) -> InputGradient:
     """The same for images that go through a net together."""
-    with torch.enable_grad():
+    keep = create_graph or keep_graph
+    with torch.enable_grad(), nullcontext() if keep else _weights_apart(model):
         x = x.detach().requires_grad_()
         out = logits(model, x)
         with torch.autocast(x.device.type, enabled=False):
             value = objective(out, target)
             total = value.sum()
-        keep = create_graph or keep_graph
         gradient = _towards(x, total, keep=keep, create_graph=create_graph, strict=strict)
     return InputGradient(gradient, value.detach(), out if keep_graph else out.detach())
 

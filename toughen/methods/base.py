@@ -71,6 +71,11 @@ class Method(nn.Module):
         return [net for inner in self.inner() for net in inner.companions()]
 
     @property
+    def differentiates_twice(self) -> bool:
+        """Whether it, or one that it wraps, differentiates a gradient of the model."""
+        return any(inner.differentiates_twice for inner in self.inner())
+
+    @property
     def keeps_images(self) -> bool:
         """Whether it, or one that it wraps, remembers something of each image, and follows it by shift and flip."""
         return any(inner.keeps_images for inner in self.inner())
@@ -229,6 +234,7 @@ def frozen_copy(model: nn.Module, *, persistent: bool = True) -> nn.Module:
         persistent: whether the copy's state travels in checkpoints.
     """
     copied = copy.deepcopy(model).eval()
+    copied.__dict__.pop("forward", None)  # a compiled one would go on computing with the model's own weights
     for module in copied.modules():
         for name, weight in list(module.named_parameters(recurse=False)):
             delattr(module, name)

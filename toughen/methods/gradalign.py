@@ -42,6 +42,8 @@ class GradAlign(Method):
         ValueError: eps is missing or none that the norm admits, or lam is below 0.
     """
 
+    differentiates_twice = True
+
     def __init__(
         self,
         *,

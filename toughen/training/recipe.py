@@ -10,6 +10,7 @@ from toughen.duration import seconds
 from toughen.methods.base import Method
 from toughen.methods.standard import Standard
 from toughen.sizes import number
+from toughen.training.compiled import Compiling
 from toughen.training.optimizers import SGD, Optimizer
 from toughen.training.schedules import Cyclic, Schedule
 from toughen.training.watch import Watching
@@ -60,6 +61,8 @@ class Recipe:
         stop_epoch: end after this many of the epochs that the schedule is laid over (early stop); None: go through.
         precision: "fp32", "bf16" for autocast to bfloat16, "auto" for bf16 where the processor has it; "fp64" is for
             tests.
+        compile: let torch.compile make the net that training steps run: "default", "reduce-overhead", which uses CUDA
+            graphs on a GPU, or "off". The first steps then take minutes.
         sync_batch_norm: where several processes train, let batch norm see all their images, not only its own (GPUs).
         channels_last: lay images and filters out channel by channel in each pixel.
         seed: decides weights, order, crops and noise.
@@ -100,6 +103,7 @@ class Recipe:
     keep_at: list[int | str] = field(default_factory=list)
     stop_epoch: int | None = None
     precision: Literal["auto", "fp32", "bf16", "fp64"] = "auto"
+    compile: Compiling = "off"
     sync_batch_norm: bool = False
     channels_last: bool = True
     seed: int = 0
@@ -124,6 +128,10 @@ class Recipe:
             raise ValueError(f"eps_warmup is {self.eps_warmup}: it must be a share of the run, 0..1, below 1")
         if (self.validation or 0) < 0 or self.pad < 0 or (self.num_workers or 0) < 0 or self.checkpoint_seconds < 0:
             raise ValueError("validation, crop, num_workers and checkpoint_seconds must not be below 0")
+        if self.compile != "off" and self.method.differentiates_twice:
+            raise ValueError(
+                f"{type(self.method).__name__} differentiates gradients, which compiled nets cannot: use --compile off"
+            )
         if self.memory_limit is not None:
             number(self.memory_limit)
         if self.crop == "resized":

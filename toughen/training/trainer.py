@@ -25,6 +25,7 @@ from toughen.noise import StepNoise, key
 from toughen.passes import Passes, flops
 from toughen.training import checkpoint, rescue
 from toughen.training.checkpoint import State
+from toughen.training.compiled import Compiled
 from toughen.training.course import Course
 from toughen.training.display import Display, Show, Silent
 from toughen.training.epoch_end import finish_epoch
@@ -84,6 +85,7 @@ class Trainer(Course):
             self.rescuer.prepare(self.model, data.shape, len(data.classes), len(self.train))
             self.rescuer.to(self.device)
             self.rescuer.replays = self.method.replays  # an epoch stays as many steps
+        self.compiled = Compiled(self.model, recipe.compile)
         self.together = Together(self.model, self.method, self.rescuer, len(self.train))
         self.average: AveragedModel | None = None
         if recipe.averaging is not None:
@@ -210,13 +212,14 @@ class Trainer(Course):
         self.state.threatened += method.threatened
         own = [ranks.rank()] if ranks.rank() else []
         torch.manual_seed(key("model", self.recipe.seed, self.state.step, *own))  # such as for dropout
-        with autocast(self.precision, self.device):
-            try:
-                step, logged = self.take(method, x, y, batch)
-            except torch.linalg.LinAlgError as error:  # type: ignore[attr-defined]  # a singular value of NaN
-                raise Diverged(f"the loss is not finite ({error})") from None
-        self.optimizer.zero_grad(set_to_none=True)
-        step.loss.backward()
+        with self.compiled():
+            with autocast(self.precision, self.device):
+                try:
+                    step, logged = self.take(method, x, y, batch)
+                except torch.linalg.LinAlgError as error:  # type: ignore[attr-defined]  # a singular value of NaN
+                    raise Diverged(f"the loss is not finite ({error})") from None
+            self.optimizer.zero_grad(set_to_none=True)
+            step.loss.backward()
         self.optimizer.step()
         if self.average is not None:
             self.average.update_parameters(self.model)

@@ -1,0 +1,63 @@
+"""The net as torch.compile makes it, within training steps and nowhere else."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, Literal, TypeAlias
+
+import torch
+from torch import nn
+
+Compiling: TypeAlias = Literal["off", "default", "reduce-overhead"]
+
+GRAPHS = 64  # kept of a net: a step asks for it in two modes, with and without gradients, for batches of some sizes
+
+
+class Compiled:
+    """Lets a net run compiled for a while.
+
+    Each shape is compiled by itself, so that a resumed run, which meets them in another order, computes the same. The
+    net stays what it is for all that copies, saves, counts or validates it: only its ``forward`` is exchanged, and only
+    within the block.
+
+    Args:
+        model: the net.
+        how: "default", "reduce-overhead" (CUDA graphs, on a GPU), or "off", which leaves the net alone.
+    """
+
+    def __init__(self, model: nn.Module, how: Compiling) -> None:
+        self.model, self.how = model, how
+        self.forward: Any = None
+        self.failures: tuple[type[Exception], ...] = ()
+        if how != "off":
+            import torch._dynamo  # slow, and only compiled nets need it
+
+            self.failures = (torch._dynamo.exc.TorchDynamoException,)
+            torch._dynamo.config.recompile_limit = max(GRAPHS, torch._dynamo.config.recompile_limit)
+            self.forward = torch.compile(model.forward, dynamic=False, mode=how)
+
+    @contextmanager
+    def __call__(self) -> Iterator[None]:
+        """The net is compiled while the block lasts, which is one step.
+
+        Raises:
+            RuntimeError: it cannot be compiled here.
+        """
+        if self.forward is None:
+            yield
+            return
+        if self.how == "reduce-overhead":
+            torch.compiler.cudagraph_mark_step_begin()
+        self.model.forward = self.forward
+        try:
+            yield
+        except self.failures as error:
+            reason = str(error).strip().splitlines()[0]
+            raise RuntimeError(f"--compile {self.how} failed ({reason[:200]}): leave it off") from None
+        finally:
+            del self.model.forward
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Compiled:
+        return Compiled(copy.deepcopy(self.model, memo), self.how)
