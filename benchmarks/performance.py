@@ -39,7 +39,8 @@ operations" is what Python takes, and PyTorch from one operation to the next."""
 SCALING = """The points of a table took turns; only what heads the first column differs between them."""
 TRAIN = """The same net, images, optimizer, schedule and length for every method. "Robust" is the share of test images
 that withstood every attack named below; "seconds to" is the training time until PGD on held-out images first left so
-much, over all seeds: median [least, most], a dash where a seed never did. The curves are in `train.json`."""
+much, over all seeds: median [least, most], a dash where a seed never did. The curves and each method's settings are in
+`train.json`."""
 
 PRECISION = """What speed costs in accuracy: pairs of runs with the same seed, images, net and schedule, one as is usual
 on a processor that multiplies bf16 (bf16 autocast, channels last), one in float32 with images channel by channel."""
