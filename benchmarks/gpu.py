@@ -110,10 +110,7 @@ def first_steps(work: Work) -> None:
     window = 2 if work.arguments.smoke else WINDOW
 
     def steps() -> None:
-        for x, y, batch in islice(batches, window):
-            step = trainer.step(x, y, batch)
-            trainer.state.step += 1
-        losses.append(float(step.loss.detach()))
+        losses.append(float(_steps(trainer, batches, window)[-1].loss.detach()))
 
     steps()
     peak = torch.cuda.max_memory_allocated() if work.device == "cuda" else None  # with images, net and all
@@ -122,7 +119,7 @@ def first_steps(work: Work) -> None:
     seconds = take_turns(runs, work.device, WINDOWS)
     each = [taken / window for taken in seconds["steps"]]
     with Passes(trainer.model, trainer.method.companions(), trainer.image, trainer.costs) as passes:
-        seen = sum(len(y) for _, y, _ in _stepped(trainer, batches, 2))
+        seen = sum(len(step.logits) for step in _steps(trainer, batches, 2))
     rates = {name: arithmetic.counted(run) / statistics.median(seconds[name]) for name, run in best.items()}
     images = trainer.recipe.batch_size / statistics.median(each)
     operations = passes.total / seen * trainer.forward_flops * images
@@ -166,7 +163,7 @@ def _compiled(work: Work, how: str) -> dict[str, Any]:
     trainer = ready([*work.words, "--compile", how])
     batches, window = endless(trainer), 2 if work.arguments.smoke else WINDOW
     started = time.perf_counter()
-    losses = [float(trainer_step.loss.detach()) for trainer_step in _steps(trainer, batches, window)]
+    losses = [float(step.loss.detach()) for step in _steps(trainer, batches, window)]
     first = time.perf_counter() - started
     runs: dict[str, Callable[[], object]] = {"steps": lambda: float(_steps(trainer, batches, window)[-1].loss.detach())}
     each = [taken / window for taken in take_turns(runs, work.device, WINDOWS)["steps"]]
@@ -193,15 +190,6 @@ def fastest(work: Work) -> tuple[str, float]:
     }
     how, seconds = min({"off": plain, **ways}.items(), key=lambda way: way[1])
     return how, first["seconds_per_epoch"] * seconds / plain
-
-
-def _stepped(trainer: Any, batches: Any, count: int) -> list[Any]:
-    """So many batches, each after a step on it."""
-    taken = list(islice(batches, count))
-    for batch in taken:
-        trainer.step(*batch)
-        trainer.state.step += 1
-    return taken
 
 
 def best_rate(work: Work) -> float:
