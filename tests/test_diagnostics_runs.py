@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -87,9 +88,26 @@ def test_without_out_transfer_is_in_every_run(tmp_path: Path) -> None:
 def test_every_diagnostic_runs_and_is_json(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "SURFACE_IMAGES", 2)
     monkeypatch.setattr("toughen.attacks.FAB", partial(FAB, steps=2, targets=2))
-    run = make_run(tmp_path / "a")
-    found = diagnose_runs([run], which=[name], eps=0.02, limit=10, device="cpu")["runs"]["a"]
+    run = make_run(tmp_path / "a", eps=0.02)
+    found = diagnose_runs([run], which=[name], limit=10, device="cpu")["runs"]["a"]
     assert read(run) == json.loads(json.dumps(found)) and read(run)[name]["about"]["threat"]["eps"] == 0.02
+
+
+def test_another_threat_or_data_stands_beside_a_runs_own(tmp_path: Path) -> None:
+    run, other, out = make_run(tmp_path / "a"), make_run(tmp_path / "b", 1, eps=0.1), tmp_path / "out"
+    diagnose_runs([run], which=["confusion"], limit=10, device="cpu")
+    before = read(run)
+    copied = tmp_path / "same-images"
+    shutil.copytree(digits(), copied)
+    for settings in ({"eps": 0.1}, {"norm": "l2", "eps": 2.0}, {"data": str(copied)}):
+        with pytest.raises(ValueError, match="was trained .* give --out"):
+            diagnose_runs([run], which=["confusion"], limit=20, device="cpu", **settings)
+        diagnose_runs([run], which=["confusion"], limit=20, device="cpu", out=out, **settings)
+        assert read(run) == before
+        assert read(out / "a")["confusion"]["about"]["images"] == 20
+    diagnose_runs([run, other], which=["confusion"], eps=0.1, limit=10, device="cpu", out=out)
+    assert read(run) == before and read(out / "a")["confusion"]["about"]["threat"]["eps"] == 0.1
+    assert read(other)["confusion"]["about"]["threat"]["eps"] == 0.1 and not (out / "b").exists()
 
 
 def test_a_kill_loses_only_what_was_under_way(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -118,7 +118,9 @@ def diagnose_parser() -> Parser:
         default="fp32",
         help="what attacks search in; figures are float32",
     )
-    parser.add_argument("--out", type=str | None, help="where comparisons of runs go (default: into each run)")
+    parser.add_argument(
+        "--out", type=str | None, help="where comparisons of runs go, and other eps or data (default: into each run)"
+    )
     return parser
 
 

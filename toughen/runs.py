@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from toughen import models
 from toughen.files import read_json, read_tensors, write_json, write_tensors, write_text
+from toughen.types import Real
 
 WEIGHTS, RECORD, SEEN = "model.safetensors", "model.json", "training-images.safetensors"
 METRICS = "metrics.jsonl"
@@ -51,6 +52,10 @@ class Record:
     resize: int | None = None
     subset: bool = False
     adaptive: dict[str, Any] | None = None
+
+    def trained_against(self, norm: str, eps: Real) -> bool:
+        """Whether a threat is the one that was trained against; every threat is where there was none."""
+        return self.eps is None or (norm == self.norm and float(eps) == self.eps)
 
 
 def _record(fields: Any) -> Record:

@@ -116,7 +116,7 @@ def refuse_another(candidate: Candidate, data: str | None) -> None:
     if candidate.folder is None:
         return
     record, threat = read_record(candidate.folder), candidate.threat
-    own_threat = record.eps is None or (threat.norm == record.norm and float(threat.eps) == record.eps)
+    own_threat = record.trained_against(threat.norm, threat.eps)
     if own_threat and data in (None, record.data):
         return
     own = record.data if own_threat else f"{record.norm} eps {record.eps:g}"

@@ -32,6 +32,7 @@ class Case:
         index: their places in the test set.
         threat: what the model is to hold against.
         folder: the run directory.
+        results: where its diagnostics go.
         data: the data set, as it was named.
         seed: of all random numbers.
     """
@@ -43,6 +44,7 @@ class Case:
     index: Labels
     threat: Threat
     folder: Path
+    results: Path
     data: str
     seed: int = 0
 
@@ -67,6 +69,7 @@ def load_cases(
     seed: int,
     device: torch.device,
     precision: Precision,
+    out: Path | None,
     models: Mapping[str, nn.Module],
 ) -> list[Case]:
     """The runs' nets and test images; ``diagnose_runs`` says what the arguments are.
@@ -80,9 +83,10 @@ def load_cases(
     records = [run_files.read_record(folder) for folder in folders]
     threat = common_threat(records, eps, norm)
     threat.check(torch.empty(1, *records[0].shape))
+    places = [_results(*each, folders, threat, data, out) for each in zip(folders, records, strict=True)]
     sets: dict[str, Data] = {}
     cases = []
-    for run, folder, record in zip(runs, folders, records, strict=True):
+    for run, folder, record, place in zip(runs, folders, records, places, strict=True):
         kind = repr(
             (data or record.data, record.classes, record.shape, record.image_size, record.resize, record.subset)
         )
@@ -96,7 +100,7 @@ def load_cases(
         net = run_files.load(folder, models.get(str(run))).to(device)
         case = Case(
             name=_name(folder, folders), model=blocked(net, x, precision), x=x, y=split.labels.to(device),
-            index=index, threat=threat, seed=seed, folder=folder, data=data or record.data,
+            index=index, threat=threat, seed=seed, folder=folder, results=place, data=data or record.data,
         )  # fmt: skip
         cases.append(case)
     return cases
@@ -106,6 +110,26 @@ def _name(folder: Path, folders: Sequence[Path]) -> str:
     """The folder's own name, where no other run has it too."""
     alike = [other for other in folders if other.name == folder.name]
     return folder.name if len(alike) == 1 and folder.name else str(folder)
+
+
+def _results(
+    folder: Path, record: run_files.Record, folders: Sequence[Path], threat: Threat, data: str | None, out: Path | None
+) -> Path:
+    """Where a run's diagnostics go: into its directory, but beside it what was not asked at its own threat and data.
+
+    Raises:
+        ValueError: there is no other place.
+    """
+    own = record.trained_against(threat.norm, threat.eps)
+    if own and data in (None, record.data):
+        return folder
+    if out is None:
+        name = "other-data" if own else f"{threat.norm}-{float(threat.eps):.4g}"
+        what = f"on {record.data}" if own else f"against {record.norm} eps {record.eps:g}"
+        raise ValueError(
+            f"{folder} was trained {what}, so these are not its own diagnostics: give --out, such as {folder / name}"
+        )
+    return out / _name(folder, folders).strip("/").replace("/", "-")
 
 
 def common_threat(records: Sequence[run_files.Record], eps: Eps | None, norm: Norm | None) -> Threat:
@@ -121,7 +145,7 @@ def common_threat(records: Sequence[run_files.Record], eps: Eps | None, norm: No
         raise ValueError("none of the runs was trained against a threat: give one, such as --eps 8/255")
     if len(norms) > 1 or len(radii) > 1:
         raise ValueError(
-            "the runs were trained against different threats: give the one to compare them at (--eps, --norm)"
+            "the runs were trained against different threats: give the one to compare them at (--eps, --norm; --out)"
         )
     radius = next(iter(radii))
     if not radius:

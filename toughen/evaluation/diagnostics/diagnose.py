@@ -124,7 +124,8 @@ def diagnose_runs(
 ) -> dict[str, Any]:
     """Diagnose runs on test images, all at one threat, and write what is found as each diagnostic ends.
 
-    A run's own diagnostics go into diagnostics.json of its directory. The transfer matrices, and the runs' mean
+    A run's own diagnostics go into diagnostics.json of its directory, or of one in ``out`` that bears its name, where
+    it is asked at another threat or on other data than it was trained with. The transfer matrices, and the runs' mean
     surfaces side by side as "surfaces", go into that of ``out``; without it the matrices go into every run's.
     Diagnostics of other names that these files hold stay there.
 
@@ -138,7 +139,7 @@ def diagnose_runs(
         seed: of the sample and of all random numbers.
         device: "auto", "cpu", "cuda" and the like.
         precision: of the search for adversarial images; the figures are taken in float32.
-        out: where to write what compares the runs.
+        out: where to write what compares the runs, and what is not at a run's own threat and data.
         models: nets of your own, by the run as it is named in ``runs``.
         console: where to show progress.
 
@@ -156,7 +157,7 @@ def diagnose_runs(
     place = pick_device(device)
     cases = load_cases(
         runs, data=data, eps=eps, norm=norm, limit=limit, seed=seed, device=place, precision=precision,
-        models=models or {},
+        out=Path(out) if out else None, models=models or {},
     )  # fmt: skip
     threat = cases[0].threat
     attacks = {spec: parse_attack(spec, threat) for spec in transfer_attacks} if transfer else {}
@@ -192,7 +193,7 @@ def _compared(found: Mapping[str, Mapping[str, Any]], matrices: Mapping[str, Any
 def _of_each(
     cases: Sequence[Case], names: Sequence[str], about: Mapping[str, Any], bar: Progress, task: TaskID
 ) -> dict[str, dict[str, Any]]:
-    """Each run's own diagnostics, written to its directory one by one."""
+    """Each run's own diagnostics, written one by one."""
     found: dict[str, dict[str, Any]] = {case.name: {} for case in cases}
     for case in cases:
         for name in names:
@@ -200,7 +201,7 @@ def _of_each(
             started, before = time.perf_counter(), _passes([case])
             result = OF_A_RUN[name](case)
             found[case.name][name] = result | _by_what(result, [case], about, started, before)
-            add_diagnostics(case.folder, {name: found[case.name][name]})
+            add_diagnostics(case.results, {name: found[case.name][name]})
             bar.advance(task)
     return found
 
