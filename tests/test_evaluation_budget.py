@@ -11,7 +11,7 @@ from commands import digits, refused, toughen
 
 import toughen as package
 from toughen import data
-from toughen.attacks import FGSM, PGD
+from toughen.attacks import FGSM, PGD, Square
 from toughen.evaluation import budget
 from toughen.evaluation.candidate import Candidate, from_function
 from toughen.evaluation.judge import How
@@ -54,6 +54,13 @@ def test_the_closer_look_takes_its_time_too(costly: None, tmp_path: Path) -> Non
     assert len(room("500s", details=True).split) == min(len(candidate().split), int(450 / 0.44))
 
 
+def test_a_query_of_squares_has_a_price_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    """44 s of the others' passes and 101 queries at half a second each leave room for 0.9 x 10,000 / 94.5 images."""
+    monkeypatch.setattr(budget, "_price", lambda bench, attack, processes: 0.5 if isinstance(attack, Square) else 1.0)
+    monkeypatch.setitem(ATTACKS, "square", Square(eps=0.3, queries=100))
+    assert len(room("10000s").split) == int(9000 / (44 + 0.5 * 101)) == 95
+
+
 def test_too_short_a_time_is_refused_with_one_that_would_do(costly: None) -> None:
     with pytest.raises(ValueError, match="--time-budget 4s is too short for these attacks: 10 images take about 5s"):
         room("4s")
@@ -72,10 +79,12 @@ def test_what_was_begun_keeps_its_number(costly: None, monkeypatch: pytest.Monke
     assert not list(tmp_path.iterdir())
 
 
-def test_the_price_is_that_of_the_machine() -> None:
+def test_the_price_is_that_of_the_machine(monkeypatch: pytest.MonkeyPatch) -> None:
     """Twice the images in twice the time: a measured budget is neither ten times too large nor too small."""
     found = room("2s")
     assert 10 <= len(found.split) <= 1000
+    monkeypatch.setitem(ATTACKS, "square", Square(eps=0.3, queries=1000))
+    assert 10 <= len(room("10s").split) <= 1000
 
 
 def test_on_the_command_line(costly: None, tmp_path: Path) -> None:

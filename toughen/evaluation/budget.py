@@ -14,6 +14,7 @@ import torch
 from toughen import ranks
 from toughen.attacks.base import Attack
 from toughen.attacks.pgd import PGD
+from toughen.attacks.square import Square
 from toughen.blocks import Blocks, Precision, block_size
 from toughen.data import Split
 from toughen.duration import seconds, spell
@@ -28,7 +29,7 @@ from toughen.threat import Threat
 if TYPE_CHECKING:
     from toughen.evaluation.judge import How
 
-STEPS = 10  # of the PGD that is timed
+STEPS, QUERIES = 10, 50  # of the PGD and the Square that are timed
 VERDICT = 250_000  # passes of the checks where images stand: counted on nets that are trained against the threat
 LOOK = 60_000  # passes of the closer look for the report, counted likewise
 FEWEST = 10  # images below which a number says nothing
@@ -83,12 +84,17 @@ def affordable(
     Raises:
         ValueError: not even a few images fit.
     """
-    each = sum(piece.cost for name, attack in attacks.items() for piece in pieces(name, attack))
-    price = _price(bench, threat, processes)
+    parts = [piece for name, attack in attacks.items() for piece in pieces(name, attack)]
+    asking = sum(piece.cost for piece in parts if isinstance(piece.attack, Square))
+    price = _price(bench, PGD(eps=threat.eps, norm=threat.norm, steps=STEPS), processes)
+    each = price * (sum(piece.cost for piece in parts) - asking)
+    if asking:  # in windows, if the net lets it: a query is less than a pass, how much less is the net's affair
+        square = Square(eps=threat.eps, norm=threat.norm, queries=QUERIES, rescale_schedule=True)
+        each += asking * _price(bench, square, processes)
     fixed = besides * price * ranks.count()
-    images = int((AIM * seconds(budget) - fixed) / (each * price))
+    images = int((AIM * seconds(budget) - fixed) / each)
     if images < FEWEST:
-        needed = spell((fixed + FEWEST * each * price) / AIM)
+        needed = spell((fixed + FEWEST * each) / AIM)
         raise ValueError(
             f"--time-budget {budget} is too short for these attacks: {FEWEST} images take about {needed}; give more, "
             "or fewer attacks (--attacks), or leave the checks out (--verdict false, --details false)"
@@ -96,11 +102,11 @@ def affordable(
     return images
 
 
-def _price(bench: Bench, threat: Threat, processes: int) -> float:
-    """Seconds of a pass of one image, with all workers of all processes busy."""
+def _price(bench: Bench, attack: Attack, processes: int) -> float:
+    """Seconds of a pass of one image in an attack, with all workers of all processes busy."""
     size = bench.blocks.size
     rows = torch.arange(max(size, min(len(bench.images), 4 * size)), device=bench.images.device) % len(bench.images)
-    piece = Piece("timing", "timing", 0, PGD(eps=threat.eps, norm=threat.norm, steps=STEPS), 2 * STEPS + 1)
+    piece = Piece("timing", "timing", 0, attack, 1)
     with Workers(bench, processes) as workers:
         list(workers.run(piece, rows.split(size)))  # warms up: processes start, kernels are chosen
         started = time.perf_counter()
