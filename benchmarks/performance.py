@@ -34,8 +34,9 @@ EVALUATION = """Equal steps of eps / 4 from the image itself, in evaluation mode
 the unit is a plain float32 training step of the same net on these images in the same round. F: operations, in forward
 passes of these images; "evaluate" leaves images alone that fell and confirms what it found. "Right": the share of
 images that the net in float32 still gets right."""
-BREAKDOWN = """Percent of a step, on one thread, as PyTorch's profiler sees it (`benchmarks/breakdown.py`). "Between
-operations" is what Python takes, and PyTorch from one operation to the next."""
+BREAKDOWN = """Milliseconds of a step, in the middle one of five rounds [in the fastest, in the slowest], and percent of
+it by kind of operation, on one thread, as PyTorch's profiler sees it (`benchmarks/breakdown.py`). "Between operations"
+is what Python takes, and PyTorch from one operation to the next."""
 SCALING = """The points of a table took turns; only what heads the first column differs between them."""
 TRAIN = """The same net, images, optimizer, schedule and length for every method. "Robust" is the share of test images
 that withstood every attack named below; "seconds to" is the training time until PGD on held-out images first left so
@@ -128,10 +129,17 @@ def breakdown(found: dict[str, Any]) -> str:
     parts = [f"## Where a step's time goes\n\n{BREAKDOWN}\n"]
     for name, rows in found.items():
         kinds = list(next(iter(rows.values()))["shares"])
-        lines = [[method, *(f"{100 * row['shares'][kind]:.1f}" for kind in kinds)] for method, row in rows.items()]
+        lines = [
+            [
+                method,
+                spread([1000 * row[name] for name in ("seconds", "fastest", "slowest")], 0),
+                *(f"{100 * row['shares'][kind]:.1f}" for kind in kinds),
+            ]
+            for method, row in rows.items()
+        ]
         made = [row["about"] for row in rows.values()]
         where = f"{made[0]['batch_size']} images of {made[0]['data']}, {about(*made)}"
-        parts.append(f"{name}:\n\n{table(['method', *kinds], lines)}\n{where}.\n")
+        parts.append(f"{name}:\n\n{table(['method', 'ms', *kinds], lines)}\n{where}.\n")
     return "\n".join(parts)
 
 

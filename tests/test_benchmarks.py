@@ -299,6 +299,8 @@ def test_tables_show_what_was_found(tmp_path: Path, scripts: Any) -> None:
             "small-cnn, bf16": {
                 "NuAT": {
                     "seconds": 0.05,
+                    "fastest": 0.04,
+                    "slowest": 0.07,
                     "shares": {"batch norm": 0.0612, "between operations": 0.3},
                     "about": {**ABOUT, "batch_size": 64, "data": "mnist"},
                 }
@@ -326,8 +328,8 @@ def test_tables_show_what_was_found(tmp_path: Path, scripts: Any) -> None:
         "| NuAT | 4.00 [3.60, 4.40] | 11.0 | 20 % | 456 | 3.77 |",
         "| NuAT | 1.30 [1.17, 1.43] | 8.0 | 1.25 | 31 % | 123 | 3.00 [2.50, 3.50] |",
         "| foolbox | 20.00 [18.00, 22.00] | 12 | 61 | 0.50 [0.40, 0.60] | 45.3 % |",
-        "| method | batch norm | between operations |",
-        "| NuAT | 6.1 | 30.0 |",
+        "| method | ms | batch norm | between operations |",
+        "| NuAT | 50 [40, 70] | 6.1 | 30.0 |",
         "| 32 | 200.0 [180.0, 220.0] | 2.00 [1.90, 2.10] | 6250 |",
         "| FBF | 2 | 100 [99, 102] | 5.0 | 80.0 [79.0, 82.0] | 40.0 [35.0, 41.0] | 40 [30, 50] | - |",
         "| killed at step 4, gone on | 5 | 4 | 3 | 2 | 1 | 7 |",

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from toughen import passes
 from toughen.blocks import Blocks, unwrap, wrong
 from toughen.objectives import Objective
+from toughen.twice import Twice
 from toughen.types import Images, Labels, Logits, Mask, Mode, PerExample, Scalar
 
 
@@ -112,7 +113,7 @@ def input_gradient(
         x: images, [n, c, h, w].
         target: what the objective compares with.
         objective: what is differentiated.
-        create_graph: keep the gradient differentiable, for methods that penalise it.
+        create_graph: keep the gradient differentiable towards weights, for methods that penalise it.
         keep_graph: keep the logits differentiable, for methods whose loss goes on from this pass.
             Neither is for a model in ``Blocks``.
 
@@ -139,7 +140,8 @@ def _at_once(
     keep = create_graph or keep_graph
     with torch.enable_grad(), nullcontext() if keep else _weights_apart(model):
         x = x.detach().requires_grad_()
-        out = logits(model, x)
+        with Twice() if create_graph else nullcontext():
+            out = logits(model, x)
         with torch.autocast(x.device.type, enabled=False):
             value = objective(out, target)
             total = value.sum()
