@@ -10,7 +10,7 @@ from unittest.mock import patch
 import torch
 from torch import Tensor
 
-from toughen.cli import parse_train
+from toughen.commands.train import parse_train
 from toughen.data import Data, Split, stratified
 from toughen.training.run import build
 from toughen.training.trainer import Trainer

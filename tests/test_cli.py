@@ -17,13 +17,13 @@ import yaml
 from commands import digits, files, small, toughen
 
 from toughen import runs, settings, training
-from toughen.cli import parse_train
+from toughen.commands.train import parse_train
+from toughen.fraction import Fraction
 from toughen.methods.fast import FBF
 from toughen.methods.nuat import NuAT
 from toughen.methods.standard import Standard
 from toughen.methods.trades import TRADES
 from toughen.training import SGD, AdamW, Cosine, Cyclic, CyclicStep, Piecewise, Recipe
-from toughen.types import Fraction
 
 OWN = '''
 from toughen.methods.base import Method
@@ -280,6 +280,18 @@ def test_help_imports_nothing_heavy() -> None:
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert done.stdout.splitlines()[-1] == "[]"
+
+
+@pytest.mark.parametrize(
+    "words", [["--help"], ["--version"], ["nonsense"], ["report", "--help"], ["compare", "no-run"]]
+)
+def test_what_needs_no_torch_does_not_wait_for_it(words: list[str]) -> None:
+    script = (
+        "import sys\nfrom toughen.cli import main\n"
+        f"try:\n    main({words})\nexcept SystemExit:\n    print('torch' in sys.modules)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "False"
 
 
 def test_help_explains_every_setting() -> None:

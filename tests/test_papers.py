@@ -11,11 +11,11 @@ import published
 import pytest
 
 from toughen import papers
-from toughen.cli import parse_train
+from toughen.commands.train import parse_train
 from toughen.evaluation.suite import parse_attack
+from toughen.fraction import Fraction
 from toughen.papers.exhibits import STATED, Column, Figure, Panel, Settings, Table
 from toughen.threat import Threat
-from toughen.types import Fraction
 
 Cells: TypeAlias = dict[tuple[str, int, str, str], str]
 TABLES = [each for each in papers.EXHIBITS.values() if isinstance(each, Table)]

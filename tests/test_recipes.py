@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from toughen import models, settings
-from toughen.cli import parse_train
+from toughen.commands.train import parse_train
 from toughen.methods.base import Method
 from toughen.methods.delayed import Delayed
 from toughen.methods.gat import GAT

@@ -14,8 +14,9 @@ from scipy import stats
 from torch import Tensor
 
 from toughen import Threat
+from toughen.fraction import Fraction
 from toughen.noise import StepNoise
-from toughen.types import Fraction, Norm
+from toughen.types import Norm
 
 
 def image(*values: float) -> Tensor:

@@ -17,7 +17,7 @@ import jsonargparse
 import yaml
 from jsonargparse.typing import register_type
 
-from toughen.types import Fraction
+from toughen.fraction import Fraction
 
 
 def _plain(value: Fraction) -> str | float:

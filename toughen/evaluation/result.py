@@ -15,7 +15,7 @@ from toughen.blocks import Counts
 from toughen.data import Split
 from toughen.evaluation.harness import Verdicts, share
 from toughen.evaluation.state import State
-from toughen.files import read_json, replace_file, write_json
+from toughen.files import replace_file, write_json
 from toughen.shares import interval as interval
 from toughen.types import Labels, Mask
 
@@ -146,18 +146,3 @@ def write_results(folder: Path, result: dict[str, Any], ledger: pa.Table, galler
         write_json(folder / RESULT, result)
     except OSError as error:
         raise ValueError(f"cannot write to {folder} ({error.strerror}): choose another --out") from None
-
-
-def read_result(folder: Path) -> dict[str, Any]:
-    """A folder's evaluation.json.
-
-    Raises:
-        ValueError: there is none, or it is damaged.
-    """
-    if not (folder / RESULT).is_file():
-        raise ValueError(f"{folder} has not been evaluated: run `toughen evaluate {folder}` first")
-    result = read_json(folder / RESULT)
-    wanted = {"clean_accuracy", "robust_accuracy", "attacks", "threat", "images"}
-    if not isinstance(result, dict) or not wanted <= result.keys():
-        raise ValueError(f"{folder / RESULT} is damaged: evaluate the run again")
-    return result

@@ -22,9 +22,10 @@ from toughen.attacks.pgd_adp import PGDADP
 from toughen.attacks.random_points import RandomPoints
 from toughen.attacks.targeted import PGDLL, PGDR
 from toughen.collect import summary
+from toughen.fraction import Fraction
 from toughen.objectives import cross_entropy, dlr, margin_loss
 from toughen.threat import Threat
-from toughen.types import Fraction, Real
+from toughen.types import Real
 
 NAMED: dict[str, tuple[Callable[..., Attack], str]] = {  # what the field calls a class with settings of its own
     "i-fgsm": (IFGSM, summary(IFGSM)),

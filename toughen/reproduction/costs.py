@@ -12,6 +12,7 @@ from toughen import models
 from toughen.attacks.autoattack import AutoAttack
 from toughen.evaluation.plan import pieces
 from toughen.evaluation.suite import parse_attack
+from toughen.fraction import Fraction
 from toughen.passes import flops
 from toughen.reproduction.entrants import Entrant
 from toughen.reproduction.measure import OF_TRAINING
@@ -19,7 +20,6 @@ from toughen.reproduction.scales import nodes
 from toughen.reproduction.store import Quantity, Store
 from toughen.reproduction.work import TRAINED, Task
 from toughen.threat import Threat
-from toughen.types import Fraction
 
 TRAIN_IMAGES = {"mnist": 59_000, "cifar10": 49_000, "cifar100": 49_000, "imagenet100": 128_000, "imagenet": 1_280_000}
 TEST_IMAGES = {"imagenet100": 5_000, "imagenet": 50_000}

@@ -27,11 +27,12 @@ from toughen.evaluation.diagnostics import (
 from toughen.evaluation.diagnostics.common import crafted, right
 from toughen.evaluation.harness import as_floats
 from toughen.files import read_tensors
+from toughen.fraction import Fraction
 from toughen.papers.exhibits import Plot
 from toughen.reproduction.board import Board, logit_distances
 from toughen.reproduction.measure import Measured, Subject
 from toughen.training.run import CONFIG
-from toughen.types import Fraction, Images, Labels
+from toughen.types import Images, Labels
 
 SURFACE_IMAGES, SURFACE_POINTS = 64, 9
 

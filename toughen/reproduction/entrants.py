@@ -14,6 +14,7 @@ from typing import Any
 
 import yaml
 
+from toughen.commands.train import parse_train
 from toughen.reproduction.scales import Scale, nodes
 
 ELSEWHERE = ("device", "num_workers", "memory_limit", "checkpoint_seconds")  # of a machine: they decide no figure
@@ -91,10 +92,8 @@ def parsed(words: str, sources: str) -> dict[str, Any]:
         words: a recipe and changes to it.
         sources: what the method's sources are; "" where it takes none.
     """
-    from toughen import cli
-
     given = ["--method.sources", sources] if sources else []
-    found: dict[str, Any] = yaml.safe_load(cli.parse_train([*shlex.split(words), *BASE, *given])[1])
+    found: dict[str, Any] = yaml.safe_load(parse_train([*shlex.split(words), *BASE, *given])[1])
     return found
 
 

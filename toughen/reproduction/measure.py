@@ -23,12 +23,13 @@ from toughen.evaluation.harness import as_floats, share
 from toughen.evaluation.runner import measure
 from toughen.evaluation.suite import parse_attack
 from toughen.files import read_json
+from toughen.fraction import Fraction
 from toughen.gradients import input_gradient, mode
 from toughen.objectives import CrossEntropy
 from toughen.reproduction.board import Board, Evaluating
 from toughen.reproduction.scales import Scale
 from toughen.threat import Threat
-from toughen.types import Fraction, Images, Labels, Logits, PerExample
+from toughen.types import Images, Labels, Logits, PerExample
 
 OF_TRAINING = ("gamma", "epoch seconds", "train seconds", "train hours")
 

@@ -12,10 +12,11 @@ from torch import nn
 
 from toughen import models
 from toughen.attacks.pgd import IFGSM
+from toughen.commands.train import parse_train
 from toughen.evaluation.suite import parse_attack
+from toughen.fraction import Fraction
 from toughen.papers.exhibits import Setting, Settings
 from toughen.threat import Threat
-from toughen.types import Fraction
 
 SHAPES = {"mnist": (1, 28, 28), "cifar10": (3, 32, 32)}
 
@@ -41,9 +42,7 @@ def stated(table: Settings, entry: Setting) -> str:
 @cache
 def settings(words: str) -> dict[str, Any]:
     """A run's settings."""
-    from toughen import cli
-
-    found: dict[str, Any] = yaml.safe_load(cli.parse_train(shlex.split(words))[1])
+    found: dict[str, Any] = yaml.safe_load(parse_train(shlex.split(words))[1])
     return found
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import yaml
 from rich.console import Console
 
+from toughen.commands.train import parse_train
 from toughen.files import write_json, write_text
 from toughen.papers.exhibits import STATED, Figure, Line, Panel, Plot, Row, Table
 from toughen.reproduction.board import Board, Training
@@ -179,8 +180,6 @@ def trained(model: Entrant, title: str, bench: Bench) -> Path:
         Stopped: on a signal; the state is saved.
         Diverged: the loss became NaN or infinite.
     """
-    from toughen import cli
-
     folder = bench.store.folder(model)
     if (folder / TRAINED).is_file():
         return folder / RUN
@@ -190,7 +189,7 @@ def trained(model: Entrant, title: str, bench: Bench) -> Path:
     if not Path(bench.places[model.data]).exists():
         settings["data"] = bench.places[model.data]  # a name
     write_text(folder / RECIPE, yaml.safe_dump(settings))
-    recipe, config, _, _ = cli.parse_train([str(folder / RECIPE)])
+    recipe, config, _, _ = parse_train([str(folder / RECIPE)])
     bench.board.begin(f"{title}: train")
 
     def show(console: Console, run: Path, epochs: int, steps: int, done: int) -> Training:

@@ -83,10 +83,9 @@ def load_cases(
     records = [run_files.read_record(folder) for folder in folders]
     threat = common_threat(records, eps, norm)
     threat.check(torch.empty(1, *records[0].shape))
-    places = [_results(*each, folders, threat, data, out) for each in zip(folders, records, strict=True)]
     sets: dict[str, Data] = {}
     cases = []
-    for run, folder, record, place in zip(runs, folders, records, places, strict=True):
+    for run, folder, record in zip(runs, folders, records, strict=True):
         kind = repr(
             (data or record.data, record.classes, record.shape, record.image_size, record.resize, record.subset)
         )
@@ -95,12 +94,13 @@ def load_cases(
         if not len(split):
             raise ValueError(f"{test.name} has no test images: give other --data")
         refuse_seen(folder, test, split)
+        results = _results(folder, record, folders, threat, data, out)
         x = split.images.to(device).float() / 255
         x = x.double() if precision == "fp64" else x
         net = run_files.load(folder, models.get(str(run))).to(device)
         case = Case(
             name=_name(folder, folders), model=blocked(net, x, precision), x=x, y=split.labels.to(device),
-            index=index, threat=threat, seed=seed, folder=folder, results=place, data=data or record.data,
+            index=index, threat=threat, seed=seed, folder=folder, results=results, data=data or record.data,
         )  # fmt: skip
         cases.append(case)
     return cases

@@ -144,7 +144,8 @@ def diagnose_runs(
         console: where to show progress.
 
     Returns:
-        ``runs``: what was found by run and diagnostic; ``shared``: what compares them, by diagnostic.
+        ``runs``: what was found by run and diagnostic; ``shared``: what compares them, by diagnostic; ``folders``:
+        where it was written.
 
     Raises:
         ValueError: runs, data, threat and diagnostics can't be used together.
@@ -174,11 +175,11 @@ def diagnose_runs(
         task = bar.add_task("", total=len(cases) * len(own) + len(attacks))
         found = _of_each(cases, own, about, bar, task)
         matrices = _between(cases, attacks, about, bar, task)
-    shared = _compared(found, matrices, surfaces=bool(out))
-    for folder in [Path(out)] if out else folders:
-        if shared:
-            add_diagnostics(folder, shared)
-    return {"runs": found, "shared": shared}
+    shared, written = _compared(found, matrices, surfaces=bool(out)), [case.results for case in cases if own]
+    for folder in ([Path(out)] if out else folders) if shared else []:
+        add_diagnostics(folder, shared)
+        written += [folder] if folder not in written else []
+    return {"runs": found, "shared": shared, "folders": [str(folder) for folder in written]}
 
 
 def _compared(found: Mapping[str, Mapping[str, Any]], matrices: Mapping[str, Any], *, surfaces: bool) -> dict[str, Any]:

@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
 from rich.console import Console
 from torch import nn
 
-from toughen import cli, data, listing, picture, runs
+from toughen import data, picture, runs
 from toughen.attacks.pgd import PGD
+from toughen.commands.compare import print_comparison
+from toughen.commands.shared import PROGRAM
+from toughen.commands.train import parse_train
 from toughen.data import Data
 from toughen.evaluation import evaluate_run, measure
 from toughen.evaluation.harness import as_floats, predict
+from toughen.parsing import Parser, tidy
 from toughen.report import write_report
 from toughen.training.run import train
 
@@ -26,13 +31,23 @@ RUNS = {"standard": STANDARD.split(), "robust": ["demo"]}
 CURVE, CURVE_IMAGES, SHOWN = (0.0, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.35, 0.4), 200, 5
 
 
+def run(arguments: Sequence[str]) -> int:
+    return demo(Path(demo_parser().read(tidy(arguments)).out))
+
+
+def demo_parser() -> Parser:
+    parser = Parser(prog=f"{PROGRAM} demo", description="Train a standard and a robust classifier, and attack both.")
+    parser.add_argument("--out", type=str, default="runs/demo", help="where both runs go")
+    return parser
+
+
 def demo(out: Path) -> int:
     """Train both (or go on with them), evaluate both, and print what came out."""
     console, progress = Console(), Console(stderr=True)
     started = time.perf_counter()
     for name, arguments in RUNS.items():
         progress.print(f"\n$ toughen train {' '.join(arguments)} --out {out / name}", highlight=False, soft_wrap=True)
-        recipe, config, _, _ = cli.parse_train(arguments)
+        recipe, config, _, _ = parse_train(arguments)
         train(recipe, out / name, config=config, resume=True)
     for name in RUNS:
         command = f"toughen evaluate {out / name} --eps {EPS} --attacks {' '.join(ATTACKS)}"
@@ -41,7 +56,7 @@ def demo(out: Path) -> int:
     draw(out)
     report = write_report([out / name for name in RUNS], out / "report.html", overwrite=True)
     console.print()
-    listing.print_comparison(console, [out / name for name in RUNS])
+    print_comparison(console, [out / name for name in RUNS])
     seconds = time.perf_counter() - started
     console.print(
         f"\nin {seconds:.0f} seconds. Weights and results of each run, a picture, a page to open:",

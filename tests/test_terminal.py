@@ -9,10 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from commands import digits, toughen
+from commands import digits, refused, toughen
 from rich.console import Console
 
-from toughen import listing
+from toughen.commands.compare import print_comparison
+from toughen.commands.evaluate import print_evaluation
+from toughen.commands.list import method_facts, print_methods, recipe_summary
 from toughen.evaluation.suite import SUITES, names
 from toughen.methods import REGISTRY
 
@@ -45,7 +47,7 @@ def printed(show: Any, *arguments: Any) -> str:
 
 @pytest.mark.parametrize(("fgsm", "pgd", "warned"), [(0.98, 0.02, True), (0.92, 0.73, False), (0.50, 0.29, True)])
 def test_a_gap_between_fgsm_and_pgd_is_said(fgsm: float, pgd: float, warned: bool) -> None:
-    text = printed(listing.print_evaluation, Path("run"), result(fgsm, pgd))
+    text = printed(print_evaluation, Path("run"), result(fgsm, pgd))
     assert f"{100 * fgsm:.1f} %" in text and f"{100 * pgd:.1f} %" in text
     assert ("not robust" in text) is warned
     assert max(map(len, text.splitlines())) <= 80
@@ -62,7 +64,7 @@ def run_with(folder: Path, found: dict[str, Any]) -> Path:
 
 def test_runs_side_by_side(tmp_path: Path) -> None:
     robust, blind = run_with(tmp_path / "a", result(0.92, 0.86)), run_with(tmp_path / "b", result(0.98, 0.0))
-    text = printed(listing.print_comparison, [robust, blind])
+    text = printed(print_comparison, [robust, blind])
     assert "92.0 %" in text and "86.0 %" in text and "0.0 %" in text
     assert " 8 " in text and "8.0" in text  # 3 + 5 seconds, 8 passes
     assert "blind" in text and "not measured alike" not in text
@@ -71,13 +73,13 @@ def test_runs_side_by_side(tmp_path: Path) -> None:
 def test_runs_that_were_not_measured_alike_are_marked(tmp_path: Path) -> None:
     one = run_with(tmp_path / "a", result(0.9, 0.8))
     other = run_with(tmp_path / "b", result(0.9, 0.8, threat={"norm": "linf", "eps": 0.1}))
-    assert "not measured alike" in printed(listing.print_comparison, [one, other])
+    assert "not measured alike" in printed(print_comparison, [one, other])
 
 
 def test_every_recipe_says_what_it_is() -> None:
     from toughen.settings import recipes
 
-    summaries = {name: listing.recipe_summary(path) for name, path in recipes().items()}
+    summaries = {name: recipe_summary(path) for name, path in recipes().items()}
     assert len(summaries) >= 10
     assert all(summary.endswith(".") and len(summary) > 40 for summary in summaries.values()), summaries
 
@@ -125,20 +127,20 @@ def check(name: str, passed: bool | None) -> dict[str, Any]:
 def test_the_verdict_comes_with_what_speaks_against_the_number() -> None:
     checks = [check("good", True), check("bad", False), check("absent", None), check("fine", True)]
     found = result(0.9, 0.8, verdict="masked", checks=checks, interval={"robust_accuracy": [0.711, 0.867]})
-    text = printed(listing.print_evaluation, Path("run"), found)
+    text = printed(print_evaluation, Path("run"), found)
     words = " ".join(text.split())
     assert "verdict on the number: masked (2 checks passed, 1 failed, 1 not made)" in words
     assert "bad: So is bad." in words and "good" not in words and "absent" not in words
     assert "robust accuracy: 95 % interval 71.1 % to 86.7 %" in words
     assert max(map(len, text.splitlines())) <= 80
-    assert "verdict" not in printed(listing.print_evaluation, Path("run"), result(0.9, 0.8, verdict=None))
+    assert "verdict" not in printed(print_evaluation, Path("run"), result(0.9, 0.8, verdict=None))
 
 
 def test_parts_of_an_attack_are_shown_below_it() -> None:
     found = result(0.9, 0.8)
     part = {"robust_accuracy": 0.753, "seconds": 1.0, "passes": 100}
     found["attacks"]["autoattack"] = {**part, "parts": {"apgd-ce": part, "square": {**part, "robust_accuracy": 0.741}}}
-    lines = printed(listing.print_evaluation, Path("run"), found).splitlines()
+    lines = printed(print_evaluation, Path("run"), found).splitlines()
     shown = [line.split()[:3] for line in lines if "then" in line]
     assert shown == [["then", "apgd-ce", "75.3"], ["then", "square", "74.1"]]
 
@@ -148,11 +150,13 @@ def test_a_diagnosis(precision: tuple[str, ...], tmp_path: Path, monkeypatch: py
     monkeypatch.setenv("COLUMNS", "80")
     run = tmp_path / "a-run-directory-with-quite-a-long-name-as-some-have"
     shutil.copytree(Path(__file__).parent / "nets/pgd-at", run)
-    ended = toughen("diagnose", run, "--which", "confusion", "--data", digits(), "--limit", 20, *precision)
+    words = ("diagnose", run, "--which", "confusion", "--data", digits(), "--limit", 20, *precision)
+    refused(toughen(*words), "was trained on mnist", "--out", "other-data")
+    ended = toughen(*words, "--out", tmp_path / "out")
     assert ended.status == 0, ended.err
-    assert "confusion" in ended.out and "diagnostics.json" in ended.out
+    assert "confusion" in ended.out and "diagnostics.json in" in ended.out
     assert max(map(len, ended.out.splitlines())) <= 80
-    found = json.loads((run / "diagnostics.json").read_text())["confusion"]
+    found = json.loads((tmp_path / "out" / run.name / "diagnostics.json").read_text())["confusion"]
     assert sum(map(sum, found["clean"]["matrix"])) == 20
     assert found["about"]["precision"] == (precision or ("", "fp32"))[1]
 
@@ -178,13 +182,13 @@ class Around:
 
 
 def test_what_a_docstring_and_a_signature_say_of_a_method() -> None:
-    assert listing.method_facts(Cited) == {
+    assert method_facts(Cited) == {
         "about": "Lowers f(x) (in a way) on KL(a || b), and more.",
         "paper": "Doe & Roe, arXiv:0000.00000; Poe, Eq. 2",
         "passes": "6.2",
         "settings": "eps, start=none, size=None, given",
     }
-    assert listing.method_facts(Around) == {
+    assert method_facts(Around) == {
         "about": "Goes around another.",
         "paper": "",
         "passes": "+3",
@@ -193,7 +197,7 @@ def test_what_a_docstring_and_a_signature_say_of_a_method() -> None:
 
 
 def test_methods_are_listed_with_paper_cost_and_settings_in_80_columns() -> None:
-    text = printed(listing.print_methods, {"Cited": Cited, "Around": Around})
+    text = printed(print_methods, {"Cited": Cited, "Around": Around})
     assert max(map(len, text.splitlines())) <= 80
     words = " ".join(text.split())
     assert "Cited Lowers f(x) (in a way) on KL(a || b), and more. Doe & Roe, arXiv:0000.00000; Poe, Eq. 2;" in words
@@ -202,15 +206,15 @@ def test_methods_are_listed_with_paper_cost_and_settings_in_80_columns() -> None
 
 
 def test_every_method_names_its_paper_its_cost_and_its_settings() -> None:
-    text = printed(listing.print_methods, REGISTRY)
+    text = printed(print_methods, REGISTRY)
     assert max(map(len, text.splitlines())) <= 80
     for name, kind in REGISTRY.items():
-        facts = listing.method_facts(kind)
+        facts = method_facts(kind)
         assert f"\n{name} " in "\n" + text and facts["passes"], name
         assert (facts["paper"] != "") is (name != "Standard"), name
         assert "(" not in facts["paper"] and facts["about"].endswith("."), name
     known = {"Free": "eps, norm=linf, replays=8, step_size=None", "TRADES": "eps, norm=linf, steps=10, step_size=None"}
-    assert all(listing.method_facts(REGISTRY[name])["settings"].startswith(start) for name, start in known.items())
+    assert all(method_facts(REGISTRY[name])["settings"].startswith(start) for name, start in known.items())
     papers = {"Free": "Shafahi et al., arXiv:1904.12843", "TRADES": "Zhang et al., arXiv:1901.08573"}
-    assert all(listing.method_facts(REGISTRY[name])["paper"] == paper for name, paper in papers.items())
-    assert [listing.method_facts(REGISTRY[name])["passes"] for name in ("Free", "TRADES", "AWP")] == ["3", "27", "+3"]
+    assert all(method_facts(REGISTRY[name])["paper"] == paper for name, paper in papers.items())
+    assert [method_facts(REGISTRY[name])["passes"] for name in ("Free", "TRADES", "AWP")] == ["3", "27", "+3"]

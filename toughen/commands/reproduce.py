@@ -1,0 +1,60 @@
+"""`toughen reproduce`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+from rich.console import Console
+
+from toughen.commands.shared import PROGRAM, fail
+from toughen.parsing import Parser, tidy
+from toughen.reproduction.reproduce import list_all, reproduce
+from toughen.training.stop import Stopped
+
+REPRODUCE_USAGE = """toughen reproduce --list [--out DIR]
+       toughen reproduce NAME --scale smoke|cpu|full [--rows A,B] [--seeds N]
+                         [--data DIR] [--out DIR] [options]"""
+
+
+def run(arguments: Sequence[str]) -> int:
+    given = vars(reproduce_parser().read(tidy(arguments)))
+    listed, name = given.pop("list"), given.pop("name")
+    if listed:
+        list_all(given["out"], Console())
+        return 0
+    if not name:
+        fail(f"name a table or figure: `{PROGRAM} reproduce --list` names all")
+    given["rows"] = [row.strip() for row in (given["rows"] or "").split(",") if row.strip()]
+    try:
+        failed = reproduce(name, **given)
+    except (Stopped, KeyboardInterrupt) as stopped:
+        status = 128 + stopped.number if isinstance(stopped, Stopped) else 130
+        fail("stopped; what is done is kept, and the same command goes on", status=status)
+    return 1 if failed else 0
+
+
+def reproduce_parser() -> Parser:
+    parser = Parser(
+        prog=f"{PROGRAM} reproduce",
+        usage=REPRODUCE_USAGE,
+        description="Run a table or figure of a paper: train what is missing, evaluate it, keep it, and print it "
+        "beside the published one. Killed and repeated, it goes on.",
+    )
+    parser.add_argument("name", type=str, nargs="?", default="", help="a table or figure, such as nuat-table1a")
+    parser.add_argument("--list", action="store_true", help="name all, with what was measured of them in --out")
+    parser.add_argument(
+        "--scale",
+        type=Literal["smoke", "cpu", "full"] | None,
+        help="smoke: a few steps, to see it run; cpu: shorter training of narrower nets, 1,000 test images; full: the "
+        "paper's own setting",
+    )
+    parser.add_argument("--rows", type=str | None, help="some rows only, with commas between: NuAT,FBF")
+    parser.add_argument("--seeds", type=int | None, help="how many seeds (default: 1; the paper's for a spread)")
+    parser.add_argument(
+        "--data", type=str | None, help="a folder that is a data set or holds mnist, cifar10, ... (default: the hub)"
+    )
+    parser.add_argument("--limit", type=int | None, help="evaluate on a stratified sample of so many test images")
+    parser.add_argument("--out", type=str, default="runs/reproduce", help="where runs and results are kept")
+    parser.add_argument("--device", type=str, default="auto", help="cpu, cuda and the like; auto takes a GPU if any")
+    return parser
