@@ -42,8 +42,14 @@ def built(*parts: nn.Module, channels: int = 3, size: int = 12) -> nn.Module:
     for module in net.modules():
         if isinstance(module, nn.BatchNorm2d) and module.affine:
             nn.init.normal_(module.weight)
-            nn.init.normal_(module.bias)
+            if module.bias is not None:
+                nn.init.normal_(module.bias)
     return net
+
+
+def without_bias(norm: nn.BatchNorm2d) -> nn.Module:
+    norm.bias = None  # type: ignore[assignment]
+    return norm
 
 
 def frozen(norm: nn.Module) -> nn.Module:
@@ -52,6 +58,7 @@ def frozen(norm: nn.Module) -> nn.Module:
 
 PARTS = {
     "norm": [nn.BatchNorm2d(4)],
+    "norm without bias": [without_bias(nn.BatchNorm2d(4))],
     "norm without weights": [nn.BatchNorm2d(4, affine=False)],
     "norm without statistics": [nn.BatchNorm2d(4, track_running_stats=False)],
     "norm with their mean": [nn.BatchNorm2d(4, momentum=None)],

@@ -73,7 +73,8 @@ class _BatchNorm(torch.autograd.Function):
         if torch.is_grad_enabled():
             towards_x = _BatchNormGradient.apply(grad, x, weight, mean, scale, ctx.eps)  # type: ignore[no-untyped-call]
             return towards_x, *(None,) * 6
-        return *_batch_norm_gradient(grad, x, weight, mean, scale, ctx.eps), *(None,) * 4
+        towards_x, slopes, sums = _batch_norm_gradient(grad, x, weight, mean, scale, ctx.eps)
+        return towards_x, slopes, sums if ctx.needs_input_grad[2] else None, *(None,) * 4
 
 
 class _BatchNormGradient(torch.autograd.Function):
