@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
 from rich.console import Console
 from rich.progress import Progress, TaskID
 from torch import nn
@@ -164,13 +165,7 @@ def diagnose_runs(
     attacks = {spec: parse_attack(spec, threat) for spec in transfer_attacks} if transfer else {}
     if transfer:
         refuse_different_images(cases)
-    about = {
-        "threat": {"norm": threat.norm, "eps": float(threat.eps)},
-        "seed": seed,
-        "precision": precision,
-        "provenance": provenance(place),
-        **{name: said for case in cases for name, said in left_unchecked(case.folder).items()},
-    }
+    about = _how(cases, precision, place)
     with progress_bar(console or Console(quiet=True)) as bar:
         task = bar.add_task("", total=len(cases) * len(own) + len(attacks))
         found = _of_each(cases, own, about, bar, task)
@@ -180,6 +175,18 @@ def diagnose_runs(
         add_diagnostics(folder, shared)
         written += [folder] if folder not in written else []
     return {"runs": found, "shared": shared, "folders": [str(folder) for folder in written]}
+
+
+def _how(cases: Sequence[Case], precision: Precision, place: torch.device) -> dict[str, Any]:
+    """What holds for all diagnostics: threat, seed, precision, and where it was measured."""
+    first = cases[0]
+    return {
+        "threat": {"norm": first.threat.norm, "eps": float(first.threat.eps)},
+        "seed": first.seed,
+        "precision": precision,
+        "provenance": provenance(place),
+        **{name: said for case in cases for name, said in left_unchecked(case.folder).items()},
+    }
 
 
 def _compared(found: Mapping[str, Mapping[str, Any]], matrices: Mapping[str, Any], *, surfaces: bool) -> dict[str, Any]:
