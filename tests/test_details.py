@@ -104,7 +104,9 @@ def test_an_earlier_gallery_is_kept_with_its_evaluation(evaluated: Path, tmp_pat
 
 def test_what_diagnose_found_is_not_replaced(tmp_path: Path) -> None:
     shutil.copytree(NET, tmp_path / "run")
-    assert toughen("diagnose", tmp_path / "run", "--which", "steps", "--data", digits(), "--limit", 20).status == 0
+    record = json.loads((NET / "model.json").read_text()) | {"data": str(digits())}
+    (tmp_path / "run/model.json").write_text(json.dumps(record))
+    assert toughen("diagnose", tmp_path / "run", "--which", "steps", "--limit", 20).status == 0
     path = tmp_path / "run/diagnostics.json"
     before = json.loads(path.read_text())["steps"]
     assert toughen("evaluate", tmp_path / "run", *HOW, tmp_path / "run").status == 0
