@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from commands import digits, refused, toughen
 from PIL import Image
 
 import toughen as package
-from toughen import data
+from toughen import data, runs
 from toughen.attacks import PGD
 from toughen.evaluation.gallery import to_run
 from toughen.evaluation.result import Evaluation
@@ -103,9 +104,9 @@ def test_an_earlier_gallery_is_kept_with_its_evaluation(evaluated: Path, tmp_pat
 
 
 def test_what_diagnose_found_is_not_replaced(tmp_path: Path) -> None:
-    shutil.copytree(NET, tmp_path / "run")
-    record = json.loads((NET / "model.json").read_text()) | {"data": str(digits())}
-    (tmp_path / "run/model.json").write_text(json.dumps(record))
+    record = replace(runs.read_record(NET), data=str(digits()))
+    (tmp_path / "run").mkdir()
+    runs.write_model(tmp_path / "run", record, runs.load(NET))
     assert toughen("diagnose", tmp_path / "run", "--which", "steps", "--limit", 20).status == 0
     path = tmp_path / "run/diagnostics.json"
     before = json.loads(path.read_text())["steps"]
