@@ -6,7 +6,6 @@ import os
 import re
 import subprocess
 import sys
-import time
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -257,18 +256,23 @@ def test_a_recipe_may_name_own_classes_too(own: Path) -> None:
     assert type(recipe("mine.yaml").method).__name__ == "Mine"
 
 
-@pytest.mark.parametrize("command", ["train", "evaluate", "list"])
-def test_help_answers_quickly(command: str) -> None:
-    """The processor's time, not the clock's: other tests may be running."""
+def processor_seconds(*command: str) -> tuple[float, str]:
+    """What a program of ours takes of the processor, however busy it is, and what it says."""
     started = os.times()
-    clock = time.perf_counter()
-    done = subprocess.run(
-        [sys.executable, "-m", "toughen", command, "--help"], capture_output=True, text=True, check=True
-    )
-    ended, clock = os.times(), time.perf_counter() - clock
-    spent = ended.children_user + ended.children_system - started.children_user - started.children_system
-    assert done.stdout.startswith(f"usage: toughen {command}")
-    assert min(spent, clock) < 3
+    done = subprocess.run([sys.executable, *command], capture_output=True, text=True, check=True)
+    ended = os.times()
+    return ended.children_user + ended.children_system - started.children_user - started.children_system, done.stdout
+
+
+@pytest.mark.parametrize("command", ["train", "evaluate", "list"])
+def test_help_takes_little_more_than_importing_torch(command: str) -> None:
+    """The least of three each, in turn: other tests may be running."""
+    turns = [
+        (processor_seconds("-c", "import torch"), processor_seconds("-m", "toughen", command, "--help"))
+        for _ in range(3)
+    ]
+    assert all(told.startswith(f"usage: toughen {command}") for _, (_, told) in turns)
+    assert min(spent for _, (spent, _) in turns) < 1.6 * min(spent for (spent, _), _ in turns)
 
 
 def test_help_imports_nothing_heavy() -> None:
