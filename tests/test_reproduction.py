@@ -25,6 +25,7 @@ from toughen.reproduction import measure, page, work
 from toughen.reproduction.costs import costs
 from toughen.reproduction.entrants import entrant
 from toughen.reproduction.overview import list_lines
+from toughen.reproduction.same import agree
 from toughen.reproduction.scales import SCALES
 from toughen.reproduction.show import panel_lines
 from toughen.reproduction.store import Quantity, Store
@@ -306,6 +307,35 @@ def test_a_run_is_found_again_after_toughen_got_another_setting(tmp_path: Path) 
         Store(tmp_path).read(entrant("pap-mnist --method.lam 1", "mnist", 0, SCALES["full"]), Quantity("clean", "0.3"))
         is None
     )
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "pap-mnist --model_settings {}",
+        "pap-mnist --model_settings '{dropout: 0.2}'",
+        "pap-mnist --averaging 0.99",
+        "pap-mnist --optimizer.nesterov true",
+        "pap-mnist --method.inner NFGSM --method AWP",
+    ],
+)
+def test_another_run_is_not_taken_for_it(words: str) -> None:
+    """As when a recipe has changed under its name."""
+    first, second = (entrant(each, "mnist", 0, SCALES["full"]).settings for each in ("pap-mnist", words))
+    assert not agree(first, second) and not agree(second, first)
+
+
+def test_a_recipe_s_figures_are_not_those_of_its_former_self(tmp_path: Path) -> None:
+    """The same words, once with dropout and once without."""
+    model = entrant("pap-mnist", "mnist", 0, SCALES["full"])
+    keep(Store(tmp_path), "pap-mnist", "clean", 0.99)
+    (about,) = tmp_path.rglob("about.json")
+    former = json.loads(about.read_text())
+    assert former["settings"]["model_settings"] == {"dropout": 0.0}
+    former["settings"]["model_settings"] = {}
+    about.write_text(json.dumps(former))
+    about.parent.rename(about.parent.with_name("pap-mnist-000000000000"))
+    assert Store(tmp_path).read(model, Quantity("clean", "0.3")) is None
 
 
 def test_words_that_lead_to_one_run_share_its_figures(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from typing import Any
 
 from toughen.files import read_json, write_json
 from toughen.reproduction.entrants import Entrant, slug
+from toughen.reproduction.same import agree
 
 ABOUT, CELLS, RUN = "about.json", "cells", "run"
 FIELDS = {
@@ -71,7 +72,7 @@ class Store:
     def folder(self, entrant: Entrant) -> Path:
         """Where an entrant's results are kept: under its key, or where one with the same settings lies.
 
-        A setting that toughen has got since then is no difference, since what it lacked it could not do.
+        A setting that toughen has got since then is no difference where it is at its default.
         """
         exact = self.root / entrant.scale.name / entrant.key
         if exact.exists():
@@ -169,10 +170,3 @@ class Store:
         if about["words"] != before:
             write_json(path, about)
         return about
-
-
-def agree(before: Any, now: Any) -> bool:
-    """Whether settings that both have are the same."""
-    if isinstance(before, dict) and isinstance(now, dict):
-        return all(agree(before[name], now[name]) for name in before.keys() & now.keys())
-    return bool(before == now)
