@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 from commands import digits, files, refused, small, toughen
+from PIL import Image
 from torch import Tensor, nn
 
 import toughen as package
@@ -109,6 +110,10 @@ ELSEWHERE = [
     ("own_nets:net --eps 0.3", "own_nets:net", "--data"),
     ("own_nets:net --data DIGITS", "own_nets:net", "--eps", "8/255"),
     ("own_nets:net --data DIGITS --eps 0", "eps 0", "above 0"),
+    ("own_nets:net --data DIGITS --eps 0.3 --resize 32", "--resize 32", "--image_size"),
+    ("own_nets:net --data DIGITS --eps 0.3 --image_size 32 --resize 28", "--resize 28", "--image_size"),
+    ("own_nets:net --data DIGITS --eps 0.3 --image_size 0", "image_size 0", "1 pixel"),
+    ("RUN --image_size 20", "is a run", "--image_size"),
     ("own_nets:net --data DIGITS --eps 8", "did you mean 8/255?"),
     ("own_nets:net --data DIGITS --eps 29 --norm l2", "eps 29 exceeds 28"),
     ("own_nets:net --data DIGITS --eps 0.3 --weights none.safetensors", "no weights none.safetensors"),
@@ -139,14 +144,25 @@ def test_what_cannot_be_judged(words: str, said: list[str], own: None, tmp_path:
     assert not (tmp_path / "out").exists()
 
 
-def test_timm_s_nets_come_pretrained_unless_weights_are_given(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+TIMM = {"num_classes": 10, "mean": (0.1,), "std": (0.3,)}
+
+
+def imitate_timm(monkeypatch: pytest.MonkeyPatch, **about: Any) -> list[tuple[str, dict[str, Any]]]:
+    """Something that makes nets as timm does, and keeps what it was asked."""
     asked: list[tuple[str, dict[str, Any]]] = []
 
     def create_model(name: str, *, num_classes: int, in_chans: int, **settings: Any) -> nn.Module:
         asked.append((name, {"num_classes": num_classes, "in_chans": in_chans, **settings}))
-        return models.create("fbf-mnist-cnn", num_classes, (in_chans, 28, 28))
+        net = models.create("fbf-mnist-cnn", num_classes, (in_chans, 28, 28))
+        vars(net)["pretrained_cfg"] = about
+        return net
 
     monkeypatch.setitem(sys.modules, "timm", SimpleNamespace(create_model=create_model))
+    return asked
+
+
+def test_timm_s_nets_come_pretrained_unless_weights_are_given(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = imitate_timm(monkeypatch, **TIMM)
     how = f"--attacks fgsm --data {digits()} --eps 0.1 --limit 10 --verdict false --out".split()
     assert toughen("evaluate", "timm:tiny", *how, tmp_path / "a").status == 0
     weights = NETS / "pgd-at" / runs.WEIGHTS
@@ -156,6 +172,52 @@ def test_timm_s_nets_come_pretrained_unless_weights_are_given(tmp_path: Path, mo
     found = [json.loads((tmp_path / name / "evaluation.json").read_text()) for name in "ab"]
     assert [each["weights"] for each in found] == ["pretrained", str(weights)]
     assert found[1]["clean_accuracy"] == 1 and found[0]["clean_accuracy"] < 0.5
+
+
+def test_timm_s_pretrained_nets_get_what_they_were_trained_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Images less timm's mean over its standard deviation; eps stays in the units of images."""
+    imitate_timm(monkeypatch, **TIMM)
+    found = find_candidate("timm:tiny", data=str(digits()), eps=0.1)
+    (bare,) = (each for each in found.net.modules() if hasattr(each, "pretrained_cfg"))
+    x = found.split.images[:5].float() / 255
+    assert torch.allclose(found.net(x), bare((x - 0.1) / 0.3), atol=1e-6)
+    assert found.threat.eps == 0.1
+
+
+@pytest.mark.parametrize(
+    ("about", "said"),
+    [
+        ({**TIMM, "num_classes": 1000}, "1,000 classes apart and these images have 10"),
+        ({**TIMM, "mean": (0.4, 0.5, 0.6), "std": (0.2, 0.2, 0.2)}, "3 numbers, the images 1 channels"),
+        ({}, "says nothing of what the weights"),
+    ],
+)
+def test_timm_s_nets_for_other_images_are_refused(
+    about: dict[str, Any], said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Their last layer would be a new one, with nothing in it."""
+    imitate_timm(monkeypatch, **about)
+    refused(toughen("evaluate", "timm:tiny", "--data", digits(), "--eps", "0.1"), said)
+
+
+def test_images_of_a_model_from_elsewhere_are_brought_to_a_size(own: None, tmp_path: Path) -> None:
+    """The shorter side to 32 pixels and the centre out of it, as PIL does it."""
+    source = data.load(str(digits())).test.images
+    for part in ("train", "test"):
+        for label in range(2):
+            folder = tmp_path / part / f"c{label}"
+            folder.mkdir(parents=True)
+            for number, size in enumerate([(40, 36), (36, 50)]):
+                Image.fromarray(source[label * 2 + number, 0].numpy()).resize(size).save(folder / f"{number}.png")
+    how = ["--data", tmp_path, "--eps", "0.1", "--attacks", "fgsm", "--verdict", "false", "--out", tmp_path / "out"]
+    refused(toughen("evaluate", "own_nets:net", *how), "--image_size")
+    ended = toughen("evaluate", "own_nets:net", *how, "--image_size", 28, "--resize", 32)
+    assert ended.status == 0, ended.err
+    found = find_candidate("own_nets:net", data=str(tmp_path), eps=0.1, image_size=28, resize=32).split.images
+    shorter = Image.open(tmp_path / "test/c0/0.png").resize((round(40 * 32 / 36), 32), Image.Resampling.BILINEAR)
+    left = (shorter.width - 28) // 2
+    expected = torch.frombuffer(shorter.crop((left, 2, left + 28, 30)).tobytes(), dtype=torch.uint8).view(28, 28)
+    assert any(torch.equal(image[0], expected) for image in found)
 
 
 def test_no_command_imports_what_a_run_s_files_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

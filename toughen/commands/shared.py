@@ -48,6 +48,12 @@ def add_threat(parser: Parser, limit: int | None = None) -> None:
 def add_asking(parser: Parser) -> None:
     """How a model is asked."""
     parser.add_argument("--weights", type=str | None, help="a safetensors file, for a model from elsewhere")
+    parser.add_argument(
+        "--image_size", type=int | None, help="pixels that images are brought to, for a model from elsewhere"
+    )
+    parser.add_argument(
+        "--resize", type=int | None, help="pixels of the shorter side before that: 256 for 224 is usual for ImageNet"
+    )
     parser.add_argument("--model", type=str | None, help="package.module:function, for a run of a net of your own")
     parser.add_argument(
         "--precision",

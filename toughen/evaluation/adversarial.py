@@ -43,7 +43,7 @@ def attack_images(
         out: the parquet file; image is float32 [c, h, w] in [0, 1], because bytes would move it.
         device, precision, block: as in an evaluation.
         console: where to show progress.
-        which: data, weights, eps, norm, limit, seed and model, as ``find_candidate`` takes them.
+        which: data, weights, eps, norm, limit, seed, model, image_size and resize, as ``find_candidate`` takes them.
 
     Returns:
         A line on what was written.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -72,16 +72,33 @@ def find_candidate(
     limit: int | None = None,
     seed: int = 0,
     model: nn.Module | None = None,
+    image_size: int | None = None,
+    resize: int | None = None,
 ) -> Candidate:
     """What the command line names: a run directory, ``package.module:function`` or ``timm:NAME``.
+
+    Args:
+        spec: the model.
+        data: the data set; None means the one that the run was trained on.
+        weights: a safetensors file, for a model from elsewhere.
+        eps, norm: the threat; None means the one that was trained against.
+        limit: how many test images, a stratified sample; None means all.
+        seed: decides the sample.
+        model: the net, for a run of a net of your own.
+        image_size: bring images to so many pixels a side, for a model from elsewhere; None leaves them as they are.
+        resize: with ``image_size``, bring the shorter side to so many pixels before the centre is cut out.
 
     Raises:
         ValueError: model, data and threat can't be used together.
     """
     if is_elsewhere(spec):
-        return from_elsewhere(str(spec), weights=weights, data=data, eps=eps, norm=norm, limit=limit, seed=seed)
-    if weights is not None:
-        raise ValueError(f"{spec} is a run, which has weights of its own: leave --weights out")
+        if eps is None:
+            raise ValueError(f"what is {spec} to withstand? Give --eps, such as 8/255 (and --norm l2 for another norm)")
+        test = test_images(str(spec), data, image_size, resize)
+        return from_elsewhere(str(spec), test, weights, usable_threat(norm or "linf", eps), limit, seed)
+    for option, given in (("--weights", weights), ("--image_size", image_size), ("--resize", resize)):
+        if given is not None:
+            raise ValueError(f"{spec} is a run, which has its own weights and size of images: leave {option} out")
     return from_run(Path(spec), data=data, eps=eps, norm=norm, limit=limit, seed=seed, model=model)
 
 
@@ -122,35 +139,37 @@ def from_run(
     return Candidate(str(folder), net, split, index, total, threat, named, names, folder, about, record.adaptive)
 
 
+def test_images(spec: str, data: str | None, image_size: int | None, resize: int | None) -> Data:
+    """The data set that a model from elsewhere is judged by, as it was named.
+
+    Raises:
+        ValueError: none was named, or it can't be read.
+    """
+    if data is None:
+        raise ValueError(f"which images is {spec} to be judged by? Give --data, a folder or a data set's name")
+    if resize is not None and (image_size is None or resize < image_size):
+        raise ValueError(f"--resize {resize} is the shorter side before --image_size, such as 224, is cut out of it")
+    found = data_sets.load_test(data, image_size=image_size, resize=resize)
+    return replace(found, name=data)
+
+
 def from_elsewhere(
-    spec: str,
-    *,
-    weights: str | None,
-    data: str | None,
-    eps: Eps | None,
-    norm: Norm | None,
-    limit: int | None,
-    seed: int,
+    spec: str, test: Data, weights: str | None, threat: Threat, limit: int | None, seed: int
 ) -> Candidate:
     """A model of ``package.module:function`` or ``timm:NAME``, on the test images of a data set.
 
     Raises:
-        ValueError: it can't be made, the weights don't fit it, or data or threat are missing.
+        ValueError: it can't be made, or the weights don't fit it.
     """
-    if data is None:
-        raise ValueError(f"which images is {spec} to be judged by? Give --data, a folder or a data set's name")
-    if eps is None:
-        raise ValueError(f"what is {spec} to withstand? Give --eps, such as 8/255 (and --norm l2 for another norm)")
-    test = data_sets.load(data)
-    settings: dict[str, Any] = {"pretrained": True} if spec.startswith("timm:") and weights is None else {}
-    net = models.create(spec, len(test.classes), test.shape, **settings)
+    fetched = spec.startswith("timm:") and weights is None
+    make = models.pretrained if fetched else models.create
+    net = make(spec.removeprefix("timm:") if fetched else spec, len(test.classes), test.shape)
     if weights is not None:
         load_weights(net, Path(weights))
     net.eval()  # it has just been made, so the mode that it is in was nobody's choice
     split, index = sample(test.test, limit, seed)
-    about = {"weights": weights or ("pretrained" if settings else "as made")}
-    threat = usable_threat(norm or "linf", eps)
-    return Candidate(spec, net, split, index, len(test.test), threat, data, test.classes, about=about)
+    about = {"weights": weights or ("pretrained" if fetched else "as made")}
+    return Candidate(spec, net, split, index, len(test.test), threat, test.name, test.classes, about=about)
 
 
 def from_function(

@@ -67,6 +67,8 @@ def evaluate_run(
     device: str = "auto",
     out: str | Path | None = None,
     model: nn.Module | None = None,
+    image_size: int | None = None,
+    resize: int | None = None,
     source: Source | None = None,
     console: Console | None = None,
     **how: Any,
@@ -82,6 +84,7 @@ def evaluate_run(
         out: where to write; None means the run directory (runs/NAME for a model from elsewhere), where an earlier
             evaluation is kept under another name. At another threat or on other data than the run's it must be given.
         model: the net, for a run of a net of your own.
+        image_size, resize: what images are brought to for a model from elsewhere, as ``find_candidate`` takes them.
         source: a normally trained net for the same images, for black-box attacks; or what makes it, called when all
             else has been checked.
         console: where to show progress.
@@ -100,7 +103,16 @@ def evaluate_run(
     folder = output_folder(spec, out)
     check_writable(folder)
     candidate = find_candidate(
-        spec, data=data, weights=weights, eps=eps, norm=norm, limit=settings.images, seed=settings.seed, model=model
+        spec,
+        data=data,
+        weights=weights,
+        eps=eps,
+        norm=norm,
+        limit=settings.images,
+        seed=settings.seed,
+        model=model,
+        image_size=image_size,
+        resize=resize,
     )
     if out is None:
         refuse_another(candidate, data)

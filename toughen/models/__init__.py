@@ -6,10 +6,20 @@ A new net is one class in a file of this folder and one line in ``registry.py``.
 
 from toughen.models.checks import check as check
 from toughen.models.normalize import Normalize as Normalize
+from toughen.models.outside import pretrained as pretrained
 from toughen.models.reconstructor import create_reconstructor as create_reconstructor
 from toughen.models.registry import create as create
 from toughen.models.registry import describe as describe
 from toughen.models.registry import from_description as from_description
 from toughen.models.registry import names as names
 
-__all__ = ["Normalize", "check", "create", "create_reconstructor", "describe", "from_description", "names"]
+__all__ = [
+    "Normalize",
+    "check",
+    "create",
+    "create_reconstructor",
+    "describe",
+    "from_description",
+    "names",
+    "pretrained",
+]

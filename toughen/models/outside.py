@@ -10,6 +10,7 @@ from typing import Any
 
 from torch import nn
 
+from toughen.models.normalize import normalized
 from toughen.models.parts import Shape
 
 
@@ -28,6 +29,30 @@ def from_timm(name: str, num_classes: int, shape: Shape, settings: Mapping[str, 
     except (RuntimeError, TypeError) as error:
         raise ValueError(f"timm cannot make model {name!r}: {error}") from error
     return _module(f"timm:{name}", model)
+
+
+def pretrained(name: str, num_classes: int, shape: Shape) -> nn.Module:
+    """One of timm's models with its pretrained weights, for images in [0, 1]: what it normalises by is inside.
+
+    Args:
+        name: timm's.
+        num_classes: classes of the images that it is for.
+        shape: one image's channels, height and width.
+
+    Raises:
+        ValueError: timm isn't installed or has no such model or weights, or they are for other classes or channels.
+    """
+    model = from_timm(name, num_classes, shape, {"pretrained": True})
+    about = getattr(model, "pretrained_cfg", {})
+    classes, mean, std = about.get("num_classes"), about.get("mean"), about.get("std")
+    if classes is None or mean is None or std is None:
+        raise ValueError(f"timm says nothing of what the weights of {name!r} were trained on: give --weights")
+    if classes != num_classes:
+        raise ValueError(
+            f"timm's {name!r} tells {classes:,} classes apart and these images have {num_classes:,}, so that its last "
+            f"layer would be a new one: evaluate it on images of its classes, or give --weights"
+        )
+    return normalized(model, shape[0], mean, std)
 
 
 def imported(path: str, num_classes: int, shape: Shape, settings: Mapping[str, Any]) -> nn.Module:
