@@ -37,7 +37,7 @@ ROWS = {  # in the order of the table: name -> what it adds to BASE
     "Standard": "--method Standard",
     "FGSM-AT": "--method FGSMAT",
     "R-FGSM-AT": "--method RFGSMAT",
-    "FBF": "--method FBF",
+    "FBF": "--method FBF --method.clip_start false",  # as released for MNIST
     "N-FGSM": "--method NFGSM",
     "GradAlign": "--method GradAlign",
     "PGI": "--method PGI",
