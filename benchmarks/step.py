@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import argparse
 import copy
+import json
 import multiprocessing
 import time
 from collections.abc import Callable
@@ -27,7 +28,7 @@ import official
 import torch
 import torch.nn.functional as F
 from torch.optim import SGD
-from trainers import endless, ready, some
+from trainers import endless, ready, some, untrained
 from turns import figures, ratio, take_turns
 
 from toughen import data as data_sets
@@ -49,6 +50,7 @@ METHODS = {
     "PGI": "--method PGI",
     "Free": "--method Free",
     "EFGSM": "--method EFGSM",
+    "Ensemble": "--method Ensemble --method.sources SOURCES",  # two more nets like the model
     "PAP": "--method PAP --method.lam 0.1 --method.steps 7",
     "RMGM": "--method RMGM",
     "GAT": "--method GAT --method.lam 10",
@@ -74,6 +76,9 @@ def prepared(method: str, precision: str, data: Data, arguments: argparse.Namesp
     if method == "Standard":
         words = [word for word in words if word not in ("--eps", "8/255")]
     words += ["--batch_size", str(arguments.batch_size), "--precision", precision, "--device", arguments.device]
+    if "SOURCES" in words:
+        source = str(untrained(arguments.model, data.shape, len(data.classes)))
+        words = [word.replace("SOURCES", json.dumps([source, source])) for word in words]
     return ready(words, data)
 
 

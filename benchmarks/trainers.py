@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import atexit
+import shutil
+import tempfile
 from collections.abc import Iterator, Sequence
+from functools import cache
 from itertools import islice
 from pathlib import Path
 from unittest.mock import patch
@@ -10,6 +14,7 @@ from unittest.mock import patch
 import torch
 from torch import Tensor
 
+from toughen import models, runs
 from toughen.commands.train import parse_train
 from toughen.data import Data, Split, stratified
 from toughen.training.run import build
@@ -33,6 +38,27 @@ def ready(words: Sequence[str], data: Data | None = None) -> Trainer:
     trainer.method.start(Plan(epochs=recipe.epochs, steps=trainer.steps, images=len(trainer.train)))
     trainer.model.train()
     return trainer
+
+
+@cache
+def untrained(model: str, shape: tuple[int, int, int], classes: int) -> Path:
+    """The run directory of a net as it was made, for methods that take nets: one costs as much as a trained one."""
+    folder = Path(tempfile.mkdtemp())
+    atexit.register(shutil.rmtree, folder)
+    record = runs.Record(
+        model=models.describe(model, classes, shape, None, None, {}),
+        classes=[str(label) for label in range(classes)],
+        shape=list(shape),
+        norm="linf",
+        eps=None,
+        method="Standard",
+        data="none",
+        weights="live",
+        epoch=0,
+        validation={},
+    )
+    runs.write_model(folder, record, models.create(model, classes, shape))
+    return folder
 
 
 def endless(trainer: Trainer) -> Iterator[tuple[Tensor, Tensor, Batch]]:
