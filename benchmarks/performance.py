@@ -14,6 +14,7 @@ from typing import Any
 import official
 
 from toughen.files import read_json, write_text
+from toughen.reproduction.page import folded
 
 RESULTS = Path(__file__).parent / "results"
 PAGE = Path(__file__).parent.parent / "docs" / "performance.md"
@@ -340,7 +341,7 @@ def page(results: Path) -> str:
     pair = [results / f"precision-{name}.json" for name in ("bf16", "fp32")]
     if all(path.exists() for path in pair):
         parts.append(precision(*(read_json(path) for path in pair)))
-    return "\n".join(part for part in parts if part)
+    return folded("\n".join(part for part in parts if part))
 
 
 def main() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from textwrap import fill
 from typing import Any
 
 from toughen.papers import PAPERS
@@ -18,6 +19,7 @@ from toughen.reproduction.values import View, published, written
 from toughen.reproduction.work import figure_entrant, figure_quantity
 
 NOT_RUN = "not run"
+WIDTH = 120  # of a line of prose
 NO_RATIO = "measured, but not beside what it is compared with"
 SHOWN = ("full", "cpu")  # smoke shows that a table runs, and nothing more
 HEAD = """# Reproduction
@@ -42,7 +44,23 @@ def page(results: Path) -> str:
     for paper, exhibits in PAPERS.items():
         parts.append(f"## {paper}\n")
         parts += [section(exhibit, store) for exhibit in exhibits]
-    return "\n".join(parts)
+    return folded("\n".join(parts))
+
+
+def folded(text: str) -> str:
+    """Markdown whose prose is broken into lines of 120 characters; tables and headings are left whole."""
+    return "\n".join(
+        line
+        if len(line) <= WIDTH or line.startswith(("|", "#"))
+        else fill(
+            line,
+            WIDTH,
+            subsequent_indent="  " * line.startswith("- "),
+            break_long_words=False,
+            break_on_hyphens=False,
+        )
+        for line in text.split("\n")
+    )
 
 
 def section(exhibit: Exhibit, store: Store) -> str:
