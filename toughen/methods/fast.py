@@ -131,7 +131,7 @@ class FBF(Method):
         start: where the step starts: "uniform" in the ball; "none" for the image itself; "previous" for the image with
             what the last batch's image in the same place was perturbed by.
         clip_start: cut a uniform start to [0, 1] before the gradient is taken there, as released for CIFAR-10; the
-            code for MNIST does not. A previous perturbation is never cut.
+            code for MNIST does not, where cutting comes close to a collapse. A previous perturbation is never cut.
         mode: the model's mode while attacking, "eval" or "train" (as released).
     """
 
