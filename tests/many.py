@@ -10,7 +10,7 @@ from pathlib import Path
 from commands import Ended
 
 
-def torchrun(count: int, program: list[object], *, timeout: float = 600) -> Ended:
+def torchrun(count: int, program: list[object], *, timeout: float = 240) -> Ended:
     """Run a program (``-m MODULE words`` or ``FILE words``) in so many processes of this machine, a thread each."""
     words = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", count, *program]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}

@@ -265,18 +265,20 @@ def processor_seconds(*command: str) -> tuple[float, str]:
 
 
 @pytest.mark.parametrize("command", ["train", "evaluate", "list"])
-def test_help_takes_little_more_than_importing_torch(command: str) -> None:
-    """The least of three each, in turn: other tests may be running."""
+def test_help_answers_quickly(command: str) -> None:
+    """In seconds, and against a bare import of torch; the least of three each, in turn: other tests may be running."""
     turns = [
         (processor_seconds("-c", "import torch"), processor_seconds("-m", "toughen", command, "--help"))
         for _ in range(3)
     ]
     assert all(told.startswith(f"usage: toughen {command}") for _, (_, told) in turns)
-    assert min(spent for _, (spent, _) in turns) < 1.6 * min(spent for (spent, _), _ in turns)
+    spent = min(spent for _, (spent, _) in turns)
+    assert spent < 3
+    assert spent < 1.6 * min(spent for (spent, _), _ in turns)
 
 
 def test_help_imports_nothing_heavy() -> None:
-    heavy = "datasets pandas pyarrow.dataset tensorboard matplotlib torch.utils.tensorboard torch._dynamo scipy".split()
+    heavy = "datasets pandas pyarrow tensorboard matplotlib torch.utils.tensorboard torch._dynamo scipy".split()
     script = (
         "import sys\nfrom toughen.cli import main\n"
         "try:\n    main(['train', '--help'])\n"

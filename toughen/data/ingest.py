@@ -11,7 +11,7 @@ from typing import NamedTuple
 import torch
 
 from toughen import sizes
-from toughen.data import embedded, folder, hub, remote
+from toughen.data import embedded
 from toughen.data.decode import Form, check_memory, decode, survey
 from toughen.data.sets import Data, Split
 from toughen.data.sources import Source, Sources
@@ -22,6 +22,8 @@ SHARE = 0.5  # of the memory that is available, which decoded images may take wh
 
 def names() -> dict[str, str]:
     """The data sets that have a name here, each with a line on what it is."""
+    from toughen.data import hub  # pyarrow takes a while to import
+
     known = {embedded.NAME: "the default, no download: handwritten digits, 28x28 grey, 4,000 + 1,000"}
     return known | {name: f"{entry.about} (hub: {entry.path})" for name, entry in hub.KNOWN.items()}
 
@@ -162,6 +164,8 @@ def _form_of_sample(train: Source, image_size: int | None, resize: int | None) -
 
 
 def _find(spec: str) -> Sources:
+    from toughen.data import folder, hub, remote  # pyarrow takes a while to import
+
     path = Path(spec).expanduser()
     if spec and path.exists():
         return folder.sources(path)
