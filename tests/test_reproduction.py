@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import json
 import math
+import random
 import sys
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
 import yaml
@@ -21,7 +25,7 @@ from toughen.attacks.autoattack import AutoAttack
 from toughen.attacks.pgd import PGD
 from toughen.blocks import Blocks
 from toughen.papers.exhibits import Column, Panel, Row, Table
-from toughen.reproduction import measure, page, work
+from toughen.reproduction import images, measure, page, work
 from toughen.reproduction.costs import costs
 from toughen.reproduction.entrants import entrant
 from toughen.reproduction.overview import list_lines
@@ -74,6 +78,8 @@ def test_a_table_is_run_kept_and_shown_beside_the_published_one(tmp_path: Path) 
     for cell in cells:
         assert (cell["recipe"], cell["scale"], cell["seed"], cell["images"]) == ("fgsm-mnist", "smoke", 0, 40)
         assert cell["seconds"] >= 0 and {"torch", "processor", "commit"} <= cell["provenance"].keys()
+    again = reproduce(tmp_path, "pap-table3", "--rows", "fgsm-at", "--limit", 20)
+    assert "ours on a stratified sample of 20 test images" in again.out.replace("\n", " ")
 
 
 def clean_accuracy(run: Path, out: Path) -> float:
@@ -186,6 +192,35 @@ def test_a_sample_of_other_images_is_not_used(tmp_path: Path) -> None:
     assert reproduce(tmp_path, "pap-table7", "--rows", "FGSM-AT").status == 0
     (tmp_path / "smoke" / "images" / "mnist" / "origin.json").write_text('{"from": "elsewhere"}')
     refused(reproduce(tmp_path, "pap-table7", "--rows", "PAP (ours)"), "sample of other images", "--out")
+
+
+def test_a_limit_means_the_first_images_of_a_mixed_set(tmp_path: Path) -> None:
+    mixed = sorted((digits() / "test").rglob("*.png"))
+    random.Random(0).shuffle(mixed)
+    column = [{"bytes": file.read_bytes()} for file in mixed]
+    labels = [int(file.parent.name) for file in mixed]
+    for split in ("train", "test"):
+        pq.write_table(pa.table({"image": column, "label": labels}), tmp_path / f"{split}.parquet")
+    subject = measure.Subject(ROOT / "tests" / "nets" / "pgd-at", str(tmp_path), "0.3", 15, SCALES["full"], "cpu")
+    assert (subject.drawn, subject.candidate.index.tolist()) == ("first", list(range(15)))
+    assert subject.y.tolist() == labels[:15] != sorted(labels[:15])
+    shown = (subject.x[:, 0] * 255).round().byte().numpy()
+    assert all(np.array_equal(image, np.asarray(Image.open(file))) for image, file in zip(shown, mixed, strict=False))
+
+
+def test_a_limit_takes_all_classes_of_a_set_that_lies_sorted() -> None:
+    labels = torch.arange(10).repeat_interleave(100)
+    chosen, drawn = images.some(labels, 20)
+    assert drawn == "stratified"
+    assert labels[chosen].bincount().tolist() == [2] * 10
+    for count in (None, 1000, 2000):
+        assert (images.some(labels, count)[0].tolist(), images.some(labels, count)[1]) == (list(range(1000)), "all")
+
+
+def test_a_heading_says_which_images_were_taken() -> None:
+    cells = [{"images": 10000}, {"images": 1000, "drawn": "first"}, {"images": None}]
+    assert images.told(cells) == "the first 1,000 test images and 10,000 test images"
+    assert images.told([{"images": 1000, "drawn": "stratified"}]) == "a stratified sample of 1,000 test images"
 
 
 def test_settings_are_those_of_the_recipes() -> None:

@@ -54,7 +54,11 @@ def reproduce_parser() -> Parser:
     parser.add_argument(
         "--data", type=str | None, help="a folder that is a data set or holds mnist, cifar10, ... (default: the hub)"
     )
-    parser.add_argument("--limit", type=int | None, help="evaluate on a stratified sample of so many test images")
+    parser.add_argument(
+        "--limit",
+        type=int | None,
+        help="evaluate on so many test images: the first, or a stratified sample of a set that lies sorted by class",
+    )
     parser.add_argument("--out", type=str, default="runs/reproduce", help="where runs and results are kept")
     parser.add_argument("--device", type=str, default="auto", help="cpu, cuda and the like; auto takes a GPU if any")
     return parser

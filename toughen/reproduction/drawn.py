@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from toughen.reproduction.images import told
+
 WIDTH = 80
 
 
@@ -16,8 +18,7 @@ def plot_lines(cells: dict[str, dict[str, Any] | None], eps: str) -> list[str]:
         eps: of training, which is marked where the curve is over eps.
     """
     drawn = {name: cell["value"] for name, cell in cells.items() if cell}
-    counts = sorted({cell["images"] for cell in cells.values() if cell})
-    lines = [f"on {' and '.join(f'{count:,}' for count in counts)} images"] if drawn else []
+    lines = [f"on {told(filter(None, cells.values()), 'images')}"] if drawn else []
     lines += [f"{name}: not run" for name in cells if name not in drawn]
     single = [len(value.get("series", ())) == 1 and value.keys() == {"x", "at", "series"} for value in drawn.values()]
     if drawn and all(single) and len({str(value["at"]) for value in drawn.values()}) == 1:

@@ -1,19 +1,23 @@
-"""Where a paper's images are: in the folder that the user gives, on the hub, or nowhere."""
+"""Where a paper's images are: in the folder that the user gives, on the hub, or nowhere; and which are measured on."""
 
 from __future__ import annotations
 
 import json
 import re
+from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from PIL import Image
+from torch import Tensor
 
 from toughen import data as data_sets
 from toughen.data import EncodedSplit, Split, stratified
 from toughen.data.ingest import peek
 from toughen.files import write_text
 from toughen.reproduction.scales import Scale
+from toughen.types import Labels
 
 HUB = ("mnist", "cifar10", "cifar100")
 SIZES = {"mnist": (60_000, 10_000), "cifar10": (50_000, 10_000), "cifar100": (50_000, 10_000)}  # training, test
@@ -124,3 +128,26 @@ def _write(folder: Path, split: Split | EncodedSplit, count: int, classes: tuple
         place.mkdir(parents=True, exist_ok=True)
         pixels = some.images[row].to(torch.uint8).permute(1, 2, 0).squeeze(-1).numpy()
         Image.fromarray(pixels).save(place / f"{row}.png")
+
+
+ALL, FIRST, STRATIFIED = "all", "first", "stratified"  # how images were drawn from a test set
+_WORDS = {ALL: "{} {}", FIRST: "the first {} {}", STRATIFIED: "a stratified sample of {} {}"}
+
+
+def some(labels: Labels, count: int | None) -> tuple[Tensor, str]:
+    """Places of so many test images, and how they were drawn.
+
+    They are the first, which everybody has alike; of a set that lies sorted by class, as folders do, a stratified
+    sample instead. None means all.
+    """
+    if count is None or count >= len(labels):
+        return torch.arange(len(labels)), ALL
+    if bool((labels.diff() >= 0).all()):
+        return stratified(labels, count, seed=0), STRATIFIED
+    return torch.arange(count), FIRST
+
+
+def told(cells: Iterable[Mapping[str, Any]], what: str = "test images") -> str:
+    """What figures were measured on, in words; "" where on no images."""
+    kinds = sorted({(cell["images"], cell.get("drawn", ALL)) for cell in cells if cell["images"]})
+    return " and ".join(_WORDS[drawn].format(f"{count:,}", what) for count, drawn in kinds)

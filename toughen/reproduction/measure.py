@@ -27,6 +27,7 @@ from toughen.fraction import Fraction
 from toughen.gradients import input_gradient, mode
 from toughen.objectives import CrossEntropy
 from toughen.reproduction.board import Board, Evaluating
+from toughen.reproduction.images import some
 from toughen.reproduction.scales import Scale
 from toughen.threat import Threat
 from toughen.types import Images, Labels, Logits, PerExample
@@ -52,7 +53,7 @@ class Subject:
         run: its directory.
         data: the data set.
         eps: radius of the threat, as it is written.
-        images: a stratified sample of so many test images; None means all.
+        images: so many test images (``images.some``); None means all.
         scale: how long attacks are.
         device: where.
     """
@@ -73,9 +74,20 @@ class Subject:
         return Threat("linf", Fraction(self.eps))
 
     @cached_property
+    def _all(self) -> Candidate:
+        return find_candidate(self.run, data=self.data, eps=self.threat.eps, norm="linf")
+
+    @cached_property
     def candidate(self) -> Candidate:
-        found = find_candidate(self.run, data=self.data, eps=self.threat.eps, norm="linf", limit=self.images)
-        return replace(found, net=found.net.to(self.place), split=found.split.to(self.place))
+        found = self._all
+        index, _ = some(found.split.labels, self.images)
+        split = found.split.take(index).to(self.place)
+        return replace(found, net=found.net.to(self.place), split=split, index=found.index[index])
+
+    @property
+    def drawn(self) -> str:
+        """How its images were drawn from the test set."""
+        return some(self._all.split.labels, self.images)[1]
 
     @property
     def x(self) -> Images:

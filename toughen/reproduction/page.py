@@ -10,6 +10,7 @@ from typing import Any
 from toughen.papers import PAPERS
 from toughen.papers.exhibits import STATED, Exhibit, Figure, Panel, Row, Settings, Table
 from toughen.reproduction.drawn import curve_lines
+from toughen.reproduction.images import told
 from toughen.reproduction.overview import counted, knows
 from toughen.reproduction.scales import SCALES
 from toughen.reproduction.show import NAMES, our
@@ -114,10 +115,9 @@ def origin(found: Sequence[dict[str, Any]]) -> str:
     """Where our figures come from."""
     if not found:
         return ""
-    images = " and ".join(f"{count:,}" for count in sorted({each["images"] for each in found if each["images"]}))
     parts = [
         f"scale {found[0]['scale']}",
-        *([f"{images} test images"] if images else []),
+        *filter(None, [told(found)]),
         "seed " + ", ".join(str(seed) for seed in sorted({each["seed"] for each in found})),
         *sorted({each["provenance"].get("processor", "") for each in found}),
         "commit " + ", ".join(sorted({each["provenance"].get("commit", "") for each in found})),

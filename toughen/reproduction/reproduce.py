@@ -45,7 +45,7 @@ def reproduce(
         rows: some rows only.
         seeds: how many seeds; None means the paper's for a spread over seeds, else one.
         data: a folder that is a data set or holds some by name, or a data set's name; None: the hub.
-        limit: evaluate on a stratified sample of so many test images; None means the scale's.
+        limit: evaluate on so many test images (``images.some``); None means the scale's.
         out: where runs and results are kept.
         device: what trains and attacks.
         console, progress: where to print what came out, and how far it is.

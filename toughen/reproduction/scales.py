@@ -23,7 +23,7 @@ class Scale:
         about: what a heading says of it.
         epochs: share of a recipe's epochs that is trained.
         least: epochs that are trained at least, where the recipe has as many.
-        images: test images, a stratified sample; None means all.
+        images: so many test images (``images.some``); None means all.
         training_images: of a stratified sample; None means all.
         width: channels of the first stage of a ResNet or VGG, and depth and width of a wide ResNet; None leaves nets.
         cap: most steps, restarts, targets and queries of an attack, and steps and replays of a method; None: no limit.

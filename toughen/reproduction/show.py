@@ -9,6 +9,7 @@ from rich.console import Console
 
 from toughen.papers.exhibits import STATED, Column, Exhibit, Figure, Panel, Row, Settings, Table
 from toughen.reproduction.drawn import WIDTH, plot_lines
+from toughen.reproduction.images import told
 from toughen.reproduction.scales import Scale
 from toughen.reproduction.stated import stated
 from toughen.reproduction.store import Store
@@ -65,10 +66,10 @@ def notes(console: Console, exhibit: Exhibit) -> None:
 
 
 def _on(view: View, panel: Panel) -> str:
-    """How many images our figures are from."""
+    """Which images our figures are from."""
     cells = [cell for row in panel.rows for column in panel.columns for cell in view.cells(panel, row, column)]
-    counts = sorted({cell["images"] for cell in cells if cell["images"]})
-    return f"; ours on {' and '.join(f'{count:,}' for count in counts)} test images" if counts else ""
+    found = told(cells)
+    return f"; ours on {found}" if found else ""
 
 
 def panel_lines(panel: Panel, view: View, rows: Sequence[Row]) -> list[str]:

@@ -13,6 +13,7 @@ from typing import Any
 
 from toughen.files import read_json, write_json
 from toughen.reproduction.entrants import Entrant, slug
+from toughen.reproduction.images import ALL
 from toughen.reproduction.same import agree
 
 ABOUT, CELLS, RUN = "about.json", "cells", "run"
@@ -40,7 +41,7 @@ class Quantity:
     Attributes:
         of: as in ``toughen.papers.exhibits.Column``, or a curve.
         eps: radius of the threat, as it is written.
-        images: how many test images, a stratified sample; None means all.
+        images: so many test images (``images.some``); None means all.
         source: the entrant whose images are shown, for a black-box attack.
         settings: what else decides it.
     """
@@ -127,6 +128,7 @@ class Store:
         value: Any,
         *,
         images: int | None,
+        drawn: str = ALL,
         seconds: float,
         provenance: Mapping[str, Any],
     ) -> None:
@@ -136,6 +138,7 @@ class Store:
             entrant, quantity: what it is of.
             value: a number (accuracies 0..1), or a curve.
             images: how many it was measured on.
+            drawn: how they were drawn from the test set.
             seconds: what measuring it took.
             provenance: processor, versions and commit.
         """
@@ -149,6 +152,7 @@ class Store:
             "settings": list(quantity.settings),
             "value": value,
             "images": images,
+            "drawn": drawn,
             "seconds": round(seconds, 3),
             "recipe": entrant.words,
             "scale": about["scale"],

@@ -15,6 +15,7 @@ from toughen.papers.exhibits import STATED, Figure, Line, Panel, Plot, Row, Tabl
 from toughen.reproduction.board import Board, Training
 from toughen.reproduction.curves import curve, settings_of
 from toughen.reproduction.entrants import Entrant, entrant
+from toughen.reproduction.images import ALL
 from toughen.reproduction.measure import OF_TRAINING, Subject, quantity
 from toughen.reproduction.scales import SCALES, Scale
 from toughen.reproduction.store import RUN, Quantity, Store
@@ -168,7 +169,13 @@ def _row(task: Task, bench: Bench) -> None:
         else:
             found = quantity(subject, each.of, source, bench.board)
         bench.store.write(
-            task.entrant, each, found.value, images=found.images, seconds=found.seconds, provenance=found.provenance
+            task.entrant,
+            each,
+            found.value,
+            images=found.images,
+            drawn=subject.drawn if found.images else ALL,
+            seconds=found.seconds,
+            provenance=found.provenance,
         )
         bench.board.end()
 
