@@ -218,7 +218,7 @@ def test_a_limit_takes_all_classes_of_a_set_that_lies_sorted() -> None:
 
 
 def test_a_heading_says_which_images_were_taken() -> None:
-    cells = [{"images": 10000}, {"images": 1000, "drawn": "first"}, {"images": None}]
+    cells: list[dict[str, Any]] = [{"images": 10000}, {"images": 1000, "drawn": "first"}, {"images": None}]
     assert images.told(cells) == "the first 1,000 test images and 10,000 test images"
     assert images.told([{"images": 1000, "drawn": "stratified"}]) == "a stratified sample of 1,000 test images"
 
