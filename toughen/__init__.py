@@ -1,7 +1,8 @@
 """toughen: trains image classifiers that hold under adversarial attack, fast, and says honestly how well they hold."""
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from toughen.lazy import lazily
 
 if TYPE_CHECKING:
     from toughen import attacks as attacks
@@ -14,24 +15,13 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 
-_PARTS = ("attacks", "data", "evaluation", "gradients", "methods", "models", "objectives", "report", "runs", "types")
-_HOMES = {
-    "evaluate": "toughen.evaluation.evaluate",
-    "load": "toughen.runs",
-    "Threat": "toughen.threat",
-    "Batch": "toughen.types",
-}
-
-
-def __getattr__(name: str) -> Any:
-    """Import a name when it is first used: `toughen.report` reads results without waiting for torch."""
-    if name in _PARTS:
-        return import_module(f"toughen.{name}")
-    if name in _HOMES:
-        found = globals()[name] = getattr(import_module(_HOMES[name]), name)
-        return found
-    raise AttributeError(f"module 'toughen' has no attribute {name!r}")
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *_PARTS, *_HOMES})
+__getattr__, __dir__ = lazily(  # `toughen.report` reads results without waiting for torch
+    __name__,
+    {
+        "evaluate": "toughen.evaluation.evaluate",
+        "load": "toughen.runs",
+        "Threat": "toughen.threat",
+        "Batch": "toughen.types",
+    },
+    ("attacks", "data", "evaluation", "gradients", "methods", "models", "objectives", "report", "runs", "types"),
+)

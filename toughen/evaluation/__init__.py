@@ -1,7 +1,8 @@
 """How well a model holds: attacks run over a data set, judged image by image, and a verdict on the number."""
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from toughen.lazy import lazily
 
 if TYPE_CHECKING:
     from toughen.evaluation.adversarial import attack_images as attack_images
@@ -13,25 +14,16 @@ if TYPE_CHECKING:
     from toughen.evaluation.suite import SUITES as SUITES
     from toughen.evaluation.suite import parse_attack as parse_attack
 
-_HOMES = {
-    "attack_images": "adversarial",
-    "evaluate_run": "evaluate",
-    "output_folder": "evaluate",
-    "How": "judge",
-    "Evaluation": "result",
-    "measure": "runner",
-    "SUITES": "suite",
-    "parse_attack": "suite",
-}
-
-
-def __getattr__(name: str) -> Any:
-    """Import a name when it is first used: training wants two small parts of this package, not all of it."""
-    if name in _HOMES:
-        found = globals()[name] = getattr(import_module(f"toughen.evaluation.{_HOMES[name]}"), name)
-        return found
-    raise AttributeError(f"module 'toughen.evaluation' has no attribute {name!r}")
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *_HOMES})
+__getattr__, __dir__ = lazily(  # training wants two small parts of this package, not all of it
+    __name__,
+    {
+        "attack_images": "toughen.evaluation.adversarial",
+        "evaluate_run": "toughen.evaluation.evaluate",
+        "output_folder": "toughen.evaluation.evaluate",
+        "How": "toughen.evaluation.judge",
+        "Evaluation": "toughen.evaluation.result",
+        "measure": "toughen.evaluation.runner",
+        "SUITES": "toughen.evaluation.suite",
+        "parse_attack": "toughen.evaluation.suite",
+    },
+)
