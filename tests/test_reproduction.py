@@ -424,6 +424,27 @@ def test_the_page_has_what_was_run_and_says_what_was_not(tmp_path: Path) -> None
     ]
 
 
+def test_the_page_says_which_figures_are_from_which_images(tmp_path: Path) -> None:
+    panel, store = table("pap-table3").panels[0], Store(tmp_path)
+    view = View(store, SCALES["full"])
+    for row, of, count, drawn in (
+        ("Normal", "clean", 10000, "all"),
+        ("Normal", "fgsm", 10000, "all"),
+        ("FGSM-AT", "clean", 10000, "all"),
+        ("FGSM-AT", "fgsm", 1000, "first"),
+    ):
+        if row == "FGSM-AT" and of == "clean":
+            assert page.apart(panel, view) == []
+        model = entrant(panel.row(row).run, "mnist", 0, SCALES["full"])
+        quantity = Quantity(of, "0.3", None if drawn == "all" else count)
+        store.write(model, quantity, 0.5, images=count, drawn=drawn, seconds=1.0, provenance={})
+        view = View(Store(tmp_path), SCALES["full"])
+    assert page.apart(panel, view) == [
+        "Normal: 10,000 test images.\n",
+        "FGSM-AT: Clean on 10,000 test images; FGSM on the first 1,000 test images.\n",
+    ]
+
+
 def test_figures_are_taken_over_without_runs_and_without_smoke(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.syspath_prepend(ROOT / "benchmarks")
     command: Any = __import__("reproduction")

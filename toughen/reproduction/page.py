@@ -92,7 +92,24 @@ def panel_part(panel: Panel, view: View) -> str:
     unit = f"Times are ratios to those of {panel.unit}.\n" if any(each.timed for each in panel.columns) else ""
     more = [f"{row.name}: {row.note or 'cannot run: ' + row.cannot}\n" for row in panel.rows if row.note or row.cannot]
     title = f"{NAMES[panel.data]}, {panel.net}, eps {panel.eps}: paper / ours{origin(found)}\n"
-    return "\n".join(filter(None, [title, table, unit, *more]))
+    return "\n".join(filter(None, [title, table, unit, *apart(panel, view), *more]))
+
+
+def apart(panel: Panel, view: View) -> list[str]:
+    """Where not all figures of a panel are from the same images: which are from which."""
+    rows: dict[str, dict[str, list[str]]] = {}
+    for row in panel.rows:
+        for column in panel.columns:
+            images = told(view.cells(panel, row, column))
+            if images:
+                rows.setdefault(row.name, {}).setdefault(images, []).append(column.name)
+    if len({images for of in rows.values() for images in of}) < 2:
+        return []
+    parts = {
+        row: [images if len(of) == 1 else f"{', '.join(names)} on {images}" for images, names in of.items()]
+        for row, of in rows.items()
+    }
+    return [f"{row}: {'; '.join(each)}.\n" for row, each in parts.items()]
 
 
 def cells(panel: Panel, row: Row, view: View) -> list[str]:
