@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import math
 import random
+import re
+import shutil
 import sys
 from collections.abc import Iterable
 from pathlib import Path
@@ -18,6 +20,7 @@ import torch
 import yaml
 from commands import digits, refused, toughen
 from PIL import Image
+from rich.console import Console
 from torch import nn
 
 from toughen import papers, runs
@@ -26,6 +29,7 @@ from toughen.attacks.pgd import PGD
 from toughen.blocks import Blocks
 from toughen.papers.exhibits import Column, Panel, Row, Table
 from toughen.reproduction import images, measure, page, work
+from toughen.reproduction.board import Board, Training, logit_distances
 from toughen.reproduction.costs import costs
 from toughen.reproduction.entrants import entrant
 from toughen.reproduction.overview import list_lines
@@ -168,6 +172,7 @@ def test_what_is_seen_and_kept_within_training_is_drawn(tmp_path: Path) -> None:
     ended = reproduce(tmp_path, "rmgm-figure1")
     assert ended.status == 0, ended.err
     assert "logit distance" in ended.out and "fgsm, step 1" in ended.out and "fgsm, step 3" in ended.out
+    assert "losses on 20 validation images" in ended.out and "on 40 images" not in ended.out
 
 
 @pytest.mark.parametrize(
@@ -181,6 +186,14 @@ def test_what_is_seen_and_kept_within_training_is_drawn(tmp_path: Path) -> None:
         (("dat-table1", "--scale", "smoke", "--rows", "DAT early stop"), ("needs cifar10", "holds mnist")),
         (("pap-table3", "--scale", "full"), ("60,000 training and 10,000 test images", "80 and 40")),
         (("--scale", "smoke"), ("name a table or figure",)),
+        (("NUAT-TABLE1A", "--scale", "smoke"), ("did you mean nuat-table1a",)),
+        (("pap-table3", "--scale", "smoke", "--rows", ","), ("no row ''", "PAP FGSM")),
+        (("pap-table3", "--scale", "smoke", "--rows", ""), ("no row ''", "PAP FGSM")),
+        (("pap-table3", "--scale", "smoke", "--seeds", "100000000"), ("seeds is 100000000", "at most 10")),
+        (("pap-table3", "--scale", "smoke", "--limit", "1e3"), ("limit must be", "whole number", "not 1000.0")),
+        (("pap-figure2", "--scale", "smoke", "--seeds", "3"), ("is a figure", "leave --seeds out")),
+        (("pap-table1", "--limit", "0"), ("states settings", "leave --limit out")),
+        (("pap-table1", "--list"), ("leave pap-table1 out",)),
     ],
 )
 def test_what_cannot_be_run_is_refused(words: tuple[str, ...], said: tuple[str, ...], tmp_path: Path) -> None:
@@ -190,8 +203,121 @@ def test_what_cannot_be_run_is_refused(words: tuple[str, ...], said: tuple[str, 
 
 def test_a_sample_of_other_images_is_not_used(tmp_path: Path) -> None:
     assert reproduce(tmp_path, "pap-table7", "--rows", "FGSM-AT").status == 0
-    (tmp_path / "smoke" / "images" / "mnist" / "origin.json").write_text('{"from": "elsewhere"}')
+    origin = tmp_path / "smoke" / "images" / "mnist" / "origin.json"
+    origin.write_text(json.dumps({**json.loads(origin.read_text()), "from": "elsewhere"}))
     refused(reproduce(tmp_path, "pap-table7", "--rows", "PAP (ours)"), "sample of other images", "--out")
+
+
+@pytest.mark.parametrize("harm", ["half written", "one more", "one less", "binary"])
+def test_a_sample_that_is_not_as_it_was_written_is_not_used(harm: str, tmp_path: Path) -> None:
+    place = images.at_scale("mnist", str(digits()), SCALES["smoke"], tmp_path)
+    assert images.at_scale("mnist", str(digits()), SCALES["smoke"], tmp_path) == place
+    first = sorted(Path(place).rglob("*.png"))[0]
+    if harm == "half written":
+        (Path(place) / "origin.json").unlink()
+    elif harm == "one more":
+        first.with_name("another.png").write_bytes(first.read_bytes())
+    elif harm == "one less":
+        first.unlink()
+    else:
+        (Path(place) / "origin.json").write_bytes(bytes(range(256)))
+    with pytest.raises(ValueError, match=r"mnist.* remove it"):
+        images.at_scale("mnist", str(digits()), SCALES["smoke"], tmp_path)
+
+
+def test_of_a_sample_that_was_not_written_to_the_end_nothing_is_left(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(path: Path, value: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(images, "write_json", full)
+        with pytest.raises(OSError):
+            images.at_scale("mnist", str(digits()), SCALES["smoke"], tmp_path)
+    assert list((tmp_path / "smoke" / "images").iterdir()) == []
+    images.at_scale("mnist", str(digits()), SCALES["smoke"], tmp_path)
+
+
+# ---- What lies in the folder, damaged or moved.
+
+CELL_HARMS: list[dict[str, Any] | str | bytes] = [
+    {"value": None}, {"value": []}, {"value": "x"}, {"value": True}, {"value": 10**400}, {"value": math.nan},
+    {"value": 7.5}, {"value": -0.1}, {"images": "x"}, {"drawn": "odd"}, {"provenance": None}, {"quantity": "fgsm"},
+    {"seed": 3}, {"data": "cifar10"}, {"date": 7}, "[" * 100_000, "", b"\xff\xfe",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("harm", CELL_HARMS, ids=lambda harm: str(harm)[:20])
+def test_a_damaged_figure_is_named_and_the_others_are_listed(
+    harm: dict[str, Any] | str | bytes, tmp_path: Path
+) -> None:
+    panel, store = table("pap-table3").panels[0], Store(tmp_path)
+    model, quantity = entrant(panel.row("Normal").run, "mnist", 0, SCALES["full"]), Quantity("clean", "0.3")
+    store.write(model, quantity, 0.5, images=10000, seconds=1.0, provenance={})
+    path = store.folder(model) / "cells" / quantity.file
+    assert Store(tmp_path).read(model, quantity) == json.loads(path.read_text())
+    if isinstance(harm, dict):
+        path.write_text(json.dumps({**json.loads(path.read_text()), **harm}))
+    else:
+        path.write_bytes(harm.encode() if isinstance(harm, str) else harm)
+    with pytest.raises(ValueError, match=re.escape(f"{path} is") + ".* remove it, and the figure is measured again"):
+        Store(tmp_path).read(model, quantity)
+    if harm not in ({"quantity": "fgsm"}, {"seed": 3}, {"data": "cifar10"}):  # where it is another's, it is not counted
+        listed = toughen("reproduce", "--list", "--out", tmp_path)
+        assert listed.status == 0 and f"{path} is damaged" in listed.out and "dat-figure-loss" in listed.out
+
+
+@pytest.mark.parametrize("harm", ["[1, {}]", "null", "{}", "3", '{"words": null}', "[" * 100_000, ""])
+def test_a_folder_that_does_not_say_what_it_is_about_is_named_and_mended(harm: str, tmp_path: Path) -> None:
+    panel, store = table("pap-table3").panels[0], Store(tmp_path)
+    model = entrant(panel.row("Normal").run, "mnist", 0, SCALES["full"])
+    store.write(model, Quantity("clean", "0.3"), 0.5, images=10000, seconds=1.0, provenance={})
+    path = store.folder(model) / "about.json"
+    whole = path.read_text()
+    path.write_text(harm)
+    listed = toughen("reproduce", "--list", "--out", tmp_path)
+    assert listed.status == 0 and f"{path} is damaged" in listed.out and "0/36" in listed.out
+    Store(tmp_path).note(model)
+    assert path.read_text() == whole
+
+
+def test_a_run_that_was_taken_away_is_asked_for(tmp_path: Path) -> None:
+    words = ("pap-table3", "--rows", "fgsm-at")
+    assert reproduce(tmp_path, *words).status == 0
+    (folder,) = (tmp_path / "smoke").glob("fgsm-mnist-*")
+    next((folder / "cells").glob("clean-*")).unlink()
+    (folder / "run" / "model.json").unlink()
+    refused(reproduce(tmp_path, *words), "lacks model.json", f"remove {folder}, and it is run again")
+
+
+def test_a_folder_may_be_moved_before_its_runs_are_finished(tmp_path: Path) -> None:
+    words = ("pap-table7", "--rows", "FGSM-AT")
+    first = reproduce(tmp_path / "here", *words)
+    (tmp_path / "here").rename(tmp_path / "there")
+    origin = tmp_path / "there" / "smoke" / "images" / "mnist" / "origin.json"
+    (folder,) = (tmp_path / "there" / "smoke").glob("fgsm-mnist-*")
+    (folder / "trained.json").unlink()
+    shutil.rmtree(folder / "cells")
+    assert origin.is_file()
+    again = reproduce(tmp_path / "there", *words)
+    assert again.status == 0, again.err
+    assert again.out.replace("/there", "/here") == first.out
+    config = folder / "run" / "config.yaml"
+    config.write_text(config.read_text().replace("epochs: ", "epochs: 1"))
+    (folder / "trained.json").unlink()
+    shutil.rmtree(folder / "cells")
+    refused(reproduce(tmp_path / "there", *words), "begun with other settings", "epochs")
+
+
+def test_a_torn_line_is_passed_over_and_spoils_no_other(tmp_path: Path) -> None:
+    seen = Training(Board(Console(quiet=True), {}), tmp_path, 10)
+    seen.signal(1, 0.5)
+    with (tmp_path / "logit-distances.jsonl").open("a") as file:
+        file.write('\n{"step": 2, "dis')
+    seen.signal(2, 0.25)
+    seen.signal(3, 0.125)
+    assert logit_distances(tmp_path) == {1: 0.5, 2: 0.25, 3: 0.125}
 
 
 def test_a_limit_means_the_first_images_of_a_mixed_set(tmp_path: Path) -> None:

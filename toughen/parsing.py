@@ -178,5 +178,5 @@ def _wrong_value(text: str, option: str) -> str:
     types = text.split("Errors:")[0].split("Got value:")[0]
     words = [word.strip("' ") for choices in re.findall(r"Literal\[(.+?)\]", types) for word in choices.split(",")]
     words += [WORDS.get(kind, kind) for kind in re.findall(r"<class '(?:[\w.]*\.)?(\w+)'>", types)]
-    value = re.search(r"(?:Got|Given) value: (.*)", text, re.DOTALL)
+    value = re.search(r"(?:Got|Given) value: (.*)", text)
     return f"{option} must be {' or '.join(dict.fromkeys(words))}, not {value[1][:80]}" if words and value else ""

@@ -20,12 +20,14 @@ REPRODUCE_USAGE = """toughen reproduce --list [--out DIR]
 def run(arguments: Sequence[str]) -> int:
     given = vars(reproduce_parser().read(tidy(arguments)))
     listed, name = given.pop("list"), given.pop("name")
+    if listed and name:
+        fail(f"--list names all tables and figures: leave {name} out, or leave --list out to run it")
     if listed:
         list_all(given["out"], Console())
         return 0
     if not name:
         fail(f"name a table or figure: `{PROGRAM} reproduce --list` names all")
-    given["rows"] = [row.strip() for row in (given["rows"] or "").split(",") if row.strip()]
+    given["rows"] = None if given["rows"] is None else [row.strip() for row in given["rows"].split(",")]
     try:
         failed = reproduce(name, **given)
     except (Stopped, KeyboardInterrupt) as stopped:

@@ -25,6 +25,6 @@ def find(name: str) -> Exhibit:
     """
     if name in EXHIBITS:
         return EXHIBITS[name]
-    close = difflib.get_close_matches(name, EXHIBITS, n=3)
+    close = difflib.get_close_matches(name.lower(), EXHIBITS, n=3)
     hint = f"did you mean {' or '.join(close)}? " if close else ""
     raise ValueError(f"there is no table or figure {name!r}: {hint}`toughen reproduce --list` names all")

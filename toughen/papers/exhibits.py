@@ -155,6 +155,11 @@ class Plot:
     at: tuple[str | int, ...] = ()
     every: int = 1
 
+    @property
+    def tested(self) -> bool:
+        """Whether it shows anything of test images."""
+        return self.curve != "watched" and (self.curve != "by epoch" or bool(self.attack))
+
 
 @dataclass(frozen=True, kw_only=True)
 class Figure:

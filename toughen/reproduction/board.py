@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Mapping
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 
 from rich.console import Console
@@ -91,13 +91,21 @@ class Training(Silent):
 
     def signal(self, done: int, distance: float) -> None:
         with (self.folder / SIGNALS).open("a", encoding="utf-8") as file:
-            file.write(json.dumps({"step": done, "distance": distance}) + "\n")
+            file.write("\n" + json.dumps({"step": done, "distance": distance}))  # a line that a kill tore stays alone
 
 
 def logit_distances(run: Path) -> dict[int, float]:
-    """How far apart FGSM's and R-FGSM's logits lay, by step; of a step that was taken twice, what was seen last."""
-    lines = (run / SIGNALS).read_text(encoding="utf-8").splitlines() if (run / SIGNALS).is_file() else []
-    return {each["step"]: each["distance"] for each in map(json.loads, lines)}
+    """How far apart FGSM's and R-FGSM's logits lay, by step; of a step that was taken twice, what was seen last.
+
+    A line that a kill has torn is passed over: its step was taken again.
+    """
+    lines = (run / SIGNALS).read_bytes().splitlines() if (run / SIGNALS).is_file() else []
+    found: dict[int, float] = {}
+    for line in lines:
+        with suppress(ValueError, TypeError, KeyError):
+            each = json.loads(line)
+            found[int(each["step"])] = float(each["distance"])
+    return found
 
 
 class Evaluating(EvaluationDisplay):

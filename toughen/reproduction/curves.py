@@ -51,7 +51,8 @@ def curve(subject: Subject, plot: Plot, board: Board) -> Measured:
     """
     started = time.perf_counter()
     found = KINDS[plot.curve](subject, plot, board)
-    return Measured(found, len(subject.y), time.perf_counter() - started, provenance(subject.place))
+    images = len(subject.y) if plot.tested and plot.curve != "surface" else None  # whose note says how many
+    return Measured(found, images, time.perf_counter() - started, provenance(subject.place))
 
 
 def _eps(subject: Subject, plot: Plot, board: Board) -> dict[str, Any]:
@@ -100,7 +101,7 @@ def _watched(subject: Subject, plot: Plot, board: Board) -> dict[str, Any]:
     seen = logit_distances(subject.run)
     at = sorted(seen)
     return {
-        "x": "eps", "at": list(WATCHED_RADII), "series": series,
+        "x": "eps", "at": list(WATCHED_RADII), "series": series, "note": f"losses on {len(y):,} validation images",
         "also": {"x": "step", "at": at, "series": {"logit distance": [seen[step] for step in at]}},
     }  # fmt: skip
 

@@ -18,7 +18,8 @@ def plot_lines(cells: dict[str, dict[str, Any] | None], eps: str) -> list[str]:
         eps: of training, which is marked where the curve is over eps.
     """
     drawn = {name: cell["value"] for name, cell in cells.items() if cell}
-    lines = [f"on {told(filter(None, cells.values()), 'images')}"] if drawn else []
+    images = told(filter(None, cells.values()), "images")
+    lines = [f"on {images}"] if images else []
     lines += [f"{name}: not run" for name in cells if name not in drawn]
     single = [len(value.get("series", ())) == 1 and value.keys() == {"x", "at", "series"} for value in drawn.values()]
     if drawn and all(single) and len({str(value["at"]) for value in drawn.values()}) == 1:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
@@ -15,7 +15,7 @@ from torch import Tensor
 from toughen import data as data_sets
 from toughen.data import EncodedSplit, Split, stratified
 from toughen.data.ingest import peek
-from toughen.files import write_text
+from toughen.files import read_json, write_json
 from toughen.reproduction.scales import Scale
 from toughen.types import Labels
 
@@ -95,26 +95,52 @@ def at_scale(name: str, spec: str, scale: Scale, out: Path) -> str:
     """The images of a scale: the set itself, or a small sample of it that is written to a folder once.
 
     Raises:
-        ValueError: the folder holds a sample of other images.
+        ValueError: the folder holds a sample of other images, or another number of them.
     """
     if scale.training_images is None:
         if spec not in HUB:
             check_whole(name, spec)
         return spec
     folder = out / scale.name / "images" / name
-    origin = json.dumps({"from": spec if spec in HUB else str(Path(spec).absolute())})
-    if (folder / ORIGIN).is_file():
-        if (folder / ORIGIN).read_text(encoding="utf-8") != origin:
-            raise ValueError(f"{folder} is a sample of other images than {spec}: choose another --out")
+    origin = spec if spec in HUB else str(Path(spec).absolute())
+    if folder.exists():
+        _check_sample(folder, spec, origin)
         return str(folder)
     large = name.startswith("imagenet")
     how = {"classes": "imagenet100" if name == "imagenet100" else None, "image_size": SMALL if large else None}
     train = data_sets.load_training(spec, **how, stream=large)  # type: ignore[arg-type]
     test = data_sets.load_test(spec, **how)  # type: ignore[arg-type]
-    _write(folder / "train", train.train, scale.training_images, train.classes)
-    _write(folder / "test", test.test, scale.images or len(test.test), test.classes)
-    write_text(folder / ORIGIN, origin)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(prefix=f".{name}-", dir=folder.parent) as place:
+        whole = Path(place) / name  # moved when it is: what a kill leaves is no sample
+        _write(whole / "train", train.train, scale.training_images, train.classes)
+        _write(whole / "test", test.test, scale.images or len(test.test), test.classes)
+        write_json(whole / ORIGIN, {"from": origin, "images": _pictures(whole)})
+        try:
+            whole.rename(folder)
+        except OSError:  # the same command beside this one was sooner
+            _check_sample(folder, spec, origin)
     return str(folder)
+
+
+def _pictures(folder: Path) -> int:
+    return sum(1 for _ in folder.rglob("*.png"))
+
+
+def _check_sample(folder: Path, spec: str, origin: str) -> None:
+    """See that a folder holds the sample of these images, as it was written.
+
+    Raises:
+        ValueError: it doesn't.
+    """
+    try:
+        written = read_json(folder / ORIGIN)
+    except (ValueError, FileNotFoundError):
+        written = None
+    if not isinstance(written, dict) or written.get("images") != _pictures(folder):
+        raise ValueError(f"{folder} is not the sample that was written there: remove it, or choose another --out")
+    if written.get("from") != origin:
+        raise ValueError(f"{folder} is a sample of other images than {spec}: choose another --out")
 
 
 def _write(folder: Path, split: Split | EncodedSplit, count: int, classes: tuple[str, ...]) -> None:
@@ -131,7 +157,7 @@ def _write(folder: Path, split: Split | EncodedSplit, count: int, classes: tuple
 
 
 ALL, FIRST, STRATIFIED = "all", "first", "stratified"  # how images were drawn from a test set
-_WORDS = {ALL: "{} {}", FIRST: "the first {} {}", STRATIFIED: "a stratified sample of {} {}"}
+DRAWN = {ALL: "{} {}", FIRST: "the first {} {}", STRATIFIED: "a stratified sample of {} {}"}
 
 
 def some(labels: Labels, count: int | None) -> tuple[Tensor, str]:
@@ -150,4 +176,4 @@ def some(labels: Labels, count: int | None) -> tuple[Tensor, str]:
 def told(cells: Iterable[Mapping[str, Any]], what: str = "test images") -> str:
     """What figures were measured on, in words; "" where on no images."""
     kinds = sorted({(cell["images"], cell.get("drawn", ALL)) for cell in cells if cell["images"]})
-    return " and ".join(_WORDS[drawn].format(f"{count:,}", what) for count, drawn in kinds)
+    return " and ".join(DRAWN[drawn].format(f"{count:,}", what) for count, drawn in kinds)

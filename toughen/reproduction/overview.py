@@ -21,16 +21,25 @@ def show_list(console: Console, exhibits: Sequence[Exhibit], store: Store) -> No
     """Each table and figure in two lines: what it is; the figure that stands for it, and how much of it was run."""
     say(console, f"{'':26}{'published':>9}{'ours':>8}{'figures':>8}  {'scale':6} {'device':9} date", "bold")
     for exhibit in exhibits:
-        for line in list_lines(exhibit, store):
+        try:
+            lines = list_lines(exhibit, store)
+        except ValueError as error:  # the others can be shown
+            lines = [exhibit.name, f"  {error}"]
+        for line in lines:
             say(console, line)
     say(console)
+    for path in store.damaged:
+        say(console, f"{path} is damaged, so the figures beside it are left out: remove it, and run its table again")
+    tell(console, "published, ours: the figure of a table that is named behind its title, by row and column")
     tell(console, "figures: how many of the table's are measured here, at the scale where most are")
     tell(console, "`toughen reproduce NAME --scale smoke|cpu|full --data DIR` runs one.")
 
 
 def list_lines(exhibit: Exhibit, store: Store) -> list[str]:
     """One entry of the list."""
-    title = exhibit.title if len(exhibit.title) <= WIDTH - 2 else exhibit.title[: WIDTH - 5] + "..."
+    stands = f" ({', '.join(exhibit.headline)})" if isinstance(exhibit, Table) else ""
+    room = WIDTH - 2 - len(stands)
+    title = (exhibit.title if len(exhibit.title) <= room else exhibit.title[: room - 3] + "...") + stands
     if isinstance(exhibit, Settings):
         return [f"{exhibit.name:26}{'settings':>9}", f"  {title}"]
     best: tuple[int, str, list[dict[str, Any]], int] = (0, "-", [], 0)

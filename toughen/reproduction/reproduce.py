@@ -16,7 +16,7 @@ from toughen.reproduction.board import Board
 from toughen.reproduction.costs import costs
 from toughen.reproduction.scales import SCALES, Scale
 from toughen.reproduction.store import Store
-from toughen.reproduction.values import View
+from toughen.reproduction.values import MOST_SEEDS, View
 
 
 def list_all(out: str, console: Console) -> None:
@@ -28,7 +28,7 @@ def reproduce(
     name: str,
     *,
     scale: str | None = None,
-    rows: Sequence[str] = (),
+    rows: Sequence[str] | None = None,
     seeds: int | None = None,
     data: str | None = None,
     limit: int | None = None,
@@ -42,7 +42,7 @@ def reproduce(
     Args:
         name: the table or figure.
         scale: how much of the paper's setting is run; a table that only states settings needs none.
-        rows: some rows only.
+        rows: some rows only; None means all.
         seeds: how many seeds; None means the paper's for a spread over seeds, else one.
         data: a folder that is a data set or holds some by name, or a data set's name; None: the hub.
         limit: evaluate on so many test images (``images.some``); None means the scale's.
@@ -59,11 +59,13 @@ def reproduce(
     """
     exhibit, console = find(name), console or Console()
     check_rows(exhibit, rows)
+    check_counts(exhibit, seeds, limit)
+    rows = rows or ()
     if isinstance(exhibit, Settings):
         show.heading(console, exhibit, None)
         show.show_settings(console, exhibit, rows)
         return {}
-    chosen = check(scale, seeds, limit)
+    chosen = check(scale)
     folder = Path(out)
     check_writable(folder)
     pick_device(device)
@@ -104,21 +106,35 @@ def _run(
     return bench
 
 
-def check(scale: str | None, seeds: int | None, limit: int | None) -> Scale:
+def check(scale: str | None) -> Scale:
     """The scale that is meant.
 
     Raises:
-        ValueError: there is none, or a number makes no sense.
+        ValueError: there is none.
     """
     if scale is None:
         raise ValueError("how much is to be run? Add --scale smoke (to see it run), cpu (smaller nets) or full")
-    for name, value in (("seeds", seeds), ("limit", limit)):
-        if value is not None and value < 1:
-            raise ValueError(f"{name} is {value}: it must be at least 1")
     return SCALES[scale]
 
 
-def check_rows(exhibit: Table | Figure | Settings, rows: Sequence[str]) -> None:
+def check_counts(exhibit: Table | Figure | Settings, seeds: int | None, limit: int | None) -> None:
+    """See that the numbers mean something for this exhibit.
+
+    Raises:
+        ValueError: they don't.
+    """
+    for name, value in (("seeds", seeds), ("limit", limit)):
+        if value is not None and isinstance(exhibit, Settings):
+            raise ValueError(f"{exhibit.name} states settings, nothing of it is run: leave --{name} out")
+        if value is not None and value < 1:
+            raise ValueError(f"{name} is {value}: it must be at least 1")
+    if seeds is not None and seeds > MOST_SEEDS:
+        raise ValueError(f"seeds is {seeds}: tables show at most {MOST_SEEDS}")
+    if seeds is not None and seeds > 1 and isinstance(exhibit, Figure):
+        raise ValueError(f"{exhibit.name} is a figure, which is drawn of one seed: leave --seeds out")
+
+
+def check_rows(exhibit: Table | Figure | Settings, rows: Sequence[str] | None) -> None:
     """See that the rows exist.
 
     Raises:
@@ -130,7 +146,7 @@ def check_rows(exhibit: Table | Figure | Settings, rows: Sequence[str]) -> None:
         names = [line.name for plot in exhibit.plots for line in plot.lines]
     else:
         names = [entry.of for entry in exhibit.entries]
-    for row in rows:
+    for row in rows or ():
         if row.lower() not in (each.lower() for each in names):
             raise ValueError(f"{exhibit.name} has no row {row!r}: it has {', '.join(dict.fromkeys(names))}")
 

@@ -4,33 +4,36 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
+from types import NoneType
 from typing import Any
 
 from toughen.files import read_json, write_json
 from toughen.reproduction.entrants import Entrant, slug
-from toughen.reproduction.images import ALL
+from toughen.reproduction.images import ALL, DRAWN
+from toughen.reproduction.measure import OF_TRAINING
 from toughen.reproduction.same import agree
 
 ABOUT, CELLS, RUN = "about.json", "cells", "run"
-FIELDS = {
-    "quantity",
-    "eps",
-    "source",
-    "settings",
-    "value",
-    "images",
-    "seconds",
-    "provenance",
-    "date",
-    "seed",
-    "recipe",
-    "scale",
-    "data",
+KINDS: dict[str, type | tuple[type, ...]] = {
+    "quantity": str,
+    "eps": str,
+    "source": (str, NoneType),
+    "settings": list,
+    "value": (int, float, dict),
+    "images": (int, NoneType),
+    "seconds": (int, float),
+    "provenance": dict,
+    "date": str,
+    "seed": int,
+    "recipe": str,
+    "scale": str,
+    "data": str,
 }
 
 
@@ -69,6 +72,7 @@ class Store:
 
     def __init__(self, root: Path) -> None:
         self.root = root
+        self.damaged: list[Path] = []  # files that say nothing of what lies beside them
 
     def folder(self, entrant: Entrant) -> Path:
         """Where an entrant's results are kept: under its key, or where one with the same settings lies.
@@ -90,7 +94,9 @@ class Store:
 
     @cached_property
     def _known(self) -> dict[Path, dict[str, Any]]:
-        return {path.parent: read_json(path) for path in sorted(self.root.glob(f"*/*/{ABOUT}"))}
+        found = {path.parent: about_of(path) for path in sorted(self.root.glob(f"*/*/{ABOUT}"))}
+        self.damaged += [folder / ABOUT for folder, about in found.items() if not about]
+        return {folder: about for folder, about in found.items() if about}
 
     @cached_property
     def _words(self) -> set[tuple[str, str, str]]:
@@ -105,20 +111,23 @@ class Store:
         path = self.folder(entrant) / CELLS / quantity.file
         if not path.is_file():
             return None
-        found = read_json(path)
-        if not isinstance(found, dict) or not found.keys() >= FIELDS:
-            raise ValueError(f"{path} is damaged: remove it, and the figure is measured again")
+        found = cell_of(path)
+        if (found["quantity"], found["seed"], found["data"]) != (quantity.of, entrant.seed, entrant.data):
+            raise ValueError(f"{path} is of something else: remove it, and the figure is measured again")
         return found
 
     def best(self, entrant: Entrant, quantity: Quantity) -> dict[str, Any] | None:
-        """The same figure on however many images; of several, the one on the most of them."""
+        """The same figure on however many images; of several, the one on the most of them.
+
+        Raises:
+            ValueError: a file is damaged.
+        """
         found = []
         for path in sorted((self.folder(entrant) / CELLS).glob(f"{slug(quantity.of)}-*.json")):
-            cell = read_json(path)
-            source = quantity.source.words if quantity.source else None
-            if isinstance(cell, dict) and cell.keys() >= FIELDS and cell["quantity"] == quantity.of:
-                if (cell["eps"], cell["source"], cell["settings"]) == (quantity.eps, source, list(quantity.settings)):
-                    found.append(cell)
+            cell, source = cell_of(path), quantity.source.words if quantity.source else None
+            made = (cell["quantity"], cell["eps"], cell["source"], cell["settings"], cell["seed"], cell["data"])
+            if made == (quantity.of, quantity.eps, source, list(quantity.settings), entrant.seed, entrant.data):
+                found.append(cell)
         return max(found, key=lambda cell: cell["images"] or 0, default=None)
 
     def write(
@@ -169,8 +178,40 @@ class Store:
         Several words may lead to the same settings, as where a scale evens their epochs out: all of them are noted.
         """
         about, path = entrant.about, self.folder(entrant) / ABOUT
-        before = read_json(path)["words"] if path.is_file() else []
+        before = about_of(path).get("words", []) if path.is_file() else []
         about["words"] = sorted({entrant.words, *before})
         if about["words"] != before:
             write_json(path, about)
         return about
+
+
+def about_of(path: Path) -> dict[str, Any]:
+    """What a folder says that it is about; {} where that is damaged."""
+    try:
+        found = read_json(path)
+    except ValueError:
+        return {}
+    kinds = {"words": list, "data": str, "scale": str, "settings": dict}
+    whole = isinstance(found, dict) and all(isinstance(found.get(name), kind) for name, kind in kinds.items())
+    return found if whole and all(isinstance(each, str) for each in found["words"]) else {}
+
+
+def cell_of(path: Path) -> dict[str, Any]:
+    """A figure with all that is known of it.
+
+    Raises:
+        ValueError: it is not what was written there.
+    """
+    try:
+        found = read_json(path)
+    except ValueError:
+        found = None
+    if not isinstance(found, dict) or not all(
+        name in found and isinstance(found[name], kind) and not isinstance(found[name], bool)
+        for name, kind in KINDS.items()
+    ):
+        raise ValueError(f"{path} is damaged: remove it, and the figure is measured again")
+    value, most = found["value"], math.inf if found["quantity"] in OF_TRAINING else 1.0  # others are shares
+    if not (isinstance(value, dict) or 0 <= value <= most and value < math.inf) or found.get("drawn", ALL) not in DRAWN:
+        raise ValueError(f"{path} is damaged: remove it, and the figure is measured again")
+    return found

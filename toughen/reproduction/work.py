@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import yaml
 from rich.console import Console
@@ -17,9 +19,10 @@ from toughen.reproduction.curves import curve, settings_of
 from toughen.reproduction.entrants import Entrant, entrant
 from toughen.reproduction.images import ALL
 from toughen.reproduction.measure import OF_TRAINING, Subject, quantity
-from toughen.reproduction.scales import SCALES, Scale
+from toughen.reproduction.scales import SCALES, Scale, nodes
 from toughen.reproduction.store import RUN, Quantity, Store
-from toughen.training.run import train
+from toughen.runs import RECORD, WEIGHTS
+from toughen.training.run import CONFIG, train
 from toughen.training.trainer import Diverged
 
 TRAINED, RECIPE = "trained.json", "recipe.yaml"
@@ -90,6 +93,7 @@ def figure_entrant(plot: Plot, line: Line, scale: Scale) -> Entrant:
 
 def figure_quantity(plot: Plot, images: int | None) -> Quantity:
     """What is drawn of each line."""
+    images = images if plot.tested else None
     return Quantity(f"{plot.curve} {plot.attack}".strip(), plot.eps, images, settings=(list(plot.at), plot.every))
 
 
@@ -189,6 +193,9 @@ def trained(model: Entrant, title: str, bench: Bench) -> Path:
     """
     folder = bench.store.folder(model)
     if (folder / TRAINED).is_file():
+        for name in (RECORD, WEIGHTS):
+            if not (folder / RUN / name).is_file():
+                raise ValueError(f"{folder / RUN} was trained and lacks {name}: remove {folder}, and it is run again")
         return folder / RUN
     sources = [str(trained(each, f"{title}: source", bench).absolute()) for each in model.sources]
     (folder / RUN).parent.mkdir(parents=True, exist_ok=True)
@@ -197,6 +204,7 @@ def trained(model: Entrant, title: str, bench: Bench) -> Path:
         settings["data"] = bench.places[model.data]  # a name
     write_text(folder / RECIPE, yaml.safe_dump(settings))
     recipe, config, _, _ = parse_train([str(folder / RECIPE)])
+    _move(folder / RUN / CONFIG, config)
     bench.board.begin(f"{title}: train")
 
     def show(console: Console, run: Path, epochs: int, steps: int, done: int) -> Training:
@@ -206,3 +214,19 @@ def trained(model: Entrant, title: str, bench: Bench) -> Path:
     write_json(folder / TRAINED, model.about)
     bench.board.end()
     return folder / RUN
+
+
+def _move(path: Path, config: str) -> None:
+    """Let a run go on where its images and sources were moved; that images are the same is seen by their hashes."""
+    before, now = yaml.safe_load(path.read_text(encoding="utf-8")) if path.is_file() else None, yaml.safe_load(config)
+    if isinstance(before, dict) and _placeless(before) == _placeless(now):
+        write_text(path, config)
+
+
+def _placeless(settings: dict[str, Any]) -> dict[str, Any]:
+    """Settings without where data and source models lie."""
+    found = {**copy.deepcopy(settings), "data": ""}
+    for node in nodes(found):
+        if isinstance(node.get("sources"), list):
+            node["sources"] = [Path(str(source)).parent.name for source in node["sources"]]
+    return found
