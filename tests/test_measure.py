@@ -21,10 +21,10 @@ import toughen
 from toughen import data
 from toughen.attacks import APGD, APGDT, FAB, PGD, AutoAttack, Square
 from toughen.attacks.base import Attack
-from toughen.commands.compare import read_result
 from toughen.data import Split
 from toughen.evaluation import measure
 from toughen.evaluation.plan import pieces
+from toughen.files import read_json
 from toughen.noise import Noise
 from toughen.types import Eps, Images, Labels, Logits, Norm
 
@@ -219,7 +219,7 @@ def test_killed_in_the_middle_of_autoattack(tmp_path: Path) -> None:
     subprocess.run(_command(killed), check=True, env=environment, capture_output=True)
     assert pq.read_table(killed / "examples.parquet").equals(pq.read_table(alone / "examples.parquet"))
     assert not list(killed.glob("evaluation-*.safetensors"))
-    costs = [read_result(each)["attacks"]["autoattack"] for each in (alone, killed)]
+    costs = [read_json(each / "evaluation.json")["attacks"]["autoattack"] for each in (alone, killed)]
     assert costs[0]["passes"] == costs[1]["passes"]
 
 

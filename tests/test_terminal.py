@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import math
 import shutil
 from pathlib import Path
 from typing import Any
@@ -55,9 +56,9 @@ def test_a_gap_between_fgsm_and_pgd_is_said(fgsm: float, pgd: float, warned: boo
 
 def run_with(folder: Path, found: dict[str, Any]) -> Path:
     """A run directory with this evaluation, two epochs of 3 + 5 seconds and 8 passes."""
-    folder.mkdir()
+    folder.mkdir(parents=True)
     (folder / "evaluation.json").write_text(json.dumps(found))
-    lines = [{"seconds": seconds, "passes": 8.0} for seconds in (3.0, 5.0)]
+    lines = [{"epoch": epoch, "seconds": seconds, "passes": 8.0} for epoch, seconds in enumerate((3.0, 5.0))]
     (folder / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     return folder
 
@@ -74,6 +75,68 @@ def test_runs_that_were_not_measured_alike_are_marked(tmp_path: Path) -> None:
     one = run_with(tmp_path / "a", result(0.9, 0.8))
     other = run_with(tmp_path / "b", result(0.9, 0.8, threat={"norm": "linf", "eps": 0.1}))
     assert "not measured alike" in printed(print_comparison, [one, other])
+
+
+def test_runs_that_were_attacked_otherwise_are_marked(tmp_path: Path) -> None:
+    one, found = run_with(tmp_path / "a", result(0.9, 0.8)), result(0.9, 0.9)
+    del found["attacks"]["pgd-20"]
+    text = printed(print_comparison, [one, run_with(tmp_path / "b", found)]).replace("\n", " ")
+    assert "its own attacks: a: fgsm, pgd-20; b: fgsm" in text and "not measured alike" in text
+
+
+def test_an_evaluation_of_former_weights_is_marked(tmp_path: Path) -> None:
+    run = run_with(tmp_path / "a", result(0.9, 0.8, epoch=0, weights="live"))
+    (run / "model.json").write_text(json.dumps({"epoch": 0, "weights": "live"}))
+    assert "again" not in printed(print_comparison, [run])
+    (run / "model.json").write_text(json.dumps({"epoch": 3, "weights": "live"}))
+    text = " ".join(printed(print_comparison, [run]).split())
+    assert "of the weights after epoch 1; those here now are after epoch 4" in text
+
+
+@pytest.mark.parametrize("name", ["m/[/b]/r", "[red]x", "a\x1b[31mb", "two\nlines", "x" * 120, "\udcff"])
+def test_a_run_s_name_is_shown_as_it_is_and_steers_nothing(name: str, tmp_path: Path) -> None:
+    text = printed(print_comparison, [run_with(tmp_path / name, result(0.98, 0.0))])
+    shown = Path(name).name.replace("\x1b", "\ufffd").replace("\n", "\ufffd").replace("\udcff", "\ufffd")
+    assert text.replace("\n", "").count(shown) >= 1 and "\x1b" not in text and "two\n" not in text
+    assert max(map(len, text.splitlines())) <= 80
+
+
+def test_long_paths_can_be_told_apart(tmp_path: Path) -> None:
+    folders = [run_with(tmp_path / f"of-the-first-of-{n}" / "nuat", result(0.9, 0.8)) for n in range(2)]
+    text = printed(print_comparison, folders).replace("\n", "").replace(" ", "")
+    assert "of-the-first-of-0/nuat" in text and "of-the-first-of-1/nuat" in text
+
+
+HARMS: list[dict[str, Any]] = [
+    {name: value}
+    for name, values in {
+        "clean_accuracy": (None, [], {}, 10**400, math.nan, math.inf, 1e308, "x", True),
+        "robust_accuracy": (None, -0.1, 7.5),
+        "attacks": (None, [], "", {"fgsm": None}, {"fgsm": {}}),
+        "threat": (None, {}, {"norm": "linf", "eps": None}, {"norm": "linf", "eps": "x"}),
+        "images": (None, [], 0, "x"),
+    }.items()
+    for value in values
+]
+
+
+@pytest.mark.parametrize("harm", HARMS, ids=lambda harm: str(harm)[:30])
+def test_an_evaluation_that_was_tampered_with_is_refused(harm: dict[str, Any], tmp_path: Path) -> None:
+    refused(toughen("compare", run_with(tmp_path / "a", result(0.9, 0.8) | harm)), "evaluation.json is damaged")
+
+
+@pytest.mark.parametrize("harm", ["[" * 100_000, "", "\x00"])
+def test_what_is_no_evaluation_is_refused(harm: str, tmp_path: Path) -> None:
+    run = run_with(tmp_path / "a", result(0.9, 0.8))
+    (run / "evaluation.json").write_text(harm)
+    refused(toughen("compare", run), "evaluation.json is damaged")
+
+
+@pytest.mark.parametrize("number", ["1e999", "NaN", "1" + "0" * 400, '"x"', "null"])
+def test_costs_that_are_no_numbers_are_refused(number: str, tmp_path: Path) -> None:
+    run = run_with(tmp_path / "a", result(0.9, 0.8))
+    (run / "metrics.jsonl").write_text(f'{{"epoch": 0, "seconds": {number}, "passes": 8.0}}\n')
+    refused(toughen("compare", run), "metrics.jsonl is damaged")
 
 
 def test_every_recipe_says_what_it_is() -> None:

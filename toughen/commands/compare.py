@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from toughen.commands.shared import PROGRAM
-from toughen.files import read_json
 from toughen.parsing import Parser, tidy
-from toughen.shares import percent, warning
-
-RESULT = "evaluation.json"
+from toughen.report.evaluations import Evaluation
+from toughen.report.read import METRICS, RESULT, Run, names, read_run
+from toughen.shares import percent
 
 
 def run(arguments: Sequence[str]) -> int:
@@ -30,64 +27,76 @@ def compare_parser() -> Parser:
     return parser
 
 
-def print_comparison(console: Console, folders: list[Path]) -> None:
-    """Evaluated runs side by side."""
-    results = {folder: read_result(folder) for folder in folders}
+def print_comparison(console: Console, folders: Sequence[Path]) -> None:
+    """Evaluated runs side by side.
+
+    Raises:
+        ValueError: one was not evaluated, or what it says of itself is damaged.
+    """
+    found = [evaluated(folder, name) for folder, name in zip(folders, names(folders), strict=True)]
     table = Table("run", "threat", "clean", "FGSM", "robust", "train s", "passes/step", box=None, pad_edge=False)
+    table.columns[0].overflow = "fold"  # what is cut could not be told apart
     for column in table.columns[2:]:
         column.justify = "right"
-    for folder, result in results.items():
-        threat, cost = result["threat"], training_cost(folder)
-        fgsm = result["attacks"].get("fgsm")
+    for run, own in found:
+        fgsm = next((attack for attack in own.attacks if attack.name == "fgsm" and not attack.part), None)
+        cost = training_cost(run)
         table.add_row(
-            Text(str(folder)),
-            f"{threat['norm']} {threat['eps']:.4g}",
-            percent(result["clean_accuracy"]),
-            percent(fgsm["robust_accuracy"]) if fgsm else "-",
-            percent(result["robust_accuracy"]),
-            f"{cost['seconds']:.0f}" if cost else "-",
-            f"{cost['passes']:.1f}" if cost else "-",
+            _plain(run.name),
+            _plain(f"{own.norm} {own.eps:.4g}"),
+            percent(own.clean),
+            percent(fgsm.accuracy) if fgsm else "-",
+            percent(own.robust),
+            f"{cost[0]:.0f}" if cost else "-",
+            f"{cost[1]:.1f}" if cost else "-",
         )
     console.print(table)
-    console.print(f"robust: right while clean and under {_attacks(results)}", highlight=False)
-    if len({(r["threat"]["norm"], r["threat"]["eps"], r["data"], r["images"]) for r in results.values()}) > 1:
-        console.print("These were not measured alike (threat, data or images differ): compare with care.", style="bold")
-    for folder, result in results.items():
-        if warned := warning(result):
-            console.print(f"{folder}: {warned}", highlight=False, style="bold red")
+    console.print(_plain(f"robust: right while clean and under {_attacks(found)}"))
+    if len({(own.norm, own.eps, own.data, own.images, own.names) for _, own in found}) > 1:
+        _bold(console, "These were not measured alike (threat, data, images or attacks differ): compare with care.")
+    for run, own in found:
+        for said in filter(None, (own.warning, run.outdated)):
+            _bold(console, f"{run.name}: {said}", "red")
 
 
-def _attacks(results: dict[Path, dict[str, Any]]) -> str:
-    kinds = {folder: ", ".join(result["attacks"]) for folder, result in results.items()}
-    if len(set(kinds.values())) == 1:
-        return next(iter(kinds.values()))
-    return "its own attacks: " + "; ".join(f"{folder}: {names}" for folder, names in kinds.items())
+def _plain(text: str) -> Text:
+    """A text that may hold anything, as it stands: no markup, and no character that steers a terminal."""
+    return Text("".join(each if each.isprintable() else "\N{REPLACEMENT CHARACTER}" for each in text))
 
 
-def read_result(folder: Path) -> dict[str, Any]:
-    """A folder's evaluation.json.
+def _bold(console: Console, text: str, colour: str = "") -> None:
+    console.print(_plain(text), style=f"bold {colour}".strip())
+
+
+def _attacks(found: Sequence[tuple[Run, Evaluation]]) -> str:
+    if len({own.names for _, own in found}) == 1:
+        return found[0][1].names
+    return "its own attacks: " + "; ".join(f"{run.name}: {own.names}" for run, own in found)
+
+
+def evaluated(folder: Path, name: str) -> tuple[Run, Evaluation]:
+    """A run and its own evaluation.
 
     Raises:
         ValueError: there is none, or it is damaged.
     """
     if not (folder / RESULT).is_file():
         raise ValueError(f"{folder} has not been evaluated: run `toughen evaluate {folder}` first")
-    result = read_json(folder / RESULT)
-    wanted = {"clean_accuracy", "robust_accuracy", "attacks", "threat", "images"}
-    if not isinstance(result, dict) or not wanted <= result.keys():
+    run = read_run(folder, name)
+    if run.own is None or not run.own.attacks:
         raise ValueError(f"{folder / RESULT} is damaged: evaluate the run again")
-    return result
+    return run, run.own
 
 
-def training_cost(folder: Path) -> dict[str, float] | None:
-    """Seconds of training and mean passes per image, from metrics.jsonl; None where it is missing."""
-    path = folder / "metrics.jsonl"
-    if not path.is_file():
+def training_cost(run: Run) -> tuple[float, float] | None:
+    """Seconds of training and mean passes per image; None where nothing was kept of it.
+
+    Raises:
+        ValueError: what was kept is damaged.
+    """
+    seconds, passes = run.history.seconds, run.history.passes
+    if not (run.folder / METRICS).is_file():
         return None
-    try:
-        lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-        seconds = sum(line["seconds"] for line in lines)
-        passes = sum(line["passes"] for line in lines) / len(lines)
-    except (ValueError, KeyError, TypeError, ZeroDivisionError):
-        raise ValueError(f"{path} is damaged: restore it from a copy") from None
-    return {"seconds": seconds, "passes": passes}
+    if run.history.broken or seconds is None or passes is None:
+        raise ValueError(f"{run.folder / METRICS} is damaged: restore it from a copy")
+    return seconds, passes
