@@ -5,6 +5,8 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+import math
+import os
 import re
 import subprocess
 import sys
@@ -17,12 +19,17 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from commands import files, refused, toughen
-from run_files import PNG, diagnostics, epoch, evaluation, write_run
+from run_files import CONFIG, PNG, diagnostics, epoch, evaluation, write_run
 
+from toughen.files import write_tensors
 from toughen.report import words, write_report
 from toughen.report.classes import confusion_figures
+from toughen.report.details import details
 from toughen.report.evaluations import evaluation as read_evaluation
+from toughen.report.page import _environment
+from toughen.report.read import read_run
 from toughen.report.values import grid, pairs, real, share, whole
+from toughen.training.checkpoint import State
 
 ROOT = Path(__file__).parent.parent
 
@@ -62,7 +69,7 @@ class Page(HTMLParser):
     @property
     def figures(self) -> dict[str, Any]:
         """What the page's figures are drawn from."""
-        found: dict[str, Any] = json.loads(self.scripts[0])
+        found: dict[str, Any] = json.loads(self.scripts[0], parse_constant=pytest.fail)  # no browser reads NaN
         return found
 
     def all(self, tag: str) -> list[dict[str, str | None]]:
@@ -71,6 +78,11 @@ class Page(HTMLParser):
 
 def report(*runs: Path, out: Path) -> Page:
     return Page(write_report(runs, out))
+
+
+def change(path: Path, **others: Any) -> None:
+    """Put other values into a JSON file."""
+    path.write_text(json.dumps(json.loads(path.read_text()) | others))
 
 
 # ---- What it says.
@@ -147,6 +159,45 @@ def test_another_evaluation_stands_beside_the_run_s_own(tmp_path: Path) -> None:
     assert re.search(r"evaluation\.1\.json digits .* 45\.6 % not checked", page.text)
 
 
+BLIND = {"fgsm": {"robust_accuracy": 0.85}, "pgd-20": {"robust_accuracy": 0.01}}
+
+
+@pytest.mark.parametrize(
+    ("found", "said"),
+    [
+        ({"epoch": 0, "weights": "live"}, "the weights after epoch 1; those here now are after epoch 3: run `toughen"),
+        ({"epoch": 2, "weights": "averaged"}, "after epoch 3, averaged; those here now are after epoch 3, live: run"),
+        ({"epoch": 2, "weights": "live"}, ""),
+        ({"weights": "averaged"}, ""),
+        ({"epoch": "0", "weights": 1}, ""),
+    ],
+)
+def test_an_evaluation_of_other_weights_is_said_and_not_green(found: Any, said: str, tmp_path: Path) -> None:
+    runs = [write_run(tmp_path / name) for name in "ab"]
+    for name in ("evaluation.json", "evaluation.1.json"):
+        (runs[0] / name).write_text(json.dumps(evaluation(verdict="sound", checks=[]) | found))
+    outdated = read_run(runs[0], "a").outdated
+    assert said in outdated and bool(said) is bool(outdated)
+    alone, both = report(runs[0], out=tmp_path / "a.html"), report(*runs, out=tmp_path / "b.html")
+    plain = outdated.split("`")[0]  # the command is an element of its own
+    assert alone.text.index(plain) < alone.text.index("Robust accuracy")
+    assert (f"a. {plain or 'This evaluation'}" in both.text) is bool(said)
+    for page in (alone, both):
+        green = [each for _, each in page.elements if each.get("class") in ("card sound", "badge sound")]
+        assert bool(green) is not bool(said)
+    row = re.search(r"a 90\.0 % 50\.0 % 43\.1 to 56\.9 % (outdated|sound) 90", both.text)
+    assert row and (row[1] == "sound") is not bool(said)
+
+
+def test_a_warning_of_any_run_stands_where_runs_are_compared(tmp_path: Path) -> None:
+    runs = [write_run(tmp_path / name) for name in "abcd"]
+    change(runs[0] / "evaluation.json", robust_accuracy=0.01, attacks=BLIND)
+    text = report(*runs, out=tmp_path / "report.html").text
+    assert re.search(r"a 90\.0 % 1\.0 % .{,30} doubtful blind to single steps 90", text)
+    assert text.index("a. FGSM leaves 84.0 % more standing") < text.index("Details of")
+    assert text.count("blind to single steps") == 1 and "b. FGSM" not in text
+
+
 def test_an_evaluation_of_a_model_from_elsewhere(tmp_path: Path) -> None:
     (tmp_path / "out").mkdir()
     (tmp_path / "out/evaluation.json").write_text(json.dumps(evaluation(classes=["a", "b"])))
@@ -170,10 +221,22 @@ def test_several_runs_side_by_side(tmp_path: Path) -> None:
     assert [[line["name"] for line in each["data"]["lines"]] for each in overlays] == [["a", "b", "c"]] * 2
 
 
-def test_runs_that_were_not_measured_alike_are_marked(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("other", "said"),
+    [
+        ({}, ""),
+        ({"images": 100}, "number of images"),
+        ({"data": "others", "threat": {"norm": "l2", "eps": 0.3}}, "threat, data"),
+        ({"attacks": {"fgsm": {"robust_accuracy": 0.5}}}, "attacks"),
+    ],
+)
+def test_runs_that_were_not_measured_alike_are_marked(other: Any, said: str, tmp_path: Path) -> None:
     runs = [write_run(tmp_path / name) for name in "ab"]
-    (runs[1] / "evaluation.json").write_text(json.dumps(evaluation(images=100)))
-    assert "not measured alike" in report(*runs, out=tmp_path / "report.html").text
+    change(runs[1] / "evaluation.json", **other)
+    text = report(*runs, out=tmp_path / "report.html").text
+    assert ("not measured alike" in text) is bool(said) and f"(not the same: {said})" * bool(said) in text
+    named = re.search(r"a 90\.0 .* L∞ eps 0\.3 fgsm, pgd-20 b 90\.0 .* L∞ eps 0\.3 fgsm Copy the table", text)
+    assert bool(named) is ("attacks" in other)
 
 
 def test_runs_of_one_name_are_told_apart(tmp_path: Path) -> None:
@@ -217,6 +280,42 @@ def test_a_run_that_is_still_training(tmp_path: Path) -> None:
     text = report(run, out=tmp_path / "report.html").text
     assert "2 of 3 epochs are done: it is still training, or was stopped" in text
     assert f"toughen evaluate {run}" in text and "Under PGD so far 40.0 %" in text and "Accuracy by epoch" in text
+
+
+def test_a_line_that_was_not_finished_is_no_epoch(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "run", epochs=2)
+    with (run / "metrics.jsonl").open("a") as file:
+        file.write('{"epoch": 2, "lo')
+    text = report(run, out=tmp_path / "report.html").text
+    assert "2 of 3 epochs are done" in text and "2 epochs" in text
+
+
+def test_a_run_that_was_to_end_early_has_ended(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "run")
+    (run / "config.yaml").write_text("epochs: 9\nstop_epoch: 3\n")
+    assert "epochs are done" not in report(run, out=tmp_path / "report.html").text
+
+
+@pytest.mark.parametrize(
+    ("state", "epochs", "said"),
+    [
+        (State(step=30, planned=30), 3, ""),
+        (State(step=20, planned=30, stop_reason="enough"), 3, ""),
+        (State(step=20, planned=30), 3, "20 of about 30 steps of a run of 5m are done: it is still training"),
+        (State(step=20), 3, "a run with a time budget (5m): whether it came to its end cannot be seen here"),
+        (None, 3, "a run with a time budget (5m): whether it came to its end cannot be seen here"),
+        (None, 0, "No epoch of a run of 5m is done: it is still training"),
+    ],
+)
+def test_a_run_that_ends_by_the_clock(state: State | None, epochs: int, said: str, tmp_path: Path) -> None:
+    run = write_run(tmp_path / "run", epochs=epochs)
+    (run / "config.yaml").write_text("epochs: 3\ntime_budget: 5m\n")
+    (run / "checkpoint.safetensors").write_bytes(b"junk")
+    if state is not None:
+        about = {name: value for name, value in vars(state).items() if name != "tally"}
+        write_tensors(run / "checkpoint.safetensors", {}, about)
+    text = report(run, out=tmp_path / "report.html").text
+    assert said in text and ("time budget" in text or "of a run of" in text) is bool(said)
 
 
 def test_a_run_before_its_first_epoch(tmp_path: Path) -> None:
@@ -286,15 +385,89 @@ def places(value: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
 
 @pytest.mark.parametrize("name", ["evaluation.json", "diagnostics.json", "model.json", "metrics.jsonl"])
 def test_no_value_of_another_kind_stops_a_report(name: str, tmp_path: Path) -> None:
-    from toughen.report.details import details
-    from toughen.report.read import read_run
-
     run = write_run(tmp_path / "run")
     whole_file = json.loads((run / name).read_text().splitlines()[0])
     for number, place in enumerate(places(whole_file)):
         for wrong in WRONG[number % 3 :: 3]:
             (run / name).write_text(json.dumps(replaced(whole_file, place, wrong)) + "\n")
             details(read_run(run, "run"), "run-1")
+
+
+@pytest.mark.parametrize("name", ["evaluation.json", "model.json", "metrics.jsonl"])
+@pytest.mark.parametrize("number", [1e308, 10**200, 10**99, -1e308, 1e-320], ids="{:.0e}".format)
+def test_no_number_is_too_large(number: float, name: str, tmp_path: Path) -> None:
+    runs = [write_run(tmp_path / folder) for folder in "ab"]
+    whole_file = json.loads((runs[0] / name).read_text().splitlines()[0])
+    fields = {"eps": number, "images": number, "threat": {"norm": "linf", "eps": number}, "seconds": number}
+    line = json.dumps(whole_file | {name: value for name, value in fields.items() if name in whole_file})
+    (runs[0] / name).write_text(f"{line}\n{line}\n" if name == "metrics.jsonl" else line)
+    assert report(*runs, out=tmp_path / "report.html").figures
+
+
+def test_numbers_that_no_browser_reads_make_no_page() -> None:
+    with pytest.raises(ValueError, match="JSON"):
+        _environment().from_string("{{ figures|tojson }}").render(figures={"y": math.inf})
+
+
+@pytest.mark.parametrize(
+    "written",
+    ["x: !!bool foo", "x: !!timestamp foo", "x: !!int foo", "d: 2020-13-45", "? [a]\n: 1", f"? 0x{'f' * 5000}\n: 1"],
+    ids=lambda written: written[:20],
+)
+def test_a_recipe_that_is_none_costs_only_the_recipe(written: str, tmp_path: Path) -> None:
+    run = write_run(tmp_path / "run")
+    (run / "config.yaml").write_text(f"epochs: 3\n{written}\n")
+    text = report(run, out=tmp_path / "report.html").text
+    assert "config.yaml cannot be read, so the recipe is left out." in text and "Robust accuracy 50.0 %" in text
+
+
+@pytest.mark.parametrize(
+    "column",
+    [pa.array([2**31 - 1], pa.date32()), pa.array([2**62], pa.duration("s")), pa.array([2**62], pa.time64("us"))],
+)
+def test_columns_that_nobody_needs_cost_nothing(column: pa.Array, tmp_path: Path) -> None:
+    run = write_run(tmp_path / "run")
+    table = pq.read_table(run / "gallery.parquet")
+    pq.write_table(table.append_column("extra", column), run / "gallery.parquet")
+    assert "gallery.parquet" not in report(run, out=tmp_path / "a.html").text
+    pq.write_table(table.drop(["gain"]).append_column("gain", column), run / "gallery.parquet")
+    assert "gallery.parquet cannot be read" in report(run, out=tmp_path / "b.html").text
+
+
+def test_classes_that_are_no_numbers_are_left_out(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "run")
+    inf = pa.array([math.inf])
+    pq.write_table(pa.table({"label": inf, "prediction": inf, "broken_by": ["x"]}), run / "examples.parquet")
+    assert "examples.parquet cannot be read" in report(run, out=tmp_path / "report.html").text
+
+
+def test_what_is_no_text_is_shown_with_a_replacement_character(tmp_path: Path) -> None:
+    names = (os.fsdecode(b"a\xff"), os.fsdecode(b"a\xfe"), "b")
+    runs = [write_run(tmp_path / f"run {name!a}").rename(tmp_path / name) for name in names]
+    change(runs[0] / "model.json", method="odd\ud800", model={"name": "net\udfff"}, classes=["\ud800"] * 3)
+    change(runs[0] / "provenance.json", commit="\ud800c")
+    change(runs[0] / "evaluation.json", attacks={"\udc80": {"robust_accuracy": 0.5}}, verdict="\ud800")
+    (runs[0] / "metrics.jsonl").write_text(json.dumps(epoch(0, terms={"\ud800": 1.0, "b": 1.0})))
+    page = report(*runs, out=tmp_path / "report.html")
+    for said in ("odd\ufffd", "net\ufffd", "\ufffdc", f"{tmp_path}/a\ufffd (1)", f"{tmp_path}/a\ufffd (2)"):
+        assert said in page.text, said
+    assert "\\ud" not in page.scripts[0]
+    ended = subprocess.run([sys.executable, "-m", "toughen", "report", runs[0]], check=True, capture_output=True)
+    assert "a\ufffd/report.html" in ended.stdout.decode() and (runs[0] / "report.html").is_file()
+
+
+def test_long_names_are_cut_and_recipes_are_not(tmp_path: Path) -> None:
+    run, long = write_run(tmp_path / "run"), "A" * 300_000
+    rows = pq.read_table(run / "gallery.parquet").to_pylist()
+    names = {name: long for name, value in rows[0].items() if isinstance(value, str) and name != "outcome"}
+    pq.write_table(pa.Table.from_pylist([rows[0] | names] * 10), run / "gallery.parquet")
+    change(run / "model.json", method=long, data=long, model={"name": long}, classes=[long] * 3)
+    change(run / "provenance.json", commit=long, processor={long: long})
+    change(run / "evaluation.json", attacks={long: {"robust_accuracy": 0.5}}, data=long, seen_images=long)
+    (run / "metrics.jsonl").write_text(json.dumps(epoch(0, method=long, terms={long: 1.0}, validation={long: 0.5})))
+    (run / "config.yaml").write_text(f"{CONFIG}# {'B' * 5000}\n")
+    page = report(run, out=tmp_path / "report.html")
+    assert "A" * 199 + "…" in page.text and "A" * 200 not in page.source and "B" * 5000 in page.text
 
 
 def test_values_of_files() -> None:
@@ -396,10 +569,23 @@ def test_where_it_goes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_nothing_is_replaced_unasked(tmp_path: Path) -> None:
     run, out = write_run(tmp_path / "run"), tmp_path / "report.html"
-    out.write_text("mine")
+    out.write_text("")  # as a temporary file's maker leaves it
+    assert toughen("report", run, "-o", out, "--overwrite").status == 0 and "12.3 %" not in out.read_text()
+    change(run / "evaluation.json", robust_accuracy=0.123)
     refused(toughen("report", run, "-o", out), "is there already", "--overwrite")
-    assert out.read_text() == "mine"
-    assert toughen("report", run, "-o", out, "--overwrite").status == 0 and "toughen report" in out.read_text()
+    assert "12.3 %" not in out.read_text()
+    assert toughen("report", run, "-o", out, "--overwrite").status == 0 and "12.3 %" in out.read_text()
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "evaluation.json", "config.yaml", "page.html"])
+def test_only_a_report_is_replaced(name: str, tmp_path: Path) -> None:
+    run = write_run(tmp_path / "run")
+    (run / "model.safetensors").write_bytes(b"weights")
+    (run / "page.html").write_text("<!doctype html><p>Mine, not toughen's</p>")
+    before = files(tmp_path)
+    for more in ([], ["--overwrite"]):
+        refused(toughen("report", run, "-o", run / name, *more), name, "no report", "choose another --out")
+    assert files(tmp_path) == before
 
 
 def test_bad_input_is_one_message(tmp_path: Path) -> None:

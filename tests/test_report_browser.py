@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from browser import Browser, Page, find_browser
 from commands import digits, small, toughen
-from run_files import write_run
+from run_files import evaluation, write_run
 
 from toughen.report import write_report
 
@@ -59,6 +59,8 @@ def reports(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     (unfinished / "metrics.jsonl").write_text('{"epoch": 0, "lo')
     ten = [copied(one, root / f"ten/run-{number}", number) for number in range(10)]
     two = [one, write_run(root / "written")]
+    outdated = evaluation(epoch=0, attacks={"fgsm": {"robust_accuracy": 0.8}, "pgd-5": {"robust_accuracy": 0.5}})
+    (two[1] / "evaluation.json").write_text(json.dumps(outdated))
     kinds = {"one epoch": [one], "hostile": [hostile], "unfinished": [unfinished], "two": two, "ten": ten}
     return {name: write_report(runs, root / f"{name}.html") for name, runs in kinds.items()}
 

@@ -107,17 +107,14 @@ def test_long_paths_can_be_told_apart(tmp_path: Path) -> None:
     assert "of-the-first-of-0/nuat" in text and "of-the-first-of-1/nuat" in text
 
 
-HARMS: list[dict[str, Any]] = [
-    {name: value}
-    for name, values in {
-        "clean_accuracy": (None, [], {}, 10**400, math.nan, math.inf, 1e308, "x", True),
-        "robust_accuracy": (None, -0.1, 7.5),
-        "attacks": (None, [], "", {"fgsm": None}, {"fgsm": {}}),
-        "threat": (None, {}, {"norm": "linf", "eps": None}, {"norm": "linf", "eps": "x"}),
-        "images": (None, [], 0, "x"),
-    }.items()
-    for value in values
-]
+VALUES: dict[str, tuple[Any, ...]] = {
+    "clean_accuracy": (None, [], {}, 10**400, math.nan, math.inf, 1e308, "x", True),
+    "robust_accuracy": (None, -0.1, 7.5),
+    "attacks": (None, [], "", {"fgsm": None}, {"fgsm": {}}),
+    "threat": (None, {}, {"norm": "linf", "eps": None}, {"norm": "linf", "eps": "x"}),
+    "images": (None, [], 0, "x"),
+}
+HARMS = [{name: value} for name, values in VALUES.items() for value in values]
 
 
 @pytest.mark.parametrize("harm", HARMS, ids=lambda harm: str(harm)[:30])

@@ -7,12 +7,13 @@ from collections.abc import Sequence
 from toughen.commands.shared import PROGRAM
 from toughen.parsing import Parser, tidy
 from toughen.report import write_report
+from toughen.report.values import clean
 
 
 def run(arguments: Sequence[str]) -> int:
     given = report_parser().read(tidy(arguments))
     path = write_report(given.runs, given.out, overwrite=given.overwrite)
-    print(f"written: {path}, open it in a browser")
+    print(f"written: {clean(str(path))}, open it in a browser")
     return 0
 
 
@@ -22,5 +23,5 @@ def report_parser() -> Parser:
     parser.add_argument(
         "-o", "--out", type=str | None, help="the file (default: report.html, in the run's directory if it is one run)"
     )
-    parser.add_argument("--overwrite", action="store_true", help="replace the file if it is there")
+    parser.add_argument("--overwrite", action="store_true", help="replace a report that is there")
     return parser

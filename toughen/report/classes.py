@@ -7,12 +7,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import pyarrow as pa
 import pyarrow.parquet as pq
 
 from toughen.report.curves import measured
 from toughen.report.evaluations import Evaluation
 from toughen.report.figures import Cell, Figure, Table, share_cell
+from toughen.report.gallery import UNREADABLE
 from toughen.report.read import Run
 from toughen.report.values import grid, items, mapping
 from toughen.shares import percent
@@ -42,11 +42,12 @@ def read_ledger(run: Run) -> Ledger | None:
     if not path.is_file():
         return None
     try:
-        table = pq.read_table(path, columns=["label", "prediction", "broken_by"])
+        with path.open("rb") as file:
+            table = pq.ParquetFile(file).read(columns=["label", "prediction", "broken_by"])
         rows = list(zip(*(table[name].to_pylist() for name in ("label", "prediction", "broken_by")), strict=True))
         right = [(int(label), broken) for label, prediction, broken in rows if label == prediction]
         images = Counter(int(label) for label, _, _ in rows)
-    except (OSError, ValueError, TypeError, KeyError, pa.ArrowException):
+    except UNREADABLE:
         run.missing.append(f"{LEDGER} cannot be read, so the figures of single classes are left out.")
         return None
     clean = Counter(label for label, _ in right)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from toughen.report.figures import Cell, Figure, Table, number_cell, share_cell
 from toughen.report.read import Run
@@ -31,22 +32,30 @@ class Row:
     cells: tuple[Cell, ...]
 
 
-def row(run: Run, anchor: str) -> Row:
-    """A run's line."""
+def row(run: Run, anchor: str, *, attacks: bool = False) -> Row:
+    """A run's line, with the names of its attacks in a column of their own where ``attacks`` says so."""
     own, history = run.own, run.history
     if own is None:
         cells = [Cell(""), Cell("not evaluated"), Cell(""), Cell("")]
     else:
         cells = [share_cell(own.clean), share_cell(own.robust), Cell(span(own), own.interval[0])]
-        cells.append(Cell(own.verdict or "not checked"))
+        verdict = "outdated" if run.outdated else own.verdict or "not checked"
+        cells.append(Cell(verdict, note="blind to single steps" if own.warning else ""))
     cells += [number_cell(history.seconds, ".0f"), number_cell(history.passes, ".1f"), Cell(run.method or "unknown")]
     cells.append(Cell(threat(own.norm, own.eps), own.eps) if own else Cell(""))
-    return Row(run.name, anchor, tuple(cells))
+    return Row(run.name, anchor, (*cells, Cell(own.names if own else "")) if attacks else tuple(cells))
 
 
-def alike(runs: Sequence[Run]) -> bool:
-    """Whether all evaluations were made on the same data, at the same threat, on as many images."""
-    return len({(run.own.norm, run.own.eps, run.own.data, run.own.images) for run in runs if run.own}) <= 1
+def differing(runs: Sequence[Run]) -> list[str]:
+    """In what the evaluations were not made alike."""
+    found = [run.own for run in runs if run.own]
+    ways: dict[str, set[Any]] = {
+        "threat": {(own.norm, own.eps) for own in found},
+        "data": {own.data for own in found},
+        "number of images": {own.images for own in found},
+        "attacks": {own.names for own in found},
+    }
+    return [name for name, values in ways.items() if len(values) > 1]
 
 
 def cost_figure(runs: Sequence[Run]) -> Figure | None:

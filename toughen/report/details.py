@@ -8,11 +8,12 @@ from typing import Any
 from toughen.report import words
 from toughen.report.classes import class_figure, confusion_figures, read_ledger
 from toughen.report.curves import eps_figure, steps_figure
+from toughen.report.ending import unfinished
 from toughen.report.evaluations import Check, Evaluation
 from toughen.report.figures import Cell, Figure, Table, number_cell, share_cell
 from toughen.report.gallery import Twin, read_gallery
 from toughen.report.history import Event
-from toughen.report.read import DIAGNOSTICS, PROVENANCE, Run, read_config, unfinished
+from toughen.report.read import DIAGNOSTICS, PROVENANCE, Run, of_other_weights, read_config
 from toughen.report.surface import surface_figure
 from toughen.report.training import epoch_table, last_validation, training_figures
 from toughen.report.values import mapping, text
@@ -64,6 +65,12 @@ class Details:
         """What is missing, as the run knows it by now."""
         return self.run.missing
 
+    @property
+    def cautions(self) -> list[str]:
+        """What must be known before the number is compared."""
+        own = self.run.own
+        return [said for said in (self.run.outdated, own.warning if own else "") if said]
+
 
 def details(run: Run, anchor: str) -> Details:
     """Read what a run's pictures need, and put together what is said of it."""
@@ -78,7 +85,7 @@ def details(run: Run, anchor: str) -> Details:
     made.watched = watched(run, settings)
     made.training = training_figures(run.history)
     made.epochs = epoch_table(run.history) if run.history.epochs else None
-    made.others = others_table(run.others) if run.others else None
+    made.others = others_table(run) if run.others else None
     if run.own:
         _add_evaluation(made, run.own)
         _add_what_lacks(made)
@@ -92,8 +99,10 @@ def _add_evaluation(made: Details, own: Evaluation) -> None:
     made.failed = [check for check in own.checks if check.passed is False]
     made.other_checks = [check for check in own.checks if check.passed is not False]
     made.other_summary = words.checks(own)
-    if not own.checks:
-        made.meaning += f" `toughen evaluate {made.run.folder}` makes the checks."
+    if made.run.outdated:
+        made.meaning = f"What the checks say is of those weights, not of these: {own.verdict or 'not checked'}."
+    elif not own.checks:
+        made.meaning += f" `toughen evaluate {made.run.place}` makes the checks."
 
 
 def _add_what_lacks(made: Details) -> None:
@@ -102,7 +111,7 @@ def _add_what_lacks(made: Details) -> None:
     lacking += [] if made.robustness else ["curves over eps and steps"]
     if lacking:
         made.run.missing.append(
-            f"There are no {' and no '.join(lacking)}: `toughen evaluate {made.run.folder}` makes them, unless "
+            f"There are no {' and no '.join(lacking)}: `toughen evaluate {made.run.place}` makes them, unless "
             "--details is false."
         )
 
@@ -151,15 +160,18 @@ def cards(run: Run) -> list[Card]:
         answers = [
             Card("Accuracy", percent(own.clean), (f"{right:,} of {own.images:,} test images", "without an attack")),
             Card("Robust accuracy", percent(own.robust), robust),
-            Card(
-                "Can the number be believed?",
-                own.verdict.capitalize() or "Not checked",
-                (words.checks(own),),
-                own.verdict,
-                SIGNS.get(own.verdict, ""),
-            ),
+            verdict_card(run, own),
         ]
     return [*answers, cost_card(run)]
+
+
+def verdict_card(run: Run, own: Evaluation) -> Card:
+    """Whether to believe it; never in green for weights that it is not of."""
+    question = "Can the number be believed?"
+    if run.outdated:
+        return Card(question, "Outdated", ("it is of other weights than those here now",), "doubtful", "?")
+    sign = SIGNS.get(own.verdict, "")
+    return Card(question, own.verdict.capitalize() or "Not checked", (words.checks(own),), own.verdict, sign)
 
 
 def cost_card(run: Run) -> Card:
@@ -198,15 +210,15 @@ def _interval(share: float, images: int) -> Cell:
     return Cell(f"{100 * low:.1f} to {percent(high)}", low)
 
 
-def others_table(others: list[Evaluation]) -> Table:
+def others_table(run: Run) -> Table:
     """Evaluations beside the run's own."""
     rows = tuple(
         (
             Cell(each.place), Cell(each.data), Cell(words.threat(each.norm, each.eps), each.eps), Cell(each.names),
             Cell(f"{each.images:,}", each.images), share_cell(each.clean), share_cell(each.robust),
-            Cell(each.verdict or "not checked"),
+            Cell("outdated" if of_other_weights(run, each) else each.verdict or "not checked"),
         )
-        for each in others
+        for each in run.others
     )  # fmt: skip
     columns = ("where", "data", "threat", "attacks", "images", "clean", "robust", "verdict")
     return Table(columns, rows, "other evaluations")
@@ -216,17 +228,17 @@ def facts(run: Run, settings: dict[str, Any]) -> list[tuple[str, str]]:
     """Where a run comes from."""
     made = mapping(run.json(run.folder / PROVENANCE))
     own = run.own.about if run.own else {}
-    training = [("trained with", made.get(name)) for name in ("toughen",) if made.get(name)]
-    pairs: list[tuple[str, object]] = [
-        ("run directory", run.folder), ("method", run.method), ("net", run.model), ("data", run.data),
+    training = [("trained with", text(made.get(name))) for name in ("toughen",) if made.get(name)]
+    pairs: list[tuple[str, str | None]] = [
+        ("run directory", run.place), ("method", run.method), ("net", run.model), ("data", run.data),
         ("threat in training", words.threat(run.norm, run.eps) if run.eps is not None else ""),
         ("weights", run.weights), ("seed", text(settings.get("seed"))), *training,
-        ("processor in training", made.get("processor")), ("precision in training", made.get("precision")),
-        ("commit", made.get("commit")), ("torch", made.get("torch")), ("python", made.get("python")),
+        ("processor in training", text(made.get("processor"))), ("precision in training", text(made.get("precision"))),
+        ("commit", text(made.get("commit"))), ("torch", text(made.get("torch"))), ("python", text(made.get("python"))),
     ]  # fmt: skip
     if run.own:
         pairs += [
             ("evaluated on", run.own.data), ("attacks", run.own.names), ("seed of the evaluation", own.get("seed")),
             ("precision of the search", own.get("precision")), ("processor of the evaluation", own.get("processor")),
         ]  # fmt: skip
-    return [(name, str(value)) for name, value in pairs if value not in (None, "")]
+    return [(name, value) for name, value in pairs if value]

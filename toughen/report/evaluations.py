@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from toughen.report.values import items, mapping, real, share, text, whole
+from toughen.report.values import SENTENCE, items, mapping, real, share, text, whole
 from toughen.shares import interval, warning
 
 VERDICTS = ("sound", "doubtful", "masked")
@@ -51,6 +51,7 @@ class Evaluation:
         verdict: "sound", "doubtful", "masked", or "" where no check was made.
         warning: what a reader must know; "" for nothing.
         notes: what else is to be said.
+        epoch, weights: whose weights were attacked, as in model.json; None and "" where nobody knows.
     """
 
     place: str
@@ -68,6 +69,8 @@ class Evaluation:
     notes: tuple[str, ...]
     classes: tuple[str, ...]
     about: dict[str, str]
+    epoch: int | None = None
+    weights: str = ""
 
     @property
     def interval(self) -> tuple[float, float]:
@@ -102,6 +105,7 @@ def evaluation(found: Any, place: str = "") -> Evaluation | None:
         warning=warning({"attacks": judged, "robust_accuracy": robust}) or "",
         notes=(f"Whether these images were trained on was {seen}.",) if seen else (),
         classes=tuple(text(name) for name in items(fields.get("classes"))), about=_about(fields),
+        epoch=whole(fields.get("epoch")), weights=text(fields.get("weights")),
     )  # fmt: skip
 
 
@@ -131,7 +135,7 @@ def _checks(found: Any) -> tuple[Check, ...]:
         passed = fields.get("passed")
         if text(fields.get("name")):
             passed = passed if isinstance(passed, bool) else None
-            made.append(Check(text(fields["name"]), passed, text(fields.get("sentence"))))
+            made.append(Check(text(fields["name"]), passed, text(fields.get("sentence"), longest=SENTENCE)))
     return tuple(sorted(made, key=lambda check: {False: 0, True: 1, None: 2}[check.passed]))
 
 

@@ -13,11 +13,19 @@ Kind = Literal["lines", "bars", "heat", "points"]
 
 @dataclass(frozen=True)
 class Cell:
-    """One cell of a table: what it says, what it is sorted by, if that is a number, and whether its row is a total."""
+    """One cell of a table.
+
+    Attributes:
+        text: what it says.
+        value: what it is sorted by, if that is a number.
+        strong: whether its row is a total.
+        note: what must be known with it; "" for nothing.
+    """
 
     text: str
     value: float | int | None = None
     strong: bool = False
+    note: str = ""
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,11 @@ from toughen.report.values import real, text
 
 GALLERY = "gallery.parquet"
 LARGEST, ALL = 2**20, 8 * 2**20  # bytes of a picture, and of all, beyond which they stay out of the report
+COLUMNS = (  # others are not looked at, so that nothing in them can stop a report
+    "index", "label_name", "prediction_name", "attacked_prediction_name", "outcome", "attack", "distance", "gain",
+    "image", "attacked", "difference",
+)  # fmt: skip
+UNREADABLE = (OSError, ValueError, TypeError, LookupError, ArithmeticError, pa.ArrowException)  # of a parquet file
 PNG = b"\x89PNG\r\n\x1a\n"
 TITLES = {
     "broken": "Fell: the attack changed the answer",
@@ -53,7 +58,7 @@ def read_gallery(run: Run) -> dict[str, list[Twin]]:
         for row in rows:
             if (twin := _twin(row)) and row.get("outcome") in TITLES:
                 groups[TITLES[str(row["outcome"])]].append(twin)
-    except (OSError, ValueError, TypeError, pa.ArrowException):
+    except UNREADABLE:
         run.missing.append(f"{GALLERY} cannot be read, so its images are left out.")
         return {}
     return {title: twins for title, twins in groups.items() if twins}
@@ -62,14 +67,15 @@ def read_gallery(run: Run) -> dict[str, list[Twin]]:
 def _rows(path: Path) -> list[dict[str, object]]:
     """The rows, as far as they are small enough to be shown."""
     rows, total = [], 0
-    for batch in pq.ParquetFile(path).iter_batches(batch_size=1):
-        row = batch.to_pylist()[0]
-        sizes = [len(value) for value in row.values() if isinstance(value, bytes)]
-        total += sum(sizes)
-        if total > ALL:
-            break
-        if max(sizes, default=0) <= LARGEST:
-            rows.append(row)
+    with path.open("rb") as file:
+        for batch in pq.ParquetFile(file).iter_batches(batch_size=1, columns=list(COLUMNS)):
+            row = batch.to_pylist()[0]
+            sizes = [len(value) for value in row.values() if isinstance(value, bytes)]
+            total += sum(sizes)
+            if total > ALL:
+                break
+            if max(sizes, default=0) <= LARGEST:
+                rows.append(row)
     return rows
 
 

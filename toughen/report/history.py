@@ -6,7 +6,7 @@ import json
 from dataclasses import dataclass, field
 from typing import Any
 
-from toughen.report.values import items, mapping, real, share, text, whole
+from toughen.report.values import SENTENCE, items, mapping, real, share, text, whole
 
 
 @dataclass(frozen=True)
@@ -44,6 +44,14 @@ class History:
     epochs: tuple[Epoch, ...] = ()
     events: tuple[Event, ...] = ()
     broken: tuple[int, ...] = field(default=())
+
+    @property
+    def done(self) -> int:
+        """How many epochs have ended: what follows the last line that can be read was never written in whole."""
+        lines = len(self.epochs) + len(self.broken)
+        while lines in self.broken:
+            lines -= 1
+        return lines
 
     @property
     def seconds(self) -> float | None:
@@ -106,4 +114,8 @@ def _numbers(found: dict[str, float | None]) -> dict[str, float]:
 
 def _events(found: Any, epoch: int) -> list[Event]:
     events = [mapping(each) for each in items(found)]
-    return [Event(epoch, text(each.get("event"), "event"), text(each.get("text"))) for each in events if each]
+    return [
+        Event(epoch, text(each.get("event"), "event"), text(each.get("text"), longest=SENTENCE))
+        for each in events
+        if each
+    ]

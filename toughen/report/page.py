@@ -14,7 +14,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
 from toughen import __version__
-from toughen.report.compare import COLUMNS, alike, cost_figure, row
+from toughen.report.compare import COLUMNS, cost_figure, differing, row
 from toughen.report.curves import eps_figure, steps_figure
 from toughen.report.details import Details, details
 from toughen.report.figures import Figure
@@ -61,15 +61,18 @@ def render(runs: Sequence[Run], title: str) -> str:
     )
     overlays = _overlays(list(every.values()), book) if several else []
     cost = cost_figure(runs) if several else None
-    rows = [row(run, every[run.name].anchor if run.name in every else "") for run in runs] if several else [None]
+    apart = differing(runs)
+    named = "attacks" in apart
+    anchors = {name: each.anchor for name, each in every.items()}
+    rows = [row(run, anchors.get(run.name, ""), attacks=named) for run in runs] if several else [None]
     page = {
         "title": title,
         "subtitle": "" if several else next(iter(every.values())).subtitle,
         "version": __version__,
         "made": datetime.now(UTC).strftime("%d %B %Y"),
-        "columns": COLUMNS,
+        "columns": (*COLUMNS, "attacks") if named else COLUMNS,
         "rows": rows,
-        "notes": _notes(runs, len(every)) if several else [],
+        "notes": _notes(runs, apart, len(every)) if several else [],
         "cost": book.place(cost) if cost else None,
         "overlays": overlays,
         "picked": _picked(runs, every),
@@ -89,6 +92,7 @@ def _environment() -> Environment:
     loader = PackageLoader("toughen.report", "templates")
     made = Environment(loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     made.filters["code"] = _code
+    made.policies["json.dumps_kwargs"] = {"allow_nan": False}  # a browser reads no NaN or Infinity: better no page
     return made
 
 
@@ -130,11 +134,11 @@ def _first(every: Sequence[Details]) -> str:
     return max(every, key=lambda each: -1.0 if each.run.own is None else each.run.own.robust).anchor
 
 
-def _notes(runs: Sequence[Run], shown: int) -> list[str]:
+def _notes(runs: Sequence[Run], apart: Sequence[str], shown: int) -> list[str]:
     """What is to be said of all runs."""
     said = []
-    if not alike(runs):
-        said.append("These were not measured alike (threat, data or images differ): compare with care.")
+    if apart:
+        said.append(f"These were not measured alike (not the same: {', '.join(apart)}): compare with care.")
     lacking = sum(run.own is None for run in runs)
     if lacking:
         said.append(f"{lacking} of {len(runs)} have not been evaluated.")

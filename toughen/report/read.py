@@ -13,7 +13,7 @@ import yaml
 
 from toughen.report.evaluations import Evaluation, evaluation
 from toughen.report.history import History, read_history
-from toughen.report.values import items, mapping, real, text, whole
+from toughen.report.values import clean, items, mapping, real, text, whole
 
 CONFIG, METRICS, RECORD, RESULT = "config.yaml", "metrics.jsonl", "model.json", "evaluation.json"
 PROVENANCE, DIAGNOSTICS, WEIGHTS = "provenance.json", "diagnostics.json", "model.safetensors"
@@ -31,7 +31,9 @@ class Run:
         eps: what it was trained against, None for nothing.
         classes: in the order of the logits; () where nobody knows.
         weights: which epoch's weights these are, in words.
+        epoch, kind: the same as model.json has it: the epoch from 0, and "live" or "averaged".
         own: its own evaluation.
+        outdated: that its evaluation is not of the weights that are there now, in a sentence; "" where it is.
         others: evaluations of it on other data, at another threat, or made before.
         history: of its training.
         missing: what is missing or cannot be read, and what to do about it.
@@ -46,10 +48,18 @@ class Run:
     eps: float | None = None
     classes: tuple[str, ...] = ()
     weights: str = ""
+    epoch: int | None = None
+    kind: str = ""
     own: Evaluation | None = None
+    outdated: str = ""
     others: list[Evaluation] = field(default_factory=list)
     history: History = field(default_factory=History)
     missing: list[str] = field(default_factory=list)
+
+    @property
+    def place(self) -> str:
+        """The folder, as it is shown."""
+        return clean(str(self.folder))
 
     def json(self, path: Path) -> Any:
         """The content of a JSON file; None where there is none, and where it is damaged, which is then said."""
@@ -63,7 +73,7 @@ class Run:
 
     def inside(self, path: Path) -> str:
         """A file's name as seen from the run directory."""
-        return str(path.relative_to(self.folder)) if path.is_relative_to(self.folder) else str(path)
+        return clean(str(path.relative_to(self.folder) if path.is_relative_to(self.folder) else path))
 
 
 def read_run(folder: Path, name: str) -> Run:
@@ -92,9 +102,9 @@ def _read_record(run: Run) -> None:
     run.method, run.data, run.norm = (text(fields.get(name)) for name in ("method", "data", "norm"))
     run.model, run.eps = text(mapping(fields.get("model")).get("name")), real(fields.get("eps"))
     run.classes = tuple(text(name) for name in items(fields.get("classes")))
-    epoch = whole(fields.get("epoch"))
-    if epoch is not None:
-        run.weights = f"{text(fields.get('weights'), 'live')}, after epoch {epoch + 1}"
+    run.epoch, run.kind = whole(fields.get("epoch")), text(fields.get("weights"))
+    if run.epoch is not None:
+        run.weights = f"{run.kind or 'live'}, after epoch {run.epoch + 1}"
 
 
 def _read_training(run: Run) -> None:
@@ -125,12 +135,30 @@ def _read_evaluations(run: Run) -> None:
     run.others = [other for other in others if other is not None]
     if run.own is None:
         trained = (run.folder / WEIGHTS).is_file() or not (run.folder / CONFIG).is_file()
-        todo = f"run `toughen evaluate {run.folder}`" if trained else "there are no weights yet to evaluate"
+        todo = f"run `toughen evaluate {run.place}`" if trained else "there are no weights yet to evaluate"
         run.missing.append(f"It has not been evaluated, so nothing is known about its robustness: {todo}.")
     elif not run.data:
         run.data, run.norm = run.own.data, run.own.norm
     if run.own and not run.classes:
         run.classes = run.own.classes
+    run.outdated = _outdated(run, run.own) if run.own and of_other_weights(run, run.own) else ""
+
+
+def of_other_weights(run: Run, found: Evaluation) -> bool:
+    """Whether an evaluation is of other weights than those that are there now, as far as both are known."""
+    if found.epoch is None or run.epoch is None:
+        return False
+    return found.epoch != run.epoch or bool(found.weights and run.kind and found.weights != run.kind)
+
+
+def _outdated(run: Run, own: Evaluation) -> str:
+    evaluated, now = (f"after epoch {(epoch or 0) + 1}" for epoch in (own.epoch, run.epoch))
+    if own.epoch == run.epoch:
+        evaluated, now = f"{evaluated}, {own.weights}", f"{now}, {run.kind}"
+    return (
+        f"This evaluation is of the weights {evaluated}; those here now are {now}: "
+        f"run `toughen evaluate {run.place}` again."
+    )
 
 
 def _evaluation(run: Run, path: Path, place: str) -> Evaluation | None:
@@ -143,9 +171,11 @@ def _evaluation(run: Run, path: Path, place: str) -> Evaluation | None:
 
 def names(folders: Sequence[Path]) -> list[str]:
     """What each run is called: its folder's name, or the path where others have that name too."""
-    short = [folder.name or str(folder.resolve().name) for folder in folders]
+    short = [clean(folder.name or folder.resolve().name) for folder in folders]
     counts = Counter(short)
-    return [name if counts[name] == 1 else str(folder) for name, folder in zip(short, folders, strict=True)]
+    made = [name if counts[name] == 1 else clean(str(folder)) for name, folder in zip(short, folders, strict=True)]
+    counts = Counter(made)  # what is not UTF-8 can look alike
+    return [name if counts[name] == 1 else f"{name} ({at})" for at, name in enumerate(made, 1)]
 
 
 def read_config(run: Run) -> tuple[str, dict[str, Any]]:
@@ -155,18 +185,6 @@ def read_config(run: Run) -> tuple[str, dict[str, Any]]:
         return written, mapping(yaml.safe_load(written))
     except FileNotFoundError:
         return "", {}
-    except (OSError, yaml.YAMLError, RecursionError):
+    except Exception:  # whatever the constructor of a tag raises comes through: KeyError, AttributeError and others
         run.missing.append("config.yaml cannot be read, so the recipe is left out.")
         return "", {}
-
-
-def unfinished(run: Run, settings: dict[str, Any]) -> str:
-    """What is to be said of a run that has not come to its end; "" where it has, or nobody can tell."""
-    planned, done = whole(settings.get("epochs")), len(run.history.epochs) + len(run.history.broken)
-    stopped = any(event.kind == "stop" for event in run.history.events)
-    if not planned or settings.get("time_budget") is not None or stopped or done >= planned:
-        return ""
-    return (
-        f"{done} of {planned} epochs are done: it is still training, or was stopped before its end "
-        f"(`toughen train ... --resume` goes on with it). What follows is what is known so far."
-    )

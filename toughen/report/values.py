@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
+
+LARGEST = 1e100  # no measurement is beyond it, and sums and squares of what is within stay finite
+LONGEST, SENTENCE = 200, 1000  # characters of a name and of a sentence beyond which they are cut
 
 
 def real(value: object) -> float | None:
-    """A finite number; None for anything else."""
+    """A number of a size that can be computed with; None for anything else."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         return None
     try:
         number = float(value)
     except OverflowError:
         return None
-    return number if math.isfinite(number) else None
+    return number if abs(number) <= LARGEST else None  # NaN is never within
 
 
 def share(value: object) -> float | None:
@@ -29,16 +31,21 @@ def whole(value: object) -> int | None:
     return int(number) if number is not None and number >= 0 and number == int(number) else None
 
 
-def text(value: object, default: str = "") -> str:
-    """A text or a number as text; the default for anything else."""
+def clean(written: str) -> str:
+    """A text that a file can hold: half characters, as in names that are not UTF-8, become replacement characters."""
+    return written.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+
+
+def text(value: object, default: str = "", *, longest: int = LONGEST) -> str:
+    """A text, cut where it is too long to be shown, or a number as text; the default for anything else."""
     if isinstance(value, str):
-        return value
-    return str(value) if isinstance(value, int | float) and not isinstance(value, bool) else default
+        return clean(value if len(value) <= longest else value[: longest - 1] + "…")
+    return default if real(value) is None else str(value)
 
 
 def mapping(value: object) -> dict[str, Any]:
     """A mapping with texts as keys; an empty one for anything else."""
-    return {str(name): each for name, each in value.items()} if isinstance(value, dict) else {}
+    return {text(str(name)): each for name, each in value.items()} if isinstance(value, dict) else {}
 
 
 def items(value: object) -> list[Any]:

@@ -10,6 +10,7 @@ from toughen.report.page import render
 from toughen.report.read import Run, names, read_run
 
 NAME = "report.html"
+MARK, HEAD = b'<meta name="generator" content="toughen ', 4096  # what tells a report, within so many of its first bytes
 
 
 def write_report(runs: Sequence[str | Path], out: str | Path | None = None, *, overwrite: bool = False) -> Path:
@@ -18,7 +19,7 @@ def write_report(runs: Sequence[str | Path], out: str | Path | None = None, *, o
     Args:
         runs: run directories, or folders that an evaluation was written to.
         out: the HTML file; None means report.html, in the run's directory where there is one run.
-        overwrite: whether a file that is there may be replaced.
+        overwrite: whether a report that is there may be replaced.
 
     Returns:
         The file.
@@ -59,10 +60,21 @@ def check_place(path: Path, *, overwrite: bool) -> None:
     """See that the report can be written, before it is made.
 
     Raises:
-        ValueError: it can't, or a file is there that nobody asked to replace.
+        ValueError: it can't, or a file is there that nobody asked to replace, or that is no report.
     """
     if path.is_dir():
         raise ValueError(f"{path} is a folder: give --out a file, such as {path / NAME}")
+    if path.exists() and not replaceable(path):
+        raise ValueError(f"{path} is there already, and no report that --overwrite may replace: choose another --out")
     if path.exists() and not overwrite:
         raise ValueError(f"{path} is there already: choose another --out, or replace it with --overwrite")
     check_writable(path.parent)
+
+
+def replaceable(path: Path) -> bool:
+    """Whether a file is a report, or empty; weights and other results are not to be lost by a slip."""
+    if not path.is_file():
+        return False
+    with path.open("rb") as file:
+        head = file.read(HEAD)
+    return not head or MARK in head
