@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ast
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -64,3 +66,30 @@ def test_imports_go_one_way(part: str) -> None:
     assert files
     wrong = {str(file.relative_to(ROOT)): imported(file) & set(FORBIDDEN[part]) for file in files}
     assert not {file: names for file, names in wrong.items() if names}
+
+
+EACH_ALONE = """
+import importlib, os, sys, torch
+failed = []
+for name in sys.argv[1:]:
+    child = os.fork()  # of a process that has imported nothing of toughen
+    if child == 0:
+        try:
+            importlib.import_module(name)
+        except BaseException as error:
+            print(name, repr(error), flush=True)
+            os._exit(1)
+        os._exit(0)
+    failed += [name] if os.waitpid(child, 0)[1] else []
+print("failed:", failed)
+"""
+
+
+@pytest.mark.slow
+def test_every_module_can_be_the_first_that_is_imported() -> None:
+    """As processes do that are started anew: which was imported before must not matter."""
+    paths = [path.relative_to(ROOT.parent).with_suffix("") for path in ROOT.rglob("*.py") if path.stem != "__main__"]
+    names = sorted(".".join(path.parts).removesuffix(".__init__") for path in paths)
+    assert len(names) > 200
+    done = subprocess.run([sys.executable, "-c", EACH_ALONE, *names], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines() == ["failed: []"]

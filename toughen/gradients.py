@@ -14,9 +14,10 @@ from torch import Tensor, nn
 
 from toughen import passes
 from toughen.blocks import Blocks, unwrap, wrong
+from toughen.mode import mode as mode
 from toughen.objectives import Objective
 from toughen.twice import Twice
-from toughen.types import Images, Labels, Logits, Mask, Mode, PerExample, Scalar
+from toughen.types import Images, Labels, Logits, Mask, PerExample, Scalar
 
 
 def logits(model: nn.Module, x: Images) -> Logits:
@@ -49,26 +50,6 @@ def _uncached_casts(x: Tensor) -> Iterator[None]:
         return
     with torch.autocast(device, dtype=torch.get_autocast_dtype(device), cache_enabled=False):
         yield
-
-
-@contextmanager
-def mode(model: nn.Module, wanted: Mode) -> Iterator[None]:
-    """Within the block "eval" puts all of the model into evaluation mode; "train" leaves each part in its own mode.
-
-    "train" is what sources mean by attacking in training mode, except that a part frozen by its user stays frozen.
-    Afterwards every submodule has the mode it had.
-    """
-    if wanted == "train":
-        yield
-        return
-    trained = [module for module in model.modules() if module.training]
-    for module in trained:
-        module.training = False
-    try:
-        yield
-    finally:
-        for module in trained:
-            module.training = True
 
 
 @contextmanager

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from toughen import gradients
+from toughen.mode import mode
 from toughen.models.parts import Shape
 from toughen.types import Images, Logits
 
@@ -42,7 +42,7 @@ def check(model: nn.Module, num_classes: int, shape: Shape, *, probabilities: bo
 def _forward(model: nn.Module, shape: Shape) -> Logits:
     x = _images_for(model, shape)
     try:
-        with gradients.mode(model, "eval"), torch.no_grad():
+        with mode(model, "eval"), torch.no_grad():
             out = model(x)
     except Exception as error:  # a user's own net may raise anything
         reason = str(error).split("\n")[0] or type(error).__name__
