@@ -74,14 +74,15 @@ def test_runs_side_by_side(tmp_path: Path) -> None:
 def test_runs_that_were_not_measured_alike_are_marked(tmp_path: Path) -> None:
     one = run_with(tmp_path / "a", result(0.9, 0.8))
     other = run_with(tmp_path / "b", result(0.9, 0.8, threat={"norm": "linf", "eps": 0.1}))
-    assert "not measured alike" in printed(print_comparison, [one, other])
+    text = printed(print_comparison, [one, other]).replace("\n", " ")
+    assert "not measured alike (not the same: threat): compare" in text
 
 
 def test_runs_that_were_attacked_otherwise_are_marked(tmp_path: Path) -> None:
     one, found = run_with(tmp_path / "a", result(0.9, 0.8)), result(0.9, 0.9)
     del found["attacks"]["pgd-20"]
     text = printed(print_comparison, [one, run_with(tmp_path / "b", found)]).replace("\n", " ")
-    assert "its own attacks: a: fgsm, pgd-20; b: fgsm" in text and "not measured alike" in text
+    assert "its own attacks: a: fgsm, pgd-20; b: fgsm" in text and "(not the same: attacks)" in text
 
 
 def test_an_evaluation_of_former_weights_is_marked(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from rich.text import Text
 
 from toughen.commands.shared import PROGRAM
 from toughen.parsing import Parser, tidy
+from toughen.report.compare import differing, unlike
 from toughen.report.evaluations import Evaluation
 from toughen.report.read import METRICS, RESULT, Run, names, read_run
 from toughen.shares import percent
@@ -52,8 +53,8 @@ def print_comparison(console: Console, folders: Sequence[Path]) -> None:
         )
     console.print(table)
     console.print(_plain(f"robust: right while clean and under {_attacks(found)}"))
-    if len({(own.norm, own.eps, own.data, own.images, own.names) for _, own in found}) > 1:
-        _bold(console, "These were not measured alike (threat, data, images or attacks differ): compare with care.")
+    if apart := differing([run for run, _ in found]):
+        _bold(console, unlike(apart))
     for run, own in found:
         for said in filter(None, (own.warning, run.outdated)):
             _bold(console, f"{run.name}: {said}", "red")

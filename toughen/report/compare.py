@@ -47,7 +47,7 @@ def row(run: Run, anchor: str, *, attacks: bool = False) -> Row:
 
 
 def differing(runs: Sequence[Run]) -> list[str]:
-    """In what the evaluations were not made alike."""
+    """In what the evaluations were not made alike; `unlike` says it."""
     found = [run.own for run in runs if run.own]
     ways: dict[str, set[Any]] = {
         "threat": {(own.norm, own.eps) for own in found},
@@ -56,6 +56,11 @@ def differing(runs: Sequence[Run]) -> list[str]:
         "attacks": {own.names for own in found},
     }
     return [name for name, values in ways.items() if len(values) > 1]
+
+
+def unlike(ways: Sequence[str]) -> str:
+    """The warning before evaluations that differ in these ways."""
+    return f"These were not measured alike (not the same: {', '.join(ways)}): compare with care."
 
 
 def cost_figure(runs: Sequence[Run]) -> Figure | None:

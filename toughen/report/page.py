@@ -14,7 +14,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
 from toughen import __version__
-from toughen.report.compare import COLUMNS, cost_figure, differing, row
+from toughen.report.compare import COLUMNS, cost_figure, differing, row, unlike
 from toughen.report.curves import eps_figure, steps_figure
 from toughen.report.details import Details, details
 from toughen.report.figures import Figure
@@ -138,7 +138,7 @@ def _notes(runs: Sequence[Run], apart: Sequence[str], shown: int) -> list[str]:
     """What is to be said of all runs."""
     said = []
     if apart:
-        said.append(f"These were not measured alike (not the same: {', '.join(apart)}): compare with care.")
+        said.append(unlike(apart))
     lacking = sum(run.own is None for run in runs)
     if lacking:
         said.append(f"{lacking} of {len(runs)} have not been evaluated.")
