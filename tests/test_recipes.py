@@ -143,7 +143,7 @@ PUBLISHED: dict[str, tuple[str, int, int, float, dict[float, float]]] = {
     "pap-cifar10": ("resnet18", 100, 128, 5e-4, {}),
     "pap-trades-mnist": ("small-cnn", 50, 128, 0, {}),
     "pap-trades-cifar10": ("resnet18", 100, 128, 5e-4, {}),
-    "rmgm-mnist": ("lenet+", 50, 128, 0, {}),
+    "rmgm-mnist": ("lenet+", 50, 32, 0, {}),
     "rmgm-cifar10": ("resnet34", 60, 128, 5e-4, {}),
 }
 
@@ -171,7 +171,7 @@ SETTINGS: dict[str, dict[str, object]] = {
     "pap-cifar10": {"over": "fgsm", "lam": 0.1, "share": 0.1},
     "pap-trades-mnist": {"over": "trades", "lam": 0.5, "share": 0.1},
     "pap-trades-cifar10": {"over": "trades", "lam": 1, "share": 0.1},
-    "rmgm-mnist": {"lam": 5, "cross_entropy_on": "fgsm", "start_size": 0.15},
+    "rmgm-mnist": {"lam": 5, "cross_entropy_on": "fgsm", "start_size": 0.05},
     "rmgm-cifar10": {"lam": 5, "cross_entropy_on": "fgsm", "start_size": 4 / 255},
     "fbf-mnist": {"eps": 0.3, "attack.step_size": 0.375, "clip_start": False},
     "fbf-cifar10": {"attack.step_size": 10 / 255, "clip_start": True},
