@@ -173,6 +173,14 @@ def test_what_is_seen_and_kept_within_training_is_drawn(tmp_path: Path) -> None:
     assert ended.status == 0, ended.err
     assert "logit distance" in ended.out and "fgsm, step 1" in ended.out and "fgsm, step 3" in ended.out
     assert "losses on 20 validation images" in ended.out and "on 40 images" not in ended.out
+    assert ": train: " in ended.err
+    (run,) = (tmp_path / "smoke").glob("rmgm-mnist-*")
+    again = reproduce(tmp_path, "rmgm-table3", "--rows", "FGSM")
+    assert again.status == 0 and ": clean: done" in again.err and ": train: " not in again.err
+    assert list((tmp_path / "smoke").glob("rmgm-mnist-*")) == [run]
+    next((run / "cells").glob("watched-*")).unlink()
+    (run / "run" / "kept" / "step-3.safetensors").unlink()
+    refused(reproduce(tmp_path, "rmgm-figure1"), "step-3.safetensors is missing", f"remove {run}, and it is run again")
 
 
 @pytest.mark.parametrize(
@@ -497,6 +505,24 @@ def test_a_recipe_s_figures_are_not_those_of_its_former_self(tmp_path: Path) -> 
     about.write_text(json.dumps(former))
     about.parent.rename(about.parent.with_name("pap-mnist-000000000000"))
     assert Store(tmp_path).read(model, Quantity("clean", "0.3")) is None
+
+
+def test_a_run_that_kept_more_moments_serves_and_one_that_kept_fewer_does_not(tmp_path: Path) -> None:
+    few, more, none = ({"keep_at": [1, "epoch 0"]}, {"keep_at": ["epoch 0", 1, 7]}, {})
+    made = {
+        name: entrant("fgsm-mnist", "mnist", 0, SCALES["full"], more=kept)
+        for name, kept in (("few", few), ("more", more), ("none", none))
+    }
+    store = Store(tmp_path)
+    store.write(made["few"], Quantity("clean", "0.3"), 0.5, images=10000, seconds=0.0, provenance={})
+    found = Store(tmp_path)
+    assert found.folder(made["none"]) == found.folder(made["few"]) == tmp_path / "full" / made["few"].key
+    assert found.folder(made["more"]) == tmp_path / "full" / made["more"].key
+    found.write(made["none"], Quantity("fgsm", "0.3"), 0.25, images=10000, seconds=0.0, provenance={})
+    about = json.loads((tmp_path / "full" / made["few"].key / "about.json").read_text())
+    assert about["settings"]["keep_at"] == [1, "epoch 0"]  # as it was trained
+    other = entrant("fgsm-mnist --epochs 3", "mnist", 0, SCALES["full"])
+    assert Store(tmp_path).folder(other) == tmp_path / "full" / other.key
 
 
 def test_words_that_lead_to_one_run_share_its_figures(tmp_path: Path) -> None:

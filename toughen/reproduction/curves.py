@@ -31,6 +31,7 @@ from toughen.fraction import Fraction
 from toughen.papers.exhibits import Plot
 from toughen.reproduction.board import Board, logit_distances
 from toughen.reproduction.measure import Measured, Subject
+from toughen.training.checkpoint import kept_file
 from toughen.training.run import CONFIG
 from toughen.types import Images, Labels
 
@@ -94,7 +95,7 @@ def _watched(subject: Subject, plot: Plot, board: Board) -> dict[str, Any]:
     """Losses on validation images with each of the kept weights, and the logits' distance as training went on."""
     x, y = validation_images(subject)
     series: dict[str, Any] = {}
-    for name, model in kept(subject, "step"):
+    for name, model in kept(subject):
         losses = _losses(subject, model, x, y, WATCHED_RADII, "pgd-40")["series"]
         series |= {f"{attack}, step {name}": values for attack, values in losses.items()}
         board.at(len(series) / 6)
@@ -115,18 +116,19 @@ def validation_images(subject: Subject) -> tuple[Images, Labels]:
     return as_floats(split.images), split.labels
 
 
-def kept(subject: Subject, kind: str) -> Iterator[tuple[int, Blocks]]:
-    """The weights that were kept while the run trained, in their order, each in the run's net.
+def kept(subject: Subject) -> Iterator[tuple[int, Blocks]]:
+    """The weights of the subject's moments, in their order: the step or epoch, and the run's net with them.
 
-    Args:
-        subject: the run.
-        kind: "step" or "epoch".
+    Raises:
+        ValueError: the run lacks them.
     """
-    files = {int(path.stem.split("-")[1]): path for path in (subject.run / "kept").glob(f"{kind}-*.safetensors")}
     net = copy.deepcopy(subject.candidate.net)
-    for number in sorted(files):
-        net.load_state_dict(read_tensors(files[number])[0])
-        yield number, Blocks(net, block_size(subject.place, len(subject.y)))
+    for moment in subject.moments:
+        path = kept_file(subject.run, moment)
+        if not path.is_file():
+            raise ValueError(f"{path} is missing: remove {subject.run.parent}, and it is run again")
+        net.load_state_dict(read_tensors(path)[0])
+        yield int(str(moment).removeprefix("epoch ")), Blocks(net, block_size(subject.place, len(subject.y)))
 
 
 def _surface(subject: Subject, plot: Plot, board: Board) -> dict[str, Any]:
@@ -166,7 +168,7 @@ def _nuclear(subject: Subject, plot: Plot, board: Board) -> dict[str, Any]:
 def _old_weights(subject: Subject, plot: Plot, board: Board) -> dict[str, Any]:
     """The final model's accuracy on images made with the weights of each kept epoch."""
     attack, epochs, accuracy = subject.attack(plot.attack), [], []
-    for epoch, source in kept(subject, "epoch"):
+    for epoch, source in kept(subject):
         epochs.append(epoch + 1)
         accuracy.append(_stands(source, subject, attack, subject.blocks))
         board.at(0.5)
@@ -180,7 +182,7 @@ def _by_epoch(subject: Subject, plot: Plot, board: Board) -> dict[str, Any]:
         at = [line["epoch"] + 1 for line in lines]
         return {"x": "epoch", "at": at, "series": {"training loss": [line["loss"] for line in lines]}}
     attack, epochs, accuracy = subject.attack(plot.attack), [], []
-    for epoch, model in kept(subject, "epoch"):
+    for epoch, model in kept(subject):
         epochs.append(epoch + 1)
         accuracy.append(_stands(model, subject, attack, model))
         board.at(0.5)
@@ -221,7 +223,7 @@ def settings_of(plot: Plot, epochs: int, share: float, *, small: bool) -> dict[s
     if plot.curve == "watched":
         steps = [1 + 2 * place if small else max(1, round(int(step) * share)) for place, step in enumerate(plot.at)]
         return {"keep_at": steps, "log_every": 2 if small else plot.every}
-    if plot.curve in ("old weights", "by epoch"):
+    if plot.curve == "old weights" or (plot.curve == "by epoch" and plot.attack):
         every = max(1, round(plot.every * share))
         return {"keep_at": [f"epoch {epoch}" for epoch in sorted({*range(every - 1, epochs, every), epochs - 1})]}
     return {}

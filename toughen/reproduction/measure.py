@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -56,6 +57,7 @@ class Subject:
         images: so many test images (``images.some``); None means all.
         scale: how long attacks are.
         device: where.
+        moments: steps and epochs of its training whose weights are looked at, as ``keep_at`` writes them.
     """
 
     run: Path
@@ -64,6 +66,7 @@ class Subject:
     images: int | None
     scale: Scale
     device: str
+    moments: Sequence[int | str] = ()
 
     @cached_property
     def place(self) -> torch.device:

@@ -10,6 +10,7 @@ from typing import Any
 
 from toughen.training.recipe import Recipe
 
+KEPT = "keep_at"
 NEITHER = object()  # equal to nothing
 
 
@@ -19,6 +20,13 @@ def agree(before: Mapping[str, Any], now: Mapping[str, Any]) -> bool:
     So a setting that toughen has got since then is no difference, unless it is used.
     """
     return _agree(before, now, recipe_defaults())
+
+
+def serves(before: Mapping[str, Any], now: Mapping[str, Any]) -> bool:
+    """Whether a run with the settings before is one with those now: it may have kept the weights of more moments."""
+    held = before.get(KEPT, [])
+    whole = isinstance(held, list) and all(moment in held for moment in now.get(KEPT, []))
+    return whole and agree({**before, KEPT: []}, {**now, KEPT: []})
 
 
 def _agree(before: Mapping[str, Any], now: Mapping[str, Any], defaults: Mapping[str, Any]) -> bool:

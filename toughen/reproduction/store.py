@@ -17,7 +17,7 @@ from toughen.files import read_json, write_json
 from toughen.reproduction.entrants import Entrant, slug
 from toughen.reproduction.images import ALL, DRAWN
 from toughen.reproduction.measure import OF_TRAINING
-from toughen.reproduction.same import agree
+from toughen.reproduction.same import serves
 
 ABOUT, CELLS, RUN = "about.json", "cells", "run"
 KINDS: dict[str, type | tuple[type, ...]] = {
@@ -77,14 +77,15 @@ class Store:
     def folder(self, entrant: Entrant) -> Path:
         """Where an entrant's results are kept: under its key, or where one with the same settings lies.
 
-        A setting that toughen has got since then is no difference where it is at its default.
+        A setting that toughen has got since then is no difference where it is at its default; nor are weights that a
+        figure has had kept beside.
         """
         exact = self.root / entrant.scale.name / entrant.key
         if exact.exists():
             return exact
         for path, about in self._known.items():
             kept = about["settings"]
-            if path.parent == exact.parent and entrant.words in about["words"] and agree(kept, entrant.settings):
+            if path.parent == exact.parent and entrant.words in about["words"] and serves(kept, entrant.settings):
                 return path
         return exact
 
@@ -177,10 +178,10 @@ class Store:
 
         Several words may lead to the same settings, as where a scale evens their epochs out: all of them are noted.
         """
-        about, path = entrant.about, self.folder(entrant) / ABOUT
-        before = about_of(path).get("words", []) if path.is_file() else []
-        about["words"] = sorted({entrant.words, *before})
-        if about["words"] != before:
+        path = self.folder(entrant) / ABOUT
+        before = about_of(path) if path.is_file() else {}
+        about = {**entrant.about, **before, "words": sorted({entrant.words, *before.get("words", [])})}
+        if about != before:
             write_json(path, about)
         return about
 

@@ -165,8 +165,11 @@ def _row(task: Task, bench: Bench) -> None:
         source = trained(each.source, f"{task.title}: source", bench) if each.source else None
         subject = subjects.setdefault(
             (each.eps, each.images),
-            Subject(folder, bench.places[task.entrant.data], each.eps, each.images, task.entrant.scale, bench.device),
-        )
+            Subject(
+                folder, bench.places[task.entrant.data], each.eps, each.images, task.entrant.scale, bench.device,
+                task.entrant.more.get("keep_at", ()),
+            ),
+        )  # fmt: skip
         bench.board.begin(f"{task.title}: {each.of}")
         if task.plot is not None:
             found = curve(subject, task.plot, bench.board)

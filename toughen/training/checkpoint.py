@@ -154,10 +154,17 @@ def keep(folder: Path, name: str) -> None:
     link.unlink(missing_ok=True)  # still there where both names were one file already, after a kill at this point
 
 
-def keep_weights(folder: Path, name: str, model: nn.Module) -> None:
-    """Keep the live weights of this moment under a name, as ``--keep_at`` asks."""
-    (folder / "kept").mkdir(exist_ok=True)
-    write_tensors(folder / "kept" / f"{name}.safetensors", model.state_dict(), {})
+def kept_file(folder: Path, moment: int | str) -> Path:
+    """Where the weights of a moment are kept, a step or an epoch as ``--keep_at`` writes them."""
+    name = f"step {moment}" if isinstance(moment, int) else moment
+    return folder / "kept" / f"{name.replace(' ', '-')}.safetensors"
+
+
+def keep_weights(folder: Path, moment: int | str, model: nn.Module) -> None:
+    """Keep the live weights of this moment, as ``--keep_at`` asks."""
+    path = kept_file(folder, moment)
+    path.parent.mkdir(exist_ok=True)
+    write_tensors(path, model.state_dict(), {})
 
 
 def load(

@@ -39,8 +39,8 @@ def finish_epoch(trainer: Trainer, epoch: int) -> dict[str, Any]:
     if metrics["kept"]:
         state.best = score(found)
         _write_model(trainer, epoch, found)
-    if f"epoch {epoch}" in trainer.recipe.keep_at and ranks.first():
-        checkpoint.keep_weights(trainer.folder, f"epoch-{epoch}", trainer.model)
+    if (moment := f"epoch {epoch}") in trainer.recipe.keep_at and ranks.first():
+        checkpoint.keep_weights(trainer.folder, moment, trainer.model)
     metrics["events"] = state.events
     method.after_epoch(metrics)
     state.stop_reason = trainer.method.stop_reason

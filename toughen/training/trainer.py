@@ -166,7 +166,7 @@ class Trainer(Course):
                 self.check_finite()
                 display.loss(state.step, float(step.loss.detach()))
             if state.step in self.recipe.keep_at and ranks.first():
-                checkpoint.keep_weights(self.folder, f"step-{state.step}", self.model)
+                checkpoint.keep_weights(self.folder, state.step, self.model)
             if self.watch.on and state.step % self.recipe.log_every == 0:
                 rescue.look_inside(self, display)
             now, ended = time.perf_counter(), state.step == self.end_of(epoch)
