@@ -508,10 +508,10 @@ def test_a_recipe_s_figures_are_not_those_of_its_former_self(tmp_path: Path) -> 
 
 
 def test_a_run_that_kept_more_moments_serves_and_one_that_kept_fewer_does_not(tmp_path: Path) -> None:
-    few, more, none = ({"keep_at": [1, "epoch 0"]}, {"keep_at": ["epoch 0", 1, 7]}, {})
+    moments: dict[str, list[Any]] = {"few": [1, "epoch 0"], "more": ["epoch 0", 1, 7], "none": []}
     made = {
-        name: entrant("fgsm-mnist", "mnist", 0, SCALES["full"], more=kept)
-        for name, kept in (("few", few), ("more", more), ("none", none))
+        name: entrant("fgsm-mnist", "mnist", 0, SCALES["full"], more={"keep_at": kept} if kept else {})
+        for name, kept in moments.items()
     }
     store = Store(tmp_path)
     store.write(made["few"], Quantity("clean", "0.3"), 0.5, images=10000, seconds=0.0, provenance={})
