@@ -435,6 +435,12 @@ def test_times_are_compared_as_ratios_and_on_one_machine_only(tmp_path: Path) ->
     assert any(line.startswith("| Proposed | 8.8 (3.26 x) / measured, but not beside") for line in lines)
 
 
+def test_rows_whose_times_are_compared_look_within_epochs_equally_often() -> None:
+    for panel in table("rmgm-table7").panels:
+        made = [entrant(row.run, panel.data, 0, SCALES["full"], row.sources).settings for row in panel.rows]
+        assert len({each["log_every"] for each in made}) == 1
+
+
 def test_a_row_that_toughen_cannot_run_says_why(tmp_path: Path) -> None:
     row = Row("Theirs", "pap-mnist", "99.1", cannot="its net is not published")
     panel = Panel(data="mnist", net="a net", eps="0.3", columns=(Column("Clean", "clean"),), rows=(row,))

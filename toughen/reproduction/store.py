@@ -180,7 +180,8 @@ class Store:
         """
         path = self.folder(entrant) / ABOUT
         before = about_of(path) if path.is_file() else {}
-        about = {**entrant.about, **before, "words": sorted({entrant.words, *before.get("words", [])})}
+        about = entrant.about | {"words": sorted({entrant.words, *before.get("words", [])})}
+        about["settings"] = before.get("settings", about["settings"])  # as it was trained, with weights kept beside
         if about != before:
             write_json(path, about)
         return about
