@@ -1,7 +1,7 @@
 """Writes docs/reproduction.md out of results/reproduction, where what `toughen reproduce` measured is kept.
 
 python benchmarks/reproduction.py
-python benchmarks/reproduction.py --add runs/reproduce   # first takes over a folder's figures (not its runs)
+python benchmarks/reproduction.py --add runs/reproduce   # first takes over a folder's figures (not its runs' weights)
 """
 
 from __future__ import annotations
@@ -10,9 +10,10 @@ import argparse
 import shutil
 from pathlib import Path
 
-from toughen.files import write_text
+from toughen.files import write_json, write_text
+from toughen.reproduction.measure import training_record
 from toughen.reproduction.page import SHOWN, page
-from toughen.reproduction.store import ABOUT, CELLS
+from toughen.reproduction.store import ABOUT, CELLS, RUN, TRAINED
 
 ROOT = Path(__file__).parent.parent
 RESULTS, PAGE = ROOT / "results" / "reproduction", ROOT / "docs" / "reproduction.md"
@@ -27,6 +28,8 @@ def add(folder: Path, results: Path) -> int:
             place.parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(cell, place)
             shutil.copy(cell.parent.parent / ABOUT, place.parent.parent)
+            if (cell.parent.parent / TRAINED).is_file():
+                write_json(place.parent.parent / TRAINED, training_record(cell.parent.parent / RUN))
             count += 1
     return count
 

@@ -387,6 +387,12 @@ def test_a_smaller_scale_keeps_each_epoch_s_place_in_the_run() -> None:
     assert small["model_settings"] == {"depth": 16, "width": 2} and whole["model_settings"] == {}
 
 
+def test_averaging_looks_back_over_the_same_share_of_a_shorter_run() -> None:
+    whole, small = (entrant("nuat-wa-cifar10", "cifar10", 0, SCALES[name]).settings for name in ("full", "cpu"))
+    assert (whole["epochs"], small["epochs"], whole["averaging"]) == (100, 15, 0.9998)
+    assert 1 / (1 - small["averaging"]) == pytest.approx(5000 * 15 / 100, rel=1e-3)  # steps that it looks back over
+
+
 def test_a_scale_seed_or_setting_makes_another_run() -> None:
     made = [
         entrant(words, "mnist", seed, SCALES[scale]).key

@@ -17,8 +17,8 @@ from toughen.passes import flops
 from toughen.reproduction.entrants import Entrant
 from toughen.reproduction.measure import OF_TRAINING
 from toughen.reproduction.scales import nodes
-from toughen.reproduction.store import Quantity, Store
-from toughen.reproduction.work import TRAINED, Task
+from toughen.reproduction.store import TRAINED, Quantity, Store
+from toughen.reproduction.work import Task
 from toughen.threat import Threat
 
 TRAIN_IMAGES = {"mnist": 59_000, "cifar10": 49_000, "cifar100": 49_000, "imagenet100": 128_000, "imagenet": 1_280_000}

@@ -23,10 +23,22 @@ HUB = ("mnist", "cifar10", "cifar100")
 SIZES = {"mnist": (60_000, 10_000), "cifar10": (50_000, 10_000), "cifar100": (50_000, 10_000)}  # training, test
 ORIGIN = "origin.json"
 SMALL = 64  # pixels that a sample of large images is brought to
+DRAWN_HERE = "drawn images"  # as a sample's origin
+STAND_INS = {  # channels, pixels a side, classes
+    "mnist": (1, 28, 10),
+    "cifar10": (3, 32, 10),
+    "cifar100": (3, 32, 100),
+    "imagenet100": (3, SMALL, 100),
+    "imagenet": (3, SMALL, 1000),
+}
 
 
 class Missing(ValueError):
     """A data set is not at hand."""
+
+
+class Lacking(Missing):
+    """A folder of data sets lacks one, which at smoke drawn images can stand in for."""
 
 
 def place(name: str, given: str | None) -> str:
@@ -37,15 +49,16 @@ def place(name: str, given: str | None) -> str:
         given: a folder that is a data set or holds some by their names, or another data set's name; None: the hub.
 
     Raises:
-        Missing: the data set is not there.
+        Lacking: the folder holds sets by their names, and not this one.
+        Missing: the data set is not there for another reason.
     """
     if given is None:
         if name in HUB:
             return name
         raise Missing(f"{name} is not on the hub: give a folder of it with --data")
-    spec = str(Path(given) / name) if (Path(given) / name).is_dir() else given
+    spec = str(Path(given) / name) if _holds_images(Path(given) / name) else given
     if spec == given and _holds_sets(Path(given)):
-        raise Missing(f"this needs {name}, and {given} has no folder of that name")
+        raise Lacking(f"this needs {name}, and {given} has no folder of that name with images")
     try:
         held, why = kind(spec)
     except (OSError, ValueError) as error:
@@ -57,8 +70,12 @@ def place(name: str, given: str | None) -> str:
 
 def _holds_sets(folder: Path) -> bool:
     """Whether a folder holds data sets by their names, and is none itself."""
-    names = ("mnist", "cifar10", "cifar100", "imagenet", "imagenet100")
-    return folder.is_dir() and not any(folder.glob("*.parquet")) and any((folder / name).is_dir() for name in names)
+    return not any(folder.glob("*.parquet")) and any(_holds_images(folder / name) for name in STAND_INS)
+
+
+def _holds_images(folder: Path) -> bool:
+    """Whether there may be a data set in a folder: parquet shards, or folders of a split."""
+    return folder.is_dir() and any(each.is_dir() or each.suffix == ".parquet" for each in folder.iterdir())
 
 
 def kind(spec: str) -> tuple[str, str]:
@@ -91,43 +108,76 @@ def check_whole(name: str, spec: str) -> None:
         )
 
 
-def at_scale(name: str, spec: str, scale: Scale, out: Path) -> str:
+def at_scale(name: str, spec: str | None, scale: Scale, out: Path) -> str:
     """The images of a scale: the set itself, or a small sample of it that is written to a folder once.
+
+    Args:
+        name: the paper's data set.
+        spec: where it is; None, at smoke only, for drawn images in its place.
+        scale: how much is run.
+        out: where samples are written.
 
     Raises:
         ValueError: the folder holds a sample of other images, or another number of them.
     """
     if scale.training_images is None:
+        if spec is None:
+            raise ValueError(f"drawn images stand in for {name} at smoke only")
         if spec not in HUB:
             check_whole(name, spec)
         return spec
     folder = out / scale.name / "images" / name
-    origin = spec if spec in HUB else str(Path(spec).absolute())
+    origin = DRAWN_HERE if spec is None else spec if spec in HUB else str(Path(spec).absolute())
     if folder.exists():
-        _check_sample(folder, spec, origin)
+        _check_sample(folder, origin)
         return str(folder)
-    large = name.startswith("imagenet")
-    how = {"classes": "imagenet100" if name == "imagenet100" else None, "image_size": SMALL if large else None}
-    train = data_sets.load_training(spec, **how, stream=large)  # type: ignore[arg-type]
-    test = data_sets.load_test(spec, **how)  # type: ignore[arg-type]
+    train, test, classes = _drawn(name) if spec is None else _loaded(name, spec)
     folder.parent.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(prefix=f".{name}-", dir=folder.parent) as place:
         whole = Path(place) / name  # moved when it is: what a kill leaves is no sample
-        _write(whole / "train", train.train, scale.training_images, train.classes)
-        _write(whole / "test", test.test, scale.images or len(test.test), test.classes)
+        _write(whole / "train", train, scale.training_images, classes)
+        _write(whole / "test", test, scale.images or len(test), classes)
         write_json(whole / ORIGIN, {"from": origin, "images": _pictures(whole)})
         try:
             whole.rename(folder)
         except OSError:  # the same command beside this one was sooner
-            _check_sample(folder, spec, origin)
+            _check_sample(folder, origin)
     return str(folder)
+
+
+def _loaded(name: str, spec: str) -> tuple[Split | EncodedSplit, Split, tuple[str, ...]]:
+    """Training images, test images and classes of a set; large images are made smaller."""
+    large = name.startswith("imagenet")
+    how = {"classes": "imagenet100" if name == "imagenet100" else None, "image_size": SMALL if large else None}
+    train = data_sets.load_training(spec, **how, stream=large)  # type: ignore[arg-type]
+    return train.train, data_sets.load_test(spec, **how).test, train.classes  # type: ignore[arg-type]
+
+
+def _drawn(name: str) -> tuple[Split, Split, tuple[str, ...]]:
+    """Noise in the shape of a set, a colour for each class."""
+    channels, size, classes = STAND_INS[name]
+    random = torch.Generator().manual_seed(0)
+    colours = torch.randint(256, (classes, channels, 1, 1), generator=random)
+
+    def split() -> Split:
+        labels = torch.arange(max(200, 2 * classes)) % classes
+        noise = torch.randint(-64, 65, (len(labels), channels, size, size), generator=random)
+        return Split((colours[labels] + noise).clamp(0, 255).to(torch.uint8), labels)
+
+    return split(), split(), tuple(f"{number:04d}" for number in range(classes))
+
+
+def stands_in(folder: str) -> bool:
+    """Whether a sample's images were drawn here, in place of a set that was not at hand."""
+    path = Path(folder) / ORIGIN
+    return path.is_file() and read_json(path).get("from") == DRAWN_HERE
 
 
 def _pictures(folder: Path) -> int:
     return sum(1 for _ in folder.rglob("*.png"))
 
 
-def _check_sample(folder: Path, spec: str, origin: str) -> None:
+def _check_sample(folder: Path, origin: str) -> None:
     """See that a folder holds the sample of these images, as it was written.
 
     Raises:
@@ -140,7 +190,7 @@ def _check_sample(folder: Path, spec: str, origin: str) -> None:
     if not isinstance(written, dict) or written.get("images") != _pictures(folder):
         raise ValueError(f"{folder} is not the sample that was written there: remove it, or choose another --out")
     if written.get("from") != origin:
-        raise ValueError(f"{folder} is a sample of other images than {spec}: choose another --out")
+        raise ValueError(f"{folder} is a sample of other images than {origin}: choose another --out")
 
 
 def _write(folder: Path, split: Split | EncodedSplit, count: int, classes: tuple[str, ...]) -> None:

@@ -168,6 +168,20 @@ def training(run: Path, of: str) -> Measured:
     return Measured(value, None, seconds, read_json(run / "provenance.json"))
 
 
+def training_record(run: Path) -> dict[str, Any]:
+    """Where and with what a run was trained, and for how long: its epochs, their seconds, and its provenance.
+
+    Raises:
+        ValueError: the run's history is missing or damaged.
+    """
+    lines = runs.read_history(run)
+    return {
+        "epochs": len(lines),
+        "seconds": round(sum(line["seconds"] for line in lines), 1),
+        "provenance": read_json(run / "provenance.json"),
+    }
+
+
 def entropy(subject: Subject, kind: Any) -> float:
     """The entropy of the classes that an attack on this norm spreads a class's images over, in units of log k."""
     attack = LogitMatrix(eps=subject.threat.eps, norm="linf", kind=kind)

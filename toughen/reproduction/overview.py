@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 from rich.console import Console
 
-from toughen.papers.exhibits import STATED, Column, Exhibit, Figure, Panel, Row, Settings, Table
+from toughen.papers.exhibits import STATED, Column, Exhibit, Figure, Panel, Plot, Row, Settings, Table
 from toughen.reproduction.drawn import WIDTH
-from toughen.reproduction.entrants import Entrant
 from toughen.reproduction.scales import SCALES
-from toughen.reproduction.show import say, tell
+from toughen.reproduction.show import NAMES, say, tell
 from toughen.reproduction.store import Store
 from toughen.reproduction.values import View, machine, published, written
-from toughen.reproduction.work import figure_entrant, figure_quantity
 
 
 def show_list(console: Console, exhibits: Sequence[Exhibit], store: Store) -> None:
@@ -31,67 +28,74 @@ def show_list(console: Console, exhibits: Sequence[Exhibit], store: Store) -> No
     for path in store.damaged:
         say(console, f"{path} is damaged, so the figures beside it are left out: remove it, and run its table again")
     tell(console, "published, ours: the figure of a table that is named behind its title, by row and column")
-    tell(console, "figures: how many of the table's are measured here, at the scale where most are")
+    tell(console, "figures: how many of the table's are measured here, a line for each scale")
     tell(console, "`toughen reproduce NAME --scale smoke|cpu|full --data DIR` runs one.")
 
 
 def list_lines(exhibit: Exhibit, store: Store) -> list[str]:
-    """One entry of the list."""
-    stands = f" ({', '.join(exhibit.headline)})" if isinstance(exhibit, Table) else ""
-    room = WIDTH - 2 - len(stands)
-    title = (exhibit.title if len(exhibit.title) <= room else exhibit.title[: room - 3] + "...") + stands
+    """One entry of the list: a line for each scale at which something was run, and the title."""
     if isinstance(exhibit, Settings):
-        return [f"{exhibit.name:26}{'settings':>9}", f"  {title}"]
-    best: tuple[int, str, list[dict[str, Any]], int] = (0, "-", [], 0)
-    for name in ("full", "cpu", "smoke"):
-        found = counted(exhibit, View(store, SCALES[name]))
-        if found[0] > best[0] or not best[3]:
-            best = found
-    done, headline, cells, whole = best
-    where = (
-        f"{cells[-1]['scale']:6} {machine(cells[-1]).split(',')[0][:9]:9} {cells[-1]['date']}"
-        if cells
-        else f"{'-':6} {'-':9} -"
-    )
-    theirs = printed_headline(exhibit) if isinstance(exhibit, Table) else "drawn"
-    return [f"{exhibit.name:26}{theirs:>9}{headline:>8}{f'{done}/{whole}':>8}  {where}", f"  {title}"]
+        return [f"{exhibit.name:26}{'settings':>9}", _title(exhibit, "")]
+    views = [View(store, SCALES[name]) for name in ("full", "cpu", "smoke")]
+    found = [view for view in views if any(map(view.all, _parts(exhibit)))] or views[:1]
+    shown = [view for view in found if view.scale.name != "smoke"] or found  # whose figures mean nothing
+    lines: list[str] = []
+    for view in shown:
+        cells = [cell for part in _parts(exhibit) for cell in view.all(part)]
+        where = f"{'-':6} {'-':9} -"
+        if cells:
+            latest = max(cells, key=lambda cell: cell["date"])
+            where = f"{view.scale.name:6} {machine(latest).split(',')[0][:9]:9} {latest['date']}"
+        theirs, ours = _headline(exhibit, view) if isinstance(exhibit, Table) else ("drawn", "-")
+        done, whole = counted(exhibit, view)
+        name = "" if lines else exhibit.name
+        lines.append(f"{name:26}{theirs:>9}{ours:>8}{f'{done}/{whole}':>8}  {where}")
+    stands = ""
+    if isinstance(exhibit, Table):
+        panels = [headline_place(exhibit, view)[0] for view in shown]
+        several = len(exhibit.panels) > 1
+        data = [NAMES[panel.data] for panel in dict.fromkeys(panels)] if several else []
+        stands = f" ({', '.join([*exhibit.headline, ' and '.join(data)] if data else exhibit.headline)})"
+    return [*lines, _title(exhibit, stands)]
 
 
-def printed_headline(table: Table) -> str:
-    """The published figure that stands for a table."""
-    panel, row, column = headline_place(table)
-    return written(published(panel, row, column), column)
+def _title(exhibit: Exhibit, stands: str) -> str:
+    """What an exhibit shows, cut to a line, and the figure that stands for it."""
+    room = WIDTH - 2 - len(stands)
+    return "  " + (exhibit.title if len(exhibit.title) <= room else exhibit.title[: room - 3] + "...") + stands
 
 
-def headline_place(table: Table) -> tuple[Panel, Row, Column]:
+def _parts(exhibit: Table | Figure) -> Sequence[Panel | Plot]:
+    return exhibit.panels if isinstance(exhibit, Table) else exhibit.plots
+
+
+def _headline(table: Table, view: View) -> tuple[str, str]:
+    """The figure that stands for a table, published and ours."""
+    panel, row, column = headline_place(table, view)
+    ours = view.value(panel, row, column)
+    return written(published(panel, row, column), column), written(ours.mean if ours else None, column)
+
+
+def headline_place(table: Table, view: View) -> tuple[Panel, Row, Column]:
+    """Where the figure that stands for a table is: in the first of its panels that has ours, else in the first."""
     row, column = table.headline
-    panel = next(p for p in table.panels if row in [r.name for r in p.rows] and column in [c.name for c in p.columns])
-    return panel, panel.row(row), next(each for each in panel.columns if each.name == column)
+    places = [
+        (panel, panel.row(row), next(each for each in panel.columns if each.name == column))
+        for panel in table.panels
+        if row in [each.name for each in panel.rows] and column in [each.name for each in panel.columns]
+    ]
+    return next((place for place in places if view.value(*place)), places[0])
 
 
-def counted(exhibit: Table | Figure, view: View) -> tuple[int, str, list[dict[str, Any]], int]:
-    """How many figures of ours there are, the one in the list, what they are made of, and how many there could be."""
-    cells: list[dict[str, Any]] = []
+def counted(exhibit: Table | Figure, view: View) -> tuple[int, int]:
+    """How many figures of ours there are, and how many there could be."""
     if isinstance(exhibit, Figure):
-        places = [(plot, line) for plot in exhibit.plots for line in plot.lines]
-        for plot, line in places:
-            model = figure_entrant(plot, line, view.scale) if knows(view, line.run, plot.data) else None
-            cell = view.store.best(model, figure_quantity(plot, None)) if model else None
-            cells += [cell] if cell else []
-        return len(cells), "-", cells, len(places)
+        lines = [view.line(plot, line) for plot in exhibit.plots for line in plot.lines]
+        return len(list(filter(None, lines))), len(lines)
     whole, done = 0, 0
     for panel in exhibit.panels:
         for row in panel.rows:
             for column in panel.columns:
                 whole += column.of != STATED and (column.of != "hours saved" or row.against != "")
-                value = view.value(panel, row, column)
-                done += value is not None
-                cells += value.cells if value else ()
-    panel, row, column = headline_place(exhibit)
-    ours = view.value(panel, row, column)
-    return done, written(ours.mean if ours else None, column), cells, whole
-
-
-def knows(view: View, words: str, data: str) -> bool:
-    """Whether there is anything of a model."""
-    return view.store.knows(Entrant(words, data, 0, view.scale))
+                done += view.value(panel, row, column) is not None
+    return done, whole

@@ -8,16 +8,14 @@ from textwrap import fill
 from typing import Any
 
 from toughen.papers import PAPERS
-from toughen.papers.exhibits import STATED, Exhibit, Figure, Panel, Row, Settings, Table
+from toughen.papers.exhibits import STATED, Exhibit, Panel, Plot, Row, Settings, Table
 from toughen.reproduction.drawn import curve_lines
 from toughen.reproduction.images import told
-from toughen.reproduction.overview import counted, knows
 from toughen.reproduction.scales import SCALES
 from toughen.reproduction.show import NAMES, our
 from toughen.reproduction.stated import stated
 from toughen.reproduction.store import Store
 from toughen.reproduction.values import View, published, written
-from toughen.reproduction.work import figure_entrant, figure_quantity
 
 NOT_RUN = "not run"
 WIDTH = 120  # of a line of prose
@@ -71,27 +69,26 @@ def section(exhibit: Exhibit, store: Store) -> str:
         rows = [[entry.of, entry.name, entry.published, stated(exhibit, entry)] for entry in exhibit.entries]
         lines.append(markdown(["of", "setting", "paper", "toughen"], rows))
     elif isinstance(exhibit, Table):
-        lines += [panel_part(panel, view_of(exhibit, store)) for panel in exhibit.panels]
+        lines += [panel_part(panel, view) for panel in exhibit.panels for view in views_of(panel, store)]
     else:
-        lines.append(figure_part(exhibit, view_of(exhibit, store)))
+        lines += [plot_part(plot, view) for plot in exhibit.plots for view in views_of(plot, store)]
     notes = "\n".join(f"- {note}" for note in exhibit.notes)
     return "\n".join([*lines, notes + "\n"] if notes else lines)
 
 
-def view_of(exhibit: Table | Figure, store: Store) -> View:
-    """The results at the scale at which most of an exhibit was run."""
+def views_of(part: Panel | Plot, store: Store) -> list[View]:
+    """The results of each scale at which something of a panel or plot was run; where nothing was, those of none."""
     views = [View(store, SCALES[name]) for name in SHOWN]
-    return max(views, key=lambda view: counted(exhibit, view)[0])
+    return [view for view in views if view.all(part)] or views[:1]
 
 
 def panel_part(panel: Panel, view: View) -> str:
     """One data set and net."""
     head = ["", *(column.name + " (std)" * column.spread * ("std" not in column.name) for column in panel.columns)]
     table = markdown(head, [[row.name, *cells(panel, row, view)] for row in panel.rows])
-    found = [cell for row in panel.rows for column in panel.columns for cell in view.cells(panel, row, column)]
     unit = f"Times are ratios to those of {panel.unit}.\n" if any(each.timed for each in panel.columns) else ""
     more = [f"{row.name}: {row.note or 'cannot run: ' + row.cannot}\n" for row in panel.rows if row.note or row.cannot]
-    title = f"{NAMES[panel.data]}, {panel.net}, eps {panel.eps}: paper / ours{origin(found)}\n"
+    title = f"{NAMES[panel.data]}, {panel.net}, eps {panel.eps}: paper / ours{origin(view.all(panel))}\n"
     return "\n".join(filter(None, [title, table, unit, *apart(panel, view), *more]))
 
 
@@ -129,40 +126,39 @@ def cells(panel: Panel, row: Row, view: View) -> list[str]:
 
 
 def origin(found: Sequence[dict[str, Any]]) -> str:
-    """Where our figures come from."""
+    """Where our figures come from: how and where they were trained, and on what they were measured."""
     if not found:
         return ""
+    trained = [each["training"]["provenance"] for each in found if each["training"]]
+    measured = [each["provenance"] for each in found]
+    precisions = together(trained, "precision")
     parts = [
         f"scale {found[0]['scale']}",
         *filter(None, [told(found)]),
         "seed " + ", ".join(str(seed) for seed in sorted({each["seed"] for each in found})),
-        *sorted({each["provenance"].get("processor", "") for each in found}),
-        "commit " + ", ".join(sorted({each["provenance"].get("commit", "") for each in found})),
+        together([*trained, *measured], "processor"),
+        *([f"trained in {precisions} at commit {together(trained, 'commit')}"] if precisions else []),
+        f"{'measured ' * bool(precisions)}at commit {together(measured, 'commit')}",
         " to ".join(sorted({min(each["date"] for each in found), max(each["date"] for each in found)})),
     ]
     return f" ({'; '.join(parts)})"
 
 
-def figure_part(figure: Figure, view: View) -> str:
-    """A figure's plots as numbers."""
-    lines = []
-    for plot in figure.plots:
-        attack = f", {plot.attack}" if plot.attack else ""
-        lines.append(f"{NAMES[plot.data]}, {plot.net}, eps {plot.eps}{attack}:\n")
-        for line in plot.lines:
-            found = counted_cell(view, plot, line)
-            lines.append(f"- {line.name}: " + (f"ours{origin([found])}" if found else NOT_RUN))
-            if found:
-                lines += ["", "```", *curve_lines(found["value"], plot.eps), "```", ""]
-        lines.append("")
-    return "\n".join(lines)
+def together(provenances: Sequence[dict[str, Any]], name: str) -> str:
+    """All that is said of one thing."""
+    return ", ".join(sorted({str(each[name]) for each in provenances if name in each}))
 
 
-def counted_cell(view: View, plot: Any, line: Any) -> dict[str, Any] | None:
-    """What was drawn of a line, where it was."""
-    if not knows(view, line.run, plot.data):
-        return None
-    return view.store.best(figure_entrant(plot, line, view.scale), figure_quantity(plot, None))
+def plot_part(plot: Plot, view: View) -> str:
+    """A plot of a figure as numbers."""
+    attack = f", {plot.attack}" if plot.attack else ""
+    lines = [f"{NAMES[plot.data]}, {plot.net}, eps {plot.eps}{attack}:\n"]
+    for line in plot.lines:
+        found = view.line(plot, line)
+        lines.append(f"- {line.name}: " + (f"ours{origin([found])}" if found else NOT_RUN))
+        if found:
+            lines += ["", "```", *curve_lines(found["value"], plot.eps), "```", ""]
+    return "\n".join([*lines, ""])
 
 
 def markdown(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:

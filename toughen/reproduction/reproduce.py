@@ -74,6 +74,11 @@ def reproduce(
     places = at_hand(exhibit, rows, data, chosen, folder)
     bench = _run(exhibit, places, rows, seeds, chosen, limit, folder, device, progress or Console(stderr=True))
     show.heading(console, exhibit, chosen)
+    for name, place in places.items():
+        if images.stands_in(place):
+            show.tell(
+                console, f"{show.NAMES[name]} is not in {data}: drawn images, noise of a colour a class, stand in"
+            )
     store = Store(folder)  # that knows what is new
     if isinstance(exhibit, Figure):
         show.show_figure(console, exhibit, store, chosen, limit or chosen.images, rows, list(places))
@@ -154,6 +159,8 @@ def check_rows(exhibit: Table | Figure | Settings, rows: Sequence[str] | None) -
 def at_hand(exhibit: Table | Figure, rows: Sequence[str], data: str | None, scale: Scale, out: Path) -> dict[str, str]:
     """Where the images of each data set lie, of those that the exhibit needs and that are there.
 
+    At smoke, which only shows that a table runs, drawn images stand in for what a folder of data sets lacks.
+
     Raises:
         ValueError: none of them is.
     """
@@ -166,6 +173,11 @@ def at_hand(exhibit: Table | Figure, rows: Sequence[str], data: str | None, scal
     for name in dict.fromkeys(names):
         try:
             found[name] = images.at_scale(name, images.place(name, data), scale, out)
+        except images.Lacking as error:
+            if scale.training_images is None:
+                missing.append(str(error))
+            else:
+                found[name] = images.at_scale(name, None, scale, out)
         except images.Missing as error:
             missing.append(str(error))
     if not found:

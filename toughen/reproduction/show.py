@@ -67,8 +67,7 @@ def notes(console: Console, exhibit: Exhibit) -> None:
 
 def _on(view: View, panel: Panel) -> str:
     """Which images our figures are from."""
-    cells = [cell for row in panel.rows for column in panel.columns for cell in view.cells(panel, row, column)]
-    found = told(cells)
+    found = told(view.all(panel))
     return f"; ours on {found}" if found else ""
 
 

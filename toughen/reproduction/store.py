@@ -1,4 +1,4 @@
-"""What was measured, a file for each figure: results/SCALE/RUN/cells/QUANTITY.json, and the run itself beside."""
+"""What was measured, a file for each figure: SCALE/KEY/cells/QUANTITY.json; the run itself and its record beside."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from toughen.reproduction.images import ALL, DRAWN
 from toughen.reproduction.measure import OF_TRAINING
 from toughen.reproduction.same import serves
 
-ABOUT, CELLS, RUN = "about.json", "cells", "run"
+ABOUT, CELLS, RUN, TRAINED = "about.json", "cells", "run", "trained.json"
 KINDS: dict[str, type | tuple[type, ...]] = {
     "quantity": str,
     "eps": str,
@@ -112,10 +112,14 @@ class Store:
         path = self.folder(entrant) / CELLS / quantity.file
         if not path.is_file():
             return None
-        found = cell_of(path)
+        found = self._with_training(path)
         if (found["quantity"], found["seed"], found["data"]) != (quantity.of, entrant.seed, entrant.data):
             raise ValueError(f"{path} is of something else: remove it, and the figure is measured again")
         return found
+
+    def _with_training(self, path: Path) -> dict[str, Any]:
+        """A figure, and under "training" where and with what its model was trained, {} where no record lies there."""
+        return {**cell_of(path), "training": record_of(path.parent.parent / TRAINED)}
 
     def best(self, entrant: Entrant, quantity: Quantity) -> dict[str, Any] | None:
         """The same figure on however many images; of several, the one on the most of them.
@@ -125,7 +129,7 @@ class Store:
         """
         found = []
         for path in sorted((self.folder(entrant) / CELLS).glob(f"{slug(quantity.of)}-*.json")):
-            cell, source = cell_of(path), quantity.source.words if quantity.source else None
+            cell, source = self._with_training(path), quantity.source.words if quantity.source else None
             made = (cell["quantity"], cell["eps"], cell["source"], cell["settings"], cell["seed"], cell["data"])
             if made == (quantity.of, quantity.eps, source, list(quantity.settings), entrant.seed, entrant.data):
                 found.append(cell)
@@ -196,6 +200,15 @@ def about_of(path: Path) -> dict[str, Any]:
     kinds = {"words": list, "data": str, "scale": str, "settings": dict}
     whole = isinstance(found, dict) and all(isinstance(found.get(name), kind) for name, kind in kinds.items())
     return found if whole and all(isinstance(each, str) for each in found["words"]) else {}
+
+
+def record_of(path: Path) -> dict[str, Any]:
+    """A training's record (``measure.training_record``); {} where there is none."""
+    try:
+        found = read_json(path)
+    except (ValueError, FileNotFoundError):
+        return {}
+    return found if isinstance(found, dict) and isinstance(found.get("provenance"), dict) else {}
 
 
 def cell_of(path: Path) -> dict[str, Any]:

@@ -6,12 +6,12 @@ import statistics
 from dataclasses import dataclass, field
 from typing import Any
 
-from toughen.papers.exhibits import STATED, Column, Panel, Row
+from toughen.papers.exhibits import STATED, Column, Line, Panel, Plot, Row
 from toughen.reproduction.entrants import Entrant
 from toughen.reproduction.measure import OF_TRAINING
 from toughen.reproduction.scales import Scale
 from toughen.reproduction.store import Quantity, Store
-from toughen.reproduction.work import table_entrant, table_quantities
+from toughen.reproduction.work import figure_entrant, figure_quantity, table_entrant, table_quantities
 
 MOST_SEEDS = 10
 
@@ -66,6 +66,18 @@ class View:
             return self.store.read(model, Quantity(of))
         wanted = table_quantities(panel, seed, self.scale, self.images)[column.name]
         return self.store.best(model, wanted) if self.images is None else self.store.read(model, wanted)
+
+    def line(self, plot: Plot, line: Line) -> dict[str, Any] | None:
+        """What was drawn of one line of a plot, on however many images; None where nothing was."""
+        if not self.store.knows(Entrant(line.run, plot.data, 0, self.scale)):
+            return None
+        return self.store.best(figure_entrant(plot, line, self.scale), figure_quantity(plot, None))
+
+    def all(self, part: Panel | Plot) -> list[dict[str, Any]]:
+        """All that was measured of a panel or plot."""
+        if isinstance(part, Plot):
+            return list(filter(None, (self.line(part, line) for line in part.lines)))
+        return [cell for row in part.rows for column in part.columns for cell in self.cells(part, row, column)]
 
     def value(self, panel: Panel, row: Row, column: Column) -> Value | None:
         """Our figure for one place of a table; None where there is none, or none that can be compared."""

@@ -18,14 +18,14 @@ from toughen.reproduction.board import Board, Training
 from toughen.reproduction.curves import curve, settings_of
 from toughen.reproduction.entrants import Entrant, entrant
 from toughen.reproduction.images import ALL
-from toughen.reproduction.measure import OF_TRAINING, Subject, quantity
+from toughen.reproduction.measure import OF_TRAINING, Subject, quantity, training_record
 from toughen.reproduction.scales import SCALES, Scale, nodes
-from toughen.reproduction.store import RUN, Quantity, Store
+from toughen.reproduction.store import RUN, TRAINED, Quantity, Store
 from toughen.runs import RECORD, WEIGHTS
 from toughen.training.run import CONFIG, train
 from toughen.training.trainer import Diverged
 
-TRAINED, RECIPE = "trained.json", "recipe.yaml"
+RECIPE = "recipe.yaml"
 COMPUTED = (STATED, "hours saved")  # not measured of a run
 
 
@@ -214,7 +214,7 @@ def trained(model: Entrant, title: str, bench: Bench) -> Path:
         return Training(bench.board, run, steps)
 
     train(recipe, folder / RUN, config=config, resume=True, console=Console(quiet=True), show=show)
-    write_json(folder / TRAINED, model.about)
+    write_json(folder / TRAINED, training_record(folder / RUN))
     bench.board.end()
     return folder / RUN
 
