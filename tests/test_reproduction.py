@@ -9,6 +9,7 @@ import re
 import shutil
 import sys
 from collections.abc import Iterable
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -27,12 +28,14 @@ from toughen import papers, runs
 from toughen.attacks.autoattack import AutoAttack
 from toughen.attacks.pgd import PGD
 from toughen.blocks import Blocks
+from toughen.data import load_test
 from toughen.papers.exhibits import Column, Panel, Row, Table
 from toughen.reproduction import images, measure, page, work
 from toughen.reproduction.board import Board, Training, logit_distances
 from toughen.reproduction.costs import costs
 from toughen.reproduction.entrants import entrant
 from toughen.reproduction.overview import list_lines
+from toughen.reproduction.reproduce import at_hand
 from toughen.reproduction.same import agree
 from toughen.reproduction.scales import SCALES
 from toughen.reproduction.show import panel_lines
@@ -233,6 +236,28 @@ def test_a_sample_that_is_not_as_it_was_written_is_not_used(harm: str, tmp_path:
         images.at_scale("mnist", str(digits()), SCALES["smoke"], tmp_path)
 
 
+def test_at_smoke_drawn_images_stand_in_for_what_a_folder_of_sets_lacks(tmp_path: Path) -> None:
+    sets = tmp_path / "sets"
+    (sets / "cifar10").mkdir(parents=True)
+    (sets / "cifar10" / "classes.txt").write_text("no images yet")
+    (sets / "mnist").symlink_to(digits(), target_is_directory=True)
+    words = ("reproduce", "pap-table7", "--rows", "FGSM-AT", "--data", sets, "--out", tmp_path / "out")
+    ended = toughen(*words, "--scale", "smoke")
+    assert ended.status == 0, ended.err
+    said = " ".join(ended.out.split())
+    assert "CIFAR-10 is not at hand: drawn images" in said and "MNIST is not at hand" not in said
+    places = at_hand(table("dat-table1"), [], str(sets), SCALES["smoke"], tmp_path / "out")
+    assert {name: images.stands_in(place) for name, place in places.items()} == {
+        "cifar10": True,
+        "cifar100": True,
+        "mnist": False,
+    }
+    drawn = load_test(places["cifar100"])
+    assert drawn.shape == (3, 32, 32) and drawn.test.labels.bincount().tolist() == [2] * 100
+    with pytest.raises(ValueError, match=r"needs cifar10, and .*sets has no folder of that name with images"):
+        at_hand(table("nuat-table1a"), [], str(sets), SCALES["cpu"], tmp_path / "out")
+
+
 def test_of_a_sample_that_was_not_written_to_the_end_nothing_is_left(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -264,7 +289,7 @@ def test_a_damaged_figure_is_named_and_the_others_are_listed(
     model, quantity = entrant(panel.row("Normal").run, "mnist", 0, SCALES["full"]), Quantity("clean", "0.3")
     store.write(model, quantity, 0.5, images=10000, seconds=1.0, provenance={})
     path = store.folder(model) / "cells" / quantity.file
-    assert Store(tmp_path).read(model, quantity) == json.loads(path.read_text())
+    assert Store(tmp_path).read(model, quantity) == {**json.loads(path.read_text()), "training": {}}
     if isinstance(harm, dict):
         path.write_text(json.dumps({**json.loads(path.read_text()), **harm}))
     else:
@@ -586,6 +611,55 @@ def test_the_page_has_what_was_run_and_says_what_was_not(tmp_path: Path) -> None
         *(f"{figure} / not run" for figure in ("99.29", "96.69", "95.58", "95.56", "95.05")),
         "94.04 / 93.17 |",
     ]
+
+
+def keep_at(store: Store, scale: str, data: str, of: str, value: float) -> None:
+    """A figure of NuAT in its second table."""
+    (panel,) = (each for each in table("nuat-table2").panels if each.data == data)
+    model = work.table_entrant(panel, panel.row("NuAT"), 0, SCALES[scale])
+    store.write(
+        model, Quantity(of, panel.eps, 1000), value, images=1000, seconds=1.0,
+        provenance={"processor": "AMD", "commit": "c"},
+    )  # fmt: skip
+
+
+def test_what_was_run_of_one_data_set_at_a_scale_stays_when_more_of_another_is_run_at_another(tmp_path: Path) -> None:
+    keep_at(Store(tmp_path), "full", "mnist", "autoattack-v1", 0.929)
+    for of in ("clean", "gama-pgd", "pgd-500@2/255"):
+        keep_at(Store(tmp_path), "cpu", "cifar10", of, 0.4)
+    text = page.section(papers.find("nuat-table2"), Store(tmp_path))
+    rows = [line.split(" | ")[1:] for line in text.splitlines() if line.startswith("| NuAT |")]
+    assert rows == [
+        ["81.01 / 40.00", "52.97 / 40.00", "49.46 / 40.00", "49.24 / not run |"],
+        ["69.00 / not run", "37.60 / not run", "32.38 / not run", "31.96 / not run |"],
+        ["99.37 / not run", "96.24 / not run", "94.65 / not run", "93.11 / 92.90 |"],
+    ]
+    keep_at(Store(tmp_path), "full", "cifar10", "clean", 0.8)  # beside, never in one table with another scale's
+    text = page.section(papers.find("nuat-table2"), Store(tmp_path))
+    assert [line for line in text.splitlines() if line.startswith("CIFAR-10, ResNet-18")] == [
+        f"CIFAR-10, ResNet-18, eps 8/255: paper / ours (scale {scale}; 1,000 test images; seed 0; AMD; at commit c; "
+        f"{date.today().isoformat()})"
+        for scale in ("full", "cpu")
+    ]
+    full, small, title = list_lines(papers.find("nuat-table2"), Store(tmp_path))
+    assert full.split()[:6] == ["nuat-table2", "93.11", "92.90", "2/132", "full", "AMD"]
+    assert small.split()[:5] == ["49.24", "-", "3/132", "cpu", "AMD"]
+    assert title.endswith("(NuAT, AA (v1), MNIST and CIFAR-10)") and max(map(len, (full, small, title))) <= 80
+
+
+def test_a_figure_says_how_its_model_was_trained(tmp_path: Path) -> None:
+    assert reproduce(tmp_path, "pap-table7", "--rows", "FGSM-AT").status == 0
+    (folder,) = (tmp_path / "smoke").glob("fgsm-mnist-*")
+    record = json.loads((folder / "trained.json").read_text())
+    lines = [json.loads(line) for line in (folder / "run" / "metrics.jsonl").read_text().splitlines()]
+    assert record["epochs"] == len(lines) == 2
+    assert record["seconds"] == pytest.approx(sum(line["seconds"] for line in lines), abs=0.1)
+    assert record["provenance"] == json.loads((folder / "run" / "provenance.json").read_text())
+    model = entrant("fgsm-mnist", "mnist", 0, SCALES["smoke"])
+    found = Store(tmp_path).best(model, Quantity("gamma"))
+    assert found is not None and found["training"] == record
+    commit, precision = record["provenance"]["commit"], record["provenance"]["precision"]
+    assert f"trained in {precision} at commit {commit}; measured at commit {commit}" in page.origin([found])
 
 
 def test_the_page_says_which_figures_are_from_which_images(tmp_path: Path) -> None:

@@ -36,27 +36,38 @@ def list_lines(exhibit: Exhibit, store: Store) -> list[str]:
     """One entry of the list: a line for each scale at which something was run, and the title."""
     if isinstance(exhibit, Settings):
         return [f"{exhibit.name:26}{'settings':>9}", _title(exhibit, "")]
+    views = shown(exhibit, store)
+    names = [exhibit.name, *[""] * (len(views) - 1)]
+    lines = [f"{name:26}{_at_scale(exhibit, view)}" for name, view in zip(names, views, strict=True)]
+    return [*lines, _title(exhibit, _stands(exhibit, views) if isinstance(exhibit, Table) else "")]
+
+
+def shown(exhibit: Table | Figure, store: Store) -> list[View]:
+    """The scales at which something was run, full where nothing was; smoke, which means nothing, only where no other.
+
+    Never empty.
+    """
     views = [View(store, SCALES[name]) for name in ("full", "cpu", "smoke")]
     found = [view for view in views if any(map(view.all, _parts(exhibit)))] or views[:1]
-    shown = [view for view in found if view.scale.name != "smoke"] or found  # whose figures mean nothing
-    lines: list[str] = []
-    for view in shown:
-        cells = [cell for part in _parts(exhibit) for cell in view.all(part)]
-        where = f"{'-':6} {'-':9} -"
-        if cells:
-            latest = max(cells, key=lambda cell: cell["date"])
-            where = f"{view.scale.name:6} {machine(latest).split(',')[0][:9]:9} {latest['date']}"
-        theirs, ours = _headline(exhibit, view) if isinstance(exhibit, Table) else ("drawn", "-")
-        done, whole = counted(exhibit, view)
-        name = "" if lines else exhibit.name
-        lines.append(f"{name:26}{theirs:>9}{ours:>8}{f'{done}/{whole}':>8}  {where}")
-    stands = ""
-    if isinstance(exhibit, Table):
-        panels = [headline_place(exhibit, view)[0] for view in shown]
-        several = len(exhibit.panels) > 1
-        data = [NAMES[panel.data] for panel in dict.fromkeys(panels)] if several else []
-        stands = f" ({', '.join([*exhibit.headline, ' and '.join(data)] if data else exhibit.headline)})"
-    return [*lines, _title(exhibit, stands)]
+    return [view for view in found if view.scale.name != "smoke"] or found
+
+
+def _at_scale(exhibit: Table | Figure, view: View) -> str:
+    """The figure that stands for an exhibit, how many there are, and of the latest of them scale, device and date."""
+    cells = [cell for part in _parts(exhibit) for cell in view.all(part)]
+    latest = max(cells, key=lambda cell: cell["date"], default=None)
+    where = f"{'-':6} {'-':9} -"
+    if latest:
+        where = f"{view.scale.name:6} {machine(latest).split(',')[0][:9]:9} {latest['date']}"
+    theirs, ours = _headline(exhibit, view) if isinstance(exhibit, Table) else ("drawn", "-")
+    done, whole = counted(exhibit, view)
+    return f"{theirs:>9}{ours:>8}{f'{done}/{whole}':>8}  {where}"
+
+
+def _stands(table: Table, views: Sequence[View]) -> str:
+    """Which figure stands for a table, with its data where that could be another's."""
+    data = dict.fromkeys(NAMES[headline_place(table, view)[0].data] for view in views)
+    return f" ({', '.join([*table.headline, *([' and '.join(data)] if len(table.panels) > 1 else [])])})"
 
 
 def _title(exhibit: Exhibit, stands: str) -> str:

@@ -76,9 +76,7 @@ def reproduce(
     show.heading(console, exhibit, chosen)
     for name, place in places.items():
         if images.stands_in(place):
-            show.tell(
-                console, f"{show.NAMES[name]} is not in {data}: drawn images, noise of a colour a class, stand in"
-            )
+            show.tell(console, f"{show.NAMES[name]} is not at hand: drawn images stand in, noise of a colour a class")
     store = Store(folder)  # that knows what is new
     if isinstance(exhibit, Figure):
         show.show_figure(console, exhibit, store, chosen, limit or chosen.images, rows, list(places))
