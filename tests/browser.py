@@ -171,3 +171,19 @@ class Page:
 
     def close(self) -> None:
         self.browser.send("Target.disposeBrowserContext", browserContextId=self.context)
+
+
+PLOTS = """[...document.querySelectorAll(".plot")].map((each) => ({
+  alt: each.getAttribute("aria-label"), role: each.getAttribute("role"), shown: each.clientWidth > 0,
+  drawn: each.querySelectorAll("svg path, svg rect").length, width: each.querySelector("svg")?.clientWidth ?? 0 }))"""
+
+
+def check_whole(page: Page, path: Path, width: int) -> None:
+    """What holds for every report at every width."""
+    assert page.complaints() == []
+    assert {url for url in page.requests() if not url.startswith("data:image/png;base64,")} == {path.resolve().as_uri()}
+    assert page.ask("document.scrollingElement.scrollWidth") <= width
+    assert page.ask("[...document.images].every((each) => each.alt && each.complete && each.naturalWidth > 0)")
+    shown = [each for each in page.ask(PLOTS) if each["shown"]]
+    assert all(len(each["alt"] or "") > 30 and each["drawn"] > 5 and each["width"] <= width for each in shown), shown
+    assert page.ask("document.title").endswith(" – toughen report")  # no name has set another

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
+from browser import Browser, check_whole
 from commands import toughen
 from PIL import Image
 
@@ -29,5 +30,11 @@ def test_the_demo_ends_with_a_broken_and_a_robust_model(tmp_path: Path) -> None:
     page = (tmp_path / "demo/report.html").read_text(encoding="utf-8")
     assert str(tmp_path / "demo/report.html") in ended.out and "So it is not robust" in page
     assert all(percent(result["robust_accuracy"]) in page for result in results.values())
+    browser = Browser()
+    for width in (360, 1200):
+        opened = browser.open(tmp_path / "demo" / "report.html", width)
+        check_whole(opened, tmp_path / "demo" / "report.html", width)
+        opened.close()
+    browser.close()
     with Image.open(tmp_path / "demo" / "picture.png") as picture:
         assert picture.width > 900

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from browser import Browser, Page, find_browser
+from browser import Browser, check_whole, find_browser
 from commands import digits, small, toughen
 from run_files import evaluation, write_run
 
@@ -74,22 +74,6 @@ def copied(run: Path, folder: Path, number: int) -> Path:
 
 
 KINDS = ("one epoch", "hostile", "unfinished", "two", "ten")
-
-
-def check_whole(page: Page, path: Path, width: int) -> None:
-    """What holds for every report at every width."""
-    assert page.complaints() == []
-    assert {url for url in page.requests() if not url.startswith("data:image/png;base64,")} == {path.resolve().as_uri()}
-    assert page.ask("document.scrollingElement.scrollWidth") <= width
-    assert page.ask("[...document.images].every((each) => each.alt && each.complete && each.naturalWidth > 0)")
-    shown = [each for each in page.ask(PLOTS) if each["shown"]]
-    assert all(len(each["alt"] or "") > 30 and each["drawn"] > 5 and each["width"] <= width for each in shown), shown
-    assert not page.ask("document.title").startswith(("taken", "run –"))
-
-
-PLOTS = """[...document.querySelectorAll(".plot")].map((each) => ({
-  alt: each.getAttribute("aria-label"), role: each.getAttribute("role"), shown: each.clientWidth > 0,
-  drawn: each.querySelectorAll("svg path, svg rect").length, width: each.querySelector("svg")?.clientWidth ?? 0 }))"""
 
 
 @pytest.mark.parametrize("width", [360, 1200])

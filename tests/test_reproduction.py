@@ -170,6 +170,35 @@ def test_a_figure_is_drawn_as_numbers(tmp_path: Path, name: str) -> None:
     assert {"pap-figure2": "\n0.3 * ", "pap-figure3": "random starts", "rmgm-figure4": "r-fgsm"}[name] in ended.out
 
 
+KINDS = {
+    "nuat-figure1": ("", "orthogonal"),
+    "nuat-figure2": ("", "frobenius"),
+    "nuat-figure3a": ("", "broken"),
+    "nuat-entropy": ("", "ours"),
+    "nuat-seeds": ("NuAT", "ours"),
+    "efgsm-early-stop": ("", "ours"),
+    "dat-figure-attacks": ("", "epoch"),
+    "dat-figure-steps": ("DAT", "steps"),
+    "dat-figure-generalization": ("", "epoch"),
+    "rmgm-table7": ("Normal,EAT", " x"),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", KINDS)
+def test_each_kind_of_table_and_figure_is_run(tmp_path: Path, name: str) -> None:
+    rows, said = KINDS[name]
+    (tmp_path / "sets").mkdir()
+    (tmp_path / "sets" / "mnist").symlink_to(digits(), target_is_directory=True)
+    words = ("reproduce", name, "--scale", "smoke", "--data", tmp_path / "sets", "--out", tmp_path / "out")
+    ended = toughen(*words, *(("--rows", rows) if rows else ()))
+    assert ended.status == 0, ended.err
+    assert said in ended.out and "not run" not in ended.out and width(ended.out.splitlines()) <= 80, ended.out
+    for line in ended.out.splitlines():
+        if line.split()[:1] == ["ours"]:
+            assert "-" not in line.split(), ended.out
+
+
 @pytest.mark.slow
 def test_what_is_seen_and_kept_within_training_is_drawn(tmp_path: Path) -> None:
     ended = reproduce(tmp_path, "rmgm-figure1")

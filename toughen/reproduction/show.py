@@ -18,6 +18,10 @@ from toughen.reproduction.work import figure_entrant, figure_quantity, wanted
 
 NAMES = {"mnist": "MNIST", "cifar10": "CIFAR-10", "cifar100": "CIFAR-100", "imagenet100": "ImageNet-100"}
 NAMES["imagenet"] = "ImageNet"
+TIMED = (
+    "They are those of whole trainings, one after another on one kind of processor and in one precision: what else the "
+    "machine did meanwhile is in them."
+)
 
 
 def say(console: Console, text: str = "", style: str = "") -> None:
@@ -55,7 +59,7 @@ def show_table(console: Console, table: Table, view: View, rows: Sequence[str], 
         if timed:
             there = view.cells(panel, panel.row(panel.unit), timed[0])
             more = "" if there else ", which was not run: without it there are none"
-            tell(console, f"times are ratios to those of {panel.unit}, measured on one machine{more}")
+            tell(console, f"times are ratios to those of {panel.unit}{more}. {TIMED}")
     notes(console, table)
 
 

@@ -93,11 +93,11 @@ class View:
     def _ratio(
         self, panel: Panel, row: Row, column: Column, numbers: list[float], cells: list[dict[str, Any]]
     ) -> Value | None:
-        """Times over those of the row that they are compared with, seed by seed; on one machine only."""
+        """Times over those of the row that they are compared with, seed by seed; where clocks are alike."""
         other = row.against if column.of == "hours saved" else panel.unit
         beside = self.cells(panel, panel.row(other), column) if other else []
         pairs = list(zip(numbers, cells, beside, strict=False))
-        if not pairs or any(machine(cell) != machine(each) for _, cell, each in pairs):
+        if not pairs or any(clock(cell) != clock(each) for _, cell, each in pairs):
             return None
         ratios = [number / float(each["value"]) for number, _, each in pairs]
         return _value([100 * (1 - each) for each in ratios] if column.of == "hours saved" else ratios, cells, False)
@@ -108,6 +108,11 @@ def _value(numbers: list[float], cells: list[dict[str, Any]], spread: bool) -> V
     if spread:
         return None if deviation is None else Value(deviation, None, tuple(cells))
     return Value(statistics.fmean(numbers), deviation, tuple(cells))
+
+
+def clock(cell: dict[str, Any]) -> tuple[str, str]:
+    """What must be the same where times are compared."""
+    return machine(cell), str(cell["provenance"].get("precision", ""))
 
 
 def machine(cell: dict[str, Any]) -> str:
