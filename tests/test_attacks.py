@@ -133,6 +133,7 @@ def test_leaves_no_trace_and_repeats_itself(name: str, norm: Norm, mnist: tuple[
     assert torch.equal(x, before[0]) and torch.equal(y, before[1]) and not x.requires_grad
     assert not x_adv.requires_grad and x_adv.shape == x.shape and x_adv.dtype == x.dtype
     assert x_adv.data_ptr() != x.data_ptr()
+    assert not attack(model, x.clone().requires_grad_(), y, StepNoise(0, 0)).requires_grad
     if evaluated:  # dropout draws from the global generator
         assert torch.equal(x_adv, again)
         assert torch.equal(x_adv, other) is not is_random(CASES[name], eps=0.1)
@@ -397,11 +398,24 @@ def test_restarts_keep_the_best_of_each_image(norm: Norm, mnist: tuple[Images, L
     model, once = trained_net().eval(), PGD(eps=small_eps[norm] / 2, norm=norm, steps=2)
     noises = [ImageNoise(0, "PGD", list(range(64)), number) for number in range(3)]
     single = torch.stack([once(model, x, y, noise) for noise in noises])
-    values = torch.stack([cross_entropy(model(each), y) for each in single])
-    best = values.argmax(0)
+    logits = torch.stack([model(each) for each in single])
+    values = torch.stack([cross_entropy(each, y) for each in logits])
+    best = (values + 1000 * (logits.argmax(2) != y)).argmax(0)  # one that fools before one with a greater loss
     assert len(best.unique()) == 3  # each restart is the best one of some image
     found = replace(once, restarts=3)(model, x, y, noises[0])
     assert torch.equal(found, single[best, torch.arange(64)])
+
+
+def test_what_one_restart_breaks_is_broken(mnist: tuple[Images, Labels]) -> None:
+    """An image that stops early where it falls may have a lower loss than one that goes on, and does not fall."""
+    x, y = mnist
+    model = trained_net().eval()
+    once = PGD(eps=small_eps["linf"], steps=20, stop_early=True)
+    noises = [ImageNoise(0, "PGD", list(range(64)), number) for number in range(5)]
+    single = torch.stack([model(once(model, x, y, noise)) for noise in noises])
+    broken = (single.argmax(2) != y).any(0)
+    assert 0 < broken.sum() < 64
+    assert torch.equal(model(replace(once, restarts=5)(model, x, y, noises[0])).argmax(1) != y, broken)
 
 
 # ---- cost

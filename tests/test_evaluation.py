@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 import torch
-from commands import digits, small, toughen
+from commands import digits, refused, small, toughen
 from PIL import Image
 from torch import Tensor, nn
 
@@ -233,6 +234,32 @@ def test_an_earlier_evaluation_is_kept(trained: Path, tmp_path: Path) -> None:
     assert ledgers == {
         "examples.1.parquet": "stands_fgsm", "examples.2.parquet": "stands_pgd-1", "examples.parquet": "stands_pgd-2",
     }  # fmt: skip
+
+
+def test_a_run_s_own_figures_are_not_replaced_by_those_of_fewer_attacks(trained: Path, tmp_path: Path) -> None:
+    run = shutil.copytree(trained, tmp_path / "run")
+    small = ("--verdict", "false", "--details", "false", "--limit", 10)
+    assert toughen("evaluate", run, *small, "--attacks", "fgsm", "pgd-2").status == 0
+    before = (run / "evaluation.json").read_bytes()
+    for words in (("--attacks", "pgd@1/255"), ("--attacks", "fgsm", "pgd-3")):
+        refused(toughen("evaluate", run, *small, *words), "fgsm, pgd-2, and this leaves out", "pgd-2", f"--out {run}/")
+    refused(toughen("evaluate", run, *small, "--attacks", "fgsm", "--out", ""), "out is empty")
+    assert (run / "evaluation.json").read_bytes() == before
+    assert toughen("evaluate", run, *small, "--attacks", "fgsm", "--out", run / "fgsm").status == 0
+    assert toughen("evaluate", run, *small, "--attacks", "pgd-2", "fgsm", "pgd-3").status == 0
+    refused(toughen("evaluate", run, *small, "--attacks", "fgsm"), "pgd-2, fgsm, pgd-3, and this leaves out pgd-2")
+    assert json.loads((run / "evaluation.1.json").read_text())["attacks"].keys() == {"fgsm", "pgd-2"}
+    assert toughen("evaluate", run, *small, "--suite", "quick").status == 0  # as many as the list before
+    found = json.loads((run / "evaluation.json").read_text())
+    (run / "evaluation.json").write_text(json.dumps({**found, "epoch": found["epoch"] - 1}))  # of other weights
+    assert toughen("evaluate", run, *small, "--attacks", "fgsm").status == 0
+
+
+def test_a_damaged_file_of_diagnostics_is_said_before_anything_is_attacked(trained: Path, tmp_path: Path) -> None:
+    (tmp_path / "diagnostics.json").write_text("[1]")
+    words = ("--verdict", "false", "--limit", 10, "--attacks", "fgsm", "--out", tmp_path)
+    refused(toughen("evaluate", trained, *words), "diagnostics.json is damaged: move it away")
+    assert [path.name for path in tmp_path.iterdir()] == ["diagnostics.json"]
 
 
 def test_a_sample_is_balanced_and_comes_with_intervals(trained: Path, tmp_path: Path) -> None:

@@ -81,6 +81,7 @@ class Adaptive(Attack):
     def __call__(self, model: nn.Module, x: Images, target: Labels | Logits, noise: Noise | None = None) -> Images:
         threat, noise = threat_of(self), (noise or Noise()).restart(0)
         threat.check(x)
+        x = x.detach()
         begin = threat.start(x, self.start, noise).detach()
         with mode(model, "eval"), torch.no_grad():
             clean = logits(model, x)

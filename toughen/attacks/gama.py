@@ -56,6 +56,7 @@ class _GAMA(Attack):
     def __call__(self, model: nn.Module, x: Images, target: Labels | Logits, noise: Noise | None = None) -> Images:
         threat, noise = threat_of(self), noise or Noise()
         threat.check(x)
+        x = x.detach()
         with mode(model, "eval"):
             result = x
             rows = torch.arange(len(x), device=x.device)

@@ -59,6 +59,7 @@ class LogitMatrix(Attack):
     def __call__(self, model: nn.Module, x: Images, target: Labels | Logits, noise: Noise | None = None) -> Images:
         threat = threat_of(self)
         threat.check(x)
+        x = x.detach()
         with mode(model, "eval"), torch.no_grad():
             objective = LogitNorm(logits(model, x), self.kind)
         attack = PGD(

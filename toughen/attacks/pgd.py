@@ -13,7 +13,7 @@ from toughen.gradients import confirmed, input_gradient, logits, mode
 from toughen.noise import Noise
 from toughen.objectives import Objective, cross_entropy
 from toughen.threat import Start, Threat
-from toughen.types import Eps, Images, Labels, Logits, Mode, Norm, PerExample, Real
+from toughen.types import Eps, Images, Labels, Logits, Mask, Mode, Norm, PerExample, Real
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,7 +28,8 @@ class PGD(Attack):
         norm: "linf" or "l2".
         steps: gradient steps per restart.
         step_size: length of a step, in the units of eps; None means 2.5 eps / steps.
-        restarts: random starts; per image the result with the highest objective is kept.
+        restarts: random starts; per image a result that fools the model is kept before others, of several the one
+            with the highest objective.
         objective: what is raised.
         start: "uniform", "bernoulli", "gaussian", "none", or images to start at.
         start_size: how far a random start goes, in the units of eps; None means eps (0.001 for "gaussian").
@@ -65,16 +66,17 @@ class PGD(Attack):
     def __call__(self, model: nn.Module, x: Images, target: Labels | Logits, noise: Noise | None = None) -> Images:
         threat, noise = threat_of(self), noise or Noise()
         threat.check(x)
+        x = x.detach()
         with mode(model, self.mode):
             best = self._run(model, x, target, threat, noise.restart(0))
             if self.restarts > 1:
-                value = self._value(model, best, target)
+                fell, value = self._reached(model, best, target)
             for number in range(1, self.restarts):
                 x_adv = self._run(model, x, target, threat, noise.restart(number))
-                new = self._value(model, x_adv, target)
-                better = new > value
+                falls, new = self._reached(model, x_adv, target)
+                better = (falls & ~fell) | ((falls == fell) & (new > value))
                 best = torch.where(better.view(-1, 1, 1, 1), x_adv, best)
-                value = torch.where(better, new, value)
+                fell, value = fell | falls, torch.where(better, new, value)
         return best
 
     def _run(self, model: nn.Module, x: Images, target: Labels | Logits, threat: Threat, noise: Noise) -> Images:
@@ -103,9 +105,11 @@ class PGD(Attack):
             x_adv = moved
         return result.index_copy(0, rows, x_adv) if self.stop_early else x_adv
 
-    def _value(self, model: nn.Module, x_adv: Images, target: Labels | Logits) -> PerExample:
+    def _reached(self, model: nn.Module, x_adv: Images, target: Labels | Logits) -> tuple[Mask, PerExample]:
+        """Which images fool the model, and the objective: a misclassified image is worth more than any that is not."""
         with torch.no_grad():
-            return self.objective(logits(model, x_adv), target)
+            found = logits(model, x_adv)
+            return confirmed(model, x_adv, target, self.objective.fooled(found, target)), self.objective(found, target)
 
 
 @dataclass(frozen=True, kw_only=True)

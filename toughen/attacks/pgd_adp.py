@@ -55,6 +55,7 @@ class PGDADP(Attack):
     def __call__(self, model: nn.Module, x: Images, target: Labels | Logits, noise: Noise | None = None) -> Images:
         threat, noise = threat_of(self), (noise or Noise()).restart(0)
         threat.check(x)
+        x = x.detach()
         x_adv, objective = threat.project(threat.start(x, self.start, noise).detach(), x), self.objective
         result, rows = x_adv, torch.arange(len(x), device=x.device)
         with mode(model, "eval"):

@@ -47,6 +47,7 @@ class _TargetedPGD(Attack):
     def __call__(self, model: nn.Module, x: Images, target: Labels | Logits, noise: Noise | None = None) -> Images:
         threat, noise = threat_of(self), (noise or Noise()).restart(0)
         threat.check(x)
+        x = x.detach()
         with mode(model, "eval"), torch.no_grad():
             objective = TowardsClass(self._classes(model, x, target, noise))
         attack = PGD(

@@ -58,6 +58,7 @@ class Transfer(Attack):
         assert self.source is not None  # __post_init__ saw to it
         threat, source = threat_of(self), self.source
         threat.check(x)
+        x = x.detach()
         if isinstance(model, Blocks) and not isinstance(source, Blocks):
             source = Blocks(source, model.size, model.precision)
         with mode(source, "eval"):

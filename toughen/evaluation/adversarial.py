@@ -16,6 +16,7 @@ from toughen.device import pick_device
 from toughen.evaluation.candidate import Candidate, find_candidate
 from toughen.evaluation.harness import Bench, as_floats, check, chunk_size
 from toughen.evaluation.judge import How, check_fit
+from toughen.evaluation.plan import every_iterate
 from toughen.evaluation.suite import parse_attack
 from toughen.files import check_writable, replace_file
 from toughen.gradients import mode
@@ -60,7 +61,7 @@ def attack_images(
     How(limit=which.get("limit"), precision=precision, block=block).check()
     place = pick_device(device)
     candidate = find_candidate(spec, **which)
-    crafted = parse_attack(attack, candidate.threat)
+    crafted = every_iterate(parse_attack(attack, candidate.threat))
     net, split = candidate.net.to(place), candidate.split.to(place)
     check_fit(net, candidate)
     searched = search_precision(net, as_floats(split.images[:1]), precision)

@@ -12,8 +12,9 @@ from torch import Tensor, nn
 from toughen.data import Data, Split
 from toughen.device import pick_device
 from toughen.evaluation.candidate import Candidate, find_candidate, from_function, is_elsewhere
-from toughen.evaluation.judge import How, Source, judge
-from toughen.files import check_writable
+from toughen.evaluation.judge import How, Source, attacks_of, judge
+from toughen.evaluation.result import RESULT
+from toughen.files import check_writable, read_json
 from toughen.runs import read_record
 from toughen.types import Eps, Norm
 
@@ -116,6 +117,7 @@ def evaluate_run(
     )
     if out is None:
         refuse_another(candidate, data)
+        refuse_weaker(candidate, settings)
     return judge(candidate, settings, device=place, out=folder, source=source, console=console)
 
 
@@ -139,8 +141,41 @@ def refuse_another(candidate: Candidate, data: str | None) -> None:
     )
 
 
+def refuse_weaker(candidate: Candidate, how: How) -> None:
+    """See that a run's own figures are not replaced by those of attacks among which some of theirs are missing.
+
+    A suite may follow on a smaller one, or on as short a list.
+
+    Raises:
+        ValueError: they would be.
+    """
+    if candidate.folder is None:
+        return
+    try:
+        before = read_json(candidate.folder / RESULT)
+    except (FileNotFoundError, ValueError):
+        return
+    known = before.get("attacks") if isinstance(before, dict) else None
+    if not isinstance(known, dict) or any(before.get(name) != candidate.about[name] for name in ("epoch", "weights")):
+        return  # damaged, or of other weights
+    names = list(attacks_of(candidate, how))
+    left_out = [name for name in known if name not in names]
+    if left_out and (how.attacks is not None or len(names) < len(known)):
+        beside = candidate.folder / names[0].replace("/", "-")
+        raise ValueError(
+            f"{candidate.folder} was evaluated under {', '.join(known)}, and this leaves out {', '.join(left_out)}: "
+            f"give --out {beside} to have it beside the run's own, or those attacks too"
+        )
+
+
 def output_folder(spec: str | Path, out: str | Path | None) -> Path:
-    """Where an evaluation's files go."""
-    if out:
+    """Where an evaluation's files go.
+
+    Raises:
+        ValueError: ``out`` is empty.
+    """
+    if out is not None and not str(out):
+        raise ValueError("out is empty: name a folder, or leave it out")
+    if out is not None:
         return Path(out)
     return Path("runs") / str(spec).replace(":", "-").replace("/", "-") if is_elsewhere(spec) else Path(spec)

@@ -20,7 +20,7 @@ from toughen.duration import seconds
 from toughen.evaluation import budget, verdict
 from toughen.evaluation.candidate import Candidate
 from toughen.evaluation.details import look_closer
-from toughen.evaluation.diagnostics.store import add_closer_look
+from toughen.evaluation.diagnostics.store import add_closer_look, check_usable
 from toughen.evaluation.gallery import gallery
 from toughen.evaluation.harness import as_floats, predict, share
 from toughen.evaluation.result import Evaluation, interval, write_results
@@ -112,12 +112,14 @@ def judge(
     Raises:
         ValueError: the model or the source doesn't fit the images.
     """
+    if out is not None and how.details:
+        check_usable(out)
     place = device or next(candidate.net.parameters(), candidate.split.images).device
     net, split = candidate.net.to(place), candidate.split.to(place)
     outputs = check_fit(net, candidate)
     if how.processes > 1:
         check_sendable(net)
-    attacks = _attacks(candidate, how)
+    attacks = attacks_of(candidate, how)
     source = source if source is None or isinstance(source, nn.Module) else source()
     if source is not None:
         check_source(source, outputs, split.images)
@@ -185,7 +187,12 @@ def _figures(found: Evaluation, candidate: Candidate) -> dict[str, Any]:
     return result
 
 
-def _attacks(candidate: Candidate, how: How) -> dict[str, Attack]:
+def attacks_of(candidate: Candidate, how: How) -> dict[str, Attack]:
+    """The attacks that are asked for, by their names.
+
+    Raises:
+        ValueError: none is named, or there is none of a name.
+    """
     if how.attacks is None:
         shape = tuple(candidate.split.images.shape[1:])
         return suite(how.suite or "quick", candidate.threat, shape, candidate.adaptive)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, fields, replace
-from typing import Any
 
 from toughen.attacks.autoattack import AutoAttack
 from toughen.attacks.base import Attack
@@ -37,9 +36,15 @@ def pieces(name: str, attack: Attack) -> list[Piece]:
     return list(_pieces(name, name, attack))
 
 
-def _pieces(part: str, key: str, attack: Attack) -> Iterator[Piece]:
+def every_iterate(attack: Attack) -> Attack:
+    """The same attack, which ends for an image at the first iterate that fools the model, where it can."""
     known = {field.name for field in fields(attack)}  # type: ignore[arg-type]
-    settings: dict[str, Any] = {"stop_early": True} if "stop_early" in known else {}
+    return replace(attack, stop_early=True) if "stop_early" in known else attack  # type: ignore[type-var]
+
+
+def _pieces(part: str, key: str, attack: Attack) -> Iterator[Piece]:
+    attack = every_iterate(attack)
+    known = {field.name for field in fields(attack)}  # type: ignore[arg-type]
     targets, restarts = getattr(attack, "targets", None), getattr(attack, "restarts", 1)
     first = getattr(attack, "first", 1)
     if targets is not None:  # these key their random numbers by the target themselves
@@ -49,7 +54,7 @@ def _pieces(part: str, key: str, attack: Attack) -> Iterator[Piece]:
     else:
         numbers = [(number, {"restarts": 1} if "restarts" in known else {}) for number in range(restarts)]
     for number, single in numbers:
-        each: Attack = replace(attack, **settings, **single)  # type: ignore[type-var]
+        each: Attack = replace(attack, **single)  # type: ignore[type-var]
         yield Piece(part, key, number, each, _cost(each))
 
 

@@ -142,14 +142,14 @@ def save(
     write_tensors(folder / name, tensors, about)
 
 
-def keep(folder: Path, name: str) -> None:
-    """Give the last checkpoint a second name."""
+def keep(folder: Path, name: str, source: str = NAME) -> None:
+    """Give a checkpoint, the last one if not told otherwise, a second name."""
     link = temporary_name(folder / name)
     link.unlink(missing_ok=True)
     try:
-        os.link(folder / NAME, link)
+        os.link(folder / source, link)
     except OSError:  # a file system without hard links
-        link.write_bytes((folder / NAME).read_bytes())
+        link.write_bytes((folder / source).read_bytes())
     os.replace(link, folder / name)
     link.unlink(missing_ok=True)  # still there where both names were one file already, after a kill at this point
 
@@ -193,7 +193,7 @@ def load(
         reason = str(error).splitlines()[0]
         raise ValueError(f"{path} does not fit this recipe ({reason}): choose another --out") from None
     if state.healthy == state.step and ranks.first():
-        keep(folder, HEALTHY)  # a kill may have come before
+        keep(folder, HEALTHY, path.name)  # a kill may have come before
     state.processes = ranks.count()
     return state, own
 
