@@ -92,6 +92,10 @@ def test_first_drop() -> None:
         lambda: Cyclic(peak=40),
         lambda: CyclicStep(peak=0.85),
         lambda: CyclicStep(stop=0.9),
+        lambda: Piecewise(gamma=-2),
+        lambda: CyclicStep(gamma=float("inf")),
+        lambda: Cyclic(low_momentum=7),
+        lambda: CyclicStep(high_momentum=1),
     ],
 )
 def test_refused(make: object) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import torch
-from commands import digits, small, state_of, timeless, toughen
+from commands import digits, refused, small, state_of, timeless, toughen
 from contract import EPS
 from test_resume import Killed, kill_at_step, same_end
 
@@ -223,6 +223,11 @@ def test_weights_of_chosen_moments_are_kept(tmp_path: Path) -> None:
     for wrong in ("epoch", "1.5", "epoch -1"):
         ended = toughen(*words[:-1], json.dumps([wrong]), "--out", run)
         assert ended.status == 2 and 'such as 500, or an epoch such as "epoch 3"' in ended.err
+    for beyond in (0, 11, "epoch 2"):
+        refused(
+            toughen(*words[:-1], json.dumps([beyond]), "--out", run), f"keep_at holds {beyond}", "10 steps, 2 epochs"
+        )
+    assert not run.exists()
 
 
 def test_a_run_may_stop_early_under_a_longer_schedule(tmp_path: Path) -> None:

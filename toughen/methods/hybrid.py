@@ -67,7 +67,7 @@ class Hybrid(Method):
         self.use_strong = False
         self.last_mean = math.nan
         self.counted = self.seen = 0  # batches in the window's sum, in the epoch's
-        self.steps = self.strong_steps = self.epoch_steps = self.epoch_strong = 0
+        self.strong_steps = self.epoch_steps = self.epoch_strong = 0
 
     @property
     def now(self) -> Method:
@@ -88,7 +88,7 @@ class Hybrid(Method):
 
     def after_step(self, model: nn.Module) -> None:
         super().after_step(model)
-        self.steps, self.epoch_steps = self.steps + 1, self.epoch_steps + 1
+        self.epoch_steps += 1
         if self.use_strong:
             self.strong_steps, self.epoch_strong = self.strong_steps + 1, self.epoch_strong + 1
         if self.latest is not None:
@@ -120,7 +120,7 @@ class Hybrid(Method):
         self.seen = self.epoch_steps = self.epoch_strong = 0
 
     def get_extra_state(self) -> dict[str, Any]:
-        names = ("use_strong", "counted", "seen", "steps", "strong_steps", "epoch_steps", "epoch_strong")
+        names = ("use_strong", "counted", "seen", "strong_steps", "epoch_steps", "epoch_strong")
         mean = None if math.isnan(self.last_mean) else self.last_mean
         return {"last_mean": mean, **{name: getattr(self, name) for name in names}}
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -175,7 +176,30 @@ def build(recipe: Recipe, folder: Path) -> tuple[Trainer, dict[str, Tensor]]:
         subset=recipe.classes is not None,
         adaptive=recipe.method.adaptive,
     )
-    return Trainer(recipe, data, model, folder, record), data.seen()
+    trainer = Trainer(recipe, data, model, folder, record)
+    if recipe.time_budget is None:
+        check_moments(recipe.keep_at, trainer.last_step, trainer.steps_per_epoch)
+    return trainer, data.seen()
+
+
+def check_moments(moments: Sequence[int | str], steps: int, steps_per_epoch: int) -> None:
+    """See that a run gets to all moments whose weights are to be kept.
+
+    Args:
+        moments: as ``keep_at`` has them.
+        steps: of the run.
+        steps_per_epoch: of these.
+
+    Raises:
+        ValueError: it does not.
+    """
+    for moment in moments:
+        step = moment if isinstance(moment, int) else (int(moment.removeprefix("epoch ")) + 1) * steps_per_epoch
+        if not 0 < step <= steps:
+            epochs = steps / steps_per_epoch
+            raise ValueError(
+                f"keep_at holds {moment}, and the run ends after {steps} steps, {epochs:g} epochs that count from 0"
+            )
 
 
 def begin(folder: Path, config: str, trainer: Trainer, seen: dict[str, Tensor]) -> None:

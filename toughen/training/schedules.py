@@ -60,6 +60,7 @@ class Piecewise(Schedule):
 
     def __post_init__(self) -> None:
         _check_shares(milestones=self.milestones)
+        _check_gamma(self.gamma)
 
     def factor(self, progress: float) -> float:
         return float(self.gamma ** sum(progress >= milestone - 1e-9 for milestone in self.milestones))
@@ -106,6 +107,7 @@ class Cyclic(Schedule):
 
     def __post_init__(self) -> None:
         _check_shares(peak=(self.peak,))
+        _check_momenta(self.low_momentum, self.high_momentum)
 
     def factor(self, progress: float) -> float:
         return triangle(progress, self.peak, 1.0)
@@ -147,6 +149,8 @@ class CyclicStep(Schedule):
         _check_shares(peak=(self.peak,), stop=(self.stop,), zero=(self.zero,), milestones=self.milestones)
         if not self.peak <= self.stop < self.zero:
             raise ValueError(f"peak {self.peak}, stop {self.stop} and zero {self.zero} must rise in this order")
+        _check_gamma(self.gamma)
+        _check_momenta(self.low_momentum, self.high_momentum)
 
     def _triangle(self, progress: float) -> float:
         return triangle(min(progress, self.stop), self.peak, self.zero)
@@ -176,3 +180,14 @@ def _check_shares(**settings: tuple[float | int, ...]) -> None:
     for name, values in settings.items():
         if not all(0 <= value <= 1 for value in values) or list(values) != sorted(values):
             raise ValueError(f"{name} must be shares of training, 0..1 and rising, got {values}")
+
+
+def _check_gamma(gamma: float | int) -> None:
+    if not 0 <= gamma < math.inf:
+        raise ValueError(f"gamma is {gamma}: it multiplies a rate, so it must be a finite number, not below 0")
+
+
+def _check_momenta(low: float | int, high: float | int) -> None:
+    for name, value in (("low_momentum", low), ("high_momentum", high)):
+        if not 0 <= value < 1:
+            raise ValueError(f"{name} is {value}: it must lie in 0..1, below 1")
