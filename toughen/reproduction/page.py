@@ -20,6 +20,7 @@ from toughen.reproduction.values import View, published, written
 NOT_RUN = "not run"
 WIDTH = 120  # of a line of prose
 NO_RATIO = "measured, but not beside what it is compared with"
+ONE_SEED = "measured with one seed"
 SHOWN = ("full", "cpu")  # smoke shows that a table runs, and nothing more
 HEAD = """# Reproduction
 
@@ -120,7 +121,8 @@ def cells(panel: Panel, row: Row, view: View) -> list[str]:
         theirs = panel.printed(row, column)
         if column.timed and published(panel, row, column) is not None:
             theirs += f" ({written(published(panel, row, column), column)})"
-        missing = NO_RATIO if view.cells(panel, row, column) else NOT_RUN
+        why = ONE_SEED if column.spread else NO_RATIO
+        missing = why if view.cells(panel, row, column) else NOT_RUN
         found.append(f"{theirs} / {our(value, column, 2) if value else missing}")
     return found
 
