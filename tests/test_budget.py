@@ -51,19 +51,19 @@ class Clock:
 class Timed(Standard):
     """Standard training whose steps take the seconds that the clock is turned by."""
 
-    def __init__(self, clock: Clock, seconds: float, later: float | None = None) -> None:
+    def __init__(self, clock: Clock, seconds: float, later: float | None = None, after: int = 7) -> None:
         super().__init__()
-        self.clock, self.seconds, self.later = [clock], seconds, later
+        self.clock, self.seconds, self.later, self.after = [clock], seconds, later, after
         self.seen: list[float] = []
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Timed:
-        made = Timed(self.clock[0], self.seconds, self.later)  # the clock is everybody's
+        made = Timed(self.clock[0], self.seconds, self.later, self.after)  # the clock is everybody's
         memo[id(self)] = made
         return made
 
     def craft(self, model: nn.Module, x: Images, y: Labels, batch: Batch | None = None) -> Crafted:
         self.seen.append(self.progress)
-        slow = self.later is not None and len(self.seen) > 7
+        slow = self.later is not None and len(self.seen) > self.after
         self.clock[0].now += self.later if slow and self.later is not None else self.seconds
         return super().craft(model, x, y, batch)
 
@@ -103,6 +103,19 @@ def test_steps_that_become_slower_shorten_the_rest(tmp_path: Path, clock: Clock)
     moves = [b - a for a, b in zip(method.seen, method.seen[1:], strict=False)]
     assert min(moves) > 0 and method.seen[-1] < 1 and method.seen[-1] + moves[-1] == pytest.approx(1)
     assert moves[-1] == pytest.approx(2 * moves[0], rel=0.2)
+
+
+def test_steps_that_become_much_slower_are_noticed_within_the_epoch(tmp_path: Path, clock: Clock) -> None:
+    """Twenty times as slow after twelve of the first epoch's 18 steps, as where Delayed switches.
+
+    Nine are tried, so that the thirteenth ends after 41 seconds: two more of twenty seconds fit into 97.
+    """
+    method = Timed(clock, 1.0, later=20.0, after=12)
+    train(recipe(method, time_budget="100s", batch_size=4), tmp_path / "run")
+    (line,) = (json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines())
+    assert line["step"] == len(method.seen) == 13 + 2 and clock.now == 9 + 12 + 3 * 20
+    moves = [b - a for a, b in zip(method.seen, method.seen[1:], strict=False)]
+    assert min(moves) > 0 and method.seen[-1] + moves[-1] == pytest.approx(1)
 
 
 def test_too_short_a_time_is_refused_with_one_that_would_do(tmp_path: Path, clock: Clock) -> None:

@@ -1,4 +1,4 @@
-"""A run that ends within a time: how many steps fit is measured before the first, and again as epochs end."""
+"""A run that ends within a time: how many steps fit is measured before the first, and again as the run goes on."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from toughen.training.trainer import Trainer
 
 WARM_STEPS, FEWEST_STEPS, SHARE = 3, 6, 0.04  # how long steps are tried: at least so many, up to a share of the budget
+MUCH = 1.1  # so many times the time that is left is too long to wait for the epoch's end
 AIM = 0.97  # share of the budget that is filled: what comes after the last step takes time too
 
 
@@ -40,11 +41,11 @@ def lay(trainer: Trainer) -> None:
 
 
 def revise(trainer: Trainer, step_seconds: float, epoch_end: float) -> None:
-    """At the end of an epoch: lay the rest of the schedule over the steps that still fit.
+    """Lay the rest of the schedule over the steps that still fit.
 
     Args:
         trainer: its state says where the run stands.
-        step_seconds: what a step of the epoch took.
+        step_seconds: what a step took lately.
         epoch_end: what came after its last step.
     """
     state = trainer.state
@@ -53,6 +54,35 @@ def revise(trainer: Trainer, step_seconds: float, epoch_end: float) -> None:
     left = AIM * seconds(str(trainer.recipe.time_budget)) - trainer.spent
     state.laid_at, state.laid_progress = state.step, trainer.progress(state.step)
     state.planned = state.step + max(1, ranks.agreed(_fitting(trainer, left, step_seconds, epoch_end)))
+
+
+class Pace:
+    """How fast the steps of an epoch go, looked at within it: a method may become much dearer there (Delayed).
+
+    Args:
+        trainer: the run, at the epoch's beginning or where it goes on within one.
+        now: seconds there.
+    """
+
+    def __init__(self, trainer: Trainer, now: float) -> None:
+        budget = trainer.recipe.time_budget
+        self.trainer, self.looked, self.step = trainer, now, trainer.state.step
+        self.budget = math.inf if budget is None else seconds(budget)
+
+    def due(self, now: float) -> bool:
+        """Whether a share of the budget has gone by since the last look."""
+        return now - self.looked >= SHARE * self.budget
+
+    def look(self, now: float) -> None:
+        """Lay the rest anew where at this pace it would take much longer than is left."""
+        state, per_epoch = self.trainer.state, self.trainer.steps_per_epoch
+        step_seconds = (now - self.looked) / max(1, state.step - self.step)
+        self.looked, self.step = now, state.step
+        epoch_end = state.history[-1]["validation_seconds"] if state.history else 0.0
+        ends = math.ceil(state.planned / per_epoch) - state.step // per_epoch
+        needed = (state.planned - state.step) * step_seconds + ends * epoch_end
+        if ranks.agreed(needed > MUCH * (AIM * self.budget - self.trainer.spent)):
+            revise(self.trainer, step_seconds, epoch_end)
 
 
 def _fitting(trainer: Trainer, left: float, step: float, epoch_end: float) -> int:

@@ -24,6 +24,7 @@ from toughen.methods.base import Method
 from toughen.noise import StepNoise, key
 from toughen.passes import Passes, flops
 from toughen.training import checkpoint, rescue
+from toughen.training.budget import Pace
 from toughen.training.checkpoint import State
 from toughen.training.compiled import Compiled
 from toughen.training.course import Course
@@ -155,6 +156,7 @@ class Trainer(Course):
         state, epoch = self.state, self.epoch
         self.model.train()
         saved = started = time.perf_counter()
+        pace = Pace(self, started)
         for x, y, batch in self.epoch_batches(epoch):
             with Passes(self.model, self.method_at(state.step).companions(), self.image, self.costs) as passes:
                 step = self.step(x, y, batch)
@@ -171,12 +173,17 @@ class Trainer(Course):
                 rescue.look_inside(self, display)
             now, ended = time.perf_counter(), state.step == self.end_of(epoch)
             due = now - saved >= self.recipe.checkpoint_seconds
-            stopping, due = ranks.any_of(bool(stopper.asked), due and ranks.first())
+            flags = (bool(stopper.asked), due and ranks.first(), pace.due(now) and ranks.first())
+            stopping, due, look = ranks.any_of(*flags)
+            if look and not ended:
+                pace.look(now)
             if not ended and (stopping or due):
                 state.seconds, started, saved = state.seconds + now - started, now, now
                 self.save()
                 if stopping:
                     raise Stopped(stopper.asked or signal.SIGTERM)
+            if ended:  # maybe before the epoch's last batch
+                break
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
         state.seconds += time.perf_counter() - started
