@@ -17,13 +17,10 @@ from toughen.passes import flops
 from toughen.reproduction.entrants import Entrant
 from toughen.reproduction.measure import OF_TRAINING
 from toughen.reproduction.scales import nodes
+from toughen.reproduction.sets import SETS
 from toughen.reproduction.store import TRAINED, Quantity, Store
 from toughen.reproduction.work import Task
 from toughen.threat import Threat
-
-TRAIN_IMAGES = {"mnist": 59_000, "cifar10": 49_000, "cifar100": 49_000, "imagenet100": 128_000, "imagenet": 1_280_000}
-TEST_IMAGES = {"imagenet100": 5_000, "imagenet": 50_000}
-SHAPES = {"mnist": (1, 28, 28), "cifar10": (3, 32, 32), "cifar100": (3, 32, 32)}
 
 
 def costs(found: Sequence[Task], store: Store) -> dict[str, float]:
@@ -47,7 +44,7 @@ def _training_cost(model: Entrant, title: str, store: Store, costs: dict[str, fl
     seen.add(model.key)
     for source in model.sources:
         _training_cost(source, f"{title}: source", store, costs, seen)
-    images = (model.scale.training_images or TRAIN_IMAGES[model.data]) * model.settings["epochs"]
+    images = (model.scale.training_images or SETS[model.data].train) * model.settings["epochs"]
     title = f"{title}: train"
     costs[title] = costs.get(title, 0.0) + images * _passes(model.settings["method"]) * _forward(model)
 
@@ -60,7 +57,7 @@ def _passes(method: Any) -> float:
 
 
 def _cost_of(task: Task, each: Quantity) -> float:
-    images, forward = each.images or TEST_IMAGES.get(task.entrant.data, 10_000), _forward(task.entrant)
+    images, forward = each.images or SETS[task.entrant.data].test, _forward(task.entrant)
     if task.plot is not None:
         return images * forward * 40.0 * max(1, len(task.plot.at))
     if each.of in OF_TRAINING or each.of == "clean" or " " in each.of or each.of == "close":
@@ -77,6 +74,6 @@ def _forward(model: Entrant) -> float:
 
 @cache
 def _operations(name: str, settings: tuple[tuple[str, Any], ...], data: str) -> float:
-    shape = SHAPES.get(data, (3, 224, 224))
+    shape = SETS[data].shape
     with torch.device("meta"):  # counts without computing
         return float(flops(models.create(name, 10, shape, **dict(settings)), torch.zeros(1, *shape)))

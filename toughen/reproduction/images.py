@@ -17,20 +17,13 @@ from toughen.data import EncodedSplit, Split, stratified
 from toughen.data.ingest import peek
 from toughen.files import read_json, write_json
 from toughen.reproduction.scales import Scale
+from toughen.reproduction.sets import SETS
 from toughen.types import Labels
 
 HUB = ("mnist", "cifar10", "cifar100")
-SIZES = {"mnist": (60_000, 10_000), "cifar10": (50_000, 10_000), "cifar100": (50_000, 10_000)}  # training, test
 ORIGIN = "origin.json"
 SMALL = 64  # pixels that a sample of large images is brought to
 DRAWN_HERE = "drawn images"  # as a sample's origin
-STAND_INS = {  # channels, pixels a side, classes
-    "mnist": (1, 28, 10),
-    "cifar10": (3, 32, 10),
-    "cifar100": (3, 32, 100),
-    "imagenet100": (3, SMALL, 100),
-    "imagenet": (3, SMALL, 1000),
-}
 
 
 class Missing(ValueError):
@@ -70,7 +63,7 @@ def place(name: str, given: str | None) -> str:
 
 def _holds_sets(folder: Path) -> bool:
     """Whether a folder holds data sets by their names, and is none itself."""
-    return not any(folder.glob("*.parquet")) and any(_holds_images(folder / name) for name in STAND_INS)
+    return not any(folder.glob("*.parquet")) and any(_holds_images(folder / name) for name in SETS)
 
 
 def _holds_images(folder: Path) -> bool:
@@ -100,8 +93,8 @@ def check_whole(name: str, spec: str) -> None:
         Missing: that is so.
     """
     found = peek(spec)
-    if name in SIZES and (found.train, found.test) != SIZES[name]:
-        train, test = SIZES[name]
+    train, test = SETS[name].train, SETS[name].test
+    if name in HUB and (found.train, found.test) != (train, test):
         raise Missing(
             f"{name} has {train:,} training and {test:,} test images, {spec} has {found.train:,} and {found.test:,}: "
             "give the whole set (--scale smoke takes any part)"
@@ -155,7 +148,8 @@ def _loaded(name: str, spec: str) -> tuple[Split | EncodedSplit, Split, tuple[st
 
 def _drawn(name: str) -> tuple[Split, Split, tuple[str, ...]]:
     """Noise in the shape of a set, a colour for each class."""
-    channels, size, classes = STAND_INS[name]
+    (channels, size, _), classes = SETS[name].shape, SETS[name].classes
+    size = min(size, SMALL)
     random = torch.Generator().manual_seed(0)
     colours = torch.randint(256, (classes, channels, 1, 1), generator=random)
 

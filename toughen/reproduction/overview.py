@@ -9,7 +9,8 @@ from rich.console import Console
 from toughen.papers.exhibits import STATED, Column, Exhibit, Figure, Panel, Plot, Row, Settings, Table
 from toughen.reproduction.drawn import WIDTH
 from toughen.reproduction.scales import SCALES
-from toughen.reproduction.show import NAMES, say, tell
+from toughen.reproduction.sets import SETS
+from toughen.reproduction.show import say, tell
 from toughen.reproduction.store import Store
 from toughen.reproduction.values import View, machine, published, written
 
@@ -66,7 +67,7 @@ def _at_scale(exhibit: Table | Figure, view: View) -> str:
 
 def _stands(table: Table, views: Sequence[View]) -> str:
     """Which figure stands for a table, with its data where that could be another's."""
-    data = dict.fromkeys(NAMES[headline_place(table, view)[0].data] for view in views)
+    data = dict.fromkeys(SETS[headline_place(table, view)[0].data].title for view in views)
     return f" ({', '.join([*table.headline, *([' and '.join(data)] if len(table.panels) > 1 else [])])})"
 
 

@@ -12,7 +12,8 @@ from toughen.papers.exhibits import STATED, Exhibit, Panel, Plot, Row, Settings,
 from toughen.reproduction.drawn import curve_lines
 from toughen.reproduction.images import told
 from toughen.reproduction.scales import SCALES
-from toughen.reproduction.show import NAMES, TIMED, our
+from toughen.reproduction.sets import SETS
+from toughen.reproduction.show import TIMED, our
 from toughen.reproduction.stated import stated
 from toughen.reproduction.store import Store
 from toughen.reproduction.values import View, published, written
@@ -89,7 +90,7 @@ def panel_part(panel: Panel, view: View) -> str:
     table = markdown(head, [[row.name, *cells(panel, row, view)] for row in panel.rows])
     unit = f"Times are ratios to those of {panel.unit}. {TIMED}\n" if any(each.timed for each in panel.columns) else ""
     more = [f"{row.name}: {row.note or 'cannot run: ' + row.cannot}\n" for row in panel.rows if row.note or row.cannot]
-    title = f"{NAMES[panel.data]}, {panel.net}, eps {panel.eps}: paper / ours{origin(view.all(panel))}\n"
+    title = f"{SETS[panel.data].title}, {panel.net}, eps {panel.eps}: paper / ours{origin(view.all(panel))}\n"
     return "\n".join(filter(None, [title, table, unit, *apart(panel, view), *more]))
 
 
@@ -154,7 +155,7 @@ def together(provenances: Sequence[dict[str, Any]], name: str) -> str:
 def plot_part(plot: Plot, view: View) -> str:
     """A plot of a figure as numbers."""
     attack = f", {plot.attack}" if plot.attack else ""
-    lines = [f"{NAMES[plot.data]}, {plot.net}, eps {plot.eps}{attack}:\n"]
+    lines = [f"{SETS[plot.data].title}, {plot.net}, eps {plot.eps}{attack}:\n"]
     for line in plot.lines:
         found = view.line(plot, line)
         lines.append(f"- {line.name}: " + (f"ours{origin([found])}" if found else NOT_RUN))

@@ -73,10 +73,7 @@ def reproduce(
         seeds = exhibit.seeds if isinstance(exhibit, Table) else 1
     places = at_hand(exhibit, rows, data, chosen, folder)
     bench = _run(exhibit, places, rows, seeds, chosen, limit, folder, device, progress or Console(stderr=True))
-    show.heading(console, exhibit, chosen)
-    for name, place in places.items():
-        if images.stands_in(place):
-            show.tell(console, f"{show.NAMES[name]} is not at hand: drawn images stand in, noise of a colour a class")
+    show.heading(console, exhibit, chosen, places)
     store = Store(folder)  # that knows what is new
     if isinstance(exhibit, Figure):
         show.show_figure(console, exhibit, store, chosen, limit or chosen.images, rows, list(places))

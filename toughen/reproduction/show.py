@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from rich.console import Console
 
 from toughen.papers.exhibits import STATED, Column, Exhibit, Figure, Panel, Row, Settings, Table
 from toughen.reproduction.drawn import WIDTH, plot_lines
-from toughen.reproduction.images import told
+from toughen.reproduction.images import stands_in, told
 from toughen.reproduction.scales import Scale
+from toughen.reproduction.sets import SETS
 from toughen.reproduction.stated import stated
 from toughen.reproduction.store import Store
 from toughen.reproduction.values import Value, View, published, written
 from toughen.reproduction.work import figure_entrant, figure_quantity, wanted
 
-NAMES = {"mnist": "MNIST", "cifar10": "CIFAR-10", "cifar100": "CIFAR-100", "imagenet100": "ImageNet-100"}
-NAMES["imagenet"] = "ImageNet"
 TIMED = (
     "They are those of whole trainings, one after another on one kind of processor and in one precision: what else the "
     "machine did meanwhile is in them."
@@ -36,18 +35,27 @@ def tell(console: Console, text: str, style: str = "") -> None:
         say(console, line, style)
 
 
-def heading(console: Console, exhibit: Exhibit, scale: Scale | None) -> None:
-    """What is shown, and what its figures are worth."""
+def heading(console: Console, exhibit: Exhibit, scale: Scale | None, places: Mapping[str, str] | None = None) -> None:
+    """What is shown, and what its figures are worth.
+
+    Args:
+        console: where to print it.
+        exhibit, scale: what is shown, and at which scale it was run.
+        places: where the images of each data set lie.
+    """
     tell(console, f"{exhibit.name}: {exhibit.title}", "bold")
     if scale is not None:
         tell(console, f"scale {scale.name}: {scale.about}")
+    for name, place in (places or {}).items():
+        if stands_in(place):
+            tell(console, f"{SETS[name].title} is not at hand: drawn images stand in, noise of a colour a class")
 
 
 def show_table(console: Console, table: Table, view: View, rows: Sequence[str], data: Sequence[str]) -> None:
     """Each panel, three lines a row: published, ours, the difference."""
     for panel in table.panels:
         say(console)
-        say(console, f"{NAMES[panel.data]}, {panel.net}, eps {panel.eps}" + _on(view, panel), "bold")
+        say(console, f"{SETS[panel.data].title}, {panel.net}, eps {panel.eps}" + _on(view, panel), "bold")
         if panel.data not in data:
             say(console, "not run: its images are not at hand")
         for line in panel_lines(panel, view, [row for row in panel.rows if wanted(row.name, rows)]):
@@ -127,7 +135,11 @@ def show_figure(
     """Each plot's lines as columns of numbers."""
     for plot in figure.plots:
         say(console)
-        say(console, f"{NAMES[plot.data]}, {plot.net}, eps {plot.eps}" + f", {plot.attack}" * bool(plot.attack), "bold")
+        say(
+            console,
+            f"{SETS[plot.data].title}, {plot.net}, eps {plot.eps}" + f", {plot.attack}" * bool(plot.attack),
+            "bold",
+        )
         if plot.data not in data:
             say(console, "not run: its images are not at hand")
             continue

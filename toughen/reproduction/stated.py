@@ -16,9 +16,8 @@ from toughen.commands.train import parse_train
 from toughen.evaluation.suite import parse_attack
 from toughen.fraction import Fraction
 from toughen.papers.exhibits import Setting, Settings
+from toughen.reproduction.sets import SETS
 from toughen.threat import Threat
-
-SHAPES = {"mnist": (1, 28, 28), "cifar10": (3, 32, 32)}
 
 
 def stated(table: Settings, entry: Setting) -> str:
@@ -59,7 +58,7 @@ def _of_attack(spec: str, name: str, eps: str) -> str:
 def layers(found: dict[str, Any]) -> str:
     """A net's layers in the paper's words."""
     with torch.device("meta"):
-        net = models.create(found["model"], 10, SHAPES[found["data"]], **found["model_settings"])
+        net = models.create(found["model"], 10, SETS[found["data"]].shape, **found["model_settings"])
     words = [word for module in net.modules() if (word := _layer(module))]
     return " ".join([*words[:-1], "FC"])  # the last one has as many units as there are classes
 
