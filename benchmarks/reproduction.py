@@ -10,27 +10,30 @@ import argparse
 import shutil
 from pathlib import Path
 
-from toughen.files import write_json, write_text
-from toughen.reproduction.measure import training_record
+from toughen.files import write_text
 from toughen.reproduction.page import SHOWN, page
-from toughen.reproduction.store import ABOUT, CELLS, RUN, TRAINED
+from toughen.reproduction.store import ABOUT, CELLS, TRAINED, record_of
 
 ROOT = Path(__file__).parent.parent
 RESULTS, PAGE = ROOT / "results" / "reproduction", ROOT / "docs" / "reproduction.md"
 
 
 def add(folder: Path, results: Path) -> int:
-    """Copy the figures of a folder that `toughen reproduce` wrote; how many there were."""
+    """Copy the figures of a folder that `toughen reproduce` wrote; how many there were.
+
+    Those of a model that was trained anew replace all that were measured of the former one.
+    """
     count = 0
     for scale in SHOWN:
-        for cell in sorted((folder / scale).glob(f"*/{CELLS}/*.json")):
-            place = results / cell.relative_to(folder)
-            place.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy(cell, place)
-            shutil.copy(cell.parent.parent / ABOUT, place.parent.parent)
-            if (cell.parent.parent / TRAINED).is_file():
-                write_json(place.parent.parent / TRAINED, training_record(cell.parent.parent / RUN))
-            count += 1
+        for cells in sorted((folder / scale).glob(f"*/{CELLS}")):
+            model, place = cells.parent, results / cells.parent.relative_to(folder)
+            if record_of(model / TRAINED) != record_of(place / TRAINED):
+                shutil.rmtree(place, ignore_errors=True)
+            (place / CELLS).mkdir(parents=True, exist_ok=True)
+            for file in (model / ABOUT, model / TRAINED, *cells.glob("*.json")):
+                if file.is_file():
+                    shutil.copy(file, place / file.relative_to(model))
+                    count += file.parent == cells
     return count
 
 

@@ -42,8 +42,7 @@ from toughen.reproduction.show import panel_lines
 from toughen.reproduction.store import Quantity, Store
 from toughen.reproduction.values import View, published, written
 from toughen.threat import Threat
-from toughen.training import train
-from toughen.training.trainer import Diverged
+from toughen.training.trainer import Diverged, Trainer
 
 ROOT = Path(__file__).parent.parent
 PAGE, RESULTS = ROOT / "docs" / "reproduction.md", ROOT / "results" / "reproduction"
@@ -135,12 +134,14 @@ def test_a_command_that_was_stopped_goes_on(tmp_path: Path, monkeypatch: pytest.
 
 
 def test_a_row_that_diverges_is_said_and_the_others_are_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def diverging(recipe: Any, *more: Any, **settings: Any) -> Path:
-        if type(recipe.method).__name__ == "FGSMAT":
-            raise Diverged("the loss became nan")
-        return train(recipe, *more, **settings)
+    whole = Trainer.run_epoch
 
-    monkeypatch.setattr(work, "train", diverging)
+    def diverging(self: Trainer, *more: Any) -> None:
+        if type(self.method).__name__ == "FGSMAT":
+            raise Diverged("the loss became nan")
+        whole(self, *more)
+
+    monkeypatch.setattr(Trainer, "run_epoch", diverging)
     ended = reproduce(tmp_path, "pap-table7", "--rows", "FGSM-AT,PAP (ours)")
     assert ended.status == 1
     assert "FGSM-AT on mnist, SmallCNN: could not be trained: the loss became nan" in ended.out
@@ -491,7 +492,7 @@ def test_times_are_compared_as_ratios_and_on_one_machine_only(tmp_path: Path) ->
     assert view.value(panel, panel.row("Proposed"), column) is None
     assert View(Store(tmp_path), SCALES["cpu"]).value(panel, panel.row("PGD"), column) is None
     lines = page.panel_part(panel, view).splitlines()
-    assert "| PGD | 53.0 (19.6 x) / 15 x |" in lines and "| EAT | 5.5 (2.04 x) / not run |" in lines
+    assert "| PGD | 53.0 (19.6 x) / ≈15 x |" in lines and "| EAT | 5.5 (2.04 x) / not run |" in lines
     assert any(line.startswith("| Proposed | 8.8 (3.26 x) / measured, but not beside") for line in lines)
 
 
@@ -720,6 +721,28 @@ def test_figures_are_taken_over_without_runs_and_without_smoke(monkeypatch: pyte
     assert command.add(tmp_path / "from", tmp_path / "to") == 1
     assert sorted(path.name for path in (tmp_path / "to").rglob("*.json"))[0] == "about.json"
     assert len(list((tmp_path / "to").rglob("*.json"))) == 2
+
+
+def test_figures_of_a_model_that_was_trained_anew_replace_those_of_the_former_one(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.syspath_prepend(ROOT / "benchmarks")
+    command: Any = __import__("reproduction")
+    results, model = Store(tmp_path / "results"), entrant("pap-mnist", "mnist", 0, SCALES["full"])
+    for name, seconds, quantities, there in (
+        ("first", 10.0, ("clean", "fgsm"), ["clean", "fgsm"]),
+        ("more", 10.0, ("i-fgsm-40",), ["clean", "fgsm", "i-fgsm-40"]),
+        ("anew", 11.0, ("clean",), ["clean"]),
+    ):
+        store = Store(tmp_path / name)
+        for of in quantities:
+            keep(store, "pap-mnist", of, 0.5)
+        record = {"epochs": 50, "seconds": seconds, "provenance": {"processor": "one"}}
+        (store.folder(model) / "trained.json").write_text(json.dumps(record))
+        assert command.add(tmp_path / name, results.root) == len(quantities)
+        cells = (results.folder(model) / "cells").iterdir()
+        assert sorted(path.name.rsplit("-", 1)[0] for path in cells) == there
+        assert json.loads((results.folder(model) / "trained.json").read_text()) == record
 
 
 def test_every_part_of_the_work_has_a_cost(tmp_path: Path) -> None:

@@ -30,7 +30,8 @@ class Board(AbstractContextManager["Board"]):
 
     def __init__(self, console: Console, work: Mapping[str, float]) -> None:
         self.console, self.work = console, dict(work)
-        self.total, self.done, self.part, self.share = sum(work.values()) or 1.0, 0.0, "", 0.0
+        self.total, self.done, self.part = sum(work.values()) or 1.0, 0.0, ""
+        self.shares: dict[str, float] = {}  # of the parts that have begun, how much is done
         self.begun = time.perf_counter()
         self.bar = Progress(
             TextColumn("{task.description}"), BarColumn(bar_width=None), TaskProgressColumn(), TimeElapsedColumn(),
@@ -46,24 +47,29 @@ class Board(AbstractContextManager["Board"]):
         self.bar.stop()
 
     def begin(self, part: str) -> None:
-        """A part has begun."""
-        self.part, self.share = part, 0.0
+        """A part has begun, or goes on after others."""
+        self.part = part
+        self.shares.setdefault(part, 0.0)
         self.bar.update(self.task, description=part)
 
     def at(self, share: float) -> None:
         """So much of the running part is done, 0..1."""
-        self.share = min(1.0, max(self.share, share))
-        completed = (self.done + self.share * self.work.get(self.part, 0.0)) / self.total
-        self.bar.update(self.task, completed=completed, left=self._left(completed))
+        self.shares[self.part] = min(1.0, max(self.shares.get(self.part, 0.0), share))
+        self._show()
 
     def end(self, said: str = "") -> None:
         """The running part is done, or was there already."""
         self.done += self.work.get(self.part, 0.0)
-        self.share = 0.0
+        self.shares.pop(self.part, None)
         if not self.console.is_terminal:
             text = ", ".join(filter(None, (f"{self.part}: {said or 'done'}", self._left(self.done / self.total))))
             self.console.print(text, highlight=False, markup=False, soft_wrap=True)
-        self.at(0.0)
+        self._show()
+
+    def _show(self) -> None:
+        running = sum(share * self.work.get(part, 0.0) for part, share in self.shares.items())
+        completed = (self.done + running) / self.total
+        self.bar.update(self.task, completed=completed, left=self._left(completed))
 
     def _left(self, share: float) -> str:
         if not 0 < share < 1:

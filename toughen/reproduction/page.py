@@ -23,12 +23,12 @@ WIDTH = 120  # of a line of prose
 NO_RATIO = "measured, but not beside what it is compared with"
 ONE_SEED = "measured with one seed"
 SHOWN = ("full", "cpu")  # smoke shows that a table runs, and nothing more
-HEAD = """# Reproduction
+HEAD = f"""# Reproduction
 
 Every table and figure of five papers, what was published and what came out here; made by `python
 benchmarks/reproduction.py` out of `results/reproduction/`, so that no figure of ours is typed by hand. A cell holds the
 published figure and ours, in percent where nothing else is said; times are ratios to those of one row. `toughen
-reproduce NAME --scale full --data DIR` runs one, `toughen reproduce --list` names all.
+reproduce NAME --scale full --data DIR` runs one, `toughen reproduce --list` names all. {TIMED}
 
 A published dash is a figure that the paper does not have. Ours are of the scale that is said above them: "full" is the
 paper's own setting as the recipes have it, where they say what is ours; "cpu" trains smaller nets for fewer epochs and
@@ -88,7 +88,7 @@ def panel_part(panel: Panel, view: View) -> str:
     """One data set and net."""
     head = ["", *(column.name + " (std)" * column.spread * ("std" not in column.name) for column in panel.columns)]
     table = markdown(head, [[row.name, *cells(panel, row, view)] for row in panel.rows])
-    unit = f"Times are ratios to those of {panel.unit}. {TIMED}\n" if any(each.timed for each in panel.columns) else ""
+    unit = f"Times are ratios to those of {panel.unit}.\n" if any(each.timed for each in panel.columns) else ""
     more = [f"{row.name}: {row.note or 'cannot run: ' + row.cannot}\n" for row in panel.rows if row.note or row.cannot]
     title = f"{SETS[panel.data].title}, {panel.net}, eps {panel.eps}: paper / ours{origin(view.all(panel))}\n"
     return "\n".join(filter(None, [title, table, unit, *apart(panel, view), *more]))

@@ -16,6 +16,7 @@ from toughen.reproduction.board import Board
 from toughen.reproduction.costs import costs
 from toughen.reproduction.scales import SCALES, Scale
 from toughen.reproduction.store import Store
+from toughen.reproduction.training import Bench
 from toughen.reproduction.values import MOST_SEEDS, View
 
 
@@ -96,12 +97,12 @@ def _run(
     out: Path,
     device: str,
     progress: Console,
-) -> work.Bench:
+) -> Bench:
     """Do what is missing."""
     store = Store(out)
     tasks = work.tasks(exhibit, list(places), rows, seeds, scale, limit)
     with Board(progress, costs(tasks, store)) as board:
-        bench = work.Bench(store, places, device, board)
+        bench = Bench(store, places, device, board)
         work.run(tasks, bench)
     return bench
 

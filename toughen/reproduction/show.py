@@ -18,8 +18,8 @@ from toughen.reproduction.values import Value, View, published, written
 from toughen.reproduction.work import figure_entrant, figure_quantity, wanted
 
 TIMED = (
-    "They are those of whole trainings, one after another on one kind of processor and in one precision: what else the "
-    "machine did meanwhile is in them."
+    "Times are of whole trainings on one kind of processor and in one precision, which took turns epoch by epoch; ≈ "
+    "stands before a ratio to one that took no turns with it: what else the machine did meanwhile is in that."
 )
 
 
@@ -63,17 +63,19 @@ def show_table(console: Console, table: Table, view: View, rows: Sequence[str], 
         for row in panel.rows:
             if row.note and wanted(row.name, rows):
                 tell(console, f"{row.name}: {row.note}")
-        timed = [column for column in panel.columns if column.timed]
-        if timed:
-            there = view.cells(panel, panel.row(panel.unit), timed[0])
+        times = [column for column in panel.columns if column.timed]
+        if times:
+            there = view.cells(panel, panel.row(panel.unit), times[0])
             more = "" if there else ", which was not run: without it there are none"
-            tell(console, f"times are ratios to those of {panel.unit}{more}. {TIMED}")
-    notes(console, table)
+            tell(console, f"times are ratios to those of {panel.unit}{more}")
+    timed = any(column.timed for panel in table.panels for column in panel.columns)
+    notes(console, table, [TIMED] if timed else [])
 
 
-def notes(console: Console, exhibit: Exhibit) -> None:
+def notes(console: Console, exhibit: Exhibit, more: Sequence[str] = ()) -> None:
+    """What is to be known beside the figures."""
     say(console)
-    for note in exhibit.notes:
+    for note in (*more, *exhibit.notes):
         tell(console, f"- {note}")
 
 
@@ -115,9 +117,12 @@ def row_cells(panel: Panel, row: Row, view: View) -> dict[str, list[str]]:
 
 def our(value: Value | None, column: Column, digits: int = 1) -> str:
     """Our figure; where there are several seeds, with so many digits and its deviation over them."""
-    if value is None or value.spread is None:
-        return written(value.mean if value else None, column)
-    return f"{value.mean:.{digits}f}±{value.spread:.{digits}f}"
+    if value is None:
+        return written(None, column)
+    about = "≈" * value.apart
+    if value.spread is None:
+        return about + written(value.mean, column)
+    return f"{about}{value.mean:.{digits}f}±{value.spread:.{digits}f}"
 
 
 # ---- Figures.

@@ -19,7 +19,7 @@ from toughen.reproduction.images import ALL, DRAWN
 from toughen.reproduction.measure import OF_TRAINING
 from toughen.reproduction.same import serves
 
-ABOUT, CELLS, RUN, TRAINED = "about.json", "cells", "run", "trained.json"
+ABOUT, CELLS, RUN, TRAINED, TURNS = "about.json", "cells", "run", "trained.json", "turns.json"
 KINDS: dict[str, type | tuple[type, ...]] = {
     "quantity": str,
     "eps": str,
@@ -209,6 +209,15 @@ def record_of(path: Path) -> dict[str, Any]:
     except (ValueError, FileNotFoundError):
         return {}
     return found if isinstance(found, dict) and isinstance(found.get("provenance"), dict) else {}
+
+
+def turns_of(path: Path) -> list[str]:
+    """The folders of those that a run takes turns with; none where no whole file says so."""
+    try:
+        found = read_json(path)
+    except (ValueError, FileNotFoundError):
+        return []
+    return [each for each in found if isinstance(each, str)] if isinstance(found, list) else []
 
 
 def cell_of(path: Path) -> dict[str, Any]:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import statistics
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from toughen.papers.exhibits import STATED, Column, Line, Panel, Plot, Row
 from toughen.reproduction.entrants import Entrant
 from toughen.reproduction.measure import OF_TRAINING
 from toughen.reproduction.scales import Scale
-from toughen.reproduction.store import Quantity, Store
+from toughen.reproduction.store import TRAINED, Quantity, Store, record_of
 from toughen.reproduction.work import figure_entrant, figure_quantity, table_entrant, table_quantities
 
 MOST_SEEDS = 10
@@ -23,11 +23,13 @@ class Value:
     Attributes:
         mean: over seeds, in the unit that the table prints.
         spread: standard deviation over seeds; None with one.
+        apart: whether it is a ratio of times that were not trained in turns.
         cells: what it was made of.
     """
 
     mean: float
     spread: float | None = None
+    apart: bool = False
     cells: tuple[dict[str, Any], ...] = field(default=(), compare=False)
 
 
@@ -95,19 +97,35 @@ class View:
     ) -> Value | None:
         """Times over those of the row that they are compared with, seed by seed; where clocks are alike."""
         other = row.against if column.of == "hours saved" else panel.unit
-        beside = self.cells(panel, panel.row(other), column) if other else []
+        if not other:
+            return None
+        unit = panel.row(other)
+        beside = self.cells(panel, unit, column)
         pairs = list(zip(numbers, cells, beside, strict=False))
         if not pairs or any(clock(cell) != clock(each) for _, cell, each in pairs):
             return None
         ratios = [number / float(each["value"]) for number, _, each in pairs]
-        return _value([100 * (1 - each) for each in ratios] if column.of == "hours saved" else ratios, cells, False)
+        found = _value([100 * (1 - each) for each in ratios] if column.of == "hours saved" else ratios, cells, False)
+        apart = row.name != other and any(
+            not self._in_turns(
+                table_entrant(panel, row, seed, self.scale), table_entrant(panel, unit, seed, self.scale)
+            )
+            for seed in range(len(pairs))
+        )
+        return replace(found, apart=apart) if found else None
+
+    def _in_turns(self, one: Entrant, other: Entrant) -> bool:
+        """Whether two models were trained in turns from their first epochs to their last."""
+        first, second = self.store.folder(one), self.store.folder(other)
+        told = [record_of(folder / TRAINED).get("in_turns_with", []) for folder in (first, second)]
+        return first == second or (second.name in told[0] and first.name in told[1])
 
 
 def _value(numbers: list[float], cells: list[dict[str, Any]], spread: bool) -> Value | None:
     deviation = statistics.stdev(numbers) if len(numbers) > 1 else None
     if spread:
-        return None if deviation is None else Value(deviation, None, tuple(cells))
-    return Value(statistics.fmean(numbers), deviation, tuple(cells))
+        return None if deviation is None else Value(deviation, cells=tuple(cells))
+    return Value(statistics.fmean(numbers), deviation, cells=tuple(cells))
 
 
 def clock(cell: dict[str, Any]) -> tuple[str, str]:

@@ -1,31 +1,20 @@
-"""Does the work behind a table or figure: trains what is missing, measures what is missing, and keeps both."""
+"""Does the work behind a table or figure: has trained what is missing, measures what is missing, and keeps both."""
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import dataclass
 
-import yaml
-from rich.console import Console
-
-from toughen.commands.train import parse_train
-from toughen.files import write_json, write_text
 from toughen.papers.exhibits import STATED, Figure, Line, Panel, Plot, Row, Table
-from toughen.reproduction.board import Board, Training
 from toughen.reproduction.curves import curve, settings_of
 from toughen.reproduction.entrants import Entrant, entrant
 from toughen.reproduction.images import ALL
-from toughen.reproduction.measure import OF_TRAINING, Subject, quantity, training_record
-from toughen.reproduction.scales import SCALES, Scale, nodes
-from toughen.reproduction.store import RUN, TRAINED, Quantity, Store
-from toughen.runs import RECORD, WEIGHTS
-from toughen.training.run import CONFIG, train
+from toughen.reproduction.measure import OF_TRAINING, Subject, quantity
+from toughen.reproduction.scales import SCALES, Scale
+from toughen.reproduction.store import Quantity
+from toughen.reproduction.training import Bench, train_in_turns, trained
 from toughen.training.trainer import Diverged
 
-RECIPE = "recipe.yaml"
 COMPUTED = (STATED, "hours saved")  # not measured of a run
 
 
@@ -38,31 +27,14 @@ class Task:
         entrant: the model.
         quantities: what is measured.
         plot: where it is drawn; None for a row of a table.
+        timed: what tells those apart whose times are compared, so that they are trained in turns; "" for others.
     """
 
     title: str
     entrant: Entrant
     quantities: tuple[Quantity, ...]
     plot: Plot | None = None
-
-
-@dataclass
-class Bench:
-    """Where the work is done.
-
-    Attributes:
-        store: what was measured, and the runs.
-        places: where the images of each data set lie.
-        device: what trains and attacks.
-        board: is told how far it is.
-        failed: what could not be trained, and why.
-    """
-
-    store: Store
-    places: Mapping[str, str]
-    device: str
-    board: Board
-    failed: dict[str, str] = field(default_factory=dict)
+    timed: str = ""
 
 
 def table_entrant(panel: Panel, row: Row, seed: int, scale: Scale) -> Entrant:
@@ -126,6 +98,7 @@ def tasks(
             f"{row.name} on {panel.data}, {panel.net}" + f", seed {seed}" * (seeds > 1),
             table_entrant(panel, row, seed, scale),
             tuple(table_quantities(panel, seed, scale, images).values()),
+            timed=f"{panel.data} {panel.net} {seed}" if any(column.timed for column in panel.columns) else "",
         )
         for panel in exhibit.panels
         if panel.data in data
@@ -141,21 +114,29 @@ def wanted(name: str, rows: Sequence[str]) -> bool:
 
 
 def run(found: Sequence[Task], bench: Bench) -> None:
-    """Train and measure what is missing, row after row.
+    """Train and measure what is missing, row after row; those whose times are compared are trained in turns.
 
     Raises:
         Stopped: on a signal; what was done is kept.
     """
+    for timed in dict.fromkeys(task.timed for task in found if task.timed):
+        group = {task.title: task.entrant for task in found if task.timed == timed and _missing(task, bench)}
+        bench.failed |= {title: str(error) for title, error in train_in_turns(group, bench).items()}
     for task in found:
+        if task.title in bench.failed:
+            continue
         try:
             _row(task, bench)
         except Diverged as error:
             bench.failed[task.title] = str(error)
-            bench.board.end(f"failed ({error})")
+
+
+def _missing(task: Task, bench: Bench) -> list[Quantity]:
+    return [each for each in task.quantities if bench.store.read(task.entrant, each) is None]
 
 
 def _row(task: Task, bench: Bench) -> None:
-    missing = [each for each in task.quantities if bench.store.read(task.entrant, each) is None]
+    missing = _missing(task, bench)
     if not missing:
         bench.store.note(task.entrant)
         return
@@ -185,51 +166,3 @@ def _row(task: Task, bench: Bench) -> None:
             provenance=found.provenance,
         )
         bench.board.end()
-
-
-def trained(model: Entrant, title: str, bench: Bench) -> Path:
-    """The run directory of a model, trained now or gone on with where it is not finished.
-
-    Raises:
-        Stopped: on a signal; the state is saved.
-        Diverged: the loss became NaN or infinite.
-    """
-    folder = bench.store.folder(model)
-    if (folder / TRAINED).is_file():
-        for name in (RECORD, WEIGHTS):
-            if not (folder / RUN / name).is_file():
-                raise ValueError(f"{folder / RUN} was trained and lacks {name}: remove {folder}, and it is run again")
-        return folder / RUN
-    sources = [str(trained(each, f"{title}: source", bench).absolute()) for each in model.sources]
-    (folder / RUN).parent.mkdir(parents=True, exist_ok=True)
-    settings = model.recipe(str(Path(bench.places[model.data]).absolute()), sources, bench.device)
-    if not Path(bench.places[model.data]).exists():
-        settings["data"] = bench.places[model.data]  # a name
-    write_text(folder / RECIPE, yaml.safe_dump(settings))
-    recipe, config, _, _ = parse_train([str(folder / RECIPE)])
-    _move(folder / RUN / CONFIG, config)
-    bench.board.begin(f"{title}: train")
-
-    def show(console: Console, run: Path, epochs: int, steps: int, done: int) -> Training:
-        return Training(bench.board, run, steps)
-
-    train(recipe, folder / RUN, config=config, resume=True, console=Console(quiet=True), show=show)
-    write_json(folder / TRAINED, training_record(folder / RUN))
-    bench.board.end()
-    return folder / RUN
-
-
-def _move(path: Path, config: str) -> None:
-    """Let a run go on where its images and sources were moved; that images are the same is seen by their hashes."""
-    before, now = yaml.safe_load(path.read_text(encoding="utf-8")) if path.is_file() else None, yaml.safe_load(config)
-    if isinstance(before, dict) and _placeless(before) == _placeless(now):
-        write_text(path, config)
-
-
-def _placeless(settings: dict[str, Any]) -> dict[str, Any]:
-    """Settings without where data and source models lie."""
-    found = {**copy.deepcopy(settings), "data": ""}
-    for node in nodes(found):
-        if isinstance(node.get("sources"), list):
-            node["sources"] = [Path(str(source)).parent.name for source in node["sources"]]
-    return found

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -56,6 +56,23 @@ def train(
         Stopped: SIGINT or SIGTERM; the state is saved, ``resume`` goes on.
         RuntimeError: the run's files can no longer be written; the last checkpoint is whole.
     """
+    console = console or Console(stderr=True, quiet=not ranks.first())
+    trainer = open_run(recipe, out, config=config, resume=resume, console=console)
+    with Stopper() as stopper:
+        for _ in by_epoch(trainer, stopper, console, show):
+            pass
+    return trainer.folder
+
+
+def open_run(recipe: Recipe, out: str | Path, *, config: str, resume: bool, console: Console) -> Trainer:
+    """Begin a run, or stand where it stopped; ``by_epoch`` goes on from there.
+
+    Args:
+        recipe, out, config, resume, console: as for ``train``.
+
+    Raises:
+        ValueError: a setting, the data or the directory does not allow this run.
+    """
     folder = Path(out)
     check_folder(folder, config, resume)
     trainer, seen = build(recipe, folder)
@@ -63,22 +80,42 @@ def train(
     resumed = resume and trainer.resume()
     if resumed and not runs.same_images(folder, seen):
         raise ValueError(f"the images of {recipe.data} have changed since {folder} was begun: choose another --out")
-    console = console or Console(stderr=True, quiet=not ranks.first())
     if trainer.finished:
         if ranks.first():
             complete(folder, trainer)
         console.print(
             f"{folder} is finished already: nothing is left to do", highlight=False, markup=False, soft_wrap=True
         )
-        return folder
+        return trainer
     if recipe.time_budget is not None and not trainer.state.planned:
         budget.lay(trainer)
     if ranks.first():
         begin(folder, config, trainer, seen)
     console.print(headline(trainer, resumed), highlight=False, markup=False, soft_wrap=True)
+    return trainer
+
+
+def by_epoch(trainer: Trainer, stopper: Stopper, console: Console, show: Show | None = None) -> Iterator[float]:
+    """Train to the end, pausing after each epoch, so that several runs of a process can take turns.
+
+    They become what they are alone, bit for bit, if ``deterministic`` is the same in all.
+
+    Args:
+        trainer: as ``open_run`` gives it.
+        stopper: asks to stop.
+        console, show: as for ``train``.
+
+    Yields:
+        The share of the run that is done, 0..1.
+
+    Raises:
+        Diverged, Stopped, RuntimeError: as ``train``.
+    """
+    if trainer.finished:
+        return
+    folder = trainer.folder
     try:
-        with Stopper() as stopper:
-            trainer.run(console, stopper, show)
+        yield from trainer.by_epoch(console, stopper, show)
     except Unreadable as error:
         save_alone(trainer)
         raise RuntimeError(
@@ -89,7 +126,6 @@ def train(
             f"training failed: cannot write to {folder} ({error.strerror or error}). Make room or mend it, and go on "
             "with --resume: the last checkpoint is whole"
         ) from None
-    return folder
 
 
 def check_folder(folder: Path, config: str, resume: bool) -> None:

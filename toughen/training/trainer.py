@@ -119,13 +119,16 @@ class Trainer(Course):
         rescued = self.rescuer is not None and step < self.state.rescue_until
         return self.rescuer if rescued and self.rescuer is not None else self.method
 
-    def run(self, console: Console, stopper: Stopper, show: Show | None = None) -> None:
-        """Train to the end.
+    def by_epoch(self, console: Console, stopper: Stopper, show: Show | None = None) -> Iterator[float]:
+        """Train to the end, pausing after each epoch.
 
         Args:
             console: where to show how far it is.
             stopper: asks to stop.
             show: shows it, in place of ``Display``.
+
+        Yields:
+            The share of the run that is done, 0..1.
 
         Raises:
             Stopped: a signal asked for it; the state is saved.
@@ -147,6 +150,7 @@ class Trainer(Course):
                 self.run_epoch(display, stopper)
                 if ranks.any_of(bool(stopper.asked))[0] and not self.finished:
                     raise Stopped(stopper.asked or signal.SIGTERM)
+                yield self.state.step / self.last_step
         finally:
             display.close()
             self.together.end()

@@ -1,0 +1,167 @@
+"""Trains the models of a table or figure: one alone, or those whose times are compared in turns."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+from rich.console import Console
+
+from toughen.commands.train import parse_train
+from toughen.files import write_json, write_text
+from toughen.reproduction.board import Board, Training
+from toughen.reproduction.entrants import Entrant
+from toughen.reproduction.measure import training_record
+from toughen.reproduction.scales import nodes
+from toughen.reproduction.store import RUN, TRAINED, TURNS, Store, turns_of
+from toughen.runs import RECORD, WEIGHTS
+from toughen.training.run import CONFIG, by_epoch, open_run
+from toughen.training.stop import Stopped, Stopper
+from toughen.training.trainer import Diverged, Trainer
+
+RECIPE = "recipe.yaml"
+QUIET = Console(quiet=True)
+
+
+@dataclass
+class Bench:
+    """Where the work is done.
+
+    Attributes:
+        store: what was measured, and the runs.
+        places: where the images of each data set lie.
+        device: what trains and attacks.
+        board: is told how far it is.
+        failed: what could not be trained, and why.
+    """
+
+    store: Store
+    places: Mapping[str, str]
+    device: str
+    board: Board
+    failed: dict[str, str] = field(default_factory=dict)
+
+
+def trained(model: Entrant, title: str, bench: Bench) -> Path:
+    """The run directory of a model, trained now or gone on with where it is not finished.
+
+    Raises:
+        Stopped: on a signal; the state is saved.
+        Diverged: the loss became NaN or infinite.
+    """
+    failed = train_in_turns({title: model}, bench)
+    if failed:
+        raise failed[title]
+    return bench.store.folder(model) / RUN
+
+
+def train_in_turns(models: Mapping[str, Entrant], bench: Bench) -> dict[str, Diverged]:
+    """Train models an epoch each in turn, the one that is least far first: what slows the machine slows all alike.
+
+    Args:
+        models: by what a display calls them; those that are trained already are passed over.
+        bench: where.
+
+    Returns:
+        What could not be trained, and why.
+
+    Raises:
+        Stopped: on a signal; what was done is kept.
+    """
+    left = {model.key: title for title, model in models.items() if not is_trained(model, bench.store)}
+    group = [models[title] for title in left.values()]
+    going = {title: _open(models[title], title, bench, group) for title in left.values()}
+    shares, failed = dict.fromkeys(going, 0.0), {}
+    with Stopper() as stopper:
+        turns = {title: _epochs(trainer, title, bench, stopper) for title, trainer in going.items()}
+        while turns and not stopper.asked:
+            title = min(turns, key=lambda each: shares[each])
+            bench.board.begin(f"{title}: train")
+            try:
+                shares[title] = next(turns[title])
+            except StopIteration:
+                del turns[title]
+                _finish(going[title].folder)
+                bench.board.end()
+            except Diverged as error:
+                del turns[title]
+                failed[title] = error
+                bench.board.end(f"failed ({error})")
+    if stopper.asked:
+        raise Stopped(stopper.asked)  # between epochs, or in what came after the last step
+    return failed
+
+
+def is_trained(model: Entrant, store: Store) -> bool:
+    """Whether a model was trained to its end, and its run is there.
+
+    Raises:
+        ValueError: it was, and it lacks what is needed of it.
+    """
+    folder = store.folder(model)
+    if not (folder / TRAINED).is_file():
+        return False
+    for name in (RECORD, WEIGHTS):
+        if not (folder / RUN / name).is_file():
+            raise ValueError(f"{folder / RUN} was trained and lacks {name}: remove {folder}, and it is run again")
+    return True
+
+
+def _open(model: Entrant, title: str, bench: Bench, group: Sequence[Entrant]) -> Trainer:
+    """A run, begun or where it stopped; first the nets that it learns from are trained."""
+    folder = bench.store.folder(model)
+    sources = [str(trained(each, f"{title}: source", bench).absolute()) for each in model.sources]
+    (folder / RUN).parent.mkdir(parents=True, exist_ok=True)
+    settings = model.recipe(str(Path(bench.places[model.data]).absolute()), sources, bench.device)
+    if not Path(bench.places[model.data]).exists():
+        settings["data"] = bench.places[model.data]  # a name
+    write_text(folder / RECIPE, yaml.safe_dump(settings))
+    recipe, config, _, _ = parse_train([str(folder / RECIPE)])
+    _move(folder / RUN / CONFIG, config)
+    _note_turns(folder, group, bench.store)
+    return open_run(recipe, folder / RUN, config=config, resume=True, console=QUIET)
+
+
+def _epochs(trainer: Trainer, title: str, bench: Bench, stopper: Stopper) -> Iterator[float]:
+    def show(console: Console, run: Path, epochs: int, steps: int, done: int) -> Training:
+        return Training(bench.board, run, steps)
+
+    return by_epoch(trainer, stopper, QUIET, show)
+
+
+def _finish(run: Path) -> None:
+    """Say beside a run that it was trained to its end, and how."""
+    record = training_record(run) | {"in_turns_with": turns_of(run.parent / TURNS)}
+    write_json(run.parent / TRAINED, record)
+
+
+def _note_turns(folder: Path, group: Sequence[Entrant], store: Store) -> None:
+    """Keep which others a run takes turns with from its first epoch to its last.
+
+    One that goes on takes them with those alone that go on, too, or that have come to their end before it.
+    """
+    path, now = folder / TURNS, [store.folder(each) for each in group]
+    if (folder / RUN).exists():
+        before = [folder.parent / name for name in turns_of(path)]
+        now = [each for each in before if each in now or (each / TRAINED).is_file()]
+    write_json(path, sorted(each.name for each in now if each != folder))
+
+
+def _move(path: Path, config: str) -> None:
+    """Let a run go on where its images and sources were moved; that images are the same is seen by their hashes."""
+    before, now = yaml.safe_load(path.read_text(encoding="utf-8")) if path.is_file() else None, yaml.safe_load(config)
+    if isinstance(before, dict) and _placeless(before) == _placeless(now):
+        write_text(path, config)
+
+
+def _placeless(settings: dict[str, Any]) -> dict[str, Any]:
+    """Settings without where data and source models lie."""
+    found = {**copy.deepcopy(settings), "data": ""}
+    for node in nodes(found):
+        if isinstance(node.get("sources"), list):
+            node["sources"] = [Path(str(source)).parent.name for source in node["sources"]]
+    return found
