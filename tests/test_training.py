@@ -258,6 +258,19 @@ def test_figures_are_means_over_images(tmp_path: Path) -> None:
     assert line["accuracy"] == 1
 
 
+@pytest.mark.parametrize("replays", [1, 2])
+def test_an_image_that_would_make_a_batch_of_its_own_is_left_out_of_the_epoch(replays: int, tmp_path: Path) -> None:
+    method = Watching()
+    method.replays = replays
+    train(recipe(method=method, batch_size=23), tmp_path / "run")  # 70 are 3 x 23 + 1
+    assert [len(x) for x, _ in method.seen] == [23] * 6 * replays
+    lines = [json.loads(line) for line in (tmp_path / "run/metrics.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines] == [3 * replays, 6 * replays]
+    rows = [row for _, index in method.seen for row in index.tolist()]
+    first, second = set(rows[: len(rows) // 2]), set(rows[len(rows) // 2 :])
+    assert len(first) == len(second) == 69 and first != second  # another one is left out
+
+
 def test_replays_train_on_the_same_images_again(tmp_path: Path) -> None:
     class Twice(Watching):
         replays = 2

@@ -32,8 +32,13 @@ class Course:
 
     @property
     def batches(self) -> int:
-        """Batches per epoch, the last one possibly short."""
-        return math.ceil(len(self.train) / self.recipe.batch_size)
+        """Batches per epoch, the last one possibly short.
+
+        A single image that would be left over is left out of the epoch, another one in each: one value has no variance
+        for a batch norm, and methods that part a batch cannot part it.
+        """
+        whole, left = divmod(len(self.train), self.recipe.batch_size)
+        return whole + (left > 1 or not whole)
 
     @property
     def steps_per_epoch(self) -> int:
