@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from commands import small, toughen
+from commands import refused, small, toughen
 from contract import EPS, batch, net
 
 from toughen.methods.base import Method
@@ -118,6 +118,16 @@ class Twice(Standard):
 def test_what_cannot_work_is_refused(settings: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         Delayed(**settings)
+
+
+@pytest.mark.parametrize("more", [(), ("--epochs", 9, "--stop_epoch", 2), ("--method.switch_epoch", 2)])
+def test_a_switch_that_is_never_reached_is_refused_before_anything_is_written(
+    more: tuple[object, ...], tmp_path: Path
+) -> None:
+    words = ("--method", "Delayed", "--method.after", "PGDAT", "--method.switch_epoch", 3, "--eps", 0.1)
+    ended = toughen(*small("--out", tmp_path / "run", *words, *more))
+    refused(ended, "is never reached by Delayed", "the run ends after 2 epochs, all of Standard", "give a smaller one")
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_run_switches_says_so_and_costs_less(tmp_path: Path) -> None:

@@ -151,6 +151,15 @@ class Method(nn.Module):
         """The outer minimum: what is lowered, given the crafted images."""
         raise NotImplementedError
 
+    def check(self, epochs: int) -> None:
+        """Called before a run is begun.
+
+        Raises:
+            ValueError: the method makes no sense in a run of so many epochs.
+        """
+        for inner in self.inner():
+            inner.check(epochs)
+
     def start(self, plan: Plan) -> None:
         """Called before the first step of a run."""
         for inner in self.inner():

@@ -73,6 +73,14 @@ class Delayed(Method):
     def loss(self, model: nn.Module, x: Images, y: Labels, crafted: Crafted) -> Step:
         return self.now.loss(model, x, y, crafted)
 
+    def check(self, epochs: int) -> None:
+        super().check(epochs)
+        if self.switch_epoch != "auto" and self.switch_epoch >= epochs:
+            raise ValueError(
+                f"switch_epoch {self.switch_epoch} is never reached by {type(self).__name__}: the run ends after "
+                f"{epochs} epoch{'s' * (epochs > 1)}, all of {type(self.before).__name__}; give a smaller one, or auto"
+            )
+
     def start(self, plan: Plan) -> None:
         super().start(plan)
         self.epochs = plan.epochs

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -89,6 +90,7 @@ def open_run(recipe: Recipe, out: str | Path, *, config: str, resume: bool, cons
         return trainer
     if recipe.time_budget is not None and not trainer.state.planned:
         budget.lay(trainer)
+    trainer.method.check(math.ceil(trainer.last_step / trainer.steps_per_epoch))
     if ranks.first():
         begin(folder, config, trainer, seen)
     console.print(headline(trainer, resumed), highlight=False, markup=False, soft_wrap=True)
