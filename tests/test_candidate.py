@@ -346,6 +346,8 @@ REFUSED: list[tuple[str, Any, Any, dict[str, Any], str]] = [
     ("infinite logits", undefined(float("-inf")), (X, Y), {}, "NaN or infinite"),
     ("some NaN logits", undefined(float("nan"), 0.1), (X, Y), {}, "of 4 of 4 images are NaN or infinite"),
     ("NaN weights", broken(), (X, Y), {}, "holds NaN"),
+    ("float64 weights", linear().double(), (X, Y), {}, r"not float32, as the images are: make it \.float"),
+    ("bfloat16 weights", linear().bfloat16(), "DIGITS", {}, r"not float32, as the images are: make it \.float"),
     ("too few outputs", linear(7), "DIGITS", {}, "7 outputs and the data 10 classes"),
     ("too many outputs", linear(11), "DIGITS", {}, "11 outputs and the data 10 classes"),
     ("too few for the labels", linear(3), (X, Y), {}, "labels go from 0 to 3, but the model has 3 outputs"),

@@ -36,7 +36,7 @@ from toughen.evaluation.diagnostics.confusion import class_accuracy, matrix
 from toughen.evaluation.diagnostics.curves import radii
 from toughen.evaluation.diagnostics.entropy import entropy
 from toughen.evaluation.diagnostics.surface import axis, directions
-from toughen.evaluation.signals import logit_distance
+from toughen.evaluation.logit_distance import logit_distance
 from toughen.noise import ImageNoise, Noise
 from toughen.threat import Threat
 from toughen.types import Eps, Images, Labels, Logits, Norm

@@ -24,7 +24,7 @@ from literal import (
 )
 from torch import Tensor, nn
 
-from toughen.evaluation.signals import logit_distance
+from toughen.evaluation.logit_distance import logit_distance
 from toughen.methods.fast import FGSMAT, RFGSMAT
 from toughen.methods.rmgm import RMGM
 from toughen.noise import StepNoise

@@ -245,6 +245,7 @@ def check_fit(net: nn.Module, candidate: Candidate) -> int:
     if outputs < 2:
         raise ValueError(f"the model has {outputs} output: one for each class is needed, two or more")
     models.check(net, outputs, shape, probabilities=True)
+    _outputs(net, as_floats(split.images[:2]))  # of their own type, where that check asks in the weights'
     low, high = int(split.labels.min()), int(split.labels.max())
     if low < 0 or high >= outputs:
         raise ValueError(
@@ -266,8 +267,14 @@ def _outputs(net: nn.Module, x: Images) -> int:
             out = net(x)
     except Exception as error:  # a user's own net may raise anything
         reason = str(error).split("\n")[0] or type(error).__name__
+        reason += "" if _takes_floats(net) else "; its weights are not float32, as the images are: make it .float()"
         raise ValueError(f"the model cannot take images of shape {list(x.shape[1:])}: {reason}") from error
     return unwrap(out, len(x)).shape[1]
+
+
+def _takes_floats(net: nn.Module) -> bool:
+    """Whether all of a model's weights are of the images' type."""
+    return all(each.dtype == torch.float32 for each in net.parameters() if each.is_floating_point())
 
 
 def check_sendable(net: nn.Module) -> None:

@@ -14,7 +14,7 @@ from torch import nn
 
 from toughen.data import Split
 from toughen.evaluation.harness import as_floats
-from toughen.evaluation.signals import logit_distance
+from toughen.evaluation.logit_distance import logit_distance
 from toughen.noise import StepNoise, key
 from toughen.threat import Threat
 from toughen.training.checkpoint import State

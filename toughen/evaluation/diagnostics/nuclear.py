@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from toughen.attacks.base import Attack
 from toughen.blocks import wrong
 from toughen.evaluation.diagnostics.common import blocked, chunk_size, crafted, described, exact_logits, number, numbers
-from toughen.evaluation.signals import logit_distance
+from toughen.evaluation.logit_distance import logit_distance
 from toughen.noise import ImageNoise, key
 from toughen.objectives import nuclear_norm
 from toughen.threat import Threat
