@@ -102,6 +102,13 @@ def test_frozen_weights_stay_and_no_gradient_reaches_them(mnist: tuple[Images, L
     assert model.first.weight.grad is None and model.second.weight.grad is not None
 
 
+def test_a_model_without_weights_to_perturb_is_refused() -> None:
+    model = Pixels()
+    model.requires_grad_(False)
+    with pytest.raises(ValueError, match="AWP has nothing to perturb"):
+        AWP(inner=Standard(), gamma=0.1)(model, two_pixels((0.6, 0.4)), torch.tensor([0]))
+
+
 def test_it_waits_for_its_share_of_the_run(mnist: tuple[Images, Labels]) -> None:
     (x, y), model = mnist, net()
     method = AWP(inner=Standard(), gamma=0.1, begin_at=0.5)

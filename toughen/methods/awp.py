@@ -30,7 +30,7 @@ class AWP(Method):
         begin_at: share of training before which weights are not perturbed (TRADES-AWP as released: 9 of 200 epochs).
 
     Raises:
-        ValueError: gamma is negative or begin_at outside 0..1.
+        ValueError: gamma is negative or begin_at outside 0..1, or a step finds no weight to perturb.
     """
 
     def __init__(self, *, inner: Method, gamma: float | int = 0.01, begin_at: float | int = 0.0) -> None:
@@ -52,6 +52,11 @@ class AWP(Method):
             return self.method.loss(model, x, y, crafted)
         crafted = replace(crafted, clean=None)
         weights = {name: weight for name, weight in model.named_parameters() if perturbed(name, weight)}
+        if not weights:
+            raise ValueError(
+                "AWP has nothing to perturb: no trained parameter of the model has 'weight' in its name and two "
+                "or more dimensions"
+            )
         ascent = {name: weight.detach().requires_grad_() for name, weight in weights.items()}
         others = {name: weight.detach() for name, weight in model.named_parameters() if name not in weights}
         statistics = {name: buffer.clone() for name, buffer in model.named_buffers()}
