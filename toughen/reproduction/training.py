@@ -72,7 +72,10 @@ def train_in_turns(models: Mapping[str, Entrant], bench: Bench) -> dict[str, Div
     Raises:
         Stopped: on a signal; what was done is kept.
     """
-    left = {model.key: title for title, model in models.items() if not is_trained(model, bench.store)}
+    left: dict[str, str] = {}  # a scale may make the same run of two rows: it is the first one's
+    for title, model in models.items():
+        if model.key not in left and not is_trained(model, bench.store):
+            left[model.key] = title
     group = [models[title] for title in left.values()]
     going = {title: _open(models[title], title, bench, group) for title in left.values()}
     shares, failed = dict.fromkeys(going, 0.0), {}
