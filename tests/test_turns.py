@@ -10,14 +10,18 @@ from typing import Any
 
 import pytest
 from commands import digits, toughen
+from rich.console import Console
 
 from toughen import papers
 from toughen.files import read_tensors
 from toughen.papers.exhibits import Table
+from toughen.reproduction.board import Board
 from toughen.reproduction.entrants import entrant
+from toughen.reproduction.reproduce import at_hand
 from toughen.reproduction.scales import SCALES
 from toughen.reproduction.show import our
 from toughen.reproduction.store import Store
+from toughen.reproduction.training import Bench, train_in_turns
 from toughen.reproduction.values import View
 from toughen.training.trainer import Diverged, Trainer
 
@@ -165,6 +169,16 @@ def test_rows_of_a_table_without_times_are_trained_one_after_another(
 ) -> None:
     assert reproduce(tmp_path, "FGSM-AT,PAP (ours)", "pap-table7").status == 0
     assert epochs == [("FGSMAT", 0), ("FGSMAT", 1), ("PAP", 0), ("PAP", 1)]
+
+
+def test_a_row_that_another_learns_from_is_trained_before_it_and_once(
+    tmp_path: Path, epochs: list[tuple[str, int]]
+) -> None:
+    places = at_hand(papers.find("rmgm-table7"), ["Normal"], str(digits()), SMOKE, tmp_path)  # type: ignore[arg-type]
+    bench = Bench(Store(tmp_path), places, "cpu", Board(Console(quiet=True), {}))
+    eat = entrant(PANEL.row("EAT").run, "mnist", 0, SMOKE, (NORMAL.run,))
+    assert train_in_turns({"Normal": entrant(NORMAL.run, "mnist", 0, SMOKE), "EAT": eat}, bench) == {}
+    assert epochs == [("Standard", 0), ("Standard", 1), ("Ensemble", 0), ("Ensemble", 1)]
 
 
 def test_all_tables_that_compare_times_have_rows_to_take_turns_with() -> None:

@@ -72,12 +72,16 @@ def train_in_turns(models: Mapping[str, Entrant], bench: Bench) -> dict[str, Div
     Raises:
         Stopped: on a signal; what was done is kept.
     """
-    left: dict[str, str] = {}  # a scale may make the same run of two rows: it is the first one's
     for title, model in models.items():
+        if not is_trained(model, bench.store):
+            for source in model.sources:
+                trained(source, f"{title}: source", bench)
+    left: dict[str, str] = {}  # a scale may make the same run of two rows: it is the first one's
+    for title, model in models.items():  # less those that are sources of others
         if model.key not in left and not is_trained(model, bench.store):
             left[model.key] = title
     group = [models[title] for title in left.values()]
-    going = {title: _open(models[title], title, bench, group) for title in left.values()}
+    going = {title: _open(models[title], bench, group) for title in left.values()}
     shares, failed = dict.fromkeys(going, 0.0), {}
     with Stopper() as stopper:
         turns = {title: _epochs(trainer, title, bench, stopper) for title, trainer in going.items()}
@@ -114,10 +118,10 @@ def is_trained(model: Entrant, store: Store) -> bool:
     return True
 
 
-def _open(model: Entrant, title: str, bench: Bench, group: Sequence[Entrant]) -> Trainer:
-    """A run, begun or where it stopped; first the nets that it learns from are trained."""
+def _open(model: Entrant, bench: Bench, group: Sequence[Entrant]) -> Trainer:
+    """A run, begun or where it stopped; the nets that it learns from are trained."""
     folder = bench.store.folder(model)
-    sources = [str(trained(each, f"{title}: source", bench).absolute()) for each in model.sources]
+    sources = [str((bench.store.folder(each) / RUN).absolute()) for each in model.sources]
     (folder / RUN).parent.mkdir(parents=True, exist_ok=True)
     settings = model.recipe(str(Path(bench.places[model.data]).absolute()), sources, bench.device)
     if not Path(bench.places[model.data]).exists():

@@ -40,7 +40,7 @@ class Recipe:
         epochs: passes over the training images.
         time_budget: end within this time, such as 90s, 5m or 1h30m, at the end of the schedule, instead of after
             ``epochs``: steps are timed first, and how many fit is revised as epochs end.
-        batch_size: images per step.
+        batch_size: images per step; an epoch's last batch is short, and left out where it would be a single image.
         optimizer: how weights move.
         schedule: how the learning rate moves.
         averaging: share of the averaged weights kept at each step, such as 0.9998; None keeps no average.
