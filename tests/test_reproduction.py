@@ -34,7 +34,7 @@ from toughen.reproduction import images, measure, page, work
 from toughen.reproduction.board import Board, Training, logit_distances
 from toughen.reproduction.costs import costs
 from toughen.reproduction.entrants import entrant
-from toughen.reproduction.overview import list_lines
+from toughen.reproduction.overview import list_lines, short
 from toughen.reproduction.reproduce import at_hand
 from toughen.reproduction.same import agree
 from toughen.reproduction.scales import SCALES
@@ -675,6 +675,24 @@ def test_what_was_run_of_one_data_set_at_a_scale_stays_when_more_of_another_is_r
     assert full.split()[:6] == ["nuat-table2", "93.11", "92.90", "2/132", "full", "AMD"]
     assert small.split()[:5] == ["49.24", "-", "3/132", "cpu", "AMD"]
     assert title.endswith("(NuAT, AA (v1), MNIST and CIFAR-10)") and max(map(len, (full, small, title))) <= 80
+
+
+@pytest.mark.parametrize(
+    ("processor", "name"),
+    [
+        ("AMD EPYC, 1 of 2 cores", "AMD EPYC"),
+        ("AMD EPYC 7763 64-Core Processor, 8 of 64 cores", "AMD EPYC"),
+        ("Intel(R) Xeon(R) Processor, 1 of 2 cores", "Intel Xeon"),
+        ("Intel(R) Core(TM) i7-9700K CPU @ 3.60GHz, 8 of 8 cores", "Intel Core"),
+        ("NVIDIA H200", "H200"),
+        ("NVIDIA H100 80GB HBM3", "H100 80GB"),
+        ("NVIDIA GeForce RTX 4090", "RTX 4090"),
+        ("x86_64, 2 of 2 cores", "x86_64"),
+        ("", "-"),
+    ],
+)
+def test_a_processor_s_name_fits_its_column(processor: str, name: str) -> None:
+    assert short(processor) == name
 
 
 def test_a_figure_says_how_its_model_was_trained(tmp_path: Path) -> None:

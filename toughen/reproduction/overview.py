@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 from rich.console import Console
@@ -10,14 +11,16 @@ from toughen.papers.exhibits import STATED, Column, Exhibit, Figure, Panel, Plot
 from toughen.reproduction.drawn import WIDTH
 from toughen.reproduction.scales import SCALES
 from toughen.reproduction.sets import SETS
-from toughen.reproduction.show import say, tell
+from toughen.reproduction.show import our, say, tell
 from toughen.reproduction.store import Store
 from toughen.reproduction.values import View, machine, published, written
+
+DEVICE = 10  # characters of its column
 
 
 def show_list(console: Console, exhibits: Sequence[Exhibit], store: Store) -> None:
     """Each table and figure in two lines: what it is; the figure that stands for it, and how much of it was run."""
-    say(console, f"{'':26}{'published':>9}{'ours':>8}{'figures':>8}  {'scale':6} {'device':9} date", "bold")
+    say(console, f"{'':26}{'published':>9}{'ours':>8}{'figures':>8}  {'scale':5} {'device':{DEVICE}} date", "bold")
     for exhibit in exhibits:
         try:
             lines = list_lines(exhibit, store)
@@ -57,12 +60,23 @@ def _at_scale(exhibit: Table | Figure, view: View) -> str:
     """The figure that stands for an exhibit, how many there are, and of the latest of them scale, device and date."""
     cells = [cell for part in _parts(exhibit) for cell in view.all(part)]
     latest = max(cells, key=lambda cell: cell["date"], default=None)
-    where = f"{'-':6} {'-':9} -"
+    where = f"{'-':5} {'-':{DEVICE}} -"
     if latest:
-        where = f"{view.scale.name:6} {machine(latest).split(',')[0][:9]:9} {latest['date']}"
+        where = f"{view.scale.name:5} {short(machine(latest)):{DEVICE}} {latest['date']}"
     theirs, ours = _headline(exhibit, view) if isinstance(exhibit, Table) else ("drawn", "-")
     done, whole = counted(exhibit, view)
     return f"{theirs:>9}{ours:>8}{f'{done}/{whole}':>8}  {where}"
+
+
+def short(processor: str) -> str:
+    """A processor's name in a narrow column: its first words, without those that say nothing."""
+    words = re.sub(r"\((R|TM)\)|\b(CPU|GPU|Processor|NVIDIA|GeForce|Tesla)\b|,.*", " ", processor).split()
+    name, *more = words or ["-"]
+    for word in more:
+        if len(f"{name} {word}") > DEVICE:
+            break
+        name += f" {word}"
+    return name[:DEVICE]
 
 
 def _stands(table: Table, views: Sequence[View]) -> str:
@@ -85,7 +99,7 @@ def _headline(table: Table, view: View) -> tuple[str, str]:
     """The figure that stands for a table, published and ours."""
     panel, row, column = headline_place(table, view)
     ours = view.value(panel, row, column)
-    return written(published(panel, row, column), column), written(ours.mean if ours else None, column)
+    return written(published(panel, row, column), column), our(ours, column)
 
 
 def headline_place(table: Table, view: View) -> tuple[Panel, Row, Column]:
