@@ -267,14 +267,10 @@ def _outputs(net: nn.Module, x: Images) -> int:
             out = net(x)
     except Exception as error:  # a user's own net may raise anything
         reason = str(error).split("\n")[0] or type(error).__name__
-        reason += "" if _takes_floats(net) else "; its weights are not float32, as the images are: make it .float()"
+        others = {each.dtype for each in net.parameters() if each.is_floating_point()} - {torch.float32}
+        reason += "; its weights are not float32, as the images are: make it .float()" if others else ""
         raise ValueError(f"the model cannot take images of shape {list(x.shape[1:])}: {reason}") from error
     return unwrap(out, len(x)).shape[1]
-
-
-def _takes_floats(net: nn.Module) -> bool:
-    """Whether all of a model's weights are of the images' type."""
-    return all(each.dtype == torch.float32 for each in net.parameters() if each.is_floating_point())
 
 
 def check_sendable(net: nn.Module) -> None:
