@@ -90,6 +90,10 @@ def test_a_ratio_of_times_that_took_no_turns_is_marked(tmp_path: Path) -> None:
         assert our(value, COLUMN) == f"{about}{seconds[0] / seconds[1]:.3g} x"
     assert our(View(Store(tmp_path / "alone"), SMOKE).value(PANEL, NORMAL, COLUMN), COLUMN) == "1 x"
     assert apart.out.count("≈") == 2
+    record = folder_of(tmp_path / "turns", "PGD") / "trained.json"
+    record.write_text(json.dumps(json.loads(record.read_text()) | {"in_turns_with": 5}))
+    damaged = View(Store(tmp_path / "turns"), SMOKE).value(PANEL, PGD, COLUMN)
+    assert damaged is not None and damaged.apart
 
 
 def test_turns_that_were_stopped_go_on_in_turns(

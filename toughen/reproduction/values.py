@@ -117,8 +117,9 @@ class View:
     def _in_turns(self, one: Entrant, other: Entrant) -> bool:
         """Whether two models were trained in turns from their first epochs to their last."""
         first, second = self.store.folder(one), self.store.folder(other)
-        told = [record_of(folder / TRAINED).get("in_turns_with", []) for folder in (first, second)]
-        return first == second or (second.name in told[0] and first.name in told[1])
+        told = [record_of(folder / TRAINED).get("in_turns_with") for folder in (first, second)]
+        both = all(isinstance(each, list) for each in told)
+        return first == second or (both and second.name in told[0] and first.name in told[1])
 
 
 def _value(numbers: list[float], cells: list[dict[str, Any]], spread: bool) -> Value | None:
