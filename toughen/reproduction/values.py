@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import statistics
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 from toughen.papers.exhibits import STATED, Column, Line, Panel, Plot, Row
@@ -117,9 +118,13 @@ class View:
     def _in_turns(self, one: Entrant, other: Entrant) -> bool:
         """Whether two models were trained in turns from their first epochs to their last."""
         first, second = self.store.folder(one), self.store.folder(other)
-        told = [record_of(folder / TRAINED).get("in_turns_with") for folder in (first, second)]
-        both = all(isinstance(each, list) for each in told)
-        return first == second or (both and second.name in told[0] and first.name in told[1])
+        return first == second or (second.name in _partners(first) and first.name in _partners(second))
+
+
+def _partners(folder: Path) -> list[Any]:
+    """The folders of those that a model was trained in turns with, as its record says."""
+    found = record_of(folder / TRAINED).get("in_turns_with")
+    return found if isinstance(found, list) else []
 
 
 def _value(numbers: list[float], cells: list[dict[str, Any]], spread: bool) -> Value | None:
