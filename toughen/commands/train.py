@@ -66,7 +66,10 @@ def parse_train(arguments: Sequence[str]) -> tuple[Recipe, str, str, bool]:
         raise ValueError(
             f"name a recipe, such as nuat-mnist (`{PROGRAM} list recipes`), or settings: see `{PROGRAM} train --help`"
         )
-    parser, base = train_parser(), settings.read_recipe(name) if name else {}
+    parser = train_parser()
+    if {"-h", "--help"} & set(arguments):  # the settings before it change nothing of what it says
+        parser.read(["--help"])
+    base = settings.read_recipe(name) if name else {}
     settings.find_own_classes(arguments, base)
     parser.read(["--config", json.dumps(settings.under(base, []))], origin=f"recipe {name}: ")
     arguments = ["--config", json.dumps(settings.under(base, options(arguments))), *arguments]
