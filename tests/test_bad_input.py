@@ -153,6 +153,7 @@ SETTINGS = [  # words of a command line, and what the message must say
     ("--batch_size -1", "batch_size is -1", "at least 1"),
     ("--crop None", "--crop must be resized or a whole number or null, not None"),
     ("--padding mirror", "--padding must be zero or reflect, not mirror"),
+    ("--padding reflect --crop 28", "below the image's 28 pixels", "padding zero"),
     ("--normalize maybe", "--normalize must be true or false, not maybe"),
     ("--averaging 1.5", "averaging is 1.5", "below 1"),
     ("--validation 80", "below the 80 training images"),

@@ -47,8 +47,7 @@ class Augment:
         """
         noise = noise or Noise()
         count, _, height, width = images.shape
-        if self.padding == "reflect" and self.pad >= min(height, width):
-            raise ValueError(f"pad {self.pad} with reflection must be below the image's {min(height, width)} pixels")
+        self.check(height, width)
         like = images.new_empty((count, 1, 1, 1), dtype=torch.float32)
         shift = torch.zeros(count, 2, dtype=torch.int64, device=images.device)
         flip = torch.zeros(count, dtype=torch.bool, device=images.device)
@@ -57,6 +56,18 @@ class Augment:
         if self.flip:
             flip = noise.uniform(like).flatten() < 0
         return (self._move(images, shift, flip) if self.pad or self.flip else images), shift, flip
+
+    def check(self, height: int, width: int) -> None:
+        """See that images of this size can be augmented so.
+
+        Raises:
+            ValueError: reflection is asked to reach further than the image is wide or high.
+        """
+        if self.padding == "reflect" and self.pad >= min(height, width):
+            raise ValueError(
+                f"padding by reflection must be below the image's {min(height, width)} pixels, not {self.pad}: lower "
+                "--crop, or use --padding zero"
+            )
 
     def _shift(self, like: Tensor, noise: Noise) -> Tensor:
         """Whole pixels, uniform over -pad..pad, one per image."""

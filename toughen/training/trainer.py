@@ -74,6 +74,7 @@ class Trainer(Course):
             padding=recipe.padding,
             flip=colour if recipe.flip is None else recipe.flip,
         )
+        self.augment.check(*data.shape[1:])
         self.dtype = torch.float64 if self.precision == "fp64" else torch.float32
         self.layout = torch.channels_last if recipe.channels_last else torch.contiguous_format
         self.model = model.to(self.device, self.dtype, memory_format=self.layout)  # type: ignore[call-overload]
