@@ -7,12 +7,14 @@ from typing import Any, Literal
 
 from rich.console import Console
 
+from toughen import settings
 from toughen.commands.shared import PROGRAM, add_threat
 from toughen.evaluation.diagnostics.diagnose import NAMES, TRANSFER, diagnose_runs
 from toughen.parsing import Parser, tidy
 
 
 def run(arguments: Sequence[str]) -> int:
+    settings.find_own_classes(arguments)
     given = vars(diagnose_parser().read(tidy(arguments)))
     found = diagnose_runs(given.pop("runs"), **given, console=Console(stderr=True))
     print_diagnostics(Console(), found)

@@ -14,7 +14,10 @@ if TYPE_CHECKING:
     from torch import nn
 
 PROGRAM = "toughen"
-ATTACK = "NAME[-STEPS][xRESTARTS][@STEP_SIZE], step size in the units of eps: fgsm, pgd-100x5, pgd-40@0.01, apgd-t"
+ATTACK = (
+    "NAME[-STEPS][xRESTARTS][@STEP_SIZE], step size in the units of eps: fgsm, pgd-100x5, pgd-40@0.01, apgd-t; or "
+    "package.module.Class for NAME"
+)
 
 
 def several() -> bool:

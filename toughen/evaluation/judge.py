@@ -25,7 +25,7 @@ from toughen.evaluation.gallery import gallery
 from toughen.evaluation.harness import as_floats, predict, share
 from toughen.evaluation.result import Evaluation, interval, write_results
 from toughen.evaluation.runner import measure
-from toughen.evaluation.suite import QUICK_IMAGES, parse_attack, suite
+from toughen.evaluation.suite import QUICK_IMAGES, held, parse_attack, suite
 from toughen.gradients import mode
 from toughen.types import AnyImages, Images
 
@@ -42,7 +42,7 @@ class How:
 
     Attributes:
         suite: "quick" (a minute), "standard" or "papers"; None means quick, unless there are attacks.
-        attacks: short names instead of a suite.
+        attacks: instead of a suite: short names, as ``parse_attack`` reads them, or attacks by names of one's own.
         limit: evaluate a stratified sample of so many images; None means all, 1,000 for the quick suite.
         time_budget: end within this time, such as 5m, by attacking fewer images, a stratified sample.
         seed: of the sample and of the attacks.
@@ -56,7 +56,7 @@ class How:
     """
 
     suite: str | None = None
-    attacks: Sequence[str] | None = None
+    attacks: Sequence[str] | Mapping[str, Attack] | None = None
     limit: int | None = None
     time_budget: str | None = None
     seed: int = 0
@@ -191,13 +191,15 @@ def attacks_of(candidate: Candidate, how: How) -> dict[str, Attack]:
     """The attacks that are asked for, by their names.
 
     Raises:
-        ValueError: none is named, or there is none of a name.
+        ValueError: none is named, or there is none of a name, or one is bound by another threat.
     """
     if how.attacks is None:
         shape = tuple(candidate.split.images.shape[1:])
         return suite(how.suite or "quick", candidate.threat, shape, candidate.adaptive)
     if not how.attacks:
         raise ValueError("no attack was named: give one or more, such as --attacks fgsm pgd-20")
+    if isinstance(how.attacks, Mapping):
+        return {name: held(name, attack, candidate.threat) for name, attack in how.attacks.items()}
     return {spec: parse_attack(spec, candidate.threat) for spec in how.attacks}
 
 

@@ -13,10 +13,11 @@ from toughen import attacks
 from toughen.attacks.adaptive import Adaptive
 from toughen.attacks.apgd import APGD, APGDT
 from toughen.attacks.autoattack import AutoAttack
-from toughen.attacks.base import Attack
+from toughen.attacks.base import Attack, threat_of
 from toughen.attacks.fab import FAB
 from toughen.attacks.gama import GAMAFW, GAMAPGD
 from toughen.attacks.logit_matrix import LogitMatrix
+from toughen.attacks.outside import imported
 from toughen.attacks.pgd import IFGSM, MIFGSM, PGD
 from toughen.attacks.pgd_adp import PGDADP
 from toughen.attacks.random_points import RandomPoints
@@ -63,6 +64,7 @@ HIDDEN = {  # have a name above, or need more than a name
     "adaptive", "apgd", "apgdt", "gamafw", "gamapgd", "ifgsm", "logitmatrix", "mifgsm", "pgdadp", "pgdll", "pgdr",
     "randompoints", "transfer",
 }  # fmt: skip
+_PATH = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)+")
 _SPEC = re.compile(r"(?P<name>.+?)(-(?P<steps>\d+))?(x(?P<restarts>\d+))?(@(?P<step_size>[\d./e-]+))?")
 
 SUITES: dict[str, tuple[str, ...]] = {
@@ -87,29 +89,54 @@ def names() -> dict[str, tuple[Callable[..., Attack], str]]:
 def parse_attack(spec: str, threat: Threat) -> Attack:
     """The attack that a short name stands for: NAME[-STEPS][xRESTARTS][@STEP_SIZE], step size in the units of eps.
 
+    The name may be an import path, ``package.module.Class``, of an attack of one's own.
+
     Raises:
         ValueError: no attack has this name, or it has no such setting.
     """
-    known, spec = names(), spec.strip()
-    found = _SPEC.fullmatch(spec.lower())
-    if not found or found["name"] not in known:
-        close = difflib.get_close_matches(found["name"] if found else "", known, n=1)
-        hint = f"did you mean {close[0]}? " if close else ""
-        raise ValueError(
-            f"attack {spec!r} is unknown: {hint}Write NAME[-STEPS][xRESTARTS][@STEP_SIZE], such as fgsm, pgd-20 or "
-            f"pgd-100x5, with a name out of {', '.join(known)}"
-        )
-    make: Any = known[found["name"]][0]
+    spec = spec.strip()
+    found = _SPEC.fullmatch(spec)
+    name = found["name"].lower() if found else ""
+    if found and _PATH.fullmatch(found["name"]):
+        make: Any = imported(found["name"])
+    elif found and name in (known := names()):
+        make = known[name][0]
+    else:
+        raise ValueError(_unknown(spec, name))
     given: dict[str, Any] = {name: int(found[name]) for name in ("steps", "restarts") if found[name] is not None}
     if found["step_size"] is not None:
         given["step_size"] = Fraction(found["step_size"])
     kind: Any = make.func if isinstance(make, partial) else make
-    for name in given.keys() - {field.name for field in fields(kind)}:
-        raise ValueError(f"attack {spec!r}: {kind.__name__} has no {name}; leave it out")
-    if found["name"] == "r-fgsm":
+    for setting in given.keys() - {field.name for field in fields(kind)}:
+        raise ValueError(f"attack {spec!r}: {kind.__name__} has no {setting}; leave it out")
+    if name == "r-fgsm":
         given = {"start_size": threat.eps / 2, "step_size": threat.eps / 2, **given}
-    attack: Attack = make(eps=threat.eps, norm=threat.norm, **given)
+    return held(spec, make(eps=threat.eps, norm=threat.norm, **given), threat)
+
+
+def held(name: str, attack: Attack, threat: Threat) -> Attack:
+    """An attack, after seeing that it keeps to the threat: what it says of itself is what its images are checked by.
+
+    Raises:
+        ValueError: it does not.
+    """
+    own = threat_of(attack)
+    if own != threat:
+        raise ValueError(
+            f"attack {name} is bound by {own.norm} eps {own.eps:g}, the evaluation by {threat.norm} eps "
+            f"{threat.eps:g}: they must agree"
+        )
     return attack
+
+
+def _unknown(spec: str, name: str) -> str:
+    known = names()
+    close = difflib.get_close_matches(name, known, n=1)
+    hint = f"did you mean {close[0]}? " if close else ""
+    return (
+        f"attack {spec!r} is unknown: {hint}Write NAME[-STEPS][xRESTARTS][@STEP_SIZE], such as fgsm, pgd-20 or "
+        f"pgd-100x5, with a name out of {', '.join(known)}, or package.module.Class of your own"
+    )
 
 
 def suite(
