@@ -234,6 +234,31 @@ def test_no_command_imports_what_a_run_s_files_name(tmp_path: Path, monkeypatch:
     assert "trap" not in sys.modules and not (tmp_path / "out").exists()
 
 
+def test_runs_of_own_nets_are_diagnosed_by_the_names_that_are_given(own: None, tmp_path: Path) -> None:
+    about = json.loads((NETS / "pgd-at" / runs.RECORD).read_text())["model"]
+    own_net, here = {**about, "name": "own_nets:net"}, str(digits())
+    mine = changed_run("pgd-at", tmp_path / "mine", model=own_net, data=here)
+    also = changed_run("fgsm-at", tmp_path / "also", model=own_net, data=here)
+    ours = changed_run("pgd-at", tmp_path / "ours", data=here)
+    words = ("--limit", 20, "--which", "confusion", "--model")
+
+    def diagnosed(*names: str) -> list[Any]:
+        ended = toughen("diagnose", mine, ours, also, *words, *names)
+        assert ended.status == 0, ended.err
+        found = [json.loads((run / "diagnostics.json").read_text())["confusion"] for run in (mine, ours, also)]
+        for each in found:
+            del each["about"]
+        return found
+
+    first, same, other = diagnosed("own_nets:net")
+    assert first == same != other
+    assert diagnosed("own_nets:net", "own_nets:net") == [first, same, other]
+    refused(toughen("diagnose", mine, also, *words[:-1]), "own_nets:net", "--model")
+    refused(toughen("diagnose", mine, *words, "own_nets:net", "own_nets:net"), "--model names 2, and 1 of the runs")
+    refused(toughen("diagnose", ours, *words, "own_nets:net"), "--model names 1, and 0 of the runs")
+    refused(toughen("diagnose", mine, *words, "own_nets:other"), "does not fit the net")
+
+
 # ---- Any callable, in Python.
 
 

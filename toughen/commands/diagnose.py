@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, Literal
 
 from rich.console import Console
+from torch import nn
 
-from toughen import settings
+from toughen import runs, settings
 from toughen.commands.shared import PROGRAM, add_threat
 from toughen.evaluation.diagnostics.diagnose import NAMES, TRANSFER, diagnose_runs
 from toughen.parsing import Parser, tidy
@@ -16,6 +18,7 @@ from toughen.parsing import Parser, tidy
 def run(arguments: Sequence[str]) -> int:
     settings.find_own_classes(arguments)
     given = vars(diagnose_parser().read(tidy(arguments)))
+    given["models"] = own_models(given["runs"], given.pop("model"))
     found = diagnose_runs(given.pop("runs"), **given, console=Console(stderr=True))
     print_diagnostics(Console(), found)
     return 0
@@ -28,6 +31,14 @@ def diagnose_parser() -> Parser:
     parser.add_argument(
         "--transfer_attacks", nargs="+", metavar="ATTACK", default=list(TRANSFER), help="what transfer is measured with"
     )
+    parser.add_argument(
+        "--model",
+        nargs="+",
+        metavar="MODEL",
+        default=[],
+        help="package.module:function or timm:NAME, for runs of nets that toughen did not write: one for all of these, "
+        "or one for each, in their order",
+    )
     add_threat(parser, limit=500)
     parser.add_argument(
         "--precision",
@@ -39,6 +50,23 @@ def diagnose_parser() -> Parser:
         "--out", type=str | None, help="where comparisons of runs go, and other eps or data (default: into each run)"
     )
     return parser
+
+
+def own_models(folders: Sequence[str], names: Sequence[str]) -> dict[str, nn.Module]:
+    """The nets that toughen did not write, by their runs; made from names that the user typed, never from a file's.
+
+    Raises:
+        ValueError: there are not as many names as such runs, or one can't be made.
+    """
+    records = {folder: runs.read_record(Path(folder)) for folder in folders} if names else {}
+    own = {folder: record for folder, record in records.items() if ":" in str(record.model.get("name"))}
+    if names and (not own or len(names) not in (1, len(own))):
+        raise ValueError(
+            f"--model names {len(names)}, and {len(own)} of the runs are of nets that toughen did not write: give one "
+            "for all of these, or one for each"
+        )
+    each = [*names] * len(own) if len(names) == 1 else names
+    return {folder: runs.create_own(record, name) for (folder, record), name in zip(own.items(), each, strict=True)}
 
 
 def print_diagnostics(console: Console, found: dict[str, Any]) -> None:
