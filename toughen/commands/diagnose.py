@@ -18,7 +18,7 @@ from toughen.parsing import Parser, tidy
 def run(arguments: Sequence[str]) -> int:
     settings.find_own_classes(arguments)
     given = vars(diagnose_parser().read(tidy(arguments)))
-    given["models"] = own_models(given["runs"], given.pop("model"))
+    given["models"] = own_models(given["runs"], given.pop("model") or ())
     found = diagnose_runs(given.pop("runs"), **given, console=Console(stderr=True))
     print_diagnostics(Console(), found)
     return 0
@@ -35,7 +35,6 @@ def diagnose_parser() -> Parser:
         "--model",
         nargs="+",
         metavar="MODEL",
-        default=[],
         help="package.module:function or timm:NAME, for runs of nets that toughen did not write: one for all of these, "
         "or one for each, in their order",
     )
