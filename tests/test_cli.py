@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import subprocess
 import sys
@@ -13,7 +12,7 @@ from typing import Any
 import pytest
 import torch
 import yaml
-from commands import digits, files, small, toughen
+from commands import digits, files, processor_seconds, small, toughen
 
 from toughen import runs, settings, training
 from toughen.commands.train import parse_train
@@ -254,15 +253,6 @@ def test_the_current_folder_is_searched_last_and_only_when_asked(own: Path) -> N
 def test_a_recipe_may_name_own_classes_too(own: Path) -> None:
     Path("mine.yaml").write_text("eps: 0.2\nmethod: my_methods.Mine\n")
     assert type(recipe("mine.yaml").method).__name__ == "Mine"
-
-
-def processor_seconds(*command: str) -> tuple[float, str]:
-    """What a program of ours takes of the processor, however busy it is, with bytecode kept, and what it says."""
-    environment = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
-    started = os.times()
-    done = subprocess.run([sys.executable, *command], capture_output=True, text=True, check=True, env=environment)
-    ended = os.times()
-    return ended.children_user + ended.children_system - started.children_user - started.children_system, done.stdout
 
 
 @pytest.mark.parametrize("command", ["train", "evaluate", "list"])
