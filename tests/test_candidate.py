@@ -174,6 +174,19 @@ def test_timm_s_nets_come_pretrained_unless_weights_are_given(tmp_path: Path, mo
     assert found[1]["clean_accuracy"] == 1 and found[0]["clean_accuracy"] < 0.5
 
 
+def test_a_run_s_file_names_no_other_weights_to_load(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """timm would unpickle a ``checkpoint_path``; and a setting called as an argument is no traceback."""
+    asked = imitate_timm(monkeypatch, **TIMM)
+    about = json.loads((NETS / "pgd-at" / runs.RECORD).read_text())["model"]
+    settings = {"checkpoint_path": "evil.pth", "pretrained": True, "pretrained_cfg": {"file": "evil.pth"}, "depth": 2}
+    run = changed_run("pgd-at", tmp_path / "run", model={**about, "name": "timm:tiny", "settings": settings})
+    words = ("--data", digits(), "--limit", 10, "--attacks", "fgsm", "--model", "timm:tiny", "--out", tmp_path / "out")
+    assert toughen("evaluate", run, *words, "--verdict", "false").status == 0
+    assert asked == [("tiny", {"num_classes": 10, "in_chans": 1, "depth": 2})]
+    run = changed_run("pgd-at", tmp_path / "other", model={**about, "name": "timm:tiny", "settings": {"name": "x"}})
+    refused(toughen("evaluate", run, *words), "timm cannot make model 'tiny'", "name")
+
+
 def test_timm_s_pretrained_nets_get_what_they_were_trained_on(monkeypatch: pytest.MonkeyPatch) -> None:
     """Images less timm's mean over its standard deviation; eps stays in the units of images."""
     imitate_timm(monkeypatch, **TIMM)

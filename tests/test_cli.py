@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import re
 import subprocess
 import sys
@@ -266,6 +267,17 @@ def test_help_answers_quickly(command: str) -> None:
     spent = min(spent for _, (spent, _) in turns)
     assert spent < 3
     assert spent < 1.6 * min(spent for (spent, _), _ in turns)
+
+
+def test_a_program_that_calls_us_keeps_its_garbage_collection() -> None:
+    before = gc.get_freeze_count()
+    gc.disable()
+    try:
+        toughen("list", "methods")
+        assert not gc.isenabled()
+    finally:
+        gc.enable()
+    assert gc.get_freeze_count() == before
 
 
 def test_help_imports_nothing_heavy() -> None:

@@ -5,7 +5,10 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
+from types import ModuleType
+from typing import Any
 
+import jaxtyping
 import pytest
 import torch
 from commands import digits, refused, toughen
@@ -17,8 +20,9 @@ from toughen.data import Split
 from toughen.data import load as load_data
 from toughen.evaluation.fingerprint import fingerprint
 from toughen.evaluation.harness import Bench
-from toughen.evaluation.suite import parse_attack
+from toughen.evaluation.suite import parse_attack, suite
 from toughen.fraction import Fraction
+from toughen.objectives import CrossEntropy
 from toughen.threat import Threat
 
 RUN = Path(__file__).parent / "nets" / "fgsm-at"
@@ -59,6 +63,30 @@ class Boundless(Attack):
     steps: int = 1
 
 class Plain: ...
+
+class Minex2(Mine): ...
+
+class Bare(Mine):
+    steps: int = 7
+
+@dataclass(frozen=True)
+class Restarted(Mine):
+    restarts: int = 1
+
+@dataclass(frozen=True)
+class Failing(Mine):
+    def __call__(self, model, x, target):
+        return x
+
+@dataclass(frozen=True)
+class Short(Mine):
+    def __call__(self, model, x, target, noise=None):
+        return x[:, :, 1:]
+
+@dataclass(frozen=True)
+class Refusing(Mine):
+    def __post_init__(self):
+        {}["here"]
 '''
 
 
@@ -66,7 +94,7 @@ class Plain: ...
 def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A user's folder with a module `own_attacks`, where the command is started."""
     (tmp_path / "own_attacks.py").write_text(OWN)
-    (tmp_path / "broken_attacks.py").write_text("1 / 0\n")
+    (tmp_path / "broken_attacks.py").write_text("import torch\ntorch.nn.no_such_thing\n")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", list(sys.path))
     for name in ("own_attacks", "broken_attacks"):
@@ -115,18 +143,53 @@ def test_it_is_held_to_the_threat(own: Path) -> None:
     ("name", "said"),
     [
         ("no_such.Thing", ["'no_such.Thing' cannot be imported", "PYTHONPATH"]),
-        ("broken_attacks.Thing", ["'broken_attacks.Thing' cannot be imported: division by zero"]),
+        ("broken_attacks.Thing", ["cannot be imported: at ", "broken_attacks.py, line 2: AttributeError"]),
         ("own_attacks.Nothing", ["module own_attacks has no 'Nothing'"]),
-        ("own_attacks.Plain", ["'own_attacks.Plain' is none", "toughen.attacks.base.Attack"]),
+        ("own_attacks.Plain", ["'own_attacks.Plain' is none", "toughen.attacks.Attack"]),
+        ("own_attacks.Bare", ["'own_attacks.Bare' is no frozen dataclass", "@dataclass"]),
+        ("own_attacks.Refusing", ["'own_attacks.Refusing' failed at ", "KeyError: 'here'"]),
         ("own_attacks.Demanding", ["'own_attacks.Demanding' needs depth", "default"]),
         ("own_attacks.Boundless", ["'own_attacks.Boundless' has no eps"]),
-        ("own_attacks.Minex3", ["Mine has no restarts"]),
+        ("own_attacks.Minex3", ["module own_attacks has no 'Minex3'"]),
+        ("own_attacks.Mine-1x3", ["Mine has no restarts"]),
+        ("own_attacks:Mine", ["'own_attacks:Mine' is unknown", "package.module.Class"]),
         ("own_attacks.Mine@0.1", ["Mine has no step_size"]),
     ],
 )
 def test_what_cannot_be_used(own: Path, name: str, said: list[str]) -> None:
     refused(toughen(*shown("--attacks", name, "--out", own / "out")), *said)
     assert not (own / "out").exists()
+
+
+@pytest.mark.parametrize(("name", "said"), [("Failing", "TypeError"), ("Short", "no images of the shape")])
+def test_one_that_fails_is_named(own: Path, name: str, said: str) -> None:
+    words = ("--data", digits(), "--limit", "20", "--out")
+    refused(toughen(*shown("--attacks", f"own_attacks.{name}", "--out", own / "out")), name, said, status=1)
+    refused(toughen("attack", RUN, "--attack", f"own_attacks.{name}", *words, own / "x.parquet"), name, said, status=1)
+
+
+def test_a_class_may_end_in_a_number(own: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(own))
+    threat = Threat("linf", Fraction(EPS))
+    assert type(parse_attack("own_attacks.Minex2", threat)).__name__ == "Minex2"
+    assert vars(parse_attack("own_attacks.Restarted-4x3", threat)).items() >= {("steps", 4), ("restarts", 3)}
+
+
+def test_it_is_sent_to_other_processes(own: Path) -> None:
+    words = ("--attacks", "own_attacks.Restarted-2x2", "--out")
+    assert toughen(*shown(*words, own / "one")).status == 0
+    ended = toughen(*shown("--processes", "2", *words, own / "two"))
+    assert ended.status == 0, ended.err
+    one, two = (json.loads((own / name / "evaluation.json").read_text())["attacks"] for name in ("one", "two"))
+    times = {"seconds": 0}
+    assert {name: found | times for name, found in one.items()} == {name: found | times for name, found in two.items()}
+
+
+@pytest.mark.parametrize("given", [{"mine": "pgd-20"}, {"mine": PGD}, [PGD(eps=EPS)], {"mine": lambda *_: None}])
+def test_what_is_no_attack(given: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)  # as where a user calls it
+    with pytest.raises(ValueError, match="attack 'mine' is none: write a frozen|attacks names a PGD: give a list of"):
+        evaluate(runs.load(RUN), some(), eps=EPS, attacks=given)
 
 
 def test_an_object_is_held_to_the_threat_too() -> None:
@@ -145,3 +208,36 @@ def test_a_changed_class_is_another_attack(own: Path, monkeypatch: pytest.Monkey
     (own / "own_attacks.py").write_text(OWN.replace('start="none"', 'start="uniform"'))
     monkeypatch.delitem(sys.modules, "own_attacks")
     assert fingerprint(bench, {"a": parse_attack("own_attacks.Mine", threat)}) != before[0]
+
+
+def test_a_changed_cell_of_a_notebook_is_another_attack(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a class that is in no file, what it does counts, and what its bases do."""
+    split = some()
+    bench = Bench(Blocks(runs.load(RUN), 20, "fp32"), split.images, split.labels, torch.arange(40), 0)
+
+    def typed(text: str, name: str) -> Any:
+        cell = ModuleType("cell")
+        monkeypatch.setitem(sys.modules, "cell", cell)
+        exec(text, vars(cell))  # what a notebook does
+        return fingerprint(bench, {"a": vars(cell)[name](eps=EPS)})
+
+    changed = OWN.replace("steps=self.steps", "steps=2 * self.steps")
+    for name in ("Mine", "Minex2"):  # the second through its base alone
+        assert typed(OWN, name) == typed(OWN, name) != typed(changed, name)
+    assert typed(OWN, "Wide") != typed(OWN.replace("eps=2 *", "eps=3 *"), "Wide")
+
+
+def test_an_objective_s_function_counts_too() -> None:
+    split = some()
+    bench = Bench(Blocks(runs.load(RUN), 20, "fp32"), split.images, split.labels, torch.arange(40), 0)
+
+    class Mine(CrossEntropy): ...
+
+    kept = fingerprint(bench, {"a": PGD(eps=EPS, objective=Mine())})
+    assert kept == fingerprint(bench, {"a": PGD(eps=EPS, objective=Mine())})
+    assert kept != fingerprint(bench, {"a": PGD(eps=EPS, objective=CrossEntropy())})
+
+
+def test_an_attack_reads_the_same_in_every_process() -> None:
+    """`--time-budget` knows by it whether it is the evaluation that was begun."""
+    assert " at 0x" not in "".join(map(repr, suite("standard", Threat("linf", Fraction(EPS))).values()))

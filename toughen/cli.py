@@ -35,6 +35,7 @@ def usage() -> str:
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Run a command and leave with its status: 0 done, 1 a run that failed, 2 bad input, 128 + n on signal n."""
+    program = arguments is None and not several()
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     if not arguments or arguments[0] in ("-h", "--help"):
         print(usage())
@@ -48,7 +49,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         fail(f"command {arguments[0]!r} is unknown: use {', '.join(COMMANDS)}")
     warnings.filterwarnings("ignore")
     if not several():
-        _run(*arguments)
+        _run(*arguments, program=program)
     from toughen import ranks
 
     try:
@@ -61,24 +62,22 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         fail(str(error), status=1)
 
 
-def _command(name: str) -> ModuleType:
-    """A command's module. Looking for garbage while it is imported takes a quarter of the time, and there is none."""
+def _command(name: str, *, program: bool) -> ModuleType:
+    """A command's module. Where this is the whole program, looking for garbage meanwhile would take a third as long."""
     path = f"toughen.commands.{name}"
-    if path in sys.modules:
-        return sys.modules[path]
+    if not program:
+        return importlib.import_module(path)
     gc.disable()
-    try:
-        found = importlib.import_module(path)
-    finally:
-        gc.enable()
+    found = importlib.import_module(path)
+    gc.enable()
     gc.freeze()  # what torch and the rest left stays for good: later rounds need not look at it either
     return found
 
 
-def _run(name: str, *arguments: str) -> NoReturn:
+def _run(name: str, *arguments: str, program: bool = False) -> NoReturn:
     """Run a command, and turn what goes wrong into one message and a status."""
     try:
-        raise SystemExit(_command(name).run(arguments))
+        raise SystemExit(_command(name, program=program).run(arguments))
     except BrokenPipeError:  # who reads our output has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         raise SystemExit(0) from None

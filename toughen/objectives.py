@@ -20,6 +20,9 @@ class Objective:
 
     batchwise: bool = False
 
+    def __repr__(self) -> str:  # the same in every process; those with settings show them instead
+        return f"{type(self).__name__}()"
+
     def take(self, rows: Labels) -> Objective:
         """The objective of some images of the batch; its own where it holds nothing per image."""
         return self

@@ -16,6 +16,8 @@ from toughen.types import Real
 
 WEIGHTS, RECORD, SEEN = "model.safetensors", "model.json", "training-images.safetensors"
 METRICS = "metrics.jsonl"
+# timm's settings of where weights come from
+ELSEWHERE = ("pretrained", "pretrained_cfg", "pretrained_cfg_overlay", "checkpoint_path", "cache_dir")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -155,13 +157,17 @@ def create_own(record: Record, name: str) -> nn.Module:
         record: what the run's weights are.
         name: ``package.module:function`` or ``timm:NAME``, typed by the user.
 
+    What a record tells timm of where to load weights is left out: they come from the run, and no file of a run may
+    name another one.
+
     Raises:
         ValueError: it can't be made so.
     """
     about = record.model
+    settings = {key: value for key, value in about["settings"].items() if name[:5] != "timm:" or key not in ELSEWHERE}
     channels, height, width = record.shape
     net = (name, len(record.classes), (channels, height, width), about.get("mean"), about.get("std"))
-    return models.create(*net, **about["settings"])
+    return models.create(*net, **settings)
 
 
 def second_line(error: Exception) -> str:

@@ -29,7 +29,8 @@ register_type(Fraction, serializer=_plain, deserializer=Fraction, fail_already_r
 
 
 PARTS = {"method": "Standard", "optimizer": "SGD", "schedule": "Cyclic"}  # what a run without a recipe takes
-_IMPORT_PATH = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*[.:][A-Za-z_]\w*(-\d+)?(@[\d./e-]+)?")  # of an attack, too
+# of a class or function, and of an attack with its steps and the like
+_IMPORT_PATH = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*[.:][A-Za-z_]\w*(-\d+(x\d+)?)?(@[\d./eE-]+)?")
 
 
 def recipes() -> dict[str, Path]:

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import importlib
 import inspect
-from dataclasses import is_dataclass
+import traceback
+from collections.abc import Callable, Mapping
+from dataclasses import fields, is_dataclass
 from typing import Any
 
 from toughen.attacks.base import Attack
+
+HOW = "write a frozen dataclass under toughen.attacks.Attack"
 
 
 def imported(path: str) -> type[Attack]:
@@ -18,15 +22,51 @@ def imported(path: str) -> type[Attack]:
     """
     module, _, name = path.rpartition(".")
     try:
-        kind = getattr(importlib.import_module(module), name)
-    except AttributeError:
-        raise ValueError(f"attack {path!r}: module {module} has no {name!r}") from None
-    except Exception as error:  # the user's own code may raise anything
+        found = importlib.import_module(module)
+    except ImportError as error:
         raise ValueError(f"attack {path!r} cannot be imported: {error}; is its folder on PYTHONPATH?") from error
-    if not (inspect.isclass(kind) and issubclass(kind, Attack) and is_dataclass(kind)):
-        raise ValueError(f"attack {path!r} is none: name a frozen dataclass under toughen.attacks.base.Attack")
+    except Exception as error:  # the user's own code may raise anything
+        raise ValueError(f"attack {path!r} cannot be imported: {told(error)}") from error
+    kind = getattr(found, name, None)
+    if kind is None:
+        raise ValueError(f"attack {path!r}: module {module} has no {name!r}")
+    check_kind(path, kind)
     _check_settings(path, kind)
-    return kind
+    checked: type[Attack] = kind
+    return checked
+
+
+def made(spec: str, kind: Callable[..., Attack], settings: Mapping[str, Any]) -> Attack:
+    """An attack of such a class.
+
+    Raises:
+        ValueError: the class fails.
+    """
+    try:
+        return kind(**settings)
+    except ValueError:
+        raise
+    except Exception as error:  # the user's own code may raise anything
+        raise ValueError(f"attack {spec!r} failed {told(error)}") from error
+
+
+def told(error: Exception) -> str:
+    """Where a user's own code failed, and how."""
+    where = traceback.extract_tb(error.__traceback__)[-1]
+    return f"at {where.filename}, line {where.lineno}: {type(error).__name__}: {error}"
+
+
+def check_kind(name: str, kind: object) -> None:
+    """See that a class is an attack whose settings are its fields.
+
+    Raises:
+        ValueError: it is not.
+    """
+    if not (inspect.isclass(kind) and issubclass(kind, Attack) and is_dataclass(kind)):
+        raise ValueError(f"attack {name!r} is none: {HOW}")
+    undecorated = "__dataclass_fields__" not in vars(kind) and inspect.get_annotations(kind)
+    if undecorated or not kind.__dataclass_params__.frozen:
+        raise ValueError(f"attack {name!r} is no frozen dataclass of its own: put @dataclass(frozen=True) above it")
 
 
 def _check_settings(path: str, kind: type[Attack]) -> None:
@@ -37,3 +77,5 @@ def _check_settings(path: str, kind: type[Attack]) -> None:
     needed = [name for name, each in settings.items() if each.default is each.empty and name not in ("eps", "norm")]
     if needed:
         raise ValueError(f"attack {path!r} needs {needed[0]}: give the field a default")
+    if settings.keys() != {field.name for field in fields(kind) if field.init}:  # type: ignore[arg-type]
+        raise ValueError(f"attack {path!r} has an __init__ of its own: leave it to the dataclass")

@@ -29,7 +29,11 @@ def diagnose_parser() -> Parser:
     parser.add_argument("runs", nargs="+", type=str, metavar="RUN", help="run directories; transfer needs two or more")
     parser.add_argument("--which", nargs="+", metavar="NAME", help=f"some of {', '.join(NAMES)} (default: all)")
     parser.add_argument(
-        "--transfer_attacks", nargs="+", metavar="ATTACK", default=list(TRANSFER), help="what transfer is measured with"
+        "--transfer_attacks",
+        nargs="+",
+        metavar="ATTACK",
+        default=list(TRANSFER),
+        help="what transfer is measured with; named as in `toughen evaluate`",
     )
     parser.add_argument(
         "--model",

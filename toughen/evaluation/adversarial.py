@@ -14,7 +14,7 @@ from toughen.attacks.base import Attack, threat_of
 from toughen.blocks import Blocks, Precision, block_size, search_precision
 from toughen.device import pick_device
 from toughen.evaluation.candidate import Candidate, find_candidate
-from toughen.evaluation.harness import Bench, as_floats, check, chunk_size
+from toughen.evaluation.harness import Bench, as_floats, check, chunk_size, made_by
 from toughen.evaluation.judge import How, check_fit
 from toughen.evaluation.plan import every_iterate
 from toughen.evaluation.suite import parse_attack
@@ -22,7 +22,6 @@ from toughen.files import check_writable, replace_file
 from toughen.gradients import mode
 from toughen.noise import ImageNoise
 from toughen.progress import progress_bar
-from toughen.types import Images
 
 
 def attack_images(
@@ -86,7 +85,7 @@ def _columns(
         for part in rows.split(chunk_size(bench.images, bench.blocks.size)):
             x = bench.floats(part)
             noise = ImageNoise(bench.seed, name, bench.index[part.cpu()].tolist())
-            x_adv: Images = attack(bench.blocks, x, bench.labels[part], noise)
+            x_adv = made_by(attack, name, bench.blocks, x, bench.labels[part], noise)
             distance.append(check(x_adv, x, threat_of(attack), name).cpu())
             kept = x_adv.float()  # what is written, and so what is predicted
             after.append(bench.blocks.exact(kept.to(x.dtype)).argmax(1).cpu())

@@ -6,6 +6,8 @@ import hashlib
 import inspect
 from collections.abc import Mapping
 from dataclasses import fields, is_dataclass
+from types import CodeType
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -33,22 +35,31 @@ def _plain(value: object) -> object:
         return tuple((name, _hash(tensor)) for name, tensor in value.state_dict().items())
     if is_dataclass(value):
         settings = tuple((each.name, _plain(getattr(value, each.name))) for each in fields(value))
-        return type(value).__name__, _source(type(value)), settings
+        return type(value).__name__, *(_source(kind) for kind in inspect.getmro(type(value))), settings
     if value is None or isinstance(value, str | int | float | bool):
         return str(value)
     if isinstance(value, tuple | list):
         return tuple(map(_plain, value))
-    return type(value).__name__
+    if inspect.isroutine(value):
+        return getattr(value, "__qualname__", ""), _source(value)
+    return type(value).__name__, *(_source(kind) for kind in inspect.getmro(type(value)))
 
 
-def _source(kind: type) -> str:
-    """A user's own attack may be another the next time, though it has the same name and settings."""
-    if kind.__module__.partition(".")[0] == "toughen":
+def _source(thing: Any) -> str:
+    """A class or function that toughen did not write may be another the next time, though it has the same name."""
+    if str(getattr(thing, "__module__", "")).partition(".")[0] in ("toughen", "torch", "builtins"):
         return ""
     try:
-        return inspect.getsource(inspect.getmodule(kind) or kind)
+        return inspect.getsource(inspect.getmodule(thing) or thing)
     except (OSError, TypeError):  # typed in, not in a file
-        return kind.__module__
+        parts = vars(thing).values() if inspect.isclass(thing) else [thing]
+        return repr([_compiled(part.__code__) for part in parts if hasattr(part, "__code__")])
+
+
+def _compiled(code: CodeType) -> tuple[object, ...]:
+    """What a function does, without the addresses that its own functions have in this process."""
+    constants = [_compiled(each) if isinstance(each, CodeType) else repr(each) for each in code.co_consts]
+    return code.co_code, constants, code.co_names
 
 
 def _hash(tensor: Tensor) -> str:

@@ -9,10 +9,11 @@ import torch
 from torch import Tensor, nn
 
 from toughen.attacks.base import Attack, threat_of
+from toughen.attacks.outside import told
 from toughen.blocks import Blocks, block_size, wrong
 from toughen.evaluation.plan import Piece, pieces
 from toughen.gradients import mode
-from toughen.noise import ImageNoise
+from toughen.noise import ImageNoise, Noise
 from toughen.threat import Threat
 from toughen.types import AnyImages, Images, Labels, Mask, PerExample
 
@@ -104,11 +105,28 @@ class Bench:
         x, y = self.floats(rows), self.labels[rows]
         noise = ImageNoise(self.seed, piece.key, self.index[rows.cpu()].tolist(), piece.number)
         with mode(self.blocks, "eval"):
-            x_adv = piece.attack(self.blocks, x, y, noise)
+            x_adv = made_by(piece.attack, piece.key, self.blocks, x, y, noise)
             moved = check(x_adv, x, threat_of(piece.attack), piece.key)
             fell = wrong(self.blocks.exact(x_adv), y)
         counts = {name: value - before[name] for name, value in asdict(self.blocks.counts).items()}
         return Outcome(rows, fell, torch.where(fell, moved, 0.0).float(), counts, x_adv if keep else None)
+
+
+def made_by(attack: Attack, name: str, model: nn.Module, x: Images, y: Labels, noise: Noise) -> Images:
+    """What an attack returns; where a user's own fails, it is said which and where.
+
+    Raises:
+        RuntimeError: it failed.
+    """
+    if type(attack).__module__.startswith("toughen."):
+        return attack(model, x, y, noise)
+    try:
+        x_adv: object = attack(model, x, y, noise)
+    except Exception as error:  # the user's own code may raise anything
+        raise RuntimeError(f"attack {name} failed {told(error)}") from error
+    if not isinstance(x_adv, Tensor) or x_adv.shape != x.shape:
+        raise RuntimeError(f"attack {name} returned no images of the shape that it was given: mend it")
+    return x_adv
 
 
 def check(x_adv: Images, x: Images, threat: Threat, name: str) -> PerExample:

@@ -89,6 +89,9 @@ class How:
             raise ValueError(f"precision {self.precision!r} is unknown: use {', '.join(PRECISIONS)}")
         if isinstance(self.attacks, str):
             raise ValueError(f"attacks is the text {self.attacks!r}: give a list of names")
+        for each in () if self.attacks is None else self.attacks:
+            if not isinstance(each, str):
+                raise ValueError(f"attacks names a {type(each).__name__}: give a list of names, or attacks by names")
 
 
 def judge(
@@ -117,9 +120,10 @@ def judge(
     place = device or next(candidate.net.parameters(), candidate.split.images).device
     net, split = candidate.net.to(place), candidate.split.to(place)
     outputs = check_fit(net, candidate)
-    if how.processes > 1:
-        check_sendable(net)
     attacks = attacks_of(candidate, how)
+    if how.processes > 1:
+        for name, thing in {"the model": net, **{f"attack {name}": attack for name, attack in attacks.items()}}.items():
+            check_sendable(name, thing)
     source = source if source is None or isinstance(source, nn.Module) else source()
     if source is not None:
         check_source(source, outputs, split.images)
@@ -275,16 +279,16 @@ def _outputs(net: nn.Module, x: Images) -> int:
     return unwrap(out, len(x)).shape[1]
 
 
-def check_sendable(net: nn.Module) -> None:
-    """See that other processes can be given a model.
+def check_sendable(name: str, thing: object) -> None:
+    """See that other processes can be given a model, or an attack.
 
     Raises:
         ValueError: they can't, as with a function that was made inside another one.
     """
     try:
-        pickle.dumps(net)
-    except Exception as error:  # whatever the model's own parts raise
-        raise ValueError(f"the model cannot be sent to other processes ({error}): use 1 process") from None
+        pickle.dumps(thing)
+    except Exception as error:  # whatever its own parts raise
+        raise ValueError(f"{name} cannot be sent to other processes ({error}): use 1 process") from None
 
 
 def check_source(source: nn.Module, outputs: int, images: AnyImages) -> None:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import difflib
+import math
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import fields
 from functools import partial
 from typing import Any
@@ -17,7 +18,7 @@ from toughen.attacks.base import Attack, threat_of
 from toughen.attacks.fab import FAB
 from toughen.attacks.gama import GAMAFW, GAMAPGD
 from toughen.attacks.logit_matrix import LogitMatrix
-from toughen.attacks.outside import imported
+from toughen.attacks.outside import check_kind, imported, made
 from toughen.attacks.pgd import IFGSM, MIFGSM, PGD
 from toughen.attacks.pgd_adp import PGDADP
 from toughen.attacks.random_points import RandomPoints
@@ -64,7 +65,9 @@ HIDDEN = {  # have a name above, or need more than a name
     "adaptive", "apgd", "apgdt", "gamafw", "gamapgd", "ifgsm", "logitmatrix", "mifgsm", "pgdadp", "pgdll", "pgdr",
     "randompoints", "transfer",
 }  # fmt: skip
-_PATH = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)+")
+_OWN = re.compile(  # restarts only after steps: the class may be called Mix2
+    r"(?P<name>[A-Za-z_]\w*(\.[A-Za-z_]\w*)+)(-(?P<steps>\d+)(x(?P<restarts>\d+))?)?(@(?P<step_size>[\d./eE-]+))?"
+)
 _SPEC = re.compile(r"(?P<name>.+?)(-(?P<steps>\d+))?(x(?P<restarts>\d+))?(@(?P<step_size>[\d./e-]+))?")
 
 SUITES: dict[str, tuple[str, ...]] = {
@@ -94,15 +97,13 @@ def parse_attack(spec: str, threat: Threat) -> Attack:
     Raises:
         ValueError: no attack has this name, or it has no such setting.
     """
-    spec = spec.strip()
-    found = _SPEC.fullmatch(spec)
-    name = found["name"].lower() if found else ""
-    if found and _PATH.fullmatch(found["name"]):
-        make: Any = imported(found["name"])
-    elif found and name in (known := names()):
-        make = known[name][0]
-    else:
-        raise ValueError(_unknown(spec, name))
+    spec, known = spec.strip(), names()
+    own = _OWN.fullmatch(spec)
+    found = own or _SPEC.fullmatch(spec.lower())
+    if found is None or (own is None and found["name"] not in known):
+        raise ValueError(_unknown(spec, found["name"] if found else "", known))
+    name = found["name"]
+    make: Any = imported(name) if own else known[name][0]
     given: dict[str, Any] = {name: int(found[name]) for name in ("steps", "restarts") if found[name] is not None}
     if found["step_size"] is not None:
         given["step_size"] = Fraction(found["step_size"])
@@ -111,17 +112,19 @@ def parse_attack(spec: str, threat: Threat) -> Attack:
         raise ValueError(f"attack {spec!r}: {kind.__name__} has no {setting}; leave it out")
     if name == "r-fgsm":
         given = {"start_size": threat.eps / 2, "step_size": threat.eps / 2, **given}
-    return held(spec, make(eps=threat.eps, norm=threat.norm, **given), threat)
+    settings = {"eps": threat.eps, "norm": threat.norm, **given}
+    return held(spec, made(spec, make, settings) if own else make(**settings), threat)
 
 
 def held(name: str, attack: Attack, threat: Threat) -> Attack:
     """An attack, after seeing that it keeps to the threat: what it says of itself is what its images are checked by.
 
     Raises:
-        ValueError: it does not.
+        ValueError: it does not, or is no attack.
     """
+    check_kind(name, type(attack))
     own = threat_of(attack)
-    if own != threat:
+    if own.norm != threat.norm or not math.isclose(own.eps, threat.eps, rel_tol=1e-6):  # float32's 8/255 will do
         raise ValueError(
             f"attack {name} is bound by {own.norm} eps {own.eps:g}, the evaluation by {threat.norm} eps "
             f"{threat.eps:g}: they must agree"
@@ -129,8 +132,7 @@ def held(name: str, attack: Attack, threat: Threat) -> Attack:
     return attack
 
 
-def _unknown(spec: str, name: str) -> str:
-    known = names()
+def _unknown(spec: str, name: str, known: Collection[str]) -> str:
     close = difflib.get_close_matches(name, known, n=1)
     hint = f"did you mean {close[0]}? " if close else ""
     return (
