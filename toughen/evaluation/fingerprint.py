@@ -57,8 +57,15 @@ def _source(thing: Any) -> str:
 
 
 def _compiled(code: CodeType) -> tuple[object, ...]:
-    """What a function does, without the addresses that its own functions have in this process."""
-    constants = [_compiled(each) if isinstance(each, CodeType) else repr(each) for each in code.co_consts]
+    """What a function does, without what differs between processes: addresses, and the order of sets."""
+    constants = [
+        _compiled(each)
+        if isinstance(each, CodeType)
+        else sorted(map(repr, each))
+        if isinstance(each, frozenset)
+        else each
+        for each in code.co_consts
+    ]
     return code.co_code, constants, code.co_names
 
 
