@@ -184,7 +184,7 @@ def test_a_run_s_file_names_no_other_weights_to_load(tmp_path: Path, monkeypatch
     assert toughen("evaluate", run, *words, "--verdict", "false").status == 0
     assert asked == [("tiny", {"num_classes": 10, "in_chans": 1, "depth": 2})]
     run = changed_run("pgd-at", tmp_path / "other", model={**about, "name": "timm:tiny", "settings": {"name": "x"}})
-    refused(toughen("evaluate", run, *words), "timm cannot make model 'tiny'", "name")
+    refused(toughen("evaluate", run, *words), "model.json is damaged (settings hold name)")
 
 
 def test_timm_s_pretrained_nets_get_what_they_were_trained_on(monkeypatch: pytest.MonkeyPatch) -> None:

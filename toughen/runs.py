@@ -165,6 +165,8 @@ def create_own(record: Record, name: str) -> nn.Module:
     """
     about = record.model
     settings = {key: value for key, value in about["settings"].items() if name[:5] != "timm:" or key not in ELSEWHERE}
+    for key in settings.keys() & {"name", "num_classes", "shape", "mean", "std"}:
+        raise ValueError(f"{RECORD} is damaged (settings hold {key}): restore it from a copy, or train again")
     channels, height, width = record.shape
     net = (name, len(record.classes), (channels, height, width), about.get("mean"), about.get("std"))
     return models.create(*net, **settings)

@@ -69,7 +69,6 @@ def create(
     shape: Shape = (3, 32, 32),
     mean: Sequence[Real] | None = None,
     std: Sequence[Real] | None = None,
-    /,
     **settings: Any,
 ) -> nn.Module:
     """A new model: images [n, c, h, w] in [0, 1] to logits [n, num_classes].
