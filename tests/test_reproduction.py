@@ -442,6 +442,11 @@ def test_a_smaller_scale_keeps_each_epoch_s_place_in_the_run() -> None:
     assert small["model_settings"] == {"depth": 16, "width": 2} and whole["model_settings"] == {}
 
 
+def test_a_short_recipe_is_not_cut_below_what_the_other_rows_of_its_table_have() -> None:
+    rows = ("fbf-cifar10 --model resnet18", "gat-cifar10", "pgd-cifar10 --epochs 10")
+    assert [entrant(row, "cifar10", 0, SCALES["cpu"]).settings["epochs"] for row in rows] == [15, 15, 10]
+
+
 def test_averaging_looks_back_over_the_same_share_of_a_shorter_run() -> None:
     whole, small = (entrant("nuat-wa-cifar10", "cifar10", 0, SCALES[name]).settings for name in ("full", "cpu"))
     assert (whole["epochs"], small["epochs"], whole["averaging"]) == (100, 15, 0.9998)
