@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -166,6 +167,9 @@ def test_one_that_fails_is_named(own: Path, name: str, said: str) -> None:
     words = ("--data", digits(), "--limit", "20", "--out")
     refused(toughen(*shown("--attacks", f"own_attacks.{name}", "--out", own / "out")), name, said, status=1)
     refused(toughen("attack", RUN, "--attack", f"own_attacks.{name}", *words, own / "x.parquet"), name, said, status=1)
+    other = Path(shutil.copytree(RUN, own / "other"))
+    transfer = ("--which", "transfer", "--transfer_attacks", f"own_attacks.{name}", *words, own / "closer")
+    refused(toughen("diagnose", RUN, other, *transfer), f"attack {name}", said, status=1)
 
 
 def test_a_class_may_end_in_a_number(own: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,9 +13,10 @@ from torch import Tensor
 from toughen.attacks.base import Attack, threat_of
 from toughen.blocks import Blocks, Precision, block_size, search_precision
 from toughen.device import pick_device
+from toughen.evaluation.attacked import check, made_by
 from toughen.evaluation.candidate import Candidate, find_candidate
 from toughen.evaluation.fit import check_fit
-from toughen.evaluation.harness import Bench, as_floats, check, chunk_size, made_by
+from toughen.evaluation.harness import Bench, as_floats, chunk_size
 from toughen.evaluation.judge import How
 from toughen.evaluation.plan import every_iterate
 from toughen.evaluation.suite import parse_attack

@@ -9,7 +9,7 @@ from contextlib import AbstractContextManager
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from toughen.evaluation.harness import share
+from toughen.evaluation.attacked import share
 from toughen.evaluation.plan import Piece
 from toughen.evaluation.result import Evaluation
 

@@ -9,12 +9,11 @@ import torch
 from torch import Tensor, nn
 
 from toughen.attacks.base import Attack, threat_of
-from toughen.attacks.outside import told
 from toughen.blocks import Blocks, block_size, wrong
+from toughen.evaluation.attacked import check, made_by
 from toughen.evaluation.plan import Piece, pieces
 from toughen.gradients import mode
-from toughen.noise import ImageNoise, Noise
-from toughen.threat import Threat
+from toughen.noise import ImageNoise
 from toughen.types import AnyImages, Images, Labels, Mask, PerExample
 
 PIXELS = 2**24  # numbers in the images that are attacked at once: what an attack keeps of them is several times this
@@ -50,11 +49,6 @@ class Outcome:
 def as_floats(images: AnyImages) -> Images:
     """Bytes 0..255 as floats in [0, 1]; floats stay what they are."""
     return images.to(torch.float32).div_(255) if images.dtype == torch.uint8 else images
-
-
-def share(mask: Mask) -> float:
-    """The share of images that a mask marks, 0..1."""
-    return int(mask.sum()) / len(mask)
 
 
 def chunk_size(images: AnyImages, block: int) -> int:
@@ -110,38 +104,6 @@ class Bench:
             fell = wrong(self.blocks.exact(x_adv), y)
         counts = {name: value - before[name] for name, value in asdict(self.blocks.counts).items()}
         return Outcome(rows, fell, torch.where(fell, moved, 0.0).float(), counts, x_adv if keep else None)
-
-
-def made_by(attack: Attack, name: str, model: nn.Module, x: Images, y: Labels, noise: Noise) -> Images:
-    """What an attack returns; where a user's own fails, it is said which and where.
-
-    Raises:
-        RuntimeError: it failed.
-    """
-    if type(attack).__module__.startswith("toughen."):
-        return attack(model, x, y, noise)
-    try:
-        x_adv: object = attack(model, x, y, noise)
-    except Exception as error:  # the user's own code may raise anything
-        raise RuntimeError(f"attack {name} failed {told(error)}") from error
-    if not isinstance(x_adv, Tensor) or x_adv.shape != x.shape:
-        raise RuntimeError(f"attack {name} returned no images of the shape that it was given: mend it")
-    return x_adv
-
-
-def check(x_adv: Images, x: Images, threat: Threat, name: str) -> PerExample:
-    """Each image's distance, after seeing that all of them are within the threat and the box.
-
-    Raises:
-        RuntimeError: they are not; the attack is wrong, and no figure of it can be used.
-    """
-    moved = threat.distance(x_adv, x)
-    furthest, low, high = float(moved.max()), float(x_adv.min()), float(x_adv.max())
-    if not furthest <= threat.eps * (1 + 1e-5) + 1e-6:
-        raise RuntimeError(f"attack {name} moved an image by {furthest:.6g}, beyond eps {threat.eps:.6g}: mend it")
-    if not (low >= 0 and high <= 1):
-        raise RuntimeError(f"attack {name} returned pixels from {low:.6g} to {high:.6g}, outside [0, 1]: mend it")
-    return moved
 
 
 def predict(model: nn.Module, images: AnyImages) -> Labels:

@@ -17,12 +17,13 @@ from toughen.blocks import Blocks, Precision, block_size, search_precision
 from toughen.device import provenance
 from toughen.duration import seconds
 from toughen.evaluation import budget, verdict
+from toughen.evaluation.attacked import share
 from toughen.evaluation.candidate import Candidate
 from toughen.evaluation.details import look_closer
 from toughen.evaluation.diagnostics.store import add_closer_look, check_usable
 from toughen.evaluation.fit import check_fit, check_sendable, check_source
 from toughen.evaluation.gallery import gallery
-from toughen.evaluation.harness import as_floats, share
+from toughen.evaluation.harness import as_floats
 from toughen.evaluation.result import Evaluation, interval, write_results
 from toughen.evaluation.runner import measure
 from toughen.evaluation.suite import QUICK_IMAGES, held, parse_attack, suite

@@ -13,7 +13,8 @@ from torch import Tensor
 
 from toughen.blocks import Counts
 from toughen.data import Split
-from toughen.evaluation.harness import Verdicts, share
+from toughen.evaluation.attacked import share
+from toughen.evaluation.harness import Verdicts
 from toughen.evaluation.state import State
 from toughen.files import replace_file, write_json
 from toughen.shares import interval as interval

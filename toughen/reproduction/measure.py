@@ -18,9 +18,10 @@ from toughen.attacks.logit_matrix import LogitMatrix
 from toughen.attacks.transfer import Transfer
 from toughen.blocks import Blocks, block_size, search_precision
 from toughen.device import pick_device, provenance
+from toughen.evaluation.attacked import share
 from toughen.evaluation.candidate import Candidate, find_candidate
 from toughen.evaluation.diagnostics import attack_entropy
-from toughen.evaluation.harness import as_floats, share
+from toughen.evaluation.harness import as_floats
 from toughen.evaluation.runner import measure
 from toughen.evaluation.suite import parse_attack
 from toughen.files import read_json

@@ -60,7 +60,7 @@ def finish_epoch(trainer: Trainer, epoch: int) -> dict[str, Any]:
 def _stands(trainer: Trainer, epoch: int, found: dict[str, float]) -> bool:
     """Whether the watch takes the live model for healthy; a collapsed one is rescued where the recipe wants that."""
     live = found if trainer.average is None else trainer.validation(trainer.model)
-    collapsed = rescue.judge(trainer, live)
+    collapsed = rescue.answer_collapse(trainer, live)
     if collapsed and trainer.rescuer is not None and trainer.recipe.weights == "last":
         _write_model(trainer, epoch, trainer.validation(trainer.kept_model))  # over those that the rescue gave up
     return not collapsed and not trainer.state.blind

@@ -18,10 +18,10 @@ def look_inside(trainer: Trainer, display: Display) -> None:
     distance = ranks.agreed(trainer.watch.signal(trainer.model, state.step))
     display.signal(state.step, distance)
     if trainer.watch.jumped(state, distance) and state.step % trainer.steps_per_epoch:
-        judge(trainer, trainer.validation(trainer.model))
+        answer_collapse(trainer, trainer.validation(trainer.model))
 
 
-def judge(trainer: Trainer, found: dict[str, float]) -> bool:
+def answer_collapse(trainer: Trainer, found: dict[str, float]) -> bool:
     """Whether the live model has collapsed; if so it is said, and rescued where the recipe wants that."""
     state = trainer.state
     if not trainer.watch.collapsed(state, found, training=trainer.method_at(state.step - 1).threatened):

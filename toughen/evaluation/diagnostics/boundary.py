@@ -10,7 +10,8 @@ from torch import nn
 
 from toughen.attacks.base import Attack
 from toughen.blocks import Blocks
-from toughen.evaluation.diagnostics.common import blocked, crafted, described, number, right, share
+from toughen.evaluation.attacked import share
+from toughen.evaluation.diagnostics.common import blocked, crafted, described, number, right
 from toughen.threat import Threat
 from toughen.types import Images, Labels, Mask, PerExample, Real
 

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from toughen.attacks.base import Attack, threat_of
 from toughen.blocks import Blocks, Precision, block_size, wrong
+from toughen.evaluation.attacked import check, made_by
 from toughen.gradients import mode
 from toughen.noise import ImageNoise
 from toughen.types import Images, Labels, Logits, Mask, PerExample
@@ -86,23 +87,15 @@ def crafted(
     Raises:
         RuntimeError: the attack left its threat (unless it searches for the nearest image) or the box [0, 1].
     """
+    name = type(attack).__name__
     for part in (torch.arange(len(x), device=x.device) if rows is None else rows).split(together or chunk_size(x)):
         if not len(part):
             return
         noise = ImageNoise(seed, "diagnostics", part.tolist(), restart)
         with mode(model, "eval"):
-            x_adv = attack(model, x[part], y[part], noise)
-        _check(x_adv, x[part], attack)
+            x_adv = made_by(attack, name, model, x[part], y[part], noise)
+        check(x_adv, x[part], threat_of(attack), name, anywhere=getattr(attack, "minimise", False))
         yield part, x_adv
-
-
-def _check(x_adv: Images, x: Images, attack: Attack) -> None:
-    threat, name = threat_of(attack), type(attack).__name__
-    furthest, low, high = float(threat.distance(x_adv, x).max()), float(x_adv.min()), float(x_adv.max())
-    if not (low >= 0 and high <= 1):
-        raise RuntimeError(f"{name} returned pixels from {low:.6g} to {high:.6g}, outside [0, 1]: mend it")
-    if not getattr(attack, "minimise", False) and not furthest <= threat.eps * (1 + 1e-5) + 1e-6:
-        raise RuntimeError(f"{name} moved an image by {furthest:.6g}, beyond eps {threat.eps:.6g}: mend it")
 
 
 def standing_after(
@@ -141,11 +134,6 @@ def described(attack: Attack) -> dict[str, Any]:
             value = float(value)
         settings[field.name] = value if isinstance(value, str | int | float | None) else type(value).__name__
     return settings
-
-
-def share(mask: Mask) -> float:
-    """The share of images that a mask marks, 0..1."""
-    return int(mask.sum()) / len(mask)
 
 
 def number(value: Tensor | float) -> float | None:

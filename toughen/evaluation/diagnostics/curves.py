@@ -13,6 +13,7 @@ from toughen.attacks.base import Attack
 from toughen.attacks.fgsm import FGSM
 from toughen.attacks.pgd import PGD
 from toughen.blocks import Blocks
+from toughen.evaluation.attacked import share
 from toughen.evaluation.diagnostics.common import (
     blocked,
     crafted,
@@ -22,7 +23,6 @@ from toughen.evaluation.diagnostics.common import (
     losses,
     number,
     right,
-    share,
     standing_after,
     with_settings,
 )

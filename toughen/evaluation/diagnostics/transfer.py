@@ -8,7 +8,8 @@ from typing import Any
 from torch import Tensor, nn
 
 from toughen.attacks.base import Attack
-from toughen.evaluation.diagnostics.common import blocked, crafted, described, right, share
+from toughen.evaluation.attacked import share
+from toughen.evaluation.diagnostics.common import blocked, crafted, described, right
 from toughen.types import Images, Labels
 
 
