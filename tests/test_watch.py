@@ -59,6 +59,15 @@ def test_a_fall_from_a_height_is_a_collapse() -> None:
     assert looks((0.5, 0.4), (0.3, 0.15)) == [False, False]  # FGSM fell along: worse, but not blind
 
 
+def test_a_fall_from_a_low_height_is_one_too() -> None:
+    """FGSM-AT and PAP's ablation on CIFAR-10 at eps 16/255 (results/), and falls that are none."""
+    assert looks((0.22, 0.205), (0.108, 0.03)) == [False, True]
+    assert looks((0.211, 0.174), (0.252, 0.081)) == [False, True]
+    assert looks((0.22, 0.205), (0.16, 0.09)) == [False, False]  # FGSM fell along
+    assert looks((0.22, 0.205), (0.07, 0.03)) == [False, False]  # as few images as chance decides
+    assert looks((0.22, 0.14), (0.108, 0.03)) == [False, False]  # never stood
+
+
 def test_a_model_that_never_stood_is_called_so_the_second_time() -> None:
     assert looks((0.1, 0.1), (0.6, 0.0), (0.7, 0.0)) == [False, False, True]
     assert looks((0.6, 0.0), (0.6, 0.3), (0.6, 0.0), (0.1, 0.05)) == [False, False, True, False]

@@ -22,6 +22,7 @@ from toughen.training.checkpoint import State
 Watching: TypeAlias = Literal["off", "warn", "rescue"]
 
 FALLEN = 0.2  # FGSM above PGD by so much, and PGD below half of its best: fallen
+SLIGHT = 0.05  # so much is enough where PGD is below half of FGSM, too: at a large eps neither stands high
 BLIND = 0.15  # FGSM above PGD by so much, and PGD below a third of FGSM, twice running and not rising: never stood
 RISING = 0.02  # by so much at least
 STOOD = 0.15  # accuracy under PGD from which a model counts as having stood: above the chance of ten classes
@@ -70,7 +71,8 @@ class Watch:
             training: whether the model is being trained against its threat in full now, so that it should stand.
         """
         fgsm, pgd = found["fgsm"], found["pgd"]
-        fell = state.best_pgd >= STOOD and fgsm - pgd > FALLEN and pgd < state.best_pgd / 2
+        apart = fgsm - pgd > (SLIGHT if pgd < fgsm / 2 else FALLEN)
+        fell = state.best_pgd >= STOOD and apart and pgd < state.best_pgd / 2
         blind = training and fgsm - pgd > BLIND and pgd < fgsm / 3
         collapsed = fell or (blind and state.blind and pgd < state.last_pgd + RISING)
         state.blind, state.last_pgd = blind, pgd
