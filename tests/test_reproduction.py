@@ -284,6 +284,9 @@ def test_at_smoke_drawn_images_stand_in_for_what_a_folder_of_sets_lacks(tmp_path
     }
     drawn = load_test(places["cifar100"])
     assert drawn.shape == (3, 32, 32) and drawn.test.labels.bincount().tolist() == [2] * 100
+    places = at_hand(table("nuat-table2"), ["Normal"], str(sets), SCALES["smoke"], tmp_path / "out")
+    asked = load_test(places["imagenet100"], classes="imagenet100")  # as its recipes do
+    assert asked.classes[0] == "n01484850" and asked.test.labels.bincount().tolist() == [2] * 100
     with pytest.raises(ValueError, match=r"needs cifar10, and .*sets has no folder of that name with images"):
         at_hand(table("nuat-table1a"), [], str(sets), SCALES["cpu"], tmp_path / "out")
 

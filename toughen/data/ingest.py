@@ -126,7 +126,7 @@ def _wanted(spec: str, classes: str | Path | None, image_size: int | None) -> So
     """The set that is meant, with the classes that are wanted."""
     if image_size is not None and image_size < 1:
         raise ValueError(f"image_size {image_size} must be 1 pixel or more")
-    wanted = None if classes is None else _read_classes(_classes_file(classes))
+    wanted = None if classes is None else read_classes(classes)
     found = _find(spec)
     return found if wanted is None else found.keep(wanted)
 
@@ -185,13 +185,17 @@ def _classes_file(name: str | Path) -> Path:
     return packaged if not file.exists() and file.name == str(name) and packaged.is_file() else file
 
 
-def _read_classes(file: Path) -> tuple[str, ...]:
+def read_classes(name: str | Path) -> tuple[str, ...]:
     """The names in a file, one per line.
+
+    Args:
+        name: the file, or that of one that toughen brings, "imagenet100".
 
     Raises:
         FileNotFoundError: there is no such file.
         ValueError: it is not text, or a name stands there twice, or none does.
     """
+    file = _classes_file(name)
     if not file.is_file():
         raise FileNotFoundError(f"classes {str(file)!r} is no file: give one with a class name per line")
     try:

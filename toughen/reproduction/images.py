@@ -14,7 +14,7 @@ from torch import Tensor
 
 from toughen import data as data_sets
 from toughen.data import EncodedSplit, Split, stratified
-from toughen.data.ingest import peek
+from toughen.data.ingest import peek, read_classes
 from toughen.files import read_json, write_json
 from toughen.reproduction.scales import Scale
 from toughen.reproduction.sets import SETS
@@ -158,7 +158,8 @@ def _drawn(name: str) -> tuple[Split, Split, tuple[str, ...]]:
         noise = torch.randint(-64, 65, (len(labels), channels, size, size), generator=random)
         return Split((colours[labels] + noise).clamp(0, 255).to(torch.uint8), labels)
 
-    return split(), split(), tuple(f"{number:04d}" for number in range(classes))
+    names = read_classes(name) if name == "imagenet100" else tuple(f"{number:04d}" for number in range(classes))
+    return split(), split(), names  # its recipes ask for its classes by their names
 
 
 def stands_in(folder: str) -> bool:
