@@ -15,6 +15,8 @@ from toughen.commands.train import parse_train
 from toughen.evaluation.suite import parse_attack
 from toughen.fraction import Fraction
 from toughen.papers.exhibits import STATED, Column, Figure, Panel, Settings, Table
+from toughen.reproduction.entrants import entrant
+from toughen.reproduction.scales import SCALES, nodes
 from toughen.threat import Threat
 
 Cells: TypeAlias = dict[tuple[str, int, str, str], str]
@@ -261,6 +263,22 @@ def words() -> set[str]:
 def test_every_run_can_be_parsed(run: str) -> None:
     recipe, _, _, _ = parse_train(shlex.split(run))
     assert recipe.data in ("mnist", "cifar10", "imagenet")
+
+
+@pytest.mark.parametrize("scale", SCALES)
+def test_every_run_ends_after_what_it_is_to_change_within_it(scale: str) -> None:
+    """A run that stops before its own switch would not be the row's."""
+    changes = 0
+    for run in words():
+        sources = ["standard-mnist"] if "--method.sources" in run else []
+        settings = entrant(run.removesuffix(" --method.sources [one]"), "any", 0, SCALES[scale], sources).settings
+        ended = settings.get("stop_epoch") or settings["epochs"]
+        assert 1 <= ended <= settings["epochs"], run
+        for node in nodes(settings):
+            for when in (node[name] for name in ("switch_epoch", "reset") if isinstance(node.get(name), int)):
+                assert 0 < when < ended, run
+                changes += 1
+    assert changes > 3
 
 
 def attacks() -> set[tuple[str, str]]:
