@@ -52,8 +52,9 @@ class Scale:
         if found.get("averaging"):  # looks back over steps: 5,000 of 76,600 with 0.9998, as many epochs' share now
             found["averaging"] = max(0.0, round(1 - (1 - found["averaging"]) * before / after, 6))
         for node in nodes(found):
+            # the stop is rounded up, so that what is to switch before it still does
             for name, rounded in (("stop_epoch", math.ceil), ("switch_epoch", round), ("reset", round)):
-                if isinstance(node.get(name), int) and before != after:  # up: what is to switch before a stop still does
+                if isinstance(node.get(name), int) and before != after:
                     node[name] = max(1, rounded(node[name] * after / before))
             for name in CAPPED:
                 if self.cap is not None and isinstance(node.get(name), int) and node is not found:
