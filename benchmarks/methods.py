@@ -135,6 +135,21 @@ def figures(row: str, words: str, out: Path) -> dict[str, Any] | None:
     }
 
 
+def kept(write: Path, about: dict[str, Any]) -> dict[str, Any]:
+    """The rows that the result file has from runs that may lie elsewhere.
+
+    Raises:
+        ValueError: they were made with other settings.
+    """
+    if not write.exists():
+        return {}
+    found = read_json(write)
+    for name, value in about.items():
+        if found[name] != value:
+            raise ValueError(f"{write} was made with another {name}: give another --write, or remove it")
+    return dict(found["rows"])
+
+
 def collapses(row: str, validation: list[dict[str, float]]) -> list[int]:
     """The epochs, from 0, after which the watch's rule finds that a model had collapsed."""
     if row in NATURAL:
@@ -172,9 +187,11 @@ def main() -> None:
         if row not in table:
             parser.error(f"there is no row {row}: choose from {', '.join(table)}")
         train(row, base, table[row], known.data, out)
-        rows = {name: found for name, words in table.items() if (found := figures(name, words, out)) is not None}
+        made = {name: found for name, words in table.items() if (found := figures(name, words, out)) is not None}
+        about = {"base": base, "eps": EPS, "sources": list(SOURCES), "source": SOURCE, "attacks": ATTACKS}
+        known_rows = kept(write, about) | made
+        rows = {name: known_rows[name] for name in table if name in known_rows}
         write.parent.mkdir(parents=True, exist_ok=True)
-        about = {"base": base, "eps": EPS, "sources": SOURCES, "source": SOURCE, "attacks": ATTACKS}
         write_json(write, {**about, "provenance": provenance(torch.device("cpu")), "rows": rows})
         show(rows)
 

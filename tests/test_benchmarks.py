@@ -348,6 +348,32 @@ def test_tables_show_what_was_found(tmp_path: Path, scripts: Any) -> None:
     )  # the GPU's piece of steps is not done
 
 
+def test_rows_that_were_run_elsewhere_stay(tmp_path: Path, scripts: Any) -> None:
+    methods, about = scripts("methods"), {"base": "--epochs 5", "attacks": ["fgsm"]}
+    assert methods.kept(tmp_path / "none.json", about) == {}
+    write_json(tmp_path / "rows.json", about | {"rows": {"FBF": {"clean": 0.9}}})
+    assert methods.kept(tmp_path / "rows.json", about) == {"FBF": {"clean": 0.9}}
+    with pytest.raises(ValueError, match="another base"):
+        methods.kept(tmp_path / "rows.json", about | {"base": "--epochs 6"})
+
+
+def test_the_page_of_methods_has_the_figures_of_the_runs(scripts: Any) -> None:
+    rows = read_json(BENCHMARKS / "results" / "methods-mnist.json")["rows"]
+    assert list(rows) == list(scripts("methods").ROWS)
+    lines = (ROOT / "docs" / "methods.md").read_text(encoding="utf-8").splitlines()
+    start = next(number for number, line in enumerate(lines) if line.startswith("| method | clean |"))
+    table = [[cell.strip() for cell in line.split("|")[1:-1]] for line in lines[start + 2 : start + 2 + len(rows)]]
+    said = {name: (clean, fgsm, pgd, gamma, passes, ill) for name, clean, fgsm, pgd, gamma, passes, _, _, ill in table}
+    assert said == {
+        name: (
+            *(f"{100 * row[of]:.1f}" for of in ("clean", "fgsm", "pgd_100")),
+            *(f"{row[of]:.1f}" for of in ("gamma", "passes")),
+            "yes" if row["collapsed_after_epochs"] else "no",
+        )
+        for name, row in rows.items()
+    }
+
+
 def test_pairs_of_runs_stand_beside_each_other(tmp_path: Path, scripts: Any) -> None:
     performance = scripts("performance")
     for name, clean, robust in (("bf16", 0.81, 0.402), ("fp32", 0.8, 0.415)):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -15,9 +16,11 @@ from torch.autograd import gradcheck
 
 from toughen.attacks import GAMAFW, GAMAPGD, Attack
 from toughen.blocks import Blocks
+from toughen.evaluation.suite import parse_attack, suite
 from toughen.noise import ImageNoise, Noise, StepNoise
 from toughen.objectives import GuidedMargin
 from toughen.passes import Passes
+from toughen.threat import Threat
 from toughen.types import Images, Labels, Norm
 
 LN3 = math.log(3)
@@ -58,6 +61,10 @@ def test_released_schedules() -> None:
     assert [pgd.shrink(step) for step in range(100)] == pytest.approx([1.0] * 60 + [0.1] * 25 + [0.01] * 15)
     assert [0.5 * fw.shrink(step) for step in range(100)] == pytest.approx([0.5] * 60 + [0.1] * 25 + [0.02] * 15)
     on_mnist = GAMAPGD(eps=0.3, weight=5, span=0.5, step_size=0.3, drops=(0.5, 0.75))
+    assert on_mnist == parse_attack("gama-pgd-mnist", Threat("linf", 0.3))
+    assert suite("papers", Threat("linf", 0.3), (1, 28, 28))["gama-pgd"] == on_mnist
+    assert suite("papers", Threat("linf", 0.3), (3, 32, 32))["gama-pgd"] == GAMAPGD(eps=0.3)
+    assert parse_attack("gama-pgd-mnist-20@0.1", Threat("linf", 0.3)) == replace(on_mnist, steps=20, step_size=0.1)
     assert [on_mnist.weight_at(step) for step in range(52)] == pytest.approx(
         [5 - step / 10 for step in range(50)] + [0, 0]
     )

@@ -265,6 +265,15 @@ def test_every_run_can_be_parsed(run: str) -> None:
     assert recipe.data in ("mnist", "cifar10", "imagenet")
 
 
+def test_a_run_has_one_wording() -> None:
+    """Results are looked up by their words, so that another wording of a run that was made would be "not run"."""
+    wordings: dict[str, str] = {}
+    for run in words():
+        sources = ["standard-mnist"] if "--method.sources" in run else []
+        key = entrant(run.removesuffix(" --method.sources [one]"), "any", 0, SCALES["full"], sources).key
+        assert wordings.setdefault(key, run) == run
+
+
 @pytest.mark.parametrize("scale", SCALES)
 def test_every_run_ends_after_what_it_is_to_change_within_it(scale: str) -> None:
     """A run that stops before its own switch would not be the row's."""

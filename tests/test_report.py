@@ -332,8 +332,17 @@ def test_a_broken_line_is_left_out_and_said(junk: bytes, tmp_path: Path) -> None
     )
     page = report(run, out=tmp_path / "report.html")
     assert "Line 2 of metrics.jsonl cannot be read" in page.text
+    assert "saw no collapse" not in page.text  # what it saw may have stood there
     losses = next(each["data"] for each in page.figures.values() if each["data"].get("y", {}).get("label") == "loss")
     assert [point[0] for point in losses["lines"][0]["points"]] == [1.0, 3.0]
+
+
+def test_a_curve_with_nothing_but_no_steps_is_left_out(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "run")
+    assert "Accuracy against steps" in report(run, out=tmp_path / "before.html").text
+    change(run / "diagnostics.json", steps={"steps": [0], "accuracy": [0.9]})
+    text = report(run, out=tmp_path / "report.html").text
+    assert "Accuracy against steps" not in text and "Accuracy against eps" in text
 
 
 NAMES = ("evaluation.json", "diagnostics.json", "model.json", "provenance.json", "config.yaml", "examples.parquet",

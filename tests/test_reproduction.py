@@ -149,6 +149,25 @@ def test_a_row_that_diverges_is_said_and_the_others_are_run(tmp_path: Path, monk
     assert figures[0] == "-" and 1 < float(figures[1]) < 1.3
 
 
+def test_a_source_that_diverges_costs_only_the_rows_that_learn_from_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = Trainer.run_epoch
+
+    def diverging(self: Trainer, *more: Any) -> None:
+        if self.recipe.model == "B":
+            raise Diverged("the loss became nan")
+        whole(self, *more)
+
+    monkeypatch.setattr(Trainer, "run_epoch", diverging)
+    ended = reproduce(tmp_path, "rmgm-table7", "--rows", "Normal,EAT")
+    assert ended.status == 1
+    said = "EAT on mnist, LeNet+; EAT: A: could not be trained: eat-mnist --method Standard --eps null --model B"
+    assert said in " ".join(ended.out.split())
+    figures = [line.split()[1] for line in ended.out.splitlines() if line.split()[:1] == ["ours"]]
+    assert figures[:2] == ["1", "-"]
+
+
 @pytest.mark.slow
 def test_a_black_box_column_shows_another_net_s_images(tmp_path: Path) -> None:
     ended = reproduce(tmp_path, "rmgm-table5", "--rows", "Proposed")
@@ -534,6 +553,17 @@ def test_a_spread_is_the_standard_deviation_over_seeds_in_points(tmp_path: Path)
     found = View(Store(tmp_path), SCALES["full"]).value(panel, row, clean)
     assert found is not None and found.mean == pytest.approx(1.5275252)  # of 80, 81, 83, by hand
     assert View(Store(tmp_path), SCALES["full"], seeds=1).value(panel, row, clean) is None
+
+
+def test_seeds_are_averaged_over_the_same_images(tmp_path: Path) -> None:
+    panel = table("pap-table3").panels[0]
+    row, clean = panel.row("Normal"), panel.columns[0]
+    for seed, count, value in ((0, 10000, 0.9), (1, 1000, 0.8), (2, 10000, 0.94)):
+        model = entrant(row.run, panel.data, seed, SCALES["full"])
+        Store(tmp_path).write(model, Quantity("clean", panel.eps), value, images=count, seconds=1.0, provenance={})
+    found = View(Store(tmp_path), SCALES["full"]).value(panel, row, clean)
+    assert found is not None and found.mean == pytest.approx(92)
+    assert [cell["images"] for cell in found.cells] == [10000, 10000]
 
 
 def test_a_run_is_found_again_after_toughen_got_another_setting(tmp_path: Path) -> None:

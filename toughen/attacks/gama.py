@@ -115,7 +115,7 @@ class GAMAPGD(_GAMA):
     """GAMA-PGD: margin in probabilities plus a distance whose weight decays (Sriramanan et al., arXiv:2011.14969).
 
     The distance is taken, as released, from the prediction at the random start, which is not cut to the box. On MNIST
-    the authors use weight 5, span 0.5, steps of eps and drops at 0.5 and 0.75.
+    the authors use weight 5, span 0.5, steps of eps and drops at 0.5 and 0.75 (`gama-pgd-mnist` in an evaluation).
 
     Passes: ``restarts x steps`` forwards and as many gradients; with more than one restart one forward more for each
     but the last. The released code sends the start forward at every step again; its prediction never changes.

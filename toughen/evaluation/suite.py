@@ -46,6 +46,10 @@ NAMED: dict[str, tuple[Callable[..., Attack], str]] = {  # what the field calls 
     "fab": (partial(FAB, targets=None, restarts=5), "Untargeted FAB from 5 starts, as in AutoAttack v1."),
     "fab-t": (FAB, summary(FAB)),
     "gama-pgd": (GAMAPGD, summary(GAMAPGD)),
+    "gama-pgd-mnist": (
+        partial(GAMAPGD, weight=5.0, span=0.5, drops=(0.5, 0.75)),
+        "GAMA-PGD as its authors run it on MNIST: first steps of eps (arXiv:2011.14969).",
+    ),
     "gama-fw": (GAMAFW, summary(GAMAFW)),
     "nuclear": (
         partial(LogitMatrix, kind="nuclear"),
@@ -112,6 +116,8 @@ def parse_attack(spec: str, threat: Threat) -> Attack:
         raise ValueError(f"attack {spec!r}: {kind.__name__} has no {setting}; leave it out")
     if name == "r-fgsm":
         given = {"start_size": threat.eps / 2, "step_size": threat.eps / 2, **given}
+    if name == "gama-pgd-mnist":
+        given = {"step_size": threat.eps, **given}
     settings = {"eps": threat.eps, "norm": threat.norm, **given}
     return held(spec, made(spec, make, settings) if own else make(**settings), threat)
 
@@ -149,7 +155,7 @@ def suite(
     Args:
         chosen: "quick", "standard" or "papers".
         threat: what all of them are bound by.
-        shape: one image's [c, h, w]; the papers' step sizes differ between MNIST and the rest.
+        shape: one image's [c, h, w]; the papers' step sizes, and GAMA-PGD's settings, are others on MNIST.
         adaptive: what a run says of its method's own objective, for the adaptive attack; None where it has none.
 
     Raises:
@@ -159,7 +165,10 @@ def suite(
         raise ValueError(f"suite {chosen!r} is unknown: use {', '.join(SUITES)}")
     found = {name: parse_attack(name, threat) for name in SUITES[chosen]}
     if chosen == "papers":
-        found |= {name: _published(name, threat, tuple(shape[:1]) == (1,)) for name in found if name.startswith("pgd-")}
+        mnist = tuple(shape[:1]) == (1,)
+        found |= {name: _published(name, threat, mnist) for name in found if name.startswith("pgd-")}
+        if mnist:
+            found["gama-pgd"] = parse_attack("gama-pgd-mnist", threat)
     own = None if adaptive is None else _adaptive(adaptive, threat)
     if chosen != "quick" and own is not None:
         found["adaptive"] = own

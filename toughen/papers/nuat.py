@@ -11,7 +11,7 @@ from toughen.papers.exhibits import STATED, Column, Figure, Line, Panel, Plot, R
 VAL_IISC = "--model wrn-34-10 --model_settings '{variant: val-iisc}'"
 NUAT2_STEPS = "--method.lam 4 --method.ramp 1 --method.start_size 4/255"
 NORMAL = "gat-cifar10 --method Standard --eps null"
-FGSM = "gat-cifar10 --method FGSMAT"
+FGSM = "gat-cifar10 --method FGSMAT --weights last"
 RFGSM = "gat-cifar10 --method RFGSMAT"
 FBF = "fbf-cifar10 --model resnet18"
 RMGM = "rmgm-cifar10 --model resnet18"
@@ -111,9 +111,9 @@ TABLE1B = Table(
     ),
 )  # fmt: skip
 
-CONSOLIDATED = (("Clean", "clean"), ("GAMA-100", "gama-pgd"), ("AA (v1)", "autoattack-v1"))
-ON_CIFAR = columns(CONSOLIDATED[0], ("PGD-500", "pgd-500@2/255"), *CONSOLIDATED[1:])
-ON_MNIST = columns(CONSOLIDATED[0], ("PGD-500", "pgd-500@0.01"), *CONSOLIDATED[1:])
+CLEAN, AA = ("Clean", "clean"), ("AA (v1)", "autoattack-v1")
+ON_CIFAR = columns(CLEAN, ("PGD-500", "pgd-500@2/255"), ("GAMA-100", "gama-pgd"), AA)
+ON_MNIST = columns(CLEAN, ("PGD-500", "pgd-500@0.01"), ("GAMA-100", "gama-pgd-mnist"), AA)
 GAT_100 = (
     "nuat-imagenet100 --method GAT --method.lam 20 --method.jump 7 --method.jump_at 0.75 --method.start_size 4/255 "
     "--schedule Piecewise --schedule.milestones [0.5,0.75]"

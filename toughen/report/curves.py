@@ -65,9 +65,9 @@ def eps_figure(found: Mapping[str, Diagnostics], own: Evaluation | None = None) 
 def steps_figure(found: Mapping[str, Diagnostics], own: Evaluation | None = None) -> Figure | None:
     """Accuracy against the attack's steps, a line for each run; None where there is nothing to show."""
     lines = [
-        Line(name, [(at, value) for at, value in points if at > 0])
+        Line(name, points)
         for name, each in found.items()
-        if (points := _curve(each, "steps"))
+        if (points := [(at, value) for at, value in _curve(each, "steps") if at > 0])  # the axis is logarithmic
     ]
     if not lines:
         return None

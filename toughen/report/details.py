@@ -123,8 +123,8 @@ def diagnostics(run: Run) -> dict[str, Any]:
 
 
 def watched(run: Run, settings: dict[str, Any]) -> str:
-    """What the watch saw where it said nothing; "" where nobody watched."""
-    on = run.eps is not None and settings.get("watch") in ("warn", "rescue")
+    """What the watch saw where it said nothing; "" where nobody watched, or what it said may have been lost."""
+    on = run.eps is not None and settings.get("watch") in ("warn", "rescue") and not run.history.broken
     return "The watch saw no collapse." if on else ""
 
 

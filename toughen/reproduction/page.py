@@ -33,8 +33,8 @@ reproduce NAME --scale full --data DIR` runs one, `toughen reproduce --list` nam
 A published dash is a figure that the paper does not have. Ours are of the scale that is said above them: "full" is the
 paper's own setting as the recipes have it, where they say what is ours; "cpu" trains smaller nets for fewer epochs and
 is for comparing rows. Runs are trained without the watch's rescue (`--watch warn`), and the weights are those that did
-best on held-out training images, except for rows that are there for their collapse, which keep the last
-(`--weights last`).
+best on held-out training images, except for rows that are there for their collapse and those of DAT, whose slides set
+early stop apart: these keep the last (`--weights last`).
 """
 
 

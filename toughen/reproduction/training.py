@@ -72,17 +72,20 @@ def train_in_turns(models: Mapping[str, Entrant], bench: Bench) -> dict[str, Div
     Raises:
         Stopped: on a signal; what was done is kept.
     """
+    failed: dict[str, Diverged] = {}
     for title, model in models.items():
-        if not is_trained(model, bench.store):
-            for source in model.sources:
+        try:
+            for source in model.sources if not is_trained(model, bench.store) else ():
                 trained(source, f"{title}: source", bench)
+        except Diverged as error:
+            failed[title] = Diverged(f"{source.words}, which it learns from: {error}")
     left: dict[str, str] = {}  # a scale may make the same run of two rows: it is the first one's
     for title, model in models.items():  # less those that are sources of others
-        if model.key not in left and not is_trained(model, bench.store):
+        if title not in failed and model.key not in left and not is_trained(model, bench.store):
             left[model.key] = title
     group = [models[title] for title in left.values()]
     going = {title: _open(models[title], bench, group) for title in left.values()}
-    shares, failed = dict.fromkeys(going, 0.0), {}
+    shares = dict.fromkeys(going, 0.0)
     with Stopper() as stopper:
         turns = {title: _epochs(trainer, title, bench, stopper) for title, trainer in going.items()}
         while turns and not stopper.asked:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import statistics
+from collections import Counter
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from toughen.papers.exhibits import STATED, Column, Line, Panel, Plot, Row
 from toughen.reproduction.entrants import Entrant
+from toughen.reproduction.images import ALL
 from toughen.reproduction.measure import OF_TRAINING
 from toughen.reproduction.scales import Scale
 from toughen.reproduction.store import TRAINED, Quantity, Store, record_of
@@ -62,7 +64,7 @@ class View:
             if cell is None:
                 break
             found.append(cell)
-        return found
+        return _alike(found)
 
     def _read(self, model: Entrant, panel: Panel, column: Column, of: str, seed: int) -> dict[str, Any] | None:
         if of in OF_TRAINING:
@@ -119,6 +121,13 @@ class View:
         """Whether two models were trained in turns from their first epochs to their last."""
         first, second = self.store.folder(one), self.store.folder(other)
         return first == second or (second.name in _partners(first) and first.name in _partners(second))
+
+
+def _alike(cells: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Those that were measured on the same images as most of them are, since seeds are only averaged over these."""
+    counts = Counter((cell["images"] or 0, cell.get("drawn", ALL)) for cell in cells)
+    most = max(counts, key=lambda images: (counts[images], images), default=None)
+    return [cell for cell in cells if (cell["images"] or 0, cell.get("drawn", ALL)) == most]
 
 
 def _partners(folder: Path) -> list[Any]:
