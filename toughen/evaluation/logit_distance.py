@@ -31,4 +31,4 @@ def logit_distance(model: nn.Module, x: Images, y: Labels, threat: Threat, noise
         x_fgsm = FGSM(eps=eps, norm=norm)(model, x, y)
         x_rfgsm = FGSM(eps=eps, norm=norm, step_size=eps / 2, start="bernoulli", start_size=eps / 2)(model, x, y, noise)
         difference = logits(model, x_fgsm) - logits(model, x_rfgsm)
-    return difference.square().sum(1).sqrt().mean()
+    return difference.double().square().sum(1).sqrt().mean()  # in double, a mean of parts is that of the whole

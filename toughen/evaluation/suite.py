@@ -167,7 +167,7 @@ def suite(
     if chosen == "papers":
         mnist = tuple(shape[:1]) == (1,)
         found |= {name: _published(name, threat, mnist) for name in found if name.startswith("pgd-")}
-        if mnist:
+        if mnist and "gama-pgd" in found:
             found["gama-pgd"] = parse_attack("gama-pgd-mnist", threat)
     own = None if adaptive is None else _adaptive(adaptive, threat)
     if chosen != "quick" and own is not None:
