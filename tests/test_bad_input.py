@@ -451,7 +451,9 @@ def test_no_run(tmp_path: Path) -> None:
     refused(toughen("evaluate", tmp_path / "none"), "no run directory", "toughen train")
     refused(toughen("evaluate", tmp_path), "no model.json", "no run directory")
     refused(toughen("evaluate"), "SPEC is missing")
-    refused(toughen("compare", tmp_path), "not been evaluated", "toughen evaluate")
+    refused(toughen("compare", tmp_path), "is no run directory", "not been evaluated", "toughen evaluate")
+    refused(toughen("compare", tmp_path / "nowhere"), "there is no run directory", "nowhere")
+    refused(toughen("reproduce", "--list", "--out", tmp_path / "nowhere"), "there is no folder", "nowhere")
 
 
 def test_damaged_runs(run: Path) -> None:

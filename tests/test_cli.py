@@ -325,6 +325,7 @@ def test_help_explains_every_setting() -> None:
 
 
 def test_usage_and_version() -> None:
+    assert max(len(line) for line in toughen("--help").out.splitlines()) <= 80
     assert toughen("--help").status == 0 and "evaluate" in toughen("--help").out
     version = toughen("--version")
     assert version.status == 0 and re.fullmatch(r"toughen \d+\.\d+\.\d+\n", version.out)

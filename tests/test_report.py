@@ -337,6 +337,38 @@ def test_a_broken_line_is_left_out_and_said(junk: bytes, tmp_path: Path) -> None
     assert [point[0] for point in losses["lines"][0]["points"]] == [1.0, 3.0]
 
 
+def test_a_run_before_its_first_epoch_says_what_it_is(tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run/config.yaml").write_text(f"{CONFIG}eps: 8/255\nnorm: linf\n".replace("digits", "/data/digits"))
+    text = report(tmp_path / "run", out=tmp_path / "report.html").text
+    assert "FBF · small-cnn · digits · trained against L∞ eps 8/255" in text
+
+
+@pytest.mark.parametrize("name", ["model.json", "diagnostics.json", "provenance.json"])
+@pytest.mark.parametrize("junk", ['"x"', "[1, 2]", "3"])
+def test_a_file_of_another_kind_is_said(name: str, junk: str, tmp_path: Path) -> None:
+    run = write_run(tmp_path / "run")
+    (run / name).write_text(junk)
+    text = report(run, out=tmp_path / "report.html").text
+    assert f"{name} is not what toughen writes there" in text and "Robust accuracy 50.0 %" in text
+
+
+def test_weights_of_which_nothing_is_known(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "run")
+    for name in ("config.yaml", "metrics.jsonl", "model.json"):
+        (run / name).unlink()
+    text = report(run, out=tmp_path / "report.html").text
+    assert "model.json is missing, so" in text and "metrics.jsonl is missing, so there are no curves" in text
+
+
+@pytest.mark.parametrize("junk", [b"", b"\xff\n\xfe\n\xfd"])
+def test_a_run_is_not_called_unfinished_where_nobody_can_see_it(junk: bytes, tmp_path: Path) -> None:
+    run = write_run(tmp_path / "run")
+    (run / "metrics.jsonl").write_bytes(junk)
+    text = report(run, out=tmp_path / "report.html").text
+    assert "How far it came cannot be seen here" in text and "still training" not in text
+
+
 def test_a_curve_with_nothing_but_no_steps_is_left_out(tmp_path: Path) -> None:
     run = write_run(tmp_path / "run")
     assert "Accuracy against steps" in report(run, out=tmp_path / "before.html").text

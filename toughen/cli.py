@@ -13,7 +13,7 @@ from typing import NoReturn
 
 from toughen.commands.shared import PROGRAM, fail, several
 
-INTRODUCTION = "Train image classifiers that hold under adversarial attack, and measure how well they hold."
+INTRODUCTION = "Train image classifiers that hold under adversarial attack, and measure how\nwell they hold."
 COMMANDS = {
     "train": "train a classifier as a recipe says",
     "evaluate": "attack a model on test images, and judge the number that comes out",

@@ -13,7 +13,7 @@ from toughen.commands.shared import PROGRAM
 from toughen.parsing import Parser, tidy
 from toughen.report.compare import differing, unlike
 from toughen.report.evaluations import Evaluation
-from toughen.report.read import METRICS, RESULT, Run, names, read_run
+from toughen.report.read import METRICS, RESULT, SIGNS, Run, names, read_run
 from toughen.shares import percent
 
 
@@ -81,8 +81,9 @@ def evaluated(folder: Path, name: str) -> tuple[Run, Evaluation]:
     Raises:
         ValueError: there is none, or it is damaged.
     """
-    if not (folder / RESULT).is_file():
-        raise ValueError(f"{folder} has not been evaluated: run `toughen evaluate {folder}` first")
+    if folder.is_dir() and not (folder / RESULT).is_file():
+        what = "" if any((folder / sign).is_file() for sign in SIGNS) else "is no run directory, or "
+        raise ValueError(f"{folder} {what}has not been evaluated: run `toughen evaluate {folder}` first")
     run = read_run(folder, name)
     if run.own is None or not run.own.attacks:
         raise ValueError(f"{folder / RESULT} is damaged: evaluate the run again")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Literal
 
 from rich.console import Console
@@ -12,6 +13,7 @@ from toughen.parsing import Parser, tidy
 from toughen.reproduction.reproduce import list_all, reproduce
 from toughen.training.stop import Stopped
 
+RESULTS = "runs/reproduce"
 REPRODUCE_USAGE = """toughen reproduce --list [--out DIR]
        toughen reproduce NAME --scale smoke|cpu|full [--rows A,B] [--seeds N]
                          [--data DIR] [--out DIR] [options]"""
@@ -23,6 +25,8 @@ def run(arguments: Sequence[str]) -> int:
     if listed and name:
         fail(f"--list names all tables and figures: leave {name} out, or leave --list out to run it")
     if listed:
+        if given["out"] != RESULTS and not Path(given["out"]).is_dir():
+            fail(f"there is no folder {given['out']}: give the --out that tables were run with")
         list_all(given["out"], Console())
         return 0
     if not name:
@@ -61,6 +65,6 @@ def reproduce_parser() -> Parser:
         type=int | None,
         help="evaluate on so many test images: the first, or a stratified sample of a set that lies sorted by class",
     )
-    parser.add_argument("--out", type=str, default="runs/reproduce", help="where runs and results are kept")
+    parser.add_argument("--out", type=str, default=RESULTS, help="where runs and results are kept")
     parser.add_argument("--device", type=str, default="auto", help="cpu, cuda and the like; auto takes a GPU if any")
     return parser

@@ -13,7 +13,7 @@ from toughen.report.evaluations import Check, Evaluation
 from toughen.report.figures import Cell, Figure, Table, number_cell, share_cell
 from toughen.report.gallery import Twin, read_gallery
 from toughen.report.history import Event
-from toughen.report.read import DIAGNOSTICS, PROVENANCE, Run, of_other_weights, read_config
+from toughen.report.read import DIAGNOSTICS, PROVENANCE, Run, fill_in, of_other_weights, read_config
 from toughen.report.surface import surface_figure
 from toughen.report.training import epoch_table, last_validation, training_figures
 from toughen.report.values import mapping, text
@@ -75,6 +75,7 @@ class Details:
 def details(run: Run, anchor: str) -> Details:
     """Read what a run's pictures need, and put together what is said of it."""
     config, settings = read_config(run)
+    fill_in(run, settings)
     if said := unfinished(run, settings):
         run.missing.insert(0, said)
     found = diagnostics(run)
@@ -118,7 +119,7 @@ def _add_what_lacks(made: Details) -> None:
 
 def diagnostics(run: Run) -> dict[str, Any]:
     """diagnostics.json, as far as it holds diagnostics."""
-    found = mapping(run.json(run.folder / DIAGNOSTICS))
+    found = run.fields(run.folder / DIAGNOSTICS)
     return {name: mapping(each) for name, each in found.items() if isinstance(each, dict)}
 
 
@@ -226,7 +227,7 @@ def others_table(run: Run) -> Table:
 
 def facts(run: Run, settings: dict[str, Any]) -> list[tuple[str, str]]:
     """Where a run comes from."""
-    made = mapping(run.json(run.folder / PROVENANCE))
+    made = run.fields(run.folder / PROVENANCE)
     own = run.own.about if run.own else {}
     training = [("trained with", text(made.get(name))) for name in ("toughen",) if made.get(name)]
     pairs: list[tuple[str, str | None]] = [

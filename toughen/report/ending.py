@@ -7,7 +7,7 @@ from typing import Any
 
 from safetensors import SafetensorError, safe_open
 
-from toughen.report.read import Run
+from toughen.report.read import WEIGHTS, Run
 from toughen.report.values import mapping, text, whole
 
 CHECKPOINT = "checkpoint.safetensors"
@@ -24,7 +24,11 @@ def unfinished(run: Run, settings: dict[str, Any]) -> str:
     if settings.get("time_budget") is not None:
         return _within(run, text(settings["time_budget"], "some time"))
     planned, done = whole(settings.get("stop_epoch")) or whole(settings.get("epochs")), run.history.done
-    return f"{done} of {planned} epochs are done: {GOES_ON}" if planned and done < planned else ""
+    if not planned or done >= planned:
+        return ""
+    if len(run.history.broken) > 1 or (not run.history.epochs and (run.folder / WEIGHTS).is_file()):
+        return "How far it came cannot be seen here: metrics.jsonl is damaged, missing or empty."
+    return f"{done} of {planned} epochs are done: {GOES_ON}"
 
 
 def _within(run: Run, budget: str) -> str:

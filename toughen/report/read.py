@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -71,6 +73,13 @@ class Run:
             self.missing.append(f"{self.inside(path)} cannot be read, so what it says is left out.")
             return None
 
+    def fields(self, path: Path) -> dict[str, Any]:
+        """The fields of a JSON file; {} where there are none, and where it holds something else, which is then said."""
+        found = self.json(path)
+        if found is not None and not isinstance(found, dict):
+            self.missing.append(f"{self.inside(path)} is not what toughen writes there, so it is left out.")
+        return mapping(found)
+
     def inside(self, path: Path) -> str:
         """A file's name as seen from the run directory."""
         return clean(str(path.relative_to(self.folder) if path.is_relative_to(self.folder) else path))
@@ -95,10 +104,9 @@ def read_run(folder: Path, name: str) -> Run:
 
 def _read_record(run: Run) -> None:
     """What the weights are, out of model.json."""
-    found = run.json(run.folder / RECORD)
-    if found is None:
-        return
-    fields = mapping(found)
+    fields = run.fields(run.folder / RECORD)
+    if (run.folder / WEIGHTS).is_file() and not (run.folder / RECORD).is_file():
+        run.missing.append("model.json is missing, so what these weights are is not known.")
     run.method, run.data, run.norm = (text(fields.get(name)) for name in ("method", "data", "norm"))
     run.model, run.eps = text(mapping(fields.get("model")).get("name")), real(fields.get("eps"))
     run.classes = tuple(text(name) for name in items(fields.get("classes")))
@@ -114,6 +122,8 @@ def _read_training(run: Run) -> None:
     except FileNotFoundError:
         if (run.folder / CONFIG).is_file():
             run.missing.append("No epoch has ended yet: metrics.jsonl is missing.")
+        elif (run.folder / WEIGHTS).is_file():
+            run.missing.append("metrics.jsonl is missing, so there are no curves, and the cost is not known.")
     except OSError as error:
         run.missing.append(f"metrics.jsonl cannot be read ({error.strerror}).")
     if broken := run.history.broken:
@@ -176,6 +186,18 @@ def names(folders: Sequence[Path]) -> list[str]:
     made = [name if counts[name] == 1 else clean(str(folder)) for name, folder in zip(short, folders, strict=True)]
     counts = Counter(made)  # what is not UTF-8 can look alike
     return [name if counts[name] == 1 else f"{name} ({at})" for at, name in enumerate(made, 1)]
+
+
+def fill_in(run: Run, settings: dict[str, Any]) -> None:
+    """Say of a run without weights what its recipe tells of it."""
+    if (run.folder / RECORD).is_file() or run.own is not None:
+        return
+    method = settings.get("method")
+    named = text(method if isinstance(method, str) else mapping(method).get("class_path"))
+    run.method, run.model = run.method or named.rpartition(".")[2], text(settings.get("model"))
+    run.data, run.norm = text(settings.get("data")).rstrip("/").rpartition("/")[2], text(settings.get("norm"))
+    with suppress(ValueError, ZeroDivisionError):
+        run.eps = None if settings.get("eps") is None else real(float(Fraction(str(settings["eps"]))))
 
 
 def read_config(run: Run) -> tuple[str, dict[str, Any]]:

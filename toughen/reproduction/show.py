@@ -55,7 +55,7 @@ def show_table(console: Console, table: Table, view: View, rows: Sequence[str], 
     """Each panel, three lines a row: published, ours, the difference."""
     for panel in table.panels:
         say(console)
-        say(console, f"{SETS[panel.data].title}, {panel.net}, eps {panel.eps}" + _on(view, panel), "bold")
+        tell(console, f"{SETS[panel.data].title}, {panel.net}, eps {panel.eps}" + _on(view, panel), "bold")
         if panel.data not in data:
             say(console, "not run: its images are not at hand")
         for line in panel_lines(panel, view, [row for row in panel.rows if wanted(row.name, rows)]):
