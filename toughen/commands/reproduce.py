@@ -47,7 +47,7 @@ def reproduce_parser() -> Parser:
         description="Run a table or figure of a paper: train what is missing, evaluate it, keep it, and print it "
         "beside the published one. Killed and repeated, it goes on.",
     )
-    parser.add_argument("name", type=str, nargs="?", default="", help="a table or figure, such as nuat-table1a")
+    parser.add_argument("name", type=str | None, nargs="?", help="a table or figure, such as nuat-table1a")
     parser.add_argument("--list", action="store_true", help="name all, with what was measured of them in --out")
     parser.add_argument(
         "--scale",
