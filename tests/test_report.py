@@ -344,6 +344,13 @@ def test_a_run_before_its_first_epoch_says_what_it_is(tmp_path: Path) -> None:
     assert "FBF · small-cnn · digits · trained against L∞ eps 8/255" in text
 
 
+@pytest.mark.parametrize("eps", ["1e400", "1e999999999", "1/0", "8/", "a/b", "1/2/3", "[1]", "null", "9" * 400])
+def test_no_radius_of_a_recipe_stops_a_report(eps: str, tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run/config.yaml").write_text(f"{CONFIG}eps: {eps}\n")
+    assert "FBF · small-cnn" in report(tmp_path / "run", out=tmp_path / "report.html").text
+
+
 @pytest.mark.parametrize("name", ["model.json", "diagnostics.json", "provenance.json"])
 @pytest.mark.parametrize("junk", ['"x"', "[1, 2]", "3"])
 def test_a_file_of_another_kind_is_said(name: str, junk: str, tmp_path: Path) -> None:
@@ -367,6 +374,9 @@ def test_a_run_is_not_called_unfinished_where_nobody_can_see_it(junk: bytes, tmp
     (run / "metrics.jsonl").write_bytes(junk)
     text = report(run, out=tmp_path / "report.html").text
     assert "How far it came cannot be seen here" in text and "still training" not in text
+    (run / "metrics.jsonl").unlink()
+    text = report(run, out=tmp_path / "without.html").text
+    assert "How far it came cannot be seen here" in text and "No epoch has ended yet" not in text
 
 
 def test_a_curve_with_nothing_but_no_steps_is_left_out(tmp_path: Path) -> None:

@@ -7,7 +7,6 @@ from collections import Counter
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -120,10 +119,10 @@ def _read_training(run: Run) -> None:
     try:
         run.history = read_history((run.folder / METRICS).read_bytes().splitlines())
     except FileNotFoundError:
-        if (run.folder / CONFIG).is_file():
-            run.missing.append("No epoch has ended yet: metrics.jsonl is missing.")
-        elif (run.folder / WEIGHTS).is_file():
+        if (run.folder / WEIGHTS).is_file():
             run.missing.append("metrics.jsonl is missing, so there are no curves, and the cost is not known.")
+        elif (run.folder / CONFIG).is_file():
+            run.missing.append("No epoch has ended yet: metrics.jsonl is missing.")
     except OSError as error:
         run.missing.append(f"metrics.jsonl cannot be read ({error.strerror}).")
     if broken := run.history.broken:
@@ -196,8 +195,9 @@ def fill_in(run: Run, settings: dict[str, Any]) -> None:
     named = text(method if isinstance(method, str) else mapping(method).get("class_path"))
     run.method, run.model = run.method or named.rpartition(".")[2], text(settings.get("model"))
     run.data, run.norm = text(settings.get("data")).rstrip("/").rpartition("/")[2], text(settings.get("norm"))
-    with suppress(ValueError, ZeroDivisionError):
-        run.eps = None if settings.get("eps") is None else real(float(Fraction(str(settings["eps"]))))
+    with suppress(ValueError, ZeroDivisionError):  # a file may hold anything, as 1e999999999: no exact fractions here
+        above, _, below = str(settings.get("eps")).partition("/")
+        run.eps = real(float(above) / float(below or 1))
 
 
 def read_config(run: Run) -> tuple[str, dict[str, Any]]:
