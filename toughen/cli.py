@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from types import ModuleType
 from typing import NoReturn
 
+from toughen import stop
 from toughen.commands.shared import PROGRAM, fail, several
 
 INTRODUCTION = "Train image classifiers that hold under adversarial attack, and measure how\nwell they hold."
@@ -49,6 +50,8 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         fail(f"command {arguments[0]!r} is unknown: use {', '.join(COMMANDS)}")
     warnings.filterwarnings("ignore")
     if not several():
+        if program:
+            stop.end_on_sigterm()
         _run(*arguments, program=program)
     from toughen import ranks
 
@@ -87,5 +90,5 @@ def _run(name: str, *arguments: str, program: bool = False) -> NoReturn:
         fail(str(error))
     except RuntimeError as error:
         fail(str(error), status=1)
-    except KeyboardInterrupt:
-        fail("stopped", status=130)
+    except KeyboardInterrupt as stopped:
+        fail("stopped", status=stop.exit_status(stopped))

@@ -13,11 +13,12 @@ from rich.text import Text
 from torch import nn
 
 from toughen import ranks, runs, settings
-from toughen.commands.shared import ATTACK, PROGRAM, add_asking, add_threat, fail, own_model
+from toughen.commands.shared import ATTACK, GOES_ON, PROGRAM, add_asking, add_threat, fail, own_model
 from toughen.evaluation import evaluate_run, output_folder
 from toughen.evaluation.result import RESULT
 from toughen.parsing import Parser, tidy
 from toughen.shares import percent, warning
+from toughen.stop import exit_status
 
 EVALUATE_USAGE = """toughen evaluate RUN [--suite quick|standard|papers] [options]
        toughen evaluate PACKAGE.MODULE:FUNCTION --weights W.safetensors --data D
@@ -34,8 +35,8 @@ def run(arguments: Sequence[str]) -> int:
         given["source"] = partial(source_model, given["spec"], given["source"], given["device"], console, given["data"])
     try:
         result = evaluate_run(**given, console=console)
-    except KeyboardInterrupt:
-        fail("stopped; what is done is kept, and the same command goes on", status=130)
+    except KeyboardInterrupt as stopped:
+        fail(GOES_ON, status=exit_status(stopped))
     if ranks.first():
         print_evaluation(Console(), output_folder(given["spec"], given["out"]), result)
     return 0

@@ -8,10 +8,10 @@ from typing import Literal
 
 from rich.console import Console
 
-from toughen.commands.shared import PROGRAM, fail
+from toughen.commands.shared import GOES_ON, PROGRAM, fail
 from toughen.parsing import Parser, tidy
 from toughen.reproduction.reproduce import list_all, reproduce
-from toughen.training.stop import Stopped
+from toughen.stop import exit_status
 
 RESULTS = "runs/reproduce"
 REPRODUCE_USAGE = """toughen reproduce --list [--out DIR]
@@ -34,9 +34,8 @@ def run(arguments: Sequence[str]) -> int:
     given["rows"] = None if given["rows"] is None else [row.strip() for row in given["rows"].split(",")]
     try:
         failed = reproduce(name, **given)
-    except (Stopped, KeyboardInterrupt) as stopped:
-        status = 128 + stopped.number if isinstance(stopped, Stopped) else 130
-        fail("stopped; what is done is kept, and the same command goes on", status=status)
+    except KeyboardInterrupt as stopped:
+        fail(GOES_ON, status=exit_status(stopped))
     return 1 if failed else 0
 
 

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from torch import nn
 
 PROGRAM = "toughen"
+GOES_ON = "stopped; what is done is kept, and the same command goes on"
 ATTACK = (
     "NAME[-STEPS][xRESTARTS][@STEP_SIZE], step size in the units of eps: fgsm, pgd-100x5, pgd-40@0.01, apgd-t; or "
     "package.module.Class for NAME"

@@ -11,6 +11,7 @@ from pathlib import Path
 from toughen import ranks, settings
 from toughen.commands.shared import PROGRAM, fail
 from toughen.parsing import Parser, options, tidy
+from toughen.stop import Stopped, exit_status
 from toughen.training.recipe import Recipe
 
 TRAIN_USAGE = """toughen train [RECIPE_OR_YAML] [--data D] [--model M] [--method C]
@@ -20,7 +21,6 @@ TRAIN_USAGE = """toughen train [RECIPE_OR_YAML] [--data D] [--model M] [--method
 def run(arguments: Sequence[str]) -> int:
     from toughen.training import checkpoint
     from toughen.training.run import train  # TensorBoard and the like take a while to import
-    from toughen.training.stop import Stopped
     from toughen.training.trainer import Diverged
 
     recipe, config, out, resume = parse_train(arguments)
@@ -31,7 +31,7 @@ def run(arguments: Sequence[str]) -> int:
         command = shlex.join([*program, "train", *arguments]) + ("" if resume else " --resume")
         if ranks.first():
             print(f"\nstopped on {stopped}; the state is saved. Go on with:\n  {command}", file=sys.stderr)
-        return 128 + stopped.number
+        return exit_status(stopped)
     except Diverged as error:
         kept = f"; {out} keeps the last healthy checkpoint" if (Path(out) / checkpoint.NAME).exists() else ""
         fail(

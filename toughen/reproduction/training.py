@@ -19,8 +19,8 @@ from toughen.reproduction.measure import training_record
 from toughen.reproduction.scales import nodes
 from toughen.reproduction.store import RUN, TRAINED, TURNS, Store, turns_of
 from toughen.runs import RECORD, WEIGHTS
+from toughen.stop import Stopped, Stopper
 from toughen.training.run import CONFIG, by_epoch, open_run
-from toughen.training.stop import Stopped, Stopper
 from toughen.training.trainer import Diverged, Trainer
 
 RECIPE = "recipe.yaml"

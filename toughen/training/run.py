@@ -18,11 +18,11 @@ from toughen.data.feed import Unreadable
 from toughen.device import provenance
 from toughen.files import check_writable, clear_temporaries, write_json, write_text
 from toughen.noise import key
+from toughen.stop import Stopper
 from toughen.training import budget
 from toughen.training.display import Show
 from toughen.training.feeding import memory_limit
 from toughen.training.recipe import Recipe
-from toughen.training.stop import Stopper
 from toughen.training.trainer import Trainer
 
 CONFIG = "config.yaml"

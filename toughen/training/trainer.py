@@ -23,6 +23,7 @@ from toughen.memory import keep_freed
 from toughen.methods.base import Method
 from toughen.noise import StepNoise, key
 from toughen.passes import Passes, flops
+from toughen.stop import Stopped, Stopper
 from toughen.training import checkpoint, rescue
 from toughen.training.budget import Pace
 from toughen.training.checkpoint import State
@@ -32,7 +33,6 @@ from toughen.training.display import Display, Show, Silent
 from toughen.training.epoch_end import finish_epoch
 from toughen.training.feeding import feed_of
 from toughen.training.recipe import Recipe
-from toughen.training.stop import Stopped, Stopper
 from toughen.training.together import Together, synchronised_batch_norm
 from toughen.training.validation import Validation
 from toughen.training.watch import Watch

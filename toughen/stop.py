@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM: finish the step, save, and say how to go on."""
+"""Ctrl-C and SIGTERM: finish the step, save, and say how to go on; where there is no step, end as Ctrl-C does."""
 
 from __future__ import annotations
 
@@ -6,8 +6,18 @@ import signal
 from types import FrameType
 
 
-class Stopped(Exception):
-    """Training stopped on a signal; its state is saved."""
+class Terminated(KeyboardInterrupt):
+    """SIGTERM came where no ``Stopper`` waited for it."""
+
+    number = signal.SIGTERM
+
+
+class Stopped(KeyboardInterrupt):
+    """Training stopped on a signal; its state is saved.
+
+    Attributes:
+        number: the signal's.
+    """
 
     def __init__(self, number: int) -> None:
         super().__init__(signal.Signals(number).name)
@@ -35,3 +45,17 @@ class Stopper:
     def __exit__(self, *error: object) -> None:
         for number, handler in self._before.items():
             signal.signal(number, handler)
+
+
+def end_on_sigterm() -> None:
+    """Have SIGTERM raise ``Terminated`` from here on, so that a program tidies up and says its word."""
+    signal.signal(signal.SIGTERM, _terminate)
+
+
+def _terminate(number: int, frame: FrameType | None) -> None:
+    raise Terminated
+
+
+def exit_status(stopped: KeyboardInterrupt) -> int:
+    """What a program that was stopped leaves with, as shells have it: 128 and the signal's number."""
+    return 128 + int(getattr(stopped, "number", signal.SIGINT))

@@ -1,0 +1,85 @@
+"""A signal in the middle of any command: one line that is true, the signal's status, no traceback, nothing lost."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+from pathlib import Path
+
+import pytest
+from commands import digits, process, small, toughen
+
+SIGNALLED = """import os, sys
+from importlib import import_module
+from toughen.cli import main
+number, (module, owner, name), calls = int(sys.argv[1]), sys.argv[2].split(":"), int(sys.argv[3])
+owner = getattr(import_module(module), owner)
+whole = getattr(owner, name)
+def signalled(*arguments, **more):
+    global calls
+    calls -= 1
+    found = whole(*arguments, **more)
+    if calls == 0:
+        os.kill(os.getpid(), number)
+    return found
+setattr(owner, name, signalled)
+sys.argv = ["toughen", *sys.argv[4:]]
+main()
+"""
+STEP = "toughen.training.trainer:Trainer:step"
+CHUNK = "toughen.evaluation.state:State:save"
+PGD = "toughen.attacks.pgd:PGD:__call__"
+LOADED = "toughen.training.run:Trainer:__init__"
+BOTH = pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+GOES_ON = "toughen: stopped; what is done is kept, and the same command goes on"
+
+
+def signalled(number: signal.Signals, place: str, calls: int, *words: object) -> subprocess.CompletedProcess[str]:
+    """`toughen` in a process that gets a signal after so many calls of a function."""
+    return process("-c", SIGNALLED, number.value, place, calls, *words)
+
+
+def stopped(done: subprocess.CompletedProcess[str], number: signal.Signals, said: str) -> None:
+    """The program ended by the signal, and its last line says this."""
+    assert done.returncode == 128 + number, done.stderr
+    assert done.stderr.strip().splitlines()[-1] == said and "Traceback" not in done.stderr
+
+
+@BOTH
+def test_the_demo_in_training(number: signal.Signals, tmp_path: Path) -> None:
+    stopped(signalled(number, STEP, 3, "demo", "--out", tmp_path), number, GOES_ON)
+    assert (tmp_path / "standard" / "checkpoint.safetensors").is_file()
+
+
+@BOTH
+def test_an_evaluation_goes_on_to_the_same_end(number: signal.Signals, tmp_path: Path) -> None:
+    words = ["--attacks", "fgsm", "pgd-3", "--verdict", "false", "--details", "false"]
+    assert toughen(*small("--method", "FBF", "--eps", 0.2, "--out", tmp_path / "run")).status == 0
+    assert toughen("evaluate", tmp_path / "run", *words, "--out", tmp_path / "whole").status == 0
+    cut = ["evaluate", tmp_path / "run", *words, "--out", tmp_path / "cut"]
+    stopped(signalled(number, CHUNK, 2, *cut), number, GOES_ON)
+    assert not (tmp_path / "cut" / "evaluation.json").exists() and toughen(*cut).status == 0
+    results = [json.loads((tmp_path / name / "evaluation.json").read_text()) for name in ("whole", "cut")]
+    for result in results:
+        for timed in (result["provenance"], result, *result["attacks"].values()):
+            timed.pop("seconds", None)
+    assert results[0] == results[1]
+
+
+def test_an_evaluation_while_its_source_is_trained(tmp_path: Path) -> None:
+    assert toughen(*small("--method", "FBF", "--eps", 0.2, "--out", tmp_path)).status == 0
+    words = ["evaluate", tmp_path, "--attacks", "fgsm", "--source", "train"]
+    stopped(signalled(signal.SIGTERM, STEP, 2, *words), signal.SIGTERM, GOES_ON)
+
+
+def test_training_that_has_saved_nothing_yet_promises_nothing(tmp_path: Path) -> None:
+    done = signalled(signal.SIGTERM, LOADED, 1, *small("--out", tmp_path / "run"))
+    stopped(done, signal.SIGTERM, "toughen: stopped")
+
+
+def test_a_command_that_keeps_nothing(tmp_path: Path) -> None:
+    assert toughen(*small("--method", "FBF", "--eps", 0.2, "--out", tmp_path / "run")).status == 0
+    words = ["attack", tmp_path / "run", "--attack", "pgd-3", "--data", digits(), "--out", tmp_path / "images.parquet"]
+    stopped(signalled(signal.SIGTERM, PGD, 1, *words), signal.SIGTERM, "toughen: stopped")
+    assert not (tmp_path / "images.parquet").exists()
