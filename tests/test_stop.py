@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import signal
 import subprocess
 from pathlib import Path
@@ -59,7 +60,9 @@ def test_an_evaluation_goes_on_to_the_same_end(number: signal.Signals, tmp_path:
     assert toughen("evaluate", tmp_path / "run", *words, "--out", tmp_path / "whole").status == 0
     cut = ["evaluate", tmp_path / "run", *words, "--out", tmp_path / "cut"]
     stopped(signalled(number, CHUNK, 2, *cut), number, GOES_ON)
-    assert not (tmp_path / "cut" / "evaluation.json").exists() and toughen(*cut).status == 0
+    assert not (tmp_path / "cut" / "evaluation.json").exists()
+    ended = toughen(*cut)
+    assert ended.status == 0 and re.match(r"goes on where it stopped, \d+\.\d % of the work done\n", ended.err)
     results = [json.loads((tmp_path / name / "evaluation.json").read_text()) for name in ("whole", "cut")]
     for result in results:
         for timed in (result["provenance"], result, *result["attacks"].values()):

@@ -12,6 +12,7 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 from toughen.evaluation.attacked import share
 from toughen.evaluation.plan import Piece
 from toughen.evaluation.result import Evaluation
+from toughen.shares import percent
 
 
 class Display(AbstractContextManager["Display"]):
@@ -41,6 +42,9 @@ class Display(AbstractContextManager["Display"]):
         self.task = self.bar.add_task("", total=self._spent() + self._left(), bound="")
 
     def __enter__(self) -> Display:
+        if self.before:
+            done = self.before / (self.before + self._left())
+            self.console.print(f"goes on where it stopped, {percent(done)} of the work done", highlight=False)
         self.bar.start()
         return self
 
