@@ -261,6 +261,13 @@ def test_what_cannot_be_run_is_refused(words: tuple[str, ...], said: tuple[str, 
     assert not (tmp_path / "out").exists()
 
 
+def test_one_reason_is_said_once_for_all_data_sets(tmp_path: Path) -> None:
+    words = ("reproduce", "nuat-table2", "--scale", "smoke", "--data", tmp_path)
+    ended = toughen(*words, "--out", tmp_path / "out")
+    refused(ended, "needs cifar10 or imagenet100 or mnist: ", "no class folders", lines=1)
+    assert ended.err.count("no class folders") == 1
+
+
 def test_a_sample_of_other_images_is_not_used(tmp_path: Path) -> None:
     assert reproduce(tmp_path, "pap-table7", "--rows", "FGSM-AT").status == 0
     origin = tmp_path / "smoke" / "images" / "mnist" / "origin.json"
@@ -306,7 +313,7 @@ def test_at_smoke_drawn_images_stand_in_for_what_a_folder_of_sets_lacks(tmp_path
     places = at_hand(table("nuat-table2"), ["Normal"], str(sets), SCALES["smoke"], tmp_path / "out")
     asked = load_test(places["imagenet100"], classes="imagenet100")  # as its recipes do
     assert asked.classes[0] == "n01484850" and asked.test.labels.bincount().tolist() == [2] * 100
-    with pytest.raises(ValueError, match=r"needs cifar10, and .*sets has no folder of that name with images"):
+    with pytest.raises(ValueError, match=r"needs cifar10: .*sets has no folder of that name with images"):
         at_hand(table("nuat-table1a"), [], str(sets), SCALES["cpu"], tmp_path / "out")
 
 

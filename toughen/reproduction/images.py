@@ -27,7 +27,15 @@ DRAWN_HERE = "drawn images"  # as a sample's origin
 
 
 class Missing(ValueError):
-    """A data set is not at hand."""
+    """A data set is not at hand.
+
+    Attributes:
+        reason: why not; the same of several where it lies in what the user gave.
+    """
+
+    def __init__(self, name: str, reason: str) -> None:
+        super().__init__(f"this needs {name}: {reason}")
+        self.reason = reason
 
 
 class Lacking(Missing):
@@ -48,16 +56,16 @@ def place(name: str, given: str | None) -> str:
     if given is None:
         if name in HUB:
             return name
-        raise Missing(f"{name} is not on the hub: give a folder of it with --data")
+        raise Missing(name, "the hub does not have it: give a folder of it with --data")
     spec = str(Path(given) / name) if _holds_images(Path(given) / name) else given
     if spec == given and _holds_sets(Path(given)):
-        raise Lacking(f"this needs {name}, and {given} has no folder of that name with images")
+        raise Lacking(name, f"{given} has no folder of that name with images")
     try:
         held, why = kind(spec)
     except (OSError, ValueError) as error:
-        raise Missing(f"this needs {name}: {error}") from None
+        raise Missing(name, str(error)) from None
     if held != name and not (held == "imagenet" and name == "imagenet100"):
-        raise Missing(f"this needs {name}, and {spec} holds {held or why}")
+        raise Missing(name, f"{spec} holds {held or why}")
     return spec
 
 
@@ -96,8 +104,9 @@ def check_whole(name: str, spec: str) -> None:
     train, test = SETS[name].train, SETS[name].test
     if name in HUB and (found.train, found.test) != (train, test):
         raise Missing(
-            f"{name} has {train:,} training and {test:,} test images, {spec} has {found.train:,} and {found.test:,}: "
-            "give the whole set (--scale smoke takes any part)"
+            name,
+            f"it has {train:,} training and {test:,} test images, {spec} has {found.train:,} and {found.test:,}: "
+            "give the whole set (--scale smoke takes any part)",
         )
 
 

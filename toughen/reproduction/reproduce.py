@@ -165,17 +165,19 @@ def at_hand(exhibit: Table | Figure, rows: Sequence[str], data: str | None, scal
     else:
         parts = [(plot.data, [line.name for line in plot.lines]) for plot in exhibit.plots]
     names = [name for name, named in parts if any(work.wanted(each, rows) for each in named)]
-    found, missing = {}, []
+    found: dict[str, str] = {}
+    missing: dict[str, list[str]] = {}  # names by the reason
     for name in dict.fromkeys(names):
         try:
             found[name] = images.at_scale(name, images.place(name, data), scale, out)
         except images.Lacking as error:
             if scale.training_images is None:
-                missing.append(str(error))
+                missing.setdefault(error.reason, []).append(name)
             else:
                 found[name] = images.at_scale(name, None, scale, out)
         except images.Missing as error:
-            missing.append(str(error))
+            missing.setdefault(error.reason, []).append(name)
     if not found:
-        raise ValueError(f"{exhibit.name}: {'; '.join(missing)}")
+        said = "; ".join(f"{' or '.join(lacking)}: {reason}" for reason, lacking in missing.items())
+        raise ValueError(f"{exhibit.name} needs {said}")
     return found
