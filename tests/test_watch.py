@@ -47,10 +47,11 @@ def watch(mode: Any = "rescue", threat: Threat | None = THREAT, images: int = 8)
     return Watch(split, threat, mode, seed=0)
 
 
-def looks(*found: tuple[float, float], training: bool = True) -> list[bool]:
-    """What the watch says of accuracies under FGSM and PGD, epoch after epoch."""
+def looks(*found: tuple[float, ...], training: bool = True) -> list[bool]:
+    """What the watch says of accuracies under FGSM and PGD, and clean ones (0.9 unless given), epoch after epoch."""
     state = State()
-    return [watch().collapsed(state, {"fgsm": f, "pgd": p}, training=training) for f, p in found]
+    looked = [dict(zip(("fgsm", "pgd", "clean"), (*each, 0.9), strict=False)) for each in found]
+    return [watch().collapsed(state, each, training=training) for each in looked]
 
 
 def test_a_fall_from_a_height_is_a_collapse() -> None:
@@ -66,6 +67,13 @@ def test_a_fall_from_a_low_height_is_one_too() -> None:
     assert looks((0.22, 0.205), (0.16, 0.09)) == [False, False]  # FGSM fell along
     assert looks((0.22, 0.205), (0.07, 0.03)) == [False, False]  # as few images as chance decides
     assert looks((0.22, 0.14), (0.108, 0.03)) == [False, False]  # never stood
+
+
+def test_a_fall_to_chance_is_one_though_fgsm_falls_along() -> None:
+    assert looks((0.9, 0.85, 0.98), (0.1, 0.1, 0.1), (0.1, 0.1, 0.1)) == [False, True, True]
+    assert looks((0.5, 0.4, 0.8), (0.2, 0.1, 0.45)) == [False, False]  # worse, but more than half is still right
+    assert looks((0.9, 0.85, 0.98), (0.5, 0.45, 0.48)) == [False, False]  # PGD stands
+    assert looks((0.1, 0.0, 0.98), (0.1, 0.0, 0.1), training=False) == [False, False]  # never stood
 
 
 def test_a_model_that_never_stood_is_called_so_the_second_time() -> None:

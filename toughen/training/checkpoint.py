@@ -71,7 +71,8 @@ class State:
         stop_reason: why the method wants no more training.
         events: what happened in the running epoch.
         signals: the latest distances that the watch measured inside epochs.
-        best_pgd, last_pgd, blind: what the watch saw before: accuracy under PGD, and whether the last look was bad.
+        best_clean, best_pgd, last_pgd, blind: what the watch saw before: accuracy clean and under PGD, and whether the
+            last look was bad.
         collapses: how often the model collapsed.
         rescue_until: the step up to which the rescue method trains.
         healthy: the step of the last state that was healthy; it lies in a file of its own.
@@ -90,6 +91,7 @@ class State:
     stop_reason: str | None = None
     events: list[dict[str, Any]] = field(default_factory=list)
     signals: list[float] = field(default_factory=list)
+    best_clean: float = 0.0
     best_pgd: float = 0.0
     last_pgd: float = 0.0
     blind: bool = False

@@ -6,6 +6,7 @@ import math
 from typing import TYPE_CHECKING
 
 from toughen import ranks
+from toughen.shares import percent
 from toughen.training.display import Display
 
 if TYPE_CHECKING:
@@ -27,8 +28,9 @@ def answer_collapse(trainer: Trainer, found: dict[str, float]) -> bool:
     if not trainer.watch.collapsed(state, found, training=trainer.method_at(state.step - 1).threatened):
         return False
     state.collapses += 1
-    event = {"event": "collapse", "step": state.step, "fgsm": found["fgsm"], "pgd": found["pgd"]}
-    text = f"collapse: FGSM leaves {100 * found['fgsm']:.1f} %, PGD {100 * found['pgd']:.1f} %"
+    event = {"event": "collapse", "step": state.step, **found}
+    clean, fgsm, pgd = (percent(found[name]) for name in ("clean", "fgsm", "pgd"))
+    text = f"collapse: FGSM leaves {fgsm}, PGD {pgd}, of clean images {clean} are right"
     if trainer.rescuer is not None:
         epochs = trainer.recipe.watch_epochs * 2 ** (state.collapses - 1)
         trainer.go_back()

@@ -2,6 +2,7 @@
 
 Single-step training can lose all robustness within an epoch, while accuracy under the single step that it trains on
 rises (catastrophic overfitting). What is seen of it: accuracy under FGSM stays or rises, accuracy under PGD falls.
+And any training can lose everything within an epoch, where its rate is too high: clean accuracy falls, too.
 """
 
 from __future__ import annotations
@@ -67,14 +68,15 @@ class Watch:
 
         Args:
             state: the run's memory.
-            found: accuracy under "fgsm" and "pgd".
+            found: accuracy "clean", and under "fgsm" and "pgd".
             training: whether the model is being trained against its threat in full now, so that it should stand.
         """
         fgsm, pgd = found["fgsm"], found["pgd"]
         apart = fgsm - pgd > (SLIGHT if pgd < fgsm / 2 else FALLEN)
-        fell = state.best_pgd >= STOOD and apart and pgd < state.best_pgd / 2
+        lost = found["clean"] < state.best_clean / 2
+        fell = state.best_pgd >= STOOD and pgd < state.best_pgd / 2 and (apart or lost)
         blind = training and fgsm - pgd > BLIND and pgd < fgsm / 3
         collapsed = fell or (blind and state.blind and pgd < state.last_pgd + RISING)
         state.blind, state.last_pgd = blind, pgd
-        state.best_pgd = max(state.best_pgd, pgd)
+        state.best_pgd, state.best_clean = max(state.best_pgd, pgd), max(state.best_clean, found["clean"])
         return collapsed
