@@ -31,10 +31,10 @@ def ready(words: Sequence[str], data: Data | None = None) -> Trainer:
     """
     recipe, _, _, _ = parse_train(words)
     if data is None:
-        trainer, _ = build(recipe, Path("."))
+        trainer, _, _ = build(recipe, Path("."))
     else:
         with patch("toughen.data.load_training", return_value=data):
-            trainer, _ = build(recipe, Path("."))
+            trainer, _, _ = build(recipe, Path("."))
     trainer.method.start(Plan(epochs=recipe.epochs, steps=trainer.steps, images=len(trainer.train)))
     trainer.model.train()
     return trainer

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -371,6 +372,17 @@ def test_loaded_weights_normalize_inside_and_are_in_evaluation_mode(tmp_path: Pa
     mean, std = data.load(str(digits())).statistics()
     inner = net.get_submodule("net")
     torch.testing.assert_close(net(x), inner((x - mean[0]) / std[0]))
+
+
+@pytest.mark.parametrize("limit", ["1GB", "70KB"])  # in memory, and streamed
+def test_it_is_said_which_images_are_kept_apart_as_test_images(limit: str, tmp_path: Path) -> None:
+    whole = toughen(*small("--method", "FBF", "--eps", 0.2, "--memory_limit", limit, "--out", tmp_path / "whole"))
+    assert "70 images + 10 to choose the weights, 2 epochs" in whole.err
+    shutil.copytree(digits() / "train", tmp_path / "images")
+    ended = toughen(*small("--data", tmp_path / "images", "--memory_limit", limit, "--out", tmp_path / "run"))
+    said = "62 images + 10 to choose the weights + 8 kept apart as test images, which"
+    assert ended.status == 0 and said in ended.err and f"{tmp_path / 'images'} has none of, 2 epochs" in ended.err
+    assert toughen(*small("--data", tmp_path / "images", "--out", tmp_path / "run", "--resume")).status == 0
 
 
 def test_a_tenth_of_the_training_images_validates_by_default(tmp_path: Path) -> None:

@@ -45,12 +45,16 @@ class Split:
 
 @dataclass(frozen=True)
 class Data:
-    """A data set: training and test images of one shape, and the names of the classes in the order of the labels."""
+    """A data set: training and test images of one shape, and the names of the classes in the order of the labels.
+
+    ``split_off`` training images became its test images, as it has none of its own.
+    """
 
     name: str
     train: Split
     test: Split
     classes: tuple[str, ...]
+    split_off: int = 0
 
     @property
     def shape(self) -> tuple[int, int, int]:

@@ -101,6 +101,7 @@ class Streamed:
     name: str
     train: EncodedSplit
     classes: tuple[str, ...]
+    split_off: int = 0  # as in ``Data``
 
     @property
     def shape(self) -> tuple[int, int, int]:

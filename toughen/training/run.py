@@ -76,7 +76,7 @@ def open_run(recipe: Recipe, out: str | Path, *, config: str, resume: bool, cons
     """
     folder = Path(out)
     check_folder(folder, config, resume)
-    trainer, seen = build(recipe, folder)
+    trainer, seen, split_off = build(recipe, folder)
     ranks.barrier()  # all have seen the folder as it was
     resumed = resume and trainer.resume()
     if resumed and not runs.same_images(folder, seen):
@@ -93,7 +93,7 @@ def open_run(recipe: Recipe, out: str | Path, *, config: str, resume: bool, cons
     trainer.method.check(math.ceil(trainer.last_step / trainer.steps_per_epoch))
     if ranks.first():
         begin(folder, config, trainer, seen)
-    console.print(headline(trainer, resumed), highlight=False, markup=False, soft_wrap=True)
+    console.print(headline(trainer, resumed, split_off), highlight=False, markup=False, soft_wrap=True)
     return trainer
 
 
@@ -176,8 +176,11 @@ def _settings(path: Path, config: str) -> dict[str, str]:
     return flat(settings, "")
 
 
-def build(recipe: Recipe, folder: Path) -> tuple[Trainer, dict[str, Tensor]]:
-    """Load the data, make the net, check both, and put the trainer together; and what tells its images from others.
+def build(recipe: Recipe, folder: Path) -> tuple[Trainer, dict[str, Tensor], int]:
+    """Load the data, make the net, check both, and put the trainer together.
+
+    Returns:
+        The trainer, what tells its images from others, and how many of them became test images (``Data.split_off``).
 
     Raises:
         ValueError: something of it does not fit together.
@@ -217,7 +220,7 @@ def build(recipe: Recipe, folder: Path) -> tuple[Trainer, dict[str, Tensor]]:
     trainer = Trainer(recipe, data, model, folder, record)
     if recipe.time_budget is None:
         check_moments(recipe.keep_at, trainer.last_step, trainer.steps_per_epoch)
-    return trainer, data.seen()
+    return trainer, data.seen(), data.split_off
 
 
 def check_moments(moments: Sequence[int | str], steps: int, steps_per_epoch: int) -> None:
@@ -277,8 +280,8 @@ def length(trainer: Trainer) -> str:
     return f"{trainer.steps} steps ({epochs}) in {trainer.recipe.time_budget}"
 
 
-def headline(trainer: Trainer, resumed: bool) -> str:
-    """What is about to be trained, in a line or two."""
+def headline(trainer: Trainer, resumed: bool, split_off: int) -> str:
+    """What is about to be trained, in a line or two; ``split_off`` as in ``Data``."""
     recipe, done = trainer.recipe, trainer.state.step
     threat = trainer.method.threat
     against = f", {threat.norm} eps {threat.eps}" if threat else ""
@@ -288,8 +291,9 @@ def headline(trainer: Trainer, resumed: bool) -> str:
     parameters = sum(p.numel() for p in trainer.model.parameters())
     return (
         f"{type(trainer.method).__name__} on {recipe.data}{against}: {recipe.model} ({parameters:,} parameters), "
-        f"{len(trainer.train):,} images + {len(trainer.validation.split):,} to choose the weights, "
-        f"{length(trainer)}, {trainer.precision} on {trainer.device}"
+        f"{len(trainer.train):,} images + {len(trainer.validation.split):,} to choose the weights"
+        + f" + {split_off:,} kept apart as test images, which {recipe.data} has none of" * (split_off > 0)
+        + f", {length(trainer)}, {trainer.precision} on {trainer.device}"
         + f", {ranks.count()} processes" * (ranks.count() > 1)
         + (f"; going on after step {done} of {trainer.steps}" if resumed else "")
         + anew
