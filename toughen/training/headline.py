@@ -1,0 +1,34 @@
+"""What a run says of itself before its first step."""
+
+from __future__ import annotations
+
+from toughen import ranks
+from toughen.training.trainer import Trainer
+
+
+def length(trainer: Trainer) -> str:
+    """How long the run is, in epochs and steps."""
+    epochs = f"{trainer.epochs} epoch{'s' * (trainer.epochs > 1)} of {trainer.steps_per_epoch} steps"
+    if trainer.recipe.time_budget is None:
+        return epochs
+    return f"{trainer.steps} steps ({epochs}) in {trainer.recipe.time_budget}"
+
+
+def headline(trainer: Trainer, resumed: bool, split_off: int) -> str:
+    """What is about to be trained, in a line or two; ``split_off`` as in ``Data``."""
+    recipe, done = trainer.recipe, trainer.state.step
+    threat = trainer.method.threat
+    against = f", {threat.norm} eps {threat.eps}" if threat else ""
+    anew = ""
+    if trainer.started_anew:
+        anew = f"; the number of processes has changed, {', '.join(trainer.started_anew)} begins anew"
+    parameters = sum(p.numel() for p in trainer.model.parameters())
+    return (
+        f"{type(trainer.method).__name__} on {recipe.data}{against}: {recipe.model} ({parameters:,} parameters), "
+        f"{len(trainer.train):,} images + {len(trainer.validation.split):,} to choose the weights"
+        + f" + {split_off:,} kept apart as test images, which {recipe.data} has none of" * (split_off > 0)
+        + f", {length(trainer)}, {trainer.precision} on {trainer.device}"
+        + f", {ranks.count()} processes" * (ranks.count() > 1)
+        + (f"; going on after step {done} of {trainer.steps}" if resumed else "")
+        + anew
+    )
