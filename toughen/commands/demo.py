@@ -13,14 +13,13 @@ from torch import nn
 from toughen import data, picture, runs
 from toughen.attacks.pgd import PGD
 from toughen.commands.compare import print_comparison
-from toughen.commands.shared import GOES_ON, PROGRAM, fail
+from toughen.commands.shared import PROGRAM, goes_on
 from toughen.commands.train import parse_train
 from toughen.data import Data
 from toughen.evaluation import evaluate_run, measure
 from toughen.evaluation.harness import as_floats, predict
 from toughen.parsing import Parser, tidy
 from toughen.report import write_report
-from toughen.stop import exit_status
 from toughen.training.run import train
 
 EPS, ATTACKS = 0.3, ("fgsm", "pgd-100x5@0.01")
@@ -34,10 +33,8 @@ CURVE, CURVE_IMAGES, SHOWN = (0.0, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.35, 0.4), 
 
 def run(arguments: Sequence[str]) -> int:
     out = Path(demo_parser().read(tidy(arguments)).out)
-    try:
+    with goes_on():
         return demo(out)
-    except KeyboardInterrupt as stopped:
-        fail(GOES_ON, status=exit_status(stopped))
 
 
 def demo_parser() -> Parser:

@@ -13,12 +13,11 @@ from rich.text import Text
 from torch import nn
 
 from toughen import ranks, runs, settings
-from toughen.commands.shared import ATTACK, GOES_ON, PROGRAM, add_asking, add_threat, fail, own_model
+from toughen.commands.shared import ATTACK, PROGRAM, add_asking, add_threat, goes_on, own_model
 from toughen.evaluation import evaluate_run, output_folder
 from toughen.evaluation.result import RESULT
 from toughen.parsing import Parser, tidy
 from toughen.shares import percent, warning
-from toughen.stop import exit_status
 
 EVALUATE_USAGE = """toughen evaluate RUN [--suite quick|standard|papers] [options]
        toughen evaluate PACKAGE.MODULE:FUNCTION --weights W.safetensors --data D
@@ -33,10 +32,8 @@ def run(arguments: Sequence[str]) -> int:
     given["model"] = own_model(given["spec"], given["model"])
     if given["source"]:
         given["source"] = partial(source_model, given["spec"], given["source"], given["device"], console, given["data"])
-    try:
+    with goes_on():
         result = evaluate_run(**given, console=console)
-    except KeyboardInterrupt as stopped:
-        fail(GOES_ON, status=exit_status(stopped))
     if ranks.first():
         print_evaluation(Console(), output_folder(given["spec"], given["out"]), result)
     return 0

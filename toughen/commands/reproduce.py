@@ -8,10 +8,9 @@ from typing import Literal
 
 from rich.console import Console
 
-from toughen.commands.shared import GOES_ON, PROGRAM, fail
+from toughen.commands.shared import PROGRAM, fail, goes_on
 from toughen.parsing import Parser, tidy
 from toughen.reproduction.reproduce import list_all, reproduce
-from toughen.stop import exit_status
 
 RESULTS = "runs/reproduce"
 REPRODUCE_USAGE = """toughen reproduce --list [--out DIR]
@@ -32,10 +31,8 @@ def run(arguments: Sequence[str]) -> int:
     if not name:
         fail(f"name a table or figure: `{PROGRAM} reproduce --list` names all")
     given["rows"] = None if given["rows"] is None else [row.strip() for row in given["rows"].split(",")]
-    try:
+    with goes_on():
         failed = reproduce(name, **given)
-    except KeyboardInterrupt as stopped:
-        fail(GOES_ON, status=exit_status(stopped))
     return 1 if failed else 0
 
 

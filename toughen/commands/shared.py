@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, NoReturn
 
 from toughen.fraction import Fraction
 from toughen.parsing import Parser
+from toughen.stop import exit_status
 
 if TYPE_CHECKING:
     from torch import nn
 
 PROGRAM = "toughen"
-GOES_ON = "stopped; what is done is kept, and the same command goes on"
 ATTACK = (
     "NAME[-STEPS][xRESTARTS][@STEP_SIZE], step size in the units of eps: fgsm, pgd-100x5, pgd-40@0.01, apgd-t; or "
     "package.module.Class for NAME"
@@ -37,6 +39,15 @@ def _first_to_say(message: str) -> bool:
     from toughen import ranks  # imports torch
 
     return ranks.first_to_say(message)
+
+
+@contextmanager
+def goes_on() -> Iterator[None]:
+    """What keeps all that it has done: a signal ends it with the word that the same command goes on."""
+    try:
+        yield
+    except KeyboardInterrupt as stopped:
+        fail("stopped; what is done is kept, and the same command goes on", status=exit_status(stopped))
 
 
 def add_threat(parser: Parser, limit: int | None = None) -> None:

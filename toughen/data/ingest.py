@@ -101,7 +101,7 @@ def load_training(
     if not stream:
         return _decoded(found, image_size, resize)
     split = encoded_split(train, _form_of_sample(train, image_size, resize))
-    return Streamed(found.name, split, found.classes, found.split_off)
+    return Streamed(found.name, split, found.classes, len(test) if found.test is None else 0)
 
 
 def load_test(
@@ -137,7 +137,7 @@ def _decoded(found: Sources, image_size: int | None, resize: int | None) -> Data
     form = survey((train, test), image_size, resize)
     check_memory((len(train) + len(test)) * prod(form.shape))
     splits = [Split(decode(source, form), source.labels) for source in (train, test)]
-    return Data(found.name, splits[0], splits[1], found.classes, found.split_off)
+    return Data(found.name, splits[0], splits[1], found.classes, len(test) if found.test is None else 0)
 
 
 def _exceeds(train: Source, test: Source, image_size: int | None, memory: int | None) -> bool:

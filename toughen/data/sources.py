@@ -105,11 +105,6 @@ class Sources:
 
         return replace(self, train=kept(self.train), test=kept(self.test) if self.test else None, classes=wanted)
 
-    @property
-    def split_off(self) -> int:
-        """Training images that ``both`` turns into test images."""
-        return 0 if self.test is not None else len(self.both()[1])
-
     def both(self) -> tuple[Source, Source]:
         """Training and test images; without a test split, a stratified tenth of the training images (seed 0).
 
