@@ -15,13 +15,17 @@ from toughen.duration import spell
 from toughen.evaluation.display import Display as EvaluationDisplay
 from toughen.evaluation.plan import Piece
 from toughen.evaluation.result import Evaluation
+from toughen.shares import percent
 from toughen.training.display import Silent
 
 SIGNALS = "logit-distances.jsonl"
+FIRST, EVERY = 10.0, 300.0  # seconds until a part is first spoken of where there is no terminal, and from then on
 
 
 class Board(AbstractContextManager["Board"]):
-    """One line on a terminal; elsewhere a line for each part that is done.
+    """One line on a terminal; elsewhere a line for each part that is done, and some minutes apart for one that lasts.
+
+    The time left goes by what was done since the board was made, whatever earlier calls had done before.
 
     Args:
         console: where to show it.
@@ -32,7 +36,9 @@ class Board(AbstractContextManager["Board"]):
         self.console, self.work = console, dict(work)
         self.total, self.done, self.part = sum(work.values()) or 1.0, 0.0, ""
         self.shares: dict[str, float] = {}  # of the parts that have begun, how much is done
+        self.before = 0.0  # operations of running parts that earlier calls did
         self.begun = time.perf_counter()
+        self.due = self.begun + FIRST
         self.bar = Progress(
             TextColumn("{task.description}"), BarColumn(bar_width=None), TaskProgressColumn(), TimeElapsedColumn(),
             TextColumn("{task.fields[left]}"), console=console, disable=not console.is_terminal, transient=True,
@@ -52,29 +58,48 @@ class Board(AbstractContextManager["Board"]):
         self.shares.setdefault(part, 0.0)
         self.bar.update(self.task, description=part)
 
+    def resume(self, share: float) -> None:
+        """So much of the running part was done by an earlier call, 0..1."""
+        if share > 0:
+            self.shares[self.part] = share
+            self.before += share * self.work.get(self.part, 0.0)
+            self._say(f"goes on from {percent(share)}")
+        self._show()
+
     def at(self, share: float) -> None:
         """So much of the running part is done, 0..1."""
         self.shares[self.part] = min(1.0, max(self.shares.get(self.part, 0.0), share))
+        if time.perf_counter() >= self.due:
+            self._say(f"{percent(self.shares[self.part])} done")
+            self.due = time.perf_counter() + EVERY
         self._show()
 
     def end(self, said: str = "") -> None:
         """The running part is done, or was there already."""
         self.done += self.work.get(self.part, 0.0)
         self.shares.pop(self.part, None)
-        if not self.console.is_terminal:
-            text = ", ".join(filter(None, (f"{self.part}: {said or 'done'}", self._left(self.done / self.total))))
-            self.console.print(text, highlight=False, markup=False, soft_wrap=True)
+        self._say(said or "done")
+        self.due = time.perf_counter() + FIRST
         self._show()
 
-    def _show(self) -> None:
-        running = sum(share * self.work.get(part, 0.0) for part, share in self.shares.items())
-        completed = (self.done + running) / self.total
-        self.bar.update(self.task, completed=completed, left=self._left(completed))
+    def _say(self, text: str) -> None:
+        """A line about the running part, where there is no terminal."""
+        if not self.console.is_terminal:
+            line = ", ".join(filter(None, (f"{self.part}: {text}", self._left())))
+            self.console.print(line, highlight=False, markup=False, soft_wrap=True)
 
-    def _left(self, share: float) -> str:
-        if not 0 < share < 1:
+    def _show(self) -> None:
+        self.bar.update(self.task, completed=self._completed() / self.total, left=self._left())
+
+    def _completed(self) -> float:
+        return self.done + sum(share * self.work.get(part, 0.0) for part, share in self.shares.items())
+
+    def _left(self) -> str:
+        completed = self._completed()
+        fresh, left = completed - self.before, self.total - completed
+        if fresh <= 0 or left <= 0:
             return ""
-        return f"about {spell((time.perf_counter() - self.begun) * (1 - share) / share)} left"
+        return f"about {spell((time.perf_counter() - self.begun) * left / fresh)} left"
 
 
 class Training(Silent):
@@ -84,10 +109,12 @@ class Training(Silent):
         board: is told.
         folder: the run's.
         steps: of the whole run.
+        done: steps that an earlier call did.
     """
 
-    def __init__(self, board: Board, folder: Path, steps: int) -> None:
+    def __init__(self, board: Board, folder: Path, steps: int, done: int = 0) -> None:
         self.told, self.folder, self.steps = board, folder, steps
+        board.resume(done / max(1, steps))
 
     def length(self, epochs: int, steps: int) -> None:
         self.steps = steps
@@ -125,6 +152,7 @@ class Evaluating(EvaluationDisplay):
     def __init__(self, board: Board, found: Evaluation, plans: Mapping[str, list[Piece]]) -> None:
         super().__init__(found, plans, Console(quiet=True))
         self.board = board
+        board.resume(self.before / max(1, self.before + self._left()))
 
     def update(self, name: str, piece: Piece) -> None:
         spent = self._spent()

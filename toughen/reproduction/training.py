@@ -138,7 +138,7 @@ def _open(model: Entrant, bench: Bench, group: Sequence[Entrant]) -> Trainer:
 
 def _epochs(trainer: Trainer, title: str, bench: Bench, stopper: Stopper) -> Iterator[float]:
     def show(console: Console, run: Path, epochs: int, steps: int, done: int) -> Training:
-        return Training(bench.board, run, steps)
+        return Training(bench.board, run, steps, done)
 
     return by_epoch(trainer, stopper, QUIET, show)
 
