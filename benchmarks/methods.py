@@ -110,11 +110,9 @@ def train(row: str, base: str, words: str, data: str, out: Path) -> None:
         toughen(f"evaluate {folder} --data {data} --eps {EPS} --attacks {' '.join(ATTACKS)}")
 
 
-def figures(row: str, words: str, out: Path) -> dict[str, Any] | None:
-    """One row of the table; None while its run is not done."""
+def figures(row: str, words: str, out: Path) -> dict[str, Any]:
+    """One row of the table."""
     folder = place(row, out)
-    if not (folder / "evaluation.json").exists():
-        return None
     found = read_json(folder / "evaluation.json")
     epochs = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     seconds = sorted(epoch["seconds"] for epoch in epochs)
@@ -135,11 +133,11 @@ def figures(row: str, words: str, out: Path) -> dict[str, Any] | None:
     }
 
 
-def kept(write: Path, about: dict[str, Any]) -> dict[str, Any]:
-    """The rows that the result file has from runs that may lie elsewhere.
+def kept(write: Path, about: dict[str, Any], table: dict[str, str], wanted: list[str]) -> dict[str, Any]:
+    """The rows that the result file has, whose runs may lie elsewhere, but those that have other settings by now.
 
     Raises:
-        ValueError: they were made with other settings.
+        ValueError: the whole file has other settings, or a row has that is not wanted again.
     """
     if not write.exists():
         return {}
@@ -147,7 +145,10 @@ def kept(write: Path, about: dict[str, Any]) -> dict[str, Any]:
     for name, value in about.items():
         if found[name] != value:
             raise ValueError(f"{write} was made with another {name}: give another --write, or remove it")
-    return dict(found["rows"])
+    other = {name for name, row in found["rows"].items() if row["settings"] != table.get(name)}
+    if missed := sorted(other.difference(wanted)):
+        raise ValueError(f"{write} has other settings than the table for {', '.join(missed)}: add them to --rows")
+    return {name: row for name, row in found["rows"].items() if name not in other}
 
 
 def collapses(row: str, validation: list[dict[str, float]]) -> list[int]:
@@ -183,14 +184,19 @@ def main() -> None:
     base, table = TABLES[known.table]
     out = known.out or Path("runs") / known.table
     write = known.write or Path("benchmarks/results") / f"{known.table}-mnist.json"
-    for row in known.rows or table:
+    about = {"base": base, "eps": EPS, "sources": list(SOURCES), "source": SOURCE, "attacks": ATTACKS}
+    wanted = known.rows or list(table)
+    for row in wanted:
         if row not in table:
             parser.error(f"there is no row {row}: choose from {', '.join(table)}")
+    try:
+        found = kept(write, about, table, wanted)
+    except ValueError as error:
+        parser.error(str(error))
+    for row in wanted:
         train(row, base, table[row], known.data, out)
-        made = {name: found for name, words in table.items() if (found := figures(name, words, out)) is not None}
-        about = {"base": base, "eps": EPS, "sources": list(SOURCES), "source": SOURCE, "attacks": ATTACKS}
-        known_rows = kept(write, about) | made
-        rows = {name: known_rows[name] for name in table if name in known_rows}
+        found[row] = figures(row, table[row], out)
+        rows = {name: found[name] for name in table if name in found}
         write.parent.mkdir(parents=True, exist_ok=True)
         write_json(write, {**about, "provenance": provenance(torch.device("cpu")), "rows": rows})
         show(rows)
