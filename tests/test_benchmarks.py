@@ -350,11 +350,17 @@ def test_tables_show_what_was_found(tmp_path: Path, scripts: Any) -> None:
 
 def test_rows_that_were_run_elsewhere_stay(tmp_path: Path, scripts: Any) -> None:
     methods, about = scripts("methods"), {"base": "--epochs 5", "attacks": ["fgsm"]}
-    assert methods.kept(tmp_path / "none.json", about) == {}
-    write_json(tmp_path / "rows.json", about | {"rows": {"FBF": {"clean": 0.9}}})
-    assert methods.kept(tmp_path / "rows.json", about) == {"FBF": {"clean": 0.9}}
+    table, path = {"FBF": "--method FBF", "GAT": "--method GAT"}, tmp_path / "rows.json"
+    rows = {name: {"clean": 0.9, "settings": words} for name, words in table.items()}
+    assert methods.kept(tmp_path / "none.json", about, table, []) == {}
+    write_json(path, about | {"rows": rows})
+    assert methods.kept(path, about, table, ["FBF"]) == rows
     with pytest.raises(ValueError, match="another base"):
-        methods.kept(tmp_path / "rows.json", about | {"base": "--epochs 6"})
+        methods.kept(path, about | {"base": "--epochs 6"}, table, [])
+    changed = table | {"GAT": "--method GAT --method.lam 5"}
+    with pytest.raises(ValueError, match="other settings than the table for GAT: add"):
+        methods.kept(path, about, changed, ["FBF"])
+    assert methods.kept(path, about, changed, ["GAT"]) == {"FBF": rows["FBF"]}
 
 
 def test_the_page_of_methods_has_the_figures_of_the_runs(scripts: Any) -> None:
