@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -113,6 +114,18 @@ def test_what_diagnose_found_is_not_replaced(tmp_path: Path) -> None:
     assert toughen("evaluate", tmp_path / "run", *HOW, tmp_path / "run").status == 0
     after = json.loads(path.read_text())
     assert after["steps"] == before and after["eps"]["about"]["by"] == "evaluate"
+    weights = tmp_path / "run/model.safetensors"
+    os.utime(weights, ns=(path.stat().st_mtime_ns + 10**9,) * 2)  # other weights since: nothing there is of them
+    assert toughen("evaluate", tmp_path / "run", *HOW, tmp_path / "run", "--details", "false").status == 0
+    assert not path.exists() and json.loads((tmp_path / "run/diagnostics.1.json").read_text()) == after
+
+
+def test_curves_of_an_earlier_evaluation_are_not_shown_as_the_new_one_s(evaluated: Path, tmp_path: Path) -> None:
+    shutil.copytree(evaluated, tmp_path / "out")
+    before = (evaluated / "diagnostics.json").read_bytes()
+    assert toughen("evaluate", NET, *HOW, tmp_path / "out", "--seed", 1, "--details", "false").status == 0
+    assert not (tmp_path / "out/diagnostics.json").exists()
+    assert (tmp_path / "out/diagnostics.1.json").read_bytes() == before
 
 
 def test_another_evaluation_goes_beside_the_run_s_own(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import Any
 import pytest
 from browser import Browser, check_whole, find_browser
 from commands import digits, small, toughen
-from run_files import evaluation, write_run
+from run_files import epoch, evaluation, write_run
 
 from toughen.report import write_report
 
@@ -66,10 +67,10 @@ def reports(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 
 def copied(run: Path, folder: Path, number: int) -> Path:
-    """The same run with another robust accuracy."""
+    """The same run with other accuracies."""
     shutil.copytree(run, folder)
     found = json.loads((folder / "evaluation.json").read_text())
-    (folder / "evaluation.json").write_text(json.dumps(found | {"robust_accuracy": number / 50}))
+    (folder / "evaluation.json").write_text(json.dumps(found | {"clean_accuracy": 0.9, "robust_accuracy": number / 50}))
     return folder
 
 
@@ -203,7 +204,81 @@ def test_runs_are_chosen(browser: Browser, reports: dict[str, Path]) -> None:
     assert page.ask(lines) == [f"run-{number}" for number in range(8)]
     page.ask("document.querySelector('input.pick').click()")
     assert page.ask(lines) == [f"run-{number}" for number in range(1, 8)]
+    page.ask(
+        "const list = document.getElementById('choose'); list.value = 'run-2'; list.dispatchEvent(new Event('change'))"
+    )
+    assert page.ask(shown) == ["run-2"]
+    for link, then in (('a[href="#run-4"]', "run-4"), ("a.skip", "run-4"), ('a[href="#run-2"]', "run-2")):
+        page.ask(f"document.querySelector('{link}').click()")
+        page.complaints()
+        assert page.ask(shown) == [then], link
     page.close()
+
+
+def test_runs_are_found_by_name_or_method(browser: Browser, tmp_path: Path) -> None:
+    """Not by a figure: all of these are right on 90.0 % of the images."""
+    runs = [write_run(tmp_path / f"run-{number:02d}", pictures=False) for number in range(13)]
+    page = browser.open(write_report(runs, tmp_path / "report.html"))
+    left = "[...document.querySelectorAll('#runs tbody tr')].filter((row) => !row.hidden).length"
+    for words, found in (("90", 0), ("run-0", 10), ("FBF", 13), ("", 13)):
+        page.ask(
+            f"(() => {{ const field = document.getElementById('filter'); field.value = '{words}'; "
+            "field.dispatchEvent(new Event('input')); })()"
+        )
+        assert page.ask(left) == found, words
+    page.close()
+
+
+def test_an_event_s_mark_leads_to_what_is_said_of_it(browser: Browser, tmp_path: Path) -> None:
+    run = write_run(tmp_path / "run")
+    said = [f"what the watch says at some length of epoch {number}" for number in (1, 2, 3)]
+    lines = [epoch(n, events=[{"event": "warning", "text": text}]) for n, text in enumerate(said)]
+    (run / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    page = browser.open(write_report([run], tmp_path / "report.html"))
+    assert page.ask("[...document.querySelectorAll('ol.events li')].map((each) => each.textContent)") == [
+        f"Epoch {number}. {text}" for number, text in enumerate(said, 1)
+    ]
+    plots = "[...document.querySelectorAll('.plot.lines')].at(-1)"
+    drawn = page.ask(f"[...{plots}.querySelectorAll('svg text')].map((each) => each.textContent)")
+    assert [each for each in drawn if each.startswith("(")] == ["(1)", "(2)", "(3)"]
+    page.close()
+
+
+def test_numbers_on_a_matrix_can_be_read(browser: Browser, tmp_path: Path) -> None:
+    """Contrast on every shade from none to all of a class, as WCAG counts it: 4.5 at least."""
+    run, size = write_run(tmp_path / "run", classes=[str(n) for n in range(11)]), 11
+    found = json.loads((run / "diagnostics.json").read_text())
+    matrix = [
+        [10 * i if i == j else 100 - 10 * i if j == (i + 1) % size else 0 for j in range(size)] for i in range(size)
+    ]
+    found["confusion"]["clean"]["matrix"] = found["confusion"]["attacked"]["matrix"] = matrix
+    (run / "diagnostics.json").write_text(json.dumps(found))
+    report = write_report([run], tmp_path / "report.html")
+    cells = (
+        "[...document.querySelectorAll('.plot.heat')].map((each) => echarts.getInstanceByDom(each).getOption())"
+        ".flatMap((option) => option.series[0].data).filter((cell) => cell.label.show)"
+        ".map((cell) => [cell.itemStyle.color, cell.label.color])"
+    )
+    for dark in (False, True):
+        page = browser.open(report, dark=dark)
+        drawn = page.ask(cells)
+        assert len({back for back, _ in drawn}) >= 10
+        assert min(contrast(back, text) for back, text in drawn) >= 4.5
+        page.close()
+
+
+def contrast(one: str, other: str) -> float:
+    """The ratio of two colours' relative luminances, as WCAG 2 has it."""
+
+    def light(colour: str) -> float:
+        if colour.startswith("#"):
+            colour = " ".join(str(int(2 * digit, 16)) for digit in colour[1:])
+        parts = [int(each) / 255 for each in re.findall(r"\d+", colour)]
+        red, green, blue = (p / 12.92 if p <= 0.04045 else ((p + 0.055) / 1.055) ** 2.4 for p in parts)
+        return 0.2126 * red + 0.7152 * green + 0.0722 * blue
+
+    low, high = sorted((light(one), light(other)))
+    return (high + 0.05) / (low + 0.05)
 
 
 def test_a_table_is_copied_as_columns(browser: Browser, reports: dict[str, Path]) -> None:

@@ -11,14 +11,18 @@ from rich.text import Text
 
 from toughen.commands.shared import PROGRAM
 from toughen.parsing import Parser, tidy
-from toughen.report.compare import differing, unlike
+from toughen.report.compare import cautions, differing, unlike
 from toughen.report.evaluations import Evaluation
 from toughen.report.read import METRICS, RESULT, SIGNS, Run, names, read_run
 from toughen.shares import percent
 
+NARROWEST = 80  # columns; a narrower terminal wraps the lines, as a number that is cut is another one
+
 
 def run(arguments: Sequence[str]) -> int:
-    print_comparison(Console(), [Path(run) for run in compare_parser().read(tidy(arguments)).runs])
+    console = Console()
+    console.width = max(console.width, NARROWEST)
+    print_comparison(console, [Path(run) for run in compare_parser().read(tidy(arguments)).runs])
     return 0
 
 
@@ -35,10 +39,12 @@ def print_comparison(console: Console, folders: Sequence[Path]) -> None:
         ValueError: one was not evaluated, or what it says of itself is damaged.
     """
     found = [evaluated(folder, name) for folder, name in zip(folders, names(folders), strict=True)]
-    table = Table("run", "threat", "clean", "FGSM", "robust", "train s", "passes/step", box=None, pad_edge=False)
+    table = Table(
+        "run", "threat", "clean", "FGSM", "robust", "verdict", "train s", "passes/step", box=None, pad_edge=False
+    )
     table.columns[0].overflow = "fold"  # what is cut could not be told apart
     for column in table.columns[2:]:
-        column.justify = "right"
+        column.justify = "left" if column.header == "verdict" else "right"
     for run, own in found:
         fgsm = next((attack for attack in own.attacks if attack.name == "fgsm" and not attack.part), None)
         cost = training_cost(run)
@@ -48,6 +54,7 @@ def print_comparison(console: Console, folders: Sequence[Path]) -> None:
             percent(own.clean),
             percent(fgsm.accuracy) if fgsm else "-",
             percent(own.robust),
+            own.verdict or "-",
             f"{cost[0]:.0f}" if cost else "-",
             f"{cost[1]:.1f}" if cost else "-",
         )
@@ -55,8 +62,8 @@ def print_comparison(console: Console, folders: Sequence[Path]) -> None:
     console.print(_plain(f"robust: right while clean and under {_attacks(found)}"))
     if apart := differing([run for run, _ in found]):
         _bold(console, unlike(apart))
-    for run, own in found:
-        for said in filter(None, (own.warning, run.outdated)):
+    for run, _ in found:
+        for said in cautions(run):
             _bold(console, f"{run.name}: {said}", "red")
 
 

@@ -20,7 +20,7 @@ from toughen.evaluation import budget, verdict
 from toughen.evaluation.attacked import share
 from toughen.evaluation.candidate import Candidate
 from toughen.evaluation.details import look_closer
-from toughen.evaluation.diagnostics.store import add_closer_look, check_usable
+from toughen.evaluation.diagnostics.store import add_closer_look, check_usable, set_aside
 from toughen.evaluation.fit import check_fit, check_sendable, check_source
 from toughen.evaluation.gallery import gallery
 from toughen.evaluation.harness import as_floats
@@ -114,7 +114,7 @@ def judge(
     Raises:
         ValueError: the model or the source doesn't fit the images.
     """
-    if out is not None and how.details:
+    if out is not None:
         check_usable(out)
     place = device or next(candidate.net.parameters(), candidate.split.images).device
     net, split = candidate.net.to(place), candidate.split.to(place)
@@ -177,6 +177,7 @@ def _write(
             console.print("now a closer look at a few images, for the report", highlight=False)
         pictures = gallery(found, candidate, attacks, blocks, how.seed)
         diagnostics = look_closer(found, candidate, blocks, how.seed)
+    set_aside(out)
     write_results(out, result, found.ledger(), pictures)
     add_closer_look(out, diagnostics)
 

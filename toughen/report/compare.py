@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from toughen.report.figures import Cell, Figure, Table, number_cell, share_cell
 from toughen.report.read import Run
-from toughen.report.words import span, threat
+from toughen.report.words import MEANING, span, threat
 
 COLUMNS = (  # what is asked first stands first, for who sees but a part of the table
     "run", "clean", "robust", "95 % interval", "verdict on the number", "seconds", "passes per step", "method",
     "threat",
 )  # fmt: skip
+BARS = 60  # points of a figure that still have their interval drawn
 COSTS = {"seconds": "seconds of training", "passes": "passes per step", "all": "passes per image, all epochs"}
 
 
@@ -41,9 +42,35 @@ def row(run: Run, anchor: str, *, attacks: bool = False) -> Row:
         cells = [share_cell(own.clean), share_cell(own.robust), Cell(span(own), own.interval[0])]
         verdict = "outdated" if run.outdated else own.verdict or "not checked"
         cells.append(Cell(verdict, note="blind to single steps" if own.warning else ""))
-    cells += [number_cell(history.seconds, ".0f"), number_cell(history.passes, ".1f"), Cell(run.method or "unknown")]
+    cells.append(replace(number_cell(history.seconds, ".0f"), note=cost_note(run)))
+    cells += [number_cell(history.passes, ".1f"), Cell(run.method or "unknown")]
     cells.append(Cell(threat(own.norm, own.eps), own.eps) if own else Cell(""))
     return Row(run.name, anchor, (*cells, Cell(own.names if own else "")) if attacks else tuple(cells))
+
+
+def cost_note(run: Run) -> str:
+    """What must be known of what a run's training cost so far."""
+    if run.history.seconds is None:
+        return ""
+    return "at least, of damaged metrics.jsonl" if run.history.partial else "not at its end" if run.unfinished else ""
+
+
+def cautions(run: Run) -> list[str]:
+    """What must be known before a run's number is compared."""
+    if run.own is None:
+        return []
+    masked = f"The checks call its robust figure masked. {MEANING['masked']}" if run.own.verdict == "masked" else ""
+    return [said for said in (run.outdated, run.own.warning, masked) if said]
+
+
+def believable(run: Run) -> bool:
+    """Whether nothing is known that speaks against ranking a run by its robust figure."""
+    return run.own is not None and not run.outdated and run.own.verdict != "masked"
+
+
+def rank(run: Run) -> tuple[bool, float]:
+    """What runs are put in order by: how robust they are, those whose figure is not to be believed last."""
+    return believable(run), run.own.robust if run.own else -1.0
 
 
 def differing(runs: Sequence[Run]) -> list[str]:
@@ -64,30 +91,51 @@ def unlike(ways: Sequence[str]) -> str:
 
 
 def cost_figure(runs: Sequence[Run]) -> Figure | None:
-    """Robust accuracy against what training cost; None where fewer than two runs have both."""
-    points = []
+    """Robust accuracy against what training cost; None where fewer than two runs have both.
+
+    Runs are left out whose cost is not known in whole.
+    """
+    points, shown = [], []
     for run in runs:
         costs = {"seconds": run.history.seconds, "passes": run.history.passes, "all": run.history.all_passes}
-        if run.own and any(costs.values()):
+        if run.own and any(costs.values()) and not run.history.partial:
             low, high = run.own.interval
-            kind = run.method or "unknown"
-            points.append({"name": run.name, "kind": kind, "y": run.own.robust, "low": low, "high": high, **costs})
+            kind, mark = run.method or "unknown", _mark(run)
+            point = {"name": run.name, "kind": kind, "mark": mark, "y": run.own.robust, "low": low, "high": high}
+            points.append(point | costs)
+            shown.append(run)
     if len(points) < 2:
         return None
-    best = max(points, key=lambda point: float(str(point["y"])))
-    alt = f"Robust accuracy of {len(points)} runs against what training cost. The most robust is {best['name']}."
+    alt = f"Robust accuracy of {len(points)} runs against what training cost." + _best(shown)
     rows = tuple(
         (
-            Cell(str(point["name"])),
+            Cell(f"{point['name']}" + f" ({point['mark']})" * bool(point["mark"])),
             share_cell(_number(point["y"])),
             *(number_cell(_number(point[name])) for name in COSTS),
         )
         for point in points
     )
     table = Table(("run", "robust", *COSTS.values()), rows, "robust accuracy and cost")
-    data = {"points": points, "costs": COSTS, "y": "robust accuracy"}
-    about = "bars: the 95 % interval; seconds compare only where the processor is the same"
+    data = {"points": points, "costs": COSTS, "y": "robust accuracy", "bars": len(points) <= BARS}
+    about = "bars: the 95 % interval; " * (len(points) <= BARS) + "seconds compare only where the processor is the same"
+    if any(point["mark"] for point in points):
+        about += "; hollow: masked, outdated, or not at its end"
     return Figure("Robustness against cost", "points", alt, data, table, about, wide=True)
+
+
+def _mark(run: Run) -> str:
+    """What speaks against a point of the figure; "" where nothing does."""
+    if run.outdated:
+        return "outdated"
+    return "masked" if not believable(run) else "not at its end" if run.unfinished else ""
+
+
+def _best(runs: Sequence[Run]) -> str:
+    """Which run is the most robust, where that can be said."""
+    if differing(runs):
+        return ""
+    best = max(runs, key=rank)
+    return f" The most robust is {best.name}." if believable(best) and best.own else ""
 
 
 def _number(value: object) -> float | None:

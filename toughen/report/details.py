@@ -7,13 +7,13 @@ from typing import Any
 
 from toughen.report import words
 from toughen.report.classes import class_figure, confusion_figures, read_ledger
+from toughen.report.compare import cautions
 from toughen.report.curves import eps_figure, steps_figure
-from toughen.report.ending import unfinished
 from toughen.report.evaluations import Check, Evaluation
 from toughen.report.figures import Cell, Figure, Table, number_cell, share_cell
 from toughen.report.gallery import Twin, read_gallery
 from toughen.report.history import Event
-from toughen.report.read import DIAGNOSTICS, PROVENANCE, Run, fill_in, of_other_weights, read_config
+from toughen.report.read import DIAGNOSTICS, PROVENANCE, Run, of_other_weights
 from toughen.report.surface import surface_figure
 from toughen.report.training import epoch_table, last_validation, training_figures
 from toughen.report.values import mapping, text
@@ -57,7 +57,6 @@ class Details:
     epochs: Table | None = None
     others: Table | None = None
     facts: list[tuple[str, str]] = field(default_factory=list)
-    config: str = ""
     diagnostics: dict[str, Any] = field(default_factory=dict)
 
     @property
@@ -68,22 +67,17 @@ class Details:
     @property
     def cautions(self) -> list[str]:
         """What must be known before the number is compared."""
-        own = self.run.own
-        return [said for said in (self.run.outdated, own.warning if own else "") if said]
+        return cautions(self.run)
 
 
 def details(run: Run, anchor: str) -> Details:
-    """Read what a run's pictures need, and put together what is said of it."""
-    config, settings = read_config(run)
-    fill_in(run, settings)
-    if said := unfinished(run, settings):
-        run.missing.insert(0, said)
+    """Read what a run's pictures need, and put together what is said of it, whose recipe has been read."""
     found = diagnostics(run)
-    made = Details(run, anchor, subtitle(run), cards(run), config=config, diagnostics=found)
+    made = Details(run, anchor, subtitle(run), cards(run), diagnostics=found)
     made.gallery, made.events = read_gallery(run), run.history.events
-    made.facts = facts(run, settings)
+    made.facts = facts(run)
     made.robustness, made.by_class = _robustness(run, found), _by_class(run, found)
-    made.watched = watched(run, settings)
+    made.watched = watched(run)
     made.training = training_figures(run.history)
     made.epochs = epoch_table(run.history) if run.history.epochs else None
     made.others = others_table(run) if run.others else None
@@ -102,7 +96,7 @@ def _add_evaluation(made: Details, own: Evaluation) -> None:
     made.other_summary = words.checks(own)
     if made.run.outdated:
         made.meaning = f"What the checks say is of those weights, not of these: {own.verdict or 'not checked'}."
-    elif not own.checks:
+    elif not own.checks and made.run.trained:
         made.meaning += f" `toughen evaluate {made.run.place}` makes the checks."
 
 
@@ -111,10 +105,8 @@ def _add_what_lacks(made: Details) -> None:
     lacking = [] if made.gallery or any("gallery" in said for said in made.run.missing) else ["images under attack"]
     lacking += [] if made.robustness else ["curves over eps and steps"]
     if lacking:
-        made.run.missing.append(
-            f"There are no {' and no '.join(lacking)}: `toughen evaluate {made.run.place}` makes them, unless "
-            "--details is false."
-        )
+        who = f"`toughen evaluate {made.run.place}` makes them" if made.run.trained else "an evaluation makes them"
+        made.run.missing.append(f"There are no {' and no '.join(lacking)}: {who}, unless --details is false.")
 
 
 def diagnostics(run: Run) -> dict[str, Any]:
@@ -123,9 +115,9 @@ def diagnostics(run: Run) -> dict[str, Any]:
     return {name: mapping(each) for name, each in found.items() if isinstance(each, dict)}
 
 
-def watched(run: Run, settings: dict[str, Any]) -> str:
+def watched(run: Run) -> str:
     """What the watch saw where it said nothing; "" where nobody watched, or what it said may have been lost."""
-    on = run.eps is not None and settings.get("watch") in ("warn", "rescue") and not run.history.broken
+    on = run.eps is not None and run.settings.get("watch") in ("warn", "rescue") and not run.history.broken
     return "The watch saw no collapse." if on else ""
 
 
@@ -183,7 +175,8 @@ def cost_card(run: Run) -> Card:
     lines = [words.count(len(history.epochs), "epoch")]
     if history.passes is not None:
         lines = [f"{history.passes:.1f} passes a step (plain: 3)", lines[0]]
-    return Card("Cost of training", words.duration(history.seconds), tuple(lines))
+    least = "at least " if history.partial else ""
+    return Card("Cost of training", f"{least}{words.duration(history.seconds)}", tuple(lines))
 
 
 def attack_table(own: Evaluation) -> Table:
@@ -225,7 +218,7 @@ def others_table(run: Run) -> Table:
     return Table(columns, rows, "other evaluations")
 
 
-def facts(run: Run, settings: dict[str, Any]) -> list[tuple[str, str]]:
+def facts(run: Run) -> list[tuple[str, str]]:
     """Where a run comes from."""
     made = run.fields(run.folder / PROVENANCE)
     own = run.own.about if run.own else {}
@@ -233,7 +226,7 @@ def facts(run: Run, settings: dict[str, Any]) -> list[tuple[str, str]]:
     pairs: list[tuple[str, str | None]] = [
         ("run directory", run.place), ("method", run.method), ("net", run.model), ("data", run.data),
         ("threat in training", words.threat(run.norm, run.eps) if run.eps is not None else ""),
-        ("weights", run.weights), ("seed", text(settings.get("seed"))), *training,
+        ("weights", run.weights), ("seed", text(run.settings.get("seed"))), *training,
         ("processor in training", text(made.get("processor"))), ("precision in training", text(made.get("precision"))),
         ("commit", text(made.get("commit"))), ("torch", text(made.get("torch"))), ("python", text(made.get("python"))),
     ]  # fmt: skip

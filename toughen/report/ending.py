@@ -7,7 +7,7 @@ from typing import Any
 
 from safetensors import SafetensorError, safe_open
 
-from toughen.report.read import WEIGHTS, Run
+from toughen.report.read import WEIGHTS, Run, fill_in, read_config
 from toughen.report.values import mapping, text, whole
 
 CHECKPOINT = "checkpoint.safetensors"
@@ -15,6 +15,15 @@ GOES_ON = (
     "it is still training, or was stopped before its end (`toughen train ... --resume` goes on with it). "
     "What follows is what is known so far."
 )
+
+
+def read_recipe(run: Run) -> None:
+    """Add what a run's recipe tells of it, and whether it has come to its end; parsing that takes some milliseconds."""
+    run.config, run.settings = read_config(run)
+    fill_in(run, run.settings)
+    run.unfinished = unfinished(run, run.settings)
+    if run.unfinished:
+        run.missing.insert(0, run.unfinished)
 
 
 def unfinished(run: Run, settings: dict[str, Any]) -> str:

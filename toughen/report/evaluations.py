@@ -9,6 +9,7 @@ from toughen.report.values import SENTENCE, items, mapping, real, share, text, w
 from toughen.shares import interval, warning
 
 VERDICTS = ("sound", "doubtful", "masked")
+NORMS = ("linf", "l2")
 
 
 @dataclass(frozen=True)
@@ -92,16 +93,18 @@ def evaluation(found: Any, place: str = "") -> Evaluation | None:
     fields = mapping(found)
     threat, images = mapping(fields.get("threat")), whole(fields.get("images"))
     clean, robust = share(fields.get("clean_accuracy")), share(fields.get("robust_accuracy"))
-    eps = real(threat.get("eps"))
-    if clean is None or robust is None or not images or eps is None:
+    eps, norm = real(threat.get("eps")), text(threat.get("norm"))
+    if clean is None or robust is None or robust > clean or not images or eps is None or eps < 0 or norm not in NORMS:
         return None
-    attacks, verdict = _attacks(fields.get("attacks"), images), text(fields.get("verdict"))
+    attacks, verdict, checks = _attacks(fields.get("attacks"), images), text(fields.get("verdict")), _checks(fields)
+    if verdict == "sound" and not (checks and all(check.passed is not False for check in checks)):
+        return None
     judged = {attack.name: {"robust_accuracy": attack.accuracy} for attack in attacks if not attack.part}
     seen = text(fields.get("seen_images"))
     return Evaluation(
-        place=place, clean=clean, robust=robust, images=images, norm=text(threat.get("norm"), "linf"), eps=eps,
+        place=place, clean=clean, robust=robust, images=images, norm=norm, eps=eps,
         data=text(fields.get("data")), model=text(fields.get("model")), attacks=attacks,
-        checks=_checks(fields.get("checks")), verdict=verdict if verdict in VERDICTS else "",
+        checks=checks, verdict=verdict if verdict in VERDICTS else "",
         warning=warning({"attacks": judged, "robust_accuracy": robust}) or "",
         notes=(f"Whether these images were trained on was {seen}.",) if seen else (),
         classes=tuple(text(name) for name in items(fields.get("classes"))), about=_about(fields),
@@ -127,10 +130,10 @@ def _attack(name: str, found: Any, images: int, *, part: bool) -> list[Attack]:
     return [Attack(name, accuracy, real(fields.get("seconds")), spent, part)]
 
 
-def _checks(found: Any) -> tuple[Check, ...]:
+def _checks(found: dict[str, Any]) -> tuple[Check, ...]:
     """The checks, those that failed first, those that could not be made last."""
     made = []
-    for each in items(found):
+    for each in items(found.get("checks")):
         fields = mapping(each)
         passed = fields.get("passed")
         if text(fields.get("name")):

@@ -9,6 +9,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from toughen.report import words
 from toughen.report.read import Run
 from toughen.report.values import real, text
 
@@ -54,29 +55,32 @@ def read_gallery(run: Run) -> dict[str, list[Twin]]:
         return {}
     groups: dict[str, list[Twin]] = {title: [] for title in TITLES.values()}
     try:
-        rows = _rows(path)
+        rows, left_out = _rows(path)
         for row in rows:
             if (twin := _twin(row)) and row.get("outcome") in TITLES:
                 groups[TITLES[str(row["outcome"])]].append(twin)
     except UNREADABLE:
         run.missing.append(f"{GALLERY} cannot be read, so its images are left out.")
         return {}
+    if left_out:
+        run.missing.append(f"Of {GALLERY}, {words.count(left_out, 'image')} cannot be shown: too large for a report.")
     return {title: twins for title, twins in groups.items() if twins}
 
 
-def _rows(path: Path) -> list[dict[str, object]]:
-    """The rows, as far as they are small enough to be shown."""
-    rows, total = [], 0
+def _rows(path: Path) -> tuple[list[dict[str, object]], int]:
+    """The rows that are small enough to be shown, and how many are not."""
+    rows: list[dict[str, object]] = []
+    total = left_out = 0
     with path.open("rb") as file:
         for batch in pq.ParquetFile(file).iter_batches(batch_size=1, columns=list(COLUMNS)):
             row = batch.to_pylist()[0]
             sizes = [len(value) for value in row.values() if isinstance(value, bytes)]
+            if max(sizes, default=0) > LARGEST or total + sum(sizes) > ALL:
+                left_out += 1
+                continue
             total += sum(sizes)
-            if total > ALL:
-                break
-            if max(sizes, default=0) <= LARGEST:
-                rows.append(row)
-    return rows
+            rows.append(row)
+    return rows, left_out
 
 
 def _twin(row: dict[str, object]) -> Twin | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -38,7 +39,7 @@ class History:
     """All epochs that can be read, in order.
 
     Attributes:
-        broken: the numbers of the lines, from 1, that cannot be.
+        broken: the numbers of the lines, from 1, that cannot be, or say what no trainer says there.
     """
 
     epochs: tuple[Epoch, ...] = ()
@@ -69,6 +70,11 @@ class History:
         """Forward equivalents for each training image in all epochs together."""
         return self._total("passes")
 
+    @property
+    def partial(self) -> bool:
+        """Whether it cost more than the lines say that can be read."""
+        return bool(self.broken) or any("seconds" not in epoch.figures for epoch in self.epochs)
+
     def _total(self, name: str) -> float | None:
         found = [epoch.figures[name] for epoch in self.epochs if name in epoch.figures]
         return sum(found) if found else None
@@ -79,19 +85,26 @@ FIGURES = ("loss", "lr", "passes", "gamma", "seconds", "images_per_second")
 
 def read_history(lines: list[bytes]) -> History:
     """The lines of a metrics.jsonl; one that cannot be read, as a kill while writing leaves it, is left out."""
-    epochs, events, broken = [], [], []
+    epochs: list[Epoch] = []
+    events, broken = [], []
     for number, line in enumerate(lines, 1):
         try:
             fields = json.loads(line)
         except (ValueError, RecursionError):
             fields = None
-        if not isinstance(fields, dict) or whole(fields.get("epoch")) is None:
+        if not isinstance(fields, dict) or not _is_line(fields, epochs):
             broken.append(number)
             continue
         epoch = _epoch(fields)
         epochs.append(epoch)
         events += _events(fields.get("events"), epoch.number)
     return History(tuple(epochs), tuple(events), tuple(broken))
+
+
+def _is_line(fields: dict[str, Any], before: Sequence[Epoch]) -> bool:
+    """Whether it is an epoch's line, after those before it; "events" may be missing."""
+    epoch, first = whole(fields.get("epoch")), before[-1].number if before else 0
+    return epoch is not None and epoch >= first and isinstance(fields.get("events", []), list)
 
 
 def _epoch(fields: dict[str, Any]) -> Epoch:

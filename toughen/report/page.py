@@ -14,9 +14,10 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
 from toughen import __version__
-from toughen.report.compare import COLUMNS, cost_figure, differing, row, unlike
+from toughen.report.compare import COLUMNS, cost_figure, differing, rank, row, unlike
 from toughen.report.curves import eps_figure, steps_figure
 from toughen.report.details import Details, details
+from toughen.report.ending import read_recipe
 from toughen.report.figures import Figure
 from toughen.report.read import Run
 
@@ -52,6 +53,8 @@ def render(runs: Sequence[Run], title: str) -> str:
         runs: one or more, as ``read_run`` reads them.
         title: what the page is called.
     """
+    for run in runs:
+        read_recipe(run)
     book, chosen = Book(), _chosen(runs)
     every = {run.name: details(run, f"run-{number}") for number, run in enumerate(chosen, 1)}
     several = len(runs) > 1
@@ -118,7 +121,7 @@ def _chosen(runs: Sequence[Run]) -> list[Run]:
     """The runs whose details are shown: all, or the most robust ones, in their order."""
     if len(runs) <= DETAILED:
         return list(runs)
-    ranked = sorted(runs, key=lambda run: -1.0 if run.own is None else run.own.robust, reverse=True)
+    ranked = sorted(runs, key=rank, reverse=True)
     names = {run.name for run in ranked[:DETAILED]}
     return [run for run in runs if run.name in names]
 
@@ -131,7 +134,7 @@ def _picked(runs: Sequence[Run], every: dict[str, Details]) -> set[int]:
 
 def _first(every: Sequence[Details]) -> str:
     """The anchor of the run whose details are shown at first, the most robust one."""
-    return max(every, key=lambda each: -1.0 if each.run.own is None else each.run.own.robust).anchor
+    return max(every, key=lambda each: rank(each.run)).anchor
 
 
 def _notes(runs: Sequence[Run], apart: Sequence[str], shown: int) -> list[str]:
@@ -142,8 +145,14 @@ def _notes(runs: Sequence[Run], apart: Sequence[str], shown: int) -> list[str]:
     lacking = sum(run.own is None for run in runs)
     if lacking:
         said.append(f"{lacking} of {len(runs)} have not been evaluated.")
+    damaged = [run.name for run in runs if run.history.partial]
+    if damaged:
+        said.append(f"Not in the figure of cost, as metrics.jsonl is damaged: {', '.join(damaged)}.")
     if shown < len(runs):
-        said.append(f"The figures of single runs are those of the {shown} most robust; name fewer runs to see others.")
+        said.append(
+            f"The figures of single runs are those of the {shown} most robust, masked and outdated ones last; name "
+            "fewer runs to see others."
+        )
     return said
 
 

@@ -37,6 +37,8 @@ class Run:
         outdated: that its evaluation is not of the weights that are there now, in a sentence; "" where it is.
         others: evaluations of it on other data, at another threat, or made before.
         history: of its training.
+        config, settings: its recipe, as it was written and as it reads; "" and {} until `read_recipe`.
+        unfinished: that it has not come to its end, in a sentence; "" where it has, and until `read_recipe`.
         missing: what is missing or cannot be read, and what to do about it.
     """
 
@@ -55,12 +57,20 @@ class Run:
     outdated: str = ""
     others: list[Evaluation] = field(default_factory=list)
     history: History = field(default_factory=History)
+    config: str = ""
+    settings: dict[str, Any] = field(default_factory=dict)
+    unfinished: str = ""
     missing: list[str] = field(default_factory=list)
 
     @property
     def place(self) -> str:
         """The folder, as it is shown."""
         return clean(str(self.folder))
+
+    @property
+    def trained(self) -> bool:
+        """Whether these are weights that `toughen train` wrote, which `toughen evaluate` takes."""
+        return (self.folder / RECORD).is_file()
 
     def json(self, path: Path) -> Any:
         """The content of a JSON file; None where there is none, and where it is damaged, which is then said."""

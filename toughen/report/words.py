@@ -9,7 +9,7 @@ from toughen.shares import percent
 MEANING = {
     "sound": "The number can be believed: no check speaks against it.",
     "doubtful": "Take it with care: a check failed.",
-    "masked": "Do not believe it: the attacks were kept from what they need, and the true number is lower.",
+    "masked": "Do not believe it: attacks were kept from what they need, or too weak; the true number may be lower.",
     "": "Nobody has checked whether the number can be believed.",
 }
 

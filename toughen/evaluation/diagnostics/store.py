@@ -36,18 +36,43 @@ def check_usable(folder: Path) -> None:
     read_diagnostics(folder)
 
 
-def add_closer_look(folder: Path, found: Mapping[str, Any]) -> None:
-    """Write what an evaluation found besides; what `toughen diagnose` found since the weights were written stays.
+def set_aside(folder: Path) -> None:
+    """Make room for what a new evaluation finds: what is not of the weights that are there, or was found by an earlier
+    evaluation, is kept as diagnostics.1.json and so on; what `toughen diagnose` found of these weights stays.
 
     Raises:
         ValueError: nothing can be written there, or what is there is damaged.
     """
     weights, path = folder / "model.safetensors", folder / RESULT
-    fresh = path.is_file() and (not weights.is_file() or path.stat().st_mtime_ns >= weights.stat().st_mtime_ns)
-    before = read_diagnostics(folder) if fresh else {}
-    stays = {name for name, each in before.items() if each.get("about", {}).get("by") != "evaluate"}
-    new = {name: each for name, each in found.items() if name not in stays}
-    if new:
+    before = read_diagnostics(folder)
+    if not before:
+        return
+    fresh = not weights.is_file() or path.stat().st_mtime_ns >= weights.stat().st_mtime_ns
+    stays = {name: each for name, each in before.items() if fresh and not _of_evaluation(each)}
+    if stays == before:
+        return
+    number = next(n for n in range(1, 10**6) if not (folder / f"diagnostics.{n}.json").exists())
+    try:
+        path.rename(folder / f"diagnostics.{number}.json")
+    except OSError as error:
+        raise ValueError(f"cannot write to {folder} ({error.strerror}): choose another --out") from None
+    if stays:
+        add_diagnostics(folder, stays)
+
+
+def _of_evaluation(found: Mapping[str, Any]) -> bool:
+    about = found.get("about")
+    return isinstance(about, dict) and about.get("by") == "evaluate"
+
+
+def add_closer_look(folder: Path, found: Mapping[str, Any]) -> None:
+    """Write what an evaluation found besides; where `toughen diagnose` found the same, its own stays.
+
+    Raises:
+        ValueError: nothing can be written there, or what is there is damaged.
+    """
+    there = read_diagnostics(folder)
+    if new := {name: each for name, each in found.items() if name not in there}:
         add_diagnostics(folder, new)
 
 

@@ -27,7 +27,12 @@ function between(low, high, share) {
   return `rgb(${mixed.join(",")})`;
 }
 
-const brightness = ([red, green, blue]) => 0.299 * red + 0.587 * green + 0.114 * blue;
+function luminance(rgb) { // relative, as in WCAG 2
+  const [red, green, blue] = rgb.map((value) => value / 255).map((c) => (c <= 0.04045 ? c / 12.92 : ((c + 0.055) / 1.055) ** 2.4));
+  return 0.2126 * red + 0.7152 * green + 0.0722 * blue;
+}
+
+const DARK = 0.179; // below it white is the clearer of white and black
 
 // ---- Numbers.
 
@@ -121,7 +126,7 @@ function lines({ x, y, lines: given, marks }, width) {
 }
 
 function markLine(marks) {
-  const short = (mark, i) => (mark.text.length <= 24 ? mark.text : String(i + 1));
+  const short = (mark, i) => (mark.text.length <= 24 ? mark.text : `(${i + 1})`); // its number in the list above
   return {
     symbol: "none",
     animation: false,
@@ -152,9 +157,9 @@ function heat({ x, y, cells, counts }) {
   const data = cells.map(([column, row, value, shade]) => {
     const share = most > least ? (shade - least) / (most - least) : 0;
     const back = between(low, high, share);
-    const dark = brightness(back.match(/\d+/g).map(Number)) < 140;
+    const dark = luminance(back.match(/\d+/g).map(Number)) < DARK;
     return { value: [column, row, value], itemStyle: { color: back },
-      label: { show: labelled && value > 0, color: dark ? "#fff" : "#14181d" } };
+      label: { show: labelled && value > 0, color: dark ? "#fff" : "#000" } };
   });
   const said = ({ value: [column, row, value] }) => counts
     ? `${y.names[row]} taken for ${x.names[column]}: ${value}`
@@ -176,7 +181,7 @@ function heat({ x, y, cells, counts }) {
   };
 }
 
-function points({ points: given, costs, y }, width, id) {
+function points({ points: given, costs, y, bars }, width, id) {
   const chosen = document.querySelector(`select.cost[data-figure="${id}"]`)?.value ?? "seconds";
   const shown = given.filter((point) => typeof point[chosen] === "number");
   const kinds = [...new Set(given.map((point) => point.kind))];
@@ -189,14 +194,15 @@ function points({ points: given, costs, y }, width, id) {
     color: colour(PALETTE[i % PALETTE.length]),
     symbolSize: few ? 10 : 8,
     itemStyle: { opacity: few ? 1 : 0.7 },
-    data: shown.filter((point) => point.kind === kind).map((point) => ({ name: point.name, value: [point[chosen], point.y, point.low, point.high] })),
+    data: shown.filter((point) => point.kind === kind).map((point) => ({ name: point.name, mark: point.mark,
+      symbol: point.mark ? "emptyCircle" : "circle", value: [point[chosen], point.y, point.low, point.high] })),
     label: { show: few, position: "top", formatter: ({ name }) => name, ...text({ color: colour("--ink") }) },
     labelLayout: { hideOverlap: true },
   }));
-  if (given.length <= 60) {
+  if (bars) {
     series.push(intervals(shown, chosen));
   }
-  const said = ({ name, value }) => `${name}\n${y} ${percent(value[1])} (${percent(value[2])} to ${percent(value[3])})\n${costs[chosen]} ${plain(value[0])}`;
+  const said = ({ name, value, data }) => `${name}${data.mark ? `, ${data.mark}` : ""}\n${y} ${percent(value[1])} (${percent(value[2])} to ${percent(value[3])})\n${costs[chosen]} ${plain(value[0])}`;
   return {
     legend: legend(kinds),
     grid: grid({ top: legendHeight(kinds, width) + 8 }),

@@ -156,10 +156,15 @@ function show(anchor) {
   return document.getElementById(known);
 }
 
+function choose(anchor) {
+  history.replaceState(null, "", `#${anchor}`); // so that a link to the run shown before leads back to it
+  show(anchor);
+}
+
 function followAddress() {
   const anchor = location.hash.slice(1);
-  const section = show(anchor);
-  if (anchor && section?.id === anchor) {
+  if (anchor && document.getElementById(anchor)?.matches("section.run")) {
+    const section = show(anchor);
     section.scrollIntoView();
     section.querySelector("h2").focus({ preventScroll: true });
   }
@@ -168,7 +173,11 @@ function followAddress() {
 function filterRuns(input) {
   const wanted = input.value.trim().toLowerCase();
   const rows = [...document.getElementById("runs").tBodies[0].rows];
-  rows.forEach((row) => (row.hidden = !row.textContent.toLowerCase().includes(wanted)));
+  const names = [...document.getElementById("runs").tHead.rows[0].cells].map((cell) => cell.textContent.trim());
+  const searched = [names.indexOf("run"), names.indexOf("method")]; // not figures: 80 is no run's name
+  rows.forEach((row) => {
+    row.hidden = !searched.some((column) => row.cells[column].textContent.toLowerCase().includes(wanted));
+  });
   const left = rows.filter((row) => !row.hidden).length;
   document.getElementById("filtered").textContent = wanted ? `${left} of ${rows.length} runs` : "";
 }
@@ -182,6 +191,7 @@ all("button.copy").forEach((button) => button.addEventListener("click", () => co
 all("select.cost").forEach((select) => select.addEventListener("change", () => draw(document.getElementById(select.dataset.figure))));
 all("input.pick").forEach((box) => box.addEventListener("change", drawAll));
 document.getElementById("filter")?.addEventListener("input", (event) => filterRuns(event.target));
-document.getElementById("choose")?.addEventListener("change", (event) => show(event.target.value));
+document.getElementById("choose")?.addEventListener("change", (event) => choose(event.target.value));
 window.addEventListener("hashchange", followAddress);
+show("");
 followAddress();
