@@ -25,7 +25,7 @@ from toughen.cli import main
 from toughen.files import read_tensors
 from toughen.training import checkpoint
 
-TIMES = ("seconds", "seconds_per_step", "images_per_second", "validation_seconds")
+TIMES = ("seconds", "seconds_per_step", "images_per_second", "watch_seconds", "validation_seconds")
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ import os
 import platform
 import subprocess
 from contextlib import AbstractContextManager
+from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 from typing import Literal, TypeAlias
@@ -59,6 +60,12 @@ def choose_kernels(device: torch.device, *, deterministic: bool) -> None:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
 
 
+def wait(device: torch.device) -> None:
+    """Until the device has done what it was told to, so that time can be taken."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
 def autocast(precision: Precision, device: torch.device) -> AbstractContextManager[None]:
     """The context in which a model runs at this precision."""
     return torch.autocast(device.type, dtype=torch.bfloat16, enabled=precision == "bf16")
@@ -84,8 +91,12 @@ def processor(device: torch.device) -> str:
     return f"{_cpuinfo('model name') or platform.machine()}, {torch.get_num_threads()} of {os.cpu_count()} cores"
 
 
+@cache
 def commit() -> str:
-    """The commit of toughen's own checkout, with "+" where files differ from it; "" for an installed package."""
+    """The commit of toughen's own checkout, with "+" where files differ from it; "" for an installed package.
+
+    It is that of the first call, since what this process runs stays what it was then.
+    """
     root = Path(__file__).resolve().parent.parent
     if not (root / ".git").exists():
         return ""

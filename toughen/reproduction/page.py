@@ -16,7 +16,7 @@ from toughen.reproduction.sets import SETS
 from toughen.reproduction.show import TIMED, our
 from toughen.reproduction.stated import stated
 from toughen.reproduction.store import Store
-from toughen.reproduction.values import View, published, written
+from toughen.reproduction.values import View, published, sessions, written
 
 NOT_RUN = "not run"
 WIDTH = 120  # of a line of prose
@@ -132,7 +132,7 @@ def origin(found: Sequence[dict[str, Any]]) -> str:
     """Where our figures come from: how and where they were trained, and on what they were measured."""
     if not found:
         return ""
-    trained = [each["training"]["provenance"] for each in found if each["training"]]
+    trained = [session for each in found if each["training"] for session in sessions(each["training"]["provenance"])]
     measured = [each["provenance"] for each in found]
     precisions = together(trained, "precision")
     parts = [

@@ -105,7 +105,7 @@ class View:
         unit = panel.row(other)
         beside = self.cells(panel, unit, column)
         pairs = list(zip(numbers, cells, beside, strict=False))
-        if not pairs or any(clock(cell) != clock(each) for _, cell, each in pairs):
+        if not pairs or any(len(clocks(cell) | clocks(each)) > 1 for _, cell, each in pairs):
             return None
         ratios = [number / float(each["value"]) for number, _, each in pairs]
         found = _value([100 * (1 - each) for each in ratios] if column.of == "hours saved" else ratios, cells, False)
@@ -143,14 +143,20 @@ def _value(numbers: list[float], cells: list[dict[str, Any]], spread: bool) -> V
     return Value(statistics.fmean(numbers), deviation, cells=tuple(cells))
 
 
-def clock(cell: dict[str, Any]) -> tuple[str, str]:
-    """What must be the same where times are compared."""
-    return machine(cell), str(cell["provenance"].get("precision", ""))
+def clocks(cell: dict[str, Any]) -> set[tuple[str, str]]:
+    """What must be one and the same where times are compared: processor and precision, of all sessions."""
+    return {(str(each.get("processor", "")), str(each.get("precision", ""))) for each in sessions(cell["provenance"])}
 
 
 def machine(cell: dict[str, Any]) -> str:
     """What a figure was measured on."""
     return str(cell["provenance"].get("processor", ""))
+
+
+def sessions(provenance: dict[str, Any]) -> list[dict[str, Any]]:
+    """Where and with what a figure came to be; several where a training went on after a stop (``training.run``)."""
+    found = provenance.get("sessions")
+    return [each for each in found if isinstance(each, dict)] if isinstance(found, list) and found else [provenance]
 
 
 def published(panel: Panel, row: Row, column: Column) -> float | None:

@@ -8,9 +8,8 @@ import time
 from itertools import islice
 from typing import TYPE_CHECKING
 
-import torch
-
 from toughen import ranks
+from toughen.device import wait
 from toughen.duration import seconds, spell
 from toughen.types import Plan
 
@@ -105,8 +104,7 @@ def _tried(trainer: Trainer, budget: float) -> tuple[float, float]:
     for x, y, batch in islice(other.epoch_batches(0), other.steps_per_epoch):
         started = time.perf_counter()
         other.add_up(other.step(x, y, batch), y)
-        if other.device.type == "cuda":
-            torch.cuda.synchronize(other.device)
+        wait(other.device)
         other.state.step += 1
         taken.append(time.perf_counter() - started)
         if len(taken) >= WARM_STEPS + FEWEST_STEPS and ranks.agreed(sum(taken)) >= SHARE * budget:

@@ -66,7 +66,8 @@ class State:
         best: the best validation score so far, and the clean accuracy that breaks ties.
         history: the lines of metrics.jsonl.
         tally: what this process has added up over the running epoch.
-        seconds: of the running epoch, so far.
+        seconds: of the running epoch, so far, without the watch's looks.
+        watched: seconds of these looks.
         threatened: steps that trained against the threat.
         stop_reason: why the method wants no more training.
         events: what happened in the running epoch.
@@ -87,6 +88,7 @@ class State:
     history: list[dict[str, Any]] = field(default_factory=list)
     tally: Tally = field(default_factory=Tally)
     seconds: float = 0.0
+    watched: float = 0.0
     threatened: int = 0
     stop_reason: str | None = None
     events: list[dict[str, Any]] = field(default_factory=list)
@@ -106,7 +108,7 @@ class State:
 
     def new_epoch(self) -> None:
         """Forget what was summed up over the epoch that ended."""
-        self.tally, self.events, self.seconds = Tally(), [], 0.0
+        self.tally, self.events, self.seconds, self.watched = Tally(), [], 0.0, 0.0
 
 
 def save(

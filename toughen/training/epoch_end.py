@@ -50,7 +50,8 @@ def finish_epoch(trainer: Trainer, epoch: int) -> dict[str, Any]:
     state.history.append(metrics)
     state.new_epoch()
     if state.planned:
-        revise(trainer, metrics["seconds_per_step"], time.perf_counter() - started)
+        step_seconds = metrics["seconds_per_step"] * (1 + metrics["watch_seconds"] / metrics["seconds"])
+        revise(trainer, step_seconds, time.perf_counter() - started)
     trainer.save(healthy=healthy and trainer.rescuer is not None)
     if ranks.first():
         runs.write_history(trainer.folder, state.history)

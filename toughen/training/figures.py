@@ -27,6 +27,7 @@ def epoch_figures(trainer: Trainer, epoch: int) -> dict[str, Any]:
         "gamma": tally["crafted"] * trainer.method.replays / tally["images"],  # PAP, Definition 1
         "flops": tally["passes"] * trainer.forward_flops,
         "seconds": round(state.seconds, 3),
+        "watch_seconds": round(state.watched, 3),  # of its looks within the epoch
         "seconds_per_step": state.seconds / (state.step - epoch * trainer.steps_per_epoch),
         "images_per_second": round(tally["images"] / state.seconds, 1),
     }

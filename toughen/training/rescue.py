@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
+import time
 from typing import TYPE_CHECKING
 
 from toughen import ranks
+from toughen.device import wait
 from toughen.shares import percent
 from toughen.training.display import Display
 
@@ -13,13 +15,18 @@ if TYPE_CHECKING:
     from toughen.training.trainer import Trainer
 
 
-def look_inside(trainer: Trainer, display: Display) -> None:
-    """The watch's cheap signal within an epoch, and a real look where it jumps."""
-    state = trainer.state
+def look_inside(trainer: Trainer, display: Display) -> float:
+    """The watch's cheap signal within an epoch, and a real look where it jumps; the seconds that they took."""
+    wait(trainer.device)
+    state, begun = trainer.state, time.perf_counter()
     distance = ranks.agreed(trainer.watch.signal(trainer.model, state.step))
     display.signal(state.step, distance)
     if trainer.watch.jumped(state, distance) and state.step % trainer.steps_per_epoch:
         answer_collapse(trainer, trainer.validation(trainer.model))
+    wait(trainer.device)
+    took = time.perf_counter() - begun
+    state.watched += took
+    return took
 
 
 def answer_collapse(trainer: Trainer, found: dict[str, float]) -> bool:

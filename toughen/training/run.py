@@ -16,7 +16,7 @@ from toughen import data as data_sets
 from toughen import models, ranks, runs
 from toughen.data.feed import Unreadable
 from toughen.device import provenance
-from toughen.files import check_writable, clear_temporaries, write_json, write_text
+from toughen.files import check_writable, clear_temporaries, read_json, write_json, write_text
 from toughen.noise import key
 from toughen.stop import Stopper
 from toughen.training import budget
@@ -26,7 +26,7 @@ from toughen.training.headline import headline
 from toughen.training.recipe import Recipe
 from toughen.training.trainer import Trainer
 
-CONFIG = "config.yaml"
+CONFIG, PROVENANCE = "config.yaml", "provenance.json"
 FREE = ("memory_limit", "num_workers")  # settings that may change when a run goes on: no image depends on them
 
 
@@ -255,9 +255,26 @@ def begin(folder: Path, config: str, trainer: Trainer, seen: dict[str, Tensor]) 
         clear_temporaries(folder)
         write_text(folder / CONFIG, config)
         runs.write_seen(folder, seen)
-        write_json(folder / "provenance.json", {**provenance(trainer.device), "precision": trainer.precision})
+        write_json(folder / PROVENANCE, sessions(folder, trainer))
     except OSError as error:
         raise ValueError(f"cannot write to {folder} ({error.strerror}): choose another --out") from None
+
+
+def sessions(folder: Path, trainer: Trainer) -> dict[str, Any]:
+    """Where and with what this session trains, and where others did before, each with the step that it began at."""
+    now: dict[str, Any] = {**provenance(trainer.device), "precision": trainer.precision}
+    path = folder / PROVENANCE
+    if not trainer.state.step or not path.is_file():
+        return now
+    try:
+        before = read_json(path)
+    except ValueError:
+        before = None
+    before = before if isinstance(before, dict) else {}  # damaged: nothing is known of the sessions before
+    earlier = before.pop("sessions", None) or [{"from_step": 0, **before}]
+    if before != now:
+        earlier.append({"from_step": trainer.state.step, **now})
+    return {**now, "sessions": earlier} if len(earlier) > 1 else now
 
 
 def save_alone(trainer: Trainer) -> None:

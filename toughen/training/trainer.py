@@ -16,7 +16,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from toughen import ranks, runs
 from toughen.data import Augment, Data, Streamed
 from toughen.data.feed import Feed
-from toughen.device import autocast, choose_kernels, pick_device, pick_precision
+from toughen.device import autocast, choose_kernels, pick_device, pick_precision, wait
 from toughen.evaluation.harness import as_floats
 from toughen.files import finite
 from toughen.memory import keep_freed
@@ -175,7 +175,7 @@ class Trainer(Course):
             if state.step in self.recipe.keep_at and ranks.first():
                 checkpoint.keep_weights(self.folder, state.step, self.model)
             if self.watch.on and state.step % self.recipe.log_every == 0:
-                rescue.look_inside(self, display)
+                started += rescue.look_inside(self, display)
             now, ended = time.perf_counter(), state.step == self.end_of(epoch)
             due = now - saved >= self.recipe.checkpoint_seconds
             flags = (bool(stopper.asked), due and ranks.first(), pace.due(now) and ranks.first())
@@ -189,8 +189,7 @@ class Trainer(Course):
                     raise Stopped(stopper.asked or signal.SIGTERM)
             if ended:  # maybe before the epoch's last batch
                 break
-        if self.device.type == "cuda":
-            torch.cuda.synchronize(self.device)
+        wait(self.device)
         state.seconds += time.perf_counter() - started
         display.epoch(finish_epoch(self, epoch))
         display.length(self.epochs, self.last_step)
