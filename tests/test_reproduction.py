@@ -168,6 +168,26 @@ def test_a_source_that_diverges_costs_only_the_rows_that_learn_from_it(
     assert figures[:2] == ["1", "-"]
 
 
+def test_a_source_that_diverges_costs_only_what_it_is_shown_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The model itself is trained, and the column that needs no source is measured."""
+    whole = Trainer.run_epoch
+
+    def diverging(self: Trainer, *more: Any) -> None:
+        if type(self.method).__name__ == "Standard":
+            raise Diverged("the loss became nan")
+        whole(self, *more)
+
+    monkeypatch.setattr(Trainer, "run_epoch", diverging)
+    ended = reproduce(tmp_path, "pap-table5", "--rows", "FGSM-AT")
+    assert ended.status == 1
+    said = " ".join(ended.out.split())
+    assert "whose images FGSM-AT on mnist, SmallCNN is shown: could not be trained: the loss became nan" in said
+    figures = [line.split()[1:] for line in ended.out.splitlines() if line.split()[:1] == ["ours"]]
+    assert 0 <= float(figures[0][0]) <= 100 and figures[0][1] == "-"
+
+
 @pytest.mark.slow
 def test_a_black_box_column_shows_another_net_s_images(tmp_path: Path) -> None:
     ended = reproduce(tmp_path, "rmgm-table5", "--rows", "Proposed")

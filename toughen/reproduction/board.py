@@ -74,6 +74,13 @@ class Board(AbstractContextManager["Board"]):
             self.due = time.perf_counter() + EVERY
         self._show()
 
+    def wait(self, folder: Path) -> None:
+        """Another process is at a model that is needed here."""
+        self.part = f"waiting for another process at {folder.name}"
+        if not self.console.is_terminal:
+            self.console.print(self.part, highlight=False, markup=False, soft_wrap=True)
+        self.bar.update(self.task, description=self.part)
+
     def end(self, said: str = "") -> None:
         """The running part is done, or was there already."""
         self.done += self.work.get(self.part, 0.0)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,7 @@ from rich.console import Console
 
 from toughen.commands.train import parse_train
 from toughen.files import write_json, write_text
+from toughen.locks import held
 from toughen.reproduction.board import Board, Training
 from toughen.reproduction.entrants import Entrant
 from toughen.reproduction.measure import training_record
@@ -73,15 +76,27 @@ def train_in_turns(models: Mapping[str, Entrant], bench: Bench) -> dict[str, Div
         Stopped: on a signal; what was done is kept.
     """
     failed: dict[str, Diverged] = {}
+    models = {title: model for title, model in models.items() if not is_trained(model, bench.store)}
     for title, model in models.items():
         try:
-            for source in model.sources if not is_trained(model, bench.store) else ():
+            for source in model.sources:
                 trained(source, f"{title}: source", bench)
         except Diverged as error:
             failed[title] = Diverged(f"{source.words}, which it learns from: {error}")
+    with ExitStack() as others:
+        for folder in sorted(
+            {bench.store.folder(model) for model in models.values()}
+        ):  # all alike
+            others.enter_context(held(folder, partial(bench.board.wait, folder)))
+        return failed | _in_turns({title: model for title, model in models.items() if title not in failed}, bench)
+
+
+def _in_turns(models: Mapping[str, Entrant], bench: Bench) -> dict[str, Diverged]:
+    """The same of models whose sources are trained, and that no other process is at."""
+    failed: dict[str, Diverged] = {}
     left: dict[str, str] = {}  # a scale may make the same run of two rows: it is the first one's
     for title, model in models.items():  # less those that are sources of others
-        if title not in failed and model.key not in left and not is_trained(model, bench.store):
+        if model.key not in left and not is_trained(model, bench.store):
             left[model.key] = title
     group = [models[title] for title in left.values()]
     going = {title: _open(models[title], bench, group) for title in left.values()}

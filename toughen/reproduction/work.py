@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
 
+from toughen.locks import held
 from toughen.papers.exhibits import STATED, Figure, Line, Panel, Plot, Row, Table
 from toughen.reproduction.curves import curve, settings_of
 from toughen.reproduction.entrants import Entrant, entrant
@@ -141,9 +144,23 @@ def _row(task: Task, bench: Bench) -> None:
         bench.store.note(task.entrant)
         return
     folder = trained(task.entrant, task.title, bench)
+    sources: dict[str, Path] = {}
+    for source in {each.source.key: each.source for each in missing if each.source}.values():
+        try:
+            sources[source.key] = trained(source, f"{task.title}: source", bench)
+        except Diverged as error:
+            bench.failed[f"{source.words}, whose images {task.title} is shown"] = str(error)
+    with held(folder.parent, partial(bench.board.wait, folder.parent)):
+        _measure(task, folder, sources, bench)
+
+
+def _measure(task: Task, folder: Path, sources: Mapping[str, Path], bench: Bench) -> None:
+    """What is missing of a trained model, as far as its sources are trained; another process may have done it since."""
     subjects: dict[tuple[str, int | None], Subject] = {}
-    for each in missing:
-        source = trained(each.source, f"{task.title}: source", bench) if each.source else None
+    for each in _missing(task, bench):
+        if each.source and each.source.key not in sources:
+            continue
+        source = sources[each.source.key] if each.source else None
         subject = subjects.setdefault(
             (each.eps, each.images),
             Subject(

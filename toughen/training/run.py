@@ -17,6 +17,7 @@ from toughen import models, ranks, runs
 from toughen.data.feed import Unreadable
 from toughen.device import provenance
 from toughen.files import check_writable, clear_temporaries, read_json, write_json, write_text
+from toughen.locks import hold
 from toughen.noise import key
 from toughen.stop import Stopper
 from toughen.training import budget
@@ -129,6 +130,9 @@ def by_epoch(trainer: Trainer, stopper: Stopper, console: Console, show: Show | 
             f"training failed: cannot write to {folder} ({error.strerror or error}). Make room or mend it, and go on "
             "with --resume: the last checkpoint is whole"
         ) from None
+    finally:
+        if trainer.lock is not None:
+            trainer.lock.release()
 
 
 def check_folder(folder: Path, config: str, resume: bool) -> None:
@@ -245,13 +249,14 @@ def check_moments(moments: Sequence[int | str], steps: int, steps_per_epoch: int
 
 
 def begin(folder: Path, config: str, trainer: Trainer, seen: dict[str, Tensor]) -> None:
-    """Make the run directory and write what is known before the first step.
+    """Make the run directory, keep other processes out, and write what is known before the first step.
 
     Raises:
-        ValueError: nothing can be written there.
+        ValueError: nothing can be written there, or another process trains there.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
+        trainer.lock = hold(folder)
         clear_temporaries(folder)
         write_text(folder / CONFIG, config)
         runs.write_seen(folder, seen)

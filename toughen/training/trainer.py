@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import torch
+from filelock import BaseFileLock
 from rich.console import Console
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
@@ -103,6 +104,7 @@ class Trainer(Course):
         self.state = State()
         self.started_anew: list[str] = []  # what a change of the number of processes took away
         self.begun, self.spent_before = time.perf_counter(), 0.0
+        self.lock: BaseFileLock | None = None  # of the run's folder, while it is trained
 
     @property
     def modules(self) -> dict[str, nn.Module]:
