@@ -52,6 +52,14 @@ class Entrant:
         return {name: value for name, value in found.items() if name not in ELSEWHERE}
 
     @cached_property
+    def whole(self) -> dict[str, Any]:
+        """The same with all settings of its sources, where ``settings`` has their names."""
+        found = copy.deepcopy(self.settings)
+        if self.sources:
+            found["method"]["init_args"]["sources"] = [source.whole for source in self.sources]
+        return found
+
+    @cached_property
     def key(self) -> str:
         """Its name: the recipe's, and a hash of all settings."""
         content = json.dumps(self.settings, sort_keys=True).encode()
@@ -80,7 +88,7 @@ class Entrant:
             "scale": self.scale.name,
             "seed": self.settings["seed"],
             "sources": [source.words for source in self.sources],
-            "settings": self.settings,
+            "settings": self.whole,
         }
 
 

@@ -39,9 +39,16 @@ def _agree(before: Mapping[str, Any], now: Mapping[str, Any], defaults: Mapping[
                 first.get("init_args", {}), second.get("init_args", {}), defaults_of(kind)
             ):
                 return False
+        elif _are_runs(first) and _are_runs(second):  # the sources of an ensemble
+            if len(first) != len(second) or not all(map(agree, first, second)):
+                return False
         elif _plain(first) != _plain(second):
             return False
     return True
+
+
+def _are_runs(value: Any) -> bool:
+    return isinstance(value, list) and bool(value) and all(isinstance(each, Mapping) for each in value)
 
 
 def _names_class(value: Any) -> bool:

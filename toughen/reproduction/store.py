@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cached_property
@@ -85,7 +85,7 @@ class Store:
             return exact
         for path, about in self._known.items():
             kept = about["settings"]
-            if path.parent == exact.parent and entrant.words in about["words"] and serves(kept, entrant.settings):
+            if path.parent == exact.parent and entrant.words in about["words"] and serves(kept, entrant.whole):
                 return path
         return exact
 
@@ -111,7 +111,7 @@ class Store:
         """
         path = self.folder(entrant) / CELLS / quantity.file
         if not path.is_file():
-            return None
+            return self._of_source(entrant, quantity) if quantity.source else None
         found = self._with_training(path)
         if (found["quantity"], found["seed"], found["data"]) != (quantity.of, entrant.seed, entrant.data):
             raise ValueError(f"{path} is of something else: remove it, and the figure is measured again")
@@ -121,19 +121,35 @@ class Store:
         """A figure, and under "training" where and with what its model was trained, {} where no record lies there."""
         return {**cell_of(path), "training": record_of(path.parent.parent / TRAINED)}
 
+    def _of_source(self, entrant: Entrant, quantity: Quantity) -> dict[str, Any] | None:
+        """The figure on images of a source that has another name by now, since toughen has got settings."""
+        for cell in self._matching(entrant, quantity):
+            if cell.get("drawn", ALL) == ALL if quantity.images is None else cell["images"] == quantity.images:
+                return cell
+        return None
+
+    def _matching(self, entrant: Entrant, quantity: Quantity) -> Iterator[dict[str, Any]]:
+        """The same figure on however many images."""
+        source = quantity.source
+        for path in sorted((self.folder(entrant) / CELLS).glob(f"{slug(quantity.of)}-*.json")):
+            cell = self._with_training(path)
+            made = (cell["quantity"], cell["eps"], cell["settings"], cell["seed"], cell["data"])
+            if made != (quantity.of, quantity.eps, list(quantity.settings), entrant.seed, entrant.data):
+                continue
+            if cell["source"] != (source.words if source else None):
+                continue
+            kept = cell.get("source_settings")
+            if source is None or (isinstance(kept, dict) and serves(kept, source.whole)):
+                yield cell
+
     def best(self, entrant: Entrant, quantity: Quantity) -> dict[str, Any] | None:
-        """The same figure on however many images; of several, the one on the most of them.
+        """The same figure on however many images; of several, the one on the most of them, and of these the latest.
 
         Raises:
             ValueError: a file is damaged.
         """
-        found = []
-        for path in sorted((self.folder(entrant) / CELLS).glob(f"{slug(quantity.of)}-*.json")):
-            cell, source = self._with_training(path), quantity.source.words if quantity.source else None
-            made = (cell["quantity"], cell["eps"], cell["source"], cell["settings"], cell["seed"], cell["data"])
-            if made == (quantity.of, quantity.eps, source, list(quantity.settings), entrant.seed, entrant.data):
-                found.append(cell)
-        return max(found, key=lambda cell: cell["images"] or 0, default=None)
+        found = self._matching(entrant, quantity)
+        return max(found, key=lambda cell: (cell["images"] or 0, cell["date"]), default=None)
 
     def write(
         self,
@@ -163,6 +179,7 @@ class Store:
             "quantity": quantity.of,
             "eps": quantity.eps,
             "source": quantity.source.words if quantity.source else None,
+            "source_settings": quantity.source.whole if quantity.source else None,
             "settings": list(quantity.settings),
             "value": value,
             "images": images,

@@ -84,9 +84,7 @@ def train_in_turns(models: Mapping[str, Entrant], bench: Bench) -> dict[str, Div
         except Diverged as error:
             failed[title] = Diverged(f"{source.words}, which it learns from: {error}")
     with ExitStack() as others:
-        for folder in sorted(
-            {bench.store.folder(model) for model in models.values()}
-        ):  # all alike
+        for folder in sorted({bench.store.folder(model) for model in models.values()}):  # all alike
             others.enter_context(held(folder, partial(bench.board.wait, folder)))
         return failed | _in_turns({title: model for title, model in models.items() if title not in failed}, bench)
 
@@ -111,6 +109,7 @@ def _in_turns(models: Mapping[str, Entrant], bench: Bench) -> dict[str, Diverged
             except StopIteration:
                 del turns[title]
                 _finish(going[title].folder)
+                bench.store.note(models[title])
                 bench.board.end()
             except Diverged as error:
                 del turns[title]
