@@ -22,12 +22,18 @@ def add(folder: Path, results: Path) -> int:
     """Copy the figures of a folder that `toughen reproduce` wrote; how many there were.
 
     Those of a model that was trained anew replace all that were measured of the former one.
+
+    Raises:
+        ValueError: a model has figures and no record of its training.
     """
     count = 0
     for scale in SHOWN:
         for cells in sorted((folder / scale).glob(f"*/{CELLS}")):
             model, place = cells.parent, results / cells.parent.relative_to(folder)
-            if record_of(model / TRAINED) != record_of(place / TRAINED):
+            record = record_of(model / TRAINED)
+            if not record:
+                raise ValueError(f"{model / TRAINED} is missing or damaged, so its figures are of no known training")
+            if record != record_of(place / TRAINED):
                 shutil.rmtree(place, ignore_errors=True)
             (place / CELLS).mkdir(parents=True, exist_ok=True)
             for file in (model / ABOUT, model / TRAINED, *cells.glob("*.json")):
@@ -44,7 +50,14 @@ def main() -> None:
     parser.add_argument("--page", type=Path, default=PAGE, help="the page to write")
     given = parser.parse_args()
     if given.add:
-        print(f"{add(given.add, given.results)} figures taken over from {given.add}")
+        if not any(given.add.glob(f"*/*/{CELLS}/*.json")):
+            parser.error(f"{given.add} holds no figures that `toughen reproduce` wrote")
+        try:
+            print(f"{add(given.add, given.results)} figures taken over from {given.add}")
+        except ValueError as error:
+            parser.error(str(error))
+    if not any(given.results.glob(f"*/*/{CELLS}/*.json")):
+        parser.error(f"{given.results} holds no figures, so the page would have none")
     write_text(given.page, page(given.results))
 
 

@@ -800,10 +800,34 @@ def test_figures_are_taken_over_without_runs_and_without_smoke(monkeypatch: pyte
     monkeypatch.syspath_prepend(ROOT / "benchmarks")
     command: Any = __import__("reproduction")
     keep(Store(tmp_path / "from"), "pap-mnist", "clean", 0.99)
+    (folder,) = (tmp_path / "from" / "full").iterdir()
+    (folder / "trained.json").write_text(json.dumps({"provenance": {"processor": "one"}}))
     (tmp_path / "from" / "smoke").mkdir()
     assert command.add(tmp_path / "from", tmp_path / "to") == 1
-    assert sorted(path.name for path in (tmp_path / "to").rglob("*.json"))[0] == "about.json"
-    assert len(list((tmp_path / "to").rglob("*.json"))) == 2
+    assert sorted(path.name for path in (tmp_path / "to").rglob("*.json"))[::2] == ["about.json", "trained.json"]
+    assert len(list((tmp_path / "to").rglob("*.json"))) == 3
+
+
+def test_a_folder_without_figures_loses_no_page_and_no_result(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.syspath_prepend(ROOT / "benchmarks")
+    command: Any = __import__("reproduction")
+    page, results = tmp_path / "page.md", tmp_path / "results"
+    page.write_text("figures")
+    for name, value in (("results", 0.9), ("damaged", 0.1)):
+        keep(Store(tmp_path / name), "pap-mnist", "clean", value)
+    (kept,) = results.glob("full/*/cells/*.json")
+    for words, said in (
+        (["--results", tmp_path / "nowhere"], "holds no figures, so the page would have none"),
+        (["--results", results, "--add", tmp_path / "nowhere"], "holds no figures that `toughen reproduce` wrote"),
+        (["--results", results, "--add", tmp_path / "damaged"], "trained.json is missing or damaged"),
+    ):
+        monkeypatch.setattr("sys.argv", ["reproduction.py", "--page", str(page), *map(str, words)])
+        with pytest.raises(SystemExit) as ended:
+            command.main()
+        assert ended.value.code == 2 and said in capsys.readouterr().err
+    assert page.read_text() == "figures" and json.loads(kept.read_text())["value"] == 0.9
 
 
 def test_figures_of_a_model_that_was_trained_anew_replace_those_of_the_former_one(

@@ -140,7 +140,10 @@ OLD_WEIGHTS = Figure(
             every=5,
         ),
     ),
-    notes=("The values are only drawn. Weights are kept every five epochs; the slides' spacing is not stated.",),
+    notes=(
+        "The values are only drawn. Weights are kept every five epochs at full, as many at other scales; the slides' "
+        "spacing is not stated.",
+    ),
 )  # fmt: skip
 LOSS = Figure(
     name="dat-figure-loss",
@@ -156,7 +159,10 @@ GENERALIZATION = Figure(
             data="cifar10", net="WRN-28-10", eps="8/255", curve="by epoch", lines=WIDE, attack="pgd-10@2/255", every=5
         ),
     ),
-    notes=("From weights kept every five epochs, so that test images choose nothing. The values are only drawn.",),
+    notes=(
+        "From weights kept every five epochs at full, so that test images choose nothing.",
+        "The values are only drawn.",
+    ),
 )  # fmt: skip
 STEPS = Figure(
     name="dat-figure-steps",

@@ -226,7 +226,8 @@ FIGURE1 = Figure(
     ),
     notes=(
         "In words: after 20 times 50 iterations the distance rises to 300 to 450.",
-        "The losses are on validation images, with the weights after 1,000 and 5,000 iterations.",
+        "The losses are on validation images, with the weights after 1,000 and 5,000 iterations; a scale with fewer "
+        "epochs takes them earlier in proportion.",
         DRAWN,
     ),
 )  # fmt: skip
@@ -241,7 +242,8 @@ FIGURE2 = Figure(
     ),
     notes=(
         "In words: the distance stays between 0 and 1.2.",
-        "The losses are on validation images, with the weights after 1,000 and 15,000 iterations.",
+        "The losses are on validation images, with the weights after 1,000 and 15,000 iterations; a scale with fewer "
+        "epochs takes them earlier in proportion.",
         DRAWN,
     ),
 )  # fmt: skip
