@@ -20,7 +20,7 @@ from toughen.data.sources import Encoded, Source, Sources, Store
 
 Opener: TypeAlias = Callable[[str], Any]  # of a path, giving a binary file
 
-_PICTURES = {".png", ".jpg", ".jpeg", ".bmp", ".webp"}
+PICTURES = {".png", ".jpg", ".jpeg", ".bmp", ".webp"}
 _ARCHIVES = {".zip", ".tar", ".gz", ".tgz", ".bz2", ".xz", ".7z", ".rar"}
 _TESTS = ("test", "validation", "valid", "val")  # the first that is there is the test split
 _SPLITS = ("train", *_TESTS)
@@ -172,7 +172,7 @@ def _folders(path: Path) -> list[Path]:
 
 
 def _pictures(folder: Path) -> list[Path]:
-    return [file for file in _visible(list(folder.iterdir())) if file.suffix.lower() in _PICTURES and file.is_file()]
+    return [file for file in _visible(list(folder.iterdir())) if file.suffix.lower() in PICTURES and file.is_file()]
 
 
 class Files(Store):
@@ -213,7 +213,7 @@ def _source(split: Path, classes: tuple[str, ...]) -> Source:
             raise ValueError(f"{folder} is a class that the training images lack: add it there or remove it")
         found = _pictures(folder)
         if not found:
-            raise ValueError(f"{folder} has no images ({', '.join(sorted(_PICTURES))}): fill or remove it; {_LAYOUTS}")
+            raise ValueError(f"{folder} has no images ({', '.join(sorted(PICTURES))}): fill or remove it; {_LAYOUTS}")
         names += [os.fsencode(file.relative_to(split)) for file in found]
         labels += [classes.index(folder.name)] * len(found)
     files = Files(split, names)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -14,6 +15,7 @@ from torch import Tensor
 
 from toughen import data as data_sets
 from toughen.data import EncodedSplit, Split, stratified
+from toughen.data.folder import PICTURES
 from toughen.data.ingest import peek, read_classes
 from toughen.files import read_json, write_json
 from toughen.reproduction.scales import Scale
@@ -22,6 +24,8 @@ from toughen.types import Labels
 
 HUB = ("mnist", "cifar10", "cifar100")
 ORIGIN = "origin.json"
+MOST = 0.95  # a set with fewer of its training images is not taken for it
+READ = 2**31  # bytes of files that are read to tell them from others
 SMALL = 64  # pixels that a sample of large images is brought to
 DRAWN_HERE = "drawn images"  # as a sample's origin
 
@@ -102,11 +106,12 @@ def check_whole(name: str, spec: str) -> None:
     """
     found = peek(spec)
     train, test = SETS[name].train, SETS[name].test
-    if name in HUB and (found.train, found.test) != (train, test):
+    exact = name in HUB  # of the others copies differ by some training images, and a larger set may hold a smaller one
+    if (found.train, found.test) != (train, test) if exact else found.train < MOST * train or found.test < test:
         raise Missing(
             name,
-            f"it has {train:,} training and {test:,} test images, {spec} has {found.train:,} and {found.test:,}: "
-            "give the whole set (--scale smoke takes any part)",
+            f"it has {'' if exact else 'about '}{train:,} training and {test:,} test images, {spec} has "
+            f"{found.train:,} and {found.test:,}: give the whole set (--scale smoke takes any part)",
         )
 
 
@@ -145,6 +150,48 @@ def at_scale(name: str, spec: str | None, scale: Scale, out: Path) -> str:
         except OSError:  # the same command beside this one was sooner
             _check_sample(folder, origin)
     return str(folder)
+
+
+def check_same(name: str, spec: str, scale: Scale, out: Path) -> None:
+    """See that images are those that everything of a scale was measured on; the first ones are noted there.
+
+    Samples have their own note, and the hub's sets are those of their names.
+
+    Raises:
+        ValueError: they are others.
+    """
+    if scale.training_images is not None or spec in HUB:
+        return
+    path, now = out / scale.name / "images" / f"{name}.json", fingerprint(Path(spec))
+    if not path.is_file():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_json(path, {"from": spec, "files": now})
+    elif (before := mapping_of(path)).get("files") != now:
+        raise ValueError(
+            f"{path.parent.parent} was measured on other images of {name} ({before.get('from')}) than {spec} holds: "
+            "choose another --out"
+        )
+
+
+def mapping_of(path: Path) -> dict[str, Any]:
+    """A file's fields; {} where it is damaged."""
+    try:
+        found = read_json(path)
+    except ValueError:
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def fingerprint(folder: Path) -> str:
+    """What tells a folder's images from others: their files' names and sizes, and, up to 2 GiB, what is in them."""
+    files = sorted(path for path in folder.rglob("*") if path.suffix.lower() in (".parquet", *PICTURES))
+    sizes = [path.stat().st_size for path in files]
+    total, digest = sum(sizes), hashlib.blake2b(digest_size=16)
+    for path, size in zip(files, sizes, strict=True):
+        digest.update(f"{path.relative_to(folder).as_posix()} {size}\n".encode())
+        if total <= READ:
+            digest.update(path.read_bytes())
+    return digest.hexdigest()
 
 
 def _loaded(name: str, spec: str) -> tuple[Split | EncodedSplit, Split, tuple[str, ...]]:

@@ -99,6 +99,8 @@ def _run(
     progress: Console,
 ) -> Bench:
     """Do what is missing."""
+    for name, spec in places.items():
+        images.check_same(name, spec, scale, out)
     store = Store(out)
     tasks = work.tasks(exhibit, list(places), rows, seeds, scale, limit)
     with Board(progress, costs(tasks, store)) as board:
