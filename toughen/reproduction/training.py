@@ -83,10 +83,11 @@ def train_in_turns(models: Mapping[str, Entrant], bench: Bench) -> dict[str, Div
                 trained(source, f"{title}: source", bench)
         except Diverged as error:
             failed[title] = Diverged(f"{source.words}, which it learns from: {error}")
-    with ExitStack() as others:
-        for folder in sorted({bench.store.folder(model) for model in models.values()}):  # all alike
-            others.enter_context(held(folder, partial(bench.board.wait, folder)))
-        return failed | _in_turns({title: model for title, model in models.items() if title not in failed}, bench)
+    models = {title: model for title, model in models.items() if title not in failed}
+    with ExitStack() as stack:
+        for folder in sorted({bench.store.folder(model) for model in models.values()}):  # in one order in all processes
+            stack.enter_context(held(folder, partial(bench.board.wait, folder)))
+        return failed | _in_turns(models, bench)
 
 
 def _in_turns(models: Mapping[str, Entrant], bench: Bench) -> dict[str, Diverged]:
