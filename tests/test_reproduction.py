@@ -852,6 +852,14 @@ def test_figures_of_a_model_that_was_trained_anew_replace_those_of_the_former_on
         assert json.loads((results.folder(model) / "trained.json").read_text()) == record
 
 
+def test_each_source_of_a_row_has_a_cost_of_its_own(tmp_path: Path) -> None:
+    """So that the end of one is not taken for the end of all: nets A, B and C take very different times."""
+    found = work.tasks(table("rmgm-table3"), ["mnist"], ["EAT A"], 1, SCALES["full"], None)
+    parts = {title: cost for title, cost in costs(found, Store(tmp_path)).items() if ": source" in title}
+    assert sorted(title.rsplit(": ", 2)[1] for title in parts) == ["source A", "source B", "source C"]
+    assert len(set(parts.values())) == 3
+
+
 def test_every_part_of_the_work_has_a_cost(tmp_path: Path) -> None:
     found = work.tasks(table("pap-table5"), ["mnist"], [], 1, SCALES["full"], None)
     parts = costs(found, Store(tmp_path))

@@ -33,7 +33,7 @@ def costs(found: Sequence[Task], store: Store) -> dict[str, float]:
             _training_cost(task.entrant, task.title, store, total, seen)
         for each in missing:
             if each.source:
-                _training_cost(each.source, f"{task.title}: source", store, total, seen)
+                _training_cost(each.source, each.source.title_for(task.title), store, total, seen)
             total[f"{task.title}: {each.of}"] = _cost_of(task, each)
     return total
 
@@ -43,7 +43,7 @@ def _training_cost(model: Entrant, title: str, store: Store, costs: dict[str, fl
         return
     seen.add(model.key)
     for source in model.sources:
-        _training_cost(source, f"{title}: source", store, costs, seen)
+        _training_cost(source, source.title_for(title), store, costs, seen)
     images = (model.scale.training_images or SETS[model.data].train) * model.settings["epochs"]
     title = f"{title}: train"
     costs[title] = costs.get(title, 0.0) + images * _passes(model.settings["method"]) * _forward(model)

@@ -51,6 +51,10 @@ class Entrant:
             found["method"]["init_args"]["sources"] = [source.key for source in self.sources]
         return {name: value for name, value in found.items() if name not in ELSEWHERE}
 
+    def title_for(self, title: str) -> str:
+        """What a display calls it as a source of the model of this title."""
+        return f"{title}: source {self.settings['model']}"
+
     @cached_property
     def whole(self) -> dict[str, Any]:
         """The same with all settings of its sources, where ``settings`` has their names."""

@@ -80,7 +80,7 @@ def train_in_turns(models: Mapping[str, Entrant], bench: Bench) -> dict[str, Div
     for title, model in models.items():
         try:
             for source in model.sources:
-                trained(source, f"{title}: source", bench)
+                trained(source, source.title_for(title), bench)
         except Diverged as error:
             failed[title] = Diverged(f"{source.words}, which it learns from: {error}")
     models = {title: model for title, model in models.items() if title not in failed}

@@ -147,7 +147,7 @@ def _row(task: Task, bench: Bench) -> None:
     sources: dict[str, Path] = {}
     for source in {each.source.key: each.source for each in missing if each.source}.values():
         try:
-            sources[source.key] = trained(source, f"{task.title}: source", bench)
+            sources[source.key] = trained(source, source.title_for(task.title), bench)
         except Diverged as error:
             bench.failed[f"{source.words}, whose images {task.title} is shown"] = str(error)
     with held(folder.parent, partial(bench.board.wait, folder.parent)):
