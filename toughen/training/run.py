@@ -17,7 +17,7 @@ from toughen import models, ranks, runs
 from toughen.data.feed import Unreadable
 from toughen.device import provenance
 from toughen.files import check_writable, clear_temporaries, read_json, write_json, write_text
-from toughen.locks import hold
+from toughen.locks import Lock
 from toughen.noise import key
 from toughen.stop import Stopper
 from toughen.training import budget
@@ -256,7 +256,7 @@ def begin(folder: Path, config: str, trainer: Trainer, seen: dict[str, Tensor]) 
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        trainer.lock = hold(folder)
+        trainer.lock = Lock(folder)
         clear_temporaries(folder)
         write_text(folder / CONFIG, config)
         runs.write_seen(folder, seen)

@@ -9,7 +9,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import torch
-from filelock import BaseFileLock
 from rich.console import Console
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
@@ -20,6 +19,7 @@ from toughen.data.feed import Feed
 from toughen.device import autocast, choose_kernels, pick_device, pick_precision, wait
 from toughen.evaluation.harness import as_floats
 from toughen.files import finite
+from toughen.locks import Lock
 from toughen.memory import keep_freed
 from toughen.methods.base import Method
 from toughen.noise import StepNoise, key
@@ -104,7 +104,7 @@ class Trainer(Course):
         self.state = State()
         self.started_anew: list[str] = []  # what a change of the number of processes took away
         self.begun, self.spent_before = time.perf_counter(), 0.0
-        self.lock: BaseFileLock | None = None  # of the run's folder, while it is trained
+        self.lock: Lock | None = None  # of the run's folder, while it is trained
 
     @property
     def modules(self) -> dict[str, nn.Module]:
