@@ -7,11 +7,11 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from commands import digits, process, refused, small, timeless, toughen
+from commands import digits, refused, small, timeless, toughen
 from test_reproduction import reproduce
 
 SLOW = """import sys, time
@@ -27,55 +27,57 @@ main(sys.argv[2:])
 
 
 @contextmanager
-def slowly(seconds: float, *words: object, until: Path) -> Iterator[subprocess.Popen[str]]:
-    """`toughen` with these words in a process of its own whose steps take so long, once it has made a file."""
+def stopped(seconds: float, *words: object, at: str, within: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """`toughen` with these words in a process of its own whose steps take so long, stopped once it has made a file."""
     command = [sys.executable, "-c", SLOW, str(seconds), *map(str, words)]
-    made = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, text=True)
+    made = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
-        deadline = time.monotonic() + 120
-        while not until.exists() and made.poll() is None and time.monotonic() < deadline:
-            time.sleep(0.05)
-        assert until.exists() and made.poll() is None
+        wait_until(lambda: bool(list(within.glob(at))) or made.poll() is not None)
+        made.send_signal(signal.SIGSTOP)
+        assert list(within.glob(at)) and made.poll() is None
         yield made
     finally:
         made.kill()
         made.wait()
 
 
+def wait_until(happened: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 120
+    while not happened():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
 def test_a_run_that_is_being_trained_is_left_alone(tmp_path: Path) -> None:
     words = small("--method", "FBF", "--eps", 0.1, "--checkpoint_seconds", 0, "--out", tmp_path / "run")
-    with slowly(1.0, *words, until=tmp_path / "run/checkpoint.safetensors") as first:
+    with stopped(0.5, *words, at="run/checkpoint.safetensors", within=tmp_path):
         refused(toughen(*words, "--resume"), "another process is at work", "run", "--out")
-        assert first.poll() is None
     assert toughen(*words, "--resume").status == 0  # it was killed, so nobody is at work any more
     words[-1] = tmp_path / "alone"
     assert toughen(*words).status == 0
     assert timeless(tmp_path / "run") == timeless(tmp_path / "alone")
 
 
+FGSM = ("--scale", "smoke", "--data", digits(), "--rows", "FGSM-AT", "--out")
+
+
 def test_a_model_that_is_being_trained_is_waited_for(tmp_path: Path) -> None:
     """Two rows of two tables that are the same model: the second process takes what the first one has trained."""
-    words = ("--scale", "smoke", "--data", digits(), "--out", tmp_path, "--rows", "FGSM-AT")
-    with slowly(3.0, "reproduce", "pap-table3", *words, until=tmp_path / "smoke") as first:
-        deadline = time.monotonic() + 60
-        while not list(tmp_path.glob("smoke/*/run/config.yaml")) and time.monotonic() < deadline:
-            time.sleep(0.05)
-        ended = process("-m", "toughen", "reproduce", "pap-table7", *words)
-        assert ended.returncode == 0, ended.stderr
-        assert "waiting for another process at fgsm-mnist-" in ended.stdout + ended.stderr
-        assert first.wait(120) == 0
-    (folder,) = tmp_path.glob("smoke/fgsm-mnist-*")
+    out, said = tmp_path / "out", tmp_path / "said"
+    with stopped(0.5, "reproduce", "pap-table3", *FGSM, out, at="smoke/*/run/config.yaml", within=out) as first:
+        command = [sys.executable, "-m", "toughen", "reproduce", "pap-table7", *map(str, FGSM), str(out)]
+        with said.open("wb") as file, subprocess.Popen(command, stdout=file, stderr=file) as second:
+            wait_until(lambda: b"waiting for another process at fgsm-mnist-" in said.read_bytes())
+            assert second.poll() is None
+            first.send_signal(signal.SIGCONT)
+            assert first.wait(120) == 0 and second.wait(120) == 0
+    (folder,) = out.glob("smoke/fgsm-mnist-*")
     record = json.loads((folder / "trained.json").read_text())
     assert "sessions" not in record["provenance"] and len(list((folder / "cells").iterdir())) == 7
 
 
 def test_it_is_waited_for_no_longer_than_it_lives(tmp_path: Path) -> None:
-    words = ("--scale", "smoke", "--data", digits(), "--out", tmp_path, "--rows", "FGSM-AT")
-    with slowly(30.0, "reproduce", "pap-table7", *words, until=tmp_path / "smoke") as first:
-        deadline = time.monotonic() + 60
-        while not list(tmp_path.glob("smoke/*/run/config.yaml")) and time.monotonic() < deadline:
-            time.sleep(0.05)
-        first.send_signal(signal.SIGKILL)
-        first.wait()
-        ended = reproduce(tmp_path, "pap-table7", "--rows", "FGSM-AT")
+    with stopped(0.5, "reproduce", "pap-table7", *FGSM, tmp_path, at="smoke/*/run/config.yaml", within=tmp_path):
+        pass
+    ended = reproduce(tmp_path, "pap-table7", "--rows", "FGSM-AT")
     assert ended.status == 0, ended.err
