@@ -11,11 +11,13 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 from PIL import Image
 from torch import Tensor
@@ -24,6 +26,7 @@ from toughen import data
 from toughen.cli import main
 from toughen.files import read_tensors
 from toughen.training import checkpoint
+from toughen.training.trainer import Diverged, Trainer
 
 TIMES = ("seconds", "seconds_per_step", "images_per_second", "watch_seconds", "validation_seconds")
 
@@ -56,6 +59,18 @@ def processor_seconds(*command: object) -> tuple[float, str]:
     ended = os.times()
     assert done.returncode == 0, done.stderr
     return ended.children_user + ended.children_system - started.children_user - started.children_system, done.stdout
+
+
+def diverges(monkeypatch: pytest.MonkeyPatch, which: Callable[[Trainer], bool]) -> None:
+    """Let the trainings that this chooses diverge in their first epoch."""
+    whole = Trainer.run_epoch
+
+    def run_epoch(self: Trainer, *more: Any) -> None:
+        if which(self):
+            raise Diverged("the loss became nan")
+        whole(self, *more)
+
+    monkeypatch.setattr(Trainer, "run_epoch", run_epoch)
 
 
 def refused(ended: Ended, *said: str, status: int = 2, lines: int = 4) -> None:

@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 import yaml
-from commands import digits, refused, toughen
+from commands import digits, diverges, refused, toughen
 from PIL import Image
 from rich.console import Console
 from torch import nn
@@ -42,7 +42,6 @@ from toughen.reproduction.show import panel_lines
 from toughen.reproduction.store import Quantity, Store
 from toughen.reproduction.values import View, published, written
 from toughen.threat import Threat
-from toughen.training.trainer import Diverged, Trainer
 
 ROOT = Path(__file__).parent.parent
 PAGE, RESULTS = ROOT / "docs" / "reproduction.md", ROOT / "results" / "reproduction"
@@ -134,14 +133,7 @@ def test_a_command_that_was_stopped_goes_on(tmp_path: Path, monkeypatch: pytest.
 
 
 def test_a_row_that_diverges_is_said_and_the_others_are_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    whole = Trainer.run_epoch
-
-    def diverging(self: Trainer, *more: Any) -> None:
-        if type(self.method).__name__ == "FGSMAT":
-            raise Diverged("the loss became nan")
-        whole(self, *more)
-
-    monkeypatch.setattr(Trainer, "run_epoch", diverging)
+    diverges(monkeypatch, lambda trainer: type(trainer.method).__name__ == "FGSMAT")
     ended = reproduce(tmp_path, "pap-table7", "--rows", "FGSM-AT,PAP (ours)")
     assert ended.status == 1
     assert "FGSM-AT on mnist, SmallCNN: could not be trained: the loss became nan" in ended.out
@@ -152,14 +144,7 @@ def test_a_row_that_diverges_is_said_and_the_others_are_run(tmp_path: Path, monk
 def test_a_source_that_diverges_costs_only_the_rows_that_learn_from_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    whole = Trainer.run_epoch
-
-    def diverging(self: Trainer, *more: Any) -> None:
-        if self.recipe.model == "B":
-            raise Diverged("the loss became nan")
-        whole(self, *more)
-
-    monkeypatch.setattr(Trainer, "run_epoch", diverging)
+    diverges(monkeypatch, lambda trainer: trainer.recipe.model == "B")
     ended = reproduce(tmp_path, "rmgm-table7", "--rows", "Normal,EAT")
     assert ended.status == 1
     said = "EAT on mnist, LeNet+; EAT: A: could not be trained: eat-mnist --method Standard --eps null --model B"
@@ -172,14 +157,7 @@ def test_a_source_that_diverges_costs_only_what_it_is_shown_for(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The model itself is trained, and the column that needs no source is measured."""
-    whole = Trainer.run_epoch
-
-    def diverging(self: Trainer, *more: Any) -> None:
-        if type(self.method).__name__ == "Standard":
-            raise Diverged("the loss became nan")
-        whole(self, *more)
-
-    monkeypatch.setattr(Trainer, "run_epoch", diverging)
+    diverges(monkeypatch, lambda trainer: type(trainer.method).__name__ == "Standard")
     ended = reproduce(tmp_path, "pap-table5", "--rows", "FGSM-AT")
     assert ended.status == 1
     said = " ".join(ended.out.split())

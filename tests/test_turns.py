@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from commands import digits, toughen
+from commands import digits, diverges, toughen
 from rich.console import Console
 
 from toughen import papers
@@ -23,7 +23,7 @@ from toughen.reproduction.show import our
 from toughen.reproduction.store import Store
 from toughen.reproduction.training import Bench, train_in_turns
 from toughen.reproduction.values import View
-from toughen.training.trainer import Diverged, Trainer
+from toughen.training.trainer import Trainer
 
 SMOKE = SCALES["smoke"]
 PANEL = next(part for part in papers.find("rmgm-table7").panels if part.data == "mnist")  # type: ignore[union-attr]
@@ -137,14 +137,7 @@ def test_one_that_went_on_alone_no_longer_counts_as_in_turns(
 
 
 def test_one_that_diverges_holds_up_no_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    whole = Trainer.run_epoch
-
-    def diverging(self: Trainer, *more: Any) -> None:
-        if type(self.method).__name__ == "PGDAT":
-            raise Diverged("the loss became nan")
-        whole(self, *more)
-
-    monkeypatch.setattr(Trainer, "run_epoch", diverging)
+    diverges(monkeypatch, lambda trainer: type(trainer.method).__name__ == "PGDAT")
     ended = reproduce(tmp_path, "Normal,PGD")
     assert ended.status == 1 and ended.out.count("could not be trained: the loss became nan") == 1
     assert (folder_of(tmp_path, "Normal") / "trained.json").is_file()
