@@ -95,6 +95,15 @@ def read_json(path: Path) -> Any:
         raise ValueError(f"{path} is damaged ({error}): restore it from a copy, or train again") from None
 
 
+def read_fields(path: Path) -> dict[str, Any]:
+    """The fields of a JSON file; {} where it is missing, damaged or holds something else."""
+    try:
+        found = read_json(path)
+    except (ValueError, FileNotFoundError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
 def finite(tensors: Mapping[str, Tensor]) -> bool:
     """Whether no floating-point tensor holds NaN or infinity."""
     return all(bool(t.isfinite().all()) for t in tensors.values() if t.is_floating_point())

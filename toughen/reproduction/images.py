@@ -17,7 +17,7 @@ from toughen import data as data_sets
 from toughen.data import EncodedSplit, Split, stratified
 from toughen.data.folder import PICTURES
 from toughen.data.ingest import peek, read_classes
-from toughen.files import read_json, write_json
+from toughen.files import read_fields, read_json, write_json
 from toughen.reproduction.scales import Scale
 from toughen.reproduction.sets import SETS
 from toughen.types import Labels
@@ -166,20 +166,12 @@ def check_same(name: str, spec: str, scale: Scale, out: Path) -> None:
     if not path.is_file():
         path.parent.mkdir(parents=True, exist_ok=True)
         write_json(path, {"from": spec, "files": now})
-    elif (before := mapping_of(path)).get("files") != now:
+    elif (before := read_fields(path)).get("files") != now:
+        former = before.get("from", "unknown ones")
         raise ValueError(
-            f"{path.parent.parent} was measured on other images of {name} ({before.get('from')}) than {spec} holds: "
-            "choose another --out"
+            f"{path.parent.parent} was measured on other images of {name} ({former}) than {spec} holds: choose another "
+            "--out"
         )
-
-
-def mapping_of(path: Path) -> dict[str, Any]:
-    """A file's fields; {} where it is damaged."""
-    try:
-        found = read_json(path)
-    except ValueError:
-        return {}
-    return found if isinstance(found, dict) else {}
 
 
 def fingerprint(folder: Path) -> str:

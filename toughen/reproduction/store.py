@@ -13,7 +13,7 @@ from pathlib import Path
 from types import NoneType
 from typing import Any
 
-from toughen.files import read_json, write_json
+from toughen.files import read_fields, read_json, write_json
 from toughen.reproduction.entrants import Entrant, slug
 from toughen.reproduction.images import ALL, DRAWN
 from toughen.reproduction.measure import OF_TRAINING
@@ -210,22 +210,16 @@ class Store:
 
 def about_of(path: Path) -> dict[str, Any]:
     """What a folder says that it is about; {} where that is damaged."""
-    try:
-        found = read_json(path)
-    except ValueError:
-        return {}
+    found = read_fields(path)
     kinds = {"words": list, "data": str, "scale": str, "settings": dict}
-    whole = isinstance(found, dict) and all(isinstance(found.get(name), kind) for name, kind in kinds.items())
+    whole = all(isinstance(found.get(name), kind) for name, kind in kinds.items())
     return found if whole and all(isinstance(each, str) for each in found["words"]) else {}
 
 
 def record_of(path: Path) -> dict[str, Any]:
     """A training's record (``measure.training_record``); {} where there is none."""
-    try:
-        found = read_json(path)
-    except (ValueError, FileNotFoundError):
-        return {}
-    return found if isinstance(found, dict) and isinstance(found.get("provenance"), dict) else {}
+    found = read_fields(path)
+    return found if isinstance(found.get("provenance"), dict) else {}
 
 
 def turns_of(path: Path) -> list[str]:

@@ -16,7 +16,7 @@ from toughen import data as data_sets
 from toughen import models, ranks, runs
 from toughen.data.feed import Unreadable
 from toughen.device import provenance
-from toughen.files import check_writable, clear_temporaries, read_json, write_json, write_text
+from toughen.files import check_writable, clear_temporaries, read_fields, write_json, write_text
 from toughen.locks import Lock
 from toughen.noise import key
 from toughen.stop import Stopper
@@ -271,11 +271,7 @@ def sessions(folder: Path, trainer: Trainer) -> dict[str, Any]:
     path = folder / PROVENANCE
     if not trainer.state.step or not path.is_file():
         return now
-    try:
-        before = read_json(path)
-    except ValueError:
-        before = None
-    before = before if isinstance(before, dict) else {}  # damaged: nothing is known of the sessions before
+    before = read_fields(path)  # damaged: nothing is known of the sessions before
     earlier = before.pop("sessions", None) or [{"from_step": 0, **before}]
     if before != now:
         earlier.append({"from_step": trainer.state.step, **now})
