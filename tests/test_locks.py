@@ -1,4 +1,4 @@
-"""Two processes never write into one run, nor train the same model twice."""
+"""Two processes never write into one folder, nor train the same model twice."""
 
 from __future__ import annotations
 
@@ -11,24 +11,27 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from commands import digits, refused, small, timeless, toughen
+from commands import digits, files, refused, small, timeless, toughen
 from test_reproduction import reproduce
 
 SLOW = """import sys, time
 from toughen.cli import main
+from toughen.evaluation.state import State
 from toughen.training.trainer import Trainer
-step = Trainer.step
-def slow(*arguments):
-    time.sleep(float(sys.argv[1]))
-    return step(*arguments)
-Trainer.step = slow
+def slow(do):
+    def slowly(*arguments):
+        done = do(*arguments)
+        time.sleep(float(sys.argv[1]))
+        return done
+    return slowly
+Trainer.step, State.save = slow(Trainer.step), slow(State.save)
 main(sys.argv[2:])
 """
 
 
 @contextmanager
 def stopped(seconds: float, *words: object, at: str, within: Path) -> Iterator[subprocess.Popen[bytes]]:
-    """`toughen` with these words in a process of its own whose steps take so long, stopped once it has made a file."""
+    """`toughen` in a process of its own, slow at each step and chunk of images, stopped once it has made a file."""
     command = [sys.executable, "-c", SLOW, str(seconds), *map(str, words)]
     made = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
@@ -56,6 +59,20 @@ def test_a_run_that_is_being_trained_is_left_alone(tmp_path: Path) -> None:
     words[-1] = tmp_path / "alone"
     assert toughen(*words).status == 0
     assert timeless(tmp_path / "run") == timeless(tmp_path / "alone")
+
+
+def test_a_run_that_is_being_evaluated_is_left_alone(tmp_path: Path) -> None:
+    """It can be evaluated elsewhere, and there once the other process has been killed."""
+    run = tmp_path / "run"
+    assert toughen(*small("--method", "FBF", "--eps", 0.1, "--out", run)).status == 0
+    words = ["evaluate", run, "--attacks", "fgsm", "pgd-2", "--limit", 20, "--verdict", "false", "--details", "false"]
+    with stopped(5, *words, at="run/evaluation-*.safetensors", within=tmp_path):
+        kept = files(run)
+        refused(toughen(*words), "another process is at work", "run", "--out")
+        assert files(run) == kept
+        assert toughen(*words, "--out", tmp_path / "beside").status == 0
+    assert toughen(*words).status == 0
+    assert files(run)["examples.parquet"] == files(tmp_path / "beside")["examples.parquet"]
 
 
 FGSM = ("--scale", "smoke", "--data", digits(), "--rows", "FGSM-AT", "--out")

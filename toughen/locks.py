@@ -56,6 +56,24 @@ def held(folder: Path, waiting: Callable[[], object]) -> Iterator[None]:
         lock.release()
 
 
+@contextmanager
+def alone(folder: Path) -> Iterator[None]:
+    """Hold a folder, made where it is missing, unless another process does.
+
+    Raises:
+        ValueError: another process is in there, or the folder cannot be made.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = Lock(folder)
+    except OSError as error:
+        raise ValueError(f"cannot write to {folder} ({error.strerror}): choose another --out") from None
+    try:
+        yield
+    finally:
+        lock.release()
+
+
 def _locked(folder: Path, waiting: Callable[[], object] | None) -> int:
     """A descriptor of the folder, locked."""
     if fcntl is None:

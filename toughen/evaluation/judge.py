@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
@@ -27,6 +28,7 @@ from toughen.evaluation.harness import as_floats
 from toughen.evaluation.result import Evaluation, interval, write_results
 from toughen.evaluation.runner import measure
 from toughen.evaluation.suite import QUICK_IMAGES, held, parse_attack, suite
+from toughen.locks import alone
 
 PRECISIONS = ("auto", "bf16", "fp32", "fp64")
 
@@ -112,7 +114,7 @@ def judge(
         console: where to show progress.
 
     Raises:
-        ValueError: the model or the source doesn't fit the images.
+        ValueError: the model or the source doesn't fit the images, or another process is at work in ``out``.
     """
     if out is not None:
         check_usable(out)
@@ -130,33 +132,34 @@ def judge(
         console.print(f"no --weights: {candidate.name} is evaluated as it is made", highlight=False, markup=False)
     precision = search_precision(net, as_floats(split.images[:1]), how.precision)
     trained_mode = net.training
-    if how.time_budget is not None:
-        candidate = budget.within(candidate, split, how, attacks, precision, out)
-        split = candidate.split.to(place)
-    block = how.block or block_size(place, len(split))
-    asked: dict[str, Any] = {"seed": how.seed, "precision": precision, "block": block}
-    found = measure(
-        net, split, attacks, **asked, index=candidate.index, processes=how.processes, folder=out, console=console
-    )
-    result: dict[str, Any] = {**_figures(found, candidate), "verdict": None}
-    if how.verdict and ranks.first():
-        if console is not None:
-            console.print("now the checks that say whether the number can be believed", highlight=False)
-        result |= _verdict(found, candidate, Blocks(net, block, precision), how.seed, source, trained_mode)
-    result |= {
-        "model": candidate.name,
-        "classes": list(candidate.class_names),
-        "threat": {"norm": candidate.threat.norm, "eps": float(candidate.threat.eps)},
-        "data": candidate.data,
-        **asked,
-        **candidate.about,
-        "provenance": provenance(place),
-    }
-    result = ranks.agreed(result)  # the checks are the first process's
-    if out is not None and ranks.first():
-        _write(out, result, found, candidate, attacks, Blocks(net, block, precision), how, console)
-        found.state.remove()
-        budget.forget(out)
+    with nullcontext() if out is None or not ranks.first() else alone(out):
+        if how.time_budget is not None:
+            candidate = budget.within(candidate, split, how, attacks, precision, out)
+            split = candidate.split.to(place)
+        block = how.block or block_size(place, len(split))
+        asked: dict[str, Any] = {"seed": how.seed, "precision": precision, "block": block}
+        found = measure(
+            net, split, attacks, **asked, index=candidate.index, processes=how.processes, folder=out, console=console
+        )
+        result: dict[str, Any] = {**_figures(found, candidate), "verdict": None}
+        if how.verdict and ranks.first():
+            if console is not None:
+                console.print("now the checks that say whether the number can be believed", highlight=False)
+            result |= _verdict(found, candidate, Blocks(net, block, precision), how.seed, source, trained_mode)
+        result |= {
+            "model": candidate.name,
+            "classes": list(candidate.class_names),
+            "threat": {"norm": candidate.threat.norm, "eps": float(candidate.threat.eps)},
+            "data": candidate.data,
+            **asked,
+            **candidate.about,
+            "provenance": provenance(place),
+        }
+        result = ranks.agreed(result)  # the checks are the first process's
+        if out is not None and ranks.first():
+            _write(out, result, found, candidate, attacks, Blocks(net, block, precision), how, console)
+            found.state.remove()
+            budget.forget(out)
     return result
 
 
