@@ -193,6 +193,10 @@ PROSE = {  # what stands in sentences only: the sentence's words before each fig
     "TRADES: PGD-ADP 54.02, T_epoch 1526; Ours: PGD-ADP 46.07",
 }
 CLOSE = {"mnist": "14.7", "cifar10": "43.12"}  # eFGSM: "For MNIST, we get 14.7% high risk data; for CIFAR10 ..."
+SIZES = {  # eFGSM, section 3.4, in millions
+    "MNIST": {"classifier": "0.2", "TRADES' classifier": "0.76", "Madry's classifier": "3.3", "re-constructor": "0.26"},
+    "CIFAR-10": {"classifier": "6.7", "others' classifier": "near 46", "re-constructor": "5.1"},
+}
 GAINS = {  # NuAT's text: AutoAttack over GAT, and of the averaged weights over GAT-WA
     "cifar10": (1.94, 2.47),
     "imagenet100": (3.04, 3.86),

@@ -15,6 +15,7 @@ from toughen.commands.train import parse_train
 from toughen.evaluation.suite import parse_attack
 from toughen.fraction import Fraction
 from toughen.papers.exhibits import STATED, Column, Figure, Panel, Settings, Table
+from toughen.reproduction import stated
 from toughen.reproduction.entrants import entrant
 from toughen.reproduction.scales import SCALES, nodes
 from toughen.threat import Threat
@@ -30,7 +31,7 @@ ISSUED = (  # what has to be there
     "nuat-table1a nuat-table1b nuat-table2 nuat-figure1 nuat-figure2 nuat-figure3a nuat-figure3b "
     "nuat-imagenet nuat-seeds nuat-entropy "
     "efgsm-table1 efgsm-table2 efgsm-table3 efgsm-table4 efgsm-table5 efgsm-figure2 efgsm-figure3 "
-    "efgsm-early-stop efgsm-trades "
+    "efgsm-early-stop efgsm-trades efgsm-restarts efgsm-sizes "
     "dat-table1 dat-hours dat-blackbox dat-figure-attacks dat-figure-loss dat-figure-generalization "
     "dat-figure-steps dat-figure-eps"
 )
@@ -89,8 +90,8 @@ def halves() -> Iterator[tuple[str, str, list[str]]]:
         if len(cells) == 1:
             assert cells == ["Variants of NuAT (Ours)"]
             continue
-        method, stated, *figures = cells
-        steps, epochs = stated.replace("(", "").replace(")", "").split()
+        method, said, *figures = cells
+        steps, epochs = said.replace("(", "").replace(")", "").split()
         yield "nuat-table1b", f"{method} {epochs}", [steps, epochs, *figures]
 
 
@@ -218,7 +219,7 @@ def test_nuat_s_tables_1a_and_2_differ_in_one_figure() -> None:
 
 
 def test_settings_that_papers_only_state_are_those_of_the_text() -> None:
-    stated = {(table.name, entry.of, entry.name): entry.published for table in SETTINGS for entry in table.entries}
+    ours = {(table.name, entry.of, entry.name): entry.published for table in SETTINGS for entry in table.entries}
     heads = [entry.name for entry in SETTINGS[0].entries if entry.of == "MNIST"]
     text = {
         ("pap-table1", of, head): cell
@@ -235,7 +236,18 @@ def test_settings_that_papers_only_state_are_those_of_the_text() -> None:
         net, letter = re.fullmatch(r"(.+)\(Ensemble (.)\)", trained).groups()  # type: ignore[union-attr]
         text["rmgm-table2", f"{of} {letter}", "trained"] = net
         text["rmgm-table2", f"{of} {letter}", "sources"] = named
-    assert stated == text
+    for of, sizes in published.SIZES.items():
+        text |= {("efgsm-sizes", of, net): f"{size} million" for net, size in sizes.items()}
+    assert ours == text
+
+
+def test_nets_of_a_stated_size_have_it_but_for_the_one_that_a_note_is_about() -> None:
+    table = papers.find("efgsm-sizes")
+    assert isinstance(table, Settings)
+    for entry in table.entries:
+        theirs = float(entry.published.removeprefix("near ").split()[0])
+        ours = float(stated.stated(table, entry).split()[0])
+        assert (abs(ours / theirs - 1) < 0.02) == (entry.name != "TRADES' classifier"), entry
 
 
 # ---- What is compared can be trained and attacked.

@@ -40,6 +40,13 @@ WIDE_BLOCKS = [(192, 192)] * 3 + [(192, 96)] + [(96, 96)] * 2 + [(96, 48)] + [(4
             11 * 192 + 193 * 192 * 64 + sum(wide_block(*pair) for pair in WIDE_BLOCKS) + 2 * 48 + (9 * 48 + 1) * 3,
             5.1,
         ),
+        # ours, for small machines: one block a stage, a third of the maps
+        (
+            "wrn-10-1",
+            (3, 32, 32),
+            11 * 64 + 65 * 64 * 64 + wide_block(64, 64) + wide_block(64, 32) + wide_block(32, 16) + 32 + 145 * 3,
+            0.38,
+        ),
     ],
 )
 def test_a_reconstructor_has_the_papers_size(name: str, shape: Shape, count: int, millions: float) -> None:
@@ -108,7 +115,7 @@ def test_a_reconstructor_computes_what_its_literal_transcription_does(name: str,
     torch.testing.assert_close(model(p), expected, rtol=1e-9, atol=1e-9)
 
 
-@pytest.mark.parametrize("name", ["dense", "wrn-22-3"])
+@pytest.mark.parametrize("name", ["dense", "wrn-22-3", "wrn-10-1"])
 @pytest.mark.parametrize("shape", [(1, 28, 28), (3, 32, 32), (2, 8, 20), (3, 4, 4)])
 def test_images_of_other_sizes_come_out_in_the_box_and_every_weight_learns(name: str, shape: Shape) -> None:
     model = models.create_reconstructor(name, 7, shape)
@@ -130,7 +137,7 @@ def test_auto_is_dense_for_one_channel_and_wide_for_colour(shape: Shape, chosen:
 @pytest.mark.parametrize(
     ("name", "shape", "message"),
     [
-        ("wrn", (3, 32, 32), "re-constructor 'wrn' is unknown: there are dense, wrn-22-3 and auto"),
+        ("wrn", (3, 32, 32), "re-constructor 'wrn' is unknown: there are dense, wrn-22-3, wrn-10-1 and auto"),
         ("auto", (3, 30, 32), "must be multiples of 4, these images are 30x32: pad or resize them"),
         ("dense", (1, 28, 27), "must be multiples of 4, these images are 28x27"),
     ],

@@ -528,6 +528,30 @@ def test_times_are_compared_as_ratios_and_on_one_machine_only(tmp_path: Path) ->
     assert any(line.startswith("| Proposed | 8.8 (3.26 x) / measured, but not beside") for line in lines)
 
 
+def test_times_of_trainings_are_brought_to_all_epochs(tmp_path: Path) -> None:
+    """At cpu WRN-34-10's 200 epochs become 30 and 80 become 15: as long for 30 as for 15 is 200 / 30 : 80 / 15."""
+    panel = table("nuat-figure3b").panels[0]
+    time, scale, store = panel.columns[1], SCALES["cpu"], Store(tmp_path)
+    for name in ("AWP 200", "NuAT2-WA 80", "FBF 30"):
+        model = entrant(panel.row(name).run, "cifar10", 0, scale)
+        store.write(model, Quantity(time.of), 3.0, images=None, seconds=1.0, provenance={"processor": "one"})
+    view = View(Store(tmp_path), scale)
+    found = [view.value(panel, panel.row(name), time) for name in ("AWP 200", "NuAT2-WA 80", "FBF 30")]
+    assert [each and each.mean for each in found] == pytest.approx([1.25, 1.0, 0.375])
+    assert "brought to the epochs of the recipe" in page.panel_part(panel, view)
+
+
+def test_wide_nets_keep_their_order_and_the_reconstructor_stays_the_smaller_one() -> None:
+    made = {
+        words: entrant(words, "cifar10", 0, SCALES["cpu"]).settings
+        for words in ("efgsm-cifar10", "trades-cifar10 --model wrn-34-10", "dat-cifar10")
+    }
+    assert [each["model_settings"]["width"] for each in made.values()] == [1, 2, 2]
+    assert made["efgsm-cifar10"]["method"]["init_args"]["reconstructor"] == "wrn-10-1"
+    full = entrant("efgsm-cifar10", "cifar10", 0, SCALES["full"]).settings
+    assert full["method"]["init_args"]["reconstructor"] == "wrn-22-3" and full["model_settings"] == {}
+
+
 def test_rows_whose_times_are_compared_look_within_epochs_equally_often() -> None:
     for panel in table("rmgm-table7").panels:
         made = [entrant(row.run, panel.data, 0, SCALES["full"], row.sources).settings for row in panel.rows]

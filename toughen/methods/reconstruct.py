@@ -29,7 +29,8 @@ class Reconstruct(Method):
 
     Args:
         inner: the method whose images are trained on; its loss is not used.
-        reconstructor: "dense", "wrn-22-3", or "auto": dense for grey images, wrn-22-3 for colour.
+        reconstructor: "dense", "wrn-22-3", "wrn-10-1", a small one, or "auto": dense for grey images, wrn-22-3 for
+            colour.
         lam: weight of the cross-entropy (the paper's best: 0.1 on MNIST, 0.05 on CIFAR-10).
         smoothing: share of a label that is spread over all classes.
 
@@ -42,7 +43,7 @@ class Reconstruct(Method):
         self,
         *,
         inner: Method,
-        reconstructor: Literal["auto", "dense", "wrn-22-3"] = "auto",
+        reconstructor: Literal["auto", "dense", "wrn-22-3", "wrn-10-1"] = "auto",
         lam: float | int = 0.1,
         smoothing: float | int = 0.1,
     ) -> None:

@@ -6,6 +6,9 @@ CIFAR-10: an up-sampling WRN-22-3, 5.1 M). Widths, kernels and all else are ours
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
+
 from torch import nn
 
 from toughen.models.parts import Shape
@@ -34,36 +37,44 @@ class DenseReconstructor(nn.Sequential):
 
 
 class WideReconstructor(nn.Sequential):
-    """WRN-22-3 upside down: stages of 192, 96 and 48 maps with three blocks each, doubling each side between stages.
+    """A wide ResNet upside down: stages of fewer and fewer maps, doubling each side between them.
 
-    Two dense layers make its first maps; each doubling repeats every pixel. 5,118,867 parameters for CIFAR-10. The
-    stages start as TRADES' wide ResNets do; the last convolution as torch has it, so that no pixel starts saturated.
+    Two dense layers make its first maps; each doubling repeats every pixel. As WRN-22-3 it has stages of 192, 96 and 48
+    maps with three blocks each, 5,118,867 parameters for CIFAR-10. The stages start as TRADES' wide ResNets do; the
+    last convolution as torch has it, so that no pixel starts saturated.
 
     Args:
         num_classes: number of probabilities.
         shape: one image's [c, h, w].
+        depth: 6 n + 4, for n blocks a stage.
+        widen: maps of the last stage over 16.
     """
 
-    def __init__(self, num_classes: int, shape: Shape) -> None:
+    def __init__(self, num_classes: int, shape: Shape, *, depth: int = 22, widen: int = 3) -> None:
         channels, height, width = shape
+        first, second, third, blocks = 64 * widen, 32 * widen, 16 * widen, (depth - 4) // 6
         super().__init__(
-            *_dense(num_classes, 192, 192, height // 4, width // 4),
-            _blocks(192, 192), nn.Upsample(scale_factor=2),
-            _blocks(192, 96), nn.Upsample(scale_factor=2),
-            _blocks(96, 48), nn.BatchNorm2d(48), nn.ReLU(),
-            nn.Conv2d(48, channels, 3, padding=1),
+            *_dense(num_classes, first, first, height // 4, width // 4),
+            _stage(first, first, blocks), nn.Upsample(scale_factor=2),
+            _stage(first, second, blocks), nn.Upsample(scale_factor=2),
+            _stage(second, third, blocks), nn.BatchNorm2d(third), nn.ReLU(),
+            nn.Conv2d(third, channels, 3, padding=1),
             nn.Sigmoid(),
         )  # fmt: skip
 
 
-RECONSTRUCTORS: dict[str, type[nn.Module]] = {"dense": DenseReconstructor, "wrn-22-3": WideReconstructor}
+RECONSTRUCTORS: dict[str, Callable[[int, Shape], nn.Module]] = {
+    "dense": DenseReconstructor,
+    "wrn-22-3": WideReconstructor,
+    "wrn-10-1": partial(WideReconstructor, depth=10, widen=1),
+}
 
 
 def create_reconstructor(name: str, num_classes: int, shape: Shape) -> nn.Module:
     """A new re-constructor: class probabilities [n, num_classes] to images [n, c, h, w] in [0, 1].
 
     Args:
-        name: "dense", "wrn-22-3", or "auto": dense for one channel, wrn-22-3 for more.
+        name: "dense", "wrn-22-3", "wrn-10-1", or "auto": dense for one channel, wrn-22-3 for more.
         num_classes: number of probabilities.
         shape: one image's [c, h, w]; both sides multiples of 4.
 
@@ -91,7 +102,7 @@ def _dense(num_classes: int, hidden: int, maps: int, height: int, width: int) ->
     ]  # fmt: skip
 
 
-def _blocks(c_in: int, c_out: int) -> nn.Sequential:
-    stage = nn.Sequential(TradesBlock(c_in, c_out, 1), TradesBlock(c_out, c_out, 1), TradesBlock(c_out, c_out, 1))
+def _stage(c_in: int, c_out: int, blocks: int) -> nn.Sequential:
+    stage = nn.Sequential(TradesBlock(c_in, c_out, 1), *(TradesBlock(c_out, c_out, 1) for _ in range(blocks - 1)))
     start_as_trades(stage)
     return stage

@@ -186,7 +186,7 @@ class Setting:
         published: as the paper states it.
         run: the words of `toughen train` that are to show it.
         path: where it stands there, such as "epochs" or "method.lam"; or "attack NAME.FIELD", "layers" for those of
-            the net, "sources" for those of ``sources``.
+            the net, "parameters" and "reconstructor parameters", "sources" for those of ``sources``.
         sources: as in a ``Row``.
         unit: what a number is multiplied by to be in the paper's units, as 100 for percent.
     """

@@ -22,7 +22,17 @@ BASELINES = (
     "of GAT's authors, who released GAT's alone. Rows without a recipe of their own are trained as GAT is, with their "
     "own method: Normal, FGSM-AT and RFGSM-AT, on MNIST FBF and R-MGM, too, and on ImageNet-100 all but NuAT's."
 )
+ONE_NET = (
+    "GAT's and NuAT's ResNet-18 has a ReLU more than the usual one (docs/differences.md): so have Normal, FGSM-AT and "
+    "RFGSM-AT here; ATF, FBF, R-MGM, PGD-AT, TRADES and AWP are trained on the usual one. Which nets the paper's rows "
+    "have is not stated."
+)
+FGSM_ALONE = (
+    "The text describes FGSM-AT as trained on clean images and FGSM's, in a proportion it does not give; here it is on "
+    "FGSM's alone."
+)
 V1 = "AA is AutoAttack v1: APGD-CE, APGD-DLR, untargeted FAB, each from 5 starts, and Square."
+MATRIX_STEPS = "The attack's steps are not stated: 20 of 2.5 eps / 20 here, from a uniform start."
 V2 = "AA is AutoAttack v2, the standard version."
 
 TABLE1A = Table(
@@ -59,6 +69,8 @@ TABLE1A = Table(
     notes=(
         V1,
         BASELINES,
+        ONE_NET,
+        FGSM_ALONE,
         "The PGD heads are garbled; that the first is PGD-20 follows from the second being table 2's PGD-500.",
     ),
 )  # fmt: skip
@@ -110,6 +122,8 @@ TABLE1B = Table(
     notes=(
         V2,
         BASELINES,
+        "At cpu all rows of up to 100 epochs are trained for 15, so that rows that differ in epochs alone say nothing.",
+        "Effective epochs with two steps (50+5) are printed by the runs, and not compared here.",
         "The figures of TRADES, PGD and AWP equal those of other authors' public checkpoints (Bag of Tricks, "
         "robust_overfitting, TRADES-AWP), so that these rows seem not to have been trained for this paper.",
     ),
@@ -198,6 +212,7 @@ TABLE2 = Table(
     notes=(
         V1,
         BASELINES,
+        ONE_NET,
         "The CIFAR-10 figures are those of table 1a, but for FBF under AA: 42.37 here, 43.12 there.",
         "On ImageNet-100 the AA figures of R-MGM, TRADES and PGD-AT exceed their GAMA figures.",
         "The ImageNet-100 net is not named in the main text; GAT's authors use ResNet-18.",
@@ -251,7 +266,11 @@ ENTROPY = Table(
             rows=(Row("Normal", NORMAL, "0.97 0.87"),),
         ),
     ),
-    notes=("No unit is stated; ours are in units of log k, the likelier one.", "Batches hold 100 images of one class."),
+    notes=(
+        "No unit is stated; ours are in units of log k, the likelier one.",
+        "Batches hold 100 images of one class.",
+        MATRIX_STEPS,
+    ),
 )
 
 WIDE = {row.name: row.run for row in TABLE1B.panels[0].rows}
@@ -264,12 +283,13 @@ FIGURE1 = Figure(
             lines=(Line("Normal", NORMAL), Line("FGSM-AT", FGSM), Line("PGD-AT", PGD), Line("NuAT", "nuat-cifar10")),
         ),
     ),
-    notes=("The text names FGSM training (b), PGD-AT (c) and NuAT (d); what (a) shows is only drawn.",),
+    notes=(FGSM_ALONE, "The text names FGSM training (b), PGD-AT (c) and NuAT (d); what (a) shows is only drawn.",),
 )  # fmt: skip
 FIGURE2 = Figure(
     name="nuat-figure2",
     title="Confusion matrices under attacks on the nuclear and on the Frobenius norm",
     plots=(Plot(data="cifar10", net="ResNet-18", eps="8/255", curve="confusion", lines=(Line("Normal", NORMAL),)),),
+    notes=(MATRIX_STEPS,),
 )
 FIGURE3A = Figure(
     name="nuat-figure3a",
@@ -284,7 +304,7 @@ FIGURE3A = Figure(
             attack="pgd-20@2/255",
         ),
     ),
-    notes=("Which defences it shows is only drawn.",),
+    notes=("Which defences it shows is only drawn; net and attack (PGD-20) are ours.",),
 )  # fmt: skip
 FIGURE3B = Table(
     name="nuat-figure3b",

@@ -44,12 +44,21 @@ class Entrant:
     @cached_property
     def settings(self) -> dict[str, Any]:
         """All settings of the run, without those of the machine; data set and sources are named, not placed."""
-        given = json.dumps(["-"] * len(self.sources)) if self.sources else ""
-        found = self.scale.shrink(parsed(self.words, given)) | dict(self.more)
+        found = self.scale.shrink(self.stated) | dict(self.more)
         found |= {"data": self.data, "seed": found["seed"] + self.seed}
         if self.sources:
             found["method"]["init_args"]["sources"] = [source.key for source in self.sources]
         return {name: value for name, value in found.items() if name not in ELSEWHERE}
+
+    @property
+    def stated(self) -> dict[str, Any]:
+        """All settings of the run as the words have them, at no scale; not to be changed."""
+        return parsed(self.words, json.dumps(["-"] * len(self.sources)) if self.sources else "")
+
+    @property
+    def share(self) -> float:
+        """How much of the recipe's epochs is trained."""
+        return float(self.settings["epochs"] / self.stated["epochs"])
 
     def title_for(self, title: str) -> str:
         """What a display calls it as a source of the model of this title."""

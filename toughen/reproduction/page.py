@@ -13,7 +13,7 @@ from toughen.reproduction.drawn import curve_lines
 from toughen.reproduction.images import told
 from toughen.reproduction.scales import SCALES
 from toughen.reproduction.sets import SETS
-from toughen.reproduction.show import TIMED, our
+from toughen.reproduction.show import PART, TIMED, in_part, our
 from toughen.reproduction.stated import stated
 from toughen.reproduction.store import Store
 from toughen.reproduction.values import View, published, sessions, written
@@ -89,6 +89,7 @@ def panel_part(panel: Panel, view: View) -> str:
     head = ["", *(column.name + " (std)" * column.spread * ("std" not in column.name) for column in panel.columns)]
     table = markdown(head, [[row.name, *cells(panel, row, view)] for row in panel.rows])
     unit = f"Times are ratios to those of {panel.unit}.\n" if any(each.timed for each in panel.columns) else ""
+    unit += f"{PART}\n" if in_part(panel, view.scale) else ""
     more = [f"{row.name}: {row.note or 'cannot run: ' + row.cannot}\n" for row in panel.rows if row.note or row.cannot]
     title = f"{SETS[panel.data].title}, {panel.net}, eps {panel.eps}: paper / ours{origin(view.all(panel))}\n"
     return "\n".join(filter(None, [title, table, unit, *apart(panel, view), *more]))

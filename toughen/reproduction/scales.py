@@ -11,7 +11,7 @@ from typing import Any
 from toughen.attacks.autoattack import AutoAttack
 from toughen.attacks.base import Attack
 
-CAPPED = ("steps", "replays", "queries", "restarts", "targets")  # what makes an attack or a method long
+CAPPED = ("steps", "replays", "queries", "restarts", "targets", "window")  # what makes an attack or a method long
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,8 +25,10 @@ class Scale:
         least: epochs that are trained at least, where the recipe has as many.
         images: so many test images (``images.some``); None means all.
         training_images: of a stratified sample; None means all.
-        width: channels of the first stage of a ResNet or VGG, and depth and width of a wide ResNet; None leaves nets.
-        cap: most steps, restarts, targets and queries of an attack, and steps and replays of a method; None: no limit.
+        width: channels of the first stage of a ResNet or VGG; None leaves nets, wide ones, too.
+        wide: depth and width of a wide ResNet of width 10; narrower ones have their share of the width.
+        cap: most steps, restarts, targets and queries of an attack, and steps, replays and steps between two looks of
+            a method; None: no limit.
         precision: what attacks search in.
     """
 
@@ -36,7 +38,8 @@ class Scale:
     least: int = 1
     images: int | None = None
     training_images: int | None = None
-    width: tuple[int, int, int] | None = None
+    width: int | None = None
+    wide: tuple[int, int] = (16, 2)
     cap: int | None = None
     precision: str = "auto"
 
@@ -45,7 +48,7 @@ class Scale:
         return min(epochs, max(self.least, math.ceil(self.epochs * epochs)))
 
     def shrink(self, settings: dict[str, Any]) -> dict[str, Any]:
-        """A run's settings at this scale; what counts in epochs or steps keeps its share of the run."""
+        """A run's settings at this scale; epochs at which something happens, and averages, keep their share of it."""
         found = copy.deepcopy(settings)
         before, after = found["epochs"], self.epochs_of(found["epochs"])
         found["epochs"] = after
@@ -59,6 +62,8 @@ class Scale:
             for name in CAPPED:
                 if self.cap is not None and isinstance(node.get(name), int) and node is not found:
                     node[name] = min(node[name], self.cap)
+            if self.width is not None and str(node.get("reconstructor")).startswith("wrn-"):
+                node["reconstructor"] = "wrn-10-1"  # of the least depth, since it is to stay the smaller net
         found["model_settings"] = {**(found["model_settings"] or {}), **self._narrow(found["model"])}
         if self.training_images is not None:
             found |= {"batch_size": 32, "validation": self.training_images // 8, "validation_steps": 2, "log_every": 2}
@@ -68,10 +73,10 @@ class Scale:
         """Settings that make a net narrower."""
         if self.width is None:
             return {}
-        channels, depth, width = self.width
         if model.startswith("wrn-"):
-            return {"depth": depth, "width": width}
-        return {"width": min(16, channels) if model == "resnet56" else channels} if _has_width(model) else {}
+            depth, width = self.wide
+            return {"depth": depth, "width": max(1, round(width * int(model.split("-")[2]) / 10))}
+        return {"width": min(16, self.width) if model == "resnet56" else self.width} if _has_width(model) else {}
 
     def shorten(self, attack: Attack) -> Attack:
         """An attack at this scale."""
@@ -125,12 +130,13 @@ SCALES = {
         Scale(
             name="cpu",
             about="0.15 of the epochs and at least 15 (a shorter recipe keeps its own), nets of 16 channels at first "
-            "(WRN-16-2 for wide ones), 1,000 test images, attacks at full strength: for comparing rows, not for the "
-            "published level",
+            "(WRN-16-2 for wide ones, WRN-16-1 for WRN-22-5), 1,000 test images, attacks at full strength: for "
+            "comparing rows, not for the published level",
             epochs=0.15,
             least=15,
             images=1000,
-            width=(16, 16, 2),
+            width=16,
+            wide=(16, 2),
         ),
         Scale(
             name="smoke",
@@ -140,7 +146,8 @@ SCALES = {
             least=2,
             images=40,
             training_images=160,
-            width=(8, 10, 1),
+            width=8,
+            wide=(10, 1),
             cap=2,
             precision="fp32",
         ),

@@ -22,6 +22,8 @@ TIMED = (
     "stands before a ratio to one that took no turns with it: what else the machine did meanwhile is in that."
 )
 
+PART = "Times of whole trainings are brought to the epochs of the recipe, of which this scale trains a part."
+
 
 def say(console: Console, text: str = "", style: str = "") -> None:
     """A line as it is."""
@@ -69,7 +71,12 @@ def show_table(console: Console, table: Table, view: View, rows: Sequence[str], 
             more = "" if there else ", which was not run: without it there are none"
             tell(console, f"times are ratios to those of {panel.unit}{more}")
     timed = any(column.timed for panel in table.panels for column in panel.columns)
-    notes(console, table, [TIMED] if timed else [])
+    notes(console, table, [TIMED] * timed + [PART] * any(in_part(panel, view.scale) for panel in table.panels))
+
+
+def in_part(panel: Panel, scale: Scale) -> bool:
+    """Whether it compares times of whole trainings of which the scale trains a part."""
+    return scale.name != "full" and any(each.timed and each.of != "epoch seconds" for each in panel.columns)
 
 
 def notes(console: Console, exhibit: Exhibit, more: Sequence[str] = ()) -> None:

@@ -15,6 +15,7 @@ from toughen.attacks.pgd import IFGSM
 from toughen.commands.train import parse_train
 from toughen.evaluation.suite import parse_attack
 from toughen.fraction import Fraction
+from toughen.models import create_reconstructor
 from toughen.papers.exhibits import Setting, Settings
 from toughen.reproduction.sets import SETS
 from toughen.threat import Threat
@@ -31,6 +32,8 @@ def stated(table: Settings, entry: Setting) -> str:
     found: Any = settings(entry.run + " --method.sources [one]" * trained)
     if entry.path == "layers":
         return layers(found)
+    if entry.path.endswith("parameters"):
+        return f"{parameters(found, entry.path) / 1e6:.2f} million"
     for name in entry.path.split("."):
         found = found.get("init_args", found)[name]
     if isinstance(found, int | float):
@@ -61,6 +64,17 @@ def layers(found: dict[str, Any]) -> str:
         net = models.create(found["model"], 10, SETS[found["data"]].shape, **found["model_settings"])
     words = [word for module in net.modules() if (word := _layer(module))]
     return " ".join([*words[:-1], "FC"])  # the last one has as many units as there are classes
+
+
+def parameters(found: dict[str, Any], path: str) -> int:
+    """How many parameters a run's net has, or its re-constructor."""
+    data, method = SETS[found["data"]], found["method"]["init_args"]
+    with torch.device("meta"):
+        if path.startswith("reconstructor"):
+            net = create_reconstructor(method["reconstructor"], 10, data.shape)
+        else:
+            net = models.create(found["model"], 10, data.shape, **found["model_settings"])
+    return sum(each.numel() for each in net.parameters())
 
 
 def _layer(module: nn.Module) -> str:

@@ -98,7 +98,11 @@ class View:
     def _ratio(
         self, panel: Panel, row: Row, column: Column, numbers: list[float], cells: list[dict[str, Any]]
     ) -> Value | None:
-        """Times over those of the row that they are compared with, seed by seed; where clocks are alike."""
+        """Times over those of the row that they are compared with, seed by seed; where clocks are alike.
+
+        A scale that trains some recipes a smaller part than others would change what whole trainings cost beside each
+        other, so their times are brought to all epochs.
+        """
         other = row.against if column.of == "hours saved" else panel.unit
         if not other:
             return None
@@ -107,7 +111,11 @@ class View:
         pairs = list(zip(numbers, cells, beside, strict=False))
         if not pairs or any(len(clocks(cell) | clocks(each)) > 1 for _, cell, each in pairs):
             return None
-        ratios = [number / float(each["value"]) for number, _, each in pairs]
+        longer = 1.0
+        if column.of != "epoch seconds":
+            own, others = (table_entrant(panel, each, 0, self.scale).share for each in (row, unit))
+            longer = others / own
+        ratios = [longer * number / float(each["value"]) for number, _, each in pairs]
         found = _value([100 * (1 - each) for each in ratios] if column.of == "hours saved" else ratios, cells, False)
         apart = row.name != other and any(
             not self._in_turns(
