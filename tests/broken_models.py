@@ -46,6 +46,14 @@ class WrongGradient(Wrapper):
         return super().forward(x + ripple - ripple.detach())
 
 
+class NoSlopeAtBlack(Wrapper):
+    """Brings the image from linear light to sRGB and back, by the standard's formulas, which have none at 0."""
+
+    def forward(self, x: Images) -> Logits:
+        coded = torch.where(x <= 0.0031308, 12.92 * x, 1.055 * x ** (1 / 2.4) - 0.055)
+        return super().forward(torch.where(coded <= 0.04045, coded / 12.92, ((coded + 0.055) / 1.055) ** 2.4))
+
+
 class Shattered(Wrapper):
     """Adds a fine ripple to the image, whose slope drowns that of everything else."""
 

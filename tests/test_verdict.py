@@ -178,6 +178,7 @@ SPOILED: dict[str, tuple[Callable[[nn.Module], nn.Module], str]] = {
     "quantised": (broken.Quantised, "gradients that are not zero"),
     "finely quantised": (partial(broken.Quantised, levels=256), "gradients that are not zero"),
     "detached": (broken.Detached, "gradients that are not zero"),
+    "no slope at black": (broken.NoSlopeAtBlack, "gradients that are not zero"),
     "wrong gradient": (broken.WrongGradient, "gradients of the function itself"),
     "shattered": (broken.Shattered, "gradients that are not noise"),
     "scaled": (broken.Scaled, "logits of a usual size"),

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
-from contextlib import nullcontext
+import math
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
@@ -12,14 +13,17 @@ import torch
 from torch import Tensor, nn
 
 from toughen import passes, stem
-from toughen.device import autocast, pick_precision
+from toughen.device import autocast, pick_precision, whole_float32
+from toughen.mode import mode
 from toughen.types import Images, Labels, Logits, Mask
 from toughen.windows.graph import Graph
 
 Precision: TypeAlias = Literal["bf16", "fp32", "fp64"]
 
 
+COPYING = (RuntimeError, TypeError, NotImplementedError, AttributeError)  # what a net that cannot be copied raises
 EXACT_BLOCK = 8  # images per forward of the model itself: few fall at a time, and filling up costs
+UNLIKE = {"bf16": 0.2, "fp32": 1e-3, "fp64": 1e-6}  # of the logits' size: beyond, a copy answers something else
 WORTH_BF16 = 5e6  # operations per image, below which casting costs more than it saves (measured on a CPU)
 
 
@@ -89,7 +93,8 @@ class Blocks(nn.Module):
         size: images per block.
         precision: "bf16" searches with a copy that multiplies in bf16, and ``confirm`` asks the model itself; "fp32"
             searches with a copy laid out for speed; "fp64" makes everything float64, where it is tested.
-        copied: whether to search with a copy; without one the model itself is asked everywhere.
+        copied: whether to search with a copy; without one the model itself is asked everywhere. So it is where a copy
+            turns out to answer something else.
 
     Attributes:
         graph: the search's net as layers, of which a part can be computed alone; None where it is none, or on a GPU.
@@ -104,7 +109,45 @@ class Blocks(nn.Module):
         self.net = copy.deepcopy(net).double() if precision == "fp64" else net
         self.searched = _fast_copy(net, precision) if copied and precision != "fp64" else self.net
         self.graph = _graph(self.searched) if self.searched is not net else None
-        self._exact_search = self.searched is self.net and precision != "bf16"
+        self._seen_alike = False
+
+    @property
+    def _exact_search(self) -> bool:
+        return self.searched is self.net and self.precision != "bf16"
+
+    @torch.no_grad()
+    def compare(self, x: Images) -> None:
+        """See, once, that the search's copy answers as the model does; the model itself is searched where it does not.
+
+        A copy can be tied to what it was copied from, as by a hook that writes into it: it goes on with old maps then,
+        and whatever is tried on it, the model stands.
+        """
+        if self._seen_alike or self.searched is self.net or not len(x):
+            return
+        self._seen_alike = True
+        with mode(self.net, "eval"):
+            tried = self._two_blocks(x)
+            own = [self._once(self.net, part) for part in (*tried, tried[0])]
+            steady = unlike(own[2], own[0]) <= UNLIKE[self.precision]  # one that draws has nothing to be compared with
+            if steady and not self._answers(self.searched, tried, own):
+                self.searched, self.graph = self.net, None
+
+    def _answers(self, net: nn.Module, tried: Sequence[Tensor], wanted: Sequence[Tensor]) -> bool:
+        """Whether a net answers these blocks with these logits."""
+        try:
+            with self._casting(tried[0]):
+                found = [self._once(net, part) for part in tried]
+        except Exception:  # whatever a net of the user's own raises
+            return False
+        return all(unlike(one, other) <= UNLIKE[self.precision] for one, other in zip(found, wanted, strict=False))
+
+    def _two_blocks(self, x: Images) -> list[Tensor]:
+        """Two blocks of different images, where there are as many."""
+        cuts = [rows for rows, _ in filled(len(x), self.size, x.device)]
+        return [x[cuts[0]], x[cuts[-1]] if len(cuts) > 1 else x[cuts[0].flip(0)]]
+
+    def _once(self, net: nn.Module, x: Images) -> Logits:
+        return unwrap(net(x), len(x))
 
     @torch.no_grad()
     def forward(self, x: Images) -> Logits:
@@ -124,7 +167,8 @@ class Blocks(nn.Module):
     def exact(self, x: Images) -> Logits:
         """The model's own logits, in float32 (or float64)."""
         self.counts.confirmation += len(x)
-        return self._each(self.net, x, min(self.size, EXACT_BLOCK))
+        with whole_float32(x.device):
+            return self._each(self.net, x, min(self.size, EXACT_BLOCK))
 
     @torch.no_grad()
     def confirm(self, x: Images, y: Labels, fell: Mask) -> Mask:
@@ -145,21 +189,57 @@ class Blocks(nn.Module):
             self.counts.padding += len(rows) - real
             yield rows, real
 
-    def twin(self) -> Blocks:
-        """The same nets with counts of their own, for another thread."""
+    @torch.no_grad()
+    def twin(self, x: Images) -> Blocks | None:
+        """The same for another thread: copies that share the weights, since a net may keep what it is at on itself.
+
+        Args:
+            x: images, to see that the copies answer as these do.
+
+        Returns:
+            None where they don't, or cannot be made: then only one thread can ask.
+        """
+        if any(getattr(module, "uncopied", False) for module in self.net.modules()):
+            return None
+        self.compare(x)
+        try:
+            net = _sharing(self.net)
+            searched = net if self.searched is self.net else _sharing(self.searched)
+        except COPYING:
+            return None
         made = copy.copy(self)
-        made.counts = Counts()
+        made._modules = {**self._modules, "net": net, "searched": searched}  # its own, where copy.copy shares them
+        made.graph, made.counts = _graph(searched) if self.graph is not None else None, Counts()
+        with mode(self, "eval"), mode(made, "eval"):
+            for mine, other in ((self.net, net), (self.searched, searched)):
+                tried = self._two_blocks(x)
+                with self._casting(x):
+                    own = [self._once(mine, part) for part in (*tried, tried[0])]
+                if unlike(own[2], own[0]) <= UNLIKE[self.precision] and not made._answers(other, tried, own):
+                    return None
         return made
 
-    def searching(self, x: Images) -> torch.autocast | nullcontext[None]:
+    def searching(self, x: Images) -> AbstractContextManager[None]:
         """The context in which the search's net runs."""
-        return autocast("bf16", x.device) if self.precision == "bf16" else nullcontext()  # type: ignore[return-value]
+        self.compare(x)
+        return self._casting(x)
+
+    def _casting(self, x: Images) -> AbstractContextManager[None]:
+        return autocast("bf16", x.device) if self.precision == "bf16" else whole_float32(x.device)
 
 
 def filled(n: int, size: int, device: torch.device) -> Iterator[tuple[Labels, int]]:
     """Rows 0 to n - 1 in blocks of one size, the last one filled up with its first row; and how many are real."""
     for rows in torch.arange(n, device=device).split(size):
         yield torch.cat([rows, rows[:1].expand(size - len(rows))]), len(rows)
+
+
+def unlike(one: Tensor, other: Tensor) -> float:
+    """How far logits are from ``other`` ones, as a share of these."""
+    if one.shape != other.shape:
+        return math.inf
+    one, other = (each.double().nan_to_num(0, 0, 0) for each in (one, other))
+    return float((one - other).norm() / other.norm().clamp(min=1e-12))
 
 
 def wrong(logits: Logits, y: Labels) -> Mask:
@@ -183,10 +263,12 @@ def unwrap(out: object, n: int) -> Logits:
 def _fast_copy(net: nn.Module, precision: Precision) -> nn.Module:
     """A copy laid out channels last, for bf16 with its convolutions cast once instead of at every pass."""
     try:
-        made: nn.Module = copy.deepcopy(net).requires_grad_(False)
-    except (RuntimeError, TypeError, NotImplementedError, AttributeError):
+        made: nn.Module = copy.deepcopy(net).requires_grad_(False).eval()
+    except COPYING:
         return net  # a model that cannot be copied is asked as it is
-    made.eval().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    for weight in made.parameters():
+        if weight.ndim == 4:
+            weight.data = weight.data.contiguous(memory_format=torch.channels_last)
     if precision == "bf16":
         for part in made.modules():
             if type(part) is nn.Conv2d:
@@ -208,6 +290,12 @@ def _graph(net: nn.Module) -> Graph | None:
         return Graph(net)
     except ValueError:  # it is asked in full, with the same result
         return None
+
+
+def _sharing(net: nn.Module) -> nn.Module:
+    """A copy with the same weights, not copied, and buffers of its own."""
+    made: nn.Module = copy.deepcopy(net, {id(weight): weight for weight in net.parameters()})
+    return made
 
 
 class _Head(nn.Linear):

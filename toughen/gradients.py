@@ -167,10 +167,9 @@ def lowest_gradient(
     """
     wanted = len(x) if wanted is None else wanted
     blocks = model if isinstance(model, Blocks) else None
-    net: nn.Module = model if blocks is None else blocks.searched
     parts: list[InputGradient] = []
     with nullcontext() if blocks is None else blocks.searching(x):
-        done = 0
+        net, done = model if blocks is None else blocks.searched, 0
         for rows, real in _halves(x, wanted) if blocks is None else blocks.cut(x):
             some = [objective.take(rows) for objective in objectives] if done < wanted else []
             found = _lowest(net, x[rows], target[rows], some, height, strict=blocks is None)

@@ -81,6 +81,7 @@ class Threat:
         """The unit step along which a linear function of this gradient rises most; zero where the gradient is zero."""
         if self.norm == "linf":
             return gradient.sign()
+        gradient = gradient.nan_to_num(0, 0, 0)  # as the sign of what is no number is none
         largest = gradient.abs().amax((1, 2, 3), keepdim=True)
         # divided twice, because the squares of a confident model's gradient underflow
         scaled = gradient / torch.where(largest > 0, largest, 1)

@@ -6,24 +6,27 @@ import hashlib
 import inspect
 from collections.abc import Mapping
 from dataclasses import fields, is_dataclass
+from functools import cache
+from pathlib import Path
 from types import CodeType
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+import toughen
 from toughen.attacks.base import Attack
 from toughen.evaluation.harness import Bench
 from toughen.gradients import mode
 
 
 def fingerprint(bench: Bench, attacks: Mapping[str, Attack]) -> tuple[object, ...]:
-    """The model's weights and a few logits, the images, the attacks, the seed and how the model is asked."""
+    """The model's weights, code and a few logits, the images, the attacks, the seed and how the model is asked."""
     blocks, first = bench.blocks, torch.arange(min(len(bench.images), bench.blocks.size), device=bench.images.device)
     with mode(blocks, "eval"):
         out = blocks.exact(bench.floats(first))
     seen = (_hash(bench.images), _hash(bench.labels), _hash(bench.index), bench.seed)
-    asked = (_plain(blocks.net), _hash(out), blocks.size, blocks.precision, torch.__version__)
+    asked = (_plain(blocks.net), _hash(out), blocks.size, blocks.precision, torch.__version__, _own_source())
     return (*seen, *asked, tuple((name, _plain(attack)) for name, attack in attacks.items()))
 
 
@@ -32,7 +35,10 @@ def _plain(value: object) -> object:
     if isinstance(value, Tensor):
         return _hash(value)
     if isinstance(value, nn.Module):
-        return tuple((name, _hash(tensor)) for name, tensor in value.state_dict().items())
+        kinds = {kind: None for part in value.modules() for kind in inspect.getmro(type(part))}  # in a fixed order
+        inside = [_plain(part) for part in (getattr(value, "function", None), *getattr(value, "nets", ()))]
+        weights = tuple((name, _hash(tensor)) for name, tensor in value.state_dict().items())
+        return tuple(map(_source, kinds)), tuple(inside), weights
     if is_dataclass(value):
         settings = tuple((each.name, _plain(getattr(value, each.name))) for each in fields(value))
         return type(value).__name__, *(_source(kind) for kind in inspect.getmro(type(value))), settings
@@ -45,15 +51,24 @@ def _plain(value: object) -> object:
     return type(value).__name__, *(_source(kind) for kind in inspect.getmro(type(value)))
 
 
+@cache
+def _own_source() -> str:
+    """toughen's own code: what a later version says of an attack is not what an earlier one said."""
+    root = Path(toughen.__file__).parent
+    texts = (path.read_bytes() for path in sorted(root.rglob("*.py")))
+    return hashlib.blake2b(b"".join(texts), digest_size=16).hexdigest()
+
+
 def _source(thing: Any) -> str:
     """A class or function that toughen did not write may be another the next time, though it has the same name."""
     if str(getattr(thing, "__module__", "")).partition(".")[0] in ("toughen", "torch", "builtins"):
         return ""
+    parts = vars(thing).values() if inspect.isclass(thing) else [thing]
+    compiled = repr([_compiled(part.__code__) for part in parts if hasattr(part, "__code__")])
     try:
-        return inspect.getsource(inspect.getmodule(thing) or thing)
+        return compiled + inspect.getsource(inspect.getmodule(thing) or thing)
     except (OSError, TypeError):  # typed in, not in a file
-        parts = vars(thing).values() if inspect.isclass(thing) else [thing]
-        return repr([_compiled(part.__code__) for part in parts if hasattr(part, "__code__")])
+        return compiled
 
 
 def _compiled(code: CodeType) -> tuple[object, ...]:

@@ -27,11 +27,11 @@ def check_fit(net: nn.Module, candidate: Candidate) -> int:
     split, outputs = candidate.split.to(place), len(candidate.class_names)
     candidate.threat.check(as_floats(split.images[:1]))
     shape: Any = tuple(split.images.shape[1:])
-    outputs = outputs or _outputs(net, as_floats(split.images[:2]))
+    own = _outputs(net, as_floats(split.images[:2]))  # of their own type, where the check below asks in the weights'
+    outputs = outputs or own
     if outputs < 2:
         raise ValueError(f"the model has {outputs} output: one for each class is needed, two or more")
     models.check(net, outputs, shape, probabilities=True)
-    _outputs(net, as_floats(split.images[:2]))  # of their own type, where that check asks in the weights'
     low, high = int(split.labels.min()), int(split.labels.max())
     if low < 0 or high >= outputs:
         raise ValueError(
@@ -50,12 +50,14 @@ def _outputs(net: nn.Module, x: Images) -> int:
     """How many logits a model returns."""
     try:
         with mode(net, "eval"), torch.no_grad():
-            out = net(x)
+            out = net(given := x.clone())
     except Exception as error:  # a user's own net may raise anything
         reason = str(error).split("\n")[0] or type(error).__name__
         others = {each.dtype for each in net.parameters() if each.is_floating_point()} - {torch.float32}
         reason += "; its weights are not float32, as the images are: make it .float()" if others else ""
         raise ValueError(f"the model cannot take images of shape {list(x.shape[1:])}: {reason}") from error
+    if not torch.equal(given, x):
+        raise ValueError("the model writes into the images that it is given: let its forward make new ones")
     return unwrap(out, len(x)).shape[1]
 
 

@@ -19,7 +19,7 @@ from toughen.device import provenance
 from toughen.duration import seconds
 from toughen.evaluation import budget, verdict
 from toughen.evaluation.attacked import share
-from toughen.evaluation.candidate import Candidate
+from toughen.evaluation.candidate import Candidate, Wrapped
 from toughen.evaluation.details import look_closer
 from toughen.evaluation.diagnostics.store import add_closer_look, check_usable, set_aside
 from toughen.evaluation.fit import check_fit, check_sendable, check_source
@@ -131,7 +131,7 @@ def judge(
     if console is not None and candidate.about.get("weights") == "as made":
         console.print(f"no --weights: {candidate.name} is evaluated as it is made", highlight=False, markup=False)
     precision = search_precision(net, as_floats(split.images[:1]), how.precision)
-    trained_mode = net.training
+    trained_mode = None if isinstance(net, Wrapped) else net.training
     with nullcontext() if out is None or not ranks.first() else alone(out):
         if how.time_budget is not None:
             candidate = budget.within(candidate, split, how, attacks, precision, out)
@@ -216,7 +216,7 @@ def _verdict(
     blocks: Blocks,
     seed: int,
     source: nn.Module | None,
-    trained_mode: bool,
+    trained_mode: bool | None,
 ) -> dict[str, Any]:
     """The word, and the checks behind it."""
     split = found.split

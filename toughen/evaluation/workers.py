@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator
 from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor, as_completed, wait
 from contextlib import AbstractContextManager
 from dataclasses import replace
+from queue import SimpleQueue
 from typing import Any
 
 import torch
@@ -44,9 +45,19 @@ class Workers(AbstractContextManager["Workers"]):
             self.pool = _pool(bench, processes)
             self.count = max(processes, self.count)
         elif on_cpu:
-            torch.set_num_threads(1)
-            sys.setswitchinterval(SWITCH)
-            self.pool = ThreadPoolExecutor(self.threads, initializer=_start_thread, initargs=(bench,))
+            self._start_threads()
+
+    def _start_threads(self) -> None:
+        """A thread for each core, where each can have the nets for itself; else all cores share out each operation."""
+        first, twins = torch.arange(min(len(self.bench.images), 2 * self.bench.blocks.size)), SimpleQueue[Blocks]()
+        for _ in range(self.threads):
+            twin = self.bench.blocks.twin(self.bench.floats(first))
+            if twin is None:
+                return
+            twins.put(twin)
+        torch.set_num_threads(1)
+        sys.setswitchinterval(SWITCH)
+        self.pool = ThreadPoolExecutor(self.threads, initializer=_start_thread, initargs=(self.bench, twins))
 
     def run(self, piece: Piece, chunks: Iterable[Tensor]) -> Iterator[Outcome]:
         """What the piece did to each chunk of images, as they get done."""
@@ -71,10 +82,10 @@ class Workers(AbstractContextManager["Workers"]):
         sys.setswitchinterval(self.interval)
 
 
-def _start_thread(bench: Bench) -> None:
-    """Set a worker thread up: the same nets, counts of its own."""
+def _start_thread(bench: Bench, twins: SimpleQueue[Blocks]) -> None:
+    """Set a worker thread up: nets and counts of its own."""
     torch.set_num_threads(1)
-    _own.bench = replace(bench, blocks=bench.blocks.twin())
+    _own.bench = replace(bench, blocks=twins.get())
 
 
 def _pool(bench: Bench, processes: int) -> ProcessPoolExecutor:

@@ -46,7 +46,10 @@ def at_once(model: nn.Module, x: Images, side: int) -> int:
 
 def _layers(model: nn.Module, x: Images) -> list[Layer]:
     """The layers of a model that can be computed in part; none, where it is no graph of layers."""
-    if not isinstance(model, Blocks) or model.graph is None or not len(x):
+    if not isinstance(model, Blocks) or not len(x):
+        return []
+    model.compare(x)
+    if model.graph is None:
         return []
     with model.searching(x), torch.no_grad():
         return model.graph.layers(x[:1])

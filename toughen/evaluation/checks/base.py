@@ -10,8 +10,9 @@ from functools import cached_property
 import torch
 from torch import Tensor, nn
 
-from toughen.attacks.base import Attack
+from toughen.attacks.base import Attack, threat_of
 from toughen.blocks import Blocks, wrong
+from toughen.evaluation.attacked import check
 from toughen.evaluation.harness import as_floats
 from toughen.gradients import input_gradient
 from toughen.noise import ImageNoise, key
@@ -70,7 +71,7 @@ class Subject:
         right: which are right while clean.
         accuracies: per attack that was run, the share of all images that are right under it.
         robust_accuracy: the number that is judged, the share of all images that stand.
-        trained_mode: whether the model was handed over in training mode.
+        trained_mode: whether the model was handed over in training mode; None where it is a function.
         source: a normal net of the same task, to attack in the model's place; None where there is none.
         own: whether toughen trained it, on images in [0, 1].
     """
@@ -85,7 +86,7 @@ class Subject:
     right: Mask
     accuracies: Mapping[str, float]
     robust_accuracy: float
-    trained_mode: bool = False
+    trained_mode: bool | None = False
     source: nn.Module | None = None
     own: bool = False
 
@@ -159,6 +160,7 @@ class Bench:
         """Which of the images the model gets wrong after an attack, made on the model or ``on`` another one."""
         x, y = self.x(rows), self.y(rows)
         x_adv = attack(on or self.model, x, y, self.noise(name, rows))
+        check(x_adv, x, threat_of(attack), name)
         return wrong(self.model.exact(x_adv), y)
 
     @cached_property

@@ -8,6 +8,7 @@ import math
 import torch
 from torch import Tensor, nn
 
+from toughen.blocks import UNLIKE, unlike
 from toughen.evaluation.checks.base import Bench, Check, allowed, judge, median, not_made, percent
 from toughen.gradients import input_gradient, logits
 from toughen.objectives import Objective, cross_entropy, margin_loss
@@ -19,6 +20,10 @@ STEADY = 0.1  # the least median cosine between gradients eps / 20 apart
 
 def _zero(gradient: Images) -> Mask:
     return (gradient == 0).flatten(1).all(1)
+
+
+def _undefined(gradient: Images) -> Mask:
+    return ~gradient.isfinite().flatten(1).all(1)
 
 
 def _inside(x: Images) -> Images:
@@ -36,6 +41,13 @@ def there(bench: Bench, name: str) -> Check:
     if not bench.differentiable:
         bad = "The logits carry no gradient to the images, so gradient attacks see nothing: evaluate with Square, or "
         return judge(name, 1.0, threshold, "", bad + "take out of the model what cuts it off.", masking=True)
+    start = bench.threat.start(x, "uniform", bench.noise(name, bench.right), bench.threat.eps)
+    undefined = _undefined(_gradient(bench, x, cross_entropy)) | _undefined(_gradient(bench, start, cross_entropy))
+    figure = float(undefined.double().mean())
+    if figure > threshold:
+        bad = f"For {percent(figure)} of the images the gradient is NaN or infinite in some pixels, at the image or at "
+        bad += "a random start: attacks leave these pixels as they are; find the root, logarithm or power without a "
+        return judge(name, figure, threshold, "", bad + "slope there, and mend it.", masking=True)
     figure = float(_zero(_gradient(bench, x, cross_entropy)).double().mean())
     flat = float(_zero(_gradient(bench, x, margin_loss)).double().mean())
     cause = (
@@ -70,7 +82,8 @@ def true_slope(bench: Bench, name: str) -> Check:
         allowed(int((~zero).sum()), DISAGREE),
         f"A small step along the gradient does what the gradient says, but for {percent(figure)} of the images.",
         f"For {percent(figure)} of the images a small step along the gradient does not do what the gradient says: it "
-        "is another function's, or noise, and leads attacks astray.",
+        "is another function's, or noise, and leads attacks astray, unless a step's gradient is replaced on purpose "
+        "(straight-through, BPDA).",
         masking=True,
     )
 
@@ -78,10 +91,11 @@ def true_slope(bench: Bench, name: str) -> Check:
 def _exact_copy(bench: Bench) -> tuple[nn.Module, torch.dtype, float]:
     """The model in float64 where it can be, and the length of a step per pixel that its rounding allows."""
     try:
-        net = copy.deepcopy(bench.model.net).double()
+        net, x = copy.deepcopy(bench.model.net).double(), bench.x(bench.right)
         with torch.no_grad():
-            if logits(net, bench.x(bench.right[:1]).double()).dtype == torch.float64:
-                return net, torch.float64, 1e-5
+            out = torch.cat([logits(net, part) for part in x.double().split(bench.model.size)])
+        if out.dtype == torch.float64 and unlike(out, bench.clean) <= UNLIKE["fp32"]:  # the model's, not an old map's
+            return net, torch.float64, 1e-5
     except (RuntimeError, TypeError, NotImplementedError, AttributeError):
         pass
     return bench.model.net, torch.float32, 3e-3
@@ -95,7 +109,7 @@ def _off(net: nn.Module, x: Images, y: Labels, step: float) -> tuple[Mask, Mask]
     with torch.no_grad():
         rise = margin_loss(logits(net, x + direction), y) - margin_loss(logits(net, x - direction), y)
     expected = 2 * (gradient * direction).flatten(1).sum(1)
-    return (rise - expected).abs() > 0.5 * expected, _zero(gradient)
+    return ~((rise - expected).abs() <= 0.5 * expected), _zero(gradient)
 
 
 def steady(bench: Bench, name: str) -> Check:
@@ -103,9 +117,9 @@ def steady(bench: Bench, name: str) -> Check:
     x, threat = _inside(bench.x(bench.right)), bench.threat
     nearby = threat.start(x, "uniform", bench.noise(name, bench.right), threat.eps / 20, clip=False)
     one, other = (_gradient(bench, each, margin_loss) for each in (x, nearby))
-    found = ~(_zero(one) | _zero(other))
+    found = ~(_zero(one) | _zero(other) | _undefined(one) | _undefined(other))
     if not found.any():
-        return not_made(name, "all gradients are zero")
+        return not_made(name, "all gradients are zero, or not finite")
     figure = median(_cosine(one, other)[found])
     return judge(
         name,
