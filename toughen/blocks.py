@@ -125,7 +125,7 @@ class Blocks(nn.Module):
         if self._seen_alike or self.searched is self.net or not len(x):
             return
         self._seen_alike = True
-        with mode(self.net, "eval"):
+        with mode(self.net, "eval"), unseen_draws(x.device):
             tried = self._two_blocks(x)
             own = [self._once(self.net, part) for part in (*tried, tried[0])]
             steady = unlike(own[2], own[0]) <= UNLIKE[self.precision]  # one that draws has nothing to be compared with
@@ -210,7 +210,7 @@ class Blocks(nn.Module):
         made = copy.copy(self)
         made._modules = {**self._modules, "net": net, "searched": searched}  # its own, where copy.copy shares them
         made.graph, made.counts = _graph(searched) if self.graph is not None else None, Counts()
-        with mode(self, "eval"), mode(made, "eval"):
+        with mode(self, "eval"), mode(made, "eval"), unseen_draws(x.device):
             for mine, other in ((self.net, net), (self.searched, searched)):
                 tried = self._two_blocks(x)
                 with self._casting(x):
@@ -232,6 +232,11 @@ def filled(n: int, size: int, device: torch.device) -> Iterator[tuple[Labels, in
     """Rows 0 to n - 1 in blocks of one size, the last one filled up with its first row; and how many are real."""
     for rows in torch.arange(n, device=device).split(size):
         yield torch.cat([rows, rows[:1].expand(size - len(rows))]), len(rows)
+
+
+def unseen_draws(device: torch.device) -> AbstractContextManager[None]:
+    """Within the block a model may draw, and what is drawn afterwards is what would have been."""
+    return torch.random.fork_rng([device] if device.type == "cuda" else [])
 
 
 def unlike(one: Tensor, other: Tensor) -> float:

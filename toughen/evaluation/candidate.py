@@ -81,20 +81,19 @@ class Wrapped(nn.Module):
 
 
 def nets_of(function: Any, depth: int = 3) -> list[nn.Module]:
-    """The nets that a function holds on to, by name, in its closure, as its object or bound by ``partial``."""
-    if isinstance(function, nn.Module):
-        return [function]
-    if not depth:
-        return []
-    known = inspect.getclosurevars(function) if inspect.isfunction(function) else None
-    held: list[Any] = [] if known is None else [*known.nonlocals.values(), *known.globals.values()]
-    if isinstance(function, partial):
-        held = [function.func, *function.args, *function.keywords.values()]
+    """The nets that a function holds on to: by name, in its closure, as its object or bound by ``partial``."""
+    held: list[Any] = []
+    if inspect.isfunction(function):
+        known = inspect.getclosurevars(function)
+        held = [*known.nonlocals.values(), *known.globals.values()]
     elif inspect.ismethod(function):
         held = [function.__self__, function.__func__]
-    elif known is None and not inspect.isroutine(function):
-        held = list(getattr(function, "__dict__", {}).values())
-    found = [net for each in held for net in nets_of(each, depth - 1)]
+    elif isinstance(function, partial):
+        held = [function.func, *function.args, *function.keywords.values()]
+    elif depth == 3:  # an object that is called
+        held = [type(function).__call__, *getattr(function, "__dict__", {}).values()]
+    found = [each for each in held if isinstance(each, nn.Module)]
+    found += [net for each in held for net in nets_of(each, depth - 1) if depth > 1]
     return list({id(net): net for net in found}.values())
 
 
