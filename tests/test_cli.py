@@ -244,6 +244,27 @@ def test_a_recipe_s_wrapper_changes_its_inner_method(own: Path) -> None:
     assert "beta: 2.0" in yaml.safe_dump(config("mine.yaml --method.after.beta 2"))
 
 
+def test_an_own_class_of_a_recipe_s_class_s_name_is_another_one(own: Path) -> None:
+    Path("variant.py").write_text(
+        "from toughen import methods\nclass NuAT(methods.NuAT):\n    def __init__(self, *, eps: float | None = None, "
+        "lam: float = 1.0) -> None:\n        super().__init__(eps=eps, lam=lam)\n"
+    )
+
+    def printed(*words: str) -> subprocess.CompletedProcess[str]:  # elsewhere: here the class would stay known
+        command = [sys.executable, "-m", "toughen", "train", *words, "--print_config"]
+        return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+
+    words = ("NuAT", "toughen.methods.NuAT", "variant.NuAT")
+    found = [yaml.safe_load(printed("nuat-mnist", "--method", each).stdout) for each in words]
+    assert [each["method"]["init_args"]["lam"] for each in found] == [4.0, 4.0, 1.0]
+    command = [sys.executable, "-m", "toughen", *map(str, small("--method", "variant.NuAT", "--eps", "8/255", "--out"))]
+    trained = subprocess.run([*command, "run"], capture_output=True, text=True, timeout=120, check=False)
+    assert trained.returncode == 0, trained  # its eps is a plain float, and it knows no norm
+    assert yaml.safe_load(Path("run/config.yaml").read_text())["method"]["init_args"]["eps"] == pytest.approx(8 / 255)
+    other = subprocess.run([*command, "l2", "--norm", "l2"], capture_output=True, text=True, timeout=120, check=False)
+    assert other.returncode == 2 and "takes no norm" in other.stderr and not Path("l2").exists()
+
+
 def test_the_current_folder_is_searched_last_and_only_when_asked(own: Path) -> None:
     recipe("--method TRADES --eps 0.2")
     assert str(own) not in sys.path

@@ -6,6 +6,7 @@ import errno
 import json
 import os
 import stat
+import subprocess
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -90,10 +91,19 @@ def test_a_write_that_fails_leaves_the_old_file(tmp_path: Path) -> None:
 
 
 def test_leftovers_of_a_kill_are_cleared_and_nothing_else(tmp_path: Path) -> None:
-    for name in (".checkpoint.safetensors.1234", ".config.yaml.7", ".gitignore", "notes.1", ".hidden"):
+    ended = subprocess.Popen(["true"])
+    ended.wait()
+    foreign = {
+        ".gitignore",
+        "notes.1",
+        ".hidden",
+        ".notes.2024",
+        f".metrics.json.{os.getppid()}",
+    }  # the last, of one alive
+    for name in {f".checkpoint.safetensors.{ended.pid}", f".config.yaml.{os.getpid()}", *foreign}:
         (tmp_path / name).write_text("")
     files.clear_temporaries(tmp_path)
-    assert {path.name for path in tmp_path.iterdir()} == {".gitignore", "notes.1", ".hidden"}
+    assert {path.name for path in tmp_path.iterdir()} == foreign
 
 
 def test_tensors_and_what_belongs_to_them(tmp_path: Path) -> None:

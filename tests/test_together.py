@@ -157,6 +157,19 @@ def test_what_goes_wrong_is_said_once(tmp_path: Path) -> None:
     assert ended.status != 0 and len(said) == 1 and "without torchrun" in said[0], ended
 
 
+def test_running_means_are_those_of_the_whole_batch(tmp_path: Path) -> None:
+    """At a rate of nearly nothing the first layer stays what it is, and so do its outputs' means."""
+    words = small(*"--method Standard --eps null --model resnet18 --optimizer.lr 1e-9 --epochs 1".split())
+    words += ["--model_settings", "{width: 4}", "--precision", "fp32"]
+    assert toughen(*words, "--out", tmp_path / "one").status == 0
+    ended = toughen_in(2, *words, "--out", tmp_path / "two")
+    assert ended.status == 0, ended
+    one, two = (load_file(tmp_path / name / "model.safetensors") for name in ("one", "two"))
+    (mean,) = [name for name in one if "stem" in name and name.endswith("running_mean")]
+    assert one[mean].abs().max() > 0.001
+    torch.testing.assert_close(one[mean], two[mean], rtol=1e-4, atol=1e-6)
+
+
 def test_batch_norm_over_processes_is_refused_on_a_cpu(tmp_path: Path) -> None:
     refused(toughen(*small("--sync_batch_norm", "true"), "--out", tmp_path / "run"), "sync_batch_norm needs GPUs")
     assert not (tmp_path / "run").exists()

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:  # imported where it is used: reports read and write files without torch
     from torch import Tensor
 
+WRITTEN = (".json", ".jsonl", ".safetensors", ".yaml", ".parquet", ".html", ".png")  # what toughen writes
+
 
 def replace_file(path: Path, write: Callable[[Path], object]) -> None:
     """Let ``write`` fill a temporary file beside ``path``, then put it in its place in one rename."""
@@ -30,10 +32,24 @@ def temporary_name(path: Path) -> Path:
 
 
 def clear_temporaries(folder: Path) -> None:
-    """Remove what a process that was killed while it wrote has left in a folder."""
+    """Remove what a process that was killed while it wrote has left in a folder; what is not ours stays."""
     for path in folder.glob(".*"):
-        if path.suffix.removeprefix(".").isdigit():
+        written, _, process = path.name.removeprefix(".").rpartition(".")
+        if Path(written).suffix in WRITTEN and process.isdigit() and not _writes(int(process)):
             path.unlink(missing_ok=True)
+
+
+def _writes(process: int) -> bool:
+    """Whether another process of this number is alive here."""
+    if process == os.getpid():
+        return False
+    try:
+        os.kill(process, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except OSError:  # somebody else's
+        return True
+    return True
 
 
 def check_writable(folder: Path) -> None:

@@ -26,6 +26,8 @@ def _plain(value: Fraction) -> str | float:
 
 
 register_type(Fraction, serializer=_plain, deserializer=Fraction, fail_already_registered=False)
+# where a user's own class takes a plain float
+yaml.SafeDumper.add_representer(Fraction, lambda dumper, value: dumper.represent_float(float(value)))
 
 
 PARTS = {"method": "Standard", "optimizer": "SGD", "schedule": "Cyclic"}  # what a run without a recipe takes
@@ -94,7 +96,7 @@ def under(recipe: dict[str, Any], options: Sequence[tuple[str, str]]) -> dict[st
             node = node.get(step) if isinstance(node, dict) else None
             node = node.get("init_args") if isinstance(node, dict) else None
         part = node.get(name) if isinstance(node, dict) else None
-        if isinstance(part, dict) and _last(part.get("class_path", "")) != _last(value):
+        if isinstance(part, dict) and not _same_class(str(part.get("class_path", "")), str(value)):
             del node[name]
     given = dict(options)
     for name in given.keys() & {"eps", "norm"} & found.keys():
@@ -111,6 +113,12 @@ def _forget(part: Any, name: str, value: str) -> None:
             del part[name]
         for inner in part.values():
             _forget(inner, name, value)
+
+
+def _same_class(one: str, other: str) -> bool:
+    """Whether two names mean one class: toughen's own go by their last part, too, a user's by the whole path alone."""
+    own = [path for path in (one, other) if "." in path and not path.startswith("toughen.")]
+    return one == other if own else _last(one) == _last(other)
 
 
 def _last(path: Any) -> str:
@@ -190,6 +198,10 @@ def _fill(settings: jsonargparse.Namespace, given: jsonargparse.Namespace, path:
     """Give one part of the tree the run's eps and norm where it has none of its own."""
     for name in ("eps", "norm"):
         key, run = f"{path}.init_args.{name}", settings[name]
+        if name not in _parameters(settings[path]):  # a user's own, written for one norm
+            if run == "l2":
+                raise ValueError(f"method {_last(settings[path].class_path)} takes no norm: leave --norm out")
+            continue
         own = given.get(key)
         if own is not None and name in given and given[name] is not None and own != run:
             option = f"--{path}.{name}".replace(".init_args", "")

@@ -47,6 +47,10 @@ def demo(out: Path) -> int:
     """Train both (or go on with them), evaluate both, and print what came out."""
     console, progress = Console(), Console(stderr=True)
     started = time.perf_counter()
+    begun = any((out / name).is_dir() for name in RUNS)
+    for name in () if begun else ("picture.png", "report.html"):
+        if (out / name).exists():
+            raise ValueError(f"{out / name} is there, and not of a demo that was begun: choose another --out")
     for name, arguments in RUNS.items():
         progress.print(f"\n$ toughen train {' '.join(arguments)} --out {out / name}", highlight=False, soft_wrap=True)
         recipe, config, _, _ = parse_train(arguments)

@@ -96,7 +96,7 @@ class Together:
             return
         flat = torch.cat([statistics.flatten() for statistics in kept]).mul_(weight)
         for statistics, mean in zip(kept, ranks.total(flat).split([len(s) for s in kept]), strict=True):
-            statistics.copy_(mean)
+            statistics.data.copy_(mean)  # autograd keeps them for the backward to come, which uses the batch's own
 
     @torch.no_grad()
     def bring_memories_together(self) -> None:
