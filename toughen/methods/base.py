@@ -161,7 +161,7 @@ class Method(nn.Module):
             inner.check(epochs)
 
     def start(self, plan: Plan) -> None:
-        """Called before the first step of a run."""
+        """Called before the first step of each session, of one that goes on, too, after its state was loaded."""
         for inner in self.inner():
             inner.start(plan)
 
