@@ -125,12 +125,15 @@ class Blocks(nn.Module):
         if self._seen_alike or self.searched is self.net or not len(x):
             return
         self._seen_alike = True
-        with mode(self.net, "eval"), unseen_draws(x.device):
+        if not self._agrees(self.searched, x):
+            self.searched, self.graph = self.net, None
+
+    def _agrees(self, other: nn.Module, x: Images) -> bool:
+        """Whether another net answers two blocks as the model does; one that draws cannot be compared with."""
+        with mode(self.net, "eval"), mode(other, "eval"), unseen_draws(x.device):
             tried = self._two_blocks(x)
             own = [self._once(self.net, part) for part in (*tried, tried[0])]
-            steady = unlike(own[2], own[0]) <= UNLIKE[self.precision]  # one that draws has nothing to be compared with
-            if steady and not self._answers(self.searched, tried, own):
-                self.searched, self.graph = self.net, None
+            return unlike(own[2], own[0]) > UNLIKE[self.precision] or self._answers(other, tried, own)
 
     def _answers(self, net: nn.Module, tried: Sequence[Tensor], wanted: Sequence[Tensor]) -> bool:
         """Whether a net answers these blocks with these logits."""
@@ -207,16 +210,11 @@ class Blocks(nn.Module):
             searched = net if self.searched is self.net else _sharing(self.searched)
         except COPYING:
             return None
+        if not (self._agrees(net, x) and self._agrees(searched, x)):
+            return None
         made = copy.copy(self)
         made._modules = {**self._modules, "net": net, "searched": searched}  # its own, where copy.copy shares them
         made.graph, made.counts = _graph(searched) if self.graph is not None else None, Counts()
-        with mode(self, "eval"), mode(made, "eval"), unseen_draws(x.device):
-            for mine, other in ((self.net, net), (self.searched, searched)):
-                tried = self._two_blocks(x)
-                with self._casting(x):
-                    own = [self._once(mine, part) for part in (*tried, tried[0])]
-                if unlike(own[2], own[0]) <= UNLIKE[self.precision] and not made._answers(other, tried, own):
-                    return None
         return made
 
     def searching(self, x: Images) -> AbstractContextManager[None]:
