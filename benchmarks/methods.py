@@ -24,7 +24,7 @@ from rich.table import Table
 from toughen.data import Split
 from toughen.device import provenance
 from toughen.files import read_json, write_json
-from toughen.training.checkpoint import State
+from toughen.training.state import State
 from toughen.training.watch import Watch
 
 BASE = (  # FBF's released settings for MNIST; ours: the epochs, and the warm-up, without which PGD-AT stays at chance

@@ -23,6 +23,7 @@ from torch import nn
 from toughen import runs
 from toughen.files import read_tensors, write_tensors
 from toughen.training import checkpoint
+from toughen.training.state import State
 
 OWN = '''
 from torch import nn
@@ -326,7 +327,7 @@ def test_a_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     words = small("--method", "FBF", "--eps", 0.2, "--checkpoint_seconds", 0, "--out", tmp_path / "run")
     save, saved = checkpoint.save, []
 
-    def filling(folder: Path, state: checkpoint.State, *rest: Any, **parts: Any) -> None:
+    def filling(folder: Path, state: State, *rest: Any, **parts: Any) -> None:
         if state.step == 3:
             saved.append(files(folder))
             with monkeypatch.context() as patched:

@@ -28,7 +28,7 @@ from toughen.report.evaluations import evaluation as read_evaluation
 from toughen.report.page import _environment
 from toughen.report.read import read_run
 from toughen.report.values import grid, pairs, real, share, whole
-from toughen.training.checkpoint import State
+from toughen.training.state import State
 
 ROOT = Path(__file__).parent.parent
 

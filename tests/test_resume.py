@@ -5,12 +5,15 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from commands import digits, files, killed_at, small, state_of, timeless, toughen
+from safetensors.torch import save
+from torch import Tensor
 
 from toughen import runs
 from toughen.files import read_tensors, write_tensors
@@ -160,6 +163,83 @@ def test_a_checkpoint_of_something_else_is_refused(tmp_path: Path) -> None:
     write_tensors(tmp_path / "run" / checkpoint.NAME, tensors, about)
     ended = toughen(*words, "--resume")
     assert ended.status == 2 and "does not fit this recipe" in ended.err
+
+
+def set_field(name: str, value: Any) -> Callable[[dict[str, Tensor], dict[str, Any]], None]:
+    return lambda tensors, about: about.__setitem__(name, value)
+
+
+def set_tensor(name: str, value: float, *shape: int) -> Callable[[dict[str, Tensor], dict[str, Any]], None]:
+    return lambda tensors, about: tensors.__setitem__(name, torch.full(shape, value))
+
+
+DAMAGE = {
+    "step": set_field("step", "x"),
+    "before the first step": set_field("step", -1),
+    "true": set_field("collapses", True),
+    "best": set_field("best", [0.5]),
+    "history": set_field("history", [1]),
+    "seconds": set_field("spent", "1"),
+    "no tally": set_field("tallies", []),
+    "tally": set_field("tallies", [{"totals": [1], "counts": {}, "passes": 0, "crafted": 0, "images": 0}]),
+    "unknown": set_field("evil", 1),
+    "missing": lambda tensors, about: about.pop("signals"),
+    "extra": set_field("extra", [1]),
+    "weight": set_tensor("model.net.0.bias", torch.nan, 16),
+    "moment's shape": set_tensor("optimizer.0.momentum_buffer", 0.0, 3),
+    "moment of nothing": set_tensor("optimizer.99.momentum_buffer", 0.0, 3),
+}
+
+
+@pytest.fixture(scope="module")
+def stopped(tmp_path_factory: pytest.TempPathFactory) -> tuple[list[Any], Path]:
+    """The words of a run, and what it is killed after seven steps of ten."""
+    words = small("--method", "NuAT", "--eps", 0.2, "--checkpoint_seconds", 0)
+    run = tmp_path_factory.mktemp("stopped") / "run"
+    with pytest.MonkeyPatch.context() as patched, pytest.raises(Killed):
+        kill_at_step(patched, 8)
+        toughen(*words, "--out", run)
+    return words, run
+
+
+@pytest.mark.parametrize("damage", DAMAGE)
+def test_checkpoints_of_other_kinds_are_refused(damage: str, stopped: tuple[list[Any], Path], tmp_path: Path) -> None:
+    words, run = stopped
+    shutil.copytree(run, tmp_path / "run")
+    (tmp_path / "run" / checkpoint.PREVIOUS).unlink()
+    tensors, about = read_tensors(run / checkpoint.NAME)
+    assert tensors["model.net.0.bias"].shape == (16,) and "optimizer.0.momentum_buffer" in tensors
+    DAMAGE[damage](tensors, about)
+    write_tensors(tmp_path / "run" / checkpoint.NAME, tensors, about)
+    before = files(tmp_path / "run")
+    ended = toughen(*words, "--out", tmp_path / "run", "--resume")
+    assert ended.status == 2 and f"{tmp_path / 'run' / checkpoint.NAME} " in ended.err
+    assert ("does not fit this recipe" if "moment" in damage else "is damaged") in ended.err
+    assert len(ended.err.strip().splitlines()) == 1
+    assert files(tmp_path / "run") == before
+
+
+@pytest.mark.parametrize("about", ["[1]", "[" * 100_000, "{"])
+def test_what_a_checkpoint_says_of_itself_may_be_anything(
+    about: str, stopped: tuple[list[Any], Path], tmp_path: Path
+) -> None:
+    words, run = stopped
+    shutil.copytree(run, tmp_path / "run")
+    tensors, _ = read_tensors(run / checkpoint.NAME)
+    (tmp_path / "run" / checkpoint.NAME).write_bytes(save(tensors, {"about": about}))
+    ended = toughen(*words, "--out", tmp_path / "run", "--resume")
+    assert ended.status == 0 and "going on after step 6 of 10" in ended.err  # from the one before
+
+
+def test_settings_and_provenance_of_other_kinds(stopped: tuple[list[Any], Path], tmp_path: Path) -> None:
+    words, run = stopped
+    shutil.copytree(run, tmp_path / "run")
+    (tmp_path / "run/config.yaml").write_bytes(b"\xff\xfe\x00")
+    ended = toughen(*words, "--out", tmp_path / "run", "--resume")
+    assert ended.status == 2 and "config.yaml is damaged" in ended.err and len(ended.err.splitlines()) == 1
+    shutil.copy(run / "config.yaml", tmp_path / "run")
+    (tmp_path / "run/provenance.json").write_text('{"sessions": 5}')
+    assert toughen(*words, "--out", tmp_path / "run", "--resume").status == 0
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

@@ -22,7 +22,7 @@ from toughen.methods.nuat import NuAT
 from toughen.methods.pgd_at import PGDAT
 from toughen.threat import Threat
 from toughen.training import checkpoint
-from toughen.training.checkpoint import State
+from toughen.training.state import State
 from toughen.training.trainer import Trainer
 from toughen.training.watch import Watch
 

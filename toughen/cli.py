@@ -88,7 +88,11 @@ def _run(name: str, *arguments: str, program: bool = False) -> NoReturn:
         fail(f"{error.filename}: {error.strerror}" if error.filename and error.strerror else str(error))
     except ValueError as error:
         fail(str(error))
-    except RuntimeError as error:
-        fail(str(error), status=1)
+    except (RuntimeError, MemoryError) as error:
+        from toughen.memory import lacking  # imports torch
+
+        if not lacking(error):
+            fail(str(error), status=1)
+        fail(f"memory does not suffice ({str(error).splitlines()[0][:200] if str(error) else 'MemoryError'})", status=1)
     except KeyboardInterrupt as stopped:
         fail("stopped", status=stop.exit_status(stopped))

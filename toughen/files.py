@@ -94,8 +94,10 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         with safe_open(path, framework="pt") as file:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
             about = json.loads((file.metadata() or {}).get("about", "{}"))
-    except (SafetensorError, json.JSONDecodeError) as error:
+    except (SafetensorError, json.JSONDecodeError, RecursionError, OSError) as error:
         raise ValueError(f"{path} is damaged ({error}): restore it from a copy, or train again") from None
+    if not isinstance(about, dict):
+        raise ValueError(f"{path} is damaged (what it says of itself is no mapping): restore it from a copy")
     return tensors, about
 
 

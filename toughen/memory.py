@@ -1,10 +1,12 @@
-"""How the C library hands out the memory of tensors."""
+"""How the C library hands out the memory of tensors, and how to tell that there was none left."""
 
 from __future__ import annotations
 
 import ctypes
 import os
 import platform
+
+import torch
 
 TRIM_THRESHOLD, MMAP_THRESHOLD = -1, -3  # names of glibc's malloc.h
 LARGEST_MMAP_THRESHOLD = 32 * 2**20  # what glibc accepts on 64 bits
@@ -27,3 +29,10 @@ def keep_freed() -> bool:
         return False
     mallopt = ctypes.CDLL(None).mallopt
     return bool(mallopt(MMAP_THRESHOLD, LARGEST_MMAP_THRESHOLD) and mallopt(TRIM_THRESHOLD, 2**30))
+
+
+def lacking(error: BaseException) -> bool:
+    """Whether an error says that memory, the machine's or a GPU's, does not suffice."""
+    if isinstance(error, MemoryError | torch.OutOfMemoryError):
+        return True
+    return isinstance(error, RuntimeError) and "can't allocate memory" in str(error)  # of torch's allocator on a CPU

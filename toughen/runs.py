@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 from dataclasses import MISSING, asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
 import torch
 from torch import Tensor, nn
 
 from toughen import models
 from toughen.files import read_json, read_tensors, write_json, write_tensors, write_text
+from toughen.plain import misfit
 from toughen.types import Real
 
 WEIGHTS, RECORD, SEEN = "model.safetensors", "model.json", "training-images.safetensors"
@@ -66,27 +67,19 @@ def _record(fields: Any) -> Record:
     Raises:
         ValueError: it is not what toughen writes there.
     """
+    hints = get_type_hints(Record)
     required = {name for name, field in Record.__dataclass_fields__.items() if field.default is MISSING}
-    if not isinstance(fields, dict) or not required <= fields.keys() <= Record.__dataclass_fields__.keys():
+    if not isinstance(fields, dict) or not required <= fields.keys() <= hints.keys():
         raise ValueError("its fields are not those of a run")
-    model, classes, shape = fields["model"], fields["classes"], fields["shape"]
-    fits = {
-        "model": isinstance(model, dict) and isinstance(model.get("settings"), dict),
-        "classes": isinstance(classes, list) and all(isinstance(name, str) for name in classes),
-        "shape": isinstance(shape, list) and len(shape) == 3 and all(type(size) is int for size in shape),
-        "norm": fields["norm"] in ("linf", "l2"),
-        "eps": fields["eps"] is None or isinstance(fields["eps"], float),
-        "epoch": type(fields["epoch"]) is int,
-        "validation": isinstance(fields["validation"], dict),
-        "image_size": isinstance(fields.get("image_size"), int | None),
-        "resize": isinstance(fields.get("resize"), int | None),
-        "subset": isinstance(fields.get("subset", False), bool),
-        "adaptive": isinstance(fields.get("adaptive"), dict | None),
-    }
-    fits |= {name: isinstance(fields[name], str) for name in ("method", "data", "weights")}
-    wrong = [name for name, fit in fits.items() if not fit]
-    if wrong:
-        raise ValueError(f"{wrong[0]} is not what toughen writes there")
+    wrong = misfit(fields, {name: hint for name, hint in hints.items() if name in fields})
+    if wrong is None and not isinstance(fields["model"].get("settings"), dict):
+        wrong = "model"
+    if wrong is None and len(fields["shape"]) != 3:
+        wrong = "shape"
+    if wrong is None and fields["norm"] not in ("linf", "l2"):
+        wrong = "norm"
+    if wrong is not None:
+        raise ValueError(f"{wrong} is not what toughen writes there")
     return Record(**fields)
 
 

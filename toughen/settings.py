@@ -6,6 +6,7 @@ import copy
 import difflib
 import importlib
 import inspect
+import math
 import re
 import sys
 from collections.abc import Iterator, Sequence
@@ -17,6 +18,7 @@ import jsonargparse
 import yaml
 from jsonargparse.typing import register_type
 
+from toughen import strict_yaml
 from toughen.fraction import Fraction
 
 
@@ -66,13 +68,10 @@ def read_recipe(name: str) -> dict[str, Any]:
         ValueError: there is no such recipe, or it holds no settings.
     """
     try:
-        found = jsonargparse.get_loader("yaml")(recipe_path(name).read_text(encoding="utf-8"))
+        text = recipe_path(name).read_text(encoding="utf-8")
     except UnicodeDecodeError:
         raise ValueError(f"recipe {name} is not text: give a YAML file in UTF-8") from None
-    except yaml.YAMLError as error:
-        place, problem = getattr(error, "problem_mark", None), getattr(error, "problem", None)
-        where = f" (line {place.line + 1}: {problem})" if place and problem else ""
-        raise ValueError(f"recipe {name} is not valid YAML{where}: mend it there") from None
+    found = strict_yaml.read(text, f"recipe {name}")
     if not isinstance(found, dict):
         raise ValueError(f"recipe {name} holds no settings: write one a line, such as `method: NuAT` and `eps: 8/255`")
     return found
@@ -161,6 +160,17 @@ def refuse_bases(settings: jsonargparse.Namespace) -> None:
             raise ValueError(
                 f"{option} {name} is only what all of them are built on: name one, as in `toughen train --help`"
             )
+
+
+def refuse_infinite(settings: jsonargparse.Namespace) -> None:
+    """See that every number is one.
+
+    Raises:
+        ValueError: one is NaN or infinite.
+    """
+    for path, value in settings.items():
+        if isinstance(value, float | Fraction) and not math.isfinite(value):
+            raise ValueError(f"--{path.replace('.init_args', '')} is {value}: give a finite number")
 
 
 def fill_threat(settings: jsonargparse.Namespace, given: jsonargparse.Namespace) -> None:

@@ -75,6 +75,7 @@ def parse_train(arguments: Sequence[str]) -> tuple[Recipe, str, str, bool]:
     arguments = ["--config", json.dumps(settings.under(base, options(arguments))), *arguments]
     parsed, given = parser.read(arguments), parser.read(arguments, defaults=False)
     settings.refuse_bases(parsed)
+    settings.refuse_infinite(parsed)
     settings.fill_threat(parsed, given)
     out, resume = parsed.pop("out"), parsed.pop("resume")
     parsed.pop("config")

@@ -61,12 +61,11 @@ class Augment:
         """See that images of this size can be augmented so.
 
         Raises:
-            ValueError: reflection is asked to reach further than the image is wide or high.
+            ValueError: they could be shifted out of sight, or reflection does not reach that far.
         """
-        if self.padding == "reflect" and self.pad >= min(height, width):
+        if self.pad >= min(height, width):
             raise ValueError(
-                f"padding by reflection must be below the image's {min(height, width)} pixels, not {self.pad}: lower "
-                "--crop, or use --padding zero"
+                f"crops shift an image by less than its {min(height, width)} pixels, not by {self.pad}: lower --crop"
             )
 
     def _shift(self, like: Tensor, noise: Noise) -> Tensor:

@@ -154,8 +154,10 @@ def pixels(item: Encoded, form: Form, crop: Callable[[int, int], Box] | None = N
 
 
 def _require_bytes(item: Encoded, image: Image.Image) -> None:
-    if image.mode not in _GREY | _COLOUR:
-        raise ValueError(f"{item.where} has pixels of mode {image.mode}: save it with 8 bits a channel")
+    layouts = [str(tile[3]) for tile in getattr(image, "tile", [])]  # such as "RGB;16B", which PIL would cut to 8 bits
+    if image.mode not in _GREY | _COLOUR or any(";16" in layout for layout in layouts):
+        mode = f"{image.mode};16" if image.mode in _COLOUR else image.mode
+        raise ValueError(f"{item.where} has pixels of mode {mode}: save it with 8 bits a channel")
 
 
 def _damaged(item: Encoded, error: Exception) -> ValueError:

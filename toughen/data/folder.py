@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mimetypes
 import os
 import re
 from collections.abc import Callable, Iterator
@@ -20,7 +21,7 @@ from toughen.data.sources import Encoded, Source, Sources, Store
 
 Opener: TypeAlias = Callable[[str], Any]  # of a path, giving a binary file
 
-PICTURES = {".png", ".jpg", ".jpeg", ".bmp", ".webp"}
+PICTURES = {".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".bmp", ".webp", ".gif", ".tif", ".tiff"}
 _ARCHIVES = {".zip", ".tar", ".gz", ".tgz", ".bz2", ".xz", ".7z", ".rar"}
 _TESTS = ("test", "validation", "valid", "val")  # the first that is there is the test split
 _SPLITS = ("train", *_TESTS)
@@ -175,6 +176,27 @@ def _pictures(folder: Path) -> list[Path]:
     return [file for file in _visible(list(folder.iterdir())) if file.suffix.lower() in PICTURES and file.is_file()]
 
 
+def _require_all_read(folder: Path) -> None:
+    """See that no picture of a class is left out without a word.
+
+    Raises:
+        ValueError: one is in a format that is not read here or lies deeper, or a link to one leads nowhere.
+    """
+    for entry in _visible(list(folder.iterdir())):
+        kind = mimetypes.guess_type(entry.name)[0] or ""
+        if entry.is_dir():
+            if _pictures(entry):
+                raise ValueError(f"{entry} holds images below a class: move them up into {folder}, or out of it")
+        elif entry.suffix.lower() in PICTURES or kind.startswith("image/"):
+            if not entry.is_file():
+                raise ValueError(f"{entry} leads to no file: mend the link or remove it")
+            if entry.suffix.lower() not in PICTURES:
+                raise ValueError(
+                    f"{entry} is an image in a format that is not read here ({', '.join(sorted(PICTURES))}): save it "
+                    "in one of these, or move it away"
+                )
+
+
 class Files(Store):
     """Image files below a folder, each a group of its own."""
 
@@ -201,7 +223,8 @@ def _source(split: Path, classes: tuple[str, ...]) -> Source:
     """A split's images, class by class, file by file.
 
     Raises:
-        ValueError: it has no class folders, or one that is empty or that the training split lacks.
+        ValueError: it has no class folders, or one that is empty, that the training split lacks, or that holds images
+            which would be left out.
     """
     names: list[bytes] = []
     labels: list[int] = []
@@ -214,6 +237,7 @@ def _source(split: Path, classes: tuple[str, ...]) -> Source:
         found = _pictures(folder)
         if not found:
             raise ValueError(f"{folder} has no images ({', '.join(sorted(PICTURES))}): fill or remove it; {_LAYOUTS}")
+        _require_all_read(folder)
         names += [os.fsencode(file.relative_to(split)) for file in found]
         labels += [classes.index(folder.name)] * len(found)
     files = Files(split, names)

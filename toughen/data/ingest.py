@@ -92,10 +92,16 @@ def load_training(
         stream: whether they stay encoded; None: where they exceed ``memory``. What is embedded never does.
 
     Raises:
-        FileNotFoundError, ValueError: as for ``load``; or these images cannot be streamed.
+        FileNotFoundError, ValueError: as for ``load``; or a class has no training images, or they cannot be streamed.
     """
     found = _wanted(spec, classes, image_size)
     train, test = found.both()
+    lacking = torch.bincount(train.labels, minlength=len(found.classes)).eq(0).nonzero()
+    if len(lacking):
+        raise ValueError(
+            f"{found.name}: class {found.classes[int(lacking[0])]!r} has no training images: add some, number classes "
+            "from 0 up without a gap, or name those to train on with --classes"
+        )
     if stream is None:
         stream = _exceeds(train, test, image_size, memory)
     if not stream:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -42,8 +44,8 @@ class Free(Method):
         super().__init__()
         self.eps, self.norm, self.replays = eps, norm, replays
         self.step_size = threat_of(self).eps if step_size is None else step_size
-        if replays < 1 or not self.step_size >= 0:
-            raise ValueError(f"replays ({replays}) must be at least 1, step_size ({step_size}) at least 0")
+        if replays < 1 or not 0 <= self.step_size < math.inf:
+            raise ValueError(f"replays ({replays}) must be at least 1, step_size ({step_size}) finite and at least 0")
         self.last: tuple[Images, Mask] | None = None  # what the last loss was taken on, and where it may still move
 
     def prepare(self, model: nn.Module, shape: tuple[int, int, int], classes: int, images: int | None = None) -> None:

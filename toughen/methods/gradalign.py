@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Literal
 
 import torch
@@ -56,8 +57,8 @@ class GradAlign(Method):
         mode: Mode = "train",
     ) -> None:
         super().__init__()
-        if not lam >= 0:
-            raise ValueError(f"lam {lam} must be at least 0")
+        if not 0 <= lam < math.inf:
+            raise ValueError(f"lam {lam} must be at least 0, and finite")
         self.eps, self.norm, self.lam, self.both = eps, norm, lam, both
         self.step_size = 1.25 * threat_of(self).eps if step_size is None else step_size
         self.attack = FGSM(eps=eps, norm=norm, step_size=self.step_size, start=start, mode=mode)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from torch import nn
 
 from toughen.attacks.base import threat_of
@@ -49,8 +51,8 @@ class NFGSM(Method):
         radius = threat_of(self).eps
         self.start_size = 2 * radius if start_size is None else start_size
         self.step_size = radius if step_size is None else step_size
-        if not (self.start_size >= 0 and self.step_size >= 0):
-            raise ValueError(f"start_size ({start_size}) and step_size ({step_size}) must be at least 0")
+        if not (0 <= self.start_size < math.inf and 0 <= self.step_size < math.inf):
+            raise ValueError(f"start_size ({start_size}) and step_size ({step_size}) must be finite and at least 0")
         if limit is not None:
             Threat(norm, limit)  # refuses what is no radius
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -11,104 +10,15 @@ import torch
 from torch import Tensor, nn
 
 from toughen import ranks
-from toughen.files import read_tensors, temporary_name, write_tensors
+from toughen.files import finite, read_tensors, temporary_name, write_tensors
 from toughen.methods.base import Method
+from toughen.plain import keeps
+from toughen.runs import second_line
+from toughen.training.state import State, check
 
 NAME, PREVIOUS, DAMAGED = "checkpoint.safetensors", "checkpoint.previous.safetensors", "checkpoint.damaged.safetensors"
 HEALTHY = "healthy.safetensors"
-
-
-@dataclass
-class Tally:
-    """What one process has added up over the running epoch.
-
-    Attributes:
-        totals: sums over its images, on the device.
-        counts: how many images each of these sums holds: in an epoch of two methods not all have a term.
-        passes, crafted, images: spent and seen.
-    """
-
-    totals: dict[str, Tensor] = field(default_factory=dict)
-    counts: dict[str, int] = field(default_factory=dict)
-    passes: float = 0.0
-    crafted: float = 0.0
-    images: int = 0
-
-    def plain(self) -> dict[str, Any]:
-        """As numbers; waits for the device."""
-        return {**vars(self), "totals": {name: float(total) for name, total in self.totals.items()}}
-
-    @classmethod
-    def of(cls, plain: dict[str, Any], device: torch.device) -> Tally:
-        """Back from numbers."""
-        totals = {k: torch.tensor(v, dtype=torch.float64, device=device) for k, v in plain["totals"].items()}
-        return cls(**{**plain, "totals": totals})
-
-
-def summed(tallies: list[dict[str, Any]]) -> dict[str, Any]:
-    """All processes' tallies in one, as numbers."""
-    whole = Tally().plain()
-    for tally in tallies:
-        for name in ("totals", "counts"):
-            for term, value in tally[name].items():
-                whole[name][term] = whole[name].get(term, 0) + value
-        for name in ("passes", "crafted", "images"):
-            whole[name] += tally[name]
-    return whole
-
-
-@dataclass
-class State:
-    """What changes while a run goes on, besides the modules' own state.
-
-    Attributes:
-        step: optimizer steps done.
-        best: the best validation score so far, and the clean accuracy that breaks ties.
-        history: the lines of metrics.jsonl.
-        tally: what this process has added up over the running epoch.
-        seconds: of the running epoch, so far, without the watch's looks.
-        watched: seconds of these looks.
-        threatened: steps that trained against the threat.
-        stop_reason: why the method wants no more training.
-        events: what happened in the running epoch.
-        signals: the latest distances that the watch measured inside epochs.
-        best_clean, best_pgd, last_pgd, blind: what the watch saw before: accuracy clean and under PGD, and whether the
-            last look was bad.
-        collapses: how often the model collapsed.
-        rescue_until: the step up to which the rescue method trains.
-        healthy: the step of the last state that was healthy; it lies in a file of its own.
-        spent: seconds of all sessions.
-        planned: steps of the whole run, where a time decides; 0 where the epochs do.
-        laid_at, laid_progress: the step at which the rest of the run was last laid out, and the progress there.
-        processes: how many train.
-    """
-
-    step: int = 0
-    best: tuple[float, float] = (-1.0, -1.0)
-    history: list[dict[str, Any]] = field(default_factory=list)
-    tally: Tally = field(default_factory=Tally)
-    seconds: float = 0.0
-    watched: float = 0.0
-    threatened: int = 0
-    stop_reason: str | None = None
-    events: list[dict[str, Any]] = field(default_factory=list)
-    signals: list[float] = field(default_factory=list)
-    best_clean: float = 0.0
-    best_pgd: float = 0.0
-    last_pgd: float = 0.0
-    blind: bool = False
-    collapses: int = 0
-    rescue_until: int = 0
-    healthy: int = -1
-    spent: float = 0.0
-    planned: int = 0
-    laid_at: int = 0
-    laid_progress: float = 0.0
-    processes: int = field(default_factory=ranks.count)
-
-    def new_epoch(self) -> None:
-        """Forget what was summed up over the epoch that ended."""
-        self.tally, self.events, self.seconds, self.watched = Tally(), [], 0.0, 0.0
+MOMENTS = ("momentum_buffer", "exp_avg", "exp_avg_sq")  # of the shape of their weight in every optimizer of torch's
 
 
 def save(
@@ -140,7 +50,13 @@ def save(
     for number, moments in optimizer.state_dict()["state"].items():
         for key, value in moments.items():
             (tensors if isinstance(value, Tensor) else extra)[f"optimizer.{number}.{key}"] = value
-    about = {"extra": extra, "tallies": tallies, **{k: v for k, v in vars(state).items() if k != "tally"}}
+    for key, value in extra.items():
+        if not keeps(value):
+            raise ValueError(
+                f"{key.replace('._extra_state', '')}'s extra state cannot be kept in a checkpoint: let get_extra_state "
+                "return numbers, texts, lists and mappings with texts as keys, and keep tensors as buffers"
+            )
+    about = {"extra": extra, "tallies": tallies, **state.plain()}
     if name == NAME and (folder / NAME).exists():
         keep(folder, PREVIOUS)  # so that no moment is without one
     write_tensors(folder / name, tensors, about)
@@ -186,16 +102,14 @@ def load(
     found = _read(folder)
     if found is None:
         return None
-    path, tensors, about, extra = found
+    path, tensors, about = found
+    extra, tallies = about.pop("extra"), about.pop("tallies")
     try:
-        saved_by = about["processes"]
-        own = [name for name in own_names(modules) if saved_by != ranks.count() and tensors[name].numel()]
-        _put_back({**tensors, **extra}, saved_by, modules, optimizer)
-        (best, clean), tallies = about.pop("best"), about.pop("tallies")
-        state = State(**about, best=(best, clean), tally=_tally(tallies, device))
+        own = [name for name in own_names(modules) if about["processes"] != ranks.count() and tensors[name].numel()]
+        _put_back({**tensors, **extra}, about["processes"], modules, optimizer)
     except (RuntimeError, KeyError, ValueError, TypeError) as error:
-        reason = str(error).splitlines()[0]
-        raise ValueError(f"{path} does not fit this recipe ({reason}): choose another --out") from None
+        raise ValueError(f"{path} does not fit this recipe ({second_line(error)}): choose another --out") from None
+    state = State.of(about, tallies, device)
     if state.healthy == state.step and ranks.first():
         keep(folder, HEALTHY, path.name)  # a kill may have come before
     state.processes = ranks.count()
@@ -209,12 +123,13 @@ def go_back(folder: Path, modules: dict[str, nn.Module], optimizer: torch.optim.
         ValueError: its file is gone or damaged.
     """
     path = folder / HEALTHY
-    tensors, about = read_tensors(path)
+    tensors, about = _checked(path)
     try:
         _put_back({**tensors, **about["extra"]}, about["processes"], modules, optimizer)
     except (RuntimeError, KeyError, ValueError, TypeError) as error:
-        reason = str(error).splitlines()[0]
-        raise ValueError(f"{path} does not fit this run ({reason}): train again with another --out") from None
+        raise ValueError(
+            f"{path} does not fit this run ({second_line(error)}): train again with another --out"
+        ) from None
 
 
 def own_names(modules: dict[str, nn.Module]) -> list[str]:
@@ -235,13 +150,6 @@ def own_state(modules: dict[str, nn.Module]) -> dict[str, Tensor]:
     return {name: states[part][rest] for name in own_names(modules) for part, rest in [name.split(".", 1)]}
 
 
-def _tally(tallies: list[dict[str, Any]], device: torch.device) -> Tally:
-    """This process's; where there were more or fewer of them, the first one takes all."""
-    if len(tallies) == ranks.count():
-        return Tally.of(tallies[ranks.rank()], device)
-    return Tally.of(summed(tallies), device) if ranks.first() else Tally()
-
-
 def _put_back(
     values: dict[str, Any], saved_by: int, modules: dict[str, nn.Module], optimizer: torch.optim.Optimizer
 ) -> None:
@@ -255,22 +163,38 @@ def _put_back(
     _load_moments(_part(values, "optimizer"), optimizer)
 
 
-def _read(folder: Path) -> tuple[Path, dict[str, Tensor], dict[str, Any], dict[str, Any]] | None:
-    """The last checkpoint that can be read: its file, tensors, the fields of the state, and what else modules keep."""
+def _read(folder: Path) -> tuple[Path, dict[str, Tensor], dict[str, Any]] | None:
+    """The last checkpoint that can be read: its file, tensors, and the rest as it was saved."""
     paths = [path for path in (folder / NAME, folder / PREVIOUS) if path.exists()]
     for path in paths:
         try:
-            tensors, about = read_tensors(path)
-            if not isinstance(about.get("extra"), dict):
-                raise ValueError(f"{path} is damaged (it holds no run's state): restore it from a copy")
+            tensors, about = _checked(path)
         except ValueError:
             if path == paths[-1]:
                 raise
             continue
         if path != paths[0]:
             os.replace(paths[0], folder / DAMAGED)
-        return path, tensors, about, about.pop("extra")
+        return path, tensors, about
     return None
+
+
+def _checked(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """What ``save`` wrote, seen to be that.
+
+    Raises:
+        ValueError: it is damaged.
+    """
+    tensors, about = read_tensors(path)
+    try:
+        if not isinstance(about.get("extra"), dict):
+            raise ValueError("it holds no run's state")
+        check({name: value for name, value in about.items() if name not in ("extra", "tallies")}, about.get("tallies"))
+        if not finite(_part(tensors, "model")):  # no run saves such weights
+            raise ValueError("a weight is NaN or infinite")
+    except ValueError as error:
+        raise ValueError(f"{path} is damaged ({error}): restore it from a copy, or train again") from None
+    return tensors, about
 
 
 def _part(values: dict[str, Any], name: str) -> dict[str, Any]:
@@ -283,6 +207,13 @@ def _load_moments(values: dict[str, Any], optimizer: torch.optim.Optimizer) -> N
     for key, value in values.items():
         number, name = key.split(".", 1)
         state.setdefault(int(number), {})[name] = value
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    for place, moments in state.items():
+        if not 0 <= place < len(parameters):
+            raise ValueError(f"the optimizer has no weight {place}")
+        for name, value in moments.items():
+            if name in MOMENTS and (not isinstance(value, Tensor) or value.shape != parameters[place].shape):
+                raise ValueError(f"the optimizer's {name} {place} has another shape than its weight")
     whole = optimizer.state_dict()
     optimizer.load_state_dict({"state": state, "param_groups": whole["param_groups"]})
     for parameter, moments in optimizer.state.items():

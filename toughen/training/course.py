@@ -8,8 +8,8 @@ import time
 from toughen import ranks
 from toughen.data import EncodedSplit, Split
 from toughen.methods.base import Method
-from toughen.training.checkpoint import State
 from toughen.training.recipe import Recipe
+from toughen.training.state import State
 
 
 class Course:

@@ -10,6 +10,8 @@ from rich.console import Console
 
 from toughen.progress import progress_bar
 
+BOARD = "tensorboard"  # the folder of its files
+
 
 def flat(metrics: dict[str, Any], prefix: str = "") -> dict[str, float]:
     """Nested figures under names with slashes; what is no number is left out."""
@@ -36,7 +38,7 @@ class Display:
         from torch.utils.tensorboard import SummaryWriter  # slow to import
 
         self.console, self.epochs, self.latest = console, epochs, ""
-        self.board = SummaryWriter(str(folder / "tensorboard"), purge_step=done)
+        self.board = SummaryWriter(str(folder / BOARD), purge_step=done)
         self.bar = progress_bar(console)
         self.task = self.bar.add_task("training", total=steps, completed=done)
         self.bar.start()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from toughen import ranks
-from toughen.training.checkpoint import summed
+from toughen.training.state import summed
 
 if TYPE_CHECKING:
     from toughen.training.trainer import Trainer

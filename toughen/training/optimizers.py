@@ -27,12 +27,19 @@ class SGD(Optimizer):
         momentum: share of the accumulated gradient kept at each step.
         weight_decay: L2 penalty (half its gradient's factor) on all parameters.
         nesterov: look ahead along the accumulated gradient.
+
+    Raises:
+        ValueError: momentum is outside 0..1, or 1, which never forgets.
     """
 
     lr: float | int = 0.1
     momentum: float | int = 0.9
     weight_decay: float | int = 5e-4
     nesterov: bool = False
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.momentum < 1:
+            raise ValueError(f"momentum is {self.momentum}: it must lie in 0..1, below 1, such as 0.9")
 
     def build(self, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
         return torch.optim.SGD(

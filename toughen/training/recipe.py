@@ -137,7 +137,7 @@ class Recipe:
         if self.crop == "resized":
             self._check_resized()
         for moment in self.keep_at:
-            if not isinstance(moment, int) and not re.fullmatch(r"epoch \d+", moment):
+            if not isinstance(moment, int) and not re.fullmatch(r"epoch (0|[1-9][0-9]*)", moment):
                 raise ValueError(f'keep_at holds {moment!r}: write a step such as 500, or an epoch such as "epoch 3"')
 
     def _check_resized(self) -> None:

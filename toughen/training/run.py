@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,14 +19,16 @@ from toughen.data.feed import Unreadable
 from toughen.device import provenance
 from toughen.files import check_writable, clear_temporaries, read_fields, write_json, write_text
 from toughen.locks import Lock
+from toughen.memory import lacking
 from toughen.noise import key
+from toughen.plain import fits
 from toughen.stop import Stopper
-from toughen.training import budget
-from toughen.training.display import Show
+from toughen.training import budget, checkpoint
+from toughen.training.display import BOARD, Show
 from toughen.training.feeding import memory_limit
 from toughen.training.headline import headline
 from toughen.training.recipe import Recipe
-from toughen.training.trainer import Trainer
+from toughen.training.trainer import Diverged, Trainer
 
 CONFIG, PROVENANCE = "config.yaml", "provenance.json"
 FREE = ("memory_limit", "num_workers")  # settings that may change when a run goes on: no image depends on them
@@ -130,6 +133,17 @@ def by_epoch(trainer: Trainer, stopper: Stopper, console: Console, show: Show | 
             f"training failed: cannot write to {folder} ({error.strerror or error}). Make room or mend it, and go on "
             "with --resume: the last checkpoint is whole"
         ) from None
+    except Diverged:
+        raise
+    except Exception as error:
+        if not trainer.state.step and ranks.first():
+            withdraw(folder)
+        if lacking(error):
+            raise RuntimeError(
+                f"training failed: memory does not hold a step on {trainer.recipe.batch_size} images: lower "
+                "--batch_size, or take a smaller --model"
+            ) from None
+        raise
     finally:
         if trainer.lock is not None:
             trainer.lock.release()
@@ -148,7 +162,7 @@ def check_folder(folder: Path, config: str, resume: bool) -> None:
         raise ValueError(f"{folder} holds something that is no run: choose another --out")
     if not resume:
         raise ValueError(f"{folder} holds a run already: choose another --out, or go on with it with --resume")
-    before, now = _settings(folder / CONFIG, (folder / CONFIG).read_text(encoding="utf-8")), _settings(folder, config)
+    before, now = _settings(folder / CONFIG, (folder / CONFIG).read_bytes()), _settings(folder, config)
     unset = dict.fromkeys(before.keys() | now.keys(), "None")
     before, now = unset | before, unset | now
     changed = sorted(name for name in unset if before[name] != now[name] and name not in FREE)
@@ -160,7 +174,7 @@ def check_folder(folder: Path, config: str, resume: bool) -> None:
         )
 
 
-def _settings(path: Path, config: str) -> dict[str, str]:
+def _settings(path: Path, config: str | bytes) -> dict[str, str]:
     """A recipe's settings as text, nested ones under dotted names.
 
     Raises:
@@ -174,7 +188,7 @@ def _settings(path: Path, config: str) -> dict[str, str]:
 
     try:
         settings = yaml.safe_load(config) or {}
-    except yaml.YAMLError:
+    except (yaml.YAMLError, UnicodeDecodeError, RecursionError):
         settings = None
     if not isinstance(settings, dict):
         raise ValueError(f"{path} is damaged: restore it from a copy, or choose another --out")
@@ -265,6 +279,13 @@ def begin(folder: Path, config: str, trainer: Trainer, seen: dict[str, Tensor]) 
         raise ValueError(f"cannot write to {folder} ({error.strerror}): choose another --out") from None
 
 
+def withdraw(folder: Path) -> None:
+    """Take back a run that did not get through its first step: nothing is lost, and the command can be mended."""
+    for name in (CONFIG, PROVENANCE, runs.SEEN, checkpoint.HEALTHY):
+        (folder / name).unlink(missing_ok=True)
+    shutil.rmtree(folder / BOARD, ignore_errors=True)
+
+
 def sessions(folder: Path, trainer: Trainer) -> dict[str, Any]:
     """Where and with what this session trains, and where others did before, each with the step that it began at."""
     now: dict[str, Any] = {**provenance(trainer.device), "precision": trainer.precision}
@@ -273,6 +294,8 @@ def sessions(folder: Path, trainer: Trainer) -> dict[str, Any]:
         return now
     before = read_fields(path)  # damaged: nothing is known of the sessions before
     earlier = before.pop("sessions", None) or [{"from_step": 0, **before}]
+    if not fits(earlier, list[dict[str, Any]]):
+        earlier = []
     if before != now:
         earlier.append({"from_step": trainer.state.step, **now})
     return {**now, "sessions": earlier} if len(earlier) > 1 else now

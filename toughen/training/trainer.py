@@ -27,13 +27,13 @@ from toughen.passes import Passes, flops
 from toughen.stop import Stopped, Stopper
 from toughen.training import checkpoint, rescue
 from toughen.training.budget import Pace
-from toughen.training.checkpoint import State
 from toughen.training.compiled import Compiled
 from toughen.training.course import Course
 from toughen.training.display import Display, Show, Silent
 from toughen.training.epoch_end import finish_epoch
 from toughen.training.feeding import feed_of
 from toughen.training.recipe import Recipe
+from toughen.training.state import State
 from toughen.training.together import Together, synchronised_batch_norm
 from toughen.training.validation import Validation
 from toughen.training.watch import Watch

@@ -10,15 +10,15 @@ from __future__ import annotations
 import statistics
 from typing import Literal, TypeAlias
 
-import torch
 from torch import nn
 
 from toughen.data import Split
+from toughen.data.sets import stratified
 from toughen.evaluation.harness import as_floats
 from toughen.evaluation.logit_distance import logit_distance
 from toughen.noise import StepNoise, key
 from toughen.threat import Threat
-from toughen.training.checkpoint import State
+from toughen.training.state import State
 
 Watching: TypeAlias = Literal["off", "warn", "rescue"]
 
@@ -44,7 +44,8 @@ class Watch:
 
     def __init__(self, split: Split, threat: Threat | None, mode: Watching, seed: int) -> None:
         self.threat, self.mode, self.seed = threat, mode, seed
-        self.split = split.take(torch.arange(min(SAMPLE, len(split)), device=split.labels.device))
+        places = stratified(split.labels, min(SAMPLE, len(split)), seed)  # held-out images lie class by class
+        self.split = split.take(places.to(split.labels.device))
 
     @property
     def on(self) -> bool:
