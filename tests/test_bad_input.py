@@ -22,12 +22,14 @@ from torch import nn
 
 from toughen import runs
 from toughen.files import read_tensors, write_tensors
+from toughen.methods.fast import FBF
 from toughen.training import checkpoint
 from toughen.training.state import State
 
 OWN = '''
 from torch import nn
 from toughen.methods.base import Method
+from toughen.methods.fast import FBF
 from toughen.methods.standard import Standard
 from toughen.types import Eps, Norm
 
@@ -92,6 +94,38 @@ class Mine(Standard):
         self.strength = strength
 
 
+class Unlike(FBF):
+    """FBF, and what no attack takes."""
+
+    adaptive = {"nope": 3}
+
+
+class Late(FBF):
+    """FBF that makes its memory on first use."""
+
+    def craft(self, model, x, y, batch=None):
+        if not hasattr(self, "kept"):
+            self.register_buffer("kept", x.new_zeros(3))
+        return super().craft(model, x, y, batch)
+
+
+class Numbered(FBF):
+    """FBF whose state JSON would change."""
+
+    def get_extra_state(self):
+        return {1: 2}
+
+    def set_extra_state(self, state):
+        assert state == {1: 2}
+
+
+class Failing(FBF):
+    """FBF that cannot be told what it is asked for until it trains."""
+
+    def craft(self, model, x, y, batch=None):
+        raise ValueError("this needs other settings")
+
+
 class Wrapper(Method):
     """Another method.
 
@@ -111,6 +145,9 @@ def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = tmp_path / "modules"
     folder.mkdir()
     (folder / "own_parts.py").write_text(OWN)
+    (folder / "own_torn.py").write_text("def net(:\n")
+    (folder / "own_failing.py").write_text("import json\n1 / 0\n")
+    (folder / "own_leaving.py").write_text("raise SystemExit(3)\n")
     monkeypatch.syspath_prepend(str(folder))
     monkeypatch.delitem(sys.modules, "own_parts", raising=False)
 
@@ -155,6 +192,7 @@ SETTINGS = [  # words of a command line, and what the message must say
     ("--crop None", "--crop must be resized or a whole number or null, not None"),
     ("--padding mirror", "--padding must be zero or reflect, not mirror"),
     ("--padding reflect --crop 28", "below the image's 28 pixels", "padding zero"),
+    ("--crop 29", "crop 29 exceeds the image's 28 pixels", "lower --crop"),
     ("--normalize maybe", "--normalize must be true or false, not maybe"),
     ("--averaging 1.5", "averaging is 1.5", "below 1"),
     ("--validation 80", "below the 80 training images"),
@@ -175,6 +213,10 @@ SETTINGS = [  # words of a command line, and what the message must say
     ("--schedule Cosine --schedule.warmup 3", "warmup", "0..1"),
     ("--optimizer Sgdd", "--optimizer Sgdd is unknown", "SGD"),
     ("--optimizer.lr fast", "--optimizer.lr must be a number", "fast"),
+    ("--optimizer.momentum 5", "momentum is 5", "below 1"),
+    ("--method GradAlign --method.lam 1e400 --eps 0.1", "--method.lam is inf", "finite"),
+    ("--method NFGSM --method.start_size inf --eps 0.1", "start_size", "finite"),
+    ("--method Free --method.step_size inf --eps 0.1", "step_size", "finite"),
     ("--device cuda:99", "'cuda:99'", "auto or cpu"),
     ("--device gpu", "'gpu'", "auto or cpu"),
     ("--data nowhere/at/all", "'nowhere/at/all'", "mnist-5k"),
@@ -187,6 +229,12 @@ def test_settings(words: str, said: list[str], tmp_path: Path) -> None:
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.parametrize("moment", ["epoch 01", "epoch \u0661", "epoch", "step 3"])
+def test_moments(moment: str, tmp_path: Path) -> None:
+    ended = toughen(*small("--keep_at", f"[{moment}]", "--out", tmp_path / "run"))
+    refused(ended, f"keep_at holds {moment!r}", 'an epoch such as "epoch 3"')
+
+
 def test_a_users_own_parts(own: None, tmp_path: Path) -> None:
     for words, *said in (
         ("--model own_parts:seven", "7 outputs", "10 classes", "num_classes=10"),
@@ -196,6 +244,13 @@ def test_a_users_own_parts(own: None, tmp_path: Path) -> None:
         ("--model own_parts:net --model_settings.depth 3", "depth"),
         ("--method own_parts.Mine --method.strenght 2", "Mine has no setting --method.strenght", "strength?"),
         ("--method own_parts.Nothing", "own_parts.Nothing cannot be imported"),
+        ("--method own_parts:Mine", "--method own_parts:Mine is no class", "own_parts.Mine"),
+        ("--method own_torn.Mine", "cannot be imported", "own_torn.py, line 1: SyntaxError"),
+        ("--method own_failing.Mine", "cannot be imported", "own_failing.py, line 2: ZeroDivisionError"),
+        ("--method own_leaving.Mine", "cannot be imported", "own_leaving.py, line 1: SystemExit: 3"),
+        ("--model own_torn:net", "cannot be imported", "own_torn.py, line 1: SyntaxError"),
+        ("--model own_failing:net", "cannot be imported", "own_failing.py, line 2: ZeroDivisionError"),
+        ("--method own_parts.Unlike --eps 0.1", "Unlike.adaptive", "toughen.attacks.Adaptive", "'nope'"),
         ("--method own_parts.Wrapper", "Wrapper needs --method.inside"),
         ("--method own_parts.Wrapper --method.inside TRADE --eps 0.1", "--method.inside TRADE is unknown", "TRADES?"),
         ("--method own_parts.Wrapper --method.inside TRADES --method.inside.bta 1 --eps 0.1", "inside.bta", "beta?"),
@@ -205,6 +260,38 @@ def test_a_users_own_parts(own: None, tmp_path: Path) -> None:
     ):
         refused(toughen(*small(*words.split(), "--out", tmp_path / "run")), *said)
     assert not (tmp_path / "run").exists()
+
+
+def test_what_a_method_keeps_must_come_back(own: None, tmp_path: Path) -> None:
+    for words, *said in (
+        ("--method own_parts.Late", "method.kept was made while training went on", "`prepare`"),
+        ("--method own_parts.Numbered", "method's extra state cannot be kept", "texts as keys"),
+    ):
+        ended = toughen(*small(*words.split(), "--eps", 0.1, "--watch", "off", "--out", tmp_path / "run"))
+        last = Ended(ended.status, ended.out, ended.err[ended.err.index("toughen: ") :])
+        refused(last, *said)
+        shutil.rmtree(tmp_path / "run")
+
+
+@pytest.mark.parametrize("watch", ["rescue", "off"])
+def test_a_run_that_is_refused_in_its_first_step_leaves_nothing(watch: str, own: None, tmp_path: Path) -> None:
+    words = ["--eps", 0.1, "--watch", watch, "--out", tmp_path / "run"]
+    ended = toughen(*small("--method", "own_parts.Failing", *words))
+    refused(Ended(ended.status, ended.out, ended.err[ended.err.index("toughen: ") :]), "needs other settings")
+    assert not list((tmp_path / "run").iterdir())
+    assert toughen(*small("--method", "FBF", *words)).status == 0  # the corrected command
+
+
+def test_a_step_that_memory_does_not_hold(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def starving(*arguments: object) -> None:
+        torch.empty(2**50)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(FBF, "craft", starving)
+        ended = toughen(*small("--method", "FBF", "--eps", 0.1, "--out", tmp_path / "run"))
+    last = Ended(ended.status, ended.out, ended.err[ended.err.index("toughen: ") :])
+    refused(last, "memory does not hold a step on 16 images", "lower --batch_size", status=1)
+    assert not list((tmp_path / "run").iterdir())
 
 
 RECIPES = [  # what a file holds, and what the message must say
@@ -219,6 +306,15 @@ RECIPES = [  # what a file holds, and what the message must say
     (b"method:\n  class_path: NuAT\n  init_args:\n    lamm: 4\n", "NuAT has no setting method.lamm", "lam?"),
     (b"method:\n  class_path: NuAT\n  lam: 4\n", "init_args"),
     (b"method: !!python/object/apply:os.system [ls]\n", "not valid YAML"),
+    (b"method: FBF\neps: 0.1\nmethod: NuAT\n", "sets 'method' twice (line 3)", "keep one"),
+    (b"method:\n  class_path: NuAT\n  init_args:\n    lam: 1\n    lam: 2\n", "sets 'lam' twice (line 5)"),
+    (b"method: &a [*a]\n", "a value within itself (line 1)"),
+    (
+        b"a: &a [x, x]\n"
+        + b"".join(b"%c: &%c [%s]\n" % (98 + n, 98 + n, b", ".join([b"*%c" % (97 + n)] * 9)) for n in range(6)),
+        "more than 10000 values",
+    ),
+    (b"a: " + b"[" * 5000, "nested too deeply"),
 ]
 
 

@@ -7,10 +7,12 @@ import io
 import json
 import os
 import socket
+import struct
 import subprocess
 import sys
 import time
 import warnings
+import zlib
 from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
@@ -24,7 +26,7 @@ import pytest
 import torch
 from PIL import Image
 
-from toughen.data import Data, Split, load, names, stratified
+from toughen.data import Data, Split, load, load_training, names, stratified
 from toughen.data import hub as hub_module
 from toughen.data.decode import decode, survey
 from toughen.data.sources import Encoded, Source
@@ -252,6 +254,18 @@ def parquet_case(
     return make
 
 
+def sixteen_bits() -> bytes:
+    """A PNG of 8 x 8 pixels with 16 bits for each colour, by the format's specification; PIL writes none."""
+
+    def chunk(kind: bytes, content: bytes) -> bytes:
+        return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+
+    rows = b"".join(b"\0" + b"\x12\x34" * 3 * 8 for _ in range(8))
+    header = struct.pack(">IIBBBBB", 8, 8, 16, 2, 0, 0, 0)
+    parts = chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
+    return b"\x89PNG\r\n\x1a\n" + parts
+
+
 def without_column(root: Path) -> None:
     pq.write_table(pa.table({"label": [0, 1]}), root / "train.parquet")
 
@@ -299,6 +313,10 @@ BAD_PARQUET: dict[str, tuple[Callable[[Path], None], str]] = {
     "image of 16 bits": (
         parquet_case([encoded(np.full((8, 8), 700, np.uint16)), GOOD], [0, 1], TWO),
         r"row 0 has pixels of mode I;16: save it with 8 bits",
+    ),
+    "image of 16 bits a colour": (
+        parquet_case([GOOD, sixteen_bits()], [0, 1], TWO),
+        r"row 1 has pixels of mode RGB;16: save it with 8 bits",
     ),
     "sizes differ": (
         parquet_case([GOOD, encoded(plain(1, (9, 8)))], [0, 1], TWO),
@@ -543,6 +561,21 @@ def no_train(root: Path) -> None:
     folders(root, ("test",), {"a": 1, "b": 2})
 
 
+def unread_format(root: Path) -> None:
+    folders(root, ("train", "test"), {"a": 1, "b": 2})
+    paint(root / "train" / "b" / "2.ppm", plain(1))
+
+
+def dangling_link(root: Path) -> None:
+    folders(root, ("train", "test"), {"a": 1, "b": 2})
+    (root / "train" / "b" / "2.png").symlink_to(root / "nowhere.png")
+
+
+def deeper(root: Path) -> None:
+    folders(root, ("train", "test"), {"a": 1, "b": 2})
+    paint(root / "train" / "b" / "more" / "2.png", plain(1))
+
+
 BAD_FOLDERS: dict[str, tuple[Callable[[Path], None], str]] = {
     "empty folder": (lambda root: None, r"has no class folders: expected ROOT/train/CLASS"),
     "empty class folder": (empty_class, r"train/c has no images .*: fill or remove it"),
@@ -551,6 +584,9 @@ BAD_FOLDERS: dict[str, tuple[Callable[[Path], None], str]] = {
     "test class unseen": (unseen_folder, r"test/dog is a class that the training images lack"),
     "test without classes": (flat_test, r"test has no class folders"),
     "no train split": (no_train, r"has no train split: add"),
+    "unread format": (unread_format, r"train/b/2.ppm is an image in a format that is not read here \(.*save it in"),
+    "dangling link": (dangling_link, r"train/b/2.png leads to no file: mend the link or remove it"),
+    "images deeper": (deeper, r"train/b/more holds images below a class: move them up"),
 }
 
 
@@ -560,6 +596,26 @@ def test_bad_class_folders_are_refused(tmp_path: Path, case: str) -> None:
     make(tmp_path)
     with pytest.raises(ValueError, match=message):
         load(str(tmp_path))
+
+
+def test_pictures_of_less_usual_formats_are_read(tmp_path: Path) -> None:
+    folders(tmp_path, ("train", "test"), {"a": 1, "b": 2})
+    for ending, kind in (("gif", "GIF"), ("tif", "TIFF"), ("TIFF", "TIFF"), ("jfif", "JPEG")):
+        paint(tmp_path / "train" / "b" / f"9.{ending}", plain(200), format=kind)
+    found = load(str(tmp_path)).train
+    assert found.labels.tolist() == [0] * 2 + [1] * 6
+    assert sorted(found.images.amax((1, 2, 3)).tolist()) == [1, 1, 2, 2] + [200] * 4
+
+
+def test_a_class_without_training_images_is_refused(tmp_path: Path) -> None:
+    shard(tmp_path / "train.parquet", [GOOD] * 4, [0, 1, 3, 3])
+    with pytest.raises(ValueError, match="class '2' has no training images: .* without a gap"):
+        load_training(str(tmp_path))
+    shard(tmp_path / "train.parquet", [GOOD] * 4, [0, 1, 2, 2], ["a", "b", "c", "d"])
+    with pytest.raises(ValueError, match="class 'd' has no training images: .*--classes"):
+        load_training(str(tmp_path))
+    (tmp_path / "kept.txt").write_text("a\nc\n")
+    assert load_training(str(tmp_path), classes=tmp_path / "kept.txt").classes == ("a", "c")
 
 
 def test_files_and_unknown_names_are_refused(tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ from commands import small, toughen
 from contract import EPS, batch, net, prepared, source_run, train
 from literal import Pixels, close, cross_entropy, pair, same_step, sign_of_slope, two_pixels
 from safetensors.torch import load_file
+from test_resume import Killed, kill_at_step
 from torch import Tensor, nn
 
 from toughen import models, runs
@@ -237,6 +238,23 @@ def test_no_source_and_no_eps_are_refused() -> None:
         Ensemble(eps=E, sources=[])
     with pytest.raises(ValueError, match="Ensemble needs eps"):
         Ensemble(sources=["runs/a"])
+
+
+def test_other_sources_are_refused_when_a_run_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    first, other = other_run(tmp_path / "first", seed=1), other_run(tmp_path / "other", seed=2)
+    words = small("--method", "Ensemble", "--eps", 0.1, "--method.sources", f"[{first}]", "--checkpoint_seconds", 0)
+    words += ["--out", tmp_path / "run"]
+    with monkeypatch.context() as patched, pytest.raises(Killed):
+        kill_at_step(patched, 3)
+        toughen(*words)
+    whole = {path.name: path.read_bytes() for path in first.iterdir()}
+    for path in other.iterdir():
+        (first / path.name).write_bytes(path.read_bytes())
+    ended = toughen(*words, "--resume")
+    assert ended.status == 2 and f"source {first} have changed" in ended.err, ended.err
+    for name, content in whole.items():
+        (first / name).write_bytes(content)
+    assert toughen(*words, "--resume").status == 0
 
 
 def test_sources_are_trained_and_named_on_the_command_line(tmp_path: Path) -> None:

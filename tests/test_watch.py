@@ -107,6 +107,13 @@ def test_without_threat_images_or_wish_nothing_is_watched(mode: Any, threat: Thr
     assert not watch(mode, threat, images).on and watch().on and watch("warn").on
 
 
+def test_it_looks_at_all_classes() -> None:
+    labels = torch.arange(10).repeat_interleave(100)  # as held-out images lie
+    one = Watch(Split(torch.zeros(1000, 1, 2, 2, dtype=torch.uint8), labels), THREAT, "rescue", seed=0)
+    assert len(one.split) == 64
+    assert set(torch.bincount(one.split.labels, minlength=10).tolist()) == {6, 7}
+
+
 def test_a_run_that_is_not_watched_collapses(tmp_path: Path) -> None:
     ended = toughen(*COLLAPSING.split(), "--watch", "off", "--out", tmp_path / "run")
     last = lines(tmp_path / "run")[-1]["validation"]

@@ -6,6 +6,8 @@ import difflib
 import importlib
 import inspect
 import re
+import sys
+import traceback
 from argparse import Action, ArgumentError
 from collections.abc import Collection, Sequence
 from itertools import zip_longest
@@ -14,6 +16,7 @@ from typing import Any
 import jsonargparse
 from jsonargparse import ArgumentParser, DefaultHelpFormatter
 
+from toughen.outside import told
 from toughen.settings import PARTS
 
 WORDS = {"int": "a whole number", "float": "a number", "Fraction": "a number", "bool": "true or false", "str": "a text"}
@@ -57,6 +60,17 @@ class Parser(ArgumentParser):
             return self.parse_args(list(arguments), defaults=defaults)
         except ArgumentError as error:
             raise ValueError(origin + explain(str(error), self, "" if origin else "--")) from None
+        except (Exception, SystemExit) as error:
+            if isinstance(error, ValueError) or "--help" in arguments or not _elsewhere(error):
+                raise
+            raise ValueError(f"{origin}a class of your own cannot be imported: {told(error)}") from error
+
+
+def _elsewhere(error: BaseException) -> bool:
+    """Whether an error comes out of a user's module, and not of ours or of one that we use."""
+    ours = {"toughen", "jsonargparse", *sys.stdlib_module_names}
+    modules = (frame.f_globals.get("__name__", "") for frame, _ in traceback.walk_tb(error.__traceback__))
+    return isinstance(error, SyntaxError) or any(name.partition(".")[0] not in ours for name in modules)
 
 
 def options(arguments: Sequence[str]) -> list[tuple[str, str]]:
@@ -164,6 +178,8 @@ def _unknown_option(word: str, parser: ArgumentParser) -> str:
 def _unknown_class(name: str, path: str, parser: ArgumentParser, option: str) -> str:
     top = next((action for action in parser._actions if action.dest == path.split(".")[0]), None)
     names = known(getattr(top, "_typehint", None))
+    if ":" in name:
+        return f"{option} {name} is no class: write it as {name.replace(':', '.')}, with dots alone"
     if not name:
         return f"{option} must be the name of a class: {_choose('', names, 'use')}"
     return f"{option} {name} is unknown: {_choose(name, names, 'use')}" + (

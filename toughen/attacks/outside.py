@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import importlib
 import inspect
-import traceback
 from collections.abc import Callable, Mapping
 from dataclasses import fields, is_dataclass
 from typing import Any
 
 from toughen.attacks.base import Attack
+from toughen.outside import module, told
 
 HOW = "write a frozen dataclass under toughen.attacks.Attack"
 
@@ -20,16 +19,10 @@ def imported(path: str) -> type[Attack]:
     Raises:
         ValueError: it cannot be imported, or is no attack that eps and norm are enough to make.
     """
-    module, _, name = path.rpartition(".")
-    try:
-        found = importlib.import_module(module)
-    except ImportError as error:
-        raise ValueError(f"attack {path!r} cannot be imported: {error}; is its folder on PYTHONPATH?") from error
-    except Exception as error:  # the user's own code may raise anything
-        raise ValueError(f"attack {path!r} cannot be imported: {told(error)}") from error
-    kind = getattr(found, name, None)
+    place, _, name = path.rpartition(".")
+    kind = getattr(module(place, f"attack {path!r}"), name, None)
     if kind is None:
-        raise ValueError(f"attack {path!r}: module {module} has no {name!r}")
+        raise ValueError(f"attack {path!r}: module {place} has no {name!r}")
     check_kind(path, kind)
     _check_settings(path, kind)
     checked: type[Attack] = kind
@@ -48,12 +41,6 @@ def made(spec: str, kind: Callable[..., Attack], settings: Mapping[str, Any]) ->
         raise
     except Exception as error:  # the user's own code may raise anything
         raise ValueError(f"attack {spec!r} failed {told(error)}") from error
-
-
-def told(error: Exception) -> str:
-    """Where a user's own code failed, and how."""
-    where = traceback.extract_tb(error.__traceback__)[-1]
-    return f"at {where.filename}, line {where.lineno}: {type(error).__name__}: {error}"
 
 
 def check_kind(name: str, kind: object) -> None:

@@ -61,11 +61,17 @@ class Augment:
         """See that images of this size can be augmented so.
 
         Raises:
-            ValueError: they could be shifted out of sight, or reflection does not reach that far.
+            ValueError: they are padded by more than they are wide or high, or reflected as far as that.
         """
-        if self.pad >= min(height, width):
+        side = min(height, width)
+        if self.padding == "reflect" and self.pad >= side:
             raise ValueError(
-                f"crops shift an image by less than its {min(height, width)} pixels, not by {self.pad}: lower --crop"
+                f"padding by reflection must be below the image's {side} pixels, not {self.pad}: lower --crop, or use "
+                "--padding zero"
+            )
+        if self.pad > side:
+            raise ValueError(
+                f"crop {self.pad} exceeds the image's {side} pixels, so that it would vanish: lower --crop"
             )
 
     def _shift(self, like: Tensor, noise: Noise) -> Tensor:

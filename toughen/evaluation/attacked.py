@@ -5,8 +5,8 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from toughen.attacks.base import Attack
-from toughen.attacks.outside import told
 from toughen.noise import Noise
+from toughen.outside import told
 from toughen.threat import Threat
 from toughen.types import Images, Labels, Mask, PerExample
 

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 import toughen
+from toughen import digest
 from toughen.attacks.base import Attack
 from toughen.evaluation.harness import Bench
 from toughen.gradients import mode
@@ -25,19 +26,19 @@ def fingerprint(bench: Bench, attacks: Mapping[str, Attack]) -> tuple[object, ..
     blocks, first = bench.blocks, torch.arange(min(len(bench.images), bench.blocks.size), device=bench.images.device)
     with mode(blocks, "eval"):
         out = blocks.exact(bench.floats(first))
-    seen = (_hash(bench.images), _hash(bench.labels), _hash(bench.index), bench.seed)
-    asked = (_plain(blocks.net), _hash(out), blocks.size, blocks.precision, torch.__version__, _own_source())
+    seen = (digest.of_tensor(bench.images), digest.of_tensor(bench.labels), digest.of_tensor(bench.index), bench.seed)
+    asked = (_plain(blocks.net), digest.of_tensor(out), blocks.size, blocks.precision, torch.__version__, _own_source())
     return (*seen, *asked, tuple((name, _plain(attack)) for name, attack in attacks.items()))
 
 
 def _plain(value: object) -> object:
     """A value as text and numbers that are the same in every process."""
     if isinstance(value, Tensor):
-        return _hash(value)
+        return digest.of_tensor(value)
     if isinstance(value, nn.Module):
         kinds = {kind: None for part in value.modules() for kind in inspect.getmro(type(part))}  # in a fixed order
         inside = [_plain(part) for part in (getattr(value, "function", None), *getattr(value, "nets", ()))]
-        weights = tuple((name, _hash(tensor)) for name, tensor in value.state_dict().items())
+        weights = tuple((name, digest.of_tensor(tensor)) for name, tensor in value.state_dict().items())
         return tuple(map(_source, kinds)), tuple(inside), weights
     if is_dataclass(value):
         settings = tuple((each.name, _plain(getattr(value, each.name))) for each in fields(value))
@@ -82,8 +83,3 @@ def _compiled(code: CodeType) -> tuple[object, ...]:
         for each in code.co_consts
     ]
     return code.co_code, constants, code.co_names
-
-
-def _hash(tensor: Tensor) -> str:
-    plain = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8)
-    return hashlib.blake2b(plain.numpy().tobytes(), digest_size=16).hexdigest()

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from toughen import runs
+from toughen import digest, runs
 from toughen.attacks.base import threat_of
 from toughen.attacks.fgsm import FGSM
 from toughen.gradients import logits
@@ -48,6 +48,7 @@ class Ensemble(Method):
         if not sources:
             raise ValueError("Ensemble needs at least one source: name run directories of trained nets")
         self.nets = nn.ModuleList()
+        self.digests: list[str] = []  # of the sources, so that a run does not go on with others
 
     def prepare(self, model: nn.Module, shape: tuple[int, int, int], classes: int, images: int | None = None) -> None:
         """Load the sources beside the model.
@@ -58,10 +59,24 @@ class Ensemble(Method):
         super().prepare(model, shape, classes, images)
         weight = next(model.parameters())  # whose device and type the sources take
         loaded = [source(path, shape, classes) for path in self.sources]
+        self.digests = [digest.of_weights(net) for net in loaded]
         self.nets = nn.ModuleList(frozen_copy(net, persistent=False).to(weight) for net in loaded)
 
     def companions(self) -> list[nn.Module]:
         return [*super().companions(), *self.nets]
+
+    def get_extra_state(self) -> dict[str, list[str]]:
+        return {"sources": self.digests}
+
+    def set_extra_state(self, state: dict[str, list[str]]) -> None:
+        """See that the sources are those that the run was begun with.
+
+        Raises:
+            ValueError: one has other weights.
+        """
+        for path, before, now in zip(self.sources, state["sources"], self.digests, strict=True):
+            if before != now:
+                raise ValueError(f"the weights of source {path} have changed since the run was begun: put them back")
 
     def craft(self, model: nn.Module, x: Images, y: Labels, batch: Batch | None = None) -> Crafted:
         noise = noise_of(batch) or Noise()

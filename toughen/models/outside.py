@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib
 import inspect
-import traceback
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -12,6 +11,7 @@ from torch import nn
 
 from toughen.models.normalize import normalized
 from toughen.models.parts import Shape
+from toughen.outside import module, told
 
 
 def from_timm(name: str, num_classes: int, shape: Shape, settings: Mapping[str, Any]) -> nn.Module:
@@ -80,20 +80,17 @@ def imported(path: str, num_classes: int, shape: Shape, settings: Mapping[str, A
     try:
         made = function(**arguments)
     except Exception as error:  # the user's own code may raise anything
-        where = traceback.extract_tb(error.__traceback__)[-1]
-        place = f"{where.filename}, line {where.lineno}"
-        raise ValueError(f"model {path} failed at {place}: {type(error).__name__}: {error}") from error
+        raise ValueError(f"model {path} failed {told(error)}") from error
     return _module(path, made)
 
 
 def _function(path: str) -> Callable[..., object]:
-    module, _, name = path.partition(":")
-    try:
-        function = getattr(importlib.import_module(module), name)
-    except (ImportError, ValueError, TypeError) as error:  # the last two: not the name of a module
-        raise ValueError(f"model {path!r} cannot be imported: {error}; is its folder on PYTHONPATH?") from error
-    except AttributeError:
-        raise ValueError(f"model {path!r}: module {module} has no {name!r}") from None
+    place, _, name = path.partition(":")
+    if not all(part.isidentifier() for part in place.split(".")):
+        raise ValueError(f"model {path!r} cannot be imported: {place!r} is not the name of a module")
+    function = getattr(module(place, f"model {path!r}"), name, None)
+    if function is None:
+        raise ValueError(f"model {path!r}: module {place} has no {name!r}")
     if not callable(function):
         raise ValueError(f"model {path!r} is not a function: name one that returns an nn.Module")
     made: Callable[..., object] = function

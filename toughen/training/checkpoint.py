@@ -62,6 +62,29 @@ def save(
     write_tensors(folder / name, tensors, about)
 
 
+def names(modules: dict[str, nn.Module]) -> set[str]:
+    """What the modules keep, by the names that it gets in a checkpoint."""
+    return {f"{part}.{key}" for part, module in modules.items() for key in module.state_dict()}
+
+
+def check_names(modules: dict[str, nn.Module], before: set[str]) -> None:
+    """See that a run which begins anew has room for all that this one keeps.
+
+    Args:
+        modules: as for ``save``.
+        before: their ``names`` before the first step.
+
+    Raises:
+        ValueError: a module keeps something that it did not have then.
+    """
+    new = sorted(names(modules) - before)
+    if new:
+        raise ValueError(
+            f"{new[0]} was made while training went on, so that no checkpoint could be loaded: make it in the method's "
+            "`prepare`, or in the model's `__init__`"
+        )
+
+
 def keep(folder: Path, name: str, source: str = NAME) -> None:
     """Give a checkpoint, the last one if not told otherwise, a second name."""
     link = temporary_name(folder / name)

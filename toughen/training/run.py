@@ -15,13 +15,14 @@ from torch import Tensor
 
 from toughen import data as data_sets
 from toughen import models, ranks, runs
+from toughen.attacks.adaptive import Adaptive
 from toughen.data.feed import Unreadable
 from toughen.device import provenance
 from toughen.files import check_writable, clear_temporaries, read_fields, write_json, write_text
 from toughen.locks import Lock
 from toughen.memory import lacking
 from toughen.noise import key
-from toughen.plain import fits
+from toughen.plain import fits, keeps
 from toughen.stop import Stopper
 from toughen.training import budget, checkpoint
 from toughen.training.display import BOARD, Show
@@ -31,7 +32,8 @@ from toughen.training.recipe import Recipe
 from toughen.training.trainer import Diverged, Trainer
 
 CONFIG, PROVENANCE = "config.yaml", "provenance.json"
-FREE = ("memory_limit", "num_workers")  # settings that may change when a run goes on: no image depends on them
+# settings that may change when a run goes on: no result depends on them
+FREE = ("memory_limit", "num_workers", "checkpoint_seconds")
 
 
 def train(
@@ -220,6 +222,7 @@ def build(recipe: Recipe, folder: Path) -> tuple[Trainer, dict[str, Tensor], int
     net = (recipe.model, len(data.classes), data.shape, mean, std)
     model = models.create(*net, **recipe.model_settings)
     models.check(model, len(data.classes), data.shape)
+    _check_adaptive(recipe)
     record = runs.Record(
         model=models.describe(*net, recipe.model_settings),
         classes=list(data.classes),
@@ -240,6 +243,24 @@ def build(recipe: Recipe, folder: Path) -> tuple[Trainer, dict[str, Tensor], int
     if recipe.time_budget is None:
         check_moments(recipe.keep_at, trainer.last_step, trainer.steps_per_epoch)
     return trainer, data.seen(), data.split_off
+
+
+def _check_adaptive(recipe: Recipe) -> None:
+    """See that evaluations will be able to attack the method's own objective.
+
+    Raises:
+        ValueError: they won't.
+    """
+    threat, adaptive = recipe.method.threat, recipe.method.adaptive
+    if threat is None or adaptive is None:
+        return
+    try:
+        if not keeps(adaptive):
+            raise ValueError("it must be plain data, as JSON has it")
+        Adaptive(eps=threat.eps, norm=threat.norm, **adaptive)
+    except (TypeError, ValueError) as error:
+        name = type(recipe.method).__name__
+        raise ValueError(f"{name}.adaptive is not what toughen.attacks.Adaptive takes: {error}") from None
 
 
 def check_moments(moments: Sequence[int | str], steps: int, steps_per_epoch: int) -> None:

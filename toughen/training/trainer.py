@@ -101,7 +101,7 @@ class Trainer(Course):
         self.image = torch.zeros(1, *data.shape, dtype=self.dtype, device=self.device)
         self.forward_flops = flops(self.model, self.image)
         self.costs: dict[int, float] = {}  # of the method's companions, in forward passes of the model
-        self.state = State()
+        self.state, self.state_names = State(), checkpoint.names(self.modules)
         self.started_anew: list[str] = []  # what a change of the number of processes took away
         self.begun, self.spent_before = time.perf_counter(), 0.0
         self.lock: Lock | None = None  # of the run's folder, while it is trained
@@ -293,6 +293,7 @@ class Trainer(Course):
         tallies = ranks.gather(self.state.tally.plain())
         own = ranks.gather_tensors(checkpoint.own_state(self.modules)) if ranks.count() > 1 else []
         if ranks.first():
+            checkpoint.check_names(self.modules, self.state_names)
             checkpoint.save(self.folder, self.state, self.modules, self.optimizer, name, tallies=tallies, own=own)
 
     def go_back(self) -> None:
