@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 import sys
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from commands import Ended, digits, files, refused, small, state_of, toughen
 from datasets import ClassLabel, Dataset, Features
 from datasets import Image as Picture
 from PIL import Image
+from tensorboard.summary.writer.record_writer import RecordWriter
 from torch import nn
 
 from toughen import runs
@@ -438,6 +440,22 @@ def test_a_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     refused(last, "No space left", "--resume", status=1)
     assert files(tmp_path / "run")[checkpoint.NAME] == saved[0][checkpoint.NAME]
     assert read_tensors(tmp_path / "run" / checkpoint.NAME)[1]["step"] == 2
+    assert toughen(*words, "--resume").status == 0
+
+
+def test_a_disk_that_is_full_when_tensorboard_writes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*arguments: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    words = small("--method", "FBF", "--eps", 0.2, "--epochs", 4, "--out", tmp_path / "run")
+    printed: list[object] = []
+    with monkeypatch.context() as patched:
+        patched.setattr(threading, "excepthook", printed.append)
+        patched.setattr(RecordWriter, "write", full)  # called in a thread of its own, whose traceback nobody wants
+        ended = toughen(*words)
+    last = Ended(ended.status, ended.out, ended.err[ended.err.index("toughen: ") :])
+    refused(last, "cannot write to", "No space left", "--resume", status=1)
+    assert printed == []
     assert toughen(*words, "--resume").status == 0
 
 

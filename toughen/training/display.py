@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -38,6 +39,7 @@ class Display:
         from torch.utils.tensorboard import SummaryWriter  # slow to import
 
         self.console, self.epochs, self.latest = console, epochs, ""
+        self.hook, threading.excepthook = threading.excepthook, self.uncaught
         self.board = SummaryWriter(str(folder / BOARD), purge_step=done)
         self.bar = progress_bar(console)
         self.task = self.bar.add_task("training", total=steps, completed=done)
@@ -80,7 +82,15 @@ class Display:
 
     def close(self) -> None:
         self.bar.stop()
-        self.board.close()
+        try:
+            self.board.close()
+        finally:
+            threading.excepthook = self.hook
+
+    def uncaught(self, failed: threading.ExceptHookArgs) -> None:
+        """Say nothing of what ends TensorBoard's thread, such as a full disk: its next call raises it again."""
+        if not type(failed.thread).__module__.startswith("tensorboard."):
+            self.hook(failed)
 
 
 class Silent(Display):
