@@ -26,7 +26,8 @@ from toughen import data
 from toughen.cli import main
 from toughen.files import read_tensors
 from toughen.training import checkpoint
-from toughen.training.trainer import Diverged, Trainer
+from toughen.training.saving import Diverged
+from toughen.training.trainer import Trainer
 
 TIMES = ("seconds", "seconds_per_step", "images_per_second", "watch_seconds", "validation_seconds")
 

@@ -18,9 +18,9 @@ from torch import Tensor, nn
 import toughen
 from toughen.blocks import Blocks, Precision
 from toughen.device import whole_float32
-from toughen.evaluation.candidate import Wrapped
 from toughen.evaluation.fingerprint import fingerprint
 from toughen.evaluation.harness import Bench
+from toughen.evaluation.wrapped import Wrapped
 from toughen.gradients import input_gradient, logits
 from toughen.objectives import cross_entropy
 from toughen.threat import Threat

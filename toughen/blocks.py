@@ -12,16 +12,12 @@ from typing import Literal, TypeAlias
 import torch
 from torch import Tensor, nn
 
-from toughen import passes, stem
+from toughen import copies, passes
 from toughen.device import autocast, pick_precision, whole_float32
 from toughen.mode import mode
 from toughen.types import Images, Labels, Logits, Mask
-from toughen.windows.graph import Graph
 
 Precision: TypeAlias = Literal["bf16", "fp32", "fp64"]
-
-
-COPYING = (RuntimeError, TypeError, NotImplementedError, AttributeError)  # what a net that cannot be copied raises
 EXACT_BLOCK = 8  # images per forward of the model itself: few fall at a time, and filling up costs
 UNLIKE = {"bf16": 0.2, "fp32": 1e-3, "fp64": 1e-6}  # of the logits' size: beyond, a copy answers something else
 WORTH_BF16 = 5e6  # operations per image, below which casting costs more than it saves (measured on a CPU)
@@ -107,8 +103,8 @@ class Blocks(nn.Module):
             raise ValueError(f"a block of {size} images is none: give a size of 1 or more")
         self.size, self.precision, self.counts = size, precision, Counts()
         self.net = copy.deepcopy(net).double() if precision == "fp64" else net
-        self.searched = _fast_copy(net, precision) if copied and precision != "fp64" else self.net
-        self.graph = _graph(self.searched) if self.searched is not net else None
+        self.searched = copies.fast(net, bf16=precision == "bf16") if copied and precision != "fp64" else self.net
+        self.graph = copies.graph(self.searched) if self.searched is not net else None
         self._seen_alike = False
 
     @property
@@ -206,15 +202,15 @@ class Blocks(nn.Module):
             return None
         self.compare(x)
         try:
-            net = _sharing(self.net)
-            searched = net if self.searched is self.net else _sharing(self.searched)
-        except COPYING:
+            net = copies.sharing(self.net)
+            searched = net if self.searched is self.net else copies.sharing(self.searched)
+        except copies.FAILING:
             return None
         if not (self._agrees(net, x) and self._agrees(searched, x)):
             return None
         made = copy.copy(self)
         made._modules = {**self._modules, "net": net, "searched": searched}  # its own, where copy.copy shares them
-        made.graph, made.counts = _graph(searched) if self.graph is not None else None, Counts()
+        made.graph, made.counts = copies.graph(searched) if self.graph is not None else None, Counts()
         return made
 
     def searching(self, x: Images) -> AbstractContextManager[None]:
@@ -261,55 +257,3 @@ def unwrap(out: object, n: int) -> Logits:
         shape = tuple(out.shape) if isinstance(out, Tensor) else type(out).__name__
         raise ValueError(f"a model must return logits of shape [{n}, classes], this one returned {shape}")
     return out.float() if out.dtype in (torch.bfloat16, torch.float16) else out
-
-
-def _fast_copy(net: nn.Module, precision: Precision) -> nn.Module:
-    """A copy laid out channels last, for bf16 with its convolutions cast once instead of at every pass."""
-    try:
-        made: nn.Module = copy.deepcopy(net).requires_grad_(False).eval()
-    except COPYING:
-        return net  # a model that cannot be copied is asked as it is
-    for weight in made.parameters():
-        if weight.ndim == 4:
-            weight.data = weight.data.contiguous(memory_format=torch.channels_last)
-    if precision == "bf16":
-        for part in made.modules():
-            if type(part) is nn.Conv2d:
-                part.to(torch.bfloat16)
-            elif type(part) is nn.Linear:
-                part.__class__ = _Head
-    if next(made.parameters(), torch.empty(0)).device.type == "cpu":
-        for part in made.modules():
-            if type(part) is nn.Conv2d and stem.fits(part):
-                part.__class__ = stem.Stem
-    return made
-
-
-def _graph(net: nn.Module) -> Graph | None:
-    """A copy as a graph; where launching kernels costs more than they do, asking in full is as fast."""
-    if next(net.parameters(), torch.empty(0)).device.type != "cpu":
-        return None
-    try:
-        return Graph(net)
-    except ValueError:  # it is asked in full, with the same result
-        return None
-
-
-def _sharing(net: nn.Module) -> nn.Module:
-    """A copy with the same weights, not copied, and buffers of its own."""
-    made: nn.Module = copy.deepcopy(net, {id(weight): weight for weight in net.parameters()})
-    return made
-
-
-class _Head(nn.Linear):
-    """A linear layer that, where it sees one vector an image, multiplies in float32.
-
-    It is a small share of the work, but decides how finely logits are told apart: with bf16 logits, Square cannot see
-    what a small window does, and stalls.
-    """
-
-    def forward(self, x: Tensor) -> Tensor:
-        if x.ndim != 2:
-            return super().forward(x)
-        with torch.autocast(x.device.type, enabled=False):
-            return super().forward(x.float())

@@ -21,7 +21,7 @@ TRAIN_USAGE = """toughen train [RECIPE_OR_YAML] [--data D] [--model M] [--method
 def run(arguments: Sequence[str]) -> int:
     from toughen.training import checkpoint
     from toughen.training.run import train  # TensorBoard and the like take a while to import
-    from toughen.training.trainer import Diverged
+    from toughen.training.saving import Diverged
 
     recipe, config, out, resume = parse_train(arguments)
     try:

@@ -15,11 +15,12 @@ from torch import nn
 from toughen import ranks
 from toughen.attacks.base import Attack
 from toughen.blocks import Blocks, Precision, block_size, search_precision
+from toughen.data import Split
 from toughen.device import provenance
 from toughen.duration import seconds
 from toughen.evaluation import budget, verdict
 from toughen.evaluation.attacked import share
-from toughen.evaluation.candidate import Candidate, Wrapped
+from toughen.evaluation.candidate import Candidate
 from toughen.evaluation.details import look_closer
 from toughen.evaluation.diagnostics.store import add_closer_look, check_usable, set_aside
 from toughen.evaluation.fit import check_fit, check_sendable, check_source
@@ -28,6 +29,7 @@ from toughen.evaluation.harness import as_floats
 from toughen.evaluation.result import Evaluation, interval, write_results
 from toughen.evaluation.runner import measure
 from toughen.evaluation.suite import QUICK_IMAGES, held, parse_attack, suite
+from toughen.evaluation.wrapped import Wrapped
 from toughen.locks import alone
 
 PRECISIONS = ("auto", "bf16", "fp32", "fp64")
@@ -120,14 +122,7 @@ def judge(
         check_usable(out)
     place = device or next(candidate.net.parameters(), candidate.split.images).device
     net, split = candidate.net.to(place), candidate.split.to(place)
-    outputs = check_fit(net, candidate)
-    attacks = attacks_of(candidate, how)
-    if how.processes > 1:
-        for name, thing in {"the model": net, **{f"attack {name}": attack for name, attack in attacks.items()}}.items():
-            check_sendable(name, thing)
-    source = source if source is None or isinstance(source, nn.Module) else source()
-    if source is not None:
-        check_source(source, outputs, split.images)
+    attacks, made = _checked(net, candidate, how, split, source)
     if console is not None and candidate.about.get("weights") == "as made":
         console.print(f"no --weights: {candidate.name} is evaluated as it is made", highlight=False, markup=False)
     precision = search_precision(net, as_floats(split.images[:1]), how.precision)
@@ -145,22 +140,43 @@ def judge(
         if how.verdict and ranks.first():
             if console is not None:
                 console.print("now the checks that say whether the number can be believed", highlight=False)
-            result |= _verdict(found, candidate, Blocks(net, block, precision), how.seed, source, trained_mode)
-        result |= {
-            "model": candidate.name,
-            "classes": list(candidate.class_names),
-            "threat": {"norm": candidate.threat.norm, "eps": float(candidate.threat.eps)},
-            "data": candidate.data,
-            **asked,
-            **candidate.about,
-            "provenance": provenance(place),
-        }
+            result |= _verdict(found, candidate, Blocks(net, block, precision), how.seed, made, trained_mode)
+        result |= {**_subject(candidate), **asked, **candidate.about, "provenance": provenance(place)}
         result = ranks.agreed(result)  # the checks are the first process's
         if out is not None and ranks.first():
             _write(out, result, found, candidate, attacks, Blocks(net, block, precision), how, console)
             found.state.remove()
             budget.forget(out)
     return result
+
+
+def _checked(
+    net: nn.Module, candidate: Candidate, how: How, split: Split, source: Source | None
+) -> tuple[dict[str, Attack], nn.Module | None]:
+    """The attacks and the source, made, after seeing that they and the net fit together.
+
+    Raises:
+        ValueError: they don't.
+    """
+    outputs = check_fit(net, candidate)
+    attacks = attacks_of(candidate, how)
+    if how.processes > 1:
+        for name, thing in {"the model": net, **{f"attack {name}": attack for name, attack in attacks.items()}}.items():
+            check_sendable(name, thing)
+    made = source if source is None or isinstance(source, nn.Module) else source()
+    if made is not None:
+        check_source(made, outputs, split.images)
+    return attacks, made
+
+
+def _subject(candidate: Candidate) -> dict[str, Any]:
+    """What was attacked, and what it was to withstand."""
+    return {
+        "model": candidate.name,
+        "classes": list(candidate.class_names),
+        "threat": {"norm": candidate.threat.norm, "eps": float(candidate.threat.eps)},
+        "data": candidate.data,
+    }
 
 
 def _write(

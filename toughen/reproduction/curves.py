@@ -32,7 +32,7 @@ from toughen.papers.exhibits import Plot
 from toughen.reproduction.board import Board, logit_distances
 from toughen.reproduction.measure import Measured, Subject
 from toughen.training.checkpoint import kept_file
-from toughen.training.run import CONFIG
+from toughen.training.folder import CONFIG
 from toughen.types import Images, Labels
 
 SURFACE_IMAGES, SURFACE_POINTS = 64, 9

@@ -23,8 +23,10 @@ from toughen.reproduction.scales import nodes
 from toughen.reproduction.store import RUN, TRAINED, TURNS, Store, turns_of
 from toughen.runs import RECORD, WEIGHTS
 from toughen.stop import Stopped, Stopper
-from toughen.training.run import CONFIG, by_epoch, open_run
-from toughen.training.trainer import Diverged, Trainer
+from toughen.training.folder import CONFIG
+from toughen.training.run import by_epoch, open_run
+from toughen.training.saving import Diverged
+from toughen.training.trainer import Trainer
 
 RECIPE = "recipe.yaml"
 QUIET = Console(quiet=True)

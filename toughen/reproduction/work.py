@@ -16,7 +16,7 @@ from toughen.reproduction.measure import OF_TRAINING, Subject, quantity
 from toughen.reproduction.scales import SCALES, Scale
 from toughen.reproduction.store import Quantity
 from toughen.reproduction.training import Bench, train_in_turns, trained
-from toughen.training.trainer import Diverged
+from toughen.training.saving import Diverged
 
 COMPUTED = (STATED, "hours saved")  # not measured of a run
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from toughen import ranks, runs
-from toughen.training import checkpoint, rescue
+from toughen.training import checkpoint, rescue, saving
 from toughen.training.budget import revise
 from toughen.training.figures import epoch_figures
 from toughen.training.validation import score
@@ -29,7 +29,7 @@ def finish_epoch(trainer: Trainer, epoch: int) -> dict[str, Any]:
     Raises:
         Diverged: the loss or the weights are no longer finite.
     """
-    trainer.check_finite()
+    saving.check_finite(trainer)
     state, method = trainer.state, trainer.method_at(trainer.state.step - 1)
     metrics: dict[str, Any] = ranks.agreed(epoch_figures(trainer, epoch))  # methods decide by them
     started = time.perf_counter()
@@ -52,7 +52,7 @@ def finish_epoch(trainer: Trainer, epoch: int) -> dict[str, Any]:
     if state.planned:
         step_seconds = metrics["seconds_per_step"] * (1 + metrics["watch_seconds"] / metrics["seconds"])
         revise(trainer, step_seconds, time.perf_counter() - started)
-    trainer.save(healthy=healthy and trainer.rescuer is not None)
+    saving.save(trainer, healthy=healthy and trainer.rescuer is not None)
     if ranks.first():
         runs.write_history(trainer.folder, state.history)
     return metrics

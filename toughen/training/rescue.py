@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from toughen import ranks
 from toughen.device import wait
 from toughen.shares import percent
+from toughen.training import saving
 from toughen.training.display import Display
 
 if TYPE_CHECKING:
@@ -39,7 +40,7 @@ def answer_collapse(trainer: Trainer, found: dict[str, float]) -> bool:
     text = f"collapse: FGSM leaves {fgsm}, PGD {pgd}, of clean images {clean} are right"
     if trainer.rescuer is not None:
         epochs = trainer.recipe.watch_epochs * 2 ** (state.collapses - 1)
-        trainer.go_back()
+        saving.go_back(trainer)
         state.rescue_until = (math.ceil(state.step / trainer.steps_per_epoch) + epochs) * trainer.steps_per_epoch
         state.signals, state.blind = [], False
         name = type(trainer.rescuer).__name__

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import signal
 import time
 from collections.abc import Iterator
@@ -18,14 +17,13 @@ from toughen.data import Augment, Data, Streamed
 from toughen.data.feed import Feed
 from toughen.device import autocast, choose_kernels, pick_device, pick_precision, wait
 from toughen.evaluation.harness import as_floats
-from toughen.files import finite
 from toughen.locks import Lock
 from toughen.memory import keep_freed
 from toughen.methods.base import Method
 from toughen.noise import StepNoise, key
 from toughen.passes import Passes, flops
 from toughen.stop import Stopped, Stopper
-from toughen.training import checkpoint, rescue
+from toughen.training import checkpoint, rescue, saving
 from toughen.training.budget import Pace
 from toughen.training.compiled import Compiled
 from toughen.training.course import Course
@@ -40,10 +38,6 @@ from toughen.training.watch import Watch
 from toughen.types import Batch, Plan, Step
 
 CHECK_EVERY = 50  # steps between looks at the loss; each look waits for the device
-
-
-class Diverged(RuntimeError):
-    """The loss or the weights are no longer finite."""
 
 
 class Trainer(Course):
@@ -147,7 +141,7 @@ class Trainer(Course):
         self.together.begin(self.image)
         if self.watch.on and self.rescuer is not None and self.state.healthy < 0:
             self.state.healthy = self.state.step  # before any: the beginning
-            self.write_checkpoint(checkpoint.HEALTHY)
+            saving.write_checkpoint(self, checkpoint.HEALTHY)
         try:
             while not self.finished:
                 self.run_epoch(display, stopper)
@@ -172,7 +166,7 @@ class Trainer(Course):
             self.add_up(step, own, passes)
             display.step(state.step, epoch)
             if state.step % CHECK_EVERY == 0:
-                self.check_finite()
+                saving.check_finite(self)
                 display.loss(state.step, float(step.loss.detach()))
             if state.step in self.recipe.keep_at and ranks.first():
                 checkpoint.keep_weights(self.folder, state.step, self.model)
@@ -186,7 +180,7 @@ class Trainer(Course):
                 pace.look(now)
             if not ended and (stopping or due):
                 state.seconds, started, saved = state.seconds + now - started, now, now
-                self.save()
+                saving.save(self)
                 if stopping:
                     raise Stopped(stopper.asked or signal.SIGTERM)
             if ended:  # maybe before the epoch's last batch
@@ -230,7 +224,7 @@ class Trainer(Course):
                 try:
                     step, logged = self.take(method, x, y, batch)
                 except torch.linalg.LinAlgError as error:  # type: ignore[attr-defined]  # a singular value of NaN
-                    raise Diverged(f"the loss is not finite ({error})") from None
+                    raise saving.Diverged(f"the loss is not finite ({error})") from None
             self.optimizer.zero_grad(set_to_none=True)
             step.loss.backward()
         self.optimizer.step()
@@ -262,58 +256,6 @@ class Trainer(Course):
             total += value
             tally.counts[name] = tally.counts.get(name, 0) + n
         tally.images += n
-
-    def check_finite(self) -> None:
-        """See that training is still about numbers.
-
-        Raises:
-            Diverged: it isn't.
-        """
-        loss = float(self.state.tally.totals.get("loss", 0.0))
-        lost, broken = ranks.any_of(not math.isfinite(loss), not finite(self.model.state_dict()))
-        if lost:
-            raise Diverged("the loss became " + (str(loss) if not math.isfinite(loss) else "NaN or infinite"))
-        if broken:
-            raise Diverged("a weight is no longer finite")
-
-    def save(self, *, healthy: bool = False) -> None:
-        """Write a checkpoint, unless its weights would be useless; a healthy one is kept to go back to."""
-        self.check_finite()
-        if healthy:
-            self.state.healthy = self.state.step
-        self.state.spent = self.spent
-        self.write_checkpoint()
-        if healthy and ranks.first():
-            checkpoint.keep(self.folder, checkpoint.HEALTHY)
-        ranks.barrier()
-
-    def write_checkpoint(self, name: str = checkpoint.NAME) -> None:
-        """Collect what each process has of its own, and write it with the rest."""
-        self.together.bring_memories_together()
-        tallies = ranks.gather(self.state.tally.plain())
-        own = ranks.gather_tensors(checkpoint.own_state(self.modules)) if ranks.count() > 1 else []
-        if ranks.first():
-            checkpoint.check_names(self.modules, self.state_names)
-            checkpoint.save(self.folder, self.state, self.modules, self.optimizer, name, tallies=tallies, own=own)
-
-    def go_back(self) -> None:
-        """Return to the last healthy state.
-
-        Raises:
-            ValueError: its file is gone or damaged.
-        """
-        checkpoint.go_back(self.folder, self.modules, self.optimizer)
-        self.together.touched = None
-
-    def resume(self) -> bool:
-        """Continue where the run directory's checkpoint stands; False where there is none yet."""
-        with ranks.first_before_others():  # it sets a damaged file aside
-            found = checkpoint.load(self.folder, self.modules, self.optimizer, self.device)
-        if found is None:
-            return False
-        self.state, self.started_anew = found
-        self.spent_before = self.state.spent
-        return True
 
 
 def _own_part(count: int) -> slice:

@@ -1,0 +1,117 @@
+"""The run directory as training keeps it: what may be written there, begun, gone on with and taken back."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import yaml
+from torch import Tensor
+
+from toughen import runs
+from toughen.device import provenance
+from toughen.files import check_writable, clear_temporaries, read_fields, write_json, write_text
+from toughen.locks import Lock
+from toughen.plain import fits
+from toughen.training import checkpoint
+from toughen.training.display import BOARD
+
+if TYPE_CHECKING:
+    from toughen.training.trainer import Trainer
+
+CONFIG, PROVENANCE = "config.yaml", "provenance.json"
+# settings that may change when a run goes on: no result depends on them
+FREE = ("memory_limit", "num_workers", "checkpoint_seconds")
+
+
+def check_folder(folder: Path, config: str, resume: bool) -> None:
+    """See that a run may be written to this directory.
+
+    Raises:
+        ValueError: it holds something already, or a run with other settings.
+    """
+    check_writable(folder)
+    if not folder.exists() or all(path.name.startswith(".") for path in folder.iterdir()):
+        return  # hidden files are what a run leaves that was killed before its first one
+    if not (folder / CONFIG).is_file():
+        raise ValueError(f"{folder} holds something that is no run: choose another --out")
+    if not resume:
+        raise ValueError(f"{folder} holds a run already: choose another --out, or go on with it with --resume")
+    before, now = _settings(folder / CONFIG, (folder / CONFIG).read_bytes()), _settings(folder, config)
+    unset = dict.fromkeys(before.keys() | now.keys(), "None")
+    before, now = unset | before, unset | now
+    changed = sorted(name for name in unset if before[name] != now[name] and name not in FREE)
+    if changed:
+        name = changed[0].replace(".init_args", "").replace(".class_path", "")
+        raise ValueError(
+            f"{folder} was begun with other settings ({name}: {before[changed[0]]}, now {now[changed[0]]}): "
+            "repeat its own, or choose another --out"
+        )
+
+
+def _settings(path: Path, config: str | bytes) -> dict[str, str]:
+    """A recipe's settings as text, nested ones under dotted names.
+
+    Raises:
+        ValueError: it is no recipe.
+    """
+
+    def flat(value: Any, prefix: str) -> dict[str, str]:
+        if not isinstance(value, dict):
+            return {prefix: str(float(value) if isinstance(value, int) and not isinstance(value, bool) else value)}
+        return {name: v for key, part in value.items() for name, v in flat(part, f"{prefix}.{key}".lstrip(".")).items()}
+
+    try:
+        settings = yaml.safe_load(config) or {}
+    except (yaml.YAMLError, UnicodeDecodeError, RecursionError):
+        settings = None
+    if not isinstance(settings, dict):
+        raise ValueError(f"{path} is damaged: restore it from a copy, or choose another --out")
+    return flat(settings, "")
+
+
+def begin(folder: Path, config: str, trainer: Trainer, seen: dict[str, Tensor]) -> None:
+    """Make the run directory, keep other processes out, and write what is known before the first step.
+
+    Raises:
+        ValueError: nothing can be written there, or another process trains there.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        trainer.lock = Lock(folder)
+        clear_temporaries(folder)
+        write_text(folder / CONFIG, config)
+        runs.write_seen(folder, seen)
+        write_json(folder / PROVENANCE, sessions(folder, trainer))
+    except OSError as error:
+        raise ValueError(f"cannot write to {folder} ({error.strerror}): choose another --out") from None
+
+
+def withdraw(folder: Path) -> None:
+    """Take back a run that did not get through its first step: nothing is lost, and the command can be mended."""
+    for name in (CONFIG, PROVENANCE, runs.SEEN, checkpoint.HEALTHY):
+        (folder / name).unlink(missing_ok=True)
+    shutil.rmtree(folder / BOARD, ignore_errors=True)
+
+
+def sessions(folder: Path, trainer: Trainer) -> dict[str, Any]:
+    """Where and with what this session trains, and where others did before, each with the step that it began at."""
+    now: dict[str, Any] = {**provenance(trainer.device), "precision": trainer.precision}
+    path = folder / PROVENANCE
+    if not trainer.state.step or not path.is_file():
+        return now
+    before = read_fields(path)  # damaged: nothing is known of the sessions before
+    earlier = before.pop("sessions", None) or [{"from_step": 0, **before}]
+    if not fits(earlier, list[dict[str, Any]]):
+        earlier = []
+    if before != now:
+        earlier.append({"from_step": trainer.state.step, **now})
+    return {**now, "sessions": earlier} if len(earlier) > 1 else now
+
+
+def complete(folder: Path, trainer: Trainer) -> None:
+    """Write what a kill right after the last checkpoint left out; a whole run stays untouched."""
+    clear_temporaries(folder)
+    if not runs.holds_history(folder, trainer.state.history):
+        runs.write_history(folder, trainer.state.history)
