@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from browser import Browser, check_whole
-from commands import toughen
+from commands import refused, toughen
 from PIL import Image
 
 from toughen.shares import percent
@@ -38,3 +38,10 @@ def test_the_demo_ends_with_a_broken_and_a_robust_model(tmp_path: Path) -> None:
     browser.close()
     with Image.open(tmp_path / "demo" / "picture.png") as picture:
         assert picture.width > 900
+
+
+@pytest.mark.parametrize("name", ["picture.png", "report.html"])
+def test_the_demo_leaves_foreign_files_alone(name: str, tmp_path: Path) -> None:
+    (tmp_path / name).write_bytes(b"mine")
+    refused(toughen("demo", "--out", tmp_path), name, "choose another --out")
+    assert [path.name for path in tmp_path.iterdir()] == [name] and (tmp_path / name).read_bytes() == b"mine"

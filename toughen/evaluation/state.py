@@ -14,6 +14,10 @@ from toughen.blocks import Counts
 from toughen.evaluation.harness import Outcome
 from toughen.files import clear_temporaries, read_tensors, write_tensors
 from toughen.noise import key
+from toughen.plain import misfit
+
+FIELDS = {"fell": torch.bool, "by": torch.int16, "moved": torch.float32, "done": torch.bool}
+KEPT = {"piece": int, "seconds": dict[str, float], "counts": dict[str, dict[str, int]]}
 
 
 @dataclass
@@ -84,9 +88,8 @@ class State:
         tensors: dict[str, Tensor] = {}
         about: dict[str, Any] = {}
         for name, progress in self.attacks.items():
-            fields = ("fell", "by", "moved", "done")
-            tensors |= {f"{name}:{each}": getattr(progress, each) for each in fields}
-            about[name] = {each: getattr(progress, each) for each in ("piece", "seconds", "counts")}
+            tensors |= {f"{name}:{each}": getattr(progress, each) for each in FIELDS}
+            about[name] = {each: getattr(progress, each) for each in KEPT}
         self.path.parent.mkdir(parents=True, exist_ok=True)
         write_tensors(self.path, tensors, about)
 
@@ -109,13 +112,13 @@ def restore(folder: Path | None, fingerprint: tuple[object, ...], n: int) -> Sta
     state = State(path, n)
     if path.is_file():
         tensors, about = read_tensors(path)
-        try:
-            for name, rest in about.items():
-                fields = [tensors[f"{name}:{each}"] for each in ("fell", "by", "moved", "done")]
-                if any(tensor.shape != (n,) for tensor in fields):
-                    raise KeyError(name)
-                fell, by, moved, done = fields
-                state.attacks[name] = Progress(fell, by, moved, done, **rest)
-        except (KeyError, TypeError):
-            raise ValueError(f"{path} is damaged: remove it, and the evaluation starts anew") from None
+        for name, rest in about.items():
+            fields = [tensors.get(f"{name}:{each}") for each in FIELDS]
+            if misfit(rest, KEPT) or not all(map(_is_field, fields, FIELDS.values(), [n] * len(fields))):
+                raise ValueError(f"{path} is damaged: remove it, and the evaluation starts anew")
+            state.attacks[name] = Progress(*fields, **rest)  # type: ignore[arg-type]
     return state
+
+
+def _is_field(tensor: Tensor | None, kind: torch.dtype, n: int) -> bool:
+    return tensor is not None and tensor.dtype == kind and tensor.shape == (n,)
