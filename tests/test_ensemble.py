@@ -167,7 +167,9 @@ def test_sources_never_change_and_are_no_part_of_what_is_trained_or_saved(mnist:
     assert {name: tuple(value.shape) for name, value in file.items()} == {n: tuple(v.shape) for n, v in before.items()}
     train(method, model, x, y, 8)  # six of the model's own, two of the source's
     assert all(torch.equal(value, file[name]) for name, value in source.named_buffers())
-    assert not list(method.parameters()) and not method.state_dict()
+    assert not list(method.parameters())
+    (kept,) = method.state_dict().values()  # not the nets, only what they are known by again
+    assert kept.keys() == {"sources"} and len(kept["sources"]) == 1 and len(kept["sources"][0]) == 32
     assert not any(module.training for module in source.modules())
     assert not any(value.requires_grad for value in source.buffers())
     twin = copy.deepcopy(method)
