@@ -124,7 +124,7 @@ SCALES = {
     for scale in (
         Scale(
             name="full",
-            about="the paper's own setting as the recipes have it, all test images",
+            about="the paper's own setting as the recipes have it, all test images where --limit names no number",
             precision="fp32",
         ),
         Scale(
