@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 from pathlib import Path
 from typing import Any
@@ -118,6 +119,34 @@ def test_what_is_predicted_of_is_what_is_written(tmp_path: Path, monkeypatch: py
     row = pq.read_table(tmp_path / "adv.parquet").to_pylist()[0]
     assert row["image"] == [[[0.5]]] and row["prediction"] == 0
     assert row["adversarial_prediction"] == 0
+
+
+def test_logits_that_are_no_numbers_are_no_prediction(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """NaN once an image has many pixels at eps, as FGSM leaves them where it was black."""
+    code = (
+        "from torch import nn\nfrom toughen import runs\n"
+        "class Broken(nn.Module):\n"
+        "    def __init__(self):\n        super().__init__()\n        self.net = runs.load(RUN)\n"
+        "    def forward(self, x):\n"
+        "        bad = ((x - 0.125).abs() < 1e-6).flatten(1).float().mean(1) > 0.1\n"
+        "        return self.net(x).masked_fill(bad[:, None], float('nan'))\n"
+        "def net():\n    return Broken()\n"
+    )
+    (tmp_path / "broken_nets.py").write_text(f"RUN = {str(RUN)!r}\n{code}")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    how = ("--data", digits(), "--eps", 0.125, "--limit", 10, "--attack", "fgsm", "--out", tmp_path / "nan.parquet")
+    ended = toughen("attack", "broken_nets:net", *how)
+    assert ended.status == 0, ended
+    found = pq.read_table(tmp_path / "nan.parquet")
+    net = importlib.import_module("broken_nets").net().eval()
+    x = torch.tensor(np.array(found["image"].to_pylist()), dtype=torch.float32)
+    finite = net(x).isfinite().all(1)
+    assert not finite.all()
+    assert [label == -1 for label in found["adversarial_prediction"].to_pylist()] == (~finite).tolist()
+    wrong = sum(
+        p != y for p, y in zip(*(found[n].to_pylist() for n in ("adversarial_prediction", "label")), strict=True)
+    )
+    assert f"10 images under fgsm, {wrong} of them misclassified" in ended.out and wrong >= int((~finite).sum())
 
 
 def test_a_model_from_elsewhere_is_attacked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

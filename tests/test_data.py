@@ -283,6 +283,11 @@ def second_shard_differs(root: Path) -> None:
     shard(root / "train-1.parquet", [GOOD, GOOD], [0, 1], ["a", "b"], ("image", "klass"))
 
 
+def foreign_names(root: Path) -> None:
+    shard(root / "train.parquet", [GOOD, GOOD], [0, 1], ["a", "b"])
+    shard(root / "test.parquet", [GOOD, GOOD], [0, 1], ["a", "c"])
+
+
 def no_parquet(root: Path) -> None:
     (root / "train.parquet").write_text("version https://git-lfs.github.com/spec/v1\n")
 
@@ -333,6 +338,7 @@ BAD_PARQUET: dict[str, tuple[Callable[[Path], None], str]] = {
     "no label column": (without_labels, r"has no label column among image: keep"),
     "two image columns": (two_image_columns, r"several image columns \(left, right\)"),
     "columns differ": (second_shard_differs, r"train-1.parquet lacks column label"),
+    "other class names": (foreign_names, r"test.parquet names a class 'c' that the first training shard does not"),
     "not parquet": (no_parquet, r"train.parquet cannot be read as parquet \(.*download or write it anew"),
     "test class unseen": (unseen_class, r"class 'c' has test images and no training images"),
     "one class": (parquet_case([GOOD], [0], ["a"]), r"has 1 classes: a classifier needs two"),
@@ -576,6 +582,16 @@ def deeper(root: Path) -> None:
     paint(root / "train" / "b" / "more" / "2.png", plain(1))
 
 
+def much_deeper(root: Path) -> None:
+    folders(root, ("train", "test"), {"a": 1, "b": 2})
+    paint(root / "train" / "b" / "x" / "y" / "2.png", plain(1))
+
+
+def beside(root: Path) -> None:
+    folders(root, ("train", "test"), {"a": 1, "b": 2})
+    paint(root / "train" / "5.png", plain(1))
+
+
 BAD_FOLDERS: dict[str, tuple[Callable[[Path], None], str]] = {
     "empty folder": (lambda root: None, r"has no class folders: expected ROOT/train/CLASS"),
     "empty class folder": (empty_class, r"train/c has no images .*: fill or remove it"),
@@ -587,6 +603,8 @@ BAD_FOLDERS: dict[str, tuple[Callable[[Path], None], str]] = {
     "unread format": (unread_format, r"train/b/2.ppm is an image in a format that is not read here \(.*save it in"),
     "dangling link": (dangling_link, r"train/b/2.png leads to no file: mend the link or remove it"),
     "images deeper": (deeper, r"train/b/more holds images below a class: move them up"),
+    "images much deeper": (much_deeper, r"train/b/x holds images below a class: move them up"),
+    "images beside classes": (beside, r"train/5.png lies beside the folders of the classes: move it into one"),
 }
 
 
@@ -596,6 +614,25 @@ def test_bad_class_folders_are_refused(tmp_path: Path, case: str) -> None:
     make(tmp_path)
     with pytest.raises(ValueError, match=message):
         load(str(tmp_path))
+
+
+def test_each_shard_numbers_the_classes_as_it_says(tmp_path: Path) -> None:
+    cat, dog, eel = (encoded(plain(value)) for value in (10, 20, 30))
+    shard(tmp_path / "train-0.parquet", [cat, dog, eel], [0, 1, 2], ["cat", "dog", "eel"])
+    shard(tmp_path / "train-1.parquet", [cat, dog, eel], [2, 0, 1], ["dog", "eel", "cat"])
+    shard(tmp_path / "test.parquet", [dog, eel, eel], [0, 1, 1], ["dog", "eel"])
+    found = load(str(tmp_path))
+    assert found.classes == ("cat", "dog", "eel")
+    for split in (found.train, found.test):
+        assert (10 * (split.labels + 1)).tolist() == split.images.amax((1, 2, 3)).tolist()
+    assert found.train.labels.tolist() == [0, 1, 2, 0, 1, 2] and found.test.labels.tolist() == [1, 2, 2]
+
+
+def test_classes_may_be_given_by_name(tmp_path: Path) -> None:
+    shard(tmp_path / "train.parquet", [GOOD] * 6, [0, 1, 2] * 2, [" a", "b\nc", "d "])
+    found = load(str(tmp_path), classes=("d ", "b\nc"))
+    assert found.classes == ("d ", "b\nc")
+    assert sorted(found.train.labels.tolist() + found.test.labels.tolist()) == [0, 0, 1, 1]
 
 
 def test_pictures_of_less_usual_formats_are_read(tmp_path: Path) -> None:

@@ -458,6 +458,15 @@ def test_a_colour_image_among_grey_ones_is_refused_when_it_comes(
         list(StreamFeed(split=given, seed=0, batch_size=8, device=CPU, buffer=8).batches(0))
 
 
+def test_colour_in_the_test_images_alone_is_seen(tmp_path: Path) -> None:
+    """As in memory: else the run could not be evaluated on its own data."""
+    shutil.copytree(digits(), tmp_path / "data")
+    file = sorted((tmp_path / "data/test/3").iterdir())[0]
+    Image.open(file).convert("RGB").save(file)
+    assert data.load(str(tmp_path / "data")).shape == streamed(tmp_path / "data").shape == (3, 28, 28)
+    assert streamed(digits()).shape == (1, 28, 28)
+
+
 def test_hub_sets_are_read_out_of_their_cache(shards: Path) -> None:
     """The arrow tables that the hub's client keeps, in groups of 100 rows."""
     from toughen.data import hub, tables

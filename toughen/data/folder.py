@@ -185,7 +185,7 @@ def _require_all_read(folder: Path) -> None:
     for entry in _visible(list(folder.iterdir())):
         kind = mimetypes.guess_type(entry.name)[0] or ""
         if entry.is_dir():
-            if _pictures(entry):
+            if any(_pictures(Path(deeper)) for deeper, _, _ in os.walk(entry)):
                 raise ValueError(f"{entry} holds images below a class: move them up into {folder}, or out of it")
         elif entry.suffix.lower() in PICTURES or kind.startswith("image/"):
             if not entry.is_file():
@@ -231,6 +231,8 @@ def _source(split: Path, classes: tuple[str, ...]) -> Source:
     folders = _folders(split)
     if not folders:
         raise ValueError(f"{split} has no class folders: {_LAYOUTS}")
+    if loose := _pictures(split):
+        raise ValueError(f"{loose[0]} lies beside the folders of the classes: move it into one of them, or away")
     for folder in folders:
         if folder.name not in classes:
             raise ValueError(f"{folder} is a class that the training images lack: add it there or remove it")

@@ -6,7 +6,7 @@ from dataclasses import replace
 from importlib import resources
 from math import prod
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 import torch
 
@@ -16,6 +16,9 @@ from toughen.data.decode import Form, check_memory, decode, survey
 from toughen.data.sets import Data, Split
 from toughen.data.sources import Source, Sources
 from toughen.data.stream import Streamed, encoded_split
+
+Classes: TypeAlias = str | Path | tuple[str, ...]
+"""The file that names classes, or the names."""
 
 SHARE = 0.5  # of the memory that is available, which decoded images may take where no limit is given
 
@@ -29,7 +32,7 @@ def names() -> dict[str, str]:
 
 
 def load(
-    spec: str, *, classes: str | Path | None = None, image_size: int | None = None, resize: int | None = None
+    spec: str, *, classes: Classes | None = None, image_size: int | None = None, resize: int | None = None
 ) -> Data:
     """A data set, decoded to uint8.
 
@@ -40,8 +43,8 @@ def load(
             test-*.parquet, also within train/, test/ or data/; or images, train/CLASS/* and test/CLASS/*, or CLASS/*.
             Where there is no test split, the validation split is it; where there is neither, a stratified tenth of the
             training images, always the same (seed 0).
-        classes: a file with one class name per line; only these classes are kept, numbered in that order. Or
-            "imagenet100", the 100 of ImageNet's that GAT and NuAT were tried on (val-iisc/GAMA-GAT).
+        classes: a file with one class name per line, or the names; only these classes are kept, numbered in that order.
+            Or "imagenet100", the 100 of ImageNet's that GAT and NuAT were tried on (val-iisc/GAMA-GAT).
         image_size: bring every image to so many rows and columns: the shorter side is resized (bicubic, antialiased),
             then the centre is cut out. None: all images must have one size.
         resize: with ``image_size``, bring the shorter side to so many pixels first (bilinear), so that a margin is cut
@@ -78,7 +81,7 @@ def peek(spec: str) -> Outline:
 def load_training(
     spec: str,
     *,
-    classes: str | Path | None = None,
+    classes: Classes | None = None,
     image_size: int | None = None,
     resize: int | None = None,
     memory: int | None = None,
@@ -106,12 +109,15 @@ def load_training(
         stream = _exceeds(train, test, image_size, memory)
     if not stream:
         return _decoded(found, image_size, resize)
-    split = encoded_split(train, _form_of_sample(train, image_size, resize))
+    form = _form_of_sample(train, image_size, resize)
+    if found.test is not None and test.store is not None:  # in colour where the test images are, as in memory
+        form = _common(form, _form_of_sample(test, image_size, resize))
+    split = encoded_split(train, form)
     return Streamed(found.name, split, found.classes, len(test) if found.test is None else 0)
 
 
 def load_test(
-    spec: str, *, classes: str | Path | None = None, image_size: int | None = None, resize: int | None = None
+    spec: str, *, classes: Classes | None = None, image_size: int | None = None, resize: int | None = None
 ) -> Data:
     """A data set to evaluate on: as ``load`` gives it, but without training images where memory does not hold them.
 
@@ -123,17 +129,17 @@ def load_test(
     if not _exceeds(train, test, image_size, None):
         return _decoded(found, image_size, resize)
     form, own = _form_of_sample(train, image_size, resize), survey((test,), image_size, resize)
-    form = replace(form, mode="RGB" if "RGB" in (form.mode, own.mode) else "L")
+    form = _common(form, own)
     check_memory(len(test) * prod(form.shape))
     none = Split(torch.empty(0, *form.shape, dtype=torch.uint8), torch.empty(0, dtype=torch.int64))
     return Data(found.name, none, encoded_split(test, form).decoded(), found.classes)
 
 
-def _wanted(spec: str, classes: str | Path | None, image_size: int | None) -> Sources:
+def _wanted(spec: str, classes: Classes | None, image_size: int | None) -> Sources:
     """The set that is meant, with the classes that are wanted."""
     if image_size is not None and image_size < 1:
         raise ValueError(f"image_size {image_size} must be 1 pixel or more")
-    wanted = None if classes is None else read_classes(classes)
+    wanted = classes if classes is None or isinstance(classes, tuple) else read_classes(classes)
     found = _find(spec)
     return found if wanted is None else found.keep(wanted)
 
@@ -156,6 +162,11 @@ def _exceeds(train: Source, test: Source, image_size: int | None, memory: int | 
     if count * 3 * prod(first.size) <= limit:
         return False  # whether or not they are grey
     return count * prod(_form_of_sample(train, image_size, None).shape) > limit
+
+
+def _common(form: Form, other: Form) -> Form:
+    """The form, in colour where either is."""
+    return replace(form, mode="RGB" if "RGB" in (form.mode, other.mode) else "L")
 
 
 _UNKNOWN = Form("RGB", (0, 0), None)

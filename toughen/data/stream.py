@@ -96,7 +96,7 @@ def read_all(store: Store, rows: Tensor) -> Iterator[Encoded]:
 
 @dataclass(frozen=True)
 class Streamed:
-    """A data set for training alone: its training images stay encoded, its test images are not read at all."""
+    """A data set for training alone: its training images stay encoded, its test images are not among it."""
 
     name: str
     train: EncodedSplit

@@ -90,16 +90,15 @@ def sources(name: str, train: list[Shard], test: list[Shard] | None) -> Sources:
         ValueError: a column is missing or ambiguous, a label or an image is missing or out of range.
     """
     columns = _columns(train[0])
-    count = None if columns.classes is None else len(columns.classes)
-    labels = _labels(train, columns.label, count)
+    labels = _labels(train, columns.label, columns.classes)
     if columns.classes is None:
         count = int(labels.max()) + 1 if len(labels) else 0
         if count > len(labels):
             raise ValueError(
                 f"{name} has {len(labels)} training images and label {count - 1}: number classes from 0 up"
             )
-    classes = columns.classes or tuple(map(str, range(count or 0)))
-    tested = None if test is None else _source(test, columns.image, _labels(test, columns.label, len(classes)))
+    classes = columns.classes or tuple(map(str, range(count)))
+    tested = None if test is None else _source(test, columns.image, _labels(test, columns.label, classes))
     return Sources(name, _source(train, columns.image, labels), tested, classes)
 
 
@@ -111,9 +110,14 @@ def _columns(shard: Shard) -> _Columns:
     features = _features(shard.schema)
     image = _one(shard, "image", [column for column in shard.schema.names if _is_image(shard.schema, column, features)])
     label = _one(shard, "label", _label_columns(shard.schema, features))
-    names = features.get(label, {}).get("names")
+    return _Columns(image, label, _names(features, label))
+
+
+def _names(features: dict[str, dict[str, Any]], column: str) -> tuple[str, ...] | None:
+    """The classes that the metadata name for a column of labels; None where they name none."""
+    names = features.get(column, {}).get("names")
     named = isinstance(names, list) and all(isinstance(name, str) for name in names) and len(set(names)) == len(names)
-    return _Columns(image, label, tuple(names) if named and names else None)
+    return tuple(names) if named and names else None
 
 
 def _features(schema: pa.Schema) -> dict[str, dict[str, Any]]:
@@ -154,13 +158,24 @@ def _one(shard: Shard, what: str, candidates: list[str]) -> str:
     )
 
 
-def _labels(shards: list[Shard], column: str, count: int | None) -> Labels:
-    """Every label of a split, checked against 0..count-1."""
-    return torch.from_numpy(np.concatenate([_shard_labels(shard, column, count) for shard in shards]))
+def _labels(shards: list[Shard], column: str, classes: tuple[str, ...] | None) -> Labels:
+    """Every label of a split, in the numbers of these classes; None takes the numbers as they are."""
+    return torch.from_numpy(np.concatenate([_shard_labels(shard, column, classes) for shard in shards]))
 
 
-def _shard_labels(shard: Shard, column: str, count: int | None) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
+def _shard_labels(
+    shard: Shard, column: str, classes: tuple[str, ...] | None
+) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
+    """A shard's labels; where it names its classes in another order than the set, numbered anew by their names."""
     _require(shard, column)
+    own = _names(_features(shard.schema), column) or classes
+    foreign = [name for name in own or () if classes is None or name not in classes]
+    if foreign:
+        raise ValueError(
+            f"{shard.where} names a class {foreign[0]!r} that the first training shard does not: write the same class "
+            "names into the metadata of all shards"
+        )
+    count = None if own is None else len(own)
     kind = shard.schema.field(column).type
     if not pa.types.is_integer(kind):
         raise ValueError(f"{shard.where}: labels in column {column} are of type {kind}: write integers from 0 up")
@@ -173,7 +188,11 @@ def _shard_labels(shard: Shard, column: str, count: int | None) -> np.ndarray[tu
     if wrong.any():
         row = int(wrong.argmax())
         raise _wrong_label(shard, row, f"label {labels[row]}", count)
-    return np.array(labels, dtype=np.int64)  # a copy, as arrow's memory may not be written to
+    if own == classes:
+        return np.array(labels, dtype=np.int64)  # a copy, as arrow's memory may not be written to
+    number = np.array([(classes or ()).index(name) for name in own or ()], dtype=np.int64)
+    numbered: np.ndarray[tuple[int], np.dtype[np.int64]] = number[labels]
+    return numbered
 
 
 def _wrong_label(shard: Shard, row: int, said: str, count: int | None) -> ValueError:

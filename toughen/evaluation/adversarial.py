@@ -16,7 +16,7 @@ from toughen.device import pick_device
 from toughen.evaluation.attacked import check, made_by
 from toughen.evaluation.candidate import Candidate, find_candidate
 from toughen.evaluation.fit import check_fit
-from toughen.evaluation.harness import Bench, as_floats, chunk_size
+from toughen.evaluation.harness import Bench, as_floats, chunk_size, predicted
 from toughen.evaluation.judge import How
 from toughen.evaluation.plan import every_iterate
 from toughen.evaluation.suite import parse_attack
@@ -90,7 +90,7 @@ def _columns(
             x_adv = made_by(attack, name, bench.blocks, x, bench.labels[part], noise)
             distance.append(check(x_adv, x, threat_of(attack), name).cpu())
             kept = x_adv.float()  # what is written, and so what is predicted
-            after.append(bench.blocks.exact(kept.to(x.dtype)).argmax(1).cpu())
+            after.append(predicted(bench.blocks.exact(kept.to(x.dtype))).cpu())
             found.append(kept.cpu())
             bar.advance(task, len(part))
     return {

@@ -14,7 +14,7 @@ from toughen.evaluation.attacked import check, made_by
 from toughen.evaluation.plan import Piece, pieces
 from toughen.gradients import mode
 from toughen.noise import ImageNoise
-from toughen.types import AnyImages, Images, Labels, Mask, PerExample
+from toughen.types import AnyImages, Images, Labels, Logits, Mask, PerExample
 
 PIXELS = 2**24  # numbers in the images that are attacked at once: what an attack keeps of them is several times this
 
@@ -85,8 +85,7 @@ class Bench:
         found = []
         with mode(self.blocks, "eval"):
             for part in rows.split(chunk_size(self.images, self.blocks.size)):
-                out = self.blocks.exact(self.floats(part))
-                found.append(torch.where(out.isfinite().all(1), out.argmax(1), -1))
+                found.append(predicted(self.blocks.exact(self.floats(part))))
         return torch.cat(found)
 
     def attack(self, piece: Piece, rows: Tensor, keep: bool = False) -> Outcome:
@@ -104,6 +103,11 @@ class Bench:
             fell = wrong(self.blocks.exact(x_adv), y)
         counts = {name: value - before[name] for name, value in asdict(self.blocks.counts).items()}
         return Outcome(rows, fell, torch.where(fell, moved, 0.0).float(), counts, x_adv if keep else None)
+
+
+def predicted(logits: Logits) -> Labels:
+    """The classes of the highest logits; -1 where a logit is not finite, which counts as wrong."""
+    return torch.where(logits.isfinite().all(1), logits.argmax(1), -1)
 
 
 def predict(model: nn.Module, images: AnyImages) -> Labels:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import torch
 from torch import Tensor
@@ -39,13 +38,10 @@ def load_test(folder: Path, record: runs.Record, name: str | None) -> Data:
 
 def _with_classes(spec: str, record: runs.Record) -> Data:
     """The data set with the run's classes only, in its order."""
-    with TemporaryDirectory() as folder:
-        classes = Path(folder) / "classes.txt"
-        classes.write_text("".join(f"{name}\n" for name in record.classes), encoding="utf-8")
-        return _load(spec, record, classes)
+    return _load(spec, record, tuple(record.classes))
 
 
-def _load(spec: str, record: runs.Record, classes: Path | None) -> Data:
+def _load(spec: str, record: runs.Record, classes: tuple[str, ...] | None) -> Data:
     return data_sets.load_test(spec, classes=classes, image_size=record.image_size, resize=record.resize)
 
 
