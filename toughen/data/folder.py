@@ -176,13 +176,17 @@ def _pictures(folder: Path) -> list[Path]:
     return [file for file in _visible(list(folder.iterdir())) if file.suffix.lower() in PICTURES and file.is_file()]
 
 
-def _require_all_read(folder: Path) -> None:
+def _require_all_read(folder: Path, found: list[Path]) -> None:
     """See that no picture of a class is left out without a word.
+
+    Args:
+        folder: the class's.
+        found: the pictures in it that are read.
 
     Raises:
         ValueError: one is in a format that is not read here or lies deeper, or a link to one leads nowhere.
     """
-    for entry in _visible(list(folder.iterdir())):
+    for entry in sorted(set(_visible(list(folder.iterdir()))) - set(found)):
         kind = mimetypes.guess_type(entry.name)[0] or ""
         if entry.is_dir():
             if any(_pictures(Path(deeper)) for deeper, _, _ in os.walk(entry)):
@@ -190,11 +194,10 @@ def _require_all_read(folder: Path) -> None:
         elif entry.suffix.lower() in PICTURES or kind.startswith("image/"):
             if not entry.is_file():
                 raise ValueError(f"{entry} leads to no file: mend the link or remove it")
-            if entry.suffix.lower() not in PICTURES:
-                raise ValueError(
-                    f"{entry} is an image in a format that is not read here ({', '.join(sorted(PICTURES))}): save it "
-                    "in one of these, or move it away"
-                )
+            raise ValueError(
+                f"{entry} is an image in a format that is not read here ({', '.join(sorted(PICTURES))}): save it "
+                "in one of these, or move it away"
+            )
 
 
 class Files(Store):
@@ -239,7 +242,7 @@ def _source(split: Path, classes: tuple[str, ...]) -> Source:
         found = _pictures(folder)
         if not found:
             raise ValueError(f"{folder} has no images ({', '.join(sorted(PICTURES))}): fill or remove it; {_LAYOUTS}")
-        _require_all_read(folder)
+        _require_all_read(folder, found)
         names += [os.fsencode(file.relative_to(split)) for file in found]
         labels += [classes.index(folder.name)] * len(found)
     files = Files(split, names)

@@ -169,10 +169,10 @@ def _shard_labels(
     """A shard's labels; where it names its classes in another order than the set, numbered anew by their names."""
     _require(shard, column)
     own = _names(_features(shard.schema), column) or classes
-    foreign = [name for name in own or () if classes is None or name not in classes]
-    if foreign:
+    foreign = None if own == classes else next((name for name in own or () if name not in (classes or ())), None)
+    if foreign is not None:
         raise ValueError(
-            f"{shard.where} names a class {foreign[0]!r} that the first training shard does not: write the same class "
+            f"{shard.where} names a class {foreign!r} that the first training shard does not: write the same class "
             "names into the metadata of all shards"
         )
     count = None if own is None else len(own)
