@@ -231,6 +231,18 @@ def test_settings(words: str, said: list[str], tmp_path: Path) -> None:
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("--eps", "!!bool x"), "--eps has a value that is not of the type"),
+        (("--model_settings={a: &a [*a]}",), "--model_settings has a value within itself"),
+        (("--model_settings", "{depth: 1, depth: 2}"), "--model_settings sets 'depth' twice"),
+    ],
+)
+def test_yaml_of_the_command_line(words: tuple[str, ...], said: str, tmp_path: Path) -> None:
+    refused(toughen(*small("--method", "FBF", *words, "--out", tmp_path / "run")), said)
+
+
 @pytest.mark.parametrize("moment", ["epoch 01", "epoch \u0661", "epoch", "step 3"])
 def test_moments(moment: str, tmp_path: Path) -> None:
     ended = toughen(*small("--keep_at", f"[{moment}]", "--out", tmp_path / "run"))
@@ -309,6 +321,10 @@ RECIPES = [  # what a file holds, and what the message must say
     (b"method:\n  class_path: NuAT\n  lam: 4\n", "init_args"),
     (b"method: !!python/object/apply:os.system [ls]\n", "not valid YAML"),
     (b"method: FBF\neps: 0.1\nmethod: NuAT\n", "sets 'method' twice (line 3)", "keep one"),
+    (b"method: FBF\neps: !!bool x\n", "not of the type its tag (!!) says"),
+    (b'method: FBF\neps: !!int ""\n', "not of the type its tag (!!) says"),
+    (b"method: FBF\neps: !!float x\n", "not of the type its tag (!!) says"),
+    (b"method: FBF\neps: !!timestamp x\n", "not of the type its tag (!!) says"),
     (b"method:\n  class_path: NuAT\n  init_args:\n    lam: 1\n    lam: 2\n", "sets 'lam' twice (line 5)"),
     (b"method: &a [*a]\n", "a value within itself (line 1)"),
     (
@@ -385,8 +401,8 @@ def test_existing_directories(run: Path, tmp_path: Path) -> None:
 
 
 def test_a_damaged_config_is_not_overwritten(run: Path) -> None:
-    for content in ("method: [", "- 3\n", "text"):
-        (run / "config.yaml").write_text(content)
+    for content in (b"method: [", b"- 3\n", b"text", b"method: &a [*a]\n", b"eps: !!bool x\n", b"# \xff\n"):
+        (run / "config.yaml").write_bytes(content)
         before = files(run)
         refused(toughen(*small("--method", "FBF", "--eps", 0.2, "--out", run), "--resume"), "config.yaml is damaged")
         assert files(run) == before

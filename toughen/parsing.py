@@ -16,6 +16,7 @@ from typing import Any
 import jsonargparse
 from jsonargparse import ArgumentParser, DefaultHelpFormatter
 
+from toughen import strict_yaml
 from toughen.outside import told
 from toughen.settings import PARTS
 
@@ -56,6 +57,8 @@ class Parser(ArgumentParser):
         Raises:
             ValueError: they are not what the parser knows.
         """
+        for name, value in options(arguments):
+            strict_yaml.check_value(value, f"--{name}")
         try:
             return self.parse_args(list(arguments), defaults=defaults)
         except ArgumentError as error:

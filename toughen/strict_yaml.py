@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import Any
 
 import jsonargparse
@@ -18,18 +19,36 @@ def read(text: str, name: str) -> Any:
         name: what errors call it.
 
     Raises:
-        ValueError: it is no YAML, or sets a key twice, of which YAML would take the last.
+        ValueError: it is no YAML, holds a value that its tag does not fit, or sets a key twice, of which YAML would
+            take the last.
     """
     try:
-        root = yaml.compose(text, Loader=yaml.SafeLoader)
-        _check(root, name)
-        return jsonargparse.get_loader("yaml")(text)
-    except RecursionError:
-        raise ValueError(f"{name} is nested too deeply: mend it there") from None
+        return _read(text, name)
     except yaml.YAMLError as error:
         place, problem = getattr(error, "problem_mark", None), getattr(error, "problem", None)
         where = f" (line {place.line + 1}: {problem})" if place and problem else ""
         raise ValueError(f"{name} is not valid YAML{where}: mend it there") from None
+
+
+def check_value(text: str, name: str) -> None:
+    """See that an option's value, where it is YAML and no mere text, says one thing.
+
+    Raises:
+        ValueError: as in ``read``.
+    """
+    with suppress(yaml.YAMLError):
+        _read(text, name)
+
+
+def _read(text: str, name: str) -> Any:
+    try:
+        _check(yaml.compose(text, Loader=yaml.SafeLoader), name)
+    except RecursionError:
+        raise ValueError(f"{name} is nested too deeply: mend it there") from None
+    try:
+        return jsonargparse.get_loader("yaml")(text)
+    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError):  # of a constructor, as !!int ""
+        raise ValueError(f"{name} has a value that is not of the type its tag (!!) says: mend it there") from None
 
 
 def _check(root: yaml.Node | None, name: str) -> None:

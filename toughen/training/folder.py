@@ -6,10 +6,9 @@ import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import yaml
 from torch import Tensor
 
-from toughen import runs
+from toughen import runs, strict_yaml
 from toughen.device import provenance
 from toughen.files import check_writable, clear_temporaries, read_fields, write_json, write_text
 from toughen.locks import Lock
@@ -38,7 +37,8 @@ def check_folder(folder: Path, config: str, resume: bool) -> None:
         raise ValueError(f"{folder} holds something that is no run: choose another --out")
     if not resume:
         raise ValueError(f"{folder} holds a run already: choose another --out, or go on with it with --resume")
-    before, now = _settings(folder / CONFIG, (folder / CONFIG).read_bytes()), _settings(folder, config)
+    written = (folder / CONFIG).read_text(encoding="utf-8", errors="surrogateescape")
+    before, now = _settings(folder / CONFIG, written), _settings(folder, config)
     unset = dict.fromkeys(before.keys() | now.keys(), "None")
     before, now = unset | before, unset | now
     changed = sorted(name for name in unset if before[name] != now[name] and name not in FREE)
@@ -50,7 +50,7 @@ def check_folder(folder: Path, config: str, resume: bool) -> None:
         )
 
 
-def _settings(path: Path, config: str | bytes) -> dict[str, str]:
+def _settings(path: Path, config: str) -> dict[str, str]:
     """A recipe's settings as text, nested ones under dotted names.
 
     Raises:
@@ -63,8 +63,8 @@ def _settings(path: Path, config: str | bytes) -> dict[str, str]:
         return {name: v for key, part in value.items() for name, v in flat(part, f"{prefix}.{key}".lstrip(".")).items()}
 
     try:
-        settings = yaml.safe_load(config) or {}
-    except (yaml.YAMLError, UnicodeDecodeError, RecursionError):
+        settings = strict_yaml.read(config, CONFIG) or {}
+    except ValueError:
         settings = None
     if not isinstance(settings, dict):
         raise ValueError(f"{path} is damaged: restore it from a copy, or choose another --out")
