@@ -45,7 +45,7 @@ def test_a_masked_figure_is_said_where_runs_are_compared(tmp_path: Path) -> None
 
 def test_no_run_is_called_the_most_robust_where_threats_differ(tmp_path: Path) -> None:
     runs = [write_run(tmp_path / name) for name in "ab"]
-    change(runs[1] / "evaluation.json", threat={"norm": "linf", "eps": 0.01}, robust_accuracy=0.8)
+    change(runs[1] / "evaluation.json", **evaluation(0.8, threat={"norm": "linf", "eps": 0.01}))
     assert "most robust" not in cost(report(*runs, out=tmp_path / "report.html"))[1]
 
 
@@ -98,6 +98,58 @@ def test_a_line_that_no_trainer_writes_is_left_out(change: dict[str, Any], tmp_p
     assert "Cost of training at least 60 s" in text
 
 
+def test_an_epoch_that_is_not_there_is_said(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "run")
+    lines = (run / "metrics.jsonl").read_text().splitlines()
+    (run / "metrics.jsonl").write_text(f"{lines[0]}\n{lines[2]}\n")
+    text = report(run, out=tmp_path / "report.html").text
+    assert "lacks 1 line of epochs before the last one" in text and "epochs are done" not in text
+    assert "Cost of training at least 60 s" in text and "The watch saw no collapse" not in text
+    refused(toughen("compare", run), "metrics.jsonl is damaged")
+
+
+def test_without_held_out_images_nothing_was_watched(tmp_path: Path) -> None:
+    for folder, found in (("seen", {"clean": 0.8, "fgsm": 0.6, "pgd": 0.4}), ("blind", {}), ("plain", {"clean": 0.8})):
+        run = write_run(tmp_path / folder)
+        (run / "metrics.jsonl").write_text("".join(json.dumps(epoch(n, validation=found)) + "\n" for n in range(3)))
+        text = report(run, out=tmp_path / f"{folder}.html").text
+        assert ("The watch saw no collapse." in text) is (folder == "seen")
+
+
+def test_a_doubtful_run_s_curve_says_so(tmp_path: Path) -> None:
+    runs = [write_run(tmp_path / "good"), masked(tmp_path / "blind"), write_run(tmp_path / "old")]
+    change(runs[2] / "evaluation.json", epoch=0, weights="live")
+    page = report(*runs, out=tmp_path / "report.html")
+    overlays = [each["data"] for each in page.figures.values() if each.get("overlay")]
+    assert len(overlays) == 2
+    for each in overlays:
+        assert {line["name"]: (line["label"], line["dashed"]) for line in each["lines"]} == {
+            "good": ("good", False), "blind": ("blind (masked)", True), "old": ("old (outdated)", True),
+        }  # fmt: skip
+    assert page.text.count("blind (masked)") >= 3  # in both tables, and in that of cost
+
+
+def test_equals_are_both_the_most_robust(tmp_path: Path) -> None:
+    runs = [write_run(tmp_path / name, robust=share) for name, share in (("a", 0.5), ("b", 0.5), ("c", 0.4))]
+    assert "The most robust are a, b." in report(*runs, out=tmp_path / "report.html").source
+    assert "The most robust is b." in report(*runs[1:], out=tmp_path / "two.html").source
+
+
+def test_compare_says_that_a_run_is_not_at_its_end(tmp_path: Path) -> None:
+    ended = toughen("compare", write_run(tmp_path / "whole"), write_run(tmp_path / "short", epochs=2))
+    said = " ".join(ended.out.split())
+    assert ended.status == 0 and "short: 2 of 3 epochs are done: it is still training" in said
+    assert "whole: " not in said
+    refused(toughen("compare", tmp_path / "whole", tmp_path / "whole"), "named twice")
+
+
+def test_a_gallery_of_another_kind_is_said(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "run")
+    pq.write_table(pa.table({"image": [b"x"], "label": [3]}), run / "gallery.parquet")
+    text = report(run, out=tmp_path / "report.html").text
+    assert "gallery.parquet is not what toughen writes there" in text and "no images under attack" not in text
+
+
 @pytest.mark.parametrize(
     "found",
     [
@@ -107,6 +159,7 @@ def test_a_line_that_no_trainer_writes_is_left_out(change: dict[str, Any], tmp_p
         {"threat": {"eps": 0.3}},
         {"threat": {"norm": "linf", "eps": -0.3}},
         {"clean_accuracy": 0.2, "robust_accuracy": 0.9},
+        {"attacks": {"fgsm": {"robust_accuracy": 0.6}, "pgd-20": {"robust_accuracy": 0.1}}},  # of 50.0 % that stand
     ],
 )
 def test_what_contradicts_itself_is_not_shown(found: dict[str, Any], tmp_path: Path) -> None:

@@ -38,7 +38,7 @@ from toughen.reproduction.overview import list_lines, short
 from toughen.reproduction.reproduce import at_hand
 from toughen.reproduction.same import agree
 from toughen.reproduction.scales import SCALES
-from toughen.reproduction.show import panel_lines
+from toughen.reproduction.show import lacking, panel_lines
 from toughen.reproduction.store import Quantity, Store
 from toughen.reproduction.values import View, published, written
 from toughen.threat import Threat
@@ -222,7 +222,7 @@ def test_what_is_seen_and_kept_within_training_is_drawn(tmp_path: Path) -> None:
     ended = reproduce(tmp_path, "rmgm-figure1")
     assert ended.status == 0, ended.err
     assert "logit distance" in ended.out and "fgsm, step 1" in ended.out and "fgsm, step 3" in ended.out
-    assert "losses on 20 validation images" in ended.out and "on 40 images" not in ended.out
+    assert "losses on 8 validation images" in ended.out and "on 40 images" not in ended.out
     assert ": train: " in ended.err
     (run,) = (tmp_path / "smoke").glob("rmgm-mnist-*")
     again = reproduce(tmp_path, "rmgm-table3", "--rows", "FGSM")
@@ -267,10 +267,15 @@ def test_one_reason_is_said_once_for_all_data_sets(tmp_path: Path) -> None:
 
 
 def test_a_sample_of_other_images_is_not_used(tmp_path: Path) -> None:
-    assert reproduce(tmp_path, "pap-table7", "--rows", "FGSM-AT").status == 0
-    origin = tmp_path / "smoke" / "images" / "mnist" / "origin.json"
-    origin.write_text(json.dumps({**json.loads(origin.read_text()), "from": "elsewhere"}))
-    refused(reproduce(tmp_path, "pap-table7", "--rows", "PAP (ours)"), "sample of other images", "--out")
+    """Images are known by what is in them, not by where they lie."""
+    first = Path(shutil.copytree(digits(), tmp_path / "first"))
+    place = images.at_scale("mnist", str(first), SCALES["smoke"], tmp_path / "out")
+    first = first.rename(tmp_path / "moved")
+    assert images.at_scale("mnist", str(first), SCALES["smoke"], tmp_path / "out") == place
+    picture = sorted(first.rglob("*.png"))[0]
+    Image.fromarray(255 - np.asarray(Image.open(picture))).save(picture)
+    with pytest.raises(ValueError, match=r"sample of other images.*--out"):
+        images.at_scale("mnist", str(first), SCALES["smoke"], tmp_path / "out")
 
 
 @pytest.mark.parametrize("harm", ["half written", "one more", "one less", "binary"])
@@ -370,6 +375,22 @@ def test_a_folder_that_does_not_say_what_it_is_about_is_named_and_mended(harm: s
     assert listed.status == 0 and f"{path} is damaged" in listed.out and "0/36" in listed.out
     Store(tmp_path).note(model)
     assert path.read_text() == whole
+
+
+def test_figures_of_a_run_that_was_taken_away_are_set_aside(tmp_path: Path) -> None:
+    words = ("pap-table3", "--rows", "fgsm-at")
+    first = reproduce(tmp_path, *words)
+    (folder,) = (tmp_path / "smoke").glob("fgsm-mnist-*")
+    count = len(list((folder / "cells").iterdir()))
+    next((folder / "cells").glob("clean-*")).unlink()
+    (folder / "trained.json").unlink()
+    shutil.rmtree(folder / "run")
+    again = reproduce(tmp_path, *words)
+    assert again.status == 0 and again.out == first.out
+    assert len(list((folder / "cells").iterdir())) == count
+    assert len(list((folder / "former-cells-1").iterdir())) == count - 1
+    begun = (folder / "run" / "config.yaml").stat().st_mtime_ns
+    assert all(path.stat().st_mtime_ns > begun for path in (folder / "cells").iterdir())
 
 
 def test_a_run_that_was_taken_away_is_asked_for(tmp_path: Path) -> None:
@@ -526,6 +547,9 @@ def test_times_are_compared_as_ratios_and_on_one_machine_only(tmp_path: Path) ->
     lines = page.panel_part(panel, view).splitlines()
     assert "| PGD | 53.0 (19.6 x) / ≈15 x |" in lines and "| EAT | 5.5 (2.04 x) / not run |" in lines
     assert any(line.startswith("| Proposed | 8.8 (3.26 x) / measured, but not beside") for line in lines)
+    proposed = panel.row("Proposed")
+    assert [line.split()[-2:] for line in panel_lines(panel, view, [proposed])[1:3]] == [["3.26", "x"], ["ours", "n/a"]]
+    assert lacking(panel, proposed, column, view).startswith("measured, but not beside")
 
 
 def test_times_of_trainings_are_brought_to_all_epochs(tmp_path: Path) -> None:
@@ -581,7 +605,8 @@ def test_a_spread_is_the_standard_deviation_over_seeds_in_points(tmp_path: Path)
         store.write(model, Quantity("clean", panel.eps), value, images=10000, seconds=1.0, provenance={})
     found = View(Store(tmp_path), SCALES["full"]).value(panel, row, clean)
     assert found is not None and found.mean == pytest.approx(1.5275252)  # of 80, 81, 83, by hand
-    assert View(Store(tmp_path), SCALES["full"], seeds=1).value(panel, row, clean) is None
+    one = View(Store(tmp_path), SCALES["full"], seeds=1)
+    assert one.value(panel, row, clean) is None and lacking(panel, row, clean, one) == "measured with one seed"
 
 
 def test_seeds_are_averaged_over_the_same_images(tmp_path: Path) -> None:

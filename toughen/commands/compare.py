@@ -12,6 +12,7 @@ from rich.text import Text
 from toughen.commands.shared import PROGRAM
 from toughen.parsing import Parser, tidy
 from toughen.report.compare import cautions, differing, unlike
+from toughen.report.ending import read_recipe
 from toughen.report.evaluations import Evaluation
 from toughen.report.read import METRICS, RESULT, SIGNS, Run, names, read_run
 from toughen.shares import percent
@@ -63,7 +64,7 @@ def print_comparison(console: Console, folders: Sequence[Path]) -> None:
     if apart := differing([run for run, _ in found]):
         _bold(console, unlike(apart))
     for run, _ in found:
-        for said in cautions(run):
+        for said in (*cautions(run), *filter(None, [run.unfinished])):
             _bold(console, f"{run.name}: {said}", "red")
 
 
@@ -92,6 +93,7 @@ def evaluated(folder: Path, name: str) -> tuple[Run, Evaluation]:
         what = "" if any((folder / sign).is_file() for sign in SIGNS) else "is no run directory, or "
         raise ValueError(f"{folder} {what}has not been evaluated: run `toughen evaluate {folder}` first")
     run = read_run(folder, name)
+    read_recipe(run)
     if run.own is None or not run.own.attacks:
         raise ValueError(f"{folder / RESULT} is damaged: evaluate the run again")
     return run, run.own
@@ -106,6 +108,6 @@ def training_cost(run: Run) -> tuple[float, float] | None:
     seconds, passes = run.history.seconds, run.history.passes
     if not (run.folder / METRICS).is_file():
         return None
-    if run.history.broken or seconds is None or passes is None:
+    if run.history.partial or seconds is None or passes is None:
         raise ValueError(f"{run.folder / METRICS} is damaged: restore it from a copy")
     return seconds, passes

@@ -12,6 +12,7 @@ from torch import Tensor
 from toughen.noise import key
 from toughen.types import AnyImages, Labels
 
+HELD_OUT = 1000  # images for validation, at most, where nobody says how many
 _CHUNK = 1024  # images turned into float64 at a time
 _SMALLEST_STD = 1 / 255  # a channel that is constant must not divide by zero
 
@@ -66,8 +67,12 @@ class Data:
         """Each channel's mean and standard deviation over all training pixels, in the units of images in [0, 1]."""
         return channel_statistics(self.train.images.split(_CHUNK))
 
-    def split(self, validation: int, seed: int) -> tuple[Split, Split, Labels]:
+    def split(self, validation: int | None, seed: int) -> tuple[Split, Split, Labels]:
         """Take a seeded, stratified validation split out of the training images.
+
+        Args:
+            validation: how many; None for a tenth, at most ``HELD_OUT``.
+            seed: draws them.
 
         Returns:
             the training images that remain, the validation images, and the places of the former in ``train``.
@@ -104,12 +109,15 @@ def channel_statistics(chunks: Iterable[Tensor]) -> tuple[tuple[float, ...], tup
     return tuple((mean / 255).tolist()), tuple(std.clamp(min=_SMALLEST_STD).tolist())
 
 
-def hold_out(labels: Labels, count: int, seed: int) -> tuple[Tensor, Tensor]:
+def hold_out(labels: Labels, count: int | None, seed: int) -> tuple[Tensor, Tensor]:
     """The places, rising, of the labels that remain and of those that are held out, as ``stratified`` draws them.
+
+    Where no count is given, a tenth is held out, at most ``HELD_OUT``.
 
     Raises:
         ValueError: fewer than no images are asked for, or so many that none remain to train on.
     """
+    count = min(HELD_OUT, len(labels) // 10) if count is None else count
     if not 0 <= count < len(labels):
         raise ValueError(f"validation {count} must be at least 0 and below the {len(labels)} training images")
     held_out = stratified(labels, count, seed)

@@ -112,7 +112,7 @@ class Streamed:
         """Each channel's mean and standard deviation over ``SAMPLE`` training images, in the units of [0, 1]."""
         return channel_statistics(self.train.sample().chunks())
 
-    def split(self, validation: int, seed: int) -> tuple[EncodedSplit, Split, Labels]:
+    def split(self, validation: int | None, seed: int) -> tuple[EncodedSplit, Split, Labels]:
         """As ``Data.split``: the validation images are decoded.
 
         Raises:

@@ -100,7 +100,7 @@ def cost_figure(runs: Sequence[Run]) -> Figure | None:
         costs = {"seconds": run.history.seconds, "passes": run.history.passes, "all": run.history.all_passes}
         if run.own and any(costs.values()) and not run.history.partial:
             low, high = run.own.interval
-            kind, mark = run.method or "unknown", _mark(run)
+            kind, mark = run.method or "unknown", doubt(run)
             point = {"name": run.name, "kind": kind, "mark": mark, "y": run.own.robust, "low": low, "high": high}
             points.append(point | costs)
             shown.append(run)
@@ -123,8 +123,8 @@ def cost_figure(runs: Sequence[Run]) -> Figure | None:
     return Figure("Robustness against cost", "points", alt, data, table, about, wide=True)
 
 
-def _mark(run: Run) -> str:
-    """What speaks against a point of the figure; "" where nothing does."""
+def doubt(run: Run) -> str:
+    """What speaks against a run's figures, in two words; "" where nothing does."""
     if run.outdated:
         return "outdated"
     return "masked" if not believable(run) else "not at its end" if run.unfinished else ""
@@ -135,7 +135,10 @@ def _best(runs: Sequence[Run]) -> str:
     if differing(runs):
         return ""
     best = max(runs, key=rank)
-    return f" The most robust is {best.name}." if believable(best) and best.own else ""
+    if not believable(best):
+        return ""
+    names = [run.name for run in runs if rank(run) == rank(best)]
+    return f" The most robust {'is' if len(names) == 1 else 'are'} {', '.join(names[:6])}."
 
 
 def _number(value: object) -> float | None:

@@ -46,9 +46,17 @@ def _about(found: Mapping[str, Diagnostics], without: str, own: Evaluation | Non
     return said.pop() if len(said) == 1 else "measured in several ways: " + "; ".join(sorted(said)[:4])
 
 
-def eps_figure(found: Mapping[str, Diagnostics], own: Evaluation | None = None) -> Figure | None:
-    """Accuracy against eps, a line for each run; None where there is nothing to show."""
-    lines = [Line(name, points) for name, each in found.items() if (points := _curve(each, "eps"))]
+def eps_figure(
+    found: Mapping[str, Diagnostics], own: Evaluation | None = None, doubts: Mapping[str, str] | None = None
+) -> Figure | None:
+    """Accuracy against eps, a line for each run; None where there is nothing to show.
+
+    Args:
+        found: diagnostics by run.
+        own: the evaluation beside which it stands, where that is one.
+        doubts: what speaks against a run's figures, by run.
+    """
+    lines = [_line(name, points, doubts) for name, each in found.items() if (points := _curve(each, "eps"))]
     if not lines:
         return None
     marks = sorted({eps for each in found.values() if (eps := own_eps(each)) is not None})
@@ -62,10 +70,12 @@ def eps_figure(found: Mapping[str, Diagnostics], own: Evaluation | None = None) 
     )  # fmt: skip
 
 
-def steps_figure(found: Mapping[str, Diagnostics], own: Evaluation | None = None) -> Figure | None:
-    """Accuracy against the attack's steps, a line for each run; None where there is nothing to show."""
+def steps_figure(
+    found: Mapping[str, Diagnostics], own: Evaluation | None = None, doubts: Mapping[str, str] | None = None
+) -> Figure | None:
+    """Accuracy against the attack's steps, as ``eps_figure``."""
     lines = [
-        Line(name, points)
+        _line(name, points, doubts)
         for name, each in found.items()
         if (points := [(at, value) for at, value in _curve(each, "steps") if at > 0])  # the axis is logarithmic
     ]
@@ -80,6 +90,11 @@ def steps_figure(found: Mapping[str, Diagnostics], own: Evaluation | None = None
     )  # fmt: skip
 
 
+def _line(name: str, points: list[tuple[float, float]], doubts: Mapping[str, str] | None) -> Line:
+    against = (doubts or {}).get(name, "")
+    return Line(name, points, dashed=bool(against), doubt=against)
+
+
 def _single(lines: list[Line], name: str) -> list[Line]:
     """One line is called by what it shows, not by its run."""
     return [Line(name, lines[0].points, "pgd")] if len(lines) == 1 else lines
@@ -90,6 +105,6 @@ def _ends(lines: list[Line], x: str) -> str:
     said = []
     for line in lines[:6]:
         (x0, y0), (x1, y1) = line.points[0], line.points[-1]
-        name = f"{line.name}: " if len(lines) > 1 else ""
+        name = f"{line.label}: " if len(lines) > 1 else ""
         said.append(f"{name}{percent(y0)} at {x} {x0:g}, {percent(y1)} at {x1:g}")
     return "; ".join(said) + "."

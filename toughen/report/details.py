@@ -117,8 +117,9 @@ def diagnostics(run: Run) -> dict[str, Any]:
 
 def watched(run: Run) -> str:
     """What the watch saw where it said nothing; "" where nobody watched, or what it said may have been lost."""
-    on = run.eps is not None and run.settings.get("watch") in ("warn", "rescue") and not run.history.broken
-    return "The watch saw no collapse." if on else ""
+    wished = run.eps is not None and run.settings.get("watch") in ("warn", "rescue")
+    looked = any("pgd" in epoch.validation for epoch in run.history.epochs)  # without held-out images it cannot
+    return "The watch saw no collapse." if wished and looked and not run.history.damaged else ""
 
 
 def _robustness(run: Run, found: dict[str, Any]) -> list[Figure]:
@@ -171,7 +172,8 @@ def cost_card(run: Run) -> Card:
     """What training cost."""
     history = run.history
     if history.seconds is None:
-        return Card("Cost of training", "unknown", ("metrics.jsonl says nothing",))
+        said = "metrics.jsonl has no seconds" if history.epochs else "metrics.jsonl says nothing"
+        return Card("Cost of training", "unknown", (said,))
     lines = [words.count(len(history.epochs), "epoch")]
     if history.passes is not None:
         lines = [f"{history.passes:.1f} passes a step (plain: 3)", lines[0]]

@@ -11,10 +11,7 @@ from toughen.report.read import WEIGHTS, Run, fill_in, read_config
 from toughen.report.values import mapping, text, whole
 
 CHECKPOINT = "checkpoint.safetensors"
-GOES_ON = (
-    "it is still training, or was stopped before its end (`toughen train ... --resume` goes on with it). "
-    "What follows is what is known so far."
-)
+GOES_ON = "it is still training, or was stopped before its end (`toughen train ... --resume` goes on with it)."
 
 
 def read_recipe(run: Run) -> None:
@@ -23,7 +20,8 @@ def read_recipe(run: Run) -> None:
     fill_in(run, run.settings)
     run.unfinished = unfinished(run, run.settings)
     if run.unfinished:
-        run.missing.insert(0, run.unfinished)
+        follows = " What follows is what is known so far." * run.unfinished.endswith(GOES_ON)
+        run.missing.insert(0, run.unfinished + follows)
 
 
 def unfinished(run: Run, settings: dict[str, Any]) -> str:

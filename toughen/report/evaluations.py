@@ -97,6 +97,8 @@ def evaluation(found: Any, place: str = "") -> Evaluation | None:
     if clean is None or robust is None or robust > clean or not images or eps is None or eps < 0 or norm not in NORMS:
         return None
     attacks, verdict, checks = _attacks(fields.get("attacks"), images), text(fields.get("verdict")), _checks(fields)
+    if any(attack.accuracy < robust for attack in attacks):  # what one attack breaks does not stand under all
+        return None
     if verdict == "sound" and not (checks and all(check.passed is not False for check in checks)):
         return None
     judged = {attack.name: {"robust_accuracy": attack.accuracy} for attack in attacks if not attack.part}

@@ -68,12 +68,18 @@ class Figure:
 
 @dataclass(frozen=True)
 class Line:
-    """One line of a figure: its points, and a role that tells ``report.js`` its colour."""
+    """One line of a figure: its points, a role that tells ``report.js`` its colour, and what speaks against it."""
 
     name: str
     points: Sequence[tuple[float, float]]
     role: str = ""
     dashed: bool = False
+    doubt: str = ""
+
+    @property
+    def label(self) -> str:
+        """Its name, and in brackets what speaks against it."""
+        return f"{self.name} ({self.doubt})" if self.doubt else self.name
 
 
 @dataclass(frozen=True)
@@ -122,7 +128,9 @@ def figure_of(made: Lines) -> Figure:
     data = {
         "x": vars(made.x),
         "y": vars(made.y),
-        "lines": [vars(line) | {"points": [list(point) for point in line.points]} for line in made.lines],
+        "lines": [
+            vars(line) | {"label": line.label, "points": [list(point) for point in line.points]} for line in made.lines
+        ],
         "marks": [vars(mark) for mark in made.marks],
     }
     return Figure(made.title, "lines", made.alt, data, table_of(made), made.about)
@@ -134,4 +142,4 @@ def table_of(made: Lines) -> Table:
     values = [dict(line.points) for line in made.lines]
     cell = share_cell if made.y.percent else number_cell
     rows = [(number_cell(x, ".6g"), *(cell(each.get(x)) for each in values)) for x in places]
-    return Table((made.x.label, *(line.name for line in made.lines)), tuple(rows), made.title)
+    return Table((made.x.label, *(line.label for line in made.lines)), tuple(rows), made.title)

@@ -62,6 +62,8 @@ def read_gallery(run: Run) -> dict[str, list[Twin]]:
     except UNREADABLE:
         run.missing.append(f"{GALLERY} cannot be read, so its images are left out.")
         return {}
+    if rows and not any(groups.values()):
+        run.missing.append(f"{GALLERY} is not what toughen writes there, so its images are left out.")
     if left_out:
         run.missing.append(f"Of {GALLERY}, {words.count(left_out, 'image')} cannot be shown: too large for a report.")
     return {title: twins for title, twins in groups.items() if twins}

@@ -49,10 +49,17 @@ class History:
     @property
     def done(self) -> int:
         """How many epochs have ended: what follows the last line that can be read was never written in whole."""
-        lines = len(self.epochs) + len(self.broken)
-        while lines in self.broken:
-            lines -= 1
-        return lines
+        return self._last + self.lost
+
+    @property
+    def lost(self) -> int:
+        """How many epochs before the last one that can be read have no line."""
+        return max(0, self.epochs[-1].number - self._last) if self.epochs else 0
+
+    @property
+    def damaged(self) -> bool:
+        """Whether lines cannot be read, or are not there."""
+        return bool(self.broken) or self.lost > 0
 
     @property
     def seconds(self) -> float | None:
@@ -73,7 +80,15 @@ class History:
     @property
     def partial(self) -> bool:
         """Whether it cost more than the lines say that can be read."""
-        return bool(self.broken) or any("seconds" not in epoch.figures for epoch in self.epochs)
+        return self.damaged or any("seconds" not in epoch.figures for epoch in self.epochs)
+
+    @property
+    def _last(self) -> int:
+        """The number, from 1, of the last line that can be read."""
+        lines = len(self.epochs) + len(self.broken)
+        while lines in self.broken:
+            lines -= 1
+        return lines
 
     def _total(self, name: str) -> float | None:
         found = [epoch.figures[name] for epoch in self.epochs if name in epoch.figures]

@@ -14,7 +14,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
 from toughen import __version__
-from toughen.report.compare import COLUMNS, cost_figure, differing, rank, row, unlike
+from toughen.report.compare import COLUMNS, cost_figure, differing, doubt, rank, row, unlike
 from toughen.report.curves import eps_figure, steps_figure
 from toughen.report.details import Details, details
 from toughen.report.ending import read_recipe
@@ -160,7 +160,8 @@ def _overlays(every: Sequence[Details], book: Book) -> list[Placed]:
     """Curves of several runs in one figure."""
     found = []
     for name, make in (("eps", eps_figure), ("steps", steps_figure)):
-        figure = make({each.run.name: each.diagnostics[name] for each in every if name in each.diagnostics})
+        given = {each.run.name: each.diagnostics[name] for each in every if name in each.diagnostics}
+        figure = make(given, doubts={each.run.name: doubt(each.run) for each in every})
         if figure is not None and len(figure.data["lines"]) > 1:
             found.append(book.place(figure, overlay=True))
     return found

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections import Counter
 from collections.abc import Sequence
 from contextlib import suppress
@@ -15,9 +16,14 @@ import yaml
 from toughen.report.evaluations import Evaluation, evaluation
 from toughen.report.history import History, read_history
 from toughen.report.values import clean, items, mapping, real, text, whole
+from toughen.report.words import count
 
 CONFIG, METRICS, RECORD, RESULT = "config.yaml", "metrics.jsonl", "model.json", "evaluation.json"
 PROVENANCE, DIAGNOSTICS, WEIGHTS = "provenance.json", "diagnostics.json", "model.safetensors"
+LOADER, IN_C = yaml.SafeLoader, getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+SHORT = (
+    4096  # characters of a recipe that is read in C, ten times as fast: tens of thousands of [ would end the process
+)
 SIGNS = (CONFIG, METRICS, RECORD, RESULT)  # a folder that holds one of these is a run, or what came out of one
 
 
@@ -141,6 +147,10 @@ def _read_training(run: Run) -> None:
             f"Line{'s' * (len(broken) > 1)} {lines} of metrics.jsonl cannot be read, so curves and cost lack "
             f"{'them' if len(broken) > 1 else 'it'}."
         )
+    if lost := run.history.lost:
+        run.missing.append(
+            f"metrics.jsonl lacks {count(lost, 'line')} of epochs before the last one, so curves and cost do, too."
+        )
     if run.history.epochs and not run.method:
         run.method = run.history.epochs[-1].method
 
@@ -189,7 +199,13 @@ def _evaluation(run: Run, path: Path, place: str) -> Evaluation | None:
 
 
 def names(folders: Sequence[Path]) -> list[str]:
-    """What each run is called: its folder's name, or the path where others have that name too."""
+    """What each run is called: its folder's name, or the path where others have that name too.
+
+    Raises:
+        ValueError: a folder is named twice.
+    """
+    if len({os.path.realpath(folder) for folder in folders}) < len(folders):
+        raise ValueError("a run is named twice: name each of them once")
     short = [clean(folder.name or folder.resolve().name) for folder in folders]
     counts = Counter(short)
     made = [name if counts[name] == 1 else clean(str(folder)) for name, folder in zip(short, folders, strict=True)]
@@ -214,7 +230,7 @@ def read_config(run: Run) -> tuple[str, dict[str, Any]]:
     """The recipe as it was written, and its settings."""
     try:
         written = (run.folder / CONFIG).read_text(encoding="utf-8", errors="replace")
-        return written, mapping(yaml.safe_load(written))
+        return written, mapping(yaml.load(written, Loader=IN_C if len(written) <= SHORT else LOADER))
     except FileNotFoundError:
         return "", {}
     except Exception:  # whatever the constructor of a tag raises comes through: KeyError, AttributeError and others

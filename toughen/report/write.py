@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -31,8 +30,6 @@ def write_report(runs: Sequence[str | Path], out: str | Path | None = None, *, o
     folders = [Path(run) for run in runs]
     if not folders:
         raise ValueError("name one run or more")
-    if len({os.path.realpath(folder) for folder in folders}) < len(folders):
-        raise ValueError("a run is named twice: name each of them once")
     path = place(folders, out)
     found = [read_run(folder, name) for folder, name in zip(folders, names(folders), strict=True)]
     check_place(path, overwrite=overwrite)

@@ -110,9 +110,8 @@ def _watched(subject: Subject, plot: Plot, board: Board) -> dict[str, Any]:
 def validation_images(subject: Subject) -> tuple[Images, Labels]:
     """The images that the run kept aside to choose its weights."""
     settings = yaml.safe_load((subject.run / CONFIG).read_text(encoding="utf-8"))
-    data = data_sets.load(subject.data)
-    aside = min(1000, len(data.train) // 10) if settings["validation"] is None else settings["validation"]
-    split = data.split(aside, settings["seed"])[1].to(subject.place)
+    # what is null is not written there
+    split = data_sets.load(subject.data).split(settings.get("validation"), settings["seed"])[1].to(subject.place)
     return as_floats(split.images), split.labels
 
 

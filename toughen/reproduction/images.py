@@ -135,8 +135,9 @@ def at_scale(name: str, spec: str | None, scale: Scale, out: Path) -> str:
         return spec
     folder = out / scale.name / "images" / name
     origin = DRAWN_HERE if spec is None else spec if spec in HUB else str(Path(spec).absolute())
+    files = fingerprint(Path(spec)) if spec and spec not in HUB and Path(spec).is_dir() else origin
     if folder.exists():
-        _check_sample(folder, origin)
+        _check_sample(folder, origin, files)
         return str(folder)
     train, test, classes = _drawn(name) if spec is None else _loaded(name, spec)
     folder.parent.mkdir(parents=True, exist_ok=True)
@@ -144,11 +145,11 @@ def at_scale(name: str, spec: str | None, scale: Scale, out: Path) -> str:
         whole = Path(place) / name  # moved when it is: what a kill leaves is no sample
         _write(whole / "train", train, scale.training_images, classes)
         _write(whole / "test", test, scale.images or len(test), classes)
-        write_json(whole / ORIGIN, {"from": origin, "images": _pictures(whole)})
+        write_json(whole / ORIGIN, {"from": origin, "files": files, "images": _pictures(whole)})
         try:
             whole.rename(folder)
         except OSError:  # the same command beside this one was sooner
-            _check_sample(folder, origin)
+            _check_sample(folder, origin, files)
     return str(folder)
 
 
@@ -220,8 +221,8 @@ def _pictures(folder: Path) -> int:
     return sum(1 for _ in folder.rglob("*.png"))
 
 
-def _check_sample(folder: Path, origin: str) -> None:
-    """See that a folder holds the sample of these images, as it was written.
+def _check_sample(folder: Path, origin: str, files: str) -> None:
+    """See that a folder holds the sample of the images that lie at the origin now, as it was written.
 
     Raises:
         ValueError: it doesn't.
@@ -232,7 +233,7 @@ def _check_sample(folder: Path, origin: str) -> None:
         written = None
     if not isinstance(written, dict) or written.get("images") != _pictures(folder):
         raise ValueError(f"{folder} is not the sample that was written there: remove it, or choose another --out")
-    if written.get("from") != origin:
+    if written.get("files") != files:
         raise ValueError(f"{folder} is a sample of other images than {origin}: choose another --out")
 
 

@@ -13,15 +13,13 @@ from toughen.reproduction.drawn import curve_lines
 from toughen.reproduction.images import told
 from toughen.reproduction.scales import SCALES
 from toughen.reproduction.sets import SETS
-from toughen.reproduction.show import PART, TIMED, in_part, our
+from toughen.reproduction.show import PART, TIMED, in_part, lacking, our
 from toughen.reproduction.stated import stated
 from toughen.reproduction.store import Store
 from toughen.reproduction.values import View, published, sessions, written
 
 NOT_RUN = "not run"
 WIDTH = 120  # of a line of prose
-NO_RATIO = "measured, but not beside what it is compared with"
-ONE_SEED = "measured with one seed"
 SHOWN = ("full", "cpu")  # smoke shows that a table runs, and nothing more
 HEAD = f"""# Reproduction
 
@@ -123,8 +121,7 @@ def cells(panel: Panel, row: Row, view: View) -> list[str]:
         theirs = panel.printed(row, column)
         if column.timed and published(panel, row, column) is not None:
             theirs += f" ({written(published(panel, row, column), column)})"
-        why = ONE_SEED if column.spread else NO_RATIO
-        missing = why if view.cells(panel, row, column) else NOT_RUN
+        missing = lacking(panel, row, column, view) or NOT_RUN
         found.append(f"{theirs} / {our(value, column, 2) if value else missing}")
     return found
 

@@ -66,7 +66,7 @@ class Scale:
                 node["reconstructor"] = "wrn-10-1"  # of the least depth, since it is to stay the smaller net
         found["model_settings"] = {**(found["model_settings"] or {}), **self._narrow(found["model"])}
         if self.training_images is not None:
-            found |= {"batch_size": 32, "validation": self.training_images // 8, "validation_steps": 2, "log_every": 2}
+            found |= {"batch_size": 32, "validation_steps": 2, "log_every": 2}
         return found
 
     def _narrow(self, model: str) -> dict[str, int]:

@@ -17,6 +17,9 @@ from toughen.reproduction.store import Store
 from toughen.reproduction.values import Value, View, published, written
 from toughen.reproduction.work import figure_entrant, figure_quantity, wanted
 
+NO_FIGURE = "n/a"
+NO_RATIO = "measured, but not beside what it is compared with"
+ONE_SEED = "measured with one seed"
 TIMED = (
     "Times are of whole trainings on one kind of processor and in one precision, which took turns epoch by epoch; ≈ "
     "stands before a ratio to one that took no turns with it: what else the machine did meanwhile is in that."
@@ -60,8 +63,12 @@ def show_table(console: Console, table: Table, view: View, rows: Sequence[str], 
         tell(console, f"{SETS[panel.data].title}, {panel.net}, eps {panel.eps}" + _on(view, panel), "bold")
         if panel.data not in data:
             say(console, "not run: its images are not at hand")
-        for line in panel_lines(panel, view, [row for row in panel.rows if wanted(row.name, rows)]):
+        shown = [row for row in panel.rows if wanted(row.name, rows)]
+        for line in panel_lines(panel, view, shown):
             say(console, line)
+        for why in dict.fromkeys(lacking(panel, row, column, view) for row in shown for column in panel.columns):
+            if why:
+                tell(console, f"{NO_FIGURE}: {why}")
         for row in panel.rows:
             if row.note and wanted(row.name, rows):
                 tell(console, f"{row.name}: {row.note}")
@@ -116,10 +123,21 @@ def row_cells(panel: Panel, row: Row, view: View) -> dict[str, list[str]]:
     for column in panel.columns:
         theirs, ours = published(panel, row, column), view.value(panel, row, column)
         found["paper"].append(panel.printed(row, column) if column.of == STATED else written(theirs, column))
-        found["ours"].append("" if column.of == STATED else our(ours, column))
+        found["ours"].append("" if column.of == STATED else _ours(panel, row, column, view, ours))
         difference = "" if ours is None or theirs is None else f"{ours.mean - theirs:+.2f}"
         found["diff"].append(difference)
     return found
+
+
+def _ours(panel: Panel, row: Row, column: Column, view: View, value: Value | None) -> str:
+    return NO_FIGURE if lacking(panel, row, column, view) else our(value, column)
+
+
+def lacking(panel: Panel, row: Row, column: Column, view: View) -> str:
+    """Why what was measured gives no figure; "" where there is one, and where nothing was measured."""
+    if column.of == STATED or view.value(panel, row, column) is not None or not view.cells(panel, row, column):
+        return ""
+    return ONE_SEED if column.spread else NO_RATIO
 
 
 def our(value: Value | None, column: Column, digits: int = 1) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -20,7 +21,7 @@ from toughen.reproduction.board import Board, Training
 from toughen.reproduction.entrants import Entrant
 from toughen.reproduction.measure import training_record
 from toughen.reproduction.scales import nodes
-from toughen.reproduction.store import RUN, TRAINED, TURNS, Store, turns_of
+from toughen.reproduction.store import CELLS, RUN, TRAINED, TURNS, Store, turns_of
 from toughen.runs import RECORD, WEIGHTS
 from toughen.stop import Stopped, Stopper
 from toughen.training.folder import CONFIG
@@ -142,7 +143,9 @@ def _open(model: Entrant, bench: Bench, group: Sequence[Entrant]) -> Trainer:
     """A run, begun or where it stopped; the nets that it learns from are trained."""
     folder = bench.store.folder(model)
     sources = [str((bench.store.folder(each) / RUN).absolute()) for each in model.sources]
-    (folder / RUN).parent.mkdir(parents=True, exist_ok=True)
+    folder.mkdir(parents=True, exist_ok=True)
+    if not (folder / RUN).exists():
+        _set_aside(folder / CELLS)
     settings = model.recipe(str(Path(bench.places[model.data]).absolute()), sources, bench.device)
     if not Path(bench.places[model.data]).exists():
         settings["data"] = bench.places[model.data]  # a name
@@ -158,6 +161,13 @@ def _epochs(trainer: Trainer, title: str, bench: Bench, stopper: Stopper) -> Ite
         return Training(bench.board, run, steps, done)
 
     return by_epoch(trainer, stopper, QUIET, show)
+
+
+def _set_aside(cells: Path) -> None:
+    """Keep figures of a training whose run is gone apart from those of the one that begins."""
+    if cells.exists():
+        numbers = (number for number in itertools.count(1) if not cells.with_name(f"former-cells-{number}").exists())
+        cells.rename(cells.with_name(f"former-cells-{next(numbers)}"))
 
 
 def _finish(run: Path) -> None:

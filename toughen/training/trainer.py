@@ -59,8 +59,7 @@ class Trainer(Course):
         self.device = pick_device(recipe.device)
         choose_kernels(self.device, deterministic=recipe.deterministic)
         self.precision = pick_precision(recipe.precision, self.device)
-        aside = min(1000, len(data.train) // 10) if recipe.validation is None else recipe.validation
-        train, validation, _ = data.split(aside, recipe.seed)
+        train, validation, _ = data.split(recipe.validation, recipe.seed)
         self.train = train.to(self.device)
         self.feed: Feed = feed_of(recipe, self.train, validation, self.device)
         colour = data.shape[0] > 1

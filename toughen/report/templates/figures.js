@@ -102,7 +102,7 @@ function lines({ x, y, lines: given, marks }, width) {
   const place = (at) => (even ? places.indexOf(at) : at);
   const series = given.map((line, i) => ({
     type: "line",
-    name: line.name,
+    name: line.label,
     data: line.points.map(([at, value]) => [place(at), value]),
     showSymbol: line.points.length <= 24,
     symbolSize: 6,
@@ -115,8 +115,8 @@ function lines({ x, y, lines: given, marks }, width) {
   const label = y.percent ? (value) => `${Math.round(100 * value)} %` : plain;
   const bounds = even ? { type: "category", data: places.map(plain), boundaryGap: places.length < 2 } : { type: "value", min: "dataMin", max: "dataMax" };
   return {
-    legend: legend(given.map((line) => line.name)),
-    grid: grid({ top: legendHeight(given.map((line) => line.name), width) + (marks.length ? 16 : 0) }),
+    legend: legend(given.map((line) => line.label)),
+    grid: grid({ top: legendHeight(given.map((line) => line.label), width) + (marks.length ? 16 : 0) }),
     tooltip: tooltip({ trigger: "axis", valueFormatter: format }),
     xAxis: axis({ ...bounds, name: x.label, minInterval: x.whole ? 1 : undefined, splitLine: { show: false } }),
     yAxis: axis({ type: "value", min: y.percent ? 0 : undefined, max: y.percent ? 1 : undefined, scale: !y.percent,
