@@ -110,7 +110,9 @@ function lines({ x, y, lines: given, marks }, width) {
     lineStyle: { width: 2, type: line.dashed ? "dashed" : DASHES[Math.floor(i / PALETTE.length) % DASHES.length] },
   }));
   if (marks.length && series.length) {
-    series[0].markLine = markLine(marks.map((mark) => ({ ...mark, x: place(mark.x) })));
+    const [first, last] = [place(places[0]), place(places.at(-1))];
+    const far = (mark) => place(mark.x) - first > 0.75 * (last - first); // centred, its text would leave the figure
+    series[0].markLine = markLine(marks.map((mark) => ({ ...mark, x: place(mark.x), far: far(mark) })));
   }
   const label = y.percent ? (value) => `${Math.round(100 * value)} %` : plain;
   const bounds = even ? { type: "category", data: places.map(plain), boundaryGap: places.length < 2 } : { type: "value", min: "dataMin", max: "dataMax" };
@@ -132,7 +134,8 @@ function markLine(marks) {
     animation: false,
     silent: true,
     lineStyle: { color: colour("--soft"), type: "dashed", width: 1 },
-    data: marks.map((mark, i) => ({ xAxis: mark.x, label: { formatter: () => short(mark, i), ...text() , position: "end", rotate: 0 } })),
+    data: marks.map((mark, i) => ({ xAxis: mark.x, label: { formatter: () => short(mark, i), ...text(), position: "end",
+      rotate: 0, align: mark.far ? "right" : "center" } })),
   };
 }
 
