@@ -60,6 +60,9 @@ def test_the_mean_is_over_images_that_have_both_gradients() -> None:
     (slope,) = torch.autograd.grad(found, b)
     assert slope.isfinite().all() and not slope[1].any() and not slope[2].any()
     assert abs(float(cosine(a.float(), b.detach().float())) - (0.96 - 1) / 2) < 1e-6
+    faint = torch.tensor([1e-40, 0.0], dtype=torch.float32).view(1, 1, 1, 2).requires_grad_()  # below normal numbers
+    (slope,) = torch.autograd.grad(cosine(torch.cat([faint, b.detach()[:1].float()]), a[:2].float()), faint)
+    assert faint.any() and not slope.any()
     nothing = torch.zeros(2, 1, 1, 2, dtype=torch.float64, requires_grad=True)
     (slope,) = torch.autograd.grad(cosine(nothing, nothing), nothing)
     assert close(cosine(nothing, nothing).detach(), 1) and not slope.any()

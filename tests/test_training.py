@@ -19,6 +19,7 @@ from toughen.data import Data
 from toughen.evaluation.harness import as_floats
 from toughen.files import read_tensors
 from toughen.methods.base import Method
+from toughen.methods.fast import FBF
 from toughen.methods.nuat import NuAT
 from toughen.methods.standard import Standard
 from toughen.noise import key
@@ -105,6 +106,16 @@ def test_one_step_is_the_optimizer_s(tmp_path: Path) -> None:
     }
     for name, value in runs.load(tmp_path / "run").state_dict().items():
         torch.testing.assert_close(value, expected[name])
+
+
+def test_in_float64_all_that_is_looked_at_is_float64(tmp_path: Path) -> None:
+    """Validation and the watch's signal too, of a net that casts nothing itself; accuracies are those of float32."""
+    found = []
+    for precision in ("fp64", "fp32"):
+        settings = {"method": FBF(eps=0.1), "eps": 0.1, "normalize": False, "log_every": 1, "seed": 3}
+        train(recipe(precision=precision, **settings), tmp_path / precision)
+        found.append([line["validation"] for line in runs.read_history(tmp_path / precision)])
+    assert found[0] == found[1] and found[0][-1].keys() == {"clean", "fgsm", "pgd"}
 
 
 def test_every_image_once_an_epoch_in_a_new_order_and_never_a_validation_image(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from toughen.attacks.base import Attack, threat_of
-from toughen.blocks import Blocks, block_size, wrong
+from toughen.blocks import Blocks, Precision, block_size, wrong
 from toughen.evaluation.attacked import check, made_by
 from toughen.evaluation.plan import Piece, pieces
 from toughen.gradients import mode
@@ -156,4 +156,11 @@ def run_attack(
 
 def _bench(model: nn.Module, images: AnyImages, labels: Labels, index: Tensor | None, seed: int) -> Bench:
     index = torch.arange(len(images)) if index is None else index
-    return Bench(Blocks(model, block_size(images.device, len(images)), copied=False), images, labels, index, seed)
+    precision: Precision = "fp64" if dtype_of(model) == torch.float64 else "fp32"
+    blocks = Blocks(model, block_size(images.device, len(images)), precision, copied=False)
+    return Bench(blocks, images, labels, index, seed)
+
+
+def dtype_of(model: nn.Module) -> torch.dtype:
+    """What a model computes in: its first weights' type; float32 where it has none."""
+    return next((each.dtype for each in model.parameters() if each.is_floating_point()), torch.float32)

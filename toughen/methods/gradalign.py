@@ -91,8 +91,12 @@ class GradAlign(Method):
 
 
 def cosine(a: Tensor, b: Tensor) -> Scalar:
-    """The mean cosine of the angle between two images' gradients over those that have both; 1 where none has."""
-    unit = Threat("l2", 1.0).steepest
-    both = a.flatten(1).any(1) & b.flatten(1).any(1)
-    cosines = torch.where(both, (unit(a) * unit(b)).sum((1, 2, 3)), 0)
+    """The mean cosine of the angle between two images' gradients over those that have both; 1 where none has.
+
+    A gradient at the end of what its type can hold counts as none: its own slope would overflow.
+    """
+    unit, kind = Threat("l2", 1.0).steepest, torch.finfo(a.dtype)
+    both = torch.minimum(a.abs().amax((1, 2, 3)), b.abs().amax((1, 2, 3))) > kind.tiny / kind.eps
+    rows = both.view(-1, 1, 1, 1)
+    cosines = (unit(torch.where(rows, a, 0)) * unit(torch.where(rows, b, 0))).sum((1, 2, 3))
     return torch.where(both.any(), cosines.sum() / both.sum().clamp(min=1), 1)

@@ -14,7 +14,7 @@ from torch import nn
 
 from toughen.data import Split
 from toughen.data.sets import stratified
-from toughen.evaluation.harness import as_floats
+from toughen.evaluation.harness import as_floats, dtype_of
 from toughen.evaluation.logit_distance import logit_distance
 from toughen.noise import StepNoise, key
 from toughen.threat import Threat
@@ -56,7 +56,8 @@ class Watch:
         """The mean L2 distance of FGSM and R-FGSM logits, which jumps when a model begins to collapse (R-MGM)."""
         assert self.threat is not None
         noise = StepNoise(key("signal", self.seed), step)
-        return float(logit_distance(model, as_floats(self.split.images), self.split.labels, self.threat, noise))
+        x = as_floats(self.split.images).to(dtype_of(model))
+        return float(logit_distance(model, x, self.split.labels, self.threat, noise))
 
     def jumped(self, state: State, distance: float) -> bool:
         """Whether a signal calls for a look at once; keeps it for the next ones."""
