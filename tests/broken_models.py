@@ -83,6 +83,45 @@ class Noisy(Wrapper):
         return super().forward(x + self.deviation * torch.randn_like(x))
 
 
+class NoisyOnHeight(Noisy):
+    """The same with logits that share a large number, beside which their noise is small."""
+
+    def forward(self, x: Images) -> Logits:
+        return super().forward(x) + 1e5
+
+
+class InFloat64(Wrapper):
+    """Computes in float64 whatever it is given, which spoils nothing."""
+
+    def __init__(self, net: nn.Module) -> None:
+        super().__init__(net.double())
+
+    def forward(self, x: Images) -> Logits:
+        return super().forward(x.double())
+
+
+class Vote(Wrapper):
+    """Decides hard, and shows attacks the slope of another net, whose say is small."""
+
+    def __init__(self, net: nn.Module, decoy: nn.Module, weight: float = 20.0) -> None:
+        super().__init__(net)
+        self.decoy, self.weight = decoy, weight
+
+    def forward(self, x: Images) -> Logits:
+        decided = super().forward(x)
+        hard = torch.nn.functional.one_hot(decided.argmax(1), decided.shape[1]).to(x)
+        out: Logits = self.weight * hard + self.decoy(x)
+        return out
+
+
+class TwoFaced(Wrapper):
+    """Answers as another net in batches larger than those that judge."""
+
+    def forward(self, x: Images) -> Logits:
+        out = super().forward(x)
+        return out.roll(1, 1) if len(x) > 8 else out
+
+
 class Probabilities(Wrapper):
     """Ends with a softmax."""
 

@@ -22,7 +22,8 @@ from PIL import Image
 from tensorboard.summary.writer.record_writer import RecordWriter
 from torch import nn
 
-from toughen import runs
+from toughen import evaluate, runs
+from toughen.data import load
 from toughen.files import read_tensors, write_tensors
 from toughen.methods.fast import FBF
 from toughen.training import checkpoint
@@ -398,6 +399,32 @@ def test_existing_directories(run: Path, tmp_path: Path) -> None:
         refused(toughen(*words, "--out", tmp_path / "mine/thesis.txt", *resume), "is a file", "another --out")
         refused(toughen(*words, "--out", tmp_path / "mine/thesis.txt/run", *resume), "thesis.txt")
     assert files(tmp_path / "mine") == {"thesis.txt": b"mine"}
+
+
+def test_an_evaluation_goes_into_no_other_run_s_folder(run: Path, tmp_path: Path) -> None:
+    """There its figures would pass for that run's own."""
+    other = Path(shutil.copytree(run, tmp_path / "other"))
+    before = files(other)
+    words = ("evaluate", run, "--attacks", "fgsm", "--verdict", "false", "--details", "false", "--out")
+    refused(toughen(*words, other), "other is the run directory of another model", "choose another --out")
+    refused(toughen(*words, other / "inside"), "lies in the run directory of another model")
+    net, data = runs.load(run), load(str(digits()))
+    with pytest.raises(ValueError, match="run directory of another model"):
+        evaluate(net, data, eps=0.2, attacks=["fgsm"], out=other)
+    assert files(other) == before
+    assert toughen(*words, run / "beside").status == 0 and (run / "beside/evaluation.json").is_file()
+
+
+def test_an_attack_is_named_once(run: Path) -> None:
+    for twice in (("fgsm", "FGSM"), ("pgd-3", " pgd-3x1")):
+        refused(toughen("evaluate", run, "--attacks", *twice), f"attack {twice[1].strip()} is named twice")
+
+
+def test_images_that_are_kept_apart_as_test_images_are_counted(run: Path, tmp_path: Path) -> None:
+    words = ("evaluate", run, "--data", digits() / "test", "--attacks", "fgsm", "--verdict", "false")
+    ended = toughen(*words, "--out", tmp_path / "out")
+    assert ended.status == 0, ended.err
+    assert "has no test images: 4 of its images are taken as such" in " ".join(ended.err.split())
 
 
 def test_a_damaged_config_is_not_overwritten(run: Path) -> None:

@@ -196,6 +196,81 @@ def test_a_state_of_a_model_whose_code_has_changed_is_another_one(mnist: tuple[I
     assert found(Wrapped(lambda x: one(x))) != found(Wrapped(lambda x: other(x)))
 
 
+class Sieve(nn.Module):
+    """Stops what lies in the middle, where no clean pixel lies; its settings are no tensors of its state."""
+
+    def __init__(self, least: float = 0.5, table: dict[str, list[int]] | None = None, unsaved: float = 0.0) -> None:
+        super().__init__()
+        self.net, self._least, self.table = trained(), least, table or {"a": [1]}
+        self.register_buffer("unsaved", torch.tensor(unsaved), persistent=False)
+
+    def forward(self, x: Images) -> Logits:
+        return self.net(x)  # type: ignore[no-any-return]
+
+
+LEAST = 0.5  # what a function of this module asks for by name
+
+
+def asks_by_name(x: Images) -> Logits:
+    return x.flatten(1)[:, :10] + 0 * LEAST
+
+
+def test_a_state_of_a_model_with_other_settings_is_another_one(
+    mnist: tuple[Images, Labels], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Plain attributes, buffers that are not saved, what a function was given or asks for by name; not the mode."""
+
+    def found(net: nn.Module) -> object:
+        return fingerprint(Bench(Blocks(net, 8), *mnist, torch.arange(len(mnist[0])), 0), {})
+
+    def closed(least: float, *more: float) -> nn.Module:
+        net = trained()
+
+        def answer(x: Images, add: float = more[0] if more else 0.0) -> Logits:
+            return net(x + 0 * (least + add))  # type: ignore[no-any-return]
+
+        return Wrapped(answer)
+
+    kept = found(Sieve())
+    assert kept == found(Sieve()) == found(Sieve().train())
+    assert kept not in (found(Sieve(0.6)), found(Sieve(table={"a": [2]})), found(Sieve(unsaved=1.0)))
+    assert found(closed(0.5)) == found(closed(0.5)) not in (found(closed(0.6)), found(closed(0.5, 1.0)))
+    itself = Sieve()
+    object.__setattr__(itself, "again", itself)
+    found(itself)  # it ends
+    before = found(Wrapped(asks_by_name))
+    assert before == found(Wrapped(asks_by_name))
+    monkeypatch.setitem(globals(), "LEAST", 0.9)
+    assert before != found(Wrapped(asks_by_name))
+
+
+class OffInBf16(nn.Module):
+    """The net itself, but for what bf16 loses where 256 is added and taken away again."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.net, self.back = trained(), nn.Conv2d(1, 1, 1)
+        with torch.no_grad():
+            self.back.weight.fill_(1.0)
+            assert self.back.bias is not None
+            self.back.bias.fill_(-256.0)
+
+    def forward(self, x: Images) -> Logits:
+        return self.net(self.back(x + 256.0))  # type: ignore[no-any-return]
+
+
+def test_a_model_that_answers_otherwise_in_bf16_is_searched_in_float32(mnist: tuple[Images, Labels]) -> None:
+    blocks = Blocks(OffInBf16().eval(), 8, "bf16")
+    x = mnist[0][:16]
+    assert torch.equal(blocks(x), blocks.exact(x)) and blocks.precision == "fp32"
+    assert Blocks(trained(), 8, "bf16")(x).dtype == torch.float32
+    kept = Blocks(trained(), 8, "bf16")
+    kept(x)
+    assert kept.precision == "bf16"
+    told = toughen.evaluate(OffInBf16(), mnist, eps=0.1, attacks=["pgd-5"], precision="bf16", **PLAIN)
+    assert told["precision"] == "fp32"
+
+
 def test_a_model_that_writes_into_its_images_is_refused(mnist: tuple[Images, Labels]) -> None:
     images = mnist[0].clone()
     with pytest.raises(ValueError, match="writes into the images"):

@@ -162,6 +162,19 @@ def test_a_number_that_no_attack_made_is_not_sound(hardened: bool) -> None:
     assert failed(by_name) >= {"no stronger attack is found", "more steps change little"}
 
 
+def test_one_image_says_nothing() -> None:
+    """What a check allows for chance is all of one image; of a number of nearly 0 nothing can be too high."""
+    subject, blocks = subject_of(small_net(), not_at_all)
+    first, last = subject.standing.nonzero()[[0, -1], 0]
+    for rows, said in ((first[None], {"enough images"}), (torch.stack([first, last]), set())):
+        some = {name: getattr(subject, name)[rows] for name in ("images", "labels", "index", "standing", "right")}
+        assert failed(judged(replace(subject, **some), blocks)[1]) & {"enough images"} == said
+    one = torch.zeros_like(subject.standing)
+    one[first] = True
+    assert judged(replace(subject, standing=one, robust_accuracy=1 / 200), blocks)[1]["enough images"].passed
+    assert judged(replace(subject, standing=one, robust_accuracy=0.04), blocks)[1]["enough images"].passed is False
+
+
 def test_nothing_standing_is_sound_and_says_what_was_not_made() -> None:
     subject, blocks = subject_of(small_net(hardened=False), threat=Threat("linf", 0.3))
     assert subject.robust_accuracy == 0
@@ -184,7 +197,11 @@ SPOILED: dict[str, tuple[Callable[[nn.Module], nn.Module], str]] = {
     "scaled": (broken.Scaled, "logits of a usual size"),
     "noisy": (broken.Noisy, "the same answer each time"),
     "probabilities": (broken.Probabilities, "logits, not probabilities"),
+    "noisy at a height": (broken.NoisyOnHeight, "the same answer each time"),
+    "vote": (lambda net: broken.Vote(net, small_net()), "a margin without jumps"),
+    "rounded to two levels": (partial(broken.Quantised, levels=2), "a margin without jumps"),
     "batch statistics": (broken.BatchStatistics, "the same answer alone"),
+    "two-faced": (broken.TwoFaced, "the same answer alone"),
     "wants 0..255": (partial(broken.Wants, shift=0.0, scale=1 / 255), "images as the model wants them"),
     "wants -1..1": (partial(broken.Wants, shift=0.5, scale=0.5), "images as the model wants them"),
     "renumbered": (broken.Renumbered, "labels that fit"),
@@ -208,9 +225,11 @@ def test_a_spoiled_model_fails_the_check_that_is_made_for_it(name: str, hardened
     assert check in found, found
 
 
+@pytest.mark.parametrize("spoil", [nn.Identity, broken.InFloat64])
 @pytest.mark.parametrize("hardened", [True, False])
-def test_a_healthy_model_fails_none_of_them(hardened: bool) -> None:
-    found = looked_at(small_net(hardened=hardened))
+def test_a_healthy_model_fails_none_of_them(hardened: bool, spoil: Callable[..., nn.Module]) -> None:
+    net = small_net(hardened=hardened)
+    found = looked_at(net if spoil is nn.Identity else spoil(net))
     assert not failed(found) and all(check.passed for check in found.values())
 
 

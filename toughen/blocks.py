@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from toughen import copies, passes
 from toughen.device import autocast, pick_precision, whole_float32
 from toughen.mode import mode
-from toughen.types import Images, Labels, Logits, Mask
+from toughen.types import Images, Labels, Logits, Mask, PerExample
 
 Precision: TypeAlias = Literal["bf16", "fp32", "fp64"]
 EXACT_BLOCK = 8  # images per forward of the model itself: few fall at a time, and filling up costs
@@ -90,7 +90,7 @@ class Blocks(nn.Module):
         precision: "bf16" searches with a copy that multiplies in bf16, and ``confirm`` asks the model itself; "fp32"
             searches with a copy laid out for speed; "fp64" makes everything float64, where it is tested.
         copied: whether to search with a copy; without one the model itself is asked everywhere. So it is where a copy
-            turns out to answer something else.
+            turns out to answer something else, and in float32, where the model itself does so in bf16.
 
     Attributes:
         graph: the search's net as layers, of which a part can be computed alone; None where it is none, or on a GPU.
@@ -118,11 +118,13 @@ class Blocks(nn.Module):
         A copy can be tied to what it was copied from, as by a hook that writes into it: it goes on with old maps then,
         and whatever is tried on it, the model stands.
         """
-        if self._seen_alike or self.searched is self.net or not len(x):
+        if self._seen_alike or not len(x) or (self.searched is self.net and self.precision != "bf16"):
             return
         self._seen_alike = True
         if not self._agrees(self.searched, x):
             self.searched, self.graph = self.net, None
+            if self.precision == "bf16" and not self._agrees(self.net, x):  # not the copy is at fault, but bf16
+                self.precision = "fp32"
 
     def _agrees(self, other: nn.Module, x: Images) -> bool:
         """Whether another net answers two blocks as the model does; one that draws cannot be compared with."""
@@ -234,11 +236,29 @@ def unseen_draws(device: torch.device) -> AbstractContextManager[None]:
 
 
 def unlike(one: Tensor, other: Tensor) -> float:
-    """How far logits are from ``other`` ones, as a share of these."""
+    """How far logits are from ``other`` ones, as a share of these; see ``apart``."""
     if one.shape != other.shape:
         return math.inf
+    off, size = apart(one, other)
+    return float(off.norm() / size.norm().clamp(min=1e-12))
+
+
+HIGHEST, COMMON = 5, 1e-4  # logits of an image that decide; the least share of their height that counts as their spread
+
+
+def apart(one: Logits, other: Logits) -> tuple[PerExample, PerExample]:
+    """Per image, how far logits are from ``other`` ones, and how far these lie from each other (L2).
+
+    Only the highest of either count, without what they have in common: a height that changes no answer, or a class at
+    -1e9, would hide the rest. What is not finite counts as 0.
+    """
     one, other = (each.double().nan_to_num(0, 0, 0) for each in (one, other))
-    return float((one - other).norm() / other.norm().clamp(min=1e-12))
+    count = min(HIGHEST, other.shape[1])
+    decide = torch.cat([each.topk(count, 1).indices for each in (other, one)], 1)
+    found, wanted = one.gather(1, decide), other.gather(1, decide)
+    centred = wanted - wanted.mean(1, keepdim=True)
+    off = found - found.mean(1, keepdim=True) - centred
+    return off.norm(dim=1), torch.maximum(centred.norm(dim=1), COMMON * wanted.norm(dim=1))
 
 
 def wrong(logits: Logits, y: Labels) -> Mask:

@@ -132,7 +132,8 @@ def load_test(
     form = _common(form, own)
     check_memory(len(test) * prod(form.shape))
     none = Split(torch.empty(0, *form.shape, dtype=torch.uint8), torch.empty(0, dtype=torch.int64))
-    return Data(found.name, none, encoded_split(test, form).decoded(), found.classes)
+    off = len(test) if found.test is None else 0
+    return Data(found.name, none, encoded_split(test, form).decoded(), found.classes, off)
 
 
 def _wanted(spec: str, classes: Classes | None, image_size: int | None) -> Sources:

@@ -36,6 +36,7 @@ class Candidate:
         folder: the run directory; None for any other model.
         about: what results say of the model besides: method, weights, epoch.
         adaptive: what the run says of its method's own objective, for the adaptive attack.
+        split_off: as in ``Data``.
     """
 
     name: str
@@ -49,6 +50,7 @@ class Candidate:
     folder: Path | None = None
     about: Mapping[str, Any] = field(default_factory=dict)
     adaptive: Mapping[str, Any] | None = None
+    split_off: int = 0
 
 
 def find_candidate(
@@ -124,8 +126,8 @@ def from_run(
     refuse_seen(folder, test, split)
     about = {"weights": record.weights, "epoch": record.epoch, "method": record.method, **left_unchecked(folder)}
     named, total = data or record.data, len(test.test)
-    names = tuple(record.classes)
-    return Candidate(str(folder), net, split, index, total, threat, named, names, folder, about, record.adaptive)
+    names, off = tuple(record.classes), test.split_off
+    return Candidate(str(folder), net, split, index, total, threat, named, names, folder, about, record.adaptive, off)
 
 
 def test_images(spec: str, data: str | None, image_size: int | None, resize: int | None) -> Data:
@@ -158,7 +160,8 @@ def from_elsewhere(
     net.eval()  # it has just been made, so the mode that it is in was nobody's choice
     split, index = sample(test.test, limit, seed)
     about = {"weights": weights or ("pretrained" if fetched else "as made")}
-    return Candidate(spec, net, split, index, len(test.test), threat, test.name, test.classes, about=about)
+    total, off = len(test.test), test.split_off
+    return Candidate(spec, net, split, index, total, threat, test.name, test.classes, about=about, split_off=off)
 
 
 def from_function(

@@ -15,7 +15,7 @@ from toughen.evaluation.candidate import Candidate, find_candidate, from_functio
 from toughen.evaluation.judge import How, Source, attacks_of, judge
 from toughen.evaluation.result import RESULT
 from toughen.files import check_writable, read_json
-from toughen.runs import read_record
+from toughen.runs import RECORD, read_record
 from toughen.types import Eps, Norm
 
 
@@ -54,6 +54,7 @@ def evaluate(
     settings.check()
     if out:
         check_writable(Path(out))
+        refuse_foreign(Path(out), None)
     candidate = from_function(model, data, eps=eps, norm=norm, limit=settings.images, seed=settings.seed)
     return judge(candidate, settings, device=None, out=Path(out) if out else None, source=source, console=console)
 
@@ -103,6 +104,7 @@ def evaluate_run(
     place = pick_device(device)
     folder = output_folder(spec, out)
     check_writable(folder)
+    refuse_foreign(folder, None if is_elsewhere(spec) else Path(spec))
     candidate = find_candidate(
         spec,
         data=data,
@@ -119,6 +121,22 @@ def evaluate_run(
         refuse_another(candidate, data)
         refuse_weaker(candidate, settings)
     return judge(candidate, settings, device=place, out=folder, source=source, console=console)
+
+
+def refuse_foreign(out: Path, run: Path | None) -> None:
+    """See that figures go into no other run's folder, where they would pass for that run's.
+
+    Args:
+        out: where they are to go.
+        run: the run's directory, where a run is evaluated.
+
+    Raises:
+        ValueError: they would.
+    """
+    for folder in (out, out.absolute().parent):
+        if (folder / RECORD).is_file() and (run is None or not run.exists() or not folder.samefile(run)):
+            where = f"{out} is" if folder == out else f"{out} lies in"
+            raise ValueError(f"{where} the run directory of another model: choose another --out")
 
 
 def refuse_another(candidate: Candidate, data: str | None) -> None:

@@ -6,9 +6,9 @@ import hashlib
 import inspect
 from collections.abc import Mapping
 from dataclasses import fields, is_dataclass
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
-from types import CodeType
+from types import CodeType, NoneType
 from typing import Any
 
 import torch
@@ -22,34 +22,80 @@ from toughen.gradients import mode
 
 
 def fingerprint(bench: Bench, attacks: Mapping[str, Attack]) -> tuple[object, ...]:
-    """The model's weights, code and a few logits, the images, the attacks, the seed and how the model is asked."""
+    """The model's weights, settings, code and a few logits, the images, the attacks, the seed and how it is asked.
+
+    Its logits are those of a few clean images and of what no clean image is like, where a defence may begin.
+    """
     blocks, first = bench.blocks, torch.arange(min(len(bench.images), bench.blocks.size), device=bench.images.device)
+    x = bench.floats(first)
+    noise = torch.rand(x.shape[1:], generator=torch.Generator().manual_seed(0)).to(x)
     with mode(blocks, "eval"):
-        out = blocks.exact(bench.floats(first))
+        out = torch.cat([blocks.exact(each) for each in (x, 1 - x, (x + noise) / 2)])
     seen = (digest.of_tensor(bench.images), digest.of_tensor(bench.labels), digest.of_tensor(bench.index), bench.seed)
     asked = (_plain(blocks.net), digest.of_tensor(out), blocks.size, blocks.precision, torch.__version__, _own_source())
     return (*seen, *asked, tuple((name, _plain(attack)) for name, attack in attacks.items()))
 
 
-def _plain(value: object) -> object:
-    """A value as text and numbers that are the same in every process."""
+PLAIN = (str, int, float, bool, NoneType, torch.dtype, torch.device)
+OF_MODULES = frozenset(vars(nn.Module()))  # what every module has: its parts are looked at one by one
+
+
+def _plain(value: object, within: tuple[int, ...] = ()) -> object:
+    """A value as text and numbers that are the same in every process.
+
+    Args:
+        value: anything.
+        within: what it lies in, by address, since a net or a function may hold on to itself.
+    """
+    if isinstance(value, PLAIN):
+        return str(value)
+    if id(value) in within:
+        return "itself"
+    within = (*within, id(value))
     if isinstance(value, Tensor):
         return digest.of_tensor(value)
     if isinstance(value, nn.Module):
-        kinds = {kind: None for part in value.modules() for kind in inspect.getmro(type(part))}  # in a fixed order
-        inside = [_plain(part) for part in (getattr(value, "function", None), *getattr(value, "nets", ()))]
-        weights = tuple((name, digest.of_tensor(tensor)) for name, tensor in value.state_dict().items())
-        return tuple(map(_source, kinds)), tuple(inside), weights
-    if is_dataclass(value):
-        settings = tuple((each.name, _plain(getattr(value, each.name))) for each in fields(value))
-        return type(value).__name__, *(_source(kind) for kind in inspect.getmro(type(value))), settings
-    if value is None or isinstance(value, str | int | float | bool):
-        return str(value)
+        return tuple((name, *_of_module(part, within)) for name, part in value.named_modules())
+    if is_dataclass(value) and not isinstance(value, type):
+        settings = tuple((each.name, _plain(getattr(value, each.name), within)) for each in fields(value))
+        return *_kind(value), settings
     if isinstance(value, tuple | list):
-        return tuple(map(_plain, value))
+        return tuple(_plain(each, within) for each in value)
+    if isinstance(value, dict):
+        return tuple((str(name), _plain(each, within)) for name, each in value.items())
     if inspect.isroutine(value):
-        return getattr(value, "__qualname__", ""), _source(value)
+        return getattr(value, "__qualname__", ""), _source(value), _plain(_bound(value), within)
+    if isinstance(value, partial):
+        return _plain([value.func, value.args, value.keywords], within)
+    return *_kind(value), tuple((name, str(each)) for name, each in _settings(value).items() if isinstance(each, PLAIN))
+
+
+def _of_module(part: nn.Module, within: tuple[int, ...]) -> tuple[object, ...]:
+    """A module without the modules in it: code, weights, buffers that are not saved, and settings."""
+    tensors = {**part._parameters, **part._buffers}
+    weights = tuple((name, digest.of_tensor(each)) for name, each in tensors.items() if each is not None)
+    settings = {name: each for name, each in vars(part).items() if name not in OF_MODULES}
+    return *_kind(part), weights, _plain(settings, within)
+
+
+def _kind(value: object) -> tuple[object, ...]:
     return type(value).__name__, *(_source(kind) for kind in inspect.getmro(type(value)))
+
+
+def _settings(value: object) -> dict[str, object]:
+    return dict(getattr(value, "__dict__", {}))
+
+
+def _bound(function: Any) -> list[object]:
+    """What a function was given when it was made: its object, defaults and closure."""
+    function, held = getattr(function, "__func__", function), [getattr(function, "__self__", None)]
+    held = [each for each in held if not inspect.ismodule(each)]  # as of a builtin
+    for cell in getattr(function, "__closure__", None) or ():
+        try:
+            held.append(cell.cell_contents)
+        except ValueError:  # it is not filled yet
+            continue
+    return [*held, getattr(function, "__defaults__", None), getattr(function, "__kwdefaults__", None)]
 
 
 @cache
@@ -65,11 +111,19 @@ def _source(thing: Any) -> str:
     if str(getattr(thing, "__module__", "")).partition(".")[0] in ("toughen", "torch", "builtins"):
         return ""
     parts = vars(thing).values() if inspect.isclass(thing) else [thing]
-    compiled = repr([_compiled(part.__code__) for part in parts if hasattr(part, "__code__")])
+    made = [part for part in parts if hasattr(part, "__code__")]
+    compiled = repr([(_compiled(part.__code__), _globals(part)) for part in made])
     try:
         return compiled + inspect.getsource(inspect.getmodule(thing) or thing)
     except (OSError, TypeError):  # typed in, not in a file
         return compiled
+
+
+def _globals(function: Any) -> list[tuple[str, str]]:
+    """The plain values of its module that a function asks for by name, which may come from the environment."""
+    known = getattr(function, "__globals__", {})
+    names = [name for name in function.__code__.co_names if isinstance(known.get(name), PLAIN)]
+    return [(name, str(known[name])) for name in names if name in known]
 
 
 def _compiled(code: CodeType) -> tuple[object, ...]:

@@ -31,7 +31,12 @@ def check_fit(net: nn.Module, candidate: Candidate) -> int:
     outputs = outputs or own
     if outputs < 2:
         raise ValueError(f"the model has {outputs} output: one for each class is needed, two or more")
-    models.check(net, outputs, shape, probabilities=True)
+    try:
+        models.check(net, outputs, shape, probabilities=True)
+    except ValueError as error:
+        if own <= outputs:
+            raise
+        raise ValueError(f"{error}, or give toughen.evaluate images and labels by the model's own numbers") from None
     low, high = int(split.labels.min()), int(split.labels.max())
     if low < 0 or high >= outputs:
         raise ValueError(

@@ -30,6 +30,7 @@ from toughen.evaluation.result import Evaluation, interval, write_results
 from toughen.evaluation.runner import measure
 from toughen.evaluation.suite import QUICK_IMAGES, held, parse_attack, suite
 from toughen.evaluation.wrapped import Wrapped
+from toughen.gradients import mode
 from toughen.locks import alone
 
 PRECISIONS = ("auto", "bf16", "fp32", "fp64")
@@ -125,7 +126,15 @@ def judge(
     attacks, made = _checked(net, candidate, how, split, source)
     if console is not None and candidate.about.get("weights") == "as made":
         console.print(f"no --weights: {candidate.name} is evaluated as it is made", highlight=False, markup=False)
-    precision = search_precision(net, as_floats(split.images[:1]), how.precision)
+    if console is not None and candidate.split_off:
+        console.print(
+            f"{candidate.data} has no test images: {candidate.split_off:,} of its images are taken as such, a "
+            "stratified tenth",
+            highlight=False, markup=False,
+        )  # fmt: skip
+    precision = _searched_in(net, split, how)
+    if console is not None and (precision, how.precision) == ("fp32", "bf16"):
+        console.print("in bf16 this model answers otherwise, so attacks search in fp32", highlight=False)
     trained_mode = None if isinstance(net, Wrapped) else net.training
     with nullcontext() if out is None or not ranks.first() else alone(out):
         if how.time_budget is not None:
@@ -148,6 +157,18 @@ def judge(
             found.state.remove()
             budget.forget(out)
     return result
+
+
+def _searched_in(net: nn.Module, split: Split, how: How) -> Precision:
+    """What attacks search in, after seeing that the model answers so as it does otherwise."""
+    precision = search_precision(net, as_floats(split.images[:1]), how.precision)
+    if precision != "bf16":
+        return precision
+    size = how.block or block_size(split.labels.device, len(split))
+    blocks = Blocks(net, size, precision)
+    with mode(net, "eval"):
+        blocks.compare(as_floats(split.images[: 2 * size]))
+    return blocks.precision
 
 
 def _checked(
@@ -223,7 +244,15 @@ def attacks_of(candidate: Candidate, how: How) -> dict[str, Attack]:
         raise ValueError("no attack was named: give one or more, such as --attacks fgsm pgd-20")
     if isinstance(how.attacks, Mapping):
         return {name: held(name, attack, candidate.threat) for name, attack in how.attacks.items()}
-    return {spec: parse_attack(spec, candidate.threat) for spec in how.attacks}
+    found: dict[str, Attack] = {}
+    for spec in how.attacks:
+        attack = parse_attack(spec, candidate.threat)
+        if any(type(each) is type(attack) and each == attack for each in found.values()):  # noise goes by the spelling
+            raise ValueError(
+                f"attack {spec.strip()} is named twice: name it once (x2 behind its steps means 2 restarts)"
+            )
+        found[spec.strip()] = attack
+    return found
 
 
 def _verdict(

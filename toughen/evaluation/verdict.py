@@ -25,6 +25,7 @@ LIMIT = 100  # images that a check looks at
 OF_THE_DATA: dict[str, Callable[[Bench, str], Check]] = {
     "images as the model wants them": data.input_range,
     "labels that fit": data.labels_fit,
+    "enough images": data.enough,
 }
 OF_THE_MODEL: dict[str, Callable[[Bench, str], Check]] = {
     "evaluation mode": outputs.evaluation_mode,
@@ -37,6 +38,7 @@ OF_THE_MODEL: dict[str, Callable[[Bench, str], Check]] = {
 OF_GRADIENTS: dict[str, Callable[[Bench, str], Check]] = {
     "gradients of the function itself": slopes.true_slope,
     "gradients that are not noise": slopes.steady,
+    "a margin without jumps": slopes.continuous,
 }
 OF_ATTACKS: dict[str, Callable[[strength.Trials, str], Check]] = {
     "iterative beats single-step": strength.iterative,

@@ -20,6 +20,7 @@ from toughen.objectives import cross_entropy
 from toughen.threat import Threat
 from toughen.types import AnyImages, Images, Labels, Logits, Mask
 
+DROP = 0.03  # by which the number may lie above the truth and still be believed
 CONFIDENCE = 0.99  # of a model that is as good as a check wants, so many samples pass it
 
 

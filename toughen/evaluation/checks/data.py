@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from toughen.blocks import wrong
-from toughen.evaluation.checks.base import Bench, Check, allowed, judge, not_made, percent
+from toughen.evaluation.checks.base import DROP, Bench, Check, allowed, judge, not_made, percent
 from toughen.types import Images
 
 MEANS = {  # the usual mean and standard deviation per channel, in [0, 1] units
@@ -18,6 +18,7 @@ MEANS = {  # the usual mean and standard deviation per channel, in [0, 1] units
     "CIFAR-100": ((0.5071, 0.4865, 0.4409), (0.2673, 0.2564, 0.2762)),
     "MNIST": ((0.1307,), (0.3081,)),
 }
+LEAST = 2.0  # images, below which the allowance for chance is all of them
 GAIN = 0.05  # of clean accuracy by other input, beyond which the model was made for that
 
 
@@ -60,6 +61,15 @@ def input_range(bench: Bench, name: str) -> Check:
         f"The model is right on {percent(as_given)} of images in [0, 1], and on {percent(found[best])} given {best}: "
         "make that its first layer, for the number is about something else.",
     )
+
+
+def enough(bench: Bench, name: str) -> Check:
+    """There are so many images that a check could fail at all."""
+    few, number = len(bench.right), bench.subject.robust_accuracy
+    if number > DROP:  # one that stands of many says nothing, and is no more than may be wrong
+        few = min(few, len(bench.standing))
+    bad = f"The checks look at {few} image{'' if few == 1 else 's'}, of which nothing can be told: evaluate more."
+    return judge(name, float(few), LEAST, f"The checks look at {few} images or more.", bad, least=True)
 
 
 def labels_fit(bench: Bench, name: str) -> Check:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from toughen.blocks import unwrap
+from toughen.blocks import EXACT_BLOCK, apart, unwrap
 from toughen.evaluation.checks.base import Bench, Check, judge, median, not_made, percent
 from toughen.gradients import mode
 from toughen.objectives import margin
@@ -19,9 +19,9 @@ LARGEST = 87.0  # exp(-87) is float32's smallest normal number: beyond, the soft
 
 
 def difference(one: Logits, other: Logits) -> float:
-    """The largest relative L2 difference between two logits of an image."""
-    scale = one.norm(dim=1).clamp(min=1e-12)
-    return float(((one - other).norm(dim=1) / scale).max())
+    """The largest relative difference between two logits of an image, as ``apart`` has it."""
+    off, size = apart(other, one)
+    return float((off / size.clamp(min=1e-12)).max())
 
 
 def deterministic(bench: Bench, name: str) -> Check:
@@ -40,14 +40,19 @@ def deterministic(bench: Bench, name: str) -> Check:
 
 
 def alone(bench: Bench, name: str) -> Check:
-    """An image has the same logits alone and among others."""
-    x, net = bench.x(bench.right[:8]), bench.model.net
+    """An image has the same logits alone, among as many as judge it, and among as many as attacks ask for."""
+    net, n = bench.model.net, len(bench.right)
+
+    def among(size: int) -> Logits:
+        """The first images' logits in a batch of this size, filled up with the others from the first one on."""
+        return unwrap(net(bench.x(bench.right[torch.arange(size) % n])), size)[: min(n, EXACT_BLOCK)]
+
     with torch.no_grad(), mode(net, "eval"):
-        together = unwrap(net(x), len(x))
-        if difference(together, unwrap(net(x), len(x))) > SAME:
+        together = among(EXACT_BLOCK)
+        if difference(together, among(EXACT_BLOCK)) > SAME:
             return not_made(name, "the model answers at random")
-        singly = torch.cat([unwrap(net(image[None]), 1) for image in x])
-    figure = difference(together, singly)
+        singly = torch.cat([unwrap(net(image[None]), 1) for image in bench.x(bench.right[:EXACT_BLOCK])])
+        figure = max(difference(singly, among(size)) for size in (EXACT_BLOCK, max(bench.model.size, EXACT_BLOCK)))
     return judge(
         name,
         figure,

@@ -10,11 +10,14 @@ from torch import Tensor, nn
 
 from toughen.blocks import UNLIKE, unlike
 from toughen.evaluation.checks.base import Bench, Check, allowed, judge, median, not_made, percent
+from toughen.evaluation.checks.outputs import SAME, difference
 from toughen.gradients import input_gradient, logits
-from toughen.objectives import Objective, cross_entropy, margin_loss
+from toughen.objectives import Objective, cross_entropy, margin, margin_loss
 from toughen.types import Images, Labels, Mask
 
 ZERO, DISAGREE = 0.05, 0.05  # shares of images that may lack a gradient, or have one that is not the function's
+JUMP, JUMPING = 0.1, 0.05  # the share of the way from one image to another that is no jump; of images that may jump
+HALVINGS = 24  # of the way between two images, after which what still lies between is nothing that has a slope
 STEADY = 0.1  # the least median cosine between gradients eps / 20 apart
 
 
@@ -129,6 +132,43 @@ def steady(bench: Bench, name: str) -> Check:
         f"Gradients eps / 20 apart have a median cosine of {figure:.2f}: they change too fast to be followed.",
         masking=True,
         least=True,
+    )
+
+
+def continuous(bench: Bench, name: str) -> Check:
+    """Between an image and one of another class the margin passes through 0, and does not jump over it.
+
+    Where a vote, a threshold or a rounding decides, a slope that is there belongs to something else, such as a small
+    smooth term, and neither gradients nor Square's margin lead to where the decision turns. The place is found by
+    halving, so that all that is continuous, however steep, has hardly a difference left.
+    """
+    x, y, exact = bench.x(bench.right), bench.y(bench.right), bench.model.exact
+    others = [(y != label).nonzero()[:, 0] for label in y]
+    if not len(others[0]):
+        return not_made(name, "all images that are right are of one class")
+    if difference(exact(x), exact(x)) > SAME:
+        return not_made(name, "the model answers at random")
+    end = x[torch.stack([each[row % len(each)] for row, each in enumerate(others)])]
+    before, after = margin(exact(x), y), margin(exact(end), y)
+    whole, low, high = before - after, torch.zeros_like(before), torch.ones_like(before)
+    for _ in range(HALVINGS):
+        middle = (low + high) / 2
+        found = margin(exact(torch.lerp(x, end, middle.to(x).view(-1, 1, 1, 1))), y)
+        stands = found > 0
+        before, after = torch.where(stands, found, before), torch.where(stands, after, found)
+        low, high = torch.where(stands, middle, low), torch.where(stands, high, middle)
+    jumps = ((before - after) / whole.clamp(min=1e-30)).nan_to_num(1).clamp(max=1)
+    figure = float((jumps > JUMP).double().mean())
+    typical = percent(float(jumps[jumps > JUMP].median())) if figure else ""
+    return judge(
+        name,
+        figure,
+        allowed(len(jumps), JUMPING),
+        "Between two images the margin passes through 0 without a jump.",
+        f"Between two images the margin jumps over 0 for {percent(figure)} of them, by {typical} of its whole way: a "
+        "vote, a threshold or a rounding decides, which no slope leads to; attack what stands before it, or by "
+        "transfer (--source).",
+        masking=True,
     )
 
 
