@@ -372,7 +372,7 @@ def test_train_evaluate_compare(tmp_path: Path) -> None:
     assert "epoch   2/2" in ended.err and "pgd" in ended.err and "\x1b" not in ended.err
     ended = toughen("evaluate", run, "--attacks", "fgsm", "pgd-3x2@0.1", "--limit", 20, "--verdict", "false")
     assert ended.status == 0 and "20 test images" in ended.out and "pgd-3x2@0.1" in ended.out and "95 %" in ended.out
-    ended = toughen("compare", run, run)
+    ended = toughen("compare", run)
     assert ended.status == 0 and "robust" in ended.out
     net = runs.load(run)
     assert not any(module.training for module in net.modules())

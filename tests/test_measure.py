@@ -57,7 +57,7 @@ class Life:
 
     def __init__(self, chunks: int = 1000) -> None:
         self.seen: list[list[float]] = []
-        self.chunks = chunks
+        self.chunks = [chunks]  # in a list, since another number of its own would make it another attack
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,7 +70,7 @@ class Mortal(Attack):
     restarts: int = 2
 
     def __call__(self, model: nn.Module, x: Images, target: Labels | Logits, noise: Noise | None = None) -> Images:
-        if len(self.life.seen) == self.life.chunks:
+        if len(self.life.seen) == self.life.chunks[0]:
             raise KeyboardInterrupt
         self.life.seen.append(x.flatten(1).sum(1).tolist())
         x_adv: Images = PGD(eps=self.eps, steps=3)(model, x, target, noise)
@@ -88,7 +88,7 @@ def test_nothing_is_attacked_twice(dies: int, tmp_path: Path, monkeypatch: pytes
     assert len(whole.seen) > 5
     with pytest.raises(KeyboardInterrupt):
         measure(net, split, {"mortal": Mortal(life=life)}, block=8, folder=tmp_path)
-    life.chunks = 1000
+    life.chunks[0] = 1000
     found = measure(net, split, {"mortal": Mortal(life=life)}, block=8, folder=tmp_path)
     assert life.seen == whole.seen
     assert found.ledger().equals(wanted.ledger())
