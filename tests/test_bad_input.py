@@ -406,10 +406,10 @@ def test_an_evaluation_goes_into_no_other_run_s_folder(run: Path, tmp_path: Path
     other = Path(shutil.copytree(run, tmp_path / "other"))
     before = files(other)
     words = ("evaluate", run, "--attacks", "fgsm", "--verdict", "false", "--details", "false", "--out")
-    refused(toughen(*words, other), "other is the run directory of another model", "choose another --out")
-    refused(toughen(*words, other / "inside"), "lies in the run directory of another model")
+    refused(toughen(*words, other), "other is a run's directory", "choose another out")
+    refused(toughen(*words, other / "inside"), "lies in a run's directory")
     net, data = runs.load(run), load(str(digits()))
-    with pytest.raises(ValueError, match="run directory of another model"):
+    with pytest.raises(ValueError, match="is a run's directory"):
         evaluate(net, data, eps=0.2, attacks=["fgsm"], out=other)
     assert files(other) == before
     assert toughen(*words, run / "beside").status == 0 and (run / "beside/evaluation.json").is_file()

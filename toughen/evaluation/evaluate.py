@@ -106,17 +106,9 @@ def evaluate_run(
     check_writable(folder)
     refuse_foreign(folder, None if is_elsewhere(spec) else Path(spec))
     candidate = find_candidate(
-        spec,
-        data=data,
-        weights=weights,
-        eps=eps,
-        norm=norm,
-        limit=settings.images,
-        seed=settings.seed,
-        model=model,
-        image_size=image_size,
-        resize=resize,
-    )
+        spec, data=data, weights=weights, eps=eps, norm=norm, limit=settings.images, seed=settings.seed, model=model,
+        image_size=image_size, resize=resize,
+    )  # fmt: skip
     if out is None:
         refuse_another(candidate, data)
         refuse_weaker(candidate, settings)
@@ -135,8 +127,10 @@ def refuse_foreign(out: Path, run: Path | None) -> None:
     """
     for folder in (out, out.absolute().parent):
         if (folder / RECORD).is_file() and (run is None or not run.exists() or not folder.samefile(run)):
-            where = f"{out} is" if folder == out else f"{out} lies in"
-            raise ValueError(f"{where} the run directory of another model: choose another --out")
+            where = "is" if folder == out else "lies in"
+            raise ValueError(
+                f"{out} {where} a run's directory, for whose own these figures would pass: choose another out"
+            )
 
 
 def refuse_another(candidate: Candidate, data: str | None) -> None:

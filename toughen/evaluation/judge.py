@@ -30,7 +30,6 @@ from toughen.evaluation.result import Evaluation, interval, write_results
 from toughen.evaluation.runner import measure
 from toughen.evaluation.suite import QUICK_IMAGES, held, parse_attack, suite
 from toughen.evaluation.wrapped import Wrapped
-from toughen.gradients import mode
 from toughen.locks import alone
 
 PRECISIONS = ("auto", "bf16", "fp32", "fp64")
@@ -166,8 +165,7 @@ def _searched_in(net: nn.Module, split: Split, how: How) -> Precision:
         return precision
     size = how.block or block_size(split.labels.device, len(split))
     blocks = Blocks(net, size, precision)
-    with mode(net, "eval"):
-        blocks.compare(as_floats(split.images[: 2 * size]))
+    blocks.compare(as_floats(split.images[: 2 * size]))
     return blocks.precision
 
 
