@@ -33,6 +33,7 @@ from toughen.papers.exhibits import Column, Panel, Row, Table
 from toughen.reproduction import images, measure, page, work
 from toughen.reproduction.board import Board, Training, logit_distances
 from toughen.reproduction.costs import costs
+from toughen.reproduction.drawn import curve_lines
 from toughen.reproduction.entrants import entrant
 from toughen.reproduction.overview import list_lines, short
 from toughen.reproduction.reproduce import at_hand
@@ -186,6 +187,20 @@ def test_a_figure_is_drawn_as_numbers(tmp_path: Path, name: str) -> None:
     assert width(ended.out.splitlines()) <= 80
     assert "CIFAR-10" in ended.out and "not run: its images are not at hand" in ended.out
     assert {"pap-figure2": "\n0.3 * ", "pap-figure3": "random starts", "rmgm-figure4": "r-fgsm"}[name] in ended.out
+
+
+def test_a_long_curve_is_printed_in_part_and_says_so() -> None:
+    steps = list(range(50, 50 * 1059, 50))
+    lines = curve_lines({"x": "step", "at": steps, "series": {"distance": [step // 50 for step in steps]}}, "0.3")
+    printed = [[int(word) for word in line.split()] for line in lines[1:-1]]
+    assert all(step == 50 * value for step, value in printed)
+    places = [value for _, value in printed]
+    assert places[:8] == [1, 2, 3, 4, 5, 6, 7, 8] and places[-1] == 1058 and len(places) <= 60
+    gaps = [after - before for before, after in zip(places[:-1], places[1:], strict=True)]
+    assert max(gaps) == gaps[-1] < 1058 / 8, "no stretch without a place, and none missing at the end"
+    assert lines[-1] == f"{len(places)} of 1,058 places, closer together at first"
+    whole = curve_lines({"x": "epoch", "at": list(range(60)), "series": {"loss": [0.5] * 60}}, "0.3")
+    assert len(whole) == 61 and whole[-1].split() == ["59", "0.5"]
 
 
 KINDS = {

@@ -8,6 +8,7 @@ from typing import Any
 from toughen.reproduction.images import told
 
 WIDTH = 80
+MOST = 60  # places of one curve that are printed
 
 
 def plot_lines(cells: dict[str, dict[str, Any] | None], eps: str) -> list[str]:
@@ -33,17 +34,30 @@ def plot_lines(cells: dict[str, dict[str, Any] | None], eps: str) -> list[str]:
 
 
 def curve_lines(value: dict[str, Any], eps: str) -> list[str]:
-    """What was drawn, as lines of text; the place at the eps of training is marked."""
+    """What was drawn, as lines of text; the place at the eps of training is marked.
+
+    Of more than ``MOST`` places as many are printed: all the values lie in the cell's JSON.
+    """
     if "tables" in value:
         return [line for each in value["tables"] for line in curve_lines(each, eps)]
     if "rows" in value:
         return [value["note"], *_grid(value["rows"], value["columns"], value["values"])]
     names, marked = list(value["series"]), value["x"] == "eps" and eps in value["at"]
-    rows = [[value["series"][name][place] for name in names] for place in range(len(value["at"]))]
-    places = [f"{place} *" if marked and place == eps else str(place) for place in value["at"]]
-    lines = _grid(places, names, rows, value["x"])
+    shown, count = _shown(len(value["at"])), len(value["at"])
+    rows = [[value["series"][name][place] for name in names] for place in shown]
+    at = [value["at"][place] for place in shown]
+    lines = _grid([f"{each} *" if marked and each == eps else str(each) for each in at], names, rows, value["x"])
+    if len(shown) < count:
+        lines.append(f"{len(shown)} of {count:,} places, closer together at first")
     lines += ["* the eps of training"] * marked + ([value["note"]] if "note" in value else [])
     return lines + (curve_lines(value["also"], eps) if "also" in value else [])
+
+
+def _shown(count: int) -> list[int]:
+    """Which of so many places are printed: all, or some as if on a logarithmic axis, with the first and the last."""
+    if count <= MOST:
+        return list(range(count))
+    return sorted({round(count ** (step / (MOST - 1))) - 1 for step in range(MOST)})
 
 
 def _grid(rows: Sequence[str], columns: Sequence[str], values: Sequence[Sequence[Any]], corner: str = "") -> list[str]:
