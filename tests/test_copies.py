@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -199,9 +200,9 @@ def test_a_state_of_a_model_whose_code_has_changed_is_another_one(mnist: tuple[I
 class Sieve(nn.Module):
     """Stops what lies in the middle, where no clean pixel lies; its settings are no tensors of its state."""
 
-    def __init__(self, least: float = 0.5, table: dict[str, list[int]] | None = None, unsaved: float = 0.0) -> None:
+    def __init__(self, least: float = 0.5, table: object = None, unsaved: float = 0.0) -> None:
         super().__init__()
-        self.net, self._least, self.table = trained(), least, table or {"a": [1]}
+        self.net, self._least, self.table = trained(), least, {"a": [1]} if table is None else table
         self.register_buffer("unsaved", torch.tensor(unsaved), persistent=False)
 
     def forward(self, x: Images) -> Logits:
@@ -234,6 +235,16 @@ def test_a_state_of_a_model_with_other_settings_is_another_one(
     kept = found(Sieve())
     assert kept == found(Sieve()) == found(Sieve().train())
     assert kept not in (found(Sieve(0.6)), found(Sieve(table={"a": [2]})), found(Sieve(unsaved=1.0)))
+    large = [np.linspace(0, 1, 2000, dtype=np.float32) for _ in range(3)]
+    large[2][1000] += 1e-6  # what is printed of them is the same
+    for table, same, other in (
+        (large[0], large[1], large[2]),
+        (np.array(["a", "b"]), np.array(["a", "b"]), np.array(["a", "c"])),
+        (np.float32(0.5), np.float32(0.5), np.float64(0.5)),
+        ({"a", "b", "c"}, {"c", "b", "a"}, {"a", "b"}),
+        (frozenset({(1, 2)}), frozenset({(1, 2)}), frozenset({(1, 3)})),
+    ):
+        assert found(Sieve(table=table)) == found(Sieve(table=same)) != found(Sieve(table=other))
     assert found(closed(0.5)) == found(closed(0.5)) not in (found(closed(0.6)), found(closed(0.5, 1.0)))
     itself = Sieve()
     object.__setattr__(itself, "again", itself)

@@ -26,9 +26,10 @@ import pytest
 import torch
 from PIL import Image
 
-from toughen.data import Data, Split, load, load_training, names, stratified
+from toughen.data import Data, Split, load, load_test, load_training, names, stratified
 from toughen.data import hub as hub_module
 from toughen.data.decode import decode, survey
+from toughen.data.ingest import peek
 from toughen.data.sources import Encoded, Source
 
 Pixels = np.ndarray[Any, np.dtype[np.uint8]]
@@ -614,6 +615,29 @@ def test_bad_class_folders_are_refused(tmp_path: Path, case: str) -> None:
     make(tmp_path)
     with pytest.raises(ValueError, match=message):
         load(str(tmp_path))
+
+
+@pytest.mark.parametrize("kind", ["folders", "valid", "parquet"])
+def test_test_images_alone_can_be_evaluated_on_but_not_trained_on(tmp_path: Path, kind: str) -> None:
+    root = tmp_path / "set"
+    if kind == "parquet":
+        root.mkdir()
+        shard(root / "test.parquet", [encoded(plain(10))] * 2 + [encoded(plain(20))] * 2, [0, 0, 1, 1], ["a", "b"])
+    else:
+        folders(root, ("test" if kind == "folders" else "valid",), {"a": 10, "b": 20})
+    found = load_test(str(root))
+    assert (found.classes, found.shape, found.split_off, len(found.train)) == (("a", "b"), (3, 8, 8), 0, 0)
+    assert found.test.labels.tolist() == [0, 0, 1, 1]
+    assert found.test.images.amax((1, 2, 3)).tolist() == [10, 10, 20, 20]
+    turned = load_test(str(root), classes=("b", "a"), image_size=4)
+    assert turned.test.labels.tolist() == [1, 1, 0, 0] and turned.shape == (3, 4, 4)
+    for training in (load, load_training, peek):
+        with pytest.raises(ValueError, match=r"no train split: (add|call it)"):
+            training(str(root))
+    with pytest.raises(ValueError, match="not in set, first 'c'"):
+        load_test(str(root), classes=("a", "c"))
+    with pytest.raises(ValueError, match="has 1 classes: a classifier needs two or more"):
+        load_test(str(root), classes=("a",))
 
 
 def test_each_shard_numbers_the_classes_as_it_says(tmp_path: Path) -> None:

@@ -476,8 +476,10 @@ def test_hub_sets_are_read_out_of_their_cache(shards: Path) -> None:
         features = type("Features", (), {"arrow_schema": data.schema})
 
     shard = hub._shard("some/set", "train", {"train": Cached})
-    store = tables.sources("some/set", [shard], None).train.store
-    assert store is not None and store.sizes.tolist() == [100] * 4 and int(store.weights.sum()) > 50_000
+    train = tables.sources("some/set", [shard], None).train
+    assert train is not None and train.store is not None
+    store = train.store
+    assert store.sizes.tolist() == [100] * 4 and int(store.weights.sum()) > 50_000
     assert [item.where for item in store.read(3, [0, 99])] == ["some/set, train, row 300", "some/set, train, row 399"]
     column = Cached.data["image"].to_pylist()
     assert [item.content for item in store.read(3, [0, 99])] == [column[300], column[399]]

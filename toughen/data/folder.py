@@ -62,11 +62,13 @@ def parquet(root: PurePath, files: list[Any], name: str, opener: Opener | None =
     splits: dict[str, list[PurePath]] = {}
     for file in files:
         splits.setdefault(_split_of(file, root), []).append(file)
-    if "train" not in splits:
-        raise ValueError(
-            f"{root} has parquet files, such as {files[0].name}, but no train split: call it train-*.parquet"
-        )
     tested = next((splits[name] for name in _TESTS if name in splits), None)
+    if "train" not in splits:
+        advice = f"{root} has parquet files, such as {files[0].name}, but no train split: call it train-*.parquet"
+        if tested is None:
+            raise ValueError(advice)
+        alone = tables.sources(name, _shards(tested, opener), None)
+        return Sources(name, None, alone.train, alone.classes, advice)
     train = _shards(splits["train"], opener)
     return tables.sources(name, train, _shards(tested, opener) if tested else None)
 
@@ -155,12 +157,19 @@ def _class_folders(root: Path) -> Sources:
     name = root.resolve().name
     if not _folders(root / "train"):  # also where a class is called train
         if set(folder.name for folder in _folders(root)) & set(_TESTS) and not _is_class(root):
-            raise ValueError(f"{root} has no train split: add {root / 'train'} with one folder a class")
+            return _only_test(root, name)
         classes = tuple(folder.name for folder in _folders(root))
         return Sources(name, _source(root, classes), None, classes)
     classes = tuple(folder.name for folder in _folders(root / "train"))
     tested = next((root / split for split in _TESTS if (root / split).is_dir()), None)
     return Sources(name, _source(root / "train", classes), _source(tested, classes) if tested else None, classes)
+
+
+def _only_test(root: Path, name: str) -> Sources:
+    tested = next(root / split for split in _TESTS if (root / split).is_dir())
+    classes = tuple(folder.name for folder in _folders(tested))
+    advice = f"{root} has no train split: add {root / 'train'} with one folder a class"
+    return Sources(name, None, _source(tested, classes), classes, advice)
 
 
 def _is_class(root: Path) -> bool:

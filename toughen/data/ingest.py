@@ -121,19 +121,28 @@ def load_test(
 ) -> Data:
     """A data set to evaluate on: as ``load`` gives it, but without training images where memory does not hold them.
 
+    It may have test images alone, and then all of them are taken.
+
     Raises:
         FileNotFoundError, ValueError: as for ``load``.
     """
     found = _wanted(spec, classes, image_size)
+    if (alone := found.only_test()) is not None:
+        form = survey((alone,), image_size, resize)
+        check_memory(len(alone) * prod(form.shape))
+        return Data(found.name, _none(form), Split(decode(alone, form), alone.labels), found.classes)
     train, test = found.both()
     if not _exceeds(train, test, image_size, None):
         return _decoded(found, image_size, resize)
     form, own = _form_of_sample(train, image_size, resize), survey((test,), image_size, resize)
     form = _common(form, own)
     check_memory(len(test) * prod(form.shape))
-    none = Split(torch.empty(0, *form.shape, dtype=torch.uint8), torch.empty(0, dtype=torch.int64))
     off = len(test) if found.test is None else 0
-    return Data(found.name, none, encoded_split(test, form).decoded(), found.classes, off)
+    return Data(found.name, _none(form), encoded_split(test, form).decoded(), found.classes, off)
+
+
+def _none(form: Form) -> Split:
+    return Split(torch.empty(0, *form.shape, dtype=torch.uint8), torch.empty(0, dtype=torch.int64))
 
 
 def _wanted(spec: str, classes: Classes | None, image_size: int | None) -> Sources:

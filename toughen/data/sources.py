@@ -77,12 +77,21 @@ class Source:
 
 @dataclass(frozen=True)
 class Sources:
-    """A data set's splits; ``test`` is None where there is none."""
+    """A data set's splits, one of which may be missing.
+
+    Attributes:
+        name: the set's.
+        train: None where there is none; then there is a test split, which can be evaluated on.
+        test: None where there is none.
+        classes: their names, in the order of their numbers.
+        advice: where ``train`` is None, what to tell a user who wants to train.
+    """
 
     name: str
-    train: Source
+    train: Source | None
     test: Source | None
     classes: tuple[str, ...]
+    advice: str = ""
 
     def keep(self, wanted: tuple[str, ...]) -> Sources:
         """Only these classes, numbered in this order.
@@ -99,31 +108,50 @@ class Sources:
         number = torch.full((len(self.classes),), -1)
         number[[self.classes.index(name) for name in wanted]] = torch.arange(len(wanted))
 
-        def kept(source: Source) -> Source:
+        def kept(source: Source | None) -> Source | None:
+            if source is None:
+                return None
             labels = number[source.labels]
             return source.only(labels >= 0, labels)
 
-        return replace(self, train=kept(self.train), test=kept(self.test) if self.test else None, classes=wanted)
+        return replace(self, train=kept(self.train), test=kept(self.test), classes=wanted)
 
     def both(self) -> tuple[Source, Source]:
         """Training and test images; without a test split, a stratified tenth of the training images (seed 0).
 
         Raises:
-            ValueError: fewer than two classes, a split without images, or a test class without training images.
+            ValueError: there is no training split, there are fewer than two classes, a split has no images, or a test
+                class has no training images.
         """
-        if len(self.classes) < 2:
-            raise ValueError(f"{self.name} has {len(self.classes)} classes: a classifier needs two or more")
         train, test = self.train, self.test
+        if train is None:
+            raise ValueError(self.advice)
         if test is None:
             train, test = _hold_out(train)
-        for name, source in (("training", train), ("test", test)):
-            if not len(source):
-                raise ValueError(f"{self.name} has no {name} images: add some, or list other classes")
+        self._require(("training", train), ("test", test))
         lacking = sorted(set(test.labels.tolist()) - set(train.labels.tolist()))
         if lacking:
             name = self.classes[lacking[0]]
             raise ValueError(f"{self.name}: class {name!r} has test images and no training images: add or remove some")
         return train, test
+
+    def only_test(self) -> Source | None:
+        """The test images of a set that has no others; None where it has training images.
+
+        Raises:
+            ValueError: there are fewer than two classes, or no images.
+        """
+        if self.train is not None or self.test is None:
+            return None
+        self._require(("test", self.test))
+        return self.test
+
+    def _require(self, *splits: tuple[str, Source]) -> None:
+        if len(self.classes) < 2:
+            raise ValueError(f"{self.name} has {len(self.classes)} classes: a classifier needs two or more")
+        for name, source in splits:
+            if not len(source):
+                raise ValueError(f"{self.name} has no {name} images: add some, or list other classes")
 
 
 def _hold_out(source: Source) -> tuple[Source, Source]:

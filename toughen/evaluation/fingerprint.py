@@ -11,6 +11,7 @@ from pathlib import Path
 from types import CodeType, NoneType
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -61,6 +62,11 @@ def _plain(value: object, within: tuple[int, ...] = ()) -> object:
         return *_kind(value), settings
     if isinstance(value, tuple | list):
         return tuple(_plain(each, within) for each in value)
+    if isinstance(value, np.ndarray | np.generic):
+        held = _bytes(value) if value.dtype.kind in "biufcmM" else _plain(value.tolist(), within)
+        return str(value.dtype), value.shape, held
+    if isinstance(value, set | frozenset):
+        return tuple(sorted(repr(_plain(each, within)) for each in value))  # their order is the process's
     if isinstance(value, dict):
         return tuple((str(name), _plain(each, within)) for name, each in value.items())
     if inspect.isroutine(value):
@@ -68,6 +74,10 @@ def _plain(value: object, within: tuple[int, ...] = ()) -> object:
     if isinstance(value, partial):
         return _plain([value.func, value.args, value.keywords], within)
     return *_kind(value), tuple((name, str(each)) for name, each in _settings(value).items() if isinstance(each, PLAIN))
+
+
+def _bytes(array: Any) -> str:
+    return hashlib.blake2b(np.ascontiguousarray(array).tobytes(), digest_size=16).hexdigest()
 
 
 def _of_module(part: nn.Module, within: tuple[int, ...]) -> tuple[object, ...]:

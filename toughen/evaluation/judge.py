@@ -128,7 +128,7 @@ def judge(
     if console is not None and candidate.split_off:
         console.print(
             f"{candidate.data} has no test images: {candidate.split_off:,} of its images are taken as such, a "
-            "stratified tenth",
+            "stratified tenth; put them below test/ to attack all",
             highlight=False, markup=False,
         )  # fmt: skip
     precision = _searched_in(net, split, how)
