@@ -32,7 +32,7 @@ from toughen.data import load_test
 from toughen.papers.exhibits import Column, Panel, Row, Table
 from toughen.reproduction import images, measure, page, work
 from toughen.reproduction.board import Board, Training, logit_distances
-from toughen.reproduction.costs import costs
+from toughen.reproduction.costs import _training_cost, costs
 from toughen.reproduction.drawn import curve_lines
 from toughen.reproduction.entrants import entrant
 from toughen.reproduction.overview import list_lines, short
@@ -908,6 +908,27 @@ def test_every_part_of_the_work_has_a_cost(tmp_path: Path) -> None:
     assert all(cost > 0 for cost in parts.values())
     assert len([title for title in parts if title.endswith("train")]) == 6  # five rows and the source
     assert parts["PGD-AT on mnist, SmallCNN: train"] > 5 * parts["FGSM-AT on mnist, SmallCNN: train"]
+
+
+@pytest.mark.parametrize(
+    ("words", "passes", "within"),
+    [
+        ("efgsm-mnist --method Free --method.replays 15", 15 * 3, 1.0),  # a forward, and the weights' gradient counts 2
+        ("fbf-mnist", 3 + 2, 1.5),
+        ("trades-mnist", 3 + 3 + 40 * 2, 1.5),
+    ],
+)
+def test_the_cost_of_training_goes_by_the_passes_of_a_step(words: str, passes: int, within: float) -> None:
+    """Against normal training, whose step makes three; some methods only roughly."""
+
+    def cost(words: str) -> float:
+        found: dict[str, float] = {}
+        same = "--model small-cnn --epochs 10"
+        _training_cost(entrant(f"{words} {same}", "mnist", 0, SCALES["full"]), "it", Store(Path("none")), found, set())
+        return found["it: train"]
+
+    ratio = cost(words) / cost("standard-mnist")
+    assert passes / 3 / within <= ratio <= passes / 3 * within
 
 
 def test_a_recipe_that_is_kept_names_its_data_by_place_and_its_results_by_name(tmp_path: Path) -> None:

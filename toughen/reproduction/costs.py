@@ -50,10 +50,15 @@ def _training_cost(model: Entrant, title: str, store: Store, costs: dict[str, fl
 
 
 def _passes(method: Any) -> float:
-    """Passes of a training step, roughly: those for the weights, and two for each step of an attack."""
+    """Passes of a training step, roughly: those for the weights, and two for each step of an attack.
+
+    Of normal training and of Free, which has its perturbation's gradient with that of the weights, they are known.
+    """
+    if method["class_path"].rpartition(".")[2] == "Standard":
+        return 3.0
     steps = [node["steps"] for node in nodes(method) if isinstance(node.get("steps"), int)]
     replays = [node["replays"] for node in nodes(method) if isinstance(node.get("replays"), int)]
-    return (5.0 + 2.0 * max(steps, default=1)) * max(replays, default=1)
+    return 3.0 * max(replays) if replays else 5.0 + 2.0 * max(steps, default=1)
 
 
 def _cost_of(task: Task, each: Quantity) -> float:
