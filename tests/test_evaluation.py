@@ -255,6 +255,21 @@ def test_a_run_s_own_figures_are_not_replaced_by_those_of_fewer_attacks(trained:
     assert toughen("evaluate", run, *small, "--attacks", "fgsm").status == 0
 
 
+def test_a_run_s_own_figures_are_not_replaced_by_those_of_fewer_images_or_without_a_verdict(
+    trained: Path, tmp_path: Path
+) -> None:
+    run, words = shutil.copytree(trained, tmp_path / "run"), ("--attacks", "fgsm", "--details", "false", "--limit")
+    assert toughen("evaluate", run, *words, 20).status == 0
+    before = (run / "evaluation.json").read_bytes()
+    refused(toughen("evaluate", run, *words, 10), "was evaluated on 20 images, and this takes 10", f"--out {run}/fgsm")
+    refused(toughen("evaluate", run, *words, 20, "--verdict", "false"), "with a verdict, and this leaves it out")
+    assert (run / "evaluation.json").read_bytes() == before and not (run / "evaluation.1.json").exists()
+    assert toughen("evaluate", run, *words, 10, "--verdict", "false", "--out", run / "fgsm").status == 0
+    assert toughen("evaluate", run, *words, 20, "--seed", 1).status == 0
+    more = ("--attacks", "fgsm", "pgd-1", "--details", "false", "--verdict", "false", "--limit", 10)
+    assert toughen("evaluate", run, *more).status == 0  # a larger suite may look at fewer
+
+
 def test_a_damaged_file_of_diagnostics_is_said_before_anything_is_attacked(trained: Path, tmp_path: Path) -> None:
     (tmp_path / "diagnostics.json").write_text("[1]")
     words = ("--verdict", "false", "--limit", 10, "--attacks", "fgsm", "--out", tmp_path)

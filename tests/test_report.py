@@ -318,6 +318,21 @@ def test_a_run_that_ends_by_the_clock(state: State | None, epochs: int, said: st
     assert said in text and ("time budget" in text or "of a run of" in text) is bool(said)
 
 
+def test_what_is_evaluated_next_has_weights(tmp_path: Path) -> None:
+    """Not a folder that lacks them; and of a file that holds nothing is said that it is there."""
+    run = write_run(tmp_path / "run", pictures=False)
+    assert "toughen evaluate" in report(run, out=tmp_path / "report.html").text  # makes the pictures
+    (run / "model.safetensors").unlink()
+    assert "toughen evaluate" not in report(run, out=tmp_path / "without.html").text
+    (tmp_path / "curves").mkdir()
+    (run / "metrics.jsonl").rename(tmp_path / "curves/metrics.jsonl")
+    text = report(tmp_path / "curves", out=tmp_path / "curves.html").text
+    assert "there are no weights here to evaluate" in text and "toughen evaluate" not in text
+    run = write_run(tmp_path / "null")
+    (run / "evaluation.json").write_text("null")
+    assert "evaluation.json is not what toughen writes there" in report(run, out=tmp_path / "null.html").text
+
+
 def test_a_run_before_its_first_epoch(tmp_path: Path) -> None:
     (tmp_path / "run").mkdir()
     (tmp_path / "run/config.yaml").write_text("epochs: 3\n")

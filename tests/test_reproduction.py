@@ -910,6 +910,24 @@ def test_every_part_of_the_work_has_a_cost(tmp_path: Path) -> None:
     assert parts["PGD-AT on mnist, SmallCNN: train"] > 5 * parts["FGSM-AT on mnist, SmallCNN: train"]
 
 
+def test_the_cost_of_a_sample_is_that_of_its_images(tmp_path: Path) -> None:
+    """At smoke 16 images are held out of 160; ImageNet's sample has 2,000 of 64 x 64 pixels instead of 224 x 224."""
+
+    def parts(name: str, data: str, scale: str = "smoke") -> dict[str, float]:
+        return costs(work.tasks(papers.find(name), [data], [], 1, SCALES[scale], 40), Store(tmp_path))  # type: ignore[arg-type]
+
+    for name in ("rmgm-figure1", "dat-figure-loss"):
+        found = parts(name, "mnist" if name.startswith("rmgm") else "cifar10")
+        train = sum(cost for title, cost in found.items() if title.endswith(": train"))
+        assert sum(found.values()) < 20 * train, name
+    whole, small = (
+        parts("nuat-imagenet", "imagenet", scale)["NuAT-WA on imagenet, ResNet-50: train"]
+        for scale in ("full", "smoke")
+    )
+    ratio = 1_280_000 / 2000 * (90 / 2) * (224 / 64) ** 2 * (64 / 8) ** 2  # images, epochs, pixels, channels
+    assert whole / small == pytest.approx(ratio, rel=0.2)
+
+
 @pytest.mark.parametrize(
     ("words", "passes", "within"),
     [

@@ -154,9 +154,9 @@ def refuse_another(candidate: Candidate, data: str | None) -> None:
 
 
 def refuse_weaker(candidate: Candidate, how: How) -> None:
-    """See that a run's own figures are not replaced by those of attacks among which some of theirs are missing.
+    """See that a run's own figures are not replaced by those of fewer images, without a verdict, or of fewer attacks.
 
-    A suite may follow on a smaller one, or on as short a list.
+    A suite may follow on a smaller one, or on as short a list; with more attacks the images may be fewer.
 
     Raises:
         ValueError: they would be.
@@ -172,11 +172,23 @@ def refuse_weaker(candidate: Candidate, how: How) -> None:
         return  # damaged, or of other weights
     names = list(attacks_of(candidate, how))
     left_out = [name for name in known if name not in names]
+    beside = f"give --out {candidate.folder / names[0].replace('/', '-')} to have it beside the run's own, or"
     if left_out and (how.attacks is not None or len(names) < len(known)):
-        beside = candidate.folder / names[0].replace("/", "-")
         raise ValueError(
             f"{candidate.folder} was evaluated under {', '.join(known)}, and this leaves out {', '.join(left_out)}: "
-            f"give --out {beside} to have it beside the run's own, or those attacks too"
+            f"{beside} those attacks too"
+        )
+    if len(names) > len(known):
+        return
+    images, count = before.get("images"), len(candidate.split)
+    if isinstance(images, int) and count < images:
+        raise ValueError(
+            f"{candidate.folder} was evaluated on {images:,} images, and this takes {count:,}: {beside} as many images"
+        )
+    if before.get("verdict") and not how.verdict:
+        raise ValueError(
+            f"{candidate.folder} was evaluated with a verdict, and this leaves it out: {beside} leave out --verdict "
+            "false"
         )
 
 

@@ -76,17 +76,20 @@ class Run:
     @property
     def trained(self) -> bool:
         """Whether these are weights that `toughen train` wrote, which `toughen evaluate` takes."""
-        return (self.folder / RECORD).is_file()
+        return (self.folder / RECORD).is_file() and (self.folder / WEIGHTS).is_file()
 
     def json(self, path: Path) -> Any:
         """The content of a JSON file; None where there is none, and where it is damaged, which is then said."""
         try:
-            return json.loads(path.read_text(encoding="utf-8"))
+            found = json.loads(path.read_text(encoding="utf-8"))
         except FileNotFoundError:
             return None
         except (OSError, ValueError, RecursionError):
             self.missing.append(f"{self.inside(path)} cannot be read, so what it says is left out.")
             return None
+        if found is None:
+            self.missing.append(f"{self.inside(path)} is not what toughen writes there, so it is left out.")
+        return found
 
     def fields(self, path: Path) -> dict[str, Any]:
         """The fields of a JSON file; {} where there are none, and where it holds something else, which is then said."""
@@ -163,8 +166,10 @@ def _read_evaluations(run: Run) -> None:
     others = [_evaluation(run, path, run.inside(path)) for path in (*earlier, *beside)]
     run.others = [other for other in others if other is not None]
     if run.own is None:
-        trained = (run.folder / WEIGHTS).is_file() or not (run.folder / CONFIG).is_file()
-        todo = f"run `toughen evaluate {run.place}`" if trained else "there are no weights yet to evaluate"
+        begun = (run.folder / CONFIG).is_file()
+        todo = f"there are no weights {'yet' if begun else 'here'} to evaluate"
+        if (run.folder / WEIGHTS).is_file():
+            todo = f"run `toughen evaluate {run.place}`"
         run.missing.append(f"It has not been evaluated, so nothing is known about its robustness: {todo}.")
     elif not run.data:
         run.data, run.norm = run.own.data, run.own.norm

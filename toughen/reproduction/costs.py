@@ -10,6 +10,7 @@ import torch
 
 from toughen import models
 from toughen.attacks.autoattack import AutoAttack
+from toughen.data.sets import HELD_OUT
 from toughen.evaluation.plan import pieces
 from toughen.evaluation.suite import parse_attack
 from toughen.fraction import Fraction
@@ -44,9 +45,13 @@ def _training_cost(model: Entrant, title: str, store: Store, costs: dict[str, fl
     seen.add(model.key)
     for source in model.sources:
         _training_cost(source, source.title_for(title), store, costs, seen)
-    images = (model.scale.training_images or SETS[model.data].train) * model.settings["epochs"]
+    images = _training_images(model) * model.settings["epochs"]
     title = f"{title}: train"
     costs[title] = costs.get(title, 0.0) + images * _passes(model.settings["method"]) * _forward(model)
+
+
+def _training_images(model: Entrant) -> int:
+    return model.scale.sample(SETS[model.data].classes) or SETS[model.data].train
 
 
 def _passes(method: Any) -> float:
@@ -64,6 +69,8 @@ def _passes(method: Any) -> float:
 def _cost_of(task: Task, each: Quantity) -> float:
     images, forward = each.images or SETS[task.entrant.data].test, _forward(task.entrant)
     if task.plot is not None:
+        if not task.plot.tested:
+            images = min(HELD_OUT, _training_images(task.entrant) // 10)
         return images * forward * 40.0 * max(1, len(task.plot.at))
     if each.of in OF_TRAINING or each.of == "clean" or " " in each.of or each.of == "close":
         return images * forward * 20.0
@@ -74,11 +81,13 @@ def _cost_of(task: Task, each: Quantity) -> float:
 
 def _forward(model: Entrant) -> float:
     """Operations of a forward pass of one image."""
-    return _operations(model.settings["model"], tuple(sorted(model.settings["model_settings"].items())), model.data)
+    settings, size = model.settings, model.settings.get("image_size")
+    channels = SETS[model.data].shape[0]
+    shape = (channels, size, size) if size else SETS[model.data].shape
+    return _operations(settings["model"], tuple(sorted(settings["model_settings"].items())), shape)
 
 
 @cache
-def _operations(name: str, settings: tuple[tuple[str, Any], ...], data: str) -> float:
-    shape = SETS[data].shape
+def _operations(name: str, settings: tuple[tuple[str, Any], ...], shape: tuple[int, int, int]) -> float:
     with torch.device("meta"):  # counts without computing
         return float(flops(models.create(name, 10, shape, **dict(settings)), torch.zeros(1, *shape)))

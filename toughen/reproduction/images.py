@@ -18,7 +18,7 @@ from toughen.data import EncodedSplit, Split, stratified
 from toughen.data.folder import PICTURES
 from toughen.data.ingest import peek, read_classes
 from toughen.files import read_fields, read_json, write_json
-from toughen.reproduction.scales import Scale
+from toughen.reproduction.scales import EACH, SMALL, Scale
 from toughen.reproduction.sets import SETS
 from toughen.types import Labels
 
@@ -26,7 +26,6 @@ HUB = ("mnist", "cifar10", "cifar100")
 ORIGIN = "origin.json"
 MOST = 0.95  # a set with fewer of its training images is not taken for it
 READ = 2**31  # bytes of files that are read to tell them from others
-SMALL = 64  # pixels that a sample of large images is brought to
 DRAWN_HERE = "drawn images"  # as a sample's origin
 
 
@@ -203,7 +202,7 @@ def _drawn(name: str) -> tuple[Split, Split, tuple[str, ...]]:
     colours = torch.randint(256, (classes, channels, 1, 1), generator=random)
 
     def split() -> Split:
-        labels = torch.arange(max(200, 2 * classes)) % classes
+        labels = torch.arange(max(200, EACH * classes)) % classes
         noise = torch.randint(-64, 65, (len(labels), channels, size, size), generator=random)
         return Split((colours[labels] + noise).clamp(0, 255).to(torch.uint8), labels)
 
@@ -238,8 +237,8 @@ def _check_sample(folder: Path, origin: str, files: str) -> None:
 
 
 def _write(folder: Path, split: Split | EncodedSplit, count: int, classes: tuple[str, ...]) -> None:
-    """A stratified sample with at least two images of each class, as class folders of PNG files."""
-    count = min(len(split), max(count, 2 * len(classes)))
+    """A stratified sample with at least ``EACH`` images of each class, as class folders of PNG files."""
+    count = min(len(split), max(count, EACH * len(classes)))
     some = split.take(stratified(split.labels, count, 0))
     some = some.decoded() if isinstance(some, EncodedSplit) else some
     named = all(re.fullmatch(r"[\w -]+", name) for name in classes)

@@ -11,6 +11,8 @@ from typing import Any
 from toughen.attacks.autoattack import AutoAttack
 from toughen.attacks.base import Attack
 
+EACH = 2  # images that a sample has of a class, at least
+SMALL = 64  # pixels that a sample of large images is brought to
 CAPPED = ("steps", "replays", "queries", "restarts", "targets", "window")  # what makes an attack or a method long
 
 
@@ -67,7 +69,12 @@ class Scale:
         found["model_settings"] = {**(found["model_settings"] or {}), **self._narrow(found["model"])}
         if self.training_images is not None:
             found |= {"batch_size": 32, "validation_steps": 2, "log_every": 2}
+            found |= {name: min(SMALL, found[name]) for name in ("image_size", "resize") if found.get(name)}
         return found
+
+    def sample(self, classes: int) -> int | None:
+        """How many training images are taken of a set: some of each class; None means all."""
+        return None if self.training_images is None else max(self.training_images, EACH * classes)
 
     def _narrow(self, model: str) -> dict[str, int]:
         """Settings that make a net narrower."""
@@ -140,8 +147,9 @@ SCALES = {
         ),
         Scale(
             name="smoke",
-            about="a few steps of tiny nets on 160 training and 40 test images, attacks of 2 steps: it shows that it "
-            "runs, and its figures mean nothing",
+            about="a few steps of tiny nets on 160 training images (2 of each class where these are more) and 40 "
+            "test images, of 64 pixels at most, attacks of 2 steps: it shows that it runs, and its figures mean "
+            "nothing",
             epochs=0.0,
             least=2,
             images=40,
