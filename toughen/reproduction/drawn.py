@@ -36,7 +36,7 @@ def plot_lines(cells: dict[str, dict[str, Any] | None], eps: str) -> list[str]:
 def curve_lines(value: dict[str, Any], eps: str) -> list[str]:
     """What was drawn, as lines of text; the place at the eps of training is marked.
 
-    Of more than ``MOST`` places as many are printed: all the values lie in the cell's JSON.
+    Of more than ``MOST`` places at most so many are printed; all the values lie in the JSON of what was measured.
     """
     if "tables" in value:
         return [line for each in value["tables"] for line in curve_lines(each, eps)]
