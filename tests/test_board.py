@@ -53,6 +53,22 @@ def test_the_time_left_counts_only_what_this_call_did(tmp_path: Path, clock: Clo
     assert lines(console) == ["A: train: goes on from 50.0 %", "A: train: done, about 1m left"]
 
 
+def test_what_comes_before_the_first_step_says_nothing_of_the_time_left(tmp_path: Path, clock: Clock) -> None:
+    """Reading data takes 20 s; then 2 operations of 400 take 1 s, so that 398 take 199."""
+    with Board(shown(), WORK) as told:
+        told.begin("A: train")
+        clock.now += 20
+        training = Training(told, tmp_path, 100)
+        clock.now += 1
+        training.step(2, 0)
+        assert told._left() == "about 3m19s left"
+        told.end()
+        told.begin("A: clean")
+        clock.now += 20  # as a part of what there is to do from now on
+        told.resume(0.0)
+        assert told._left() == "about 1m3s left"  # 100 in 21 s
+
+
 def test_a_log_hears_of_a_part_that_lasts(tmp_path: Path, clock: Clock) -> None:
     """Once after ten seconds, then five minutes apart; of what is over before, only that it is done."""
     console = shown()

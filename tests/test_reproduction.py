@@ -924,7 +924,8 @@ def test_the_cost_of_a_sample_is_that_of_its_images(tmp_path: Path) -> None:
         parts("nuat-imagenet", "imagenet", scale)["NuAT-WA on imagenet, ResNet-50: train"]
         for scale in ("full", "smoke")
     )
-    ratio = 1_280_000 / 2000 * (90 / 2) * (224 / 64) ** 2 * (64 / 8) ** 2  # images, epochs, pixels, channels
+    images = (1_280_000 * 7 + 1_000 * 19) / (2_000 * 7 + 200 * 9)  # 7 passes of each, and validation's
+    ratio = images * (90 / 2) * (224 / 64) ** 2 * (64 / 8) ** 2  # epochs, pixels, channels
     assert whole / small == pytest.approx(ratio, rel=0.2)
 
 
@@ -941,12 +942,28 @@ def test_the_cost_of_training_goes_by_the_passes_of_a_step(words: str, passes: i
 
     def cost(words: str) -> float:
         found: dict[str, float] = {}
-        same = "--model small-cnn --epochs 10"
+        same = "--model small-cnn --epochs 10 --validation 0"
         _training_cost(entrant(f"{words} {same}", "mnist", 0, SCALES["full"]), "it", Store(Path("none")), found, set())
         return found["it: train"]
 
     ratio = cost(words) / cost("standard-mnist")
     assert passes / 3 / within <= ratio <= passes / 3 * within
+
+
+def test_the_cost_of_training_has_that_of_validation() -> None:
+    """1,000 of MNIST's images are held out: FGSM with 3 passes, PGD with 2 a step and 1, a plain one."""
+
+    def cost(words: str) -> float:
+        found: dict[str, float] = {}
+        standard = f"standard-mnist --model small-cnn --epochs 10 {words}"
+        _training_cost(entrant(standard, "mnist", 0, SCALES["full"]), "it", Store(Path("none")), found, set())
+        return found["it: train"]
+
+    plain = cost("")  # 60,000 images, 3 passes each, and a plain one of those held out
+    pass_of_an_image = plain / (10 * (60_000 * 3 + 1_000))
+    assert cost("--validation 0") == pytest.approx(10 * 60_000 * 3 * pass_of_an_image)
+    under_attack = cost("--method FBF --eps 0.3 --validation_steps 40") - cost("--method FBF --eps 0.3 --validation 0")
+    assert under_attack == pytest.approx(10 * 1_000 * (1 + 3 + 40 * 2 + 1) * pass_of_an_image)
 
 
 def test_a_recipe_that_is_kept_names_its_data_by_place_and_its_results_by_name(tmp_path: Path) -> None:

@@ -25,7 +25,8 @@ FIRST, EVERY = 10.0, 300.0  # seconds until a part is first spoken of where ther
 class Board(AbstractContextManager["Board"]):
     """One line on a terminal; elsewhere a line for each part that is done, and some minutes apart for one that lasts.
 
-    The time left goes by what was done since the board was made, whatever earlier calls had done before.
+    The time left goes by what was done since the first part's work began, its data read, whatever earlier calls had
+    done before.
 
     Args:
         console: where to show it.
@@ -59,7 +60,10 @@ class Board(AbstractContextManager["Board"]):
         self.bar.update(self.task, description=part)
 
     def resume(self, share: float) -> None:
-        """So much of the running part was done by an earlier call, 0..1."""
+        """The running part's work begins; so much of it was done by an earlier call, 0..1."""
+        if self._completed() <= self.before:
+            self.begun = time.perf_counter()
+            self.due = self.begun + FIRST
         if share > 0:
             self.shares[self.part] = share
             self.before += share * self.work.get(self.part, 0.0)

@@ -45,9 +45,9 @@ def _training_cost(model: Entrant, title: str, store: Store, costs: dict[str, fl
     seen.add(model.key)
     for source in model.sources:
         _training_cost(source, source.title_for(title), store, costs, seen)
-    images = _training_images(model) * model.settings["epochs"]
+    passes = _training_images(model) * _passes(model.settings["method"]) + _validation_passes(model)
     title = f"{title}: train"
-    costs[title] = costs.get(title, 0.0) + images * _passes(model.settings["method"]) * _forward(model)
+    costs[title] = costs.get(title, 0.0) + model.settings["epochs"] * passes * _forward(model)
 
 
 def _training_images(model: Entrant) -> int:
@@ -66,11 +66,22 @@ def _passes(method: Any) -> float:
     return 3.0 * max(replays) if replays else 5.0 + 2.0 * max(steps, default=1)
 
 
+def _validation_passes(model: Entrant) -> float:
+    """Passes of an epoch's end: one of each image kept aside, and under a threat FGSM's and PGD's."""
+    settings = model.settings
+    return _held_out(model) * (1.0 if settings.get("eps") is None else 5.0 + 2.0 * settings["validation_steps"])
+
+
+def _held_out(model: Entrant) -> int:
+    count = model.settings.get("validation")
+    return min(HELD_OUT, _training_images(model) // 10) if count is None else count
+
+
 def _cost_of(task: Task, each: Quantity) -> float:
     images, forward = each.images or SETS[task.entrant.data].test, _forward(task.entrant)
     if task.plot is not None:
         if not task.plot.tested:
-            images = min(HELD_OUT, _training_images(task.entrant) // 10)
+            images = _held_out(task.entrant)
         return images * forward * 40.0 * max(1, len(task.plot.at))
     if each.of in OF_TRAINING or each.of == "clean" or " " in each.of or each.of == "close":
         return images * forward * 20.0
