@@ -102,8 +102,10 @@ def test_a_recipe_and_settings_over_it() -> None:
 
 
 def as_number(value: object) -> object:
-    """YAML 1.1 reads 5e-4 as a text."""
-    return float(value) if isinstance(value, str) else tuple(value) if isinstance(value, list) else value
+    """YAML 1.1 reads 5e-4 as a text, and every YAML 100/110."""
+    if isinstance(value, list):
+        return tuple(as_number(each) for each in value)
+    return float(Fraction(value)) if isinstance(value, str) else value
 
 
 @pytest.mark.parametrize("name", settings.recipes())

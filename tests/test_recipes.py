@@ -162,7 +162,7 @@ def test_nuat_h_has_the_shape_of_nuat2_s_rate() -> None:
     made = packaged("nuat-h-cifar10")
     there = {10: 0.05, 20: 0.1, 30: 0.05, 35: 0.025, 40.5: 0.025, 41.5: 2.5e-3, 45.5: 2.5e-3, 46.5: 2.5e-4}
     found = {at: made.optimizer.lr * made.schedule.factor(at / 55) for at in there}
-    assert found == pytest.approx(there, rel=2e-3)
+    assert found == pytest.approx(there)
     assert (made.model, made.epochs, made.batch_size) == ("wrn-34-10", 50, 64)
 
 
@@ -203,7 +203,7 @@ def test_a_method_s_settings_are_the_source_s(name: str) -> None:
 
 
 def test_momentum_is_cycled_where_the_source_s_scheduler_does_it() -> None:
-    at_peak = {"fbf-cifar10": 0.5, "nfgsm-cifar10": 0.5, "nuat-wa-h-cifar10": 0.25, "nuat-h-cifar10": 0.3636}
+    at_peak = {"fbf-cifar10": 0.5, "nfgsm-cifar10": 0.5, "nuat-wa-h-cifar10": 0.25, "nuat-h-cifar10": 20 / 55}
     for name, peak in at_peak.items():
         assert packaged(name).schedule.momentum(0.0) == 0.9
         assert packaged(name).schedule.momentum(peak) == pytest.approx(0.8)
@@ -245,6 +245,30 @@ def test_dat_switches_where_the_slides_hours_put_it() -> None:
         method.after_epoch({"epoch": first, "terms": {"clean": torch.tensor(0.1)}})
         first += 1
     assert first == 86
+
+
+@pytest.mark.parametrize(
+    ("words", "epochs", "drops"),
+    [
+        ("pgd-cifar10", 110, (100, 105)),
+        ("pgi-cifar10", 110, (100, 105)),
+        ("trades-cifar10", 110, (100, 105)),
+        ("trades-cifar10 --epochs 76 --schedule.milestones [74/76]", 76, (74,)),
+        ("dat-cifar10", 155, (100,)),
+        ("nuat-h-cifar10 --epochs 55", 55, (41, 46)),
+        ("gat-cifar10", 100, (71, 86)),
+        ("trades-awp-cifar10", 200, (99, 149)),
+    ],
+)
+@pytest.mark.parametrize("steps", [351, 391])
+def test_a_rate_drops_with_the_first_step_of_an_epoch(
+    words: str, epochs: int, drops: tuple[int, ...], steps: int
+) -> None:
+    made = recipe(words)
+    assert made.epochs == epochs
+    for drop in drops:
+        before, first = (made.schedule.factor((drop * steps + step) / (epochs * steps)) for step in (-1, 0))
+        assert first == pytest.approx(made.schedule.gamma * before)  # type: ignore[attr-defined]
 
 
 def test_pgi_s_labels_are_the_source_s() -> None:

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 
 from torch.optim import Optimizer
 
+from toughen.types import Real
+
 
 class Schedule:
     """The base of all schedules."""
@@ -51,11 +53,11 @@ class Piecewise(Schedule):
     """The rate falls by the same factor at each milestone.
 
     Attributes:
-        milestones: shares of training, 0..1, rising.
+        milestones: shares of training, 0..1, rising; after 100 of 110 epochs is ``100/110``.
         gamma: what the rate is multiplied by at each.
     """
 
-    milestones: tuple[float | int, ...] = (0.5, 0.75)
+    milestones: tuple[Real, ...] = (0.5, 0.75)
     gamma: float | int = 0.1
 
     def __post_init__(self) -> None:
@@ -78,7 +80,7 @@ class Cosine(Schedule):
         warmup: share of training, 0..1.
     """
 
-    warmup: float | int = 0.0
+    warmup: Real = 0.0
 
     def __post_init__(self) -> None:
         _check_shares(warmup=(self.warmup,))
@@ -100,7 +102,7 @@ class Cyclic(Schedule):
         cycle_momentum: move momentum against the rate, as torch's CyclicLR does unless told otherwise.
     """
 
-    peak: float | int = 0.5
+    peak: Real = 0.5
     cycle_momentum: bool = False
     low_momentum: float | int = 0.8
     high_momentum: float | int = 0.9
@@ -136,10 +138,10 @@ class CyclicStep(Schedule):
         high_momentum: momentum where the rate is zero.
     """
 
-    peak: float | int = 0.4
-    zero: float | int = 0.9
-    stop: float | int = 0.8
-    milestones: tuple[float | int, ...] = (0.86, 0.91)
+    peak: Real = 0.4
+    zero: Real = 0.9
+    stop: Real = 0.8
+    milestones: tuple[Real, ...] = (0.86, 0.91)
     gamma: float | int = 0.1
     cycle_momentum: bool = False
     low_momentum: float | int = 0.8
@@ -176,7 +178,7 @@ def triangle(progress: float, peak: float | int, zero: float | int) -> float:
     return max(0.0, (zero - progress) / (zero - peak)) if zero > peak else 1.0
 
 
-def _check_shares(**settings: tuple[float | int, ...]) -> None:
+def _check_shares(**settings: tuple[Real, ...]) -> None:
     for name, values in settings.items():
         if not all(0 <= value <= 1 for value in values) or list(values) != sorted(values):
             raise ValueError(f"{name} must be shares of training, 0..1 and rising, got {values}")
