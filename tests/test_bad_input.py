@@ -541,6 +541,8 @@ EVALUATE = [
     ("--attacks nonsense", "'nonsense' is unknown", "pgd-20"),
     ("--attacks fgsm-3", "no steps"),
     ("--attacks pgd-0", "at least 1"),
+    ("--attacks pgd-10@0", "'pgd-10@0'", "a step of 0 goes nowhere", "above 0"),
+    ("--attacks pgd-10@-0.1", "a step of -0.1 goes nowhere"),
     ("--attack fgsm", "no option --attack", "--attacks"),
     ("--data nowhere", "'nowhere'"),
     ("--device cuda:99", "'cuda:99'"),

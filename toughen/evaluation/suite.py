@@ -111,6 +111,8 @@ def parse_attack(spec: str, threat: Threat) -> Attack:
     given: dict[str, Any] = {name: int(found[name]) for name in ("steps", "restarts") if found[name] is not None}
     if found["step_size"] is not None:
         given["step_size"] = Fraction(found["step_size"])
+        if not given["step_size"] > 0:
+            raise ValueError(f"attack {spec!r}: a step of {found['step_size']} goes nowhere; write one above 0")
     kind: Any = make.func if isinstance(make, partial) else make
     for setting in given.keys() - {field.name for field in fields(kind)}:
         raise ValueError(f"attack {spec!r}: {kind.__name__} has no {setting}; leave it out")
