@@ -282,6 +282,7 @@ class Answer:
         self.logits = logits
 
 
+@pytest.mark.slow
 def test_data_in_any_form_is_judged_alike(tmp_path: Path) -> None:
     whole = data.load(str(digits()))
     x, y = whole.test.images, whole.test.labels

@@ -157,6 +157,7 @@ def test_threads_do_not_see_each_other_s_images(wrapped: bool, mnist: tuple[Imag
 # ---- Functions.
 
 
+@pytest.mark.slow
 def test_a_function_s_net_is_judged_in_evaluation_mode_and_left_as_it_was(mnist: tuple[Images, Labels]) -> None:
     torch.manual_seed(0)
     net = nn.Sequential(trained(), nn.BatchNorm1d(10), nn.Dropout(0.5))

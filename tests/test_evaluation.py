@@ -255,6 +255,7 @@ def test_a_run_s_own_figures_are_not_replaced_by_those_of_fewer_attacks(trained:
     assert toughen("evaluate", run, *small, "--attacks", "fgsm").status == 0
 
 
+@pytest.mark.slow
 def test_a_run_s_own_figures_are_not_replaced_by_those_of_fewer_images_or_without_a_verdict(
     trained: Path, tmp_path: Path
 ) -> None:

@@ -46,6 +46,7 @@ def train(hub: Hub, out: Path, spec: str | Path, *more: str) -> subprocess.Compl
     )
 
 
+@pytest.mark.slow
 def test_a_set_of_the_hub_trains_as_the_same_files_here(repository: Path, tmp_path: Path) -> None:
     with hub_of(repository, "owner/digits") as hub:
         ended = train(hub, tmp_path / "far", "hf://datasets/owner/digits")

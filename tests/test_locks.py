@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import pytest
 from commands import digits, files, refused, small, timeless, toughen
 from test_reproduction import reproduce
 
@@ -78,6 +79,7 @@ def test_a_run_that_is_being_evaluated_is_left_alone(tmp_path: Path) -> None:
 FGSM = ("--scale", "smoke", "--data", digits(), "--rows", "FGSM-AT", "--out")
 
 
+@pytest.mark.slow
 def test_a_model_that_is_being_trained_is_waited_for(tmp_path: Path) -> None:
     """Two rows of two tables that are the same model: the second process takes what the first one has trained."""
     out, said = tmp_path / "out", tmp_path / "said"

@@ -153,6 +153,7 @@ class Whole(Attack):
         return early(model, x, target, noise)
 
 
+@pytest.mark.slow
 def test_batch_size_and_company_change_nothing() -> None:
     net, split = toughen.load(NETS / "fbf"), some(40)
     found = {block: measure(net, split, SHORT, block=block) for block in (1, 7, 128)}

@@ -277,6 +277,7 @@ def test_every_run_can_be_parsed(run: str) -> None:
     assert recipe.data in ("mnist", "cifar10", "imagenet")
 
 
+@pytest.mark.slow
 def test_a_run_has_one_wording() -> None:
     """Results are looked up by their words, so that another wording of a run that was made would be "not run"."""
     wordings: dict[str, str] = {}

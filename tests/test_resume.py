@@ -96,6 +96,7 @@ class DiesAt:
         return counted
 
 
+@pytest.mark.slow
 def test_a_kill_between_any_two_writes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     words = small("--method", "FBF", "--eps", 0.2, "--averaging", 0.5, "--batch_size", 40, "--checkpoint_seconds", 0)
     assert toughen(*words, "--out", tmp_path / "whole").status == 0

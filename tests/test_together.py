@@ -74,6 +74,7 @@ with ranks.joined():
 """
 
 
+@pytest.mark.slow
 def test_two_processes_have_the_losses_of_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     words = small(*"--method TRADES --method.steps 3 --eps 0.1 --epochs 4 --batch_size 15 --watch off".split())
     words += ["--precision", "fp64", "--optimizer.lr", 0.1]  # 5 batches, of 7 + 8 images and of 5 + 5
@@ -101,6 +102,7 @@ def test_two_processes_have_the_losses_of_one(tmp_path: Path, monkeypatch: pytes
         assert line["passes"] == pytest.approx(other["passes"])
 
 
+@pytest.mark.slow
 def test_an_evaluation_in_two_processes_finds_the_same(tmp_path: Path) -> None:
     program, net = script(tmp_path, EVALUATES), NETS / "fbf"
     ended = torchrun(2, [program, net, tmp_path / "two"])
@@ -157,6 +159,7 @@ def test_what_goes_wrong_is_said_once(tmp_path: Path) -> None:
     assert ended.status != 0 and len(said) == 1 and "without torchrun" in said[0], ended
 
 
+@pytest.mark.slow
 def test_running_means_are_those_of_the_whole_batch(tmp_path: Path) -> None:
     """At a rate of nearly nothing the first layer stays what it is, and so do its outputs' means."""
     words = small(*"--method Standard --eps null --model resnet18 --optimizer.lr 1e-9 --epochs 1".split())

@@ -162,6 +162,7 @@ def test_a_number_that_no_attack_made_is_not_sound(hardened: bool) -> None:
     assert failed(by_name) >= {"no stronger attack is found", "more steps change little"}
 
 
+@pytest.mark.slow
 def test_one_image_says_nothing() -> None:
     """What a check allows for chance is all of one image; of a number of nearly 0 nothing can be too high."""
     subject, blocks = subject_of(small_net(), not_at_all)
@@ -251,6 +252,7 @@ def test_shuffled_labels_are_doubtful() -> None:
     assert failed(by_name) == {"labels that fit"}
 
 
+@pytest.mark.slow
 def test_floats_are_judged_as_bytes_are() -> None:
     subject, blocks = subject_of(small_net())
     floats = replace(subject, images=subject.images.float() / 255)
@@ -275,6 +277,7 @@ def test_of_a_run_the_range_of_its_images_is_known() -> None:
 # ---- what it needs, and what it leaves
 
 
+@pytest.mark.slow
 def test_without_a_source_the_black_box_is_not_made_and_with_one_it_is() -> None:
     subject, blocks = subject_of(small_net(), not_at_all)
     alone = judged(subject, blocks)[1]["white-box beats black-box"]

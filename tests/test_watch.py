@@ -114,6 +114,7 @@ def test_it_looks_at_all_classes() -> None:
     assert set(torch.bincount(one.split.labels, minlength=10).tolist()) == {6, 7}
 
 
+@pytest.mark.slow
 def test_a_run_that_is_not_watched_collapses(tmp_path: Path) -> None:
     ended = toughen(*COLLAPSING.split(), "--watch", "off", "--out", tmp_path / "run")
     last = lines(tmp_path / "run")[-1]["validation"]
@@ -129,6 +130,7 @@ def test_a_run_that_is_watched_is_told_of_its_collapse(tmp_path: Path) -> None:
     assert lines(tmp_path / "run")[-1]["validation"]["pgd"] < 0.05
 
 
+@pytest.mark.slow
 def test_a_run_that_is_rescued_stands(tmp_path: Path) -> None:
     """And says so in metrics.jsonl, on the terminal and in TensorBoard; each rescue is twice as long as the last."""
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
@@ -179,6 +181,7 @@ def nervous(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Watch, "jumped", jumped)
 
 
+@pytest.mark.slow
 def test_a_kill_during_a_rescue_changes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, nervous: None) -> None:
     words = small("--method", "NuAT", "--eps", 0.2, "--averaging", 0.9, "--epochs", 6, "--checkpoint_seconds", 0)
     words += ["--log_every", 2]
