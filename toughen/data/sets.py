@@ -109,15 +109,20 @@ def channel_statistics(chunks: Iterable[Tensor]) -> tuple[tuple[float, ...], tup
     return tuple((mean / 255).tolist()), tuple(std.clamp(min=_SMALLEST_STD).tolist())
 
 
+def held_out_count(images: int, count: int | None) -> int:
+    """How many of so many training images are held out: what is asked for, else a tenth, at most ``HELD_OUT``."""
+    return min(HELD_OUT, images // 10) if count is None else count
+
+
 def hold_out(labels: Labels, count: int | None, seed: int) -> tuple[Tensor, Tensor]:
     """The places, rising, of the labels that remain and of those that are held out, as ``stratified`` draws them.
 
-    Where no count is given, a tenth is held out, at most ``HELD_OUT``.
+    How many where no count is given: ``held_out_count``.
 
     Raises:
         ValueError: fewer than no images are asked for, or so many that none remain to train on.
     """
-    count = min(HELD_OUT, len(labels) // 10) if count is None else count
+    count = held_out_count(len(labels), count)
     if not 0 <= count < len(labels):
         raise ValueError(f"validation {count} must be at least 0 and below the {len(labels)} training images")
     held_out = stratified(labels, count, seed)

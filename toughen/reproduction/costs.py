@@ -10,7 +10,7 @@ import torch
 
 from toughen import models
 from toughen.attacks.autoattack import AutoAttack
-from toughen.data.sets import HELD_OUT
+from toughen.data.sets import held_out_count
 from toughen.evaluation.plan import pieces
 from toughen.evaluation.suite import parse_attack
 from toughen.fraction import Fraction
@@ -73,8 +73,7 @@ def _validation_passes(model: Entrant) -> float:
 
 
 def _held_out(model: Entrant) -> int:
-    count = model.settings.get("validation")
-    return min(HELD_OUT, _training_images(model) // 10) if count is None else count
+    return held_out_count(_training_images(model), model.settings.get("validation"))
 
 
 def _cost_of(task: Task, each: Quantity) -> float:
