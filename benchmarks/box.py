@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 INTERRUPTED = 128 + signal.SIGINT
 LEAST = 10  # seconds that are worth starting a command in
 GRACE = 60  # seconds that a command may take to save its state
+KERNELS: dict[str, dict[str, str]] = {  # what limits a processor to an older one's instructions
+    "native": {},
+    "avx2": {"ONEDNN_MAX_CPU_ISA": "AVX2", "ATEN_CPU_CAPABILITY": "avx2"},
+}
 
 
 class Over(Exception):
@@ -87,6 +93,18 @@ def _ended(process: subprocess.Popen[bytes], seconds: float | None) -> int:
     process.kill()
     process.wait()
     return INTERRUPTED
+
+
+@contextmanager
+def environment(more: Mapping[str, str]) -> Iterator[None]:
+    """Within the block commands have these environment variables, too."""
+    before = dict(os.environ)
+    os.environ.update(more)
+    try:
+        yield
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
 
 
 def flags(given: dict[str, object]) -> Sequence[str]:

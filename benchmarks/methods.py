@@ -21,11 +21,10 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from toughen.data import Split
 from toughen.device import provenance
 from toughen.files import read_json, write_json
+from toughen.training.collapse import Judge
 from toughen.training.state import State
-from toughen.training.watch import Watch
 
 BASE = (  # FBF's released settings for MNIST; ours: the epochs, and the warm-up, without which PGD-AT stays at chance
     "--model fbf-mnist-cnn --normalize false --optimizer Adam --optimizer.lr 5e-3"
@@ -80,6 +79,7 @@ SMALL = (  # for the 3,600 embedded images
     " --schedule Cosine --schedule.warmup 0.05 --batch_size 50 --epochs 15 --watch warn --eps_warmup 0.1"
 )
 TABLES = {"methods": (BASE, ROWS), "delayed": (BASE, DELAYED), "hybrid": (SMALL, HYBRID)}
+UNCHOSEN = "--averaging null --validation_every 1"  # what `train` would choose for the data
 EPS = "0.3"
 NATURAL = ("Standard", "REC")  # train against no threat
 ATTACKS = ["fgsm", "pgd-100"]
@@ -102,10 +102,10 @@ def train(row: str, base: str, words: str, data: str, out: Path) -> None:
     if "{sources}" in words:
         sources = [out / "sources" / name for name in SOURCES]
         for source in sources:
-            toughen(f"train {BASE} {SOURCE} --model {source.name} --data {data} --out {source} --resume")
+            toughen(f"train {BASE} {UNCHOSEN} {SOURCE} --model {source.name} --data {data} --out {source} --resume")
         words = words.replace("{sources}", json.dumps([str(source) for source in sources], separators=(",", ":")))
     eps = "" if row in NATURAL else f"--eps {EPS}"
-    toughen(f"train {base} {words} {eps} --data {data} --out {folder} --resume")
+    toughen(f"train {base} {UNCHOSEN} {words} {eps} --data {data} --out {folder} --resume")
     if not (folder / "evaluation.json").exists():
         toughen(f"evaluate {folder} --data {data} --eps {EPS} --attacks {' '.join(ATTACKS)}")
 
@@ -125,7 +125,7 @@ def figures(row: str, words: str, out: Path) -> dict[str, Any]:
         "gamma": sum(epoch["gamma"] for epoch in epochs) / len(epochs),
         "passes": sum(epoch["passes"] for epoch in epochs) / len(epochs),
         "seconds_per_epoch": {"median": seconds[len(seconds) // 2], "least": seconds[0], "most": seconds[-1]},
-        "collapsed_after_epochs": collapses(row, [epoch["validation"] for epoch in epochs]),
+        **watched(row, [epoch["validation"] for epoch in epochs]),
         "validation": [epoch["validation"] for epoch in epochs],
         "events": [event["text"] for epoch in epochs for event in epoch["events"]],
         "strong_share": [epoch["strong_share"] for epoch in epochs if "strong_share" in epoch],
@@ -151,12 +151,20 @@ def kept(write: Path, about: dict[str, Any], table: dict[str, str], wanted: list
     return {name: row for name, row in found["rows"].items() if name not in other}
 
 
-def collapses(row: str, validation: list[dict[str, float]]) -> list[int]:
-    """The epochs, from 0, after which the watch's rule finds that a model had collapsed."""
+def watched(row: str, validation: list[dict[str, float]]) -> dict[str, Any]:
+    """What the watch finds in a run: whether it ever stood, and after which epochs, from 0, it had collapsed."""
     if row in NATURAL:
-        return []
-    watch, state = Watch(Split(torch.empty(0), torch.empty(0)), None, "warn", 0), State()
-    return [epoch for epoch, found in enumerate(validation) if watch.collapsed(state, found, training=True)]
+        return {"stood": None, "collapsed_after_epochs": []}
+    judge, state = Judge(chance=0.1, images=1000), State()
+    collapsed = [epoch for epoch, found in enumerate(validation) if judge.collapsed(state, found)]
+    return {"stood": judge.stood(state), "collapsed_after_epochs": collapsed}
+
+
+def word(row: dict[str, Any]) -> str:
+    """Whether a run collapsed, for a table."""
+    if row["collapsed_after_epochs"]:
+        return "yes"
+    return "never stood" if row["stood"] is False else "no"
 
 
 def show(rows: dict[str, dict[str, Any]]) -> None:
@@ -169,7 +177,7 @@ def show(rows: dict[str, dict[str, Any]]) -> None:
     for name, row in rows.items():
         accuracies = [f"{100 * row[key]:.1f}" for key in ("clean", "fgsm", "pgd_100")]
         cost = [f"{row['gamma']:.1f}", f"{row['passes']:.1f}", f"{row['seconds_per_epoch']['median']:.0f}"]
-        table.add_row(name, *accuracies, *cost, "yes" if row["collapsed_after_epochs"] else "no")
+        table.add_row(name, *accuracies, *cost, word(row))
     Console(width=80).print(table)
 
 

@@ -34,7 +34,7 @@ from toughen.files import read_json, write_json
 from toughen.memory import keep_freed
 from toughen.training.trainer import Trainer
 
-BASE = "--eps 8/255 --watch off --validation 0 --epochs 1000 --optimizer.lr 0.01"
+BASE = "--eps 8/255 --watch off --validation 0 --epochs 1000 --optimizer.lr 0.01 --averaging null"
 FIXED = {"batch": 64, "size": 32, "classes": 10, "images": 2000}  # what does not change on the other axes
 POINTS = {
     "batch": [16, 32, 64, 128, 256],

@@ -65,7 +65,7 @@ METHODS = {
     "Hybrid": "--method Hybrid --method.cheap NuAT --method.cheap.lam 4",
     "Reconstruct": "--method Reconstruct --method.inner EFGSM",
 }
-BASE = "--epochs 30 --eps 8/255 --watch off --validation 64 --optimizer.lr 0.01"
+BASE = "--epochs 30 --eps 8/255 --watch off --validation 64 --optimizer.lr 0.01 --averaging null"
 IMAGES = 2048  # of the training set: a step costs the same with more
 CYCLES = {"PAP": 7}  # steps after which a method is where it was; two where it has no more
 

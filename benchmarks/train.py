@@ -57,7 +57,7 @@ def train(method: str, seed: int, box: Box, arguments: argparse.Namespace) -> No
     words += [] if method == "Standard" else ["--eps", arguments.eps]
     length = {"time_budget": arguments.time_budget} if arguments.time_budget else {"epochs": arguments.epochs}
     words += flags({"data": arguments.data, "seed": seed, "device": arguments.device, **length, "out": folder})
-    box.toughen("train", *words, "--resume")
+    box.toughen("train", "--averaging", "null", "--validation_every", "1", *words, "--resume")
     asked = flags({"data": arguments.data, "eps": arguments.eps, "device": arguments.device, "limit": arguments.limit})
     box.toughen("evaluate", str(folder), *asked, "--verdict", "false", "--attacks", *arguments.attacks)
 

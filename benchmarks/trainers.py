@@ -17,6 +17,7 @@ from torch import Tensor
 from toughen import models, runs
 from toughen.commands.train import parse_train
 from toughen.data import Data, Split, stratified
+from toughen.data.ingest import Outline
 from toughen.training.run import build
 from toughen.training.trainer import Trainer
 from toughen.types import Batch, Plan
@@ -29,11 +30,13 @@ def ready(words: Sequence[str], data: Data | None = None) -> Trainer:
         words: what follows `toughen train`.
         data: the images, instead of those that the words name.
     """
-    recipe, _, _, _ = parse_train(words)
     if data is None:
+        recipe, _, _, _ = parse_train(words)
         trainer, _, _ = build(recipe, Path("."))
     else:
-        with patch("toughen.data.load_training", return_value=data):
+        outline = Outline(data.shape, data.classes, len(data.train), len(data.test))
+        with patch("toughen.data.peek", return_value=outline), patch("toughen.data.load_training", return_value=data):
+            recipe, _, _, _ = parse_train(words)
             trainer, _, _ = build(recipe, Path("."))
     trainer.method.start(Plan(epochs=recipe.epochs, steps=trainer.steps, images=len(trainer.train)))
     trainer.model.train()

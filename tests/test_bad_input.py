@@ -357,8 +357,8 @@ def copied(tmp_path: Path) -> Path:
 
 
 def test_broken_data(tmp_path: Path) -> None:
-    def attempt() -> Ended:
-        return toughen(*small("--data", tmp_path / "data", "--out", tmp_path / "run"))
+    def attempt(*more: object) -> Ended:
+        return toughen(*small("--data", tmp_path / "data", "--out", tmp_path / "run", *more))
 
     data = copied(tmp_path)
     image = next((data / "train/3").iterdir())
@@ -369,7 +369,7 @@ def test_broken_data(tmp_path: Path) -> None:
     refused(attempt(), "nothing")
     shutil.rmtree(data)
     Image.new("L", (9, 9)).save(next((copied(tmp_path) / "train/3").iterdir()))
-    refused(attempt(), "image_size")
+    refused(attempt("--image_size", "keep"), "image_size")
     shutil.rmtree(data)
     data.mkdir()
     refused(attempt(), str(data))
@@ -686,7 +686,7 @@ def test_a_record_imports_nothing(run: Path, tmp_path: Path, monkeypatch: pytest
     (tmp_path / "trap.py").write_text(f"open({str(tmp_path / 'sprung')!r}, 'w')\ndef net(num_classes): pass\n")
     monkeypatch.syspath_prepend(str(tmp_path))
     record = json.loads((run / runs.RECORD).read_text())
-    for name in ("os:system", "trap:net", "timm:resnet18"):
+    for name in ("os:system", "trap:net", "timm:hf-hub:them/net"):
         (run / runs.RECORD).write_text(json.dumps({**record, "model": {**record["model"], "name": name}}))
         refused(toughen("evaluate", run), name, "--model")
         with pytest.raises(ValueError, match="--model"):
@@ -710,7 +710,7 @@ def test_a_net_of_ones_own_needs_its_name(own: None, tmp_path: Path) -> None:
 
 
 def test_commands() -> None:
-    refused(toughen("trian"), "'trian' is unknown", "train, evaluate")
+    refused(toughen("trian"), "'trian' is unknown", "train, plan")
     refused(toughen("list"), "WHAT is missing")
     refused(toughen("list", "methds"), "methds", "methods")
     assert toughen().status == 2

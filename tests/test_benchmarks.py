@@ -374,10 +374,21 @@ def test_the_page_of_methods_has_the_figures_of_the_runs(scripts: Any) -> None:
         name: (
             *(f"{100 * row[of]:.1f}" for of in ("clean", "fgsm", "pgd_100")),
             *(f"{row[of]:.1f}" for of in ("gamma", "passes")),
-            "yes" if row["collapsed_after_epochs"] else "no",
+            scripts("methods").word(row),
         )
         for name, row in rows.items()
     }
+
+
+def test_the_page_has_the_figures_of_the_watch_and_no_rescue_did_harm() -> None:
+    rows = read_json(BENCHMARKS / "results" / "watch.json").values()
+    page = (ROOT / "docs" / "methods.md").read_text(encoding="utf-8")
+    for row in rows:
+        off, rescued = row["modes"]["off"], row["modes"]["rescue"]
+        shares = " | ".join(f"{100 * run[key]:.1f}" for run in (off, rescued) for key in ("clean", "robust"))
+        rescues = sum("rescue" in event for event in rescued["events"])
+        assert f"\n| {row['setting']} | {shares} | {rescues} |\n" in page
+        assert rescued["robust"] >= off["robust"]
 
 
 def test_pairs_of_runs_stand_beside_each_other(tmp_path: Path, scripts: Any) -> None:

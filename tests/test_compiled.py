@@ -95,7 +95,9 @@ def test_what_cannot_be_compiled_is_said(tmp_path: Path) -> None:
 def test_a_machine_without_a_compiler(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CXX", str(tmp_path / "no-compiler"))
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / "cache"))
-    ended = process("-m", "toughen", *small("--method", "FBF", "--eps", 0.2, "--compile", "default"), "--out", tmp_path)
+    ended = process(
+        "-m", "toughen", *small("--method", "FBF", "--eps", 0.2, "--compile", "default", "--out", tmp_path / "run")
+    )
     assert ended.returncode == 1 and "--compile default failed" in ended.stderr and "Traceback" not in ended.stderr
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Literal
 
 import pytest
 import torch
@@ -31,21 +32,35 @@ def candidate() -> Candidate:
     return from_function(package.load(NET), test, eps=0.3, norm="linf", limit=None, seed=0)
 
 
-def room(time: str, out: Path | None = None, verdict: bool = False, seed: int = 0, details: bool = False) -> Candidate:
+def room(
+    time: str,
+    out: Path | None = None,
+    *,
+    verdict: bool = False,
+    depth: Literal["cheap", "whole"] | None = None,
+    seed: int = 0,
+    details: bool = False,
+) -> Candidate:
     whole = candidate()
-    how = How(time_budget=time, verdict=verdict, seed=seed, details=details)
+    how = How(time_budget=time, verdict=verdict, depth=depth, seed=seed, details=details)
     return budget.within(whole, whole.split, how, ATTACKS, "fp32", out)
 
 
 def test_as_many_images_as_fit(costly: None) -> None:
-    """0.9 x 60 s at 0.44 s an image; the checks' 250,000 passes take 2,500 s, so that 2,834 s leave room for 114."""
+    """0.9 x 60 s at 0.44 s an image; the checks' 250,000 passes take 2,500 s, so that 2,833 s leave room for 112."""
     assert len(room("60s").split) == 122
-    found = room("2834s", verdict=True)
-    assert len(found.split) == int((0.9 * 2834 - 2500) / 0.44) == 114
+    found = room("2833s", verdict=True, depth="whole")
+    assert len(found.split) == int((0.9 * 2833 - 2500) / 0.44) == 112
     counts = torch.bincount(found.split.labels)
     assert counts.max() - counts.min() <= 1  # balanced over the classes
     test = data.load("mnist-5k").test
     assert torch.equal(test.images[found.index], found.split.images) and found.total == len(test)
+
+
+def test_the_checks_of_the_quick_suite_take_as_long_as_its_attacks_or_20_s(costly: None) -> None:
+    """Of 0.9 x 60 s half is for 61 images at 0.44 s; of 0.9 x 40 s all but 20 s is for 36."""
+    assert len(room("60s", verdict=True).split) == int(54 / 2 / 0.44) == 61
+    assert len(room("40s", verdict=True).split) == int((36 - 20) / 0.44) == 36
 
 
 def test_the_closer_look_takes_its_time_too(costly: None, tmp_path: Path) -> None:

@@ -31,6 +31,7 @@ main()
 """
 STEP = "toughen.training.trainer:Trainer:step"
 CHUNK = "toughen.evaluation.state:State:save"
+CHECK = "toughen.evaluation.kept:Kept:save"
 PGD = "toughen.attacks.pgd:PGD:__call__"
 LOADED = "toughen.training.run:Trainer:__init__"
 BOTH = pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -69,6 +70,24 @@ def test_an_evaluation_goes_on_to_the_same_end(number: signal.Signals, tmp_path:
         for timed in (result["provenance"], result, *result["attacks"].values()):
             timed.pop("seconds", None)
     assert results[0] == results[1]
+
+
+@BOTH
+def test_the_checks_end_with_what_is_known_and_go_on(number: signal.Signals, tmp_path: Path) -> None:
+    assert toughen(*small("--method", "FBF", "--eps", 0.2, "--out", tmp_path)).status == 0
+    words = ["evaluate", tmp_path, "--limit", 20, "--details", "false"]
+    done = signalled(number, CHECK, 8, *words)
+    stopped(done, number, GOES_ON)
+    assert "all of them" in done.stdout and "stopped before: " in done.stdout and "sound" not in done.stdout
+    known = json.loads((tmp_path / "evaluation.json").read_text())
+    assert known["verdict"] in ("unfinished", "doubtful", "masked")
+    assert any(check["passed"] for check in known["checks"])
+    ended = toughen(*words)
+    assert ended.status == 0 and "goes on where it stopped, 100.0 % of the work done" in ended.err
+    whole = json.loads((tmp_path / "evaluation.json").read_text())
+    assert whole["attacks"] == known["attacks"] and "unfinished" not in whole
+    assert not any("stopped before" in check["sentence"] for check in whole["checks"])
+    assert not (tmp_path / "evaluation.1.json").exists() and not list(tmp_path.glob("evaluation-*"))
 
 
 def test_an_evaluation_while_its_source_is_trained(tmp_path: Path) -> None:

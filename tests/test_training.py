@@ -62,12 +62,13 @@ def batch_norm_net(num_classes: int) -> nn.Module:
 
 
 def test_averaging_is_an_exponential_mean_of_all_state(tmp_path: Path) -> None:
-    """Batch norm's statistics too; the first update copies; the saved weights are the averaged ones."""
+    """Batch norm's statistics too; the first update copies; the decay rises as (1 + t) / (10 + t) up to its value."""
     method = Watching()
-    train(recipe(method=method, model="test_training:batch_norm_net", averaging=0.75), tmp_path / "run")
+    train(recipe(method=method, model="test_training:batch_norm_net", averaging=0.4), tmp_path / "run")
     mean = {name: value.double() for name, value in method.models[0].items()}
-    for state in method.models[1:]:
-        mean = {name: 0.75 * value + 0.25 * state[name].double() for name, value in mean.items()}
+    decays = [2 / 11, 3 / 12, 4 / 13, 5 / 14, 6 / 15, 0.4, 0.4, 0.4, 0.4]  # of the 2nd to the 10th update
+    for decay, state in zip(decays, method.models[1:], strict=True):
+        mean = {name: decay * value + (1 - decay) * state[name].double() for name, value in mean.items()}
     last = state_of(tmp_path / "run")
     moving = [name for name in mean if "num_batches" not in name and not name.startswith("normalize")]
     assert len(method.models) == 10 and "net.1.running_var" in moving
@@ -248,8 +249,8 @@ def test_a_line_an_epoch(words: str, passes: int, terms: set[str], tmp_path: Pat
     # two convolutions and two linear layers, a multiply-add is two operations
     forward = 2 * (14 * 14 * 16 * 16 + 7 * 7 * 32 * 16 * 16 + 1568 * 100 + 100 * 10)
     assert lines[0]["flops"] == forward * passes * 70
-    # the rate of the epoch's last step: a triangle of ten steps up to 0.1
-    assert [line["lr"] for line in lines] == pytest.approx([0.1 * 0.8, 0.1 * 0.2])
+    # the rate of the epoch's last step: a triangle of ten steps, up to 0.05 after a quarter
+    assert [line["lr"] for line in lines] == pytest.approx([0.05 * (1 - 0.15 / 0.75), 0.05 * (1 - 0.65 / 0.75)])
     assert list((run / "tensorboard").glob("events.out.tfevents.*"))
 
 

@@ -26,7 +26,8 @@ from toughen.blocks import Blocks, wrong
 from toughen.data import load as load_data
 from toughen.evaluation import verdict
 from toughen.evaluation.checks.base import Bench, allowed
-from toughen.evaluation.verdict import Check, Subject, Word, checks, word
+from toughen.evaluation.examination import checks
+from toughen.evaluation.verdict import Check, Subject, Word, word
 from toughen.gradients import mode
 from toughen.noise import ImageNoise
 from toughen.objectives import margin_loss

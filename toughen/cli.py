@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import gc
 import importlib
 import os
 import sys
 import warnings
 from collections.abc import Sequence
-from types import ModuleType
 from typing import NoReturn
 
 from toughen import stop
@@ -16,7 +14,8 @@ from toughen.commands.shared import PROGRAM, fail, several
 
 INTRODUCTION = "Train image classifiers that hold under adversarial attack, and measure how\nwell they hold."
 COMMANDS = {
-    "train": "train a classifier as a recipe says",
+    "train": "train a classifier on a folder of images, or as a recipe says",
+    "plan": "say what `train` would do with the same arguments, and take",
     "evaluate": "attack a model on test images, and judge the number that comes out",
     "attack": "write the adversarial images of an attack as parquet",
     "diagnose": "look closer at runs: curves, surfaces, transfer",
@@ -52,7 +51,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     if not several():
         if program:
             stop.end_on_sigterm()
-        _run(*arguments, program=program)
+        _run(*arguments)
     from toughen import ranks
 
     try:
@@ -65,22 +64,10 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         fail(str(error), status=1)
 
 
-def _command(name: str, *, program: bool) -> ModuleType:
-    """A command's module. Where this is the whole program, looking for garbage meanwhile would take a third as long."""
-    path = f"toughen.commands.{name}"
-    if not program:
-        return importlib.import_module(path)
-    gc.disable()
-    found = importlib.import_module(path)
-    gc.enable()
-    gc.freeze()  # what torch and the rest left stays for good: later rounds need not look at it either
-    return found
-
-
-def _run(name: str, *arguments: str, program: bool = False) -> NoReturn:
+def _run(name: str, *arguments: str) -> NoReturn:
     """Run a command, and turn what goes wrong into one message and a status."""
     try:
-        raise SystemExit(_command(name, program=program).run(arguments))
+        raise SystemExit(importlib.import_module(f"toughen.commands.{name}").run(arguments))
     except BrokenPipeError:  # who reads our output has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         raise SystemExit(0) from None

@@ -44,8 +44,13 @@ def pick_precision(name: Literal["auto", "fp32", "bf16", "fp64"], device: torch.
         return name
     if device.type == "cuda":
         return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
-    native = device.type == "cpu" and "avx512_bf16" in cpu_flags()
+    native = device.type == "cpu" and "avx512_bf16" in cpu_flags() and kernels().startswith("AVX512")
     return "bf16" if native else "fp32"
+
+
+def kernels() -> str:
+    """The instruction set of torch's kernels on the CPU, such as AVX2; an environment variable can limit it."""
+    return str(torch.backends.cpu.get_cpu_capability())
 
 
 def choose_kernels(device: torch.device, *, deterministic: bool) -> None:
@@ -132,6 +137,7 @@ def provenance(device: torch.device) -> dict[str, str]:
     return {
         "commit": commit(),
         "processor": processor(device),
+        "kernels": kernels(),
         "python": platform.python_version(),
         "toughen": __version__,
         **{name: version(name) for name in names},

@@ -90,8 +90,9 @@ def evaluated(folder: Path, name: str) -> tuple[Run, Evaluation]:
         ValueError: there is none, or it is damaged.
     """
     if folder.is_dir() and not (folder / RESULT).is_file():
-        what = "" if any((folder / sign).is_file() for sign in SIGNS) else "is no run directory, or "
-        raise ValueError(f"{folder} {what}has not been evaluated: run `toughen evaluate {folder}` first")
+        if not any((folder / sign).is_file() for sign in SIGNS):
+            raise ValueError(f"{folder} is no run directory, or has not been evaluated: run `toughen evaluate` first")
+        raise ValueError(f"{folder} has not been evaluated: run `{read_run(folder, name).evaluate}` first")
     run = read_run(folder, name)
     read_recipe(run)
     if run.own is None or not run.own.attacks:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -52,11 +53,12 @@ def demo(out: Path) -> int:
         if (out / name).exists():
             raise ValueError(f"{out / name} is there, and not of a demo that was begun: choose another --out")
     for name, arguments in RUNS.items():
-        progress.print(f"\n$ toughen train {' '.join(arguments)} --out {out / name}", highlight=False, soft_wrap=True)
+        words = [*arguments, "--out", str(out / name)]
+        progress.print(f"\n$ {shlex.join(['toughen', 'train', *words])}", highlight=False, soft_wrap=True)
         recipe, config, _, _ = parse_train(arguments)
         train(recipe, out / name, config=config, resume=True)
     for name in RUNS:
-        command = f"toughen evaluate {out / name} --eps {EPS} --attacks {' '.join(ATTACKS)}"
+        command = shlex.join(["toughen", "evaluate", str(out / name), "--eps", str(EPS), "--attacks", *ATTACKS])
         progress.print(f"\n$ {command}", highlight=False, soft_wrap=True)
         evaluate_run(out / name, eps=EPS, attacks=ATTACKS, console=progress)
     draw(out)

@@ -12,6 +12,7 @@ from torch import nn
 from toughen import runs, settings
 from toughen.commands.shared import PROGRAM, add_threat
 from toughen.evaluation.diagnostics.diagnose import NAMES, TRANSFER, diagnose_runs
+from toughen.follow_up import needs_name
 from toughen.parsing import Parser, tidy
 
 
@@ -62,7 +63,10 @@ def own_models(folders: Sequence[str], names: Sequence[str]) -> dict[str, nn.Mod
         ValueError: there are not as many names as such runs, or one can't be made.
     """
     records = {folder: runs.read_record(Path(folder)) for folder in folders} if names else {}
-    own = {folder: record for folder, record in records.items() if ":" in str(record.model.get("name"))}
+    foreign = {folder: record for folder, record in records.items() if ":" in str(record.model.get("name"))}
+    own = {folder: record for folder, record in foreign.items() if needs_name(record.model)}
+    if not own or len(names) not in (1, len(own)):  # timm's nets may be named, too
+        own = foreign
     if names and (not own or len(names) not in (1, len(own))):
         raise ValueError(
             f"--model names {len(names)}, and {len(own)} of the runs are of nets that toughen did not write: give one "

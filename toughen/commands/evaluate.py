@@ -12,9 +12,11 @@ from rich.table import Table
 from rich.text import Text
 from torch import nn
 
-from toughen import ranks, runs, settings
+from toughen import follow_up, ranks, runs, settings
 from toughen.commands.shared import ATTACK, PROGRAM, add_asking, add_threat, goes_on, own_model
 from toughen.evaluation import evaluate_run, output_folder
+from toughen.evaluation.conclude import Unfinished
+from toughen.evaluation.examination import STOPPED
 from toughen.evaluation.result import RESULT
 from toughen.parsing import Parser, tidy
 from toughen.shares import percent, warning
@@ -22,7 +24,7 @@ from toughen.shares import percent, warning
 EVALUATE_USAGE = """toughen evaluate RUN [--suite quick|standard|papers] [options]
        toughen evaluate PACKAGE.MODULE:FUNCTION --weights W.safetensors --data D
                         --eps 8/255 [options]"""
-STYLES = {"sound": "bold green", "doubtful": "bold yellow", "masked": "bold red"}
+STYLES = {"sound": "bold green", "doubtful": "bold yellow", "masked": "bold red", "unfinished": "bold"}
 
 
 def run(arguments: Sequence[str]) -> int:
@@ -32,10 +34,15 @@ def run(arguments: Sequence[str]) -> int:
     given["model"] = own_model(given["spec"], given["model"])
     if given["source"]:
         given["source"] = partial(source_model, given["spec"], given["source"], given["device"], console, given["data"])
+    folder = output_folder(given["spec"], given["out"])
     with goes_on():
-        result = evaluate_run(**given, console=console)
+        try:
+            result = evaluate_run(**given, console=console)
+        except Unfinished as stopped:
+            print_evaluation(Console(), folder, stopped.result)
+            raise
     if ranks.first():
-        print_evaluation(Console(), output_folder(given["spec"], given["out"]), result)
+        print_evaluation(Console(), folder, result)
     return 0
 
 
@@ -104,7 +111,7 @@ def print_evaluation(console: Console, folder: Path, result: dict[str, Any]) -> 
     if warned := warning(result):
         console.print(warned, highlight=False, style="bold red")
     console.print(f"written: {folder / RESULT}, examples.parquet", highlight=False, markup=False)
-    console.print(f"look at it: toughen report {folder}", highlight=False, markup=False)
+    console.print(f"look at it: {follow_up.report(folder)}", highlight=False, markup=False, soft_wrap=True)
 
 
 def _attack_row(table: Table, name: str, found: dict[str, Any], images: int) -> None:
@@ -123,3 +130,7 @@ def print_verdict(console: Console, result: dict[str, Any]) -> None:
     console.print(Text.assemble("verdict on the number: ", (word, STYLES[word]), f" ({made})"))
     for check in failed:
         console.print(Text(f"- {check['name']}: {check['sentence']}"))
+    if unmade := [check["name"] for check in checks if check["sentence"].endswith(f"{STOPPED}.")]:
+        console.print(Text(f"stopped before: {', '.join(unmade)}"))
+    if cut := result.get("price", {}).get("told"):
+        console.print(Text(cut))

@@ -7,11 +7,16 @@ import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
-from toughen import ranks, settings
+from toughen import data as data_sets
+from toughen import follow_up, ranks, settings
 from toughen.commands.shared import PROGRAM, fail
+from toughen.data.common_size import ImageSize
+from toughen.device import pick_device
 from toughen.parsing import Parser, options, tidy
 from toughen.stop import Stopped, exit_status
+from toughen.training import defaults
 from toughen.training.recipe import Recipe
 
 TRAIN_USAGE = """toughen train [RECIPE_OR_YAML] [--data D] [--model M] [--method C]
@@ -19,6 +24,7 @@ TRAIN_USAGE = """toughen train [RECIPE_OR_YAML] [--data D] [--model M] [--method
 
 
 def run(arguments: Sequence[str]) -> int:
+    from toughen import runs
     from toughen.training import checkpoint
     from toughen.training.run import train  # TensorBoard and the like take a while to import
     from toughen.training.saving import Diverged
@@ -40,7 +46,9 @@ def run(arguments: Sequence[str]) -> int:
             status=1,
         )
     if ranks.first():
-        print(f"weights: {folder / 'model.safetensors'}\nevaluate them: toughen evaluate {folder}")
+        record = runs.read_record(folder)
+        command = follow_up.evaluate(folder, record.model, record.eps, record.norm)
+        print(f"weights: {folder / runs.WEIGHTS}\nevaluate them: {command}")
     return 0
 
 
@@ -58,7 +66,10 @@ def train_parser() -> Parser:
 def parse_train(arguments: Sequence[str]) -> tuple[Recipe, str, str, bool]:
     """The recipe, its YAML, the run directory and whether to go on with it.
 
+    Where no recipe says how to train, what is not given is chosen for the data, which are looked at.
+
     Raises:
+        FileNotFoundError: there are no such data.
         ValueError: a setting is unknown, of another type, missing or contradicts another.
     """
     name, arguments = split_recipe(arguments)
@@ -72,6 +83,10 @@ def parse_train(arguments: Sequence[str]) -> tuple[Recipe, str, str, bool]:
     base = settings.read_recipe(name) if name else {}
     settings.find_own_classes(arguments, base)
     parser.read(["--config", json.dumps(settings.under(base, []))], origin=f"recipe {name}: ")
+    if "method" not in base:
+        asked = [word for word in arguments if not word.startswith("--print_config")]
+        parser.read(["--config", json.dumps(settings.under(base, options(asked))), *asked])
+        base = filled(base, dict(options(arguments)))
     arguments = ["--config", json.dumps(settings.under(base, options(arguments))), *arguments]
     parsed, given = parser.read(arguments), parser.read(arguments, defaults=False)
     settings.refuse_bases(parsed)
@@ -83,6 +98,28 @@ def parse_train(arguments: Sequence[str]) -> tuple[Recipe, str, str, bool]:
     fields = parser.instantiate(parsed)
     recipe = Recipe(**{name: fields[name] for name in Recipe.__dataclass_fields__})
     return recipe, config, out or f"runs/{Path(name).stem or default_name(recipe)}", resume
+
+
+def filled(base: dict[str, Any], given: dict[str, str]) -> dict[str, Any]:
+    """What is chosen for the data, under what a recipe without a method says.
+
+    Args:
+        base: the recipe; empty where there is none.
+        given: the command line's options by name.
+
+    Raises:
+        FileNotFoundError, ValueError: the data cannot be used as it is.
+    """
+    said = {**base, **given}
+    asked = str(said.get("image_size", "null"))
+    size: ImageSize = int(asked) if asked.isdigit() else None if asked == "keep" else "auto"
+    outline = data_sets.peek(str(said.get("data", Recipe.data)), classes=said.get("classes"), image_size=size)
+    length = str(said.get("epochs", ""))
+    device = pick_device(str(said.get("device", Recipe.device))).type
+    found = defaults.chosen(outline, device, int(length) if length.isdigit() else None)
+    if "model" in said:
+        found.pop("model_settings", None)
+    return {**found, **base}
 
 
 def split_recipe(arguments: Sequence[str]) -> tuple[str, list[str]]:

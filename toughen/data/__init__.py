@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from toughen.data.augment import Augment
-from toughen.data.ingest import load, load_test, load_training, names
+from toughen.data.ingest import load, load_test, load_training, names, peek
 from toughen.data.sets import Data, Split, stratified
 from toughen.data.stream import EncodedSplit, Streamed
 
@@ -17,5 +17,6 @@ __all__ = [
     "load_test",
     "load_training",
     "names",
+    "peek",
     "stratified",
 ]

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from io import BytesIO
 from itertools import islice
 from pathlib import Path
@@ -17,6 +18,7 @@ import numpy as np
 import torch
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
+from toughen.data.common_size import ImageSize, Size, choose
 from toughen.data.sources import Encoded, Source
 from toughen.types import ByteImages
 
@@ -38,11 +40,18 @@ class Form:
         mode: "L" (one channel) or "RGB".
         size: width and height in pixels.
         resize: pixels that the shorter side is brought to before the centre is cut out; None: all have the size.
+        why: where nobody gave the size, why it is this one.
     """
 
     mode: str
-    size: tuple[int, int]
+    size: Size
     resize: int | None
+    why: str = ""
+
+    @property
+    def image_size(self) -> int | None:
+        """What images are brought to; None where they stay as they are."""
+        return None if self.resize is None else self.size[0]
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -50,24 +59,54 @@ class Form:
         return len(self.mode), self.size[1], self.size[0]
 
 
-def survey(sources: tuple[Source, ...], image_size: int | None, resize: int | None = None) -> Form:
-    """Look at every image's header: one channel only if all are grey, and the size of the first image or the given one.
+@dataclass
+class Look:
+    """What the headers of images say: their modes, and how many there are of each size, upright."""
+
+    modes: set[str] = field(default_factory=set)
+    sizes: Counter[Size] = field(default_factory=Counter)
+
+
+def look(source: Source) -> Look:
+    """Read every image's header, and no pixels.
 
     Raises:
         ValueError: an image cannot be opened, is too large to be decoded safely, or has more than 8 bits a channel.
     """
-    modes: set[str] = set()
-    first: tuple[int, int] | None = None
+    found = Look()
     with bombs_refused():
-        for source in sources:
-            for item in source.images():
-                with _open(item) as image:
-                    _require_bytes(item, image)
-                    modes.add(image.mode)
-                    first = first or (image.size if _orientation(image) < 5 else image.size[::-1])
-    mode = "L" if modes <= _GREY else "RGB"
-    size = (image_size, image_size) if image_size else first or (0, 0)
-    return Form(mode, size, (resize or image_size) if image_size else None)
+        for item in source.images():
+            with _open(item) as image:
+                _require_bytes(item, image)
+                found.modes.add(image.mode)
+                found.sizes[image.size if _orientation(image) < 5 else image.size[::-1]] += 1
+    return found
+
+
+def form_of(looks: Sequence[Look], image_size: ImageSize, resize: int | None = None) -> Form:
+    """One channel only if all are grey; the size that is given, or chosen by the first look, or its first image's.
+
+    Args:
+        looks: at each split, training images first.
+        image_size: "auto" chooses one; None takes that of the first image, which all must have then.
+        resize: what the shorter side is brought to before the centre is cut out; None means ``image_size``.
+    """
+    mode = "L" if set().union(*(each.modes for each in looks)) <= _GREY else "RGB"
+    sizes, why = looks[0].sizes, ""
+    if image_size == "auto":
+        image_size, why = choose(sizes) if sizes else (None, "")
+    if image_size is None:
+        return Form(mode, next(iter(sizes), (0, 0)), None, why)
+    return Form(mode, (image_size, image_size), resize or image_size, why)
+
+
+def survey(sources: tuple[Source, ...], image_size: ImageSize, resize: int | None = None) -> Form:
+    """What all images are turned into, after a look at each one's header; the arguments are as for ``form_of``.
+
+    Raises:
+        ValueError: as ``look``.
+    """
+    return form_of([look(source) for source in sources], image_size, resize)
 
 
 @contextmanager

@@ -12,7 +12,8 @@ import torch
 
 from toughen import sizes
 from toughen.data import embedded
-from toughen.data.decode import Form, check_memory, decode, survey
+from toughen.data.common_size import ImageSize
+from toughen.data.decode import Form, check_memory, decode, form_of, look, survey
 from toughen.data.sets import Data, Split
 from toughen.data.sources import Source, Sources
 from toughen.data.stream import Streamed, encoded_split
@@ -20,6 +21,7 @@ from toughen.data.stream import Streamed, encoded_split
 Classes: TypeAlias = str | Path | tuple[str, ...]
 """The file that names classes, or the names."""
 
+LOOKED = 20_000  # images of a split, at most, whose headers are all read by ``peek``
 SHARE = 0.5  # of the memory that is available, which decoded images may take where no limit is given
 
 
@@ -31,9 +33,7 @@ def names() -> dict[str, str]:
     return known | {name: f"{entry.about} (hub: {entry.path})" for name, entry in hub.KNOWN.items()}
 
 
-def load(
-    spec: str, *, classes: Classes | None = None, image_size: int | None = None, resize: int | None = None
-) -> Data:
+def load(spec: str, *, classes: Classes | None = None, image_size: ImageSize = None, resize: int | None = None) -> Data:
     """A data set, decoded to uint8.
 
     Args:
@@ -58,31 +58,86 @@ def load(
 
 
 class Outline(NamedTuple):
-    """What a set is like: its images' channels, rows and columns by a sample of them, its classes, and its sizes."""
+    """What a set is like.
+
+    Attributes:
+        shape: channels, rows and columns that its images are turned into.
+        classes: their names.
+        train, test: how many images there are of each split.
+        counts, tested: the same of each class.
+        split_off: as in ``Data``.
+        sides: the smallest and the largest shorter side of an image, in pixels.
+        looked: how many images' headers say so: all, or a sample of a large set.
+        image_size: what images are brought to, in pixels; None where they stay as they are.
+        why: where nobody gave the size, why it is this one.
+    """
 
     shape: tuple[int, int, int]
     classes: tuple[str, ...]
     train: int
     test: int
+    counts: tuple[int, ...] = ()
+    tested: tuple[int, ...] = ()
+    split_off: int = 0
+    sides: tuple[int, int] = (0, 0)
+    looked: int = 0
+    image_size: int | None = None
+    why: str = ""
 
 
-def peek(spec: str) -> Outline:
-    """Look at a set without decoding it all.
+def peek(
+    spec: str, *, classes: Classes | None = None, image_size: ImageSize = "auto", resize: int | None = None
+) -> Outline:
+    """Look at a set without decoding it: at the headers of all images, or, of more than 20,000 in a split, of 1,024.
+
+    Args:
+        spec, classes, image_size, resize: as for ``load``.
 
     Raises:
-        FileNotFoundError, ValueError: as for ``load``.
+        FileNotFoundError, ValueError: as for ``load_training``.
     """
-    found = _find(spec)
+    found = _wanted(spec, classes, image_size)
     train, test = found.both()
-    form = survey((train,), None) if train.store is None else _form_of_sample(train, None, None)
-    return Outline(form.shape, found.classes, len(train), len(test))
+    _require_all_classes(found, train)
+    looks = [look(_to_look_at(split)) for split in (train, test)]
+    form = form_of(looks, image_size, resize)
+    sides = [min(size) for each in looks for size in each.sizes]
+    counts, tested = (
+        tuple(torch.bincount(split.labels, minlength=len(found.classes)).tolist()) for split in (train, test)
+    )
+    return Outline(
+        form.shape, found.classes, len(train), len(test), counts, tested,
+        len(test) if found.test is None else 0, (min(sides), max(sides)),
+        sum(each.sizes.total() for each in looks), form.image_size, form.why,
+    )  # fmt: skip
+
+
+def _to_look_at(split: Source) -> Source:
+    """All images of a split, or a sample of a large one."""
+    if split.store is None or len(split) <= LOOKED:
+        return split
+    return encoded_split(split, _UNKNOWN).sample().source()
+
+
+def _require_all_classes(found: Sources, train: Source) -> None:
+    """See that every class can be learnt.
+
+    Raises:
+        ValueError: one has no training images.
+    """
+    lacking = torch.bincount(train.labels, minlength=len(found.classes)).eq(0).nonzero()
+    if len(lacking):
+        raise ValueError(
+            f"{found.name}: class {found.classes[int(lacking[0])]!r} has no training images: add some, number classes "
+            "from 0 up without a gap, or name those to train on with --classes"
+        )
 
 
 def load_training(
     spec: str,
     *,
     classes: Classes | None = None,
-    image_size: int | None = None,
+    image_size: ImageSize = None,
     resize: int | None = None,
     memory: int | None = None,
     stream: bool | None = None,
@@ -99,12 +154,7 @@ def load_training(
     """
     found = _wanted(spec, classes, image_size)
     train, test = found.both()
-    lacking = torch.bincount(train.labels, minlength=len(found.classes)).eq(0).nonzero()
-    if len(lacking):
-        raise ValueError(
-            f"{found.name}: class {found.classes[int(lacking[0])]!r} has no training images: add some, number classes "
-            "from 0 up without a gap, or name those to train on with --classes"
-        )
+    _require_all_classes(found, train)
     if stream is None:
         stream = _exceeds(train, test, image_size, memory)
     if not stream:
@@ -117,7 +167,7 @@ def load_training(
 
 
 def load_test(
-    spec: str, *, classes: Classes | None = None, image_size: int | None = None, resize: int | None = None
+    spec: str, *, classes: Classes | None = None, image_size: ImageSize = None, resize: int | None = None
 ) -> Data:
     """A data set to evaluate on: as ``load`` gives it, but without training images where memory does not hold them.
 
@@ -130,47 +180,51 @@ def load_test(
     if (alone := found.only_test()) is not None:
         form = survey((alone,), image_size, resize)
         check_memory(len(alone) * prod(form.shape))
-        return Data(found.name, _none(form), Split(decode(alone, form), alone.labels), found.classes)
+        split = Split(decode(alone, form), alone.labels)
+        return Data(found.name, _none(form), split, found.classes, 0, form.image_size, form.why)
     train, test = found.both()
     if not _exceeds(train, test, image_size, None):
         return _decoded(found, image_size, resize)
-    form, own = _form_of_sample(train, image_size, resize), survey((test,), image_size, resize)
-    form = _common(form, own)
+    form = _form_of_sample(train, image_size, resize)
+    form = _common(form, survey((test,), None))
     check_memory(len(test) * prod(form.shape))
     off = len(test) if found.test is None else 0
-    return Data(found.name, _none(form), encoded_split(test, form).decoded(), found.classes, off)
+    split = encoded_split(test, form).decoded()
+    return Data(found.name, _none(form), split, found.classes, off, form.image_size, form.why)
 
 
 def _none(form: Form) -> Split:
     return Split(torch.empty(0, *form.shape, dtype=torch.uint8), torch.empty(0, dtype=torch.int64))
 
 
-def _wanted(spec: str, classes: Classes | None, image_size: int | None) -> Sources:
+def _wanted(spec: str, classes: Classes | None, image_size: ImageSize) -> Sources:
     """The set that is meant, with the classes that are wanted."""
-    if image_size is not None and image_size < 1:
+    if isinstance(image_size, int) and image_size < 1:
         raise ValueError(f"image_size {image_size} must be 1 pixel or more")
     wanted = classes if classes is None or isinstance(classes, tuple) else read_classes(classes)
     found = _find(spec)
     return found if wanted is None else found.keep(wanted)
 
 
-def _decoded(found: Sources, image_size: int | None, resize: int | None) -> Data:
+def _decoded(found: Sources, image_size: ImageSize, resize: int | None) -> Data:
     train, test = found.both()
     form = survey((train, test), image_size, resize)
     check_memory((len(train) + len(test)) * prod(form.shape))
     splits = [Split(decode(source, form), source.labels) for source in (train, test)]
-    return Data(found.name, splits[0], splits[1], found.classes, len(test) if found.test is None else 0)
+    off = len(test) if found.test is None else 0
+    return Data(found.name, splits[0], splits[1], found.classes, off, form.image_size, form.why)
 
 
-def _exceeds(train: Source, test: Source, image_size: int | None, memory: int | None) -> bool:
+def _exceeds(train: Source, test: Source, image_size: ImageSize, memory: int | None) -> bool:
     """Whether both splits, decoded, take more than so many bytes; False where they cannot be read in any order."""
     if train.store is None or test.store is None:
         return False
     limit = int(SHARE * sizes.available()) if memory is None else memory
-    first = survey((encoded_split(train, _UNKNOWN).take(torch.zeros(1, dtype=torch.int64)).source(),), image_size)
     count = len(train) + len(test)
-    if count * 3 * prod(first.size) <= limit:
-        return False  # whether or not they are grey
+    if image_size != "auto":  # then the first image does not tell the size of all
+        first = encoded_split(train, _UNKNOWN).take(torch.zeros(1, dtype=torch.int64)).source()
+        if count * 3 * prod(survey((first,), image_size).size) <= limit:
+            return False  # whether or not they are grey
     return count * prod(_form_of_sample(train, image_size, None).shape) > limit
 
 
@@ -182,7 +236,7 @@ def _common(form: Form, other: Form) -> Form:
 _UNKNOWN = Form("RGB", (0, 0), None)
 
 
-def _form_of_sample(train: Source, image_size: int | None, resize: int | None) -> Form:
+def _form_of_sample(train: Source, image_size: ImageSize, resize: int | None) -> Form:
     """What all images are turned into, by what a sample of them is like.
 
     Raises:

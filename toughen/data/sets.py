@@ -48,7 +48,10 @@ class Split:
 class Data:
     """A data set: training and test images of one shape, and the names of the classes in the order of the labels.
 
-    ``split_off`` training images became its test images, as it has none of its own.
+    Attributes:
+        split_off: how many training images became its test images, as it has none of its own.
+        image_size: what images were brought to, in pixels; None where they stayed as they are.
+        why: where nobody gave the size, why it is this one.
     """
 
     name: str
@@ -56,6 +59,8 @@ class Data:
     test: Split
     classes: tuple[str, ...]
     split_off: int = 0
+    image_size: int | None = None
+    why: str = ""
 
     @property
     def shape(self) -> tuple[int, int, int]:

@@ -108,6 +108,16 @@ class Streamed:
         """Channels, rows and columns of an image."""
         return self.train.form.shape
 
+    @property
+    def image_size(self) -> int | None:
+        """As in ``Data``."""
+        return self.train.form.image_size
+
+    @property
+    def why(self) -> str:
+        """As in ``Data``."""
+        return self.train.form.why
+
     def statistics(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
         """Each channel's mean and standard deviation over ``SAMPLE`` training images, in the units of [0, 1]."""
         return channel_statistics(self.train.sample().chunks())

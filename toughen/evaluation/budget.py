@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bisect
 import json
 import time
 from collections.abc import Mapping
@@ -22,6 +23,7 @@ from toughen.evaluation.candidate import Candidate
 from toughen.evaluation.harness import Bench
 from toughen.evaluation.images import sample
 from toughen.evaluation.plan import Piece, pieces
+from toughen.evaluation.price import allowed_seconds
 from toughen.evaluation.workers import Workers
 from toughen.files import read_json, write_json
 from toughen.threat import Threat
@@ -30,7 +32,7 @@ if TYPE_CHECKING:
     from toughen.evaluation.judge import How
 
 STEPS, QUERIES = 10, 50  # of the PGD and the Square that are timed
-VERDICT = 250_000  # passes of the checks where images stand: counted on nets that are trained against the threat
+VERDICT = 250_000  # passes of all the checks where images stand: counted on nets that are trained against the threat
 LOOK = 60_000  # passes of the closer look for the report, counted likewise
 FEWEST = 10  # images below which a number says nothing
 AIM = 0.9  # share of the budget that is filled: loading and writing take time too
@@ -59,8 +61,7 @@ def within(
     if images is None:
         blocks = Blocks(candidate.net, how.block or block_size(split.images.device, len(split)), precision)
         bench = Bench(blocks, split.images, split.labels, candidate.index, how.seed)
-        besides = how.verdict * VERDICT + (how.details and out is not None) * LOOK
-        images = affordable(bench, attacks, candidate.threat, str(how.time_budget), how.processes, besides)
+        images = affordable(bench, attacks, candidate.threat, how, looked=how.details and out is not None)
         if out is not None and ranks.first():
             out.mkdir(parents=True, exist_ok=True)
             write_json(out / NAME, {"asked": asked, "images": images})
@@ -68,38 +69,42 @@ def within(
     return replace(candidate, split=fewer, index=candidate.index[rows])
 
 
-def affordable(
-    bench: Bench, attacks: Mapping[str, Attack], threat: Threat, budget: str, processes: int, besides: int
-) -> int:
+def affordable(bench: Bench, attacks: Mapping[str, Attack], threat: Threat, how: How, *, looked: bool) -> int:
     """How many images a suite can attack within a time, if each of them stands to the end.
 
     Args:
         bench: the model and images to time it with.
         attacks: all of them.
         threat: what the attacks are bound by.
-        budget: the time, such as 5m.
-        processes: how many processes attack at once.
-        besides: passes of one image that the first process makes alone, for the checks and the closer look.
+        how: the time, how many processes attack at once, and how deep the checks look.
+        looked: whether the closer look is taken, which the first process does alone, as it makes the checks.
 
     Raises:
         ValueError: not even a few images fit.
     """
     parts = [piece for name, attack in attacks.items() for piece in pieces(name, attack)]
     asking = sum(piece.cost for piece in parts if isinstance(piece.attack, Square))
-    price = _price(bench, PGD(eps=threat.eps, norm=threat.norm, steps=STEPS), processes)
+    price = _price(bench, PGD(eps=threat.eps, norm=threat.norm, steps=STEPS), how.processes)
     each = price * (sum(piece.cost for piece in parts) - asking)
     if asking:  # in windows, if the net lets it: a query is less than a pass, how much less is the net's affair
         square = Square(eps=threat.eps, norm=threat.norm, queries=QUERIES, rescale_schedule=True)
-        each += asking * _price(bench, square, processes)
-    fixed = besides * price * ranks.count()
-    images = int((AIM * seconds(budget) - fixed) / each)
-    if images < FEWEST:
-        needed = spell((fixed + FEWEST * each) / AIM)
+        each += asking * _price(bench, square, how.processes)
+    look, checks = (passes * price * ranks.count() for passes in (looked * LOOK, how.verdict * VERDICT))
+
+    def needed(images: int) -> float:
+        """Seconds for so many images: the checks of a cheap verdict cost no more than the attacks, or 20 s."""
+        attacking = images * each
+        return look + attacking + (min(checks, allowed_seconds(attacking)) if how.cheap else checks)
+
+    room = AIM * seconds(str(how.time_budget))
+    if needed(FEWEST) > room:
         raise ValueError(
-            f"--time-budget {budget} is too short for these attacks: {FEWEST} images take about {needed}; give more, "
-            "or fewer attacks (--attacks), or leave the checks out (--verdict false, --details false)"
+            f"--time-budget {how.time_budget} is too short for these attacks: {FEWEST} images take about "
+            f"{spell(needed(FEWEST) / AIM)}; give more, or fewer attacks (--attacks), or leave the checks out "
+            "(--verdict false, --details false)"
         )
-    return images
+    most = int((room - look) / each)
+    return bisect.bisect_right(range(most + 1), room, key=needed) - 1  # it grows with the images
 
 
 def _price(bench: Bench, attack: Attack, processes: int) -> float:

@@ -1,18 +1,30 @@
-"""How far an evaluation has come: the time that is left, and how robust the model can still be."""
+"""How far an evaluation and its checks have come: the time that is left, and how robust the model can still be."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import AbstractContextManager
+from typing import Any
 
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.console import Console, RenderableType
+from rich.progress import (
+    BarColumn,
+    Progress,
+    ProgressColumn,
+    TaskProgressColumn,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 
 from toughen.evaluation.attacked import share
+from toughen.evaluation.examination import Examination
 from toughen.evaluation.plan import Piece
 from toughen.evaluation.result import Evaluation
 from toughen.shares import percent
+
+EVERY = 10.0  # seconds between the lines about the checks where there is no terminal
 
 
 class Display(AbstractContextManager["Display"]):
@@ -97,3 +109,62 @@ class Display(AbstractContextManager["Display"]):
                 done = int((right & ~progress.fell & progress.done).sum()) if number == 0 else 0
                 total += piece.cost * (standing - done)
         return total
+
+
+class Steps(AbstractContextManager["Steps"]):
+    """The checks: one line on a terminal, drawn again and again; elsewhere a line every ten seconds at most.
+
+    Args:
+        examination: what is under way.
+        console: where to show it; None shows nothing.
+    """
+
+    def __init__(self, examination: Examination, console: Console | None) -> None:
+        self.examination, self.console = examination, console or Console(quiet=True)
+        budget, most = examination.kept.budget, examination.most()
+        self.total = most if budget is None else min(most, budget)
+        self.begun = self.said = time.perf_counter()
+        self.before = examination.spent
+        self.bar = _Live(
+            examination,
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=None),
+            TaskProgressColumn(),
+            TimeElapsedColumn(),
+            TextColumn("left"),
+            TimeRemainingColumn(),
+            console=self.console,
+            disable=not self.console.is_terminal,
+            transient=True,
+        )
+        self.task = self.bar.add_task("", total=self.total)
+
+    def __enter__(self) -> Steps:
+        self.bar.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.bar.stop()
+
+    def show(self, check: str, what: str) -> None:
+        """A check looks at something."""
+        self.bar.update(self.task, description=f"{check}: {what}")
+        now, spent = time.perf_counter(), self.examination.spent
+        if self.console.is_terminal or now - self.said < EVERY:
+            return
+        self.said = now
+        left = (now - self.begun) / max(1.0, spent - self.before) * max(0.0, self.total - spent)
+        self.console.print(f"{check}: {what}; at most about {left:.0f} s left", highlight=False, soft_wrap=True)
+
+
+class _Live(Progress):
+    """A bar that looks for itself how far it is, whenever it is drawn: a check may take long between two words."""
+
+    def __init__(self, examination: Examination, *columns: ProgressColumn, **settings: Any) -> None:
+        self.examination = examination
+        super().__init__(*columns, **settings)
+
+    def get_renderables(self) -> Iterable[RenderableType]:
+        for task in self.tasks:
+            self.update(task.id, completed=min(self.examination.spent, task.total or 0.0))
+        return super().get_renderables()

@@ -42,12 +42,13 @@ def evaluate(
             nothing.
         console: where to show progress.
         how: the fields of ``How``: suite, attacks, limit, time_budget, seed, precision, block, processes, verdict,
-            details.
+            depth, details.
 
     Returns:
         What evaluation.json holds.
 
     Raises:
+        Unfinished: a KeyboardInterrupt that came after the attacks, with what is known, which is written, too.
         ValueError: model, data and threat can't be used together.
     """
     settings = How(**how)
@@ -91,12 +92,13 @@ def evaluate_run(
             else has been checked.
         console: where to show progress.
         how: the fields of ``How``: suite, attacks, limit, time_budget, seed, precision, block, processes, verdict,
-            details.
+            depth, details.
 
     Returns:
         What evaluation.json holds.
 
     Raises:
+        Unfinished: a KeyboardInterrupt that came after the attacks, with what is known, which is written, too.
         ValueError: model, data, threat or attacks can't be used together.
     """
     settings = How(**how)

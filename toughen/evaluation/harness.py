@@ -125,12 +125,13 @@ def run_attack(
     name: str,
     seed: int,
     index: Tensor | None = None,
+    precision: Precision | None = None,
     advance: Callable[[int], None] = lambda images: None,
 ) -> Verdicts:
     """Attack every standing image, restart after restart; an image that fell is left alone.
 
     Args:
-        model: the model, in any mode; it is attacked in evaluation mode, in its own precision.
+        model: the model, in any mode; it is attacked in evaluation mode.
         images: [n, c, h, w] bytes, on the model's device.
         labels: their classes.
         standing: which images to attack, those that are right on the clean image.
@@ -138,12 +139,13 @@ def run_attack(
         name: keys the random numbers, with ``seed`` and each image's place in the evaluated set.
         seed: of the evaluation.
         index: each image's place in the evaluated set; None means 0..n-1.
+        precision: what a copy of the model searches in; what it finds is confirmed by the model. None: no copy.
         advance: told how many images are done, for a progress display.
 
     Raises:
         RuntimeError: the attack left the threat or the box [0, 1].
     """
-    bench = _bench(model, images, labels, index, seed)
+    bench = _bench(model, images, labels, index, seed, precision)
     broken, distance = torch.zeros_like(standing), torch.zeros(len(images), device=images.device)
     for piece in pieces(name, attack):
         rows = (standing & ~broken).nonzero()[:, 0]
@@ -154,10 +156,17 @@ def run_attack(
     return Verdicts(broken, distance)
 
 
-def _bench(model: nn.Module, images: AnyImages, labels: Labels, index: Tensor | None, seed: int) -> Bench:
+def _bench(
+    model: nn.Module,
+    images: AnyImages,
+    labels: Labels,
+    index: Tensor | None,
+    seed: int,
+    search: Precision | None = None,
+) -> Bench:
     index = torch.arange(len(images)) if index is None else index
-    precision: Precision = "fp64" if dtype_of(model) == torch.float64 else "fp32"
-    blocks = Blocks(model, block_size(images.device, len(images)), precision, copied=False)
+    precision: Precision = "fp64" if dtype_of(model) == torch.float64 else search or "fp32"
+    blocks = Blocks(model, block_size(images.device, len(images)), precision, copied=search is not None)
     return Bench(blocks, images, labels, index, seed)
 
 

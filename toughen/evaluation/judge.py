@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
@@ -18,9 +18,9 @@ from toughen.blocks import Blocks, Precision, block_size, search_precision
 from toughen.data import Split
 from toughen.device import provenance
 from toughen.duration import seconds
-from toughen.evaluation import budget, verdict
-from toughen.evaluation.attacked import share
+from toughen.evaluation import budget
 from toughen.evaluation.candidate import Candidate
+from toughen.evaluation.conclude import Asked, Unfinished, conclude
 from toughen.evaluation.details import look_closer
 from toughen.evaluation.diagnostics.store import add_closer_look, check_usable, set_aside
 from toughen.evaluation.fit import check_fit, check_sendable, check_source
@@ -44,7 +44,7 @@ class How:
     """How a model is evaluated.
 
     Attributes:
-        suite: "quick" (a minute), "standard" or "papers"; None means quick, unless there are attacks.
+        suite: "quick", "standard" or "papers"; None means quick, unless there are attacks.
         attacks: instead of a suite: short names, as ``parse_attack`` reads them, or attacks by names of one's own.
         limit: evaluate a stratified sample of so many images; None means all, 1,000 for the quick suite.
         time_budget: end within this time, such as 5m, by attacking fewer images, a stratified sample.
@@ -54,6 +54,8 @@ class How:
         block: images per forward pass; None means what suits the device and the number of images.
         processes: how many processes attack at once; the result is the same for any number.
         verdict: whether to make the checks that say if the number can be believed.
+        depth: how deep the checks look: "cheap" lets them cost no more than the attacks did, or 20 s, by looking at
+            fewer images; "whole" cuts nothing. None means cheap for the quick suite, whole otherwise.
         details: whether to look closer at a few images, for a report: gallery.parquet and diagnostics.json. Only where
             results are written.
     """
@@ -67,13 +69,23 @@ class How:
     block: int | None = None
     processes: int = 1
     verdict: bool = True
+    depth: Literal["cheap", "whole"] | None = None
     details: bool = True
 
     @property
     def images(self) -> int | None:
         """How many images are looked at; None means all."""
-        quick = self.attacks is None and self.suite in (None, "quick")
-        return QUICK_IMAGES if self.limit is None and quick else self.limit
+        return QUICK_IMAGES if self.limit is None and self.quick else self.limit
+
+    @property
+    def quick(self) -> bool:
+        """Whether this is the quick suite."""
+        return self.attacks is None and self.suite in (None, "quick")
+
+    @property
+    def cheap(self) -> bool:
+        """Whether the checks have a price."""
+        return self.quick if self.depth is None else self.depth == "cheap"
 
     def check(self) -> None:
         """See that the numbers make sense.
@@ -88,6 +100,8 @@ class How:
             seconds(self.time_budget)
         if self.suite is not None and self.attacks is not None:
             raise ValueError("suite and attacks both say what to attack with: give one of them")
+        if self.depth not in (None, "cheap", "whole"):
+            raise ValueError(f"depth {self.depth!r} is unknown: use cheap or whole")
         if self.precision not in PRECISIONS:
             raise ValueError(f"precision {self.precision!r} is unknown: use {', '.join(PRECISIONS)}")
         if isinstance(self.attacks, str):
@@ -145,16 +159,25 @@ def judge(
             net, split, attacks, **asked, index=candidate.index, processes=how.processes, folder=out, console=console
         )
         result: dict[str, Any] = {**_figures(found, candidate), "verdict": None}
+        stopped: KeyboardInterrupt | None = None
         if how.verdict and ranks.first():
             if console is not None:
                 console.print("now the checks that say whether the number can be believed", highlight=False)
-            result |= _verdict(found, candidate, Blocks(net, block, precision), how.seed, made, trained_mode)
+            said = Asked(Blocks(net, block, precision), how.seed, made, trained_mode, how.cheap)
+            concluded, stopped = conclude(found, candidate, said, console)
+            result |= concluded
+            if stopped is not None and ranks.count() > 1:  # the others are stopped, too, and can agree on nothing
+                raise stopped
         result |= {**_subject(candidate), **asked, **candidate.about, "provenance": provenance(place)}
         result = ranks.agreed(result)  # the checks are the first process's
         if out is not None and ranks.first():
-            _write(out, result, found, candidate, attacks, Blocks(net, block, precision), how, console)
-            found.state.remove()
-            budget.forget(out)
+            blocks = Blocks(net, block, precision)
+            stopped = _write(out, result, found, candidate, attacks, blocks, how, console, stopped)
+            if stopped is None:
+                found.state.remove()
+                budget.forget(out)
+    if stopped is not None:
+        raise Unfinished(result, stopped)
     return result
 
 
@@ -207,17 +230,25 @@ def _write(
     blocks: Blocks,
     how: How,
     console: Console | None,
-) -> None:
-    """The files of an evaluation, after a closer look at a few images where that is wanted."""
+    stopped: KeyboardInterrupt | None,
+) -> KeyboardInterrupt | None:
+    """The files of an evaluation, after a closer look at a few images where that is wanted, and nobody stops it."""
     pictures, diagnostics = None, {}
-    if how.details:
+    if how.details and stopped is None:
         if console is not None:
             console.print("now a closer look at a few images, for the report", highlight=False)
-        pictures = gallery(found, candidate, attacks, blocks, how.seed)
-        diagnostics = look_closer(found, candidate, blocks, how.seed)
+        try:
+            pictures = gallery(found, candidate, attacks, blocks, how.seed)
+            diagnostics = look_closer(found, candidate, blocks, how.seed)
+        except KeyboardInterrupt as signal:
+            stopped = signal
+    begun = found.state.name
+    if stopped is not None:
+        result["unfinished"] = begun
     set_aside(out)
-    write_results(out, result, found.ledger(), pictures)
+    write_results(out, result, found.ledger(), pictures, begun)
     add_closer_look(out, diagnostics)
+    return stopped
 
 
 def _figures(found: Evaluation, candidate: Candidate) -> dict[str, Any]:
@@ -251,32 +282,3 @@ def attacks_of(candidate: Candidate, how: How) -> dict[str, Attack]:
             )
         found[spec.strip()] = attack
     return found
-
-
-def _verdict(
-    found: Evaluation,
-    candidate: Candidate,
-    blocks: Blocks,
-    seed: int,
-    source: nn.Module | None,
-    trained_mode: bool | None,
-) -> dict[str, Any]:
-    """The word, and the checks behind it."""
-    split = found.split
-    subject = verdict.Subject(
-        net=blocks.net,
-        images=split.images,
-        labels=split.labels,
-        index=found.index,
-        threat=candidate.threat,
-        seed=seed,
-        standing=found.standing,
-        right=found.right,
-        accuracies={name: found.accuracy(name) for name in found.parts},
-        robust_accuracy=share(found.standing),
-        trained_mode=trained_mode,
-        source=source.to(split.images.device) if source is not None else None,
-        own=candidate.folder is not None,
-    )
-    made = verdict.checks(subject, blocks)
-    return {"verdict": verdict.word(made), "checks": [asdict(check) for check in made]}

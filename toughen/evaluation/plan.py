@@ -55,10 +55,11 @@ def _pieces(part: str, key: str, attack: Attack) -> Iterator[Piece]:
         numbers = [(number, {"restarts": 1} if "restarts" in known else {}) for number in range(restarts)]
     for number, single in numbers:
         each: Attack = replace(attack, **single)  # type: ignore[type-var]
-        yield Piece(part, key, number, each, _cost(each))
+        yield Piece(part, key, number, each, cost(each))
 
 
-def _cost(attack: Attack) -> int:
+def cost(attack: Attack) -> int:
+    """Forward equivalents of an attack without targets for an image that stands, roughly."""
     queries, steps = getattr(attack, "queries", None), getattr(attack, "steps", 1)
     restarts = getattr(attack, "restarts", 1) * getattr(attack, "eot", 1)
     each = 2 + len(getattr(attack, "sizes", ())) + isinstance(attack, FAB)  # FAB looks at most points twice

@@ -16,7 +16,7 @@ from toughen.data import Split
 from toughen.evaluation.attacked import share
 from toughen.evaluation.harness import Verdicts
 from toughen.evaluation.state import State
-from toughen.files import replace_file, write_json
+from toughen.files import read_fields, replace_file, write_json
 from toughen.shares import interval as interval
 from toughen.types import Labels, Mask
 
@@ -127,15 +127,22 @@ def _cost(seconds: dict[str, float], counts: dict[str, dict[str, int]]) -> dict[
     }
 
 
-def write_results(folder: Path, result: dict[str, Any], ledger: pa.Table, gallery: pa.Table | None = None) -> None:
+def write_results(
+    folder: Path, result: dict[str, Any], ledger: pa.Table, gallery: pa.Table | None = None, begun: str = ""
+) -> None:
     """Write the files; what an earlier evaluation left there is kept as evaluation.1.json and so on.
+
+    Args:
+        folder: where.
+        result, ledger, gallery: what each of them holds.
+        begun: the name of this evaluation, whose own unfinished results are replaced.
 
     Raises:
         ValueError: nothing can be written there.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        if (folder / RESULT).exists():
+        if (folder / RESULT).exists() and not (begun and read_fields(folder / RESULT).get("unfinished") == begun):
             number = next(n for n in range(1, 10**6) if not (folder / f"evaluation.{n}.json").exists())
             for name in (GALLERY, LEDGER, RESULT):
                 if (folder / name).exists():

@@ -93,10 +93,16 @@ class State:
         self.path.parent.mkdir(parents=True, exist_ok=True)
         write_tensors(self.path, tensors, about)
 
+    @property
+    def name(self) -> str:
+        """What this evaluation is told from others by; "" where nothing is kept."""
+        return "" if self.path is None else self.path.stem
+
     def remove(self) -> None:
-        """The evaluation is over, and its results are written."""
+        """The evaluation is over, and its results are written; what is kept of its checks goes, too."""
         if self.path is not None and ranks.first():
             self.path.unlink(missing_ok=True)
+            self.path.with_suffix(".json").unlink(missing_ok=True)
 
 
 def restore(folder: Path | None, fingerprint: tuple[object, ...], n: int) -> State:

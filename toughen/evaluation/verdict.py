@@ -6,21 +6,14 @@ The word is about the number, not about the model: a model that falls at once, r
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import replace
-from typing import Literal, TypeAlias, TypeVar
+from typing import Literal, TypeAlias
 
-import torch
-
-from toughen.blocks import Blocks
 from toughen.evaluation.checks import data, outputs, slopes, standing, strength
-from toughen.evaluation.checks.base import Bench, not_made
+from toughen.evaluation.checks.base import Bench
 from toughen.evaluation.checks.base import Check as Check
 from toughen.evaluation.checks.base import Subject as Subject
-from toughen.gradients import mode
 
-Word: TypeAlias = Literal["sound", "doubtful", "masked"]
-T = TypeVar("T")
-LIMIT = 100  # images that a check looks at
+Word: TypeAlias = Literal["sound", "doubtful", "masked", "unfinished"]
 
 OF_THE_DATA: dict[str, Callable[[Bench, str], Check]] = {
     "images as the model wants them": data.input_range,
@@ -59,41 +52,16 @@ OF_WHAT_STANDS: dict[str, Callable[[standing.Probes, str], Check]] = {
 }
 
 
-def word(checks: Iterable[Check]) -> Word:
-    """One word: a failed check makes it doubtful, one that shows attacks kept from what they need makes it masked."""
+def word(checks: Iterable[Check], *, complete: bool = True) -> Word:
+    """One word: a failed check makes it doubtful, one that shows attacks kept from what they need makes it masked.
+
+    Args:
+        checks: those that there are.
+        complete: whether all that can be made were; else none that is still to come may make it better.
+    """
     failed = [check for check in checks if check.passed is False]
     if any(check.masking for check in failed):
         return "masked"
-    return "doubtful" if failed else "sound"
-
-
-def checks(subject: Subject, blocks: Blocks, limit: int = LIMIT) -> list[Check]:
-    """Every check that can be made, and the reason why another cannot.
-
-    Args:
-        subject: the number, and what it was made of.
-        blocks: the model, as the evaluation asked it.
-        limit: images that a check looks at.
-    """
-    devices = [subject.labels.device] if subject.labels.device.type == "cuda" else []
-    with torch.random.fork_rng(devices), mode(subject.net, "eval"), mode(blocks, "eval"):
-        torch.manual_seed(subject.seed)  # for a model that draws
-        bench = Bench(subject, blocks, limit)
-        probes = standing.Probes(bench)
-        nothing = "no image is right" if not len(bench.right) else ""
-        flat = nothing or ("" if bench.differentiable else "the logits carry no gradient to the images")
-        moot = "no image stands, so no attack can lower the number" if not len(bench.standing) else ""
-        found = [
-            *(make(bench, name) for name, make in OF_THE_DATA.items()),
-            *_made(OF_THE_MODEL, bench, nothing),
-            *_made(OF_GRADIENTS, bench, moot or flat),
-            *_made(OF_ATTACKS, strength.Trials(bench), moot or flat),
-            *_made(OF_GRADIENTS_ON_WHAT_STANDS, probes, moot or flat),
-            *_made(OF_WHAT_STANDS, probes, moot),
-        ]
-    return [replace(check, masking=False) for check in found] if moot else found  # 0 % hides nothing
-
-
-def _made(kinds: dict[str, Callable[[T, str], Check]], given: T, reason: str) -> list[Check]:
-    """The checks, or, with a reason, their absence."""
-    return [not_made(name, reason) if reason else make(given, name) for name, make in kinds.items()]
+    if failed:
+        return "doubtful"
+    return "sound" if complete else "unfinished"

@@ -92,6 +92,7 @@ class PAP(Method):
         self.iterated = IFGSM(eps=eps, norm=norm, steps=steps)
         self.replays = steps if schedule == "replay" else 1
         self.reports_clean = over == "trades"
+        self._taken: int | None = None  # what stage holds, None where only the buffer knows: to read it is to wait
 
     def prepare(self, model: nn.Module, shape: tuple[int, int, int], classes: int, images: int | None = None) -> None:
         super().prepare(model, shape, classes, images)
@@ -102,6 +103,11 @@ class PAP(Method):
             self.register_buffer(name, none.clone().detach())
         for name in ("y_reg", "rows"):
             self.register_buffer(name, no_labels.clone())
+        self._taken = 0
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *rest: Any) -> None:
+        super()._load_from_state_dict(state_dict, prefix, *rest)
+        self._taken = None
 
     @property
     def adaptive(self) -> dict[str, Any] | None:
@@ -169,7 +175,8 @@ class PAP(Method):
 
     def _pipelined(self, model: nn.Module, x: Images, y: Labels, noise: Noise) -> Crafted:
         """The batch's attack, and one step of the cycle's."""
-        self._set_aside(x, y, noise)
+        taken = int(self.stage) if self._taken is None else self._taken
+        self._set_aside(x, y, noise, first=taken == 0)
         threat, x_reg, y_reg = threat_of(self), self.x_reg, self.y_reg
         if self._replayed(x):
             slope, of_iterate = self._slopes(model, x, y, noise, self.iterate, y_reg)
@@ -178,26 +185,24 @@ class PAP(Method):
             others, labels = torch.cat([x_reg, self.iterate]), torch.cat([y_reg, y_reg])
             slope, found = self._slopes(model, x, y, noise, others, labels)
             of_images, of_iterate = found.chunk(2)
-        self.stage.add_(1)  # tensors throughout: a compiled step must not be compiled anew at every stage
         step_size = threat.eps / self.steps
-        single = threat.project(x_reg + step_size * (self.stage * threat.steepest(of_images)), x_reg)
+        single = threat.project(x_reg + step_size * ((taken + 1) * threat.steepest(of_images)), x_reg)
         self.iterate.copy_(threat.project(self.iterate + step_size * threat.steepest(of_iterate), x_reg))
-        self.stage.remainder_(self.steps)
+        self._taken = (taken + 1) % self.steps
+        self.stage.fill_(self._taken)
         return Crafted(
             x_adv=threat.project(x + threat.eps * threat.steepest(slope), x),
             extra={"sets": torch.cat([single, self.iterate]), "y_reg": y_reg.clone()},
             bases={"sets": torch.cat([x_reg, x_reg])},
         )
 
-    def _set_aside(self, x: Images, y: Labels, noise: Noise) -> None:
+    def _set_aside(self, x: Images, y: Labels, noise: Noise, *, first: bool) -> None:
         """At the start of a cycle: the images to regularise on, where the iterate starts."""
-        rows, first = self._choose(x, noise), self.stage == 0
-        if len(rows) == len(self.rows):
-            for kept, new in ((self.rows, rows), (self.x_reg, x[rows]), (self.y_reg, y[rows])):
-                kept.copy_(torch.where(first.view([1] * kept.ndim), new, kept))
-        elif len(rows) and first:
-            self.rows, self.x_reg, self.y_reg, self.iterate = rows, x[rows], y[rows], x[rows]
-        self.iterate.copy_(torch.where(first, self.x_reg, self.iterate))
+        rows = self._choose(x, noise)
+        if first and len(rows):
+            self.rows, self.x_reg, self.y_reg = rows, x[rows], y[rows]
+        if first:
+            self.iterate = self.x_reg.clone()
 
     def _choose(self, x: Images, noise: Noise) -> Tensor:
         """Random places of the batch's share; none where that is less than one image.

@@ -24,9 +24,11 @@ def from_timm(name: str, num_classes: int, shape: Shape, settings: Mapping[str, 
         timm = importlib.import_module("timm")
     except ImportError:
         raise ValueError(f"model timm:{name} needs the package timm: pip install 'toughen[timm]'") from None
+    except Exception as error:  # as where its torchvision is one for another torch
+        raise ValueError(f"model timm:{name}: timm cannot be imported: {told(error)}") from error
     try:
         model = timm.create_model(name, num_classes=num_classes, in_chans=shape[0], **settings)
-    except (RuntimeError, TypeError) as error:
+    except Exception as error:  # each net has its own way to refuse a setting
         raise ValueError(f"timm cannot make model {name!r}: {error}") from error
     return _module(f"timm:{name}", model)
 

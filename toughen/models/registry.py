@@ -22,6 +22,7 @@ from toughen.models.resnet import ResNet18, ResNet34, ResNet50, ResNet56
 from toughen.models.settings import resolve
 from toughen.models.vgg import VGG11, VGG16, VGG19, Conv4
 from toughen.models.wide_resnet import WideResNet
+from toughen.plain_nets import made_by_itself
 from toughen.types import Real
 
 MNIST: Shape = (1, 28, 28)
@@ -125,10 +126,14 @@ def describe(
 
 
 def from_description(record: object) -> nn.Module:
-    """A new model out of what ``describe`` returned. Nothing is imported: only toughen's own nets are made.
+    """A new model out of what ``describe`` returned, which anyone may have changed.
+
+    Nothing is imported because of it but timm: only toughen's own nets are made, and those of timm's registry, without
+    pretrained weights.
 
     Raises:
-        ValueError: the model is not toughen's own, a field is missing, unknown or of a wrong type, or as in ``create``.
+        ValueError: the model is another one, timm isn't installed, a field is missing, unknown or of a wrong type, or
+            as in ``create``.
     """
     if not isinstance(record, Mapping) or set(record) != set(FIELDS):
         found = sorted(record) if isinstance(record, Mapping) else type(record).__name__
@@ -136,17 +141,22 @@ def from_description(record: object) -> nn.Module:
     name, num_classes, shape, mean, std, settings = (record[field] for field in FIELDS)
     if not isinstance(name, str) or not isinstance(settings, dict) or not isinstance(shape, list):
         raise ValueError("a model's description must have a text as name, a list as shape and a mapping as settings")
-    if ":" in name:
+    if not made_by_itself(name, settings):
         raise ValueError(
-            f"model {name!r} is not one of toughen's nets and is never made because a file says so: "
-            "if you trust it, give --model package.module:function or timm:NAME yourself"
+            f"model {name!r} with its settings is neither one of toughen's nets nor a plain one of timm's and is never "
+            "made because a file says so: if you trust it, give --model package.module:function or timm:NAME yourself"
         )
     for field, numbers in (("mean", mean), ("std", std)):
         if numbers is not None and not (isinstance(numbers, list) and all(type(n) in (int, float) for n in numbers)):
             raise ValueError(f"{field} in a model's description must be null or a list of numbers, not {numbers!r}")
     _require_sizes(num_classes, shape)
     channels, height, width = shape
-    return normalized(_make_own(name, num_classes, (channels, height, width), settings), channels, mean, std)
+    if ":" in name:
+        plain = {key: value for key, value in settings.items() if key != "pretrained"}
+        net = from_timm(name.removeprefix("timm:"), num_classes, (channels, height, width), plain)
+    else:
+        net = _make_own(name, num_classes, (channels, height, width), settings)
+    return normalized(net, channels, mean, std)
 
 
 def _make_own(name: str, num_classes: int, shape: Shape, given: Mapping[str, Any]) -> nn.Module:

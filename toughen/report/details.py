@@ -97,7 +97,7 @@ def _add_evaluation(made: Details, own: Evaluation) -> None:
     if made.run.outdated:
         made.meaning = f"What the checks say is of those weights, not of these: {own.verdict or 'not checked'}."
     elif not own.checks and made.run.trained:
-        made.meaning += f" `toughen evaluate {made.run.place}` makes the checks."
+        made.meaning += f" `{made.run.evaluate}` makes the checks."
 
 
 def _add_what_lacks(made: Details) -> None:
@@ -105,7 +105,7 @@ def _add_what_lacks(made: Details) -> None:
     lacking = [] if made.gallery or any("gallery" in said for said in made.run.missing) else ["images under attack"]
     lacking += [] if made.robustness else ["curves over eps and steps"]
     if lacking:
-        who = f"`toughen evaluate {made.run.place}` makes them" if made.run.trained else "an evaluation makes them"
+        who = f"`{made.run.evaluate}` makes them" if made.run.trained else "an evaluation makes them"
         made.run.missing.append(f"There are no {' and no '.join(lacking)}: {who}, unless --details is false.")
 
 

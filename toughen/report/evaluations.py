@@ -8,7 +8,7 @@ from typing import Any
 from toughen.report.values import SENTENCE, items, mapping, real, share, text, whole
 from toughen.shares import interval, warning
 
-VERDICTS = ("sound", "doubtful", "masked")
+VERDICTS = ("sound", "doubtful", "masked", "unfinished")
 NORMS = ("linf", "l2")
 
 
@@ -49,7 +49,7 @@ class Evaluation:
         data: the data set, as it was named.
         model: what was evaluated, as it was named.
         attacks, checks: what was done.
-        verdict: "sound", "doubtful", "masked", or "" where no check was made.
+        verdict: "sound", "doubtful", "masked", "unfinished", or "" where no check was made.
         warning: what a reader must know; "" for nothing.
         notes: what else is to be said.
         epoch, weights: whose weights were attacked, as in model.json; None and "" where nobody knows.
@@ -102,16 +102,21 @@ def evaluation(found: Any, place: str = "") -> Evaluation | None:
     if verdict == "sound" and not (checks and all(check.passed is not False for check in checks)):
         return None
     judged = {attack.name: {"robust_accuracy": attack.accuracy} for attack in attacks if not attack.part}
-    seen = text(fields.get("seen_images"))
     return Evaluation(
         place=place, clean=clean, robust=robust, images=images, norm=norm, eps=eps,
         data=text(fields.get("data")), model=text(fields.get("model")), attacks=attacks,
         checks=checks, verdict=verdict if verdict in VERDICTS else "",
         warning=warning({"attacks": judged, "robust_accuracy": robust}) or "",
-        notes=(f"Whether these images were trained on was {seen}.",) if seen else (),
+        notes=_notes(fields),
         classes=tuple(text(name) for name in items(fields.get("classes"))), about=_about(fields),
         epoch=whole(fields.get("epoch")), weights=text(fields.get("weights")),
     )  # fmt: skip
+
+
+def _notes(fields: dict[str, Any]) -> tuple[str, ...]:
+    """What is to be said besides: of images that may have been trained on, and of checks that were cut."""
+    seen, cut = text(fields.get("seen_images")), text(mapping(fields.get("price")).get("told"), longest=SENTENCE)
+    return (*([f"Whether these images were trained on was {seen}."] if seen else []), *([cut] if cut else []))
 
 
 def _attacks(found: Any, images: int) -> tuple[Attack, ...]:

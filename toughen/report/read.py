@@ -13,6 +13,7 @@ from typing import Any
 
 import yaml
 
+from toughen import follow_up
 from toughen.report.evaluations import Evaluation, evaluation
 from toughen.report.history import History, read_history
 from toughen.report.values import clean, items, mapping, real, text, whole
@@ -36,6 +37,7 @@ class Run:
         name: what it is called in the report.
         method, model, data, norm: as the run was made; "" where nobody knows.
         eps: what it was trained against, None for nothing.
+        net: the net's name and settings as model.json has them.
         classes: in the order of the logits; () where nobody knows.
         weights: which epoch's weights these are, in words.
         epoch, kind: the same as model.json has it: the epoch from 0, and "live" or "averaged".
@@ -55,6 +57,7 @@ class Run:
     data: str = ""
     norm: str = ""
     eps: float | None = None
+    net: dict[str, Any] = field(default_factory=dict)
     classes: tuple[str, ...] = ()
     weights: str = ""
     epoch: int | None = None
@@ -72,6 +75,11 @@ class Run:
     def place(self) -> str:
         """The folder, as it is shown."""
         return clean(str(self.folder))
+
+    @property
+    def evaluate(self) -> str:
+        """The command that evaluates these weights."""
+        return follow_up.evaluate(self.place, self.net, self.eps, self.norm)
 
     @property
     def trained(self) -> bool:
@@ -126,7 +134,8 @@ def _read_record(run: Run) -> None:
     if (run.folder / WEIGHTS).is_file() and not (run.folder / RECORD).is_file():
         run.missing.append("model.json is missing, so what these weights are is not known.")
     run.method, run.data, run.norm = (text(fields.get(name)) for name in ("method", "data", "norm"))
-    run.model, run.eps = text(mapping(fields.get("model")).get("name")), real(fields.get("eps"))
+    run.net = mapping(fields.get("model"))
+    run.model, run.eps = text(run.net.get("name")), real(fields.get("eps"))
     run.classes = tuple(text(name) for name in items(fields.get("classes")))
     run.epoch, run.kind = whole(fields.get("epoch")), text(fields.get("weights"))
     if run.epoch is not None:
@@ -169,7 +178,7 @@ def _read_evaluations(run: Run) -> None:
         begun = (run.folder / CONFIG).is_file()
         todo = f"there are no weights {'yet' if begun else 'here'} to evaluate"
         if (run.folder / WEIGHTS).is_file():
-            todo = f"run `toughen evaluate {run.place}`"
+            todo = f"run `{run.evaluate}`"
         run.missing.append(f"It has not been evaluated, so nothing is known about its robustness: {todo}.")
     elif not run.data:
         run.data, run.norm = run.own.data, run.own.norm
@@ -189,10 +198,7 @@ def _outdated(run: Run, own: Evaluation) -> str:
     evaluated, now = (f"after epoch {(epoch or 0) + 1}" for epoch in (own.epoch, run.epoch))
     if own.epoch == run.epoch:
         evaluated, now = f"{evaluated}, {own.weights}", f"{now}, {run.kind}"
-    return (
-        f"This evaluation is of the weights {evaluated}; those here now are {now}: "
-        f"run `toughen evaluate {run.place}` again."
-    )
+    return f"This evaluation is of the weights {evaluated}; those here now are {now}: run `{run.evaluate}` again."
 
 
 def _evaluation(run: Run, path: Path, place: str) -> Evaluation | None:

@@ -10,6 +10,7 @@ MEANING = {
     "sound": "The number can be believed: no check speaks against it.",
     "doubtful": "Take it with care: a check failed.",
     "masked": "Do not believe it: attacks were kept from what they need, or too weak; the true number may be lower.",
+    "unfinished": "The checks were stopped before they were all made; none of those that were failed.",
     "": "Nobody has checked whether the number can be believed.",
 }
 

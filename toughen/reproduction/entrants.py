@@ -18,6 +18,7 @@ from toughen.commands.train import parse_train
 from toughen.reproduction.scales import Scale, nodes
 
 ELSEWHERE = ("device", "num_workers", "memory_limit", "checkpoint_seconds")  # of a machine: they decide no figure
+LATER = {"validation_every": 1}  # what rows were trained with before there was such a setting: not part of their names
 BASE = ("--watch", "warn")  # the papers train without a watch, so nothing is rescued
 
 
@@ -48,7 +49,7 @@ class Entrant:
         found |= {"data": self.data, "seed": found["seed"] + self.seed}
         if self.sources:
             found["method"]["init_args"]["sources"] = [source.key for source in self.sources]
-        return {name: value for name, value in found.items() if name not in ELSEWHERE}
+        return {name: value for name, value in found.items() if name not in ELSEWHERE and value != LATER.get(name, ...)}
 
     @property
     def stated(self) -> dict[str, Any]:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import copy
 import math
 import time
+from collections.abc import Mapping, Sequence
 from itertools import islice
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from toughen import ranks
 from toughen.device import wait
 from toughen.duration import seconds, spell
+from toughen.passes import Passes
 from toughen.types import Plan
 
 if TYPE_CHECKING:
@@ -28,10 +30,10 @@ def lay(trainer: Trainer) -> None:
         ValueError: not one epoch fits.
     """
     budget = seconds(str(trainer.recipe.time_budget))
-    step, epoch_end = _tried(trainer, budget)
-    steps = ranks.agreed(_fitting(trainer, AIM * budget - trainer.spent, step, epoch_end))
+    step, look, _ = tried(trainer, SHARE * budget)
+    steps = ranks.agreed(_fitting(trainer, AIM * budget - trainer.spent, step, look))
     if steps < trainer.steps_per_epoch:
-        needed = (trainer.spent + trainer.steps_per_epoch * step + epoch_end) / AIM
+        needed = (trainer.spent + trainer.steps_per_epoch * step + look) / AIM
         raise ValueError(
             f"--time-budget {trainer.recipe.time_budget} is too short: an epoch of {trainer.steps_per_epoch} steps "
             f"takes {spell(step * trainer.steps_per_epoch)} here; give at least {spell(1.05 * needed)}"
@@ -39,20 +41,20 @@ def lay(trainer: Trainer) -> None:
     trainer.state.planned = steps
 
 
-def revise(trainer: Trainer, step_seconds: float, epoch_end: float) -> None:
+def revise(trainer: Trainer, step_seconds: float, look: float) -> None:
     """Lay the rest of the schedule over the steps that still fit.
 
     Args:
         trainer: its state says where the run stands.
         step_seconds: what a step took lately.
-        epoch_end: what came after its last step.
+        look: what a validation took lately.
     """
     state = trainer.state
     if state.step >= state.planned:
         return
     left = AIM * seconds(str(trainer.recipe.time_budget)) - trainer.spent
     state.laid_at, state.laid_progress = state.step, trainer.progress(state.step)
-    state.planned = state.step + max(1, ranks.agreed(_fitting(trainer, left, step_seconds, epoch_end)))
+    state.planned = state.step + max(1, ranks.agreed(_fitting(trainer, left, step_seconds, look)))
 
 
 class Pace:
@@ -77,23 +79,43 @@ class Pace:
         state, per_epoch = self.trainer.state, self.trainer.steps_per_epoch
         step_seconds = (now - self.looked) / max(1, state.step - self.step)
         self.looked, self.step = now, state.step
-        epoch_end = state.history[-1]["validation_seconds"] if state.history else 0.0
+        epoch_end = last_look(state.history)
         ends = math.ceil(state.planned / per_epoch) - state.step // per_epoch
-        needed = (state.planned - state.step) * step_seconds + ends * epoch_end
+        every = self.trainer.recipe.validation_every
+        needed = (state.planned - state.step) * step_seconds + ends * epoch_end / every
         if ranks.agreed(needed > MUCH * (AIM * self.budget - self.trainer.spent)):
             revise(self.trainer, step_seconds, epoch_end)
 
 
-def _fitting(trainer: Trainer, left: float, step: float, epoch_end: float) -> int:
-    """How many steps, with what comes at the end of each epoch, fit into the seconds that are left."""
+def last_look(history: Sequence[Mapping[str, Any]]) -> float:
+    """Seconds that validation took where it last followed an epoch; 0 where it never did."""
+    return next((float(line["validation_seconds"]) for line in reversed(history) if line["validation"]), 0.0)
+
+
+def _fitting(trainer: Trainer, left: float, step: float, look: float) -> int:
+    """How many steps, with the validation that follows some epochs and the last one, fit into the seconds left."""
     per_epoch = trainer.steps_per_epoch
+    epoch_end, left = look / trainer.recipe.validation_every, left - look * (1 - 1 / trainer.recipe.validation_every)
     epochs = math.floor(max(0.0, left) / (per_epoch * step + epoch_end))
     rest = left - epochs * (per_epoch * step + epoch_end) - epoch_end
     return epochs * per_epoch + max(0, math.floor(rest / step))
 
 
-def _tried(trainer: Trainer, budget: float) -> tuple[float, float]:
-    """Seconds of a step and of an epoch's end, tried on a copy that is then forgotten."""
+class Tried(NamedTuple):
+    """What steps on a copy took: seconds of a step and of a validation, and forward passes an image and step."""
+
+    step: float
+    look: float
+    passes: float
+
+
+def tried(trainer: Trainer, enough: float) -> Tried:
+    """Try some steps, and what comes at an epoch's end, on a copy that is then forgotten.
+
+    Args:
+        trainer: the run, before its first step.
+        enough: seconds after which no further step is tried, once a few are done.
+    """
     data = {id(part): part for part in (trainer.train, trainer.feed, trainer.validation, trainer.watch)}
     other = copy.deepcopy(trainer, data)
     plan = Plan(epochs=1, steps=other.steps_per_epoch, images=len(other.train), first_drop=None)
@@ -103,15 +125,18 @@ def _tried(trainer: Trainer, budget: float) -> tuple[float, float]:
     taken: list[float] = []
     for x, y, batch in islice(other.epoch_batches(0), other.steps_per_epoch):
         started = time.perf_counter()
-        other.add_up(other.step(x, y, batch), y)
+        with Passes(other.model, other.method.companions(), other.image, other.costs) as passes:
+            step = other.step(x, y, batch)
+        other.add_up(step, y, passes)
         wait(other.device)
         other.state.step += 1
         taken.append(time.perf_counter() - started)
-        if len(taken) >= WARM_STEPS + FEWEST_STEPS and ranks.agreed(sum(taken)) >= SHARE * budget:
+        if len(taken) >= WARM_STEPS + FEWEST_STEPS and ranks.agreed(sum(taken)) >= enough:
             break
     started = time.perf_counter()
     other.validation(other.kept_model)
     if other.watch.on and other.average is not None:
         other.validation(other.model)
     steps = taken[WARM_STEPS:] or taken
-    return sum(steps) / len(steps), time.perf_counter() - started
+    ended = time.perf_counter() - started
+    return Tried(sum(steps) / len(steps), ended, other.state.tally.passes / other.state.tally.images)

@@ -73,6 +73,10 @@ class Course:
         """Whether nothing is left to do."""
         return self.state.step >= self.last_step or self.state.stop_reason is not None
 
+    def looks(self, epoch: int) -> bool:
+        """Whether validation follows this epoch, whose last step is done."""
+        return epoch % self.recipe.validation_every == 0 or self.finished
+
     def size_of(self, step: int) -> int:
         """Images of a step's batch, in all processes."""
         begin = (step // self.method.replays % self.batches) * self.recipe.batch_size

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from toughen import ranks, runs
 from toughen.training import checkpoint, rescue, saving
-from toughen.training.budget import revise
+from toughen.training.budget import last_look, revise
 from toughen.training.figures import epoch_figures
 from toughen.training.validation import score
 
@@ -32,13 +32,13 @@ def finish_epoch(trainer: Trainer, epoch: int) -> dict[str, Any]:
     saving.check_finite(trainer)
     state, method = trainer.state, trainer.method_at(trainer.state.step - 1)
     metrics: dict[str, Any] = ranks.agreed(epoch_figures(trainer, epoch))  # methods decide by them
-    started = time.perf_counter()
-    metrics["validation"] = found = trainer.validation(trainer.kept_model)
+    started, looked = time.perf_counter(), trainer.looks(epoch)
+    metrics["validation"], metrics["kept"] = {}, trainer.recipe.weights == "last"
+    if looked:
+        _validate(trainer, metrics)
     metrics["validation_seconds"] = round(time.perf_counter() - started, 3)
-    metrics["kept"] = trainer.recipe.weights == "last" or score(found) > state.best or not found
     if metrics["kept"]:
-        state.best = score(found)
-        _write_model(trainer, epoch, found)
+        _write_model(trainer, epoch, metrics["validation"])
     if (moment := f"epoch {epoch}") in trainer.recipe.keep_at and ranks.first():
         checkpoint.keep_weights(trainer.folder, moment, trainer.model)
     metrics["events"] = state.events
@@ -46,25 +46,34 @@ def finish_epoch(trainer: Trainer, epoch: int) -> dict[str, Any]:
     state.stop_reason = trainer.method.stop_reason
     if state.stop_reason:
         state.events.append({"event": "stop", "step": state.step, "text": f"training ends: {state.stop_reason}"})
-    healthy = trainer.watch.on and _stands(trainer, epoch, found)
+    healthy = looked and trainer.watch.on and _watched(trainer, epoch, metrics["validation"])
     state.history.append(metrics)
     state.new_epoch()
     if state.planned:
         step_seconds = metrics["seconds_per_step"] * (1 + metrics["watch_seconds"] / metrics["seconds"])
-        revise(trainer, step_seconds, time.perf_counter() - started)
+        revise(trainer, step_seconds, time.perf_counter() - started if looked else last_look(state.history))
     saving.save(trainer, healthy=healthy and trainer.rescuer is not None)
     if ranks.first():
         runs.write_history(trainer.folder, state.history)
     return metrics
 
 
-def _stands(trainer: Trainer, epoch: int, found: dict[str, float]) -> bool:
-    """Whether the watch takes the live model for healthy; a collapsed one is rescued where the recipe wants that."""
+def _validate(trainer: Trainer, metrics: dict[str, Any]) -> None:
+    """Measure the weights, and see whether they are the best so far."""
+    found = trainer.validation(trainer.kept_model)
+    metrics["validation"] = found
+    metrics["kept"] |= score(found) > trainer.state.best or not found
+    if metrics["kept"]:
+        trainer.state.best = score(found)
+
+
+def _watched(trainer: Trainer, epoch: int, found: dict[str, float]) -> bool:
+    """Have the watch judge the live model, and rescue a collapsed one; whether this state is one to go back to."""
     live = found if trainer.average is None else trainer.validation(trainer.model)
-    collapsed = rescue.answer_collapse(trainer, live)
+    collapsed = rescue.answer(trainer, live)
     if collapsed and trainer.rescuer is not None and trainer.recipe.weights == "last":
         _write_model(trainer, epoch, trainer.validation(trainer.kept_model))  # over those that the rescue gave up
-    return not collapsed and not trainer.state.blind
+    return not collapsed and trainer.watch.judge.sound(trainer.state, live)
 
 
 def _write_model(trainer: Trainer, epoch: int, found: dict[str, float]) -> None:

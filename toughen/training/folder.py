@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,6 +18,7 @@ from toughen.training import checkpoint
 from toughen.training.display import BOARD
 
 if TYPE_CHECKING:
+    from toughen.training.recipe import Recipe
     from toughen.training.trainer import Trainer
 
 CONFIG, PROVENANCE = "config.yaml", "provenance.json"
@@ -24,8 +26,14 @@ CONFIG, PROVENANCE = "config.yaml", "provenance.json"
 FREE = ("memory_limit", "num_workers", "checkpoint_seconds")
 
 
-def check_folder(folder: Path, config: str, resume: bool) -> None:
+def check_folder(folder: Path, config: str, resume: bool, later: str = "") -> None:
     """See that a run may be written to this directory.
+
+    Args:
+        folder: the run directory.
+        config: the run's recipe as YAML.
+        resume: whether to go on with a run that is there.
+        later: a setting that is not chosen yet, and is not compared with the run's.
 
     Raises:
         ValueError: it holds something already, or a run with other settings.
@@ -41,13 +49,21 @@ def check_folder(folder: Path, config: str, resume: bool) -> None:
     before, now = _settings(folder / CONFIG, written), _settings(folder, config)
     unset = dict.fromkeys(before.keys() | now.keys(), "None")
     before, now = unset | before, unset | now
-    changed = sorted(name for name in unset if before[name] != now[name] and name not in FREE)
+    changed = sorted(name for name in unset if before[name] != now[name] and name not in (*FREE, later))
     if changed:
         name = changed[0].replace(".init_args", "").replace(".class_path", "")
         raise ValueError(
             f"{folder} was begun with other settings ({name}: {before[changed[0]]}, now {now[changed[0]]}): "
             "repeat its own, or choose another --out"
         )
+
+
+def settled(config: str, recipe: Recipe) -> str:
+    """A recipe's YAML with the size of images that was chosen for it."""
+    config = re.sub(r"^image_size: null\n", "", config, flags=re.MULTILINE)
+    if not config or recipe.image_size is None or re.search(r"^image_size:", config, re.MULTILINE):
+        return config
+    return f"{config.rstrip()}\nimage_size: {recipe.image_size}\n"
 
 
 def _settings(path: Path, config: str) -> dict[str, str]:

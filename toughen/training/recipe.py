@@ -6,6 +6,7 @@ import re
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from toughen.data.common_size import ImageSize
 from toughen.duration import seconds
 from toughen.methods.base import Method
 from toughen.methods.standard import Standard
@@ -24,7 +25,8 @@ class Recipe:
     Attributes:
         data: a folder of parquet shards or of class-named image folders, or a data set's name (`toughen list data`).
         classes: a file that names the classes to keep, one a line, or "imagenet100"; None keeps all.
-        image_size: resize the shorter side to this many pixels and crop the centre; None keeps images as they are.
+        image_size: resize the shorter side to this many pixels and crop the centre; "keep" leaves images as they are.
+            None chooses a size where they differ or are larger than 224x224, and leaves them as they are elsewhere.
         memory_limit: memory that images may take, such as 512MB; a set that exceeds it decoded stays encoded, and is
             read and decoded as it is trained on. None means half of what is available, here and on the device.
         num_workers: processes that then decode; 0: the run's own. None means one fewer than cores, up to 8.
@@ -43,7 +45,8 @@ class Recipe:
         batch_size: images per step; an epoch's last batch is short, and left out where it would be a single image.
         optimizer: how weights move.
         schedule: how the learning rate moves.
-        averaging: share of the averaged weights kept at each step, such as 0.9998; None keeps no average.
+        averaging: share of the averaged weights kept at each step, such as 0.9998; None keeps no average. At step t
+            at most (1 + t) / (10 + t) is kept, so that a short run's average forgets its beginning.
         crop: pixels of padding for random crops; None means 4 for colour images and 0 for grey ones. "resized" resizes
             a random part of each image, 8 to 100 % of its area, to ``image_size``, and for validation and test the
             shorter side to 256/224 of that before the centre is cropped, as is usual for ImageNet.
@@ -52,9 +55,10 @@ class Recipe:
         validation: training images kept aside to choose the best weights, balanced over classes; None means a tenth
             of them, at most 1,000.
         validation_steps: steps of the PGD that chooses them.
+        validation_every: epochs from one look at them to the next, from the first epoch on; the last one has one, too.
         weights: which are kept: "best", of the epoch that stood best under that PGD, or "last", of the last epoch.
-        watch: what happens when the model collapses under its single steps: "off" nothing, "warn" it is said, "rescue"
-            training goes back to the last healthy state and on with the method's rescue for some epochs.
+        watch: what happens when the model stood under PGD and collapses: "off" nothing, "warn" it is said, "rescue"
+            training goes back to the last state near the best and on with the method's rescue for some epochs.
         watch_epochs: epochs of the first rescue; each further one takes twice as many.
         log_every: steps between two looks at the logits' distance under FGSM and R-FGSM, the watch's signal.
         keep_at: steps (500) and epochs from 0 ("epoch 3") whose weights are kept in the run's folder "kept".
@@ -74,7 +78,7 @@ class Recipe:
 
     data: str = "mnist-5k"
     classes: str | None = None
-    image_size: int | None = None
+    image_size: int | Literal["keep"] | None = None
     memory_limit: str | None = None
     num_workers: int | None = None
     shuffle_buffer: int = 4096
@@ -96,6 +100,7 @@ class Recipe:
     flip: bool | None = None
     validation: int | None = None
     validation_steps: int = 10
+    validation_every: int = 1
     weights: Literal["best", "last"] = "best"
     watch: Watching = "rescue"
     watch_epochs: int = 1
@@ -112,7 +117,15 @@ class Recipe:
     checkpoint_seconds: float | int = 180.0
 
     def __post_init__(self) -> None:
-        at_least_1 = ("epochs", "batch_size", "validation_steps", "watch_epochs", "log_every", "shuffle_buffer")
+        at_least_1 = (
+            "epochs",
+            "batch_size",
+            "validation_steps",
+            "validation_every",
+            "watch_epochs",
+            "log_every",
+            "shuffle_buffer",
+        )
         for name in (*at_least_1, "stop_epoch"):
             if (getattr(self, name) or 0) < 1 and not (name == "stop_epoch" and self.stop_epoch is None):
                 raise ValueError(f"{name} is {getattr(self, name)}: it must be at least 1")
@@ -141,7 +154,7 @@ class Recipe:
                 raise ValueError(f'keep_at holds {moment!r}: write a step such as 500, or an epoch such as "epoch 3"')
 
     def _check_resized(self) -> None:
-        if self.image_size is None:
+        if not isinstance(self.image_size, int):
             raise ValueError("crop resized needs the size to resize to: add --image_size, such as 224")
         if self.method.keeps_images:
             raise ValueError(
@@ -155,6 +168,15 @@ class Recipe:
         return self.crop if isinstance(self.crop, int) else 0
 
     @property
+    def bring_to(self) -> ImageSize:
+        """``image_size`` as ``toughen.data`` takes it."""
+        if self.image_size is None:
+            return "auto"
+        return None if self.image_size == "keep" else self.image_size
+
+    @property
     def resize(self) -> int | None:
         """What the shorter side of a validation or test image is resized to, where that is not ``image_size``."""
-        return round(self.image_size * 256 / 224) if self.crop == "resized" and self.image_size else None
+        if self.crop != "resized" or not isinstance(self.image_size, int):
+            return None
+        return round(self.image_size * 256 / 224)

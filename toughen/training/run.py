@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -21,8 +22,8 @@ from toughen.stop import Stopper
 from toughen.training import budget, saving
 from toughen.training.display import Show
 from toughen.training.feeding import memory_limit
-from toughen.training.folder import begin, check_folder, complete, withdraw
-from toughen.training.headline import headline
+from toughen.training.folder import begin, check_folder, complete, settled, withdraw
+from toughen.training.headline import Images, headline
 from toughen.training.recipe import Recipe
 from toughen.training.saving import Diverged
 from toughen.training.trainer import Trainer
@@ -74,8 +75,10 @@ def open_run(recipe: Recipe, out: str | Path, *, config: str, resume: bool, cons
         ValueError: a setting, the data or the directory does not allow this run.
     """
     folder = Path(out)
+    check_folder(folder, config, resume, later="image_size" if recipe.image_size is None else "")
+    trainer, seen, images = build(recipe, folder)
+    config = settled(config, trainer.recipe)
     check_folder(folder, config, resume)
-    trainer, seen, split_off = build(recipe, folder)
     ranks.barrier()  # all have seen the folder as it was
     resumed = resume and saving.resume(trainer)
     if resumed and not runs.same_images(folder, seen):
@@ -92,7 +95,7 @@ def open_run(recipe: Recipe, out: str | Path, *, config: str, resume: bool, cons
     trainer.method.check(math.ceil(trainer.last_step / trainer.steps_per_epoch))
     if ranks.first():
         begin(folder, config, trainer, seen)
-    console.print(headline(trainer, resumed, split_off), highlight=False, markup=False, soft_wrap=True)
+    console.print(headline(trainer, resumed, images), highlight=False, markup=False, soft_wrap=True)
     return trainer
 
 
@@ -143,11 +146,12 @@ def by_epoch(trainer: Trainer, stopper: Stopper, console: Console, show: Show | 
             trainer.lock.release()
 
 
-def build(recipe: Recipe, folder: Path) -> tuple[Trainer, dict[str, Tensor], int]:
+def build(recipe: Recipe, folder: Path) -> tuple[Trainer, dict[str, Tensor], Images]:
     """Load the data, make the net, check both, and put the trainer together.
 
     Returns:
-        The trainer, what tells its images from others, and how many of them became test images (``Data.split_off``).
+        The trainer, whose recipe has the size of images that was chosen; what tells its images from others; what was
+        done to them.
 
     Raises:
         ValueError: something of it does not fit together.
@@ -155,12 +159,12 @@ def build(recipe: Recipe, folder: Path) -> tuple[Trainer, dict[str, Tensor], int
     data = data_sets.load_training(
         recipe.data,
         classes=recipe.classes,
-        image_size=recipe.image_size,
+        image_size=recipe.bring_to,
         resize=recipe.resize,
         memory=memory_limit(recipe),
         stream=True if recipe.crop == "resized" else runs.streamed(folder),
     )
-    threat = recipe.method.threat
+    recipe, threat = replace(recipe, image_size=data.image_size or recipe.image_size), recipe.method.threat
     if threat is not None:
         threat.check(torch.empty(1, *data.shape))
     mean, std = data.statistics() if recipe.normalize else (None, None)
@@ -180,7 +184,7 @@ def build(recipe: Recipe, folder: Path) -> tuple[Trainer, dict[str, Tensor], int
         weights="live" if recipe.averaging is None else "averaged",
         epoch=-1,
         validation={},
-        image_size=recipe.image_size,
+        image_size=data.image_size,
         resize=recipe.resize,
         subset=recipe.classes is not None,
         adaptive=recipe.method.adaptive,
@@ -188,7 +192,7 @@ def build(recipe: Recipe, folder: Path) -> tuple[Trainer, dict[str, Tensor], int
     trainer = Trainer(recipe, data, model, folder, record)
     if recipe.time_budget is None:
         check_moments(recipe.keep_at, trainer.last_step, trainer.steps_per_epoch)
-    return trainer, data.seen(), data.split_off
+    return trainer, data.seen(), Images(data.split_off, data.why)
 
 
 def _check_adaptive(recipe: Recipe) -> None:

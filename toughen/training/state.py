@@ -66,10 +66,12 @@ class State:
         stop_reason: why the method wants no more training.
         events: what happened in the running epoch.
         signals: the latest distances that the watch measured inside epochs.
-        best_clean, best_pgd, last_pgd, blind: what the watch saw before: accuracy clean and under PGD, and whether the
-            last look was bad.
+        best_clean, best_pgd, best_gap: the best that the watch saw, clean and under PGD, and by how much FGSM accuracy
+            then stood above PGD's.
         collapses: how often the model collapsed.
         rescue_until: the step up to which the rescue method trains.
+        rescuer: which of the rescue methods, from 0: how often one of them collapsed itself.
+        never_stood: whether it was said that nothing stands.
         healthy: the step of the last state that was healthy; it lies in a file of its own.
         spent: seconds of all sessions.
         planned: steps of the whole run, where a time decides; 0 where the epochs do.
@@ -89,10 +91,11 @@ class State:
     signals: list[float] = field(default_factory=list)
     best_clean: float = 0.0
     best_pgd: float = 0.0
-    last_pgd: float = 0.0
-    blind: bool = False
+    best_gap: float = 0.0
     collapses: int = 0
     rescue_until: int = 0
+    rescuer: int = 0
+    never_stood: bool = False
     healthy: int = -1
     spent: float = 0.0
     planned: int = 0

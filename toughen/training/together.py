@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
@@ -18,15 +20,14 @@ _ROWS = 4096  # of a memory per image, brought together at a time
 class _Loss(nn.Module):
     """A method over its model as one module, so that attack and loss are within one synchronised forward pass."""
 
-    def __init__(self, model: nn.Module, method: Method, rescuer: Method | None) -> None:
+    def __init__(self, model: nn.Module, methods: Sequence[Method]) -> None:
         super().__init__()
-        self.model, self.method, self.rescuer = model, method, rescuer
+        self.model, self.methods = model, nn.ModuleList(methods)
 
     def forward(
-        self, rescued: bool, x: Tensor, y: Tensor, batch: Batch, weight: float
+        self, number: int, x: Tensor, y: Tensor, batch: Batch, weight: float
     ) -> tuple[Tensor, Tensor, Tensor, dict[str, Tensor]]:
-        method = self.rescuer if rescued and self.rescuer is not None else self.method
-        step: Step = method(self.model, x, y, batch)
+        step: Step = self.methods[number](self.model, x, y, batch)
         # unweighted, so that what is logged is a mean over this process's images
         return step.loss * weight, step.loss.detach(), step.logits.detach(), step.terms
 
@@ -38,12 +39,12 @@ class Together:
     loss that couples images, such as the nuclear norm. Gradients are averaged, each image counting alike.
 
     Args:
-        model, method, rescuer: what is trained, the same in all processes.
+        model, methods: what is trained, and how, the same in all processes; each step takes one of the methods.
         images: size of the training set.
     """
 
-    def __init__(self, model: nn.Module, method: Method, rescuer: Method | None, images: int) -> None:
-        self.whole = _Loss(model, method, rescuer)
+    def __init__(self, model: nn.Module, methods: Sequence[Method], images: int) -> None:
+        self.whole = _Loss(model, methods)
         self.images = images
         self.synchronised: nn.Module | None = None  # only then, since nothing can copy it
         self.touched: Tensor | None = None  # images that this process saw since memories were last brought together
@@ -63,18 +64,18 @@ class Together:
         """Let go of the other processes."""
         self.synchronised = None
 
-    def step(self, rescued: bool, x: Tensor, y: Tensor, batch: Batch, whole: int, own: int) -> tuple[Step, Step]:
+    def step(self, number: int, x: Tensor, y: Tensor, batch: Batch, whole: int, own: int) -> tuple[Step, Step]:
         """The loss to differentiate, and the step as it is logged.
 
         Args:
-            rescued: whether the rescuer trains.
+            number: which of the methods trains.
             x, y, batch: this process's part.
             whole: images of the batch in all processes.
             own: how many of them are this process's; 0 where ``x`` only keeps it company.
         """
         assert self.synchronised is not None  # by begin
         weight = own * ranks.count() / whole
-        loss, plain, logits, terms = self.synchronised(rescued, x, y, batch, weight)
+        loss, plain, logits, terms = self.synchronised(number, x, y, batch, weight)
         if batch.index is not None and own:
             if self.touched is None:
                 self.touched = torch.zeros(self.images, dtype=torch.bool, device=x.device)
@@ -125,8 +126,7 @@ class Together:
 
 def _some_idle(whole: _Loss, x: Tensor) -> bool:
     """Whether a step may leave parameters without a gradient; torch must then look for them in each."""
-    methods = [each for each in (whole.method, whole.rescuer) if each is not None]
-    if any(parameter.requires_grad for each in methods for parameter in each.parameters()):
+    if any(parameter.requires_grad for parameter in whole.methods.parameters()):
         return True  # a wrapper's other method need not use them
     parameters = [parameter for parameter in whole.model.parameters() if parameter.requires_grad]
     with mode(whole.model, "eval"):

@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 from rich.console import Console
 from torch import Tensor, nn
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from torch.optim.swa_utils import AveragedModel
 
 from toughen import ranks, runs
 from toughen.data import Augment, Data, Streamed
@@ -24,6 +24,7 @@ from toughen.noise import StepNoise, key
 from toughen.passes import Passes, flops
 from toughen.stop import Stopped, Stopper
 from toughen.training import checkpoint, rescue, saving
+from toughen.training.averaging import averaged_copy
 from toughen.training.budget import Pace
 from toughen.training.compiled import Compiled
 from toughen.training.course import Course
@@ -76,20 +77,19 @@ class Trainer(Course):
         self.method.to(self.device)
         if recipe.sync_batch_norm:
             self.model = synchronised_batch_norm(self.model, self.device)
-        self.rescuer = self.method.rescue() if recipe.watch == "rescue" else None
-        if self.rescuer is not None:
-            self.rescuer.prepare(self.model, data.shape, len(data.classes), len(self.train))
-            self.rescuer.to(self.device)
-            self.rescuer.replays = self.method.replays  # an epoch stays as many steps
+        self.rescuers = rescue.rescuers(self.method) if recipe.watch == "rescue" else []
+        for rescuer in self.rescuers:
+            rescuer.prepare(self.model, data.shape, len(data.classes), len(self.train))
+            rescuer.to(self.device)
+            rescuer.replays = self.method.replays  # an epoch stays as many steps
         self.compiled = Compiled(self.model, recipe.compile)
-        self.together = Together(self.model, self.method, self.rescuer, len(self.train))
+        self.together = Together(self.model, [self.method, *self.rescuers], len(self.train))
         self.average: AveragedModel | None = None
         if recipe.averaging is not None:
-            update = get_ema_multi_avg_fn(recipe.averaging)
-            self.average = AveragedModel(self.model, multi_avg_fn=update, use_buffers=True)
+            self.average = averaged_copy(self.model, recipe.averaging)
         parameters = [*self.model.parameters(), *self.method.parameters()]
         self.optimizer = recipe.optimizer.build(p for p in parameters if p.requires_grad)
-        self.validation = Validation(recipe, validation.to(self.device), self.method.threat)
+        self.validation = Validation(recipe, validation.to(self.device), self.method.threat, self.precision)
         self.watch = Watch(validation.to(self.device), self.method.threat, recipe.watch, recipe.seed)
         self.image = torch.zeros(1, *data.shape, dtype=self.dtype, device=self.device)
         self.forward_flops = flops(self.model, self.image)
@@ -102,18 +102,27 @@ class Trainer(Course):
     @property
     def modules(self) -> dict[str, nn.Module]:
         """What a checkpoint holds, by the names used there."""
-        modules = {"model": self.model, "method": self.method, "average": self.average, "rescue": self.rescuer}
-        return {name: module for name, module in modules.items() if module is not None}
+        modules = {"model": self.model, "method": self.method, "average": self.average}
+        rescues = {f"rescue{number}": rescuer for number, rescuer in enumerate(self.rescuers)}
+        return {name: module for name, module in modules.items() if module is not None} | rescues
 
     @property
     def kept_model(self) -> nn.Module:
         """The model to keep: the averaged one where the recipe averages."""
         return self.model if self.average is None else self.average.module
 
+    @property
+    def rescuer(self) -> Method | None:
+        """What trains after a collapse: after one of its own what follows it."""
+        return self.rescuers[min(self.state.rescuer, len(self.rescuers) - 1)] if self.rescuers else None
+
+    def rescued_at(self, step: int) -> bool:
+        """Whether a rescue trains this step."""
+        return bool(self.rescuers) and step < self.state.rescue_until
+
     def method_at(self, step: int) -> Method:
         """The method that trains this step: after a collapse the rescue."""
-        rescued = self.rescuer is not None and step < self.state.rescue_until
-        return self.rescuer if rescued and self.rescuer is not None else self.method
+        return self.rescuer if self.rescuer is not None and self.rescued_at(step) else self.method
 
     def by_epoch(self, console: Console, stopper: Stopper, show: Show | None = None) -> Iterator[float]:
         """Train to the end, pausing after each epoch.
@@ -132,9 +141,8 @@ class Trainer(Course):
         """
         drop = self.recipe.schedule.first_drop
         plan = Plan(epochs=self.epochs, steps=self.steps, images=len(self.train), first_drop=drop)
-        for method in (self.method, self.rescuer):
-            if method is not None:
-                method.start(plan)
+        for method in (self.method, *self.rescuers):
+            method.start(plan)
         show = (show or Display) if ranks.first() else Silent
         display = show(console, self.folder, self.epochs, self.last_step, self.state.step)
         self.together.begin(self.image)
@@ -237,8 +245,8 @@ class Trainer(Course):
         if ranks.count() == 1:
             step: Step = method(self.model, x, y, batch)
             return step, step
-        whole = self.size_of(self.state.step)
-        return self.together.step(method is self.rescuer, x, y, batch, whole, self.own_of(self.state.step))
+        whole, number = self.size_of(self.state.step), [self.method, *self.rescuers].index(method)
+        return self.together.step(number, x, y, batch, whole, self.own_of(self.state.step))
 
     def add_up(self, step: Step, y: Tensor, passes: Passes | None = None) -> None:
         """Add a step's figures to the epoch's sums, without waiting for the device; of no image but its own."""

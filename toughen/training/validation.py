@@ -10,6 +10,7 @@ from toughen.attacks.base import Attack
 from toughen.attacks.fgsm import FGSM
 from toughen.attacks.pgd import PGD
 from toughen.data import Split
+from toughen.device import Precision
 from toughen.evaluation.harness import predict, run_attack
 from toughen.threat import Threat
 from toughen.training.recipe import Recipe
@@ -22,10 +23,11 @@ class Validation:
         recipe: gives steps and seed.
         split: the images kept aside, on the run's device.
         threat: what is trained against; None measures clean accuracy alone.
+        precision: the run's, which attacks search in; what they find is confirmed by the model as it is.
     """
 
-    def __init__(self, recipe: Recipe, split: Split, threat: Threat | None) -> None:
-        self.split, self.seed = split, recipe.seed
+    def __init__(self, recipe: Recipe, split: Split, threat: Threat | None, precision: Precision) -> None:
+        self.split, self.seed, self.precision = split, recipe.seed, precision
         self.attacks: dict[str, Attack] = {}
         if threat is not None:
             self.attacks["fgsm"] = FGSM(eps=threat.eps, norm=threat.norm)
@@ -44,7 +46,15 @@ class Validation:
             for name, attack in self.attacks.items():
                 of = f"validation-{name}"
                 verdicts = run_attack(
-                    model, part.images, part.labels, right, attack, name=of, seed=self.seed, index=index
+                    model,
+                    part.images,
+                    part.labels,
+                    right,
+                    attack,
+                    name=of,
+                    seed=self.seed,
+                    index=index,
+                    precision=self.precision,
                 )
                 counts[name] = int((right & ~verdicts.broken).sum())
         everyone = ranks.gather(counts)

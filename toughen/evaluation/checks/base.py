@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from toughen.attacks.base import Attack, threat_of
-from toughen.blocks import Blocks, wrong
+from toughen.blocks import Blocks, Precision, wrong
 from toughen.evaluation.attacked import check
 from toughen.evaluation.harness import as_floats
 from toughen.gradients import input_gradient
@@ -35,6 +35,8 @@ class Check:
         threshold: the figure at which the check turns, with what is allowed for chance.
         sentence: the same in words, with what it means.
         masking: it failed, and shows that attacks are kept from what they need, not only that the number is rough.
+        images: how many it looked at; None where it was not made.
+        of: how many it looks at where no price is set; None where none can be looked at.
     """
 
     name: str
@@ -43,6 +45,8 @@ class Check:
     threshold: float | None
     sentence: str
     masking: bool = False
+    images: int | None = None
+    of: int | None = None
 
 
 def not_made(name: str, reason: str) -> Check:
@@ -117,21 +121,39 @@ class Bench:
         right: rows of a sample of the images that are right while clean.
         standing: rows of a sample of the images that stand; it is what the number rests on.
         any: rows of a sample of all images.
+        asked: images per block where the attacks asked, which is ``model``'s own unless it was given another size.
+        whole: whether no price is set.
+        besides: forwards, or what is as long, that ``model`` has not counted.
+        short: where the price leaves no room for what the word rests on most, how many images this had, and how many it
+            must have; else None.
+
+    Args:
+        subject, blocks: as for the verdict.
+        limit: images of each sample, twice as many of ``any``.
+        size: images per block of ``model``; None means the attacks' own.
     """
 
-    def __init__(self, subject: Subject, blocks: Blocks, limit: int) -> None:
-        self.subject = subject
-        same = blocks.precision in ("fp32", "fp64")
-        self.model = blocks if same else Blocks(blocks.net, blocks.size, "fp32")
-        self.right, self.standing = self._pick(subject.right, limit), self._pick(subject.standing, limit)
-        self.any = self._pick(torch.ones_like(subject.right), 2 * limit)
+    def __init__(self, subject: Subject, blocks: Blocks, limit: int, size: int | None = None) -> None:
+        self.subject, self.asked = subject, blocks.size
+        same = blocks.precision in ("fp32", "fp64") and size in (None, blocks.size)
+        precision: Precision = "fp64" if blocks.precision == "fp64" else "fp32"
+        self.model = blocks if same else Blocks(blocks.net, size or blocks.size, precision)
+        self.short: tuple[int, int] | None = None
+        self.besides, self.whole = 0.0, True
+        self.take(limit, 2 * limit)
 
-    def _pick(self, mask: Mask, limit: int) -> Tensor:
-        """Up to ``limit`` of the rows, chosen by the images' places, so that nobody chooses."""
+    def take(self, limit: int, anyhow: int) -> None:
+        """Take samples of so many images, and so many of all; a smaller one is the beginning of a larger one."""
+        self.right = self.in_order(self.subject.right, limit).sort().values
+        self.standing = self.in_order(self.subject.standing, limit).sort().values
+        self.any = self.in_order(torch.ones_like(self.subject.right), anyhow).sort().values
+
+    def in_order(self, mask: Mask, limit: int) -> Tensor:
+        """Up to ``limit`` of the rows, in an order that comes of the images' places, so that nobody chooses."""
         rows = mask.nonzero()[:, 0].tolist()
         places = self.subject.index.tolist()
         chosen = sorted(rows, key=lambda row: key("verdict", self.subject.seed, places[row]))[:limit]
-        return torch.tensor(sorted(chosen), dtype=torch.int64, device=self.subject.labels.device)
+        return torch.tensor(chosen, dtype=torch.int64, device=self.subject.labels.device)
 
     @property
     def threat(self) -> Threat:

@@ -52,7 +52,7 @@ def alone(bench: Bench, name: str) -> Check:
         if difference(together, among(EXACT_BLOCK)) > SAME:
             return not_made(name, "the model answers at random")
         singly = torch.cat([unwrap(net(image[None]), 1) for image in bench.x(bench.right[:EXACT_BLOCK])])
-        figure = max(difference(singly, among(size)) for size in (EXACT_BLOCK, max(bench.model.size, EXACT_BLOCK)))
+        figure = max(difference(singly, among(size)) for size in (EXACT_BLOCK, max(bench.asked, EXACT_BLOCK)))
     return judge(
         name,
         figure,

@@ -2,74 +2,75 @@
 
 from __future__ import annotations
 
-from functools import cached_property
-
-import torch
+from collections.abc import Iterable
 
 from toughen.attacks.apgd import APGDT
 from toughen.attacks.base import Attack
-from toughen.attacks.pgd import PGD
+from toughen.attacks.pgd import MIFGSM, PGD
 from toughen.attacks.random_points import RandomPoints
 from toughen.attacks.square import Square
 from toughen.attacks.transfer import Transfer
 from toughen.evaluation.checks.base import DROP, Bench, Check, allowed, judge, not_made
+from toughen.evaluation.checks.looks import Fits, Look, Looks
+from toughen.evaluation.plan import cost
+from toughen.evaluation.price import EXACT, QUERY
 from toughen.objectives import margin_loss
-from toughen.types import Mask
+from toughen.types import Labels, Mask
 
 HIDDEN = 0.10  # by which it cannot, unless an attack was kept from what it needs
+STEPS, MARGIN, SQUARE, RANDOM, TRANSFER = "steps", "margin", "square", "random", "transfer"
+RESTARTS = ("restart 0", "restart 1", "restart 2")
+TARGETS = ("target 1", "target 2", "target 3")
+PGDS = (STEPS, *RESTARTS)
+GRADIENT = (*PGDS, MARGIN, *TARGETS)
+POINTS = 200
+TOLD = {  # how the looks are called
+    "PGD-200": (STEPS,), "PGD on the margin": (MARGIN,), "APGD-T": TARGETS, "Square": (SQUARE,),
+    "PGD-40 from other starts": RESTARTS, "random points": (RANDOM,),
+}  # fmt: skip
+NO_SOURCE = "there is no other model to make images on; give one (--source RUN)"
+
+
+def looks(bench: Bench) -> list[Look]:
+    """The attacks, what tells most for its passes first."""
+    threat = bench.threat
+
+    def look(name: str, check: str, kind: type[Attack], noise: str = "", **settings: object) -> Look:
+        attack = kind(eps=threat.eps, norm=threat.norm, **settings)  # type: ignore[call-arg]
+
+        def run(rows: Labels, fits: Fits) -> Mask:
+            bench.besides += passes * len(rows) if name == TRANSFER else 0  # of the source, which nobody counts
+            return bench.broken(attack, noise or name, rows)
+
+        passes = {SQUARE: QUERY * cost(attack), RANDOM: POINTS, TRANSFER: 2 * MIFGSM.steps}.get(name, cost(attack))
+        group = RESTARTS if name in RESTARTS else TARGETS if name in TARGETS else ()
+        after = group[: group.index(name)] if group else ()
+        return Look(name, check, "standing", passes + 3 * EXACT, run, 3 if name == TARGETS[0] else 1, after=after)
+
+    strong, steps, more = "no stronger attack is found", "more steps change little", "more restarts change little"
+    free = [
+        look(SQUARE, "gradient-free does not beat gradient", Square, queries=500),
+        look(RANDOM, "random does not beat PGD", RandomPoints, points=POINTS),
+    ]
+    if (source := bench.subject.source) is not None:
+        free.insert(0, look(TRANSFER, "white-box beats black-box", Transfer, source=source))
+    if not bench.differentiable:
+        return free
+    starts = [look(name, more, PGD, steps=40, stop_early=True) for name in RESTARTS]
+    towards = [
+        look(name, strong, APGDT, "targets", steps=100, targets=1, first=number)
+        for number, name in enumerate(TARGETS, 1)
+    ]
+    margin = look(MARGIN, strong, PGD, steps=100, objective=margin_loss, stop_early=True)
+    longer = look(STEPS, steps, PGD, steps=200, stop_early=True)
+    return [towards[0], *free[:-1], starts[0], free[-1], longer, margin, towards[1], *starts[1:], towards[2]]
 
 
 class Probes:
-    """The attacks, each run once on the sample of standing images, when the first check asks for it."""
+    """What the looks found, for the checks."""
 
-    def __init__(self, bench: Bench) -> None:
-        self.bench = bench
-
-    def _broken(self, kind: type[Attack], name: str, **settings: object) -> Mask:
-        threat = self.bench.threat
-        attack = kind(eps=threat.eps, norm=threat.norm, **settings)  # type: ignore[call-arg]
-        return self.bench.broken(attack, name, self.bench.standing)
-
-    @cached_property
-    def steps(self) -> Mask:
-        return self._broken(PGD, "steps", steps=200, stop_early=True)
-
-    @cached_property
-    def restarts(self) -> Mask:
-        found = torch.zeros_like(self.steps)
-        for number in range(3):  # one by one, so that an image that fell early is kept as it fell
-            found = found | self._broken(PGD, f"restart {number}", steps=40, stop_early=True)
-        return found
-
-    @cached_property
-    def margin(self) -> Mask:
-        return self._broken(PGD, "margin", steps=100, objective=margin_loss, stop_early=True)
-
-    @cached_property
-    def targets(self) -> Mask:
-        return self._broken(APGDT, "targets", steps=100, targets=3)
-
-    @cached_property
-    def square(self) -> Mask:
-        return self._broken(Square, "square", queries=500)
-
-    @cached_property
-    def random(self) -> Mask:
-        return self._broken(RandomPoints, "random", points=200)
-
-    @cached_property
-    def transferred(self) -> Mask:
-        return self._broken(Transfer, "transfer", source=self.bench.subject.source)
-
-    @cached_property
-    def pgd(self) -> Mask:
-        """What PGD breaks."""
-        return self.steps | self.restarts if self.bench.differentiable else torch.zeros_like(self.square)
-
-    @cached_property
-    def gradient(self) -> Mask:
-        """What any gradient attack breaks."""
-        return self.pgd | self.margin | self.targets if self.bench.differentiable else self.pgd
+    def __init__(self, found: Looks) -> None:
+        self.found, self.bench = found, found.bench
 
     def judge(self, name: str, broken: Mask, what: str, cause: str) -> Check:
         """Whether the number stays nearly where it is without the broken images."""
@@ -79,41 +80,54 @@ class Probes:
         found = f"{what} {int(broken.sum())} of {n} images that stand, {100 * figure:.1f} points of the number"
         return judge(name, figure, threshold, f"{found}.", f"{found}: {cause}.", masking=figure > clearly)
 
+    def alone(self, name: str, others: Iterable[str], first: str) -> Mask:
+        """Which images one look broke and no other one did, of those that it and the first of the others had."""
+        n = self.found.count(name)
+        n = min(n, self.found.count(first)) if self.bench.differentiable else n
+        return self.found.broken(name, n) & ~self.found.any_of(others, n)
+
 
 def stronger(probes: Probes, name: str) -> Check:
     """All of these attacks together break little."""
-    broken = probes.square | probes.random | probes.gradient
+    count = probes.found.count
+    names = [told for told, looks in TOLD.items() if any(count(each) for each in looks)]
+    told = ", ".join(names[:-1]) + " and " + names[-1] if len(names) > 1 else names[0]
+    broken = probes.found.any_of((*GRADIENT, SQUARE, RANDOM))
     cause = "the number is from attacks too weak for this model; evaluate with AutoAttack"
-    return probes.judge(name, broken, "PGD-200, PGD on the margin, APGD-T, Square and random points break", cause)
+    return probes.judge(name, broken, f"{told} break{'' if len(names) > 1 else 's'}", cause)
 
 
 def steps_settle(probes: Probes, name: str) -> Check:
     """More steps break little."""
-    return probes.judge(name, probes.steps, "PGD-200 breaks", "the attacks behind the number had too few steps")
+    cause = "the attacks behind the number had too few steps"
+    return probes.judge(name, probes.found.broken(STEPS), "PGD-200 breaks", cause)
 
 
 def restarts_settle(probes: Probes, name: str) -> Check:
     """More random starts break little."""
+    starts = sum(probes.found.count(each) > 0 for each in RESTARTS)
+    what = f"PGD-40 from {starts} more start{'s' if starts > 1 else ''} breaks"
     cause = "the attacks behind the number had too few restarts"
-    return probes.judge(name, probes.restarts, "PGD-40 from 3 more starts breaks", cause)
+    return probes.judge(name, probes.found.any_of(RESTARTS), what, cause)
 
 
 def gradient_free(probes: Probes, name: str) -> Check:
     """Square breaks little that gradients can't."""
     cause = "gradients do not show the way to what is there"
-    return probes.judge(name, probes.square & ~probes.gradient, "Square, and no gradient attack, breaks", cause)
+    broken = probes.alone(SQUARE, GRADIENT, TARGETS[0])
+    return probes.judge(name, broken, "Square, and no gradient attack, breaks", cause)
 
 
 def random_points(probes: Probes, name: str) -> Check:
     """200 uniform points break little that PGD can't."""
-    cause = "gradients are worse than none"
-    return probes.judge(name, probes.random & ~probes.pgd, "One of 200 random points, and not PGD, breaks", cause)
+    broken = probes.alone(RANDOM, PGDS, RESTARTS[0])
+    return probes.judge(name, broken, "One of 200 random points, and not PGD, breaks", "gradients are worse than none")
 
 
 def black_box(probes: Probes, name: str) -> Check:
     """Images made on another model break little that the model's own gradients can't."""
     if probes.bench.subject.source is None:
-        return not_made(name, "there is no other model to make images on; give one (--source RUN)")
+        return not_made(name, NO_SOURCE)
     cause = "another model's gradients lead better than its own"
-    broken = probes.transferred & ~probes.gradient
+    broken = probes.alone(TRANSFER, GRADIENT, TARGETS[0])
     return probes.judge(name, broken, "MI-FGSM on another model, and not its own gradients, breaks", cause)

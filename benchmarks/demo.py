@@ -1,0 +1,75 @@
+"""What the robust model of `toughen demo` reaches, over seeds and kernels: one promise, many machines.
+
+python benchmarks/demo.py [--minutes 30]
+
+Each run is `toughen train demo --seed S`, then the demo's own evaluation, with the processor's kernels and with those
+of one that has AVX2 alone. Runs that are done are not done again; the file is written after each. Seconds are those of
+the training's epochs and of what comes at their ends; they mean something where nothing else runs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import json
+import os
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from box import KERNELS, Box, Over, environment
+
+from toughen.commands.demo import ATTACKS, EPS
+from toughen.files import read_json, write_json
+
+SEEDS = range(5)
+
+
+def figures(folder: Path) -> dict[str, Any]:
+    """What a run came to."""
+    found = read_json(folder / "evaluation.json")
+    epochs = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    fgsm = found["attacks"]["fgsm"]["robust_accuracy"]
+    return {
+        "clean": found["clean_accuracy"],
+        "fgsm": fgsm,
+        "robust": found["robust_accuracy"],
+        "gap": fgsm - found["robust_accuracy"],
+        "verdict": found["verdict"],
+        "seconds": sum(epoch["seconds"] + epoch["validation_seconds"] for epoch in epochs),
+        "events": [event["text"] for epoch in epochs for event in epoch["events"]],
+        "threads": os.environ.get("OMP_NUM_THREADS", ""),
+        "provenance": read_json(folder / "provenance.json"),
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, default=Path("runs/demos"), help="where the runs go")
+    parser.add_argument("--write", type=Path, default=Path("benchmarks/results/demo.json"))
+    parser.add_argument("--minutes", type=float, help="end within this time; what is under way is gone on with")
+    known = parser.parse_args()
+    box = Box(known.minutes)
+    found: dict[str, Any] = read_json(known.write) if known.write.exists() else {}
+    for seed, kernels in itertools.product(SEEDS, KERNELS):
+        name = f"seed-{seed} {kernels}"
+        if name in found:
+            continue
+        folder = known.out / name.replace(" ", "-")
+        try:
+            with environment(KERNELS[kernels]):
+                box.toughen("train", "demo", "--seed", str(seed), "--out", str(folder), "--resume")
+                box.toughen("evaluate", str(folder), "--eps", str(EPS), "--attacks", *ATTACKS)
+        except Over:
+            break
+        found[name] = figures(folder)
+        known.write.parent.mkdir(parents=True, exist_ok=True)
+        write_json(known.write, found)
+    for name, values in found.items():
+        print(name, *(f"{key} {100 * values[key]:.1f} %" for key in ("clean", "fgsm", "robust")), values["verdict"])
+    if robust := [values["robust"] for values in found.values()]:
+        print(f"robust: median {100 * median(robust):.1f} %, {100 * min(robust):.1f} to {100 * max(robust):.1f} %")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,110 @@
+"""What a run takes where nobody says: by the images, under what is given."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+import yaml
+from commands import digits, refused, toughen
+
+from toughen import data
+from toughen.commands.train import parse_train
+from toughen.data.ingest import Outline
+from toughen.methods.nuat import NuAT
+from toughen.methods.trades import TRADES
+from toughen.training import defaults
+
+GREY, COLOUR = (1, 28, 28), (3, 32, 32)
+
+
+def outline(shape: tuple[int, int, int] = COLOUR, images: int = 6000) -> Outline:
+    return Outline(shape, tuple("ab"), images, 100)
+
+
+@pytest.mark.parametrize(
+    ("shape", "model", "stem"),
+    [
+        (GREY, "fbf-mnist-cnn", None),
+        ((1, 32, 32), "fbf-mnist-cnn", None),
+        ((1, 64, 64), "resnet18", "cifar"),
+        (COLOUR, "resnet18", "cifar"),
+        ((3, 28, 28), "resnet18", "cifar"),
+        ((3, 64, 64), "resnet18", "cifar"),
+        ((3, 96, 96), "resnet18", "imagenet"),
+        ((3, 48, 80), "resnet18", "imagenet"),
+    ],
+)
+def test_the_net_fits_the_images(shape: tuple[int, int, int], model: str, stem: str | None) -> None:
+    found = defaults.chosen(outline(shape), "cpu")
+    assert (found["model"], found.get("model_settings", {}).get("stem")) == (model, stem)
+
+
+def test_few_images_are_seen_more_often_in_smaller_batches() -> None:
+    sizes = (20, 100, 600, 2000, 6000, 20_000, 50_000, 1_300_000)
+    found = [defaults.chosen(outline(images=images), "cpu") for images in sizes]
+    for name, rising in (("epochs", False), ("batch_size", True)):
+        values = [each[name] for each in found]
+        assert values == sorted(values, reverse=not rising) and len(set(values)) > 2
+
+
+def test_a_gpu_trains_the_whole_width_and_many_classes_another_method() -> None:
+    assert defaults.chosen(outline(), "cuda")["model_settings"]["width"] == 64
+    assert defaults.chosen(outline(), "cpu")["model_settings"]["width"] < 64
+    many = Outline(COLOUR, tuple(map(str, range(100))), 50_000, 10_000)
+    methods = [defaults.chosen(each, "cpu")["method"]["class_path"].split(".")[-1] for each in (outline(), many)]
+    assert methods == ["NuAT", "PGI"]
+
+
+def test_what_is_given_wins_and_the_rest_is_written_down(tmp_path: Path) -> None:
+    folder = digits()
+    chosen, config, _, _ = parse_train(f"--data {folder} --eps 0.1".split())
+    assert isinstance(chosen.method, NuAT) and chosen.method.eps == 0.1
+    written = yaml.safe_load(config)
+    expected = defaults.chosen(data.peek(str(folder)), "cpu")
+    assert {name: written[name] for name in ("model", "epochs", "batch_size", "averaging")} == {
+        name: expected[name] for name in ("model", "epochs", "batch_size", "averaging")
+    }
+    given = parse_train(f"--data {folder} --eps 0.1 --method TRADES --epochs 3 --model resnet18".split())[0]
+    assert isinstance(given.method, TRADES) and (given.epochs, given.model, given.model_settings) == (3, "resnet18", {})
+    assert (given.batch_size, given.averaging) == (chosen.batch_size, chosen.averaging)
+
+
+def test_a_recipe_that_names_no_method_is_filled_too(tmp_path: Path) -> None:
+    (tmp_path / "mine.yaml").write_text(f"data: {digits()}\neps: 0.1\nepochs: 4\n")
+    made = parse_train([str(tmp_path / "mine.yaml")])[0]
+    assert isinstance(made.method, NuAT) and made.epochs == 4 and made.averaging is not None
+
+
+def test_without_a_radius_one_is_asked_for(tmp_path: Path) -> None:
+    refused(toughen("train", "--data", digits(), "--out", tmp_path / "run"), "--eps 8/255")
+
+
+def test_a_setting_that_is_unknown_is_told_before_the_data_are_looked_at(tmp_path: Path) -> None:
+    refused(toughen("train", "--data", tmp_path / "nowhere", "--eps", "0.1", "--epoch", 3), "--epoch")
+    refused(toughen("train", "--data", tmp_path / "nowhere", "--eps", "0.1"), "nowhere")
+
+
+def test_a_plan_says_what_training_then_does(tmp_path: Path) -> None:
+    words = ["--data", digits(), "--eps", "0.1", "--epochs", 2, "--batch_size", 16]
+    planned = toughen("plan", *words)
+    assert planned.status == 0 and list(tmp_path.iterdir()) == []
+    told = " ".join(planned.out.split())
+    trained = toughen("train", *words, "--out", tmp_path / "run")
+    assert trained.status == 0
+    said = re.search(
+        r"\((\d[\d,]*) parameters\), (\d+) images \+ (\d+) to choose.*?(\d+) epochs of (\d+) steps",
+        " ".join(trained.err.split()),
+    )
+    assert said is not None
+    parameters, images, held_out, epochs, steps = said.groups()
+    assert f"{parameters} parameters" in told and f"{images} to train on, {held_out} to choose" in told
+    assert f"{epochs} epochs of {steps}, 16 images each" in told
+    assert "8.0 forward passes" in told  # as NuAT's docstring has it
+    assert "28 x 28, grey" in told and "linf eps 0.1" in told
+
+
+@pytest.mark.parametrize("words", [("--eps", "0.1", "--epoch", "3"), ("--data", "nowhere", "--eps", "0.1")])
+def test_a_plan_refuses_what_training_refuses(words: tuple[str, ...]) -> None:
+    assert toughen("plan", *words) == toughen("train", *words)

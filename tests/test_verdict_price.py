@@ -1,0 +1,318 @@
+"""The cheap verdict: it keeps to its price in passes, calls no masked model sound at any, and goes on where it stopped.
+
+The clock is only asked for the price; here a pass takes what the tests say.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from commands import digits
+from rich.console import Console
+from test_verdict import HIDING, SOUND, SPOILED, by_fgsm, digits_net, failed, not_at_all, small_net, subject_of
+from torch import nn
+
+import toughen as package
+from toughen.blocks import Blocks
+from toughen.evaluation import conclude, examination, price, verdict
+from toughen.evaluation.checks import standing
+from toughen.evaluation.checks.base import allowed
+from toughen.evaluation.examination import SMALL, Examination
+from toughen.evaluation.kept import Kept, restore
+from toughen.evaluation.verdict import Check, Subject, Word, word
+from toughen.threat import Threat
+
+BUDGETS = (500, 1500, 3000, 5000, 6000, 12_000)  # passes; the quick suite spends 3,000 on a dozen images that stand
+FEW = (5000,)  # of which what every number must have had is paid, and little more
+
+
+def priced(subject: Subject, blocks: Blocks, budget: int, limit: int = 100) -> tuple[Word, list[Check], Examination]:
+    examination = Examination(subject, blocks, Kept(budget=budget, size=SMALL), limit)
+    examination.make()
+    found = examination.found()
+    return word(found), found, examination
+
+
+# ---- no masked model is sound, and no price is exceeded
+
+
+def never_sound(net: nn.Module, budgets: tuple[int, ...] = BUDGETS, **how: Any) -> None:
+    subject, blocks = subject_of(net, **how)
+    for budget in budgets:
+        found, checks, examination = priced(subject, blocks, budget)
+        assert found != "sound", (budget, [check.sentence for check in checks])
+        tied = "the same answer alone" in failed({check.name: check for check in checks})
+        assert (
+            examination.spent <= (1.1 if tied else 1) * budget
+        )  # it takes back what attacks find: each is asked again
+
+
+@pytest.mark.parametrize("name", SPOILED)
+def test_a_spoiled_model_is_never_sound_at_a_small_price(name: str) -> None:
+    never_sound(SPOILED[name][0](small_net()), FEW, attacks=not_at_all)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("hardened", [True, False])
+@pytest.mark.parametrize("name", SPOILED)
+def test_nor_at_any_other(name: str, hardened: bool) -> None:
+    never_sound(SPOILED[name][0](small_net(hardened=hardened)), attacks=not_at_all)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", HIDING)
+@pytest.mark.parametrize("name", ["pgd-at", "standard"])
+def test_a_trained_net_that_hides_is_never_sound_at_any_price(name: str, kind: str) -> None:
+    never_sound(SPOILED[kind][0](digits_net(name)), threat=Threat("linf", 0.3), n=100)
+
+
+@pytest.mark.parametrize("attacks", [not_at_all, by_fgsm])
+def test_so_is_not_the_number_of_a_net_that_fgsm_cannot_hurt(attacks: Callable[..., Any]) -> None:
+    never_sound(digits_net("fgsm-at"), attacks=attacks, threat=Threat("linf", 0.3), n=100)
+
+
+@pytest.mark.slow
+def test_nor_is_one_that_stronger_attacks_halve() -> None:
+    """PGD leaves 68 % of this net's images standing, AutoAttack 30 % (docs/evaluation.md)."""
+    never_sound(digits_net("fbf"), threat=Threat("linf", 0.3), n=100)
+
+
+@pytest.mark.parametrize("hardened", [True, False])
+def test_a_number_made_in_earnest_is_sound_at_a_small_price(hardened: bool) -> None:
+    subject, blocks = subject_of(small_net(hardened=hardened), threat=Threat("linf", 0.1 if hardened else 0.02))
+    found, checks, examination = priced(subject, blocks, 8000)
+    assert found == "sound", failed({check.name: check for check in checks})
+    assert examination.spent <= 8000
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", SOUND)
+def test_and_so_is_a_trained_net(name: str) -> None:
+    subject, blocks = subject_of(digits_net(name), threat=SOUND[name], n=300)
+    found, checks, _ = priced(subject, blocks, 20_000)
+    assert found == "sound", failed({check.name: check for check in checks})
+
+
+def test_every_check_has_a_price_and_every_look_a_check() -> None:
+    asking = set(verdict.OF_THE_DATA | verdict.OF_THE_MODEL | verdict.OF_GRADIENTS)
+    assert asking - {"enough images"} == {*examination.ASKING, examination.ALONE, examination.RANGE, examination.LABELS}
+    attacks = set(verdict.OF_ATTACKS | verdict.OF_GRADIENTS_ON_WHAT_STANDS | verdict.OF_WHAT_STANDS)
+    assert attacks == {*examination.NEEDS, examination.FALLS, examination.STRONGER}
+    made = Examination(*subject_of(small_net(), not_at_all), Kept(), 8)
+    made.make()
+    assert {look.check for look in made._due} <= attacks
+    names = {look.name for look in made._due}
+    assert {name for needs in examination.NEEDS.values() for name in needs} - names == {"transfer"}
+    assert {*examination.CORE, standing.TARGETS[0]} <= names == set(made.kept.looks)
+
+
+def test_without_room_for_what_matters_no_number_is_sound() -> None:
+    subject, blocks = subject_of(small_net())
+    found, checks, _ = priced(subject, blocks, 0)
+    by_name = {check.name: check for check in checks}
+    assert found == "doubtful" and failed(by_name) == {"enough images"}
+    assert "--suite standard sets no price" in by_name["enough images"].sentence
+    unmade = [check for check in checks if check.passed is None and check.name != "white-box beats black-box"]
+    assert len(unmade) == len(checks) - 2, [check.name for check in checks if check.passed]
+    assert all("its price leaves no room" in check.sentence and check.images is None for check in unmade)
+
+
+# ---- what is spent, and what is said of it
+
+
+class Counted(nn.Module):
+    """A net that counts the images that go through it, and those whose gradient is taken, as forwards."""
+
+    def __init__(self, net: nn.Module) -> None:
+        super().__init__()
+        self.net, self.seen = net, [0]
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        out: torch.Tensor = self.net(x)
+        self.seen[0] += len(x)
+        if out.requires_grad:
+            out.register_hook(lambda gradient: self.seen.__setitem__(0, self.seen[0] + len(gradient)))
+        return out
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Counted:
+        import copy
+
+        made = Counted(copy.deepcopy(self.net, memo))
+        made.seen = self.seen  # of all copies together
+        memo[id(self)] = made
+        return made
+
+
+@pytest.mark.parametrize("budget", [1500, 4000, 12000])
+def test_the_passes_that_the_model_sees_are_within_the_budget(budget: int) -> None:
+    net = Counted(small_net())
+    subject, _ = subject_of(net)
+    blocks = Blocks(net, 32)
+    examination = Examination(subject, blocks, Kept(budget=budget, size=SMALL))
+    net.seen[0] = 0
+    examination.make()
+    assert 0.5 * budget < net.seen[0] <= budget
+
+
+def test_a_larger_price_looks_at_more_images_of_all_that_there_are() -> None:
+    subject, blocks = subject_of(small_net())
+    few, more = ({c.name: c for c in priced(subject, blocks, budget)[1]} for budget in (5000, 20_000))
+    name = "no stronger attack is found"
+    assert (few[name].images, few[name].of) != (more[name].images, more[name].of)
+    assert few[name].of == more[name].of == 100 and (few[name].images or 0) < (more[name].images or 0)
+    threshold = subject.robust_accuracy * allowed(few[name].images or 0, 0.03 / subject.robust_accuracy)
+    assert few[name].threshold == pytest.approx(threshold)
+
+
+def test_what_was_cut_is_told() -> None:
+    some = Check("a", True, 0.0, 1.0, ".", images=8, of=100), Check("b", True, 0.0, 1.0, ".", images=16, of=100)
+    whole = Check("c", True, 0.0, 1.0, ".", images=30, of=30)
+    left = Check("d", None, None, None, "Not made: its price leaves no room for it; --suite standard sets none.")
+    strong = Check("no stronger attack is found", True, 0.0, 0.25, ".", images=8, of=100)
+    assert conclude.told([whole]) == ""
+    assert conclude.told([*some, whole, left, strong]) == (
+        "To cost no longer than the attacks or 20 s, 3 of 5 checks looked at 8 to 16 images instead of 100 or all and "
+        "1 was left out; a number 25 points too high can pass. --suite standard cuts nothing."
+    )
+
+
+# ---- the clock is asked once
+
+
+@pytest.mark.parametrize(("attacks", "seconds"), [(5.0, 20.0), (19.9, 20.0), (90.0, 90.0)])
+def test_the_price_is_that_of_the_attacks_or_20_s(attacks: float, seconds: float) -> None:
+    assert price.allowed_seconds(attacks) == seconds
+
+
+def test_a_time_is_as_many_passes_as_fit(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A block of 8, forward and backward, takes 4 s on this clock: a quarter of a second for each of 16 passes."""
+    ticks = iter([0.0, 100.0, 100.0, 104.0])
+    monkeypatch.setattr("toughen.evaluation.price.time.perf_counter", lambda: next(ticks))
+    subject, _ = subject_of(small_net(), not_at_all, n=20)
+    found = price.passes_within(
+        Blocks(small_net(), 8), subject.images.float()[:20] / 255, subject.labels[:20], seconds=100.0
+    )
+    assert found == int(0.9 * 100 / 0.25) == 360
+
+
+QUICK: dict[str, Any] = {"eps": 0.1, "limit": 40, "details": False, "block": 8}
+
+
+def slow(monkeypatch: pytest.MonkeyPatch, passes: int) -> list[float]:
+    """A machine on which the price is so many passes; the times that it is asked for."""
+    asked: list[float] = []
+
+    def passes_within(blocks: Blocks, x: Any, y: Any, seconds: float) -> int:
+        asked.append(seconds)
+        return passes
+
+    monkeypatch.setattr(conclude, "passes_within", passes_within)
+    return asked
+
+
+def test_the_quick_suite_is_cheap_and_all_else_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked, net = slow(monkeypatch, 3000), small_net()
+    found = package.evaluate(net, str(digits()), **QUICK)
+    assert asked == [20.0, 20.0] and found["price"]["passes"] == 3000 and found["price"]["spent"] <= 3000
+    assert "--suite standard cuts nothing" in found["price"]["told"]
+    assert any((check["images"] or 0) < (check["of"] or 0) for check in found["checks"])
+    whole = package.evaluate(net, str(digits()), attacks=["fgsm"], **QUICK | {"limit": 8})
+    assert "price" not in whole and len(asked) == 2
+    assert all(check["images"] == check["of"] for check in whole["checks"])
+
+
+# ---- stopped, and gone on with
+
+
+def test_a_stopped_examination_goes_on_to_the_same_end(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Stopped before each of its steps in turn: the price is that of the first call, and every step is made once."""
+    slow(monkeypatch, 6000)
+    net, steps = small_net(), [0]
+    whole = package.evaluate(net, str(digits()), **QUICK, out=tmp_path / "whole")
+    save = Kept.save
+
+    def stopping(self: Kept) -> None:
+        save(self)
+        steps[0] += 1
+        if self.spent:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(Kept, "save", stopping)
+    asked = slow(monkeypatch, 6000)
+    words: list[str] = []
+    for _ in range(100):
+        try:
+            found = package.evaluate(net, str(digits()), **QUICK, out=tmp_path / "cut")
+            break
+        except conclude.Unfinished as stopped:
+            words.append(stopped.result["verdict"])
+            written = json.loads((tmp_path / "cut" / "evaluation.json").read_text())
+            assert written["verdict"] == words[-1] and written["attacks"] == stopped.result["attacks"]
+            assert any("stopped before" in check["sentence"] for check in written["checks"]) or len(words) > 5
+            slow(monkeypatch, 10**9)  # the clock says otherwise now, and is not asked
+    assert len(words) > 10 and set(words) == {"unfinished"} and len(asked) == 2
+    for result in (whole, found):
+        result.pop("provenance")
+        result["price"].pop("seconds")
+        for attack in result["attacks"].values():
+            attack.pop("seconds")
+    assert found == whole and whole["verdict"] == "sound"
+    assert sorted(path.name for path in (tmp_path / "cut").iterdir()) == ["evaluation.json", "examples.parquet"]
+
+
+def test_a_check_that_failed_is_known_before_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    subject, blocks = subject_of(SPOILED["scaled"][0](small_net()), not_at_all)
+    examination = Examination(subject, blocks, Kept(budget=3000, size=SMALL))
+
+    def stop(self: Examination, *asked: Any) -> bool:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Examination, "_take", stop)
+    with pytest.raises(KeyboardInterrupt):
+        examination.make()
+    found = examination.found(stopped=True)
+    assert word(found, complete=False) == "masked"
+    assert word([replace(check, passed=True) for check in found], complete=False) == "unfinished"
+
+
+@pytest.mark.parametrize("harm", ["{", "[]", '{"asked": {}}'])
+def test_what_is_kept_of_others_or_damaged_is_not_gone_on_with(harm: str, tmp_path: Path) -> None:
+    path = tmp_path / "evaluation-1.json"
+    kept = Kept(path, {"cheap": True}, budget=10, size=4, spent=2.5, looks={"steps": [True, False]})
+    kept.checks["a"] = Check("a", True, 0.5, 1.0, "Fine.", images=4, of=8)
+    kept.save()
+    assert restore(path, {"cheap": True}) == kept
+    assert restore(path, {"cheap": False}) is None
+    path.write_text(harm)
+    assert restore(path, {"cheap": True}) is None
+
+
+def test_a_bar_and_lines_for_the_checks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without a terminal a line at most every ten seconds: none while the clock stands, many where it jumps."""
+    slow(monkeypatch, 3000)
+    clock = {"now": 0.0, "jump": 0.0}
+
+    def tick() -> float:
+        clock["now"] += clock["jump"]
+        return clock["now"]
+
+    monkeypatch.setattr("toughen.evaluation.display.time.perf_counter", tick)
+    said: list[str] = []
+    for jump in (0.0, 6.0):
+        assert not said
+        clock["jump"], file = jump, io.StringIO()
+        package.evaluate(small_net(), str(digits()), **QUICK, console=Console(file=file, width=200))
+        said = [line for line in file.getvalue().splitlines() if "s left" in line and "images;" in line]
+    assert len(said) >= 10
+    assert all("; at most about " in line for line in said) and len({line.split(":")[0] for line in said}) > 5
+    terminal = Console(file=io.StringIO(), width=200, force_terminal=True)
+    monkeypatch.undo()
+    package.evaluate(small_net(), str(digits()), attacks=["fgsm"], **QUICK | {"limit": 8}, console=terminal)
+    assert "left" in terminal.file.getvalue()  # type: ignore[attr-defined]

@@ -1,0 +1,157 @@
+"""Concludes whether a number can be believed: what the checks may cost, how far they are, and what they said."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from rich.console import Console
+from torch import nn
+
+from toughen import digest
+from toughen.blocks import Blocks
+from toughen.evaluation.attacked import share
+from toughen.evaluation.candidate import Candidate
+from toughen.evaluation.checks.base import Check, Subject
+from toughen.evaluation.display import Steps
+from toughen.evaluation.examination import FINE, LIMIT, STRONGER, Examination
+from toughen.evaluation.kept import Kept, restore
+from toughen.evaluation.price import allowed_seconds, passes_within
+from toughen.evaluation.result import Evaluation
+from toughen.evaluation.verdict import word
+
+
+class Unfinished(KeyboardInterrupt):
+    """An evaluation was stopped after its attacks; what is known is written, and the same call goes on.
+
+    Attributes:
+        result: what is known, as evaluation.json holds it.
+        number: the signal's.
+    """
+
+    def __init__(self, result: dict[str, Any], stopped: KeyboardInterrupt) -> None:
+        super().__init__(*stopped.args)
+        self.result = result
+        if (number := getattr(stopped, "number", None)) is not None:
+            self.number = number
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What is concluded about, and how deep the checks look.
+
+    Attributes:
+        blocks: the model, as it was attacked.
+        seed: of the evaluation.
+        source: a normally trained net for the same images; None where there is none.
+        trained_mode: whether the model came in training mode; None for a function.
+        cheap: whether the checks may cost no more than the attacks did, or 20 s.
+    """
+
+    blocks: Blocks
+    seed: int
+    source: nn.Module | None
+    trained_mode: bool | None
+    cheap: bool
+
+
+def conclude(
+    found: Evaluation, candidate: Candidate, asked: Asked, console: Console | None
+) -> tuple[dict[str, Any], KeyboardInterrupt | None]:
+    """The word, the checks behind it and what was cut; and the signal that came before they were all made.
+
+    Args:
+        found: what the attacks did; beside its state it is kept how far the checks are.
+        candidate: what was attacked.
+        asked: how.
+        console: where to show progress.
+    """
+    subject = subject_of(found, candidate, asked)
+    kept = _kept(found, subject, asked)
+    examination, stopped = Examination(subject, asked.blocks, kept), None
+    try:
+        with Steps(examination, console) as steps:
+            examination.make(steps.show)
+    except KeyboardInterrupt as signal:
+        stopped = signal
+    made = examination.found(stopped=stopped is not None)
+    said: dict[str, Any] = {
+        "verdict": word(made, complete=stopped is None),
+        "checks": [asdict(check) for check in made],
+    }
+    if kept.budget is not None:
+        price = {"seconds": allowed_seconds(_seconds(found)), "passes": kept.budget, "spent": round(kept.spent)}
+        said["price"] = price | {"told": told(made)}
+    return said, stopped
+
+
+def told(checks: Sequence[Check]) -> str:
+    """What was cut to keep to the price; "" where nothing was."""
+    fewer = [check.images for check in checks if check.images is not None and check.images < (check.of or 0)]
+    left_out = sum(check.passed is None and "its price" in check.sentence for check in checks)
+    if not fewer and not left_out:
+        return ""
+    parts = []
+    if fewer:
+        span = f"{min(fewer)} to {max(fewer)}" if len(set(fewer)) > 1 else f"{fewer[0]}"
+        parts.append(f"{len(fewer)} of {len(checks)} checks looked at {span} images instead of {LIMIT} or all")
+    if left_out:
+        parts.append(f"{left_out} {'was' if left_out == 1 else 'were'} left out")
+    rough = next((check.threshold for check in checks if check.name == STRONGER and check.passed), None)
+    passes = f"; a number {100 * rough:.0f} points too high can pass" if rough else ""
+    return f"To cost no longer than the attacks or 20 s, {' and '.join(parts)}{passes}. --suite standard cuts nothing."
+
+
+def subject_of(found: Evaluation, candidate: Candidate, asked: Asked) -> Subject:
+    """The number, and all that is known of how it came about."""
+    split, source = found.split, asked.source
+    return Subject(
+        net=asked.blocks.net,
+        images=split.images,
+        labels=split.labels,
+        index=found.index,
+        threat=candidate.threat,
+        seed=asked.seed,
+        standing=found.standing,
+        right=found.right,
+        accuracies={name: found.accuracy(name) for name in found.parts},
+        robust_accuracy=share(found.standing),
+        trained_mode=asked.trained_mode,
+        source=source.to(split.images.device) if source is not None else None,
+        own=candidate.folder is not None,
+    )
+
+
+def _kept(found: Evaluation, subject: Subject, asked: Asked) -> Kept:
+    """What was found before, or nothing yet, with the price: the clock is asked once, and what it said is kept."""
+    path = None if found.state.path is None else found.state.path.with_suffix(".json")
+    weights = () if subject.source is None else tuple(map(digest.of_tensor, subject.source.state_dict().values()))
+    words = {"cheap": asked.cheap, "source": list(map(str, weights)), "trained_mode": asked.trained_mode}
+    words |= {"own": subject.own}
+    if (known := restore(path, words)) is not None:
+        return known
+    kept = Kept(path, words)
+    if asked.cheap:
+        kept.budget, kept.size = _price(subject, asked.blocks, allowed_seconds(_seconds(found)))
+    kept.save()
+    return kept
+
+
+def _price(subject: Subject, blocks: Blocks, seconds: float) -> tuple[int | None, int | None]:
+    """How many passes the time has room for, and in blocks of how many images; (None, None) where all have room."""
+    rows = torch.arange(min(blocks.size, len(subject.labels)), device=subject.labels.device)
+    whole = Examination(subject, blocks, Kept())
+    x, y = whole.bench.x(rows), whole.bench.y(rows)
+    if passes_within(whole.bench.model, x, y, seconds) >= whole.most():
+        return None, None
+    on_cpu = subject.labels.device.type == "cpu"
+    size = min(blocks.size, 8 if on_cpu else 64)
+    budget = passes_within(Examination(subject, blocks, Kept(size=size)).bench.model, x, y, seconds)
+    return budget, min(size, 4) if on_cpu and budget < FINE else size
+
+
+def _seconds(found: Evaluation) -> float:
+    """How long the attacks took."""
+    return sum(sum(found.state.of(name).seconds.values()) for name in found.parts)

@@ -1,0 +1,72 @@
+"""What `toughen train` takes where neither a recipe nor the command line says: chosen by the images there are.
+
+docs/defaults.md has the reasons, and the measurements behind them.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from toughen.data.ingest import Outline
+
+SMALL_GREY = 32  # rows and columns up to which grey images need no ResNet
+SMALL = 64  # up to which images keep all their pixels in a ResNet's first stage
+WIDTH = 16  # channels of a ResNet-18's first stage on a CPU, where 64 would take twelve times as long
+FEW_CLASSES = 20  # up to which the nuclear norm of a batch's logits guides well
+VISITS = 90_000  # images times epochs, for sets that are neither small nor large
+EPOCHS = (30, 60)  # of large sets and of small ones
+LOOKS = 20  # validations of a run, about
+BATCH = 64  # images per step, as NuAT's weight was found with
+LARGE, LARGE_BATCH = 100_000, 128
+STEPS, SMALLEST_BATCH = 8, 8  # an epoch has so many steps at least, unless the batch would be smaller than this
+
+
+def chosen(outline: Outline, device: str, length: int | None = None) -> dict[str, Any]:
+    """A recipe for a set, as a YAML file would hold it.
+
+    Args:
+        outline: what the set is like, with the image size that the user gives, if any.
+        device: the type of the device, such as "cpu".
+        length: epochs, where the user gives them.
+    """
+    found = net(outline.shape, device)
+    length = length or epochs(outline.train)
+    lr = 0.1 if found["model"] == "resnet18" else 0.05
+    return {
+        **found,
+        "method": {"class_path": f"toughen.methods.{method(len(outline.classes))}"},
+        "epochs": length,
+        "validation_every": max(1, round(length / LOOKS)),
+        "batch_size": batch_size(outline.train),
+        "optimizer": {"class_path": "toughen.training.SGD", "init_args": {"lr": lr, "weight_decay": 5e-4}},
+        "schedule": {"class_path": "toughen.training.Cyclic", "init_args": {"peak": 0.25}},
+        "averaging": 0.9998,
+    }
+
+
+def method(classes: int) -> Literal["NuAT", "PGI"]:
+    """NuAT, which falls far behind with a hundred classes; PGI, which does not, where there are many."""
+    return "NuAT" if classes <= FEW_CLASSES else "PGI"
+
+
+def net(shape: tuple[int, int, int], device: str) -> dict[str, Any]:
+    """The net for images of [c, h, w]: a small one for small grey images, else ResNet-18 with a stem to their size."""
+    channels, *sides = shape
+    if channels == 1 and max(sides) <= SMALL_GREY:
+        return {"model": "fbf-mnist-cnn"}
+    stem = "cifar" if max(sides) <= SMALL else "imagenet"
+    return {"model": "resnet18", "model_settings": {"stem": stem, "width": WIDTH if device == "cpu" else 64}}
+
+
+def epochs(images: int) -> int:
+    """Passes over so many training images: more over few of them."""
+    least, most = EPOCHS
+    return max(least, min(most, VISITS // max(1, images)))
+
+
+def batch_size(images: int) -> int:
+    """Images per step."""
+    size = LARGE_BATCH if images >= LARGE else BATCH
+    while size > SMALLEST_BATCH and images < STEPS * size:
+        size //= 2
+    return size
