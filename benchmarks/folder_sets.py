@@ -3,10 +3,10 @@
 python benchmarks/folder_sets.py --fashion DIR --cifar10 DIR --out DIR
 
     fashion      6,000 grey PNG of 28 x 28 in ten classes; 2,000 to test
-    cifar        6,000 colour PNG of 32 x 32 in ten classes; 1,000 to test
+    cifar        2,000 colour PNG of 32 x 32 in ten classes; 1,000 to test
     three        600 JPEG of many sizes, three classes; 900 to test
-    unbalanced   2,900 PNG, four classes of 2,000, 500, 300 and 100; 1,000 to test, 250 of each
-    two          1,200 PNG, two classes; 1,000 to test
+    unbalanced   870 PNG, four classes of 600, 150, 90 and 30; 1,000 to test, 250 of each
+    two          600 PNG, two classes; 1,000 to test
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ LONGEST = 1.5  # its longest side, in shorter ones
 Images = dict[str, list[Image.Image]]  # by class
 COUNTS: dict[str, dict[str, tuple[int, int]]] = {  # set -> class -> images to train on and to test
     "fashion": {name: (600, 200) for name in FASHION},
-    "cifar": {name: (600, 100) for name in CIFAR10},
+    "cifar": {name: (200, 100) for name in CIFAR10},
     "three": {name: (200, 300) for name in ("automobile", "horse", "ship")},
-    "unbalanced": {"airplane": (2000, 250), "frog": (500, 250), "truck": (300, 250), "deer": (100, 250)},
-    "two": {name: (600, 500) for name in ("cat", "automobile")},
+    "unbalanced": {"airplane": (600, 250), "frog": (150, 250), "truck": (90, 250), "deer": (30, 250)},
+    "two": {name: (300, 500) for name in ("cat", "automobile")},
 }
 
 
