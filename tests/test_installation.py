@@ -25,7 +25,7 @@ OURS = [  # all that the commands below may say on standard error, line by line
     rf"collapse: FGSM leaves {PERCENT}, PGD {PERCENT}, of clean images {PERCENT} are right.*",
     rf"(fgsm|pgd): +{PERCENT} stand, robust at most {PERCENT}, .* left",
     r"now the checks that say whether the number can be believed",
-    r"[\w -]+: [\w -]+, \d+ of \d+ images; at most about [\w ]+ left",
+    r"[\w, %-]+: (.+, \d+ of )?\d+ images; at most about [\w ]+ left",
     r"now a closer look at a few images, for the report",
 ]
 
@@ -103,6 +103,9 @@ def test_what_is_not_ours_is_seen() -> None:
     assert len(foreign(said)) == 2
     assert foreign("/lib/torch/nn.py:3: UserWarning: old\n  warn('old')\n") and foreign("Traceback (most recent call")
     assert foreign("more restarts change little: restart 0, 4 of 4 images; at most about 32 s left\n") == []
+    assert foreign("accuracy falls with eps: PGD-20 at 0.3, 4 of 4 images; at most about 0 s left\n") == []
+    assert foreign("an unbounded attack reaches 0 %: unbounded, 4 of 4 images; at most about 9 s left\n") == []
+    assert foreign("logits, not probabilities: 20 images; at most about 9 s left\n") == []
     assert foreign("pgd: 10.0 % stand, robust at most 10.0 %, 0 s, about 0 s left\n") == []
 
 
