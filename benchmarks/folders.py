@@ -25,7 +25,7 @@ import torch
 from box import KERNELS, Box, Over, environment
 
 from toughen import data, runs
-from toughen.cli.train import parse_train
+from toughen.config.train import parse_train
 from toughen.core.threat import Threat
 from toughen.engine.device import provenance
 from toughen.evaluation import measure

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from toughen import models, runs
-from toughen.cli.train import parse_train
+from toughen.config.train import parse_train
 from toughen.core.types import Batch, Plan
 from toughen.data import Data, Split, stratified
 from toughen.data.ingest import Outline

@@ -15,8 +15,8 @@ import yaml
 from commands import digits, files, process, processor_seconds, small, toughen
 
 from toughen import runs, training
-from toughen.cli.train import parse_train
 from toughen.config import settings
+from toughen.config.train import parse_train
 from toughen.methods.fast import FBF
 from toughen.methods.nuat import NuAT
 from toughen.methods.trades import TRADES

@@ -11,7 +11,7 @@ import published
 import pytest
 
 from toughen import papers
-from toughen.cli.train import parse_train
+from toughen.config.train import parse_train
 from toughen.core.threat import Threat
 from toughen.evaluation.suite import parse_attack
 from toughen.papers.exhibits import STATED, Column, Figure, Panel, Settings, Table

@@ -12,8 +12,8 @@ import torch.nn.functional as F
 from torch import nn
 
 from toughen import models
-from toughen.cli.train import parse_train
 from toughen.config import settings
+from toughen.config.train import parse_train
 from toughen.core.rng import StepNoise
 from toughen.core.types import Batch, Images, Labels, Plan
 from toughen.methods.base import Method

@@ -22,12 +22,13 @@ from torch import nn
 from toughen import load
 from toughen.attacks import APGDT, FGSM, PGD, Square
 from toughen.attacks.base import Attack
+from toughen.core.classifier import misclassified
 from toughen.core.gradients import mode
 from toughen.core.objectives import margin_loss
 from toughen.core.rng import ImageNoise
 from toughen.core.threat import Threat
 from toughen.data import load as load_data
-from toughen.engine.fixed_batch import Blocks, wrong
+from toughen.engine.fixed_batch import Blocks
 from toughen.evaluation import verdict
 from toughen.evaluation.checks.base import Bench, allowed
 from toughen.evaluation.examination import checks
@@ -92,11 +93,11 @@ def subject_of(
     trained_mode, x = net.training, images.float() / 255
     with torch.random.fork_rng(), mode(net, "eval"):
         blocks = Blocks(net, 32)
-        right = ~wrong(blocks.exact(x), y)
+        right = ~misclassified(blocks.exact(x), y)
         standing, accuracies = right.clone(), {}
         for i, attack in enumerate(attacks(threat)):
             x_adv = attack(blocks, x, y, ImageNoise(seed, str(i), rows.tolist()))
-            held = ~wrong(blocks.exact(x_adv), y)
+            held = ~misclassified(blocks.exact(x_adv), y)
             standing, accuracies[str(i)] = standing & held, float((right & held).double().mean())
     number = float(standing.double().mean())
     return Subject(net, images, y, rows, threat, seed, standing, right, accuracies, number, trained_mode), blocks

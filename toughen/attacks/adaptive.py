@@ -11,12 +11,12 @@ from torch import nn
 
 from toughen.attacks.base import Attack, threat_of
 from toughen.attacks.pgd import PGD
+from toughen.core.classifier import misclassified
 from toughen.core.gradients import confirmed, input_gradient, logits, mode
 from toughen.core.objectives import DivergenceAscent, GuidedAscent, NuclearAscent, Objective
 from toughen.core.rng import Noise
 from toughen.core.threat import Start, Threat
 from toughen.core.types import Eps, Images, Labels, Logits, Norm, Real
-from toughen.engine.fixed_batch import wrong
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,7 +112,7 @@ class Adaptive(Attack):
         fallen = torch.zeros(len(x), dtype=torch.bool, device=x.device)
         for _ in range(self.steps):
             found = input_gradient(model, x_adv, y, objective)
-            fell = confirmed(model, x_adv, y, wrong(found.logits, y) & ~fallen)
+            fell = confirmed(model, x_adv, y, misclassified(found.logits, y) & ~fallen)
             result = torch.where(fell.view(-1, 1, 1, 1), threat.project(x_adv, x), result)
             fallen |= fell
             x_adv = threat.project(x_adv + step_size * threat.steepest(found.gradient), x)

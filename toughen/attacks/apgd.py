@@ -11,12 +11,11 @@ from torch import Tensor, nn
 
 from toughen.attacks.ascent import Ascent
 from toughen.attacks.base import Attack, threat_of
-from toughen.core.gradients import InputGradient, fooled, input_gradient, logits, mode
+from toughen.core.gradients import InputGradient, exact_logits, fooled, input_gradient, logits, mode
 from toughen.core.objectives import Objective, TargetedDLR, cross_entropy
 from toughen.core.rng import Noise
 from toughen.core.threat import Threat
 from toughen.core.types import Eps, Images, Labels, Logits, Mask, Norm, Real
-from toughen.engine.fixed_batch import Blocks
 
 _Round: TypeAlias = Callable[[Labels], tuple[Images, Mask]]
 """Attacks some images, by their places: what it found, and which of them stand."""
@@ -178,7 +177,7 @@ class APGDT(Attack):
 @torch.no_grad()
 def wrong_classes(model: nn.Module, x: Images, y: Labels) -> Tensor:
     """For each image all classes but its own, [n, k - 1], the one with the highest logit first."""
-    out = model.exact(x) if isinstance(model, Blocks) else logits(model, x)
+    out = exact_logits(model, x)
     order = out.scatter(1, y[:, None], -torch.inf).argsort(1).flip(1)
     return order[:, :-1]
 

@@ -11,11 +11,12 @@ from toughen.attacks.apgd import APGD, APGDT
 from toughen.attacks.base import Attack, threat_of
 from toughen.attacks.fab import FAB
 from toughen.attacks.square import Square
+from toughen.core.classifier import misclassified
 from toughen.core.gradients import mode
 from toughen.core.objectives import dlr
 from toughen.core.rng import Noise
 from toughen.core.types import Eps, Images, Labels, Logits, Norm
-from toughen.engine.fixed_batch import Blocks, Precision, block_size, search_precision, wrong
+from toughen.engine.fixed_batch import Blocks, Precision, block_size, search_precision
 
 Version: TypeAlias = Literal["standard", "plus", "rand", "v1"]
 
@@ -78,12 +79,12 @@ class AutoAttack(Attack):
         noise, asked = noise or Noise(), self._blocks(model, x)
         x_adv = x.clone()
         with mode(asked, "eval"):
-            standing = ~wrong(asked.exact(x), target)
+            standing = ~misclassified(asked.exact(x), target)
             for attack in self.parts().values():
                 rows = standing.nonzero()[:, 0]
                 if len(rows):
                     found = attack(asked, x[rows], target[rows], noise.take(rows))
-                    fell = wrong(asked.exact(found), target[rows])
+                    fell = misclassified(asked.exact(found), target[rows])
                     x_adv[rows[fell]], standing[rows[fell]] = found[fell], False
         return x_adv
 

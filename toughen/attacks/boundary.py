@@ -7,11 +7,11 @@ from dataclasses import dataclass, fields
 import torch
 from torch import Tensor, nn
 
+from toughen.core.classifier import Classifier, misclassified
 from toughen.core.gradients import InputGradient, lowest_gradient
 from toughen.core.objectives import Ahead, margin
 from toughen.core.threat import Threat
 from toughen.core.types import Images, Labels, Logits, Mask, PerExample
-from toughen.engine.fixed_batch import Blocks, wrong
 
 
 @dataclass
@@ -102,7 +102,7 @@ class Boundary:
         self.known = self.known.index_fill(0, first, True)
         return found.logits
 
-    def calibrate(self, model: Blocks, out: Logits, seems: Mask, near: Mask) -> Mask:
+    def calibrate(self, model: Classifier, out: Logits, seems: Mask, near: Mask) -> Mask:
         """Which images crossed the boundary, where ``seems`` says it by logits in low precision.
 
         Close to a boundary their error is about all that there is, so the search would circle a boundary that is not
@@ -119,7 +119,7 @@ class Boundary:
         self.shift = self.shift.index_copy(0, rows, (exact - out[rows]).nan_to_num(0, 0, 0))
         self.calibrated = self.calibrated.index_fill(0, rows, True)
         self.known = self.known.index_fill(0, rows, False)
-        return seems.index_copy(0, rows, wrong(exact, self.y[rows]))
+        return seems.index_copy(0, rows, misclassified(exact, self.y[rows]))
 
     def step_back(self, crossed: Mask, beta: float) -> None:
         """Towards the clean image where the boundary was crossed; elsewhere the pass just made is the next step's."""

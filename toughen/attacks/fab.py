@@ -11,11 +11,11 @@ from torch import Tensor, nn
 from toughen.attacks.apgd import wrong_classes
 from toughen.attacks.base import Attack, threat_of
 from toughen.attacks.boundary import Boundary
+from toughen.core.classifier import Classifier, misclassified
 from toughen.core.gradients import confirmed, mode
 from toughen.core.rng import Noise
 from toughen.core.threat import Threat
 from toughen.core.types import Eps, Images, Labels, Logits, Norm, Real
-from toughen.engine.fixed_batch import Blocks, wrong
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -123,10 +123,10 @@ class FAB(Attack):
                 state.differentiate(model, threat)
                 state.x_adv = self._moved(state, threat)
             out = state.look(model, threat, last=number == self.steps)
-            seems = wrong(out + state.shift, state.y)
+            seems = misclassified(out + state.shift, state.y)
             moved = threat.distance(state.x_adv, state.x)
             near = moved < state.best if self.minimise else moved <= threat.eps
-            if isinstance(model, Blocks) and model.precision == "bf16":
+            if isinstance(model, Classifier) and model.low_precision:
                 seems = state.calibrate(model, out, seems, near)
                 fell = seems & near
             else:

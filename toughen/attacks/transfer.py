@@ -10,10 +10,10 @@ from torch import nn
 
 from toughen.attacks.base import Attack, threat_of
 from toughen.attacks.pgd import MIFGSM
+from toughen.core.classifier import Classifier
 from toughen.core.gradients import logits, mode
 from toughen.core.rng import Noise
 from toughen.core.types import Eps, Images, Labels, Logits, Norm
-from toughen.engine.fixed_batch import Blocks
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,8 +59,8 @@ class Transfer(Attack):
         threat, source = threat_of(self), self.source
         threat.check(x)
         x = x.detach()
-        if isinstance(model, Blocks) and not isinstance(source, Blocks):
-            source = Blocks(source, model.size, model.precision)
+        if isinstance(model, Classifier):
+            source = model.like(source)
         with mode(source, "eval"):
             if self.labels == "source":
                 with torch.no_grad():

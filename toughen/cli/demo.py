@@ -16,8 +16,8 @@ from toughen.attacks.pgd import PGD
 from toughen.cli import picture
 from toughen.cli.compare import print_comparison
 from toughen.cli.shared import PROGRAM, goes_on
-from toughen.cli.train import parse_train
 from toughen.config.parsing import Parser, tidy
+from toughen.config.train import parse_train
 from toughen.data import Data
 from toughen.evaluation import evaluate_run, measure
 from toughen.evaluation.harness import as_floats, predict

@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from toughen.cli.shared import PROGRAM
-from toughen.cli.train import parse_train
+from toughen.config.train import parse_train
 from toughen.engine.device import processor
 from toughen.engine.memory import peak
 from toughen.training import budget

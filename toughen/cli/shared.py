@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, NoReturn
 
+from toughen.config.parsing import PROGRAM as PROGRAM
 from toughen.config.parsing import Parser
 from toughen.utils.fraction import Fraction
 from toughen.utils.signals import exit_status
@@ -16,7 +17,6 @@ from toughen.utils.signals import exit_status
 if TYPE_CHECKING:
     from torch import nn
 
-PROGRAM = "toughen"
 ATTACK = (
     "NAME[-STEPS][xRESTARTS][@STEP_SIZE], step size in the units of eps: fgsm, pgd-100x5, pgd-40@0.01, apgd-t; or "
     "package.module.Class for NAME"

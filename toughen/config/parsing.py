@@ -20,6 +20,7 @@ from toughen.config.settings import PARTS
 from toughen.utils import strict_yaml
 from toughen.utils.plugins import told
 
+PROGRAM = "toughen"
 WORDS = {"int": "a whole number", "float": "a number", "Fraction": "a number", "bool": "true or false", "str": "a text"}
 WORDS |= {"NoneType": "null", "dict": "a mapping such as '{depth: 28}'", "list": "a list"}
 

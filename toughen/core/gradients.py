@@ -7,17 +7,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from toughen.core import cost
+from toughen.core.classifier import Classifier, misclassified
+from toughen.core.classifier import InputGradient as InputGradient
 from toughen.core.double_backward import Twice
 from toughen.core.modules import mode as mode
+from toughen.core.modules import unwrap
 from toughen.core.objectives import Objective
 from toughen.core.types import Images, Labels, Logits, Mask, PerExample, Scalar
-from toughen.engine.fixed_batch import Blocks, unwrap, wrong
 
 
 def logits(model: nn.Module, x: Images) -> Logits:
@@ -33,12 +34,17 @@ def logits(model: nn.Module, x: Images) -> Logits:
 
 def fooled(model: nn.Module, x: Images, y: Labels, out: Logits) -> Mask:
     """Which images are misclassified, where ``out`` are the model's logits of them."""
-    return confirmed(model, x, y, wrong(out, y))
+    return confirmed(model, x, y, misclassified(out, y))
 
 
 def confirmed(model: nn.Module, x: Images, y: Labels, fell: Mask) -> Mask:
     """The images that seem to be misclassified, less those that a model which searches in low precision takes back."""
-    return model.confirm(x, y, fell) if isinstance(model, Blocks) else fell
+    return model.confirm(x, y, fell) if isinstance(model, Classifier) else fell
+
+
+def exact_logits(model: nn.Module, x: Images) -> Logits:
+    """The logits that images are judged by, which a ``Classifier`` may not have searched with."""
+    return model.exact(x) if isinstance(model, Classifier) else logits(model, x)
 
 
 @contextmanager
@@ -70,14 +76,6 @@ def is_compiled(model: nn.Module) -> bool:
     return "forward" in vars(model)
 
 
-class InputGradient(NamedTuple):
-    """The gradient towards the images, and the values and logits it was taken at, detached unless asked otherwise."""
-
-    gradient: Images
-    value: PerExample | Scalar
-    logits: Logits
-
-
 def input_gradient(
     model: nn.Module,
     x: Images,
@@ -96,18 +94,18 @@ def input_gradient(
         objective: what is differentiated.
         create_graph: keep the gradient differentiable towards weights, for methods that penalise it.
         keep_graph: keep the logits differentiable, for methods whose loss goes on from this pass.
-            Neither is for a model in ``Blocks``.
+            Neither is for a ``Classifier``.
 
     Raises:
-        ValueError: the model returned no logits, or cut them off from the images; a model in ``Blocks``, which is
-            evaluated and not trained, has a gradient of zeros then.
+        ValueError: the model returned no logits, or cut them off from the images; a ``Classifier``, which is evaluated
+            and not trained, has a gradient of zeros then.
     """
-    if isinstance(model, Blocks):
-        return _in_blocks(model, x, target, objective)
-    return _at_once(model, x, target, objective, create_graph=create_graph, keep_graph=keep_graph)
+    if isinstance(model, Classifier):
+        return model.input_gradient(x, target, objective)
+    return gradient_of_batch(model, x, target, objective, create_graph=create_graph, keep_graph=keep_graph)
 
 
-def _at_once(
+def gradient_of_batch(
     model: nn.Module,
     x: Images,
     target: Labels | Logits,
@@ -117,7 +115,7 @@ def _at_once(
     keep_graph: bool = False,
     strict: bool = True,
 ) -> InputGradient:
-    """The same for images that go through a net together."""
+    """``input_gradient`` of a plain net; without ``strict`` it is zero where the logits carry none."""
     keep = create_graph or keep_graph
     with torch.enable_grad(), nullcontext() if keep else _weights_apart(model):
         x = x.detach().requires_grad_()
@@ -166,36 +164,27 @@ def lowest_gradient(
         ValueError: the model returned no logits, or cut them off from the images.
     """
     wanted = len(x) if wanted is None else wanted
-    blocks = model if isinstance(model, Blocks) else None
+    if isinstance(model, Classifier):
+        return model.lowest_gradient(x, target, objectives, height, wanted)
+    rows = torch.arange(len(x), device=x.device)
     parts: list[InputGradient] = []
-    with nullcontext() if blocks is None else blocks.searching(x):
-        net, done = model if blocks is None else blocks.searched, 0
-        for rows, real in _halves(x, wanted) if blocks is None else blocks.cut(x):
-            some = [objective.take(rows) for objective in objectives] if done < wanted else []
-            found = _lowest(net, x[rows], target[rows], some, height, strict=blocks is None)
-            parts.append(InputGradient(found.gradient[:real], found.value[:real], found.logits[:real]))
-            done += real
-            if blocks is not None:
-                blocks.counts.forward += real
-                blocks.counts.gradient += real * len(some)
+    for part, some in ((rows[:wanted], objectives), (rows[wanted:], ())):
+        if len(part):
+            taken = [objective.take(part) for objective in some]
+            parts.append(lowest_of_batch(model, x[part], target[part], taken, height))
     return InputGradient(*(torch.cat(part) for part in zip(*parts, strict=True)))
 
 
-def _halves(x: Images, first: int) -> Iterator[tuple[Labels, int]]:
-    """The rows of the first so many images and those of the others, each with their number."""
-    rows = torch.arange(len(x), device=x.device)
-    yield from ((part, len(part)) for part in (rows[:first], rows[first:]) if len(part))
-
-
-def _lowest(
+def lowest_of_batch(
     net: nn.Module,
     x: Images,
     target: Labels | Logits,
     objectives: Sequence[Objective],
     height: Callable[[InputGradient], PerExample],
-    strict: bool,
+    *,
+    strict: bool = True,
 ) -> InputGradient:
-    """The same for images that go through the net at once; zeros without an objective."""
+    """``lowest_gradient`` of a plain net for all images; zeros without an objective."""
     with torch.set_grad_enabled(bool(objectives)):
         x = x.detach().requires_grad_()
         out = logits(net, x)
@@ -215,17 +204,3 @@ def _lower(one: InputGradient, other: InputGradient, height: Callable[[InputGrad
     take = ~(height(one) <= height(other))  # the other one too where the first is not a number
     gradient = torch.where(take.view(-1, 1, 1, 1), other.gradient, one.gradient)
     return InputGradient(gradient, torch.where(take, other.value, one.value), one.logits)
-
-
-def _in_blocks(model: Blocks, x: Images, target: Labels | Logits, objective: Objective) -> InputGradient:
-    """The same, block by block; all at once for an objective that couples the images of a batch."""
-    model.counts.forward += len(x)
-    model.counts.gradient += len(x)
-    with model.searching(x):
-        if getattr(objective, "batchwise", False):
-            return _at_once(model.searched, x, target, objective, strict=False)
-        found: list[InputGradient] = []
-        for rows, real in model.cut(x):
-            part = _at_once(model.searched, x[rows], target[rows], objective.take(rows), strict=False)
-            found.append(InputGradient(part.gradient[:real], part.value[:real], part.logits[:real]))
-    return InputGradient(*(torch.cat(parts) for parts in zip(*found, strict=True)))

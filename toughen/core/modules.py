@@ -1,13 +1,14 @@
-"""The mode of a model while it is asked: as it trains, or as it is used."""
+"""What is done to any model: the mode that it runs in, and its logits out of what it returns."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
-from toughen.core.types import Mode
+from toughen.core.types import Logits, Mode
 
 
 @contextmanager
@@ -28,3 +29,16 @@ def mode(model: nn.Module, wanted: Mode) -> Iterator[None]:
     finally:
         for module in trained:
             module.training = True
+
+
+def unwrap(out: object, n: int) -> Logits:
+    """A model's logits for ``n`` images, in float32 at least, out of a tensor or of an object with ``.logits``.
+
+    Raises:
+        ValueError: the model did not return [n, k].
+    """
+    out = getattr(out, "logits", out)
+    if not isinstance(out, Tensor) or out.ndim != 2 or len(out) != n:
+        shape = tuple(out.shape) if isinstance(out, Tensor) else type(out).__name__
+        raise ValueError(f"a model must return logits of shape [{n}, classes], this one returned {shape}")
+    return out.float() if out.dtype in (torch.bfloat16, torch.float16) else out

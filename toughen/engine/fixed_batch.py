@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import copy
-import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
@@ -13,10 +12,14 @@ import torch
 from torch import Tensor, nn
 
 from toughen.core import cost
-from toughen.core.modules import mode
+from toughen.core.classifier import Classifier, InputGradient, misclassified
+from toughen.core.gradients import gradient_of_batch, lowest_of_batch
+from toughen.core.modules import mode, unwrap
+from toughen.core.objectives import Objective
 from toughen.core.types import Images, Labels, Logits, Mask, PerExample
 from toughen.engine import search_copy
 from toughen.engine.device import autocast, pick_precision, whole_float32
+from toughen.engine.logit_distance import unlike
 
 Precision: TypeAlias = Literal["bf16", "fp32", "fp64"]
 EXACT_BLOCK = 8  # images per forward of the model itself: few fall at a time, and filling up costs
@@ -78,7 +81,7 @@ class Counts:
         return self.forward + self.gradient
 
 
-class Blocks(nn.Module):
+class Blocks(Classifier):
     """A model whose every pass takes the same number of images, so that an image's logits depend on nothing but itself.
 
     Float32 logits depend in their last bits on the shape of the batch; here it never changes: the last block is filled
@@ -107,6 +110,13 @@ class Blocks(nn.Module):
         self.searched = search_copy.fast(net, bf16=precision == "bf16") if copied and precision != "fp64" else self.net
         self.graph = search_copy.graph(self.searched) if self.searched is not net else None
         self._seen_alike = False
+
+    @property
+    def low_precision(self) -> bool:
+        return self.precision == "bf16"
+
+    def like(self, other: nn.Module) -> nn.Module:
+        return other if isinstance(other, Blocks) else Blocks(other, self.size, self.precision)
 
     @property
     def _exact_search(self) -> bool:
@@ -179,8 +189,42 @@ class Blocks(nn.Module):
             return fell
         rows = fell.nonzero()[:, 0]
         confirmed = fell.clone()
-        confirmed[rows] = wrong(self.exact(x[rows]), y[rows])
+        confirmed[rows] = misclassified(self.exact(x[rows]), y[rows])
         return confirmed
+
+    def input_gradient(self, x: Images, target: Labels | Logits, objective: Objective) -> InputGradient:
+        """Block by block; all at once for an objective that couples the images of a batch."""
+        self.counts.forward += len(x)
+        self.counts.gradient += len(x)
+        with self.searching(x):
+            if getattr(objective, "batchwise", False):
+                return gradient_of_batch(self.searched, x, target, objective, strict=False)
+            found: list[InputGradient] = []
+            for rows, real in self.cut(x):
+                part = gradient_of_batch(self.searched, x[rows], target[rows], objective.take(rows), strict=False)
+                found.append(first(part, real))
+        return joined(found)
+
+    def lowest_gradient(
+        self,
+        x: Images,
+        target: Labels | Logits,
+        objectives: Sequence[Objective],
+        height: Callable[[InputGradient], PerExample],
+        wanted: int,
+    ) -> InputGradient:
+        """Block by block, in which an image that needs no gradient may get one."""
+        found: list[InputGradient] = []
+        with self.searching(x):
+            done = 0
+            for rows, real in self.cut(x):
+                some = [objective.take(rows) for objective in objectives] if done < wanted else []
+                part = lowest_of_batch(self.searched, x[rows], target[rows], some, height, strict=False)
+                found.append(first(part, real))
+                done += real
+                self.counts.forward += real
+                self.counts.gradient += real * len(some)
+        return joined(found)
 
     def _each(self, net: nn.Module, x: Images, size: int) -> Logits:
         return torch.cat([unwrap(net(x[rows]), len(rows))[:real] for rows, real in self.cut(x, size)])
@@ -225,6 +269,16 @@ class Blocks(nn.Module):
         return autocast("bf16", x.device) if self.precision == "bf16" else whole_float32(x.device)
 
 
+def first(found: InputGradient, n: int) -> InputGradient:
+    """The gradients of the first ``n`` images."""
+    return InputGradient(found.gradient[:n], found.value[:n], found.logits[:n])
+
+
+def joined(parts: Sequence[InputGradient]) -> InputGradient:
+    """The gradients of all parts, one after the other."""
+    return InputGradient(*(torch.cat(part) for part in zip(*parts, strict=True)))
+
+
 def filled(n: int, size: int, device: torch.device) -> Iterator[tuple[Labels, int]]:
     """Rows 0 to n - 1 in blocks of one size, the last one filled up with its first row; and how many are real."""
     for rows in torch.arange(n, device=device).split(size):
@@ -234,47 +288,3 @@ def filled(n: int, size: int, device: torch.device) -> Iterator[tuple[Labels, in
 def unseen_draws(device: torch.device) -> AbstractContextManager[None]:
     """Within the block a model may draw, and what is drawn afterwards is what would have been."""
     return torch.random.fork_rng([device] if device.type == "cuda" else [])
-
-
-def unlike(one: Tensor, other: Tensor) -> float:
-    """How far logits are from ``other`` ones, as a share of these; see ``apart``."""
-    if one.shape != other.shape:
-        return math.inf
-    off, size = apart(one, other)
-    return float(off.norm() / size.norm().clamp(min=1e-12))
-
-
-HIGHEST, COMMON = 5, 1e-4  # logits of an image that decide; the least share of their height that counts as their spread
-
-
-def apart(one: Logits, other: Logits) -> tuple[PerExample, PerExample]:
-    """Per image, how far logits are from ``other`` ones, and how far these lie from each other (L2).
-
-    Only the highest of either count, without what they have in common: a height that changes no answer, or a class at
-    -1e9, would hide the rest. What is not finite counts as 0.
-    """
-    one, other = (each.double().nan_to_num(0, 0, 0) for each in (one, other))
-    count = min(HIGHEST, other.shape[1])
-    decide = torch.cat([each.topk(count, 1).indices for each in (other, one)], 1)
-    found, wanted = one.gather(1, decide), other.gather(1, decide)
-    centred = wanted - wanted.mean(1, keepdim=True)
-    off = found - found.mean(1, keepdim=True) - centred
-    return off.norm(dim=1), torch.maximum(centred.norm(dim=1), COMMON * wanted.norm(dim=1))
-
-
-def wrong(logits: Logits, y: Labels) -> Mask:
-    """Which images are not predicted as ``y``; one with a logit that is not finite is not."""
-    return (logits.argmax(1) != y) | ~logits.isfinite().all(1)
-
-
-def unwrap(out: object, n: int) -> Logits:
-    """A model's logits for ``n`` images, in float32 at least, out of a tensor or of an object with ``.logits``.
-
-    Raises:
-        ValueError: the model did not return [n, k].
-    """
-    out = getattr(out, "logits", out)
-    if not isinstance(out, Tensor) or out.ndim != 2 or len(out) != n:
-        shape = tuple(out.shape) if isinstance(out, Tensor) else type(out).__name__
-        raise ValueError(f"a model must return logits of shape [{n}, classes], this one returned {shape}")
-    return out.float() if out.dtype in (torch.bfloat16, torch.float16) else out

@@ -10,8 +10,8 @@ from torch import nn
 
 from toughen import models
 from toughen.core.gradients import mode
+from toughen.core.modules import unwrap
 from toughen.core.types import AnyImages, Images
-from toughen.engine.fixed_batch import unwrap
 from toughen.evaluation.candidate import Candidate
 from toughen.evaluation.harness import as_floats, predict
 

@@ -9,10 +9,11 @@ import torch
 from torch import Tensor, nn
 
 from toughen.attacks.base import Attack, threat_of
+from toughen.core.classifier import misclassified
 from toughen.core.gradients import mode
 from toughen.core.rng import ImageNoise
 from toughen.core.types import AnyImages, Images, Labels, Logits, Mask, PerExample
-from toughen.engine.fixed_batch import Blocks, Precision, block_size, wrong
+from toughen.engine.fixed_batch import Blocks, Precision, block_size
 from toughen.evaluation.attacked import check, made_by
 from toughen.evaluation.plan import Piece, pieces
 
@@ -100,7 +101,7 @@ class Bench:
         with mode(self.blocks, "eval"):
             x_adv = made_by(piece.attack, piece.key, self.blocks, x, y, noise)
             moved = check(x_adv, x, threat_of(piece.attack), piece.key)
-            fell = wrong(self.blocks.exact(x_adv), y)
+            fell = misclassified(self.blocks.exact(x_adv), y)
         counts = {name: value - before[name] for name, value in asdict(self.blocks.counts).items()}
         return Outcome(rows, fell, torch.where(fell, moved, 0.0).float(), counts, x_adv if keep else None)
 

@@ -12,7 +12,7 @@ from torch import nn
 
 from toughen import models
 from toughen.attacks.pgd import IFGSM
-from toughen.cli.train import parse_train
+from toughen.config.train import parse_train
 from toughen.core.threat import Threat
 from toughen.evaluation.suite import parse_attack
 from toughen.models import create_reconstructor

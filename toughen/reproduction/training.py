@@ -14,7 +14,7 @@ from typing import Any
 import yaml
 from rich.console import Console
 
-from toughen.cli.train import parse_train
+from toughen.config.train import parse_train
 from toughen.reproduction.board import Board, Training
 from toughen.reproduction.entrants import Entrant
 from toughen.reproduction.measure import training_record

@@ -17,8 +17,10 @@ import torch
 from torch import Tensor, fx, nn
 
 from toughen.core.gradients import logits
+from toughen.core.modules import unwrap
 from toughen.core.types import Images, Logits, Mask
-from toughen.engine.fixed_batch import Blocks, apart, filled, unwrap
+from toughen.engine.fixed_batch import Blocks, filled
+from toughen.engine.logit_distance import apart
 from toughen.engine.windows.graph import Layer, Split
 from toughen.engine.windows.window import Window
 

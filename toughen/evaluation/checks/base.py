@@ -11,12 +11,13 @@ import torch
 from torch import Tensor, nn
 
 from toughen.attacks.base import Attack, threat_of
+from toughen.core.classifier import misclassified
 from toughen.core.gradients import input_gradient
 from toughen.core.objectives import cross_entropy
 from toughen.core.rng import ImageNoise, key
 from toughen.core.threat import Threat
 from toughen.core.types import AnyImages, Images, Labels, Logits, Mask
-from toughen.engine.fixed_batch import Blocks, Precision, wrong
+from toughen.engine.fixed_batch import Blocks, Precision
 from toughen.evaluation.attacked import check
 from toughen.evaluation.harness import as_floats
 
@@ -184,7 +185,7 @@ class Bench:
         x, y = self.x(rows), self.y(rows)
         x_adv = attack(on or self.model, x, y, self.noise(name, rows))
         check(x_adv, x, threat_of(attack), name)
-        return wrong(self.model.exact(x_adv), y)
+        return misclassified(self.model.exact(x_adv), y)
 
     @cached_property
     def clean(self) -> Logits:

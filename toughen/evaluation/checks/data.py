@@ -8,8 +8,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from toughen.core.classifier import misclassified
 from toughen.core.types import Images
-from toughen.engine.fixed_batch import wrong
 from toughen.evaluation.checks.base import DROP, Bench, Check, allowed, judge, not_made, percent
 
 MEANS = {  # the usual mean and standard deviation per channel, in [0, 1] units
@@ -50,7 +50,7 @@ def input_range(bench: Bench, name: str) -> Check:
     x, y = bench.x(bench.any), bench.y(bench.any)
 
     def accuracy(images: Images) -> float:
-        return float((~wrong(bench.model.exact(images), y[: len(images)])).double().mean())
+        return float((~misclassified(bench.model.exact(images), y[: len(images)])).double().mean())
 
     others = _otherwise(x)
     first = {how: accuracy(make(x)[: None if bench.whole else FIRST]) for how, make in others.items()}

@@ -6,9 +6,11 @@ import torch
 from torch import Tensor
 
 from toughen.core.gradients import mode
+from toughen.core.modules import unwrap
 from toughen.core.objectives import margin
 from toughen.core.types import Logits
-from toughen.engine.fixed_batch import EXACT_BLOCK, apart, unwrap
+from toughen.engine.fixed_batch import EXACT_BLOCK
+from toughen.engine.logit_distance import apart
 from toughen.evaluation.checks.base import Bench, Check, judge, median, not_made, percent
 
 REPEATS = 5

@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from toughen.core.gradients import input_gradient, logits
 from toughen.core.objectives import Objective, cross_entropy, margin, margin_loss
 from toughen.core.types import Images, Labels, Mask
-from toughen.engine.fixed_batch import UNLIKE, unlike
+from toughen.engine.fixed_batch import UNLIKE
+from toughen.engine.logit_distance import unlike
 from toughen.evaluation.checks.base import Bench, Check, allowed, judge, median, not_made, percent
 from toughen.evaluation.checks.outputs import SAME, difference
 

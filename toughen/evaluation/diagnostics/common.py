@@ -12,10 +12,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from toughen.attacks.base import Attack, threat_of
+from toughen.core.classifier import misclassified
 from toughen.core.gradients import mode
 from toughen.core.rng import ImageNoise
 from toughen.core.types import Images, Labels, Logits, Mask, PerExample
-from toughen.engine.fixed_batch import Blocks, Precision, block_size, wrong
+from toughen.engine.fixed_batch import Blocks, Precision, block_size
 from toughen.evaluation.attacked import check, made_by
 
 NUMBERS = 2**22  # numbers in the images attacked at a time, so that memory does not grow with the data set
@@ -55,7 +56,7 @@ def losses(logits: Logits, y: Labels) -> PerExample:
 
 def right(model: Blocks, x: Images, y: Labels) -> Mask:
     """Which images are classified correctly."""
-    return ~wrong(exact_logits(model, x), y)
+    return ~misclassified(exact_logits(model, x), y)
 
 
 def crafted(

@@ -8,11 +8,11 @@ import torch
 from torch import Tensor, nn
 
 from toughen.attacks.base import Attack
+from toughen.core.classifier import misclassified
 from toughen.core.objectives import nuclear_norm
 from toughen.core.rng import ImageNoise, key
 from toughen.core.threat import Threat
 from toughen.core.types import Images, Labels
-from toughen.engine.fixed_batch import wrong
 from toughen.evaluation.diagnostics.common import blocked, chunk_size, crafted, described, exact_logits, number, numbers
 from toughen.evaluation.logit_distance import logit_distance
 
@@ -49,7 +49,7 @@ def nuclear_norms(
     model = blocked(model, x)
     clean = exact_logits(model, x)
     attacked = clean.clone()
-    rows = (~wrong(clean, y)).nonzero()[:, 0]
+    rows = (~misclassified(clean, y)).nonzero()[:, 0]
     for part, x_adv in crafted(model, x, y, attack, seed, rows):
         attacked[part] = exact_logits(model, x_adv)
     rows = rows[attacked[rows].isfinite().all(1)]
