@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from toughen.core import distributed
 from toughen.methods.base import Method
-from toughen.runs import second_line
+from toughen.runs.directory import second_line
 from toughen.runs.files import finite, read_tensors, temporary_name, write_tensors
 from toughen.runs.json_types import keeps
 from toughen.training.state import State, check
