@@ -465,6 +465,18 @@ def test_the_page_of_methods_has_the_figures_of_the_runs(scripts: Any) -> None:
     }
 
 
+@pytest.mark.parametrize("table", ["free", "nuat2"])
+def test_the_page_has_the_figures_of_a_method_s_settings(table: str, scripts: Any) -> None:
+    methods = scripts("methods")
+    found = read_json(BENCHMARKS / "results" / f"{table}-mnist.json")
+    assert {name: row["settings"] for name, row in found["rows"].items()} == methods.TABLES[table][1]
+    assert {(row["seed"], row["images"]) for row in found["rows"].values()} == {(found["seed"], 1000)} == {(0, 1000)}
+    page = (ROOT / "docs" / "methods.md").read_text(encoding="utf-8")
+    for name, row in found["rows"].items():
+        line = " | ".join([name, *(f"{100 * row[of]:.1f}" for of in ("clean", "fgsm", "pgd_100"))])
+        assert f"\n| {line} |" in page
+
+
 def test_the_page_has_the_figures_of_the_watch_and_no_rescue_did_harm() -> None:
     rows = read_json(BENCHMARKS / "results" / "watch.json").values()
     page = (ROOT / "docs" / "methods.md").read_text(encoding="utf-8")
