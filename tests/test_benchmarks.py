@@ -20,10 +20,10 @@ from torch import nn
 
 import toughen
 from toughen import data, models
-from toughen.commands.train import parse_train
-from toughen.files import read_json, write_json
+from toughen.cli.train import parse_train
+from toughen.core.cost import flops
 from toughen.methods.base import Method
-from toughen.passes import flops
+from toughen.runs.files import read_json, write_json
 
 ROOT = Path(__file__).parent.parent
 BENCHMARKS = ROOT / "benchmarks"
