@@ -1,11 +1,14 @@
-"""Every method on all of MNIST, on equal terms, in one table; two more tables find settings that papers leave open.
+"""Every method on all of MNIST in one table; further tables compare settings of one method.
 
 python benchmarks/methods.py --data DIR                          every method
 python benchmarks/methods.py --data DIR --table delayed          natural epochs before the switch to PGD-AT
 python benchmarks/methods.py --data mnist-5k --table hybrid      Hybrid's threshold and window, where FGSM-AT collapses
+python benchmarks/methods.py --data DIR --table free             what Free cuts to [0, 1]
+python benchmarks/methods.py --data DIR --table nuat2            NuAT2's start and step
 
-The same net, images, optimizer, schedule, epochs and seed for all; attacks of ten steps where a method iterates. A run
-that was stopped goes on where it stood; rows that are done are not done again; the file is written after each row.
+The same net, images, optimizer, schedule, epochs and seed for all; each method's own settings are those of its MNIST
+recipe where it has one, but for attacks of ten steps where a method iterates. A run that was stopped goes on where it
+stood; rows that are done are not done again; the file is written after each row.
 """
 
 from __future__ import annotations
@@ -18,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import yaml
 from rich.console import Console
 from rich.table import Table
 
@@ -46,10 +50,13 @@ ROWS = {  # in the order of the table: name -> what it adds to BASE
     "PAP naive": "--method PAP --method.lam 0.5 --method.steps 10 --method.schedule naive",
     "PAP ablation": "--method PAP --method.ablation true --method.steps 10",
     "PAP-TRADES": "--method PAP --method.over trades --method.lam 0.5 --method.eta 1 --method.steps 10",
-    "R-MGM": "--method RMGM",
-    "GAT": "--method GAT --method.lam 15 --method.start_size 0.3 --method.alternate false",
+    "R-MGM": "--method RMGM --method.start_size 0.05",
+    "GAT": (
+        "--method GAT --method.lam 15 --method.jump_at 0.52 --method.jump 3 --method.start_size 0.3"
+        " --method.alternate false"
+    ),
     "NuAT": "--method NuAT --method.start_size 0.3 --method.alternate false",
-    "NuAT2": "--method NuAT2 --method.start_size 0.3",
+    "NuAT2": "--method NuAT2 --method.start_size 0.15 --method.step_size 0.15",  # the best of --table nuat2
     "NuAT-H": "--method Hybrid --method.cheap NuAT --method.cheap.start_size 0.3 --method.cheap.alternate false",
     "eFGSM": "--method EFGSM",
     "eFGSM + REC": "--method Reconstruct --method.inner EFGSM",
@@ -78,7 +85,19 @@ SMALL = (  # for the 3,600 embedded images
     "--model fbf-mnist-cnn --normalize false --optimizer Adam --optimizer.lr 2e-3"
     " --schedule Cosine --schedule.warmup 0.05 --batch_size 50 --epochs 15 --watch warn --eps_warmup 0.1"
 )
-TABLES = {"methods": (BASE, ROWS), "delayed": (BASE, DELAYED), "hybrid": (SMALL, HYBRID)}
+FREE = {form: f"--epochs 2 --method Free --method.clamp {form}" for form in ("delta", "image")}
+NUAT2 = {  # the start and the step in the units of eps
+    f"{start} {step}": f"--epochs 3 --method NuAT2 --method.start_size {start} --method.step_size {step}"
+    for start, step in ((0.3, 0.3), (0.15, 0.3), (0.15, 0.15))
+}
+TABLES = {
+    "methods": (BASE, ROWS),
+    "delayed": (BASE, DELAYED),
+    "hybrid": (SMALL, HYBRID),
+    "free": (BASE, FREE),
+    "nuat2": (BASE, NUAT2),
+}
+LIMITS = {"free": "--limit 1000", "nuat2": "--limit 1000"}  # tables of which fewer test images are attacked
 UNCHOSEN = "--averaging null --validation_every 1"  # what `train` would choose for the data
 EPS = "0.3"
 NATURAL = ("Standard", "REC")  # train against no threat
@@ -95,7 +114,7 @@ def place(row: str, out: Path) -> Path:
     return out / row.lower().replace(" + ", "-").replace(" ", "-")
 
 
-def train(row: str, base: str, words: str, data: str, out: Path) -> None:
+def train(row: str, base: str, words: str, data: str, out: Path, limit: str = "") -> None:
     """Train one row's run, or what is left of it, then evaluate it."""
     folder = place(row, out)
     folder.parent.mkdir(parents=True, exist_ok=True)
@@ -107,17 +126,21 @@ def train(row: str, base: str, words: str, data: str, out: Path) -> None:
     eps = "" if row in NATURAL else f"--eps {EPS}"
     toughen(f"train {base} {UNCHOSEN} {words} {eps} --data {data} --out {folder} --resume")
     if not (folder / "evaluation.json").exists():
-        toughen(f"evaluate {folder} --data {data} --eps {EPS} --attacks {' '.join(ATTACKS)}")
+        toughen(f"evaluate {folder} --data {data} --eps {EPS} --attacks {' '.join(ATTACKS)} {limit}")
 
 
 def figures(row: str, words: str, out: Path) -> dict[str, Any]:
-    """One row of the table."""
+    """One row of the table: what was asked for, what that came to, and what came out."""
     folder = place(row, out)
+    config = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8").replace(f"{out}/", ""))
     found = read_json(folder / "evaluation.json")
     epochs = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     seconds = sorted(epoch["seconds"] for epoch in epochs)
     return {
         "settings": words,
+        "config": {name: value for name, value in config.items() if name != "data"},  # which is a place on a machine
+        "seed": config["seed"],
+        "images": found["images"],
         "clean": found["clean_accuracy"],
         "fgsm": found["attacks"]["fgsm"]["robust_accuracy"],
         "pgd_100": found["attacks"]["pgd-100"]["robust_accuracy"],
@@ -141,7 +164,7 @@ def kept(write: Path, about: dict[str, Any], table: dict[str, str], wanted: list
     """
     if not write.exists():
         return {}
-    found = read_json(write)
+    found = {"seed": 0, **read_json(write)}  # files were written without it as long as all runs had seed 0
     for name, value in about.items():
         if found[name] != value:
             raise ValueError(f"{write} was made with another {name}: give another --write, or remove it")
@@ -186,13 +209,24 @@ def main() -> None:
     parser.add_argument("--data", required=True, help="MNIST: a folder of parquet shards, or a name of the hub")
     parser.add_argument("--table", choices=list(TABLES), default="methods")
     parser.add_argument("--rows", nargs="+", metavar="NAME", help="all by default")
-    parser.add_argument("--out", type=Path, help="where the runs lie; runs/TABLE by default")
-    parser.add_argument("--write", type=Path, help="the result file; benchmarks/results/TABLE-mnist.json by default")
+    parser.add_argument("--seed", type=int, default=0, help="of all runs but EAT's sources; 0 by default")
+    parser.add_argument(
+        "--out", type=Path, help="where the runs lie; runs/TABLE by default, runs/TABLE-seed-N for others"
+    )
+    parser.add_argument("--write", type=Path, help="the result file; benchmarks/results/TABLE-mnist.json, and so on")
     known = parser.parse_args()
     base, table = TABLES[known.table]
-    out = known.out or Path("runs") / known.table
-    write = known.write or Path("benchmarks/results") / f"{known.table}-mnist.json"
-    about = {"base": base, "eps": EPS, "sources": list(SOURCES), "source": SOURCE, "attacks": ATTACKS}
+    seeded = f"-seed-{known.seed}" if known.seed else ""
+    out = known.out or Path("runs") / f"{known.table}{seeded}"
+    write = known.write or Path("benchmarks/results") / f"{known.table}-mnist{seeded}.json"
+    about = {
+        "base": base,
+        "eps": EPS,
+        "sources": list(SOURCES),
+        "source": SOURCE,
+        "attacks": ATTACKS,
+        "seed": known.seed,
+    }
     wanted = known.rows or list(table)
     for row in wanted:
         if row not in table:
@@ -202,7 +236,7 @@ def main() -> None:
     except ValueError as error:
         parser.error(str(error))
     for row in wanted:
-        train(row, base, table[row], known.data, out)
+        train(row, f"{base} --seed {known.seed}", table[row], known.data, out, LIMITS.get(known.table, ""))
         found[row] = figures(row, table[row], out)
         rows = {name: found[name] for name in table if name in found}
         write.parent.mkdir(parents=True, exist_ok=True)

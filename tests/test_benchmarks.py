@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import inspect
+import json
 import os
 import signal
 import subprocess
@@ -18,7 +20,9 @@ from torch import nn
 
 import toughen
 from toughen import data, models
+from toughen.cli.train import parse_train
 from toughen.core.cost import flops
+from toughen.methods.base import Method
 from toughen.runs.files import read_json, write_json
 
 ROOT = Path(__file__).parent.parent
@@ -361,6 +365,87 @@ def test_rows_that_were_run_elsewhere_stay(tmp_path: Path, scripts: Any) -> None
     with pytest.raises(ValueError, match="other settings than the table for GAT: add"):
         methods.kept(path, about, changed, ["FBF"])
     assert methods.kept(path, about, changed, ["GAT"]) == {"FBF": rows["FBF"]}
+    assert methods.kept(path, about | {"seed": 0}, table, []) == rows  # files that name no seed are of seed 0
+    with pytest.raises(ValueError, match="another seed"):
+        methods.kept(path, about | {"seed": 1}, table, [])
+    write_json(path, about | {"seed": 1, "rows": rows})
+    assert methods.kept(path, about | {"seed": 1}, table, []) == rows
+
+
+def test_a_table_s_runs_have_its_seed_and_its_file_says_it(
+    tmp_path: Path, scripts: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two rows of a run each: what toughen was told, and what the file holds of it."""
+    methods, told, out = scripts("methods"), list[str](), tmp_path / "runs"
+    before = read_json(BENCHMARKS / "results" / "methods-mnist.json")["rows"]["EAT"]
+
+    def ran(words: str) -> None:
+        told.append(words)
+        folder = out / "eat"
+        if " --method Ensemble " in words:
+            folder.mkdir(parents=True)
+            made = parse_train(words.replace("--resume", "").split("train ")[1].split())
+            (folder / "config.yaml").write_text(made[1], encoding="utf-8")
+            found = {"clean_accuracy": 0.9, "images": 500, "attacks": {}}
+            found["attacks"] = {name: {"robust_accuracy": 0.5} for name in ("fgsm", "pgd-100")}
+            write_json(folder / "evaluation.json", found)
+            write_json(folder / "model.json", {"epoch": 0})
+            write_json(folder / "provenance.json", {})
+            epoch = {"seconds": 1, "gamma": 1, "passes": 18, "validation": before["validation"][0], "events": []}
+            (folder / "metrics.jsonl").write_text(json.dumps(epoch) + "\n", encoding="utf-8")
+
+    monkeypatch.setattr(methods, "toughen", ran)
+    words = ["methods.py", "--data", "mnist-5k", "--seed", "3", "--rows", "EAT", "--out", str(out)]
+    monkeypatch.setattr(sys, "argv", [*words, "--write", str(tmp_path / "rows.json")])
+    methods.main()
+    assert [" --seed 3 " in each for each in told] == [False, False, True]  # its sources are the same for all seeds
+    found = read_json(tmp_path / "rows.json")
+    row = found["rows"]["EAT"]
+    assert (found["seed"], row["seed"], row["images"], row["clean"]) == (3, 3, 500, 0.9)
+    assert row["config"]["optimizer"]["init_args"]["lr"] == 5e-3 and row["config"]["method"]["init_args"]["eps"] == 0.3
+    assert str(tmp_path) not in json.dumps(found) and "data" not in row["config"]
+
+
+OWN_IN_THE_TABLE = {  # ten steps for all; a mode without a meaning, as the net has no dropout; "auto" is the recipe's
+    "PGD-AT": {"steps", "step_size", "mode"},
+    "TRADES": {"steps", "step_size"},
+    "DAT": {"after.steps", "after.step_size"},
+    "eFGSM + REC": {"reconstructor"},
+}
+RECIPES = {
+    "Standard": "standard-mnist",
+    "FGSM-AT": "fgsm-mnist",
+    "FBF": "fbf-mnist",
+    "Free": "free-mnist",
+    "PAP-FGSM": "pap-mnist",
+    "PAP-TRADES": "pap-trades-mnist",
+    "R-MGM": "rmgm-mnist",
+    "GAT": "gat-mnist",
+    "NuAT": "nuat-mnist",
+    "eFGSM + REC": "efgsm-mnist",
+    "TRADES": "trades-mnist",
+    "PGD-AT": "pgd-mnist",
+    "DAT": "dat-mnist",
+}
+
+
+def settings_of(method: Method, prefix: str = "") -> dict[str, Any]:
+    """What a method's settings and those of the methods in it came to, after defaults were filled in."""
+    attack, names = getattr(method, "attack", None), inspect.signature(type(method)).parameters
+    found = {prefix + name: getattr(attack, name, vars(method).get(name)) for name in names}
+    for name, child in method.named_children():
+        found |= settings_of(child, f"{prefix}{name}.") if isinstance(child, Method) else {}
+    return {f"{prefix}kind": type(method).__name__, **found}
+
+
+@pytest.mark.parametrize("row", RECIPES)
+def test_a_method_has_the_settings_of_its_mnist_recipe_in_the_table(row: str, scripts: Any) -> None:
+    methods = scripts("methods")
+    eps = [] if row in methods.NATURAL else ["--eps", methods.EPS]
+    row_s = [*methods.BASE.split(), *methods.ROWS[row].split(), *eps]
+    there, here = (settings_of(parse_train(words)[0].method) for words in ([RECIPES[row]], row_s))
+    assert there.keys() == here.keys()
+    assert {name for name in here if here[name] != there[name]} <= OWN_IN_THE_TABLE.get(row, set())
 
 
 def test_the_page_of_methods_has_the_figures_of_the_runs(scripts: Any) -> None:
@@ -378,6 +463,19 @@ def test_the_page_of_methods_has_the_figures_of_the_runs(scripts: Any) -> None:
         )
         for name, row in rows.items()
     }
+
+
+@pytest.mark.parametrize(("table", "seed"), [("free", 0), ("nuat2", 0), ("nuat2", 1), ("nuat2", 2)])
+def test_the_page_has_the_figures_of_a_method_s_settings(table: str, seed: int, scripts: Any) -> None:
+    settings = scripts("methods").TABLES[table][1]
+    seeded = f"-seed-{seed}" if seed else ""
+    found = read_json(BENCHMARKS / "results" / f"{table}-mnist{seeded}.json")
+    assert seed > 0 or list(found["rows"]) == list(settings)
+    page = (ROOT / "docs" / "methods.md").read_text(encoding="utf-8")
+    for name, row in found["rows"].items():
+        assert (row["settings"], found["seed"], row["seed"], row["images"]) == (settings[name], seed, seed, 1000)
+        line = " | ".join([name, *(f"{100 * row[of]:.1f}" for of in ("clean", "fgsm", "pgd_100"))])
+        assert (f"\n| {seed} | {line} |" if table == "nuat2" else f"\n| {line} |") in page
 
 
 def test_the_page_has_the_figures_of_the_watch_and_no_rescue_did_harm() -> None:

@@ -1,4 +1,4 @@
-"""Free against numbers worked out by hand and against the released algorithm written out."""
+"""Free against numbers worked out by hand and against both released algorithms written out."""
 
 from __future__ import annotations
 
@@ -65,10 +65,25 @@ def test_a_shorter_step_and_l2_by_hand() -> None:
 
 
 def test_the_perturbation_belongs_to_the_place_and_not_to_the_image() -> None:
+    # (-1/4, 1/4) was learned on another image: on (1/8, 1) (-1/8, 0) is left of it. Label 1 asks for (1/4, -1/4) more.
+    model = Pixels()
+    method = made(model, (1, 1, 2), eps=0.25)
+    trained(method, model, two_pixels((0.5, 0.5)), torch.tensor([0]))
+    x = two_pixels((0.125, 1.0))
+    assert close(method.craft(model, x, torch.tensor([1])).x_adv, two_pixels((0, 1)))
+    trained(method, model, x, torch.tensor([1]))
+    assert close(method.delta, two_pixels((0.125, -0.25)))
+    trained(method, model, x, torch.tensor([0]))  # (1/8 - 1/4, -1/4 + 1/4)
+    trained(method, model, x, torch.tensor([0]))  # (-3/8, 1/4), cut to the ball, then to what the image allows
+    assert close(method.delta, two_pixels((-0.125, 0)))
+    assert close(method.craft(model, two_pixels((0.5, 0.5)), torch.tensor([0])).x_adv, two_pixels((0.375, 0.5)))
+
+
+def test_where_the_image_alone_is_cut_the_perturbation_stays_outside() -> None:
     # (-1/4, 1/4) was learned on another image: on (1/8, 1) it gives (0, 1), cut to the box, the ball's part stays.
     # There neither pixel lies within the box any more, so no step follows, whatever the label asks for.
     model = Pixels()
-    method = made(model, (1, 1, 2), eps=0.25)
+    method = made(model, (1, 1, 2), eps=0.25, clamp="image")
     trained(method, model, two_pixels((0.5, 0.5)), torch.tensor([0]))
     x = two_pixels((0.125, 1.0))
     assert close(method.craft(model, x, torch.tensor([1])).x_adv, two_pixels((0, 1)))
@@ -78,7 +93,7 @@ def test_the_perturbation_belongs_to_the_place_and_not_to_the_image() -> None:
     assert close(method.delta, two_pixels((0, 0)))
 
 
-# ---- The released algorithm written out.
+# ---- The released algorithms written out.
 
 
 def clamped(x: Tensor) -> Tensor:
@@ -86,14 +101,26 @@ def clamped(x: Tensor) -> Tensor:
     return torch.where((x >= 0) & (x <= 1), x, x.detach().clamp(0, 1))
 
 
-def test_replays_and_batches_equal_the_released_algorithm(mnist: tuple[Images, Labels]) -> None:
-    """Two batches of three replays, the second one shorter, with momentum: gradients at the perturbation of before."""
+def allowed(delta: Tensor, x: Tensor) -> Tensor:
+    """What of a perturbation leaves these images in [0, 1], as FBF's authors cut it."""
+    return torch.max(torch.min(delta, 1 - x), 0 - x)
+
+
+@pytest.mark.parametrize("clamp", ["delta", "image"])
+def test_replays_and_batches_equal_the_released_algorithm(clamp: Any, mnist: tuple[Images, Labels]) -> None:
+    """Two batches of three replays, the second one shorter, with momentum: gradients at the perturbation of before.
+
+    "image" as Free's authors release it, "delta" as FBF's do; these begin a batch with an image outside [0, 1], where
+    we cut the perturbation first.
+    """
     net, written = pair()
-    method = made(net, eps=E, replays=3)
+    method = made(net, eps=E, replays=3, clamp=clamp)
     optimizer = torch.optim.SGD(net.parameters(), lr=0.1)
     delta = torch.zeros(16, 1, 28, 28, dtype=torch.float64)
-    for n in (16, 10):
-        x, y = mnist[0][:n].double(), mnist[1][:n]
+    for start, n in ((0, 16), (16, 10)):
+        x, y = mnist[0][start : start + n].double(), mnist[1][start : start + n]
+        if clamp == "delta":
+            delta[:n] = allowed(delta[:n], x)
         for _ in range(method.replays):
             moving = delta[:n].clone().requires_grad_()
             loss = cross_entropy(written.training(clamped(x + moving)), y)
@@ -103,6 +130,8 @@ def test_replays_and_batches_equal_the_released_algorithm(mnist: tuple[Images, L
             assert close(step.terms["robust"], loss.detach())
             same_step(net, step.loss, written, loss)
             delta[:n] = (delta[:n] + E * slope.sign()).clamp(-E, E)
+            if clamp == "delta":
+                delta[:n] = allowed(delta[:n], x)
             optimizer.step()
             with torch.no_grad():
                 for (_, ours), theirs in zip(net.named_parameters(), written.weights.values(), strict=True):
@@ -110,7 +139,9 @@ def test_replays_and_batches_equal_the_released_algorithm(mnist: tuple[Images, L
             method.after_step(net)
             assert close(method.delta, delta)
     assert delta.abs().max() == E and (method.craft(net, x, y).x_adv - x).abs().max() <= E + 1e-12
-    assert torch.equal(method.craft(net, x, y).x_adv, clip(x + delta[:10], x, E))
+    assert close(method.craft(net, x, y).x_adv, clip(x + delta[:10], x, E))
+    outside = (x + delta[:10] < 0) | (x + delta[:10] > 1)
+    assert bool(outside.any()) == (clamp == "image")  # so that the two forms differ on these images
 
 
 # ---- Memory.

@@ -459,6 +459,10 @@ def test_small_cnn_starts_kaiming_normal_with_zero_logits() -> None:
     model = models.create("small-cnn", 10, MNIST).eval()
     assert (model(torch.rand(3, *MNIST)) == 0).all()
     assert model.get_parameter("7.weight").std().item() == pytest.approx(math.sqrt(2 / (9 * 64)), rel=0.03)
+    biases = {name: bias for name, bias in model.named_parameters() if name.endswith("bias")}
+    zero = {name for name, bias in biases.items() if not bias.any()}
+    assert zero == {"0.bias", "2.bias", "5.bias", "7.bias", "16.bias"}  # the four convolutions' and the last layer's
+    assert biases["11.bias"].abs().max().item() == pytest.approx(1 / 32, rel=0.03)  # torch's: uniform, 1,024 inputs
 
 
 def test_wide_resnets_start_as_their_sources_do() -> None:

@@ -39,14 +39,23 @@ E = 8 / 255
 # ---- By hand: the logits are the two pixels.
 
 
-@pytest.mark.parametrize(("lam", "x_adv", "length"), [(0.1, (0.25, 0.75), 0.25), (4, (0.5, 0.5), 0.0)])
-def test_one_image_by_hand(lam: float, x_adv: tuple[float, float], length: float) -> None:
+@pytest.mark.parametrize(
+    ("lam", "step_size", "x_adv", "length"),
+    [
+        (0.1, None, (0.25, 0.75), 0.25),
+        (4, None, (0.5, 0.5), 0.0),
+        (0.1, 0.125, (0.375, 0.625), 0.125),
+        (4, 0.125, (0.625, 0.375), 0.125),
+    ],
+)
+def test_one_image_by_hand(lam: float, step_size: float | None, x_adv: tuple[float, float], length: float) -> None:
     # x = (1/2, 1/2), label 0, start x + (1/8, -1/8). There cross-entropy rises along (-, +) with 1 / (1 + e^(1/4)) =
     # 0.44 in each pixel, lam times the distance from x along (+, -) with lam / sqrt(2). At lam 0.1 both steps go 1/4
     # along (-, +): to x + (-1/8, 1/8), then to x + (-3/8, 3/8), cut to 1/4. At lam 4 the first goes the other way,
-    # to x + (3/8, -3/8), cut to 1/4, and the second, on cross-entropy alone, back to x itself.
+    # to x + (3/8, -3/8), cut to 1/4, and the second, on cross-entropy alone, back to x itself. Steps of 1/8 lead to x
+    # itself, where the second one goes on to x + (-1/8, 1/8), or to x + (1/4, -1/4) and back to x + (1/8, -1/8).
     model, x, y, noise = Pixels(), two_pixels((0.5, 0.5)), torch.tensor([0]), given([[[[1.0, -1.0]]]])
-    method = NuAT2(eps=0.25, start_size=0.125, lam=lam)
+    method = NuAT2(eps=0.25, start_size=0.125, lam=lam, step_size=step_size)
     assert close(method.craft(model, x, y, noise).x_adv, two_pixels(x_adv))
     step = method(model, x, y, noise)
     step.loss.backward()
@@ -60,16 +69,18 @@ def test_one_image_by_hand(lam: float, x_adv: tuple[float, float], length: float
 # ---- The released algorithm written out.
 
 
-def attacked(live: Written, leader: Written, x: Tensor, y: Tensor, noise: Tensor, lam: float) -> Tensor:
-    """Two steps of eps in evaluation mode; the leader takes the first, with both of its logits."""
+def attacked(
+    live: Written, leader: Written, x: Tensor, y: Tensor, noise: Tensor, lam: float, step: float = E
+) -> Tensor:
+    """Two steps in evaluation mode, of eps as released; the leader takes the first, with both of its logits."""
     clean = leader.evaluation(x).detach()
 
     def both(z: Tensor) -> Tensor:
         return cross_entropy(leader.evaluation(z), y) + lam / len(x) * nuclear(clean - leader.evaluation(z))
 
     x_adv = (x + 4 / 255 * noise).clamp(0, 1)
-    x_adv = clip(x_adv + E * sign_of_slope(both, x_adv), x, E)
-    return clip(x_adv + E * sign_of_slope(lambda z: cross_entropy(live.evaluation(z), y), x_adv), x, E)
+    x_adv = clip(x_adv + step * sign_of_slope(both, x_adv), x, E)
+    return clip(x_adv + step * sign_of_slope(lambda z: cross_entropy(live.evaluation(z), y), x_adv), x, E)
 
 
 class Averaged:
@@ -117,6 +128,14 @@ def test_six_steps_equal_the_released_algorithm(first_step: Any, mnist: tuple[Im
             method.after_epoch({})
     assert net.norm.num_batches_tracked is not None and int(net.norm.num_batches_tracked) == 12  # none by the attack
     assert differs == [first_step == "average" and number >= 3 for number in range(6)]
+
+
+def test_steps_of_another_length_equal_the_algorithm(mnist: tuple[Images, Labels]) -> None:
+    (x, y), net = (mnist[0][:16].double(), mnist[1][:16]), Net().train()
+    written, noise = Written(net), torch.randn_like(x).sign()
+    x_adv = attacked(written, written, x, y, noise, 4.5, E / 2)
+    assert close(NuAT2(eps=E, lam=4.5, step_size=E / 2).craft(net, x, y, given(noise)).x_adv, x_adv)
+    assert not close(attacked(written, written, x, y, noise, 4.5), x_adv)
 
 
 def test_batches_do_not_alternate(mnist: tuple[Images, Labels]) -> None:

@@ -14,6 +14,7 @@ from toughen import papers
 from toughen.config.train import parse_train
 from toughen.core.threat import Threat
 from toughen.evaluation.suite import parse_attack
+from toughen.methods.fast import RFGSMAT
 from toughen.papers.exhibits import STATED, Column, Figure, Panel, Settings, Table
 from toughen.reproduction import stated
 from toughen.reproduction.entrants import entrant
@@ -275,6 +276,16 @@ def words() -> set[str]:
 def test_every_run_can_be_parsed(run: str) -> None:
     recipe, _, _, _ = parse_train(shlex.split(run))
     assert recipe.data in ("mnist", "cifar10", "imagenet")
+
+
+def test_r_fgsm_s_random_step_is_half_of_eps_in_every_row_that_trains_on_it() -> None:
+    """As Tramer et al. have it (arXiv:1705.07204, alpha = eps / 2)."""
+    trained = {run for run in words() if "--method RFGSMAT" in run or "--method.cross_entropy_on both" in run}
+    assert len(trained) == 7
+    for run in trained:
+        method = parse_train(shlex.split(run))[0].method
+        start = method.attack.start_size if isinstance(method, RFGSMAT) else vars(method)["start_size"]
+        assert start == pytest.approx(float(method.eps or 0) / 2), run
 
 
 @pytest.mark.slow

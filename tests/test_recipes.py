@@ -130,6 +130,7 @@ PUBLISHED: dict[str, tuple[str, int, int, float, dict[float, float]]] = {
     "gat-wa-cifar10": ("resnet18", 100, 64, 5e-4, {70.5: 0.1, 71.5: 0.01, 85.5: 0.01, 86.5: 1e-3}),
     "fbf-mnist": ("fbf-mnist-cnn", 10, 100, 0, {2: 2.5e-3, 4: 5e-3, 7: 2.5e-3}),
     "fbf-cifar10": ("preact-resnet18", 15, 128, 5e-4, {3.75: 0.1, 7.5: 0.2, 11.25: 0.1}),
+    "free-mnist": ("fbf-mnist-cnn", 2, 100, 0, {0.4: 2.5e-3, 0.8: 5e-3, 1.4: 2.5e-3}),  # FBF's, but for the epochs
     "free-cifar10": ("wrn-34-10", 26, 128, 2e-4, {12.5: 0.1, 13.5: 0.01, 19: 0.01, 20: 1e-3}),
     "awp-cifar10": ("preact-resnet18", 200, 128, 5e-4, {99.5: 0.1, 100.5: 0.01, 149.5: 0.01, 150.5: 1e-3}),
     "trades-awp-cifar10": ("wrn-34-10", 200, 128, 5e-4, {98.5: 0.1, 99.5: 0.01, 148.5: 0.01, 149.5: 1e-3}),
@@ -176,7 +177,8 @@ SETTINGS: dict[str, dict[str, object]] = {
     "rmgm-cifar10": {"lam": 5, "cross_entropy_on": "fgsm", "start_size": 4 / 255},
     "fbf-mnist": {"eps": 0.3, "attack.step_size": 0.375, "clip_start": False},
     "fbf-cifar10": {"attack.step_size": 10 / 255, "clip_start": True},
-    "free-cifar10": {"replays": 8, "step_size": 8 / 255},
+    "free-cifar10": {"replays": 8, "step_size": 8 / 255, "clamp": "image"},
+    "free-mnist": {"replays": 8, "step_size": 0.3, "clamp": "delta"},
     "gat-mnist": {"start_size": 0.3, "alternate": False},
     "gat-cifar10": {"start_size": 4 / 255, "alternate": True},
     "gat-wa-cifar10": {"start_size": 4 / 255, "alternate": True},
@@ -302,7 +304,11 @@ def test_a_baseline_that_collapses_is_not_rescued() -> None:
         ("dat-cifar10", "--method PGDAT --method.steps 10 --method.step_size 2/255", {"method.attack.steps": 10}),
         ("dat-mnist", "--method PGDAT --method.steps 40 --method.step_size 0.01", {"method.attack.steps": 40}),
         ("pap-cifar10", "--method.lam 0 --method.ablation true", {"method.ablation": True, "method.steps": 7}),
-        ("rmgm-mnist", "--method.lam 0 --method.cross_entropy_on both", {"method.cross_entropy_on": "both"}),
+        (
+            "rmgm-mnist",
+            "--method.lam 0 --method.cross_entropy_on both --method.start_size 0.15",
+            {"method.cross_entropy_on": "both", "method.start_size": 0.15, "method.lam": 0},
+        ),
         ("rmgm-cifar10", "--method.lam 0 --method.cross_entropy_on both", {"method.cross_entropy_on": "both"}),
         ("awp-cifar10", "--model wrn-34-10", {"model": "wrn-34-10", "method.gamma": 0.01}),
         ("pgi-cifar10", "--method.prior epoch", {"method.prior": "epoch", "method.lam": 10}),
@@ -310,9 +316,17 @@ def test_a_baseline_that_collapses_is_not_rescued() -> None:
         (
             "free-cifar10",
             "--model preact-resnet18 --epochs 10 --crop 4 --optimizer.lr 0.04 --optimizer.weight_decay 5e-4 "
-            "--schedule Cyclic --schedule.cycle_momentum true",
-            {"optimizer.lr": 0.04, "optimizer.momentum": 0.9, "schedule.peak": 0.5, "method.replays": 8},
+            "--schedule Cyclic --schedule.cycle_momentum true --method.clamp delta",
+            {
+                "optimizer.lr": 0.04,
+                "optimizer.momentum": 0.9,
+                "schedule.peak": 0.5,
+                "method.replays": 8,
+                "method.clamp": "delta",
+            },
         ),
+        ("free-mnist", "--method.clamp image", {"method.clamp": "image", "method.replays": 8}),
+        ("free-mnist", "--method.replays 15 --method.step_size 0.01", {"method.replays": 15, "method.step_size": 0.01}),
     ],
 )
 def test_what_a_comment_proposes_can_be_run(name: str, words: str, expected: dict[str, object]) -> None:

@@ -274,7 +274,10 @@ def test_every_method_names_its_paper_its_cost_and_its_settings() -> None:
         assert f"\n{name} " in "\n" + text and facts["passes"], name
         assert (facts["paper"] != "") is (name != "Standard"), name
         assert "(" not in facts["paper"] and facts["about"].endswith("."), name
-    known = {"Free": "eps, norm=linf, replays=8, step_size=None", "TRADES": "eps, norm=linf, steps=10, step_size=None"}
+    known = {
+        "Free": "eps, norm=linf, replays=8, step_size=None, clamp=delta",
+        "TRADES": "eps, norm=linf, steps=10, step_size=None",
+    }
     assert all(method_facts(REGISTRY[name])["settings"].startswith(start) for name, start in known.items())
     papers = {"Free": "Shafahi et al., arXiv:1904.12843", "TRADES": "Zhang et al., arXiv:1901.08573"}
     assert all(method_facts(REGISTRY[name])["paper"] == paper for name, paper in papers.items())

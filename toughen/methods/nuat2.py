@@ -10,7 +10,7 @@ from torch import nn
 
 from toughen.core.gradients import logits, mode
 from toughen.core.objectives import NuclearAscent
-from toughen.core.types import Batch, Crafted, Eps, Images, Labels, Norm
+from toughen.core.types import Batch, Crafted, Eps, Images, Labels, Norm, Real
 from toughen.methods.base import Method, frozen_copy, noise_of
 from toughen.methods.nuat import NuAT
 
@@ -22,17 +22,18 @@ class NuAT2(NuAT):
 
     Passes: 11, a clean pass for the attack (1), its two steps (4), clean and adversarial passes of the loss (6).
 
-    As released: both steps are as long as eps, the second raises the cross-entropy alone, and the whole attack runs in
-    evaluation mode on detached clean logits. Batches don't alternate. With ``first_step`` "average" and weight
-    averaging in the trainer this is NuAT2-WA.
+    As released the second step raises the cross-entropy alone, and the whole attack runs in evaluation mode on detached
+    clean logits. Batches don't alternate. With ``first_step`` "average" and weight averaging in the trainer this is
+    NuAT2-WA.
 
     Args:
-        eps: radius, in the units of the images; each step is as long.
+        eps: radius, in the units of the images.
         norm: "linf" or "l2".
         lam: weight of the nuclear norm at the end of its ramp; larger is more robust and less accurate on clean images.
         ramp: share of training over which lam rises linearly from 0.
         ramp_by: "step" raises lam at every step, "epoch" once an epoch, as released.
         start_size: size of the Bernoulli start, in the units of eps; None means eps / 2 (4/255 at 8/255, as released).
+        step_size: length of each of the two steps, in the units of eps; None means eps, as released.
         first_step: whose gradient the first step follows: the "live" model's, or that of an "average" of its weights
             and statistics, of which 0.99 is kept at each step. The average takes over once an epoch is complete: a loop
             that never calls ``after_epoch`` stays with the live model.
@@ -53,6 +54,7 @@ class NuAT2(NuAT):
         ramp: float | int = 0.9,
         ramp_by: Literal["step", "epoch"] = "step",
         start_size: Eps | None = None,
+        step_size: Real | None = None,
         first_step: Literal["live", "average"] = "live",
         cross_entropy_on: Literal["clean", "adversarial"] = "clean",
         divisor: int | None = None,
@@ -69,6 +71,7 @@ class NuAT2(NuAT):
             divisor=divisor,
             share_clean=False,
         )
+        self.attack = replace(self.attack, step_size=step_size)
         self.first_step = first_step
         self.average: nn.Module | None = None
         self.averaged = False  # whether the average has seen a step

@@ -13,7 +13,8 @@ from toughen.models.parts import Shape, require_side
 class SmallCNN(nn.Sequential):
     """SmallCNN of TRADES (arXiv:1901.08573), also PAP's net for MNIST.
 
-    Convolutions start Kaiming-normal, the last layer at zero, so that an untrained net returns zero logits.
+    As released: convolutions start Kaiming-normal with biases at zero, the two hidden layers as torch has it, and the
+    last layer at zero, so that an untrained net returns zero logits.
 
     Args:
         num_classes: number of outputs.
@@ -37,7 +38,9 @@ class SmallCNN(nn.Sequential):
         )  # fmt: skip
         for layer in self:
             if isinstance(layer, nn.Conv2d):
+                assert layer.bias is not None
                 nn.init.kaiming_normal_(layer.weight)
+                nn.init.zeros_(layer.bias)
         nn.init.zeros_(last.weight)
         nn.init.zeros_(last.bias)
 
