@@ -111,7 +111,7 @@ class EFGSM(Method):
         self.history[batch.index] = torch.where(to_image(torch.ones_like(x), batch) > 0, moved, history)
         robust = right & (length > threat.eps)
         self.counts += torch.stack([robust.sum(), robust.new_ones((), dtype=torch.int64) * len(x)])
-        return Crafted(x_adv=x_adv, extra={"non_robust": 1 - robust.to(x.dtype).mean()})
+        return Crafted(x_adv=x_adv, terms={"non_robust": 1 - robust.to(x.dtype).mean()})
 
     def _start(self, threat: Threat, x: Images, past: Images, noise: Noise) -> Images:
         """x_e: as far as the ball allows along the history, and noise."""
@@ -142,7 +142,7 @@ class EFGSM(Method):
     def loss(self, model: nn.Module, x: Images, y: Labels, crafted: Crafted) -> Step:
         out = logits(model, crafted.x_adv)
         robust = F.cross_entropy(out, y, label_smoothing=self.smoothing)
-        return Step(robust, out, {"robust": robust.detach(), **crafted.extra})
+        return Step(robust, out, {"robust": robust.detach()} | crafted.terms)
 
     def after_epoch(self, metrics: dict[str, Any]) -> None:
         robust, seen = ranks.total(self.counts).tolist()
