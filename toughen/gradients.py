@@ -196,7 +196,7 @@ def _lowest(
     strict: bool,
 ) -> InputGradient:
     """The same for images that go through the net at once; zeros without an objective."""
-    with torch.set_grad_enabled(bool(objectives)):
+    with torch.set_grad_enabled(bool(objectives)), _weights_apart(net):
         x = x.detach().requires_grad_()
         out = logits(net, x)
         best = InputGradient(torch.zeros_like(x), out.detach().new_zeros(len(x)), out.detach())
