@@ -15,7 +15,7 @@ from literal import Net, Pixels, Written, clip, close, given, pair, same_step, t
 from torch import Tensor, nn
 
 from toughen.data.augment import Augment
-from toughen.methods.efgsm import EFGSM
+from toughen.methods.efgsm import EFGSM, start_along
 from toughen.methods.history import to_view
 from toughen.noise import Noise
 from toughen.passes import Passes
@@ -196,7 +196,7 @@ def test_the_history_follows_the_image_through_crop_and_mirroring(mnist: tuple[I
     method.history[2, 0, 5, 7] = 3.0
     shift, flip = torch.tensor([[2, -3]]), torch.tensor([True])
     seen = Batch(index=torch.tensor([2]), shift=shift, flip=flip)
-    votes = torch.stack([method._start(*_start_of(method, x, seen)) for _ in range(40)]).mean(0)[0, 0] - 0.5
+    votes = torch.stack([start_along(*_start_of(method, x, seen)) for _ in range(40)]).mean(0)[0, 0] - 0.5
     # row 5 + 2; column 7 - 3 = 4, mirrored to 23; everywhere else the sign is random, so the mean of 40 is well below
     assert abs(float(votes[7, 23]) - 0.1) < 1e-6
     votes[7, 23] = 0
@@ -211,7 +211,7 @@ def test_the_history_follows_the_image_through_crop_and_mirroring(mnist: tuple[I
 
 def _start_of(method: EFGSM, x: Tensor, seen: Batch) -> tuple[Any, ...]:
     assert method.threat is not None and seen.index is not None
-    return method.threat, x, to_view(method.history[seen.index], seen).float(), Noise()
+    return method.threat, x, to_view(method.history[seen.index], seen).float(), method.sigma, Noise()
 
 
 def test_the_history_is_two_bytes_a_pixel_and_travels_in_checkpoints(mnist: tuple[Images, Labels]) -> None:

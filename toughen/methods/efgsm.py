@@ -50,7 +50,7 @@ class EFGSM(Method):
             "gradient", as the text below it has it. The first confirms itself wherever Delta is short of eps.
         smoothing: share of a label that is spread over all classes.
         stop_drop: end training after an epoch whose estimated robust share is lower than the last one's by more than
-            this, 0..1; None never does. An image counts as robust where it is right at x_e and its Delta exceeds eps.
+            this, 0..1; None and 1 never do. An image counts as robust where it is right at x_e and Delta exceeds eps.
 
     Raises:
         ValueError: a setting is out of its range; the number of images or their index is not known.
@@ -108,7 +108,7 @@ class EFGSM(Method):
         threat.check(x)
         history = self.history[batch.index]
         past = to_view(history, batch).to(x.dtype)
-        start = self._start(threat, x, past, noise_of(batch) or Noise())
+        start = start_along(threat, x, past, self.sigma, noise_of(batch) or Noise())
         direction, length, right = to_boundary(model, start, y, threat, self.rivals)
         x_adv = threat.project(start + length.view(-1, 1, 1, 1) * direction, x)
         vote = threat.steepest(x_adv - x) if self.remember == "perturbation" else direction
@@ -117,12 +117,6 @@ class EFGSM(Method):
         robust = right & (length > threat.eps)
         self.counts += torch.stack([robust.sum(), robust.new_ones((), dtype=torch.int64) * len(x)])
         return Crafted(x_adv=x_adv, terms={"non_robust": 1 - robust.to(x.dtype).mean()})
-
-    def _start(self, threat: Threat, x: Images, past: Images, noise: Noise) -> Images:
-        """x_e: as far as the ball allows along the history, and noise."""
-        direction = threat.steepest(torch.where(past == 0, threat.steepest(noise.sign(x)), threat.steepest(past)))
-        sigma = self.sigma / threat.length(torch.ones_like(x[:1])).view(-1, 1, 1, 1)
-        return threat.project(x + threat.eps * direction + sigma * noise.normal(x), x)
 
     def loss(self, model: nn.Module, x: Images, y: Labels, crafted: Crafted) -> Step:
         out = logits(model, crafted.x_adv)
@@ -146,6 +140,20 @@ class EFGSM(Method):
 
     def set_extra_state(self, state: dict[str, Any]) -> None:
         self.last_share, self._stop_reason = state["last_share"], state["stop_reason"]
+
+
+def start_along(threat: Threat, x: Images, past: Images, sigma: Real, noise: Noise) -> Images:
+    """x_e (Eq. 11 and 14): as far as the ball allows along the history, and noise; where that is 0 its sign is random.
+
+    Args:
+        threat: the ball.
+        x, past: images and what of their history is in view.
+        sigma: deviation of the noise per pixel (L2: of the whole image).
+        noise: where random numbers come from.
+    """
+    direction = threat.steepest(torch.where(past == 0, threat.steepest(noise.sign(x)), threat.steepest(past)))
+    deviation = sigma / threat.length(torch.ones_like(x[:1])).view(-1, 1, 1, 1)
+    return threat.project(x + threat.eps * direction + deviation * noise.normal(x), x)
 
 
 def to_boundary(model: nn.Module, x: Images, y: Labels, threat: Threat, rivals: int) -> tuple[Images, PerExample, Mask]:
