@@ -56,7 +56,8 @@ def test_two_visits_by_hand() -> None:
 def test_what_is_remembered() -> None:
     # As in the first visit above: the perturbation is (1/4, 1/4), and from (3/4, 3/4) the step has length 0, but it is
     # along (-1, 1), the slope of z_1 - z_0.
-    for settings, expected in (({}, [1, 1]), ({"remember": "gradient"}, [-1, 1])):
+    cases: list[tuple[dict[str, Any], list[int]]] = [({}, [1, 1]), ({"remember": "gradient"}, [-1, 1])]
+    for settings, expected in cases:
         model, method = pixels(eps=0.25, sigma=0.125, **settings)
         method.craft(model, two_pixels((0.5, 0.5)), torch.tensor([0]), at([0], [[[[1.0, 1.0]]]]))
         assert method.history.flatten().tolist() == expected

@@ -733,7 +733,7 @@ def test_images_near_a_boundary_from_where_efgsm_starts() -> None:
     # of (0.9, 0.2) is 0.29 away; (0.4, 0.6) is wrong. At 0.2 (0.9, 0.2) starts at (0.7, 0.4), 0.15 away, the first one
     # is wrong there, and (1, 0) starts at (0.8, 0.2), 0.3 away.
     net = nn.Sequential(nn.Flatten(), nn.Linear(4, 2, bias=False)).double()
-    net[1].weight.data = torch.eye(4, dtype=torch.float64)[:2]  # type: ignore[union-attr]
+    net[1].weight.data = torch.eye(4, dtype=torch.float64)[:2]
     x = torch.zeros(4, 1, 2, 2, dtype=torch.float64)
     x[:, 0, 0] = torch.tensor([[0.8, 0.6], [0.9, 0.2], [0.4, 0.6], [1.0, 0.0]], dtype=torch.float64)
     y, blocks, index = torch.zeros(4, dtype=torch.int64), Blocks(net, 4, "fp64"), [3, 5, 6, 9]

@@ -132,8 +132,8 @@ def quantity(subject: Subject, of: str, source: Path | None, board: Board) -> Me
         value = close(subject.blocks, subject.x, subject.y, subject.threat)
     elif of == "close at start":
         index = subject.candidate.index.tolist()
-        found = efgsm_start(subject.blocks, subject.x, subject.y, subject.threat, subject.threat.eps / 2, index)
-        value = close(subject.blocks, found, subject.y, subject.threat)
+        x_e = efgsm_start(subject.blocks, subject.x, subject.y, subject.threat, subject.threat.eps / 2, index)
+        value = close(subject.blocks, x_e, subject.y, subject.threat)
     elif of.startswith("entropy "):
         value = entropy(subject, of.removeprefix("entropy "))
     else:
