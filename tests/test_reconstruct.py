@@ -16,6 +16,9 @@ from literal import Pixels, Written, clip, close, given, pair, sign_of_slope, tw
 from literal import cross_entropy as written_cross_entropy
 from torch import Tensor, nn
 
+from toughen.core.cost import Passes
+from toughen.core.threat import Threat
+from toughen.core.types import Batch, Images, Labels, Plan
 from toughen.methods.awp import AWP
 from toughen.methods.base import Method
 from toughen.methods.delayed import Delayed
@@ -27,9 +30,6 @@ from toughen.methods.nuat import NuAT
 from toughen.methods.reconstruct import Reconstruct
 from toughen.methods.standard import Standard
 from toughen.methods.trades import TRADES
-from toughen.passes import Passes
-from toughen.threat import Threat
-from toughen.types import Batch, Images, Labels, Plan
 
 
 class Shown(nn.Module):
