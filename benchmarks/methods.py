@@ -58,8 +58,9 @@ ROWS = {  # in the order of the table: name -> what it adds to BASE
     "NuAT": "--method NuAT --method.start_size 0.3 --method.alternate false",
     "NuAT2": "--method NuAT2 --method.start_size 0.15 --method.step_size 0.15",  # the best of --table nuat2
     "NuAT-H": "--method Hybrid --method.cheap NuAT --method.cheap.start_size 0.3 --method.cheap.alternate false",
-    "eFGSM": "--method EFGSM",
-    "eFGSM + REC": "--method Reconstruct --method.inner EFGSM",
+    "eFGSM": "--method EFGSM --method.classes 1 --method.remember gradient",
+    "eFGSM + REC": "--method Reconstruct --method.inner EFGSM"
+    " --method.inner.classes 1 --method.inner.remember gradient",
     "REC": "--method Reconstruct --method.inner Standard",
     "TRADES": "--method TRADES --method.beta 1",
     "PGD-AT": "--method PGDAT",

@@ -49,7 +49,7 @@ METHODS = {
     "GradAlign": "--method GradAlign",
     "PGI": "--method PGI",
     "Free": "--method Free",
-    "EFGSM": "--method EFGSM",
+    "EFGSM": "--method EFGSM --method.classes 1 --method.remember gradient",
     "Ensemble": "--method Ensemble --method.sources SOURCES",  # two more nets like the model
     "PAP": "--method PAP --method.lam 0.1 --method.steps 7",
     "RMGM": "--method RMGM",
@@ -63,7 +63,8 @@ METHODS = {
     " --method.inner.step_size 2/255",
     "Delayed": "--method Delayed --method.after PGDAT --method.switch_epoch 30",  # before its switch
     "Hybrid": "--method Hybrid --method.cheap NuAT --method.cheap.lam 4",
-    "Reconstruct": "--method Reconstruct --method.inner EFGSM",
+    "Reconstruct": "--method Reconstruct --method.inner EFGSM"
+    " --method.inner.classes 1 --method.inner.remember gradient",
 }
 BASE = "--epochs 30 --eps 8/255 --watch off --validation 64 --optimizer.lr 0.01 --averaging null"
 IMAGES = 2048  # of the training set: a step costs the same with more

@@ -102,7 +102,7 @@ def test_a_machine_without_a_compiler(tmp_path: Path, monkeypatch: pytest.Monkey
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("method", ["NuAT", "TRADES", "AWP --method.inner PGDAT"])
+@pytest.mark.parametrize("method", ["NuAT", "TRADES", "AWP --method.inner PGDAT", "EFGSM"])
 def test_steps_are_those_of_the_net_as_it_is(tmp_path: Path, method: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / "cache"))
     words = small("--method", *method.split(), "--eps", 0.2, "--precision", "fp64")

@@ -18,7 +18,7 @@ from toughen.core.cost import Passes
 from toughen.core.rng import Noise
 from toughen.core.types import Batch, Images, Labels
 from toughen.data.augment import Augment
-from toughen.methods.efgsm import EFGSM
+from toughen.methods.efgsm import EFGSM, start_along
 from toughen.methods.history import to_view
 
 
@@ -40,7 +40,7 @@ def test_two_visits_by_hand() -> None:
     # x + (1/4 + 1/8, ...) is cut to (3/4, 3/4). The logits are equal, so the boundary is 0 away. History (1, 1).
     # Second visit, noise (1, -1): x + (1/4 + 1/8, 1/4 - 1/8) is cut to (3/4, 5/8). z_1 - z_0 = -1/8, its gradient
     # (-1, 1) has L1 norm 2, so Delta = 1/16 along (-, +): (11/16, 11/16). History 0.95 + 1 in both.
-    model, method = pixels(eps=0.25, sigma=0.125, remember="perturbation")
+    model, method = pixels(eps=0.25, sigma=0.125)
     x, y = two_pixels((0.5, 0.5)), torch.tensor([0])
     assert close(method.craft(model, x, y, at([0], [[[[1.0, 1.0]]]])).x_adv, two_pixels((0.75, 0.75)))
     assert method.history.tolist() == [[[[1, 1]]]]
@@ -56,8 +56,9 @@ def test_two_visits_by_hand() -> None:
 def test_what_is_remembered() -> None:
     # As in the first visit above: the perturbation is (1/4, 1/4), and from (3/4, 3/4) the step has length 0, but it is
     # along (-1, 1), the slope of z_1 - z_0.
-    for remember, expected in (("perturbation", [1, 1]), ("gradient", [-1, 1])):
-        model, method = pixels(eps=0.25, sigma=0.125, remember=remember)
+    cases: list[tuple[dict[str, Any], list[int]]] = [({}, [1, 1]), ({"remember": "gradient"}, [-1, 1])]
+    for settings, expected in cases:
+        model, method = pixels(eps=0.25, sigma=0.125, **settings)
         method.craft(model, two_pixels((0.5, 0.5)), torch.tensor([0]), at([0], [[[[1.0, 1.0]]]]))
         assert method.history.flatten().tolist() == expected
 
@@ -66,7 +67,7 @@ def test_l2_by_hand() -> None:
     # The random sign (1, -1) has length sqrt 2: x_e = x + (1, -1) / (4 sqrt 2), and noise of deviation (1/8) / sqrt 2,
     # along the same direction, so cut off. Label 1 is wrong there: z_0 - z_1 = sqrt 2 / 4, its gradient has length
     # sqrt 2, so Delta = 1/4, and the step leads on along (1, -1) / sqrt 2, to be cut to the ball again.
-    model, method = pixels(eps=0.25, norm="l2", sigma=0.125, remember="perturbation")
+    model, method = pixels(eps=0.25, norm="l2", sigma=0.125)
     crafted = method.craft(model, two_pixels((0.5, 0.5)), torch.tensor([1]), at([0], [[[[1.0, -1.0]]]]))
     d = 0.25 / math.sqrt(2)
     assert close(crafted.x_adv, two_pixels((0.5 + d, 0.5 - d)))
@@ -125,11 +126,22 @@ def crafted(
     return x_adv, direction, bool(z.argmax() == y) and deltas[nearest] > eps
 
 
-@pytest.mark.parametrize(("rivals", "remember"), [(1, "gradient"), (9, "gradient"), (1, "perturbation")])
-def test_four_visits_equal_the_equations(rivals: int, remember: Any, mnist: tuple[Images, Labels]) -> None:
+@pytest.mark.parametrize(
+    ("settings", "rivals", "remember"),
+    [
+        ({}, 9, "perturbation"),  # as Eq. 12 and 13 are printed
+        ({"remember": "gradient"}, 9, "gradient"),
+        ({"classes": 1}, 1, "perturbation"),
+        ({"classes": 1, "remember": "gradient"}, 1, "gradient"),
+    ],
+    ids=str,
+)
+def test_four_visits_equal_the_equations(
+    settings: dict[str, Any], rivals: int, remember: str, mnist: tuple[Images, Labels]
+) -> None:
     eps, sigma, size = 0.2, 0.1, 8
     images, y, net = mnist[0][:size].double(), mnist[1][:size], pair()[0]
-    method = EFGSM(eps=eps, sigma=sigma, classes=rivals, remember=remember, smoothing=0.2)
+    method = EFGSM(eps=eps, sigma=sigma, smoothing=0.2, **settings)
     method.prepare(net, (1, 28, 28), 10, 30)
     histories = {n: torch.zeros(28, 28, dtype=torch.float64) for n in range(size)}
     optimizer, augment = torch.optim.SGD(net.parameters(), lr=0.05), Augment(pad=3, flip=True)
@@ -169,7 +181,7 @@ def test_the_share_that_looks_robust_equals_the_equations(mnist: tuple[Images, L
         optimizer.step()
     method, past, written = EFGSM(eps=0.01, sigma=0), torch.zeros(28, 28, dtype=torch.float64), Written(net)
     method.prepare(net, (1, 28, 28), 10, len(x))
-    robust = [crafted(written, x[k][None], int(y[k]), past, noise[k], 0.01, 0, 1)[2] for k in range(len(x))]
+    robust = [crafted(written, x[k][None], int(y[k]), past, noise[k], 0.01, 0, 9)[2] for k in range(len(x))]
     step = method(net, x, y, replace(given(noise), index=torch.arange(len(x))))
     assert close(step.terms["non_robust"], 1 - sum(robust) / len(x)) and 0 < sum(robust) < len(x)
 
@@ -180,12 +192,12 @@ def test_the_share_that_looks_robust_equals_the_equations(mnist: tuple[Images, L
 def test_the_history_follows_the_image_through_crop_and_mirroring(mnist: tuple[Images, Labels]) -> None:
     """A model that likes one pixel of the data set's image, shown at another place each time."""
     (x, y), model = (mnist[0][:1] * 0 + 0.5, mnist[1][:1]), net()
-    method = EFGSM(eps=0.1, sigma=0, remember="perturbation")  # no perturbation of a grey image is 0
+    method = EFGSM(eps=0.1, sigma=0)  # no perturbation of a grey image is 0
     method.prepare(model, (1, 28, 28), 10, 5)
     method.history[2, 0, 5, 7] = 3.0
     shift, flip = torch.tensor([[2, -3]]), torch.tensor([True])
     seen = Batch(index=torch.tensor([2]), shift=shift, flip=flip)
-    votes = torch.stack([method._start(*_start_of(method, x, seen)) for _ in range(40)]).mean(0)[0, 0] - 0.5
+    votes = torch.stack([start_along(*_start_of(method, x, seen)) for _ in range(40)]).mean(0)[0, 0] - 0.5
     # row 5 + 2; column 7 - 3 = 4, mirrored to 23; everywhere else the sign is random, so the mean of 40 is well below
     assert abs(float(votes[7, 23]) - 0.1) < 1e-6
     votes[7, 23] = 0
@@ -200,7 +212,7 @@ def test_the_history_follows_the_image_through_crop_and_mirroring(mnist: tuple[I
 
 def _start_of(method: EFGSM, x: Tensor, seen: Batch) -> tuple[Any, ...]:
     assert method.threat is not None and seen.index is not None
-    return method.threat, x, to_view(method.history[seen.index], seen).float(), Noise()
+    return method.threat, x, to_view(method.history[seen.index], seen).float(), method.sigma, Noise()
 
 
 def test_the_history_is_two_bytes_a_pixel_and_travels_in_checkpoints(mnist: tuple[Images, Labels]) -> None:
@@ -248,13 +260,32 @@ def test_a_smaller_fall_or_no_threshold_ends_nothing() -> None:
 # ---- Settings and bad input.
 
 
-def test_further_classes_cost_two_passes_each(mnist: tuple[Images, Labels]) -> None:
+def test_each_class_costs_one_pass_and_counts_as_a_gradient(mnist: tuple[Images, Labels]) -> None:
     (x, y), model = mnist, net()
-    for classes in (1, 3, 9):
+    for classes, tried in ((1, 1), (3, 3), (9, 9), (None, 9)):
         method = prepared("EFGSM", model, classes=classes)
         with Passes(model) as passes:
             method(model, x, y, batch(len(x))).loss.backward()
-        assert passes.total == (3 + 2 * classes) * len(x) and passes.input_gradient == classes * len(x)
+        assert passes.total == (4 + tried) * len(x) and passes.forward == 2 * len(x)
+        assert passes.input_gradient == passes.crafted == tried * len(x)  # PAP's gamma is the number of gradients
+
+
+def test_the_nearest_boundary_is_taken_and_not_that_of_the_highest_rival() -> None:
+    # Logits 4 x_0, 4 x_1 + 0.1, x_0 + x_1; label 0, x_e = (0.6, 0.5), so 2.4, 2.1, 1.1. To class 1 it is 0.3 / (4 + 4),
+    # to class 2 1.3 / (3 + 1) with the gradient (3, -1): the top rival is the nearer. With 4 x_1 + 0.1 for class 2's
+    # gradient 40 times as steep, 40 x_1 - 18.9 = 1.1, it is 1.3 / (4 + 40), so class 2 although its logit is lower.
+    model = nn.Sequential(nn.Flatten(), nn.Linear(2, 3)).double()
+    x, y, noise = two_pixels((0.5, 0.4)), torch.tensor([0]), at([0], [[[[1.0, 1.0]]]])
+    linear = model[1]
+    assert isinstance(linear, nn.Linear)
+    for slope, shift, expected in (((1.0, 1.0), 0.0, 0.3 / 8), ((0.0, 40.0), -18.9, 1.3 / 44)):
+        linear.weight.data = torch.tensor([[4.0, 0.0], [0.0, 4.0], slope], dtype=torch.float64)
+        linear.bias.data = torch.tensor([0.0, 0.1, shift], dtype=torch.float64)
+        for settings, length in (({}, expected), ({"classes": 1}, 0.3 / 8)):
+            method = EFGSM(eps=0.1, sigma=0, **settings)  # type: ignore[arg-type]
+            method.prepare(model, (1, 1, 2), 3, 1)
+            x_adv = method.craft(model, x, y, noise).x_adv  # from x_e the step goes along (-, +), within the ball
+            assert close(x_adv, two_pixels((0.6 - length, 0.5)))  # x_0 falls, x_1 would leave the ball
 
 
 def test_a_model_without_a_slope_moves_nothing_further(mnist: tuple[Images, Labels]) -> None:

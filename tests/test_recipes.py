@@ -333,3 +333,24 @@ def test_what_a_comment_proposes_can_be_run(name: str, words: str, expected: dic
     assert words in comment(name)
     made = recipe(f"{name} {words}")
     assert {path: part(made, path) for path in expected} == expected
+
+
+@pytest.mark.parametrize(
+    ("name", "path", "classes", "remember"),
+    [
+        ("efgsm-mnist", "method", 1, "gradient"),  # as its committed results
+        ("efgsm-cifar10", "method", None, "perturbation"),  # as Eq. 12 and 13 are printed
+        ("efgsm-trades-cifar10", "crafter", None, "perturbation"),
+    ],
+)
+def test_efgsm_s_recipes_stop_early_and_have_their_form(name: str, path: str, classes: Any, remember: str) -> None:
+    found = part(packaged(name).method, path)
+    assert (found.stop_drop, found.classes, found.remember) == (0.2, classes, remember)
+    assert found.sigma == pytest.approx(float(found.eps) / 2) and "Sec. 3.2" in comment("efgsm-mnist")
+
+
+def test_efgsm_over_trades_is_efgsm_s_run_on_cifar10_with_the_paper_s_beta() -> None:
+    ours, own = packaged("efgsm-trades-cifar10"), packaged("efgsm-cifar10")
+    assert part(ours.method, "beta") == 6 and "48.05 %" in comment("efgsm-trades-cifar10")
+    for each in ("model", "eps", "epochs", "batch_size", "optimizer", "schedule", "crop", "flip"):
+        assert getattr(ours, each) == getattr(own, each), each

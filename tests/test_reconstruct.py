@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -11,13 +12,13 @@ import pytest
 import torch
 import torch.nn.functional as F
 from contract import EPS, batch, net, train
-from literal import Pixels, Written, clip, close, pair, sign_of_slope, two_pixels
+from literal import Pixels, Written, clip, close, given, pair, sign_of_slope, two_pixels
 from literal import cross_entropy as written_cross_entropy
 from torch import Tensor, nn
 
 from toughen.core.cost import Passes
 from toughen.core.threat import Threat
-from toughen.core.types import Images, Labels, Plan
+from toughen.core.types import Batch, Images, Labels, Plan
 from toughen.methods.awp import AWP
 from toughen.methods.base import Method
 from toughen.methods.delayed import Delayed
@@ -28,6 +29,7 @@ from toughen.methods.hybrid import Hybrid
 from toughen.methods.nuat import NuAT
 from toughen.methods.reconstruct import Reconstruct
 from toughen.methods.standard import Standard
+from toughen.methods.trades import TRADES
 
 
 class Shown(nn.Module):
@@ -49,6 +51,10 @@ class Sigmoid(nn.Linear):
 
     def forward(self, probabilities: Tensor) -> Tensor:
         return super().forward(probabilities).sigmoid().view(-1, 1, 28, 28)
+
+
+def at(index: list[int], noise: list[Any]) -> Batch:
+    return replace(given(noise), index=torch.tensor(index))
 
 
 def attacked_loss(written: Written, y: Tensor, z: Tensor) -> Tensor:
@@ -133,6 +139,24 @@ def test_without_an_attack_the_cross_entropy_is_a_clean_one(mnist: tuple[Images,
         assert set(method(model, x, y).terms) == terms
     assert natural.threat is None and robust.threat == Threat("linf", EPS)
     assert natural.rescue() is None and natural.reports_clean and not robust.reports_clean
+
+
+def test_what_efgsm_noticed_is_logged_and_ends_training_from_within() -> None:
+    # eps 0.1, no noise but the sign (1, 1), cut by the box: (1, 0) becomes (1, 0.1), whose distance to z_0 = z_1 is
+    # 0.9 / 2, above eps; (1/2, 1/2) stays on that boundary. So none, then one of two is not robust.
+    noise, y = at([0, 1], [[[[1.0, 1.0]]]] * 2), torch.tensor([0, 0])
+    inner = EFGSM(eps=0.1, sigma=0, stop_drop=0.4)
+    inner.prepare(Pixels(), (1, 1, 2), 2, 2)
+    for method in (around(inner, Shown(2)), TRADES(eps=0.1, crafter=inner)):
+        method._prepared, inner.last_share = True, None
+        for first, second, share, stops in (((1, 0), (1, 0), 0.0, False), ((1, 0), (0.5, 0.5), 0.5, True)):
+            inner.history.zero_()
+            step = method(Pixels(), two_pixels(first, second), y, noise)
+            assert close(step.terms["non_robust"], share) and "robust" in step.terms
+            method.after_epoch({})
+            assert (method.stop_reason is not None) is stops
+        assert method.stop_reason is not None and "from 100.0% to 50.0%" in method.stop_reason
+        inner.stop_reason = None
 
 
 # ---- The re-constructor.

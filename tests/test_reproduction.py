@@ -727,6 +727,29 @@ def test_images_near_a_linear_boundary_are_counted_by_their_exact_distance() -> 
     assert measure.close(blocks, x, y, Threat("linf", 0.4)) == 1.0
 
 
+def test_images_near_a_boundary_from_where_efgsm_starts() -> None:
+    # The logits are two pixels, so FGSM's direction is (-, +) with label 0, and the other two pixels decide nothing. At
+    # eps 0.06 the start of (0.8, 0.6) is (0.74, 0.66), 0.04 from the boundary, where the image itself is 0.1 away; that
+    # of (0.9, 0.2) is 0.29 away; (0.4, 0.6) is wrong. At 0.2 (0.9, 0.2) starts at (0.7, 0.4), 0.15 away, the first one
+    # is wrong there, and (1, 0) starts at (0.8, 0.2), 0.3 away.
+    net = nn.Sequential(nn.Flatten(), nn.Linear(4, 2, bias=False)).double()
+    net[1].weight.data = torch.eye(4, dtype=torch.float64)[:2]
+    x = torch.zeros(4, 1, 2, 2, dtype=torch.float64)
+    x[:, 0, 0] = torch.tensor([[0.8, 0.6], [0.9, 0.2], [0.4, 0.6], [1.0, 0.0]], dtype=torch.float64)
+    y, blocks, index = torch.zeros(4, dtype=torch.int64), Blocks(net, 4, "fp64"), [3, 5, 6, 9]
+    for eps, at_x, at_start in ((0.06, 1 / 4, 2 / 4), (0.2, 2 / 4, 3 / 4)):
+        threat = Threat("linf", eps)
+        start = measure.efgsm_start(blocks, x, y, threat, 0, index)
+        expected = (x[:, 0, 0] + torch.tensor([-eps, eps], dtype=torch.float64)).clamp(0, 1)
+        assert torch.allclose(start[:, 0, 0], expected, rtol=0, atol=1e-12)
+        assert measure.close(blocks, x, y, threat) == at_x and measure.close(blocks, start, y, threat) == at_start
+    noisy = measure.efgsm_start(blocks, x, y, threat, 0.1, index)
+    inside = (noisy - start)[:, 0, 0] * torch.tensor([1.0, -1.0])  # the ball cuts what leads out of it
+    assert inside.min() >= 0 and 0 < inside.max() < 0.4 and ((noisy - x).abs() <= 0.2 + 1e-12).all()
+    some = measure.efgsm_start(blocks, x[2:], y[2:], threat, 0.1, index[2:])
+    assert torch.equal(some, noisy[2:])  # an image's noise is its own
+
+
 # ---- The page.
 
 

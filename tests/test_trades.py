@@ -172,7 +172,7 @@ def test_a_crafter_saves_the_passes_of_the_own_attack_and_hears_what_happens(mni
     method = prepared("TRADES", model, crafter=crafter)
     with Passes(model) as passes:
         method(model, x, y, batch(64)).loss.backward()
-    assert passes.total == 8 * 64  # 2 for the attack, 3 for each side of the divergence
+    assert passes.total == 16 * 64  # 1 and 9 gradients for the attack, 3 for each side of the divergence
     told = NuAT(eps=0.1)
     method = TRADES(eps=0.1, crafter=told)
     method.start(Plan(epochs=7, steps=70, images=64))

@@ -67,8 +67,8 @@ class Passes:
 
     Attributes:
         forward, input_gradient, weight_gradient: images that went forward, and backward to the input or to weights.
-        crafted: gradients to the input that made adversarial images, those that a weight gradient brought along too:
-            PAP's gamma (Definition 1) times the images.
+        crafted: gradients to the input that made adversarial images, several of one forward each by itself, and those
+            that a weight gradient brought along too: PAP's gamma (Definition 1) times the images.
     """
 
     def __init__(
@@ -117,10 +117,13 @@ class Passes:
     def _on_images(self, n: float, made: int) -> Callable[[Tensor], None]:
         """What happens when a gradient reaches the images that went forward."""
 
+        seen = False
+
         def hook(gradient: Tensor) -> None:
-            nonlocal made
-            self.crafted += made
-            made = 0  # a loss that goes on from an attack's pass makes no more images
+            nonlocal seen
+            if _crafting.depth or not seen:  # a loss that goes on from an attack's pass makes no more images
+                self.crafted += made
+            seen = True
             if gradient.requires_grad:  # to differentiate a gradient is one more backward through each layer
                 gradient.register_hook(lambda second: self._on_backward(n))
 

@@ -185,7 +185,7 @@ def lowest_of_batch(
     strict: bool = True,
 ) -> InputGradient:
     """``lowest_gradient`` of a plain net for all images; zeros without an objective."""
-    with torch.set_grad_enabled(bool(objectives)):
+    with torch.set_grad_enabled(bool(objectives)), _weights_apart(net):
         x = x.detach().requires_grad_()
         out = logits(net, x)
         best = InputGradient(torch.zeros_like(x), out.detach().new_zeros(len(x)), out.detach())

@@ -61,12 +61,14 @@ class Crafted:
         x_adv: the images to train on, detached.
         clean: logits of the clean images (PGI: where it starts) with their graph, where the attack needed that pass.
         extra: whatever else a method's two parts share.
+        terms: what the attack noticed, named scalars for the log; a loss adds them to its own.
         bases: for each name of ``extra`` that holds adversarial images, the clean ones that they were made of.
     """
 
     x_adv: Images
     clean: Logits | None = None
     extra: dict[str, Any] = field(default_factory=dict)
+    terms: dict[str, Tensor] = field(default_factory=dict)
     bases: dict[str, Tensor] = field(default_factory=dict)
 
 

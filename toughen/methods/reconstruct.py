@@ -74,7 +74,8 @@ class Reconstruct(Method):
         return [*super().companions(), *own]
 
     def craft(self, model: nn.Module, x: Images, y: Labels, batch: Batch | None = None) -> Crafted:
-        return Crafted(x_adv=self.method.craft(model, x, y, batch).x_adv)
+        crafted = self.method.craft(model, x, y, batch)
+        return Crafted(x_adv=crafted.x_adv, terms=crafted.terms)
 
     def loss(self, model: nn.Module, x: Images, y: Labels, crafted: Crafted) -> Step:
         assert self.reconstructor is not None  # made by prepare
@@ -85,7 +86,7 @@ class Reconstruct(Method):
         cross_entropy = F.cross_entropy(out, y, label_smoothing=self.smoothing)
         name = "robust" if self.threatened else "clean"
         terms = {name: cross_entropy.detach(), "reconstruction": reconstruction.detach()}
-        return Step(reconstruction + self.lam * cross_entropy, out, terms)
+        return Step(reconstruction + self.lam * cross_entropy, out, terms | crafted.terms)
 
     def extra_repr(self) -> str:
         return f"reconstructor={self.kind!r}, lam={self.lam!r}, smoothing={self.smoothing!r}"

@@ -85,7 +85,8 @@ class TRADES(Method):
 
     def craft(self, model: nn.Module, x: Images, y: Labels, batch: Batch | None = None) -> Crafted:
         if self.crafter is not None:
-            return Crafted(x_adv=self.crafter.craft(model, x, y, batch).x_adv)
+            crafted = self.crafter.craft(model, x, y, batch)
+            return Crafted(x_adv=crafted.x_adv, terms=crafted.terms)
         with mode(model, self.attack.mode), torch.no_grad():
             target = logits(model, x)
         return Crafted(x_adv=self.attack(model, x, target, noise_of(batch)))
@@ -93,4 +94,5 @@ class TRADES(Method):
     def loss(self, model: nn.Module, x: Images, y: Labels, crafted: Crafted) -> Step:
         out, out_adv = logits(model, x), logits(model, crafted.x_adv)
         clean, robust = F.cross_entropy(out, y), kl_divergence(out_adv, out).mean()
-        return Step(clean + self.beta * robust, out, {"clean": clean.detach(), "robust": robust.detach()})
+        terms = {"clean": clean.detach(), "robust": robust.detach()}
+        return Step(clean + self.beta * robust, out, terms | crafted.terms)

@@ -21,7 +21,8 @@ class Column:
         of: what it holds: "clean", or an attack by its short name (`toughen list attacks`), both in percent;
             "epoch seconds", "train seconds", "train hours", "hours saved" (percent, against the row's ``against``);
             "gamma", gradients spent on making an image; "entropy nuclear" and "entropy frobenius", in units of log k;
-            "close", the percentage of images within eps of a linear boundary; or "stated".
+            "close", the percentage of images within eps of a linear boundary, and "close at start", the same from where
+            eFGSM's step sets out; or "stated".
         source: for a black-box attack, the words of `toughen train` that make the net whose images are shown.
         spread: whether it holds the standard deviation over seeds instead of the mean.
     """

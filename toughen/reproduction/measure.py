@@ -10,16 +10,16 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
 
 from toughen import runs
 from toughen.attacks.base import Attack
 from toughen.attacks.logit_matrix import LogitMatrix
 from toughen.attacks.transfer import Transfer
 from toughen.core.gradients import input_gradient, mode
-from toughen.core.objectives import CrossEntropy
+from toughen.core.objectives import cross_entropy
+from toughen.core.rng import ImageNoise
 from toughen.core.threat import Threat
-from toughen.core.types import Images, Labels, Logits, PerExample
+from toughen.core.types import Images, Labels, Real
 from toughen.engine.device import pick_device, provenance
 from toughen.engine.fixed_batch import Blocks, block_size, search_precision
 from toughen.evaluation.attacked import share
@@ -28,6 +28,7 @@ from toughen.evaluation.diagnostics import attack_entropy
 from toughen.evaluation.harness import as_floats
 from toughen.evaluation.runner import measure
 from toughen.evaluation.suite import parse_attack
+from toughen.methods.efgsm import start_along, to_boundary
 from toughen.reproduction.board import Board, Evaluating
 from toughen.reproduction.images import some
 from toughen.reproduction.scales import Scale
@@ -129,6 +130,10 @@ def quantity(subject: Subject, of: str, source: Path | None, board: Board) -> Me
         value = share(found.right)
     elif of == "close":
         value = close(subject.blocks, subject.x, subject.y, subject.threat)
+    elif of == "close at start":
+        index = subject.candidate.index.tolist()
+        x_e = efgsm_start(subject.blocks, subject.x, subject.y, subject.threat, subject.threat.eps / 2, index)
+        value = close(subject.blocks, x_e, subject.y, subject.threat)
     elif of.startswith("entropy "):
         value = entropy(subject, of.removeprefix("entropy "))
     else:
@@ -192,29 +197,21 @@ def entropy(subject: Subject, kind: Any) -> float:
 
 def close(model: Blocks, x: Images, y: Labels, threat: Threat) -> float:
     """The share of images that are wrong, or whose nearest linear boundary is within the threat (eFGSM, Eq. 9)."""
-    logits = model.exact(x)
-    nearest = torch.full_like(logits[:, 0], torch.inf)
+    out = model.exact(x)
+    _, nearest, _ = to_boundary(model, x, y, threat, out.shape[1] - 1)
+    return share((out.argmax(1) != y) | (nearest <= threat.eps))
+
+
+def efgsm_start(model: Blocks, x: Images, y: Labels, threat: Threat, sigma: Real, index: list[int]) -> Images:
+    """x_e, where eFGSM's step sets out, of images that were never trained on: FGSM's direction is all their history.
+
+    Args:
+        model: the trained one.
+        x, y: images and their classes.
+        threat: the ball.
+        sigma: deviation of the start.
+        index: the images' places in the test set; each has noise of its own.
+    """
     with mode(model, "eval"):
-        for rank in range(logits.shape[1] - 1):
-            nearest = torch.minimum(nearest, boundary(model, x, y, threat, rank))
-    wrong = logits.argmax(1) != y
-    return share(wrong | (nearest <= threat.eps))
-
-
-def boundary(model: nn.Module, x: Images, y: Labels, threat: Threat, rank: int) -> PerExample:
-    """How far the linear boundary to the class of this rank is: |z_y - z_i| over the dual norm of its gradient."""
-    found = input_gradient(model, x, y, _Rival(rank))
-    gained = (threat.steepest(found.gradient) * found.gradient).flatten(1).sum(1)
-    distance: Tensor = found.value.abs() / gained.clamp(min=1e-12)
-    return distance
-
-
-@dataclass(frozen=True)
-class _Rival(CrossEntropy):
-    """The other classes' logit of this rank, 0 for the highest, minus the true one."""
-
-    rank: int
-
-    def __call__(self, logits: Logits, target: Labels) -> PerExample:
-        others = logits.scatter(1, target[:, None], -torch.inf)
-        return others.topk(self.rank + 1, dim=1).values[:, -1] - logits.gather(1, target[:, None])[:, 0]
+        past = input_gradient(model, x, y, cross_entropy).gradient
+    return start_along(threat, x, past, sigma, ImageNoise(0, "efgsm-start", index))
