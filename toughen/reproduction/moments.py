@@ -26,7 +26,7 @@ def moments(model: Entrant) -> list[int | str]:
     """What a model keeps, as ``keep_at`` has it: all that any figure that draws the same training needs."""
     found: set[int | str] = set(model.settings[KEPT])
     for each in _drawn(model):
-        if _plain(each) == _plain(model):
+        if plain(each) == plain(model):
             found |= set(each.settings[KEPT])
     return in_order(found)
 
@@ -40,7 +40,8 @@ def _drawn(model: Entrant) -> Iterator[Entrant]:
                     yield figure_entrant(plot, line, model.scale)
 
 
-def _plain(model: Entrant) -> dict[str, Any]:
+def plain(model: Entrant) -> dict[str, Any]:
+    """A model's settings, whatever weights are kept of it beside."""
     return {name: value for name, value in model.settings.items() if name != KEPT}
 
 
