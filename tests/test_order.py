@@ -12,6 +12,7 @@ from commands import digits, refused, toughen
 
 from toughen import papers
 from toughen.reproduction import order, several, work
+from toughen.reproduction.costs import cost_of, training_cost
 from toughen.reproduction.order import Group, first
 from toughen.reproduction.scales import SCALES
 from toughen.reproduction.store import Store
@@ -61,10 +62,8 @@ def test_what_is_trained_for_one_table_is_cheap_in_the_next(tmp_path: Path, monk
 def test_what_training_s_record_holds_costs_nothing_to_read(tmp_path: Path) -> None:
     found = work.tasks(papers.find("pap-table7"), ["mnist"], ["FGSM-AT"], 1, SCALES["smoke"], None)  # type: ignore[arg-type]
     ((task, gamma),) = order.missing(found, Store(tmp_path))
-    assert gamma.of == "gamma" and order.cost_of(task, gamma) == 0
-    assert (
-        order.cost_of_missing(found, Store(tmp_path)) == order.training_cost(task.entrant, Store(tmp_path), set()) > 0
-    )
+    assert gamma.of == "gamma" and cost_of(task, gamma) == 0
+    assert order.cost_of_missing(found, Store(tmp_path)) == training_cost(task.entrant, Store(tmp_path), set()) > 0
 
 
 def test_it_stops_at_the_limit_says_what_is_left_and_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
