@@ -14,12 +14,10 @@ import torch
 from rich.console import Console
 
 from toughen import models
-from toughen.device import pick_device
-from toughen.duration import seconds
-from toughen.files import check_writable
+from toughen.core.cost import flops
+from toughen.engine.device import pick_device
 from toughen.papers import EXHIBITS, find
 from toughen.papers.exhibits import Figure, Settings, Table
-from toughen.passes import flops
 from toughen.reproduction import images, show, work
 from toughen.reproduction.board import Board
 from toughen.reproduction.costs import costs
@@ -30,6 +28,8 @@ from toughen.reproduction.sets import SETS
 from toughen.reproduction.store import Store
 from toughen.reproduction.training import Bench
 from toughen.reproduction.work import Task
+from toughen.runs.files import check_writable
+from toughen.utils.duration import seconds
 
 ALL = "all"
 

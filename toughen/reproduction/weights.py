@@ -8,11 +8,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from toughen.files import read_fields, read_json, write_json
-from toughen.locks import held
 from toughen.reproduction.entrants import Entrant
 from toughen.reproduction.store import RUN, TRAINED
 from toughen.runs import RECORD, WEIGHTS
+from toughen.runs.files import read_fields, read_json, write_json
+from toughen.runs.locks import held
 
 MANIFEST = "weights.json"
 CHUNK = 2**20
