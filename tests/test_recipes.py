@@ -23,9 +23,16 @@ from toughen.methods.pgi import PGI
 from toughen.training import Recipe
 
 every_recipe = pytest.mark.parametrize("name", settings.recipes())
-SHAPES = {"mnist": (1, 28, 28), "mnist-5k": (1, 28, 28), "cifar10": (3, 32, 32), "imagenet": (3, 224, 224)}
-EPS = {"mnist": 0.3, "mnist-5k": 0.3, "cifar10": 8 / 255, "imagenet": 4 / 255}
-EPS_OF = {"nuat-imagenet100": 8 / 255}  # where a recipe's is not its data set's
+SHAPES = {
+    "mnist": (1, 28, 28),
+    "mnist-5k": (1, 28, 28),
+    "cifar10": (3, 32, 32),
+    "cifar100": (3, 32, 32),
+    "imagenet": (3, 224, 224),
+}
+EPS = {"mnist": 0.3, "mnist-5k": 0.3, "cifar10": 8 / 255, "cifar100": 8 / 255, "imagenet": 4 / 255}
+TITLES = {"cifar10": "CIFAR-10", "cifar100": "CIFAR-100", "mnist": "MNIST", "mnist-5k": "MNIST", "imagenet": "ImageNet"}
+EPS_OF = {"nuat-imagenet100": 8 / 255, "gat-imagenet100": 8 / 255}  # where a recipe's is not its data set's
 
 
 def recipe(words: str) -> Recipe:
@@ -59,7 +66,7 @@ def test_a_recipe_names_its_data_set_and_its_radius_in_its_first_line(name: str)
     first = settings.recipes()[name].read_text(encoding="utf-8").splitlines()[0]
     assert first.startswith("# ") and first.endswith(".") and len(first) <= 120
     made = packaged(name)
-    assert {"cifar10": "CIFAR-10", "mnist": "MNIST", "mnist-5k": "MNIST", "imagenet": "ImageNet"}[made.data] in first
+    assert re.search(rf"\b{TITLES[made.data]}\b(?!\d)", first)
     assert made.eps is None or re.search(rf"\beps {made.eps}\b", first)
 
 
@@ -124,7 +131,22 @@ PUBLISHED: dict[str, tuple[str, int, int, float, dict[float, float]]] = {
     "nuat-wa-cifar10": ("resnet18", 100, 64, 5e-4, {12.5: 0.05, 25: 0.1, 62.5: 0.05, 100: 0}),
     "nuat2-wa-cifar10": ("wrn-34-10", 80, 64, 5e-4, {10: 0.05, 20: 0.1, 50: 0.05, 80: 0}),
     "nuat-wa-h-cifar10": ("wrn-34-10", 60, 64, 5e-4, {7.5: 0.05, 15: 0.1, 37.5: 0.05, 60: 0}),
+    "nuat2-cifar10": (
+        "wrn-34-10",
+        55,
+        64,
+        5e-4,
+        {10: 0.05, 20: 0.1, 30: 0.05, 35: 0.025, 40.5: 0.025, 41.5: 2.5e-3, 46.5: 2.5e-4},
+    ),
+    "trades-wa-cifar10": ("resnet18", 110, 128, 5e-4, {99.5: 0.1, 100.5: 0.01, 104.5: 0.01, 105.5: 1e-3}),
     "nuat-imagenet100": ("resnet18", 120, 64, 1e-4, {}),  # GAT's
+    "gat-imagenet100": ("resnet18", 120, 64, 1e-4, {59.5: 0.1, 60.5: 0.01, 89.5: 0.01, 90.5: 1e-3}),
+    "pgi-cifar100": ("resnet18", 110, 128, 5e-4, {99.5: 0.1, 100.5: 0.01, 104.5: 0.01, 105.5: 1e-3}),
+    "awp-cifar100": ("preact-resnet18", 200, 128, 5e-4, {99.5: 0.1, 100.5: 0.01, 149.5: 0.01, 150.5: 1e-3}),
+    "trades-awp-cifar100": ("wrn-34-10", 200, 128, 5e-4, {98.5: 0.1, 99.5: 0.01, 148.5: 0.01, 149.5: 1e-3}),
+    "free-cifar100": ("wrn-34-10", 26, 128, 2e-4, {12.5: 0.1, 13.5: 0.01, 19: 0.01, 20: 1e-3}),
+    "nfgsm-cifar100": ("preact-resnet18", 30, 128, 5e-4, {7.5: 0.1, 15: 0.2, 22.5: 0.1}),
+    "dat-cifar100": ("resnet50", 155, 128, 5e-4, {99.5: 0.1, 100.5: 0.01, 154.5: 0.01}),
     "gat-mnist": ("m-lenet", 50, 64, 5e-4, {0.5: 0.01, 25.5: 0.01, 26.5: 0.002, 49.5: 0.002}),
     "gat-cifar10": ("resnet18", 100, 64, 5e-4, {70.5: 0.1, 71.5: 0.01, 85.5: 0.01, 86.5: 1e-3}),
     "gat-wa-cifar10": ("resnet18", 100, 64, 5e-4, {70.5: 0.1, 71.5: 0.01, 85.5: 0.01, 86.5: 1e-3}),
@@ -179,6 +201,12 @@ SETTINGS: dict[str, dict[str, object]] = {
     "fbf-cifar10": {"attack.step_size": 10 / 255, "clip_start": True},
     "free-cifar10": {"replays": 8, "step_size": 8 / 255, "clamp": "image"},
     "free-mnist": {"replays": 8, "step_size": 0.3, "clamp": "delta"},
+    "nuat2-cifar10": {"lam": 4, "ramp": 1, "start_size": 4 / 255, "first_step": "live"},
+    "gat-imagenet100": {"lam": 20, "jump_at": 0.75, "jump": 7, "start_size": 4 / 255},
+    "pgi-cifar100": {"lam": 10, "decay": 0.3, "reset": 10, "prior": "momentum", "step_size": 8 / 255},
+    "dat-cifar100": {"after.attack.steps": 10, "after.attack.step_size": 2 / 255, "switch_epoch": 78},
+    "trades-awp-cifar100": {"gamma": 0.005, "begin_at": 9 / 200, "method.beta": 6, "method.attack.steps": 10},
+    "awp-cifar100": {"gamma": 0.01, "begin_at": 0, "method.attack.steps": 10, "method.attack.mode": "train"},
     "gat-mnist": {"start_size": 0.3, "alternate": False},
     "gat-cifar10": {"start_size": 4 / 255, "alternate": True},
     "gat-wa-cifar10": {"start_size": 4 / 255, "alternate": True},
@@ -203,6 +231,39 @@ SETTINGS: dict[str, dict[str, object]] = {
 def test_a_method_s_settings_are_the_source_s(name: str) -> None:
     method = packaged(name).method
     assert {path: part(method, path) for path in SETTINGS[name]} == SETTINGS[name]
+
+
+def test_trades_wa_averages_as_nuat_wa_does() -> None:
+    assert packaged("trades-wa-cifar10").averaging == 0.9998 and packaged("trades-cifar10").averaging is None
+
+
+CHANGED = {"pgi": {"reset", "smoothing"}, "dat": {"model", "switch_epoch"}, "eat": {"sources"}}  # as the sources say
+ON_100 = [name.removesuffix("-cifar100") for name in settings.recipes() if name.endswith("-cifar100")]
+
+
+def test_each_method_of_cifar_10_has_a_recipe_for_cifar_100() -> None:
+    methods: dict[str, set[str]] = {"cifar10": set(), "cifar100": set()}
+    for made in map(packaged, settings.recipes()):
+        if made.data in methods:
+            methods[made.data].add(type(made.method).__name__)
+    assert methods["cifar100"] == methods["cifar10"] and len(methods["cifar100"]) >= 15
+
+
+@pytest.mark.parametrize("name", ON_100)
+def test_a_cifar_100_recipe_differs_from_cifar_10_s_where_its_source_does_alone(name: str) -> None:
+    ten, hundred = (leaves(settings.read_recipe(f"{name}-{data}")) for data in ("cifar10", "cifar100"))
+    assert ten.keys() == hundred.keys()
+    differ = {path.rpartition(".")[2] for path in ten if ten[path] != hundred[path]}
+    assert differ == {"data"} | CHANGED.get(name, set())
+    said = comment(f"{name}-cifar100")
+    assert f"{name}-cifar10" in said and "trained here" in said
+
+
+def leaves(node: Any, path: str = "") -> dict[str, Any]:
+    """A recipe's settings by their dotted paths."""
+    if not isinstance(node, dict):
+        return {path: node}
+    return {key: value for name, part in node.items() for key, value in leaves(part, f"{path}.{name}").items()}
 
 
 def test_momentum_is_cycled_where_the_source_s_scheduler_does_it() -> None:
@@ -280,10 +341,14 @@ def test_pgi_s_labels_are_the_source_s() -> None:
     assert isinstance(method, PGI)
     assert 1 - method.smoothing + method.smoothing / 10 == pytest.approx(0.6)
     assert method.smoothing / 10 == pytest.approx(0.4 / 9)
+    method = packaged("pgi-cifar100").method  # 0.6 on the true class and 0.4 / 99 on each other one
+    assert isinstance(method, PGI)
+    assert 1 - method.smoothing + method.smoothing / 100 == pytest.approx(0.6)
+    assert method.smoothing / 100 == pytest.approx(0.4 / 99)
 
 
 def test_imagenet_s_recipes_crop_as_is_usual_there() -> None:
-    for name, eps in (("nuat-imagenet100", 8 / 255), ("nuat-imagenet", 4 / 255)):
+    for name, eps in (("nuat-imagenet100", 8 / 255), ("gat-imagenet100", 8 / 255), ("nuat-imagenet", 4 / 255)):
         made = packaged(name)
         assert (made.image_size, made.resize, made.crop, float(made.eps or 0)) == (224, 256, "resized", eps)
     with torch.device("meta"):
@@ -293,7 +358,11 @@ def test_imagenet_s_recipes_crop_as_is_usual_there() -> None:
 
 
 def test_a_baseline_that_collapses_is_not_rescued() -> None:
-    assert {name for name in settings.recipes() if packaged(name).watch != "rescue"} == {"fgsm-mnist", "fgsm-cifar10"}
+    assert {name for name in settings.recipes() if packaged(name).watch != "rescue"} == {
+        "fgsm-mnist",
+        "fgsm-cifar10",
+        "fgsm-cifar100",
+    }
 
 
 @pytest.mark.parametrize(

@@ -11,28 +11,35 @@ from rich.console import Console
 from toughen.cli.shared import PROGRAM, fail, goes_on
 from toughen.config.parsing import Parser, tidy
 from toughen.reproduction.reproduce import list_all, reproduce
+from toughen.reproduction.several import ALL, reproduce_several
 
 RESULTS = "runs/reproduce"
 REPRODUCE_USAGE = """toughen reproduce --list [--out DIR]
        toughen reproduce NAME --scale smoke|cpu|full [--rows A,B] [--seeds N]
-                         [--data DIR] [--out DIR] [options]"""
+                         [--data DIR] [--out DIR] [options]
+       toughen reproduce NAME NAME...|all --scale ... [--time-limit 2h] [options]"""
 
 
 def run(arguments: Sequence[str]) -> int:
     given = vars(reproduce_parser().read(tidy(arguments)))
-    listed, name = given.pop("list"), given.pop("name")
-    if listed and name:
-        fail(f"--list names all tables and figures: leave {name} out, or leave --list out to run it")
+    listed, names, time_limit = given.pop("list"), given.pop("name") or [], given.pop("time_limit")
+    if listed and names:
+        fail(f"--list names all tables and figures: leave {' '.join(names)} out, or leave --list out to run it")
     if listed:
         if given["out"] != RESULTS and not Path(given["out"]).is_dir():
             fail(f"there is no folder {given['out']}: give the --out that tables were run with")
         list_all(given["out"], Console())
         return 0
-    if not name:
+    if not names:
         fail(f"name a table or figure: `{PROGRAM} reproduce --list` names all")
     given["rows"] = None if given["rows"] is None else [row.strip() for row in given["rows"].split(",")]
+    if given["rows"] is not None and (len(names) > 1 or names == [ALL]):
+        fail("--rows are of one table: name one alone, or leave --rows out")
     with goes_on():
-        failed = reproduce(name, **given)
+        if len(names) == 1 and names != [ALL] and time_limit is None:
+            failed = reproduce(names[0], **given)
+        else:
+            failed = reproduce_several(names, time_limit=time_limit, **given)
     return 1 if failed else 0
 
 
@@ -43,7 +50,13 @@ def reproduce_parser() -> Parser:
         description="Run a table or figure of a paper: train what is missing, evaluate it, keep it, and print it "
         "beside the published one. Killed and repeated, it goes on.",
     )
-    parser.add_argument("name", type=str | None, nargs="?", help="a table or figure, such as nuat-table1a")
+    parser.add_argument(
+        "name",
+        type=str,
+        nargs="*",
+        help="a table or figure, such as nuat-table1a; of several, or all, what costs least per missing figure is "
+        "done first",
+    )
     parser.add_argument("--list", action="store_true", help="name all, with what was measured of them in --out")
     parser.add_argument(
         "--scale",
@@ -60,6 +73,9 @@ def reproduce_parser() -> Parser:
         "--limit",
         type=int | None,
         help="evaluate on so many test images: the first, or a stratified sample of a set that lies sorted by class",
+    )
+    parser.add_argument(
+        "--time_limit", type=str | None, help="stop then, such as 2h, and say what is left; the same command goes on"
     )
     parser.add_argument("--out", type=str, default=RESULTS, help="where runs and results are kept")
     parser.add_argument("--device", type=str, default="auto", help="cpu, cuda and the like; auto takes a GPU if any")

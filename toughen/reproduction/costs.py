@@ -35,8 +35,15 @@ def costs(found: Sequence[Task], store: Store) -> dict[str, float]:
         for each in missing:
             if each.source:
                 _training_cost(each.source, each.source.title_for(task.title), store, total, seen)
-            total[f"{task.title}: {each.of}"] = _cost_of(task, each)
+            total[f"{task.title}: {each.of}"] = cost_of(task, each)
     return total
+
+
+def training_cost(model: Entrant, store: Store, seen: set[str]) -> float:
+    """Operations that training a model and the nets that it learns from takes; 0 where it is trained or in ``seen``."""
+    total: dict[str, float] = {}
+    _training_cost(model, "", store, total, seen)
+    return sum(total.values())
 
 
 def _training_cost(model: Entrant, title: str, store: Store, costs: dict[str, float], seen: set[str]) -> None:
@@ -76,13 +83,16 @@ def _held_out(model: Entrant) -> int:
     return held_out_count(_training_images(model), model.settings.get("validation"))
 
 
-def _cost_of(task: Task, each: Quantity) -> float:
+def cost_of(task: Task, each: Quantity) -> float:
+    """Operations that measuring one quantity takes."""
     images, forward = each.images or SETS[task.entrant.data].test, _forward(task.entrant)
     if task.plot is not None:
         if not task.plot.tested:
             images = _held_out(task.entrant)
         return images * forward * 40.0 * max(1, len(task.plot.at))
-    if each.of in OF_TRAINING or each.of == "clean" or " " in each.of or each.of == "close":
+    if each.of in OF_TRAINING:
+        return 0.0  # read from the run's record
+    if each.of == "clean" or " " in each.of or each.of == "close":
         return images * forward * 20.0
     attack = task.entrant.scale.shorten(parse_attack(each.of, Threat("linf", Fraction(each.eps))))
     whole = 0.6 if isinstance(attack, AutoAttack) else 0.8  # about so many images stand to the end of an attack

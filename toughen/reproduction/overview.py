@@ -14,6 +14,7 @@ from toughen.reproduction.sets import SETS
 from toughen.reproduction.show import our, say, tell
 from toughen.reproduction.store import Store
 from toughen.reproduction.values import View, machine, published, written
+from toughen.reproduction.weights import MANIFEST, listed
 
 DEVICE = 10  # characters of its column
 
@@ -31,9 +32,20 @@ def show_list(console: Console, exhibits: Sequence[Exhibit], store: Store) -> No
     say(console)
     for path in store.damaged:
         say(console, f"{path} is damaged, so the figures beside it are left out: remove it, and run its table again")
+    for line in _weights(store):
+        say(console, line)
     tell(console, "published, ours: the figure of a table that is named behind its title, by row and column")
     tell(console, "figures: how many of the table's are measured here, a line for each scale")
     tell(console, "`toughen reproduce NAME --scale smoke|cpu|full --data DIR` runs one.")
+
+
+def _weights(store: Store) -> list[str]:
+    """Where the weights lie, if any were kept."""
+    try:
+        count = len(listed(store.root))
+    except ValueError as error:  # figures can be shown
+        return [str(error)]
+    return [f"{MANIFEST}: where the weights of {count} trained model{'s' * (count > 1)} lie"] * (count > 0)
 
 
 def list_lines(exhibit: Exhibit, store: Store) -> list[str]:

@@ -74,17 +74,25 @@ def reproduce(
         seeds = exhibit.seeds if isinstance(exhibit, Table) else 1
     places = at_hand(exhibit, rows, data, chosen, folder)
     bench = _run(exhibit, places, rows, seeds, chosen, limit, folder, device, progress or Console(stderr=True))
-    show.heading(console, exhibit, chosen, places)
-    store = Store(folder)  # that knows what is new
-    if isinstance(exhibit, Figure):
-        show.show_figure(console, exhibit, store, chosen, limit or chosen.images, rows, list(places))
-    else:
-        view = View(store, chosen, limit or chosen.images, seeds)
-        show.show_table(console, exhibit, view, rows, list(places))
+    show_exhibit(console, exhibit, chosen, folder, places, rows, seeds, limit)
     for row, reason in bench.failed.items():
         show.say(console, f"{row}: could not be trained: {reason}", "bold red")
     show.say(console, f"results: {folder / chosen.name}")
     return bench.failed
+
+
+def show_exhibit(
+    console: Console, exhibit: Table | Figure, scale: Scale, folder: Path, places: dict[str, str], rows: Sequence[str],
+    seeds: int, limit: int | None,
+) -> None:  # fmt: skip
+    """Print a table or figure with what was measured of it."""
+    show.heading(console, exhibit, scale, places)
+    store = Store(folder)  # that knows what is new
+    if isinstance(exhibit, Figure):
+        show.show_figure(console, exhibit, store, scale, limit or scale.images, rows, list(places))
+    else:
+        view = View(store, scale, limit or scale.images, seeds)
+        show.show_table(console, exhibit, view, rows, list(places))
 
 
 def _run(

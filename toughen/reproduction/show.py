@@ -10,12 +10,13 @@ from rich.console import Console
 from toughen.papers.exhibits import STATED, Column, Exhibit, Figure, Panel, Row, Settings, Table
 from toughen.reproduction.drawn import WIDTH, plot_lines
 from toughen.reproduction.images import stands_in, told
+from toughen.reproduction.moments import figure_entrant
 from toughen.reproduction.scales import Scale
 from toughen.reproduction.sets import SETS
 from toughen.reproduction.stated import stated
 from toughen.reproduction.store import Store
 from toughen.reproduction.values import Value, View, published, written
-from toughen.reproduction.work import figure_entrant, figure_quantity, wanted
+from toughen.reproduction.work import figure_quantity, wanted
 
 NO_FIGURE = "n/a"
 NO_RATIO = "measured, but not beside what it is compared with"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cached_property
@@ -16,7 +16,7 @@ from typing import Any
 from toughen.reproduction.entrants import Entrant, slug
 from toughen.reproduction.images import ALL, DRAWN
 from toughen.reproduction.measure import OF_TRAINING
-from toughen.reproduction.same import serves
+from toughen.reproduction.same import KEPT, serves
 from toughen.runs.files import read_fields, read_json, write_json
 
 ABOUT, CELLS, RUN, TRAINED, TURNS = "about.json", "cells", "run", "trained.json", "turns.json"
@@ -73,6 +73,7 @@ class Store:
     def __init__(self, root: Path) -> None:
         self.root = root
         self.damaged: list[Path] = []  # files that say nothing of what lies beside them
+        self.checked: set[Path] = set()  # folders whose weights were compared with the list's
 
     def folder(self, entrant: Entrant) -> Path:
         """Where an entrant's results are kept: under its key, or where one with the same settings lies.
@@ -194,17 +195,26 @@ class Store:
         }
         write_json(folder / CELLS / quantity.file, cell)
 
-    def note(self, entrant: Entrant) -> dict[str, Any]:
+    def note(self, entrant: Entrant, begun: Sequence[int | str] | None = None) -> dict[str, Any]:
         """Write what a folder is about, and return it.
 
         Several words may lead to the same settings, as where a scale evens their epochs out: all of them are noted.
+
+        Args:
+            entrant: the model.
+            begun: the moments whose weights are kept, where its training begins now.
         """
         path = self.folder(entrant) / ABOUT
         before = about_of(path) if path.is_file() else {}
         about = entrant.about | {"words": sorted({entrant.words, *before.get("words", [])})}
-        about["settings"] = before.get("settings", about["settings"])  # as it was trained, with weights kept beside
+        if begun is not None:
+            about["settings"] = {**about["settings"], KEPT: list(begun)}
+        else:  # as it was trained, with weights kept beside
+            about["settings"] = before.get("settings", about["settings"])
         if about != before:
             write_json(path, about)
+            self.__dict__.pop("_known", None)  # to be read anew
+            self.__dict__.pop("_words", None)
         return about
 
 

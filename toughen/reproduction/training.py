@@ -15,9 +15,12 @@ import yaml
 from rich.console import Console
 
 from toughen.config.train import parse_train
+from toughen.reproduction import weights
 from toughen.reproduction.board import Board, Training
 from toughen.reproduction.entrants import Entrant
 from toughen.reproduction.measure import training_record
+from toughen.reproduction.moments import moments
+from toughen.reproduction.same import KEPT
 from toughen.reproduction.scales import nodes
 from toughen.reproduction.store import CELLS, RUN, TRAINED, TURNS, Store, turns_of
 from toughen.runs import RECORD, WEIGHTS
@@ -112,7 +115,7 @@ def _in_turns(models: Mapping[str, Entrant], bench: Bench) -> dict[str, Diverged
                 shares[title] = next(turns[title])
             except StopIteration:
                 del turns[title]
-                _finish(going[title].folder)
+                _finish(going[title].folder, models[title], bench.store)
                 bench.store.note(models[title])
                 bench.board.end()
             except Diverged as error:
@@ -128,7 +131,7 @@ def is_trained(model: Entrant, store: Store) -> bool:
     """Whether a model was trained to its end, and its run is there.
 
     Raises:
-        ValueError: it was, and it lacks what is needed of it.
+        ValueError: it was, and it lacks what is needed of it, or its weights have changed since.
     """
     folder = store.folder(model)
     if not (folder / TRAINED).is_file():
@@ -136,6 +139,9 @@ def is_trained(model: Entrant, store: Store) -> bool:
     for name in (RECORD, WEIGHTS):
         if not (folder / RUN / name).is_file():
             raise ValueError(f"{folder / RUN} was trained and lacks {name}: remove {folder}, and it is run again")
+    if folder not in store.checked:
+        weights.check(store.root, model, folder)
+        store.checked.add(folder)
     return True
 
 
@@ -146,7 +152,9 @@ def _open(model: Entrant, bench: Bench, group: Sequence[Entrant]) -> Trainer:
     folder.mkdir(parents=True, exist_ok=True)
     if not (folder / RUN).exists():
         _set_aside(folder / CELLS)
+        bench.store.note(model, moments(model))
     settings = model.recipe(str(Path(bench.places[model.data]).absolute()), sources, bench.device)
+    settings[KEPT] = _kept(folder, model)
     if not Path(bench.places[model.data]).exists():
         settings["data"] = bench.places[model.data]  # a name
     write_text(folder / RECIPE, yaml.safe_dump(settings))
@@ -163,6 +171,15 @@ def _epochs(trainer: Trainer, title: str, bench: Bench, stopper: Stopper) -> Ite
     return by_epoch(trainer, stopper, QUIET, show)
 
 
+def _kept(folder: Path, model: Entrant) -> list[int | str]:
+    """The moments whose weights a run keeps: those that it was begun with, or all that figures need of it."""
+    if not (folder / RUN).exists():
+        return moments(model)
+    before = yaml.safe_load((folder / RECIPE).read_text(encoding="utf-8")) if (folder / RECIPE).is_file() else None
+    found: list[int | str] = (before if isinstance(before, dict) else model.settings).get(KEPT, [])
+    return found
+
+
 def _set_aside(cells: Path) -> None:
     """Keep figures of a training whose run is gone apart from those of the one that begins."""
     if cells.exists():
@@ -170,10 +187,12 @@ def _set_aside(cells: Path) -> None:
         cells.rename(cells.with_name(f"former-cells-{next(numbers)}"))
 
 
-def _finish(run: Path) -> None:
-    """Say beside a run that it was trained to its end, and how."""
+def _finish(run: Path, model: Entrant, store: Store) -> None:
+    """Say beside a run that it was trained to its end, and how, and put its weights on the list."""
     record = training_record(run) | {"in_turns_with": turns_of(run.parent / TURNS)}
+    weights.note(store.root, model, run.parent, record, hashed="when trained")
     write_json(run.parent / TRAINED, record)
+    store.checked.add(run.parent)
 
 
 def _note_turns(folder: Path, group: Sequence[Entrant], store: Store) -> None:

@@ -12,9 +12,10 @@ from toughen.papers.exhibits import STATED, Column, Line, Panel, Plot, Row
 from toughen.reproduction.entrants import Entrant
 from toughen.reproduction.images import ALL
 from toughen.reproduction.measure import OF_TRAINING
+from toughen.reproduction.moments import figure_entrant
 from toughen.reproduction.scales import Scale
 from toughen.reproduction.store import TRAINED, Quantity, Store, record_of
-from toughen.reproduction.work import figure_entrant, figure_quantity, table_entrant, table_quantities
+from toughen.reproduction.work import figure_quantity, table_entrant, table_quantities
 
 MOST_SEEDS = 10
 

@@ -7,12 +7,13 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from toughen.papers.exhibits import STATED, Figure, Line, Panel, Plot, Row, Table
-from toughen.reproduction.curves import curve, settings_of
+from toughen.papers.exhibits import STATED, Figure, Panel, Plot, Row, Table
+from toughen.reproduction.curves import curve
 from toughen.reproduction.entrants import Entrant, entrant
 from toughen.reproduction.images import ALL
 from toughen.reproduction.measure import OF_TRAINING, Subject, quantity
-from toughen.reproduction.scales import SCALES, Scale
+from toughen.reproduction.moments import figure_entrant
+from toughen.reproduction.scales import Scale
 from toughen.reproduction.store import Quantity
 from toughen.reproduction.training import Bench, train_in_turns, trained
 from toughen.runs.locks import held
@@ -55,15 +56,6 @@ def table_quantities(panel: Panel, seed: int, scale: Scale, images: int | None) 
             source = entrant(column.source, panel.data, seed, scale) if column.source else None
             found[column.name] = Quantity(column.of, panel.eps, images, source)
     return found
-
-
-def figure_entrant(plot: Plot, line: Line, scale: Scale) -> Entrant:
-    """The model of a line, with the weights kept that the plot needs."""
-    plain = entrant(line.run, plot.data, 0, scale)
-    paper = entrant(line.run, plot.data, 0, SCALES["full"]).settings["epochs"]
-    epochs = plain.settings["epochs"]
-    more = settings_of(plot, epochs, epochs / paper, small=scale.training_images is not None)
-    return entrant(line.run, plot.data, 0, scale, more=more)
 
 
 def figure_quantity(plot: Plot, images: int | None) -> Quantity:
