@@ -16,7 +16,9 @@ TRADES_CIFAR = (  # its authors' weight decay and drops of the rate, over 100 ep
     "trades-cifar10 --epochs 100 --method.steps 7 --optimizer.weight_decay 2e-4 --schedule.milestones [0.74,0.89,0.99]"
 )
 ABLATION = "pap-cifar10 --method.lam 0 --method.ablation true --weights last"
-ONE_MASK = "SmallCNN with its dropout of 0.5; how it meets the regulariser is not stated: one mask for both logits here."
+ONE_MASK = (
+    "SmallCNN with its dropout of 0.5; how it meets the regulariser is not stated: one mask for both logits here."
+)
 NO_DROPOUT = "The same without dropout, another net than the paper's (docs/results.md)."
 OPEN = (
     "Batch, optimizer, rates and N in PAP's own training are not stated; what is taken is in the recipes. FGSM-AT, "
