@@ -19,10 +19,10 @@ class Delayed(Method):
 
     The automatic switch comes at the end of the epoch in which the natural loss has settled, at the latest where the
     learning rate first drops. The slides give no rule for that. Ours is the knee of the curve of mean losses by epoch as
-    Kneedle defines it (Satopaa et al., "Finding a 'Kneedle' in a Haystack", ICDCS Workshops 2011), taken anew after each
-    epoch: both axes go from 0 to 1, and a knee is where the curve is farthest ahead of the straight line, once it has
-    lost ``sensitivity`` epochs of that lead. It knows no unit: a loss that falls by the same share in each epoch has a
-    knee too, one that falls by the same amount has none. Epochs are means, so that Kneedle's smoothing is left out.
+    Kneedle defines it (Satopaa et al., "Finding a 'Kneedle' in a Haystack", ICDCS Workshops 2011), taken anew after
+    each epoch: both axes go from 0 to 1, and a knee is where the curve is farthest ahead of the straight line, once it
+    has lost ``sensitivity`` epochs of that lead. It knows no unit: a loss that falls by the same share in each epoch
+    has a knee too, one that falls by the same amount has none. Kneedle's smoothing is left out.
 
     A ramp of ``after`` follows the whole run's progress, so that it is part-way up at the switch.
 
@@ -125,7 +125,7 @@ class Delayed(Method):
 
 
 def lead_lost(losses: Sequence[float]) -> float:
-    """By how many epochs a falling curve was ahead of the straight line at its knee, less what it is ahead by at its end.
+    """The epochs by which a falling curve leads the straight line at its knee, less those at its end.
 
     0 where there is no knee: before the third epoch, on a straight line, for a loss that ends where it began or above.
     """
