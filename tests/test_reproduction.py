@@ -742,7 +742,7 @@ def test_the_page_is_what_its_command_makes_of_the_results(monkeypatch: pytest.M
 def test_the_page_has_what_was_run_and_says_what_was_not(tmp_path: Path) -> None:
     keep(Store(tmp_path), "pap-mnist", "pgd-100@0.01", 0.9317)
     (line,) = (
-        line for line in page.section(papers.find("pap-table3"), Store(tmp_path)).splitlines() if "| PAP FGSM" in line
+        line for line in page.section(papers.find("pap-table3"), Store(tmp_path)).splitlines() if "| PAP FGSM |" in line
     )
     assert line.split(" | ")[1:] == [
         *(f"{figure} / not run" for figure in ("99.29", "96.69", "95.58", "95.56", "95.05")),

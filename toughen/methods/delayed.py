@@ -18,8 +18,8 @@ class Delayed(Method):
     Passes: +0, those of ``before`` until the switch and of ``after`` from then on.
 
     The automatic switch comes at the end of the epoch in which the natural loss has settled, at the latest where the
-    learning rate first drops. The slides give no rule for that. Ours is the knee of the curve of mean losses by epoch as
-    Kneedle defines it (Satopaa et al., "Finding a 'Kneedle' in a Haystack", ICDCS Workshops 2011), taken anew after
+    learning rate first drops. The slides give no rule for that. Ours is the knee of the curve of mean losses by epoch
+    that Kneedle finds (Satopaa et al., "Finding a 'Kneedle' in a Haystack", ICDCS Workshops 2011), taken anew after
     each epoch: both axes go from 0 to 1, and a knee is where the curve is farthest ahead of the straight line, once it
     has lost ``sensitivity`` epochs of that lead. It knows no unit: a loss that falls by the same share in each epoch
     has a knee too, one that falls by the same amount has none. Kneedle's smoothing is left out.
