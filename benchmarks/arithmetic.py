@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
-from toughen.device import Precision, autocast
+from toughen.engine.device import Precision, autocast
 
 
 class _Operations(TorchDispatchMode):

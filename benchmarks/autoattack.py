@@ -30,13 +30,13 @@ import toughen
 from toughen import data as data_sets
 from toughen.attacks import AutoAttack
 from toughen.attacks.base import Attack
+from toughen.core.types import Norm
 from toughen.data import Split
-from toughen.device import pick_device, provenance
+from toughen.engine.device import pick_device, provenance
+from toughen.engine.memory import keep_freed
 from toughen.evaluation import measure
 from toughen.evaluation.harness import as_floats, predict
-from toughen.files import read_json, write_json
-from toughen.memory import keep_freed
-from toughen.types import Norm
+from toughen.runs.files import read_json, write_json
 
 PARTS = ("apgd-ce", "apgd-t", "fab-t", "square")
 SEEDS = 8  # of each, at most

@@ -23,9 +23,9 @@ from torch.profiler import ProfilerActivity, profile
 from trainers import some
 
 from toughen import data as data_sets
-from toughen.device import provenance
-from toughen.files import read_json, write_json
-from toughen.memory import keep_freed
+from toughen.engine.device import provenance
+from toughen.engine.memory import keep_freed
+from toughen.runs.files import read_json, write_json
 
 BETWEEN = "between operations"
 ROUNDS = 5

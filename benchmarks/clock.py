@@ -18,8 +18,8 @@ import torch
 from methods import BASE, EPS, NATURAL, ROWS, SOURCES
 from trainers import endless, ready
 
-from toughen.device import provenance
-from toughen.files import write_json
+from toughen.engine.device import provenance
+from toughen.runs.files import write_json
 from toughen.training.trainer import Trainer
 
 ROUNDS, STEPS = 7, 8

@@ -19,8 +19,8 @@ from typing import Any
 
 from box import KERNELS, Box, Over, environment
 
-from toughen.commands.demo import ATTACKS, EPS
-from toughen.files import read_json, write_json
+from toughen.cli.demo import ATTACKS, EPS
+from toughen.runs.files import read_json, write_json
 
 SEEDS = range(5)
 

@@ -35,16 +35,16 @@ import toughen
 from toughen import data as data_sets
 from toughen import models
 from toughen.attacks import PGD
-from toughen.blocks import Blocks, Precision
+from toughen.core.cost import flops
+from toughen.core.gradients import mode
+from toughen.core.rng import key
 from toughen.data import Split
-from toughen.device import provenance
+from toughen.engine.device import provenance
+from toughen.engine.fixed_batch import Blocks, Precision
+from toughen.engine.memory import keep_freed
 from toughen.evaluation import measure
 from toughen.evaluation.harness import as_floats
-from toughen.files import read_json, write_json
-from toughen.gradients import mode
-from toughen.memory import keep_freed
-from toughen.noise import key
-from toughen.passes import flops
+from toughen.runs.files import read_json, write_json
 
 UNIT, PLAIN = "plain training step", "plain loop"
 PRECISIONS: tuple[Precision, ...] = ("fp32", "bf16")

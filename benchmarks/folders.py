@@ -25,15 +25,15 @@ import torch
 from box import KERNELS, Box, Over, environment
 
 from toughen import data, runs
-from toughen.commands.train import parse_train
-from toughen.device import provenance
+from toughen.cli.train import parse_train
+from toughen.core.threat import Threat
+from toughen.engine.device import provenance
 from toughen.evaluation import measure
 from toughen.evaluation.suite import parse_attack
-from toughen.files import read_json, write_json
-from toughen.fraction import Fraction
-from toughen.threat import Threat
+from toughen.runs.files import read_json, write_json
 from toughen.training import budget
 from toughen.training.run import build, train
+from toughen.utils.fraction import Fraction
 
 RADII = {  # of each set
     "fashion": ("0.1", "0.2"),

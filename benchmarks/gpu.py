@@ -35,10 +35,10 @@ from box import Box, Over, flags
 from trainers import endless, ready
 from turns import figures, take_turns
 
-from toughen.device import pick_device, provenance
-from toughen.files import read_json, write_json
-from toughen.memory import keep_freed
-from toughen.passes import Passes
+from toughen.core.cost import Passes
+from toughen.engine.device import pick_device, provenance
+from toughen.engine.memory import keep_freed
+from toughen.runs.files import read_json, write_json
 
 RECIPE = ["nuat-wa-cifar10"]
 SMALL = (

@@ -21,8 +21,8 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from toughen.device import provenance
-from toughen.files import read_json, write_json
+from toughen.engine.device import provenance
+from toughen.runs.files import read_json, write_json
 from toughen.training.collapse import Judge
 from toughen.training.state import State
 

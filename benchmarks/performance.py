@@ -13,8 +13,8 @@ from typing import Any
 
 import official
 
-from toughen.files import read_json, write_text
 from toughen.reproduction.page import folded
+from toughen.runs.files import read_json, write_text
 
 RESULTS = Path(__file__).parent / "results"
 PAGE = Path(__file__).parent.parent / "docs" / "performance.md"

@@ -12,7 +12,7 @@ from typing import Any
 
 import yaml
 
-from toughen.files import read_json, write_json
+from toughen.runs.files import read_json, write_json
 
 
 def record(folder: Path) -> dict[str, Any]:

@@ -10,9 +10,9 @@ import argparse
 import shutil
 from pathlib import Path
 
-from toughen.files import write_text
 from toughen.reproduction.page import SHOWN, page
 from toughen.reproduction.store import ABOUT, CELLS, TRAINED, record_of
+from toughen.runs.files import write_text
 
 ROOT = Path(__file__).parent.parent
 RESULTS, PAGE = ROOT / "results" / "reproduction", ROOT / "docs" / "reproduction.md"

@@ -29,9 +29,9 @@ import torch
 from trainers import endless, made_up, ready
 from turns import WARM, ratio, take_turns
 
-from toughen.device import provenance
-from toughen.files import read_json, write_json
-from toughen.memory import keep_freed
+from toughen.engine.device import provenance
+from toughen.engine.memory import keep_freed
+from toughen.runs.files import read_json, write_json
 from toughen.training.trainer import Trainer
 
 BASE = "--eps 8/255 --watch off --validation 0 --epochs 1000 --optimizer.lr 0.01 --averaging null"

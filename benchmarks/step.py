@@ -32,12 +32,12 @@ from trainers import endless, ready, some, untrained
 from turns import figures, ratio, take_turns
 
 from toughen import data as data_sets
+from toughen.core.cost import Passes
+from toughen.core.gradients import mode
 from toughen.data import Data
-from toughen.device import autocast, provenance
-from toughen.files import read_json, write_json
-from toughen.gradients import mode
-from toughen.memory import keep_freed
-from toughen.passes import Passes
+from toughen.engine.device import autocast, provenance
+from toughen.engine.memory import keep_freed
+from toughen.runs.files import read_json, write_json
 from toughen.training.trainer import Trainer
 
 METHODS = {

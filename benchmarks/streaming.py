@@ -26,9 +26,9 @@ import pyarrow.parquet as pq
 import torch
 from PIL import Image
 
-from toughen import sizes
-from toughen.device import provenance
-from toughen.files import read_tensors, write_json
+from toughen.engine.device import provenance
+from toughen.runs.files import read_tensors, write_json
+from toughen.utils import sizes
 
 SHARD = 100 * 10**6  # bytes
 ROWS = 100  # a row group, as the hub writes them

@@ -22,7 +22,7 @@ from typing import Any
 from box import Box, Over, flags
 from step import METHODS
 
-from toughen.files import read_json, write_json
+from toughen.runs.files import read_json, write_json
 
 BASE = (
     "--model resnet18 --batch_size 128 --optimizer SGD --optimizer.lr 0.1 --optimizer.momentum 0.9"

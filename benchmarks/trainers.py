@@ -15,12 +15,12 @@ import torch
 from torch import Tensor
 
 from toughen import models, runs
-from toughen.commands.train import parse_train
+from toughen.cli.train import parse_train
+from toughen.core.types import Batch, Plan
 from toughen.data import Data, Split, stratified
 from toughen.data.ingest import Outline
 from toughen.training.run import build
 from toughen.training.trainer import Trainer
-from toughen.types import Batch, Plan
 
 
 def ready(words: Sequence[str], data: Data | None = None) -> Trainer:

@@ -23,16 +23,16 @@ import torch
 from torch import Tensor, nn
 
 import toughen
-from toughen.blocks import Blocks, block_size
-from toughen.device import pick_device, provenance
+from toughen.core.types import Norm
+from toughen.engine.device import pick_device, provenance
+from toughen.engine.fixed_batch import Blocks, block_size
 from toughen.evaluation.candidate import from_function
 from toughen.evaluation.conclude import Asked, subject_of
 from toughen.evaluation.examination import checks
 from toughen.evaluation.judge import How, attacks_of
 from toughen.evaluation.runner import measure
 from toughen.evaluation.verdict import word
-from toughen.files import read_json, write_json
-from toughen.types import Norm
+from toughen.runs.files import read_json, write_json
 
 NETS = Path(__file__).parent.parent / "tests" / "nets"
 PGD = ("pgd-50", "pgd-margin-50")

@@ -21,8 +21,8 @@ from box import Box, Over, flags
 from rich.console import Console
 from rich.table import Table
 
-from toughen.files import read_json, write_json
 from toughen.runs import WEIGHTS
+from toughen.runs.files import read_json, write_json
 
 NET = "--model fbf-mnist-cnn --normalize false --validation_every 1"
 LIVE, AVERAGED = "--averaging null", "--averaging 0.99"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from toughen.types import Images, Logits
+from toughen.core.types import Images, Logits
 
 
 class Wrapper(nn.Module):

@@ -23,8 +23,8 @@ from PIL import Image
 from torch import Tensor
 
 from toughen import data
-from toughen.cli import main
-from toughen.files import read_tensors
+from toughen.cli.main import main
+from toughen.runs.files import read_tensors
 from toughen.training import checkpoint
 from toughen.training.saving import Diverged
 from toughen.training.trainer import Trainer
@@ -107,7 +107,7 @@ def small(*more: object) -> list[object]:
 
 
 DYING = """import os, signal, sys
-from toughen.cli import main
+from toughen.cli.main import main
 from toughen.training.trainer import Trainer
 step = Trainer.step
 def dying(self, *arguments):

@@ -16,12 +16,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from toughen import models, runs
+from toughen.core.rng import StepNoise
+from toughen.core.types import Batch, Images, Labels
 from toughen.data import load
 from toughen.methods import REGISTRY, Method
 from toughen.methods.pgd_at import PGDAT
 from toughen.methods.trades import TRADES
-from toughen.noise import StepNoise
-from toughen.types import Batch, Images, Labels
 
 EPS = 0.1
 THREATENED = [name for name, method in REGISTRY.items() if "eps" in inspect.signature(method).parameters]

@@ -14,8 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from toughen.noise import Noise
-from toughen.types import Batch
+from toughen.core.rng import Noise
+from toughen.core.types import Batch
 
 
 class Net(nn.Module):

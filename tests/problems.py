@@ -15,7 +15,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
 from toughen.attacks import Attack
-from toughen.types import Images, Labels, Norm
+from toughen.core.types import Images, Labels, Norm
 
 MakeAttack: TypeAlias = Callable[..., Attack]
 

@@ -14,11 +14,11 @@ from problems import trained_net, unchanged, within
 from torch import Tensor, nn
 
 from toughen.attacks import PGD, Adaptive
-from toughen.blocks import Blocks
+from toughen.core.cost import Passes
+from toughen.core.rng import ImageNoise, StepNoise
+from toughen.core.types import Batch, Images, Labels
+from toughen.engine.fixed_batch import Blocks
 from toughen.methods import AWP, GAT, PAP, PGDAT, TRADES, Delayed, Ensemble, Hybrid, Method, NuAT, NuAT2
-from toughen.noise import ImageNoise, StepNoise
-from toughen.passes import Passes
-from toughen.types import Batch, Images, Labels
 
 EPS = 0.1
 

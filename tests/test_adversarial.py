@@ -17,9 +17,9 @@ from torch import nn
 
 from toughen import data, runs
 from toughen.attacks.pgd import PGD
+from toughen.core.types import Images
 from toughen.evaluation import adversarial, attack_images
-from toughen.files import replace_file
-from toughen.types import Images
+from toughen.runs.files import replace_file
 
 NETS = Path(__file__).parent / "nets"
 RUN = NETS / "standard"

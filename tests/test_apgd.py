@@ -15,11 +15,11 @@ from torch import Tensor, nn
 
 from toughen.attacks import Attack
 from toughen.attacks.apgd import APGD, APGDT, checkpoints, wrong_classes
-from toughen.blocks import Blocks
-from toughen.noise import ImageNoise
-from toughen.objectives import DLR, NuclearAscent, Objective, TargetedDLR, cross_entropy, dlr, margin, margin_loss
-from toughen.passes import Passes
-from toughen.types import Images, Labels, Logits, Mask, Norm
+from toughen.core.cost import Passes
+from toughen.core.objectives import DLR, NuclearAscent, Objective, TargetedDLR, cross_entropy, dlr, margin, margin_loss
+from toughen.core.rng import ImageNoise
+from toughen.core.types import Images, Labels, Logits, Mask, Norm
+from toughen.engine.fixed_batch import Blocks
 
 Digits = tuple[Images, Labels]
 NORMS = {"linf": "Linf", "l2": "L2"}

@@ -32,13 +32,13 @@ from problems import (
 from torch import Tensor, nn
 
 from toughen.attacks import APGD, APGDT, FAB, FGSM, IFGSM, MIFGSM, PGD, REGISTRY, Attack, RandomPoints, Square
-from toughen.collect import collect
-from toughen.gradients import mode
-from toughen.noise import ImageNoise, Noise, StepNoise
-from toughen.objectives import NuclearAscent, cross_entropy, kl, margin, margin_loss, targeted
-from toughen.passes import Passes
-from toughen.threat import Threat
-from toughen.types import Images, Labels, Logits, Norm
+from toughen.core.cost import Passes
+from toughen.core.gradients import mode
+from toughen.core.objectives import NuclearAscent, cross_entropy, kl, margin, margin_loss, targeted
+from toughen.core.rng import ImageNoise, Noise, StepNoise
+from toughen.core.threat import Threat
+from toughen.core.types import Images, Labels, Logits, Norm
+from toughen.utils.collect import collect
 
 ELSEWHERE = ("AutoAttack", "LogitMatrix", "Transfer")  # have tests of their own
 CASES: dict[str, MakeAttack] = {name: kind for name, kind in REGISTRY.items() if name not in ELSEWHERE} | {

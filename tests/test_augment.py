@@ -9,9 +9,9 @@ import pytest
 import torch
 from torch import Tensor
 
+from toughen.core.rng import Noise, StepNoise
+from toughen.core.types import Images
 from toughen.data import Augment, load
-from toughen.noise import Noise, StepNoise
-from toughen.types import Images
 
 Padding = Literal["zero", "reflect"]
 PADDINGS: list[Padding] = ["zero", "reflect"]

@@ -15,10 +15,10 @@ import toughen
 from toughen import data
 from toughen.attacks import AutoAttack
 from toughen.attacks.base import Attack
-from toughen.blocks import Precision
+from toughen.core.types import Images, Labels
 from toughen.data import Split
+from toughen.engine.fixed_batch import Precision
 from toughen.evaluation import measure
-from toughen.types import Images, Labels
 
 NETS = Path(__file__).parent / "nets"
 

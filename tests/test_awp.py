@@ -12,6 +12,8 @@ from contract import EPS, batch, net
 from literal import Pixels, close, cross_entropy, pair, same_step, sign_of_slope, two_pixels
 from torch import Tensor, nn
 
+from toughen.core.cost import Passes
+from toughen.core.types import Batch, Crafted, Images, Labels, Step
 from toughen.methods import REGISTRY
 from toughen.methods.awp import AWP
 from toughen.methods.base import Method
@@ -20,8 +22,6 @@ from toughen.methods.nuat import NuAT
 from toughen.methods.pgd_at import PGDAT
 from toughen.methods.standard import Standard
 from toughen.methods.trades import TRADES
-from toughen.passes import Passes
-from toughen.types import Batch, Crafted, Images, Labels, Step
 
 
 def test_one_image_worked_by_hand() -> None:

@@ -24,8 +24,8 @@ from torch import nn
 
 from toughen import evaluate, runs
 from toughen.data import load
-from toughen.files import read_tensors, write_tensors
 from toughen.methods.fast import FBF
+from toughen.runs.files import read_tensors, write_tensors
 from toughen.training import checkpoint
 from toughen.training.state import State
 
@@ -34,7 +34,7 @@ from torch import nn
 from toughen.methods.base import Method
 from toughen.methods.fast import FBF
 from toughen.methods.standard import Standard
-from toughen.types import Eps, Norm
+from toughen.core.types import Eps, Norm
 
 
 def net(num_classes):

@@ -18,10 +18,10 @@ import toughen
 from toughen import models
 from toughen.attacks.fgsm import FGSM
 from toughen.attacks.pgd import PGD
+from toughen.core.types import Images, Labels
 from toughen.data import load
 from toughen.methods import REGISTRY
 from toughen.methods.nuat import NuAT
-from toughen.types import Images, Labels
 
 README = Path(__file__).parent.parent / "README.md"
 SHAPE = (1, 28, 28)

@@ -18,8 +18,8 @@ from torch import nn
 
 import toughen
 from toughen import data, models
-from toughen.files import read_json, write_json
-from toughen.passes import flops
+from toughen.core.cost import flops
+from toughen.runs.files import read_json, write_json
 
 ROOT = Path(__file__).parent.parent
 BENCHMARKS = ROOT / "benchmarks"

@@ -9,10 +9,10 @@ import torch
 from torch import Tensor, nn
 
 import toughen
-from toughen.blocks import Blocks, Precision, block_size
-from toughen.gradients import fooled, input_gradient, logits, mode
-from toughen.objectives import cross_entropy
-from toughen.types import Images, Labels
+from toughen.core.gradients import fooled, input_gradient, logits, mode
+from toughen.core.objectives import cross_entropy
+from toughen.core.types import Images, Labels
+from toughen.engine.fixed_batch import Blocks, Precision, block_size
 
 NETS = Path(__file__).parent / "nets"
 

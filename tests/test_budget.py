@@ -12,12 +12,12 @@ import torch
 from commands import digits, refused, small, toughen
 from torch import nn
 
-from toughen import duration
-from toughen.files import read_tensors
+from toughen.core.types import Batch, Crafted, Images, Labels
 from toughen.methods.standard import Standard
+from toughen.runs.files import read_tensors
 from toughen.training import SGD, Constant, Cyclic, Recipe, budget, train
 from toughen.training import trainer as trainer_file
-from toughen.types import Batch, Crafted, Images, Labels
+from toughen.utils import duration
 
 
 @pytest.mark.parametrize(

@@ -22,13 +22,13 @@ import toughen as package
 from toughen import data, models, runs
 from toughen.attacks import Adaptive
 from toughen.attacks.pgd import PGD
+from toughen.core.threat import Threat
+from toughen.core.types import Norm
 from toughen.data import Data, Split
 from toughen.evaluation import evaluate_run, parse_attack
 from toughen.evaluation import suite as suites
 from toughen.evaluation.candidate import find_candidate
-from toughen.files import read_tensors, write_tensors
-from toughen.threat import Threat
-from toughen.types import Norm
+from toughen.runs.files import read_tensors, write_tensors
 
 NETS = Path(__file__).parent / "nets"
 OWN = """

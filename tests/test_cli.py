@@ -14,13 +14,14 @@ import torch
 import yaml
 from commands import digits, files, process, processor_seconds, small, toughen
 
-from toughen import runs, settings, training
-from toughen.commands.train import parse_train
-from toughen.fraction import Fraction
+from toughen import runs, training
+from toughen.cli.train import parse_train
+from toughen.config import settings
 from toughen.methods.fast import FBF
 from toughen.methods.nuat import NuAT
 from toughen.methods.trades import TRADES
 from toughen.training import SGD, AdamW, Cosine, CyclicStep, Piecewise, Recipe
+from toughen.utils.fraction import Fraction
 
 OWN = '''
 from toughen.methods.base import Method
@@ -296,7 +297,7 @@ def test_a_command_leaves_garbage_collection_as_it_is() -> None:
         "import atexit, gc, sys\n"
         "atexit.register(lambda: print(gc.get_freeze_count(), gc.isenabled()))\n"
         "sys.argv = ['toughen', 'list', 'methods']\n"
-        "from toughen.cli import main\n"
+        "from toughen.cli.main import main\n"
         "main()"
     )
     done = process("-c", script)
@@ -307,7 +308,7 @@ def test_a_command_leaves_garbage_collection_as_it_is() -> None:
 def test_help_imports_nothing_heavy() -> None:
     heavy = "datasets pandas pyarrow tensorboard matplotlib torch.utils.tensorboard torch._dynamo scipy".split()
     script = (
-        "import sys\nfrom toughen.cli import main\n"
+        "import sys\nfrom toughen.cli.main import main\n"
         "try:\n    main(['train', '--help'])\n"
         f"except SystemExit:\n    print([name for name in {heavy} if name in sys.modules])\n"
     )
@@ -320,7 +321,7 @@ def test_help_imports_nothing_heavy() -> None:
 )
 def test_what_needs_no_torch_does_not_wait_for_it(words: list[str]) -> None:
     script = (
-        "import sys\nfrom toughen.cli import main\n"
+        "import sys\nfrom toughen.cli.main import main\n"
         f"try:\n    main({words})\nexcept SystemExit:\n    print('torch' in sys.modules)\n"
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)

@@ -15,9 +15,9 @@ from test_resume import same_end
 from torch import Tensor, nn
 
 from toughen import runs
-from toughen.gradients import input_gradient
+from toughen.core.gradients import input_gradient
+from toughen.core.objectives import cross_entropy
 from toughen.methods.base import frozen_copy
-from toughen.objectives import cross_entropy
 from toughen.training.compiled import Compiled
 
 pytestmark = pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler on a CPU")

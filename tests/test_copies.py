@@ -17,15 +17,15 @@ import torch
 from torch import Tensor, nn
 
 import toughen
-from toughen.blocks import Blocks, Precision
-from toughen.device import whole_float32
+from toughen.core.gradients import input_gradient, logits
+from toughen.core.objectives import cross_entropy
+from toughen.core.threat import Threat
+from toughen.core.types import Images, Labels, Logits
+from toughen.engine.device import whole_float32
+from toughen.engine.fixed_batch import Blocks, Precision
 from toughen.evaluation.fingerprint import fingerprint
 from toughen.evaluation.harness import Bench
 from toughen.evaluation.wrapped import Wrapped
-from toughen.gradients import input_gradient, logits
-from toughen.objectives import cross_entropy
-from toughen.threat import Threat
-from toughen.types import Images, Labels, Logits
 
 NETS = Path(__file__).parent / "nets"
 PLAIN: dict[str, Any] = {"verdict": False, "details": False}

@@ -12,9 +12,9 @@ from problems import Whole, linear_problem, trained_net, within
 from torch import Tensor
 
 from toughen.attacks.deepfool import DeepFool
-from toughen.blocks import Blocks
-from toughen.passes import Passes
-from toughen.types import Images, Labels, Norm
+from toughen.core.cost import Passes
+from toughen.core.types import Images, Labels, Norm
+from toughen.engine.fixed_batch import Blocks
 
 NORMS: list[Norm] = ["linf", "l2"]
 every_norm = pytest.mark.parametrize("norm", NORMS)

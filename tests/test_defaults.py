@@ -10,7 +10,7 @@ import yaml
 from commands import digits, refused, toughen
 
 from toughen import data
-from toughen.commands.train import parse_train
+from toughen.cli.train import parse_train
 from toughen.data.ingest import Outline
 from toughen.methods.nuat import NuAT
 from toughen.methods.trades import TRADES

@@ -10,12 +10,12 @@ import pytest
 from commands import refused, small, toughen
 from contract import EPS, batch, net
 
+from toughen.core.types import Images, Labels, Plan
 from toughen.methods.base import Method
 from toughen.methods.delayed import Delayed, lead_lost
 from toughen.methods.nuat import NuAT
 from toughen.methods.pgd_at import PGDAT
 from toughen.methods.standard import Standard
-from toughen.types import Images, Labels, Plan
 
 
 def epochs_before(method: Delayed, losses: list[float], first_drop: float | None = None) -> tuple[int, list[Any]]:

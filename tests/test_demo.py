@@ -13,7 +13,7 @@ from browser import Browser, check_whole
 from commands import refused, toughen
 from PIL import Image
 
-from toughen.shares import percent
+from toughen.utils.statistics import percent
 
 KERNELS = {"native": {}, "avx2": {"ONEDNN_MAX_CPU_ISA": "AVX2", "ATEN_CPU_CAPABILITY": "avx2"}}
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 import torch
 
-from toughen.device import choose_kernels
+from toughen.engine.device import choose_kernels
 
 
 @pytest.fixture(autouse=True)

@@ -17,7 +17,10 @@ from torch import Tensor, nn
 from toughen.attacks import FGSM, PGD, Attack
 from toughen.attacks.fab import FAB
 from toughen.attacks.logit_matrix import LogitMatrix
-from toughen.blocks import Blocks
+from toughen.core.rng import ImageNoise, Noise
+from toughen.core.threat import Threat
+from toughen.core.types import Eps, Images, Labels, Logits, Norm
+from toughen.engine.fixed_batch import Blocks
 from toughen.evaluation.diagnostics import (
     accuracy_by_eps,
     accuracy_by_restarts,
@@ -37,9 +40,6 @@ from toughen.evaluation.diagnostics.curves import radii
 from toughen.evaluation.diagnostics.entropy import entropy
 from toughen.evaluation.diagnostics.surface import axis, directions
 from toughen.evaluation.logit_distance import logit_distance
-from toughen.noise import ImageNoise, Noise
-from toughen.threat import Threat
-from toughen.types import Eps, Images, Labels, Logits, Norm
 
 SLOPE = 8.0
 

@@ -14,12 +14,12 @@ from contract import batch, net, prepared, train
 from literal import Net, Pixels, Written, clip, close, given, pair, same_step, two_pixels
 from torch import Tensor, nn
 
+from toughen.core.cost import Passes
+from toughen.core.rng import Noise
+from toughen.core.types import Batch, Images, Labels
 from toughen.data.augment import Augment
 from toughen.methods.efgsm import EFGSM
 from toughen.methods.history import to_view
-from toughen.noise import Noise
-from toughen.passes import Passes
-from toughen.types import Batch, Images, Labels
 
 
 def at(index: list[int], noise: list[Any]) -> Batch:

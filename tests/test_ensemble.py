@@ -21,11 +21,11 @@ from test_resume import Killed, kill_at_step
 from torch import Tensor, nn
 
 from toughen import models, runs
+from toughen.core.cost import Passes
+from toughen.core.rng import Noise
+from toughen.core.types import Batch, Images, Labels
 from toughen.methods.awp import AWP
 from toughen.methods.ensemble import Ensemble
-from toughen.noise import Noise
-from toughen.passes import Passes
-from toughen.types import Batch, Images, Labels
 
 E = 0.1
 OWN, FIRST = 0.99, 0.01  # draws out of [0, 1): the model itself, whatever the number of sources, and the first source

@@ -18,14 +18,14 @@ from torch import Tensor, nn
 
 from toughen import data, runs
 from toughen.attacks import FGSM, PGD, Attack
+from toughen.core.rng import Noise
+from toughen.core.threat import Threat
+from toughen.core.types import Eps, Images, Labels, Logits, Norm
 from toughen.data import Split
 from toughen.evaluation import evaluate_run, measure, parse_attack
 from toughen.evaluation.harness import as_floats, predict, run_attack
 from toughen.evaluation.images import load_test, sample
 from toughen.evaluation.result import interval
-from toughen.noise import Noise
-from toughen.threat import Threat
-from toughen.types import Eps, Images, Labels, Logits, Norm
 
 
 @pytest.fixture(scope="module")

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from toughen.evaluation.harness import Outcome
 from toughen.evaluation.state import restore
-from toughen.files import read_tensors, write_tensors
+from toughen.runs.files import read_tensors, write_tensors
 
 N = 5
 THIS = ("model", 0)

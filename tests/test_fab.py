@@ -16,13 +16,13 @@ from scipy.optimize import linprog, minimize
 from torch import Tensor, nn
 
 from toughen.attacks.fab import FAB
-from toughen.blocks import Blocks
-from toughen.gradients import lowest_gradient
-from toughen.noise import ImageNoise, Noise, StepNoise
-from toughen.objectives import Ahead
-from toughen.passes import Passes
-from toughen.threat import Threat
-from toughen.types import Images, Labels, Norm
+from toughen.core.cost import Passes
+from toughen.core.gradients import lowest_gradient
+from toughen.core.objectives import Ahead
+from toughen.core.rng import ImageNoise, Noise, StepNoise
+from toughen.core.threat import Threat
+from toughen.core.types import Images, Labels, Norm
+from toughen.engine.fixed_batch import Blocks
 
 NORMS: list[Norm] = ["linf", "l2"]
 every_norm = pytest.mark.parametrize("norm", NORMS)

@@ -11,11 +11,11 @@ import torch
 from literal import Net, Pixels, Written, clip, close, cross_entropy, given, pair, same_step, sign_of_slope, two_pixels
 from torch import Tensor
 
+from toughen.core.cost import Passes
+from toughen.core.types import Images, Labels
 from toughen.methods import REGISTRY, Method
 from toughen.methods.fast import FBF, FGSMAT, RFGSMAT
 from toughen.methods.pgd_at import PGDAT
-from toughen.passes import Passes
-from toughen.types import Images, Labels
 
 # ---- By hand. The logits are the two pixels (a, b), the label is 0: the loss is ln(1 + e^(b - a)), so every attack
 # ---- lowers a and raises b, and the slope of the loss at an image (a, b) is q (-1, 1)^T (a, b), q = 1/(1 + e^(a - b)).

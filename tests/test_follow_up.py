@@ -16,7 +16,7 @@ from commands import refused, small, toughen
 from torch import nn
 
 from toughen import models, runs
-from toughen.files import read_tensors, write_tensors
+from toughen.runs.files import read_tensors, write_tensors
 
 OWN = """
 from toughen import models

@@ -12,10 +12,10 @@ from contract import batch as known
 from literal import Pixels, clip, close, cross_entropy, pair, same_step, two_pixels
 from torch import Tensor, nn
 
+from toughen.core.cost import Passes
+from toughen.core.types import Images, Labels
 from toughen.methods import Method
 from toughen.methods.free import Free
-from toughen.passes import Passes
-from toughen.types import Images, Labels
 
 E = 8 / 255
 

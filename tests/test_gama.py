@@ -15,13 +15,13 @@ from torch import Tensor, nn
 from torch.autograd import gradcheck
 
 from toughen.attacks import GAMAFW, GAMAPGD, Attack
-from toughen.blocks import Blocks
+from toughen.core.cost import Passes
+from toughen.core.objectives import GuidedMargin
+from toughen.core.rng import ImageNoise, Noise, StepNoise
+from toughen.core.threat import Threat
+from toughen.core.types import Images, Labels, Norm
+from toughen.engine.fixed_batch import Blocks
 from toughen.evaluation.suite import parse_attack, suite
-from toughen.noise import ImageNoise, Noise, StepNoise
-from toughen.objectives import GuidedMargin
-from toughen.passes import Passes
-from toughen.threat import Threat
-from toughen.types import Images, Labels, Norm
 
 LN3 = math.log(3)
 

@@ -12,9 +12,9 @@ from literal import Net, Pixels, Written, clip, close, cross_entropy, given, pai
 from torch import Tensor
 
 from toughen.attacks.pgd import PGD
+from toughen.core.objectives import GuidedAscent, squared_distance
+from toughen.core.types import Crafted, Images, Labels, Step
 from toughen.methods.gat import GAT
-from toughen.objectives import GuidedAscent, squared_distance
-from toughen.types import Crafted, Images, Labels, Step
 
 E = 8 / 255
 

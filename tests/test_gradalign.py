@@ -13,11 +13,11 @@ from problems import Flops, flops
 from torch import Tensor, nn
 
 from toughen import models
+from toughen.core.cost import Passes
+from toughen.core.types import Images, Labels
 from toughen.methods import Method
 from toughen.methods.gradalign import GradAlign, cosine
 from toughen.methods.pgi import PGI
-from toughen.passes import Passes
-from toughen.types import Images, Labels
 
 E = 8 / 255
 

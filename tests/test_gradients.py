@@ -12,10 +12,10 @@ import torch.nn.functional as F
 from problems import Flops, SmallNet, Whole, flops, linear_problem, trained_net, unchanged
 from torch import Tensor, nn
 
-from toughen.gradients import input_gradient, logits, mode
-from toughen.objectives import NuclearAscent, Objective, cross_entropy, margin_loss
-from toughen.passes import Passes
-from toughen.types import Images, Labels
+from toughen.core.cost import Passes
+from toughen.core.gradients import input_gradient, logits, mode
+from toughen.core.objectives import NuclearAscent, Objective, cross_entropy, margin_loss
+from toughen.core.types import Images, Labels
 
 # ---- the gradient
 

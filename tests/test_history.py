@@ -6,10 +6,10 @@ import pytest
 import torch
 from torch import Tensor
 
+from toughen.core.rng import StepNoise
+from toughen.core.types import Batch, Images, Labels
 from toughen.data import Augment
 from toughen.methods.history import to_image, to_view
-from toughen.noise import StepNoise
-from toughen.types import Batch, Images, Labels
 
 
 def augmented(x: Images, pad: int, flip: bool) -> tuple[Images, Batch]:

@@ -13,6 +13,7 @@ from commands import small, state_of, toughen
 from contract import EPS, batch, net
 from torch import nn
 
+from toughen.core.types import Crafted, Images, Labels, Step
 from toughen.methods.base import Method
 from toughen.methods.fast import FBF, FGSMAT
 from toughen.methods.hybrid import Hybrid
@@ -20,7 +21,6 @@ from toughen.methods.nuat import NuAT
 from toughen.methods.pgd_at import PGDAT
 from toughen.methods.standard import Standard
 from toughen.methods.trades import TRADES
-from toughen.types import Crafted, Images, Labels, Step
 
 
 class Told(Standard):

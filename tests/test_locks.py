@@ -16,7 +16,7 @@ from commands import digits, files, refused, small, timeless, toughen
 from test_reproduction import reproduce
 
 SLOW = """import sys, time
-from toughen.cli import main
+from toughen.cli.main import main
 from toughen.evaluation.state import State
 from toughen.training.trainer import Trainer
 def slow(do):

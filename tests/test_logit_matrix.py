@@ -13,11 +13,11 @@ from torch import Tensor, nn
 from torch.autograd import gradcheck
 
 from toughen.attacks import LogitMatrix
-from toughen.blocks import Blocks
-from toughen.noise import ImageNoise, StepNoise
-from toughen.objectives import LogitNorm
-from toughen.passes import Passes
-from toughen.types import Images, Labels
+from toughen.core.cost import Passes
+from toughen.core.objectives import LogitNorm
+from toughen.core.rng import ImageNoise, StepNoise
+from toughen.core.types import Images, Labels
+from toughen.engine.fixed_batch import Blocks
 
 KINDS: list[Literal["nuclear", "frobenius"]] = ["nuclear", "frobenius"]
 every_kind = pytest.mark.parametrize("kind", KINDS)

@@ -21,12 +21,12 @@ import toughen
 from toughen import data
 from toughen.attacks import APGD, APGDT, FAB, PGD, AutoAttack, Square
 from toughen.attacks.base import Attack
+from toughen.core.rng import Noise
+from toughen.core.types import Eps, Images, Labels, Logits, Norm
 from toughen.data import Split
 from toughen.evaluation import measure
 from toughen.evaluation.plan import pieces
-from toughen.files import read_json
-from toughen.noise import Noise
-from toughen.types import Eps, Images, Labels, Logits, Norm
+from toughen.runs.files import read_json
 
 NETS = Path(__file__).parent / "nets"
 SHORT: dict[str, Attack] = {  # every way in which an attack is cut into pieces, at a length for tests
@@ -225,7 +225,7 @@ def test_killed_in_the_middle_of_autoattack(tmp_path: Path) -> None:
 
 
 def _pieces_done(folder: Path) -> int:
-    from toughen.files import read_tensors
+    from toughen.runs.files import read_tensors
 
     for path in folder.glob("evaluation-*.safetensors"):
         return int(read_tensors(path)[1]["autoattack"]["piece"])

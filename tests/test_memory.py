@@ -10,7 +10,7 @@ import pytest
 
 WORK = """
 import ctypes, resource, sys, torch
-from toughen.memory import keep_freed
+from toughen.engine.memory import keep_freed
 ctypes.CDLL(None).mallopt(-3, 128 * 1024)  # its default, which otherwise moves as the heap happens to lie
 done = keep_freed() if sys.argv[1] == "keep" else None
 

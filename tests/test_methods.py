@@ -16,15 +16,16 @@ import torch.nn.functional as F
 from contract import EPS, THREATENED, batch, build, every_method, every_threat, net, prepared, train
 from torch import Tensor, nn
 
-from toughen import methods, ranks
-from toughen.gradients import logits
+from toughen import methods
+from toughen.core import distributed
+from toughen.core.cost import Passes
+from toughen.core.gradients import logits
+from toughen.core.rng import StepNoise
+from toughen.core.types import Batch, Crafted, Images, Labels, Norm, Step
 from toughen.methods import REGISTRY, Method
 from toughen.methods.nuat import NuAT
 from toughen.methods.pgd_at import PGDAT
 from toughen.methods.standard import Standard
-from toughen.noise import StepNoise
-from toughen.passes import Passes
-from toughen.types import Batch, Crafted, Images, Labels, Norm, Step
 
 EQUALS_CROSS_ENTROPY_AT_ZERO = [
     "Free",
@@ -331,7 +332,7 @@ def test_a_memory_of_the_own_images_is_declared(
     name: str, mnist: tuple[Images, Labels], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Two processes of the same weights with other images: what they then remember differently, the method names."""
-    monkeypatch.setattr(ranks, "total", torch.ones_like)  # what is summed over processes is the same in them
+    monkeypatch.setattr(distributed, "total", torch.ones_like)  # what is summed over processes is the same in them
     (x, y), states, extras = mnist, [], []
     for first in (0, 32):
         torch.manual_seed(0)

@@ -10,8 +10,8 @@ import pytest
 import torch
 from literal import Net, Pixels, close, cross_entropy, given, pair, same_step, sign_of_slope, two_pixels
 
+from toughen.core.types import Images, Labels, Mode, Norm
 from toughen.methods.nfgsm import NFGSM
-from toughen.types import Images, Labels, Mode, Norm
 
 E = 8 / 255
 

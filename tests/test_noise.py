@@ -10,7 +10,7 @@ import torch
 from scipy import stats
 from torch import Tensor
 
-from toughen.noise import ImageNoise, Noise, StepNoise, key
+from toughen.core.rng import ImageNoise, Noise, StepNoise, key
 
 Draw = Callable[[Noise, Tensor], Tensor]
 DRAWS: list[Draw] = [Noise.uniform, Noise.normal, Noise.sign]

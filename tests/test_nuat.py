@@ -24,8 +24,8 @@ from literal import (
 )
 from torch import Tensor
 
+from toughen.core.types import Crafted, Images, Labels, Plan, Step
 from toughen.methods.nuat import NuAT
-from toughen.types import Crafted, Images, Labels, Plan, Step
 
 E = 8 / 255
 

@@ -26,12 +26,12 @@ from literal import (
 )
 from torch import Tensor
 
+from toughen.core.cost import Passes
+from toughen.core.threat import Threat
+from toughen.core.types import Images, Labels
 from toughen.methods.nuat import NuAT
 from toughen.methods.nuat2 import NuAT2
 from toughen.methods.pgd_at import PGDAT
-from toughen.passes import Passes
-from toughen.threat import Threat
-from toughen.types import Images, Labels
 
 E = 8 / 255
 

@@ -11,7 +11,7 @@ from jaxtyping import TypeCheckError
 from torch import Tensor
 from torch.autograd import gradcheck
 
-from toughen.objectives import (
+from toughen.core.objectives import (
     NuclearAscent,
     Objective,
     cross_entropy,

@@ -16,15 +16,15 @@ from commands import digits, refused, toughen
 
 from toughen import evaluate, runs
 from toughen.attacks import PGD
-from toughen.blocks import Blocks
+from toughen.core.objectives import CrossEntropy
+from toughen.core.threat import Threat
 from toughen.data import Split
 from toughen.data import load as load_data
+from toughen.engine.fixed_batch import Blocks
 from toughen.evaluation.fingerprint import fingerprint
 from toughen.evaluation.harness import Bench
 from toughen.evaluation.suite import parse_attack, suite
-from toughen.fraction import Fraction
-from toughen.objectives import CrossEntropy
-from toughen.threat import Threat
+from toughen.utils.fraction import Fraction
 
 RUN = Path(__file__).parent / "nets" / "fgsm-at"
 EPS = 0.2

@@ -27,11 +27,11 @@ from literal import (
 from torch import Tensor
 
 from toughen import models
+from toughen.core.cost import Passes
+from toughen.core.rng import Noise, StepNoise
+from toughen.core.types import Batch, Crafted, Images, Labels, Norm, Step
 from toughen.methods.fast import FGSMAT
 from toughen.methods.pap import PAP
-from toughen.noise import Noise, StepNoise
-from toughen.passes import Passes
-from toughen.types import Batch, Crafted, Images, Labels, Norm, Step
 
 E = 0.3  # where FGSM and I-FGSM part
 SHAPE = (1, 28, 28)

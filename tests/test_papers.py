@@ -11,14 +11,14 @@ import published
 import pytest
 
 from toughen import papers
-from toughen.commands.train import parse_train
+from toughen.cli.train import parse_train
+from toughen.core.threat import Threat
 from toughen.evaluation.suite import parse_attack
-from toughen.fraction import Fraction
 from toughen.papers.exhibits import STATED, Column, Figure, Panel, Settings, Table
 from toughen.reproduction import stated
 from toughen.reproduction.entrants import entrant
 from toughen.reproduction.scales import SCALES, nodes
-from toughen.threat import Threat
+from toughen.utils.fraction import Fraction
 
 Cells: TypeAlias = dict[tuple[str, int, str, str], str]
 TABLES = [each for each in papers.EXHIBITS.values() if isinstance(each, Table)]

@@ -13,11 +13,11 @@ from torch import Tensor, nn
 
 from toughen.attacks import PGDADP
 from toughen.attacks.pgd_adp import SIZES
-from toughen.blocks import Blocks
-from toughen.noise import ImageNoise, StepNoise
-from toughen.objectives import NuclearAscent, margin_loss
-from toughen.passes import Passes
-from toughen.types import Images, Labels
+from toughen.core.cost import Passes
+from toughen.core.objectives import NuclearAscent, margin_loss
+from toughen.core.rng import ImageNoise, StepNoise
+from toughen.core.types import Images, Labels
+from toughen.engine.fixed_batch import Blocks
 
 
 @pytest.fixture

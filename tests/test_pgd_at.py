@@ -10,8 +10,8 @@ import pytest
 import torch
 from literal import Pixels, clip, close, cross_entropy, given, pair, same_step, sign_of_slope, two_pixels
 
+from toughen.core.types import Images, Labels, Mode
 from toughen.methods.pgd_at import PGDAT
-from toughen.types import Images, Labels, Mode
 
 E = 8 / 255
 

@@ -12,10 +12,10 @@ import torch.nn.functional as F
 from literal import Given, Pixels, Written, clip, close, pair, same_step, two_pixels
 from torch import Tensor, nn
 
+from toughen.core.rng import StepNoise
+from toughen.core.types import Batch, Crafted, Images, Labels
 from toughen.data import Augment
 from toughen.methods.pgi import PGI
-from toughen.noise import StepNoise
-from toughen.types import Batch, Crafted, Images, Labels
 
 Prior = Literal["momentum", "epoch", "batch"]
 E = 8 / 255

@@ -10,11 +10,11 @@ from problems import Whole, linear_problem, trained_net, within
 from torch import Tensor
 
 from toughen.attacks.random_points import RandomPoints
-from toughen.blocks import Blocks
-from toughen.noise import ImageNoise, StepNoise
-from toughen.objectives import margin
-from toughen.passes import Passes
-from toughen.types import Images, Labels, Norm
+from toughen.core.cost import Passes
+from toughen.core.objectives import margin
+from toughen.core.rng import ImageNoise, StepNoise
+from toughen.core.types import Images, Labels, Norm
+from toughen.engine.fixed_batch import Blocks
 
 every_norm = pytest.mark.parametrize(("norm", "eps"), [("linf", 0.1), ("l2", 1.5)])
 

@@ -11,15 +11,16 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from toughen import models, settings
-from toughen.commands.train import parse_train
+from toughen import models
+from toughen.cli.train import parse_train
+from toughen.config import settings
+from toughen.core.rng import StepNoise
+from toughen.core.types import Batch, Images, Labels, Plan
 from toughen.methods.base import Method
 from toughen.methods.delayed import Delayed
 from toughen.methods.gat import GAT
 from toughen.methods.pgi import PGI
-from toughen.noise import StepNoise
 from toughen.training import Recipe
-from toughen.types import Batch, Images, Labels, Plan
 
 every_recipe = pytest.mark.parametrize("name", settings.recipes())
 SHAPES = {"mnist": (1, 28, 28), "mnist-5k": (1, 28, 28), "cifar10": (3, 32, 32), "imagenet": (3, 224, 224)}

@@ -15,6 +15,9 @@ from literal import Pixels, Written, clip, close, pair, sign_of_slope, two_pixel
 from literal import cross_entropy as written_cross_entropy
 from torch import Tensor, nn
 
+from toughen.core.cost import Passes
+from toughen.core.threat import Threat
+from toughen.core.types import Images, Labels, Plan
 from toughen.methods.awp import AWP
 from toughen.methods.base import Method
 from toughen.methods.delayed import Delayed
@@ -25,9 +28,6 @@ from toughen.methods.hybrid import Hybrid
 from toughen.methods.nuat import NuAT
 from toughen.methods.reconstruct import Reconstruct
 from toughen.methods.standard import Standard
-from toughen.passes import Passes
-from toughen.threat import Threat
-from toughen.types import Images, Labels, Plan
 
 
 class Shown(nn.Module):

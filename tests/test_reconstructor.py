@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from toughen import models
-from toughen.types import Images, Labels
+from toughen.core.types import Images, Labels
 
 Shape: TypeAlias = tuple[int, int, int]
 Weights: TypeAlias = dict[str, Tensor]

@@ -20,7 +20,6 @@ import pytest
 from commands import files, processor_seconds, refused, toughen
 from run_files import CONFIG, PNG, diagnostics, epoch, evaluation, write_run
 
-from toughen.files import write_tensors
 from toughen.report import words, write_report
 from toughen.report.classes import confusion_figures
 from toughen.report.details import details
@@ -28,6 +27,7 @@ from toughen.report.evaluations import evaluation as read_evaluation
 from toughen.report.page import _environment
 from toughen.report.read import read_run
 from toughen.report.values import grid, pairs, real, share, whole
+from toughen.runs.files import write_tensors
 from toughen.training.state import State
 
 ROOT = Path(__file__).parent.parent

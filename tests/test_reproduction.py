@@ -27,8 +27,9 @@ from torch import nn
 from toughen import papers, runs
 from toughen.attacks.autoattack import AutoAttack
 from toughen.attacks.pgd import PGD
-from toughen.blocks import Blocks
+from toughen.core.threat import Threat
 from toughen.data import load_test
+from toughen.engine.fixed_batch import Blocks
 from toughen.papers.exhibits import Column, Panel, Row, Table
 from toughen.reproduction import images, measure, page, work
 from toughen.reproduction.board import Board, Training, logit_distances
@@ -42,7 +43,6 @@ from toughen.reproduction.scales import SCALES
 from toughen.reproduction.show import lacking, panel_lines
 from toughen.reproduction.store import Quantity, Store
 from toughen.reproduction.values import View, published, written
-from toughen.threat import Threat
 
 ROOT = Path(__file__).parent.parent
 PAGE, RESULTS = ROOT / "docs" / "reproduction.md", ROOT / "results" / "reproduction"

@@ -16,7 +16,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from toughen import runs
-from toughen.files import read_tensors, write_tensors
+from toughen.runs.files import read_tensors, write_tensors
 from toughen.training import checkpoint
 from toughen.training.collapse import Judge
 from toughen.training.trainer import Trainer

@@ -24,13 +24,13 @@ from literal import (
 )
 from torch import Tensor, nn
 
+from toughen.core.cost import Passes
+from toughen.core.rng import StepNoise
+from toughen.core.threat import Threat
+from toughen.core.types import Batch, Images, Labels, Norm
 from toughen.evaluation.logit_distance import logit_distance
 from toughen.methods.fast import FGSMAT, RFGSMAT
 from toughen.methods.rmgm import RMGM
-from toughen.noise import StepNoise
-from toughen.passes import Passes
-from toughen.threat import Threat
-from toughen.types import Batch, Images, Labels, Norm
 
 E = 0.3
 

@@ -17,7 +17,8 @@ from commands import digits, small, toughen
 from safetensors.torch import load_file
 
 import toughen as package
-from toughen import files, models, runs
+from toughen import models, runs
+from toughen.runs import files
 
 RECORD = runs.Record(
     model=models.describe("fbf-mnist-cnn", 3, (1, 28, 28), [0.1], [0.3], {}),

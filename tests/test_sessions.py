@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from commands import killed_at, small, toughen
 
-from toughen import device
+from toughen.engine import device
 from toughen.papers import EXHIBITS
 from toughen.papers.exhibits import Table
 from toughen.reproduction import page

@@ -16,10 +16,10 @@ from pyautoattack.square import SquareAttack
 from torch import Tensor, nn
 
 from toughen.attacks.square import Square
-from toughen.blocks import Blocks
-from toughen.noise import ImageNoise, Noise
-from toughen.passes import Passes
-from toughen.types import Images, Labels, Norm
+from toughen.core.cost import Passes
+from toughen.core.rng import ImageNoise, Noise
+from toughen.core.types import Images, Labels, Norm
+from toughen.engine.fixed_batch import Blocks
 
 every_norm = pytest.mark.parametrize(("norm", "eps"), [("linf", 0.1), ("l2", 1.5)])
 

@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import nn
 
-from toughen import stem
-from toughen.types import Images, Labels
+from toughen.core.types import Images, Labels
+from toughen.engine import stem
 
 
 @pytest.mark.parametrize("bias", [True, False])

@@ -14,7 +14,7 @@ from commands import digits, process, small, toughen
 SIGNALLED = """import os, signal, sys
 signal.signal(signal.SIGINT, signal.default_int_handler)  # where a shell has had what is in the background ignore it
 from importlib import import_module
-from toughen.cli import main
+from toughen.cli.main import main
 number, (module, owner, name), calls = int(sys.argv[1]), sys.argv[2].split(":"), int(sys.argv[3])
 owner = getattr(import_module(module), owner)
 whole = getattr(owner, name)

@@ -20,15 +20,16 @@ import torch
 from commands import digits, refused, small, state_of, timeless, toughen
 from PIL import Image
 
-from toughen import data, runs, sizes
+from toughen import data, runs
 from toughen.data import Streamed
 from toughen.data.feed import Fed, MemoryFeed, StreamFeed, Unreadable, windowed
 from toughen.data.resized import TRIES, ResizedCrop, box
 from toughen.data.sources import Encoded
 from toughen.evaluation.images import load_test
-from toughen.files import read_tensors
+from toughen.runs.files import read_tensors
 from toughen.training import checkpoint
 from toughen.training.trainer import Trainer
+from toughen.utils import sizes
 
 CPU = torch.device("cpu")
 TIGHT = ("--memory_limit", "80KB")  # less than the digits take decoded, enough for a few batches

@@ -12,11 +12,11 @@ from problems import Whole, trained_net
 from torch import Tensor, nn
 
 from toughen.attacks import PGD, PGDLL, PGDR
-from toughen.blocks import Blocks
-from toughen.noise import ImageNoise, Noise, StepNoise
-from toughen.objectives import TowardsClass
-from toughen.passes import Passes
-from toughen.types import Images, Labels
+from toughen.core.cost import Passes
+from toughen.core.objectives import TowardsClass
+from toughen.core.rng import ImageNoise, Noise, StepNoise
+from toughen.core.types import Images, Labels
+from toughen.engine.fixed_batch import Blocks
 
 
 @pytest.fixture

@@ -13,9 +13,9 @@ import pytest
 from commands import digits, refused, toughen
 from rich.console import Console
 
-from toughen.commands.compare import print_comparison
-from toughen.commands.evaluate import print_evaluation
-from toughen.commands.list import method_facts, print_methods, recipe_summary
+from toughen.cli.compare import print_comparison
+from toughen.cli.evaluate import print_evaluation
+from toughen.cli.list import method_facts, print_methods, recipe_summary
 from toughen.evaluation.suite import SUITES, names
 from toughen.methods import REGISTRY
 
@@ -138,7 +138,7 @@ def test_costs_that_are_no_numbers_are_refused(number: str, tmp_path: Path) -> N
 
 
 def test_every_recipe_says_what_it_is() -> None:
-    from toughen.settings import recipes
+    from toughen.config.settings import recipes
 
     summaries = {name: recipe_summary(path) for name, path in recipes().items()}
     assert len(summaries) >= 10

@@ -14,9 +14,9 @@ from scipy import stats
 from torch import Tensor
 
 from toughen import Threat
-from toughen.fraction import Fraction
-from toughen.noise import StepNoise
-from toughen.types import Norm
+from toughen.core.rng import StepNoise
+from toughen.core.types import Norm
+from toughen.utils.fraction import Fraction
 
 
 def image(*values: float) -> Tensor:

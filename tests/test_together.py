@@ -15,7 +15,8 @@ from many import script, torchrun, toughen_in
 from safetensors.torch import load_file
 
 import toughen as package
-from toughen import data, ranks
+from toughen import data
+from toughen.core import distributed
 from toughen.training.trainer import Trainer
 
 NETS = Path(__file__).parent / "nets"
@@ -31,7 +32,7 @@ METHODS = {  # each kind of memory: none, per place in the batch, per image, dec
 
 RECORDS_LOSSES = """
 import json, os, sys
-from toughen.cli import main
+from toughen.cli.main import main
 from toughen.training.trainer import Trainer
 
 add_up = Trainer.add_up
@@ -45,7 +46,7 @@ main(sys.argv[2:])
 
 DIES = """
 import os, signal, sys
-from toughen.cli import main
+from toughen.cli.main import main
 from toughen.training.trainer import Trainer
 
 step = Trainer.step
@@ -183,14 +184,23 @@ def test_shares_are_even_and_whole(count: int, monkeypatch: pytest.MonkeyPatch) 
     for n in range(20):
         found: list[int] = []
         for rank in range(count):
-            monkeypatch.setattr(ranks, "count", lambda: count)
-            monkeypatch.setattr(ranks, "rank", lambda rank=rank: rank)
-            part = range(n)[ranks.share(n)]
+            monkeypatch.setattr(distributed, "count", lambda: count)
+            monkeypatch.setattr(distributed, "rank", lambda rank=rank: rank)
+            part = range(n)[distributed.share(n)]
             assert len(part) - n // count in (0, 1)
             found += part
         assert found == list(range(n))
 
 
 def test_a_process_alone_sends_nothing() -> None:
-    assert (ranks.count(), ranks.rank(), ranks.first(), ranks.share(5)) == (1, 0, True, slice(0, 5))
-    assert ranks.gather({"a": 1}) == [{"a": 1}] and ranks.agreed(3) == 3 and ranks.any_of(True, False) == (True, False)
+    assert (distributed.count(), distributed.rank(), distributed.first(), distributed.share(5)) == (
+        1,
+        0,
+        True,
+        slice(0, 5),
+    )
+    assert (
+        distributed.gather({"a": 1}) == [{"a": 1}]
+        and distributed.agreed(3) == 3
+        and distributed.any_of(True, False) == (True, False)
+    )

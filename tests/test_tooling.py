@@ -19,8 +19,8 @@ from packaging.requirements import Requirement
 from packaging.version import Version
 from torch import Tensor, nn
 
-from toughen.gradients import logits
-from toughen.threat import Threat
+from toughen.core.gradients import logits
+from toughen.core.threat import Threat
 
 ROOT = Path(__file__).parent.parent
 LOCKS = sorted((ROOT / "requirements").glob("*.txt"))
@@ -109,4 +109,4 @@ def test_a_wheel_holds_the_recipes_and_the_command(tmp_path: Path) -> None:
     assert any(name.endswith(".yaml") for name in sources)
     assert set(sources) <= set(names)
     entry = next(name for name in names if name.endswith("entry_points.txt"))
-    assert "toughen = toughen.cli:main" in zipfile.ZipFile(wheel).read(entry).decode()
+    assert "toughen = toughen.cli.main:main" in zipfile.ZipFile(wheel).read(entry).decode()

@@ -25,6 +25,8 @@ from literal import (
 )
 from torch import Tensor
 
+from toughen.core.cost import Passes
+from toughen.core.types import Crafted, Images, Labels, Mode, Plan
 from toughen.methods.awp import AWP
 from toughen.methods.delayed import Delayed
 from toughen.methods.efgsm import EFGSM
@@ -33,8 +35,6 @@ from toughen.methods.hybrid import Hybrid
 from toughen.methods.nuat import NuAT
 from toughen.methods.standard import Standard
 from toughen.methods.trades import TRADES
-from toughen.passes import Passes
-from toughen.types import Crafted, Images, Labels, Mode, Plan
 
 
 def test_by_hand() -> None:

@@ -15,19 +15,19 @@ from commands import digits, files, small, state_of, timeless, toughen
 from torch import Tensor, nn
 
 from toughen import data, models, runs
+from toughen.core.cost import flops
+from toughen.core.rng import key
+from toughen.core.types import Batch, Crafted, Images, Labels, Step
 from toughen.data import Data
 from toughen.evaluation.harness import as_floats
-from toughen.files import read_tensors
 from toughen.methods.base import Method
 from toughen.methods.fast import FBF
 from toughen.methods.nuat import NuAT
 from toughen.methods.standard import Standard
-from toughen.noise import key
-from toughen.passes import flops
+from toughen.runs.files import read_tensors
 from toughen.training import SGD, AdamW, Constant, Cyclic, Recipe, train
 from toughen.training.trainer import Trainer
 from toughen.training.validation import Validation, score
-from toughen.types import Batch, Crafted, Images, Labels, Step
 
 
 def recipe(**settings: Any) -> Recipe:

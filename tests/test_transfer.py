@@ -11,10 +11,10 @@ from problems import Whole, linear_problem, trained_net, unchanged
 from torch import nn
 
 from toughen.attacks import FGSM, MIFGSM, PGD, PGDLL, Transfer
-from toughen.blocks import Blocks
-from toughen.noise import ImageNoise, StepNoise
-from toughen.passes import Passes
-from toughen.types import Images, Labels
+from toughen.core.cost import Passes
+from toughen.core.rng import ImageNoise, StepNoise
+from toughen.core.types import Images, Labels
+from toughen.engine.fixed_batch import Blocks
 
 
 @pytest.fixture

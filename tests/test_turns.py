@@ -13,7 +13,6 @@ from commands import digits, diverges, toughen
 from rich.console import Console
 
 from toughen import papers
-from toughen.files import read_tensors
 from toughen.papers.exhibits import Table
 from toughen.reproduction.board import Board
 from toughen.reproduction.entrants import entrant
@@ -23,6 +22,7 @@ from toughen.reproduction.show import our
 from toughen.reproduction.store import Store
 from toughen.reproduction.training import Bench, train_in_turns
 from toughen.reproduction.values import View
+from toughen.runs.files import read_tensors
 from toughen.training.trainer import Trainer
 
 SMOKE = SCALES["smoke"]

@@ -12,10 +12,10 @@ import torch.nn.functional as F
 from problems import trained_net
 from torch import Tensor, nn
 
-from toughen.gradients import input_gradient
-from toughen.objectives import cross_entropy
-from toughen.twice import Twice
-from toughen.types import Images, Labels
+from toughen.core.double_backward import Twice
+from toughen.core.gradients import input_gradient
+from toughen.core.objectives import cross_entropy
+from toughen.core.types import Images, Labels
 
 CHANNELS_LAST = torch.channels_last
 

@@ -22,16 +22,16 @@ from torch import nn
 from toughen import load
 from toughen.attacks import APGDT, FGSM, PGD, Square
 from toughen.attacks.base import Attack
-from toughen.blocks import Blocks, wrong
+from toughen.core.gradients import mode
+from toughen.core.objectives import margin_loss
+from toughen.core.rng import ImageNoise
+from toughen.core.threat import Threat
 from toughen.data import load as load_data
+from toughen.engine.fixed_batch import Blocks, wrong
 from toughen.evaluation import verdict
 from toughen.evaluation.checks.base import Bench, allowed
 from toughen.evaluation.examination import checks
 from toughen.evaluation.verdict import Check, Subject, Word, word
-from toughen.gradients import mode
-from toughen.noise import ImageNoise
-from toughen.objectives import margin_loss
-from toughen.threat import Threat
 
 THREAT = Threat("linf", 0.1)
 NETS = Path(__file__).parent / "nets"

@@ -20,14 +20,14 @@ from test_verdict import HIDING, SOUND, SPOILED, by_fgsm, digits_net, failed, no
 from torch import nn
 
 import toughen as package
-from toughen.blocks import Blocks
+from toughen.core.threat import Threat
+from toughen.engine.fixed_batch import Blocks
 from toughen.evaluation import conclude, examination, price, verdict
 from toughen.evaluation.checks import standing
 from toughen.evaluation.checks.base import allowed
 from toughen.evaluation.examination import SMALL, Examination
 from toughen.evaluation.kept import Kept, restore
 from toughen.evaluation.verdict import Check, Subject, Word, word
-from toughen.threat import Threat
 
 BUDGETS = (500, 1500, 3000, 5000, 6000, 12_000)  # passes; the quick suite spends 3,000 on a dozen images that stand
 FEW = (5000,)  # of which what every number must have had is paid, and little more

@@ -29,6 +29,8 @@ from toughen.attacks import REGISTRY as ATTACKS
 from toughen.attacks import Adaptive, LogitMatrix, Transfer
 from toughen.attacks.fgsm import FGSM
 from toughen.attacks.pgd import PGD
+from toughen.core.rng import StepNoise
+from toughen.core.types import Images, Labels, Norm
 from toughen.methods import REGISTRY as METHODS
 from toughen.methods import Method
 from toughen.methods.delayed import Delayed
@@ -39,8 +41,6 @@ from toughen.methods.pap import PAP
 from toughen.methods.pgd_at import PGDAT
 from toughen.methods.reconstruct import Reconstruct
 from toughen.methods.trades import TRADES
-from toughen.noise import StepNoise
-from toughen.types import Images, Labels, Norm
 
 aten = torch.ops.aten
 IMAGES = 32

@@ -15,14 +15,14 @@ from contract import EPS
 from test_resume import Killed, kill_at_step, same_end
 
 from toughen import data, runs
+from toughen.core.threat import Threat
 from toughen.data import Split
-from toughen.files import read_tensors
 from toughen.methods.delayed import Delayed
 from toughen.methods.fast import FGSMAT
 from toughen.methods.nuat import NuAT
 from toughen.methods.pgd_at import PGDAT
 from toughen.methods.standard import Standard
-from toughen.threat import Threat
+from toughen.runs.files import read_tensors
 from toughen.training import checkpoint
 from toughen.training.collapse import Judge
 from toughen.training.rescue import rescuers

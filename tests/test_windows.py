@@ -13,13 +13,13 @@ from torch import Tensor, nn
 
 import toughen
 from toughen.attacks import Square
-from toughen.blocks import Blocks, Precision
+from toughen.core.rng import ImageNoise
+from toughen.core.types import Images, Labels
+from toughen.engine.fixed_batch import Blocks, Precision
+from toughen.engine.windows.asked import Differs, InFull, InWindows, asked, at_once
+from toughen.engine.windows.graph import Graph, Split
+from toughen.engine.windows.window import Reach, Window
 from toughen.models.registry import NETS
-from toughen.noise import ImageNoise
-from toughen.types import Images, Labels
-from toughen.windows.asked import Differs, InFull, InWindows, asked, at_once
-from toughen.windows.graph import Graph, Split
-from toughen.windows.window import Reach, Window
 
 TRAINED = Path(__file__).parent / "nets"
 
@@ -267,6 +267,6 @@ def test_maps_take_no_more_memory_than_they_may(mnist: tuple[Images, Labels], mo
     attack = Square(eps=0.3, queries=300, rescale_schedule=True)
     whole = attack(blocks, x, y, ImageNoise(0, "Square", list(range(len(x)))))
     for images, wanted in ((11, 10), (10, 10), (4, 5)):
-        monkeypatch.setattr("toughen.windows.asked.MEMORY", each * images)
+        monkeypatch.setattr("toughen.engine.windows.asked.MEMORY", each * images)
         assert at_once(blocks, x, 2) == wanted
     assert torch.equal(attack(blocks, x, y, ImageNoise(0, "Square", list(range(len(x))))), whole)

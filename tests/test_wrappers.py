@@ -11,15 +11,15 @@ import torch
 from contract import EPS, batch, build, every_method, every_threat, net, prepared, train
 from torch import nn
 
+from toughen.core.cost import Passes
+from toughen.core.threat import Threat
+from toughen.core.types import Batch, Crafted, Images, Labels, Norm, Plan, Step
 from toughen.methods.base import weaker
 from toughen.methods.delayed import Delayed
 from toughen.methods.nuat import NuAT
 from toughen.methods.nuat2 import NuAT2
 from toughen.methods.pgd_at import PGDAT
 from toughen.methods.standard import Standard
-from toughen.passes import Passes
-from toughen.threat import Threat
-from toughen.types import Batch, Crafted, Images, Labels, Norm, Plan, Step
 
 
 class Diary(Standard):

@@ -2,16 +2,16 @@
 
 from typing import TYPE_CHECKING
 
-from toughen.lazy import lazily
+from toughen.utils.lazy import lazily
 
 if TYPE_CHECKING:
     from toughen import attacks as attacks
     from toughen import methods as methods
     from toughen import models as models
+    from toughen.core.threat import Threat as Threat
+    from toughen.core.types import Batch as Batch
     from toughen.evaluation.evaluate import evaluate as evaluate
     from toughen.runs import load as load
-    from toughen.threat import Threat as Threat
-    from toughen.types import Batch as Batch
 
 __version__ = "0.1.0"
 
@@ -20,8 +20,8 @@ __getattr__, __dir__ = lazily(  # `toughen.report` reads results without waiting
     {
         "evaluate": "toughen.evaluation.evaluate",
         "load": "toughen.runs",
-        "Threat": "toughen.threat",
-        "Batch": "toughen.types",
+        "Threat": "toughen.core.threat",
+        "Batch": "toughen.core.types",
     },
-    ("attacks", "data", "evaluation", "gradients", "methods", "models", "objectives", "report", "runs", "types"),
+    ("attacks", "core", "data", "evaluation", "methods", "models", "report", "runs", "training"),
 )

@@ -1,4 +1,4 @@
-from toughen.cli import main
+from toughen.cli.main import main
 
 if __name__ == "__main__":
     main()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from toughen.attacks.base import Attack as Attack
-from toughen.collect import collect
+from toughen.utils.collect import collect
 
 REGISTRY: dict[str, type[Attack]] = collect(__name__, __path__, Attack)
 globals().update(REGISTRY)

@@ -11,12 +11,12 @@ from torch import nn
 
 from toughen.attacks.base import Attack, threat_of
 from toughen.attacks.pgd import PGD
-from toughen.blocks import wrong
-from toughen.gradients import confirmed, input_gradient, logits, mode
-from toughen.noise import Noise
-from toughen.objectives import DivergenceAscent, GuidedAscent, NuclearAscent, Objective
-from toughen.threat import Start, Threat
-from toughen.types import Eps, Images, Labels, Logits, Norm, Real
+from toughen.core.gradients import confirmed, input_gradient, logits, mode
+from toughen.core.objectives import DivergenceAscent, GuidedAscent, NuclearAscent, Objective
+from toughen.core.rng import Noise
+from toughen.core.threat import Start, Threat
+from toughen.core.types import Eps, Images, Labels, Logits, Norm, Real
+from toughen.engine.fixed_batch import wrong
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,12 +11,12 @@ from torch import Tensor, nn
 
 from toughen.attacks.ascent import Ascent
 from toughen.attacks.base import Attack, threat_of
-from toughen.blocks import Blocks
-from toughen.gradients import InputGradient, fooled, input_gradient, logits, mode
-from toughen.noise import Noise
-from toughen.objectives import Objective, TargetedDLR, cross_entropy
-from toughen.threat import Threat
-from toughen.types import Eps, Images, Labels, Logits, Mask, Norm, Real
+from toughen.core.gradients import InputGradient, fooled, input_gradient, logits, mode
+from toughen.core.objectives import Objective, TargetedDLR, cross_entropy
+from toughen.core.rng import Noise
+from toughen.core.threat import Threat
+from toughen.core.types import Eps, Images, Labels, Logits, Mask, Norm, Real
+from toughen.engine.fixed_batch import Blocks
 
 _Round: TypeAlias = Callable[[Labels], tuple[Images, Mask]]
 """Attacks some images, by their places: what it found, and which of them stand."""

@@ -6,9 +6,9 @@ from dataclasses import dataclass, fields
 
 import torch
 
-from toughen.gradients import InputGradient
-from toughen.threat import Threat
-from toughen.types import Images, Labels, Mask, PerExample, Real
+from toughen.core.gradients import InputGradient
+from toughen.core.threat import Threat
+from toughen.core.types import Images, Labels, Mask, PerExample, Real
 
 
 @dataclass

@@ -11,11 +11,11 @@ from toughen.attacks.apgd import APGD, APGDT
 from toughen.attacks.base import Attack, threat_of
 from toughen.attacks.fab import FAB
 from toughen.attacks.square import Square
-from toughen.blocks import Blocks, Precision, block_size, search_precision, wrong
-from toughen.gradients import mode
-from toughen.noise import Noise
-from toughen.objectives import dlr
-from toughen.types import Eps, Images, Labels, Logits, Norm
+from toughen.core.gradients import mode
+from toughen.core.objectives import dlr
+from toughen.core.rng import Noise
+from toughen.core.types import Eps, Images, Labels, Logits, Norm
+from toughen.engine.fixed_batch import Blocks, Precision, block_size, search_precision, wrong
 
 Version: TypeAlias = Literal["standard", "plus", "rand", "v1"]
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from torch import nn
 
-from toughen.noise import Noise
-from toughen.threat import Threat
-from toughen.types import Eps, Images, Labels, Logits, Norm
+from toughen.core.rng import Noise
+from toughen.core.threat import Threat
+from toughen.core.types import Eps, Images, Labels, Logits, Norm
 
 
 class Attack:

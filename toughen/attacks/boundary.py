@@ -7,11 +7,11 @@ from dataclasses import dataclass, fields
 import torch
 from torch import Tensor, nn
 
-from toughen.blocks import Blocks, wrong
-from toughen.gradients import InputGradient, lowest_gradient
-from toughen.objectives import Ahead, margin
-from toughen.threat import Threat
-from toughen.types import Images, Labels, Logits, Mask, PerExample
+from toughen.core.gradients import InputGradient, lowest_gradient
+from toughen.core.objectives import Ahead, margin
+from toughen.core.threat import Threat
+from toughen.core.types import Images, Labels, Logits, Mask, PerExample
+from toughen.engine.fixed_batch import Blocks, wrong
 
 
 @dataclass

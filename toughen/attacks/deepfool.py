@@ -8,11 +8,11 @@ import torch
 from torch import Tensor, nn
 
 from toughen.attacks.base import Attack, threat_of
-from toughen.gradients import InputGradient, fooled, logits, lowest_gradient, mode
-from toughen.noise import Noise
-from toughen.objectives import Ahead
-from toughen.threat import Threat
-from toughen.types import Eps, Images, Labels, Logits, Norm, PerExample, Real
+from toughen.core.gradients import InputGradient, fooled, logits, lowest_gradient, mode
+from toughen.core.objectives import Ahead
+from toughen.core.rng import Noise
+from toughen.core.threat import Threat
+from toughen.core.types import Eps, Images, Labels, Logits, Norm, PerExample, Real
 
 ENOUGH = 1e-4
 """What each step goes beyond the plane, so that steps do not die away before the boundary."""

@@ -11,11 +11,11 @@ from torch import Tensor, nn
 from toughen.attacks.apgd import wrong_classes
 from toughen.attacks.base import Attack, threat_of
 from toughen.attacks.boundary import Boundary
-from toughen.blocks import Blocks, wrong
-from toughen.gradients import confirmed, mode
-from toughen.noise import Noise
-from toughen.threat import Threat
-from toughen.types import Eps, Images, Labels, Logits, Norm, Real
+from toughen.core.gradients import confirmed, mode
+from toughen.core.rng import Noise
+from toughen.core.threat import Threat
+from toughen.core.types import Eps, Images, Labels, Logits, Norm, Real
+from toughen.engine.fixed_batch import Blocks, wrong
 
 
 @dataclass(frozen=True, kw_only=True)

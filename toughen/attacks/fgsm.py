@@ -8,10 +8,10 @@ from torch import nn
 
 from toughen.attacks.base import Attack, threat_of
 from toughen.attacks.pgd import PGD
-from toughen.noise import Noise
-from toughen.objectives import Objective, cross_entropy
-from toughen.threat import Start
-from toughen.types import Eps, Images, Labels, Logits, Mode, Norm, Real
+from toughen.core.objectives import Objective, cross_entropy
+from toughen.core.rng import Noise
+from toughen.core.threat import Start
+from toughen.core.types import Eps, Images, Labels, Logits, Mode, Norm, Real
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,7 +8,7 @@ from dataclasses import fields, is_dataclass
 from typing import Any
 
 from toughen.attacks.base import Attack
-from toughen.outside import module, told
+from toughen.utils.plugins import module, told
 
 HOW = "write a frozen dataclass under toughen.attacks.Attack"
 

@@ -9,11 +9,11 @@ import torch
 from torch import Tensor, nn
 
 from toughen.attacks.base import Attack, threat_of
-from toughen.gradients import confirmed, input_gradient, logits, mode
-from toughen.noise import Noise
-from toughen.objectives import Objective, cross_entropy
-from toughen.threat import Start, Threat
-from toughen.types import Eps, Images, Labels, Logits, Mask, Mode, Norm, PerExample, Real
+from toughen.core.gradients import confirmed, input_gradient, logits, mode
+from toughen.core.objectives import Objective, cross_entropy
+from toughen.core.rng import Noise
+from toughen.core.threat import Start, Threat
+from toughen.core.types import Eps, Images, Labels, Logits, Mask, Mode, Norm, PerExample, Real
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,11 +8,11 @@ import torch
 from torch import nn
 
 from toughen.attacks.base import Attack, threat_of
-from toughen.gradients import fooled, input_gradient, logits, mode
-from toughen.noise import Noise
-from toughen.objectives import Objective, cross_entropy
-from toughen.threat import Start, Threat
-from toughen.types import Eps, Images, Labels, Logits, Mask, Norm
+from toughen.core.gradients import fooled, input_gradient, logits, mode
+from toughen.core.objectives import Objective, cross_entropy
+from toughen.core.rng import Noise
+from toughen.core.threat import Start, Threat
+from toughen.core.types import Eps, Images, Labels, Logits, Mask, Norm
 
 SIZES = (1, 1 / 2, 1 / 4, 1 / 8, 1 / 16, 1 / 32, 1 / 64)
 

@@ -8,10 +8,10 @@ import torch
 from torch import nn
 
 from toughen.attacks.base import Attack, threat_of
-from toughen.gradients import fooled, logits, mode
-from toughen.noise import Noise
-from toughen.objectives import margin
-from toughen.types import Eps, Images, Labels, Logits, Norm
+from toughen.core.gradients import fooled, logits, mode
+from toughen.core.objectives import margin
+from toughen.core.rng import Noise
+from toughen.core.types import Eps, Images, Labels, Logits, Norm
 
 
 @dataclass(frozen=True, kw_only=True)

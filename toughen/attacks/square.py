@@ -12,13 +12,13 @@ import torch
 from torch import Tensor, nn
 
 from toughen.attacks.base import Attack, threat_of
-from toughen.gradients import fooled, mode
-from toughen.noise import Noise
-from toughen.objectives import margin
-from toughen.threat import Threat
-from toughen.types import Eps, Images, Labels, Logits, Norm, Real
-from toughen.windows.asked import Differs, InFull, asked, at_once
-from toughen.windows.window import Window
+from toughen.core.gradients import fooled, mode
+from toughen.core.objectives import margin
+from toughen.core.rng import Noise
+from toughen.core.threat import Threat
+from toughen.core.types import Eps, Images, Labels, Logits, Norm, Real
+from toughen.engine.windows.asked import Differs, InFull, asked, at_once
+from toughen.engine.windows.window import Window
 
 HALVINGS = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)
 """The share of changed pixels is halved after each of these queries, of 10,000."""

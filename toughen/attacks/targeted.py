@@ -10,11 +10,11 @@ from torch import nn
 
 from toughen.attacks.base import Attack, threat_of
 from toughen.attacks.pgd import PGD
-from toughen.gradients import logits, mode
-from toughen.noise import Noise
-from toughen.objectives import TowardsClass
-from toughen.threat import Start
-from toughen.types import Eps, Images, Labels, Logits, Norm, Real
+from toughen.core.gradients import logits, mode
+from toughen.core.objectives import TowardsClass
+from toughen.core.rng import Noise
+from toughen.core.threat import Start
+from toughen.core.types import Eps, Images, Labels, Logits, Norm, Real
 
 
 @dataclass(frozen=True, kw_only=True)

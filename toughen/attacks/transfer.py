@@ -10,10 +10,10 @@ from torch import nn
 
 from toughen.attacks.base import Attack, threat_of
 from toughen.attacks.pgd import MIFGSM
-from toughen.blocks import Blocks
-from toughen.gradients import logits, mode
-from toughen.noise import Noise
-from toughen.types import Eps, Images, Labels, Logits, Norm
+from toughen.core.gradients import logits, mode
+from toughen.core.rng import Noise
+from toughen.core.types import Eps, Images, Labels, Logits, Norm
+from toughen.engine.fixed_batch import Blocks
 
 
 @dataclass(frozen=True, kw_only=True)

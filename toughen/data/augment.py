@@ -9,8 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from toughen.noise import Noise
-from toughen.types import Images, Mask
+from toughen.core.rng import Noise
+from toughen.core.types import Images, Mask
 
 
 @dataclass(frozen=True, kw_only=True)

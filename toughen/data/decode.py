@@ -18,9 +18,9 @@ import numpy as np
 import torch
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
+from toughen.core.types import ByteImages
 from toughen.data.common_size import ImageSize, Size, choose
 from toughen.data.sources import Encoded, Source
-from toughen.types import ByteImages
 
 _FORMATS = ("PNG", "JPEG", "BMP", "WEBP", "GIF", "TIFF")  # none of them starts another program, as EPS would
 _GREY = {"1", "L", "LA"}

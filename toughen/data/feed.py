@@ -19,15 +19,15 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Sampler
 
-from toughen import ranks
+from toughen.core import distributed
+from toughen.core.rng import key
+from toughen.core.types import AnyImages, ByteImages, Labels
 from toughen.data.decode import Form, bombs_refused, pixels
 from toughen.data.resized import ResizedCrop
 from toughen.data.sets import Split
 from toughen.data.sources import Encoded
 from toughen.data.stream import EncodedSplit, groups_of
-from toughen.noise import key
-from toughen.sizes import spell
-from toughen.types import AnyImages, ByteImages, Labels
+from toughen.utils.sizes import spell
 
 AHEAD = 2  # batches that each worker decodes before they are asked for
 Part: TypeAlias = Callable[[int], slice]  # of a batch of so many images, those that this process trains on
@@ -275,4 +275,4 @@ def _end_with(trainer: Any) -> None:
 def usual_workers() -> int:
     """Processes that decode where nobody says how many: one fewer than each trainer's cores, 1 to 8."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return min(8, max(1, cores // ranks.on_this_machine() - 1))
+    return min(8, max(1, cores // distributed.on_this_machine() - 1))

@@ -10,13 +10,13 @@ from typing import NamedTuple, TypeAlias
 
 import torch
 
-from toughen import sizes
 from toughen.data import embedded
 from toughen.data.common_size import ImageSize
 from toughen.data.decode import Form, check_memory, decode, form_of, look, survey
 from toughen.data.sets import Data, Split
 from toughen.data.sources import Source, Sources
 from toughen.data.stream import Streamed, encoded_split
+from toughen.utils import sizes
 
 Classes: TypeAlias = str | Path | tuple[str, ...]
 """The file that names classes, or the names."""

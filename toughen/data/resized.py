@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 import torch
 
+from toughen.core.rng import key
 from toughen.data.decode import Box
-from toughen.noise import key
 
 TRIES = 10  # to draw a part that fits into the image
 AREA = (0.08, 1.0)  # of the image

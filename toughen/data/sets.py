@@ -9,8 +9,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from toughen.noise import key
-from toughen.types import AnyImages, Labels
+from toughen.core.rng import key
+from toughen.core.types import AnyImages, Labels
 
 HELD_OUT = 1000  # images for validation, at most, where nobody says how many
 _CHUNK = 1024  # images turned into float64 at a time

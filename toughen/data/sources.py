@@ -12,8 +12,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from toughen.core.types import Labels, Mask
 from toughen.data.sets import stratified
-from toughen.types import Labels, Mask
 
 _HELD_OUT = 10  # without a test split, one image in so many becomes one
 

@@ -13,10 +13,10 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from toughen.core.types import ByteImages, Labels
 from toughen.data.decode import Form, decode
 from toughen.data.sets import Split, channel_statistics, hold_out, stratified
 from toughen.data.sources import Encoded, Source, Store
-from toughen.types import ByteImages, Labels
 
 SAMPLE = 1024  # images, balanced over classes, that statistics and the form of all are taken from
 _CHUNK = 64  # of them decoded at a time

@@ -14,8 +14,8 @@ import pyarrow as pa
 import torch
 from torch import Tensor
 
+from toughen.core.types import Labels
 from toughen.data.sources import Encoded, Source, Sources, Store
-from toughen.types import Labels
 
 _LARGEST = 2**31  # label, where the number of classes is not known
 _LABELS = ("label", "fine_label", "labels")  # preferred in this order where several columns would do

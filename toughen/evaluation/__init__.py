@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from toughen.lazy import lazily
+from toughen.utils.lazy import lazily
 
 if TYPE_CHECKING:
     from toughen.evaluation.adversarial import attack_images as attack_images

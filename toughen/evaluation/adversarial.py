@@ -11,8 +11,10 @@ from rich.console import Console
 from torch import Tensor
 
 from toughen.attacks.base import Attack, threat_of
-from toughen.blocks import Blocks, Precision, block_size, search_precision
-from toughen.device import pick_device
+from toughen.core.gradients import mode
+from toughen.core.rng import ImageNoise
+from toughen.engine.device import pick_device
+from toughen.engine.fixed_batch import Blocks, Precision, block_size, search_precision
 from toughen.evaluation.attacked import check, made_by
 from toughen.evaluation.candidate import Candidate, find_candidate
 from toughen.evaluation.fit import check_fit
@@ -20,10 +22,8 @@ from toughen.evaluation.harness import Bench, as_floats, chunk_size, predicted
 from toughen.evaluation.judge import How
 from toughen.evaluation.plan import every_iterate
 from toughen.evaluation.suite import parse_attack
-from toughen.files import check_writable, replace_file
-from toughen.gradients import mode
-from toughen.noise import ImageNoise
-from toughen.progress import progress_bar
+from toughen.runs.files import check_writable, replace_file
+from toughen.utils.progress import progress_bar
 
 
 def attack_images(

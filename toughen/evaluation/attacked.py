@@ -5,10 +5,10 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from toughen.attacks.base import Attack
-from toughen.noise import Noise
-from toughen.outside import told
-from toughen.threat import Threat
-from toughen.types import Images, Labels, Mask, PerExample
+from toughen.core.rng import Noise
+from toughen.core.threat import Threat
+from toughen.core.types import Images, Labels, Mask, PerExample
+from toughen.utils.plugins import told
 
 
 def made_by(attack: Attack, name: str, model: nn.Module, x: Images, y: Labels, noise: Noise) -> Images:

@@ -12,21 +12,21 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from toughen import ranks
 from toughen.attacks.base import Attack
 from toughen.attacks.pgd import PGD
 from toughen.attacks.square import Square
-from toughen.blocks import Blocks, Precision, block_size
+from toughen.core import distributed
+from toughen.core.threat import Threat
 from toughen.data import Split
-from toughen.duration import seconds, spell
+from toughen.engine.fixed_batch import Blocks, Precision, block_size
 from toughen.evaluation.candidate import Candidate
 from toughen.evaluation.harness import Bench
 from toughen.evaluation.images import sample
 from toughen.evaluation.plan import Piece, pieces
 from toughen.evaluation.price import allowed_seconds
 from toughen.evaluation.workers import Workers
-from toughen.files import read_json, write_json
-from toughen.threat import Threat
+from toughen.runs.files import read_json, write_json
+from toughen.utils.duration import seconds, spell
 
 if TYPE_CHECKING:
     from toughen.evaluation.judge import How
@@ -57,12 +57,12 @@ def within(
     """
     asked = {"spec": candidate.name, "attacks": [repr(attack) for attack in attacks.values()], "total": len(split)}
     asked |= {"time_budget": how.time_budget, "seed": how.seed, "precision": precision}
-    images = ranks.agreed(_remembered(out, asked))
+    images = distributed.agreed(_remembered(out, asked))
     if images is None:
         blocks = Blocks(candidate.net, how.block or block_size(split.images.device, len(split)), precision)
         bench = Bench(blocks, split.images, split.labels, candidate.index, how.seed)
         images = affordable(bench, attacks, candidate.threat, how, looked=how.details and out is not None)
-        if out is not None and ranks.first():
+        if out is not None and distributed.first():
             out.mkdir(parents=True, exist_ok=True)
             write_json(out / NAME, {"asked": asked, "images": images})
     fewer, rows = sample(candidate.split, images, how.seed)
@@ -89,7 +89,7 @@ def affordable(bench: Bench, attacks: Mapping[str, Attack], threat: Threat, how:
     if asking:  # in windows, if the net lets it: a query is less than a pass, how much less is the net's affair
         square = Square(eps=threat.eps, norm=threat.norm, queries=QUERIES, rescale_schedule=True)
         each += asking * _price(bench, square, how.processes)
-    look, checks = (passes * price * ranks.count() for passes in (looked * LOOK, how.verdict * VERDICT))
+    look, checks = (passes * price * distributed.count() for passes in (looked * LOOK, how.verdict * VERDICT))
 
     def needed(images: int) -> float:
         """Seconds for so many images: the checks of a cheap verdict cost no more than the attacks, or 20 s."""
@@ -118,7 +118,7 @@ def _price(bench: Bench, attack: Attack, processes: int) -> float:
         done = list(workers.run(piece, rows.split(size)))
         took = time.perf_counter() - started
     passes = sum(outcome.counts["forward"] + outcome.counts["gradient"] for outcome in done)
-    price: float = ranks.agreed(took / passes) / ranks.count()
+    price: float = distributed.agreed(took / passes) / distributed.count()
     return price
 
 
@@ -137,5 +137,5 @@ def _remembered(folder: Path | None, asked: Mapping[str, Any]) -> int | None:
 
 def forget(folder: Path | None) -> None:
     """The evaluation is through."""
-    if folder is not None and ranks.first():
+    if folder is not None and distributed.first():
         (folder / NAME).unlink(missing_ok=True)

@@ -12,12 +12,12 @@ from torch import Tensor, nn
 
 from toughen import data as data_sets
 from toughen import models, runs
+from toughen.core.threat import Threat
+from toughen.core.types import Eps, Norm
 from toughen.data import Data, Split
 from toughen.evaluation.images import left_unchecked, load_test, refuse_seen, sample
 from toughen.evaluation.wrapped import Wrapped
-from toughen.files import read_tensors
-from toughen.threat import Threat
-from toughen.types import Eps, Norm
+from toughen.runs.files import read_tensors
 
 
 @dataclass(frozen=True)

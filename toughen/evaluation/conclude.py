@@ -10,8 +10,7 @@ import torch
 from rich.console import Console
 from torch import nn
 
-from toughen import digest
-from toughen.blocks import Blocks
+from toughen.engine.fixed_batch import Blocks
 from toughen.evaluation.attacked import share
 from toughen.evaluation.candidate import Candidate
 from toughen.evaluation.checks.base import Check, Subject
@@ -21,6 +20,7 @@ from toughen.evaluation.kept import Kept, restore
 from toughen.evaluation.price import allowed_seconds, passes_within
 from toughen.evaluation.result import Evaluation
 from toughen.evaluation.verdict import word
+from toughen.utils import hashing
 
 
 class Unfinished(KeyboardInterrupt):
@@ -127,7 +127,7 @@ def subject_of(found: Evaluation, candidate: Candidate, asked: Asked) -> Subject
 def _kept(found: Evaluation, subject: Subject, asked: Asked) -> Kept:
     """What was found before, or nothing yet, with the price: the clock is asked once, and what it said is kept."""
     path = None if found.state.path is None else found.state.path.with_suffix(".json")
-    weights = () if subject.source is None else tuple(map(digest.of_tensor, subject.source.state_dict().values()))
+    weights = () if subject.source is None else tuple(map(hashing.of_tensor, subject.source.state_dict().values()))
     words = {"cheap": asked.cheap, "source": list(map(str, weights)), "trained_mode": asked.trained_mode}
     words |= {"own": subject.own}
     if (known := restore(path, words)) is not None:

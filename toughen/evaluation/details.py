@@ -7,16 +7,16 @@ from collections.abc import Callable
 from typing import Any
 
 from toughen.attacks.pgd import PGD
-from toughen.blocks import Blocks
+from toughen.core.threat import Threat
+from toughen.core.types import Images, Labels
 from toughen.data import stratified
+from toughen.engine.fixed_batch import Blocks
 from toughen.evaluation.candidate import Candidate
 from toughen.evaluation.diagnostics.confusion import confusion
 from toughen.evaluation.diagnostics.curves import accuracy_by_eps, accuracy_by_steps, radii
 from toughen.evaluation.diagnostics.surface import loss_surface
 from toughen.evaluation.harness import as_floats
 from toughen.evaluation.result import Evaluation
-from toughen.threat import Threat
-from toughen.types import Images, Labels
 
 CURVE_IMAGES, CONFUSION_IMAGES, SURFACE_IMAGES = 100, 200, 16  # stratified samples of so many of the evaluated images
 MULTIPLES = (0.0, 0.25, 0.5, 0.75, 1.0, 1.25, 1.5, 2.0, 4.0)  # of the threat's radius

@@ -22,7 +22,7 @@ from toughen.evaluation.attacked import share
 from toughen.evaluation.examination import Examination
 from toughen.evaluation.plan import Piece
 from toughen.evaluation.result import Evaluation
-from toughen.shares import percent
+from toughen.utils.statistics import percent
 
 EVERY = 10.0  # seconds between the lines about the checks where there is no terminal
 

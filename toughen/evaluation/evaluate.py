@@ -9,14 +9,14 @@ from typing import Any
 from rich.console import Console
 from torch import Tensor, nn
 
+from toughen.core.types import Eps, Norm
 from toughen.data import Data, Split
-from toughen.device import pick_device
+from toughen.engine.device import pick_device
 from toughen.evaluation.candidate import Candidate, find_candidate, from_function, is_elsewhere
 from toughen.evaluation.judge import How, Source, attacks_of, judge
 from toughen.evaluation.result import RESULT
-from toughen.files import check_writable, read_json
 from toughen.runs import RECORD, read_record
-from toughen.types import Eps, Norm
+from toughen.runs.files import check_writable, read_json
 
 
 def evaluate(

@@ -14,15 +14,15 @@ from typing import TypeVar
 
 import torch
 
-from toughen.blocks import EXACT_BLOCK, Blocks
+from toughen.core.gradients import mode
+from toughen.core.rng import key
+from toughen.engine.fixed_batch import EXACT_BLOCK, Blocks
 from toughen.evaluation import verdict
 from toughen.evaluation.checks import data, standing, strength
 from toughen.evaluation.checks.base import DROP, Bench, Check, Subject, not_made
 from toughen.evaluation.checks.looks import Look, Looks
 from toughen.evaluation.kept import Kept
 from toughen.evaluation.price import DOUBLE, EXACT
-from toughen.gradients import mode
-from toughen.noise import key
 
 T = TypeVar("T")
 Show = Callable[[str, str], None]

@@ -16,10 +16,10 @@ import torch
 from torch import Tensor, nn
 
 import toughen
-from toughen import digest
 from toughen.attacks.base import Attack
+from toughen.core.gradients import mode
 from toughen.evaluation.harness import Bench
-from toughen.gradients import mode
+from toughen.utils import hashing
 
 
 def fingerprint(bench: Bench, attacks: Mapping[str, Attack]) -> tuple[object, ...]:
@@ -32,8 +32,20 @@ def fingerprint(bench: Bench, attacks: Mapping[str, Attack]) -> tuple[object, ..
     noise = torch.rand(x.shape[1:], generator=torch.Generator().manual_seed(0)).to(x)
     with mode(blocks, "eval"):
         out = torch.cat([blocks.exact(each) for each in (x, 1 - x, (x + noise) / 2)])
-    seen = (digest.of_tensor(bench.images), digest.of_tensor(bench.labels), digest.of_tensor(bench.index), bench.seed)
-    asked = (_plain(blocks.net), digest.of_tensor(out), blocks.size, blocks.precision, torch.__version__, _own_source())
+    seen = (
+        hashing.of_tensor(bench.images),
+        hashing.of_tensor(bench.labels),
+        hashing.of_tensor(bench.index),
+        bench.seed,
+    )
+    asked = (
+        _plain(blocks.net),
+        hashing.of_tensor(out),
+        blocks.size,
+        blocks.precision,
+        torch.__version__,
+        _own_source(),
+    )
     return (*seen, *asked, tuple((name, _plain(attack)) for name, attack in attacks.items()))
 
 
@@ -54,7 +66,7 @@ def _plain(value: object, within: tuple[int, ...] = ()) -> object:
         return "itself"
     within = (*within, id(value))
     if isinstance(value, Tensor):
-        return digest.of_tensor(value)
+        return hashing.of_tensor(value)
     if isinstance(value, nn.Module):
         return tuple((name, *_of_module(part, within)) for name, part in value.named_modules())
     if is_dataclass(value) and not isinstance(value, type):
@@ -83,7 +95,7 @@ def _bytes(array: Any) -> str:
 def _of_module(part: nn.Module, within: tuple[int, ...]) -> tuple[object, ...]:
     """A module without the modules in it: code, weights, buffers that are not saved, and settings."""
     tensors = {**part._parameters, **part._buffers}
-    weights = tuple((name, digest.of_tensor(each)) for name, each in tensors.items() if each is not None)
+    weights = tuple((name, hashing.of_tensor(each)) for name, each in tensors.items() if each is not None)
     settings = {name: each for name, each in vars(part).items() if name not in OF_MODULES}
     return *_kind(part), weights, _plain(settings, within)
 

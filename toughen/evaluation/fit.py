@@ -9,11 +9,11 @@ import torch
 from torch import nn
 
 from toughen import models
-from toughen.blocks import unwrap
+from toughen.core.gradients import mode
+from toughen.core.types import AnyImages, Images
+from toughen.engine.fixed_batch import unwrap
 from toughen.evaluation.candidate import Candidate
 from toughen.evaluation.harness import as_floats, predict
-from toughen.gradients import mode
-from toughen.types import AnyImages, Images
 
 
 def check_fit(net: nn.Module, candidate: Candidate) -> int:

@@ -13,12 +13,12 @@ from PIL import Image
 from torch import Tensor
 
 from toughen.attacks.base import Attack
-from toughen.blocks import Blocks
+from toughen.core.rng import key
+from toughen.engine.fixed_batch import Blocks
 from toughen.evaluation.candidate import Candidate
 from toughen.evaluation.harness import Bench
 from toughen.evaluation.plan import Piece, pieces
 from toughen.evaluation.result import Evaluation
-from toughen.noise import key
 
 OUTCOMES = {"broken": 8, "stands": 8, "wrong": 4}  # how many of each are shown: fell, did not, wrong while clean
 LARGE = 96 * 96  # pixels from which an image is large, and half as many are shown

@@ -9,12 +9,12 @@ import torch
 from torch import Tensor, nn
 
 from toughen.attacks.base import Attack, threat_of
-from toughen.blocks import Blocks, Precision, block_size, wrong
+from toughen.core.gradients import mode
+from toughen.core.rng import ImageNoise
+from toughen.core.types import AnyImages, Images, Labels, Logits, Mask, PerExample
+from toughen.engine.fixed_batch import Blocks, Precision, block_size, wrong
 from toughen.evaluation.attacked import check, made_by
 from toughen.evaluation.plan import Piece, pieces
-from toughen.gradients import mode
-from toughen.noise import ImageNoise
-from toughen.types import AnyImages, Images, Labels, Logits, Mask, PerExample
 
 PIXELS = 2**24  # numbers in the images that are attacked at once: what an attack keeps of them is several times this
 
@@ -35,7 +35,7 @@ class Outcome:
         rows: their places in the evaluated set.
         fell: which of them it broke.
         moved: how far, 0 where it didn't.
-        counts: passes by kind, as ``toughen.blocks.Counts`` names them.
+        counts: passes by kind, as ``toughen.engine.fixed_batch.Counts`` names them.
         x_adv: the images themselves, where they were asked for.
     """
 

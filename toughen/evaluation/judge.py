@@ -12,12 +12,11 @@ import torch
 from rich.console import Console
 from torch import nn
 
-from toughen import ranks
 from toughen.attacks.base import Attack
-from toughen.blocks import Blocks, Precision, block_size, search_precision
+from toughen.core import distributed
 from toughen.data import Split
-from toughen.device import provenance
-from toughen.duration import seconds
+from toughen.engine.device import provenance
+from toughen.engine.fixed_batch import Blocks, Precision, block_size, search_precision
 from toughen.evaluation import budget
 from toughen.evaluation.candidate import Candidate
 from toughen.evaluation.conclude import Asked, Unfinished, conclude
@@ -30,7 +29,8 @@ from toughen.evaluation.result import Evaluation, interval, write_results
 from toughen.evaluation.runner import measure
 from toughen.evaluation.suite import QUICK_IMAGES, held, parse_attack, suite
 from toughen.evaluation.wrapped import Wrapped
-from toughen.locks import alone
+from toughen.runs.locks import alone
+from toughen.utils.duration import seconds
 
 PRECISIONS = ("auto", "bf16", "fp32", "fp64")
 
@@ -149,7 +149,7 @@ def judge(
     if console is not None and (precision, how.precision) == ("fp32", "bf16"):
         console.print("in bf16 this model answers otherwise, so attacks search in fp32", highlight=False)
     trained_mode = None if isinstance(net, Wrapped) else net.training
-    with nullcontext() if out is None or not ranks.first() else alone(out):
+    with nullcontext() if out is None or not distributed.first() else alone(out):
         if how.time_budget is not None:
             candidate = budget.within(candidate, split, how, attacks, precision, out)
             split = candidate.split.to(place)
@@ -160,17 +160,17 @@ def judge(
         )
         result: dict[str, Any] = {**_figures(found, candidate), "verdict": None}
         stopped: KeyboardInterrupt | None = None
-        if how.verdict and ranks.first():
+        if how.verdict and distributed.first():
             if console is not None:
                 console.print("now the checks that say whether the number can be believed", highlight=False)
             said = Asked(Blocks(net, block, precision), how.seed, made, trained_mode, how.cheap)
             concluded, stopped = conclude(found, candidate, said, console)
             result |= concluded
-            if stopped is not None and ranks.count() > 1:  # the others are stopped, too, and can agree on nothing
+            if stopped is not None and distributed.count() > 1:  # the others are stopped, too, and can agree on nothing
                 raise stopped
         result |= {**_subject(candidate), **asked, **candidate.about, "provenance": provenance(place)}
-        result = ranks.agreed(result)  # the checks are the first process's
-        if out is not None and ranks.first():
+        result = distributed.agreed(result)  # the checks are the first process's
+        if out is not None and distributed.first():
             blocks = Blocks(net, block, precision)
             stopped = _write(out, result, found, candidate, attacks, blocks, how, console, stopped)
             if stopped is None:

@@ -7,10 +7,10 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from toughen import ranks
+from toughen.core import distributed
 from toughen.evaluation.checks.base import Check
-from toughen.files import read_json, write_json
-from toughen.plain import misfit
+from toughen.runs.files import read_json, write_json
+from toughen.runs.json_types import misfit
 
 FIELDS: dict[str, Any] = {
     "budget": int | None, "size": int | None, "spent": float, "checks": dict[str, dict[str, Any]],
@@ -44,7 +44,7 @@ class Kept:
 
     def save(self) -> None:
         """Keep it: the file before or this one is there whole, whenever the process is killed."""
-        if self.path is None or not ranks.first():
+        if self.path is None or not distributed.first():
             return
         found = {name: getattr(self, name) for name in FIELDS} | {"asked": dict(self.asked)}
         found["checks"] = {name: asdict(check) for name, check in self.checks.items()}

@@ -6,10 +6,10 @@ import torch
 from torch import nn
 
 from toughen.attacks.fgsm import FGSM
-from toughen.gradients import logits, mode
-from toughen.noise import Noise
-from toughen.threat import Threat
-from toughen.types import Images, Labels, Scalar
+from toughen.core.gradients import logits, mode
+from toughen.core.rng import Noise
+from toughen.core.threat import Threat
+from toughen.core.types import Images, Labels, Scalar
 
 
 @torch.no_grad()

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import time
 
-from toughen.blocks import Blocks
-from toughen.gradients import input_gradient, mode
-from toughen.objectives import cross_entropy
-from toughen.types import Images, Labels
+from toughen.core.gradients import input_gradient, mode
+from toughen.core.objectives import cross_entropy
+from toughen.core.types import Images, Labels
+from toughen.engine.fixed_batch import Blocks
 
 LEAST = 20.0  # seconds that the checks of a cheap verdict may always take
 AIM = 0.9  # of the time, that is filled: one measurement of a pass is not the pass

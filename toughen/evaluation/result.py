@@ -11,14 +11,14 @@ import pyarrow.parquet as pq
 import torch
 from torch import Tensor
 
-from toughen.blocks import Counts
+from toughen.core.types import Labels, Mask
 from toughen.data import Split
+from toughen.engine.fixed_batch import Counts
 from toughen.evaluation.attacked import share
 from toughen.evaluation.harness import Verdicts
 from toughen.evaluation.state import State
-from toughen.files import read_fields, replace_file, write_json
-from toughen.shares import interval as interval
-from toughen.types import Labels, Mask
+from toughen.runs.files import read_fields, replace_file, write_json
+from toughen.utils.statistics import interval as interval
 
 RESULT, LEDGER, GALLERY = "evaluation.json", "examples.parquet", "gallery.parquet"
 

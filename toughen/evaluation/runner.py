@@ -10,10 +10,10 @@ import torch
 from rich.console import Console
 from torch import Tensor, nn
 
-from toughen import ranks
 from toughen.attacks.base import Attack
-from toughen.blocks import Blocks, Precision, block_size
+from toughen.core import distributed
 from toughen.data import Split
+from toughen.engine.fixed_batch import Blocks, Precision, block_size
 from toughen.evaluation.display import Display
 from toughen.evaluation.fingerprint import fingerprint
 from toughen.evaluation.harness import Bench, Outcome, chunk_size
@@ -56,7 +56,7 @@ def measure(
     blocks = Blocks(model, block or block_size(split.images.device, len(split)), precision)
     bench = Bench(blocks, split.images, split.labels, index, seed)
     plans = {name: pieces(name, attack) for name, attack in attacks.items()}
-    with ranks.first_before_others():  # it clears up what a kill has left
+    with distributed.first_before_others():  # it clears up what a kill has left
         state = restore(folder, fingerprint(bench, attacks), len(split))
     parts = {name: [piece.part for piece in plan] for name, plan in plans.items()}
     found = Evaluation(split, index, bench.predict(), parts, state)
@@ -87,15 +87,15 @@ def _attack(name: str, plan: list[Piece], found: Evaluation, workers: Workers, d
 
 def _everyone(workers: Workers, piece: Piece, chunks: Sequence[Tensor]) -> Iterator[Outcome]:
     """What all processes did to the chunks, of which each takes its share; every process hears of all."""
-    if ranks.count() == 1:
+    if distributed.count() == 1:
         yield from workers.run(piece, chunks)
         return
-    outcomes = workers.run(piece, chunks[ranks.rank() :: ranks.count()])
-    for _ in range(0, len(chunks), ranks.count()):
+    outcomes = workers.run(piece, chunks[distributed.rank() :: distributed.count()])
+    for _ in range(0, len(chunks), distributed.count()):
         outcome = next(outcomes, None)
         mine = {} if outcome is None else {name: getattr(outcome, name) for name in ("rows", "fell", "moved")}
-        counts = ranks.gather({} if outcome is None else outcome.counts)
-        for tensors, spent in zip(ranks.gather_tensors(mine), counts, strict=True):
+        counts = distributed.gather({} if outcome is None else outcome.counts)
+        for tensors, spent in zip(distributed.gather_tensors(mine), counts, strict=True):
             if tensors:
                 yield Outcome(**tensors, counts=spent)
 
@@ -105,4 +105,4 @@ def _chunk(piece: Piece, rows: int, workers: Workers) -> int:
     block, most = workers.bench.blocks.size, chunk_size(workers.bench.images, workers.bench.blocks.size)
     if getattr(piece.attack, "batchwise", False):
         return most
-    return min(most, -(-rows // (workers.count * ranks.count() * block)) * block)
+    return min(most, -(-rows // (workers.count * distributed.count() * block)) * block)

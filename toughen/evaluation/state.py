@@ -9,12 +9,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from toughen import ranks
-from toughen.blocks import Counts
+from toughen.core import distributed
+from toughen.core.rng import key
+from toughen.engine.fixed_batch import Counts
 from toughen.evaluation.harness import Outcome
-from toughen.files import clear_temporaries, read_tensors, write_tensors
-from toughen.noise import key
-from toughen.plain import misfit
+from toughen.runs.files import clear_temporaries, read_tensors, write_tensors
+from toughen.runs.json_types import misfit
 
 FIELDS = {"fell": torch.bool, "by": torch.int16, "moved": torch.float32, "done": torch.bool}
 KEPT = {"piece": int, "seconds": dict[str, float], "counts": dict[str, dict[str, int]]}
@@ -30,7 +30,7 @@ class Progress:
         moved: [n] how far, 0 where it broke nothing.
         done: [n] images that the piece under way is through with.
         piece: the piece under way.
-        seconds, counts: spent so far, by part; ``counts`` as ``toughen.blocks.Counts`` names them.
+        seconds, counts: spent so far, by part; ``counts`` as ``toughen.engine.fixed_batch.Counts`` names them.
     """
 
     fell: Tensor
@@ -83,7 +83,7 @@ class State:
 
     def save(self) -> None:
         """Keep it: the file before or this one is there whole, whenever the process is killed."""
-        if self.path is None or not ranks.first():
+        if self.path is None or not distributed.first():
             return
         tensors: dict[str, Tensor] = {}
         about: dict[str, Any] = {}
@@ -100,7 +100,7 @@ class State:
 
     def remove(self) -> None:
         """The evaluation is over, and its results are written; what is kept of its checks goes, too."""
-        if self.path is not None and ranks.first():
+        if self.path is not None and distributed.first():
             self.path.unlink(missing_ok=True)
             self.path.with_suffix(".json").unlink(missing_ok=True)
 

@@ -23,11 +23,11 @@ from toughen.attacks.pgd import IFGSM, MIFGSM, PGD
 from toughen.attacks.pgd_adp import PGDADP
 from toughen.attacks.random_points import RandomPoints
 from toughen.attacks.targeted import PGDLL, PGDR
-from toughen.collect import summary
-from toughen.fraction import Fraction
-from toughen.objectives import cross_entropy, dlr, margin_loss
-from toughen.threat import Threat
-from toughen.types import Real
+from toughen.core.objectives import cross_entropy, dlr, margin_loss
+from toughen.core.threat import Threat
+from toughen.core.types import Real
+from toughen.utils.collect import summary
+from toughen.utils.fraction import Fraction
 
 NAMED: dict[str, tuple[Callable[..., Attack], str]] = {  # what the field calls a class with settings of its own
     "i-fgsm": (IFGSM, summary(IFGSM)),

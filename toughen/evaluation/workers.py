@@ -15,11 +15,11 @@ from typing import Any
 import torch
 from torch import Tensor, multiprocessing
 
-from toughen.blocks import Blocks
+from toughen.core.gradients import mode
+from toughen.engine.fixed_batch import Blocks
+from toughen.engine.memory import keep_freed
 from toughen.evaluation.harness import Bench, Outcome
 from toughen.evaluation.plan import Piece
-from toughen.gradients import mode
-from toughen.memory import keep_freed
 
 SWITCH = 5e-5  # seconds: Python's own 5 ms are longer than most operations, and a thread that waits so long idles
 _own = threading.local()  # in a worker: the bench that it works at

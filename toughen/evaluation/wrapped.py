@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from toughen.mode import mode
+from toughen.core.modules import mode
 
 
 class Wrapped(nn.Module):

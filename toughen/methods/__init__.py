@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from toughen.collect import collect
 from toughen.methods.base import Method as Method
+from toughen.utils.collect import collect
 
 REGISTRY: dict[str, type[Method]] = collect(__name__, __path__, Method)
 globals().update(REGISTRY)

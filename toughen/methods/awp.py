@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from toughen.core.types import Batch, Crafted, Images, Labels, Step
 from toughen.methods.base import Method
-from toughen.types import Batch, Crafted, Images, Labels, Step
 
 
 class AWP(Method):

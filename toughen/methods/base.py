@@ -11,12 +11,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from toughen import passes
 from toughen.attacks.base import threat_of
-from toughen.gradients import logits, mode
-from toughen.noise import Noise
-from toughen.threat import Threat
-from toughen.types import Batch, Crafted, Eps, Images, Labels, Norm, Plan, Step
+from toughen.core import cost
+from toughen.core.gradients import logits, mode
+from toughen.core.rng import Noise
+from toughen.core.threat import Threat
+from toughen.core.types import Batch, Crafted, Eps, Images, Labels, Norm, Plan, Step
 
 
 class Method(nn.Module):
@@ -137,7 +137,7 @@ class Method(nn.Module):
             with mode(model, "eval"), torch.no_grad():  # a batch need not hold the last class: the model knows
                 classes = logits(model, x[:1]).shape[1]
             self.prepare(model, (x.shape[1], x.shape[2], x.shape[3]), classes)
-        with passes.crafting():
+        with cost.crafting():
             crafted = self.craft(model, x, y, batch)
         if self.strength < 1:
             crafted = weaker(crafted, x, self.strength)

@@ -7,9 +7,9 @@ from typing import Any, Literal
 
 from torch import nn
 
+from toughen.core.types import Batch, Crafted, Images, Labels, Plan, Step
 from toughen.methods.base import Method, same_replays
 from toughen.methods.standard import Standard
-from toughen.types import Batch, Crafted, Images, Labels, Plan, Step
 
 
 class Delayed(Method):

@@ -9,15 +9,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from toughen import ranks
 from toughen.attacks.base import threat_of
-from toughen.gradients import input_gradient, logits, mode
+from toughen.core import distributed
+from toughen.core.gradients import input_gradient, logits, mode
+from toughen.core.objectives import CrossEntropy
+from toughen.core.rng import Noise
+from toughen.core.threat import Threat
+from toughen.core.types import Batch, Crafted, Eps, Images, Labels, Logits, Norm, PerExample, Real, Step
 from toughen.methods.base import Method, noise_of
 from toughen.methods.history import to_image, to_view
-from toughen.noise import Noise
-from toughen.objectives import CrossEntropy
-from toughen.threat import Threat
-from toughen.types import Batch, Crafted, Eps, Images, Labels, Logits, Norm, PerExample, Real, Step
 
 KEPT = 0.95  # share of the history kept at each visit (Eq. 13)
 
@@ -145,7 +145,7 @@ class EFGSM(Method):
         return Step(robust, out, {"robust": robust.detach(), **crafted.extra})
 
     def after_epoch(self, metrics: dict[str, Any]) -> None:
-        robust, seen = ranks.total(self.counts).tolist()
+        robust, seen = distributed.total(self.counts).tolist()
         self.counts.zero_()
         if not seen:  # another method trained this epoch
             return

@@ -8,14 +8,15 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from toughen import digest, runs
+from toughen import runs
 from toughen.attacks.base import threat_of
 from toughen.attacks.fgsm import FGSM
-from toughen.gradients import logits
+from toughen.core.gradients import logits
+from toughen.core.objectives import predicted_cross_entropy
+from toughen.core.rng import Noise
+from toughen.core.types import Batch, Crafted, Eps, Images, Labels, Mode, Norm, Step
 from toughen.methods.base import Method, frozen_copy, noise_of
-from toughen.noise import Noise
-from toughen.objectives import predicted_cross_entropy
-from toughen.types import Batch, Crafted, Eps, Images, Labels, Mode, Norm, Step
+from toughen.utils import hashing
 
 
 class Ensemble(Method):
@@ -59,7 +60,7 @@ class Ensemble(Method):
         super().prepare(model, shape, classes, images)
         weight = next(model.parameters())  # whose device and type the sources take
         loaded = [source(path, shape, classes) for path in self.sources]
-        self.digests = [digest.of_weights(net) for net in loaded]
+        self.digests = [hashing.of_weights(net) for net in loaded]
         self.nets = nn.ModuleList(frozen_copy(net, persistent=False).to(weight) for net in loaded)
 
     def companions(self) -> list[nn.Module]:

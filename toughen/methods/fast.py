@@ -11,9 +11,9 @@ from torch import Tensor, nn
 
 from toughen.attacks.base import threat_of
 from toughen.attacks.fgsm import FGSM
-from toughen.gradients import logits
+from toughen.core.gradients import logits
+from toughen.core.types import Batch, Crafted, Eps, Images, Labels, Mode, Norm, Real, Step
 from toughen.methods.base import Method, adversarial_cross_entropy, noise_of
-from toughen.types import Batch, Crafted, Eps, Images, Labels, Mode, Norm, Real, Step
 
 
 class FGSMAT(Method):

@@ -8,11 +8,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from toughen import passes
 from toughen.attacks.base import threat_of
-from toughen.gradients import logits
+from toughen.core import cost
+from toughen.core.gradients import logits
+from toughen.core.types import Batch, Crafted, Eps, Images, Labels, Mask, Norm, Real, Step
 from toughen.methods.base import Method
-from toughen.types import Batch, Crafted, Eps, Images, Labels, Mask, Norm, Real, Step
 
 
 class Free(Method):
@@ -63,7 +63,7 @@ class Free(Method):
     def loss(self, model: nn.Module, x: Images, y: Labels, crafted: Crafted) -> Step:
         x_adv = crafted.x_adv.detach().requires_grad_()
         self.last = x_adv, crafted.extra["inside"]
-        with passes.crafting():
+        with cost.crafting():
             out = logits(model, x_adv)
         robust = F.cross_entropy(out, y)
         return Step(robust, out, {"robust": robust.detach()})

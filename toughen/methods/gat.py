@@ -7,10 +7,10 @@ from typing import Any
 import torch.nn.functional as F
 from torch import nn
 
-from toughen.gradients import logits
+from toughen.core.gradients import logits
+from toughen.core.objectives import GuidedAscent, Objective, squared_distance
+from toughen.core.types import Crafted, Eps, Images, Labels, Logits, Norm, Step
 from toughen.methods.guided import _Guided
-from toughen.objectives import GuidedAscent, Objective, squared_distance
-from toughen.types import Crafted, Eps, Images, Labels, Logits, Norm, Step
 
 
 class GAT(_Guided):

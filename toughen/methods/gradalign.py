@@ -11,11 +11,11 @@ from torch import Tensor, nn
 
 from toughen.attacks.base import threat_of
 from toughen.attacks.fgsm import FGSM
-from toughen.gradients import input_gradient, logits, mode
+from toughen.core.gradients import input_gradient, logits, mode
+from toughen.core.objectives import cross_entropy
+from toughen.core.threat import Threat
+from toughen.core.types import Batch, Crafted, Eps, Images, Labels, Mode, Norm, Real, Scalar, Step
 from toughen.methods.base import Method, noise_of
-from toughen.objectives import cross_entropy
-from toughen.threat import Threat
-from toughen.types import Batch, Crafted, Eps, Images, Labels, Mode, Norm, Real, Scalar, Step
 
 
 class GradAlign(Method):

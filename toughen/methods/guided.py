@@ -10,10 +10,10 @@ from torch import Tensor, nn
 
 from toughen.attacks.base import threat_of
 from toughen.attacks.fgsm import FGSM
-from toughen.gradients import logits
+from toughen.core.gradients import logits
+from toughen.core.objectives import Objective
+from toughen.core.types import Batch, Crafted, Eps, Images, Labels, Logits, Norm
 from toughen.methods.base import Method, noise_of
-from toughen.objectives import Objective
-from toughen.types import Batch, Crafted, Eps, Images, Labels, Logits, Norm
 
 
 class _Guided(Method):

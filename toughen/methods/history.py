@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from toughen.types import Batch, Images
+from toughen.core.types import Batch, Images
 
 
 def to_view(history: Images, batch: Batch | None) -> Images:

@@ -8,9 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from toughen import ranks
+from toughen.core import distributed
+from toughen.core.types import Batch, Crafted, Images, Labels, Step
 from toughen.methods.base import Method, same_replays
-from toughen.types import Batch, Crafted, Images, Labels, Step
 
 
 class Hybrid(Method):
@@ -92,7 +92,7 @@ class Hybrid(Method):
         if self.use_strong:
             self.strong_steps, self.epoch_strong = self.strong_steps + 1, self.epoch_strong + 1
         if self.latest is not None:
-            latest = ranks.total(self.latest.double()) / ranks.count()
+            latest = distributed.total(self.latest.double()) / distributed.count()
             self.window_sum += latest
             self.epoch_sum += latest
             self.seen += 1

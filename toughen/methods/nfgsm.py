@@ -7,11 +7,11 @@ import math
 from torch import nn
 
 from toughen.attacks.base import threat_of
-from toughen.gradients import input_gradient, mode
+from toughen.core.gradients import input_gradient, mode
+from toughen.core.objectives import cross_entropy
+from toughen.core.threat import Threat
+from toughen.core.types import Batch, Crafted, Eps, Images, Labels, Mode, Norm, Real, Step
 from toughen.methods.base import Method, adversarial_cross_entropy, noise_of
-from toughen.objectives import cross_entropy
-from toughen.threat import Threat
-from toughen.types import Batch, Crafted, Eps, Images, Labels, Mode, Norm, Real, Step
 
 
 class NFGSM(Method):

@@ -8,11 +8,11 @@ from typing import Any, Literal
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from toughen.gradients import logits
+from toughen.core.gradients import logits
+from toughen.core.objectives import NuclearAscent, Objective, nuclear_norm
+from toughen.core.types import Crafted, Eps, Images, Labels, Logits, Norm, Plan, Step
 from toughen.methods.base import Method
 from toughen.methods.guided import _Guided
-from toughen.objectives import NuclearAscent, Objective, nuclear_norm
-from toughen.types import Crafted, Eps, Images, Labels, Logits, Norm, Plan, Step
 
 
 class NuAT(_Guided):

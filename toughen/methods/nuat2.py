@@ -8,11 +8,11 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
-from toughen.gradients import logits, mode
+from toughen.core.gradients import logits, mode
+from toughen.core.objectives import NuclearAscent
+from toughen.core.types import Batch, Crafted, Eps, Images, Labels, Norm
 from toughen.methods.base import Method, frozen_copy, noise_of
 from toughen.methods.nuat import NuAT
-from toughen.objectives import NuclearAscent
-from toughen.types import Batch, Crafted, Eps, Images, Labels, Norm
 
 TAU = 0.99  # share of the average kept at each step; the average that is reported is another, the trainer's
 

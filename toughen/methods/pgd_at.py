@@ -8,8 +8,8 @@ from torch import nn
 
 from toughen.attacks.base import threat_of
 from toughen.attacks.pgd import PGD
+from toughen.core.types import Batch, Crafted, Eps, Images, Labels, Mode, Norm, Real, Step
 from toughen.methods.base import Method, adversarial_cross_entropy, noise_of
-from toughen.types import Batch, Crafted, Eps, Images, Labels, Mode, Norm, Real, Step
 
 
 class PGDAT(Method):

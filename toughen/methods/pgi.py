@@ -10,12 +10,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from toughen.attacks.base import threat_of
-from toughen.gradients import input_gradient, logits
+from toughen.core.gradients import input_gradient, logits
+from toughen.core.objectives import CrossEntropy
+from toughen.core.rng import Noise
+from toughen.core.types import Batch, Crafted, Eps, Images, Labels, Logits, Norm, PerExample, Real, Step
 from toughen.methods.base import Method, noise_of
 from toughen.methods.history import to_image, to_view
-from toughen.noise import Noise
-from toughen.objectives import CrossEntropy
-from toughen.types import Batch, Crafted, Eps, Images, Labels, Logits, Norm, PerExample, Real, Step
 
 
 @dataclass(frozen=True)

@@ -8,12 +8,12 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from toughen.gradients import logits
+from toughen.core.gradients import logits
+from toughen.core.types import Batch, Crafted, Images, Labels, Step
 from toughen.methods.base import Method
 from toughen.methods.borrowed import borrowed
 from toughen.methods.delayed import Delayed
 from toughen.models.reconstructor import create_reconstructor
-from toughen.types import Batch, Crafted, Images, Labels, Step
 
 
 class Reconstruct(Method):

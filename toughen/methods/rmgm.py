@@ -10,10 +10,10 @@ import torch.nn.functional as F
 from torch import nn
 
 from toughen.attacks.base import threat_of
-from toughen.gradients import input_gradient, logits, mode
+from toughen.core.gradients import input_gradient, logits, mode
+from toughen.core.objectives import cross_entropy, squared_logit_distance
+from toughen.core.types import Batch, Crafted, Eps, Images, Labels, Norm, Step
 from toughen.methods.base import Method, noise_of
-from toughen.objectives import cross_entropy, squared_logit_distance
-from toughen.types import Batch, Crafted, Eps, Images, Labels, Norm, Step
 
 
 class RMGM(Method):

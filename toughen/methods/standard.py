@@ -5,9 +5,9 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import nn
 
-from toughen.gradients import logits
+from toughen.core.gradients import logits
+from toughen.core.types import Batch, Crafted, Images, Labels, Step
 from toughen.methods.base import Method
-from toughen.types import Batch, Crafted, Images, Labels, Step
 
 
 class Standard(Method):

@@ -10,11 +10,11 @@ from torch import nn
 
 from toughen.attacks.base import threat_of
 from toughen.attacks.pgd import PGD
-from toughen.gradients import logits, mode
+from toughen.core.gradients import logits, mode
+from toughen.core.objectives import kl, kl_divergence
+from toughen.core.types import Batch, Crafted, Eps, Images, Labels, Mode, Norm, Real, Step
 from toughen.methods.base import Method, noise_of
 from toughen.methods.borrowed import borrowed
-from toughen.objectives import kl, kl_divergence
-from toughen.types import Batch, Crafted, Eps, Images, Labels, Mode, Norm, Real, Step
 
 
 class TRADES(Method):

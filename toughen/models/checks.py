@@ -5,9 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from toughen.mode import mode
+from toughen.core.modules import mode
+from toughen.core.types import Images, Logits
 from toughen.models.parts import Shape
-from toughen.types import Images, Logits
 
 
 def check(model: nn.Module, num_classes: int, shape: Shape, *, probabilities: bool = False) -> None:

@@ -6,8 +6,8 @@ from typing import Literal
 
 from torch import nn
 
+from toughen.core.types import Real
 from toughen.models.parts import Shape, require_side
-from toughen.types import Real
 
 
 class SmallCNN(nn.Sequential):

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from toughen.types import Images, Real
+from toughen.core.types import Images, Real
 
 
 class Normalize(nn.Module):

@@ -11,7 +11,7 @@ from torch import nn
 
 from toughen.models.normalize import normalized
 from toughen.models.parts import Shape
-from toughen.outside import module, told
+from toughen.utils.plugins import module, told
 
 
 def from_timm(name: str, num_classes: int, shape: Shape, settings: Mapping[str, Any]) -> nn.Module:

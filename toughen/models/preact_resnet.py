@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from toughen.core.types import Images, Logits
 from toughen.models.parts import Shape, Stem, require_positive, stem_convolution, stem_pool
-from toughen.types import Images, Logits
 
 
 class PreActBlock(nn.Module):

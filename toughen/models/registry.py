@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from toughen.collect import summary
+from toughen.core.types import Real
 from toughen.models.ensemble import NetA, NetB, NetC, NetD
 from toughen.models.mnist import EFGSMNet, FBFNet, LeNetPlus, MadryCNN, MLeNet, SmallCNN
 from toughen.models.normalize import normalized
@@ -22,8 +22,8 @@ from toughen.models.resnet import ResNet18, ResNet34, ResNet50, ResNet56
 from toughen.models.settings import resolve
 from toughen.models.vgg import VGG11, VGG16, VGG19, Conv4
 from toughen.models.wide_resnet import WideResNet
-from toughen.plain_nets import made_by_itself
-from toughen.types import Real
+from toughen.utils.collect import summary
+from toughen.utils.net_names import made_by_itself
 
 MNIST: Shape = (1, 28, 28)
 CIFAR: Shape = (3, 32, 32)

@@ -9,8 +9,8 @@ from typing import ClassVar, Literal, TypeAlias
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from toughen.core.types import Images, Logits
 from toughen.models.parts import Shape, Stem, require_positive, stem_convolution, stem_pool
-from toughen.types import Images, Logits
 
 Block: TypeAlias = Callable[[int, int, int], nn.Module]  # channels in, channels out, stride
 

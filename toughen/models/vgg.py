@@ -6,8 +6,8 @@ from typing import ClassVar
 
 from torch import Tensor, nn
 
+from toughen.core.types import Images, Logits
 from toughen.models.parts import Shape, require_positive, require_side
-from toughen.types import Images, Logits
 
 
 class VGG11(nn.Module):

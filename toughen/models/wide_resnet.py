@@ -8,8 +8,8 @@ from typing import Literal, TypeAlias
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from toughen.core.types import Images, Logits
 from toughen.models.parts import Shape, Stem, require_positive, stem_convolution, stem_pool
-from toughen.types import Images, Logits
 
 Variant: TypeAlias = Literal["trades", "val-iisc"]
 

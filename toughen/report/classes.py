@@ -15,7 +15,7 @@ from toughen.report.figures import Cell, Figure, Table, share_cell
 from toughen.report.gallery import UNREADABLE
 from toughen.report.read import Run
 from toughen.report.values import grid, items, mapping
-from toughen.shares import percent
+from toughen.utils.statistics import percent
 
 LEDGER = "examples.parquet"
 DRAWN = 30  # classes beyond which a matrix is no picture any more, and only its largest confusions are listed

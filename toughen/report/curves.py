@@ -9,7 +9,7 @@ from toughen.report.evaluations import Evaluation
 from toughen.report.figures import Axis, Figure, Line, Lines, Mark, figure_of
 from toughen.report.values import mapping, pairs, real, text, whole
 from toughen.report.words import radius, threat
-from toughen.shares import percent
+from toughen.utils.statistics import percent
 
 Diagnostics = Mapping[str, Any]
 

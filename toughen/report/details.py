@@ -17,7 +17,7 @@ from toughen.report.read import DIAGNOSTICS, PROVENANCE, Run, of_other_weights
 from toughen.report.surface import surface_figure
 from toughen.report.training import epoch_table, last_validation, training_figures
 from toughen.report.values import mapping, text
-from toughen.shares import interval, percent
+from toughen.utils.statistics import interval, percent
 
 SIGNS = {"sound": "✓", "doubtful": "?", "masked": "✕"}
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from toughen.report.values import SENTENCE, items, mapping, real, share, text, whole
-from toughen.shares import interval, warning
+from toughen.utils.statistics import interval, warning
 
 VERDICTS = ("sound", "doubtful", "masked", "unfinished")
 NORMS = ("linf", "l2")

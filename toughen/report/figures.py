@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from toughen.shares import percent
+from toughen.utils.statistics import percent
 
 Kind = Literal["lines", "bars", "heat", "points"]
 

@@ -13,11 +13,11 @@ from typing import Any
 
 import yaml
 
-from toughen import follow_up
 from toughen.report.evaluations import Evaluation, evaluation
 from toughen.report.history import History, read_history
 from toughen.report.values import clean, items, mapping, real, text, whole
 from toughen.report.words import count
+from toughen.runs import follow_up
 
 CONFIG, METRICS, RECORD, RESULT = "config.yaml", "metrics.jsonl", "model.json", "evaluation.json"
 PROVENANCE, DIAGNOSTICS, WEIGHTS = "provenance.json", "diagnostics.json", "model.safetensors"

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 
 from toughen.report.figures import Axis, Cell, Figure, Line, Lines, Mark, Table, figure_of, number_cell, share_cell
 from toughen.report.history import Epoch, History
-from toughen.shares import percent
+from toughen.utils.statistics import percent
 
 NAMES = {"clean": "held out, clean", "fgsm": "held out, FGSM", "pgd": "held out, PGD"}
 ANSWERS = {"clean": "Accuracy so far", "fgsm": "Under FGSM so far", "pgd": "Under PGD so far"}

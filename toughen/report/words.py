@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from toughen.report.evaluations import Evaluation
 from toughen.report.history import History
-from toughen.shares import percent
+from toughen.utils.statistics import percent
 
 MEANING = {
     "sound": "The number can be believed: no check speaks against it.",

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from toughen.files import check_writable, write_text
 from toughen.report.page import render
 from toughen.report.read import Run, names, read_run
+from toughen.runs.files import check_writable, write_text
 
 NAME = "report.html"
 MARK, HEAD = b'<meta name="generator" content="toughen ', 4096  # what tells a report, within so many of its first bytes

@@ -11,12 +11,12 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
 
-from toughen.duration import spell
 from toughen.evaluation.display import Display as EvaluationDisplay
 from toughen.evaluation.plan import Piece
 from toughen.evaluation.result import Evaluation
-from toughen.shares import percent
 from toughen.training.display import Silent
+from toughen.utils.duration import spell
+from toughen.utils.statistics import percent
 
 SIGNALS = "logit-distances.jsonl"
 FIRST, EVERY = 10.0, 300.0  # seconds until a part is first spoken of where there is no terminal, and from then on

@@ -10,18 +10,18 @@ import torch
 
 from toughen import models
 from toughen.attacks.autoattack import AutoAttack
+from toughen.core.cost import flops
+from toughen.core.threat import Threat
 from toughen.data.sets import held_out_count
 from toughen.evaluation.plan import pieces
 from toughen.evaluation.suite import parse_attack
-from toughen.fraction import Fraction
-from toughen.passes import flops
 from toughen.reproduction.entrants import Entrant
 from toughen.reproduction.measure import OF_TRAINING
 from toughen.reproduction.scales import nodes
 from toughen.reproduction.sets import SETS
 from toughen.reproduction.store import TRAINED, Quantity, Store
 from toughen.reproduction.work import Task
-from toughen.threat import Threat
+from toughen.utils.fraction import Fraction
 
 
 def costs(found: Sequence[Task], store: Store) -> dict[str, float]:

@@ -13,8 +13,9 @@ from torch import nn
 from toughen import data as data_sets
 from toughen import runs
 from toughen.attacks.logit_matrix import LogitMatrix
-from toughen.blocks import Blocks, block_size
-from toughen.device import provenance
+from toughen.core.types import Images, Labels
+from toughen.engine.device import provenance
+from toughen.engine.fixed_batch import Blocks, block_size
 from toughen.evaluation.diagnostics import (
     accuracy_by_eps,
     accuracy_by_restarts,
@@ -26,14 +27,13 @@ from toughen.evaluation.diagnostics import (
 )
 from toughen.evaluation.diagnostics.common import crafted, right
 from toughen.evaluation.harness import as_floats
-from toughen.files import read_tensors
-from toughen.fraction import Fraction
 from toughen.papers.exhibits import Plot
 from toughen.reproduction.board import Board, logit_distances
 from toughen.reproduction.measure import Measured, Subject
+from toughen.runs.files import read_tensors
 from toughen.training.checkpoint import kept_file
 from toughen.training.folder import CONFIG
-from toughen.types import Images, Labels
+from toughen.utils.fraction import Fraction
 
 SURFACE_IMAGES, SURFACE_POINTS = 64, 9
 

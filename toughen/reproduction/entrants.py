@@ -14,7 +14,7 @@ from typing import Any
 
 import yaml
 
-from toughen.commands.train import parse_train
+from toughen.cli.train import parse_train
 from toughen.reproduction.scales import Scale, nodes
 
 ELSEWHERE = ("device", "num_workers", "memory_limit", "checkpoint_seconds")  # of a machine: they decide no figure

@@ -14,13 +14,13 @@ from PIL import Image
 from torch import Tensor
 
 from toughen import data as data_sets
+from toughen.core.types import Labels
 from toughen.data import EncodedSplit, Split, stratified
 from toughen.data.folder import PICTURES
 from toughen.data.ingest import peek, read_classes
-from toughen.files import read_fields, read_json, write_json
 from toughen.reproduction.scales import EACH, SMALL, Scale
 from toughen.reproduction.sets import SETS
-from toughen.types import Labels
+from toughen.runs.files import read_fields, read_json, write_json
 
 HUB = ("mnist", "cifar10", "cifar100")
 ORIGIN = "origin.json"

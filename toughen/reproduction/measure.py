@@ -16,23 +16,23 @@ from toughen import runs
 from toughen.attacks.base import Attack
 from toughen.attacks.logit_matrix import LogitMatrix
 from toughen.attacks.transfer import Transfer
-from toughen.blocks import Blocks, block_size, search_precision
-from toughen.device import pick_device, provenance
+from toughen.core.gradients import input_gradient, mode
+from toughen.core.objectives import CrossEntropy
+from toughen.core.threat import Threat
+from toughen.core.types import Images, Labels, Logits, PerExample
+from toughen.engine.device import pick_device, provenance
+from toughen.engine.fixed_batch import Blocks, block_size, search_precision
 from toughen.evaluation.attacked import share
 from toughen.evaluation.candidate import Candidate, find_candidate
 from toughen.evaluation.diagnostics import attack_entropy
 from toughen.evaluation.harness import as_floats
 from toughen.evaluation.runner import measure
 from toughen.evaluation.suite import parse_attack
-from toughen.files import read_json
-from toughen.fraction import Fraction
-from toughen.gradients import input_gradient, mode
-from toughen.objectives import CrossEntropy
 from toughen.reproduction.board import Board, Evaluating
 from toughen.reproduction.images import some
 from toughen.reproduction.scales import Scale
-from toughen.threat import Threat
-from toughen.types import Images, Labels, Logits, PerExample
+from toughen.runs.files import read_json
+from toughen.utils.fraction import Fraction
 
 OF_TRAINING = ("gamma", "epoch seconds", "train seconds", "train hours")
 

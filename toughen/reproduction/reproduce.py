@@ -7,8 +7,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from toughen.device import pick_device
-from toughen.files import check_writable
+from toughen.engine.device import pick_device
 from toughen.papers import EXHIBITS, find
 from toughen.papers.exhibits import Figure, Settings, Table
 from toughen.reproduction import images, overview, show, work
@@ -18,6 +17,7 @@ from toughen.reproduction.scales import SCALES, Scale
 from toughen.reproduction.store import Store
 from toughen.reproduction.training import Bench
 from toughen.reproduction.values import MOST_SEEDS, View
+from toughen.runs.files import check_writable
 
 
 def list_all(out: str, console: Console) -> None:

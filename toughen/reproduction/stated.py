@@ -12,13 +12,13 @@ from torch import nn
 
 from toughen import models
 from toughen.attacks.pgd import IFGSM
-from toughen.commands.train import parse_train
+from toughen.cli.train import parse_train
+from toughen.core.threat import Threat
 from toughen.evaluation.suite import parse_attack
-from toughen.fraction import Fraction
 from toughen.models import create_reconstructor
 from toughen.papers.exhibits import Setting, Settings
 from toughen.reproduction.sets import SETS
-from toughen.threat import Threat
+from toughen.utils.fraction import Fraction
 
 
 def stated(table: Settings, entry: Setting) -> str:

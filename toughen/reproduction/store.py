@@ -13,11 +13,11 @@ from pathlib import Path
 from types import NoneType
 from typing import Any
 
-from toughen.files import read_fields, read_json, write_json
 from toughen.reproduction.entrants import Entrant, slug
 from toughen.reproduction.images import ALL, DRAWN
 from toughen.reproduction.measure import OF_TRAINING
 from toughen.reproduction.same import serves
+from toughen.runs.files import read_fields, read_json, write_json
 
 ABOUT, CELLS, RUN, TRAINED, TURNS = "about.json", "cells", "run", "trained.json", "turns.json"
 KINDS: dict[str, type | tuple[type, ...]] = {

@@ -14,20 +14,20 @@ from typing import Any
 import yaml
 from rich.console import Console
 
-from toughen.commands.train import parse_train
-from toughen.files import write_json, write_text
-from toughen.locks import held
+from toughen.cli.train import parse_train
 from toughen.reproduction.board import Board, Training
 from toughen.reproduction.entrants import Entrant
 from toughen.reproduction.measure import training_record
 from toughen.reproduction.scales import nodes
 from toughen.reproduction.store import CELLS, RUN, TRAINED, TURNS, Store, turns_of
 from toughen.runs import RECORD, WEIGHTS
-from toughen.stop import Stopped, Stopper
+from toughen.runs.files import write_json, write_text
+from toughen.runs.locks import held
 from toughen.training.folder import CONFIG
 from toughen.training.run import by_epoch, open_run
 from toughen.training.saving import Diverged
 from toughen.training.trainer import Trainer
+from toughen.utils.signals import Stopped, Stopper
 
 RECIPE = "recipe.yaml"
 QUIET = Console(quiet=True)

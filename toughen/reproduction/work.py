@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from toughen.locks import held
 from toughen.papers.exhibits import STATED, Figure, Line, Panel, Plot, Row, Table
 from toughen.reproduction.curves import curve, settings_of
 from toughen.reproduction.entrants import Entrant, entrant
@@ -16,6 +15,7 @@ from toughen.reproduction.measure import OF_TRAINING, Subject, quantity
 from toughen.reproduction.scales import SCALES, Scale
 from toughen.reproduction.store import Quantity
 from toughen.reproduction.training import Bench, train_in_turns, trained
+from toughen.runs.locks import held
 from toughen.training.saving import Diverged
 
 COMPUTED = (STATED, "hours saved")  # not measured of a run

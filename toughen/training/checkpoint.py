@@ -9,11 +9,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from toughen import ranks
-from toughen.files import finite, read_tensors, temporary_name, write_tensors
+from toughen.core import distributed
 from toughen.methods.base import Method
-from toughen.plain import keeps
 from toughen.runs import second_line
+from toughen.runs.files import finite, read_tensors, temporary_name, write_tensors
+from toughen.runs.json_types import keeps
 from toughen.training.state import State, check
 
 NAME, PREVIOUS, DAMAGED = "checkpoint.safetensors", "checkpoint.previous.safetensors", "checkpoint.damaged.safetensors"
@@ -128,14 +128,16 @@ def load(
     path, tensors, about = found
     extra, tallies = about.pop("extra"), about.pop("tallies")
     try:
-        own = [name for name in own_names(modules) if about["processes"] != ranks.count() and tensors[name].numel()]
+        own = [
+            name for name in own_names(modules) if about["processes"] != distributed.count() and tensors[name].numel()
+        ]
         _put_back({**tensors, **extra}, about["processes"], modules, optimizer)
     except (RuntimeError, KeyError, ValueError, TypeError) as error:
         raise ValueError(f"{path} does not fit this recipe ({second_line(error)}): choose another --out") from None
     state = State.of(about, tallies, device)
-    if state.healthy == state.step and ranks.first():
+    if state.healthy == state.step and distributed.first():
         keep(folder, HEALTHY, path.name)  # a kill may have come before
-    state.processes = ranks.count()
+    state.processes = distributed.count()
     return state, own
 
 
@@ -177,10 +179,10 @@ def _put_back(
     values: dict[str, Any], saved_by: int, modules: dict[str, nn.Module], optimizer: torch.optim.Optimizer
 ) -> None:
     """Where as many processes saved this, each takes what was its own; else nobody's places in a batch are the same."""
-    if saved_by != ranks.count():
+    if saved_by != distributed.count():
         values = values | own_state(modules)
-    elif not ranks.first():
-        values = values | _part(values, f"process.{ranks.rank()}")
+    elif not distributed.first():
+        values = values | _part(values, f"process.{distributed.rank()}")
     for name, module in modules.items():
         module.load_state_dict(_part(values, name))
     _load_moments(_part(values, "optimizer"), optimizer)

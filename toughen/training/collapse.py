@@ -15,8 +15,8 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+from toughen.core.types import Labels
 from toughen.training.state import State
-from toughen.types import Labels
 
 CLEAR = 0.05  # above chance: so much stands, where there are images enough to tell
 DEVIATIONS = 3.0  # standard deviations of chance that it must be, where there are few

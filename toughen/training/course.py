@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 
-from toughen import ranks
+from toughen.core import distributed
 from toughen.data import EncodedSplit, Split
 from toughen.methods.base import Method
 from toughen.training.recipe import Recipe
@@ -84,7 +84,7 @@ class Course:
 
     def own_of(self, step: int) -> int:
         """How many of them are this process's."""
-        part = ranks.share(self.size_of(step))
+        part = distributed.share(self.size_of(step))
         return int(part.stop - part.start)
 
     def progress(self, step: int) -> float:

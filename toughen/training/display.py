@@ -9,7 +9,7 @@ from typing import Any, TypeAlias
 
 from rich.console import Console
 
-from toughen.progress import progress_bar
+from toughen.utils.progress import progress_bar
 
 BOARD = "tensorboard"  # the folder of its files
 

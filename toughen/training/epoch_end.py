@@ -6,7 +6,8 @@ import time
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from toughen import ranks, runs
+from toughen import runs
+from toughen.core import distributed
 from toughen.training import checkpoint, rescue, saving
 from toughen.training.budget import last_look, revise
 from toughen.training.figures import epoch_figures
@@ -31,7 +32,7 @@ def finish_epoch(trainer: Trainer, epoch: int) -> dict[str, Any]:
     """
     saving.check_finite(trainer)
     state, method = trainer.state, trainer.method_at(trainer.state.step - 1)
-    metrics: dict[str, Any] = ranks.agreed(epoch_figures(trainer, epoch))  # methods decide by them
+    metrics: dict[str, Any] = distributed.agreed(epoch_figures(trainer, epoch))  # methods decide by them
     started, looked = time.perf_counter(), trainer.looks(epoch)
     metrics["validation"], metrics["kept"] = {}, trainer.recipe.weights == "last"
     if looked:
@@ -39,7 +40,7 @@ def finish_epoch(trainer: Trainer, epoch: int) -> dict[str, Any]:
     metrics["validation_seconds"] = round(time.perf_counter() - started, 3)
     if metrics["kept"]:
         _write_model(trainer, epoch, metrics["validation"])
-    if (moment := f"epoch {epoch}") in trainer.recipe.keep_at and ranks.first():
+    if (moment := f"epoch {epoch}") in trainer.recipe.keep_at and distributed.first():
         checkpoint.keep_weights(trainer.folder, moment, trainer.model)
     metrics["events"] = state.events
     method.after_epoch(metrics)
@@ -53,7 +54,7 @@ def finish_epoch(trainer: Trainer, epoch: int) -> dict[str, Any]:
         step_seconds = metrics["seconds_per_step"] * (1 + metrics["watch_seconds"] / metrics["seconds"])
         revise(trainer, step_seconds, time.perf_counter() - started if looked else last_look(state.history))
     saving.save(trainer, healthy=healthy and trainer.rescuer is not None)
-    if ranks.first():
+    if distributed.first():
         runs.write_history(trainer.folder, state.history)
     return metrics
 
@@ -78,6 +79,6 @@ def _watched(trainer: Trainer, epoch: int, found: dict[str, float]) -> bool:
 
 def _write_model(trainer: Trainer, epoch: int, found: dict[str, float]) -> None:
     """Write the weights to keep, with what validation found of them."""
-    if ranks.first():
+    if distributed.first():
         record = replace(trainer.record, epoch=epoch, validation=found)
         runs.write_model(trainer.folder, record, trainer.kept_model)

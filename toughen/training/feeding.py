@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import torch
 
-from toughen import ranks, sizes
+from toughen.core import distributed
 from toughen.data import EncodedSplit, Split
 from toughen.data.feed import Feed, MemoryFeed, StreamFeed, usual_workers
 from toughen.data.ingest import SHARE
-from toughen.device import pick_device
+from toughen.engine.device import pick_device
 from toughen.training.recipe import Recipe
+from toughen.utils import sizes
 
 
 def memory_limit(recipe: Recipe) -> int:
@@ -19,7 +20,7 @@ def memory_limit(recipe: Recipe) -> int:
     device, room = pick_device(recipe.device), sizes.available()
     if device.type == "cuda":
         room = min(room, torch.cuda.mem_get_info(device)[0])
-    limit: int = ranks.agreed(int(SHARE * room / ranks.on_this_machine()))  # all must stream, or none
+    limit: int = distributed.agreed(int(SHARE * room / distributed.on_this_machine()))  # all must stream, or none
     return limit
 
 

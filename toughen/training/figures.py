@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from toughen import ranks
+from toughen.core import distributed
 from toughen.training.state import summed
 
 if TYPE_CHECKING:
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 def epoch_figures(trainer: Trainer, epoch: int) -> dict[str, Any]:
     """The running epoch's figures: means over its images, for a term over those whose method has it, and its cost."""
-    state, tally = trainer.state, summed(ranks.gather(trainer.state.tally.plain()))
+    state, tally = trainer.state, summed(distributed.gather(trainer.state.tally.plain()))
     means = {name: total / tally["counts"][name] for name, total in tally["totals"].items()}
     return {
         "epoch": epoch,

@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
-from toughen import runs, strict_yaml
-from toughen.device import provenance
-from toughen.files import check_writable, clear_temporaries, read_fields, write_json, write_text
-from toughen.locks import Lock
-from toughen.plain import fits
+from toughen import runs
+from toughen.engine.device import provenance
+from toughen.runs.files import check_writable, clear_temporaries, read_fields, write_json, write_text
+from toughen.runs.json_types import fits
+from toughen.runs.locks import Lock
 from toughen.training import checkpoint
 from toughen.training.display import BOARD
+from toughen.utils import strict_yaml
 
 if TYPE_CHECKING:
     from toughen.training.recipe import Recipe

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from toughen import ranks
+from toughen.core import distributed
 from toughen.training.trainer import Trainer
 
 
@@ -39,7 +39,7 @@ def headline(trainer: Trainer, resumed: bool, images: Images) -> str:
         f"{len(trainer.train):,} images + {len(trainer.validation.split):,} to choose the weights"
         + f" + {off:,} kept apart as test images, which {recipe.data} has none of" * (off > 0)
         + f", {length(trainer)}, {trainer.precision} on {trainer.device}"
-        + f", {ranks.count()} processes" * (ranks.count() > 1)
+        + f", {distributed.count()} processes" * (distributed.count() > 1)
         + (f"; going on after step {done} of {trainer.steps}" if resumed else "")
         + anew
     )

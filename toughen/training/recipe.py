@@ -6,16 +6,16 @@ import re
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from toughen.core.types import Eps, Norm
 from toughen.data.common_size import ImageSize
-from toughen.duration import seconds
 from toughen.methods.base import Method
 from toughen.methods.standard import Standard
-from toughen.sizes import number
 from toughen.training.compiled import Compiling
 from toughen.training.optimizers import SGD, Optimizer
 from toughen.training.schedules import Cyclic, Schedule
 from toughen.training.watch import Watching
-from toughen.types import Eps, Norm
+from toughen.utils.duration import seconds
+from toughen.utils.sizes import number
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,11 +6,11 @@ import math
 import time
 from typing import TYPE_CHECKING
 
-from toughen import ranks
-from toughen.device import wait
-from toughen.shares import percent
+from toughen.core import distributed
+from toughen.engine.device import wait
 from toughen.training import saving
 from toughen.training.display import Display
+from toughen.utils.statistics import percent
 
 if TYPE_CHECKING:
     from toughen.methods.base import Method
@@ -24,7 +24,7 @@ def look_inside(trainer: Trainer, display: Display) -> float:
     """The watch's cheap signal within an epoch, and a real look where it jumps; the seconds that they took."""
     wait(trainer.device)  # what the look gives are numbers, so that it is over where it ends
     state, begun = trainer.state, time.perf_counter()
-    distance = ranks.agreed(trainer.watch.signal(trainer.model, state.step))
+    distance = distributed.agreed(trainer.watch.signal(trainer.model, state.step))
     display.signal(state.step, distance)
     if trainer.watch.jumped(state, distance) and state.step % trainer.steps_per_epoch:
         answer(trainer, trainer.validation(trainer.model))

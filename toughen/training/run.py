@@ -12,13 +12,13 @@ from rich.console import Console
 from torch import Tensor
 
 from toughen import data as data_sets
-from toughen import models, ranks, runs
+from toughen import models, runs
 from toughen.attacks.adaptive import Adaptive
+from toughen.core import distributed
+from toughen.core.rng import key
 from toughen.data.feed import Unreadable
-from toughen.memory import lacking
-from toughen.noise import key
-from toughen.plain import keeps
-from toughen.stop import Stopper
+from toughen.engine.memory import lacking
+from toughen.runs.json_types import keeps
 from toughen.training import budget, saving
 from toughen.training.display import Show
 from toughen.training.feeding import memory_limit
@@ -27,6 +27,7 @@ from toughen.training.headline import Images, headline
 from toughen.training.recipe import Recipe
 from toughen.training.saving import Diverged
 from toughen.training.trainer import Trainer
+from toughen.utils.signals import Stopper
 
 
 def train(
@@ -57,7 +58,7 @@ def train(
         Stopped: SIGINT or SIGTERM; the state is saved, ``resume`` goes on.
         RuntimeError: the run's files can no longer be written; the last checkpoint is whole.
     """
-    console = console or Console(stderr=True, quiet=not ranks.first())
+    console = console or Console(stderr=True, quiet=not distributed.first())
     trainer = open_run(recipe, out, config=config, resume=resume, console=console)
     with Stopper() as stopper:
         for _ in by_epoch(trainer, stopper, console, show):
@@ -79,12 +80,12 @@ def open_run(recipe: Recipe, out: str | Path, *, config: str, resume: bool, cons
     trainer, seen, images = build(recipe, folder)
     config = settled(config, trainer.recipe)
     check_folder(folder, config, resume)
-    ranks.barrier()  # all have seen the folder as it was
+    distributed.barrier()  # all have seen the folder as it was
     resumed = resume and saving.resume(trainer)
     if resumed and not runs.same_images(folder, seen):
         raise ValueError(f"the images of {recipe.data} have changed since {folder} was begun: choose another --out")
     if trainer.finished:
-        if ranks.first():
+        if distributed.first():
             complete(folder, trainer)
         console.print(
             f"{folder} is finished already: nothing is left to do", highlight=False, markup=False, soft_wrap=True
@@ -93,7 +94,7 @@ def open_run(recipe: Recipe, out: str | Path, *, config: str, resume: bool, cons
     if recipe.time_budget is not None and not trainer.state.planned:
         budget.lay(trainer)
     trainer.method.check(math.ceil(trainer.last_step / trainer.steps_per_epoch))
-    if ranks.first():
+    if distributed.first():
         begin(folder, config, trainer, seen)
     console.print(headline(trainer, resumed, images), highlight=False, markup=False, soft_wrap=True)
     return trainer
@@ -133,7 +134,7 @@ def by_epoch(trainer: Trainer, stopper: Stopper, console: Console, show: Show | 
     except Diverged:
         raise
     except Exception as error:
-        if not trainer.state.step and ranks.first():
+        if not trainer.state.step and distributed.first():
             withdraw(folder)
         if lacking(error):
             raise RuntimeError(
@@ -235,5 +236,5 @@ def check_moments(moments: Sequence[int | str], steps: int, steps_per_epoch: int
 
 def save_alone(trainer: Trainer) -> None:
     """Keep a run's state where no other process takes part in it, as another may be within a step."""
-    if ranks.count() == 1:
+    if distributed.count() == 1:
         saving.save(trainer)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
-from toughen import ranks
-from toughen.files import finite
+from toughen.core import distributed
+from toughen.runs.files import finite
 from toughen.training import checkpoint
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ def check_finite(trainer: Trainer) -> None:
         Diverged: it isn't.
     """
     loss = float(trainer.state.tally.totals.get("loss", 0.0))
-    lost, broken = ranks.any_of(not math.isfinite(loss), not finite(trainer.model.state_dict()))
+    lost, broken = distributed.any_of(not math.isfinite(loss), not finite(trainer.model.state_dict()))
     if lost:
         raise Diverged("the loss became " + (str(loss) if not math.isfinite(loss) else "NaN or infinite"))
     if broken:
@@ -38,17 +38,17 @@ def save(trainer: Trainer, *, healthy: bool = False) -> None:
         trainer.state.healthy = trainer.state.step
     trainer.state.spent = trainer.spent
     write_checkpoint(trainer)
-    if healthy and ranks.first():
+    if healthy and distributed.first():
         checkpoint.keep(trainer.folder, checkpoint.HEALTHY)
-    ranks.barrier()
+    distributed.barrier()
 
 
 def write_checkpoint(trainer: Trainer, name: str = checkpoint.NAME) -> None:
     """Collect what each process has of its own, and write it with the rest."""
     trainer.together.bring_memories_together()
-    tallies = ranks.gather(trainer.state.tally.plain())
-    own = ranks.gather_tensors(checkpoint.own_state(trainer.modules)) if ranks.count() > 1 else []
-    if ranks.first():
+    tallies = distributed.gather(trainer.state.tally.plain())
+    own = distributed.gather_tensors(checkpoint.own_state(trainer.modules)) if distributed.count() > 1 else []
+    if distributed.first():
         checkpoint.check_names(trainer.modules, trainer.state_names)
         checkpoint.save(
             trainer.folder, trainer.state, trainer.modules, trainer.optimizer, name, tallies=tallies, own=own
@@ -67,7 +67,7 @@ def go_back(trainer: Trainer) -> None:
 
 def resume(trainer: Trainer) -> bool:
     """Continue where the run directory's checkpoint stands; False where there is none yet."""
-    with ranks.first_before_others():  # it sets a damaged file aside
+    with distributed.first_before_others():  # it sets a damaged file aside
         found = checkpoint.load(trainer.folder, trainer.modules, trainer.optimizer, trainer.device)
     if found is None:
         return False

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from torch.optim import Optimizer
 
-from toughen.types import Real
+from toughen.core.types import Real
 
 
 class Schedule:

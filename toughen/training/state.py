@@ -8,8 +8,8 @@ from typing import Any, get_type_hints
 import torch
 from torch import Tensor
 
-from toughen import ranks
-from toughen.plain import misfit
+from toughen.core import distributed
+from toughen.runs.json_types import misfit
 
 
 @dataclass
@@ -101,7 +101,7 @@ class State:
     planned: int = 0
     laid_at: int = 0
     laid_progress: float = 0.0
-    processes: int = field(default_factory=ranks.count)
+    processes: int = field(default_factory=distributed.count)
 
     def new_epoch(self) -> None:
         """Forget what was summed up over the epoch that ended."""
@@ -146,6 +146,6 @@ def check(plain: Any, tallies: Any) -> None:
 
 def _own(tallies: list[dict[str, Any]], device: torch.device) -> Tally:
     """This process's; where there were more or fewer of them, the first one takes all."""
-    if len(tallies) == ranks.count():
-        return Tally.of(tallies[ranks.rank()], device)
-    return Tally.of(summed(tallies), device) if ranks.first() else Tally()
+    if len(tallies) == distributed.count():
+        return Tally.of(tallies[distributed.rank()], device)
+    return Tally.of(summed(tallies), device) if distributed.first() else Tally()

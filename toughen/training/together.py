@@ -9,10 +9,10 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.parallel import DistributedDataParallel
 
-from toughen import ranks
-from toughen.gradients import logits, mode
+from toughen.core import distributed
+from toughen.core.gradients import logits, mode
+from toughen.core.types import Batch, Step
 from toughen.methods.base import Method
-from toughen.types import Batch, Step
 
 _ROWS = 4096  # of a memory per image, brought together at a time
 
@@ -55,7 +55,7 @@ class Together:
         Args:
             image: any one, [1, c, h, w].
         """
-        if ranks.count() > 1:
+        if distributed.count() > 1:
             self.synchronised = DistributedDataParallel(
                 self.whole, broadcast_buffers=False, find_unused_parameters=_some_idle(self.whole, image)
             )
@@ -74,7 +74,7 @@ class Together:
             own: how many of them are this process's; 0 where ``x`` only keeps it company.
         """
         assert self.synchronised is not None  # by begin
-        weight = own * ranks.count() / whole
+        weight = own * distributed.count() / whole
         loss, plain, logits, terms = self.synchronised(number, x, y, batch, weight)
         if batch.index is not None and own:
             if self.touched is None:
@@ -96,13 +96,13 @@ class Together:
         if not kept:
             return
         flat = torch.cat([statistics.flatten() for statistics in kept]).mul_(weight)
-        for statistics, mean in zip(kept, ranks.total(flat).split([len(s) for s in kept]), strict=True):
+        for statistics, mean in zip(kept, distributed.total(flat).split([len(s) for s in kept]), strict=True):
             statistics.data.copy_(mean)  # autograd keeps them for the backward to come, which uses the batch's own
 
     @torch.no_grad()
     def bring_memories_together(self) -> None:
         """Give every process what each image's memory became in the process that saw the image."""
-        if ranks.count() == 1:
+        if distributed.count() == 1:
             return
         memories = [
             getattr(method, name)
@@ -116,11 +116,11 @@ class Together:
         device = memories[0].device
         mine = torch.zeros(self.images, dtype=torch.bool, device=device) if self.touched is None else self.touched
         self.touched = None
-        anyone = ranks.total(mine.to(torch.uint8)).bool()
+        anyone = distributed.total(mine.to(torch.uint8)).bool()
         for memory in (each for each in memories if len(each)):
             for rows in torch.arange(len(memory), device=device).split(_ROWS):
                 part = memory[rows] * _like(mine[rows], memory)
-                found = ranks.total(part.to(torch.uint8) if part.dtype == torch.bool else part).to(memory.dtype)
+                found = distributed.total(part.to(torch.uint8) if part.dtype == torch.bool else part).to(memory.dtype)
                 memory[rows] = torch.where(_like(anyone[rows], memory), found, memory[rows])
 
 

@@ -12,17 +12,18 @@ from rich.console import Console
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
-from toughen import ranks, runs
+from toughen import runs
+from toughen.core import distributed
+from toughen.core.cost import Passes, flops
+from toughen.core.rng import StepNoise, key
+from toughen.core.types import Batch, Plan, Step
 from toughen.data import Augment, Data, Streamed
 from toughen.data.feed import Feed
-from toughen.device import autocast, choose_kernels, pick_device, pick_precision, wait
+from toughen.engine.device import autocast, choose_kernels, pick_device, pick_precision, wait
+from toughen.engine.memory import keep_freed
 from toughen.evaluation.harness import as_floats
-from toughen.locks import Lock
-from toughen.memory import keep_freed
 from toughen.methods.base import Method
-from toughen.noise import StepNoise, key
-from toughen.passes import Passes, flops
-from toughen.stop import Stopped, Stopper
+from toughen.runs.locks import Lock
 from toughen.training import checkpoint, rescue, saving
 from toughen.training.averaging import averaged_copy
 from toughen.training.budget import Pace
@@ -36,7 +37,7 @@ from toughen.training.state import State
 from toughen.training.together import Together, synchronised_batch_norm
 from toughen.training.validation import Validation
 from toughen.training.watch import Watch
-from toughen.types import Batch, Plan, Step
+from toughen.utils.signals import Stopped, Stopper
 
 CHECK_EVERY = 50  # steps between looks at the loss; each look waits for the device
 
@@ -143,7 +144,7 @@ class Trainer(Course):
         plan = Plan(epochs=self.epochs, steps=self.steps, images=len(self.train), first_drop=drop)
         for method in (self.method, *self.rescuers):
             method.start(plan)
-        show = (show or Display) if ranks.first() else Silent
+        show = (show or Display) if distributed.first() else Silent
         display = show(console, self.folder, self.epochs, self.last_step, self.state.step)
         self.together.begin(self.image)
         if self.watch.on and self.rescuer is not None and self.state.healthy < 0:
@@ -152,7 +153,7 @@ class Trainer(Course):
         try:
             while not self.finished:
                 self.run_epoch(display, stopper)
-                if ranks.any_of(bool(stopper.asked))[0] and not self.finished:
+                if distributed.any_of(bool(stopper.asked))[0] and not self.finished:
                     raise Stopped(stopper.asked or signal.SIGTERM)
                 yield self.state.step / self.last_step
         finally:
@@ -175,14 +176,14 @@ class Trainer(Course):
             if state.step % CHECK_EVERY == 0:
                 saving.check_finite(self)
                 display.loss(state.step, float(step.loss.detach()))
-            if state.step in self.recipe.keep_at and ranks.first():
+            if state.step in self.recipe.keep_at and distributed.first():
                 checkpoint.keep_weights(self.folder, state.step, self.model)
             if self.watch.on and state.step % self.recipe.log_every == 0:
                 started += rescue.look_inside(self, display)
             now, ended = time.perf_counter(), state.step == self.end_of(epoch)
             due = now - saved >= self.recipe.checkpoint_seconds
-            flags = (bool(stopper.asked), due and ranks.first(), pace.due(now) and ranks.first())
-            stopping, due, look = ranks.any_of(*flags)
+            flags = (bool(stopper.asked), due and distributed.first(), pace.due(now) and distributed.first())
+            stopping, due, look = distributed.any_of(*flags)
             if look and not ended:
                 pace.look(now)
             if not ended and (stopping or due):
@@ -207,7 +208,7 @@ class Trainer(Course):
         for number in range(first // replays, -(-self.end_of(epoch) // replays)):
             images, labels, rows = next(fed)
             size = self.size_of(number * replays)
-            place = (size, ranks.share(size).start) if ranks.count() > 1 else (0, 0)
+            place = (size, distributed.share(size).start) if distributed.count() > 1 else (0, 0)
             noise = StepNoise(key("augment", self.recipe.seed), number, *place)
             x, shift, flip = self.augment(as_floats(images).to(self.dtype), noise)
             x = x.contiguous(memory_format=self.layout)
@@ -224,7 +225,7 @@ class Trainer(Course):
         if self.recipe.eps_warmup:
             method.strength = min(1.0, self.state.threatened / (self.recipe.eps_warmup * self.steps))
         self.state.threatened += method.threatened
-        own = [ranks.rank()] if ranks.rank() else []
+        own = [distributed.rank()] if distributed.rank() else []
         torch.manual_seed(key("model", self.recipe.seed, self.state.step, *own))  # such as for dropout
         with self.compiled():
             with autocast(self.precision, self.device):
@@ -242,7 +243,7 @@ class Trainer(Course):
 
     def take(self, method: Method, x: Tensor, y: Tensor, batch: Batch) -> tuple[Step, Step]:
         """A step to differentiate, and the same as it is logged."""
-        if ranks.count() == 1:
+        if distributed.count() == 1:
             step: Step = method(self.model, x, y, batch)
             return step, step
         whole, number = self.size_of(self.state.step), [self.method, *self.rescuers].index(method)
@@ -267,5 +268,5 @@ class Trainer(Course):
 
 def _own_part(count: int) -> slice:
     """The part of a batch that this process trains on: where there is none, two images that keep the others company."""
-    part = ranks.share(count)
+    part = distributed.share(count)
     return part if part.stop > part.start else slice(0, 2)

@@ -5,14 +5,14 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from toughen import ranks
 from toughen.attacks.base import Attack
 from toughen.attacks.fgsm import FGSM
 from toughen.attacks.pgd import PGD
+from toughen.core import distributed
+from toughen.core.threat import Threat
 from toughen.data import Split
-from toughen.device import Precision
+from toughen.engine.device import Precision
 from toughen.evaluation.harness import predict, run_attack
-from toughen.threat import Threat
 from toughen.training.recipe import Recipe
 
 
@@ -37,7 +37,7 @@ class Validation:
         """Accuracies, 0..1: "clean", "fgsm", "pgd"; empty without validation images."""
         if not len(self.split):
             return {}
-        index = torch.arange(len(self.split))[ranks.share(len(self.split))]
+        index = torch.arange(len(self.split))[distributed.share(len(self.split))]
         part = self.split.take(index.to(self.split.labels.device))
         counts = dict.fromkeys(("clean", *self.attacks), 0)
         if len(part):
@@ -57,7 +57,7 @@ class Validation:
                     precision=self.precision,
                 )
                 counts[name] = int((right & ~verdicts.broken).sum())
-        everyone = ranks.gather(counts)
+        everyone = distributed.gather(counts)
         return {name: sum(each[name] for each in everyone) / len(self.split) for name in counts}
 
 

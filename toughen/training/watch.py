@@ -7,12 +7,12 @@ from typing import Literal, TypeAlias
 
 from torch import nn
 
+from toughen.core.rng import StepNoise, key
+from toughen.core.threat import Threat
 from toughen.data import Split
 from toughen.data.sets import stratified
 from toughen.evaluation.harness import as_floats, dtype_of
 from toughen.evaluation.logit_distance import logit_distance
-from toughen.noise import StepNoise, key
-from toughen.threat import Threat
 from toughen.training.collapse import Judge
 from toughen.training.state import State
 

@@ -11,14 +11,14 @@ import torch
 from torch import Tensor, nn
 
 from toughen.attacks.base import Attack, threat_of
-from toughen.blocks import Blocks, Precision, wrong
+from toughen.core.gradients import input_gradient
+from toughen.core.objectives import cross_entropy
+from toughen.core.rng import ImageNoise, key
+from toughen.core.threat import Threat
+from toughen.core.types import AnyImages, Images, Labels, Logits, Mask
+from toughen.engine.fixed_batch import Blocks, Precision, wrong
 from toughen.evaluation.attacked import check
 from toughen.evaluation.harness import as_floats
-from toughen.gradients import input_gradient
-from toughen.noise import ImageNoise, key
-from toughen.objectives import cross_entropy
-from toughen.threat import Threat
-from toughen.types import AnyImages, Images, Labels, Logits, Mask
 
 DROP = 0.03  # by which the number may lie above the truth and still be believed
 CONFIDENCE = 0.99  # of a model that is as good as a check wants, so many samples pass it

@@ -8,9 +8,9 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from toughen.blocks import wrong
+from toughen.core.types import Images
+from toughen.engine.fixed_batch import wrong
 from toughen.evaluation.checks.base import DROP, Bench, Check, allowed, judge, not_made, percent
-from toughen.types import Images
 
 MEANS = {  # the usual mean and standard deviation per channel, in [0, 1] units
     "ImageNet": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),

@@ -11,8 +11,8 @@ from typing import Literal, TypeAlias
 
 import torch
 
+from toughen.core.types import Labels, Mask
 from toughen.evaluation.checks.base import Bench
-from toughen.types import Labels, Mask
 
 Sample: TypeAlias = Literal["right", "standing"]
 Fits: TypeAlias = Callable[[float], bool]

@@ -5,11 +5,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from toughen.blocks import EXACT_BLOCK, apart, unwrap
+from toughen.core.gradients import mode
+from toughen.core.objectives import margin
+from toughen.core.types import Logits
+from toughen.engine.fixed_batch import EXACT_BLOCK, apart, unwrap
 from toughen.evaluation.checks.base import Bench, Check, judge, median, not_made, percent
-from toughen.gradients import mode
-from toughen.objectives import margin
-from toughen.types import Logits
 
 REPEATS = 5
 SAME = 1e-3  # relative; float32 rounds at 1e-6, a GPU that multiplies in TF32 at 1e-4

@@ -8,12 +8,12 @@ import math
 import torch
 from torch import Tensor, nn
 
-from toughen.blocks import UNLIKE, unlike
+from toughen.core.gradients import input_gradient, logits
+from toughen.core.objectives import Objective, cross_entropy, margin, margin_loss
+from toughen.core.types import Images, Labels, Mask
+from toughen.engine.fixed_batch import UNLIKE, unlike
 from toughen.evaluation.checks.base import Bench, Check, allowed, judge, median, not_made, percent
 from toughen.evaluation.checks.outputs import SAME, difference
-from toughen.gradients import input_gradient, logits
-from toughen.objectives import Objective, cross_entropy, margin, margin_loss
-from toughen.types import Images, Labels, Mask
 
 ZERO, DISAGREE = 0.05, 0.05  # shares of images that may lack a gradient, or have one that is not the function's
 JUMP, JUMPING = 0.1, 0.05  # the share of the way from one image to another that is no jump; of images that may jump

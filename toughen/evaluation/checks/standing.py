@@ -10,12 +10,12 @@ from toughen.attacks.pgd import MIFGSM, PGD
 from toughen.attacks.random_points import RandomPoints
 from toughen.attacks.square import Square
 from toughen.attacks.transfer import Transfer
+from toughen.core.objectives import margin_loss
+from toughen.core.types import Labels, Mask
 from toughen.evaluation.checks.base import DROP, Bench, Check, allowed, judge, not_made
 from toughen.evaluation.checks.looks import Fits, Look, Looks
 from toughen.evaluation.plan import cost
 from toughen.evaluation.price import EXACT, QUERY
-from toughen.objectives import margin_loss
-from toughen.types import Labels, Mask
 
 HIDDEN = 0.10  # by which it cannot, unless an attack was kept from what it needs
 STEPS, MARGIN, SQUARE, RANDOM, TRANSFER = "steps", "margin", "square", "random", "transfer"

@@ -11,13 +11,13 @@ from toughen.attacks.base import Attack
 from toughen.attacks.fgsm import FGSM
 from toughen.attacks.pgd import PGD
 from toughen.attacks.targeted import PGDLL, PGDR
+from toughen.core.objectives import margin_loss
+from toughen.core.threat import Threat
+from toughen.core.types import Labels, Mask
 from toughen.evaluation.checks.base import Bench, Check, allowed, judge, percent
 from toughen.evaluation.checks.looks import Fits, Look, Looks
 from toughen.evaluation.plan import cost
 from toughen.evaluation.price import EXACT
-from toughen.objectives import margin_loss
-from toughen.threat import Threat
-from toughen.types import Labels, Mask
 
 LOOSE = 0.03  # the share of images by which an order that holds may look turned
 APART = 0.10  # by which the cross-entropy may be the worse guide

@@ -9,11 +9,11 @@ import torch
 from torch import nn
 
 from toughen.attacks.base import Attack
-from toughen.blocks import Blocks
+from toughen.core.threat import Threat
+from toughen.core.types import Images, Labels, Mask, PerExample, Real
+from toughen.engine.fixed_batch import Blocks
 from toughen.evaluation.attacked import share
 from toughen.evaluation.diagnostics.common import blocked, crafted, described, number, right
-from toughen.threat import Threat
-from toughen.types import Images, Labels, Mask, PerExample, Real
 
 QUANTILES = (0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95)
 

@@ -12,12 +12,12 @@ from torch import nn
 from toughen import runs as run_files
 from toughen.attacks.base import Attack
 from toughen.attacks.pgd import PGD
-from toughen.blocks import Blocks, Precision
+from toughen.core.threat import Threat
+from toughen.core.types import Eps, Images, Labels, Norm
 from toughen.data import Data, stratified
+from toughen.engine.fixed_batch import Blocks, Precision
 from toughen.evaluation.diagnostics.common import blocked
 from toughen.evaluation.images import load_test, refuse_seen, sample
-from toughen.threat import Threat
-from toughen.types import Eps, Images, Labels, Norm
 
 
 @dataclass(frozen=True, kw_only=True)

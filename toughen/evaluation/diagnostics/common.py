@@ -12,11 +12,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from toughen.attacks.base import Attack, threat_of
-from toughen.blocks import Blocks, Precision, block_size, wrong
+from toughen.core.gradients import mode
+from toughen.core.rng import ImageNoise
+from toughen.core.types import Images, Labels, Logits, Mask, PerExample
+from toughen.engine.fixed_batch import Blocks, Precision, block_size, wrong
 from toughen.evaluation.attacked import check, made_by
-from toughen.gradients import mode
-from toughen.noise import ImageNoise
-from toughen.types import Images, Labels, Logits, Mask, PerExample
 
 NUMBERS = 2**22  # numbers in the images attacked at a time, so that memory does not grow with the data set
 

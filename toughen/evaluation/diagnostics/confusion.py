@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from toughen.attacks.base import Attack
+from toughen.core.types import Images, Labels
 from toughen.evaluation.diagnostics.common import (
     blocked,
     classes,
@@ -16,7 +17,6 @@ from toughen.evaluation.diagnostics.common import (
     ending_early,
     exact_logits,
 )
-from toughen.types import Images, Labels
 
 
 def matrix(y: Labels, predictions: Labels, count: int) -> list[list[int]]:

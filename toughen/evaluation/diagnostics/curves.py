@@ -12,7 +12,9 @@ from torch import nn
 from toughen.attacks.base import Attack
 from toughen.attacks.fgsm import FGSM
 from toughen.attacks.pgd import PGD
-from toughen.blocks import Blocks
+from toughen.core.threat import Threat
+from toughen.core.types import Eps, Images, Labels
+from toughen.engine.fixed_batch import Blocks
 from toughen.evaluation.attacked import share
 from toughen.evaluation.diagnostics.common import (
     blocked,
@@ -26,8 +28,6 @@ from toughen.evaluation.diagnostics.common import (
     standing_after,
     with_settings,
 )
-from toughen.threat import Threat
-from toughen.types import Eps, Images, Labels
 
 MULTIPLES = (0.0, 0.25, 0.5, 0.75, 1.0, 1.25, 1.5, 2.0, 3.0, 4.0, 8.0)
 STEPS = (1, 2, 5, 10, 20, 50, 100)

@@ -14,8 +14,9 @@ from torch import nn
 
 from toughen import attacks as registered
 from toughen.attacks.base import Attack
-from toughen.blocks import Precision
-from toughen.device import pick_device, provenance
+from toughen.core.types import Eps, Norm
+from toughen.engine.device import pick_device, provenance
+from toughen.engine.fixed_batch import Precision
 from toughen.evaluation.diagnostics.boundary import boundary_distance
 from toughen.evaluation.diagnostics.cases import Case, load_cases, refuse_different_images
 from toughen.evaluation.diagnostics.confusion import confusion
@@ -33,8 +34,7 @@ from toughen.evaluation.diagnostics.surface import loss_surface
 from toughen.evaluation.diagnostics.transfer import transfer_matrix
 from toughen.evaluation.images import left_unchecked
 from toughen.evaluation.suite import parse_attack
-from toughen.progress import progress_bar
-from toughen.types import Eps, Norm
+from toughen.utils.progress import progress_bar
 
 TRANSFER = ("fgsm", "mi-fgsm-20", "pgd-20", "pgd-10")
 SURFACE_IMAGES, BOUNDARY_IMAGES = 64, 128  # a stratified sample of so many: the one is long, the other slow

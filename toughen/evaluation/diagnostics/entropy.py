@@ -10,7 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from toughen.attacks.base import Attack
-from toughen.blocks import Blocks
+from toughen.core.types import Images, Labels, Logits, Scalar
+from toughen.engine.fixed_batch import Blocks
 from toughen.evaluation.diagnostics.common import (
     blocked,
     classes,
@@ -20,7 +21,6 @@ from toughen.evaluation.diagnostics.common import (
     number,
 )
 from toughen.evaluation.diagnostics.confusion import matrix
-from toughen.types import Images, Labels, Logits, Scalar
 
 BATCH = 100  # images of one class that are attacked together, the paper's number
 

@@ -8,13 +8,13 @@ import torch
 from torch import Tensor, nn
 
 from toughen.attacks.base import Attack
-from toughen.blocks import wrong
+from toughen.core.objectives import nuclear_norm
+from toughen.core.rng import ImageNoise, key
+from toughen.core.threat import Threat
+from toughen.core.types import Images, Labels
+from toughen.engine.fixed_batch import wrong
 from toughen.evaluation.diagnostics.common import blocked, chunk_size, crafted, described, exact_logits, number, numbers
 from toughen.evaluation.logit_distance import logit_distance
-from toughen.noise import ImageNoise, key
-from toughen.objectives import nuclear_norm
-from toughen.threat import Threat
-from toughen.types import Images, Labels
 
 BATCH = 32
 

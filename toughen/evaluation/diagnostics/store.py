@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from toughen.files import check_writable, read_json, write_text
+from toughen.runs.files import check_writable, read_json, write_text
 
 RESULT = "diagnostics.json"
 

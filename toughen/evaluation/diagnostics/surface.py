@@ -8,12 +8,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from toughen.core.gradients import input_gradient, mode
+from toughen.core.objectives import cross_entropy
+from toughen.core.rng import ImageNoise
+from toughen.core.threat import Threat
+from toughen.core.types import Images, Labels, Real
 from toughen.evaluation.diagnostics.common import blocked, chunk_size, exact_logits, losses, number, numbers
-from toughen.gradients import input_gradient, mode
-from toughen.noise import ImageNoise
-from toughen.objectives import cross_entropy
-from toughen.threat import Threat
-from toughen.types import Images, Labels, Real
 
 POINTS = 21  # an odd number, so that the image itself is one of them
 

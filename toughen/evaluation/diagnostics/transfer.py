@@ -8,9 +8,9 @@ from typing import Any
 from torch import Tensor, nn
 
 from toughen.attacks.base import Attack
+from toughen.core.types import Images, Labels
 from toughen.evaluation.attacked import share
 from toughen.evaluation.diagnostics.common import blocked, crafted, described, right
-from toughen.types import Images, Labels
 
 
 def transfer_matrix(

@@ -1,0 +1,30 @@
+"""`toughen attack`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from rich.console import Console
+
+from toughen.cli.shared import ATTACK, PROGRAM, add_asking, add_threat, own_model
+from toughen.config import settings
+from toughen.config.parsing import Parser, tidy
+from toughen.evaluation import attack_images
+
+
+def run(arguments: Sequence[str]) -> int:
+    settings.find_own_classes(arguments)
+    given = vars(attack_parser().read(tidy(arguments)))
+    given["model"] = own_model(given["spec"], given["model"])
+    print(attack_images(**given, console=Console(stderr=True)))
+    return 0
+
+
+def attack_parser() -> Parser:
+    parser = Parser(prog=f"{PROGRAM} attack", description="Write the adversarial images of an attack as parquet.")
+    parser.add_argument("spec", type=str, help="a run directory, package.module:function or timm:NAME")
+    parser.add_argument("--attack", type=str, default="pgd-20", help=ATTACK)
+    add_threat(parser)
+    add_asking(parser)
+    parser.add_argument("--out", type=str, required=True, help="the parquet file to write")
+    return parser

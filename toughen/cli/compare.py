@@ -1,0 +1,114 @@
+"""`toughen compare`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from toughen.cli.shared import PROGRAM
+from toughen.config.parsing import Parser, tidy
+from toughen.report.compare import cautions, differing, unlike
+from toughen.report.ending import read_recipe
+from toughen.report.evaluations import Evaluation
+from toughen.report.read import METRICS, RESULT, SIGNS, Run, names, read_run
+from toughen.utils.statistics import percent
+
+NARROWEST = 80  # columns; a narrower terminal wraps the lines, as a number that is cut is another one
+
+
+def run(arguments: Sequence[str]) -> int:
+    console = Console()
+    console.width = max(console.width, NARROWEST)
+    print_comparison(console, [Path(run) for run in compare_parser().read(tidy(arguments)).runs])
+    return 0
+
+
+def compare_parser() -> Parser:
+    parser = Parser(prog=f"{PROGRAM} compare", description="Show evaluated runs side by side.")
+    parser.add_argument("runs", nargs="+", type=str, metavar="RUN", help="evaluated run directories")
+    return parser
+
+
+def print_comparison(console: Console, folders: Sequence[Path]) -> None:
+    """Evaluated runs side by side.
+
+    Raises:
+        ValueError: one was not evaluated, or what it says of itself is damaged.
+    """
+    found = [evaluated(folder, name) for folder, name in zip(folders, names(folders), strict=True)]
+    table = Table(
+        "run", "threat", "clean", "FGSM", "robust", "verdict", "train s", "passes/step", box=None, pad_edge=False
+    )
+    table.columns[0].overflow = "fold"  # what is cut could not be told apart
+    for column in table.columns[2:]:
+        column.justify = "left" if column.header == "verdict" else "right"
+    for run, own in found:
+        fgsm = next((attack for attack in own.attacks if attack.name == "fgsm" and not attack.part), None)
+        cost = training_cost(run)
+        table.add_row(
+            _plain(run.name),
+            _plain(f"{own.norm} {own.eps:.4g}"),
+            percent(own.clean),
+            percent(fgsm.accuracy) if fgsm else "-",
+            percent(own.robust),
+            own.verdict or "-",
+            f"{cost[0]:.0f}" if cost else "-",
+            f"{cost[1]:.1f}" if cost else "-",
+        )
+    console.print(table)
+    console.print(_plain(f"robust: right while clean and under {_attacks(found)}"))
+    if apart := differing([run for run, _ in found]):
+        _bold(console, unlike(apart))
+    for run, _ in found:
+        for said in (*cautions(run), *filter(None, [run.unfinished])):
+            _bold(console, f"{run.name}: {said}", "red")
+
+
+def _plain(text: str) -> Text:
+    """A text that may hold anything, as it stands: no markup, and no character that steers a terminal."""
+    return Text("".join(each if each.isprintable() else "\N{REPLACEMENT CHARACTER}" for each in text))
+
+
+def _bold(console: Console, text: str, colour: str = "") -> None:
+    console.print(_plain(text), style=f"bold {colour}".strip())
+
+
+def _attacks(found: Sequence[tuple[Run, Evaluation]]) -> str:
+    if len({own.names for _, own in found}) == 1:
+        return found[0][1].names
+    return "its own attacks: " + "; ".join(f"{run.name}: {own.names}" for run, own in found)
+
+
+def evaluated(folder: Path, name: str) -> tuple[Run, Evaluation]:
+    """A run and its own evaluation.
+
+    Raises:
+        ValueError: there is none, or it is damaged.
+    """
+    if folder.is_dir() and not (folder / RESULT).is_file():
+        if not any((folder / sign).is_file() for sign in SIGNS):
+            raise ValueError(f"{folder} is no run directory, or has not been evaluated: run `toughen evaluate` first")
+        raise ValueError(f"{folder} has not been evaluated: run `{read_run(folder, name).evaluate}` first")
+    run = read_run(folder, name)
+    read_recipe(run)
+    if run.own is None or not run.own.attacks:
+        raise ValueError(f"{folder / RESULT} is damaged: evaluate the run again")
+    return run, run.own
+
+
+def training_cost(run: Run) -> tuple[float, float] | None:
+    """Seconds of training and mean passes per image; None where nothing was kept of it.
+
+    Raises:
+        ValueError: what was kept is damaged.
+    """
+    seconds, passes = run.history.seconds, run.history.passes
+    if not (run.folder / METRICS).is_file():
+        return None
+    if run.history.partial or seconds is None or passes is None:
+        raise ValueError(f"{run.folder / METRICS} is damaged: restore it from a copy")
+    return seconds, passes

@@ -1,0 +1,108 @@
+"""`toughen demo`: a standard and a robust classifier, both attacked, in a table, a picture and a report."""
+
+from __future__ import annotations
+
+import shlex
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from rich.console import Console
+from torch import nn
+
+from toughen import data, runs
+from toughen.attacks.pgd import PGD
+from toughen.cli import picture
+from toughen.cli.compare import print_comparison
+from toughen.cli.shared import PROGRAM, goes_on
+from toughen.cli.train import parse_train
+from toughen.config.parsing import Parser, tidy
+from toughen.data import Data
+from toughen.evaluation import evaluate_run, measure
+from toughen.evaluation.harness import as_floats, predict
+from toughen.report import write_report
+from toughen.training.run import train
+
+EPS, ATTACKS = 0.3, ("fgsm", "pgd-100x5@0.01")
+STANDARD = (
+    "standard-mnist --data mnist-5k --model fbf-mnist-cnn --epochs 20 --batch_size 64 --optimizer.lr 0.05 "
+    "--crop 2 --precision fp32"
+)
+RUNS = {"standard": STANDARD.split(), "robust": ["demo"]}
+CURVE, CURVE_IMAGES, SHOWN = (0.0, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.35, 0.4), 200, 5
+
+
+def run(arguments: Sequence[str]) -> int:
+    out = Path(demo_parser().read(tidy(arguments)).out)
+    with goes_on():
+        return demo(out)
+
+
+def demo_parser() -> Parser:
+    parser = Parser(prog=f"{PROGRAM} demo", description="Train a standard and a robust classifier, and attack both.")
+    parser.add_argument("--out", type=str, default="runs/demo", help="where both runs go")
+    return parser
+
+
+def demo(out: Path) -> int:
+    """Train both (or go on with them), evaluate both, and print what came out."""
+    console, progress = Console(), Console(stderr=True)
+    started = time.perf_counter()
+    begun = any((out / name).is_dir() for name in RUNS)
+    for name in () if begun else ("picture.png", "report.html"):
+        if (out / name).exists():
+            raise ValueError(f"{out / name} is there, and not of a demo that was begun: choose another --out")
+    for name, arguments in RUNS.items():
+        words = [*arguments, "--out", str(out / name)]
+        progress.print(f"\n$ {shlex.join(['toughen', 'train', *words])}", highlight=False, soft_wrap=True)
+        recipe, config, _, _ = parse_train(arguments)
+        train(recipe, out / name, config=config, resume=True)
+    for name in RUNS:
+        command = shlex.join(["toughen", "evaluate", str(out / name), "--eps", str(EPS), "--attacks", *ATTACKS])
+        progress.print(f"\n$ {command}", highlight=False, soft_wrap=True)
+        evaluate_run(out / name, eps=EPS, attacks=ATTACKS, console=progress)
+    draw(out)
+    report = write_report([out / name for name in RUNS], out / "report.html", overwrite=True)
+    console.print()
+    print_comparison(console, [out / name for name in RUNS])
+    seconds = time.perf_counter() - started
+    console.print(
+        f"\nin {seconds:.0f} seconds. Weights and results of each run, a picture, a page to open:",
+        highlight=False,
+    )
+    for place in [*(out / name for name in RUNS), out / "picture.png", report]:
+        console.print(f"  {place}", highlight=False, soft_wrap=True)
+    return 0
+
+
+def draw(out: Path) -> None:
+    """Both models' accuracy against eps, and the same images attacked on each."""
+    test = data.load("mnist-5k")
+    models = {name: runs.load(out / name) for name in RUNS}
+    curves = {name: accuracy_against_eps(model, test) for name, model in models.items()}
+    twins = {name: attacked(model, test) for name, model in models.items()}
+    picture.draw(out / "picture.png", curves, twins, f"PGD-20, {CURVE_IMAGES} test images")
+
+
+def accuracy_against_eps(model: nn.Module, test: Data) -> dict[float, float]:
+    """Accuracy under PGD-20 at each eps of the curve, on a balanced sample."""
+    sample = test.test.take(data.stratified(test.test.labels, CURVE_IMAGES, seed=0))
+    attacks = {str(eps): PGD(eps=eps, steps=20) for eps in CURVE}
+    found = measure(model, sample, attacks)
+    return {eps: found.accuracy(str(eps)) for eps in CURVE}
+
+
+def attacked(model: nn.Module, test: Data) -> list[picture.Twin]:
+    """One image of each of the last classes, attacked by PGD-100 at eps 0.3."""
+    first = [int((test.test.labels == label).nonzero()[0]) for label in range(len(test.classes))][-SHOWN:]
+    split = test.test.take(torch.tensor(first))
+    x = as_floats(split.images)
+    x_adv = PGD(eps=EPS, steps=100, step_size=0.01)(model, x, split.labels)
+    before, after = predict(model, split.images), model(x_adv).argmax(1)
+    return [
+        picture.Twin(
+            x[i, 0].numpy(), x_adv[i, 0].numpy(), *(test.classes[int(p[i])] for p in (before, after, split.labels))
+        )
+        for i in range(len(split))
+    ]

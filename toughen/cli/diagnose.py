@@ -1,0 +1,84 @@
+"""`toughen diagnose`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+from rich.console import Console
+from torch import nn
+
+from toughen import runs
+from toughen.cli.shared import PROGRAM, add_threat
+from toughen.config import settings
+from toughen.config.parsing import Parser, tidy
+from toughen.evaluation.diagnostics.diagnose import NAMES, TRANSFER, diagnose_runs
+from toughen.runs.follow_up import needs_name
+
+
+def run(arguments: Sequence[str]) -> int:
+    settings.find_own_classes(arguments)
+    given = vars(diagnose_parser().read(tidy(arguments)))
+    given["models"] = own_models(given["runs"], given.pop("model") or ())
+    found = diagnose_runs(given.pop("runs"), **given, console=Console(stderr=True))
+    print_diagnostics(Console(), found)
+    return 0
+
+
+def diagnose_parser() -> Parser:
+    parser = Parser(prog=f"{PROGRAM} diagnose", description="Look closer at trained runs: curves, surfaces, transfer.")
+    parser.add_argument("runs", nargs="+", type=str, metavar="RUN", help="run directories; transfer needs two or more")
+    parser.add_argument("--which", nargs="+", metavar="NAME", help=f"some of {', '.join(NAMES)} (default: all)")
+    parser.add_argument(
+        "--transfer_attacks",
+        nargs="+",
+        metavar="ATTACK",
+        default=list(TRANSFER),
+        help="what transfer is measured with; named as in `toughen evaluate`",
+    )
+    parser.add_argument(
+        "--model",
+        nargs="+",
+        metavar="MODEL",
+        help="package.module:function or timm:NAME, for runs of nets that toughen did not write: one for all of these, "
+        "or one for each, in their order",
+    )
+    add_threat(parser, limit=500)
+    parser.add_argument(
+        "--precision",
+        type=Literal["bf16", "fp32", "fp64"],
+        default="fp32",
+        help="what attacks search in; figures are float32",
+    )
+    parser.add_argument(
+        "--out", type=str | None, help="where comparisons of runs go, and other eps or data (default: into each run)"
+    )
+    return parser
+
+
+def own_models(folders: Sequence[str], names: Sequence[str]) -> dict[str, nn.Module]:
+    """The nets that toughen did not write, by their runs; made from names that the user typed, never from a file's.
+
+    Raises:
+        ValueError: there are not as many names as such runs, or one can't be made.
+    """
+    records = {folder: runs.read_record(Path(folder)) for folder in folders} if names else {}
+    foreign = {folder: record for folder, record in records.items() if ":" in str(record.model.get("name"))}
+    own = {folder: record for folder, record in foreign.items() if needs_name(record.model)}
+    if not own or len(names) not in (1, len(own)):  # timm's nets may be named, too
+        own = foreign
+    if names and (not own or len(names) not in (1, len(own))):
+        raise ValueError(
+            f"--model names {len(names)}, and {len(own)} of the runs are of nets that toughen did not write: give one "
+            "for all of these, or one for each"
+        )
+    each = [*names] * len(own) if len(names) == 1 else names
+    return {folder: runs.create_own(record, name) for (folder, record), name in zip(own.items(), each, strict=True)}
+
+
+def print_diagnostics(console: Console, found: dict[str, Any]) -> None:
+    """Where each run's diagnostics went, and what they are."""
+    for place, each in [*found["runs"].items(), *([("all runs", found["shared"])] if found["shared"] else [])]:
+        console.print(f"{place}: {', '.join(each)}", highlight=False, markup=False)
+    console.print(f"written: diagnostics.json in {', '.join(found['folders'])}", highlight=False, markup=False)

@@ -1,0 +1,139 @@
+"""`toughen evaluate`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+from torch import nn
+
+from toughen import runs
+from toughen.cli.shared import ATTACK, PROGRAM, add_asking, add_threat, goes_on, own_model
+from toughen.config import settings
+from toughen.config.parsing import Parser, tidy
+from toughen.core import distributed
+from toughen.evaluation import evaluate_run, output_folder
+from toughen.evaluation.conclude import Unfinished
+from toughen.evaluation.examination import STOPPED
+from toughen.evaluation.result import RESULT
+from toughen.runs import follow_up
+from toughen.utils.statistics import percent, warning
+
+EVALUATE_USAGE = """toughen evaluate RUN [--suite quick|standard|papers] [options]
+       toughen evaluate PACKAGE.MODULE:FUNCTION --weights W.safetensors --data D
+                        --eps 8/255 [options]"""
+STYLES = {"sound": "bold green", "doubtful": "bold yellow", "masked": "bold red", "unfinished": "bold"}
+
+
+def run(arguments: Sequence[str]) -> int:
+    settings.find_own_classes(arguments)
+    given = vars(evaluate_parser().read(tidy(arguments)))
+    console = Console(stderr=True, quiet=not distributed.first())
+    given["model"] = own_model(given["spec"], given["model"])
+    if given["source"]:
+        given["source"] = partial(source_model, given["spec"], given["source"], given["device"], console, given["data"])
+    folder = output_folder(given["spec"], given["out"])
+    with goes_on():
+        try:
+            result = evaluate_run(**given, console=console)
+        except Unfinished as stopped:
+            print_evaluation(Console(), folder, stopped.result)
+            raise
+    if distributed.first():
+        print_evaluation(Console(), folder, result)
+    return 0
+
+
+def evaluate_parser() -> Parser:
+    parser = Parser(
+        prog=f"{PROGRAM} evaluate",
+        usage=EVALUATE_USAGE,
+        description="Attack a model on test images, and judge whether the number that comes out can be believed.",
+    )
+    parser.add_argument("spec", type=str, help="a run directory, package.module:function or timm:NAME")
+    parser.add_argument(
+        "--suite",
+        type=Literal["quick", "standard", "papers"] | None,
+        help="quick, if none is named: FGSM, PGD and APGD on 1,000 images; standard: PGD-100 from 5 starts, GAMA-PGD "
+        "and AutoAttack; papers: what the papers' tables report",
+    )
+    parser.add_argument("--attacks", nargs="+", metavar="ATTACK", help=f"instead of a suite: {ATTACK}")
+    add_threat(parser)
+    add_asking(parser)
+    parser.add_argument(
+        "--source", type=str | None, help="a normally trained run for black-box checks; `train` makes one"
+    )
+    parser.add_argument(
+        "--processes", type=int, default=1, help="processes that attack at once; the result is the same"
+    )
+    parser.add_argument(
+        "--time_budget", type=str | None, help="end within this time, such as 5m, by attacking fewer images, a sample"
+    )
+    parser.add_argument("--verdict", type=bool, default=True, help="whether to check that the number can be believed")
+    parser.add_argument(
+        "--details", type=bool, default=True, help="whether to look closer at a few images, for `toughen report`"
+    )
+    parser.add_argument("--out", type=str | None, help="where to write (default: the run directory)")
+    return parser
+
+
+def source_model(spec: str, source: str, device: str, console: Console, data: str | None) -> nn.Module:
+    """The net whose adversarial images are tried on the model: a run's, or one that is trained for it and kept."""
+    if source != "train":
+        return runs.load(source)
+    from toughen.training.source import train_source
+
+    return runs.load(train_source(Path(spec), device, console, data))
+
+
+def print_evaluation(console: Console, folder: Path, result: dict[str, Any]) -> None:
+    """One evaluation: accuracy clean, under each attack, and under all of them."""
+    threat = result["threat"]
+    what = f"{result['images']:,} test images of {result['data']}, {threat['norm']} eps {threat['eps']:.4g}"
+    console.print(f"{folder}\n{what}", highlight=False, markup=False)
+    table = Table("attack", "accuracy", "seconds", "passes per image", box=None, pad_edge=False)
+    for column in table.columns[1:]:
+        column.justify = "right"
+    table.add_row("none (clean)", percent(result["clean_accuracy"]))
+    for name, found in result["attacks"].items():
+        _attack_row(table, name, found, result["images"])
+        for part, each in found.get("parts", {}).items():
+            _attack_row(table, f"  then {part}", each, result["images"])
+    table.add_row("all of them", percent(result["robust_accuracy"]), style="bold")
+    console.print(table)
+    for name, (low, high) in result.get("interval", {}).items():
+        console.print(f"{name.replace('_', ' ')}: 95 % interval {percent(low)} to {percent(high)}", highlight=False)
+    print_verdict(console, result)
+    if said := result.get("seen_images"):
+        console.print(f"whether these images were trained on: {said}", highlight=False)
+    if warned := warning(result):
+        console.print(warned, highlight=False, style="bold red")
+    console.print(f"written: {folder / RESULT}, examples.parquet", highlight=False, markup=False)
+    console.print(f"look at it: {follow_up.report(folder)}", highlight=False, markup=False, soft_wrap=True)
+
+
+def _attack_row(table: Table, name: str, found: dict[str, Any], images: int) -> None:
+    passes = f"{found['passes'] / images:,.1f}"
+    table.add_row(Text(name), percent(found["robust_accuracy"]), f"{found['seconds']:.1f}", passes)
+
+
+def print_verdict(console: Console, result: dict[str, Any]) -> None:
+    """Whether the number can be believed, and the checks that say it cannot; the others are in evaluation.json."""
+    word, checks = result.get("verdict"), result.get("checks", [])
+    if word is None:
+        return
+    failed = [check for check in checks if check["passed"] is False]
+    missing = sum(check["passed"] is None for check in checks)
+    made = f"{len(checks) - len(failed) - missing} checks passed, {len(failed)} failed, {missing} not made"
+    console.print(Text.assemble("verdict on the number: ", (word, STYLES[word]), f" ({made})"))
+    for check in failed:
+        console.print(Text(f"- {check['name']}: {check['sentence']}"))
+    if unmade := [check["name"] for check in checks if check["sentence"].endswith(f"{STOPPED}.")]:
+        console.print(Text(f"stopped before: {', '.join(unmade)}"))
+    if cut := result.get("price", {}).get("told"):
+        console.print(Text(cut))

@@ -1,0 +1,93 @@
+"""`toughen list`."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from toughen import data as data_sets
+from toughen import methods, models
+from toughen.cli.shared import PROGRAM
+from toughen.config import settings
+from toughen.config.parsing import Parser, tidy
+from toughen.evaluation.suite import names as attack_names
+from toughen.utils.collect import summary
+
+
+def run(arguments: Sequence[str]) -> int:
+    what = list_parser().read(tidy(arguments)).what
+    if what == "methods":
+        print_methods(Console(), methods.REGISTRY)
+        return 0
+    entries: dict[str, dict[str, str]] = {
+        "attacks": {name: about for name, (_, about) in attack_names().items()},
+        "models": models.names(),
+        "data": data_sets.names(),
+        "recipes": {name: recipe_summary(path) for name, path in settings.recipes().items()},
+    }
+    print_entries(Console(), entries[what])
+    return 0
+
+
+def list_parser() -> Parser:
+    parser = Parser(prog=f"{PROGRAM} list", description="List what can be named on the command line.")
+    parser.add_argument("what", choices=["methods", "attacks", "models", "data", "recipes"])
+    return parser
+
+
+def recipe_summary(path: Path) -> str:
+    """The first comment line of a recipe."""
+    return next((line.lstrip("# ") for line in path.read_text(encoding="utf-8").splitlines()), "").strip()
+
+
+def method_facts(kind: type) -> dict[str, str]:
+    """What a method's docstring and signature say of it: "about", "paper", "passes" and "settings"; "" where nothing.
+
+    The paper is the last parenthesis after a blank in the docstring's first line, the passes the number in its line
+    ``Passes:``, with a sign where a wrapper adds them to those of the method it wraps.
+    """
+    text, about = inspect.getdoc(kind) or "", summary(kind)
+    cited = list(re.finditer(r" \(([^()]+)\)", about))
+    stated = re.search(r"^Passes: (\+?[\d.]*\d)", text, re.MULTILINE)
+    own = [p for p in inspect.signature(kind).parameters.values() if p.kind is p.KEYWORD_ONLY]
+    settings = [p.name if p.default is p.empty or p.name == "eps" else f"{p.name}={p.default}" for p in own]
+    return {
+        "about": about[: cited[-1].start()] + about[cited[-1].end() :] if cited else about,
+        "paper": cited[-1][1] if cited else "",
+        "passes": stated[1] if stated else "",
+        "settings": ", ".join(settings),
+    }
+
+
+def print_methods(console: Console, kinds: Mapping[str, type]) -> None:
+    """Each method with what it is, its paper, what a step costs and its settings; bare the ones that must be given."""
+    table = Table(box=None, show_header=False, pad_edge=False)
+    table.add_column(no_wrap=True, style="bold")
+    table.add_column()
+    for name, kind in kinds.items():
+        facts = method_facts(kind)
+        passes = f"{facts['passes']} passes a step" + (" beyond what it wraps" if "+" in facts["passes"] else "")
+        cost = "; ".join(part for part in (facts["paper"], passes) if part)
+        table.add_row(Text(name), Text(facts["about"]))
+        table.add_row("", Text(cost, style="dim"))
+        if facts["settings"]:
+            table.add_row("", Text(facts["settings"], style="cyan"))
+        table.add_row("", "")
+    console.print(table)
+    console.print("A pass is one image's forward pass. `toughen train --method.help NAME` explains the settings.")
+
+
+def print_entries(console: Console, entries: dict[str, str]) -> None:
+    """Names and what they are."""
+    table = Table(box=None, show_header=False, pad_edge=False)
+    table.add_column(no_wrap=True, style="bold")
+    table.add_column()
+    for name, about in entries.items():
+        table.add_row(Text(name), Text(about))
+    console.print(table)

@@ -1,0 +1,106 @@
+"""`toughen plan`: what a training run would be and take, without training."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from rich.console import Console
+from rich.table import Table
+
+from toughen.cli.shared import PROGRAM
+from toughen.cli.train import parse_train
+from toughen.engine.device import processor
+from toughen.engine.memory import peak
+from toughen.training import budget
+from toughen.training.headline import Images
+from toughen.training.recipe import Recipe
+from toughen.training.run import build
+from toughen.training.trainer import Trainer
+from toughen.utils import sizes
+from toughen.utils.duration import spell
+
+PLAN_USAGE = f"""{PROGRAM} plan [RECIPE_OR_YAML] [the arguments of {PROGRAM} train]
+
+Say what `{PROGRAM} train` with these arguments would train, on what, and for how long. Steps are
+tried for some seconds; nothing is trained and nothing is written."""
+TRYING = 5.0  # seconds that steps are tried for
+COUNTED = 12  # classes whose images are listed
+
+
+def run(arguments: Sequence[str]) -> int:
+    if {"-h", "--help"} & set(arguments):
+        print(f"usage: {PLAN_USAGE}")
+        return 0
+    recipe, _, _, _ = parse_train([word for word in arguments if word != "--resume"])
+    with tempfile.TemporaryDirectory() as folder:
+        trainer, _, found = build(recipe, Path(folder))
+    if recipe.time_budget is not None:
+        budget.lay(trainer)
+    trainer.method.check(trainer.epochs)
+    tried = budget.tried(trainer, TRYING)
+    show(Console(), {**images(trainer, found), **settings(trainer), **price(trainer, tried)})
+    return 0
+
+
+def images(trainer: Trainer, found: Images) -> dict[str, str]:
+    """What it would be trained on."""
+    channels, rows, columns = trainer.image.shape[1:]
+    held_out = len(trainer.validation.split)
+    colour = {1: "grey", 3: "colour"}.get(channels, f"{channels} channels")
+    apart = f", {found.split_off:,} kept apart to test on" * (found.split_off > 0)
+    return {
+        "images": f"{len(trainer.train):,} to train on, {held_out:,} to choose the weights{apart}",
+        "size": f"{rows} x {columns}, {colour}" + (f": {found.why}" if found.why else ""),
+        "classes": classes(trainer),
+    }
+
+
+def classes(trainer: Trainer) -> str:
+    """How many classes, and the images of each: of the largest and the smallest where they are many."""
+    names = trainer.record.classes
+    labels = torch.cat([trainer.train.labels.cpu(), trainer.validation.split.labels.cpu()])
+    counts = torch.bincount(labels, minlength=len(names)).tolist()
+    if len(names) <= COUNTED:
+        return f"{len(names)}: " + ", ".join(f"{name} {count:,}" for name, count in zip(names, counts, strict=True))
+    (least, rare), (most, common) = (which(zip(counts, names, strict=True)) for which in (min, max))
+    return f"{len(names)}: from {rare} with {least:,} to {common} with {most:,}"
+
+
+def settings(trainer: Trainer) -> dict[str, str]:
+    """What would be trained, and how."""
+    recipe: Recipe = trainer.recipe
+    threat = trainer.method.threat
+    parameters = sum(each.numel() for each in trainer.model.parameters())
+    more = "".join(f", {name} {value}" for name, value in recipe.model_settings.items())
+    per_epoch = trainer.steps_per_epoch
+    return {
+        "net": f"{recipe.model}{more}: {parameters:,} parameters",
+        "method": type(trainer.method).__name__ + (f" against {threat.norm} eps {threat.eps}" if threat else ""),
+        "steps": f"{trainer.last_step:,}: {trainer.epochs} epochs of {per_epoch:,}, {recipe.batch_size} images each",
+    }
+
+
+def price(trainer: Trainer, tried: budget.Tried) -> dict[str, str]:
+    """What it would take, by what was tried."""
+    whole = trainer.last_step / trainer.steps_per_epoch * len(trainer.train) * tried.passes
+    looks = -(-trainer.last_step // trainer.steps_per_epoch) // trainer.recipe.validation_every + 1
+    seconds = trainer.last_step * tried.step + looks * tried.look
+    return {
+        "passes": f"{tried.passes:.1f} forward passes an image and step, {whole:,.0f} in all",
+        "memory": f"{sizes.spell(peak(trainer.device))} at most, while steps were tried",
+        "time": f"{spell(seconds)}: {1000 * tried.step:.0f} ms a step, {tried.look:.1f} s each of {looks} validations",
+        "device": f"{processor(trainer.device)}, {trainer.precision}",
+    }
+
+
+def show(console: Console, found: dict[str, str]) -> None:
+    """Names and values in two columns."""
+    table = Table(box=None, show_header=False, pad_edge=False)
+    table.add_column(no_wrap=True, style="bold")
+    table.add_column()
+    for name, value in found.items():
+        table.add_row(name, value)
+    console.print(table, highlight=False)

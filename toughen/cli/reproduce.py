@@ -1,0 +1,66 @@
+"""`toughen reproduce`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal
+
+from rich.console import Console
+
+from toughen.cli.shared import PROGRAM, fail, goes_on
+from toughen.config.parsing import Parser, tidy
+from toughen.reproduction.reproduce import list_all, reproduce
+
+RESULTS = "runs/reproduce"
+REPRODUCE_USAGE = """toughen reproduce --list [--out DIR]
+       toughen reproduce NAME --scale smoke|cpu|full [--rows A,B] [--seeds N]
+                         [--data DIR] [--out DIR] [options]"""
+
+
+def run(arguments: Sequence[str]) -> int:
+    given = vars(reproduce_parser().read(tidy(arguments)))
+    listed, name = given.pop("list"), given.pop("name")
+    if listed and name:
+        fail(f"--list names all tables and figures: leave {name} out, or leave --list out to run it")
+    if listed:
+        if given["out"] != RESULTS and not Path(given["out"]).is_dir():
+            fail(f"there is no folder {given['out']}: give the --out that tables were run with")
+        list_all(given["out"], Console())
+        return 0
+    if not name:
+        fail(f"name a table or figure: `{PROGRAM} reproduce --list` names all")
+    given["rows"] = None if given["rows"] is None else [row.strip() for row in given["rows"].split(",")]
+    with goes_on():
+        failed = reproduce(name, **given)
+    return 1 if failed else 0
+
+
+def reproduce_parser() -> Parser:
+    parser = Parser(
+        prog=f"{PROGRAM} reproduce",
+        usage=REPRODUCE_USAGE,
+        description="Run a table or figure of a paper: train what is missing, evaluate it, keep it, and print it "
+        "beside the published one. Killed and repeated, it goes on.",
+    )
+    parser.add_argument("name", type=str | None, nargs="?", help="a table or figure, such as nuat-table1a")
+    parser.add_argument("--list", action="store_true", help="name all, with what was measured of them in --out")
+    parser.add_argument(
+        "--scale",
+        type=Literal["smoke", "cpu", "full"] | None,
+        help="smoke: a few steps, to see it run; cpu: shorter training of narrower nets, 1,000 test images; full: the "
+        "paper's own setting",
+    )
+    parser.add_argument("--rows", type=str | None, help="some rows only, with commas between: NuAT,FBF")
+    parser.add_argument("--seeds", type=int | None, help="how many seeds (default: 1; the paper's for a spread)")
+    parser.add_argument(
+        "--data", type=str | None, help="a folder that is a data set or holds mnist, cifar10, ... (default: the hub)"
+    )
+    parser.add_argument(
+        "--limit",
+        type=int | None,
+        help="evaluate on so many test images: the first, or a stratified sample of a set that lies sorted by class",
+    )
+    parser.add_argument("--out", type=str, default=RESULTS, help="where runs and results are kept")
+    parser.add_argument("--device", type=str, default="auto", help="cpu, cuda and the like; auto takes a GPU if any")
+    return parser

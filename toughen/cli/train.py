@@ -1,0 +1,141 @@
+"""`toughen train`."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from toughen import data as data_sets
+from toughen.cli.shared import PROGRAM, fail
+from toughen.config import settings
+from toughen.config.parsing import Parser, options, tidy
+from toughen.core import distributed
+from toughen.data.common_size import ImageSize
+from toughen.engine.device import pick_device
+from toughen.runs import follow_up
+from toughen.training import defaults
+from toughen.training.recipe import Recipe
+from toughen.utils.signals import Stopped, exit_status
+
+TRAIN_USAGE = """toughen train [RECIPE_OR_YAML] [--data D] [--model M] [--method C]
+                     [--eps 8/255] [--out DIR] [options]"""
+
+
+def run(arguments: Sequence[str]) -> int:
+    from toughen import runs
+    from toughen.training import checkpoint
+    from toughen.training.run import train  # TensorBoard and the like take a while to import
+    from toughen.training.saving import Diverged
+
+    recipe, config, out, resume = parse_train(arguments)
+    try:
+        folder = train(recipe, out, config=config, resume=resume)
+    except Stopped as stopped:
+        program = [PROGRAM] if distributed.count() == 1 else ["torchrun", "...", "-m", PROGRAM]
+        command = shlex.join([*program, "train", *arguments]) + ("" if resume else " --resume")
+        if distributed.first():
+            print(f"\nstopped on {stopped}; the state is saved. Go on with:\n  {command}", file=sys.stderr)
+        return exit_status(stopped)
+    except Diverged as error:
+        kept = f"; {out} keeps the last healthy checkpoint" if (Path(out) / checkpoint.NAME).exists() else ""
+        fail(
+            f"training failed: {error}. Lower --optimizer.lr (now {recipe.optimizer.lr:g}) or use --precision fp32, "
+            f"with another --out{kept}",
+            status=1,
+        )
+    if distributed.first():
+        record = runs.read_record(folder)
+        command = follow_up.evaluate(folder, record.model, record.eps, record.norm)
+        print(f"weights: {folder / runs.WEIGHTS}\nevaluate them: {command}")
+    return 0
+
+
+def train_parser() -> Parser:
+    """Every field of a recipe is a flag."""
+    parser = Parser(prog=f"{PROGRAM} train", usage=TRAIN_USAGE, description="Train a classifier as a recipe says.")
+    parser.add_argument("--config", action="config", help="the same as RECIPE_OR_YAML")
+    parser.add_argument("--out", type=str | None, help="the run directory; None means runs/ and the run's name")
+    parser.add_argument("--resume", action="store_true", help="go on with the run in --out, bit for bit")
+    parser.add_class_arguments(Recipe)
+    parser.set_defaults(dict.fromkeys(settings.PARTS))  # filled in below the recipe, where nothing of them can stay
+    return parser
+
+
+def parse_train(arguments: Sequence[str]) -> tuple[Recipe, str, str, bool]:
+    """The recipe, its YAML, the run directory and whether to go on with it.
+
+    Where no recipe says how to train, what is not given is chosen for the data, which are looked at.
+
+    Raises:
+        FileNotFoundError: there are no such data.
+        ValueError: a setting is unknown, of another type, missing or contradicts another.
+    """
+    name, arguments = split_recipe(arguments)
+    if not name and not arguments:
+        raise ValueError(
+            f"name a recipe, such as nuat-mnist (`{PROGRAM} list recipes`), or settings: see `{PROGRAM} train --help`"
+        )
+    parser = train_parser()
+    if {"-h", "--help"} & set(arguments):  # the settings before it change nothing of what it says
+        parser.read(["--help"])
+    base = settings.read_recipe(name) if name else {}
+    settings.find_own_classes(arguments, base)
+    parser.read(["--config", json.dumps(settings.under(base, []))], origin=f"recipe {name}: ")
+    if "method" not in base:
+        asked = [word for word in arguments if not word.startswith("--print_config")]
+        parser.read(["--config", json.dumps(settings.under(base, options(asked))), *asked])
+        base = filled(base, dict(options(arguments)))
+    arguments = ["--config", json.dumps(settings.under(base, options(arguments))), *arguments]
+    parsed, given = parser.read(arguments), parser.read(arguments, defaults=False)
+    settings.refuse_bases(parsed)
+    settings.refuse_infinite(parsed)
+    settings.fill_threat(parsed, given)
+    out, resume = parsed.pop("out"), parsed.pop("resume")
+    parsed.pop("config")
+    config = parser.dump(parsed, skip_validation=True)
+    fields = parser.instantiate(parsed)
+    recipe = Recipe(**{name: fields[name] for name in Recipe.__dataclass_fields__})
+    return recipe, config, out or f"runs/{Path(name).stem or default_name(recipe)}", resume
+
+
+def filled(base: dict[str, Any], given: dict[str, str]) -> dict[str, Any]:
+    """What is chosen for the data, under what a recipe without a method says.
+
+    Args:
+        base: the recipe; empty where there is none.
+        given: the command line's options by name.
+
+    Raises:
+        FileNotFoundError, ValueError: the data cannot be used as it is.
+    """
+    said = {**base, **given}
+    asked = str(said.get("image_size", "null"))
+    size: ImageSize = int(asked) if asked.isdigit() else None if asked == "keep" else "auto"
+    outline = data_sets.peek(str(said.get("data", Recipe.data)), classes=said.get("classes"), image_size=size)
+    length = str(said.get("epochs", ""))
+    device = pick_device(str(said.get("device", Recipe.device))).type
+    found = defaults.chosen(outline, device, int(length) if length.isdigit() else None)
+    if "model" in said:
+        found.pop("model_settings", None)
+    return {**found, **base}
+
+
+def split_recipe(arguments: Sequence[str]) -> tuple[str, list[str]]:
+    """The name of the recipe, "" without one, and the rest of the command line, tidied."""
+    arguments = list(arguments)
+    if arguments and not arguments[0].startswith("-"):
+        return arguments[0], tidy(arguments[1:])
+    given = [value for name, value in options(tidy(arguments)) if name == "config" and value]
+    if not given:
+        return "", tidy(arguments)
+    place = next(number for number, word in enumerate(arguments) if word.partition("=")[0] == "--config")
+    return given[0], tidy(arguments[:place] + arguments[place + (1 if "=" in arguments[place] else 2) :])
+
+
+def default_name(recipe: Recipe) -> str:
+    parts = (type(recipe.method).__name__, recipe.model, Path(recipe.data).name)
+    return "-".join(part.replace(":", "-").replace("/", "-") for part in parts).lower()

@@ -1,0 +1,201 @@
+"""jsonargparse's parser, with options written either way, readable help, and errors in the user's words."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import inspect
+import re
+import sys
+import traceback
+from argparse import Action, ArgumentError
+from collections.abc import Collection, Sequence
+from itertools import zip_longest
+from typing import Any
+
+import jsonargparse
+from jsonargparse import ArgumentParser, DefaultHelpFormatter
+
+from toughen.config.settings import PARTS
+from toughen.utils import strict_yaml
+from toughen.utils.plugins import told
+
+WORDS = {"int": "a whole number", "float": "a number", "Fraction": "a number", "bool": "true or false", "str": "a text"}
+WORDS |= {"NoneType": "null", "dict": "a mapping such as '{depth: 28}'", "list": "a list"}
+
+
+class HelpFormatter(DefaultHelpFormatter):
+    """Help without Python's types: what an option is, its default, and for a part its choices."""
+
+    def _get_help_string(self, action: Action) -> str:
+        about = (action.help or "").replace("None", "null")
+        kinds = known(getattr(action, "_typehint", None))
+        if action.dest.endswith(".help"):
+            return "show the settings of one, such as those of " + next(iter(kinds), "NAME") if kinds else about
+        default = PARTS.get(action.dest, action.default)
+        default = " ".join(default) if isinstance(default, list) else default
+        notes = [] if default in (None, {}, "==SUPPRESS==") or action.nargs == 0 else [f"default: {default}"]
+        notes += [f"one of {', '.join(kinds)}, or package.module.Class"] if kinds else []
+        return f"{about} ({'; '.join(notes)})" if notes else about
+
+
+class Parser(ArgumentParser):
+    """A parser whose errors are ValueErrors of one short message; see ``read``."""
+
+    def __init__(self, *args: Any, **settings: Any) -> None:
+        given = {"exit_on_error": False, "allow_abbrev": False, "formatter_class": HelpFormatter, **settings}
+        super().__init__(*args, **given)
+
+    def read(self, arguments: Sequence[str], *, origin: str = "", defaults: bool = True) -> jsonargparse.Namespace:
+        """Parse a command line.
+
+        Args:
+            arguments: as ``tidy`` leaves them.
+            origin: what the message says these came from; "" for the command line.
+            defaults: whether settings that were not given get their defaults.
+
+        Raises:
+            ValueError: they are not what the parser knows.
+        """
+        for name, value in options(arguments):
+            strict_yaml.check_value(value, f"--{name}")
+        try:
+            return self.parse_args(list(arguments), defaults=defaults)
+        except ArgumentError as error:
+            raise ValueError(origin + explain(str(error), self, "" if origin else "--")) from None
+        except (Exception, SystemExit) as error:
+            if isinstance(error, ValueError) or "--help" in arguments or not _elsewhere(error):
+                raise
+            raise ValueError(f"{origin}a class of your own cannot be imported: {told(error)}") from error
+
+
+def _elsewhere(error: BaseException) -> bool:
+    """Whether an error comes out of a user's module, and not of ours or of one that we use."""
+    ours = {"toughen", "jsonargparse", *sys.stdlib_module_names}
+    modules = (frame.f_globals.get("__name__", "") for frame, _ in traceback.walk_tb(error.__traceback__))
+    return isinstance(error, SyntaxError) or any(name.partition(".")[0] not in ours for name in modules)
+
+
+def options(arguments: Sequence[str]) -> list[tuple[str, str]]:
+    """A tidy command line's options as (dotted name, value)."""
+    found = []
+    for word, following in zip_longest(arguments, arguments[1:], fillvalue=""):
+        if word.startswith("--"):
+            name, equals, value = word[2:].partition("=")
+            found.append((name, value if equals else following))
+    return found
+
+
+def tidy(arguments: Sequence[str]) -> list[str]:
+    """Options with underscores, and a part's settings after the option that names the part."""
+    groups: list[list[str]] = [[]]
+    for word in arguments:
+        if word.startswith("--"):
+            name, equals, value = word.partition("=")
+            groups.append(["--" + name[2:].replace("-", "_") + equals + value])
+        else:
+            groups[-1].append(word)
+    groups[1:] = sorted(groups[1:], key=lambda group: group[0].partition("=")[0].count("."))
+    return [word for group in groups for word in group]
+
+
+def known(base: Any) -> list[str]:
+    """The names of the classes that may stand for a part of this type; none where it is no part."""
+    if not inspect.isclass(base) or base.__module__.split(".")[0] != "toughen":
+        return []
+    own = [kind.__name__ for kind in _below(base) if kind.__module__.startswith("toughen.")]
+    return sorted(name for name in own if not name.startswith("_"))
+
+
+def _below(base: Any) -> list[Any]:
+    return [found for kind in base.__subclasses__() for found in (kind, *_below(kind))]
+
+
+def explain(message: str, parser: ArgumentParser, dashes: str = "--") -> str:
+    """A parser's message in the user's words: which setting, what is wrong, what to do.
+
+    Args:
+        message: what jsonargparse says: nested lines that name keys and classes, then what is wrong with the innermost.
+        parser: whose message it is.
+        dashes: what stands before a setting's name.
+    """
+    lines = [line.strip() for line in message.splitlines() if line.strip()]
+    path, owner = "", ""
+    while found := re.fullmatch(r"Parser key \"(.+)\":|Problem with given class_path '(.+)':", lines[0]):
+        path, owner = (f"{path}.{found[1]}".lstrip("."), owner) if found[1] else (path, found[2])
+        lines.pop(0)
+    text, option = "\n".join(lines), dashes + path
+    if found := re.match(r"Option '(.+)' is not accepted", text):
+        return _unknown_setting(found[1], path, owner, parser, dashes)
+    if found := re.match(r"unrecognized arguments: (\S+)", text):
+        return _unknown_option(found[1], parser)
+    if found := re.match(r"the following arguments are required: (.+)", text):
+        missing = ", ".join(f"{option}.{name}" if path else name.upper() for name in found[1].split(", "))
+        return f"{_last(owner)} needs {missing}" if owner else f"{missing} is missing: see `{parser.prog} --help`"
+    if found := re.match(r"argument (\S+): (?:expected|ignored|invalid choice: (\S+) \(choose from (.+)\))", text):
+        if found[2]:
+            return f"there is no {found[2]} to show: use {found[3]}".replace("'", "")
+        return f"{found[1]} {'takes no' if 'ignored' in text else 'needs a'} value"
+    if found := re.match(r"Expected a dot import path string: (.+)|(?:Import path (\S+)|Not a valid) .*subclass", text):
+        return _unknown_class(found[1] or found[2] or "", path, parser, option)
+    if owner and re.match(r"No module named|module .* has no attribute", text):
+        return f"{option} {owner} cannot be imported: {lines[0]}; is its folder on PYTHONPATH?"
+    return _wrong_value(text, option) or f"{option}: {lines[0]}".removeprefix(f"{dashes}: ")
+
+
+def _last(name: str) -> str:
+    return name.rsplit(".", 1)[-1]
+
+
+def _choose(given: str, names: Collection[str], noun: str = "it takes") -> str:
+    """A likely name in place of the given one, else all names."""
+    by_case = {name.lower(): name for name in names}
+    close = difflib.get_close_matches(given.lower(), by_case, n=1)
+    if close:
+        return f"did you mean {by_case[close[0]]}?"
+    return f"{noun} {', '.join(names)}" if names else f"{noun} none"
+
+
+def _unknown_setting(name: str, path: str, owner: str, parser: ArgumentParser, dashes: str) -> str:
+    if not owner:
+        names = [action.dest for action in parser._actions if action.option_strings and "." not in action.dest]
+        return f"there is no setting {name!r}: {_choose(name, names, 'there are')}"
+    if name == "class_path":
+        return f"{path}: its settings belong under init_args, beside class_path"
+    module, kind = owner.rsplit(".", 1)
+    parameters = inspect.signature(getattr(importlib.import_module(module), kind)).parameters.values()
+    names = [each.name for each in parameters if each.kind not in (each.VAR_POSITIONAL, each.VAR_KEYWORD)]
+    return f"{kind} has no setting {dashes}{path}.{name}: {_choose(name, names)}"
+
+
+def _unknown_option(word: str, parser: ArgumentParser) -> str:
+    if not word.startswith("-"):
+        return f"{word!r} is out of place: `{parser.prog} --help` shows what goes where"
+    names = [name for action in parser._actions for name in action.option_strings if name.startswith("--")]
+    close = difflib.get_close_matches(word.partition("=")[0], names, n=1)
+    return f"there is no option {word}: " + (
+        f"did you mean {close[0]}?" if close else f"`{parser.prog} --help` lists all"
+    )
+
+
+def _unknown_class(name: str, path: str, parser: ArgumentParser, option: str) -> str:
+    top = next((action for action in parser._actions if action.dest == path.split(".")[0]), None)
+    names = known(getattr(top, "_typehint", None))
+    if ":" in name:
+        return f"{option} {name} is no class: write it as {name.replace(':', '.')}, with dots alone"
+    if not name:
+        return f"{option} must be the name of a class: {_choose('', names, 'use')}"
+    return f"{option} {name} is unknown: {_choose(name, names, 'use')}" + (
+        f", or your own as package.module.Class: {option} takes subclasses of toughen's" if "." in name else ""
+    )
+
+
+def _wrong_value(text: str, option: str) -> str:
+    """What a value of a simple type should have been; "" where the message is about something else."""
+    if found := re.search(r"Not of type Fraction: (.+)", text):
+        return f"{option}: {found[1]}"
+    types = text.split("Errors:")[0].split("Got value:")[0]
+    words = [word.strip("' ") for choices in re.findall(r"Literal\[(.+?)\]", types) for word in choices.split(",")]
+    words += [WORDS.get(kind, kind) for kind in re.findall(r"<class '(?:[\w.]*\.)?(\w+)'>", types)]
+    value = re.search(r"(?:Got|Given) value: (.*)", text)
+    return f"{option} must be {' or '.join(dict.fromkeys(words))}, not {value[1][:80]}" if words and value else ""

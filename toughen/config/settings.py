@@ -1,0 +1,236 @@
+"""From a command line and a YAML recipe to settings: where recipes lie, and how eps and norm reach every leaf."""
+
+from __future__ import annotations
+
+import copy
+import difflib
+import importlib
+import inspect
+import math
+import re
+import sys
+from collections.abc import Iterator, Sequence
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import jsonargparse
+import yaml
+from jsonargparse.typing import register_type
+
+from toughen.utils import strict_yaml
+from toughen.utils.fraction import Fraction
+
+
+def _plain(value: Fraction) -> str | float:
+    """How a fraction is written in YAML: as it was given, a plain number as a number."""
+    return value.text if "/" in value.text else float(value)
+
+
+register_type(Fraction, serializer=_plain, deserializer=Fraction, fail_already_registered=False)
+# where a user's own class takes a plain float
+yaml.SafeDumper.add_representer(Fraction, lambda dumper, value: dumper.represent_float(float(value)))
+
+
+PARTS = {"method": "Standard", "optimizer": "SGD", "schedule": "Cyclic"}  # what a run without a recipe takes
+# of a class or function, and of an attack with its steps and the like
+_IMPORT_PATH = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*[.:][A-Za-z_]\w*(-\d+(x\d+)?)?(@[\d./eE-]+)?")
+
+
+def recipes() -> dict[str, Path]:
+    """The packaged recipes by name."""
+    folder = Path(str(resources.files("toughen") / "recipes"))
+    return {path.stem: path for path in sorted(folder.glob("*.yaml"))}
+
+
+def recipe_path(name: str) -> Path:
+    """The file of a packaged recipe, or a user's own.
+
+    Raises:
+        ValueError: there is neither.
+    """
+    if name in recipes():
+        return recipes()[name]
+    path = Path(name)
+    if path.is_file():
+        return path
+    if path.suffix in (".yaml", ".yml") or "/" in name:
+        raise ValueError(f"there is no recipe file {name}: check the path, or use a name from `toughen list recipes`")
+    close = difflib.get_close_matches(name, recipes(), n=3)
+    hint = f"did you mean {' or '.join(close)}? " if close else ""
+    raise ValueError(f"recipe {name!r} is unknown: {hint}use a name from `toughen list recipes`, or a YAML file")
+
+
+def read_recipe(name: str) -> dict[str, Any]:
+    """The settings of a packaged recipe or of a user's file.
+
+    Raises:
+        ValueError: there is no such recipe, or it holds no settings.
+    """
+    try:
+        text = recipe_path(name).read_text(encoding="utf-8")
+    except UnicodeDecodeError:
+        raise ValueError(f"recipe {name} is not text: give a YAML file in UTF-8") from None
+    found = strict_yaml.read(text, f"recipe {name}")
+    if not isinstance(found, dict):
+        raise ValueError(f"recipe {name} holds no settings: write one a line, such as `method: NuAT` and `eps: 8/255`")
+    return found
+
+
+def under(recipe: dict[str, Any], options: Sequence[tuple[str, str]]) -> dict[str, Any]:
+    """A recipe as it lies under a command line: without the parts that this replaces, and with the default ones.
+
+    A part that is replaced leaves nothing behind: jsonargparse would hand its settings, defaults among them, to the
+    class that takes its place wherever the names agree.
+
+    Args:
+        recipe: settings by name; not changed.
+        options: the command line's, as (dotted name, value).
+    """
+    found = copy.deepcopy(recipe)
+    for option, value in options:
+        *above, name = option.split(".")
+        node: Any = found
+        for step in above:
+            node = node.get(step) if isinstance(node, dict) else None
+            node = node.get("init_args") if isinstance(node, dict) else None
+        part = node.get(name) if isinstance(node, dict) else None
+        if isinstance(part, dict) and not _same_class(str(part.get("class_path", "")), str(value)):
+            del node[name]
+    given = dict(options)
+    for name in given.keys() & {"eps", "norm"} & found.keys():
+        _forget(found.get("method"), name, str(found[name]))
+    if given.get("model", found.get("model")) != found.get("model"):
+        found.pop("model_settings", None)
+    return {**{name: kind for name, kind in PARTS.items() if name not in given}, **found}
+
+
+def _forget(part: Any, name: str, value: str) -> None:
+    """Drop a setting that has this value from a part and from all within it, as a run's config.yaml has it."""
+    if isinstance(part, dict):
+        if str(part.get(name)) == value:
+            del part[name]
+        for inner in part.values():
+            _forget(inner, name, value)
+
+
+def _same_class(one: str, other: str) -> bool:
+    """Whether two names mean one class: toughen's own go by their last part, too, a user's by the whole path alone."""
+    own = [path for path in (one, other) if "." in path and not path.startswith("toughen.")]
+    return one == other if own else _last(one) == _last(other)
+
+
+def _last(path: Any) -> str:
+    return str(path).rsplit(".", 1)[-1]
+
+
+def find_own_classes(arguments: Sequence[str], recipe: Any = None) -> None:
+    """Let a user's own module be imported from the current folder, where an import path is given.
+
+    The installed command does not look there by itself, and must not: a file could take a package's place.
+
+    Args:
+        arguments: the command line.
+        recipe: what the recipe's file holds.
+    """
+    texts = [*(word.partition("=")[2] or word for word in arguments), *_texts(recipe)]
+    here = str(Path.cwd())
+    if here not in sys.path and any(_IMPORT_PATH.fullmatch(text) and not Path(text).exists() for text in texts):
+        sys.path.append(here)  # last, so that nothing there hides a package
+
+
+def _texts(value: Any) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, dict):
+        for part in value.values():
+            yield from _texts(part)
+
+
+def refuse_bases(settings: jsonargparse.Namespace) -> None:
+    """See that every part is named by a class that does something.
+
+    Raises:
+        ValueError: a part is named by the base of its kind.
+    """
+    for path, node in _nodes(settings, ""):
+        name = _last(node.class_path)
+        if name in ("Method", "Optimizer", "Schedule") or name.startswith("_"):
+            option = f"--{path[1:]}".replace(".init_args", "")
+            raise ValueError(
+                f"{option} {name} is only what all of them are built on: name one, as in `toughen train --help`"
+            )
+
+
+def refuse_infinite(settings: jsonargparse.Namespace) -> None:
+    """See that every number is one.
+
+    Raises:
+        ValueError: one is NaN or infinite.
+    """
+    for path, value in settings.items():
+        if isinstance(value, float | Fraction) and not math.isfinite(value):
+            raise ValueError(f"--{path.replace('.init_args', '')} is {value}: give a finite number")
+
+
+def fill_threat(settings: jsonargparse.Namespace, given: jsonargparse.Namespace) -> None:
+    """Give the run's eps and norm to every part of the method that takes them and sets none of its own.
+
+    jsonargparse's links do not reach inside methods that wrap others, so the parsed tree is filled before it is
+    instantiated.
+
+    Args:
+        settings: all settings of the run; its method's tree is changed.
+        given: the same without defaults, which tells what the user set.
+
+    Raises:
+        ValueError: a part sets another value, or nobody takes the run's eps, or it is zero.
+    """
+    if settings.eps is not None and float(settings.eps) == 0:
+        raise ValueError(
+            "eps is 0, which nothing has to withstand: use an eps above 0, or --method Standard without one"
+        )
+    nodes = dict(_nodes(settings.method, "method"))
+    leaves = [path for path, node in nodes.items() if "eps" in _parameters(node)]
+    name = _last(settings.method.class_path)
+    if settings.eps is not None and not leaves:
+        raise ValueError(
+            f"method {name} takes no eps: name another with --method, or leave --eps to `toughen evaluate`"
+        )
+    for path in leaves:
+        _fill(settings, given, path)
+        if settings[f"{path}.init_args.eps"] is None:
+            name = _last(nodes[path].class_path)
+            raise ValueError(f"method {name} needs a radius in image units: add --eps, such as --eps 8/255")
+
+
+def _fill(settings: jsonargparse.Namespace, given: jsonargparse.Namespace, path: str) -> None:
+    """Give one part of the tree the run's eps and norm where it has none of its own."""
+    for name in ("eps", "norm"):
+        key, run = f"{path}.init_args.{name}", settings[name]
+        if name not in _parameters(settings[path]):  # a user's own, written for one norm
+            if run == "l2":
+                raise ValueError(f"method {_last(settings[path].class_path)} takes no norm: leave --norm out")
+            continue
+        own = given.get(key)
+        if own is not None and name in given and given[name] is not None and own != run:
+            option = f"--{path}.{name}".replace(".init_args", "")
+            raise ValueError(f"{option} {own} contradicts --{name} {run}: give one of them")
+        if own is None and run is not None:
+            settings[key] = run
+
+
+def _nodes(settings: Any, path: str) -> Iterator[tuple[str, jsonargparse.Namespace]]:
+    """All parts of a parsed tree that name a class, and where they are, outer before inner."""
+    if not isinstance(settings, jsonargparse.Namespace):
+        return
+    if "class_path" in settings:
+        yield path, settings
+    for name, value in vars(settings).items():
+        yield from _nodes(value, f"{path}.{name}")
+
+
+def _parameters(node: jsonargparse.Namespace) -> set[str]:
+    """The settings of the class that a part names."""
+    module, name = node.class_path.rsplit(".", 1)
+    return set(inspect.signature(getattr(importlib.import_module(module), name)).parameters)

@@ -1,0 +1,1 @@
+"""What every part speaks: types, threats, objectives, gradients, random numbers, costs, processes."""

@@ -1,0 +1,167 @@
+"""The threat model: which images an attacker may show instead of x. All arithmetic of norms lives here."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
+
+import torch
+from torch import Tensor
+
+from toughen.core.rng import Noise
+from toughen.core.types import Eps, Images, Norm, PerExample
+
+Start: TypeAlias = Literal["none", "uniform", "gaussian", "bernoulli"] | Tensor
+"""Where an attack starts: at x, at a random point around it, or at given images."""
+
+
+def _rows(values: Tensor) -> Tensor:
+    """Per-example factors, shaped to multiply images."""
+    return values.view(-1, 1, 1, 1)
+
+
+@dataclass(frozen=True)
+class Threat:
+    """The ball of radius ``eps`` around an image, cut with the box [0, 1].
+
+    Args:
+        norm: "linf" or "l2".
+        eps: radius in the units of the images. Zero leaves only x itself.
+
+    Raises:
+        ValueError: the norm is unknown, or the radius is negative, not finite or, for L-inf, above 1.
+    """
+
+    norm: Norm
+    eps: Eps
+
+    def __post_init__(self) -> None:
+        if self.norm not in ("linf", "l2"):
+            raise ValueError(f'norm {self.norm!r} is unknown: use "linf" or "l2"')
+        if not math.isfinite(self.eps) or self.eps < 0:
+            raise ValueError(f"eps {self.eps} must be a finite number, not below 0")
+        if self.norm == "linf" and self.eps > 1:
+            raise ValueError(f"eps {self.eps:g} is above 1, but images lie in [0, 1]: did you mean {self.eps:g}/255?")
+
+    def check(self, x: Images) -> None:
+        """Refuse an L2 radius that no image of this shape can reach.
+
+        Raises:
+            ValueError: eps exceeds sqrt(c h w).
+        """
+        reach = math.sqrt(x.shape[1:].numel())
+        if self.norm == "l2" and self.eps > reach:
+            raise ValueError(f"eps {self.eps:g} exceeds {reach:.4g}, the longest L2 distance between two such images")
+
+    def length(self, delta: Images) -> PerExample:
+        """Each perturbation's length in this norm."""
+        flat = delta.flatten(1)
+        return flat.abs().amax(1) if self.norm == "linf" else flat.norm(dim=1)
+
+    def distance(self, x_adv: Images, x: Images) -> PerExample:
+        """How far each image was moved, in this norm."""
+        return self.length(x_adv - x)
+
+    def project(self, x_adv: Images, x: Images) -> Images:
+        """The nearest images within the ball around ``x``, then within [0, 1], which leads none out of the ball."""
+        if self.norm == "linf":
+            x_adv = torch.maximum(torch.minimum(x_adv, x + self.eps), x - self.eps)
+        else:
+            x_adv = x + self.cut(x_adv - x)
+        return x_adv.clamp(0, 1)
+
+    def cut(self, delta: Images) -> Images:
+        """The nearest perturbations within the ball, whatever images they may be added to."""
+        if self.norm == "linf":
+            return delta.clamp(-self.eps, self.eps)
+        return delta * _rows((self.eps / self.length(delta).clamp(min=1e-12)).clamp(max=1))
+
+    def steepest(self, gradient: Images) -> Images:
+        """The unit step along which a linear function of this gradient rises most; zero where the gradient is zero."""
+        if self.norm == "linf":
+            return gradient.sign()
+        gradient = gradient.nan_to_num(0, 0, 0)  # as the sign of what is no number is none
+        largest = gradient.abs().amax((1, 2, 3), keepdim=True)
+        # divided twice, because the squares of a confident model's gradient underflow
+        scaled = gradient / torch.where(largest > 0, largest, 1)
+        return scaled / _rows(self.length(scaled).clamp(min=1))
+
+    def dual(self, gradient: Images) -> PerExample:
+        """How much a linear function of this gradient changes per unit of this norm, at most: the dual norm."""
+        flat = gradient.flatten(1)
+        return flat.abs().sum(1) if self.norm == "linf" else flat.norm(dim=1)
+
+    def onto_plane(self, x: Images, normal: Images, value: PerExample) -> Images:
+        """The shortest perturbations that lead to the plane value + <normal, delta> = 0 and stay within [0, 1].
+
+        Where the box ends before the plane each pixel goes as far as it may; where the normal is zero none moves.
+
+        In both norms pixel i moves by min(reach * pace_i, room_i), with a pace of 1 in L-inf and |normal_i| in L2. What
+        that gains rises with reach, ever more slowly, so Newton's method from 0 climbs to the root and never beyond
+        it. It takes a few rounds, without sorting the pixels, and a row that has arrived stays there bit for bit.
+        Nothing here has a gradient.
+        """
+        weight = normal.detach().flatten(1).abs()
+        largest = weight.amax(1)
+        largest = torch.where(largest > 0, largest, 1)  # squares of small numbers underflow
+        weight, need = weight.div_(largest[:, None]), (value / largest).abs()
+        way = normal.detach().flatten(1).sign().mul_(-value.sign()[:, None])  # what brings the value towards 0
+        room = way.clamp(min=0).sub_(way * x.flatten(1))
+        limit, gain = (room, weight) if self.norm == "linf" else (room / weight, weight.square())
+        most, reach = weight * room, torch.zeros_like(need)
+        free, work = torch.empty_like(weight), torch.empty_like(weight)  # new memory at each round is what would cost
+        while True:
+            torch.gt(limit, reach[:, None], out=free)  # pixels that have not used up their room, as 0 or 1
+            slope = torch.mul(gain, free, out=work).sum(1)
+            missing = need - torch.mul(most, free.neg_().add_(1), out=work).sum(1)
+            further = torch.fmax(reach, missing / slope)  # 0 / 0: it has arrived
+            if not (further > reach).any():
+                break
+            reach = further
+        moved = reach[:, None] if self.norm == "linf" else weight.mul_(reach[:, None])
+        return torch.fmin(room, moved).mul_(way).view_as(x)
+
+    def start(
+        self, x: Images, start: Start, noise: Noise | None = None, size: Eps | None = None, *, clip: bool = True
+    ) -> Images:
+        """Where an attack on ``x`` begins.
+
+        Args:
+            x: clean images.
+            start: "none" x itself; "uniform" uniform in the ball; "bernoulli" +-size per pixel (L2: scaled to length
+                size); "gaussian" x + size N(0, 1), which, as in TRADES, is not cut to ball and box; a tensor: as given.
+            noise: source of random numbers; None means torch's global generator.
+            size: how far, in the units of eps; None means eps, and 0.001 for "gaussian".
+            clip: cut a uniform or Bernoulli start to ball and box.
+
+        Raises:
+            ValueError: the name is unknown or the given tensor has another shape than ``x``.
+        """
+        if isinstance(start, Tensor):
+            if start.shape != x.shape:
+                raise ValueError(f"start has shape {tuple(start.shape)}, the images {tuple(x.shape)}")
+            return start
+        noise = noise or Noise()
+        if start == "none":
+            return x
+        if start == "gaussian":
+            return x + (0.001 if size is None else size) * noise.normal(x)
+        size = self.eps if size is None else size
+        if start == "uniform":
+            delta = self.uniform(x, noise)
+        elif start == "bernoulli":
+            delta = noise.sign(x) if self.norm == "linf" else self.steepest(noise.sign(x))
+        else:
+            raise ValueError(f'start {start!r} is unknown: use "none", "uniform", "gaussian", "bernoulli" or images')
+        moved = x + size * delta
+        return self.project(moved, x) if clip else moved
+
+    def uniform(self, x: Images, noise: Noise | None = None) -> Images:
+        """Uniform in the ball of radius 1, wherever the box ends; L2: a random direction, its length as u^(1/d)."""
+        noise = noise or Noise()
+        if self.norm == "linf":
+            return noise.uniform(x)
+        direction = self.steepest(noise.normal(x))
+        share = noise.uniform(x[:, :1, :1, :1]).add(1).div(2)
+        return direction * share ** (1 / x.shape[1:].numel())

@@ -1,0 +1,95 @@
+"""The tensors and settings that pass between the parts, each under one name.
+
+Images are floats in [0, 1] of shape [n, c, h, w]; models return logits [n, k]. Shapes are checked while the tests run.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+
+from jaxtyping import Bool, Float, Int64, Num, UInt8
+from torch import Tensor
+
+from toughen.utils.fraction import Fraction
+
+if TYPE_CHECKING:
+    from toughen.core.rng import Noise
+
+Images = Float[Tensor, "n c h w"]  # in [0, 1]
+ByteImages = UInt8[Tensor, "n c h w"]  # 0..255, how a data set lies in memory
+AnyImages = Num[Tensor, "n c h w"]  # either of them
+Labels = Int64[Tensor, "n"]  # 0..k-1
+Logits = Float[Tensor, "n k"]
+PerExample = Float[Tensor, "n"]
+Mask = Bool[Tensor, "n"]
+Shifts = Int64[Tensor, "n 2"]  # rows and columns, in pixels
+Scalar = Float[Tensor, ""]
+
+Norm: TypeAlias = Literal["linf", "l2"]
+Mode: TypeAlias = Literal["eval", "train"]  # how batch norm and dropout behave while an attack is made
+
+
+Real: TypeAlias = Fraction | float | int
+"""A setting that is a number; on the command line and in recipes ``8/255`` works too."""
+Eps: TypeAlias = Real
+"""A radius in the units of the images: [0, 1] for L-inf, 0..sqrt(c h w) for L2."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Batch:
+    """What is known of a batch besides its images and labels.
+
+    Attributes:
+        index: each image's place in the training set, so that a method can keep a history per image.
+        shift: rows and columns by which the crop moved the image's content down and right, in pixels.
+        flip: [n], whether the image was mirrored left to right after the shift.
+        noise: where random numbers come from; None means torch's global generator.
+    """
+
+    index: Labels | None = None
+    shift: Shifts | None = None
+    flip: Mask | None = None
+    noise: Noise | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Crafted:
+    """What a method's inner maximum hands to its outer minimum.
+
+    Attributes:
+        x_adv: the images to train on, detached.
+        clean: logits of the clean images (PGI: where it starts) with their graph, where the attack needed that pass.
+        extra: whatever else a method's two parts share.
+        bases: for each name of ``extra`` that holds adversarial images, the clean ones that they were made of.
+    """
+
+    x_adv: Images
+    clean: Logits | None = None
+    extra: dict[str, Any] = field(default_factory=dict)
+    bases: dict[str, Tensor] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Step:
+    """One step's result: the scalar to minimise, the logits it was taken on, and named scalars for the log."""
+
+    loss: Scalar
+    logits: Logits
+    terms: dict[str, Tensor]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """What a run is going to do, told to the method before its first step.
+
+    Attributes:
+        epochs, steps: of the whole run; a batch that is replayed counts once for each replay.
+        images: size of the training set.
+        first_drop: the share of the run after which the learning rate first falls by a step, None without one.
+    """
+
+    epochs: int
+    steps: int
+    images: int
+    first_drop: float | None = None

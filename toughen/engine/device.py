@@ -1,0 +1,144 @@
+"""Which processor a run uses, in which precision, and what to call both in results."""
+
+from __future__ import annotations
+
+import os
+import platform
+import subprocess
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
+from functools import cache
+from importlib.metadata import version
+from pathlib import Path
+from typing import Literal, TypeAlias
+
+import torch
+
+from toughen.core import distributed
+
+
+def pick_device(name: str) -> torch.device:
+    """The device of this name; "auto" takes a GPU where there is one.
+
+    Raises:
+        ValueError: there is no such device here.
+    """
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    if name == "cuda" and distributed.count() > 1:
+        return torch.device("cuda", torch.cuda.current_device())
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError):
+        raise ValueError(f"device {name!r} is not to be had here: use auto or cpu") from None
+    return device
+
+
+Precision: TypeAlias = Literal["fp32", "bf16", "fp64"]
+
+
+def pick_precision(name: Literal["auto", "fp32", "bf16", "fp64"], device: torch.device) -> Precision:
+    """What "auto" means on this device: bf16 where the hardware multiplies it natively."""
+    if name != "auto":
+        return name
+    if device.type == "cuda":
+        return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
+    native = device.type == "cpu" and "avx512_bf16" in cpu_flags() and kernels().startswith("AVX512")
+    return "bf16" if native else "fp32"
+
+
+def kernels() -> str:
+    """The instruction set of torch's kernels on the CPU, such as AVX2; an environment variable can limit it."""
+    return str(torch.backends.cpu.get_cpu_capability())
+
+
+def choose_kernels(device: torch.device, *, deterministic: bool) -> None:
+    """On a GPU: those that give the same bits each time, or those that turn out fastest here. A CPU's always repeat.
+
+    Call it before anything runs there: cuBLAS reads its setting once.
+    """
+    if device.type != "cuda":
+        return
+    torch.backends.cudnn.benchmark = not deterministic
+    torch.use_deterministic_algorithms(deterministic)
+    if deterministic:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+
+
+def wait(device: torch.device) -> None:
+    """Until the device has done what it was told to, so that time can be taken."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def autocast(precision: Precision, device: torch.device) -> AbstractContextManager[None]:
+    """The context in which a model runs at this precision."""
+    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=precision == "bf16")
+
+
+@contextmanager
+def whole_float32(device: torch.device) -> Iterator[None]:
+    """Within the block convolutions multiply all of float32's bits; on a GPU they leave 13 of them out otherwise."""
+    before = torch.backends.cudnn.allow_tf32
+    if device.type != "cuda" or not before:
+        yield
+        return
+    torch.backends.cudnn.allow_tf32 = False
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.allow_tf32 = before
+
+
+def _cpuinfo(name: str) -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return ""
+    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith(name)), "")
+
+
+def cpu_flags() -> set[str]:
+    """The processor's instruction sets, as Linux names them; empty elsewhere."""
+    return set(_cpuinfo("flags").split())
+
+
+def processor(device: torch.device) -> str:
+    """What the device is called."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return f"{_cpuinfo('model name') or platform.machine()}, {torch.get_num_threads()} of {os.cpu_count()} cores"
+
+
+@cache
+def commit() -> str:
+    """The commit of toughen's own checkout, with "+" where files differ from it; "" for an installed package.
+
+    It is that of the first call, since what this process runs stays what it was then.
+    """
+    root = Path(__file__).resolve().parent.parent
+    if not (root / ".git").exists():
+        return ""
+    try:
+        git = ["git", "-C", str(root)]
+        head = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True, check=True).stdout.strip()
+        changed = subprocess.run([*git, "status", "--porcelain", "toughen"], capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError):
+        return ""
+    return head[:12] + ("+" if changed.stdout else "")
+
+
+def provenance(device: torch.device) -> dict[str, str]:
+    """Processor, versions and commit, for a result file."""
+    from toughen import __version__
+
+    names = ("torch", "numpy", "safetensors")
+    return {
+        "commit": commit(),
+        "processor": processor(device),
+        "kernels": kernels(),
+        "python": platform.python_version(),
+        "toughen": __version__,
+        **{name: version(name) for name in names},
+    }

@@ -1,0 +1,280 @@
+"""A model as an evaluation asks it: in blocks of one size, fast where it searches and exactly where it judges."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
+
+import torch
+from torch import Tensor, nn
+
+from toughen.core import cost
+from toughen.core.modules import mode
+from toughen.core.types import Images, Labels, Logits, Mask, PerExample
+from toughen.engine import search_copy
+from toughen.engine.device import autocast, pick_precision, whole_float32
+
+Precision: TypeAlias = Literal["bf16", "fp32", "fp64"]
+EXACT_BLOCK = 8  # images per forward of the model itself: few fall at a time, and filling up costs
+UNLIKE = {"bf16": 0.2, "fp32": 1e-3, "fp64": 1e-6}  # of the logits' size: beyond, a copy answers something else
+WORTH_BF16 = 5e6  # operations per image, below which casting costs more than it saves (measured on a CPU)
+
+
+def search_precision(net: nn.Module, image: Images, wanted: Precision | Literal["auto"]) -> Precision:
+    """What attacks on a net search in: "auto" means bf16 where the processor multiplies it and the net is worth it.
+
+    Args:
+        net: in any mode.
+        image: one image, [1, c, h, w], where the net is.
+        wanted: the user's choice.
+    """
+    if wanted == "fp64":
+        return wanted
+    found = pick_precision(wanted, image.device)
+    if wanted != "auto" or found == "fp32":
+        return found
+    try:
+        work = cost.flops(net, image)
+    except Exception:  # what cannot be counted may be large
+        return found
+    return "fp32" if 0 < work < WORTH_BF16 else found
+
+
+def block_size(device: torch.device, n: int) -> int:
+    """How many images a forward takes, where ``n`` are evaluated.
+
+    What fits a core's cache, or fills a GPU; less where there are few images, since blocks are filled up: a power of
+    two that leaves several blocks to share out between cores. It does not look at how many cores there are, so that
+    results are the same on another machine.
+    """
+    if device.type != "cpu":
+        return min(512, max(64, 1 << (n - 1).bit_length()))
+    return min(64, max(8, 1 << max(n // 4, 1).bit_length() - 1))
+
+
+@dataclass
+class Counts:
+    """What a model did, in images.
+
+    Attributes:
+        forward: images that went forward, those of gradients among them.
+        gradient: images whose gradient was taken, each as costly as a forward.
+        confirmation: forwards of the model itself: to judge, to confirm, to order the classes of the clean image.
+        padding: forwards and gradients that only filled the last block up, not counted above.
+    """
+
+    forward: int = 0
+    gradient: int = 0
+    confirmation: int = 0
+    padding: int = 0
+
+    @property
+    def total(self) -> int:
+        """Forward equivalents of the attack itself, as its paper would count them."""
+        return self.forward + self.gradient
+
+
+class Blocks(nn.Module):
+    """A model whose every pass takes the same number of images, so that an image's logits depend on nothing but itself.
+
+    Float32 logits depend in their last bits on the shape of the batch; here it never changes: the last block is filled
+    up, and what fills it is dropped. So an attack may leave out images that fell, in any order, in any number of
+    processes, and every other image's result stays the same bit for bit.
+
+    Args:
+        net: the model that is judged, in evaluation mode; it stays as it is.
+        size: images per block.
+        precision: "bf16" searches with a copy that multiplies in bf16, and ``confirm`` asks the model itself; "fp32"
+            searches with a copy laid out for speed; "fp64" makes everything float64, where it is tested.
+        copied: whether to search with a copy; without one the model itself is asked everywhere. So it is where a copy
+            turns out to answer something else, and in float32, where the model itself does so in bf16.
+
+    Attributes:
+        graph: the search's net as layers, of which a part can be computed alone; None where it is none, or on a GPU.
+        counts: images that passed through since the start.
+    """
+
+    def __init__(self, net: nn.Module, size: int, precision: Precision = "fp32", *, copied: bool = True) -> None:
+        super().__init__()
+        if size < 1:
+            raise ValueError(f"a block of {size} images is none: give a size of 1 or more")
+        self.size, self.precision, self.counts = size, precision, Counts()
+        self.net = copy.deepcopy(net).double() if precision == "fp64" else net
+        self.searched = search_copy.fast(net, bf16=precision == "bf16") if copied and precision != "fp64" else self.net
+        self.graph = search_copy.graph(self.searched) if self.searched is not net else None
+        self._seen_alike = False
+
+    @property
+    def _exact_search(self) -> bool:
+        return self.searched is self.net and self.precision != "bf16"
+
+    @torch.no_grad()
+    def compare(self, x: Images) -> None:
+        """See, once, that the search's copy answers as the model does; the model itself is searched where it does not.
+
+        A copy can be tied to what it was copied from, as by a hook that writes into it: it goes on with old maps then,
+        and whatever is tried on it, the model stands.
+        """
+        if self._seen_alike or not len(x) or (self.searched is self.net and self.precision != "bf16"):
+            return
+        self._seen_alike = True
+        if not self._agrees(self.searched, x):
+            self.searched, self.graph = self.net, None
+            if self.precision == "bf16" and not self._agrees(self.net, x):  # not the copy is at fault, but bf16
+                self.precision = "fp32"
+
+    def _agrees(self, other: nn.Module, x: Images) -> bool:
+        """Whether another net answers two blocks as the model does; one that draws cannot be compared with."""
+        with mode(self.net, "eval"), mode(other, "eval"), unseen_draws(x.device):
+            tried = self._two_blocks(x)
+            own = [self._once(self.net, part) for part in (*tried, tried[0])]
+            return unlike(own[2], own[0]) > UNLIKE[self.precision] or self._answers(other, tried, own)
+
+    def _answers(self, net: nn.Module, tried: Sequence[Tensor], wanted: Sequence[Tensor]) -> bool:
+        """Whether a net answers these blocks with these logits."""
+        try:
+            with self._casting(tried[0]):
+                found = [self._once(net, part) for part in tried]
+        except Exception:  # whatever a net of the user's own raises
+            return False
+        return all(unlike(one, other) <= UNLIKE[self.precision] for one, other in zip(found, wanted, strict=False))
+
+    def _two_blocks(self, x: Images) -> list[Tensor]:
+        """Two blocks of different images, where there are as many."""
+        cuts = [rows for rows, _ in filled(len(x), self.size, x.device)]
+        return [x[cuts[0]], x[cuts[-1]] if len(cuts) > 1 else x[cuts[0].flip(0)]]
+
+    def _once(self, net: nn.Module, x: Images) -> Logits:
+        return unwrap(net(x), len(x))
+
+    @torch.no_grad()
+    def forward(self, x: Images) -> Logits:
+        """The search's logits, without a graph."""
+        self.counts.forward += len(x)
+        with self.searching(x):
+            return self._each(self.searched, x, self.size)
+
+    @torch.no_grad()
+    def checked(self, x: Images) -> Logits:
+        """The search's logits, to compare with what was found out in another way."""
+        self.counts.confirmation += len(x)
+        with self.searching(x):
+            return self._each(self.searched, x, self.size)
+
+    @torch.no_grad()
+    def exact(self, x: Images) -> Logits:
+        """The model's own logits, in float32 (or float64)."""
+        self.counts.confirmation += len(x)
+        with whole_float32(x.device):
+            return self._each(self.net, x, min(self.size, EXACT_BLOCK))
+
+    @torch.no_grad()
+    def confirm(self, x: Images, y: Labels, fell: Mask) -> Mask:
+        """Which of the images that the search takes for broken are broken for the model itself."""
+        if self._exact_search or not fell.any():
+            return fell
+        rows = fell.nonzero()[:, 0]
+        confirmed = fell.clone()
+        confirmed[rows] = wrong(self.exact(x[rows]), y[rows])
+        return confirmed
+
+    def _each(self, net: nn.Module, x: Images, size: int) -> Logits:
+        return torch.cat([unwrap(net(x[rows]), len(rows))[:real] for rows, real in self.cut(x, size)])
+
+    def cut(self, x: Images, size: int | None = None) -> Iterator[tuple[Labels, int]]:
+        """The rows of each block, the last one filled up with its first row; and how many are real."""
+        for rows, real in filled(len(x), size or self.size, x.device):
+            self.counts.padding += len(rows) - real
+            yield rows, real
+
+    @torch.no_grad()
+    def twin(self, x: Images) -> Blocks | None:
+        """The same for another thread: copies that share the weights, since a net may keep what it is at on itself.
+
+        Args:
+            x: images, to see that the copies answer as these do.
+
+        Returns:
+            None where they don't, or cannot be made: then only one thread can ask.
+        """
+        if any(getattr(module, "uncopied", False) for module in self.net.modules()):
+            return None
+        self.compare(x)
+        try:
+            net = search_copy.sharing(self.net)
+            searched = net if self.searched is self.net else search_copy.sharing(self.searched)
+        except search_copy.FAILING:
+            return None
+        if not (self._agrees(net, x) and self._agrees(searched, x)):
+            return None
+        made = copy.copy(self)
+        made._modules = {**self._modules, "net": net, "searched": searched}  # its own, where copy.copy shares them
+        made.graph, made.counts = search_copy.graph(searched) if self.graph is not None else None, Counts()
+        return made
+
+    def searching(self, x: Images) -> AbstractContextManager[None]:
+        """The context in which the search's net runs."""
+        self.compare(x)
+        return self._casting(x)
+
+    def _casting(self, x: Images) -> AbstractContextManager[None]:
+        return autocast("bf16", x.device) if self.precision == "bf16" else whole_float32(x.device)
+
+
+def filled(n: int, size: int, device: torch.device) -> Iterator[tuple[Labels, int]]:
+    """Rows 0 to n - 1 in blocks of one size, the last one filled up with its first row; and how many are real."""
+    for rows in torch.arange(n, device=device).split(size):
+        yield torch.cat([rows, rows[:1].expand(size - len(rows))]), len(rows)
+
+
+def unseen_draws(device: torch.device) -> AbstractContextManager[None]:
+    """Within the block a model may draw, and what is drawn afterwards is what would have been."""
+    return torch.random.fork_rng([device] if device.type == "cuda" else [])
+
+
+def unlike(one: Tensor, other: Tensor) -> float:
+    """How far logits are from ``other`` ones, as a share of these; see ``apart``."""
+    if one.shape != other.shape:
+        return math.inf
+    off, size = apart(one, other)
+    return float(off.norm() / size.norm().clamp(min=1e-12))
+
+
+HIGHEST, COMMON = 5, 1e-4  # logits of an image that decide; the least share of their height that counts as their spread
+
+
+def apart(one: Logits, other: Logits) -> tuple[PerExample, PerExample]:
+    """Per image, how far logits are from ``other`` ones, and how far these lie from each other (L2).
+
+    Only the highest of either count, without what they have in common: a height that changes no answer, or a class at
+    -1e9, would hide the rest. What is not finite counts as 0.
+    """
+    one, other = (each.double().nan_to_num(0, 0, 0) for each in (one, other))
+    count = min(HIGHEST, other.shape[1])
+    decide = torch.cat([each.topk(count, 1).indices for each in (other, one)], 1)
+    found, wanted = one.gather(1, decide), other.gather(1, decide)
+    centred = wanted - wanted.mean(1, keepdim=True)
+    off = found - found.mean(1, keepdim=True) - centred
+    return off.norm(dim=1), torch.maximum(centred.norm(dim=1), COMMON * wanted.norm(dim=1))
+
+
+def wrong(logits: Logits, y: Labels) -> Mask:
+    """Which images are not predicted as ``y``; one with a logit that is not finite is not."""
+    return (logits.argmax(1) != y) | ~logits.isfinite().all(1)
+
+
+def unwrap(out: object, n: int) -> Logits:
+    """A model's logits for ``n`` images, in float32 at least, out of a tensor or of an object with ``.logits``.
+
+    Raises:
+        ValueError: the model did not return [n, k].
+    """
+    out = getattr(out, "logits", out)
+    if not isinstance(out, Tensor) or out.ndim != 2 or len(out) != n:
+        shape = tuple(out.shape) if isinstance(out, Tensor) else type(out).__name__
+        raise ValueError(f"a model must return logits of shape [{n}, classes], this one returned {shape}")
+    return out.float() if out.dtype in (torch.bfloat16, torch.float16) else out

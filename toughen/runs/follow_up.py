@@ -1,0 +1,47 @@
+"""The commands that a command prints as the next one: each does its work as it is printed."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from toughen.utils.net_names import TYPED, made_by_itself
+
+_USUAL = {"linf": "8/255", "l2": "0.5"}  # radii to evaluate at, where nothing was trained against
+
+
+def evaluate(folder: str | Path, model: Mapping[str, Any], eps: float | None, norm: str) -> str:
+    """The command that evaluates a run.
+
+    Args:
+        folder: the run directory.
+        model: the net's name and settings, as model.json has them.
+        eps, norm: what it was trained against; None for nothing.
+    """
+    words = ["toughen", "evaluate", _typed(folder)]
+    if needs_name(model):
+        words += ["--model", str(model["name"])]
+    if eps is None:
+        words += ["--eps", _USUAL.get(norm, _USUAL["linf"])]
+    return shlex.join(words)
+
+
+def report(folder: str | Path) -> str:
+    """The command that writes the report of a run, or of what was evaluated."""
+    again = ["--overwrite"] if (Path(folder) / "report.html").exists() else []
+    return shlex.join(["toughen", "report", _typed(folder), *again])
+
+
+def needs_name(model: Mapping[str, Any]) -> bool:
+    """Whether a net is only made where the user names it, and has a name that could be."""
+    name = model.get("name")
+    if not isinstance(name, str) or made_by_itself(name, model.get("settings")):
+        return False
+    return TYPED.fullmatch(name) is not None
+
+
+def _typed(folder: str | Path) -> str:
+    """A folder's name as a command line takes it, which has options where words begin with a hyphen."""
+    return f"./{folder}" if str(folder).startswith("-") else str(folder)
