@@ -38,12 +38,17 @@ class Net(nn.Module):
 
 
 class Written:
-    """``Net`` as formulas over copies of its weights; a pass in training mode moves the statistics."""
+    """``Net`` as formulas over copies of its weights; a pass in training mode moves the statistics.
+
+    Attributes:
+        masks: what the next passes in training mode multiply hidden units by, for a net with dropout.
+    """
 
     def __init__(self, net: Net) -> None:
         self.weights = {name: weight.detach().clone().requires_grad_() for name, weight in net.named_parameters()}
         assert net.norm.running_mean is not None and net.norm.running_var is not None
         self.mean, self.var = net.norm.running_mean.clone(), net.norm.running_var.clone()
+        self.masks: list[Tensor] = []
 
     def training(self, x: Tensor) -> Tensor:
         h = self._convolved(x)
@@ -51,7 +56,7 @@ class Written:
         n = h.numel() / h.shape[1]
         self.mean = 0.9 * self.mean + 0.1 * mean.detach()
         self.var = 0.9 * self.var + 0.1 * var.detach() * n / (n - 1)
-        return self._rest(h, mean, var)
+        return self._rest(h, mean, var, self.masks.pop(0) if self.masks else 1.0)
 
     def evaluation(self, x: Tensor) -> Tensor:
         return self._rest(self._convolved(x), self.mean, self.var)
@@ -59,10 +64,10 @@ class Written:
     def _convolved(self, x: Tensor) -> Tensor:
         return F.conv2d(x, self.weights["convolution.weight"], stride=3)
 
-    def _rest(self, h: Tensor, mean: Tensor, var: Tensor) -> Tensor:
+    def _rest(self, h: Tensor, mean: Tensor, var: Tensor, mask: Tensor | float = 1.0) -> Tensor:
         h = (h - mean[:, None, None]) / (var[:, None, None] + 1e-5).sqrt()
         h = h * self.weights["norm.weight"][:, None, None] + self.weights["norm.bias"][:, None, None]
-        return h.clamp(min=0).flatten(1) @ self.weights["linear.weight"].T + self.weights["linear.bias"]
+        return (h.clamp(min=0).flatten(1) * mask) @ self.weights["linear.weight"].T + self.weights["linear.bias"]
 
 
 class Pixels(nn.Linear):

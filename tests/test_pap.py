@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+import torch.nn.functional as F
 from contract import net as contract_net
 from literal import (
     Net,
@@ -25,6 +26,7 @@ from literal import (
 )
 from torch import Tensor
 
+from toughen import models
 from toughen.core.cost import Passes
 from toughen.core.rng import Noise, StepNoise
 from toughen.core.types import Batch, Crafted, Images, Labels, Norm, Step
@@ -236,6 +238,57 @@ def test_replay_in_a_loop_that_does_not_replay_is_the_pipeline(mnist: tuple[Imag
         images, labels = x[number::2][:size], y[number::2][:size]
         found = [images_of(method, net, images, labels, drawn(29 % size, 1)) for method in (one, two)]
         assert all(close(a, b) for a, b in zip(*found, strict=True))
+
+
+# ---- Dropout: Eq. 7 compares one net's logits, so both images go through it with one mask.
+
+
+class Dropping(Net):
+    """``Net`` with dropout before its linear layer."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        hidden = F.dropout(F.relu(self.norm(self.convolution(x))).flatten(1), 0.5, self.training)
+        out: Tensor = self.linear(hidden)
+        return out
+
+
+def masks_of(over: str, seed: int) -> list[Tensor]:
+    """What hidden units are multiplied by: over TRADES in the clean pass, then in that of 20 images and two times 4."""
+    torch.manual_seed(seed)
+    found = [F.dropout(torch.ones(n, 256, dtype=torch.float64)) for n in (20, 24)[over == "fgsm" :]]
+    return [*found[:-1], torch.cat([found[-1], found[-1][20:]])]
+
+
+@pytest.mark.parametrize("over", ["fgsm", "trades"])
+def test_with_dropout_a_cycle_equals_the_algorithm(over: Any, mnist: tuple[Images, Labels]) -> None:
+    net, (x, y) = Dropping().train(), (mnist[0].double(), mnist[1])
+    with torch.no_grad():
+        net.linear.weight *= 12
+    written, method = Written(net), prepared(net, steps=3, share=0.2, lam=40, eta=2.5, over=over)
+    algorithm, distances = Algorithm(3, 40.0, over=over, eta=2.5), []
+    for number in range(5):
+        images, labels = x[number::3][:20], y[number::3][:20]
+        normal, rows = torch.randn(20, 1, 28, 28, dtype=torch.float64), [5, 0, 9, 10 + number]
+        written.masks = masks_of(over, number)
+        _, loss = algorithm(written, images, labels, rows, normal)
+        assert not written.masks
+        torch.manual_seed(number)
+        step = method(net, images, labels, drawn(*rows, normal=normal))
+        same_step(net, step.loss, written, loss)
+        distances.append(float(step.terms["squared_distance"]))
+        descend(net, written)
+    assert distances[0] == distances[3] == 0 and min(distances[1:3]) > 1e-3
+
+
+def test_on_the_papers_net_equal_images_have_equal_logits(mnist: tuple[Images, Labels]) -> None:
+    """SmallCNN drops half of its hidden units; its last layer is zero at first, so it is drawn here."""
+    net, (x, y) = models.create("small-cnn", 10, SHAPE).train(), mnist
+    (last,) = (layer for layer in net.modules() if isinstance(layer, torch.nn.Linear) and layer.out_features == 10)
+    torch.nn.init.normal_(last.weight)
+    method = prepared(net, steps=3)
+    distances = [float(method(net, x, y).terms["squared_distance"]) for _ in range(4)]
+    assert distances[0] == distances[3] == 0 and min(distances[1:3]) > 0
+    assert not torch.equal(net(x), net(x))  # it does drop
 
 
 # ---- Cost.

@@ -229,16 +229,17 @@ def test_images_that_no_reconstructor_makes_are_refused() -> None:
 
 def test_a_delayed_method_inside_switches_by_the_clean_loss(mnist: tuple[Images, Labels]) -> None:
     (x, y), model = mnist, net()
-    delayed = Delayed(after=FGSMAT(eps=EPS), threshold=0.5, latest=1)
+    delayed = Delayed(after=FGSMAT(eps=EPS), sensitivity=0.5, latest=1)
     method = Reconstruct(inner=delayed)
     method.prepare(model, (1, 28, 28), 10, 64)
     method.start(Plan(epochs=9, steps=9, images=64))
-    for epoch, expected in enumerate(["clean", "clean", "robust"]):
+    for epoch, expected in enumerate(["clean", "clean", "clean", "robust"]):  # L, L / 4, L / 16: 0.6 epochs ahead
         method.progress = epoch / 9
         assert method.threatened == (expected == "robust")
         terms = method(model, x, y, batch(len(x), epoch)).terms
         assert expected in terms
-        method.after_epoch({"epoch": epoch, "terms": {name: float(value) for name, value in terms.items()}})
+        told = {name: float(value) / 4**epoch for name, value in terms.items()}
+        method.after_epoch({"epoch": epoch, "terms": told})
 
 
 @pytest.mark.parametrize(

@@ -108,7 +108,7 @@ def test_a_wrapper_of_an_unthreatened_and_a_threatened_method_has_the_threat_of_
 
 def test_repr_of_a_wrapper_shows_what_it_wraps() -> None:
     text = repr(Delayed(before=Standard(), after=NuAT(eps=EPS)))
-    assert "threshold=0.15" in text and "(before): Standard()" in text and "(after): NuAT(eps=0.1," in text
+    assert "sensitivity=5" in text and "(before): Standard()" in text and "(after): NuAT(eps=0.1," in text
 
 
 @every_threat

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from toughen.attacks.base import threat_of
 from toughen.attacks.fgsm import FGSM
 from toughen.attacks.pgd import IFGSM
+from toughen.core.dropout import SharedDropout
 from toughen.core.gradients import input_gradient, logits, mode
 from toughen.core.objectives import cross_entropy, kl, kl_divergence, squared_logit_distance
 from toughen.core.rng import Noise
@@ -34,6 +35,10 @@ class PAP(Method):
     [0, 1] (ours: at every step), whether the three sets share a forward pass (ours: they do) and whether both logits
     get a gradient (ours: they do). Over TRADES the divergence's slope is taken at x + 0.001 N(0, 1), as in TRADES, and
     the step starts at x, as in Eq. 10.
+
+    Eq. 7 compares one net's logits of two images. Where the net has dropout (SmallCNN, the paper's for MNIST), both go
+    through it with one mask, so that equal images have equal logits and the regulariser sees no noise of dropout's. The
+    paper says nothing of it, and no code is released; attacks are made without dropout.
 
     A batch whose share is less than one image is refused, unless earlier ones were larger: then it is an epoch's last.
     If a cycle begins in it, the images set aside last go through one more; the naive schedule leaves it unregularised.
@@ -128,7 +133,9 @@ class PAP(Method):
         terms: dict[str, Tensor] = {}
         clean = logits(model, x) if self.over == "trades" else None
         sets, y_reg = crafted.extra.get("sets", x[:0]), crafted.extra.get("y_reg", y[:0])
-        out = logits(model, torch.cat([crafted.x_adv, sets]))
+        together = torch.cat([crafted.x_adv, sets])
+        with SharedDropout(len(together), len(sets) // 2):
+            out = logits(model, together)
         out_adv, out_reg = out[: len(x)], out[len(x) :]
         if clean is None:
             loss = terms["robust"] = F.cross_entropy(out_adv, y)

@@ -11,7 +11,7 @@ RAT = f"{DAT} {PGD}"
 NATURAL = f"{DAT} --method Standard --eps null"
 RAT_MNIST = f"{DAT_MNIST} --method PGDAT --method.steps 40 --method.step_size 0.01"
 OPEN = (
-    "Rate, batch, weight decay, the switch's threshold and the rule of early stop are not in the slides; the epochs of "
+    "Rate, batch, weight decay, the switch's rule and the rule of early stop are not in the slides; the epochs of "
     "the switch (86) and the stop (115, 116) follow from the hours of WRN-28-10, and are taken for ResNet-18 and MNIST "
     "too, whose natural hours are not given. ResNet-50's (1.1 natural, 6.9 RAT, 4.0 DAT) give a switch at 78."
 )
