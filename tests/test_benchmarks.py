@@ -20,7 +20,7 @@ from torch import nn
 
 import toughen
 from toughen import data, models
-from toughen.cli.train import parse_train
+from toughen.config.train import parse_train
 from toughen.core.cost import flops
 from toughen.methods.base import Method
 from toughen.runs.files import read_json, write_json
