@@ -17,11 +17,15 @@ from toughen.training.recipe import Recipe
 
 TRAIN_USAGE = """toughen train [RECIPE_OR_YAML] [--data D] [--model M] [--method C]
                      [--eps 8/255] [--out DIR] [options]"""
+ABOUT = (
+    "Train a classifier as a recipe says. Without a recipe that names a method, what is not given is chosen for the "
+    f"images, in place of the defaults below: `{PROGRAM} plan` with the same words prints it."
+)
 
 
 def train_parser() -> Parser:
     """Every field of a recipe is a flag."""
-    parser = Parser(prog=f"{PROGRAM} train", usage=TRAIN_USAGE, description="Train a classifier as a recipe says.")
+    parser = Parser(prog=f"{PROGRAM} train", usage=TRAIN_USAGE, description=ABOUT)
     parser.add_argument("--config", action="config", help="the same as RECIPE_OR_YAML")
     parser.add_argument("--out", type=str | None, help="the run directory; None means runs/ and the run's name")
     parser.add_argument("--resume", action="store_true", help="go on with the run in --out, bit for bit")

@@ -25,7 +25,9 @@ MANY_CLASSES = 100  # from which a confusion matrix of a sample is mostly zeros
 PGD_STEPS = 20
 
 
-def look_closer(found: Evaluation, candidate: Candidate, blocks: Blocks, seed: int) -> dict[str, dict[str, Any]]:
+def look_closer(
+    found: Evaluation, candidate: Candidate, blocks: Blocks, seed: int, show: Callable[[str], None]
+) -> dict[str, dict[str, Any]]:
     """Accuracy against eps and against steps, a loss surface and confusion matrices, as `toughen diagnose` makes them.
 
     Args:
@@ -33,6 +35,7 @@ def look_closer(found: Evaluation, candidate: Candidate, blocks: Blocks, seed: i
         candidate: what is judged.
         blocks: its model.
         seed: of the sample and of all random numbers.
+        show: told the name of each diagnostic before it is made.
     """
     threat = candidate.threat
     diagnostics = {"eps": _eps, "steps": _steps, "surface": _surface}
@@ -41,6 +44,7 @@ def look_closer(found: Evaluation, candidate: Candidate, blocks: Blocks, seed: i
         diagnostics["confusion"] = _confusion
     results = {}
     for name, diagnostic in diagnostics.items():
+        show(name)
         rows = stratified(found.split.labels, min(counts[name], len(found.split)), seed)
         results[name] = _timed(diagnostic, found, rows, threat, blocks, seed) | {"index": found.index[rows].tolist()}
         results[name]["about"] |= {"data": candidate.data, "seed": seed, "precision": blocks.precision}

@@ -17,6 +17,7 @@ from rich.progress import (
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
+from rich.table import Column
 
 from toughen.evaluation.attacked import share
 from toughen.evaluation.examination import Examination
@@ -127,8 +128,8 @@ class Steps(AbstractContextManager["Steps"]):
         self.before = examination.spent
         self.bar = _Live(
             examination,
-            TextColumn("{task.description}"),
-            BarColumn(bar_width=None),
+            TextColumn("{task.description}", table_column=Column(ratio=1, no_wrap=True, overflow="ellipsis")),
+            BarColumn(bar_width=10),
             TaskProgressColumn(),
             TimeElapsedColumn(),
             TextColumn("left"),

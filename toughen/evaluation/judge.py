@@ -31,6 +31,7 @@ from toughen.evaluation.suite import QUICK_IMAGES, held, parse_attack, suite
 from toughen.evaluation.wrapped import Wrapped
 from toughen.runs.locks import alone
 from toughen.utils.duration import seconds
+from toughen.utils.progress import progress_bar
 
 PRECISIONS = ("auto", "bf16", "fp32", "fp64")
 
@@ -238,8 +239,14 @@ def _write(
         if console is not None:
             console.print("now a closer look at a few images, for the report", highlight=False)
         try:
-            pictures = gallery(found, candidate, attacks, blocks, how.seed)
-            diagnostics = look_closer(found, candidate, blocks, how.seed)
+            with progress_bar(console or Console(quiet=True)) as bar:
+                task = bar.add_task("gallery", total=5)  # the gallery and four diagnostics at most
+
+                def show(name: str) -> None:
+                    bar.update(task, advance=1, description=name)
+
+                pictures = gallery(found, candidate, attacks, blocks, how.seed)
+                diagnostics = look_closer(found, candidate, blocks, how.seed, show)
         except KeyboardInterrupt as signal:
             stopped = signal
     begun = found.state.name

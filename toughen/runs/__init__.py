@@ -1,0 +1,35 @@
+"""Run directories: their files, how these are written and locked, and the commands that go on with a run."""
+
+from typing import TYPE_CHECKING
+
+from toughen.utils.lazy import lazily
+
+if TYPE_CHECKING:
+    from toughen.runs.directory import METRICS as METRICS
+    from toughen.runs.directory import RECORD as RECORD
+    from toughen.runs.directory import SEEN as SEEN
+    from toughen.runs.directory import WEIGHTS as WEIGHTS
+    from toughen.runs.directory import Record as Record
+    from toughen.runs.directory import create_own as create_own
+    from toughen.runs.directory import holds_history as holds_history
+    from toughen.runs.directory import load as load
+    from toughen.runs.directory import read_history as read_history
+    from toughen.runs.directory import read_record as read_record
+    from toughen.runs.directory import same_images as same_images
+    from toughen.runs.directory import share_seen as share_seen
+    from toughen.runs.directory import streamed as streamed
+    from toughen.runs.directory import write_history as write_history
+    from toughen.runs.directory import write_model as write_model
+    from toughen.runs.directory import write_seen as write_seen
+
+__getattr__, __dir__ = lazily(  # the report and the command line use files and locks without waiting for torch
+    __name__,
+    dict.fromkeys(
+        (
+            *("METRICS", "RECORD", "SEEN", "WEIGHTS", "Record", "create_own", "holds_history", "load", "read_history"),
+            *("read_record", "same_images", "share_seen", "streamed", "write_history", "write_model", "write_seen"),
+        ),
+        "toughen.runs.directory",
+    ),
+    ("directory", "files", "follow_up", "json_types", "locks"),
+)
