@@ -11,9 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from toughen import models
+from toughen.core.types import Real
 from toughen.runs.files import read_json, read_tensors, write_json, write_tensors, write_text
 from toughen.runs.json_types import misfit
-from toughen.core.types import Real
 
 WEIGHTS, RECORD, SEEN = "model.safetensors", "model.json", "training-images.safetensors"
 METRICS = "metrics.jsonl"
