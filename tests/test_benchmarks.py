@@ -406,11 +406,12 @@ def test_a_table_s_runs_have_its_seed_and_its_file_says_it(
     assert str(tmp_path) not in json.dumps(found) and "data" not in row["config"]
 
 
-OWN_IN_THE_TABLE = {  # ten steps for all; a mode without a meaning, as the net has no dropout; "auto" is the recipe's
+# ten steps for all; a mode without a meaning, as the net has no dropout; "auto" is the recipe's; five epochs for all
+OWN_IN_THE_TABLE = {
     "PGD-AT": {"steps", "step_size", "mode"},
     "TRADES": {"steps", "step_size"},
     "DAT": {"after.steps", "after.step_size"},
-    "eFGSM + REC": {"reconstructor"},
+    "eFGSM + REC": {"reconstructor", "method.stop_drop"},
 }
 RECIPES = {
     "Standard": "standard-mnist",

@@ -4,6 +4,8 @@ from typing import TYPE_CHECKING
 
 from toughen.utils.lazy import lazily
 
+__version__ = "0.1.0"
+
 if TYPE_CHECKING:
     from toughen import attacks as attacks
     from toughen import methods as methods
@@ -12,16 +14,14 @@ if TYPE_CHECKING:
     from toughen.core.types import Batch as Batch
     from toughen.evaluation.evaluate import evaluate as evaluate
     from toughen.runs import load as load
-
-__version__ = "0.1.0"
-
-__getattr__, __dir__ = lazily(  # `toughen.report` reads results without waiting for torch
-    __name__,
-    {
-        "evaluate": "toughen.evaluation.evaluate",
-        "load": "toughen.runs",
-        "Threat": "toughen.core.threat",
-        "Batch": "toughen.core.types",
-    },
-    ("attacks", "core", "data", "evaluation", "methods", "models", "report", "runs", "training"),
-)
+else:  # `toughen.report` reads results without waiting for torch
+    __getattr__, __dir__ = lazily(
+        __name__,
+        {
+            "evaluate": "toughen.evaluation.evaluate",
+            "load": "toughen.runs",
+            "Threat": "toughen.core.threat",
+            "Batch": "toughen.core.types",
+        },
+        ("attacks", "core", "data", "evaluation", "methods", "models", "report", "runs", "training"),
+    )

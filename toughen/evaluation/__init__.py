@@ -13,17 +13,17 @@ if TYPE_CHECKING:
     from toughen.evaluation.runner import measure as measure
     from toughen.evaluation.suite import SUITES as SUITES
     from toughen.evaluation.suite import parse_attack as parse_attack
-
-__getattr__, __dir__ = lazily(  # training wants two small parts of this package, not all of it
-    __name__,
-    {
-        "attack_images": "toughen.evaluation.adversarial",
-        "evaluate_run": "toughen.evaluation.evaluate",
-        "output_folder": "toughen.evaluation.evaluate",
-        "How": "toughen.evaluation.judge",
-        "Evaluation": "toughen.evaluation.result",
-        "measure": "toughen.evaluation.runner",
-        "SUITES": "toughen.evaluation.suite",
-        "parse_attack": "toughen.evaluation.suite",
-    },
-)
+else:  # training wants two small parts of this package, not all of it
+    __getattr__, __dir__ = lazily(
+        __name__,
+        {
+            "attack_images": "toughen.evaluation.adversarial",
+            "evaluate_run": "toughen.evaluation.evaluate",
+            "output_folder": "toughen.evaluation.evaluate",
+            "How": "toughen.evaluation.judge",
+            "Evaluation": "toughen.evaluation.result",
+            "measure": "toughen.evaluation.runner",
+            "SUITES": "toughen.evaluation.suite",
+            "parse_attack": "toughen.evaluation.suite",
+        },
+    )

@@ -17,6 +17,7 @@ from toughen.core.types import Eps, Norm
 from toughen.data import Data, Split
 from toughen.evaluation.images import left_unchecked, load_test, refuse_seen, sample
 from toughen.evaluation.wrapped import Wrapped
+from toughen.runs.directory import second_line
 from toughen.runs.files import read_tensors
 
 
@@ -255,4 +256,4 @@ def load_weights(net: nn.Module, path: Path) -> None:
     try:
         net.load_state_dict(tensors)
     except RuntimeError as error:
-        raise ValueError(f"{path} does not fit the model: {runs.second_line(error)}") from None
+        raise ValueError(f"{path} does not fit the model: {second_line(error)}") from None

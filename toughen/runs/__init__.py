@@ -21,15 +21,25 @@ if TYPE_CHECKING:
     from toughen.runs.directory import write_history as write_history
     from toughen.runs.directory import write_model as write_model
     from toughen.runs.directory import write_seen as write_seen
-
-__getattr__, __dir__ = lazily(  # the report and the command line use files and locks without waiting for torch
-    __name__,
-    dict.fromkeys(
-        (
-            *("METRICS", "RECORD", "SEEN", "WEIGHTS", "Record", "create_own", "holds_history", "load", "read_history"),
-            *("read_record", "same_images", "share_seen", "streamed", "write_history", "write_model", "write_seen"),
+else:  # the report and the command line use files and locks without waiting for torch
+    __getattr__, __dir__ = lazily(
+        __name__,
+        dict.fromkeys(
+            (
+                *(
+                    "METRICS",
+                    "RECORD",
+                    "SEEN",
+                    "WEIGHTS",
+                    "Record",
+                    "create_own",
+                    "holds_history",
+                    "load",
+                    "read_history",
+                ),
+                *("read_record", "same_images", "share_seen", "streamed", "write_history", "write_model", "write_seen"),
+            ),
+            "toughen.runs.directory",
         ),
-        "toughen.runs.directory",
-    ),
-    ("directory", "files", "follow_up", "json_types", "locks"),
-)
+        ("directory", "files", "follow_up", "json_types", "locks"),
+    )
