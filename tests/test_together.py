@@ -62,12 +62,13 @@ EVALUATES = """
 import sys
 import torch
 import toughen
-from toughen import data, ranks
+from toughen import data
+from toughen.core import distributed
 from toughen.data import Split
 
 test = data.load("mnist-5k").test
 some = Split(test.images[:48:2], test.labels[:48:2])
-with ranks.joined():
+with distributed.joined():
     toughen.evaluate(
         toughen.load(sys.argv[1]), some, eps=0.3, attacks=["fgsm", "pgd-10x2", "apgd-ce", "nuclear"], block=4,
         verdict=False, out=sys.argv[2],
