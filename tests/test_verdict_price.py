@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import io
 import json
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -25,6 +27,7 @@ from toughen.engine.fixed_batch import Blocks
 from toughen.evaluation import conclude, examination, price, verdict
 from toughen.evaluation.checks import standing
 from toughen.evaluation.checks.base import allowed
+from toughen.evaluation.display import Steps
 from toughen.evaluation.examination import SMALL, Examination
 from toughen.evaluation.kept import Kept, restore
 from toughen.evaluation.verdict import Check, Subject, Word, word
@@ -316,3 +319,19 @@ def test_a_bar_and_lines_for_the_checks(monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.undo()
     package.evaluate(small_net(), str(digits()), attacks=["fgsm"], **QUICK | {"limit": 8}, console=terminal)
     assert "left" in terminal.file.getvalue()  # type: ignore[attr-defined]
+
+
+def test_the_time_left_is_whole_on_a_narrow_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The description yields, not the numbers."""
+    monkeypatch.setattr(Examination, "most", lambda self: 1000)
+    monkeypatch.setattr(Examination, "spent", 310)
+    under_way: Any = object.__new__(Examination)
+    under_way.kept = SimpleNamespace(budget=1000)
+    out = io.StringIO()
+    console = Console(file=out, force_terminal=True, width=80, color_system=None)
+    with Steps(under_way, console) as steps:
+        steps.show("no stronger attack is found", "target 1, 24 of 100 images")
+    shown = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", out.getvalue())
+    drawn = [line.rstrip() for line in re.split(r"[\r\n]", shown) if line.strip()]
+    assert re.search(r"31% \d:\d\d:\d\d left (\d:\d\d:\d\d|-:--:--)$", drawn[-1]), drawn[-1]
+    assert max(map(len, drawn)) <= 80 and drawn[-1].startswith("no stronger attack is found: target 1")

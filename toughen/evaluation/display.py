@@ -135,6 +135,7 @@ class Steps(AbstractContextManager["Steps"]):
             TextColumn("left"),
             TimeRemainingColumn(),
             console=self.console,
+            expand=True,  # without it no column yields to the others, and all are cut
             disable=not self.console.is_terminal,
             transient=True,
         )
