@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from toughen.papers.exhibits import Column, Figure, Line, Panel, Plot, Row, Table, columns
+from toughen.papers.published.exhibits import Column, Figure, Line, Panel, Plot, Row, Table, columns
 
 PGD = "--method PGDAT --method.steps 10 --method.step_size 2/255"
 DAT = "dat-cifar10 --weights last"  # the slides set early stop apart: other rows are what training ends with

@@ -7,16 +7,16 @@ from pathlib import Path
 from textwrap import fill
 from typing import Any
 
-from toughen.papers import PAPERS
-from toughen.papers.exhibits import STATED, Exhibit, Panel, Plot, Row, Settings, Table
-from toughen.reproduction.drawn import curve_lines
-from toughen.reproduction.images import told
-from toughen.reproduction.scales import SCALES
-from toughen.reproduction.sets import SETS
-from toughen.reproduction.show import PART, TIMED, in_part, lacking, our
-from toughen.reproduction.stated import stated
-from toughen.reproduction.store import Store
-from toughen.reproduction.values import View, published, sessions, written
+from toughen.papers.dataset_facts import SETS
+from toughen.papers.datasets import told
+from toughen.papers.published import PAPERS
+from toughen.papers.published.exhibits import STATED, Exhibit, Panel, Plot, Row, Settings, Table
+from toughen.papers.scales import SCALES
+from toughen.papers.stated_settings import stated
+from toughen.papers.store import Store
+from toughen.papers.terminal import PART, TIMED, in_part, lacking, our
+from toughen.papers.terminal_figures import curve_lines
+from toughen.papers.values import View, published, sessions, written
 
 NOT_RUN = "not run"
 WIDTH = 120  # of a line of prose

@@ -18,8 +18,8 @@ from toughen.core.types import Labels
 from toughen.data import EncodedSplit, Split, stratified
 from toughen.data.folder import PICTURES
 from toughen.data.ingest import peek, read_classes
-from toughen.reproduction.scales import EACH, SMALL, Scale
-from toughen.reproduction.sets import SETS
+from toughen.papers.dataset_facts import SETS
+from toughen.papers.scales import EACH, SMALL, Scale
 from toughen.runs.files import read_fields, read_json, write_json
 
 HUB = ("mnist", "cifar10", "cifar100")

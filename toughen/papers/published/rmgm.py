@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from toughen.papers.exhibits import Column, Figure, Line, Panel, Plot, Row, Setting, Settings, Table, columns
+from toughen.papers.published.exhibits import Column, Figure, Line, Panel, Plot, Row, Setting, Settings, Table, columns
 
 NORMAL = {name: f"eat-mnist --method Standard --eps null --model {name} --epochs 6" for name in "ABCD"}
 NORMAL |= {

@@ -15,12 +15,12 @@ from toughen.core.threat import Threat
 from toughen.data.sets import held_out_count
 from toughen.evaluation.plan import pieces
 from toughen.evaluation.suite import parse_attack
-from toughen.reproduction.entrants import Entrant
-from toughen.reproduction.measure import OF_TRAINING
-from toughen.reproduction.scales import nodes
-from toughen.reproduction.sets import SETS
-from toughen.reproduction.store import TRAINED, Quantity, Store
-from toughen.reproduction.work import Task
+from toughen.papers.dataset_facts import SETS
+from toughen.papers.measure import OF_TRAINING
+from toughen.papers.run_spec import RunSpec
+from toughen.papers.scales import nodes
+from toughen.papers.store import TRAINED, Quantity, Store
+from toughen.papers.tasks import Task
 from toughen.utils.fraction import Fraction
 
 
@@ -29,9 +29,9 @@ def costs(found: Sequence[Task], store: Store) -> dict[str, float]:
     total: dict[str, float] = {}
     seen: set[str] = set()
     for task in found:
-        missing = [each for each in task.quantities if store.read(task.entrant, each) is None]
+        missing = [each for each in task.quantities if store.read(task.run_spec, each) is None]
         if missing:
-            _training_cost(task.entrant, task.title, store, total, seen)
+            _training_cost(task.run_spec, task.title, store, total, seen)
         for each in missing:
             if each.source:
                 _training_cost(each.source, each.source.title_for(task.title), store, total, seen)
@@ -39,14 +39,14 @@ def costs(found: Sequence[Task], store: Store) -> dict[str, float]:
     return total
 
 
-def training_cost(model: Entrant, store: Store, seen: set[str]) -> float:
+def training_cost(model: RunSpec, store: Store, seen: set[str]) -> float:
     """Operations that training a model and the nets that it learns from takes; 0 where it is trained or in ``seen``."""
     total: dict[str, float] = {}
     _training_cost(model, "", store, total, seen)
     return sum(total.values())
 
 
-def _training_cost(model: Entrant, title: str, store: Store, costs: dict[str, float], seen: set[str]) -> None:
+def _training_cost(model: RunSpec, title: str, store: Store, costs: dict[str, float], seen: set[str]) -> None:
     if model.key in seen or (store.folder(model) / TRAINED).is_file():
         return
     seen.add(model.key)
@@ -57,7 +57,7 @@ def _training_cost(model: Entrant, title: str, store: Store, costs: dict[str, fl
     costs[title] = costs.get(title, 0.0) + model.settings["epochs"] * passes * _forward(model)
 
 
-def _training_images(model: Entrant) -> int:
+def _training_images(model: RunSpec) -> int:
     return model.scale.sample(SETS[model.data].classes) or SETS[model.data].train
 
 
@@ -73,33 +73,33 @@ def _passes(method: Any) -> float:
     return 3.0 * max(replays) if replays else 5.0 + 2.0 * max(steps, default=1)
 
 
-def _validation_passes(model: Entrant) -> float:
+def _validation_passes(model: RunSpec) -> float:
     """Passes of an epoch's end: one of each image kept aside, and under a threat FGSM's and PGD's."""
     settings = model.settings
     return _held_out(model) * (1.0 if settings.get("eps") is None else 5.0 + 2.0 * settings["validation_steps"])
 
 
-def _held_out(model: Entrant) -> int:
+def _held_out(model: RunSpec) -> int:
     return held_out_count(_training_images(model), model.settings.get("validation"))
 
 
 def cost_of(task: Task, each: Quantity) -> float:
     """Operations that measuring one quantity takes."""
-    images, forward = each.images or SETS[task.entrant.data].test, _forward(task.entrant)
+    images, forward = each.images or SETS[task.run_spec.data].test, _forward(task.run_spec)
     if task.plot is not None:
         if not task.plot.tested:
-            images = _held_out(task.entrant)
+            images = _held_out(task.run_spec)
         return images * forward * 40.0 * max(1, len(task.plot.at))
     if each.of in OF_TRAINING:
         return 0.0  # read from the run's record
     if each.of == "clean" or " " in each.of or each.of == "close":
         return images * forward * 20.0
-    attack = task.entrant.scale.shorten(parse_attack(each.of, Threat("linf", Fraction(each.eps))))
+    attack = task.run_spec.scale.shorten(parse_attack(each.of, Threat("linf", Fraction(each.eps))))
     whole = 0.6 if isinstance(attack, AutoAttack) else 0.8  # about so many images stand to the end of an attack
     return images * forward * whole * sum(piece.cost for piece in pieces(each.of, attack))
 
 
-def _forward(model: Entrant) -> float:
+def _forward(model: RunSpec) -> float:
     """Operations of a forward pass of one image."""
     settings, size = model.settings, model.settings.get("image_size")
     channels = SETS[model.data].shape[0]

@@ -27,9 +27,9 @@ from toughen.evaluation.diagnostics import (
 )
 from toughen.evaluation.diagnostics.common import crafted, right
 from toughen.evaluation.harness import as_floats
-from toughen.papers.exhibits import Plot
-from toughen.reproduction.board import Board, logit_distances
-from toughen.reproduction.measure import Measured, Subject
+from toughen.papers.measure import Measured, Subject
+from toughen.papers.progress_board import ProgressBoard, logit_distances
+from toughen.papers.published.exhibits import Plot
 from toughen.runs.files import read_tensors
 from toughen.training.checkpoint import kept_file
 from toughen.training.folder import CONFIG
@@ -38,7 +38,7 @@ from toughen.utils.fraction import Fraction
 SURFACE_IMAGES, SURFACE_POINTS = 64, 9
 
 
-def curve(subject: Subject, plot: Plot, board: Board) -> Measured:
+def curve(subject: Subject, plot: Plot, board: ProgressBoard) -> Measured:
     """Everything that a plot draws of one model.
 
     Args:
@@ -56,26 +56,26 @@ def curve(subject: Subject, plot: Plot, board: Board) -> Measured:
     return Measured(found, images, time.perf_counter() - started, provenance(subject.place))
 
 
-def _eps(subject: Subject, plot: Plot, board: Board) -> dict[str, Any]:
+def _eps(subject: Subject, plot: Plot, board: ProgressBoard) -> dict[str, Any]:
     radii = [Fraction(str(radius)) for radius in plot.at]
     found = accuracy_by_eps(subject.blocks, subject.x, subject.y, subject.attack(plot.attack), radii)
     return {"x": "eps", "at": list(plot.at), "series": {"accuracy": found["accuracy"]}}
 
 
-def _steps(subject: Subject, plot: Plot, board: Board) -> dict[str, Any]:
+def _steps(subject: Subject, plot: Plot, board: ProgressBoard) -> dict[str, Any]:
     counts = [int(count) for count in plot.at]
     counts = counts if subject.scale.cap is None else list(range(1, subject.scale.cap + 1))
     found = accuracy_by_steps(subject.blocks, subject.x, subject.y, subject.attack(plot.attack), counts)
     return {"x": "steps", "at": counts, "series": {"accuracy": found["accuracy"]}}
 
 
-def _restarts(subject: Subject, plot: Plot, board: Board) -> dict[str, Any]:
+def _restarts(subject: Subject, plot: Plot, board: ProgressBoard) -> dict[str, Any]:
     count = min(max(int(each) for each in plot.at), subject.scale.cap or 10**6)
     found = accuracy_by_restarts(subject.blocks, subject.x, subject.y, subject.attack(plot.attack), count)
     return {"x": "random starts", "at": found["restarts"], "series": {"accuracy": found["accuracy"]}}
 
 
-def _loss(subject: Subject, plot: Plot, board: Board) -> dict[str, Any]:
+def _loss(subject: Subject, plot: Plot, board: ProgressBoard) -> dict[str, Any]:
     return _losses(subject, subject.blocks, subject.x, subject.y, plot.at, plot.attack)
 
 
@@ -91,7 +91,7 @@ def _losses(
 WATCHED_RADII = ("0", "0.05", "0.1", "0.15", "0.2", "0.25", "0.3")
 
 
-def _watched(subject: Subject, plot: Plot, board: Board) -> dict[str, Any]:
+def _watched(subject: Subject, plot: Plot, board: ProgressBoard) -> dict[str, Any]:
     """Losses on validation images with each of the kept weights, and the logits' distance as training went on."""
     x, y = validation_images(subject)
     series: dict[str, Any] = {}
@@ -130,7 +130,7 @@ def kept(subject: Subject) -> Iterator[tuple[int, Blocks]]:
         yield int(str(moment).removeprefix("epoch ")), Blocks(net, block_size(subject.place, len(subject.y)))
 
 
-def _surface(subject: Subject, plot: Plot, board: Board) -> dict[str, Any]:
+def _surface(subject: Subject, plot: Plot, board: ProgressBoard) -> dict[str, Any]:
     half = SURFACE_POINTS // 2
     along = [float(subject.threat.eps) * step / half for step in range(-half, half + 1)]
     some = slice(0, SURFACE_IMAGES)
@@ -144,7 +144,7 @@ def _surface(subject: Subject, plot: Plot, board: Board) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _confusion(subject: Subject, plot: Plot, board: Board) -> dict[str, Any]:
+def _confusion(subject: Subject, plot: Plot, board: ProgressBoard) -> dict[str, Any]:
     names = list(subject.candidate.class_names)
     tables = []
     for kind in ("nuclear", "frobenius"):
@@ -155,7 +155,7 @@ def _confusion(subject: Subject, plot: Plot, board: Board) -> dict[str, Any]:
     return {"tables": tables}
 
 
-def _nuclear(subject: Subject, plot: Plot, board: Board) -> dict[str, Any]:
+def _nuclear(subject: Subject, plot: Plot, board: ProgressBoard) -> dict[str, Any]:
     found = nuclear_norms(subject.blocks, subject.x, subject.y, subject.attack(plot.attack), batch=16)
     means = [found["robust"]["per_image"], found["broken"]["per_image"]]
     return {
@@ -164,7 +164,7 @@ def _nuclear(subject: Subject, plot: Plot, board: Board) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _old_weights(subject: Subject, plot: Plot, board: Board) -> dict[str, Any]:
+def _old_weights(subject: Subject, plot: Plot, board: ProgressBoard) -> dict[str, Any]:
     """The final model's accuracy on images made with the weights of each kept epoch."""
     attack, epochs, accuracy = subject.attack(plot.attack), [], []
     for epoch, source in kept(subject):
@@ -174,7 +174,7 @@ def _old_weights(subject: Subject, plot: Plot, board: Board) -> dict[str, Any]:
     return {"x": "attacks from epoch", "at": epochs, "series": {"final model's accuracy": accuracy}}
 
 
-def _by_epoch(subject: Subject, plot: Plot, board: Board) -> dict[str, Any]:
+def _by_epoch(subject: Subject, plot: Plot, board: ProgressBoard) -> dict[str, Any]:
     """Training loss by epoch; where the plot names an attack, accuracy of each kept epoch's weights under it."""
     if not plot.attack:
         lines = runs.read_history(subject.run)
@@ -196,7 +196,7 @@ def _stands(source: Blocks, subject: Subject, attack: Any, target: Blocks) -> fl
     return stood / len(subject.y)
 
 
-KINDS: dict[str, Callable[[Subject, Plot, Board], dict[str, Any]]] = {
+KINDS: dict[str, Callable[[Subject, Plot, ProgressBoard], dict[str, Any]]] = {
     "eps": _eps,
     "steps": _steps,
     "restarts": _restarts,

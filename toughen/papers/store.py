@@ -13,10 +13,10 @@ from pathlib import Path
 from types import NoneType
 from typing import Any
 
-from toughen.reproduction.entrants import Entrant, slug
-from toughen.reproduction.images import ALL, DRAWN
-from toughen.reproduction.measure import OF_TRAINING
-from toughen.reproduction.same import KEPT, serves
+from toughen.papers.datasets import ALL, DRAWN
+from toughen.papers.measure import OF_TRAINING
+from toughen.papers.run_spec import RunSpec, slug
+from toughen.papers.settings_match import KEPT, serves
 from toughen.runs.files import read_fields, read_json, write_json
 
 ABOUT, CELLS, RUN, TRAINED, TURNS = "about.json", "cells", "run", "trained.json", "turns.json"
@@ -42,17 +42,17 @@ class Quantity:
     """What is measured of a trained model.
 
     Attributes:
-        of: as in ``toughen.papers.exhibits.Column``, or a curve.
+        of: as in ``toughen.papers.published.exhibits.Column``, or a curve.
         eps: radius of the threat, as it is written.
         images: so many test images (``images.some``); None means all.
-        source: the entrant whose images are shown, for a black-box attack.
+        source: the run_spec whose images are shown, for a black-box attack.
         settings: what else decides it.
     """
 
     of: str
     eps: str = ""
     images: int | None = None
-    source: Entrant | None = None
+    source: RunSpec | None = None
     settings: tuple[Any, ...] = ()
 
     @property
@@ -75,24 +75,24 @@ class Store:
         self.damaged: list[Path] = []  # files that say nothing of what lies beside them
         self.checked: set[Path] = set()  # folders whose weights were compared with the list's
 
-    def folder(self, entrant: Entrant) -> Path:
-        """Where an entrant's results are kept: under its key, or where one with the same settings lies.
+    def folder(self, run_spec: RunSpec) -> Path:
+        """Where an run_spec's results are kept: under its key, or where one with the same settings lies.
 
         A setting that toughen has got since then is no difference where it is at its default; nor are weights that a
         figure has had kept beside.
         """
-        exact = self.root / entrant.scale.name / entrant.key
+        exact = self.root / run_spec.scale.name / run_spec.key
         if exact.exists():
             return exact
         for path, about in self._known.items():
             kept = about["settings"]
-            if path.parent == exact.parent and entrant.words in about["words"] and serves(kept, entrant.whole):
+            if path.parent == exact.parent and run_spec.words in about["words"] and serves(kept, run_spec.whole):
                 return path
         return exact
 
-    def knows(self, entrant: Entrant) -> bool:
-        """Whether there is anything of an entrant, without a look at its settings, which takes a while."""
-        return (entrant.words, entrant.data, entrant.scale.name) in self._words
+    def knows(self, run_spec: RunSpec) -> bool:
+        """Whether there is anything of an run_spec, without a look at its settings, which takes a while."""
+        return (run_spec.words, run_spec.data, run_spec.scale.name) in self._words
 
     @cached_property
     def _known(self) -> dict[Path, dict[str, Any]]:
@@ -104,17 +104,17 @@ class Store:
     def _words(self) -> set[tuple[str, str, str]]:
         return {(words, each["data"], each["scale"]) for each in self._known.values() for words in each["words"]}
 
-    def read(self, entrant: Entrant, quantity: Quantity) -> dict[str, Any] | None:
+    def read(self, run_spec: RunSpec, quantity: Quantity) -> dict[str, Any] | None:
         """A figure with all that is known of it; None where it was not measured.
 
         Raises:
             ValueError: its file is damaged.
         """
-        path = self.folder(entrant) / CELLS / quantity.file
+        path = self.folder(run_spec) / CELLS / quantity.file
         if not path.is_file():
-            return self._of_source(entrant, quantity) if quantity.source else None
+            return self._of_source(run_spec, quantity) if quantity.source else None
         found = self._with_training(path)
-        if (found["quantity"], found["seed"], found["data"]) != (quantity.of, entrant.seed, entrant.data):
+        if (found["quantity"], found["seed"], found["data"]) != (quantity.of, run_spec.seed, run_spec.data):
             raise ValueError(f"{path} is of something else: remove it, and the figure is measured again")
         return found
 
@@ -122,20 +122,20 @@ class Store:
         """A figure, and under "training" where and with what its model was trained, {} where no record lies there."""
         return {**cell_of(path), "training": record_of(path.parent.parent / TRAINED)}
 
-    def _of_source(self, entrant: Entrant, quantity: Quantity) -> dict[str, Any] | None:
+    def _of_source(self, run_spec: RunSpec, quantity: Quantity) -> dict[str, Any] | None:
         """The figure on images of a source that has another name by now, since toughen has got settings."""
-        for cell in self._matching(entrant, quantity):
+        for cell in self._matching(run_spec, quantity):
             if cell.get("drawn", ALL) == ALL if quantity.images is None else cell["images"] == quantity.images:
                 return cell
         return None
 
-    def _matching(self, entrant: Entrant, quantity: Quantity) -> Iterator[dict[str, Any]]:
+    def _matching(self, run_spec: RunSpec, quantity: Quantity) -> Iterator[dict[str, Any]]:
         """The same figure on however many images."""
         source = quantity.source
-        for path in sorted((self.folder(entrant) / CELLS).glob(f"{slug(quantity.of)}-*.json")):
+        for path in sorted((self.folder(run_spec) / CELLS).glob(f"{slug(quantity.of)}-*.json")):
             cell = self._with_training(path)
             made = (cell["quantity"], cell["eps"], cell["settings"], cell["seed"], cell["data"])
-            if made != (quantity.of, quantity.eps, list(quantity.settings), entrant.seed, entrant.data):
+            if made != (quantity.of, quantity.eps, list(quantity.settings), run_spec.seed, run_spec.data):
                 continue
             if cell["source"] != (source.words if source else None):
                 continue
@@ -143,18 +143,18 @@ class Store:
             if source is None or (isinstance(kept, dict) and serves(kept, source.whole)):
                 yield cell
 
-    def best(self, entrant: Entrant, quantity: Quantity) -> dict[str, Any] | None:
+    def best(self, run_spec: RunSpec, quantity: Quantity) -> dict[str, Any] | None:
         """The same figure on however many images; of several, the one on the most of them, and of these the latest.
 
         Raises:
             ValueError: a file is damaged.
         """
-        found = self._matching(entrant, quantity)
+        found = self._matching(run_spec, quantity)
         return max(found, key=lambda cell: (cell["images"] or 0, cell["date"]), default=None)
 
     def write(
         self,
-        entrant: Entrant,
+        run_spec: RunSpec,
         quantity: Quantity,
         value: Any,
         *,
@@ -166,16 +166,16 @@ class Store:
         """Keep a figure.
 
         Args:
-            entrant, quantity: what it is of.
+            run_spec, quantity: what it is of.
             value: a number (accuracies 0..1), or a curve.
             images: how many it was measured on.
             drawn: how they were drawn from the test set.
             seconds: what measuring it took.
             provenance: processor, versions and commit.
         """
-        folder = self.folder(entrant)
+        folder = self.folder(run_spec)
         (folder / CELLS).mkdir(parents=True, exist_ok=True)
-        about = self.note(entrant)
+        about = self.note(run_spec)
         cell = {
             "quantity": quantity.of,
             "eps": quantity.eps,
@@ -186,7 +186,7 @@ class Store:
             "images": images,
             "drawn": drawn,
             "seconds": round(seconds, 3),
-            "recipe": entrant.words,
+            "recipe": run_spec.words,
             "scale": about["scale"],
             "data": about["data"],
             "seed": about["seed"],
@@ -195,18 +195,18 @@ class Store:
         }
         write_json(folder / CELLS / quantity.file, cell)
 
-    def note(self, entrant: Entrant, begun: Sequence[int | str] | None = None) -> dict[str, Any]:
+    def note(self, run_spec: RunSpec, begun: Sequence[int | str] | None = None) -> dict[str, Any]:
         """Write what a folder is about, and return it.
 
         Several words may lead to the same settings, as where a scale evens their epochs out: all of them are noted.
 
         Args:
-            entrant: the model.
+            run_spec: the model.
             begun: the moments whose weights are kept, where its training begins now.
         """
-        path = self.folder(entrant) / ABOUT
+        path = self.folder(run_spec) / ABOUT
         before = about_of(path) if path.is_file() else {}
-        about = entrant.about | {"words": sorted({entrant.words, *before.get("words", [])})}
+        about = run_spec.about | {"words": sorted({run_spec.words, *before.get("words", [])})}
         if begun is not None:
             about["settings"] = {**about["settings"], KEPT: list(begun)}
         else:  # as it was trained, with weights kept beside

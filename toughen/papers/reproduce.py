@@ -8,15 +8,16 @@ from pathlib import Path
 from rich.console import Console
 
 from toughen.engine.device import pick_device
-from toughen.papers import EXHIBITS, find
-from toughen.papers.exhibits import Figure, Settings, Table
-from toughen.reproduction import images, overview, show, work
-from toughen.reproduction.board import Board
-from toughen.reproduction.costs import costs
-from toughen.reproduction.scales import SCALES, Scale
-from toughen.reproduction.store import Store
-from toughen.reproduction.training import Bench
-from toughen.reproduction.values import MOST_SEEDS, View
+from toughen.papers import datasets, overview, terminal
+from toughen.papers.costs import costs
+from toughen.papers.progress_board import ProgressBoard
+from toughen.papers.published import EXHIBITS, find
+from toughen.papers.published.exhibits import Figure, Settings, Table
+from toughen.papers.scales import SCALES, Scale
+from toughen.papers.store import Store
+from toughen.papers.tasks import make_tasks, run_tasks, wanted
+from toughen.papers.training import RunContext
+from toughen.papers.values import MOST_SEEDS, View
 from toughen.runs.files import check_writable
 
 
@@ -46,7 +47,7 @@ def reproduce(
         rows: some rows only; None means all.
         seeds: how many seeds; None means the paper's for a spread over seeds, else one.
         data: a folder that is a data set or holds some by name, or a data set's name; None: the hub.
-        limit: evaluate on so many test images (``images.some``); None means the scale's.
+        limit: evaluate on so many test images (``datasets.some``); None means the scale's.
         out: where runs and results are kept.
         device: what trains and attacks.
         console, progress: where to print what came out, and how far it is.
@@ -63,8 +64,8 @@ def reproduce(
     check_counts(exhibit, seeds, limit)
     rows = rows or ()
     if isinstance(exhibit, Settings):
-        show.heading(console, exhibit, None)
-        show.show_settings(console, exhibit, rows)
+        terminal.heading(console, exhibit, None)
+        terminal.show_settings(console, exhibit, rows)
         return {}
     chosen = check(scale)
     folder = Path(out)
@@ -73,12 +74,12 @@ def reproduce(
     if seeds is None:
         seeds = exhibit.seeds if isinstance(exhibit, Table) else 1
     places = at_hand(exhibit, rows, data, chosen, folder)
-    bench = _run(exhibit, places, rows, seeds, chosen, limit, folder, device, progress or Console(stderr=True))
+    context = _run(exhibit, places, rows, seeds, chosen, limit, folder, device, progress or Console(stderr=True))
     show_exhibit(console, exhibit, chosen, folder, places, rows, seeds, limit)
-    for row, reason in bench.failed.items():
-        show.say(console, f"{row}: could not be trained: {reason}", "bold red")
-    show.say(console, f"results: {folder / chosen.name}")
-    return bench.failed
+    for row, reason in context.failed.items():
+        terminal.say(console, f"{row}: could not be trained: {reason}", "bold red")
+    terminal.say(console, f"results: {folder / chosen.name}")
+    return context.failed
 
 
 def show_exhibit(
@@ -86,13 +87,13 @@ def show_exhibit(
     seeds: int, limit: int | None,
 ) -> None:  # fmt: skip
     """Print a table or figure with what was measured of it."""
-    show.heading(console, exhibit, scale, places)
+    terminal.heading(console, exhibit, scale, places)
     store = Store(folder)  # that knows what is new
     if isinstance(exhibit, Figure):
-        show.show_figure(console, exhibit, store, scale, limit or scale.images, rows, list(places))
+        terminal.show_figure(console, exhibit, store, scale, limit or scale.images, rows, list(places))
     else:
         view = View(store, scale, limit or scale.images, seeds)
-        show.show_table(console, exhibit, view, rows, list(places))
+        terminal.show_table(console, exhibit, view, rows, list(places))
 
 
 def _run(
@@ -105,16 +106,16 @@ def _run(
     out: Path,
     device: str,
     progress: Console,
-) -> Bench:
+) -> RunContext:
     """Do what is missing."""
     for name, spec in places.items():
-        images.check_same(name, spec, scale, out)
+        datasets.check_same(name, spec, scale, out)
     store = Store(out)
-    tasks = work.tasks(exhibit, list(places), rows, seeds, scale, limit)
-    with Board(progress, costs(tasks, store)) as board:
-        bench = Bench(store, places, device, board)
-        work.run(tasks, bench)
-    return bench
+    tasks = make_tasks(exhibit, list(places), rows, seeds, scale, limit)
+    with ProgressBoard(progress, costs(tasks, store)) as board:
+        context = RunContext(store, places, device, board)
+        run_tasks(tasks, context)
+    return context
 
 
 def check(scale: str | None) -> Scale:
@@ -174,18 +175,18 @@ def at_hand(exhibit: Table | Figure, rows: Sequence[str], data: str | None, scal
         parts = [(panel.data, [row.name for row in panel.rows]) for panel in exhibit.panels]
     else:
         parts = [(plot.data, [line.name for line in plot.lines]) for plot in exhibit.plots]
-    names = [name for name, named in parts if any(work.wanted(each, rows) for each in named)]
+    names = [name for name, named in parts if any(wanted(each, rows) for each in named)]
     found: dict[str, str] = {}
     missing: dict[str, list[str]] = {}  # names by the reason
     for name in dict.fromkeys(names):
         try:
-            found[name] = images.at_scale(name, images.place(name, data), scale, out)
-        except images.Lacking as error:
+            found[name] = datasets.at_scale(name, datasets.place(name, data), scale, out)
+        except datasets.Lacking as error:
             if scale.training_images is None:
                 missing.setdefault(error.reason, []).append(name)
             else:
-                found[name] = images.at_scale(name, None, scale, out)
-        except images.Missing as error:
+                found[name] = datasets.at_scale(name, None, scale, out)
+        except datasets.Missing as error:
             missing.setdefault(error.reason, []).append(name)
     if not found:
         said = "; ".join(f"{' or '.join(lacking)}: {reason}" for reason, lacking in missing.items())

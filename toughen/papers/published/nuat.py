@@ -6,7 +6,7 @@ recipes.
 
 from __future__ import annotations
 
-from toughen.papers.exhibits import STATED, Column, Figure, Line, Panel, Plot, Row, Table, columns
+from toughen.papers.published.exhibits import STATED, Column, Figure, Line, Panel, Plot, Row, Table, columns
 
 VAL_IISC = "--model wrn-34-10 --model_settings '{variant: val-iisc}'"
 NUAT2_STEPS = "--method.lam 4 --method.ramp 1 --method.start_size 4/255"

@@ -29,9 +29,9 @@ from toughen.evaluation.harness import as_floats
 from toughen.evaluation.runner import measure
 from toughen.evaluation.suite import parse_attack
 from toughen.methods.efgsm import start_along, to_boundary
-from toughen.reproduction.board import Board, Evaluating
-from toughen.reproduction.images import some
-from toughen.reproduction.scales import Scale
+from toughen.papers.datasets import some
+from toughen.papers.progress_board import Evaluating, ProgressBoard
+from toughen.papers.scales import Scale
 from toughen.runs.files import read_json
 from toughen.utils.fraction import Fraction
 
@@ -113,12 +113,12 @@ class Subject:
         return self.scale.shorten(parse_attack(spec, self.threat))
 
 
-def quantity(subject: Subject, of: str, source: Path | None, board: Board) -> Measured:
+def quantity(subject: Subject, of: str, source: Path | None, board: ProgressBoard) -> Measured:
     """Measure one quantity of a run.
 
     Args:
         subject: the run.
-        of: as in ``toughen.papers.exhibits.Column``.
+        of: as in ``toughen.papers.published.exhibits.Column``.
         source: for a black-box attack, the run whose images are shown.
         board: is told how far it is.
     """
@@ -141,7 +141,7 @@ def quantity(subject: Subject, of: str, source: Path | None, board: Board) -> Me
     return Measured(value, len(subject.y), time.perf_counter() - started, provenance(subject.place))
 
 
-def accuracy(subject: Subject, of: str, source: Path | None, board: Board) -> float:
+def accuracy(subject: Subject, of: str, source: Path | None, board: ProgressBoard) -> float:
     """Accuracy under one attack; what it has done is kept beside the run until it ends, so that a kill loses little."""
     attack, candidate = subject.attack(of), subject.candidate
     if source is not None:

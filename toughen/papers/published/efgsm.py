@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from toughen.papers.exhibits import Column, Figure, Line, Panel, Plot, Row, Setting, Settings, Table, columns
+from toughen.papers.published.exhibits import Column, Figure, Line, Panel, Plot, Row, Setting, Settings, Table, columns
 
 FORM = "--method.classes 1 --method.remember gradient"
 FORMS = (

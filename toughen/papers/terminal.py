@@ -7,16 +7,16 @@ from collections.abc import Mapping, Sequence
 
 from rich.console import Console
 
-from toughen.papers.exhibits import STATED, Column, Exhibit, Figure, Panel, Row, Settings, Table
-from toughen.reproduction.drawn import WIDTH, plot_lines
-from toughen.reproduction.images import stands_in, told
-from toughen.reproduction.moments import figure_entrant
-from toughen.reproduction.scales import Scale
-from toughen.reproduction.sets import SETS
-from toughen.reproduction.stated import stated
-from toughen.reproduction.store import Store
-from toughen.reproduction.values import Value, View, published, written
-from toughen.reproduction.work import figure_quantity, wanted
+from toughen.papers.dataset_facts import SETS
+from toughen.papers.datasets import stands_in, told
+from toughen.papers.kept_weights import figure_run_spec
+from toughen.papers.published.exhibits import STATED, Column, Exhibit, Figure, Panel, Row, Settings, Table
+from toughen.papers.scales import Scale
+from toughen.papers.stated_settings import stated
+from toughen.papers.store import Store
+from toughen.papers.tasks import figure_quantity, wanted
+from toughen.papers.terminal_figures import WIDTH, plot_lines
+from toughen.papers.values import Value, View, published, written
 
 NO_FIGURE = "n/a"
 NO_RATIO = "measured, but not beside what it is compared with"
@@ -175,7 +175,7 @@ def show_figure(
             say(console, "not run: its images are not at hand")
             continue
         cells = {
-            line.name: store.read(figure_entrant(plot, line, scale), figure_quantity(plot, images))
+            line.name: store.read(figure_run_spec(plot, line, scale), figure_quantity(plot, images))
             for line in plot.lines
             if wanted(line.name, rows)
         }

@@ -10,12 +10,13 @@ from typing import Any
 import pytest
 from commands import digits, refused, toughen
 
-from toughen import papers
-from toughen.reproduction import order, several, work
-from toughen.reproduction.costs import cost_of, training_cost
-from toughen.reproduction.order import Group, first
-from toughen.reproduction.scales import SCALES
-from toughen.reproduction.store import Store
+from toughen.papers import cheapest_first, several
+from toughen.papers.cheapest_first import Group, first
+from toughen.papers.costs import cost_of, training_cost
+from toughen.papers.published import find
+from toughen.papers.scales import SCALES
+from toughen.papers.store import Store
+from toughen.papers.tasks import make_tasks
 from toughen.training.trainer import Trainer
 
 
@@ -46,24 +47,30 @@ def test_a_tie_is_for_more_figures() -> None:
 
 def test_what_is_trained_for_one_table_is_cheap_in_the_next(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Costs by hand: each costs 100 to train and 1 for each figure, so the model that more figures need comes first."""
-    monkeypatch.setattr(order, "cost_of", lambda task, each: 1.0)
+    monkeypatch.setattr(cheapest_first, "cost_of", lambda task, each: 1.0)
     monkeypatch.setattr(
-        order, "training_cost", lambda model, store, seen: 0.0 if model.key in seen else seen.add(model.key) or 100.0
+        cheapest_first,
+        "training_cost",
+        lambda model, store, seen: 0.0 if model.key in seen else seen.add(model.key) or 100.0,
     )
     found = {
-        name: work.tasks(papers.find(name), ["mnist"], ["FGSM-AT", "PAP (ours)"], 1, SCALES["smoke"], None)  # type: ignore[arg-type]
+        name: make_tasks(find(name), ["mnist"], ["FGSM-AT", "PAP (ours)"], 1, SCALES["smoke"], None)  # type: ignore[arg-type]
         for name in ("pap-table7", "pap-table3", "pap-table5")
     }
-    tasks = order.next_tasks(found, Store(tmp_path), ())
-    assert {task.entrant.words for task in tasks} == {"fgsm-mnist"}
+    tasks = cheapest_first.next_tasks(found, Store(tmp_path), ())
+    assert {task.run_spec.words for task in tasks} == {"fgsm-mnist"}
     assert {task.title for task in tasks} >= {"FGSM-AT on mnist, SmallCNN"} and len(tasks) == 3
 
 
 def test_what_training_s_record_holds_costs_nothing_to_read(tmp_path: Path) -> None:
-    found = work.tasks(papers.find("pap-table7"), ["mnist"], ["FGSM-AT"], 1, SCALES["smoke"], None)  # type: ignore[arg-type]
-    ((task, gamma),) = order.missing(found, Store(tmp_path))
+    found = make_tasks(find("pap-table7"), ["mnist"], ["FGSM-AT"], 1, SCALES["smoke"], None)  # type: ignore[arg-type]
+    ((task, gamma),) = cheapest_first.missing(found, Store(tmp_path))
     assert gamma.of == "gamma" and cost_of(task, gamma) == 0
-    assert order.cost_of_missing(found, Store(tmp_path)) == training_cost(task.entrant, Store(tmp_path), set()) > 0
+    assert (
+        cheapest_first.cost_of_missing(found, Store(tmp_path))
+        == training_cost(task.run_spec, Store(tmp_path), set())
+        > 0
+    )
 
 
 def test_it_stops_at_the_limit_says_what_is_left_and_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,10 +7,10 @@ import json
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from toughen.reproduction.costs import cost_of, training_cost
-from toughen.reproduction.moments import plain
-from toughen.reproduction.store import Quantity, Store
-from toughen.reproduction.work import Task
+from toughen.papers.costs import cost_of, training_cost
+from toughen.papers.kept_weights import plain
+from toughen.papers.store import Quantity, Store
+from toughen.papers.tasks import Task
 
 Place = tuple[str, str]  # of a figure: its run's name and its file's
 
@@ -56,7 +56,7 @@ def next_tasks(found: Mapping[str, Sequence[Task]], store: Store, given_up: Coll
     names, groups, costs = list(gathered), [], []
     for name in names:
         seen: set[str] = set()
-        training = sum(training_cost(task.entrant, store, seen) for task, _ in gathered[name])
+        training = sum(training_cost(task.run_spec, store, seen) for task, _ in gathered[name])
         each = [cost_of(task, one) + _of_source(one, store) for task, one in gathered[name]]
         groups.append(Group(training, tuple(each), any(task.timed for task, _ in gathered[name])))
         costs.append(each)
@@ -71,8 +71,8 @@ def missing(found: Sequence[Task], store: Store) -> list[tuple[Task, Quantity]]:
     pairs: dict[Place, tuple[Task, Quantity]] = {}
     for task in found:
         for each in task.quantities:
-            if store.read(task.entrant, each) is None:
-                pairs.setdefault((task.entrant.key, each.file), (task, each))
+            if store.read(task.run_spec, each) is None:
+                pairs.setdefault((task.run_spec.key, each.file), (task, each))
     return list(pairs.values())
 
 
@@ -81,7 +81,7 @@ def cost_of_missing(found: Sequence[Task], store: Store) -> float:
     seen: set[str] = set()
     total = 0.0
     for task, each in missing(found, store):
-        total += training_cost(task.entrant, store, seen) + cost_of(task, each)
+        total += training_cost(task.run_spec, store, seen) + cost_of(task, each)
         if each.source:
             total += training_cost(each.source, store, seen)
     return total
@@ -98,14 +98,14 @@ def _gathered(
                 timed.setdefault(_same(task), f"{name} {task.timed}")
     gathered: dict[str, list[tuple[Task, Quantity]]] = {}
     for task, each in missing([task for tasks in found.values() for task in tasks], store):
-        if (task.entrant.key, each.file) not in given_up:
+        if (task.run_spec.key, each.file) not in given_up:
             gathered.setdefault(timed.get(_same(task), _same(task)), []).append((task, each))
     return gathered
 
 
 def _same(task: Task) -> str:
     """What tells models apart, whatever weights are kept of them beside."""
-    return json.dumps(plain(task.entrant), sort_keys=True)
+    return json.dumps(plain(task.run_spec), sort_keys=True)
 
 
 def _of_source(each: Quantity, store: Store) -> float:

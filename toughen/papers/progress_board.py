@@ -22,7 +22,7 @@ SIGNALS = "logit-distances.jsonl"
 FIRST, EVERY = 10.0, 300.0  # seconds until a part is first spoken of where there is no terminal, and from then on
 
 
-class Board(AbstractContextManager["Board"]):
+class ProgressBoard(AbstractContextManager["ProgressBoard"]):
     """One line on a terminal; elsewhere a line for each part that is done, and some minutes apart for one that lasts.
 
     The time left goes by what was done since the first part's work began, its data read, whatever earlier calls had
@@ -46,7 +46,7 @@ class Board(AbstractContextManager["Board"]):
         )  # fmt: skip
         self.task = self.bar.add_task("", total=1.0, left="")
 
-    def __enter__(self) -> Board:
+    def __enter__(self) -> ProgressBoard:
         self.bar.start()
         return self
 
@@ -123,7 +123,7 @@ class Training(Silent):
         done: steps that an earlier call did.
     """
 
-    def __init__(self, board: Board, folder: Path, steps: int, done: int = 0) -> None:
+    def __init__(self, board: ProgressBoard, folder: Path, steps: int, done: int = 0) -> None:
         self.told, self.folder, self.steps = board, folder, steps
         board.resume(done / max(1, steps))
 
@@ -160,7 +160,7 @@ class Evaluating(EvaluationDisplay):
         found, plans: as in an evaluation's own display.
     """
 
-    def __init__(self, board: Board, found: Evaluation, plans: Mapping[str, list[Piece]]) -> None:
+    def __init__(self, board: ProgressBoard, found: Evaluation, plans: Mapping[str, list[Piece]]) -> None:
         super().__init__(found, plans, Console(quiet=True))
         self.board = board
         board.resume(self.before / max(1, self.before + self._left()))

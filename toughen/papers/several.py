@@ -16,18 +16,18 @@ from rich.console import Console
 from toughen import models
 from toughen.core.cost import flops
 from toughen.engine.device import pick_device
-from toughen.papers import EXHIBITS, find
-from toughen.papers.exhibits import Figure, Settings, Table
-from toughen.reproduction import images, show, work
-from toughen.reproduction.board import Board
-from toughen.reproduction.costs import costs
-from toughen.reproduction.order import Place, cost_of_missing, missing, next_tasks
-from toughen.reproduction.reproduce import at_hand, check, check_counts, check_rows, show_exhibit
-from toughen.reproduction.scales import Scale
-from toughen.reproduction.sets import SETS
-from toughen.reproduction.store import Store
-from toughen.reproduction.training import Bench
-from toughen.reproduction.work import Task
+from toughen.papers import datasets, terminal
+from toughen.papers.cheapest_first import Place, cost_of_missing, missing, next_tasks
+from toughen.papers.costs import costs
+from toughen.papers.dataset_facts import SETS
+from toughen.papers.progress_board import ProgressBoard
+from toughen.papers.published import EXHIBITS, find
+from toughen.papers.published.exhibits import Figure, Settings, Table
+from toughen.papers.reproduce import at_hand, check, check_counts, check_rows, show_exhibit
+from toughen.papers.scales import Scale
+from toughen.papers.store import Store
+from toughen.papers.tasks import Task, make_tasks, run_tasks
+from toughen.papers.training import RunContext
 from toughen.runs.files import check_writable
 from toughen.utils.duration import seconds
 
@@ -72,7 +72,7 @@ class Deadline:
 
 
 @dataclass
-class Pace:
+class Throughput:
     """How fast the work goes: operations that were done, and the seconds that they took."""
 
     done: float = 0.0
@@ -120,24 +120,24 @@ def reproduce_several(
     places, lacking = _places(exhibits, names, rows or (), data, chosen, folder)
     exhibits = [each for each in exhibits if each.name not in lacking]
     found = {
-        each.name: work.tasks(each, list(places), rows or (), _seeds(each, seeds), chosen, limit) for each in exhibits
+        each.name: make_tasks(each, list(places), rows or (), _seeds(each, seeds), chosen, limit) for each in exhibits
     }
     store = Store(folder)
     before = {name: len(missing(tasks, store)) for name, tasks in found.items()}
     failed: dict[str, str] = {}
-    pace = Pace()
+    pace = Throughput()
     with Deadline(allowed) as deadline:
-        bench = Bench(store, places, device, Board(Console(quiet=True), {}), failed)
-        _work(found, bench, progress, pace)
+        context = RunContext(store, places, device, ProgressBoard(Console(quiet=True), {}), failed)
+        _work(found, context, progress, pace)
     for each in exhibits:
         if names != [ALL] or len(missing(found[each.name], store)) < before[each.name]:
             show_exhibit(console, each, chosen, folder, places, rows or (), _seeds(each, seeds), limit)
     for name, reason in {**lacking, **failed}.items():
         what = "its images are not at hand" if name in lacking else "could not be trained"
-        show.say(console, f"{name}: {what}: {reason}", "bold red" if name in failed else "")
+        terminal.say(console, f"{name}: {what}: {reason}", "bold red" if name in failed else "")
     for line in left_lines(found, store, pace.now or _trial(found, store, device), stopped=deadline.passed):
-        show.say(console, line)
-    show.say(console, f"results: {folder / chosen.name}")
+        terminal.say(console, line)
+    terminal.say(console, f"results: {folder / chosen.name}")
     return failed
 
 
@@ -186,20 +186,20 @@ def _places(
     if not places:
         raise ValueError(next(iter(lacking.values())))
     for name, spec in places.items():
-        images.check_same(name, spec, scale, out)
+        datasets.check_same(name, spec, scale, out)
     return places, lacking
 
 
-def _work(found: Mapping[str, Sequence[Task]], bench: Bench, progress: Console, pace: Pace) -> None:
+def _work(found: Mapping[str, Sequence[Task]], context: RunContext, progress: Console, pace: Throughput) -> None:
     """Do what is missing, the cheapest first."""
     given_up: set[Place] = set()
-    while tasks := next_tasks(found, bench.store, given_up):
-        parts, started = costs(tasks, bench.store), time.perf_counter()
-        with Board(progress, parts) as bench.board:
-            work.run(tasks, bench)
+    while tasks := next_tasks(found, context.store, given_up):
+        parts, started = costs(tasks, context.store), time.perf_counter()
+        with ProgressBoard(progress, parts) as context.board:
+            run_tasks(tasks, context)
         pace.done += sum(parts.values())
         pace.spent += time.perf_counter() - started
-        given_up |= {(task.entrant.key, each.file) for task, each in missing(tasks, bench.store)}
+        given_up |= {(task.run_spec.key, each.file) for task, each in missing(tasks, context.store)}
 
 
 def left_lines(found: Mapping[str, Sequence[Task]], store: Store, pace: float, *, stopped: bool) -> list[str]:
@@ -238,7 +238,7 @@ def _trial(found: Mapping[str, Sequence[Task]], store: Store, device: str) -> fl
     left = missing([task for tasks in found.values() for task in tasks], store)
     if not left:
         return 1.0
-    model, place = left[0][0].entrant, pick_device(device)
+    model, place = left[0][0].run_spec, pick_device(device)
     net = models.create(model.settings["model"], 10, SETS[model.data].shape, **model.settings["model_settings"])
     x = torch.zeros(16, *SETS[model.data].shape, device=place)
     one = float(flops(net, x[:1].cpu()))

@@ -15,14 +15,14 @@ import yaml
 from rich.console import Console
 
 from toughen.config.train import parse_train
-from toughen.reproduction import weights
-from toughen.reproduction.board import Board, Training
-from toughen.reproduction.entrants import Entrant
-from toughen.reproduction.measure import training_record
-from toughen.reproduction.moments import moments
-from toughen.reproduction.same import KEPT
-from toughen.reproduction.scales import nodes
-from toughen.reproduction.store import CELLS, RUN, TRAINED, TURNS, Store, turns_of
+from toughen.papers import weights
+from toughen.papers.kept_weights import moments
+from toughen.papers.measure import training_record
+from toughen.papers.progress_board import ProgressBoard, Training
+from toughen.papers.run_spec import RunSpec
+from toughen.papers.scales import nodes
+from toughen.papers.settings_match import KEPT
+from toughen.papers.store import CELLS, RUN, TRAINED, TURNS, Store, turns_of
 from toughen.runs import RECORD, WEIGHTS
 from toughen.runs.files import write_json, write_text
 from toughen.runs.locks import held
@@ -37,7 +37,7 @@ QUIET = Console(quiet=True)
 
 
 @dataclass
-class Bench:
+class RunContext:
     """Where the work is done.
 
     Attributes:
@@ -51,29 +51,29 @@ class Bench:
     store: Store
     places: Mapping[str, str]
     device: str
-    board: Board
+    board: ProgressBoard
     failed: dict[str, str] = field(default_factory=dict)
 
 
-def trained(model: Entrant, title: str, bench: Bench) -> Path:
+def trained(model: RunSpec, title: str, context: RunContext) -> Path:
     """The run directory of a model, trained now or gone on with where it is not finished.
 
     Raises:
         Stopped: on a signal; the state is saved.
         Diverged: the loss became NaN or infinite.
     """
-    failed = train_in_turns({title: model}, bench)
+    failed = train_in_turns({title: model}, context)
     if failed:
         raise failed[title]
-    return bench.store.folder(model) / RUN
+    return context.store.folder(model) / RUN
 
 
-def train_in_turns(models: Mapping[str, Entrant], bench: Bench) -> dict[str, Diverged]:
+def train_in_turns(models: Mapping[str, RunSpec], context: RunContext) -> dict[str, Diverged]:
     """Train models an epoch each in turn, the one that is least far first: what slows the machine slows all alike.
 
     Args:
         models: by what a display calls them; those that are trained already are passed over.
-        bench: where.
+        context: where.
 
     Returns:
         What could not be trained, and why.
@@ -82,52 +82,54 @@ def train_in_turns(models: Mapping[str, Entrant], bench: Bench) -> dict[str, Div
         Stopped: on a signal; what was done is kept.
     """
     failed: dict[str, Diverged] = {}
-    models = {title: model for title, model in models.items() if not is_trained(model, bench.store)}
+    models = {title: model for title, model in models.items() if not is_trained(model, context.store)}
     for title, model in models.items():
         try:
             for source in model.sources:
-                trained(source, source.title_for(title), bench)
+                trained(source, source.title_for(title), context)
         except Diverged as error:
             failed[title] = Diverged(f"{source.words}, which it learns from: {error}")
     models = {title: model for title, model in models.items() if title not in failed}
     with ExitStack() as stack:
-        for folder in sorted({bench.store.folder(model) for model in models.values()}):  # in one order in all processes
-            stack.enter_context(held(folder, partial(bench.board.wait, folder)))
-        return failed | _in_turns(models, bench)
+        for folder in sorted(
+            {context.store.folder(model) for model in models.values()}
+        ):  # in one order in all processes
+            stack.enter_context(held(folder, partial(context.board.wait, folder)))
+        return failed | _in_turns(models, context)
 
 
-def _in_turns(models: Mapping[str, Entrant], bench: Bench) -> dict[str, Diverged]:
+def _in_turns(models: Mapping[str, RunSpec], context: RunContext) -> dict[str, Diverged]:
     """The same of models whose sources are trained, and that no other process is at."""
     failed: dict[str, Diverged] = {}
     left: dict[str, str] = {}  # a scale may make the same run of two rows: it is the first one's
     for title, model in models.items():  # less those that are sources of others
-        if model.key not in left and not is_trained(model, bench.store):
+        if model.key not in left and not is_trained(model, context.store):
             left[model.key] = title
     group = [models[title] for title in left.values()]
-    going = {title: _open(models[title], bench, group) for title in left.values()}
+    going = {title: _open(models[title], context, group) for title in left.values()}
     shares = dict.fromkeys(going, 0.0)
     with Stopper() as stopper:
-        turns = {title: _epochs(trainer, title, bench, stopper) for title, trainer in going.items()}
+        turns = {title: _epochs(trainer, title, context, stopper) for title, trainer in going.items()}
         while turns and not stopper.asked:
             title = min(turns, key=lambda each: shares[each])
-            bench.board.begin(f"{title}: train")
+            context.board.begin(f"{title}: train")
             try:
                 shares[title] = next(turns[title])
             except StopIteration:
                 del turns[title]
-                _finish(going[title].folder, models[title], bench.store)
-                bench.store.note(models[title])
-                bench.board.end()
+                _finish(going[title].folder, models[title], context.store)
+                context.store.note(models[title])
+                context.board.end()
             except Diverged as error:
                 del turns[title]
                 failed[title] = error
-                bench.board.end(f"failed ({error})")
+                context.board.end(f"failed ({error})")
     if stopper.asked:
         raise Stopped(stopper.asked)  # between epochs, or in what came after the last step
     return failed
 
 
-def is_trained(model: Entrant, store: Store) -> bool:
+def is_trained(model: RunSpec, store: Store) -> bool:
     """Whether a model was trained to its end, and its run is there.
 
     Raises:
@@ -145,33 +147,33 @@ def is_trained(model: Entrant, store: Store) -> bool:
     return True
 
 
-def _open(model: Entrant, bench: Bench, group: Sequence[Entrant]) -> Trainer:
+def _open(model: RunSpec, context: RunContext, group: Sequence[RunSpec]) -> Trainer:
     """A run, begun or where it stopped; the nets that it learns from are trained."""
-    folder = bench.store.folder(model)
-    sources = [str((bench.store.folder(each) / RUN).absolute()) for each in model.sources]
+    folder = context.store.folder(model)
+    sources = [str((context.store.folder(each) / RUN).absolute()) for each in model.sources]
     folder.mkdir(parents=True, exist_ok=True)
     if not (folder / RUN).exists():
         _set_aside(folder / CELLS)
-        bench.store.note(model, moments(model))
-    settings = model.recipe(str(Path(bench.places[model.data]).absolute()), sources, bench.device)
+        context.store.note(model, moments(model))
+    settings = model.recipe(str(Path(context.places[model.data]).absolute()), sources, context.device)
     settings[KEPT] = _kept(folder, model)
-    if not Path(bench.places[model.data]).exists():
-        settings["data"] = bench.places[model.data]  # a name
+    if not Path(context.places[model.data]).exists():
+        settings["data"] = context.places[model.data]  # a name
     write_text(folder / RECIPE, yaml.safe_dump(settings))
     recipe, config, _, _ = parse_train([str(folder / RECIPE)])
     _move(folder / RUN / CONFIG, config)
-    _note_turns(folder, group, bench.store)
+    _note_turns(folder, group, context.store)
     return open_run(recipe, folder / RUN, config=config, resume=True, console=QUIET)
 
 
-def _epochs(trainer: Trainer, title: str, bench: Bench, stopper: Stopper) -> Iterator[float]:
+def _epochs(trainer: Trainer, title: str, context: RunContext, stopper: Stopper) -> Iterator[float]:
     def show(console: Console, run: Path, epochs: int, steps: int, done: int) -> Training:
-        return Training(bench.board, run, steps, done)
+        return Training(context.board, run, steps, done)
 
     return by_epoch(trainer, stopper, QUIET, show)
 
 
-def _kept(folder: Path, model: Entrant) -> list[int | str]:
+def _kept(folder: Path, model: RunSpec) -> list[int | str]:
     """The moments whose weights a run keeps: those that it was begun with, or all that figures need of it."""
     if not (folder / RUN).exists():
         return moments(model)
@@ -187,7 +189,7 @@ def _set_aside(cells: Path) -> None:
         cells.rename(cells.with_name(f"former-cells-{next(numbers)}"))
 
 
-def _finish(run: Path, model: Entrant, store: Store) -> None:
+def _finish(run: Path, model: RunSpec, store: Store) -> None:
     """Say beside a run that it was trained to its end, and how, and put its weights on the list."""
     record = training_record(run) | {"in_turns_with": turns_of(run.parent / TURNS)}
     weights.note(store.root, model, run.parent, record, hashed="when trained")
@@ -195,7 +197,7 @@ def _finish(run: Path, model: Entrant, store: Store) -> None:
     store.checked.add(run.parent)
 
 
-def _note_turns(folder: Path, group: Sequence[Entrant], store: Store) -> None:
+def _note_turns(folder: Path, group: Sequence[RunSpec], store: Store) -> None:
     """Keep which others a run takes turns with from its first epoch to its last.
 
     One that goes on takes them with those alone that go on, too, or that have come to their end before it.

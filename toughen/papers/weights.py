@@ -8,8 +8,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from toughen.reproduction.entrants import Entrant
-from toughen.reproduction.store import RUN, TRAINED
+from toughen.papers.run_spec import RunSpec
+from toughen.papers.store import RUN, TRAINED
 from toughen.runs import RECORD, WEIGHTS
 from toughen.runs.files import read_fields, read_json, write_json
 from toughen.runs.locks import held
@@ -37,7 +37,7 @@ def listed(root: Path) -> dict[str, dict[str, Any]]:
     return dict(runs)
 
 
-def note(root: Path, model: Entrant, folder: Path, record: Mapping[str, Any], *, hashed: str) -> None:
+def note(root: Path, model: RunSpec, folder: Path, record: Mapping[str, Any], *, hashed: str) -> None:
     """Put a trained run on the list, or in the place of the former one of its name.
 
     Args:
@@ -67,7 +67,7 @@ def note(root: Path, model: Entrant, folder: Path, record: Mapping[str, Any], *,
         write_json(root / MANIFEST, {"runs": dict(sorted(runs.items()))})
 
 
-def check(root: Path, model: Entrant, folder: Path) -> None:
+def check(root: Path, model: RunSpec, folder: Path) -> None:
     """See that the weights of a trained run are those that it was listed with; one that is on no list is put on it.
 
     Weights of single steps and epochs may have been removed: who needs them says that they are missing.

@@ -15,7 +15,7 @@ from typing import Any
 import yaml
 
 from toughen.config.train import parse_train
-from toughen.reproduction.scales import Scale, nodes
+from toughen.papers.scales import Scale, nodes
 
 ELSEWHERE = ("device", "num_workers", "memory_limit", "checkpoint_seconds")  # of a machine: they decide no figure
 LATER = {"validation_every": 1}  # what rows were trained with before there was such a setting: not part of their names
@@ -23,7 +23,7 @@ BASE = ("--watch", "warn")  # the papers train without a watch, so nothing is re
 
 
 @dataclass(frozen=True)
-class Entrant:
+class RunSpec:
     """A model of a table or figure at one scale and seed.
 
     Attributes:
@@ -39,7 +39,7 @@ class Entrant:
     data: str
     seed: int
     scale: Scale
-    sources: tuple[Entrant, ...] = ()
+    sources: tuple[RunSpec, ...] = ()
     more: Mapping[str, Any] = field(default_factory=dict)
 
     @cached_property
@@ -119,12 +119,12 @@ def parsed(words: str, sources: str) -> dict[str, Any]:
     return found
 
 
-def entrant(
+def run_spec(
     words: str, data: str, seed: int, scale: Scale, sources: Sequence[str] = (), more: Mapping[str, Any] | None = None
-) -> Entrant:
+) -> RunSpec:
     """A row's model, and with it the nets that its method learns from, at the same seed and scale."""
-    made = tuple(Entrant(source, data, seed, scale) for source in sources)
-    return Entrant(words, data, seed, scale, made, more or {})
+    made = tuple(RunSpec(source, data, seed, scale) for source in sources)
+    return RunSpec(words, data, seed, scale, made, more or {})
 
 
 def slug(text: str) -> str:

@@ -7,14 +7,14 @@ from collections.abc import Sequence
 
 from rich.console import Console
 
-from toughen.papers.exhibits import STATED, Column, Exhibit, Figure, Panel, Plot, Row, Settings, Table
-from toughen.reproduction.drawn import WIDTH
-from toughen.reproduction.scales import SCALES
-from toughen.reproduction.sets import SETS
-from toughen.reproduction.show import our, say, tell
-from toughen.reproduction.store import Store
-from toughen.reproduction.values import View, machine, published, written
-from toughen.reproduction.weights import MANIFEST, listed
+from toughen.papers.dataset_facts import SETS
+from toughen.papers.published.exhibits import STATED, Column, Exhibit, Figure, Panel, Plot, Row, Settings, Table
+from toughen.papers.scales import SCALES
+from toughen.papers.store import Store
+from toughen.papers.terminal import our, say, tell
+from toughen.papers.terminal_figures import WIDTH
+from toughen.papers.values import View, machine, published, written
+from toughen.papers.weights import MANIFEST, listed
 
 DEVICE = 10  # characters of its column
 

@@ -8,14 +8,14 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from toughen.papers.exhibits import STATED, Column, Line, Panel, Plot, Row
-from toughen.reproduction.entrants import Entrant
-from toughen.reproduction.images import ALL
-from toughen.reproduction.measure import OF_TRAINING
-from toughen.reproduction.moments import figure_entrant
-from toughen.reproduction.scales import Scale
-from toughen.reproduction.store import TRAINED, Quantity, Store, record_of
-from toughen.reproduction.work import figure_quantity, table_entrant, table_quantities
+from toughen.papers.datasets import ALL
+from toughen.papers.kept_weights import figure_run_spec
+from toughen.papers.measure import OF_TRAINING
+from toughen.papers.published.exhibits import STATED, Column, Line, Panel, Plot, Row
+from toughen.papers.run_spec import RunSpec
+from toughen.papers.scales import Scale
+from toughen.papers.store import TRAINED, Quantity, Store, record_of
+from toughen.papers.tasks import figure_quantity, table_quantities, table_run_spec
 
 MOST_SEEDS = 10
 
@@ -60,14 +60,14 @@ class View:
             return []
         found = []
         for seed in range(self.seeds or MOST_SEEDS):
-            model = table_entrant(panel, row, seed, self.scale)
+            model = table_run_spec(panel, row, seed, self.scale)
             cell = self._read(model, panel, column, of, seed) if self.store.knows(model) else None
             if cell is None:
                 break
             found.append(cell)
         return _alike(found)
 
-    def _read(self, model: Entrant, panel: Panel, column: Column, of: str, seed: int) -> dict[str, Any] | None:
+    def _read(self, model: RunSpec, panel: Panel, column: Column, of: str, seed: int) -> dict[str, Any] | None:
         if of in OF_TRAINING:
             return self.store.read(model, Quantity(of))
         wanted = table_quantities(panel, seed, self.scale, self.images)[column.name]
@@ -75,9 +75,9 @@ class View:
 
     def line(self, plot: Plot, line: Line) -> dict[str, Any] | None:
         """What was drawn of one line of a plot, on however many images; None where nothing was."""
-        if not self.store.knows(Entrant(line.run, plot.data, 0, self.scale)):
+        if not self.store.knows(RunSpec(line.run, plot.data, 0, self.scale)):
             return None
-        return self.store.best(figure_entrant(plot, line, self.scale), figure_quantity(plot, None))
+        return self.store.best(figure_run_spec(plot, line, self.scale), figure_quantity(plot, None))
 
     def all(self, part: Panel | Plot) -> list[dict[str, Any]]:
         """All that was measured of a panel or plot."""
@@ -114,19 +114,19 @@ class View:
             return None
         longer = 1.0
         if column.of != "epoch seconds":
-            own, others = (table_entrant(panel, each, 0, self.scale).share for each in (row, unit))
+            own, others = (table_run_spec(panel, each, 0, self.scale).share for each in (row, unit))
             longer = others / own
         ratios = [longer * number / float(each["value"]) for number, _, each in pairs]
         found = _value([100 * (1 - each) for each in ratios] if column.of == "hours saved" else ratios, cells, False)
         apart = row.name != other and any(
             not self._in_turns(
-                table_entrant(panel, row, seed, self.scale), table_entrant(panel, unit, seed, self.scale)
+                table_run_spec(panel, row, seed, self.scale), table_run_spec(panel, unit, seed, self.scale)
             )
             for seed in range(len(pairs))
         )
         return replace(found, apart=apart) if found else None
 
-    def _in_turns(self, one: Entrant, other: Entrant) -> bool:
+    def _in_turns(self, one: RunSpec, other: RunSpec) -> bool:
         """Whether two models were trained in turns from their first epochs to their last."""
         first, second = self.store.folder(one), self.store.folder(other)
         return first == second or (second.name in _partners(first) and first.name in _partners(second))

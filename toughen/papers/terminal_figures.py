@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from toughen.reproduction.images import told
+from toughen.papers.datasets import told
 
 WIDTH = 80
 MOST = 60  # places of one curve that are printed
