@@ -81,8 +81,10 @@ def needed(path: Path, known: Collection[str], types: bool = False) -> set[str]:
         types: whether those count that it imports for types alone.
     """
     found: set[str] = set()
-    body = ast.parse(path.read_text(encoding="utf-8")).body
-    for node in [*body, *(each for node in body if types and isinstance(node, ast.If) for each in node.body)]:
+    nodes = ast.parse(path.read_text(encoding="utf-8")).body
+    if types:  # below TYPE_CHECKING
+        nodes = nodes + [each for node in nodes if isinstance(node, ast.If) for each in node.body]
+    for node in nodes:
         if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "toughen":
             names = [f"{node.module}.{alias.name}" for alias in node.names]
             found |= {name if name in known else str(node.module) for name in names}

@@ -338,10 +338,10 @@ def test_a_rescue_whose_state_is_gone_says_so(tmp_path: Path, monkeypatch: pytes
 
     def collapsed(*_: Any) -> bool:
         (run / checkpoint.HEALTHY).unlink(missing_ok=True)
-        looks.append(True)
-        return len(looks) == 2  # after the second epoch
+        judged.append(True)
+        return len(judged) == 2  # after the second epoch
 
-    looks: list[bool] = []
+    judged: list[bool] = []
     monkeypatch.setattr(Judge, "collapsed", collapsed)
     ended = toughen(*small("--method", "FBF", "--eps", 0.2, "--out", run))
     assert ended.status in (1, 2) and checkpoint.HEALTHY in ended.err and "Traceback" not in ended.err

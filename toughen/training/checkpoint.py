@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -170,7 +169,7 @@ def go_back(folder: Path, modules: dict[str, nn.Module], optimizer: torch.optim.
         ValueError: its file is gone or damaged.
     """
     path = folder / HEALTHY
-    tensors, about = _checked(path)
+    tensors, about = _checked(path, {})
     try:
         _put_back({**tensors, **about["extra"]}, about["processes"], modules, optimizer)
     except (RuntimeError, KeyError, ValueError, TypeError) as error:
@@ -226,9 +225,7 @@ def _read(folder: Path, callbacks: Mapping[str, Stateful]) -> tuple[Path, dict[s
     return None
 
 
-def _checked(
-    path: Path, callbacks: Mapping[str, Stateful] = MappingProxyType({})
-) -> tuple[dict[str, Tensor], dict[str, Any]]:
+def _checked(path: Path, callbacks: Mapping[str, Stateful]) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """What ``save`` wrote, seen to be that.
 
     Args:

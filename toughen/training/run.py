@@ -22,7 +22,7 @@ from toughen.runs.json_types import keeps
 from toughen.training import budget, saving
 from toughen.training.callbacks.base import Callback
 from toughen.training.callbacks.display import ShowProgress
-from toughen.training.callbacks.own import checked, imported
+from toughen.training.callbacks.own import imported
 from toughen.training.display import Show
 from toughen.training.folder import begin, check_folder, complete, settled, withdraw
 from toughen.training.headline import Images, headline
@@ -172,7 +172,7 @@ def build(
     Raises:
         ValueError: something of it does not fit together.
     """
-    own = [*imported(recipe.callbacks or []), *checked(callbacks)]
+    own = [*imported(recipe.callbacks), *callbacks]
     data = data_sets.load_training(
         recipe.data,
         classes=recipe.classes,

@@ -21,7 +21,7 @@ class Checkpointing(Callback):
         seconds: between two checkpoints inside an epoch.
     """
 
-    def __init__(self, seconds: float) -> None:
+    def __init__(self, seconds: float | int) -> None:
         self.seconds, self.saved, self.step = seconds, 0.0, -1
 
     def on_epoch_start(self, state: TrainingState) -> None:

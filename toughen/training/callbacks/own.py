@@ -8,28 +8,16 @@ from toughen.training.callbacks.base import Callback
 from toughen.utils.plugins import module, told
 
 
-def imported(paths: Sequence[str]) -> list[Callback]:
+def imported(paths: str | Sequence[str] | None) -> list[Callback]:
     """A callback of each class, made without arguments.
 
     Args:
-        paths: as ``package.module.MyCallback``; never out of a file of a run directory.
+        paths: one or more as ``package.module.MyCallback``; never out of a file of a run directory.
 
     Raises:
         ValueError: one cannot be imported or made, or is no callback.
     """
-    return [_made(path) for path in paths]
-
-
-def checked(callbacks: Sequence[Callback]) -> list[Callback]:
-    """The same callbacks, seen to be some.
-
-    Raises:
-        ValueError: one is something else.
-    """
-    for each in callbacks:
-        if not isinstance(each, Callback):
-            raise ValueError(f"callback {each!r} is no toughen.training.Callback: give an instance of a subclass")
-    return list(callbacks)
+    return [_made(path) for path in ([paths] if isinstance(paths, str) else paths or ())]
 
 
 def by_name(callbacks: Sequence[Callback]) -> dict[str, Callback]:
