@@ -1,4 +1,4 @@
-"""Writes docs/performance.md out of the files in benchmarks/results; a table whose file is not there is left out.
+"""Writes docs/results/performance.md out of the files in benchmarks/results; a table whose file is not there is left out.
 
 python benchmarks/performance.py
 python benchmarks/performance.py --results DIR --page FILE
@@ -17,12 +17,12 @@ from toughen.reproduction.page import folded
 from toughen.runs.files import read_json, write_text
 
 RESULTS = Path(__file__).parent / "results"
-PAGE = Path(__file__).parent.parent / "docs" / "performance.md"
+PAGE = Path(__file__).parent.parent / "docs" / "results" / "performance.md"
 HEAD = """# Performance
 
 What a step, a run and an evaluation cost, measured; made by `python benchmarks/performance.py` out of
 `benchmarks/results/`, so that no figure here is typed by hand. Ratios are of what took turns in one session; brackets
-hold the lowest and the highest round. AutoAttack against the reference is in [evaluation.md](evaluation.md).
+hold the lowest and the highest round. AutoAttack against the reference is in [verdict.md](../explanation/verdict.md).
 """
 STEPS = """A unit is one plain training step (forward, backward with weight gradients, SGD) in float32, of the same net
 on the same images, in the same round. "Released" is the step as the method's public script makes it, in plain float32

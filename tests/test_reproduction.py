@@ -45,7 +45,7 @@ from toughen.reproduction.store import Quantity, Store
 from toughen.reproduction.values import View, published, written
 
 ROOT = Path(__file__).parent.parent
-PAGE, RESULTS = ROOT / "docs" / "reproduction.md", ROOT / "results" / "reproduction"
+PAGE, RESULTS = ROOT / "docs" / "results" / "reproduction.md", ROOT / "results" / "reproduction"
 
 
 def reproduce(out: Path, name: str, *more: object) -> Any:

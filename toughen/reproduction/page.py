@@ -1,4 +1,4 @@
-"""docs/reproduction.md: every published figure with ours beside it, or the words that it was not run."""
+"""docs/results/reproduction.md: every published figure with ours beside it, or the words that it was not run."""
 
 from __future__ import annotations
 
