@@ -13,7 +13,7 @@ from typing import Any
 
 import official
 
-from toughen.reproduction.page import folded
+from toughen.papers.markdown import folded
 from toughen.runs.files import read_json, write_text
 
 RESULTS = Path(__file__).parent / "results"

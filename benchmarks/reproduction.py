@@ -10,8 +10,8 @@ import argparse
 import shutil
 from pathlib import Path
 
-from toughen.reproduction.page import SHOWN, page
-from toughen.reproduction.store import ABOUT, CELLS, TRAINED, record_of
+from toughen.papers.markdown import SHOWN, page
+from toughen.papers.store import ABOUT, CELLS, TRAINED, record_of
 from toughen.runs.files import write_text
 
 ROOT = Path(__file__).parent.parent

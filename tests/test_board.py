@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from toughen.reproduction import board
-from toughen.reproduction.board import Board, Training
+from toughen.papers import progress_board
+from toughen.papers.progress_board import ProgressBoard, Training
 
 WORK = {"A: train": 100.0, "A: clean": 300.0}
 
@@ -26,7 +26,7 @@ class Clock:
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     found = Clock()
-    monkeypatch.setattr(board, "time", found)
+    monkeypatch.setattr(progress_board, "time", found)
     return found
 
 
@@ -42,7 +42,7 @@ def lines(console: Console) -> list[str]:
 def test_the_time_left_counts_only_what_this_call_did(tmp_path: Path, clock: Clock) -> None:
     """Half of the training was there; a quarter of it in 5 s is 5 operations a second, and 325 are left: 65 s."""
     console = shown()
-    with Board(console, WORK) as told:
+    with ProgressBoard(console, WORK) as told:
         told.begin("A: train")
         training = Training(told, tmp_path, 200, 100)
         clock.now += 5
@@ -55,7 +55,7 @@ def test_the_time_left_counts_only_what_this_call_did(tmp_path: Path, clock: Clo
 
 def test_what_comes_before_the_first_step_says_nothing_of_the_time_left(tmp_path: Path, clock: Clock) -> None:
     """Reading data takes 20 s; then 2 operations of 400 take 1 s, so that 398 take 199."""
-    with Board(shown(), WORK) as told:
+    with ProgressBoard(shown(), WORK) as told:
         told.begin("A: train")
         clock.now += 20
         training = Training(told, tmp_path, 100)
@@ -72,7 +72,7 @@ def test_what_comes_before_the_first_step_says_nothing_of_the_time_left(tmp_path
 def test_a_log_hears_of_a_part_that_lasts(tmp_path: Path, clock: Clock) -> None:
     """Once after ten seconds, then five minutes apart; of what is over before, only that it is done."""
     console = shown()
-    with Board(console, WORK) as told:
+    with ProgressBoard(console, WORK) as told:
         told.begin("A: train")
         training = Training(told, tmp_path, 1000)
         for second in range(1, 601):
@@ -93,7 +93,7 @@ def test_a_log_hears_of_a_part_that_lasts(tmp_path: Path, clock: Clock) -> None:
 
 def test_a_terminal_has_one_line_alone(tmp_path: Path, clock: Clock) -> None:
     console = shown(terminal=True)
-    with Board(console, WORK) as told:
+    with ProgressBoard(console, WORK) as told:
         told.begin("A: train")
         training = Training(told, tmp_path, 200, 100)
         clock.now += 20

@@ -26,6 +26,7 @@ from toughen.core.rng import Noise
 from toughen.core.types import Batch, Images, Labels
 from toughen.methods.awp import AWP
 from toughen.methods.ensemble import Ensemble
+from toughen.training.trainer import Trainer
 
 E = 0.1
 OWN, FIRST = 0.99, 0.01  # draws out of [0, 1): the model itself, whatever the number of sources, and the first source
@@ -270,3 +271,57 @@ def test_sources_are_trained_and_named_on_the_command_line(tmp_path: Path) -> No
     missing = toughen(*small(*words, f"[{tmp_path / 'none'}]", "--out", tmp_path / "second"))
     assert missing.status != 0 and "there is no run directory" in missing.err and "Traceback" not in missing.err
     assert not (tmp_path / "second").exists()
+
+
+def named(out: Path) -> list[object]:
+    """A run whose sources are named as nets."""
+    return small("--method", "Ensemble", "--eps", 0.1, "--method.sources", "[fbf-mnist-cnn, m-lenet]", "--out", out)
+
+
+def test_sources_that_are_named_as_nets_are_trained_first(tmp_path: Path) -> None:
+    assert toughen(*named(tmp_path / "run")).status == 0
+    for name in ("fbf-mnist-cnn", "m-lenet"):  # each is what a normal run of half the epochs gives
+        alone = small("--model", name, "--epochs", 1, "--seed", 1, "--watch", "off", "--out", tmp_path / name)
+        assert toughen(*alone).status == 0
+        source = tmp_path / "run" / "sources" / name
+        assert (source / "model.safetensors").read_bytes() == (tmp_path / name / "model.safetensors").read_bytes()
+    given = [tmp_path / "run" / "sources" / name for name in ("fbf-mnist-cnn", "m-lenet")]
+    again = [*named(tmp_path / "again"), "--method.sources", f"[{given[0]}, {given[1]}]"]
+    assert toughen(*again).status == 0
+    weights = [(tmp_path / run / "model.safetensors").read_bytes() for run in ("run", "again")]
+    assert weights[0] == weights[1]
+
+
+@pytest.mark.parametrize("step", [2, 7, 12])  # of the first source, of the second one, of the run
+def test_a_run_killed_while_its_sources_train_goes_on(tmp_path: Path, step: int) -> None:
+    assert toughen(*named(tmp_path / "whole")).status == 0
+    with pytest.MonkeyPatch.context() as patched, pytest.raises(Killed):
+        kill_at(patched, step)
+        toughen(*named(tmp_path / "killed"))
+    assert toughen(*named(tmp_path / "killed"), "--resume").status == 0
+    weights = [(tmp_path / run / "model.safetensors").read_bytes() for run in ("whole", "killed")]
+    assert weights[0] == weights[1]
+
+
+def kill_at(monkeypatch: pytest.MonkeyPatch, step: int) -> None:
+    """End at this step out of those of all runs of this process."""
+    whole, steps = Trainer.step, iter(range(step + 1))
+
+    def dying(self: Trainer, *arguments: Any) -> Any:
+        if next(steps) == step:
+            raise Killed
+        return whole(self, *arguments)
+
+    monkeypatch.setattr(Trainer, "step", dying)
+
+
+def test_plan_does_not_train_the_sources(tmp_path: Path) -> None:
+    ended = toughen("plan", *named(tmp_path / "run")[1:-2])
+    assert ended.status == 0 and "Ensemble" in ended.out, ended.err
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_loop_of_ones_own_is_told_that_a_source_is_not_trained() -> None:
+    method = Ensemble(eps=E, sources=["m-lenet"])
+    with pytest.raises(ValueError, match="source m-lenet is not trained yet"):
+        method.prepare(models.create("m-lenet", 10, (1, 28, 28)), (1, 28, 28), 10)

@@ -10,12 +10,12 @@ from typing import Any
 import pytest
 from commands import digits, refused, toughen
 
-from toughen.papers import find
-from toughen.papers.exhibits import Figure, Table
-from toughen.reproduction.entrants import entrant
-from toughen.reproduction.moments import figure_entrant, moments
-from toughen.reproduction.scales import SCALES
-from toughen.reproduction.store import Store
+from toughen.papers.kept_weights import figure_run_spec, moments
+from toughen.papers.published import find
+from toughen.papers.published.exhibits import Figure, Table
+from toughen.papers.run_spec import run_spec
+from toughen.papers.scales import SCALES
+from toughen.papers.store import Store
 from toughen.training.trainer import Trainer
 
 FGSM = ("--rows", "FGSM-AT")
@@ -130,14 +130,14 @@ def test_rows_of_all_figures_are_served_by_the_same_rows_of_tables(tmp_path: Pat
     for table in ("rmgm-table3", "dat-table1"):
         for panel in find(table).panels:  # type: ignore[union-attr]
             for row in panel.rows:
-                model = entrant(row.run, panel.data, 0, SCALES["full"])
+                model = run_spec(row.run, panel.data, 0, SCALES["full"])
                 for name in ("rmgm-figure1", "rmgm-figure2", "dat-figure-attacks", "dat-figure-generalization"):
                     figure = find(name)
                     assert isinstance(figure, Figure)
                     for plot in figure.plots:
                         for line in plot.lines:
                             if (line.run, plot.data) == (row.run, panel.data):
-                                drawn = figure_entrant(plot, line, SCALES["full"])
+                                drawn = figure_run_spec(plot, line, SCALES["full"])
                                 assert set(drawn.settings["keep_at"]) <= set(moments(model))
                                 Store(tmp_path).folder(model).mkdir(parents=True, exist_ok=True)
                                 Store(tmp_path).note(model, moments(model))
@@ -150,5 +150,5 @@ def test_rows_of_all_figures_are_served_by_the_same_rows_of_tables(tmp_path: Pat
 def test_another_seed_keeps_nothing_for_figures() -> None:
     words = "rmgm-mnist --method FGSMAT --weights last --log_every 50"
     full = SCALES["full"]
-    assert moments(entrant(words, "mnist", 0, full)) == [1000, 5000]  # the steps of R-MGM's figure 1
-    assert moments(entrant(words, "mnist", 1, full)) == []
+    assert moments(run_spec(words, "mnist", 0, full)) == [1000, 5000]  # the steps of R-MGM's figure 1
+    assert moments(run_spec(words, "mnist", 1, full)) == []

@@ -10,21 +10,21 @@ from typing import TypeAlias
 import published
 import pytest
 
-from toughen import papers
 from toughen.config.train import parse_train
 from toughen.core.threat import Threat
 from toughen.evaluation.suite import parse_attack
 from toughen.methods.fast import RFGSMAT
-from toughen.papers.exhibits import STATED, Column, Figure, Panel, Settings, Table
-from toughen.reproduction import stated
-from toughen.reproduction.entrants import entrant
-from toughen.reproduction.scales import SCALES, nodes
+from toughen.papers import stated_settings
+from toughen.papers.published import EXHIBITS, PAPERS, find
+from toughen.papers.published.exhibits import STATED, Column, Figure, Panel, Settings, Table
+from toughen.papers.run_spec import run_spec
+from toughen.papers.scales import SCALES, nodes
 from toughen.utils.fraction import Fraction
 
 Cells: TypeAlias = dict[tuple[str, int, str, str], str]
-TABLES = [each for each in papers.EXHIBITS.values() if isinstance(each, Table)]
-SETTINGS = [each for each in papers.EXHIBITS.values() if isinstance(each, Settings)]
-FIGURES = [each for each in papers.EXHIBITS.values() if isinstance(each, Figure)]
+TABLES = [each for each in EXHIBITS.values() if isinstance(each, Table)]
+SETTINGS = [each for each in EXHIBITS.values() if isinstance(each, Settings)]
+FIGURES = [each for each in EXHIBITS.values() if isinstance(each, Figure)]
 ISSUED = (  # what has to be there
     "pap-table1 pap-table2 pap-table3 pap-table4 pap-table5 pap-table6 pap-table7 pap-figure2 pap-figure3 "
     "rmgm-table1 rmgm-table2 rmgm-table3 rmgm-table4 rmgm-table5 rmgm-table6 rmgm-table7 "
@@ -243,11 +243,11 @@ def test_settings_that_papers_only_state_are_those_of_the_text() -> None:
 
 
 def test_nets_of_a_stated_size_have_it_but_for_the_one_that_a_note_is_about() -> None:
-    table = papers.find("efgsm-sizes")
+    table = find("efgsm-sizes")
     assert isinstance(table, Settings)
     for entry in table.entries:
         theirs = float(entry.published.removeprefix("near ").split()[0])
-        ours = float(stated.stated(table, entry).split()[0])
+        ours = float(stated_settings.stated(table, entry).split()[0])
         assert (abs(ours / theirs - 1) < 0.02) == (entry.name != "TRADES' classifier"), entry
 
 
@@ -255,10 +255,10 @@ def test_nets_of_a_stated_size_have_it_but_for_the_one_that_a_note_is_about() ->
 
 
 def test_every_table_and_figure_is_there_under_its_name() -> None:
-    assert set(papers.EXHIBITS) == set(ISSUED.split())
-    assert len(papers.EXHIBITS) == sum(map(len, papers.PAPERS.values()))
+    assert set(EXHIBITS) == set(ISSUED.split())
+    assert len(EXHIBITS) == sum(map(len, PAPERS.values()))
     with pytest.raises(ValueError, match="did you mean pap-table3"):
-        papers.find("pap-tabel3")
+        find("pap-tabel3")
 
 
 def words() -> set[str]:
@@ -294,7 +294,7 @@ def test_a_run_has_one_wording() -> None:
     wordings: dict[str, str] = {}
     for run in words():
         sources = ["standard-mnist"] if "--method.sources" in run else []
-        key = entrant(run.removesuffix(" --method.sources [one]"), "any", 0, SCALES["full"], sources).key
+        key = run_spec(run.removesuffix(" --method.sources [one]"), "any", 0, SCALES["full"], sources).key
         assert wordings.setdefault(key, run) == run
 
 
@@ -304,7 +304,7 @@ def test_every_run_ends_after_what_it_is_to_change_within_it(scale: str) -> None
     changes = 0
     for run in words():
         sources = ["standard-mnist"] if "--method.sources" in run else []
-        settings = entrant(run.removesuffix(" --method.sources [one]"), "any", 0, SCALES[scale], sources).settings
+        settings = run_spec(run.removesuffix(" --method.sources [one]"), "any", 0, SCALES[scale], sources).settings
         ended = settings.get("stop_epoch") or settings["epochs"]
         assert 1 <= ended <= settings["epochs"], run
         for node in nodes(settings):

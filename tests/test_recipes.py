@@ -237,7 +237,7 @@ def test_trades_wa_averages_as_nuat_wa_does() -> None:
     assert packaged("trades-wa-cifar10").averaging == 0.9998 and packaged("trades-cifar10").averaging is None
 
 
-CHANGED = {"pgi": {"reset", "smoothing"}, "dat": {"model", "switch_epoch"}, "eat": {"sources"}}  # as the sources say
+CHANGED = {"pgi": {"reset", "smoothing"}, "dat": {"model", "switch_epoch"}}  # as the sources say
 ON_100 = [name.removesuffix("-cifar100") for name in settings.recipes() if name.endswith("-cifar100")]
 
 

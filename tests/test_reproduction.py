@@ -24,25 +24,27 @@ from PIL import Image
 from rich.console import Console
 from torch import nn
 
-from toughen import papers, runs
+from toughen import runs
 from toughen.attacks.autoattack import AutoAttack
 from toughen.attacks.pgd import PGD
 from toughen.core.threat import Threat
 from toughen.data import load_test
 from toughen.engine.fixed_batch import Blocks
-from toughen.papers.exhibits import Column, Panel, Row, Table
-from toughen.reproduction import images, measure, page, work
-from toughen.reproduction.board import Board, Training, logit_distances
-from toughen.reproduction.costs import _training_cost, costs
-from toughen.reproduction.drawn import curve_lines
-from toughen.reproduction.entrants import entrant
-from toughen.reproduction.overview import list_lines, short
-from toughen.reproduction.reproduce import at_hand
-from toughen.reproduction.same import agree
-from toughen.reproduction.scales import SCALES
-from toughen.reproduction.show import lacking, panel_lines
-from toughen.reproduction.store import Quantity, Store
-from toughen.reproduction.values import View, published, written
+from toughen.papers import datasets, markdown, measure
+from toughen.papers.costs import _training_cost, costs
+from toughen.papers.overview import list_lines, short
+from toughen.papers.progress_board import ProgressBoard, Training, logit_distances
+from toughen.papers.published import EXHIBITS, find
+from toughen.papers.published.exhibits import Column, Panel, Row, Table
+from toughen.papers.reproduce import at_hand
+from toughen.papers.run_spec import run_spec
+from toughen.papers.scales import SCALES
+from toughen.papers.settings_match import agree
+from toughen.papers.store import Quantity, Store
+from toughen.papers.tasks import make_tasks, table_run_spec
+from toughen.papers.terminal import lacking, panel_lines
+from toughen.papers.terminal_figures import curve_lines
+from toughen.papers.values import View, published, written
 
 ROOT = Path(__file__).parent.parent
 PAGE, RESULTS = ROOT / "docs" / "results" / "reproduction.md", ROOT / "results" / "reproduction"
@@ -53,7 +55,7 @@ def reproduce(out: Path, name: str, *more: object) -> Any:
 
 
 def table(name: str) -> Table:
-    found = papers.find(name)
+    found = find(name)
     assert isinstance(found, Table)
     return found
 
@@ -284,19 +286,19 @@ def test_one_reason_is_said_once_for_all_data_sets(tmp_path: Path) -> None:
 def test_a_sample_of_other_images_is_not_used(tmp_path: Path) -> None:
     """Images are known by what is in them, not by where they lie."""
     first = Path(shutil.copytree(digits(), tmp_path / "first"))
-    place = images.at_scale("mnist", str(first), SCALES["smoke"], tmp_path / "out")
+    place = datasets.at_scale("mnist", str(first), SCALES["smoke"], tmp_path / "out")
     first = first.rename(tmp_path / "moved")
-    assert images.at_scale("mnist", str(first), SCALES["smoke"], tmp_path / "out") == place
+    assert datasets.at_scale("mnist", str(first), SCALES["smoke"], tmp_path / "out") == place
     picture = sorted(first.rglob("*.png"))[0]
     Image.fromarray(255 - np.asarray(Image.open(picture))).save(picture)
     with pytest.raises(ValueError, match=r"sample of other images.*--out"):
-        images.at_scale("mnist", str(first), SCALES["smoke"], tmp_path / "out")
+        datasets.at_scale("mnist", str(first), SCALES["smoke"], tmp_path / "out")
 
 
 @pytest.mark.parametrize("harm", ["half written", "one more", "one less", "binary"])
 def test_a_sample_that_is_not_as_it_was_written_is_not_used(harm: str, tmp_path: Path) -> None:
-    place = images.at_scale("mnist", str(digits()), SCALES["smoke"], tmp_path)
-    assert images.at_scale("mnist", str(digits()), SCALES["smoke"], tmp_path) == place
+    place = datasets.at_scale("mnist", str(digits()), SCALES["smoke"], tmp_path)
+    assert datasets.at_scale("mnist", str(digits()), SCALES["smoke"], tmp_path) == place
     first = sorted(Path(place).rglob("*.png"))[0]
     if harm == "half written":
         (Path(place) / "origin.json").unlink()
@@ -307,7 +309,7 @@ def test_a_sample_that_is_not_as_it_was_written_is_not_used(harm: str, tmp_path:
     else:
         (Path(place) / "origin.json").write_bytes(bytes(range(256)))
     with pytest.raises(ValueError, match=r"mnist.* remove it"):
-        images.at_scale("mnist", str(digits()), SCALES["smoke"], tmp_path)
+        datasets.at_scale("mnist", str(digits()), SCALES["smoke"], tmp_path)
 
 
 def test_at_smoke_drawn_images_stand_in_for_what_a_folder_of_sets_lacks(tmp_path: Path) -> None:
@@ -321,7 +323,7 @@ def test_at_smoke_drawn_images_stand_in_for_what_a_folder_of_sets_lacks(tmp_path
     said = " ".join(ended.out.split())
     assert "CIFAR-10 is not at hand: drawn images" in said and "MNIST is not at hand" not in said
     places = at_hand(table("dat-table1"), [], str(sets), SCALES["smoke"], tmp_path / "out")
-    assert {name: images.stands_in(place) for name, place in places.items()} == {
+    assert {name: datasets.stands_in(place) for name, place in places.items()} == {
         "cifar10": True,
         "cifar100": True,
         "mnist": False,
@@ -342,11 +344,11 @@ def test_of_a_sample_that_was_not_written_to_the_end_nothing_is_left(
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr(images, "write_json", full)
+        patch.setattr(datasets, "write_json", full)
         with pytest.raises(OSError):
-            images.at_scale("mnist", str(digits()), SCALES["smoke"], tmp_path)
+            datasets.at_scale("mnist", str(digits()), SCALES["smoke"], tmp_path)
     assert list((tmp_path / "smoke" / "images").iterdir()) == []
-    images.at_scale("mnist", str(digits()), SCALES["smoke"], tmp_path)
+    datasets.at_scale("mnist", str(digits()), SCALES["smoke"], tmp_path)
 
 
 # ---- What lies in the folder, damaged or moved.
@@ -363,7 +365,7 @@ def test_a_damaged_figure_is_named_and_the_others_are_listed(
     harm: dict[str, Any] | str | bytes, tmp_path: Path
 ) -> None:
     panel, store = table("pap-table3").panels[0], Store(tmp_path)
-    model, quantity = entrant(panel.row("Normal").run, "mnist", 0, SCALES["full"]), Quantity("clean", "0.3")
+    model, quantity = run_spec(panel.row("Normal").run, "mnist", 0, SCALES["full"]), Quantity("clean", "0.3")
     store.write(model, quantity, 0.5, images=10000, seconds=1.0, provenance={})
     path = store.folder(model) / "cells" / quantity.file
     assert Store(tmp_path).read(model, quantity) == {**json.loads(path.read_text()), "training": {}}
@@ -381,7 +383,7 @@ def test_a_damaged_figure_is_named_and_the_others_are_listed(
 @pytest.mark.parametrize("harm", ["[1, {}]", "null", "{}", "3", '{"words": null}', "[" * 100_000, ""])
 def test_a_folder_that_does_not_say_what_it_is_about_is_named_and_mended(harm: str, tmp_path: Path) -> None:
     panel, store = table("pap-table3").panels[0], Store(tmp_path)
-    model = entrant(panel.row("Normal").run, "mnist", 0, SCALES["full"])
+    model = run_spec(panel.row("Normal").run, "mnist", 0, SCALES["full"])
     store.write(model, Quantity("clean", "0.3"), 0.5, images=10000, seconds=1.0, provenance={})
     path = store.folder(model) / "about.json"
     whole = path.read_text()
@@ -437,7 +439,7 @@ def test_a_folder_may_be_moved_before_its_runs_are_finished(tmp_path: Path) -> N
 
 
 def test_a_torn_line_is_passed_over_and_spoils_no_other(tmp_path: Path) -> None:
-    seen = Training(Board(Console(quiet=True), {}), tmp_path, 10)
+    seen = Training(ProgressBoard(Console(quiet=True), {}), tmp_path, 10)
     seen.signal(1, 0.5)
     with (tmp_path / "logit-distances.jsonl").open("a") as file:
         file.write('\n{"step": 2, "dis')
@@ -462,17 +464,17 @@ def test_a_limit_means_the_first_images_of_a_mixed_set(tmp_path: Path) -> None:
 
 def test_a_limit_takes_all_classes_of_a_set_that_lies_sorted() -> None:
     labels = torch.arange(10).repeat_interleave(100)
-    chosen, drawn = images.some(labels, 20)
+    chosen, drawn = datasets.some(labels, 20)
     assert drawn == "stratified"
     assert labels[chosen].bincount().tolist() == [2] * 10
     for count in (None, 1000, 2000):
-        assert (images.some(labels, count)[0].tolist(), images.some(labels, count)[1]) == (list(range(1000)), "all")
+        assert (datasets.some(labels, count)[0].tolist(), datasets.some(labels, count)[1]) == (list(range(1000)), "all")
 
 
 def test_a_heading_says_which_images_were_taken() -> None:
     cells: list[dict[str, Any]] = [{"images": 10000}, {"images": 1000, "drawn": "first"}, {"images": None}]
-    assert images.told(cells) == "the first 1,000 test images and 10,000 test images"
-    assert images.told([{"images": 1000, "drawn": "stratified"}]) == "a stratified sample of 1,000 test images"
+    assert datasets.told(cells) == "the first 1,000 test images and 10,000 test images"
+    assert datasets.told([{"images": 1000, "drawn": "stratified"}]) == "a stratified sample of 1,000 test images"
 
 
 def test_settings_are_those_of_the_recipes() -> None:
@@ -485,10 +487,10 @@ def test_settings_are_those_of_the_recipes() -> None:
 def test_the_list_names_everything_within_80_columns(tmp_path: Path) -> None:
     ended = toughen("reproduce", "--list", "--out", tmp_path)
     assert ended.status == 0
-    assert [name for name in papers.EXHIBITS if f"\n{name} " not in ended.out] == []
+    assert [name for name in EXHIBITS if f"\n{name} " not in ended.out] == []
     assert width(ended.out.splitlines()) <= 80
     assert reproduce(tmp_path, "pap-table7", "--rows", "FGSM-AT").status == 0
-    line = list_lines(papers.find("pap-table7"), Store(tmp_path))[0].split()
+    line = list_lines(find("pap-table7"), Store(tmp_path))[0].split()
     assert line[:5] == ["pap-table7", "1.2", "-", "1/8", "smoke"]
 
 
@@ -497,7 +499,7 @@ def test_the_list_names_everything_within_80_columns(tmp_path: Path) -> None:
 
 def test_a_smaller_scale_keeps_each_epoch_s_place_in_the_run() -> None:
     words = "dat-cifar10 --stop_epoch 116"
-    whole, small = (entrant(words, "cifar10", 0, SCALES[name]).settings for name in ("full", "cpu"))
+    whole, small = (run_spec(words, "cifar10", 0, SCALES[name]).settings for name in ("full", "cpu"))
     assert (whole["epochs"], whole["stop_epoch"], whole["method"]["init_args"]["switch_epoch"]) == (155, 116, 86)
     assert small["epochs"] == math.ceil(0.15 * 155) == 24
     assert small["stop_epoch"] == round(116 * 24 / 155)
@@ -507,24 +509,24 @@ def test_a_smaller_scale_keeps_each_epoch_s_place_in_the_run() -> None:
 
 def test_a_short_recipe_is_not_cut_below_what_the_other_rows_of_its_table_have() -> None:
     rows = ("fbf-cifar10 --model resnet18", "gat-cifar10", "pgd-cifar10 --epochs 10")
-    assert [entrant(row, "cifar10", 0, SCALES["cpu"]).settings["epochs"] for row in rows] == [15, 15, 10]
+    assert [run_spec(row, "cifar10", 0, SCALES["cpu"]).settings["epochs"] for row in rows] == [15, 15, 10]
 
 
 def test_averaging_looks_back_over_the_same_share_of_a_shorter_run() -> None:
-    whole, small = (entrant("nuat-wa-cifar10", "cifar10", 0, SCALES[name]).settings for name in ("full", "cpu"))
+    whole, small = (run_spec("nuat-wa-cifar10", "cifar10", 0, SCALES[name]).settings for name in ("full", "cpu"))
     assert (whole["epochs"], small["epochs"], whole["averaging"]) == (100, 15, 0.9998)
     assert 1 / (1 - small["averaging"]) == pytest.approx(5000 * 15 / 100, rel=1e-3)  # steps that it looks back over
 
 
 def test_a_scale_seed_or_setting_makes_another_run() -> None:
     made = [
-        entrant(words, "mnist", seed, SCALES[scale]).key
+        run_spec(words, "mnist", seed, SCALES[scale]).key
         for words in ("pap-mnist", "pap-mnist --method.lam 1")
         for seed in (0, 1)
         for scale in ("full", "cpu", "smoke")
     ]
     assert len(set(made)) == len(made)
-    assert made[0] == entrant("pap-mnist", "mnist", 0, SCALES["full"]).key
+    assert made[0] == run_spec("pap-mnist", "mnist", 0, SCALES["full"]).key
 
 
 def test_smoke_shortens_attacks_and_full_leaves_them_as_they_are() -> None:
@@ -542,7 +544,7 @@ def test_smoke_shortens_attacks_and_full_leaves_them_as_they_are() -> None:
 
 
 def keep(store: Store, words: str, of: str, value: float, processor: str = "one", seed: int = 0) -> None:
-    model = entrant(words, "mnist", seed, SCALES["full"])
+    model = run_spec(words, "mnist", seed, SCALES["full"])
     quantity = Quantity(of) if of in measure.OF_TRAINING else Quantity(of, "0.3", None)
     store.write(model, quantity, value, images=10000, seconds=1.0, provenance={"processor": processor, "commit": "c"})
 
@@ -559,7 +561,7 @@ def test_times_are_compared_as_ratios_and_on_one_machine_only(tmp_path: Path) ->
     assert found is not None and found.mean == 15.0 and written(found.mean, column) == "15 x"
     assert view.value(panel, panel.row("Proposed"), column) is None
     assert View(Store(tmp_path), SCALES["cpu"]).value(panel, panel.row("PGD"), column) is None
-    lines = page.panel_part(panel, view).splitlines()
+    lines = markdown.panel_part(panel, view).splitlines()
     assert "| PGD | 53.0 (19.6 x) / ≈15 x |" in lines and "| EAT | 5.5 (2.04 x) / not run |" in lines
     assert any(line.startswith("| Proposed | 8.8 (3.26 x) / measured, but not beside") for line in lines)
     proposed = panel.row("Proposed")
@@ -572,28 +574,28 @@ def test_times_of_trainings_are_brought_to_all_epochs(tmp_path: Path) -> None:
     panel = table("nuat-figure3b").panels[0]
     time, scale, store = panel.columns[1], SCALES["cpu"], Store(tmp_path)
     for name in ("AWP 200", "NuAT2-WA 80", "FBF 30"):
-        model = entrant(panel.row(name).run, "cifar10", 0, scale)
+        model = run_spec(panel.row(name).run, "cifar10", 0, scale)
         store.write(model, Quantity(time.of), 3.0, images=None, seconds=1.0, provenance={"processor": "one"})
     view = View(Store(tmp_path), scale)
     found = [view.value(panel, panel.row(name), time) for name in ("AWP 200", "NuAT2-WA 80", "FBF 30")]
     assert [each and each.mean for each in found] == pytest.approx([1.25, 1.0, 0.375])
-    assert "brought to the epochs of the recipe" in page.panel_part(panel, view)
+    assert "brought to the epochs of the recipe" in markdown.panel_part(panel, view)
 
 
 def test_wide_nets_keep_their_order_and_the_reconstructor_stays_the_smaller_one() -> None:
     made = {
-        words: entrant(words, "cifar10", 0, SCALES["cpu"]).settings
+        words: run_spec(words, "cifar10", 0, SCALES["cpu"]).settings
         for words in ("efgsm-cifar10", "trades-cifar10 --model wrn-34-10", "dat-cifar10")
     }
     assert [each["model_settings"]["width"] for each in made.values()] == [1, 2, 2]
     assert made["efgsm-cifar10"]["method"]["init_args"]["reconstructor"] == "wrn-10-1"
-    full = entrant("efgsm-cifar10", "cifar10", 0, SCALES["full"]).settings
+    full = run_spec("efgsm-cifar10", "cifar10", 0, SCALES["full"]).settings
     assert full["method"]["init_args"]["reconstructor"] == "wrn-22-3" and full["model_settings"] == {}
 
 
 def test_rows_whose_times_are_compared_look_within_epochs_equally_often() -> None:
     for panel in table("rmgm-table7").panels:
-        made = [entrant(row.run, panel.data, 0, SCALES["full"], row.sources).settings for row in panel.rows]
+        made = [run_spec(row.run, panel.data, 0, SCALES["full"], row.sources).settings for row in panel.rows]
         assert len({each["log_every"] for each in made}) == 1
 
 
@@ -608,7 +610,7 @@ def test_a_row_that_toughen_cannot_run_says_why(tmp_path: Path) -> None:
         "cannot run: its net is not published".split(),
     ]
     whole = Table(name="own", title="A table of one's own", panels=(panel,))
-    assert work.tasks(whole, ["mnist"], [], 1, SCALES["smoke"], None) == []
+    assert make_tasks(whole, ["mnist"], [], 1, SCALES["smoke"], None) == []
 
 
 def test_a_spread_is_the_standard_deviation_over_seeds_in_points(tmp_path: Path) -> None:
@@ -616,7 +618,7 @@ def test_a_spread_is_the_standard_deviation_over_seeds_in_points(tmp_path: Path)
     clean, row = panel.columns[0], panel.rows[0]
     store = Store(tmp_path)
     for seed, value in enumerate((0.80, 0.81, 0.83)):
-        model = entrant(row.run, panel.data, seed, SCALES["full"])
+        model = run_spec(row.run, panel.data, seed, SCALES["full"])
         store.write(model, Quantity("clean", panel.eps), value, images=10000, seconds=1.0, provenance={})
     found = View(Store(tmp_path), SCALES["full"]).value(panel, row, clean)
     assert found is not None and found.mean == pytest.approx(1.5275252)  # of 80, 81, 83, by hand
@@ -628,7 +630,7 @@ def test_seeds_are_averaged_over_the_same_images(tmp_path: Path) -> None:
     panel = table("pap-table3").panels[0]
     row, clean = panel.row("Normal"), panel.columns[0]
     for seed, count, value in ((0, 10000, 0.9), (1, 1000, 0.8), (2, 10000, 0.94)):
-        model = entrant(row.run, panel.data, seed, SCALES["full"])
+        model = run_spec(row.run, panel.data, seed, SCALES["full"])
         Store(tmp_path).write(model, Quantity("clean", panel.eps), value, images=count, seconds=1.0, provenance={})
     found = View(Store(tmp_path), SCALES["full"]).value(panel, row, clean)
     assert found is not None and found.mean == pytest.approx(92)
@@ -643,11 +645,11 @@ def test_a_run_is_found_again_after_toughen_got_another_setting(tmp_path: Path) 
     del older["settings"]["sync_batch_norm"]
     about.write_text(json.dumps(older))
     about.parent.rename(about.parent.with_name("pap-mnist-000000000000"))
-    model = entrant(row.run, "mnist", 0, SCALES["full"])
+    model = run_spec(row.run, "mnist", 0, SCALES["full"])
     found = Store(tmp_path).read(model, Quantity("clean", "0.3"))
     assert found is not None and found["value"] == 0.99
     assert (
-        Store(tmp_path).read(entrant("pap-mnist --method.lam 1", "mnist", 0, SCALES["full"]), Quantity("clean", "0.3"))
+        Store(tmp_path).read(run_spec("pap-mnist --method.lam 1", "mnist", 0, SCALES["full"]), Quantity("clean", "0.3"))
         is None
     )
 
@@ -664,13 +666,13 @@ def test_a_run_is_found_again_after_toughen_got_another_setting(tmp_path: Path) 
 )
 def test_another_run_is_not_taken_for_it(words: str) -> None:
     """As when a recipe has changed under its name."""
-    first, second = (entrant(each, "mnist", 0, SCALES["full"]).settings for each in ("pap-mnist", words))
+    first, second = (run_spec(each, "mnist", 0, SCALES["full"]).settings for each in ("pap-mnist", words))
     assert not agree(first, second) and not agree(second, first)
 
 
 def test_a_recipe_s_figures_are_not_those_of_its_former_self(tmp_path: Path) -> None:
     """The same words, once with dropout and once without."""
-    model = entrant("pap-mnist", "mnist", 0, SCALES["full"])
+    model = run_spec("pap-mnist", "mnist", 0, SCALES["full"])
     keep(Store(tmp_path), "pap-mnist", "clean", 0.99)
     (about,) = tmp_path.rglob("about.json")
     former = json.loads(about.read_text())
@@ -684,7 +686,7 @@ def test_a_recipe_s_figures_are_not_those_of_its_former_self(tmp_path: Path) -> 
 def test_a_run_that_kept_more_moments_serves_and_one_that_kept_fewer_does_not(tmp_path: Path) -> None:
     moments: dict[str, list[Any]] = {"few": [1, "epoch 0"], "more": ["epoch 0", 1, 7], "none": []}
     made = {
-        name: entrant("fgsm-mnist", "mnist", 0, SCALES["full"], more={"keep_at": kept} if kept else {})
+        name: run_spec("fgsm-mnist", "mnist", 0, SCALES["full"], more={"keep_at": kept} if kept else {})
         for name, kept in moments.items()
     }
     store = Store(tmp_path)
@@ -695,20 +697,20 @@ def test_a_run_that_kept_more_moments_serves_and_one_that_kept_fewer_does_not(tm
     found.write(made["none"], Quantity("fgsm", "0.3"), 0.25, images=10000, seconds=0.0, provenance={})
     about = json.loads((tmp_path / "full" / made["few"].key / "about.json").read_text())
     assert about["settings"]["keep_at"] == [1, "epoch 0"]  # as it was trained
-    other = entrant("fgsm-mnist --epochs 3", "mnist", 0, SCALES["full"])
+    other = run_spec("fgsm-mnist --epochs 3", "mnist", 0, SCALES["full"])
     assert Store(tmp_path).folder(other) == tmp_path / "full" / other.key
 
 
 def test_words_that_lead_to_one_run_share_its_figures(tmp_path: Path) -> None:
     store, made = (
         Store(tmp_path),
-        [entrant(words, "mnist", 0, SCALES["smoke"]) for words in ("pap-mnist", "pap-mnist --epochs 9")],
+        [run_spec(words, "mnist", 0, SCALES["smoke"]) for words in ("pap-mnist", "pap-mnist --epochs 9")],
     )
     assert made[0].key == made[1].key  # two epochs either way
     for model, of in zip(made, ("clean", "fgsm"), strict=True):
         store.write(model, Quantity(of, "0.3"), 0.5, images=40, seconds=0.0, provenance={})
     assert all(Store(tmp_path).knows(model) for model in made)
-    third = entrant("pap-mnist --epochs 8", "mnist", 0, SCALES["smoke"])
+    third = run_spec("pap-mnist --epochs 8", "mnist", 0, SCALES["smoke"])
     assert not Store(tmp_path).knows(third)
     Store(tmp_path).note(third)
     assert all(Store(tmp_path).knows(model) for model in (*made, third))
@@ -765,7 +767,7 @@ def test_the_page_is_what_its_command_makes_of_the_results(monkeypatch: pytest.M
 def test_the_page_has_what_was_run_and_says_what_was_not(tmp_path: Path) -> None:
     keep(Store(tmp_path), "pap-mnist", "pgd-100@0.01", 0.9317)
     (line,) = (
-        line for line in page.section(papers.find("pap-table3"), Store(tmp_path)).splitlines() if "| PAP FGSM |" in line
+        line for line in markdown.section(find("pap-table3"), Store(tmp_path)).splitlines() if "| PAP FGSM |" in line
     )
     assert line.split(" | ")[1:] == [
         *(f"{figure} / not run" for figure in ("99.29", "96.69", "95.58", "95.56", "95.05")),
@@ -776,7 +778,7 @@ def test_the_page_has_what_was_run_and_says_what_was_not(tmp_path: Path) -> None
 def keep_at(store: Store, scale: str, data: str, of: str, value: float) -> None:
     """A figure of NuAT in its second table."""
     (panel,) = (each for each in table("nuat-table2").panels if each.data == data)
-    model = work.table_entrant(panel, panel.row("NuAT"), 0, SCALES[scale])
+    model = table_run_spec(panel, panel.row("NuAT"), 0, SCALES[scale])
     store.write(
         model, Quantity(of, panel.eps, 1000), value, images=1000, seconds=1.0,
         provenance={"processor": "AMD", "commit": "c"},
@@ -787,7 +789,7 @@ def test_what_was_run_of_one_data_set_at_a_scale_stays_when_more_of_another_is_r
     keep_at(Store(tmp_path), "full", "mnist", "autoattack-v1", 0.929)
     for of in ("clean", "gama-pgd", "pgd-500@2/255"):
         keep_at(Store(tmp_path), "cpu", "cifar10", of, 0.4)
-    text = page.section(papers.find("nuat-table2"), Store(tmp_path))
+    text = markdown.section(find("nuat-table2"), Store(tmp_path))
     rows = [line.split(" | ")[1:] for line in text.splitlines() if line.startswith("| NuAT |")]
     assert rows == [
         ["81.01 / 40.00", "52.97 / 40.00", "49.46 / 40.00", "49.24 / not run |"],
@@ -795,13 +797,13 @@ def test_what_was_run_of_one_data_set_at_a_scale_stays_when_more_of_another_is_r
         ["99.37 / not run", "96.24 / not run", "94.65 / not run", "93.11 / 92.90 |"],
     ]
     keep_at(Store(tmp_path), "full", "cifar10", "clean", 0.8)  # beside, never in one table with another scale's
-    text = page.section(papers.find("nuat-table2"), Store(tmp_path))
+    text = markdown.section(find("nuat-table2"), Store(tmp_path))
     assert [line for line in text.splitlines() if line.startswith("CIFAR-10, ResNet-18")] == [
         f"CIFAR-10, ResNet-18, eps 8/255: paper / ours (scale {scale}; 1,000 test images; seed 0; AMD; at commit c; "
         f"{date.today().isoformat()})"
         for scale in ("full", "cpu")
     ]
-    full, small, title = list_lines(papers.find("nuat-table2"), Store(tmp_path))
+    full, small, title = list_lines(find("nuat-table2"), Store(tmp_path))
     assert full.split()[:6] == ["nuat-table2", "93.11", "92.90", "2/132", "full", "AMD"]
     assert small.split()[:5] == ["49.24", "-", "3/132", "cpu", "AMD"]
     assert title.endswith("(NuAT, AA (v1), MNIST and CIFAR-10)") and max(map(len, (full, small, title))) <= 80
@@ -833,11 +835,11 @@ def test_a_figure_says_how_its_model_was_trained(tmp_path: Path) -> None:
     assert record["epochs"] == len(lines) == 2
     assert record["seconds"] == pytest.approx(sum(line["seconds"] for line in lines), abs=0.1)
     assert record["provenance"] == json.loads((folder / "run" / "provenance.json").read_text())
-    model = entrant("fgsm-mnist", "mnist", 0, SCALES["smoke"])
+    model = run_spec("fgsm-mnist", "mnist", 0, SCALES["smoke"])
     found = Store(tmp_path).best(model, Quantity("gamma"))
     assert found is not None and found["training"] == record
     commit, precision = record["provenance"]["commit"], record["provenance"]["precision"]
-    assert f"trained in {precision} at commit {commit}; measured at commit {commit}" in page.origin([found])
+    assert f"trained in {precision} at commit {commit}; measured at commit {commit}" in markdown.origin([found])
 
 
 def test_the_page_says_which_figures_are_from_which_images(tmp_path: Path) -> None:
@@ -850,12 +852,12 @@ def test_the_page_says_which_figures_are_from_which_images(tmp_path: Path) -> No
         ("FGSM-AT", "fgsm", 1000, "first"),
     ):
         if row == "FGSM-AT" and of == "clean":
-            assert page.apart(panel, view) == []
-        model = entrant(panel.row(row).run, "mnist", 0, SCALES["full"])
+            assert markdown.apart(panel, view) == []
+        model = run_spec(panel.row(row).run, "mnist", 0, SCALES["full"])
         quantity = Quantity(of, "0.3", None if drawn == "all" else count)
         store.write(model, quantity, 0.5, images=count, drawn=drawn, seconds=1.0, provenance={})
         view = View(Store(tmp_path), SCALES["full"])
-    assert page.apart(panel, view) == [
+    assert markdown.apart(panel, view) == [
         "Normal: 10,000 test images.\n",
         "FGSM-AT: Clean on 10,000 test images; FGSM on the first 1,000 test images.\n",
     ]
@@ -900,7 +902,7 @@ def test_figures_of_a_model_that_was_trained_anew_replace_those_of_the_former_on
 ) -> None:
     monkeypatch.syspath_prepend(ROOT / "benchmarks")
     command: Any = __import__("reproduction")
-    results, model = Store(tmp_path / "results"), entrant("pap-mnist", "mnist", 0, SCALES["full"])
+    results, model = Store(tmp_path / "results"), run_spec("pap-mnist", "mnist", 0, SCALES["full"])
     for name, seconds, quantities, there in (
         ("first", 10.0, ("clean", "fgsm"), ["clean", "fgsm"]),
         ("more", 10.0, ("i-fgsm-40",), ["clean", "fgsm", "i-fgsm-40"]),
@@ -919,14 +921,14 @@ def test_figures_of_a_model_that_was_trained_anew_replace_those_of_the_former_on
 
 def test_each_source_of_a_row_has_a_cost_of_its_own(tmp_path: Path) -> None:
     """So that the end of one is not taken for the end of all: nets A, B and C take very different times."""
-    found = work.tasks(table("rmgm-table3"), ["mnist"], ["EAT A"], 1, SCALES["full"], None)
+    found = make_tasks(table("rmgm-table3"), ["mnist"], ["EAT A"], 1, SCALES["full"], None)
     parts = {title: cost for title, cost in costs(found, Store(tmp_path)).items() if ": source" in title}
     assert sorted(title.rsplit(": ", 2)[1] for title in parts) == ["source A", "source B", "source C"]
     assert len(set(parts.values())) == 3
 
 
 def test_every_part_of_the_work_has_a_cost(tmp_path: Path) -> None:
-    found = work.tasks(table("pap-table5"), ["mnist"], [], 1, SCALES["full"], None)
+    found = make_tasks(table("pap-table5"), ["mnist"], [], 1, SCALES["full"], None)
     parts = costs(found, Store(tmp_path))
     assert all(cost > 0 for cost in parts.values())
     assert len([title for title in parts if title.endswith("train")]) == 6  # five rows and the source
@@ -937,7 +939,7 @@ def test_the_cost_of_a_sample_is_that_of_its_images(tmp_path: Path) -> None:
     """At smoke 16 images are held out of 160; ImageNet's sample has 2,000 of 64 x 64 pixels instead of 224 x 224."""
 
     def parts(name: str, data: str, scale: str = "smoke") -> dict[str, float]:
-        return costs(work.tasks(papers.find(name), [data], [], 1, SCALES[scale], 40), Store(tmp_path))  # type: ignore[arg-type]
+        return costs(make_tasks(find(name), [data], [], 1, SCALES[scale], 40), Store(tmp_path))  # type: ignore[arg-type]
 
     for name in ("rmgm-figure1", "dat-figure-loss"):
         found = parts(name, "mnist" if name.startswith("rmgm") else "cifar10")
@@ -966,7 +968,7 @@ def test_the_cost_of_training_goes_by_the_passes_of_a_step(words: str, passes: i
     def cost(words: str) -> float:
         found: dict[str, float] = {}
         same = "--model small-cnn --epochs 10 --validation 0"
-        _training_cost(entrant(f"{words} {same}", "mnist", 0, SCALES["full"]), "it", Store(Path("none")), found, set())
+        _training_cost(run_spec(f"{words} {same}", "mnist", 0, SCALES["full"]), "it", Store(Path("none")), found, set())
         return found["it: train"]
 
     ratio = cost(words) / cost("standard-mnist")
@@ -979,7 +981,7 @@ def test_the_cost_of_training_has_that_of_validation() -> None:
     def cost(words: str) -> float:
         found: dict[str, float] = {}
         standard = f"standard-mnist --model small-cnn --epochs 10 {words}"
-        _training_cost(entrant(standard, "mnist", 0, SCALES["full"]), "it", Store(Path("none")), found, set())
+        _training_cost(run_spec(standard, "mnist", 0, SCALES["full"]), "it", Store(Path("none")), found, set())
         return found["it: train"]
 
     plain = cost("")  # 60,000 images, 3 passes each, and a plain one of those held out

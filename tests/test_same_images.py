@@ -9,47 +9,47 @@ import pytest
 from commands import digits, refused, toughen
 
 from toughen.data.ingest import Outline
-from toughen.reproduction import images
-from toughen.reproduction.scales import SCALES
-from toughen.reproduction.sets import SETS
+from toughen.papers import datasets
+from toughen.papers.dataset_facts import SETS
+from toughen.papers.scales import SCALES
 
 FULL = SCALES["full"]
 
 
 def whole(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let few digits pass for the whole of MNIST."""
-    monkeypatch.setattr(images, "check_whole", lambda name, spec: None)
+    monkeypatch.setattr(datasets, "check_whole", lambda name, spec: None)
 
 
 def test_other_images_are_refused_where_some_were_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """One picture that was taken for another, of the same name and size; moving the folder changes nothing."""
     whole(monkeypatch)
     shutil.copytree(digits(), tmp_path / "a")
-    images.check_same("mnist", str(tmp_path / "a"), FULL, tmp_path / "out")
+    datasets.check_same("mnist", str(tmp_path / "a"), FULL, tmp_path / "out")
     shutil.copytree(tmp_path / "a", tmp_path / "moved")
     (tmp_path / "moved" / "notes.txt").write_text("no image")
-    images.check_same("mnist", str(tmp_path / "moved"), FULL, tmp_path / "out")
+    datasets.check_same("mnist", str(tmp_path / "moved"), FULL, tmp_path / "out")
     picture = sorted((tmp_path / "a" / "test").rglob("*.png"))[0]
     content = bytearray(picture.read_bytes())
     content[-20] ^= 1
     picture.write_bytes(content)
     words = ("reproduce", "pap-table7", "--rows", "FGSM-AT", "--scale", "full", "--data", tmp_path / "a")
     refused(toughen(*words, "--out", tmp_path / "out"), "other images of mnist", "another --out")
-    images.check_same("mnist", str(tmp_path / "a"), SCALES["cpu"], tmp_path / "out")  # nothing was measured there yet
+    datasets.check_same("mnist", str(tmp_path / "a"), SCALES["cpu"], tmp_path / "out")  # nothing was measured there yet
 
 
 def test_names_and_sizes_alone_tell_large_sets_apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(images, "READ", 10)
+    monkeypatch.setattr(datasets, "READ", 10)
     shutil.copytree(digits(), tmp_path / "a")
-    before = images.fingerprint(tmp_path / "a")
+    before = datasets.fingerprint(tmp_path / "a")
     picture = sorted((tmp_path / "a" / "test").rglob("*.png"))[0]
     content = picture.read_bytes()
     picture.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
-    assert images.fingerprint(tmp_path / "a") == before  # they are not read
+    assert datasets.fingerprint(tmp_path / "a") == before  # they are not read
     picture.write_bytes(content + b"0")
-    assert images.fingerprint(tmp_path / "a") != before
+    assert datasets.fingerprint(tmp_path / "a") != before
     picture.unlink()
-    assert images.fingerprint(tmp_path / "a") != before
+    assert datasets.fingerprint(tmp_path / "a") != before
 
 
 @pytest.mark.parametrize(
@@ -69,9 +69,9 @@ def test_a_part_is_not_taken_for_the_whole(
     name: str, train: int, test: int, whole: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     found = Outline(SETS[name].shape, ("a",), train, test)
-    monkeypatch.setattr(images, "peek", lambda spec: found)
+    monkeypatch.setattr(datasets, "peek", lambda spec: found)
     if whole:
-        images.check_whole(name, "somewhere")
+        datasets.check_whole(name, "somewhere")
         return
-    with pytest.raises(images.Missing, match=f"somewhere has {train:,} and {test:,}: give the whole set"):
-        images.check_whole(name, "somewhere")
+    with pytest.raises(datasets.Missing, match=f"somewhere has {train:,} and {test:,}: give the whole set"):
+        datasets.check_whole(name, "somewhere")

@@ -11,13 +11,13 @@ import pytest
 from commands import killed_at, small, toughen
 
 from toughen.engine import device
-from toughen.papers import EXHIBITS
-from toughen.papers.exhibits import Table
-from toughen.reproduction import page
-from toughen.reproduction.entrants import entrant
-from toughen.reproduction.scales import SCALES
-from toughen.reproduction.store import Quantity, Store
-from toughen.reproduction.values import View
+from toughen.papers import markdown
+from toughen.papers.published import EXHIBITS
+from toughen.papers.published.exhibits import Table
+from toughen.papers.run_spec import run_spec
+from toughen.papers.scales import SCALES
+from toughen.papers.store import Quantity, Store
+from toughen.papers.values import View
 from toughen.training.watch import Watch
 
 
@@ -64,7 +64,7 @@ def test_no_ratio_is_shown_of_a_time_on_two_processors(tmp_path: Path) -> None:
     store, (column,) = Store(tmp_path), panel.columns
     one, two = ({"from_step": step, "processor": name, "commit": name} for step, name in ((0, "one"), (9, "two")))
     for row, provenance in (("Normal", one), ("FGSM", {**one, "sessions": [two, one]}), ("PGD", one)):
-        model = entrant(panel.row(row).run, "mnist", 0, SCALES["full"])
+        model = run_spec(panel.row(row).run, "mnist", 0, SCALES["full"])
         store.write(model, Quantity("epoch seconds"), 2.0, images=None, seconds=1.0, provenance=provenance)
     values = [View(Store(tmp_path), SCALES["full"]).value(panel, panel.row(row), column) for row in ("FGSM", "PGD")]
     assert values[0] is None and values[1] is not None and values[1].mean == 1.0
@@ -75,7 +75,7 @@ def test_a_page_names_all_commits_of_a_training(tmp_path: Path) -> None:
     sessions.append({"from_step": 9, "commit": "bbb", "processor": "two", "precision": "fp32"})
     training = {"provenance": {**sessions[1], "sessions": sessions}}
     cell = {"scale": "full", "seed": 0, "date": "2026-11-22", "images": 10, "drawn": "first", "training": training}
-    said = page.origin([cell | {"provenance": {"commit": "ccc", "processor": "two"}}])
+    said = markdown.origin([cell | {"provenance": {"commit": "ccc", "processor": "two"}}])
     assert "one, two; trained in bf16, fp32 at commit aaa, bbb; measured at commit ccc" in said
 
 

@@ -8,24 +8,24 @@ from typing import Any
 
 import pytest
 
-from toughen.papers import EXHIBITS
-from toughen.papers.exhibits import Table
-from toughen.reproduction.entrants import Entrant, entrant
-from toughen.reproduction.scales import SCALES
-from toughen.reproduction.store import ABOUT, Quantity, Store
-from toughen.reproduction.work import table_entrant
+from toughen.papers.published import EXHIBITS
+from toughen.papers.published.exhibits import Table
+from toughen.papers.run_spec import RunSpec, run_spec
+from toughen.papers.scales import SCALES
+from toughen.papers.store import ABOUT, Quantity, Store
+from toughen.papers.tasks import table_run_spec
 
 FULL = SCALES["full"]
-MODEL = entrant("rmgm-mnist", "mnist", 0, FULL)
-SOURCE = entrant("standard-mnist --seed 1", "mnist", 0, FULL)
+MODEL = run_spec("rmgm-mnist", "mnist", 0, FULL)
+SOURCE = run_spec("standard-mnist --seed 1", "mnist", 0, FULL)
 
 
-def keep(root: Path, model: Entrant, quantity: Quantity, value: float) -> None:
+def keep(root: Path, model: RunSpec, quantity: Quantity, value: float) -> None:
     how: dict[str, Any] = {"images": quantity.images or 10000, "drawn": "first" if quantity.images else "all"}
     Store(root).write(model, quantity, value, **how, seconds=1.0, provenance={"commit": "c"})
 
 
-def black_box(source: Entrant, images: int | None = None) -> Quantity:
+def black_box(source: RunSpec, images: int | None = None) -> Quantity:
     return Quantity("fgsm", "0.3", images, source)
 
 
@@ -37,7 +37,7 @@ def found(root: Path, quantity: Quantity) -> list[float | None]:
 
 def test_images_of_a_source_with_another_recipe_are_others(tmp_path: Path) -> None:
     """Although the words that train it are the same."""
-    changed = Entrant(SOURCE.words, "mnist", 0, FULL, more={"epochs": 99})
+    changed = RunSpec(SOURCE.words, "mnist", 0, FULL, more={"epochs": 99})
     keep(tmp_path, MODEL, black_box(SOURCE), 0.11)
     assert found(tmp_path, black_box(SOURCE)) == [0.11, 0.11]
     assert found(tmp_path, black_box(changed)) == [None, None]
@@ -72,7 +72,7 @@ def test_nor_is_one_that_an_ensemble_s_source_has_got(tmp_path: Path) -> None:
     table = EXHIBITS["rmgm-table3"]
     assert isinstance(table, Table)
     panel = table.panels[0]
-    model = table_entrant(panel, panel.row("EAT B"), 0, FULL)
+    model = table_run_spec(panel, panel.row("EAT B"), 0, FULL)
     keep(tmp_path, model, Quantity("clean"), 0.99)
     (folder,) = tmp_path.glob("full/*")
     about = json.loads((folder / ABOUT).read_text())

@@ -25,7 +25,6 @@ ROOMS = [  # each imports only rooms above it in this list
     "training",
     "config",
     "papers",
-    "reproduction",
     "report",
     "cli",
 ]
@@ -33,7 +32,7 @@ FORBIDDEN = {  # what the order alone would allow
     "models": ["data"],
     "methods": ["data"],
     "evaluation": ["methods"],
-    "papers": ["attacks", "methods", "models", "data", "training", "evaluation"],
+    "papers/published": [room for room in ROOMS if room != "papers"],  # figures as data, no logic
     # whatever imports torch, which a report can do without
     "report": ["core", "engine", "attacks", "methods", "models", "data", "evaluation", "training", "config"],
 }
@@ -57,9 +56,10 @@ def test_nothing_lies_outside_the_rooms() -> None:
     assert there == {*LOOSE, *ROOMS, "recipes"}
 
 
-@pytest.mark.parametrize("room", ROOMS)
+@pytest.mark.parametrize("room", [*ROOMS, "papers/published"])
 def test_imports_go_one_way(room: str) -> None:
-    forbidden = {*ROOMS[ROOMS.index(room) + 1 :], *FORBIDDEN.get(room, [])}
+    later = ROOMS[ROOMS.index(room) + 1 :] if room in ROOMS else []
+    forbidden = {*later, *FORBIDDEN.get(room, [])}
     files = sorted((ROOT / room).rglob("*.py"))
     assert files
     wrong = {str(file.relative_to(ROOT)): imported(file) & forbidden for file in files}

@@ -12,21 +12,21 @@ import pytest
 from commands import digits, diverges, toughen
 from rich.console import Console
 
-from toughen import papers
-from toughen.papers.exhibits import Table
-from toughen.reproduction.board import Board
-from toughen.reproduction.entrants import entrant
-from toughen.reproduction.reproduce import at_hand
-from toughen.reproduction.scales import SCALES
-from toughen.reproduction.show import our
-from toughen.reproduction.store import Store
-from toughen.reproduction.training import Bench, train_in_turns
-from toughen.reproduction.values import View
+from toughen.papers.progress_board import ProgressBoard
+from toughen.papers.published import EXHIBITS, find
+from toughen.papers.published.exhibits import Table
+from toughen.papers.reproduce import at_hand
+from toughen.papers.run_spec import run_spec
+from toughen.papers.scales import SCALES
+from toughen.papers.store import Store
+from toughen.papers.terminal import our
+from toughen.papers.training import RunContext, train_in_turns
+from toughen.papers.values import View
 from toughen.runs.files import read_tensors
 from toughen.training.trainer import Trainer
 
 SMOKE = SCALES["smoke"]
-PANEL = next(part for part in papers.find("rmgm-table7").panels if part.data == "mnist")  # type: ignore[union-attr]
+PANEL = next(part for part in find("rmgm-table7").panels if part.data == "mnist")  # type: ignore[union-attr]
 (COLUMN,) = PANEL.columns
 NORMAL, PGD = PANEL.row("Normal"), PANEL.row("PGD")
 
@@ -36,7 +36,7 @@ def reproduce(out: Path, rows: str, name: str = "rmgm-table7") -> Any:
 
 
 def folder_of(out: Path, row: str) -> Path:
-    return Store(out).folder(entrant(PANEL.row(row).run, "mnist", 0, SMOKE))
+    return Store(out).folder(run_spec(PANEL.row(row).run, "mnist", 0, SMOKE))
 
 
 def partners(out: Path, row: str) -> list[str]:
@@ -171,17 +171,17 @@ def test_rows_of_a_table_without_times_are_trained_one_after_another(
 def test_a_row_that_another_learns_from_is_trained_before_it_and_once(
     tmp_path: Path, epochs: list[tuple[str, int]]
 ) -> None:
-    places = at_hand(papers.find("rmgm-table7"), ["Normal"], str(digits()), SMOKE, tmp_path)  # type: ignore[arg-type]
-    bench = Bench(Store(tmp_path), places, "cpu", Board(Console(quiet=True), {}))
-    eat = entrant(PANEL.row("EAT").run, "mnist", 0, SMOKE, (NORMAL.run,))
-    assert train_in_turns({"Normal": entrant(NORMAL.run, "mnist", 0, SMOKE), "EAT": eat}, bench) == {}
+    places = at_hand(find("rmgm-table7"), ["Normal"], str(digits()), SMOKE, tmp_path)  # type: ignore[arg-type]
+    context = RunContext(Store(tmp_path), places, "cpu", ProgressBoard(Console(quiet=True), {}))
+    eat = run_spec(PANEL.row("EAT").run, "mnist", 0, SMOKE, (NORMAL.run,))
+    assert train_in_turns({"Normal": run_spec(NORMAL.run, "mnist", 0, SMOKE), "EAT": eat}, context) == {}
     assert epochs == [("Standard", 0), ("Standard", 1), ("Ensemble", 0), ("Ensemble", 1)]
 
 
 def test_all_tables_that_compare_times_have_rows_to_take_turns_with() -> None:
     timed = [
         panel
-        for exhibit in papers.EXHIBITS.values()
+        for exhibit in EXHIBITS.values()
         if isinstance(exhibit, Table)
         for panel in exhibit.panels
         if any(column.timed for column in panel.columns)

@@ -10,6 +10,7 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
+from toughen import runs
 from toughen.cli.shared import PROGRAM
 from toughen.config.train import parse_train
 from toughen.engine.device import processor
@@ -18,6 +19,7 @@ from toughen.training import budget
 from toughen.training.headline import Images
 from toughen.training.recipe import Recipe
 from toughen.training.run import build
+from toughen.training.sources import missing_sources
 from toughen.training.trainer import Trainer
 from toughen.utils import sizes
 from toughen.utils.duration import spell
@@ -34,8 +36,12 @@ def run(arguments: Sequence[str]) -> int:
     if {"-h", "--help"} & set(arguments):
         print(f"usage: {PLAN_USAGE}")
         return 0
-    recipe, _, _, _ = parse_train([word for word in arguments if word != "--resume"])
+    recipe, config, _, _ = parse_train([word for word in arguments if word != "--resume"])
     with tempfile.TemporaryDirectory() as folder:
+        for source in missing_sources(recipe, config, Path(folder)):  # a step costs the same with untrained ones
+            untrained, _, _ = build(source.recipe, source.folder)
+            source.folder.mkdir(parents=True)
+            runs.write_model(source.folder, untrained.record, untrained.model)
         trainer, _, found = build(recipe, Path(folder))
     if recipe.time_budget is not None:
         budget.lay(trainer)

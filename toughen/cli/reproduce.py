@@ -10,8 +10,8 @@ from rich.console import Console
 
 from toughen.cli.shared import PROGRAM, fail, goes_on
 from toughen.config.parsing import Parser, tidy
-from toughen.reproduction.reproduce import list_all, reproduce
-from toughen.reproduction.several import ALL, reproduce_several
+from toughen.papers.reproduce import list_all, reproduce
+from toughen.papers.several import ALL, reproduce_several
 
 RESULTS = "runs/reproduce"
 REPRODUCE_USAGE = """toughen reproduce --list [--out DIR]

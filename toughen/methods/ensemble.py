@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from toughen import runs
+from toughen import models, runs
 from toughen.attacks.base import threat_of
 from toughen.attacks.fgsm import FGSM
 from toughen.core.gradients import logits
@@ -33,7 +33,9 @@ class Ensemble(Method):
     Args:
         eps: radius, in the units of the images.
         norm: "linf" or "l2".
-        sources: run directories of pretrained nets, one or more, with the data's classes and image shape.
+        sources: run directories of pretrained nets, one or more, with the data's classes and image shape; or names of
+            nets (``toughen list models``), which the trainer trains normally first, for half as many epochs as the
+            run (6 of 12 in the released code), and keeps in ``sources`` of the run directory.
         mode: the model's mode while it is the source, "eval" or "train" (as released).
 
     Raises:
@@ -48,6 +50,7 @@ class Ensemble(Method):
         self.attack = FGSM(eps=threat_of(self).eps, norm=norm, objective=predicted_cross_entropy, mode=mode)
         if not sources:
             raise ValueError("Ensemble needs at least one source: name run directories of trained nets")
+        self.trained: dict[str, Path] = {}  # run directories of the sources that are named as nets
         self.nets = nn.ModuleList()
         self.digests: list[str] = []  # of the sources, so that a run does not go on with others
 
@@ -55,13 +58,24 @@ class Ensemble(Method):
         """Load the sources beside the model.
 
         Raises:
-            ValueError: a source is missing, is no run, or has other classes or another image shape.
+            ValueError: a source is missing, is no run, has other classes or another image shape, or is named as a net
+                and not trained yet.
         """
+        if self.untrained():
+            raise ValueError(
+                f"the source {self.untrained()[0]} is not trained yet: name the run directory of one, or let "
+                "`toughen train` train it"
+            )
         super().prepare(model, shape, classes, images)
         weight = next(model.parameters())  # whose device and type the sources take
-        loaded = [source(path, shape, classes) for path in self.sources]
+        loaded = [source(str(self.trained.get(each, each)), shape, classes) for each in self.sources]
         self.digests = [hashing.of_weights(net) for net in loaded]
         self.nets = nn.ModuleList(frozen_copy(net, persistent=False).to(weight) for net in loaded)
+
+    def untrained(self) -> list[str]:
+        """The sources that are names of nets, and have no run directory yet."""
+        named = models.names()
+        return [each for each in self.sources if each in named and not Path(each).exists() and each not in self.trained]
 
     def companions(self) -> list[nn.Module]:
         return [*super().companions(), *self.nets]

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from toughen.training.recipe import Recipe
     from toughen.training.trainer import Trainer
 
+SOURCES = "sources"  # holds runs of nets that the run's method needs
 CONFIG, PROVENANCE = "config.yaml", "provenance.json"
 # settings that may change when a run goes on: no result depends on them
 FREE = ("memory_limit", "num_workers", "checkpoint_seconds")
@@ -40,8 +41,8 @@ def check_folder(folder: Path, config: str, resume: bool, later: str = "") -> No
         ValueError: it holds something already, or a run with other settings.
     """
     check_writable(folder)
-    if not folder.exists() or all(path.name.startswith(".") for path in folder.iterdir()):
-        return  # hidden files are what a run leaves that was killed before its first one
+    if not folder.exists() or all(path.name.startswith(".") or path.name == SOURCES for path in folder.iterdir()):
+        return  # what a run leaves that was killed before its first file: hidden files, and nets that it needs
     if not (folder / CONFIG).is_file():
         raise ValueError(f"{folder} holds something that is no run: choose another --out")
     if not resume:

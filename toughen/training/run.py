@@ -26,6 +26,7 @@ from toughen.training.folder import begin, check_folder, complete, settled, with
 from toughen.training.headline import Images, headline
 from toughen.training.recipe import Recipe
 from toughen.training.saving import Diverged
+from toughen.training.sources import missing_sources
 from toughen.training.trainer import Trainer
 from toughen.utils.signals import Stopper
 
@@ -77,6 +78,9 @@ def open_run(recipe: Recipe, out: str | Path, *, config: str, resume: bool, cons
     """
     folder = Path(out)
     check_folder(folder, config, resume, later="image_size" if recipe.image_size is None else "")
+    for source in missing_sources(recipe, config, folder):
+        console.print(f"first the source {source.recipe.model}, trained normally", highlight=False)
+        train(source.recipe, source.folder, config=source.config, resume=True, console=console)
     trainer, seen, images = build(recipe, folder)
     config = settled(config, trainer.recipe)
     check_folder(folder, config, resume)

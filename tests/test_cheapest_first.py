@@ -1,0 +1,131 @@
+"""Several tables within a time: what is done first, where it stops, what it says is left."""
+
+from __future__ import annotations
+
+import _thread
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+from commands import digits, refused, toughen
+
+from toughen.papers import cheapest_first, several
+from toughen.papers.cheapest_first import Group, first
+from toughen.papers.costs import cost_of, training_cost
+from toughen.papers.published import find
+from toughen.papers.scales import SCALES
+from toughen.papers.store import Store
+from toughen.papers.tasks import make_tasks
+from toughen.training.trainer import Trainer
+
+
+def reproduce(out: Path, *words: object) -> Any:
+    return toughen("reproduce", *words, "--scale", "smoke", "--data", digits(), "--out", out)
+
+
+def test_the_cheapest_per_figure_comes_first() -> None:
+    """By hand: 100 + 10 + 10 for two is 60 each, with the third 173; 65 for one; 30 + 40 is 70, + 52 is 61 each."""
+    groups = [Group(100, (400, 10, 10)), Group(0, (65,)), Group(30, (40, 52))]
+    assert first(groups) == (0, 2)
+    groups[0] = Group(0, (400,))  # trained now, and two are measured
+    assert first(groups) == (2, 2)
+    assert first([groups[0], groups[1]]) == (1, 1)
+    assert first([groups[0]]) == (0, 1)
+
+
+def test_rows_whose_times_are_compared_are_done_whole() -> None:
+    """By hand: (10 + 1 + 89) / 2 is 50, although 10 + 1 for one would be 11."""
+    timed = Group(10, (1, 89), whole=True)
+    assert timed.best() == (50, -2)
+    assert first([timed, Group(0, (20,))]) == (1, 1) and first([timed, Group(0, (51,))]) == (0, 2)
+
+
+def test_a_tie_is_for_more_figures() -> None:
+    assert first([Group(0, (5, 5))]) == (0, 2)
+
+
+def test_what_is_trained_for_one_table_is_cheap_in_the_next(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Costs by hand: each costs 100 to train and 1 for each figure, so the model that more figures need comes first."""
+    monkeypatch.setattr(cheapest_first, "cost_of", lambda task, each: 1.0)
+    monkeypatch.setattr(
+        cheapest_first,
+        "training_cost",
+        lambda model, store, seen: 0.0 if model.key in seen else seen.add(model.key) or 100.0,
+    )
+    found = {
+        name: make_tasks(find(name), ["mnist"], ["FGSM-AT", "PAP (ours)"], 1, SCALES["smoke"], None)  # type: ignore[arg-type]
+        for name in ("pap-table7", "pap-table3", "pap-table5")
+    }
+    tasks = cheapest_first.next_tasks(found, Store(tmp_path), ())
+    assert {task.run_spec.words for task in tasks} == {"fgsm-mnist"}
+    assert {task.title for task in tasks} >= {"FGSM-AT on mnist, SmallCNN"} and len(tasks) == 3
+
+
+def test_what_training_s_record_holds_costs_nothing_to_read(tmp_path: Path) -> None:
+    found = make_tasks(find("pap-table7"), ["mnist"], ["FGSM-AT"], 1, SCALES["smoke"], None)  # type: ignore[arg-type]
+    ((task, gamma),) = cheapest_first.missing(found, Store(tmp_path))
+    assert gamma.of == "gamma" and cost_of(task, gamma) == 0
+    assert (
+        cheapest_first.cost_of_missing(found, Store(tmp_path))
+        == training_cost(task.run_spec, Store(tmp_path), set())
+        > 0
+    )
+
+
+def test_it_stops_at_the_limit_says_what_is_left_and_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    epochs: list[str] = []
+    whole = Trainer.run_epoch
+
+    def late(self: Trainer, *more: Any) -> None:
+        epochs.append(type(self.method).__name__)
+        if len(epochs) == 2:
+            _thread.interrupt_main()  # as the limit's end does
+            deadlines[-1].passed = True
+        whole(self, *more)
+
+    deadlines: list[several.Deadline] = []
+
+    class Noted(several.Deadline):
+        def __init__(self, limit: float | None) -> None:
+            super().__init__(limit)
+            deadlines.append(self)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Trainer, "run_epoch", late)
+        patched.setattr(several, "Deadline", Noted)
+        ended = reproduce(tmp_path, "pap-table7", "--rows", "FGSM-AT", "--time-limit", "2h")
+    assert ended.status == 0, ended.err
+    lines = ended.out.splitlines()
+    assert "stopped at the time limit; the same command goes on" in lines
+    (left,) = (line.split() for line in lines if re.match(r"pap-table7 +\d+ of", line))
+    assert left[:4] == ["pap-table7", "1", "of", "1"] and left[4:] == ["under", "0.1"]
+    assert max(len(line) for line in lines if not line.startswith("results: ")) <= 80
+
+    def noted(self: Trainer, *more: Any) -> None:
+        epochs.append("again")
+        whole(self, *more)
+
+    monkeypatch.setattr(Trainer, "run_epoch", noted)
+    again = reproduce(tmp_path, "pap-table7", "--rows", "FGSM-AT", "--time-limit", "2h")
+    assert again.status == 0 and "nothing is left to do" in again.out
+    assert epochs in (["FGSMAT", "FGSMAT", "again"], ["FGSMAT", "FGSMAT"])  # the first epoch is not trained again
+
+
+def test_a_limit_ends_what_runs() -> None:
+    with several.Deadline(0.2) as deadline:
+        while True:
+            pass
+    assert deadline.passed
+    with several.Deadline(60.0) as deadline:
+        pass
+    assert not deadline.passed
+    with pytest.raises(KeyboardInterrupt), several.Deadline(60.0):  # one's own Ctrl-C stays one
+        raise KeyboardInterrupt
+
+
+def test_several_are_run_by_one_command(tmp_path: Path) -> None:
+    ended = reproduce(tmp_path, "pap-table1", "pap-table7")
+    refused(ended, "pap-table1 states settings", "leave it out")
+    refused(reproduce(tmp_path, "all", "--rows", "FGSM-AT"), "--rows are of one table")
+    refused(reproduce(tmp_path, "pap-table7", "--time-limit", "soon"), "is no time to keep to")

@@ -1,0 +1,128 @@
+"""Exported nets against the runs that they come from, under ONNX Runtime and PyTorch's own loader."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+import torch
+from commands import small, toughen
+from torch import nn
+
+from toughen import models, runs
+from toughen.attacks import PGD
+from toughen.core.types import Images, Labels, Logits
+from toughen.models.export import difference, export, load_exported
+
+NETS = {"resnet18": {"width": 8}, "wrn-16-4": {}, "m-lenet": {}, "vgg11": {}, "small-cnn": {}}
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("runs") / "run"
+    assert toughen(*small("--method", "FGSMAT", "--eps", 0.1, "--watch", "off", "--out", folder)).status == 0
+    return folder
+
+
+def images(net: str, digits: tuple[Images, Labels], count: int) -> Images:
+    """Real images of the shape that a net takes."""
+    grey = digits[0][:count]
+    return (
+        grey if net in ("m-lenet", "small-cnn") else torch.nn.functional.pad(grey, (2, 2, 2, 2)).expand(-1, 3, -1, -1)
+    )
+
+
+@pytest.mark.parametrize("form", ["onnx", "torch-export"])
+@pytest.mark.parametrize("net", NETS)
+def test_a_net_says_the_same_after_export(net: str, form: str, mnist: tuple[Images, Labels], tmp_path: Path) -> None:
+    x = images(net, mnist, 70)
+    torch.manual_seed(0)
+    shape = (x.shape[1], x.shape[2], x.shape[3])
+    model = models.create(net, 10, shape, (0.5,) * shape[0], (0.25,) * shape[0], **NETS[net]).eval()
+    path = tmp_path / "net.pt2"
+    export(model, shape, path, form, {"classes": "[]"})
+    furthest, other = difference(model, load_exported(path, form), x, batch_size=33)  # also a last batch of four
+    assert other == 0 and furthest < 1e-4
+
+
+def test_a_difference_is_seen(mnist: tuple[Images, Labels]) -> None:
+    """By hand: logits are the means of the image's halves; the other net's first logit is higher by 1."""
+
+    def halves(x: Images) -> Logits:
+        return torch.stack([x[:, :, :14].mean((1, 2, 3)), x[:, :, 14:].mean((1, 2, 3))], 1)
+
+    class Halves(nn.Module):
+        def forward(self, x: Images) -> Logits:
+            return halves(x)
+
+    x = mnist[0][:40]
+    lower = int((halves(x).argmax(1) == 1).sum())
+    furthest, other = difference(Halves(), lambda x: halves(x) + torch.tensor([1.0, 0.0]), x, batch_size=7)
+    assert furthest == pytest.approx(1, abs=1e-6) and 0 < lower == other
+
+
+def test_the_command_writes_a_net_that_onnx_runtime_runs_alike(run: Path, mnist: tuple[Images, Labels]) -> None:
+    ended = toughen("export", run)
+    assert ended.status == 0 and "the same classes" in ended.out, ended.err
+    session = onnxruntime.InferenceSession(str(run / "model.onnx"), providers=["CPUExecutionProvider"])
+    x = mnist[0][:200]
+    ours = runs.load(run)(x).argmax(1)
+    theirs = session.run(None, {"images": x.numpy()})[0].argmax(1)
+    assert np.array_equal(ours.numpy(), theirs)
+    about = {each.key: each.value for each in onnx.load(run / "model.onnx").metadata_props}
+    assert json.loads(about["classes"]) == [str(digit) for digit in range(10)] and about["threat"] == "linf 0.1"
+    again = toughen("export", run)
+    assert again.status == 2 and "is there already" in again.err
+
+
+def test_an_attack_through_the_exported_program_finds_what_it_finds_on_the_run(
+    run: Path, mnist: tuple[Images, Labels], tmp_path: Path
+) -> None:
+    assert toughen("export", run, "--format", "torch-export", "--out", tmp_path / "net.pt2").status == 0
+    exported = torch.export.load(tmp_path / "net.pt2").module()
+    x, y = mnist[0][:100], mnist[1][:100]
+    attack = PGD(eps=0.1, steps=5)
+    broken = [(net(attack(net, x, y)).argmax(1) != y) for net in (runs.load(run), exported)]
+    assert torch.equal(*broken) and 0 < int(broken[0].sum())
+
+
+def test_what_differs_is_not_written(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("toughen.cli.export.load_exported", lambda path, form: lambda x: torch.zeros(len(x), 10))
+    ended = toughen("export", run, "--out", tmp_path / "net.onnx")
+    assert ended.status == 1 and "differs from the run's" in ended.err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_missing_package_is_named(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "onnxscript", None)
+    ended = toughen("export", run, "--out", tmp_path / "net.onnx")
+    assert ended.status == 2 and "pip install 'toughen[onnx]'" in ended.err
+    assert list(tmp_path.iterdir()) == []
+
+
+class Sorts(nn.Module):
+    """A net whose logits depend on a Python number out of the image, which no export can follow."""
+
+    def forward(self, x: Images) -> Logits:
+        return x.flatten(1)[:, :10] * float(x.mean())
+
+
+def test_a_net_that_cannot_be_exported_says_so(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="the net cannot be exported as onnx: "):
+        export(Sorts(), (1, 28, 28), tmp_path / "net.onnx", "onnx", {})
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_bad_words_are_refused(run: Path, tmp_path: Path) -> None:
+    for words, said in (
+        (("export", tmp_path / "none"), "there is no run directory"),
+        (("export", run, "--format", "tflite"), "format"),
+        (("export", run, "--out", tmp_path / "no" / "x.onnx", "--data", tmp_path / "gone"), "gone"),
+    ):
+        ended = toughen(*words)
+        assert ended.status == 2 and said in ended.err and "Traceback" not in ended.err, ended.err

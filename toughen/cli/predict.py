@@ -1,0 +1,102 @@
+"""`toughen predict`: the classes of image files, and whether an attack changes them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from toughen import runs
+from toughen.cli.shared import ATTACK, PROGRAM, own_model
+from toughen.config.parsing import Parser, tidy
+from toughen.core.threat import Threat
+from toughen.data.files import load_files
+from toughen.engine.device import pick_device
+from toughen.evaluation.predict import Prediction, predict
+from toughen.evaluation.suite import parse_attack
+from toughen.utils.fraction import Fraction
+from toughen.utils.statistics import percent
+
+NO_ATTACK = "none"
+
+
+def run(arguments: Sequence[str]) -> int:
+    given = predict_parser().read(tidy(arguments))
+    folder, device = Path(given.run), pick_device(given.device)
+    record, own = runs.read_record(folder), own_model(given.run, given.model)
+    channels, rows, columns = record.shape
+    pixels = load_files(given.files, (channels, rows, columns), record.resize)
+    x = pixels.to(device).float() / 255
+    model = runs.load(folder, own).to(device)
+    threat = _threat(given.eps, given.norm, record) if given.attack != NO_ATTACK else None
+    attack = None if threat is None else parse_attack(given.attack, threat)
+    found = predict(model, x, attack, given.attack, given.seed)
+    if given.json:
+        for path, each in zip(given.files, found, strict=True):
+            print(json.dumps(_fields(path, each, record.classes)))
+    else:
+        Console().print(_table(given.files, found, record.classes))
+        if threat is not None:
+            _explain(given.attack, threat, given.eps)
+    return 0
+
+
+def predict_parser() -> Parser:
+    parser = Parser(
+        prog=f"{PROGRAM} predict",
+        description="Say the classes of image files, and whether a quick attack changes them.",
+    )
+    parser.add_argument("run", type=str, help="a run directory")
+    parser.add_argument("files", nargs="+", type=str, metavar="FILE", help="image files")
+    parser.add_argument("--attack", type=str, default="pgd-20", help=f"{ATTACK}; none makes no attack")
+    parser.add_argument("--eps", type=Fraction | None, help="radius in image units, such as 8/255 (default: the run's)")
+    parser.add_argument("--norm", type=Literal["linf", "l2"] | None, help="norm of the threat (default: the run's)")
+    parser.add_argument("--model", type=str | None, help="package.module:function, for a run of a net of your own")
+    parser.add_argument("--seed", type=int, default=0, help="decides the attack's random numbers")
+    parser.add_argument("--device", type=str, default="auto", help="cpu, cuda and the like; auto takes a GPU if any")
+    parser.add_argument("--json", action="store_true", help="print a line of JSON for each file")
+    return parser
+
+
+def _threat(eps: Fraction | None, norm: str | None, record: runs.Record) -> Threat:
+    """What the answer is attacked within.
+
+    Raises:
+        ValueError: the run was trained against nothing, and no radius is given.
+    """
+    radius = eps if eps is not None else record.eps
+    if radius is None:
+        raise ValueError("the run was trained against no attack: give --eps, such as 8/255, or --attack none")
+    return Threat("l2" if (norm or record.norm) == "l2" else "linf", radius)
+
+
+def _fields(path: str, found: Prediction, classes: Sequence[str]) -> dict[str, object]:
+    fields: dict[str, object] = {"file": path, "class": classes[found.label], "confidence": found.confidence}
+    if found.attacked is not None:
+        fields |= {"attacked_class": classes[found.attacked], "stands": found.attacked == found.label}
+    return fields
+
+
+def _table(files: Sequence[str], found: Sequence[Prediction], classes: Sequence[str]) -> Table:
+    table = Table("file", "class", "confidence", box=None, pad_edge=False)
+    table.columns[0].overflow = "fold"
+    table.columns[2].justify = "right"
+    attacked = any(each.attacked is not None for each in found)
+    if attacked:
+        table.add_column("under attack")
+    for path, each in zip(files, found, strict=True):
+        cells = [Text(path), Text(classes[each.label]), Text(percent(each.confidence))]
+        if each.attacked is not None:
+            cells.append(Text("stands" if each.attacked == each.label else f"becomes {classes[each.attacked]}"))
+        table.add_row(*cells)
+    return table
+
+
+def _explain(attack: str, threat: Threat, eps: Fraction | None) -> None:
+    radius = eps if eps is not None else threat.eps
+    print(f"attack: {attack} within {threat.norm} {radius}. A stronger attack may change an answer that stands.")

@@ -1,0 +1,106 @@
+"""A classifier as a file that other programs read: ONNX, or PyTorch's exported program."""
+
+from __future__ import annotations
+
+import json
+import logging
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, redirect_stdout
+from io import StringIO
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from toughen.core.types import Images, Logits
+
+SUFFIXES = {"onnx": ".onnx", "torch-export": ".pt2"}
+INPUT, OUTPUT = "images", "logits"
+Exported = Callable[[Images], Logits]
+
+
+def export(model: nn.Module, shape: tuple[int, int, int], path: Path, form: str, about: Mapping[str, str]) -> None:
+    """Write a classifier, normalisation inside, for any number of images at once.
+
+    Args:
+        model: takes float32 images in [0, 1], returns logits; it is exported in evaluation mode, on the CPU.
+        shape: channels, rows and columns of an image.
+        path: the file; the caller has seen that it may be written.
+        form: "onnx" (input "images", output "logits") or "torch-export" (``torch.export.load``).
+        about: kept in the file: names and texts.
+
+    Raises:
+        ValueError: a package is missing, or the net has an operation that the format does not have.
+    """
+    if form not in SUFFIXES:
+        raise ValueError(f"format {form!r} is unknown: use {', '.join(SUFFIXES)}")
+    if form == "onnx":
+        _require("onnx", "onnxscript")
+    net = model.cpu().eval().requires_grad_(False)
+    sample = (torch.zeros(2, *shape),)  # a single image would be taken for a fixed size
+    free = ({0: torch.export.Dim("n", min=1)},)
+    try:
+        with _silent():
+            program = torch.export.export(net, sample, dynamic_shapes=free)
+            if form == "torch-export":
+                torch.export.save(program, path, extra_files={"about.json": json.dumps(dict(about))})
+                return
+            made = torch.onnx.export(
+                program, input_names=[INPUT], output_names=[OUTPUT], dynamo=True, external_data=False, verbose=False
+            )
+            assert made is not None
+            made.model.metadata_props.update(about)
+            made.save(str(path))
+    except Exception as error:  # the exporters raise almost anything
+        reason = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+        raise ValueError(f"the net cannot be exported as {form}: {reason[:200]}") from error
+
+
+def load_exported(path: Path, form: str) -> Exported:
+    """The exported classifier, run as another program would run it.
+
+    Raises:
+        ValueError: a package is missing.
+    """
+    if form == "torch-export":
+        module = torch.export.load(path).module()
+        return lambda x: module(x)
+    _require("onnxruntime")
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    return lambda x: torch.from_numpy(session.run([OUTPUT], {INPUT: x.numpy()})[0])
+
+
+def difference(model: nn.Module, exported: Exported, x: Images, batch_size: int = 50) -> tuple[float, int]:
+    """The largest difference of a logit, and how many images are classified otherwise."""
+    furthest, other = 0.0, 0
+    with torch.no_grad():
+        for part in x.split(batch_size):
+            ours: Tensor = model(part)
+            theirs = exported(part)
+            furthest = max(furthest, float((ours - theirs).abs().max()))
+            other += int((ours.argmax(1) != theirs.argmax(1)).sum())
+    return furthest, other
+
+
+def _require(*packages: str) -> None:
+    for name in packages:
+        try:
+            __import__(name)
+        except ImportError:
+            raise ValueError(f"ONNX needs the package {name}: pip install 'toughen[onnx]'") from None
+
+
+@contextmanager
+def _silent() -> Iterator[None]:
+    """Without the exporters' notes on packages that they do without."""
+    level = logging.root.manager.disable
+    logging.disable(logging.ERROR)
+    try:
+        with warnings.catch_warnings(), redirect_stdout(StringIO()):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(level)

@@ -1,0 +1,228 @@
+"""What a figure draws of one trained run, as numbers: the places on the x axis, and a series for each line."""
+
+from __future__ import annotations
+
+import copy
+import time
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import yaml
+from torch import nn
+
+from toughen import data as data_sets
+from toughen import runs
+from toughen.attacks.logit_matrix import LogitMatrix
+from toughen.core.types import Images, Labels
+from toughen.engine.device import provenance
+from toughen.engine.fixed_batch import Blocks, block_size
+from toughen.evaluation.diagnostics import (
+    accuracy_by_eps,
+    accuracy_by_restarts,
+    accuracy_by_steps,
+    attack_entropy,
+    loss_by_eps,
+    loss_surface,
+    nuclear_norms,
+)
+from toughen.evaluation.diagnostics.common import crafted, right
+from toughen.evaluation.harness import as_floats
+from toughen.papers.measure import Measured, Subject
+from toughen.papers.progress_board import ProgressBoard, logit_distances
+from toughen.papers.published.exhibits import Plot
+from toughen.runs.files import read_tensors
+from toughen.training.checkpoint import kept_file
+from toughen.training.folder import CONFIG
+from toughen.utils.fraction import Fraction
+
+SURFACE_IMAGES, SURFACE_POINTS = 64, 9
+
+
+def curve(subject: Subject, plot: Plot, board: ProgressBoard) -> Measured:
+    """Everything that a plot draws of one model.
+
+    Args:
+        subject: the run, on the images that it is measured on.
+        plot: what is drawn.
+        board: is told how far it is.
+
+    Returns:
+        The value has "x" (the axis's name), "at" (places on it) and "series" (numbers by name, as many as places), or
+        "rows" and "columns" with names and numbers where two things vary; and "note", what has to be known.
+    """
+    started = time.perf_counter()
+    found = KINDS[plot.curve](subject, plot, board)
+    images = len(subject.y) if plot.tested and plot.curve != "surface" else None  # whose note says how many
+    return Measured(found, images, time.perf_counter() - started, provenance(subject.place))
+
+
+def _eps(subject: Subject, plot: Plot, board: ProgressBoard) -> dict[str, Any]:
+    radii = [Fraction(str(radius)) for radius in plot.at]
+    found = accuracy_by_eps(subject.blocks, subject.x, subject.y, subject.attack(plot.attack), radii)
+    return {"x": "eps", "at": list(plot.at), "series": {"accuracy": found["accuracy"]}}
+
+
+def _steps(subject: Subject, plot: Plot, board: ProgressBoard) -> dict[str, Any]:
+    counts = [int(count) for count in plot.at]
+    counts = counts if subject.scale.cap is None else list(range(1, subject.scale.cap + 1))
+    found = accuracy_by_steps(subject.blocks, subject.x, subject.y, subject.attack(plot.attack), counts)
+    return {"x": "steps", "at": counts, "series": {"accuracy": found["accuracy"]}}
+
+
+def _restarts(subject: Subject, plot: Plot, board: ProgressBoard) -> dict[str, Any]:
+    count = min(max(int(each) for each in plot.at), subject.scale.cap or 10**6)
+    found = accuracy_by_restarts(subject.blocks, subject.x, subject.y, subject.attack(plot.attack), count)
+    return {"x": "random starts", "at": found["restarts"], "series": {"accuracy": found["accuracy"]}}
+
+
+def _loss(subject: Subject, plot: Plot, board: ProgressBoard) -> dict[str, Any]:
+    return _losses(subject, subject.blocks, subject.x, subject.y, plot.at, plot.attack)
+
+
+def _losses(
+    subject: Subject, model: nn.Module, x: Images, y: Labels, radii: Sequence[str | int], attack: str
+) -> dict[str, Any]:
+    steps = int(getattr(subject.attack(attack or "pgd-40"), "steps", 40))
+    at = [Fraction(str(radius)) for radius in radii]
+    found = loss_by_eps(model, x, y, subject.threat, at, steps=steps)
+    return {"x": "eps", "at": [str(radius) for radius in radii], "series": found["loss"]}
+
+
+WATCHED_RADII = ("0", "0.05", "0.1", "0.15", "0.2", "0.25", "0.3")
+
+
+def _watched(subject: Subject, plot: Plot, board: ProgressBoard) -> dict[str, Any]:
+    """Losses on validation images with each of the kept weights, and the logits' distance as training went on."""
+    x, y = validation_images(subject)
+    series: dict[str, Any] = {}
+    for name, model in kept(subject):
+        losses = _losses(subject, model, x, y, WATCHED_RADII, "pgd-40")["series"]
+        series |= {f"{attack}, step {name}": values for attack, values in losses.items()}
+        board.at(len(series) / 6)
+    seen = logit_distances(subject.run)
+    at = sorted(seen)
+    return {
+        "x": "eps", "at": list(WATCHED_RADII), "series": series, "note": f"losses on {len(y):,} validation images",
+        "also": {"x": "step", "at": at, "series": {"logit distance": [seen[step] for step in at]}},
+    }  # fmt: skip
+
+
+def validation_images(subject: Subject) -> tuple[Images, Labels]:
+    """The images that the run kept aside to choose its weights."""
+    settings = yaml.safe_load((subject.run / CONFIG).read_text(encoding="utf-8"))
+    # what is null is not written there
+    split = data_sets.load(subject.data).split(settings.get("validation"), settings["seed"])[1].to(subject.place)
+    return as_floats(split.images), split.labels
+
+
+def kept(subject: Subject) -> Iterator[tuple[int, Blocks]]:
+    """The weights of the subject's moments, in their order: the step or epoch, and the run's net with them.
+
+    Raises:
+        ValueError: the run lacks them.
+    """
+    net = copy.deepcopy(subject.candidate.net)
+    for moment in subject.moments:
+        path = kept_file(subject.run, moment)
+        if not path.is_file():
+            raise ValueError(f"{path} is missing: remove {subject.run.parent}, and it is run again")
+        net.load_state_dict(read_tensors(path)[0])
+        yield int(str(moment).removeprefix("epoch ")), Blocks(net, block_size(subject.place, len(subject.y)))
+
+
+def _surface(subject: Subject, plot: Plot, board: ProgressBoard) -> dict[str, Any]:
+    half = SURFACE_POINTS // 2
+    along = [float(subject.threat.eps) * step / half for step in range(-half, half + 1)]
+    some = slice(0, SURFACE_IMAGES)
+    found = loss_surface(
+        subject.blocks, subject.x[some], subject.y[some], subject.threat, along=along, across=along, keep=0
+    )
+    names = [f"{step / half:+.2f}" for step in range(-half, half + 1)]
+    return {
+        "x": "along the gradient, in eps", "rows": names, "columns": names, "values": found["mean"],
+        "note": f"mean loss in nats over {min(SURFACE_IMAGES, len(subject.y))} images; columns: across, in eps",
+    }  # fmt: skip
+
+
+def _confusion(subject: Subject, plot: Plot, board: ProgressBoard) -> dict[str, Any]:
+    names = list(subject.candidate.class_names)
+    tables = []
+    for kind in ("nuclear", "frobenius"):
+        attack = subject.scale.shorten(LogitMatrix(eps=subject.threat.eps, norm="linf", kind=kind))
+        found = attack_entropy(subject.blocks, subject.x, subject.y, {kind: attack})[kind]
+        note = f"{kind} norm: images by class (rows) and what they are taken for"
+        tables.append({"x": kind, "rows": names, "columns": names, "values": found["confusion"], "note": note})
+    return {"tables": tables}
+
+
+def _nuclear(subject: Subject, plot: Plot, board: ProgressBoard) -> dict[str, Any]:
+    found = nuclear_norms(subject.blocks, subject.x, subject.y, subject.attack(plot.attack), batch=16)
+    means = [found["robust"]["per_image"], found["broken"]["per_image"]]
+    return {
+        "x": "images", "at": ["robust", "broken"], "series": {"nuclear norm": means},
+        "note": f"of batches of {found['batch']} images, divided by their number",
+    }  # fmt: skip
+
+
+def _old_weights(subject: Subject, plot: Plot, board: ProgressBoard) -> dict[str, Any]:
+    """The final model's accuracy on images made with the weights of each kept epoch."""
+    attack, epochs, accuracy = subject.attack(plot.attack), [], []
+    for epoch, source in kept(subject):
+        epochs.append(epoch + 1)
+        accuracy.append(_stands(source, subject, attack, subject.blocks))
+        board.at(0.5)
+    return {"x": "attacks from epoch", "at": epochs, "series": {"final model's accuracy": accuracy}}
+
+
+def _by_epoch(subject: Subject, plot: Plot, board: ProgressBoard) -> dict[str, Any]:
+    """Training loss by epoch; where the plot names an attack, accuracy of each kept epoch's weights under it."""
+    if not plot.attack:
+        lines = runs.read_history(subject.run)
+        at = [line["epoch"] + 1 for line in lines]
+        return {"x": "epoch", "at": at, "series": {"training loss": [line["loss"] for line in lines]}}
+    attack, epochs, accuracy = subject.attack(plot.attack), [], []
+    for epoch, model in kept(subject):
+        epochs.append(epoch + 1)
+        accuracy.append(_stands(model, subject, attack, model))
+        board.at(0.5)
+    return {"x": "epoch", "at": epochs, "series": {"accuracy": accuracy}}
+
+
+def _stands(source: Blocks, subject: Subject, attack: Any, target: Blocks) -> float:
+    """The share of images made on one model that another gets right."""
+    stood = 0
+    for rows, x_adv in crafted(source, subject.x, subject.y, attack, 0):
+        stood += int(right(target, x_adv, subject.y[rows]).sum())
+    return stood / len(subject.y)
+
+
+KINDS: dict[str, Callable[[Subject, Plot, ProgressBoard], dict[str, Any]]] = {
+    "eps": _eps,
+    "steps": _steps,
+    "restarts": _restarts,
+    "loss": _loss,
+    "watched": _watched,
+    "surface": _surface,
+    "confusion": _confusion,
+    "nuclear": _nuclear,
+    "old weights": _old_weights,
+    "by epoch": _by_epoch,
+}
+
+
+def settings_of(plot: Plot, epochs: int, share: float, *, small: bool) -> dict[str, Any]:
+    """What a run must keep so that a plot can be drawn of it.
+
+    Args:
+        plot: the plot.
+        epochs: that the run trains at its scale.
+        share: of the paper's epochs.
+        small: whether there are only a few steps in the whole run.
+    """
+    if plot.curve == "watched":
+        steps = [1 + 2 * place if small else max(1, round(int(step) * share)) for place, step in enumerate(plot.at)]
+        return {"keep_at": steps, "log_every": 2 if small else plot.every}
+    if plot.curve == "old weights" or (plot.curve == "by epoch" and plot.attack):
+        every = max(1, round(plot.every * share))
+        return {"keep_at": [f"epoch {epoch}" for epoch in sorted({*range(every - 1, epochs, every), epochs - 1})]}
+    return {}

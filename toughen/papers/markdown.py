@@ -1,0 +1,171 @@
+"""docs/results/reproduction.md: every published figure with ours beside it, or the words that it was not run."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from textwrap import fill
+from typing import Any
+
+from toughen.papers.dataset_facts import SETS
+from toughen.papers.datasets import told
+from toughen.papers.published import PAPERS
+from toughen.papers.published.exhibits import STATED, Exhibit, Panel, Plot, Row, Settings, Table
+from toughen.papers.scales import SCALES
+from toughen.papers.stated_settings import stated
+from toughen.papers.store import Store
+from toughen.papers.terminal import PART, TIMED, in_part, lacking, our
+from toughen.papers.terminal_figures import curve_lines
+from toughen.papers.values import View, published, sessions, written
+
+NOT_RUN = "not run"
+WIDTH = 120  # of a line of prose
+SHOWN = ("full", "cpu")  # smoke shows that a table runs, and nothing more
+HEAD = f"""# Reproduction
+
+Every table and figure of five papers: what was published, and what came out here. `python benchmarks/reproduction.py`
+makes this page out of `results/reproduction/`, so that no figure of ours is typed by hand. `toughen reproduce NAME
+--scale full --data DIR` runs a table, `toughen reproduce --list` names all
+([how to](../how-to/reproduce-a-papers-table.md)).
+
+- A cell holds the published figure and ours: published / ours, in percent unless the table says otherwise. A published
+  dash is a figure that the paper does not have. "Not run" is a figure of ours that is missing.
+- Scale "full" is the paper's own setting as the recipes have it; they say which values are ours. Scale "cpu" trains
+  smaller nets for fewer epochs and is for comparing rows. The scale is named above each table.
+- A time is a ratio to that of one row. {TIMED}
+- Runs are trained without the watch's rescue (`--watch warn`). The weights are those that did best on held-out training
+  images. Two kinds of rows keep the last weights (`--weights last`): those that are there for their collapse, and those
+  of DAT, whose slides list early stop separately.
+"""
+
+
+def page(results: Path) -> str:
+    """The page, out of a folder of results."""
+    store = Store(results)
+    parts = [HEAD]
+    for paper, exhibits in PAPERS.items():
+        parts.append(f"## {paper}\n")
+        parts += [section(exhibit, store) for exhibit in exhibits]
+    return folded("\n".join(parts))
+
+
+def folded(text: str) -> str:
+    """Markdown whose prose is broken into lines of 120 characters; tables and headings are left whole."""
+    return "\n".join(
+        line
+        if len(line) <= WIDTH or line.startswith(("|", "#"))
+        else fill(
+            line,
+            WIDTH,
+            subsequent_indent="  " * line.startswith("- "),
+            break_long_words=False,
+            break_on_hyphens=False,
+        )
+        for line in text.split("\n")
+    )
+
+
+def section(exhibit: Exhibit, store: Store) -> str:
+    """One table or figure."""
+    lines = [f"### {exhibit.name}: {exhibit.title}\n"]
+    if isinstance(exhibit, Settings):
+        rows = [[entry.of, entry.name, entry.published, stated(exhibit, entry)] for entry in exhibit.entries]
+        lines.append(markdown(["of", "setting", "paper", "toughen"], rows))
+    elif isinstance(exhibit, Table):
+        lines += [panel_part(panel, view) for panel in exhibit.panels for view in views_of(panel, store)]
+    else:
+        lines += [plot_part(plot, view) for plot in exhibit.plots for view in views_of(plot, store)]
+    notes = "\n".join(f"- {note}" for note in exhibit.notes)
+    return "\n".join([*lines, notes + "\n"] if notes else lines)
+
+
+def views_of(part: Panel | Plot, store: Store) -> list[View]:
+    """The results of each scale at which something of a panel or plot was run; where nothing was, those of none."""
+    views = [View(store, SCALES[name]) for name in SHOWN]
+    return [view for view in views if view.all(part)] or views[:1]
+
+
+def panel_part(panel: Panel, view: View) -> str:
+    """One data set and net."""
+    head = ["", *(column.name + " (std)" * column.spread * ("std" not in column.name) for column in panel.columns)]
+    table = markdown(head, [[row.name, *cells(panel, row, view)] for row in panel.rows])
+    unit = f"Times are ratios to those of {panel.unit}.\n" if any(each.timed for each in panel.columns) else ""
+    unit += f"{PART}\n" if in_part(panel, view.scale) else ""
+    more = [f"{row.name}: {row.note or 'cannot run: ' + row.cannot}\n" for row in panel.rows if row.note or row.cannot]
+    title = f"{SETS[panel.data].title}, {panel.net}, eps {panel.eps}: paper / ours{origin(view.all(panel))}\n"
+    return "\n".join(filter(None, [title, table, unit, *apart(panel, view), *more]))
+
+
+def apart(panel: Panel, view: View) -> list[str]:
+    """Where not all figures of a panel are from the same images: which are from which."""
+    rows: dict[str, dict[str, list[str]]] = {}
+    for row in panel.rows:
+        for column in panel.columns:
+            images = told(view.cells(panel, row, column))
+            if images:
+                rows.setdefault(row.name, {}).setdefault(images, []).append(column.name)
+    if len({images for of in rows.values() for images in of}) < 2:
+        return []
+    parts = {
+        row: [images if len(of) == 1 else f"{', '.join(names)} on {images}" for images, names in of.items()]
+        for row, of in rows.items()
+    }
+    return [f"{row}: {'; '.join(each)}.\n" for row, each in parts.items()]
+
+
+def cells(panel: Panel, row: Row, view: View) -> list[str]:
+    """A row's cells: published and ours."""
+    found = []
+    for column in panel.columns:
+        if column.of == STATED:
+            found.append(panel.printed(row, column))
+            continue
+        value = view.value(panel, row, column)
+        theirs = panel.printed(row, column)
+        if column.timed and published(panel, row, column) is not None:
+            theirs += f" ({written(published(panel, row, column), column)})"
+        missing = lacking(panel, row, column, view) or NOT_RUN
+        found.append(f"{theirs} / {our(value, column, 2) if value else missing}")
+    return found
+
+
+def origin(found: Sequence[dict[str, Any]]) -> str:
+    """Where our figures come from: how and where they were trained, and on what they were measured."""
+    if not found:
+        return ""
+    trained = [session for each in found if each["training"] for session in sessions(each["training"]["provenance"])]
+    measured = [each["provenance"] for each in found]
+    precisions = together(trained, "precision")
+    parts = [
+        f"scale {found[0]['scale']}",
+        *filter(None, [told(found)]),
+        "seed " + ", ".join(str(seed) for seed in sorted({each["seed"] for each in found})),
+        together([*trained, *measured], "processor"),
+        *([f"trained in {precisions} at commit {together(trained, 'commit')}"] if precisions else []),
+        f"{'measured ' * bool(precisions)}at commit {together(measured, 'commit')}",
+        " to ".join(sorted({min(each["date"] for each in found), max(each["date"] for each in found)})),
+    ]
+    return f" ({'; '.join(parts)})"
+
+
+def together(provenances: Sequence[dict[str, Any]], name: str) -> str:
+    """All that is said of one thing."""
+    return ", ".join(sorted({str(each[name]) for each in provenances if name in each}))
+
+
+def plot_part(plot: Plot, view: View) -> str:
+    """A plot of a figure as numbers."""
+    attack = f", {plot.attack}" if plot.attack else ""
+    lines = [f"{SETS[plot.data].title}, {plot.net}, eps {plot.eps}{attack}:\n"]
+    for line in plot.lines:
+        found = view.line(plot, line)
+        lines.append(f"- {line.name}: " + (f"ours{origin([found])}" if found else NOT_RUN))
+        if found:
+            lines += ["", "```", *curve_lines(found["value"], plot.eps), "```", ""]
+    return "\n".join([*lines, ""])
+
+
+def markdown(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A table in Markdown."""
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join("| " + " | ".join(each) + " |" for each in lines) + "\n"

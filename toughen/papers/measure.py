@@ -1,0 +1,217 @@
+"""What is measured of one trained run: accuracies, times, entropies, distances."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from toughen import runs
+from toughen.attacks.base import Attack
+from toughen.attacks.logit_matrix import LogitMatrix
+from toughen.attacks.transfer import Transfer
+from toughen.core.gradients import input_gradient, mode
+from toughen.core.objectives import cross_entropy
+from toughen.core.rng import ImageNoise
+from toughen.core.threat import Threat
+from toughen.core.types import Images, Labels, Real
+from toughen.engine.device import pick_device, provenance
+from toughen.engine.fixed_batch import Blocks, block_size, search_precision
+from toughen.evaluation.attacked import share
+from toughen.evaluation.candidate import Candidate, find_candidate
+from toughen.evaluation.diagnostics import attack_entropy
+from toughen.evaluation.harness import as_floats
+from toughen.evaluation.runner import measure
+from toughen.evaluation.suite import parse_attack
+from toughen.methods.efgsm import start_along, to_boundary
+from toughen.papers.datasets import some
+from toughen.papers.progress_board import Evaluating, ProgressBoard
+from toughen.papers.scales import Scale
+from toughen.runs.files import read_json
+from toughen.utils.fraction import Fraction
+
+OF_TRAINING = ("gamma", "epoch seconds", "train seconds", "train hours")
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A figure, the images that it was measured on, the seconds that took, and where."""
+
+    value: Any
+    images: int | None
+    seconds: float
+    provenance: dict[str, Any]
+
+
+@dataclass
+class Subject:
+    """A trained run and the images that it is measured on.
+
+    Attributes:
+        run: its directory.
+        data: the data set.
+        eps: radius of the threat, as it is written.
+        images: so many test images (``images.some``); None means all.
+        scale: how long attacks are.
+        device: where.
+        moments: steps and epochs of its training whose weights are looked at, as ``keep_at`` writes them.
+    """
+
+    run: Path
+    data: str
+    eps: str
+    images: int | None
+    scale: Scale
+    device: str
+    moments: Sequence[int | str] = ()
+
+    @cached_property
+    def place(self) -> torch.device:
+        return pick_device(self.device)
+
+    @cached_property
+    def threat(self) -> Threat:
+        return Threat("linf", Fraction(self.eps))
+
+    @cached_property
+    def _all(self) -> Candidate:
+        return find_candidate(self.run, data=self.data, eps=self.threat.eps, norm="linf")
+
+    @cached_property
+    def candidate(self) -> Candidate:
+        found = self._all
+        index, _ = some(found.split.labels, self.images)
+        split = found.split.take(index).to(self.place)
+        return replace(found, net=found.net.to(self.place), split=split, index=found.index[index])
+
+    @property
+    def drawn(self) -> str:
+        """How its images were drawn from the test set."""
+        return some(self._all.split.labels, self.images)[1]
+
+    @property
+    def x(self) -> Images:
+        """The images, in [0, 1]."""
+        return as_floats(self.candidate.split.images)
+
+    @property
+    def y(self) -> Labels:
+        return self.candidate.split.labels
+
+    @cached_property
+    def blocks(self) -> Blocks:
+        """The model, as diagnostics ask it."""
+        return Blocks(self.candidate.net, block_size(self.place, len(self.y)))
+
+    def attack(self, spec: str) -> Attack:
+        """An attack by its short name, at this scale."""
+        return self.scale.shorten(parse_attack(spec, self.threat))
+
+
+def quantity(subject: Subject, of: str, source: Path | None, board: ProgressBoard) -> Measured:
+    """Measure one quantity of a run.
+
+    Args:
+        subject: the run.
+        of: as in ``toughen.papers.published.exhibits.Column``.
+        source: for a black-box attack, the run whose images are shown.
+        board: is told how far it is.
+    """
+    if of in OF_TRAINING:
+        return training(subject.run, of)
+    started = time.perf_counter()
+    if of == "clean":
+        found = measure(subject.candidate.net, subject.candidate.split, {})
+        value = share(found.right)
+    elif of == "close":
+        value = close(subject.blocks, subject.x, subject.y, subject.threat)
+    elif of == "close at start":
+        index = subject.candidate.index.tolist()
+        x_e = efgsm_start(subject.blocks, subject.x, subject.y, subject.threat, subject.threat.eps / 2, index)
+        value = close(subject.blocks, x_e, subject.y, subject.threat)
+    elif of.startswith("entropy "):
+        value = entropy(subject, of.removeprefix("entropy "))
+    else:
+        value = accuracy(subject, of, source, board)
+    return Measured(value, len(subject.y), time.perf_counter() - started, provenance(subject.place))
+
+
+def accuracy(subject: Subject, of: str, source: Path | None, board: ProgressBoard) -> float:
+    """Accuracy under one attack; what it has done is kept beside the run until it ends, so that a kill loses little."""
+    attack, candidate = subject.attack(of), subject.candidate
+    if source is not None:
+        net = runs.load(source).to(subject.place)
+        attack = Transfer(eps=subject.threat.eps, norm="linf", source=net, attack=attack)
+    given: Any = subject.scale.precision
+    precision = search_precision(candidate.net, as_floats(candidate.split.images[:1]), given)
+
+    def show(found: Any, plans: Any, console: object) -> Evaluating:
+        return Evaluating(board, found, plans)
+
+    found = measure(
+        candidate.net, candidate.split, {of: attack}, index=candidate.index, precision=precision,
+        folder=subject.run, show=show,
+    )  # fmt: skip
+    found.state.remove()
+    return found.accuracy(of)
+
+
+def training(run: Path, of: str) -> Measured:
+    """What training cost, out of the run's own record."""
+    lines = runs.read_history(run)
+    seconds = sum(line["seconds"] for line in lines)
+    value = {
+        "gamma": sum(line["gamma"] for line in lines) / len(lines),
+        "epoch seconds": seconds / len(lines),
+        "train seconds": seconds,
+        "train hours": seconds / 3600,
+    }[of]
+    return Measured(value, None, seconds, read_json(run / "provenance.json"))
+
+
+def training_record(run: Path) -> dict[str, Any]:
+    """Where and with what a run was trained, and for how long: its epochs, their seconds, and its provenance.
+
+    Raises:
+        ValueError: the run's history is missing or damaged.
+    """
+    lines = runs.read_history(run)
+    return {
+        "epochs": len(lines),
+        "seconds": round(sum(line["seconds"] for line in lines), 1),
+        "provenance": read_json(run / "provenance.json"),
+    }
+
+
+def entropy(subject: Subject, kind: Any) -> float:
+    """The entropy of the classes that an attack on this norm spreads a class's images over, in units of log k."""
+    attack = LogitMatrix(eps=subject.threat.eps, norm="linf", kind=kind)
+    found = attack_entropy(subject.blocks, subject.x, subject.y, {kind: subject.scale.shorten(attack)})
+    return float(found[kind]["normalised"])
+
+
+def close(model: Blocks, x: Images, y: Labels, threat: Threat) -> float:
+    """The share of images that are wrong, or whose nearest linear boundary is within the threat (eFGSM, Eq. 9)."""
+    out = model.exact(x)
+    _, nearest, _ = to_boundary(model, x, y, threat, out.shape[1] - 1)
+    return share((out.argmax(1) != y) | (nearest <= threat.eps))
+
+
+def efgsm_start(model: Blocks, x: Images, y: Labels, threat: Threat, sigma: Real, index: list[int]) -> Images:
+    """x_e, where eFGSM's step sets out, of images that were never trained on: FGSM's direction is all their history.
+
+    Args:
+        model: the trained one.
+        x, y: images and their classes.
+        threat: the ball.
+        sigma: deviation of the start.
+        index: the images' places in the test set; each has noise of its own.
+    """
+    with mode(model, "eval"):
+        past = input_gradient(model, x, y, cross_entropy).gradient
+    return start_along(threat, x, past, sigma, ImageNoise(0, "efgsm-start", index))

@@ -1,0 +1,186 @@
+"""Published figures and ours in the same units: percent, ratios of times, points."""
+
+from __future__ import annotations
+
+import statistics
+from collections import Counter
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from toughen.papers.datasets import ALL
+from toughen.papers.kept_weights import figure_run_spec
+from toughen.papers.measure import OF_TRAINING
+from toughen.papers.published.exhibits import STATED, Column, Line, Panel, Plot, Row
+from toughen.papers.run_spec import RunSpec
+from toughen.papers.scales import Scale
+from toughen.papers.store import TRAINED, Quantity, Store, record_of
+from toughen.papers.tasks import figure_quantity, table_quantities, table_run_spec
+
+MOST_SEEDS = 10
+
+
+@dataclass(frozen=True)
+class Value:
+    """One of our figures.
+
+    Attributes:
+        mean: over seeds, in the unit that the table prints.
+        spread: standard deviation over seeds; None with one.
+        apart: whether it is a ratio of times that were not trained in turns.
+        cells: what it was made of.
+    """
+
+    mean: float
+    spread: float | None = None
+    apart: bool = False
+    cells: tuple[dict[str, Any], ...] = field(default=(), compare=False)
+
+
+@dataclass(frozen=True)
+class View:
+    """Which results are looked at.
+
+    Attributes:
+        store: where they lie.
+        scale: at which they were made.
+        images: on how many test images; None: on however many, the most.
+        seeds: how many seeds count; None: all that there are.
+    """
+
+    store: Store
+    scale: Scale
+    images: int | None = None
+    seeds: int | None = None
+
+    def cells(self, panel: Panel, row: Row, column: Column) -> list[dict[str, Any]]:
+        """What was measured for one place of a table, a figure for each seed."""
+        of = "train hours" if column.of == "hours saved" else column.of
+        if of == STATED or row.cannot:
+            return []
+        found = []
+        for seed in range(self.seeds or MOST_SEEDS):
+            model = table_run_spec(panel, row, seed, self.scale)
+            cell = self._read(model, panel, column, of, seed) if self.store.knows(model) else None
+            if cell is None:
+                break
+            found.append(cell)
+        return _alike(found)
+
+    def _read(self, model: RunSpec, panel: Panel, column: Column, of: str, seed: int) -> dict[str, Any] | None:
+        if of in OF_TRAINING:
+            return self.store.read(model, Quantity(of))
+        wanted = table_quantities(panel, seed, self.scale, self.images)[column.name]
+        return self.store.best(model, wanted) if self.images is None else self.store.read(model, wanted)
+
+    def line(self, plot: Plot, line: Line) -> dict[str, Any] | None:
+        """What was drawn of one line of a plot, on however many images; None where nothing was."""
+        if not self.store.knows(RunSpec(line.run, plot.data, 0, self.scale)):
+            return None
+        return self.store.best(figure_run_spec(plot, line, self.scale), figure_quantity(plot, None))
+
+    def all(self, part: Panel | Plot) -> list[dict[str, Any]]:
+        """All that was measured of a panel or plot."""
+        if isinstance(part, Plot):
+            return list(filter(None, (self.line(part, line) for line in part.lines)))
+        return [cell for row in part.rows for column in part.columns for cell in self.cells(part, row, column)]
+
+    def value(self, panel: Panel, row: Row, column: Column) -> Value | None:
+        """Our figure for one place of a table; None where there is none, or none that can be compared."""
+        cells = self.cells(panel, row, column)
+        if not cells:
+            return None
+        numbers = [float(cell["value"]) for cell in cells]
+        if column.timed or column.of == "hours saved":
+            return self._ratio(panel, row, column, numbers, cells)
+        factor = 1.0 if column.of == "gamma" or column.of.startswith("entropy") else 100.0
+        return _value([factor * number for number in numbers], cells, column.spread)
+
+    def _ratio(
+        self, panel: Panel, row: Row, column: Column, numbers: list[float], cells: list[dict[str, Any]]
+    ) -> Value | None:
+        """Times over those of the row that they are compared with, seed by seed; where clocks are alike.
+
+        A scale that trains some recipes a smaller part than others would change what whole trainings cost beside each
+        other, so their times are brought to all epochs.
+        """
+        other = row.against if column.of == "hours saved" else panel.unit
+        if not other:
+            return None
+        unit = panel.row(other)
+        beside = self.cells(panel, unit, column)
+        pairs = list(zip(numbers, cells, beside, strict=False))
+        if not pairs or any(len(clocks(cell) | clocks(each)) > 1 for _, cell, each in pairs):
+            return None
+        longer = 1.0
+        if column.of != "epoch seconds":
+            own, others = (table_run_spec(panel, each, 0, self.scale).share for each in (row, unit))
+            longer = others / own
+        ratios = [longer * number / float(each["value"]) for number, _, each in pairs]
+        found = _value([100 * (1 - each) for each in ratios] if column.of == "hours saved" else ratios, cells, False)
+        apart = row.name != other and any(
+            not self._in_turns(
+                table_run_spec(panel, row, seed, self.scale), table_run_spec(panel, unit, seed, self.scale)
+            )
+            for seed in range(len(pairs))
+        )
+        return replace(found, apart=apart) if found else None
+
+    def _in_turns(self, one: RunSpec, other: RunSpec) -> bool:
+        """Whether two models were trained in turns from their first epochs to their last."""
+        first, second = self.store.folder(one), self.store.folder(other)
+        return first == second or (second.name in _partners(first) and first.name in _partners(second))
+
+
+def _alike(cells: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Those that were measured on the same images as most of them are, since seeds are only averaged over these."""
+    counts = Counter((cell["images"] or 0, cell.get("drawn", ALL)) for cell in cells)
+    most = max(counts, key=lambda images: (counts[images], images), default=None)
+    return [cell for cell in cells if (cell["images"] or 0, cell.get("drawn", ALL)) == most]
+
+
+def _partners(folder: Path) -> list[Any]:
+    """The folders of those that a model was trained in turns with, as its record says."""
+    found = record_of(folder / TRAINED).get("in_turns_with")
+    return found if isinstance(found, list) else []
+
+
+def _value(numbers: list[float], cells: list[dict[str, Any]], spread: bool) -> Value | None:
+    deviation = statistics.stdev(numbers) if len(numbers) > 1 else None
+    if spread:
+        return None if deviation is None else Value(deviation, cells=tuple(cells))
+    return Value(statistics.fmean(numbers), deviation, cells=tuple(cells))
+
+
+def clocks(cell: dict[str, Any]) -> set[tuple[str, str]]:
+    """What must be one and the same where times are compared: processor and precision, of all sessions."""
+    return {(str(each.get("processor", "")), str(each.get("precision", ""))) for each in sessions(cell["provenance"])}
+
+
+def machine(cell: dict[str, Any]) -> str:
+    """What a figure was measured on."""
+    return str(cell["provenance"].get("processor", ""))
+
+
+def sessions(provenance: dict[str, Any]) -> list[dict[str, Any]]:
+    """Where and with what a figure came to be; several where a training went on after a stop (``training.run``)."""
+    found = provenance.get("sessions")
+    return [each for each in found if isinstance(each, dict)] if isinstance(found, list) and found else [provenance]
+
+
+def published(panel: Panel, row: Row, column: Column) -> float | None:
+    """The published figure in the unit that the table prints: a time as a ratio."""
+    found = panel.published(row, column)
+    if found is None or not column.timed:
+        return found
+    unit = panel.published(panel.row(panel.unit), column)
+    return found / unit if unit else None
+
+
+def written(number: float | None, column: Column) -> str:
+    """A figure as a table prints it."""
+    if number is None:
+        return "-"
+    if column.timed:
+        return f"{number:.3g} x"
+    return f"{number:.3g}" if column.of == "gamma" else f"{number:.2f}"

@@ -1,0 +1,105 @@
+"""The weights of trained rows: weights.json, in the folder of results, lists them, so that changed ones are seen."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from toughen.papers.run_spec import RunSpec
+from toughen.papers.store import RUN, TRAINED
+from toughen.runs import RECORD, WEIGHTS
+from toughen.runs.files import read_fields, read_json, write_json
+from toughen.runs.locks import held
+
+MANIFEST = "weights.json"
+CHUNK = 2**20
+
+
+def listed(root: Path) -> dict[str, dict[str, Any]]:
+    """What the list holds, by SCALE/RUN; {} where there is none yet.
+
+    Raises:
+        ValueError: it is damaged.
+    """
+    path = root / MANIFEST
+    if not path.is_file():
+        return {}
+    try:
+        runs = read_json(path)["runs"]
+        whole = all(isinstance(each["sha256"], str) and isinstance(each["also"], dict) for each in runs.values())
+    except (ValueError, KeyError, TypeError, AttributeError):
+        whole = False
+    if not whole:
+        raise ValueError(f"{path} is damaged: restore it from a copy, or remove it to take all weights as they lie")
+    return dict(runs)
+
+
+def note(root: Path, model: RunSpec, folder: Path, record: Mapping[str, Any], *, hashed: str) -> None:
+    """Put a trained run on the list, or in the place of the former one of its name.
+
+    Args:
+        root: the folder of results.
+        model: what was trained.
+        folder: its own, with its run in it.
+        record: of its training.
+        hashed: "when trained", or "when found" for a run that was trained before there was a list.
+    """
+    run = folder / RUN
+    entry = {
+        "recipe": model.words,
+        "recipe_hash": model.key.rpartition("-")[2],
+        "scale": model.scale.name,
+        "data": model.data,
+        "seed": model.settings["seed"],
+        "epochs": record.get("epochs"),
+        "weights": (run / WEIGHTS).relative_to(root).as_posix(),
+        "sha256": sha256(run / WEIGHTS),
+        "also": {path.relative_to(root).as_posix(): sha256(path) for path in _beside(run)},
+        "hashed": hashed,
+        "date": datetime.now(UTC).date().isoformat(),
+        "provenance": record.get("provenance"),
+    }
+    with held(root, lambda: None):  # another process may add to it
+        runs = listed(root) | {_name(root, folder): entry}
+        write_json(root / MANIFEST, {"runs": dict(sorted(runs.items()))})
+
+
+def check(root: Path, model: RunSpec, folder: Path) -> None:
+    """See that the weights of a trained run are those that it was listed with; one that is on no list is put on it.
+
+    Weights of single steps and epochs may have been removed: who needs them says that they are missing.
+
+    Raises:
+        ValueError: they are others.
+    """
+    entry = listed(root).get(_name(root, folder))
+    if entry is None:
+        note(root, model, folder, read_fields(folder / TRAINED), hashed="when found")
+        return
+    for name, before in {entry["weights"]: entry["sha256"], **entry["also"]}.items():
+        path = root / name
+        if path.is_file() and (now := sha256(path)) != before:
+            raise ValueError(
+                f"{path} is not what was trained (sha256 {now[:12]}, in {root / MANIFEST} {before[:12]}): put it back, "
+                f"or remove {folder}, and it is run again"
+            )
+
+
+def sha256(path: Path) -> str:
+    """64 hexadecimal digits of a file, as `sha256sum` prints them."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(CHUNK):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def _beside(run: Path) -> list[Path]:
+    return [run / RECORD, *sorted((run / "kept").glob("*.safetensors"))]
+
+
+def _name(root: Path, folder: Path) -> str:
+    return folder.relative_to(root).as_posix()

@@ -1,1 +1,0 @@
-"""Runs what ``toughen.papers`` states, keeps what comes out, and shows it beside the published figures."""

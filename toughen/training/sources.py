@@ -1,0 +1,63 @@
+"""Normally trained nets that a method needs before its run begins: the sources of ensemble adversarial training."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from toughen.methods.ensemble import Ensemble
+from toughen.methods.standard import Standard
+from toughen.training.folder import SOURCES
+from toughen.training.recipe import Recipe
+
+
+@dataclass(frozen=True)
+class SourceRun:
+    """A net that is trained before a run begins.
+
+    Attributes:
+        recipe: how.
+        config: the same as YAML, for its config.yaml.
+        folder: its run directory.
+    """
+
+    recipe: Recipe
+    config: str
+    folder: Path
+
+
+def missing_sources(recipe: Recipe, config: str, folder: Path) -> list[SourceRun]:
+    """What must be trained before a run can begin; the run's method is told where it will lie.
+
+    A source has the run's own settings, but for the net and what ``_changes`` names.
+
+    Args:
+        recipe: of the run.
+        config: the same as YAML, or "".
+        folder: the run directory.
+    """
+    found = []
+    for method in (each for each in recipe.method.modules() if isinstance(each, Ensemble)):
+        for name in method.untrained():
+            method.trained[name] = folder / SOURCES / name
+            changes = _changes(recipe, name)
+            text = yaml.safe_dump({**yaml.safe_load(config), **changes, "method": "Standard"}) if config else ""
+            found.append(SourceRun(replace(recipe, **changes, method=Standard()), text, folder / SOURCES / name))
+    return found
+
+
+def _changes(recipe: Recipe, net: str) -> dict[str, Any]:
+    return {
+        "model": net,
+        "model_settings": recipe.model_settings if net == recipe.model else {},
+        "eps": None,
+        "epochs": max(1, recipe.epochs // 2),
+        "time_budget": None,
+        "stop_epoch": None,
+        "keep_at": [],
+        "watch": "off",
+        "seed": recipe.seed + 1,  # other weights than the run's, whose net may be the same
+    }
