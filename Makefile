@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: help demo test test-slow check lint types format environment lock clean
+.PHONY: help demo test test-slow check lint types format docs environment lock clean
 
 help:  ## Show this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 14
@@ -28,6 +28,9 @@ types: environment
 format: environment  ## Format the code and mend what the linter can
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+docs: environment  ## Write docs/reference out of docstrings and commands
+	$(BIN)/python tools/reference.py
 
 environment: .venv/toughen  ## Make .venv with all that the other targets need
 

@@ -1,4 +1,4 @@
-"""Writes docs/performance.md out of the files in benchmarks/results; a table whose file is not there is left out.
+"""Writes docs/results/performance.md out of the files in benchmarks/results; a table without its file is left out.
 
 python benchmarks/performance.py
 python benchmarks/performance.py --results DIR --page FILE
@@ -17,36 +17,44 @@ from toughen.papers.markdown import folded
 from toughen.runs.files import read_json, write_text
 
 RESULTS = Path(__file__).parent / "results"
-PAGE = Path(__file__).parent.parent / "docs" / "performance.md"
+PAGE = Path(__file__).parent.parent / "docs" / "results" / "performance.md"
 HEAD = """# Performance
 
-What a step, a run and an evaluation cost, measured; made by `python benchmarks/performance.py` out of
-`benchmarks/results/`, so that no figure here is typed by hand. Ratios are of what took turns in one session; brackets
-hold the lowest and the highest round. AutoAttack against the reference is in [evaluation.md](evaluation.md).
+Time and memory of a training step, of a run and of an evaluation. `python benchmarks/performance.py` makes this page
+out of `benchmarks/results/`, so that no figure is typed by hand. What a ratio compares took turns in one session.
+Brackets hold the lowest and the highest round. AutoAttack against the reference is in [evaluation.md](evaluation.md).
 """
-STEPS = """A unit is one plain training step (forward, backward with weight gradients, SGD) in float32, of the same net
-on the same images, in the same round. "Released" is the step as the method's public script makes it, in plain float32
-(`benchmarks/official.py`; PAP and R-MGM have no public code, theirs follow the papers; the rest have none). F: the
-operations of a step, in forward passes of its batch. "Of its passes" is the step's time over that of the bare passes it
-consists of, in the same precision and layout; "of the limit" the step's operations a second, as a share of those of a
-large product or convolution in the same rounds, whichever did more. Peak memory is what steps take beyond what is there
-before them. "Elsewhere": units of the scripts themselves on another machine. EFGSM, alone and in Reconstruct, takes the
-top rival alone (`--method.classes 1`); with all classes, its default, F is 8 more for ten."""
-EVALUATION = """Equal steps of eps / 4 from the image itself, in evaluation mode, on the same images of the same net;
-the unit is a plain float32 training step of the same net on these images in the same round. F: operations, in forward
-passes of these images; "evaluate" leaves images alone that fell and confirms what it found. "Right": the share of
-images that the net in float32 still gets right."""
-BREAKDOWN = """Milliseconds of a step, in the middle one of five rounds [in the fastest, in the slowest], and percent of
-it by kind of operation, on one thread, as PyTorch's profiler sees it (`benchmarks/breakdown.py`). "Between operations"
-is what Python takes, and PyTorch from one operation to the next."""
-SCALING = """The points of a table took turns; only what heads the first column differs between them."""
-TRAIN = """The same net, images, optimizer, schedule and length for every method. "Robust" is the share of test images
-that withstood every attack named below; "seconds to" is the training time until PGD on held-out images first left so
-much, over all seeds: median [least, most], a dash where a seed never did. The curves and each method's settings are in
-`train.json`."""
+STEPS = """| column | meaning |
+| --- | --- |
+| units | time in plain training steps (forward, backward with weight gradients, SGD) in float32, of the same net on \
+the same images, in the same round |
+| released | the step as the method's public script makes it, in plain float32 (`benchmarks/official.py`); PAP and \
+R-MGM have no public code, and theirs follow the papers; the rest have none |
+| F | the operations of a step, in forward passes of its batch |
+| of its passes | the step's time over that of the bare passes it consists of, in the same precision and layout |
+| of the limit | the step's operations a second, as a share of those of a large product or convolution in the same \
+rounds, whichever did more |
+| peak MB | memory that steps take beyond what is there before them |
+| units elsewhere | units of the scripts themselves on another machine |
 
-PRECISION = """What speed costs in accuracy: pairs of runs with the same seed, images, net and schedule, one as is usual
-on a processor that multiplies bf16 (bf16 autocast, channels last), one in float32 with images channel by channel."""
+EFGSM, alone and in Reconstruct, takes the top rival alone (`--method.classes 1`). With all classes, its default, F is 8
+more for ten."""
+EVALUATION = """Equal steps of eps / 4 from the image itself, in evaluation mode, on the same images of the same net.
+The unit is a plain float32 training step of the same net on these images in the same round. F: operations, in forward
+passes of these images. toughen leaves images alone that fell, and confirms what it found. "Right": the share of
+images that the net in float32 still classifies correctly."""
+BREAKDOWN = """Milliseconds of a step in the middle one of five rounds [in the fastest, in the slowest], and percent of
+it by kind of operation, on one thread, by PyTorch's profiler (`benchmarks/breakdown.py`). "Between operations" is the
+time of Python, and of PyTorch from one operation to the next."""
+SCALING = """The points of a table took turns. Only the quantity of the first column differs between them."""
+TRAIN = """The same net, images, optimizer, schedule and length for every method. "Robust" is the share of test images
+that withstood every attack named below. "Seconds to" is the training time until held-out images first had this
+accuracy under PGD, over all seeds: median [least, most], a dash where a seed never did. The curves and each method's
+settings are in `train.json`."""
+
+PRECISION = """Whether speed costs accuracy: pairs of runs with the same seed, images, net and schedule. One has the
+default of a processor that multiplies bf16 (bf16 autocast, channels last), one has float32 with images channel by
+channel."""
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:

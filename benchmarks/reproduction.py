@@ -1,4 +1,4 @@
-"""Writes docs/reproduction.md out of results/reproduction, where what `toughen reproduce` measured is kept.
+"""Writes docs/results/reproduction.md out of results/reproduction, where what `toughen reproduce` measured is kept.
 
 python benchmarks/reproduction.py
 python benchmarks/reproduction.py --add runs/reproduce   # first takes over a folder's figures (not its runs' weights)
@@ -15,7 +15,7 @@ from toughen.papers.store import ABOUT, CELLS, TRAINED, record_of
 from toughen.runs.files import write_text
 
 ROOT = Path(__file__).parent.parent
-RESULTS, PAGE = ROOT / "results" / "reproduction", ROOT / "docs" / "reproduction.md"
+RESULTS, PAGE = ROOT / "results" / "reproduction", ROOT / "docs" / "results" / "reproduction.md"
 
 
 def add(folder: Path, results: Path) -> int:
@@ -44,7 +44,7 @@ def add(folder: Path, results: Path) -> int:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Write docs/reproduction.md.")
+    parser = argparse.ArgumentParser(description="Write docs/results/reproduction.md.")
     parser.add_argument("--add", type=Path, help="an --out of `toughen reproduce` whose figures are taken over first")
     parser.add_argument("--results", type=Path, default=RESULTS, help="where figures are kept")
     parser.add_argument("--page", type=Path, default=PAGE, help="the page to write")

@@ -452,7 +452,7 @@ def test_a_method_has_the_settings_of_its_mnist_recipe_in_the_table(row: str, sc
 def test_the_page_of_methods_has_the_figures_of_the_runs(scripts: Any) -> None:
     rows = read_json(BENCHMARKS / "results" / "methods-mnist.json")["rows"]
     assert list(rows) == list(scripts("methods").ROWS)
-    lines = (ROOT / "docs" / "methods.md").read_text(encoding="utf-8").splitlines()
+    lines = (ROOT / "docs" / "results" / "methods.md").read_text(encoding="utf-8").splitlines()
     start = next(number for number, line in enumerate(lines) if line.startswith("| method | clean |"))
     table = [[cell.strip() for cell in line.split("|")[1:-1]] for line in lines[start + 2 : start + 2 + len(rows)]]
     said = {name: (clean, fgsm, pgd, gamma, passes, ill) for name, clean, fgsm, pgd, gamma, passes, _, _, ill in table}
@@ -472,7 +472,7 @@ def test_the_page_has_the_figures_of_a_method_s_settings(table: str, seed: int, 
     seeded = f"-seed-{seed}" if seed else ""
     found = read_json(BENCHMARKS / "results" / f"{table}-mnist{seeded}.json")
     assert seed > 0 or list(found["rows"]) == list(settings)
-    page = (ROOT / "docs" / "methods.md").read_text(encoding="utf-8")
+    page = (ROOT / "docs" / "results" / "methods.md").read_text(encoding="utf-8")
     for name, row in found["rows"].items():
         assert (row["settings"], found["seed"], row["seed"], row["images"]) == (settings[name], seed, seed, 1000)
         line = " | ".join([name, *(f"{100 * row[of]:.1f}" for of in ("clean", "fgsm", "pgd_100"))])
@@ -481,7 +481,7 @@ def test_the_page_has_the_figures_of_a_method_s_settings(table: str, seed: int, 
 
 def test_the_page_has_the_figures_of_the_watch_and_no_rescue_did_harm() -> None:
     rows = read_json(BENCHMARKS / "results" / "watch.json").values()
-    page = (ROOT / "docs" / "methods.md").read_text(encoding="utf-8")
+    page = (ROOT / "docs" / "results" / "methods.md").read_text(encoding="utf-8")
     for row in rows:
         off, rescued = row["modes"]["off"], row["modes"]["rescue"]
         shares = " | ".join(f"{100 * run[key]:.1f}" for run in (off, rescued) for key in ("clean", "robust"))

@@ -47,7 +47,7 @@ from toughen.papers.terminal_figures import curve_lines
 from toughen.papers.values import View, published, written
 
 ROOT = Path(__file__).parent.parent
-PAGE, RESULTS = ROOT / "docs" / "reproduction.md", ROOT / "results" / "reproduction"
+PAGE, RESULTS = ROOT / "docs" / "results" / "reproduction.md", ROOT / "results" / "reproduction"
 
 
 def reproduce(out: Path, name: str, *more: object) -> Any:

@@ -83,7 +83,7 @@ def test_so_is_not_the_number_of_a_net_that_fgsm_cannot_hurt(attacks: Callable[.
 
 @pytest.mark.slow
 def test_nor_is_one_that_stronger_attacks_halve() -> None:
-    """PGD leaves 68 % of this net's images standing, AutoAttack 30 % (docs/evaluation.md)."""
+    """PGD leaves 68 % of this net's images standing, AutoAttack 30 % (docs/results/evaluation.md)."""
     never_sound(digits_net("fbf"), threat=Threat("linf", 0.3), n=100)
 
 

@@ -22,7 +22,7 @@ class Hybrid(Method):
     Every ``window`` batches their mean clean loss is compared with the previous epoch's; below 1 - ``threshold`` of
     it, the next window is trained with the strong method, until the loss is back. With NuAT and NuAT2 this is NuAT-H;
     with weight averaging in the trainer NuAT-WA-H. The paper gives neither threshold nor window; the defaults are ours
-    (docs/methods.md).
+    (docs/results/methods.md).
 
     Args:
         cheap: trains as long as nothing happens; must report the clean loss.

@@ -1,4 +1,4 @@
-"""docs/reproduction.md: every published figure with ours beside it, or the words that it was not run."""
+"""docs/results/reproduction.md: every published figure with ours beside it, or the words that it was not run."""
 
 from __future__ import annotations
 
@@ -23,16 +23,19 @@ WIDTH = 120  # of a line of prose
 SHOWN = ("full", "cpu")  # smoke shows that a table runs, and nothing more
 HEAD = f"""# Reproduction
 
-Every table and figure of five papers, what was published and what came out here; made by `python
-benchmarks/reproduction.py` out of `results/reproduction/`, so that no figure of ours is typed by hand. A cell holds the
-published figure and ours, in percent where nothing else is said; times are ratios to those of one row. `toughen
-reproduce NAME --scale full --data DIR` runs one, `toughen reproduce --list` names all. {TIMED}
+Every table and figure of five papers: what was published, and what came out here. `python benchmarks/reproduction.py`
+makes this page out of `results/reproduction/`, so that no figure of ours is typed by hand. `toughen reproduce NAME
+--scale full --data DIR` runs a table, `toughen reproduce --list` names all
+([how to](../how-to/reproduce-a-papers-table.md)).
 
-A published dash is a figure that the paper does not have. Ours are of the scale that is said above them: "full" is the
-paper's own setting as the recipes have it, where they say what is ours; "cpu" trains smaller nets for fewer epochs and
-is for comparing rows. Runs are trained without the watch's rescue (`--watch warn`), and the weights are those that did
-best on held-out training images, except for rows that are there for their collapse and those of DAT, whose slides set
-early stop apart: these keep the last (`--weights last`).
+- A cell holds the published figure and ours: published / ours, in percent unless the table says otherwise. A published
+  dash is a figure that the paper does not have. "Not run" is a figure of ours that is missing.
+- Scale "full" is the paper's own setting as the recipes have it; they say which values are ours. Scale "cpu" trains
+  smaller nets for fewer epochs and is for comparing rows. The scale is named above each table.
+- A time is a ratio to that of one row. {TIMED}
+- Runs are trained without the watch's rescue (`--watch warn`). The weights are those that did best on held-out training
+  images. Two kinds of rows keep the last weights (`--weights last`): those that are there for their collapse, and those
+  of DAT, whose slides list early stop separately.
 """
 
 

@@ -1,6 +1,6 @@
 """What `toughen train` takes where neither a recipe nor the command line says: chosen by the images there are.
 
-docs/defaults.md has the reasons, and the measurements behind them.
+docs/explanation/defaults.md has the reasons, and the measurements behind them.
 """
 
 from __future__ import annotations

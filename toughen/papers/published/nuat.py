@@ -23,9 +23,9 @@ BASELINES = (
     "own method: Normal, FGSM-AT and RFGSM-AT, on MNIST FBF and R-MGM, too, and on ImageNet-100 all but NuAT's."
 )
 ONE_NET = (
-    "GAT's and NuAT's ResNet-18 has a ReLU more than the usual one (docs/differences.md): so have Normal, FGSM-AT and "
-    "RFGSM-AT here; ATF, FBF, R-MGM, PGD-AT, TRADES and AWP are trained on the usual one. Which nets the paper's rows "
-    "have is not stated."
+    "GAT's and NuAT's ResNet-18 has a ReLU more than the usual one (docs/explanation/differences.md): so have Normal, "
+    "FGSM-AT and RFGSM-AT here; ATF, FBF, R-MGM, PGD-AT, TRADES and AWP are trained on the usual one. Which nets the "
+    "paper's rows have is not stated."
 )
 FGSM_ALONE = (
     "The text describes FGSM-AT as trained on clean images and FGSM's, in a proportion it does not give; here it is on "

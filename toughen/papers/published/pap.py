@@ -19,7 +19,7 @@ ABLATION = "pap-cifar10 --method.lam 0 --method.ablation true --weights last"
 ONE_MASK = (
     "SmallCNN with its dropout of 0.5; how it meets the regulariser is not stated: one mask for both logits here."
 )
-NO_DROPOUT = "The same without dropout, another net than the paper's (docs/results.md)."
+NO_DROPOUT = "The same without dropout, another net than the paper's (docs/results/mnist.md)."
 OPEN = (
     "Batch, optimizer, rates and N in PAP's own training are not stated; what is taken is in the recipes. FGSM-AT, "
     "PGD-AT and TRADES are said to be trained as in their papers; FGSM-AT's has none of these nets, so it has PAP's "
