@@ -24,7 +24,7 @@ from toughen.config.train import train_parser
 from toughen.evaluation import result
 from toughen.evaluation.diagnostics import store
 from toughen.evaluation.suite import SUITES, names
-from toughen.reproduction.page import folded
+from toughen.papers.markdown import folded
 from toughen.runs import directory
 from toughen.runs.files import write_text
 from toughen.training import checkpoint, folder, optimizers, schedules
@@ -45,6 +45,7 @@ FILES = {
     checkpoint.PREVIOUS: "the checkpoint before that one",
     checkpoint.HEALTHY: "the last state near the best, to which the watch goes back after a collapse",
     "tensorboard/": "the figures of training for TensorBoard",
+    "sources/": "runs of the nets that ensemble adversarial training takes its images from",
     "kept/": "weights of the steps and epochs that `--keep_at` names",
     result.RESULT: "accuracies, passes and seconds of each attack, the verdict and its checks; "
     "an earlier one is kept as `evaluation.1.json` and so on",
