@@ -40,6 +40,11 @@ class HelpFormatter(DefaultHelpFormatter):
         return f"{about} ({'; '.join(notes)})" if notes else about
 
 
+    def _format_action_invocation(self, action: Action, *given: Any) -> str:
+        """An option as it is written; jsonargparse rubs out the blank before ``[=flags]`` with a control character."""
+        return super()._format_action_invocation(action, *given).replace(" \b", "")
+
+
 class Parser(ArgumentParser):
     """A parser whose errors are ValueErrors of one short message; see ``read``."""
 
