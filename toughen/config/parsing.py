@@ -39,7 +39,6 @@ class HelpFormatter(DefaultHelpFormatter):
         notes += [f"one of {', '.join(kinds)}, or package.module.Class"] if kinds else []
         return f"{about} ({'; '.join(notes)})" if notes else about
 
-
     def _format_action_invocation(self, action: Action, *given: Any) -> str:
         """An option as it is written; jsonargparse rubs out the blank before ``[=flags]`` with a control character."""
         return super()._format_action_invocation(action, *given).replace(" \b", "")
