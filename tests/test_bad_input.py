@@ -612,6 +612,10 @@ def test_diagnose(words: str, said: list[str], trained: Path) -> None:
 def test_no_run(tmp_path: Path) -> None:
     refused(toughen("evaluate", tmp_path / "none"), "no run directory", "toughen train")
     refused(toughen("evaluate", tmp_path), "no model.json", "no run directory")
+    (tmp_path / "runs/nuat").mkdir(parents=True)
+    for command in ("evaluate", "report", "compare"):
+        said = f"there is no run directory {tmp_path}/runs/nut: did you mean {tmp_path}/runs/nuat?"
+        refused(toughen(command, tmp_path / "runs/nut"), said)
     refused(toughen("evaluate"), "SPEC is missing")
     refused(toughen("compare", tmp_path), "is no run directory", "not been evaluated", "toughen evaluate")
     refused(toughen("compare", tmp_path / "nowhere"), "there is no run directory", "nowhere")
