@@ -15,8 +15,8 @@ from torch import nn
 from toughen.core.types import Batch, Crafted, Images, Labels
 from toughen.methods.standard import Standard
 from toughen.runs.files import read_tensors
-from toughen.training import SGD, Constant, Cyclic, Recipe, budget, train
-from toughen.training import trainer as trainer_file
+from toughen.training import SGD, Constant, Cyclic, Recipe, budget, progress, train
+from toughen.training.callbacks import time_budget
 from toughen.utils import duration
 
 
@@ -71,9 +71,8 @@ class Timed(Standard):
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     turned = Clock()
-    for module in (budget, trainer_file):
+    for module in (budget, progress, time_budget):
         monkeypatch.setattr(module, "time", turned)
-    monkeypatch.setattr("toughen.training.course.time", turned)
     return turned
 
 

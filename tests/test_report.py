@@ -313,7 +313,7 @@ def test_a_run_that_ends_by_the_clock(state: State | None, epochs: int, said: st
     (run / "config.yaml").write_text("epochs: 3\ntime_budget: 5m\n")
     (run / "checkpoint.safetensors").write_bytes(b"junk")
     if state is not None:
-        about = {name: value for name, value in vars(state).items() if name != "tally"}
+        about = {name: value for name, value in vars(state).items() if name != "totals"}
         write_tensors(run / "checkpoint.safetensors", {}, about)
     text = report(run, out=tmp_path / "report.html").text
     assert said in text and ("time budget" in text or "of a run of" in text) is bool(said)

@@ -72,10 +72,17 @@ def modules() -> dict[str, Path]:
     return {".".join(name.parts).removesuffix(".__init__"): path for path, name in paths.items()}
 
 
-def needed(path: Path, known: Collection[str]) -> set[str]:
-    """The modules that a file imports as it is imported itself, not within a function or for types alone."""
+def needed(path: Path, known: Collection[str], types: bool = False) -> set[str]:
+    """The modules that a file imports as it is imported itself, not within a function.
+
+    Args:
+        path: the file.
+        known: all modules.
+        types: whether those count that it imports for types alone.
+    """
     found: set[str] = set()
-    for node in ast.parse(path.read_text(encoding="utf-8")).body:
+    body = ast.parse(path.read_text(encoding="utf-8")).body
+    for node in [*body, *(each for node in body if types and isinstance(node, ast.If) for each in node.body)]:
         if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "toughen":
             names = [f"{node.module}.{alias.name}" for alias in node.names]
             found |= {name if name in known else str(node.module) for name in names}
@@ -100,6 +107,19 @@ def test_circles_are_seen() -> None:
 def test_no_modules_import_each_other() -> None:
     known = modules()
     assert circles({name: needed(path, known) - {name, "toughen"} for name, path in known.items()}) == []
+
+
+def test_types_alone_are_seen(tmp_path: Path) -> None:
+    file = tmp_path / "one.py"
+    file.write_text("if TYPE_CHECKING:\n    from toughen.training.trainer import Trainer\n")
+    known = ["toughen.training.trainer"]
+    assert needed(file, known, types=True) == set(known) and not needed(file, known)
+
+
+def test_no_modules_of_training_import_each_other_for_types_either() -> None:
+    known = {name: path for name, path in modules().items() if name.startswith("toughen.training.")}
+    arrows = {name: needed(path, known, types=True) - {name} for name, path in known.items()}
+    assert len(known) > 20 and circles(arrows) == []
 
 
 EACH_ALONE = """

@@ -87,7 +87,7 @@ def source_model(spec: str, source: str, device: str, console: Console, data: st
     """The net whose adversarial images are tried on the model: a run's, or one that is trained for it and kept."""
     if source != "train":
         return runs.load(source)
-    from toughen.training.source import train_source
+    from toughen.training.surrogate import train_source
 
     return runs.load(train_source(Path(spec), device, console, data))
 

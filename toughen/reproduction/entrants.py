@@ -18,7 +18,8 @@ from toughen.config.train import parse_train
 from toughen.reproduction.scales import Scale, nodes
 
 ELSEWHERE = ("device", "num_workers", "memory_limit", "checkpoint_seconds")  # of a machine: they decide no figure
-LATER = {"validation_every": 1}  # what rows were trained with before there was such a setting: not part of their names
+# what rows were trained with before there was such a setting: not part of their names
+LATER = {"validation_every": 1, "callbacks": None}
 BASE = ("--watch", "warn")  # the papers train without a watch, so nothing is rescued
 
 
