@@ -960,6 +960,9 @@ def test_the_cost_of_a_sample_is_that_of_its_images(tmp_path: Path) -> None:
         ("efgsm-mnist --method Free --method.replays 15", 15 * 3, 1.0),  # a forward, and the weights' gradient counts 2
         ("fbf-mnist", 3 + 2, 1.5),
         ("trades-mnist", 3 + 3 + 40 * 2, 1.5),
+        ("efgsm-mnist --method EFGSM", 1 + 9 + 3, 1.0),  # a gradient for each rival class
+        ("efgsm-mnist --method EFGSM --method.classes 1", 1 + 1 + 3, 1.0),
+        ("efgsm-mnist --method TRADES --method.crafter EFGSM", 1 + 9 + 6, 1.0),
     ],
 )
 def test_the_cost_of_training_goes_by_the_passes_of_a_step(words: str, passes: int, within: float) -> None:

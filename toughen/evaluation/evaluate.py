@@ -17,6 +17,7 @@ from toughen.evaluation.judge import How, Source, attacks_of, judge
 from toughen.evaluation.result import RESULT
 from toughen.runs import RECORD, read_record
 from toughen.runs.files import check_writable, read_json
+from toughen.utils.fraction import radius
 
 
 def evaluate(
@@ -147,7 +148,7 @@ def refuse_another(candidate: Candidate, data: str | None) -> None:
     own_threat = record.trained_against(threat.norm, threat.eps)
     if own_threat and data in (None, record.data):
         return
-    own = record.data if own_threat else f"{record.norm} eps {record.eps:g}"
+    own = record.data if own_threat or record.eps is None else f"{record.norm} eps {radius(record.eps)}"
     name = f"{threat.norm}-{float(threat.eps):.4g}" if not own_threat else "other-data"
     raise ValueError(
         f"{candidate.folder} was trained {'on' if own_threat else 'against'} {own}, so this is another evaluation: "

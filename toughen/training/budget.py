@@ -10,11 +10,12 @@ from typing import NamedTuple
 from toughen.core import distributed
 from toughen.core.types import Plan
 from toughen.engine.device import wait
-from toughen.training.callbacks.time_budget import AIM, SHARE, fitting
+from toughen.training.callbacks.time_budget import AIM, SHARE, TimeBudget, fitting
 from toughen.training.trainer import Trainer
 from toughen.utils.duration import seconds, spell
 
 WARM_STEPS, FEWEST_STEPS = 3, 6  # how long steps are tried: at least so many, up to a share of the budget
+MOST = 2.5  # times that share, after which no more than one step beyond the first ones is tried
 
 
 def plan_steps(trainer: Trainer) -> None:
@@ -33,6 +34,9 @@ def plan_steps(trainer: Trainer) -> None:
             f"takes {spell(step * state.steps_per_epoch)} here; give at least {spell(1.05 * needed)}"
         )
     state.planned = steps
+    for callback in trainer.callbacks:
+        if isinstance(callback, TimeBudget):
+            callback.validation_seconds = validation
 
 
 class Tried(NamedTuple):
@@ -63,7 +67,9 @@ def tried(trainer: Trainer, enough: float) -> Tried:
         other.counted_step(x, y, batch)
         wait(state.device)
         taken.append(time.perf_counter() - started)
-        if len(taken) >= WARM_STEPS + FEWEST_STEPS and distributed.agreed(sum(taken)) >= enough:
+        if len(taken) <= WARM_STEPS:
+            continue
+        if distributed.agreed(sum(taken)) >= (enough if len(taken) >= WARM_STEPS + FEWEST_STEPS else MOST * enough):
             break
     started = time.perf_counter()
     state.validation(state.kept_model)

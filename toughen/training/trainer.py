@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Iterator, Sequence
+from itertools import count, takewhile
 from pathlib import Path
 
 import torch
@@ -188,14 +189,15 @@ class Trainer:
         """
         state, first, replays = self.state, self.state.step, self.state.replays
         fed = self.feed.batches(epoch, first // replays % state.batches, _own_part)
-        for number in range(first // replays, -(-state.end_of(epoch) // replays)):
+        for number in takewhile(lambda at: at * replays < state.end_of(epoch), count(first // replays)):  # it may move
             images, labels, rows = next(fed)
             size = state.size_of(number * replays)
             place = (size, distributed.share(size).start) if distributed.count() > 1 else (0, 0)
             noise = StepNoise(key("augment", self.recipe.seed), number, *place)
             x, shift, flip = self.augment(as_floats(images).to(self.dtype), noise)
             x = x.contiguous(memory_format=self.layout)
-            for step in range(max(first, number * replays), min(state.end_of(epoch), (number + 1) * replays)):
+            steps = range(max(first, number * replays), (number + 1) * replays)
+            for step in takewhile(lambda at: at < state.end_of(epoch), steps):
                 noise = StepNoise(self.recipe.seed, step, *place)
                 yield x, labels, Batch(index=rows, shift=shift, flip=flip, noise=noise)
 

@@ -18,6 +18,7 @@ from toughen.data import Data, stratified
 from toughen.engine.fixed_batch import Blocks, Precision
 from toughen.evaluation.diagnostics.common import blocked
 from toughen.evaluation.images import load_test, refuse_seen, sample
+from toughen.utils.fraction import radius
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -125,7 +126,7 @@ def _results(
         return folder
     if out is None:
         name = "other-data" if own else f"{threat.norm}-{float(threat.eps):.4g}"
-        what = f"on {record.data}" if own else f"against {record.norm} eps {record.eps:g}"
+        what = f"on {record.data}" if own or record.eps is None else f"against {record.norm} eps {radius(record.eps)}"
         raise ValueError(
             f"{folder} was trained {what}, so these are not its own diagnostics: give --out, such as {folder / name}"
         )

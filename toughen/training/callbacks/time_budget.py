@@ -8,25 +8,33 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from toughen.core import distributed
+from toughen.engine.device import wait
 from toughen.training.callbacks.base import Callback
 from toughen.training.progress import RunProgress
 from toughen.training.training_state import TrainingState
 from toughen.utils.duration import seconds
 
 SHARE = 0.04  # of the budget between two looks within an epoch
-MUCH = 1.1  # so many times the time that is left is too long to wait for the epoch's end
+MUCH = 1.1  # by such a factor the rest may miss the time that is left until the epoch's end
 AIM = 0.97  # share of the budget that is filled: what comes after the last step takes time too
 
 
 class TimeBudget(Callback):
-    """Plans the rest of the run anew as epochs end, and within one whose steps have become much slower.
+    """Plans the rest of the run anew as epochs end, and within one whose steps have become much slower or faster.
+
+    Faster steps count within an epoch, too: a run of few epochs would else have all but ended, its rate at 0, when it
+    is found to have time left, as where another program was busy while steps were tried.
 
     Args:
         budget: the time, such as "5m".
+
+    Attributes:
+        validation_seconds: what a validation took where it was tried; None where it was not.
     """
 
     def __init__(self, budget: str) -> None:
         self.budget = seconds(budget)
+        self.validation_seconds: float | None = None
         self.timer = StepTimer(0)
 
     def on_epoch_start(self, state: TrainingState) -> None:
@@ -36,10 +44,13 @@ class TimeBudget(Callback):
         return distributed.first() and self.timer.passed >= SHARE * self.budget
 
     def on_due(self, state: TrainingState) -> None:
-        step_seconds, epoch_end = self.timer.read(state.step), last_validation(state.history)
+        wait(state.device)  # until the steps that are counted are done
+        step_seconds, left = self.timer.read(state.step), AIM * self.budget - state.total_spent
+        epoch_end = last_validation(state.history) if state.history else self.validation_seconds or 0.0
         ends = math.ceil(state.planned / state.steps_per_epoch) - state.step // state.steps_per_epoch
         needed = (state.planned - state.step) * step_seconds + ends * epoch_end / state.recipe.validation_every
-        if distributed.agreed(needed > MUCH * (AIM * self.budget - state.total_spent)):
+        known = bool(state.history) or self.validation_seconds is not None
+        if distributed.agreed(needed > MUCH * left or (known and MUCH * needed < left)):
             replan(state, self.budget, step_seconds, epoch_end)
 
     def on_epoch_end(self, state: TrainingState, metrics: dict[str, Any]) -> None:
