@@ -17,9 +17,9 @@ from toughen.engine.device import pick_device
 from toughen.engine.fixed_batch import Blocks, Precision, block_size, search_precision
 from toughen.evaluation.attacked import check, made_by
 from toughen.evaluation.candidate import Candidate, find_candidate
+from toughen.evaluation.config import EvaluationConfig
 from toughen.evaluation.fit import check_fit
 from toughen.evaluation.harness import Bench, as_floats, chunk_size, predicted
-from toughen.evaluation.judge import How
 from toughen.evaluation.plan import every_iterate
 from toughen.evaluation.suite import parse_attack
 from toughen.runs.files import check_writable, replace_file
@@ -59,7 +59,7 @@ def attack_images(
     if path.suffix != ".parquet":
         raise ValueError(f"{path} must end in .parquet: adversarial images are written as parquet")
     check_writable(path.parent)
-    How(limit=which.get("limit"), precision=precision, block=block).check()
+    EvaluationConfig(limit=which.get("limit"), precision=precision, block=block).check()
     place = pick_device(device)
     candidate = find_candidate(spec, **which)
     crafted = every_iterate(parse_attack(attack, candidate.threat))
