@@ -39,8 +39,8 @@ from toughen.core.cost import flops
 from toughen.core.gradients import mode
 from toughen.core.rng import key
 from toughen.data import Split
-from toughen.engine.device import provenance
-from toughen.engine.fixed_batch import Blocks, Precision
+from toughen.engine.device import Precision, provenance
+from toughen.engine.fixed_batch import Blocks
 from toughen.engine.memory import keep_freed
 from toughen.evaluation import measure
 from toughen.evaluation.harness import as_floats

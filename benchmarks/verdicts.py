@@ -24,8 +24,9 @@ from torch import Tensor, nn
 
 import toughen
 from toughen.core.types import Norm
+from toughen.engine.batches import block_size
 from toughen.engine.device import pick_device, provenance
-from toughen.engine.fixed_batch import Blocks, block_size
+from toughen.engine.fixed_batch import Blocks
 from toughen.evaluation.candidate import from_function
 from toughen.evaluation.conclude import VerdictInputs, subject_of
 from toughen.evaluation.config import EvaluationConfig, chosen_attacks

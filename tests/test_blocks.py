@@ -12,7 +12,9 @@ import toughen
 from toughen.core.gradients import fooled, input_gradient, logits, mode
 from toughen.core.objectives import cross_entropy
 from toughen.core.types import Images, Labels
-from toughen.engine.fixed_batch import Blocks, Precision, block_size
+from toughen.engine.batches import block_size
+from toughen.engine.device import Precision
+from toughen.engine.fixed_batch import Blocks
 
 NETS = Path(__file__).parent / "nets"
 

@@ -21,8 +21,8 @@ from toughen.core.gradients import input_gradient, logits
 from toughen.core.objectives import cross_entropy
 from toughen.core.threat import Threat
 from toughen.core.types import Images, Labels, Logits
-from toughen.engine.device import whole_float32
-from toughen.engine.fixed_batch import Blocks, Precision
+from toughen.engine.device import Precision, whole_float32
+from toughen.engine.fixed_batch import Blocks
 from toughen.evaluation.fingerprint import fingerprint
 from toughen.evaluation.harness import Bench
 from toughen.evaluation.wrapped import Wrapped

@@ -18,8 +18,8 @@ ROOMS = [  # each imports only rooms above it in this list
     "data",
     "models",
     "runs",
-    "engine",
     "attacks",
+    "engine",
     "methods",
     "evaluation",
     "training",
@@ -31,7 +31,9 @@ ROOMS = [  # each imports only rooms above it in this list
 ]
 FORBIDDEN = {  # what the order alone would allow
     "models": ["data"],
-    "methods": ["data"],
+    "attacks": ["data", "models", "runs"],
+    "engine": ["attacks"],
+    "methods": ["data", "engine"],
     "evaluation": ["methods"],
     "papers": ["attacks", "methods", "models", "data", "training", "evaluation"],
     # whatever imports torch, which a report can do without

@@ -13,8 +13,9 @@ from torch import Tensor
 from toughen.attacks.base import Attack, threat_of
 from toughen.core.gradients import mode
 from toughen.core.rng import ImageNoise
-from toughen.engine.device import pick_device
-from toughen.engine.fixed_batch import Blocks, Precision, block_size, search_precision
+from toughen.engine.batches import block_size
+from toughen.engine.device import Precision, pick_device
+from toughen.engine.fixed_batch import Blocks, search_precision
 from toughen.evaluation.attacked import check, made_by
 from toughen.evaluation.candidate import Candidate, find_candidate
 from toughen.evaluation.config import EvaluationConfig

@@ -18,7 +18,9 @@ from toughen.attacks.square import Square
 from toughen.core import distributed
 from toughen.core.threat import Threat
 from toughen.data import Split
-from toughen.engine.fixed_batch import Blocks, Precision, block_size
+from toughen.engine.batches import block_size
+from toughen.engine.device import Precision
+from toughen.engine.fixed_batch import Blocks
 from toughen.evaluation.candidate import Candidate
 from toughen.evaluation.config import EvaluationConfig
 from toughen.evaluation.harness import Bench

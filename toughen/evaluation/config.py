@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from toughen.attacks.base import Attack
-from toughen.engine.fixed_batch import Precision
+from toughen.engine.device import Precision
 from toughen.evaluation.candidate import Candidate
 from toughen.evaluation.suite import QUICK_IMAGES, held, parse_attack, suite
 from toughen.utils.duration import seconds

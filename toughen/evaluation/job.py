@@ -13,7 +13,9 @@ from torch import nn
 
 from toughen.attacks.base import Attack
 from toughen.data import Split
-from toughen.engine.fixed_batch import Blocks, Precision, block_size, search_precision
+from toughen.engine.batches import block_size
+from toughen.engine.device import Precision
+from toughen.engine.fixed_batch import Blocks, search_precision
 from toughen.evaluation.candidate import Candidate
 from toughen.evaluation.config import EvaluationConfig, chosen_attacks
 from toughen.evaluation.fit import check_fit, check_sendable, check_source

@@ -133,7 +133,8 @@ def _write(
     job: Job, out: Path, result: dict[str, Any], attacked: Evaluation, stopped: KeyboardInterrupt | None
 ) -> KeyboardInterrupt | None:
     """The files of an evaluation, after a closer look at a few images where that is wanted, and nobody stops it."""
-    pictures, diagnostics = None, {}
+    pictures: Any = None
+    diagnostics: dict[str, dict[str, Any]] = {}
     if job.config.details and stopped is None:
         job.say("now a closer look at a few images, for the report")
         try:

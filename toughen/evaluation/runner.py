@@ -13,7 +13,9 @@ from torch import Tensor, nn
 from toughen.attacks.base import Attack
 from toughen.core import distributed
 from toughen.data import Split
-from toughen.engine.fixed_batch import Blocks, Precision, block_size
+from toughen.engine.batches import block_size
+from toughen.engine.device import Precision
+from toughen.engine.fixed_batch import Blocks
 from toughen.evaluation.display import Display
 from toughen.evaluation.fingerprint import fingerprint
 from toughen.evaluation.harness import Bench, Outcome, chunk_size

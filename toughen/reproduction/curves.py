@@ -14,8 +14,9 @@ from toughen import data as data_sets
 from toughen import runs
 from toughen.attacks.logit_matrix import LogitMatrix
 from toughen.core.types import Images, Labels
+from toughen.engine.batches import block_size
 from toughen.engine.device import provenance
-from toughen.engine.fixed_batch import Blocks, block_size
+from toughen.engine.fixed_batch import Blocks
 from toughen.evaluation.diagnostics import (
     accuracy_by_eps,
     accuracy_by_restarts,

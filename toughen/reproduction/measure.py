@@ -20,8 +20,9 @@ from toughen.core.objectives import cross_entropy
 from toughen.core.rng import ImageNoise
 from toughen.core.threat import Threat
 from toughen.core.types import Images, Labels, Real
+from toughen.engine.batches import block_size
 from toughen.engine.device import pick_device, provenance
-from toughen.engine.fixed_batch import Blocks, block_size, search_precision
+from toughen.engine.fixed_batch import Blocks, search_precision
 from toughen.evaluation.attacked import share
 from toughen.evaluation.candidate import Candidate, find_candidate
 from toughen.evaluation.diagnostics import attack_entropy

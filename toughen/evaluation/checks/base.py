@@ -17,7 +17,8 @@ from toughen.core.objectives import cross_entropy
 from toughen.core.rng import ImageNoise, key
 from toughen.core.threat import Threat
 from toughen.core.types import AnyImages, Images, Labels, Logits, Mask
-from toughen.engine.fixed_batch import Blocks, Precision
+from toughen.engine.device import Precision
+from toughen.engine.fixed_batch import Blocks
 from toughen.evaluation.attacked import check
 from toughen.evaluation.harness import as_floats
 

@@ -15,7 +15,8 @@ from toughen.attacks.pgd import PGD
 from toughen.core.threat import Threat
 from toughen.core.types import Eps, Images, Labels, Norm
 from toughen.data import Data, stratified
-from toughen.engine.fixed_batch import Blocks, Precision
+from toughen.engine.device import Precision
+from toughen.engine.fixed_batch import Blocks
 from toughen.evaluation.diagnostics.common import blocked
 from toughen.evaluation.images import load_test, refuse_seen, sample
 

@@ -16,7 +16,9 @@ from toughen.core.classifier import misclassified
 from toughen.core.gradients import mode
 from toughen.core.rng import ImageNoise
 from toughen.core.types import Images, Labels, Logits, Mask, PerExample
-from toughen.engine.fixed_batch import Blocks, Precision, block_size
+from toughen.engine.batches import block_size
+from toughen.engine.device import Precision
+from toughen.engine.fixed_batch import Blocks
 from toughen.evaluation.attacked import check, made_by
 
 NUMBERS = 2**22  # numbers in the images attacked at a time, so that memory does not grow with the data set
