@@ -74,26 +74,15 @@ def modules() -> dict[str, Path]:
     return {".".join(name.parts).removesuffix(".__init__"): path for path, name in paths.items()}
 
 
-def needed(path: Path, known: Collection[str], *, types: bool = False) -> set[str]:
-    """The modules that a file imports as it is imported itself, not within a function.
-
-    Args:
-        path: the file.
-        known: all modules.
-        types: whether what is imported for types alone counts.
-    """
+def needed(path: Path, known: Collection[str], *, anywhere: bool = False) -> set[str]:
+    """The modules that a file imports as it is imported itself; ``anywhere`` also within functions and for types."""
     found: set[str] = set()
-    body = ast.parse(path.read_text(encoding="utf-8")).body
-    for node in [*body, *(each for block in body if types and is_for_types(block) for each in ast.walk(block))]:
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    for node in ast.walk(tree) if anywhere else tree.body:
         if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "toughen":
             names = [f"{node.module}.{alias.name}" for alias in node.names]
             found |= {name if name in known else str(node.module) for name in names}
     return found
-
-
-def is_for_types(node: ast.AST) -> bool:
-    """Whether this is an ``if TYPE_CHECKING``."""
-    return isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING"
 
 
 def circles(arrows: Mapping[str, Collection[str]]) -> list[set[str]]:
@@ -117,12 +106,10 @@ def test_no_modules_import_each_other() -> None:
 
 
 @pytest.mark.parametrize("room", sorted({*ROOMS} - {"training"}))
-def test_not_even_types_go_round_in_a_circle(room: str) -> None:
+def test_not_even_types_and_functions_go_round_in_a_circle(room: str) -> None:
     """What knows of a type knows of its module: where that knows the first one, both are one module."""
-    known = {
-        name: path for name, path in modules().items() if name.split(".")[1:2] == [room] and path.stem != "__init__"
-    }
-    assert circles({name: needed(path, known, types=True) & set(known) - {name} for name, path in known.items()}) == []
+    own = {name: path for name, path in modules().items() if name.split(".")[1:2] == [room] and path.stem != "__init__"}
+    assert circles({name: needed(path, own, anywhere=True) & set(own) - {name} for name, path in own.items()}) == []
 
 
 EACH_ALONE = """
