@@ -26,7 +26,7 @@ import toughen
 from toughen.core.types import Norm
 from toughen.engine.batches import block_size
 from toughen.engine.device import pick_device, provenance
-from toughen.engine.fixed_batch import Blocks
+from toughen.engine.fixed_batch import FixedBatchModel
 from toughen.evaluation.candidate import from_function
 from toughen.evaluation.conclude import VerdictInputs, subject_of
 from toughen.evaluation.config import EvaluationConfig, chosen_attacks
@@ -122,7 +122,7 @@ def judge_cheaply(case: Case, data: str, images: int, seed: int, prices: Sequenc
     block = block_size(candidate.split.images.device, len(candidate.split))
     attacks = chosen_attacks(candidate, EvaluationConfig(attacks=case.attacks))
     found = measure(candidate.net, candidate.split, attacks, seed=seed, index=candidate.index, block=block)
-    blocks = Blocks(candidate.net, block)
+    blocks = FixedBatchModel(candidate.net, block)
     subject = subject_of(found, candidate, VerdictInputs(blocks, seed, None, None, cheap=True))
     words = {str(passes): word(checks(subject, blocks, budget=passes)) for passes in prices}
     return {

@@ -50,10 +50,10 @@ def search_precision(net: nn.Module, image: Images, wanted: Precision | Literal[
 def classifier(net: nn.Module, x: Images, precision: Precision | Literal["auto"], block: int | None) -> Classifier:
     """As ``toughen.core.classifier.as_classifier``, of a plain net."""
     wanted = "fp64" if x.dtype.itemsize == 8 else precision
-    return Blocks(net, block or block_size(x.device, len(x)), search_precision(net, x[:1], wanted))
+    return FixedBatchModel(net, block or block_size(x.device, len(x)), search_precision(net, x[:1], wanted))
 
 
-class Blocks(Classifier):
+class FixedBatchModel(Classifier):
     """A model whose every pass takes the same number of images, so that an image's logits depend on nothing but itself.
 
     Float32 logits depend in their last bits on the shape of the batch; here it never changes: the last block is filled
@@ -79,7 +79,9 @@ class Blocks(Classifier):
             raise ValueError(f"a block of {size} images is none: give a size of 1 or more")
         self.size, self.precision, self.counts = size, precision, Counts()
         self.net = copy.deepcopy(net).double() if precision == "fp64" else net
-        self.searched = search_copy.fast(net, bf16=precision == "bf16") if copied and precision != "fp64" else self.net
+        self.searched = (
+            search_copy.fast_copy(net, bf16=precision == "bf16") if copied and precision != "fp64" else self.net
+        )
         self.graph = search_copy.graph(self.searched) if self.searched is not net else None
         self._seen_alike = False
 
@@ -92,7 +94,7 @@ class Blocks(Classifier):
         return self.size
 
     def like(self, other: nn.Module) -> nn.Module:
-        return other if isinstance(other, Blocks) else Blocks(other, self.size, self.precision)
+        return other if isinstance(other, FixedBatchModel) else FixedBatchModel(other, self.size, self.precision)
 
     @property
     def _exact_search(self) -> bool:
@@ -215,7 +217,7 @@ class Blocks(Classifier):
             yield rows, real
 
     @torch.no_grad()
-    def twin(self, x: Images) -> Blocks | None:
+    def twin(self, x: Images) -> FixedBatchModel | None:
         """The same for another thread: copies that share the weights, since a net may keep what it is at on itself.
 
         Args:
@@ -228,8 +230,8 @@ class Blocks(Classifier):
             return None
         self.compare(x)
         try:
-            net = search_copy.sharing(self.net)
-            searched = net if self.searched is self.net else search_copy.sharing(self.searched)
+            net = search_copy.share_weights(self.net)
+            searched = net if self.searched is self.net else search_copy.share_weights(self.searched)
         except search_copy.FAILING:
             return None
         if not (self._agrees(net, x) and self._agrees(searched, x)):

@@ -15,7 +15,7 @@ from toughen.core.gradients import mode
 from toughen.core.rng import ImageNoise
 from toughen.engine.batches import block_size
 from toughen.engine.device import Precision, pick_device
-from toughen.engine.fixed_batch import Blocks, search_precision
+from toughen.engine.fixed_batch import FixedBatchModel, search_precision
 from toughen.evaluation.attacked import check, made_by
 from toughen.evaluation.candidate import Candidate, find_candidate
 from toughen.evaluation.config import EvaluationConfig
@@ -67,7 +67,7 @@ def attack_images(
     net, split = candidate.net.to(place), candidate.split.to(place)
     check_fit(net, candidate)
     searched = search_precision(net, as_floats(split.images[:1]), precision)
-    blocks = Blocks(net, block or block_size(place, len(split)), searched)
+    blocks = FixedBatchModel(net, block or block_size(place, len(split)), searched)
     bench = Bench(blocks, split.images, split.labels, candidate.index, which.get("seed", 0))
     columns = _columns(bench, crafted, attack, candidate, console)
     _write(path, columns, candidate)

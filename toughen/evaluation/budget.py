@@ -20,7 +20,7 @@ from toughen.core.threat import Threat
 from toughen.data import Split
 from toughen.engine.batches import block_size
 from toughen.engine.device import Precision
-from toughen.engine.fixed_batch import Blocks
+from toughen.engine.fixed_batch import FixedBatchModel
 from toughen.evaluation.candidate import Candidate
 from toughen.evaluation.config import EvaluationConfig
 from toughen.evaluation.harness import Bench
@@ -64,7 +64,7 @@ def within(
     asked |= {"time_budget": config.time_budget, "seed": config.seed, "precision": precision}
     images = distributed.agreed(_remembered(out, asked))
     if images is None:
-        blocks = Blocks(candidate.net, config.block or block_size(split.images.device, len(split)), precision)
+        blocks = FixedBatchModel(candidate.net, config.block or block_size(split.images.device, len(split)), precision)
         bench = Bench(blocks, split.images, split.labels, candidate.index, config.seed)
         images = affordable(bench, attacks, candidate.threat, config, looked=config.details and out is not None)
         if out is not None and distributed.first():

@@ -10,7 +10,7 @@ import torch
 from rich.console import Console
 from torch import nn
 
-from toughen.engine.fixed_batch import Blocks
+from toughen.engine.fixed_batch import FixedBatchModel
 from toughen.evaluation.attacked import share
 from toughen.evaluation.candidate import Candidate
 from toughen.evaluation.checks.base import Check, Subject
@@ -50,7 +50,7 @@ class VerdictInputs:
         cheap: whether the checks may cost no more than the attacks did, or 20 s.
     """
 
-    blocks: Blocks
+    blocks: FixedBatchModel
     seed: int
     source: nn.Module | None
     trained_mode: bool | None
@@ -139,7 +139,7 @@ def _kept(found: Evaluation, subject: Subject, asked: VerdictInputs) -> Kept:
     return kept
 
 
-def _price(subject: Subject, blocks: Blocks, seconds: float) -> tuple[int | None, int | None]:
+def _price(subject: Subject, blocks: FixedBatchModel, seconds: float) -> tuple[int | None, int | None]:
     """How many passes the time has room for, and in blocks of how many images; (None, None) where all have room."""
     rows = torch.arange(min(blocks.size, len(subject.labels)), device=subject.labels.device)
     whole = Examination(subject, blocks, Kept())

@@ -15,7 +15,7 @@ from toughen.attacks.base import Attack
 from toughen.data import Split
 from toughen.engine.batches import block_size
 from toughen.engine.device import Precision
-from toughen.engine.fixed_batch import Blocks, search_precision
+from toughen.engine.fixed_batch import FixedBatchModel, search_precision
 from toughen.evaluation.candidate import Candidate
 from toughen.evaluation.config import EvaluationConfig, chosen_attacks
 from toughen.evaluation.fit import check_fit, check_sendable, check_source
@@ -58,9 +58,9 @@ class Job:
         """Images per forward pass."""
         return self.config.block or block_size(self.device, len(self.split))
 
-    def model(self) -> Blocks:
+    def model(self) -> FixedBatchModel:
         """The model as it is attacked, with nothing counted yet."""
-        return Blocks(self.candidate.net, self.block, self.precision)
+        return FixedBatchModel(self.candidate.net, self.block, self.precision)
 
     def say(self, sentence: str) -> None:
         if self.console is not None:

@@ -16,7 +16,7 @@ from toughen.core.threat import Threat
 from toughen.core.types import Eps, Images, Labels, Norm
 from toughen.data import Data, stratified
 from toughen.engine.device import Precision
-from toughen.engine.fixed_batch import Blocks
+from toughen.engine.fixed_batch import FixedBatchModel
 from toughen.evaluation.diagnostics.common import blocked
 from toughen.evaluation.images import load_test, refuse_seen, sample
 
@@ -39,7 +39,7 @@ class Case:
     """
 
     name: str
-    model: Blocks
+    model: FixedBatchModel
     x: Images
     y: Labels
     index: Labels
