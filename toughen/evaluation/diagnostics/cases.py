@@ -15,7 +15,8 @@ from toughen.attacks.pgd import PGD
 from toughen.core.threat import Threat
 from toughen.core.types import Eps, Images, Labels, Norm
 from toughen.data import Data, stratified
-from toughen.engine.fixed_batch import Blocks, Precision
+from toughen.engine.device import Precision
+from toughen.engine.fixed_batch import FixedBatchModel
 from toughen.evaluation.diagnostics.common import blocked
 from toughen.evaluation.images import load_test, refuse_seen, sample
 from toughen.utils.fraction import radius
@@ -39,7 +40,7 @@ class Case:
     """
 
     name: str
-    model: Blocks
+    model: FixedBatchModel
     x: Images
     y: Labels
     index: Labels
