@@ -11,7 +11,7 @@ from toughen.core.types import Images, Labels, Mask, PerExample
 from toughen.utils.plugins import told
 
 
-def made_by(attack: Attack, name: str, model: nn.Module, x: Images, y: Labels, noise: Noise) -> Images:
+def call_attack(attack: Attack, name: str, model: nn.Module, x: Images, y: Labels, noise: Noise) -> Images:
     """What an attack returns; where a user's own fails, it is said which and where.
 
     Raises:
@@ -28,7 +28,7 @@ def made_by(attack: Attack, name: str, model: nn.Module, x: Images, y: Labels, n
     return x_adv
 
 
-def check(x_adv: Images, x: Images, threat: Threat, name: str, *, anywhere: bool = False) -> PerExample:
+def verify_threat(x_adv: Images, x: Images, threat: Threat, name: str, *, anywhere: bool = False) -> PerExample:
     """Each image's distance, after seeing that all of them are within the threat and the box.
 
     Args:

@@ -19,7 +19,7 @@ from toughen.core.threat import Threat
 from toughen.core.types import AnyImages, Images, Labels, Logits, Mask
 from toughen.engine.device import Precision
 from toughen.engine.fixed_batch import FixedBatchModel
-from toughen.evaluation.attacked import check
+from toughen.evaluation.attacked import verify_threat
 from toughen.evaluation.harness import as_floats
 
 DROP = 0.03  # by which the number may lie above the truth and still be believed
@@ -185,7 +185,7 @@ class Bench:
         """Which of the images the model gets wrong after an attack, made on the model or ``on`` another one."""
         x, y = self.x(rows), self.y(rows)
         x_adv = attack(on or self.model, x, y, self.noise(name, rows))
-        check(x_adv, x, threat_of(attack), name)
+        verify_threat(x_adv, x, threat_of(attack), name)
         return misclassified(self.model.exact(x_adv), y)
 
     @cached_property
