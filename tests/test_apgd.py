@@ -444,7 +444,7 @@ def test_targeted_dlr_worked_by_hand() -> None:
     logits = torch.tensor([[7.0, 5.0, 1.0, 3.0, 0.0]] * 3, dtype=torch.float64)
     y, objective = torch.tensor([0, 0, 3]), TargetedDLR(torch.tensor([1, 4, 0]))
     assert objective(logits, y).tolist() == pytest.approx([-2 / 5, -7 / 5, 4 / 5])  # 7 - (3 + 1) / 2
-    assert objective.take(torch.tensor([2]))(logits[2:], y[2:]).tolist() == pytest.approx([4 / 5])
+    assert objective.select(torch.tensor([2]))(logits[2:], y[2:]).tolist() == pytest.approx([4 / 5])
     three = TargetedDLR(torch.tensor([1, 2, 0]))
     assert three(logits[:, :3], torch.tensor([0, 0, 2])).tolist() == [-2, -6, 6]
     assert objective.fooled(logits, y).tolist() == [False, False, True]

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from toughen.attacks.fab import FAB
 from toughen.core.cost import Passes
 from toughen.core.gradients import lowest_gradient
-from toughen.core.objectives import Ahead
+from toughen.core.objectives import LogitDifference
 from toughen.core.rng import ImageNoise, Noise, StepNoise
 from toughen.core.threat import Threat
 from toughen.core.types import Images, Labels, Norm
@@ -386,7 +386,7 @@ def test_blocks_count_passes_and_take_planes_only_where_that_saves_some(
 
 def test_images_beyond_the_wanted_ones_only_go_forward(digits: tuple[SmallNet, Images, Labels]) -> None:
     net, x, y = digits
-    seek = [Ahead((y + 1) % 10), Ahead((y + 2) % 10)]
+    seek = [LogitDifference((y + 1) % 10), LogitDifference((y + 2) % 10)]
     both = lowest_gradient(net, x, y, seek, lambda found: found.value)
     for model in (net, FixedBatchModel(net, 4, "fp64")):
         some = lowest_gradient(model, x, y, seek, lambda found: found.value, 6)

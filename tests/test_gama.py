@@ -40,7 +40,7 @@ def test_the_objective_by_hand() -> None:
     reference = torch.tensor([[5.0, 5.0], [0.0, LN3]]).double()
     torch.testing.assert_close(GuidedMargin(None, 4)(logits, y), torch.tensor([0.5, -0.5]).double())
     torch.testing.assert_close(GuidedMargin(reference, 4)(logits, y), torch.tensor([1.0, -0.5]).double())
-    second = GuidedMargin(reference, 4).take(torch.tensor([1]))
+    second = GuidedMargin(reference, 4).select(torch.tensor([1]))
     torch.testing.assert_close(second(logits[:1], y[:1]), torch.tensor([0.5]).double())
     assert GuidedMargin(reference, 4).fooled(logits, y).tolist() == [True, False]
 

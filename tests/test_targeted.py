@@ -39,7 +39,7 @@ def test_the_objective() -> None:
     logits, y = torch.tensor([[0.5, 0.25, 0.25]] * 2).double().log(), torch.tensor([0, 2])
     towards = TowardsClass(torch.tensor([1, 0]))
     torch.testing.assert_close(towards(logits, y), torch.tensor([0.25, 0.5]).double().log())
-    torch.testing.assert_close(towards.take(torch.tensor([1]))(logits[:1], y[:1]), torch.tensor([0.5]).double().log())
+    torch.testing.assert_close(towards.select(torch.tensor([1]))(logits[:1], y[:1]), torch.tensor([0.5]).double().log())
     assert towards.fooled(logits, y).tolist() == [False, True]
 
 

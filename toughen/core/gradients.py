@@ -180,7 +180,7 @@ def lowest_gradient(
     parts: list[InputGradient] = []
     for part, some in ((rows[:wanted], objectives), (rows[wanted:], ())):
         if len(part):
-            taken = [objective.take(part) for objective in some]
+            taken = [objective.select(part) for objective in some]
             parts.append(lowest_of_batch(model, x[part], target[part], taken, height))
     return InputGradient(*(torch.cat(part) for part in zip(*parts, strict=True)))
 
