@@ -14,7 +14,7 @@ from toughen.core.rng import key
 from toughen.engine.batches import Counts
 from toughen.evaluation.harness import Outcome
 from toughen.runs.files import clear_temporaries, read_tensors, write_tensors
-from toughen.runs.json_types import misfit
+from toughen.runs.json_types import first_mismatch
 
 FIELDS = {"fell": torch.bool, "by": torch.int16, "moved": torch.float32, "done": torch.bool}
 KEPT = {"piece": int, "seconds": dict[str, float], "counts": dict[str, dict[str, int]]}
@@ -120,7 +120,7 @@ def restore(folder: Path | None, fingerprint: tuple[object, ...], n: int) -> Sta
         tensors, about = read_tensors(path)
         for name, rest in about.items():
             fields = [tensors.get(f"{name}:{each}") for each in FIELDS]
-            if misfit(rest, KEPT) or not all(map(_is_field, fields, FIELDS.values(), [n] * len(fields))):
+            if first_mismatch(rest, KEPT) or not all(map(_is_field, fields, FIELDS.values(), [n] * len(fields))):
                 raise ValueError(f"{path} is damaged: remove it, and the evaluation starts anew")
             state.attacks[name] = Progress(*fields, **rest)  # type: ignore[arg-type]
     return state

@@ -13,7 +13,7 @@ from toughen.core import distributed
 from toughen.methods.base import Method
 from toughen.runs.directory import second_line
 from toughen.runs.files import finite, read_tensors, temporary_name, write_tensors
-from toughen.runs.json_types import keeps
+from toughen.runs.json_types import is_json
 from toughen.training.state import State, check
 
 NAME, PREVIOUS, DAMAGED = "checkpoint.safetensors", "checkpoint.previous.safetensors", "checkpoint.damaged.safetensors"
@@ -51,7 +51,7 @@ def save(
         for key, value in moments.items():
             (tensors if isinstance(value, Tensor) else extra)[f"optimizer.{number}.{key}"] = value
     for key, value in extra.items():
-        if not keeps(value):
+        if not is_json(value):
             raise ValueError(
                 f"{key.replace('._extra_state', '')}'s extra state cannot be kept in a checkpoint: let get_extra_state "
                 "return numbers, texts, lists and mappings with texts as keys, and keep tensors as buffers"

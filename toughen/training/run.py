@@ -18,7 +18,7 @@ from toughen.core import distributed
 from toughen.core.rng import key
 from toughen.data.feed import Unreadable
 from toughen.engine.memory import lacking
-from toughen.runs.json_types import keeps
+from toughen.runs.json_types import is_json
 from toughen.training import budget, saving
 from toughen.training.display import Show
 from toughen.training.feeding import memory_limit
@@ -206,7 +206,7 @@ def _check_adaptive(recipe: Recipe) -> None:
     if threat is None or adaptive is None:
         return
     try:
-        if not keeps(adaptive):
+        if not is_json(adaptive):
             raise ValueError("it must be plain data, as JSON has it")
         Adaptive(eps=threat.eps, norm=threat.norm, **adaptive)
     except (TypeError, ValueError) as error:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from toughen.core import distributed
-from toughen.runs.json_types import misfit
+from toughen.runs.json_types import first_mismatch
 
 
 @dataclass
@@ -132,14 +132,14 @@ def check(plain: Any, tallies: Any) -> None:
     """
     fields = get_type_hints(State)
     del fields["tally"]
-    wrong = misfit(plain, fields)
+    wrong = first_mismatch(plain, fields)
     if wrong is None and (plain["step"] < 0 or plain["processes"] < 1):
         wrong = "step" if plain["step"] < 0 else "processes"
     if wrong is None and not (isinstance(tallies, list) and len(tallies) == plain["processes"]):
         wrong = "tallies"
     if wrong is None:
         sums = {**get_type_hints(Tally), "totals": dict[str, float]}
-        wrong = next((f"tally's {name}" for name in (misfit(each, sums) for each in tallies) if name), None)
+        wrong = next((f"tally's {name}" for name in (first_mismatch(each, sums) for each in tallies) if name), None)
     if wrong is not None:
         raise ValueError(f"its {wrong} is not what toughen writes there")
 
