@@ -62,7 +62,7 @@ def _training_images(model: Entrant) -> int:
 
 
 def _passes(method: Any) -> float:
-    """Passes of a training step, roughly: those for the weights, and two for each step of an attack.
+    """PassCounter of a training step, roughly: those for the weights, and two for each step of an attack.
 
     Of normal training and of Free, which has its perturbation's gradient with that of the weights, they are known.
     """
@@ -74,7 +74,7 @@ def _passes(method: Any) -> float:
 
 
 def _validation_passes(model: Entrant) -> float:
-    """Passes of an epoch's end: one of each image kept aside, and under a threat FGSM's and PGD's."""
+    """PassCounter of an epoch's end: one of each image kept aside, and under a threat FGSM's and PGD's."""
     settings = model.settings
     return _held_out(model) * (1.0 if settings.get("eps") is None else 5.0 + 2.0 * settings["validation_steps"])
 

@@ -10,7 +10,7 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from toughen.core import distributed
-from toughen.core.cost import Passes
+from toughen.core.cost import PassCounter
 from toughen.core.types import Plan
 from toughen.engine.device import wait
 from toughen.utils.duration import seconds, spell
@@ -125,7 +125,7 @@ def tried(trainer: Trainer, enough: float) -> Tried:
     taken: list[float] = []
     for x, y, batch in islice(other.epoch_batches(0), other.steps_per_epoch):
         started = time.perf_counter()
-        with Passes(other.model, other.method.companions(), other.image, other.costs) as passes:
+        with PassCounter(other.model, other.method.companions(), other.image, other.costs) as passes:
             step = other.step(x, y, batch)
         other.add_up(step, y, passes)
         wait(other.device)

@@ -14,7 +14,7 @@ from torch.optim.swa_utils import AveragedModel
 
 from toughen import runs
 from toughen.core import distributed
-from toughen.core.cost import Passes, flops
+from toughen.core.cost import PassCounter, flops
 from toughen.core.rng import StepNoise, key
 from toughen.core.types import Batch, Plan, Step
 from toughen.data import Augment, Data, Streamed
@@ -167,7 +167,7 @@ class Trainer(Course):
         saved = started = time.perf_counter()
         pace = Pace(self, started)
         for x, y, batch in self.epoch_batches(epoch):
-            with Passes(self.model, self.method_at(state.step).companions(), self.image, self.costs) as passes:
+            with PassCounter(self.model, self.method_at(state.step).companions(), self.image, self.costs) as passes:
                 step = self.step(x, y, batch)
             own = y[: self.own_of(state.step)]
             state.step += 1
@@ -249,7 +249,7 @@ class Trainer(Course):
         whole, number = self.size_of(self.state.step), [self.method, *self.rescuers].index(method)
         return self.together.step(number, x, y, batch, whole, self.own_of(self.state.step))
 
-    def add_up(self, step: Step, y: Tensor, passes: Passes | None = None) -> None:
+    def add_up(self, step: Step, y: Tensor, passes: PassCounter | None = None) -> None:
         """Add a step's figures to the epoch's sums, without waiting for the device; of no image but its own."""
         tally, n = self.state.tally, len(y)
         if passes is not None:
