@@ -27,7 +27,7 @@ from toughen.training.headline import Images, headline
 from toughen.training.recipe import Recipe
 from toughen.training.saving import Diverged
 from toughen.training.trainer import Trainer
-from toughen.utils.signals import Stopper
+from toughen.utils.signals import GracefulShutdown
 
 
 def train(
@@ -60,8 +60,8 @@ def train(
     """
     console = console or Console(stderr=True, quiet=not distributed.first())
     trainer = open_run(recipe, out, config=config, resume=resume, console=console)
-    with Stopper() as stopper:
-        for _ in by_epoch(trainer, stopper, console, show):
+    with GracefulShutdown() as shutdown:
+        for _ in by_epoch(trainer, shutdown, console, show):
             pass
     return trainer.folder
 
@@ -100,14 +100,16 @@ def open_run(recipe: Recipe, out: str | Path, *, config: str, resume: bool, cons
     return trainer
 
 
-def by_epoch(trainer: Trainer, stopper: Stopper, console: Console, show: Show | None = None) -> Iterator[float]:
+def by_epoch(
+    trainer: Trainer, shutdown: GracefulShutdown, console: Console, show: Show | None = None
+) -> Iterator[float]:
     """Train to the end, pausing after each epoch, so that several runs of a process can take turns.
 
     They become what they are alone, bit for bit, if ``deterministic`` is the same in all.
 
     Args:
         trainer: as ``open_run`` gives it.
-        stopper: asks to stop.
+        shutdown: asks to stop.
         console, show: as for ``train``.
 
     Yields:
@@ -120,7 +122,7 @@ def by_epoch(trainer: Trainer, stopper: Stopper, console: Console, show: Show | 
         return
     folder = trainer.folder
     try:
-        yield from trainer.by_epoch(console, stopper, show)
+        yield from trainer.by_epoch(console, shutdown, show)
     except Unreadable as error:
         save_alone(trainer)
         raise RuntimeError(

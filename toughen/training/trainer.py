@@ -37,7 +37,7 @@ from toughen.training.state import State
 from toughen.training.together import Together, synchronised_batch_norm
 from toughen.training.validation import Validation
 from toughen.training.watch import Watch
-from toughen.utils.signals import Stopped, Stopper
+from toughen.utils.signals import GracefulShutdown, Stopped
 
 CHECK_EVERY = 50  # steps between looks at the loss; each look waits for the device
 
@@ -125,12 +125,12 @@ class Trainer(Course):
         """The method that trains this step: after a collapse the rescue."""
         return self.rescuer if self.rescuer is not None and self.rescued_at(step) else self.method
 
-    def by_epoch(self, console: Console, stopper: Stopper, show: Show | None = None) -> Iterator[float]:
+    def by_epoch(self, console: Console, shutdown: GracefulShutdown, show: Show | None = None) -> Iterator[float]:
         """Train to the end, pausing after each epoch.
 
         Args:
             console: where to show how far it is.
-            stopper: asks to stop.
+            shutdown: asks to stop.
             show: shows it, in place of ``Display``.
 
         Yields:
@@ -152,15 +152,15 @@ class Trainer(Course):
             saving.write_checkpoint(self, checkpoint.HEALTHY)
         try:
             while not self.finished:
-                self.run_epoch(display, stopper)
-                if distributed.any_of(bool(stopper.asked))[0] and not self.finished:
-                    raise Stopped(stopper.asked or signal.SIGTERM)
+                self.run_epoch(display, shutdown)
+                if distributed.any_of(bool(shutdown.requested))[0] and not self.finished:
+                    raise Stopped(shutdown.requested or signal.SIGTERM)
                 yield self.state.step / self.last_step
         finally:
             display.close()
             self.together.end()
 
-    def run_epoch(self, display: Display, stopper: Stopper) -> None:
+    def run_epoch(self, display: Display, shutdown: GracefulShutdown) -> None:
         """The rest of the running epoch, its validation and its checkpoint; a signal in the last step awaits them."""
         state, epoch = self.state, self.epoch
         self.model.train()
@@ -182,7 +182,7 @@ class Trainer(Course):
                 started += rescue.look_inside(self, display)
             now, ended = time.perf_counter(), state.step == self.end_of(epoch)
             due = now - saved >= self.recipe.checkpoint_seconds
-            flags = (bool(stopper.asked), due and distributed.first(), pace.due(now) and distributed.first())
+            flags = (bool(shutdown.requested), due and distributed.first(), pace.due(now) and distributed.first())
             stopping, due, look = distributed.any_of(*flags)
             if look and not ended:
                 pace.look(now)
@@ -190,7 +190,7 @@ class Trainer(Course):
                 state.seconds, started, saved = state.seconds + now - started, now, now
                 saving.save(self)
                 if stopping:
-                    raise Stopped(stopper.asked or signal.SIGTERM)
+                    raise Stopped(shutdown.requested or signal.SIGTERM)
             if ended:  # maybe before the epoch's last batch
                 break
         wait(self.device)
