@@ -18,7 +18,7 @@ import torch.distributed as dist
 from safetensors.torch import load, save
 from torch import Tensor
 
-from toughen.core.rng import key
+from toughen.core.rng import derive_seed
 
 PATIENCE = timedelta(hours=24)  # the first process may work alone for long; torchrun ends the rest of one that dies
 
@@ -86,7 +86,7 @@ def first_to_say(message: str) -> bool:
     if count() == 1:
         return True
     store = dist.distributed_c10d._get_default_store()  # torch has no public way to it
-    said: int = store.add(f"said {key(message)}", 1)
+    said: int = store.add(f"said {derive_seed(message)}", 1)
     return said == 1
 
 

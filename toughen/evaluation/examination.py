@@ -15,7 +15,7 @@ from typing import TypeVar
 import torch
 
 from toughen.core.gradients import mode
-from toughen.core.rng import key
+from toughen.core.rng import derive_seed
 from toughen.engine.fixed_batch import EXACT_BLOCK, FixedBatchModel
 from toughen.evaluation import verdict
 from toughen.evaluation.checks import data, strength, stronger
@@ -185,7 +185,7 @@ class Examination:
             if name in self.kept.checks or not self._fits(self._price(name)):
                 continue
             show(name, f"{len(self.bench.right)} images")
-            torch.manual_seed(key(self.subject.seed, name))  # for a model that draws, whatever was asked before
+            torch.manual_seed(derive_seed(self.subject.seed, name))  # for a model that draws, whatever was asked before
             images, of = self._sample(name)
             self.kept.checks[name] = replace(make(self.bench, name), images=images, of=of)
             self._paid(self._price(name))
@@ -219,7 +219,7 @@ class Examination:
         if first >= to or look.name in self.kept.closed or not self._fits(most):
             return False
         show(look.check, f"{look.name}, {to} of {self.full[look.sample]} images")
-        torch.manual_seed(key(self.subject.seed, look.name, first))
+        torch.manual_seed(derive_seed(self.subject.seed, look.name, first))
         done = self.looks.take(look, to, self._fits)
         if not done:
             self.kept.closed.append(look.name)

@@ -13,7 +13,7 @@ from PIL import Image
 from torch import Tensor
 
 from toughen.attacks.base import Attack
-from toughen.core.rng import key
+from toughen.core.rng import derive_seed
 from toughen.engine.fixed_batch import FixedBatchModel
 from toughen.evaluation.harness import Bench
 from toughen.evaluation.plan import AttackRound, attack_rounds
@@ -68,7 +68,7 @@ def _drawn(found: Evaluation, seed: int) -> dict[str, list[int]]:
     drawn = {}
     for outcome, count in OUTCOMES.items():
         rows = masks[outcome].nonzero()[:, 0].tolist()
-        some = sorted(rows, key=lambda row: key("gallery", seed, places[row]))[: count if small else count // 2]
+        some = sorted(rows, key=lambda row: derive_seed("gallery", seed, places[row]))[: count if small else count // 2]
         drawn[outcome] = sorted(some, key=lambda row: (int(found.split.labels[row]), places[row]))
     return drawn
 

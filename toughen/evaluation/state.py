@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from toughen.core import distributed
-from toughen.core.rng import key
+from toughen.core.rng import derive_seed
 from toughen.engine.batches import Counts
 from toughen.evaluation.harness import Outcome
 from toughen.runs.files import clear_temporaries, read_tensors, write_tensors
@@ -114,7 +114,7 @@ def restore(folder: Path | None, fingerprint: tuple[object, ...], n: int) -> Sta
     if folder is None:
         return State(None, n)
     clear_temporaries(folder)
-    path = folder / f"evaluation-{key(*fingerprint):016x}.safetensors"
+    path = folder / f"evaluation-{derive_seed(*fingerprint):016x}.safetensors"
     state = State(path, n)
     if path.is_file():
         tensors, about = read_tensors(path)

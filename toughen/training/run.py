@@ -15,7 +15,7 @@ from toughen import data as data_sets
 from toughen import models, runs
 from toughen.attacks.adaptive import Adaptive
 from toughen.core import distributed
-from toughen.core.rng import key
+from toughen.core.rng import derive_seed
 from toughen.data.feed import Unreadable
 from toughen.engine.memory import lacking
 from toughen.runs.json_types import is_json
@@ -171,7 +171,7 @@ def build(recipe: Recipe, folder: Path) -> tuple[Trainer, dict[str, Tensor], Ima
     if threat is not None:
         threat.check(torch.empty(1, *data.shape))
     mean, std = data.statistics() if recipe.normalize else (None, None)
-    torch.manual_seed(key("weights", recipe.seed))
+    torch.manual_seed(derive_seed("weights", recipe.seed))
     net = (recipe.model, len(data.classes), data.shape, mean, std)
     model = models.create(*net, **recipe.model_settings)
     models.check(model, len(data.classes), data.shape)

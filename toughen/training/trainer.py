@@ -15,7 +15,7 @@ from torch.optim.swa_utils import AveragedModel
 from toughen import runs
 from toughen.core import distributed
 from toughen.core.cost import PassCounter, flops
-from toughen.core.rng import StepNoise, key
+from toughen.core.rng import StepNoise, derive_seed
 from toughen.core.types import Batch, Plan, Step
 from toughen.data import Augment, Data, Streamed
 from toughen.data.feed import Feed
@@ -209,7 +209,7 @@ class Trainer(Course):
             images, labels, rows = next(fed)
             size = self.size_of(number * replays)
             place = (size, distributed.share(size).start) if distributed.count() > 1 else (0, 0)
-            noise = StepNoise(key("augment", self.recipe.seed), number, *place)
+            noise = StepNoise(derive_seed("augment", self.recipe.seed), number, *place)
             x, shift, flip = self.augment(as_floats(images).to(self.dtype), noise)
             x = x.contiguous(memory_format=self.layout)
             for step in range(max(first, number * replays), min(self.end_of(epoch), (number + 1) * replays)):
@@ -226,7 +226,7 @@ class Trainer(Course):
             method.strength = min(1.0, self.state.threatened / (self.recipe.eps_warmup * self.steps))
         self.state.threatened += method.threatened
         own = [distributed.rank()] if distributed.rank() else []
-        torch.manual_seed(key("model", self.recipe.seed, self.state.step, *own))  # such as for dropout
+        torch.manual_seed(derive_seed("model", self.recipe.seed, self.state.step, *own))  # such as for dropout
         with self.compiled():
             with autocast(self.precision, self.device):
                 try:

@@ -14,7 +14,7 @@ from toughen.attacks.base import Attack, threat_of
 from toughen.core.classifier import misclassified
 from toughen.core.gradients import input_gradient
 from toughen.core.objectives import cross_entropy
-from toughen.core.rng import ImageNoise, key
+from toughen.core.rng import ImageNoise, derive_seed
 from toughen.core.threat import Threat
 from toughen.core.types import AnyImages, Images, Labels, Logits, Mask
 from toughen.engine.device import Precision
@@ -154,7 +154,7 @@ class Bench:
         """Up to ``limit`` of the rows, in an order that comes of the images' places, so that nobody chooses."""
         rows = mask.nonzero()[:, 0].tolist()
         places = self.subject.index.tolist()
-        chosen = sorted(rows, key=lambda row: key("verdict", self.subject.seed, places[row]))[:limit]
+        chosen = sorted(rows, key=lambda row: derive_seed("verdict", self.subject.seed, places[row]))[:limit]
         return torch.tensor(chosen, dtype=torch.int64, device=self.subject.labels.device)
 
     @property
