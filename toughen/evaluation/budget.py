@@ -62,12 +62,12 @@ def fit_to_budget(
     """
     asked = {"spec": target.name, "attacks": [repr(attack) for attack in attacks.values()], "total": len(split)}
     asked |= {"time_budget": config.time_budget, "seed": config.seed, "precision": precision}
-    images = distributed.agreed(_remembered(out, asked))
+    images = distributed.broadcast(_remembered(out, asked))
     if images is None:
         blocks = FixedBatchModel(target.net, config.block or block_size(split.images.device, len(split)), precision)
         bench = Bench(blocks, split.images, split.labels, target.index, config.seed)
         images = affordable(bench, attacks, target.threat, config, looked=config.details and out is not None)
-        if out is not None and distributed.first():
+        if out is not None and distributed.is_main_process():
             out.mkdir(parents=True, exist_ok=True)
             write_json(out / NAME, {"asked": asked, "images": images})
     fewer, rows = sample(target.split, images, config.seed)
@@ -125,7 +125,7 @@ def _price(bench: Bench, attack: Attack, processes: int) -> float:
         done = list(workers.run(piece, rows.split(size)))
         took = time.perf_counter() - started
     passes = sum(outcome.counts["forward"] + outcome.counts["gradient"] for outcome in done)
-    price: float = distributed.agreed(took / passes) / distributed.count()
+    price: float = distributed.broadcast(took / passes) / distributed.count()
     return price
 
 
@@ -144,5 +144,5 @@ def _remembered(folder: Path | None, asked: Mapping[str, Any]) -> int | None:
 
 def clear_plan(folder: Path | None) -> None:
     """The evaluation is through."""
-    if folder is not None and distributed.first():
+    if folder is not None and distributed.is_main_process():
         (folder / NAME).unlink(missing_ok=True)

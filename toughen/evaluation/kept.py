@@ -44,7 +44,7 @@ class Kept:
 
     def save(self) -> None:
         """Keep it: the file before or this one is there whole, whenever the process is killed."""
-        if self.path is None or not distributed.first():
+        if self.path is None or not distributed.is_main_process():
             return
         found = {name: getattr(self, name) for name in FIELDS} | {"asked": dict(self.asked)}
         found["checks"] = {name: asdict(check) for name, check in self.checks.items()}

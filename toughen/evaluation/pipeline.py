@@ -59,7 +59,7 @@ def run_evaluation(
         job = _fit_to_budget(job)
         attacked = _attack(job)
         result, stopped = _judge(job, attacked)
-        if out is not None and distributed.first():
+        if out is not None and distributed.is_main_process():
             stopped = _write(job, out, result, attacked, stopped)
     if stopped is not None:
         raise Unfinished(result, stopped)
@@ -67,7 +67,7 @@ def run_evaluation(
 
 
 def _lock(out: Path | None) -> AbstractContextManager[Any]:
-    return nullcontext() if out is None or not distributed.first() else alone(out)
+    return nullcontext() if out is None or not distributed.is_main_process() else alone(out)
 
 
 def _fit_to_budget(job: Job) -> Job:
@@ -98,7 +98,7 @@ def _judge(job: Job, attacked: Evaluation) -> tuple[dict[str, Any], KeyboardInte
     target, config = job.target, job.config
     result: dict[str, Any] = {**_figures(attacked, target), "verdict": None}
     stopped: KeyboardInterrupt | None = None
-    if config.verdict and distributed.first():
+    if config.verdict and distributed.is_main_process():
         job.say("now the checks that say whether the number can be believed")
         mode = None if isinstance(target.net, FunctionModel) else target.net.training
         verdict = VerdictInputs(job.model(), config.seed, job.source, mode, config.cheap)
@@ -117,7 +117,7 @@ def _judge(job: Job, attacked: Evaluation) -> tuple[dict[str, Any], KeyboardInte
         **target.about,
         "provenance": provenance(job.device),
     }
-    return distributed.agreed(result), stopped  # the checks are the first process's
+    return distributed.broadcast(result), stopped  # the checks are the first process's
 
 
 def _figures(attacked: Evaluation, target: EvaluationTarget) -> dict[str, Any]:

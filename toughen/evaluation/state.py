@@ -83,7 +83,7 @@ class State:
 
     def save(self) -> None:
         """Keep it: the file before or this one is there whole, whenever the process is killed."""
-        if self.path is None or not distributed.first():
+        if self.path is None or not distributed.is_main_process():
             return
         tensors: dict[str, Tensor] = {}
         about: dict[str, Any] = {}
@@ -100,7 +100,7 @@ class State:
 
     def remove(self) -> None:
         """The evaluation is over, and its results are written; what is kept of its checks goes, too."""
-        if self.path is not None and distributed.first():
+        if self.path is not None and distributed.is_main_process():
             self.path.unlink(missing_ok=True)
             self.path.with_suffix(".json").unlink(missing_ok=True)
 

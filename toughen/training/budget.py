@@ -31,7 +31,7 @@ def lay(trainer: Trainer) -> None:
     """
     budget = seconds(str(trainer.recipe.time_budget))
     step, look, _ = tried(trainer, SHARE * budget)
-    steps = distributed.agreed(_fitting(trainer, AIM * budget - trainer.spent, step, look))
+    steps = distributed.broadcast(_fitting(trainer, AIM * budget - trainer.spent, step, look))
     if steps < trainer.steps_per_epoch:
         needed = (trainer.spent + trainer.steps_per_epoch * step + look) / AIM
         raise ValueError(
@@ -54,7 +54,7 @@ def revise(trainer: Trainer, step_seconds: float, look: float) -> None:
         return
     left = AIM * seconds(str(trainer.recipe.time_budget)) - trainer.spent
     state.laid_at, state.laid_progress = state.step, trainer.progress(state.step)
-    state.planned = state.step + max(1, distributed.agreed(_fitting(trainer, left, step_seconds, look)))
+    state.planned = state.step + max(1, distributed.broadcast(_fitting(trainer, left, step_seconds, look)))
 
 
 class Pace:
@@ -83,7 +83,7 @@ class Pace:
         ends = math.ceil(state.planned / per_epoch) - state.step // per_epoch
         every = self.trainer.recipe.validation_every
         needed = (state.planned - state.step) * step_seconds + ends * epoch_end / every
-        if distributed.agreed(needed > MUCH * (AIM * self.budget - self.trainer.spent)):
+        if distributed.broadcast(needed > MUCH * (AIM * self.budget - self.trainer.spent)):
             revise(self.trainer, step_seconds, epoch_end)
 
 
@@ -131,7 +131,7 @@ def tried(trainer: Trainer, enough: float) -> Tried:
         wait(other.device)
         other.state.step += 1
         taken.append(time.perf_counter() - started)
-        if len(taken) >= WARM_STEPS + FEWEST_STEPS and distributed.agreed(sum(taken)) >= enough:
+        if len(taken) >= WARM_STEPS + FEWEST_STEPS and distributed.broadcast(sum(taken)) >= enough:
             break
     started = time.perf_counter()
     other.validation(other.kept_model)

@@ -135,7 +135,7 @@ def load(
     except (RuntimeError, KeyError, ValueError, TypeError) as error:
         raise ValueError(f"{path} does not fit this recipe ({second_line(error)}): choose another --out") from None
     state = State.of(about, tallies, device)
-    if state.healthy == state.step and distributed.first():
+    if state.healthy == state.step and distributed.is_main_process():
         keep(folder, HEALTHY, path.name)  # a kill may have come before
     state.processes = distributed.count()
     return state, own
@@ -181,7 +181,7 @@ def _put_back(
     """Where as many processes saved this, each takes what was its own; else nobody's places in a batch are the same."""
     if saved_by != distributed.count():
         values = values | own_state(modules)
-    elif not distributed.first():
+    elif not distributed.is_main_process():
         values = values | _part(values, f"process.{distributed.rank()}")
     for name, module in modules.items():
         module.load_state_dict(_part(values, name))

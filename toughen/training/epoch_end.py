@@ -32,7 +32,7 @@ def finish_epoch(trainer: Trainer, epoch: int) -> dict[str, Any]:
     """
     saving.check_finite(trainer)
     state, method = trainer.state, trainer.method_at(trainer.state.step - 1)
-    metrics: dict[str, Any] = distributed.agreed(epoch_figures(trainer, epoch))  # methods decide by them
+    metrics: dict[str, Any] = distributed.broadcast(epoch_figures(trainer, epoch))  # methods decide by them
     started, looked = time.perf_counter(), trainer.looks(epoch)
     metrics["validation"], metrics["kept"] = {}, trainer.recipe.weights == "last"
     if looked:
@@ -40,7 +40,7 @@ def finish_epoch(trainer: Trainer, epoch: int) -> dict[str, Any]:
     metrics["validation_seconds"] = round(time.perf_counter() - started, 3)
     if metrics["kept"]:
         _write_model(trainer, epoch, metrics["validation"])
-    if (moment := f"epoch {epoch}") in trainer.recipe.keep_at and distributed.first():
+    if (moment := f"epoch {epoch}") in trainer.recipe.keep_at and distributed.is_main_process():
         checkpoint.keep_weights(trainer.folder, moment, trainer.model)
     metrics["events"] = state.events
     method.after_epoch(metrics)
@@ -54,7 +54,7 @@ def finish_epoch(trainer: Trainer, epoch: int) -> dict[str, Any]:
         step_seconds = metrics["seconds_per_step"] * (1 + metrics["watch_seconds"] / metrics["seconds"])
         revise(trainer, step_seconds, time.perf_counter() - started if looked else last_look(state.history))
     saving.save(trainer, healthy=healthy and trainer.rescuer is not None)
-    if distributed.first():
+    if distributed.is_main_process():
         runs.write_history(trainer.folder, state.history)
     return metrics
 
@@ -79,6 +79,6 @@ def _watched(trainer: Trainer, epoch: int, found: dict[str, float]) -> bool:
 
 def _write_model(trainer: Trainer, epoch: int, found: dict[str, float]) -> None:
     """Write the weights to keep, with what validation found of them."""
-    if distributed.first():
+    if distributed.is_main_process():
         record = replace(trainer.record, epoch=epoch, validation=found)
         runs.write_model(trainer.folder, record, trainer.kept_model)

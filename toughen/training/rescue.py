@@ -24,7 +24,7 @@ def look_inside(trainer: Trainer, display: Display) -> float:
     """The watch's cheap signal within an epoch, and a real look where it jumps; the seconds that they took."""
     wait(trainer.device)  # what the look gives are numbers, so that it is over where it ends
     state, begun = trainer.state, time.perf_counter()
-    distance = distributed.agreed(trainer.watch.signal(trainer.model, state.step))
+    distance = distributed.broadcast(trainer.watch.signal(trainer.model, state.step))
     display.signal(state.step, distance)
     if trainer.watch.jumped(state, distance) and state.step % trainer.steps_per_epoch:
         answer(trainer, trainer.validation(trainer.model))

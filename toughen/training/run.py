@@ -58,7 +58,7 @@ def train(
         Stopped: SIGINT or SIGTERM; the state is saved, ``resume`` goes on.
         RuntimeError: the run's files can no longer be written; the last checkpoint is whole.
     """
-    console = console or Console(stderr=True, quiet=not distributed.first())
+    console = console or Console(stderr=True, quiet=not distributed.is_main_process())
     trainer = open_run(recipe, out, config=config, resume=resume, console=console)
     with GracefulShutdown() as shutdown:
         for _ in by_epoch(trainer, shutdown, console, show):
@@ -85,7 +85,7 @@ def open_run(recipe: Recipe, out: str | Path, *, config: str, resume: bool, cons
     if resumed and not runs.same_images(folder, seen):
         raise ValueError(f"the images of {recipe.data} have changed since {folder} was begun: choose another --out")
     if trainer.finished:
-        if distributed.first():
+        if distributed.is_main_process():
             complete(folder, trainer)
         console.print(
             f"{folder} is finished already: nothing is left to do", highlight=False, markup=False, soft_wrap=True
@@ -94,7 +94,7 @@ def open_run(recipe: Recipe, out: str | Path, *, config: str, resume: bool, cons
     if recipe.time_budget is not None and not trainer.state.planned:
         budget.lay(trainer)
     trainer.method.check(math.ceil(trainer.last_step / trainer.steps_per_epoch))
-    if distributed.first():
+    if distributed.is_main_process():
         begin(folder, config, trainer, seen)
     console.print(headline(trainer, resumed, images), highlight=False, markup=False, soft_wrap=True)
     return trainer
@@ -136,7 +136,7 @@ def by_epoch(
     except Diverged:
         raise
     except Exception as error:
-        if not trainer.state.step and distributed.first():
+        if not trainer.state.step and distributed.is_main_process():
             withdraw(folder)
         if lacking(error):
             raise RuntimeError(

@@ -38,7 +38,7 @@ def save(trainer: Trainer, *, healthy: bool = False) -> None:
         trainer.state.healthy = trainer.state.step
     trainer.state.spent = trainer.spent
     write_checkpoint(trainer)
-    if healthy and distributed.first():
+    if healthy and distributed.is_main_process():
         checkpoint.keep(trainer.folder, checkpoint.HEALTHY)
     distributed.barrier()
 
@@ -48,7 +48,7 @@ def write_checkpoint(trainer: Trainer, name: str = checkpoint.NAME) -> None:
     trainer.together.bring_memories_together()
     tallies = distributed.gather(trainer.state.tally.plain())
     own = distributed.gather_tensors(checkpoint.own_state(trainer.modules)) if distributed.count() > 1 else []
-    if distributed.first():
+    if distributed.is_main_process():
         checkpoint.check_names(trainer.modules, trainer.state_names)
         checkpoint.save(
             trainer.folder, trainer.state, trainer.modules, trainer.optimizer, name, tallies=tallies, own=own

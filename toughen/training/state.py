@@ -148,4 +148,4 @@ def _own(tallies: list[dict[str, Any]], device: torch.device) -> Tally:
     """This process's; where there were more or fewer of them, the first one takes all."""
     if len(tallies) == distributed.count():
         return Tally.of(tallies[distributed.rank()], device)
-    return Tally.of(summed(tallies), device) if distributed.first() else Tally()
+    return Tally.of(summed(tallies), device) if distributed.is_main_process() else Tally()

@@ -144,7 +144,7 @@ class Trainer(Course):
         plan = Plan(epochs=self.epochs, steps=self.steps, images=len(self.train), first_drop=drop)
         for method in (self.method, *self.rescuers):
             method.start(plan)
-        show = (show or Display) if distributed.first() else Silent
+        show = (show or Display) if distributed.is_main_process() else Silent
         display = show(console, self.folder, self.epochs, self.last_step, self.state.step)
         self.together.begin(self.image)
         if self.watch.on and self.rescuer is not None and self.state.healthy < 0:
@@ -176,13 +176,17 @@ class Trainer(Course):
             if state.step % CHECK_EVERY == 0:
                 saving.check_finite(self)
                 display.loss(state.step, float(step.loss.detach()))
-            if state.step in self.recipe.keep_at and distributed.first():
+            if state.step in self.recipe.keep_at and distributed.is_main_process():
                 checkpoint.keep_weights(self.folder, state.step, self.model)
             if self.watch.on and state.step % self.recipe.log_every == 0:
                 started += rescue.look_inside(self, display)
             now, ended = time.perf_counter(), state.step == self.end_of(epoch)
             due = now - saved >= self.recipe.checkpoint_seconds
-            flags = (bool(shutdown.requested), due and distributed.first(), pace.due(now) and distributed.first())
+            flags = (
+                bool(shutdown.requested),
+                due and distributed.is_main_process(),
+                pace.due(now) and distributed.is_main_process(),
+            )
             stopping, due, look = distributed.any_of(*flags)
             if look and not ended:
                 pace.look(now)
@@ -208,7 +212,7 @@ class Trainer(Course):
         for number in range(first // replays, -(-self.end_of(epoch) // replays)):
             images, labels, rows = next(fed)
             size = self.size_of(number * replays)
-            place = (size, distributed.share(size).start) if distributed.count() > 1 else (0, 0)
+            place = (size, distributed.shard_slice(size).start) if distributed.count() > 1 else (0, 0)
             noise = StepNoise(derive_seed("augment", self.recipe.seed), number, *place)
             x, shift, flip = self.augment(as_floats(images).to(self.dtype), noise)
             x = x.contiguous(memory_format=self.layout)
@@ -268,5 +272,5 @@ class Trainer(Course):
 
 def _own_part(count: int) -> slice:
     """The part of a batch that this process trains on: where there is none, two images that keep the others company."""
-    part = distributed.share(count)
+    part = distributed.shard_slice(count)
     return part if part.stop > part.start else slice(0, 2)
