@@ -37,7 +37,7 @@ from toughen import models
 from toughen.attacks import PGD
 from toughen.core.cost import flops
 from toughen.core.gradients import mode
-from toughen.core.rng import key
+from toughen.core.rng import derive_seed
 from toughen.data import Split
 from toughen.engine.device import Precision, provenance
 from toughen.engine.fixed_batch import FixedBatchModel
@@ -177,7 +177,7 @@ def loaded(arguments: argparse.Namespace) -> tuple[nn.Module, Split]:
         arguments.eps = record.eps if arguments.eps is None else arguments.eps
         net: nn.Module = toughen.load(arguments.run)
     else:
-        torch.manual_seed(key("weights", 0))
+        torch.manual_seed(derive_seed("weights", 0))
         mean, std = data.statistics()
         net = models.create(arguments.model, len(data.classes), data.shape, mean, std)
     arguments.eps = 8 / 255 if arguments.eps is None else arguments.eps

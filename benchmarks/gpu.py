@@ -35,7 +35,7 @@ from box import Box, Over, flags
 from trainers import endless, ready
 from turns import figures, take_turns
 
-from toughen.core.cost import Passes
+from toughen.core.cost import PassCounter
 from toughen.engine.device import pick_device, provenance
 from toughen.engine.memory import keep_freed
 from toughen.runs.files import read_json, write_json
@@ -118,7 +118,7 @@ def first_steps(work: Work) -> None:
     runs: dict[str, Callable[[], object]] = {"steps": steps, **best}
     seconds = take_turns(runs, work.device, WINDOWS)
     each = [taken / window for taken in seconds["steps"]]
-    with Passes(trainer.model, trainer.method.companions(), trainer.image, trainer.costs) as passes:
+    with PassCounter(trainer.model, trainer.method.companions(), trainer.image, trainer.costs) as passes:
         seen = sum(len(step.logits) for step in _steps(trainer, batches, 2))
     rates = {name: arithmetic.counted(run) / statistics.median(seconds[name]) for name, run in best.items()}
     images = trainer.recipe.batch_size / statistics.median(each)

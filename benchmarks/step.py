@@ -32,7 +32,7 @@ from trainers import endless, ready, some, untrained
 from turns import figures, ratio, take_turns
 
 from toughen import data as data_sets
-from toughen.core.cost import Passes
+from toughen.core.cost import PassCounter
 from toughen.core.gradients import mode
 from toughen.data import Data
 from toughen.engine.device import autocast, provenance
@@ -100,7 +100,7 @@ class Ours:
         """Of some steps, per image: how often the model went forward, and back to images and to weights."""
         seen = 0
         trainer = self.trainer
-        with Passes(trainer.model, trainer.method.companions(), trainer.image, trainer.costs) as passes:
+        with PassCounter(trainer.model, trainer.method.companions(), trainer.image, trainer.costs) as passes:
             for _ in range(steps):
                 batch = next(self.batches)
                 trainer.step(*batch)

@@ -27,11 +27,11 @@ from toughen.core.types import Norm
 from toughen.engine.batches import block_size
 from toughen.engine.device import pick_device, provenance
 from toughen.engine.fixed_batch import FixedBatchModel
-from toughen.evaluation.candidate import from_function
 from toughen.evaluation.conclude import VerdictInputs, subject_of
 from toughen.evaluation.config import EvaluationConfig, chosen_attacks
 from toughen.evaluation.examination import checks
 from toughen.evaluation.runner import measure
+from toughen.evaluation.target import from_function
 from toughen.evaluation.verdict import word
 from toughen.runs.files import read_json, write_json
 

@@ -14,7 +14,7 @@ from problems import trained_net, unchanged, within
 from torch import Tensor, nn
 
 from toughen.attacks import PGD, Adaptive
-from toughen.core.cost import Passes
+from toughen.core.cost import PassCounter
 from toughen.core.rng import ImageNoise, StepNoise
 from toughen.core.types import Batch, Images, Labels
 from toughen.engine.fixed_batch import FixedBatchModel
@@ -141,7 +141,7 @@ def test_nuclear_agrees_with_the_loop_written_out(digits: Any) -> None:
     model, x, y = digits
     begin = (x + EPS / 2 * StepNoise(0, 0).uniform(x)).clamp(0, 1)
     attack = Adaptive(eps=EPS / 2, defence="nuclear", weight=4, group=12, steps=8, step_size=0.015)
-    with unchanged(model), Passes(model) as passes:
+    with unchanged(model), PassCounter(model) as passes:
         found = attack(model, x, y, StepNoise(0, 0))
     rows = torch.arange(32).split(12)
     expected = torch.cat([written_out(model, x[each], y[each], begin[each], 4, 8, 0.015) for each in rows])

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from toughen.attacks import Attack
 from toughen.attacks.apgd import APGD, APGDT, checkpoints, wrong_classes
-from toughen.core.cost import Passes
+from toughen.core.cost import PassCounter
 from toughen.core.objectives import DLR, NuclearAscent, Objective, TargetedDLR, cross_entropy, dlr, margin, margin_loss
 from toughen.core.rng import ImageNoise
 from toughen.core.types import Images, Labels, Logits, Mask, Norm
@@ -238,7 +238,7 @@ def test_passes(sure: Digits) -> None:
         (APGDT(eps=1 / 64, steps=7), 1 + 9 * 8, 9 * 7),
         (APGDT(eps=1 / 64, steps=7, first=8, targets=5), 1 + 2 * 8, 2 * 7),
     ]:
-        with Passes(model := net()) as passes:
+        with PassCounter(model := net()) as passes:
             x_adv = attack(model, x, y)
         assert (model(x_adv).argmax(1) == y).all()
         assert (passes.forward, passes.input_gradient, passes.weight_gradient) == (n * forward, n * gradient, 0)
@@ -247,10 +247,10 @@ def test_passes(sure: Digits) -> None:
 def test_an_image_that_falls_leaves_at_once() -> None:
     """A step of twice the radius crosses the boundary, so the second point is the last."""
     model, x, y, distance = linear_problem("linf")
-    with Passes(model) as passes:
+    with PassCounter(model) as passes:
         x_adv = APGD(eps=1.5 * distance)(model, x, y)
     assert model(x_adv).argmax(1) != y and (passes.forward, passes.input_gradient) == (2, 2)
-    with Passes(model) as passes:
+    with PassCounter(model) as passes:
         APGD(eps=0.1 * distance, restarts=4)(model, x, y + 1)  # wrong from the start
     assert (passes.forward, passes.input_gradient) == (1, 1)
 
@@ -444,7 +444,7 @@ def test_targeted_dlr_worked_by_hand() -> None:
     logits = torch.tensor([[7.0, 5.0, 1.0, 3.0, 0.0]] * 3, dtype=torch.float64)
     y, objective = torch.tensor([0, 0, 3]), TargetedDLR(torch.tensor([1, 4, 0]))
     assert objective(logits, y).tolist() == pytest.approx([-2 / 5, -7 / 5, 4 / 5])  # 7 - (3 + 1) / 2
-    assert objective.take(torch.tensor([2]))(logits[2:], y[2:]).tolist() == pytest.approx([4 / 5])
+    assert objective.select(torch.tensor([2]))(logits[2:], y[2:]).tolist() == pytest.approx([4 / 5])
     three = TargetedDLR(torch.tensor([1, 2, 0]))
     assert three(logits[:, :3], torch.tensor([0, 0, 2])).tolist() == [-2, -6, 6]
     assert objective.fooled(logits, y).tolist() == [False, False, True]

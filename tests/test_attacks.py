@@ -32,7 +32,7 @@ from problems import (
 from torch import Tensor, nn
 
 from toughen.attacks import APGD, APGDT, FAB, FGSM, IFGSM, MIFGSM, PGD, REGISTRY, Attack, RandomPoints, Square
-from toughen.core.cost import Passes
+from toughen.core.cost import PassCounter
 from toughen.core.gradients import mode
 from toughen.core.objectives import NuclearAscent, cross_entropy, kl, margin, margin_loss, targeted
 from toughen.core.rng import ImageNoise, Noise, StepNoise
@@ -173,10 +173,10 @@ def test_an_evaluations_images_do_not_depend_on_their_batch(name: str, mnist: tu
 
 @every_attack
 def test_computes_no_weight_gradient(name: str, mnist: tuple[Images, Labels]) -> None:
-    """All that the attack computes are forwards and input gradients, at one forward each: what Passes counted."""
+    """All that the attack computes are forwards and input gradients, at one forward each: the passes counted."""
     (x, y), model = (each[::4] for each in mnist), trained_net()
     forward = flops(model, x) / len(x)
-    with Flops() as counted, Passes(model) as passes:
+    with Flops() as counted, PassCounter(model) as passes:
         CASES[name](eps=0.1)(model, x, y)
     assert passes.weight_gradient == 0
     assert counted.total == forward * passes.total > 0
@@ -379,7 +379,7 @@ def test_stopping_early_stops_where_an_image_first_falls() -> None:
     """The boundary is 0.1 away: the third step of 0.04 is the first beyond it."""
     model, x, y, _ = linear_problem("linf")
     attack = PGD(eps=0.2, steps=10, step_size=0.04, start="none", stop_early=True)
-    with Passes(model) as passes:
+    with PassCounter(model) as passes:
         x_adv = attack(model, x, y)
     assert float((x_adv - x).abs().amax()) == pytest.approx(0.12)
     assert passes.forward == 4  # the one that sees it fallen is the last
@@ -431,7 +431,7 @@ def test_passes(mnist: tuple[Images, Labels]) -> None:
         (MIFGSM(eps=0.1, steps=4), (4, 4)),
     ]
     for attack, (forward, backward) in expected:
-        with Passes(model := trained_net()) as passes:
+        with PassCounter(model := trained_net()) as passes:
             attack(model, x, y)
         assert (passes.forward, passes.input_gradient, passes.weight_gradient) == (64 * forward, 64 * backward, 0)
 

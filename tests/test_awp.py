@@ -12,7 +12,7 @@ from contract import EPS, batch, net
 from literal import Pixels, close, cross_entropy, pair, same_step, sign_of_slope, two_pixels
 from torch import Tensor, nn
 
-from toughen.core.cost import Passes
+from toughen.core.cost import PassCounter
 from toughen.core.types import Batch, Crafted, Images, Labels, Step
 from toughen.methods import REGISTRY
 from toughen.methods.awp import AWP
@@ -128,7 +128,7 @@ def test_the_attack_runs_once(inner: Method, more: int, mnist: tuple[Images, Lab
     (x, y), model = mnist, net()
     counted = []
     for method in (inner, AWP(inner=inner)):
-        with Passes(model) as passes:
+        with PassCounter(model) as passes:
             method(model, x, y, batch(len(x))).loss.backward()
         counted.append(passes)
     assert counted[1].total - counted[0].total == more * len(x)

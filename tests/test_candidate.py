@@ -27,7 +27,7 @@ from toughen.core.types import Norm
 from toughen.data import Data, Split
 from toughen.evaluation import evaluate_run, parse_attack
 from toughen.evaluation import suite as suites
-from toughen.evaluation.candidate import find_candidate
+from toughen.evaluation.target import find_target
 from toughen.runs.files import read_tensors, write_tensors
 
 NETS = Path(__file__).parent / "nets"
@@ -94,7 +94,7 @@ def test_weights_are_judged_alike_in_a_run_and_elsewhere(own: None, tmp_path: Pa
 
 
 def test_a_net_from_elsewhere_is_not_taken_for_one_handed_over_in_training_mode(own: None) -> None:
-    assert not find_candidate("own_nets:net", data=str(digits()), eps=0.3).net.training
+    assert not find_target("own_nets:net", data=str(digits()), eps=0.3).net.training
 
 
 def test_without_out_a_net_from_elsewhere_gets_a_folder_of_its_own(
@@ -190,7 +190,7 @@ def test_a_run_s_file_names_no_other_weights_to_load(tmp_path: Path, monkeypatch
 def test_timm_s_pretrained_nets_get_what_they_were_trained_on(monkeypatch: pytest.MonkeyPatch) -> None:
     """Images less timm's mean over its standard deviation; eps stays in the units of images."""
     imitate_timm(monkeypatch, **TIMM)
-    found = find_candidate("timm:tiny", data=str(digits()), eps=0.1)
+    found = find_target("timm:tiny", data=str(digits()), eps=0.1)
     (bare,) = (each for each in found.net.modules() if hasattr(each, "pretrained_cfg"))
     x = found.split.images[:5].float() / 255
     assert torch.allclose(found.net(x), bare((x - 0.1) / 0.3), atol=1e-6)
@@ -226,7 +226,7 @@ def test_images_of_a_model_from_elsewhere_are_brought_to_a_size(own: None, tmp_p
     refused(toughen("evaluate", "own_nets:net", *how), "--image_size")
     ended = toughen("evaluate", "own_nets:net", *how, "--image_size", 28, "--resize", 32)
     assert ended.status == 0, ended.err
-    found = find_candidate("own_nets:net", data=str(tmp_path), eps=0.1, image_size=28, resize=32).split.images
+    found = find_target("own_nets:net", data=str(tmp_path), eps=0.1, image_size=28, resize=32).split.images
     shorter = Image.open(tmp_path / "test/c0/0.png").resize((round(40 * 32 / 36), 32), Image.Resampling.BILINEAR)
     left = (shorter.width - 28) // 2
     expected = torch.frombuffer(shorter.crop((left, 2, left + 28, 30)).tobytes(), dtype=torch.uint8).view(28, 28)

@@ -24,8 +24,8 @@ from toughen.core.types import Images, Labels, Logits
 from toughen.engine.device import Precision, whole_float32
 from toughen.engine.fixed_batch import FixedBatchModel
 from toughen.evaluation.fingerprint import fingerprint
+from toughen.evaluation.function_model import FunctionModel
 from toughen.evaluation.harness import Bench
-from toughen.evaluation.wrapped import Wrapped
 
 NETS = Path(__file__).parent / "nets"
 PLAIN: dict[str, Any] = {"verdict": False, "details": False}
@@ -128,7 +128,7 @@ def test_a_twin_shares_the_weights_and_nothing_else(mnist: tuple[Images, Labels]
 
 def test_a_model_that_cannot_be_copied_has_no_twin(mnist: tuple[Images, Labels]) -> None:
     net = trained()
-    for model in (Hooked().eval(), Wrapped(lambda x: net(x))):
+    for model in (Hooked().eval(), FunctionModel(lambda x: net(x))):
         assert FixedBatchModel(model, 16).twin(mnist[0]) is None
 
 
@@ -195,7 +195,7 @@ def test_a_state_of_a_model_whose_code_has_changed_is_another_one(mnist: tuple[I
 
     assert found(with_source("x")) == found(with_source("x")) != found(with_source("x.detach()"))
     one, other = with_source("x"), with_source("x.detach()")
-    assert found(Wrapped(lambda x: one(x))) != found(Wrapped(lambda x: other(x)))
+    assert found(FunctionModel(lambda x: one(x))) != found(FunctionModel(lambda x: other(x)))
 
 
 class Sieve(nn.Module):
@@ -231,7 +231,7 @@ def test_a_state_of_a_model_with_other_settings_is_another_one(
         def answer(x: Images, add: float = more[0] if more else 0.0) -> Logits:
             return net(x + 0 * (least + add))  # type: ignore[no-any-return]
 
-        return Wrapped(answer)
+        return FunctionModel(answer)
 
     kept = found(Sieve())
     assert kept == found(Sieve()) == found(Sieve().train())
@@ -250,10 +250,10 @@ def test_a_state_of_a_model_with_other_settings_is_another_one(
     itself = Sieve()
     object.__setattr__(itself, "again", itself)
     found(itself)  # it ends
-    before = found(Wrapped(asks_by_name))
-    assert before == found(Wrapped(asks_by_name))
+    before = found(FunctionModel(asks_by_name))
+    assert before == found(FunctionModel(asks_by_name))
     monkeypatch.setitem(globals(), "LEAST", 0.9)
-    assert before != found(Wrapped(asks_by_name))
+    assert before != found(FunctionModel(asks_by_name))
 
 
 class OffInBf16(nn.Module):

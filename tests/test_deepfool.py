@@ -12,7 +12,7 @@ from problems import Whole, linear_problem, trained_net, within
 from torch import Tensor
 
 from toughen.attacks.deepfool import DeepFool
-from toughen.core.cost import Passes
+from toughen.core.cost import PassCounter
 from toughen.core.types import Images, Labels, Norm
 from toughen.engine.fixed_batch import FixedBatchModel
 
@@ -31,7 +31,7 @@ def test_a_planes_distance_and_the_overshoot(norm: Norm) -> None:
     weight = model.weight.detach()[None]
     way = -weight.sign() if norm == "linf" else -weight / weight.square().sum().sqrt()
     for overshoot in (0.0, 0.02, 0.3):
-        with Passes(model) as passes:
+        with PassCounter(model) as passes:
             found = DeepFool(eps=distance / 9, norm=norm, overshoot=overshoot, minimise=True, candidates=2)(model, x, y)
         torch.testing.assert_close(found, x + (1 + overshoot) * (distance + 1e-4) * way, rtol=1e-9, atol=1e-12)
         assert (passes.forward, passes.input_gradient, passes.weight_gradient) == (3, 1, 0)
@@ -122,7 +122,7 @@ def test_passes(norm: Norm, mnist: tuple[Images, Labels]) -> None:
             flat = x.flatten(1).sum(1, keepdim=True) * 1e-3
             return torch.cat([flat * 0 + 1e4, flat, 2 * flat, 3 * flat], 1)
 
-    with Passes(model := Fortress()) as passes:
+    with PassCounter(model := Fortress()) as passes:
         found = DeepFool(eps=0.1, norm=norm, steps=7)(model, x, y)
     assert within(found, x, norm, 0.1)
     assert (passes.forward, passes.input_gradient, passes.weight_gradient) == (6 * 15, 6 * 7 * 3, 0)

@@ -14,7 +14,7 @@ from contract import batch, net, prepared, train
 from literal import Net, Pixels, Written, clip, close, given, pair, same_step, two_pixels
 from torch import Tensor, nn
 
-from toughen.core.cost import Passes
+from toughen.core.cost import PassCounter
 from toughen.core.rng import Noise
 from toughen.core.types import Batch, Images, Labels
 from toughen.data.augment import Augment
@@ -264,7 +264,7 @@ def test_each_class_costs_one_pass_and_counts_as_a_gradient(mnist: tuple[Images,
     (x, y), model = mnist, net()
     for classes, tried in ((1, 1), (3, 3), (9, 9), (None, 9)):
         method = prepared("EFGSM", model, classes=classes)
-        with Passes(model) as passes:
+        with PassCounter(model) as passes:
             method(model, x, y, batch(len(x))).loss.backward()
         assert passes.total == (4 + tried) * len(x) and passes.forward == 2 * len(x)
         assert passes.input_gradient == passes.crafted == tried * len(x)  # PAP's gamma is the number of gradients

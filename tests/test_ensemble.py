@@ -21,7 +21,7 @@ from test_resume import Killed, kill_at_step
 from torch import Tensor, nn
 
 from toughen import models, runs
-from toughen.core.cost import Passes
+from toughen.core.cost import PassCounter
 from toughen.core.rng import Noise
 from toughen.core.types import Batch, Images, Labels
 from toughen.methods.awp import AWP
@@ -181,7 +181,7 @@ def test_sources_never_change_and_are_no_part_of_what_is_trained_or_saved(mnist:
 def test_a_step_costs_the_drawn_sources_passes(step: int, ratio: float, mnist: tuple[Images, Labels]) -> None:
     (x, y), model = mnist, net()
     method = prepared("Ensemble", model)
-    with Passes(model, method.companions(), x[:1]) as passes:
+    with PassCounter(model, method.companions(), x[:1]) as passes:
         method(model, x, y, batch(len(x), step)).loss.backward()
     assert passes.total == pytest.approx((6 + 2 * ratio) * len(x))
     assert passes.crafted == len(x)  # PAP's gamma is 1 for either

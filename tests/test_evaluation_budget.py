@@ -14,8 +14,8 @@ import toughen as package
 from toughen import data
 from toughen.attacks import FGSM, PGD, Square
 from toughen.evaluation import budget
-from toughen.evaluation.candidate import Candidate, from_function
 from toughen.evaluation.config import EvaluationConfig
+from toughen.evaluation.target import EvaluationTarget, from_function
 
 NET = Path(__file__).parent / "nets" / "pgd-at"
 ATTACKS = {"fgsm": FGSM(eps=0.3), "pgd-20": PGD(eps=0.3, steps=20)}  # 3 + 41 forward equivalents an image
@@ -27,7 +27,7 @@ def costly(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(budget, "_price", lambda *asked: 0.01)
 
 
-def candidate() -> Candidate:
+def candidate() -> EvaluationTarget:
     test = data.load("mnist-5k").test
     return from_function(package.load(NET), test, eps=0.3, norm="linf", limit=None, seed=0)
 
@@ -40,10 +40,10 @@ def room(
     depth: Literal["cheap", "whole"] | None = None,
     seed: int = 0,
     details: bool = False,
-) -> Candidate:
+) -> EvaluationTarget:
     whole = candidate()
     how = EvaluationConfig(time_budget=time, verdict=verdict, depth=depth, seed=seed, details=details)
-    return budget.within(whole, whole.split, how, ATTACKS, "fp32", out)
+    return budget.fit_to_budget(whole, whole.split, how, ATTACKS, "fp32", out)
 
 
 def test_as_many_images_as_fit(costly: None) -> None:
@@ -90,7 +90,7 @@ def test_what_was_begun_keeps_its_number(costly: None, monkeypatch: pytest.Monke
     assert len(room("60s", tmp_path, seed=1).split) == 61
     (tmp_path / budget.NAME).write_text("{")
     assert len(room("60s", tmp_path).split) == 61
-    budget.forget(tmp_path)
+    budget.clear_plan(tmp_path)
     assert not list(tmp_path.iterdir())
 
 

@@ -16,9 +16,9 @@ from scipy.optimize import linprog, minimize
 from torch import Tensor, nn
 
 from toughen.attacks.fab import FAB
-from toughen.core.cost import Passes
+from toughen.core.cost import PassCounter
 from toughen.core.gradients import lowest_gradient
-from toughen.core.objectives import Ahead
+from toughen.core.objectives import LogitDifference
 from toughen.core.rng import ImageNoise, Noise, StepNoise
 from toughen.core.threat import Threat
 from toughen.core.types import Images, Labels, Norm
@@ -362,11 +362,11 @@ def test_passes_of_an_image_that_stands(targets: int | None, digits: tuple[Small
     net, x, y = digits
     m = 1 if targets else 9
     never = Whole(lambda x: net(x) + 50 * nn.functional.one_hot(y, 10))  # no step of these crosses
-    with Passes(never) as passes:
+    with PassCounter(never) as passes:
         FAB(eps=0.001, steps=5, targets=targets and 1)(never, x, y)
     assert (passes.forward, passes.input_gradient) == (16 * (1 + 6), 16 * 5 * m)
     asked = Asked(net)
-    with Passes(asked) as passes:
+    with PassCounter(asked) as passes:
         FAB(eps=0.001, steps=40, targets=targets and 1)(asked, x[:1], y[:1])
     crossings = len(asked.points) - 41
     assert 10 < crossings <= 40 and passes.weight_gradient == 0
@@ -386,7 +386,7 @@ def test_blocks_count_passes_and_take_planes_only_where_that_saves_some(
 
 def test_images_beyond_the_wanted_ones_only_go_forward(digits: tuple[SmallNet, Images, Labels]) -> None:
     net, x, y = digits
-    seek = [Ahead((y + 1) % 10), Ahead((y + 2) % 10)]
+    seek = [LogitDifference((y + 1) % 10), LogitDifference((y + 2) % 10)]
     both = lowest_gradient(net, x, y, seek, lambda found: found.value)
     for model in (net, FixedBatchModel(net, 4, "fp64")):
         some = lowest_gradient(model, x, y, seek, lambda found: found.value, 6)

@@ -11,7 +11,7 @@ import torch
 from literal import Net, Pixels, Written, clip, close, cross_entropy, given, pair, same_step, sign_of_slope, two_pixels
 from torch import Tensor
 
-from toughen.core.cost import Passes
+from toughen.core.cost import PassCounter
 from toughen.core.types import Images, Labels
 from toughen.methods import REGISTRY, Method
 from toughen.methods.fast import FBF, FGSMAT, RFGSMAT
@@ -221,7 +221,7 @@ def test_a_share_of_the_batch_and_a_clean_weight_equal_the_formulas(
         expected = expected + weight * terms["clean"]
     method = FGSMAT(eps=E, share=share, clean_weight=weight, mode=mode)
     method.prepare(net, (1, 28, 28), 10)
-    with Passes(net) as passes:
+    with PassCounter(net) as passes:
         step = method(net, x, y)
         same_step(net, step.loss, written, expected)
     assert set(step.terms) == set(terms) and method.reports_clean is ("clean" in terms)

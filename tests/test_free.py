@@ -12,7 +12,7 @@ from contract import batch as known
 from literal import Pixels, clip, close, cross_entropy, pair, same_step, two_pixels
 from torch import Tensor, nn
 
-from toughen.core.cost import Passes
+from toughen.core.cost import PassCounter
 from toughen.core.types import Images, Labels
 from toughen.methods import Method
 from toughen.methods.free import Free
@@ -204,7 +204,7 @@ def test_a_step_costs_three_passes_and_makes_one_perturbation(mnist: tuple[Image
     net, _ = pair()
     x, y = mnist[0][:8].double(), mnist[1][:8]
     method = made(net, eps=E)
-    with Passes(net) as passes:
+    with PassCounter(net) as passes:
         for step in range(method.replays):
             method(net, x, y, known(8, step)).loss.backward()
             method.after_step(net)

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.autograd import gradcheck
 
 from toughen.attacks import GAMAFW, GAMAPGD, Attack
-from toughen.core.cost import Passes
+from toughen.core.cost import PassCounter
 from toughen.core.objectives import GuidedMargin
 from toughen.core.rng import ImageNoise, Noise, StepNoise
 from toughen.core.threat import Threat
@@ -40,7 +40,7 @@ def test_the_objective_by_hand() -> None:
     reference = torch.tensor([[5.0, 5.0], [0.0, LN3]]).double()
     torch.testing.assert_close(GuidedMargin(None, 4)(logits, y), torch.tensor([0.5, -0.5]).double())
     torch.testing.assert_close(GuidedMargin(reference, 4)(logits, y), torch.tensor([1.0, -0.5]).double())
-    second = GuidedMargin(reference, 4).take(torch.tensor([1]))
+    second = GuidedMargin(reference, 4).select(torch.tensor([1]))
     torch.testing.assert_close(second(logits[:1], y[:1]), torch.tensor([0.5]).double())
     assert GuidedMargin(reference, 4).fooled(logits, y).tolist() == [True, False]
 
@@ -151,10 +151,10 @@ def test_an_image_that_stands_is_attacked_again(mnist: tuple[Images, Labels]) ->
 def test_cost_of_images_that_stand(kind: Any, digits: Any) -> None:
     model, x, _ = digits
     y = model(x[:4]).argmax(1)
-    with Passes(model) as passes:
+    with PassCounter(model) as passes:
         kind(eps=0, steps=7)(model, x[:4], y)
     assert (passes.forward, passes.input_gradient) == (4 * 7, 4 * 7)
-    with Passes(model) as passes:
+    with PassCounter(model) as passes:
         kind(eps=0, steps=7, restarts=3)(model, x[:4], y)
     assert (passes.forward, passes.input_gradient) == (4 * 23, 4 * 21)
 
@@ -169,7 +169,7 @@ class Down(Noise):
 def test_a_start_outside_the_box_breaks_nothing() -> None:
     """Wrong below -0.05, where no image is: the start at -0.1 is wrong, and every step is made all the same."""
     model = Whole(lambda x: torch.cat([x.flatten(1) + 0.05, 0 * x.flatten(1)], 1))
-    with Passes(model) as passes:
+    with PassCounter(model) as passes:
         x_adv = GAMAPGD(eps=0.1, steps=6)(model, torch.zeros(1, 1, 1, 1), torch.tensor([0]), Down())
     assert passes.forward == 6 and within(x_adv, torch.zeros(1, 1, 1, 1), "linf", 0.1)
 

@@ -13,7 +13,7 @@ from problems import Flops, flops
 from torch import Tensor, nn
 
 from toughen import models
-from toughen.core.cost import Passes
+from toughen.core.cost import PassCounter
 from toughen.core.types import Images, Labels
 from toughen.methods import Method
 from toughen.methods.gradalign import GradAlign, cosine
@@ -171,7 +171,7 @@ def test_passes_are_the_operations_that_torch_counts(
     model = models.create(name, 10, (1, 28, 28)).train()
     method = copy.deepcopy(method)
     method.prepare(model, (1, 28, 28), 10)
-    with Passes(model) as passes, Flops() as counted:
+    with PassCounter(model) as passes, Flops() as counted:
         method(model, x, y).loss.backward()
     assert passes.total == expected * len(x)
     assert counted.total / flops(model, x) == pytest.approx(expected, rel=0.02)

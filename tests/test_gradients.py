@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from problems import Flops, SmallNet, Whole, flops, linear_problem, trained_net, unchanged
 from torch import Tensor, nn
 
-from toughen.core.cost import Passes
+from toughen.core.cost import PassCounter
 from toughen.core.gradients import input_gradient, logits, mode
 from toughen.core.objectives import NuclearAscent, Objective, cross_entropy, margin_loss
 from toughen.core.types import Images, Labels
@@ -141,7 +141,7 @@ def test_an_input_gradient_computes_no_weight_gradient(mnist: tuple[Images, Labe
     x, y = mnist
     model = trained_net()
     forward = flops(model, x)
-    with Flops() as counted, Passes(model) as passes:
+    with Flops() as counted, PassCounter(model) as passes:
         input_gradient(model, x, y, cross_entropy)
     assert counted.total == 2 * forward
     assert (passes.forward, passes.input_gradient, passes.weight_gradient) == (64, 64, 0)
@@ -152,7 +152,7 @@ def test_a_training_step_costs_three_passes(mnist: tuple[Images, Labels]) -> Non
     x, y = mnist
     model = trained_net()
     forward, first_layer = flops(model, x), flops(model[0], x)
-    with Flops() as counted, Passes(model) as passes:
+    with Flops() as counted, PassCounter(model) as passes:
         F.cross_entropy(logits(model, x), y).backward()
     assert counted.total == 3 * forward - first_layer  # nothing goes on to the images
     assert (passes.forward, passes.input_gradient, passes.weight_gradient) == (64, 0, 64)
@@ -163,7 +163,7 @@ def test_passes_count_what_lies_within_their_block(mnist: tuple[Images, Labels])
     x, y = mnist
     model = Whole(lambda x: SimpleNamespace(logits=net(x)))
     net = trained_net()
-    with Passes(model) as passes:
+    with PassCounter(model) as passes:
         with torch.no_grad():
             model(x[:10])
         input_gradient(model, x[:3], y[:3], cross_entropy)
@@ -186,7 +186,7 @@ def test_a_failed_input_gradient_does_not_colour_the_next_pass() -> None:
     x, y = torch.rand(2, 1, 4, 4), torch.tensor([0, 1])
     with pytest.raises(KeyError):
         input_gradient(Whole(lambda x: broken(x).flatten(1)), x, y, cross_entropy)
-    with Passes(model := Whole(lambda x: x.flatten(1) * weight)) as passes:
+    with PassCounter(model := Whole(lambda x: x.flatten(1) * weight)) as passes:
         F.cross_entropy(model(x), y).backward()
     assert (passes.input_gradient, passes.weight_gradient) == (0, 2)
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.autograd import gradcheck
 
 from toughen.attacks import LogitMatrix
-from toughen.core.cost import Passes
+from toughen.core.cost import PassCounter
 from toughen.core.objectives import LogitNorm
 from toughen.core.rng import ImageNoise, StepNoise
 from toughen.core.types import Images, Labels
@@ -71,7 +71,7 @@ def test_each_raises_its_own_norm_most(digits: Any) -> None:
 def test_knows_no_labels_and_drops_no_image(kind: Any, digits: Any) -> None:
     model, x, y = digits
     attack = LogitMatrix(eps=0.3, kind=kind, steps=5)
-    with unchanged(model), Passes(model) as passes:
+    with unchanged(model), PassCounter(model) as passes:
         x_adv = attack(model, x, y, StepNoise(0, 0))
     assert (passes.forward, passes.input_gradient) == (32 * 6, 32 * 5)
     assert (model(x_adv).argmax(1) != y).any()

@@ -25,7 +25,7 @@ from toughen.core.rng import Noise
 from toughen.core.types import Eps, Images, Labels, Logits, Norm
 from toughen.data import Split
 from toughen.evaluation import measure
-from toughen.evaluation.plan import pieces
+from toughen.evaluation.plan import attack_rounds
 from toughen.runs.files import read_json
 
 NETS = Path(__file__).parent / "nets"
@@ -129,7 +129,7 @@ def test_pieces_make_the_whole() -> None:
     """Restarts and targets one by one, on what the ones before left, find what the attack finds in one call."""
     net, split = toughen.load(NETS / "fbf"), some(40)
     for name, attack in SHORT.items():
-        parts = pieces(name, attack)
+        parts = attack_rounds(name, attack)
         assert len(parts) == {"pgd": 3, "apgd": 2, "apgd-t": 3, "fab-t": 3, "square": 1}[name]
         found = measure(net, split, {name: attack}, precision="fp64")
         whole = measure(net, split, {name: Whole(attack=attack)}, precision="fp64")
@@ -242,6 +242,6 @@ def _wait(until: Callable[[], bool], process: subprocess.Popen[bytes]) -> None:
 
 
 def test_autoattack_is_cut_into_targets() -> None:
-    parts = [(piece.part, getattr(piece.attack, "first", None)) for piece in pieces("aa", AutoAttack(eps=0.1))]
+    parts = [(piece.part, getattr(piece.attack, "first", None)) for piece in attack_rounds("aa", AutoAttack(eps=0.1))]
     nine = list(range(1, 10))
     assert parts == [("apgd-ce", None), *(("apgd-t", n) for n in nine), *(("fab-t", n) for n in nine), ("square", None)]

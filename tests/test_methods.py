@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from toughen import methods
 from toughen.core import distributed
-from toughen.core.cost import Passes
+from toughen.core.cost import PassCounter
 from toughen.core.gradients import logits
 from toughen.core.rng import StepNoise
 from toughen.core.types import Batch, Crafted, Images, Labels, Norm, Step
@@ -285,7 +285,7 @@ def cost(
     method: Method, model: nn.Module, x: Images, y: Labels, step: int = 0, costs: dict[int, float] | None = None
 ) -> float:
     """A real step's passes, each image's added up."""
-    with Passes(model, method.companions(), x[:1], costs) as passes:
+    with PassCounter(model, method.companions(), x[:1], costs) as passes:
         method(model, x, y, batch(len(x), step)).loss.backward()
     return passes.total
 
@@ -293,7 +293,7 @@ def cost(
 def test_the_released_order_of_nuat_costs_a_forward_more(mnist: tuple[Images, Labels]) -> None:
     (x, y), model = mnist, net()
     method = prepared("NuAT", model, share_clean=False)
-    with Passes(model) as passes:
+    with PassCounter(model) as passes:
         method(model, x, y, batch(len(x))).loss.backward()
     assert passes.total == 9 * len(x)
 

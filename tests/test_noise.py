@@ -10,7 +10,7 @@ import torch
 from scipy import stats
 from torch import Tensor
 
-from toughen.core.rng import ImageNoise, Noise, StepNoise, key
+from toughen.core.rng import ImageNoise, Noise, StepNoise, derive_seed
 
 Draw = Callable[[Noise, Tensor], Tensor]
 DRAWS: list[Draw] = [Noise.uniform, Noise.normal, Noise.sign]
@@ -29,12 +29,16 @@ def test_keys_are_stable() -> None:
 
     In every process and on every machine, unlike hash(), which is salted for text.
     """
-    assert key("step", 7, 11) == 0x8E7380E5E44201EB >> 1
-    assert key("image", 0, "PGD", 0, 3, 0) == 0x316D9D8B96CDDF2D >> 1
+    assert derive_seed("step", 7, 11) == 0x8E7380E5E44201EB >> 1
+    assert derive_seed("image", 0, "PGD", 0, 3, 0) == 0x316D9D8B96CDDF2D >> 1
 
 
 def test_keys_tell_their_parts_apart() -> None:
-    keys = {key(seed, step) for seed in range(30) for step in range(30)} | {key("1", 2), key(1, "2"), key(12)}
+    keys = {derive_seed(seed, step) for seed in range(30) for step in range(30)} | {
+        derive_seed("1", 2),
+        derive_seed(1, "2"),
+        derive_seed(12),
+    }
     assert len(keys) == 903
     assert all(0 <= each < 2**63 for each in keys)
 

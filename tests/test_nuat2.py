@@ -26,7 +26,7 @@ from literal import (
 )
 from torch import Tensor
 
-from toughen.core.cost import Passes
+from toughen.core.cost import PassCounter
 from toughen.core.threat import Threat
 from toughen.core.types import Images, Labels
 from toughen.methods.nuat import NuAT
@@ -191,10 +191,10 @@ def test_its_passes_are_counted(mnist: tuple[Images, Labels]) -> None:
     method = prepared("NuAT2", model, first_step="average")
     train(method, model, x, y, 1)
     for own in (11, 8):  # in the first epoch all are the model's; then 1 + 2 are the average's
-        with Passes(model, method.companions(), x[:1]) as passes:
+        with PassCounter(model, method.companions(), x[:1]) as passes:
             method(model, x, y, batch(len(x))).loss.backward()
         assert passes.total == 11 * len(x)
-        with Passes(model) as passes:
+        with PassCounter(model) as passes:
             method(model, x, y, batch(len(x))).loss.backward()
         assert passes.total == own * len(x)
         method.after_epoch({})

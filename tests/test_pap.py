@@ -27,7 +27,7 @@ from literal import (
 from torch import Tensor
 
 from toughen import models
-from toughen.core.cost import Passes
+from toughen.core.cost import PassCounter
 from toughen.core.rng import Noise, StepNoise
 from toughen.core.types import Batch, Crafted, Images, Labels, Norm, Step
 from toughen.methods.fast import FGSMAT
@@ -298,7 +298,7 @@ def crafted_and_passes(method: PAP, x: Images, y: Labels, steps: int) -> tuple[f
     """Gradients spent on crafting, and all passes, for each clean image."""
     model = contract_net()
     method.prepare(model, SHAPE, 10)
-    with Passes(model) as passes:
+    with PassCounter(model) as passes:
         for step in range(steps):
             method(model, x, y, Batch(noise=StepNoise(0, step))).loss.backward()
     return passes.crafted / len(x), passes.total / len(x)

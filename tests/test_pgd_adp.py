@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from toughen.attacks import PGDADP
 from toughen.attacks.pgd_adp import SIZES
-from toughen.core.cost import Passes
+from toughen.core.cost import PassCounter
 from toughen.core.objectives import NuclearAscent, margin_loss
 from toughen.core.rng import ImageNoise, StepNoise
 from toughen.core.types import Images, Labels
@@ -50,7 +50,7 @@ def test_a_step_that_fools_is_better_than_a_higher_loss() -> None:
     model, y = Whole(parabolas), torch.tensor([0])
     ends = model(pixels(1, 0.5))
     assert ends.argmax(1).tolist() == [0, 1] and (F.cross_entropy(ends, y.expand(2), reduction="none") > 0.69).all()
-    with Passes(model) as passes:
+    with PassCounter(model) as passes:
         x_adv = PGDADP(eps=1.0, steps=9, sizes=(1, 0.5), start="none")(model, pixels(0), y)
     assert float(x_adv) == 0.5 and (passes.forward, passes.input_gradient) == (3, 1)
 
@@ -106,7 +106,7 @@ def test_agrees_with_a_search_written_out(loss: str, norm: Any, digits: Any) -> 
 def test_cost_of_images_that_stand(digits: Any) -> None:
     model, x, _ = digits
     y = model(x[:4]).argmax(1)
-    with Passes(model) as passes:
+    with PassCounter(model) as passes:
         PGDADP(eps=0, steps=20)(model, x[:4], y)
     assert (passes.forward, passes.input_gradient) == (4 * 20 * 8, 4 * 20)
 

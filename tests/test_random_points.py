@@ -10,7 +10,7 @@ from problems import Whole, linear_problem, trained_net, within
 from torch import Tensor
 
 from toughen.attacks.random_points import RandomPoints
-from toughen.core.cost import Passes
+from toughen.core.cost import PassCounter
 from toughen.core.objectives import margin
 from toughen.core.rng import ImageNoise, StepNoise
 from toughen.core.types import Images, Labels, Norm
@@ -68,7 +68,7 @@ def test_an_image_stops_at_the_first_point_that_breaks_it(norm: Norm, eps: float
     x, y = x[keep], y[keep]
     eps *= 8 if norm == "linf" else 16
     noise = ImageNoise(0, "RandomPoints", list(range(40)))
-    with Passes(model) as passes:
+    with PassCounter(model) as passes:
         found = RandomPoints(eps=eps, norm=norm, points=25)(model, x, y, noise)
     again, first, expected = ImageNoise(0, "RandomPoints", list(range(40))), torch.full((40,), 25), found.clone()
     for point in range(25):

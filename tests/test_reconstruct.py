@@ -16,7 +16,7 @@ from literal import Pixels, Written, clip, close, given, pair, sign_of_slope, tw
 from literal import cross_entropy as written_cross_entropy
 from torch import Tensor, nn
 
-from toughen.core.cost import Passes
+from toughen.core.cost import PassCounter
 from toughen.core.threat import Threat
 from toughen.core.types import Batch, Images, Labels, Plan
 from toughen.methods.awp import AWP
@@ -171,13 +171,13 @@ def test_its_weights_are_trained_and_its_passes_counted(mnist: tuple[Images, Lab
         each.numel() for each in method.reconstructor.parameters()
     )
     assert 240_000 < sum(each.numel() for each in method.parameters()) < 270_000  # the paper: 0.26 M
-    with Passes(model, method.companions(), x[:1]) as passes:
+    with PassCounter(model, method.companions(), x[:1]) as passes:
         method(model, x, y).loss.backward()
     own = passes.total
-    with Passes(model) as passes:
+    with PassCounter(model) as passes:
         method(model, x, y).loss.backward()
     assert passes.total == 5 * len(x)
-    with Passes(method.reconstructor) as passes:
+    with PassCounter(method.reconstructor) as passes:
         method(model, x, y).loss.backward()
     assert passes.total == 3 * len(x) and passes.input_gradient == 0
     assert own > 8 * len(x)  # much heavier than this net

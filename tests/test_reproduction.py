@@ -473,8 +473,11 @@ def test_a_limit_takes_all_classes_of_a_set_that_lies_sorted() -> None:
 
 def test_a_heading_says_which_images_were_taken() -> None:
     cells: list[dict[str, Any]] = [{"images": 10000}, {"images": 1000, "drawn": "first"}, {"images": None}]
-    assert datasets.told(cells) == "the first 1,000 test images and 10,000 test images"
-    assert datasets.told([{"images": 1000, "drawn": "stratified"}]) == "a stratified sample of 1,000 test images"
+    assert datasets.describe_images(cells) == "the first 1,000 test images and 10,000 test images"
+    assert (
+        datasets.describe_images([{"images": 1000, "drawn": "stratified"}])
+        == "a stratified sample of 1,000 test images"
+    )
 
 
 def test_settings_are_those_of_the_recipes() -> None:

@@ -24,7 +24,7 @@ from literal import (
 )
 from torch import Tensor, nn
 
-from toughen.core.cost import Passes
+from toughen.core.cost import PassCounter
 from toughen.core.rng import StepNoise
 from toughen.core.threat import Threat
 from toughen.core.types import Batch, Images, Labels, Norm
@@ -164,7 +164,7 @@ def test_one_pass_serves_both_attacks_and_one_both_batches(mnist: tuple[Images, 
     for lam in (5, 0):
         method = RMGM(eps=E, lam=lam)
         method.prepare(net, (1, 28, 28), 10)
-        with Passes(net) as passes:
+        with PassCounter(net) as passes:
             method(net, x, y).loss.backward()
         assert passes.crafted == 2 * len(x) and passes.total == 10 * len(x)  # gamma 2
 

@@ -16,7 +16,7 @@ from pyautoattack.square import SquareAttack
 from torch import Tensor, nn
 
 from toughen.attacks.square import Square
-from toughen.core.cost import Passes
+from toughen.core.cost import PassCounter
 from toughen.core.rng import ImageNoise, Noise
 from toughen.core.types import Images, Labels, Norm
 from toughen.engine.fixed_batch import FixedBatchModel
@@ -94,7 +94,7 @@ def test_moves_as_autoattacks_does(
     theirs.feed(x, replace(noise))
     with float64():
         spent, expected = theirs.attack_single_run(x, y)
-    with Passes(model) as passes:
+    with PassCounter(model) as passes:
         found = Square(eps=eps, norm=norm, queries=300, rescale_schedule=rescale)(model, x, y, noise)
     # theirs is shorter than eps by 1e-12, and an empty window gets the root of what that leaves: about 1e-6
     torch.testing.assert_close(found, expected, rtol=0, atol=1e-9 if norm == "linf" else 5e-6)

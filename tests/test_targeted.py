@@ -12,7 +12,7 @@ from problems import Whole, trained_net
 from torch import Tensor, nn
 
 from toughen.attacks import PGD, PGDLL, PGDR
-from toughen.core.cost import Passes
+from toughen.core.cost import PassCounter
 from toughen.core.objectives import TowardsClass
 from toughen.core.rng import ImageNoise, Noise, StepNoise
 from toughen.core.types import Images, Labels
@@ -39,7 +39,7 @@ def test_the_objective() -> None:
     logits, y = torch.tensor([[0.5, 0.25, 0.25]] * 2).double().log(), torch.tensor([0, 2])
     towards = TowardsClass(torch.tensor([1, 0]))
     torch.testing.assert_close(towards(logits, y), torch.tensor([0.25, 0.5]).double().log())
-    torch.testing.assert_close(towards.take(torch.tensor([1]))(logits[:1], y[:1]), torch.tensor([0.5]).double().log())
+    torch.testing.assert_close(towards.select(torch.tensor([1]))(logits[:1], y[:1]), torch.tensor([0.5]).double().log())
     assert towards.fooled(logits, y).tolist() == [False, True]
 
 
@@ -95,7 +95,7 @@ def test_two_classes_leave_one_target(kind: Any, digits: Any) -> None:
 def test_any_other_prediction_ends_it(kind: Any, digits: Any) -> None:
     model, x, y = digits
     noise = ImageNoise(0, "R", list(range(64)))
-    with Passes(model) as passes:
+    with PassCounter(model) as passes:
         x_adv = kind(eps=0.3, steps=40)(model, x, y, noise)
     towards = kind(eps=0.3, steps=40, stop_early=False)(model, x, y, noise)
     wrong = model(x_adv).argmax(1) != y
@@ -107,7 +107,7 @@ def test_any_other_prediction_ends_it(kind: Any, digits: Any) -> None:
 def test_cost_of_images_that_stand(kind: Any, digits: Any) -> None:
     model, x, _ = digits
     y = model(x[:4]).argmax(1)
-    with Passes(model) as passes:
+    with PassCounter(model) as passes:
         kind(eps=0)(model, x[:4], y)
     assert (passes.forward, passes.input_gradient) == (400 + (1 if kind is PGDR else 4), 400)
 

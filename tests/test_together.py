@@ -187,14 +187,14 @@ def test_shares_are_even_and_whole(count: int, monkeypatch: pytest.MonkeyPatch) 
         for rank in range(count):
             monkeypatch.setattr(distributed, "count", lambda: count)
             monkeypatch.setattr(distributed, "rank", lambda rank=rank: rank)
-            part = range(n)[distributed.share(n)]
+            part = range(n)[distributed.shard_slice(n)]
             assert len(part) - n // count in (0, 1)
             found += part
         assert found == list(range(n))
 
 
 def test_a_process_alone_sends_nothing() -> None:
-    assert (distributed.count(), distributed.rank(), distributed.first(), distributed.share(5)) == (
+    assert (distributed.count(), distributed.rank(), distributed.is_main_process(), distributed.shard_slice(5)) == (
         1,
         0,
         True,
@@ -202,6 +202,6 @@ def test_a_process_alone_sends_nothing() -> None:
     )
     assert (
         distributed.gather({"a": 1}) == [{"a": 1}]
-        and distributed.agreed(3) == 3
+        and distributed.broadcast(3) == 3
         and distributed.any_of(True, False) == (True, False)
     )

@@ -25,7 +25,7 @@ from literal import (
 )
 from torch import Tensor
 
-from toughen.core.cost import Passes
+from toughen.core.cost import PassCounter
 from toughen.core.types import Crafted, Images, Labels, Mode, Plan
 from toughen.methods.awp import AWP
 from toughen.methods.delayed import Delayed
@@ -170,7 +170,7 @@ def test_a_crafter_saves_the_passes_of_the_own_attack_and_hears_what_happens(mni
     (x, y), model = mnist, small_net()
     crafter = EFGSM(eps=0.1)
     method = prepared("TRADES", model, crafter=crafter)
-    with Passes(model) as passes:
+    with PassCounter(model) as passes:
         method(model, x, y, batch(64)).loss.backward()
     assert passes.total == 16 * 64  # 1 and 9 gradients for the attack, 3 for each side of the divergence
     told = NuAT(eps=0.1)

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from toughen import data, models, runs
 from toughen.core.cost import flops
-from toughen.core.rng import key
+from toughen.core.rng import derive_seed
 from toughen.core.types import Batch, Crafted, Images, Labels, Step
 from toughen.data import Data
 from toughen.evaluation.harness import as_floats
@@ -97,7 +97,7 @@ def test_one_step_is_the_optimizer_s(tmp_path: Path) -> None:
     )
     (x, index), train_set = method.seen[0], data.load(str(digits())).train
     assert torch.equal(x, as_floats(train_set.images[index])) and sorted(index.tolist()) == list(range(80))
-    torch.manual_seed(key("weights", 0))
+    torch.manual_seed(derive_seed("weights", 0))
     net = models.create("fbf-mnist-cnn", 10, (1, 28, 28))
     F.cross_entropy(net(x), train_set.labels[index]).backward()
     expected = {

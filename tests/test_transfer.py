@@ -11,7 +11,7 @@ from problems import Whole, linear_problem, trained_net, unchanged
 from torch import nn
 
 from toughen.attacks import FGSM, MIFGSM, PGD, PGDLL, Transfer
-from toughen.core.cost import Passes
+from toughen.core.cost import PassCounter
 from toughen.core.rng import ImageNoise, StepNoise
 from toughen.core.types import Images, Labels
 from toughen.engine.fixed_batch import FixedBatchModel
@@ -30,7 +30,7 @@ def digits(mnist: tuple[Images, Labels]) -> tuple[nn.Module, nn.Module, Images, 
 def test_by_default_it_is_mi_fgsm_on_the_source(digits: Any) -> None:
     model, source, x, y = digits
     expected = torchattacks.MIFGSM(source.eval(), eps=0.1, alpha=0.01, steps=10, decay=1.0)(x, y)
-    with unchanged(model), unchanged(source), Passes(model) as asked, Passes(source) as used:
+    with unchanged(model), unchanged(source), PassCounter(model) as asked, PassCounter(source) as used:
         found = Transfer(eps=0.1, source=source)(model, x, y)
     assert (found - expected).abs().max() < 1e-9
     assert asked.total == 0 and (used.forward, used.input_gradient) == (320, 320)

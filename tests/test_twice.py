@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from problems import trained_net
 from torch import Tensor, nn
 
-from toughen.core.double_backward import Twice
+from toughen.core.double_backward import FastDoubleBackward
 from toughen.core.gradients import input_gradient
 from toughen.core.objectives import cross_entropy
 from toughen.core.types import Images, Labels
@@ -24,7 +24,7 @@ def slopes(net: nn.Module, x: Tensor, y: Tensor, *, closed: bool) -> dict[str, T
     """Of something that depends on the net's gradient towards images and on its loss; its buffers afterwards, too."""
     net = copy.deepcopy(net)
     x = x.clone().requires_grad_()
-    with Twice() if closed else nullcontext():
+    with FastDoubleBackward() if closed else nullcontext():
         value = F.cross_entropy(net(x).float() if x.dtype == torch.float32 else net(x), y)
         (gradient,) = torch.autograd.grad(value, x, create_graph=True)
     ((gradient * gradient.detach().roll(1, 0)).sum() / gradient.square().sum() + 0.3 * value).backward()

@@ -25,7 +25,7 @@ import toughen as package
 from toughen.core.threat import Threat
 from toughen.engine.fixed_batch import FixedBatchModel
 from toughen.evaluation import conclude, examination, price, verdict
-from toughen.evaluation.checks import standing
+from toughen.evaluation.checks import stronger
 from toughen.evaluation.checks.base import allowed
 from toughen.evaluation.display import Steps
 from toughen.evaluation.examination import SMALL, Examination
@@ -115,7 +115,7 @@ def test_every_check_has_a_price_and_every_look_a_check() -> None:
     assert {look.check for look in made._due} <= attacks
     names = {look.name for look in made._due}
     assert {name for needs in examination.NEEDS.values() for name in needs} - names == {"transfer"}
-    assert {*examination.CORE, standing.TARGETS[0]} <= names == set(made.kept.looks)
+    assert {*examination.CORE, stronger.TARGETS[0]} <= names == set(made.kept.looks)
 
 
 def test_without_room_for_what_matters_no_number_is_sound() -> None:

@@ -11,7 +11,7 @@ import torch
 from contract import EPS, batch, build, every_method, every_threat, net, prepared, train
 from torch import nn
 
-from toughen.core.cost import Passes
+from toughen.core.cost import PassCounter
 from toughen.core.threat import Threat
 from toughen.core.types import Batch, Crafted, Images, Labels, Norm, Plan, Step
 from toughen.methods.base import weaker
@@ -124,7 +124,7 @@ def test_a_collapsed_method_is_rescued_by_two_steps_of_pgd_and_pgd_by_ten(
     rescue = (Delayed(before=before, after=method) if wrapped else method).rescue()
     assert isinstance(rescue, NuAT2 if name == "NuAT" else PGDAT) and rescue.threat == Threat(norm, eps)
     rescue.prepare(model, (1, 28, 28), 10)
-    with Passes(model) as passes:
+    with PassCounter(model) as passes:
         rescue(model, x, y, batch(len(x))).loss.backward()
     steps = 10 if any(isinstance(each, PGDAT) for each in method.modules()) else 2
     assert passes.input_gradient == steps * len(x)

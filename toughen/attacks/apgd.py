@@ -73,7 +73,7 @@ class APGD(Attack):
 
         def once(number: int) -> _Round:
             own = noise.restart(number)
-            return lambda rows: self.once(model, x[rows], target[rows], own.take(rows), self.objective.take(rows))
+            return lambda rows: self.once(model, x[rows], target[rows], own.take(rows), self.objective.select(rows))
 
         with mode(model, "eval"):
             return _in_turn(x, (once(number) for number in range(self.restarts)))
@@ -93,7 +93,7 @@ class APGD(Attack):
             if fell.any():
                 out, going = state.rows[fell], (~fell).nonzero()[:, 0]
                 result[out], standing[out] = state.x_adv[fell], False
-                state, objective = state.take(going), objective.take(going)
+                state, objective = state.take(going), objective.select(going)
                 if not len(going):
                     break
             if number in marks:

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from toughen.core.classifier import misclassified
 from toughen.core.gradients import InputGradient, exact_logits, lowest_gradient, pass_size
-from toughen.core.objectives import Ahead, margin
+from toughen.core.objectives import LogitDifference, margin
 from toughen.core.threat import Threat
 from toughen.core.types import Images, Labels, Logits, Mask, PerExample
 
@@ -91,7 +91,7 @@ class Boundary:
         """The logits of these images, while the planes of the first ones of them are noted."""
         seek = []
         for towards in self.towards[rows].unbind(1):
-            seek.append(Ahead(towards, Ahead(towards)(self.shift[rows], self.y[rows])))
+            seek.append(LogitDifference(towards, LogitDifference(towards)(self.shift[rows], self.y[rows])))
 
         def distance(found: InputGradient) -> PerExample:
             return found.value.abs() / (threat.dual(found.gradient) + 1e-12)

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from toughen.attacks.base import Attack, threat_of
 from toughen.core.gradients import InputGradient, fooled, logits, lowest_gradient, mode
-from toughen.core.objectives import Ahead
+from toughen.core.objectives import LogitDifference
 from toughen.core.rng import Noise
 from toughen.core.threat import Threat
 from toughen.core.types import Eps, Images, Labels, Logits, Norm, PerExample, Real
@@ -79,7 +79,9 @@ class DeepFool(Attack):
 
         result, rows, total, x_adv = x.clone(), torch.arange(len(x), device=x.device), torch.zeros_like(x), x
         for _ in range(self.steps):
-            found = lowest_gradient(model, x_adv, y[rows], [Ahead(each) for each in others[rows].unbind(1)], distance)
+            found = lowest_gradient(
+                model, x_adv, y[rows], [LogitDifference(each) for each in others[rows].unbind(1)], distance
+            )
             # no farther than across the box: a gradient of almost nothing points to no boundary
             reach = (distance(found) + ENOUGH).clamp(max=float(x[0].numel()))
             total = total + reach.view(-1, 1, 1, 1) * threat.steepest(found.gradient)

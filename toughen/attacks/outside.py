@@ -8,7 +8,7 @@ from dataclasses import fields, is_dataclass
 from typing import Any
 
 from toughen.attacks.base import Attack
-from toughen.utils.plugins import module, told
+from toughen.utils.plugins import describe_error, module
 
 HOW = "write a frozen dataclass under toughen.attacks.Attack"
 
@@ -40,7 +40,7 @@ def made(spec: str, kind: Callable[..., Attack], settings: Mapping[str, Any]) ->
     except ValueError:
         raise
     except Exception as error:  # the user's own code may raise anything
-        raise ValueError(f"attack {spec!r} failed {told(error)}") from error
+        raise ValueError(f"attack {spec!r} failed {describe_error(error)}") from error
 
 
 def check_kind(name: str, kind: object) -> None:

@@ -98,7 +98,7 @@ class PGD(Attack):
                     going = (~fell).nonzero()[:, 0]
                     result = result.index_copy(0, rows[fell], threat.project(x_adv[fell], x[fell]))
                     rows, x, target, moved = rows[going], x[going], target[going], moved[going]
-                    objective = objective.take(going)
+                    objective = objective.select(going)
                     velocity = None if velocity is None else velocity[going]
                 if not len(rows):
                     return result

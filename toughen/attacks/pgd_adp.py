@@ -68,7 +68,7 @@ class PGDADP(Attack):
                 if fell.any():
                     going = (~fell).nonzero()[:, 0]
                     rows, x, x_adv, target = rows[going], x[going], x_adv[going], target[going]
-                    objective = objective.take(going)
+                    objective = objective.select(going)
                 if not len(rows):
                     break
         return result

@@ -34,7 +34,7 @@ STYLES = {"sound": "bold green", "doubtful": "bold yellow", "masked": "bold red"
 def run(arguments: Sequence[str]) -> int:
     settings.find_own_classes(arguments)
     given = vars(evaluate_parser().read(tidy(arguments)))
-    console = Console(stderr=True, quiet=not distributed.first())
+    console = Console(stderr=True, quiet=not distributed.is_main_process())
     given["model"] = own_model(given["spec"], given["model"])
     if given["source"]:
         given["source"] = partial(source_model, given["spec"], given["source"], given["device"], console, given["data"])
@@ -45,7 +45,7 @@ def run(arguments: Sequence[str]) -> int:
         except Unfinished as stopped:
             print_evaluation(Console(), folder, stopped.result)
             raise
-    if distributed.first():
+    if distributed.is_main_process():
         print_evaluation(Console(), folder, result)
     return 0
 

@@ -26,7 +26,7 @@ def run(arguments: Sequence[str]) -> int:
     except Stopped as stopped:
         program = [PROGRAM] if distributed.count() == 1 else ["torchrun", "...", "-m", PROGRAM]
         command = shlex.join([*program, "train", *arguments]) + ("" if resume else " --resume")
-        if distributed.first():
+        if distributed.is_main_process():
             print(f"\nstopped on {stopped}; the state is saved. Go on with:\n  {command}", file=sys.stderr)
         return exit_status(stopped)
     except Diverged as error:
@@ -36,7 +36,7 @@ def run(arguments: Sequence[str]) -> int:
             f"with another --out{kept}",
             status=1,
         )
-    if distributed.first():
+    if distributed.is_main_process():
         record = runs.read_record(folder)
         command = follow_up.evaluate(folder, record.model, record.eps, record.norm)
         print(f"weights: {folder / runs.WEIGHTS}\nevaluate them: {command}")

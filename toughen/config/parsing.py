@@ -18,7 +18,7 @@ from jsonargparse import ArgumentParser, DefaultHelpFormatter
 
 from toughen.config.settings import PARTS
 from toughen.utils import strict_yaml
-from toughen.utils.plugins import told
+from toughen.utils.plugins import describe_error
 
 PROGRAM = "toughen"
 WORDS = {"int": "a whole number", "float": "a number", "Fraction": "a number", "bool": "true or false", "str": "a text"}
@@ -73,7 +73,7 @@ class Parser(ArgumentParser):
         except (Exception, SystemExit) as error:
             if isinstance(error, ValueError) or "--help" in arguments or not _elsewhere(error):
                 raise
-            raise ValueError(f"{origin}a class of your own cannot be imported: {told(error)}") from error
+            raise ValueError(f"{origin}a class of your own cannot be imported: {describe_error(error)}") from error
 
 
 def _elsewhere(error: BaseException) -> bool:

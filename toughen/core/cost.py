@@ -56,7 +56,7 @@ def flops(net: nn.Module, *inputs: Tensor) -> int:
     return int(counter.get_total_flops())
 
 
-class Passes:
+class PassCounter:
     """Counts, while the ``with`` block lasts, what a model really did, in images times passes.
 
     Args:
@@ -129,7 +129,7 @@ class Passes:
 
         return hook
 
-    def __enter__(self) -> Passes:
+    def __enter__(self) -> PassCounter:
         self._hooks = [net.register_forward_hook(self._on_forward) for net in self.nets]
         return self
 

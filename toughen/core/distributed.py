@@ -18,7 +18,7 @@ import torch.distributed as dist
 from safetensors.torch import load, save
 from torch import Tensor
 
-from toughen.core.rng import key
+from toughen.core.rng import derive_seed
 
 PATIENCE = timedelta(hours=24)  # the first process may work alone for long; torchrun ends the rest of one that dies
 
@@ -76,7 +76,7 @@ def rank() -> int:
     return dist.get_rank() if _joined else 0
 
 
-def first() -> bool:
+def is_main_process() -> bool:
     """Whether this process is the one that writes files and talks to the user."""
     return rank() == 0
 
@@ -86,11 +86,11 @@ def first_to_say(message: str) -> bool:
     if count() == 1:
         return True
     store = dist.distributed_c10d._get_default_store()  # torch has no public way to it
-    said: int = store.add(f"said {key(message)}", 1)
+    said: int = store.add(f"said {derive_seed(message)}", 1)
     return said == 1
 
 
-def share(n: int) -> slice:
+def shard_slice(n: int) -> slice:
     """This process's part of ``n`` rows: consecutive ones, as many as the others' give or take one."""
     return slice(n * rank() // count(), n * (rank() + 1) // count())
 
@@ -104,10 +104,10 @@ def barrier() -> None:
 @contextmanager
 def first_before_others() -> Iterator[None]:
     """The first process does what the block holds before the others do."""
-    if not first():
+    if not is_main_process():
         barrier()
     yield
-    if first():
+    if is_main_process():
         barrier()
 
 
@@ -129,7 +129,7 @@ def total(values: Tensor) -> Tensor:
     return summed
 
 
-def agreed(value: Any) -> Any:
+def broadcast(value: Any) -> Any:
     """What the first process says, in all of them; anything that JSON holds."""
     return value if count() == 1 else gather(value)[0]
 

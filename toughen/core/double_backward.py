@@ -14,7 +14,7 @@ from torch.overrides import TorchFunctionMode
 _ALL = [True, True, True]
 
 
-class Twice(TorchFunctionMode):
+class FastDoubleBackward(TorchFunctionMode):
     """Within the block convolutions and batch norm in training mode have a closed second derivative, on a CPU.
 
     For the gradient towards images that is differentiated again, towards weights: a gradient with ``create_graph``

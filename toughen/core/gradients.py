@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from toughen.core import cost
 from toughen.core.classifier import Classifier, misclassified
 from toughen.core.classifier import InputGradient as InputGradient
-from toughen.core.double_backward import Twice
+from toughen.core.double_backward import FastDoubleBackward
 from toughen.core.modules import mode as mode
 from toughen.core.modules import unwrap
 from toughen.core.objectives import Objective
@@ -129,7 +129,7 @@ def gradient_of_batch(
     keep = create_graph or keep_graph
     with torch.enable_grad(), nullcontext() if keep else _weights_apart(model):
         x = x.detach().requires_grad_()
-        with Twice() if create_graph else nullcontext():
+        with FastDoubleBackward() if create_graph else nullcontext():
             out = logits(model, x)
         with torch.autocast(x.device.type, enabled=False):
             value = objective(out, target)
@@ -180,7 +180,7 @@ def lowest_gradient(
     parts: list[InputGradient] = []
     for part, some in ((rows[:wanted], objectives), (rows[wanted:], ())):
         if len(part):
-            taken = [objective.take(part) for objective in some]
+            taken = [objective.select(part) for objective in some]
             parts.append(lowest_of_batch(model, x[part], target[part], taken, height))
     return InputGradient(*(torch.cat(part) for part in zip(*parts, strict=True)))
 

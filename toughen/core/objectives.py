@@ -23,7 +23,7 @@ class Objective:
     def __repr__(self) -> str:  # the same in every process; those with settings show them instead
         return f"{type(self).__name__}()"
 
-    def take(self, rows: Labels) -> Objective:
+    def select(self, rows: Labels) -> Objective:
         """The objective of some images of the batch; its own where it holds nothing per image."""
         return self
 
@@ -147,7 +147,7 @@ class GuidedAscent(CrossEntropy):
     clean: Logits
     weight: Scalar
 
-    def take(self, rows: Labels) -> GuidedAscent:
+    def select(self, rows: Labels) -> GuidedAscent:
         return GuidedAscent(self.clean[rows], self.weight)
 
     def __call__(self, logits: Logits, target: Labels) -> PerExample:
@@ -180,7 +180,7 @@ class TargetedDLR(CrossEntropy):
 
     towards: Labels
 
-    def take(self, rows: Labels) -> TargetedDLR:
+    def select(self, rows: Labels) -> TargetedDLR:
         return TargetedDLR(self.towards[rows])
 
     def __call__(self, logits: Logits, target: Labels) -> PerExample:
@@ -193,7 +193,7 @@ class TargetedDLR(CrossEntropy):
 
 
 @dataclass(frozen=True)
-class Ahead(CrossEntropy):
+class LogitDifference(CrossEntropy):
     """The logit of one wrong class minus the true one: zero on the boundary between the two.
 
     Attributes:
@@ -204,8 +204,8 @@ class Ahead(CrossEntropy):
     towards: Labels
     shift: PerExample | None = None
 
-    def take(self, rows: Labels) -> Ahead:
-        return Ahead(self.towards[rows], None if self.shift is None else self.shift[rows])
+    def select(self, rows: Labels) -> LogitDifference:
+        return LogitDifference(self.towards[rows], None if self.shift is None else self.shift[rows])
 
     def __call__(self, logits: Logits, target: Labels) -> PerExample:
         both = logits.gather(1, torch.stack([self.towards, target], 1))
@@ -231,7 +231,7 @@ class TowardsClass(CrossEntropy):
 
     classes: Labels
 
-    def take(self, rows: Labels) -> TowardsClass:
+    def select(self, rows: Labels) -> TowardsClass:
         return TowardsClass(self.classes[rows])
 
     def __call__(self, logits: Logits, target: Labels) -> PerExample:
@@ -250,7 +250,7 @@ class GuidedMargin(CrossEntropy):
     reference: Logits | None
     weight: float | int
 
-    def take(self, rows: Labels) -> GuidedMargin:
+    def select(self, rows: Labels) -> GuidedMargin:
         return self if self.reference is None else GuidedMargin(self.reference[rows], self.weight)
 
     def __call__(self, logits: Logits, target: Labels) -> PerExample:
@@ -270,7 +270,7 @@ class DivergenceAscent(CrossEntropy):
 
     clean: Logits
 
-    def take(self, rows: Labels) -> DivergenceAscent:
+    def select(self, rows: Labels) -> DivergenceAscent:
         return DivergenceAscent(self.clean[rows])
 
     def __call__(self, logits: Logits, target: Labels) -> PerExample:

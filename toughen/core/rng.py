@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 
-def key(*parts: object) -> int:
+def derive_seed(*parts: object) -> int:
     """A 63-bit seed out of any parts, the same on every machine and in every process."""
     return int.from_bytes(hashlib.blake2b(repr(parts).encode(), digest_size=8).digest(), "little") >> 1
 
@@ -63,13 +63,13 @@ class StepNoise(Noise):
 
     def random(self, like: Tensor, kind: str) -> Tensor:
         if self.generator is None:
-            self.generator = torch.Generator(like.device).manual_seed(key("step", self.seed, self.step))
+            self.generator = torch.Generator(like.device).manual_seed(derive_seed("step", self.seed, self.step))
         shape = (max(self.total, self.first + len(like)), *like.shape[1:])
         drawn: Tensor = getattr(torch, kind)(shape, generator=self.generator, device=like.device, dtype=like.dtype)
         return drawn[self.first : self.first + len(like)]
 
     def shared(self) -> torch.Generator:
-        return torch.Generator().manual_seed(key("shared", self.seed, self.step))
+        return torch.Generator().manual_seed(derive_seed("shared", self.seed, self.step))
 
 
 @dataclass
@@ -94,7 +94,7 @@ class ImageNoise(Noise):
         generator = torch.Generator()
         rows = []
         for image in self.index:
-            generator.manual_seed(key("image", self.seed, self.attack, self.number, image, self.draws))
+            generator.manual_seed(derive_seed("image", self.seed, self.attack, self.number, image, self.draws))
             rows.append(getattr(torch, kind)(like.shape[1:], generator=generator, dtype=like.dtype))
         self.draws += 1
         return torch.stack(rows).to(like.device)
@@ -106,4 +106,4 @@ class ImageNoise(Noise):
         return replace(self, index=[self.index[row] for row in rows.tolist()])
 
     def shared(self) -> torch.Generator:
-        return torch.Generator().manual_seed(key("shared", self.seed, self.attack, self.number))
+        return torch.Generator().manual_seed(derive_seed("shared", self.seed, self.attack, self.number))

@@ -20,7 +20,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Sampler
 
 from toughen.core import distributed
-from toughen.core.rng import key
+from toughen.core.rng import derive_seed
 from toughen.core.types import AnyImages, ByteImages, Labels
 from toughen.data.decode import Form, bombs_refused, pixels
 from toughen.data.resized import ResizedCrop
@@ -157,7 +157,7 @@ class StreamFeed(Feed):
 
 def shuffled(count: int, seed: int, epoch: int) -> Tensor:
     """The order of an epoch's images, all places 0..count-1."""
-    return torch.randperm(count, generator=torch.Generator().manual_seed(key("order", seed, epoch)))
+    return torch.randperm(count, generator=torch.Generator().manual_seed(derive_seed("order", seed, epoch)))
 
 
 def windowed(split: EncodedSplit, buffer: int, seed: int, epoch: int) -> Tensor:
@@ -170,7 +170,7 @@ def windowed(split: EncodedSplit, buffer: int, seed: int, epoch: int) -> Tensor:
     count = len(split)
     if buffer >= count or int(split.store.sizes.max()) == 1:
         return shuffled(count, seed, epoch)
-    generator = torch.Generator().manual_seed(key("groups", seed, epoch))
+    generator = torch.Generator().manual_seed(derive_seed("groups", seed, epoch))
     turn = torch.randperm(len(split.store.sizes), generator=generator)
     queue = turn[groups_of(split.store, split.rows)[0]].argsort(stable=True)
     later = buffer * torch.rand(count, generator=generator, dtype=torch.float64)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import torch
 
-from toughen.core.rng import key
+from toughen.core.rng import derive_seed
 from toughen.data.decode import Box
 
 TRIES = 10  # to draw a part that fits into the image
@@ -25,7 +25,7 @@ class ResizedCrop:
 
     def __call__(self, width: int, height: int) -> Box:
         """The part of an image of this size, in pixels."""
-        generator = torch.Generator().manual_seed(key("resized crop", self.seed, self.epoch, self.index))
+        generator = torch.Generator().manual_seed(derive_seed("resized crop", self.seed, self.epoch, self.index))
         return box(width, height, torch.rand(TRIES, 4, generator=generator, dtype=torch.float64).tolist())
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from toughen.core.rng import key
+from toughen.core.rng import derive_seed
 from toughen.core.types import AnyImages, Labels
 
 HELD_OUT = 1000  # images for validation, at most, where nobody says how many
@@ -149,7 +149,7 @@ def stratified(labels: Labels, count: int, seed: int) -> Tensor:
         raise ValueError(f"{count} images of {total} were asked for: ask for 0 to {total}")
     if count == 0:
         return torch.empty(0, dtype=torch.int64)
-    generator = torch.Generator().manual_seed(key("stratified", seed))
+    generator = torch.Generator().manual_seed(derive_seed("stratified", seed))
     labels = labels.cpu()
     sizes = torch.bincount(labels)
     quota = count * sizes // total

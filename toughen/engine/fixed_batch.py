@@ -179,7 +179,7 @@ class FixedBatchModel(Classifier):
                 return gradient_of_batch(self.searched, x, target, objective, strict=False)
             found: list[InputGradient] = []
             for rows, real in self.cut(x):
-                part = gradient_of_batch(self.searched, x[rows], target[rows], objective.take(rows), strict=False)
+                part = gradient_of_batch(self.searched, x[rows], target[rows], objective.select(rows), strict=False)
                 found.append(first(part, real))
         return joined(found)
 
@@ -196,7 +196,7 @@ class FixedBatchModel(Classifier):
         with self.searching(x):
             done = 0
             for rows, real in self.cut(x):
-                some = [objective.take(rows) for objective in objectives] if done < wanted else []
+                some = [objective.select(rows) for objective in objectives] if done < wanted else []
                 part = lowest_of_batch(self.searched, x[rows], target[rows], some, height, strict=False)
                 found.append(first(part, real))
                 done += real

@@ -16,13 +16,13 @@ from toughen.core.rng import ImageNoise
 from toughen.engine.batches import block_size
 from toughen.engine.device import Precision, pick_device
 from toughen.engine.fixed_batch import FixedBatchModel, search_precision
-from toughen.evaluation.attacked import check, made_by
-from toughen.evaluation.candidate import Candidate, find_candidate
+from toughen.evaluation.attacked import call_attack, verify_threat
 from toughen.evaluation.config import EvaluationConfig
-from toughen.evaluation.fit import check_fit
 from toughen.evaluation.harness import Bench, as_floats, chunk_size, predicted
 from toughen.evaluation.plan import every_iterate
 from toughen.evaluation.suite import parse_attack
+from toughen.evaluation.target import EvaluationTarget, find_target
+from toughen.evaluation.validate import check_fit
 from toughen.runs.files import check_writable, replace_file
 from toughen.utils.progress import progress_bar
 
@@ -46,7 +46,7 @@ def attack_images(
         out: the parquet file; image is float32 [c, h, w] in [0, 1], because bytes would move it.
         device, precision, block: as in an evaluation.
         console: where to show progress.
-        which: data, weights, eps, norm, limit, seed, model, image_size and resize, as ``find_candidate`` takes them.
+        which: data, weights, eps, norm, limit, seed, model, image_size and resize, as ``find_target`` takes them.
 
     Returns:
         A line on what was written.
@@ -62,21 +62,21 @@ def attack_images(
     check_writable(path.parent)
     EvaluationConfig(limit=which.get("limit"), precision=precision, block=block).check()
     place = pick_device(device)
-    candidate = find_candidate(spec, **which)
-    crafted = every_iterate(parse_attack(attack, candidate.threat))
-    net, split = candidate.net.to(place), candidate.split.to(place)
-    check_fit(net, candidate)
+    target = find_target(spec, **which)
+    crafted = every_iterate(parse_attack(attack, target.threat))
+    net, split = target.net.to(place), target.split.to(place)
+    check_fit(net, target)
     searched = search_precision(net, as_floats(split.images[:1]), precision)
     blocks = FixedBatchModel(net, block or block_size(place, len(split)), searched)
-    bench = Bench(blocks, split.images, split.labels, candidate.index, which.get("seed", 0))
-    columns = _columns(bench, crafted, attack, candidate, console)
-    _write(path, columns, candidate)
+    bench = Bench(blocks, split.images, split.labels, target.index, which.get("seed", 0))
+    columns = _columns(bench, crafted, attack, target, console)
+    _write(path, columns, target)
     wrong = sum(p != y for p, y in zip(columns["adversarial_prediction"], columns["label"], strict=True))
     return f"{path}: {len(split):,} images under {attack}, {wrong:,} of them misclassified"
 
 
 def _columns(
-    bench: Bench, attack: Attack, name: str, candidate: Candidate, console: Console | None
+    bench: Bench, attack: Attack, name: str, target: EvaluationTarget, console: Console | None
 ) -> dict[str, list[Any]]:
     """All images, attacked chunk by chunk."""
     clean, found = bench.predict().tolist(), []
@@ -88,14 +88,14 @@ def _columns(
         for part in rows.split(chunk_size(bench.images, bench.blocks.size)):
             x = bench.floats(part)
             noise = ImageNoise(bench.seed, name, bench.index[part.cpu()].tolist())
-            x_adv = made_by(attack, name, bench.blocks, x, bench.labels[part], noise)
-            distance.append(check(x_adv, x, threat_of(attack), name).cpu())
+            x_adv = call_attack(attack, name, bench.blocks, x, bench.labels[part], noise)
+            distance.append(verify_threat(x_adv, x, threat_of(attack), name).cpu())
             kept = x_adv.float()  # what is written, and so what is predicted
             after.append(predicted(bench.blocks.exact(kept.to(x.dtype))).cpu())
             found.append(kept.cpu())
             bar.advance(task, len(part))
     return {
-        "index": candidate.index.tolist(),
+        "index": target.index.tolist(),
         "label": bench.labels.tolist(),
         "prediction": clean,
         "adversarial_prediction": torch.cat(after).tolist(),
@@ -104,12 +104,12 @@ def _columns(
     }
 
 
-def _write(path: Path, columns: dict[str, list[Any]], candidate: Candidate) -> None:
+def _write(path: Path, columns: dict[str, list[Any]], target: EvaluationTarget) -> None:
     """The file that `datasets` opens: label and predictions are classes with their names, where these are known."""
     from datasets import Array3D, ClassLabel, Dataset, Features, Value  # takes a second to import
 
-    shape = tuple(candidate.split.images.shape[1:])
-    named = ClassLabel(names=list(candidate.class_names)) if candidate.class_names else Value("int64")
+    shape = tuple(target.split.images.shape[1:])
+    named = ClassLabel(names=list(target.class_names)) if target.class_names else Value("int64")
     features = Features(
         {
             "index": Value("int64"),

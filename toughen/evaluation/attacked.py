@@ -8,10 +8,10 @@ from toughen.attacks.base import Attack
 from toughen.core.rng import Noise
 from toughen.core.threat import Threat
 from toughen.core.types import Images, Labels, Mask, PerExample
-from toughen.utils.plugins import told
+from toughen.utils.plugins import describe_error
 
 
-def made_by(attack: Attack, name: str, model: nn.Module, x: Images, y: Labels, noise: Noise) -> Images:
+def call_attack(attack: Attack, name: str, model: nn.Module, x: Images, y: Labels, noise: Noise) -> Images:
     """What an attack returns; where a user's own fails, it is said which and where.
 
     Raises:
@@ -22,13 +22,13 @@ def made_by(attack: Attack, name: str, model: nn.Module, x: Images, y: Labels, n
     try:
         x_adv: object = attack(model, x, y, noise)
     except Exception as error:  # the user's own code may raise anything
-        raise RuntimeError(f"attack {name} failed {told(error)}") from error
+        raise RuntimeError(f"attack {name} failed {describe_error(error)}") from error
     if not isinstance(x_adv, Tensor) or x_adv.shape != x.shape:
         raise RuntimeError(f"attack {name} returned no images of the shape that it was given: mend it")
     return x_adv
 
 
-def check(x_adv: Images, x: Images, threat: Threat, name: str, *, anywhere: bool = False) -> PerExample:
+def verify_threat(x_adv: Images, x: Images, threat: Threat, name: str, *, anywhere: bool = False) -> PerExample:
     """Each image's distance, after seeing that all of them are within the threat and the box.
 
     Args:

@@ -21,12 +21,12 @@ from toughen.data import Split
 from toughen.engine.batches import block_size
 from toughen.engine.device import Precision
 from toughen.engine.fixed_batch import FixedBatchModel
-from toughen.evaluation.candidate import Candidate
 from toughen.evaluation.config import EvaluationConfig
 from toughen.evaluation.harness import Bench
 from toughen.evaluation.images import sample
-from toughen.evaluation.plan import Piece, pieces
+from toughen.evaluation.plan import AttackRound, attack_rounds
 from toughen.evaluation.price import allowed_seconds
+from toughen.evaluation.target import EvaluationTarget
 from toughen.evaluation.workers import Workers
 from toughen.runs.files import read_json, write_json
 from toughen.utils.duration import seconds, spell
@@ -39,18 +39,18 @@ AIM = 0.9  # share of the budget that is filled: loading and writing take time t
 NAME = "evaluation-budget.json"
 
 
-def within(
-    candidate: Candidate,
+def fit_to_budget(
+    target: EvaluationTarget,
     split: Split,
     config: EvaluationConfig,
     attacks: Mapping[str, Attack],
     precision: Precision,
     out: Path | None,
-) -> Candidate:
-    """The candidate with as many images as the time allows; an evaluation that was begun before keeps its number.
+) -> EvaluationTarget:
+    """The target with as many images as the time allows; an evaluation that was begun before keeps its number.
 
     Args:
-        candidate: what is evaluated.
+        target: what is evaluated.
         split: its images, on the model's device.
         config: says which time.
         attacks: all of them.
@@ -60,18 +60,18 @@ def within(
     Raises:
         ValueError: not even a few images fit.
     """
-    asked = {"spec": candidate.name, "attacks": [repr(attack) for attack in attacks.values()], "total": len(split)}
+    asked = {"spec": target.name, "attacks": [repr(attack) for attack in attacks.values()], "total": len(split)}
     asked |= {"time_budget": config.time_budget, "seed": config.seed, "precision": precision}
-    images = distributed.agreed(_remembered(out, asked))
+    images = distributed.broadcast(_remembered(out, asked))
     if images is None:
-        blocks = FixedBatchModel(candidate.net, config.block or block_size(split.images.device, len(split)), precision)
-        bench = Bench(blocks, split.images, split.labels, candidate.index, config.seed)
-        images = affordable(bench, attacks, candidate.threat, config, looked=config.details and out is not None)
-        if out is not None and distributed.first():
+        blocks = FixedBatchModel(target.net, config.block or block_size(split.images.device, len(split)), precision)
+        bench = Bench(blocks, split.images, split.labels, target.index, config.seed)
+        images = affordable(bench, attacks, target.threat, config, looked=config.details and out is not None)
+        if out is not None and distributed.is_main_process():
             out.mkdir(parents=True, exist_ok=True)
             write_json(out / NAME, {"asked": asked, "images": images})
-    fewer, rows = sample(candidate.split, images, config.seed)
-    return replace(candidate, split=fewer, index=candidate.index[rows])
+    fewer, rows = sample(target.split, images, config.seed)
+    return replace(target, split=fewer, index=target.index[rows])
 
 
 def affordable(
@@ -89,7 +89,7 @@ def affordable(
     Raises:
         ValueError: not even a few images fit.
     """
-    parts = [piece for name, attack in attacks.items() for piece in pieces(name, attack)]
+    parts = [piece for name, attack in attacks.items() for piece in attack_rounds(name, attack)]
     asking = sum(piece.cost for piece in parts if isinstance(piece.attack, Square))
     price = _price(bench, PGD(eps=threat.eps, norm=threat.norm, steps=STEPS), config.processes)
     each = price * (sum(piece.cost for piece in parts) - asking)
@@ -118,14 +118,14 @@ def _price(bench: Bench, attack: Attack, processes: int) -> float:
     """Seconds of a pass of one image in an attack, with all workers of all processes busy."""
     size = bench.blocks.size
     rows = torch.arange(max(size, min(len(bench.images), 4 * size)), device=bench.images.device) % len(bench.images)
-    piece = Piece("timing", "timing", 0, attack, 1)
+    piece = AttackRound("timing", "timing", 0, attack, 1)
     with Workers(bench, processes) as workers:
         list(workers.run(piece, rows.split(size)))  # warms up: processes start, kernels are chosen
         started = time.perf_counter()
         done = list(workers.run(piece, rows.split(size)))
         took = time.perf_counter() - started
     passes = sum(outcome.counts["forward"] + outcome.counts["gradient"] for outcome in done)
-    price: float = distributed.agreed(took / passes) / distributed.count()
+    price: float = distributed.broadcast(took / passes) / distributed.count()
     return price
 
 
@@ -142,7 +142,7 @@ def _remembered(folder: Path | None, asked: Mapping[str, Any]) -> int | None:
     return images if isinstance(images, int) and images >= FEWEST else None
 
 
-def forget(folder: Path | None) -> None:
+def clear_plan(folder: Path | None) -> None:
     """The evaluation is through."""
-    if folder is not None and distributed.first():
+    if folder is not None and distributed.is_main_process():
         (folder / NAME).unlink(missing_ok=True)

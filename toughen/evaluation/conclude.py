@@ -12,13 +12,13 @@ from torch import nn
 
 from toughen.engine.fixed_batch import FixedBatchModel
 from toughen.evaluation.attacked import share
-from toughen.evaluation.candidate import Candidate
 from toughen.evaluation.checks.base import Check, Subject
 from toughen.evaluation.display import Steps
 from toughen.evaluation.examination import FINE, LIMIT, STRONGER, Examination
 from toughen.evaluation.kept import Kept, restore
 from toughen.evaluation.price import allowed_seconds, passes_within
 from toughen.evaluation.result import Evaluation
+from toughen.evaluation.target import EvaluationTarget
 from toughen.evaluation.verdict import word
 from toughen.utils import hashing
 
@@ -58,17 +58,17 @@ class VerdictInputs:
 
 
 def conclude(
-    found: Evaluation, candidate: Candidate, asked: VerdictInputs, console: Console | None
+    found: Evaluation, target: EvaluationTarget, asked: VerdictInputs, console: Console | None
 ) -> tuple[dict[str, Any], KeyboardInterrupt | None]:
     """The word, the checks behind it and what was cut; and the signal that came before they were all made.
 
     Args:
         found: what the attacks did; beside its state it is kept how far the checks are.
-        candidate: what was attacked.
+        target: what was attacked.
         asked: how.
         console: where to show progress.
     """
-    subject = subject_of(found, candidate, asked)
+    subject = subject_of(found, target, asked)
     kept = _kept(found, subject, asked)
     examination, stopped = Examination(subject, asked.blocks, kept), None
     try:
@@ -104,7 +104,7 @@ def told(checks: Sequence[Check]) -> str:
     return f"To cost no longer than the attacks or 20 s, {' and '.join(parts)}{passes}. --suite standard cuts nothing."
 
 
-def subject_of(found: Evaluation, candidate: Candidate, asked: VerdictInputs) -> Subject:
+def subject_of(found: Evaluation, target: EvaluationTarget, asked: VerdictInputs) -> Subject:
     """The number, and all that is known of how it came about."""
     split, source = found.split, asked.source
     return Subject(
@@ -112,7 +112,7 @@ def subject_of(found: Evaluation, candidate: Candidate, asked: VerdictInputs) ->
         images=split.images,
         labels=split.labels,
         index=found.index,
-        threat=candidate.threat,
+        threat=target.threat,
         seed=asked.seed,
         standing=found.standing,
         right=found.right,
@@ -120,7 +120,7 @@ def subject_of(found: Evaluation, candidate: Candidate, asked: VerdictInputs) ->
         robust_accuracy=share(found.standing),
         trained_mode=asked.trained_mode,
         source=source.to(split.images.device) if source is not None else None,
-        own=candidate.folder is not None,
+        own=target.folder is not None,
     )
 
 

@@ -8,8 +8,8 @@ from typing import Literal
 
 from toughen.attacks.base import Attack
 from toughen.engine.device import Precision
-from toughen.evaluation.candidate import Candidate
 from toughen.evaluation.suite import QUICK_IMAGES, held, parse_attack, suite
+from toughen.evaluation.target import EvaluationTarget
 from toughen.utils.duration import seconds
 
 PRECISIONS = ("auto", "bf16", "fp32", "fp64")
@@ -87,22 +87,22 @@ class EvaluationConfig:
                 raise ValueError(f"attacks names a {type(each).__name__}: give a list of names, or attacks by names")
 
 
-def chosen_attacks(candidate: Candidate, config: EvaluationConfig) -> dict[str, Attack]:
+def chosen_attacks(target: EvaluationTarget, config: EvaluationConfig) -> dict[str, Attack]:
     """The attacks that are asked for, by their names.
 
     Raises:
         ValueError: none is named, or there is none of a name, or one is bound by another threat.
     """
     if config.attacks is None:
-        shape = tuple(candidate.split.images.shape[1:])
-        return suite(config.suite or "quick", candidate.threat, shape, candidate.adaptive)
+        shape = tuple(target.split.images.shape[1:])
+        return suite(config.suite or "quick", target.threat, shape, target.adaptive)
     if not config.attacks:
         raise ValueError("no attack was named: give one or more, such as --attacks fgsm pgd-20")
     if isinstance(config.attacks, Mapping):
-        return {name: held(name, attack, candidate.threat) for name, attack in config.attacks.items()}
+        return {name: held(name, attack, target.threat) for name, attack in config.attacks.items()}
     found: dict[str, Attack] = {}
     for spec in config.attacks:
-        attack = parse_attack(spec, candidate.threat)
+        attack = parse_attack(spec, target.threat)
         if any(type(each) is type(attack) and each == attack for each in found.values()):  # noise goes by the spelling
             raise ValueError(
                 f"attack {spec.strip()} is named twice: name it once (x2 behind its steps means 2 restarts)"

@@ -11,12 +11,12 @@ from toughen.core.threat import Threat
 from toughen.core.types import Images, Labels
 from toughen.data import stratified
 from toughen.engine.fixed_batch import FixedBatchModel
-from toughen.evaluation.candidate import Candidate
 from toughen.evaluation.diagnostics.confusion import confusion
 from toughen.evaluation.diagnostics.curves import accuracy_by_eps, accuracy_by_steps, radii
 from toughen.evaluation.diagnostics.surface import loss_surface
 from toughen.evaluation.harness import as_floats
 from toughen.evaluation.result import Evaluation
+from toughen.evaluation.target import EvaluationTarget
 
 CURVE_IMAGES, CONFUSION_IMAGES, SURFACE_IMAGES = 100, 200, 16  # stratified samples of so many of the evaluated images
 MULTIPLES = (0.0, 0.25, 0.5, 0.75, 1.0, 1.25, 1.5, 2.0, 4.0)  # of the threat's radius
@@ -25,29 +25,29 @@ MANY_CLASSES = 100  # from which a confusion matrix of a sample is mostly zeros
 PGD_STEPS = 20
 
 
-def look_closer(
-    found: Evaluation, candidate: Candidate, blocks: FixedBatchModel, seed: int, show: Callable[[str], None]
+def collect_report_data(
+    found: Evaluation, target: EvaluationTarget, blocks: FixedBatchModel, seed: int, show: Callable[[str], None]
 ) -> dict[str, dict[str, Any]]:
     """Accuracy against eps and against steps, a loss surface and confusion matrices, as `toughen diagnose` makes them.
 
     Args:
         found: the evaluation, whose images are looked at again, a sample of them.
-        candidate: what is judged.
+        target: what is judged.
         blocks: its model.
         seed: of the sample and of all random numbers.
         show: told the name of each diagnostic before it is made.
     """
-    threat = candidate.threat
+    threat = target.threat
     diagnostics = {"eps": _eps, "steps": _steps, "surface": _surface}
     counts = {"eps": CURVE_IMAGES, "steps": CURVE_IMAGES, "surface": SURFACE_IMAGES, "confusion": CONFUSION_IMAGES}
-    if len(candidate.class_names) <= MANY_CLASSES:
+    if len(target.class_names) <= MANY_CLASSES:
         diagnostics["confusion"] = _confusion
     results = {}
     for name, diagnostic in diagnostics.items():
         show(name)
         rows = stratified(found.split.labels, min(counts[name], len(found.split)), seed)
         results[name] = _timed(diagnostic, found, rows, threat, blocks, seed) | {"index": found.index[rows].tolist()}
-        results[name]["about"] |= {"data": candidate.data, "seed": seed, "precision": blocks.precision}
+        results[name]["about"] |= {"data": target.data, "seed": seed, "precision": blocks.precision}
     return results
 
 

@@ -21,7 +21,7 @@ from rich.table import Column
 
 from toughen.evaluation.attacked import share
 from toughen.evaluation.examination import Examination
-from toughen.evaluation.plan import Piece
+from toughen.evaluation.plan import AttackRound
 from toughen.evaluation.result import Evaluation
 from toughen.utils.statistics import percent
 
@@ -37,7 +37,7 @@ class Display(AbstractContextManager["Display"]):
         console: where to show it; None shows nothing.
     """
 
-    def __init__(self, found: Evaluation, plans: Mapping[str, list[Piece]], console: Console | None) -> None:
+    def __init__(self, found: Evaluation, plans: Mapping[str, list[AttackRound]], console: Console | None) -> None:
         self.found, self.plans, self.console = found, plans, console or Console(quiet=True)
         self.begun, self.before = time.perf_counter(), self._spent()
         self.bar = Progress(
@@ -64,7 +64,7 @@ class Display(AbstractContextManager["Display"]):
     def __exit__(self, *error: object) -> None:
         self.bar.stop()
 
-    def update(self, name: str, piece: Piece) -> None:
+    def update(self, name: str, piece: AttackRound) -> None:
         """A chunk of images is done."""
         title = name if piece.part == name else f"{name} {piece.part}"
         spent, left = self._spent(), self._left()

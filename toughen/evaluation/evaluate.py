@@ -12,11 +12,11 @@ from torch import Tensor, nn
 from toughen.core.types import Eps, Norm
 from toughen.data import Data, Split
 from toughen.engine.device import pick_device
-from toughen.evaluation.candidate import find_candidate, from_function, is_elsewhere
 from toughen.evaluation.config import EvaluationConfig
 from toughen.evaluation.job import Source
 from toughen.evaluation.output import output_folder, refuse_another, refuse_foreign, refuse_weaker
 from toughen.evaluation.pipeline import run_evaluation
+from toughen.evaluation.target import find_target, from_function, is_elsewhere
 from toughen.runs.files import check_writable
 
 
@@ -57,10 +57,8 @@ def evaluate(
     if out:
         check_writable(Path(out))
         refuse_foreign(Path(out), None)
-    candidate = from_function(model, data, eps=eps, norm=norm, limit=settings.images, seed=settings.seed)
-    return run_evaluation(
-        candidate, settings, device=None, out=Path(out) if out else None, source=source, console=console
-    )
+    target = from_function(model, data, eps=eps, norm=norm, limit=settings.images, seed=settings.seed)
+    return run_evaluation(target, settings, device=None, out=Path(out) if out else None, source=source, console=console)
 
 
 def evaluate_run(
@@ -90,7 +88,7 @@ def evaluate_run(
         out: where to write; None means the run directory (runs/NAME for a model from elsewhere), where an earlier
             evaluation is kept under another name. At another threat or on other data than the run's it must be given.
         model: the net, for a run of a net of your own.
-        image_size, resize: what images are brought to for a model from elsewhere, as ``find_candidate`` takes them.
+        image_size, resize: what images are brought to for a model from elsewhere, as ``find_target`` takes them.
         source: a normally trained net for the same images, for black-box attacks; or what makes it, called when all
             else has been checked.
         console: where to show progress.
@@ -110,11 +108,11 @@ def evaluate_run(
     folder = output_folder(spec, out)
     check_writable(folder)
     refuse_foreign(folder, None if is_elsewhere(spec) else Path(spec))
-    candidate = find_candidate(
+    target = find_target(
         spec, data=data, weights=weights, eps=eps, norm=norm, limit=settings.images, seed=settings.seed, model=model,
         image_size=image_size, resize=resize,
     )  # fmt: skip
     if out is None:
-        refuse_another(candidate, data)
-        refuse_weaker(candidate, settings)
-    return run_evaluation(candidate, settings, device=place, out=folder, source=source, console=console)
+        refuse_another(target, data)
+        refuse_weaker(target, settings)
+    return run_evaluation(target, settings, device=place, out=folder, source=source, console=console)

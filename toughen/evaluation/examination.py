@@ -15,10 +15,10 @@ from typing import TypeVar
 import torch
 
 from toughen.core.gradients import mode
-from toughen.core.rng import key
+from toughen.core.rng import derive_seed
 from toughen.engine.fixed_batch import EXACT_BLOCK, FixedBatchModel
 from toughen.evaluation import verdict
-from toughen.evaluation.checks import data, standing, strength
+from toughen.evaluation.checks import data, strength, stronger
 from toughen.evaluation.checks.base import DROP, Bench, Check, Subject, not_made
 from toughen.evaluation.checks.looks import Look, Looks
 from toughen.evaluation.kept import Kept
@@ -51,11 +51,11 @@ NEEDS: dict[str, tuple[str, ...]] = {  # the looks that a check cannot do withou
     "PGD beats PGD-R and PGD-LL": (strength.PLAIN, *strength.TOWARDS),
     "cross-entropy leads as well as the margin": (strength.PLAIN, strength.MARGIN),
     "an unbounded attack reaches 0 %": (strength.REACH,),
-    "more steps change little": (standing.STEPS,),
-    "more restarts change little": standing.RESTARTS[:1],
-    "random does not beat PGD": (standing.RANDOM, standing.RESTARTS[0]),
-    "gradient-free does not beat gradient": (standing.SQUARE, standing.TARGETS[0]),
-    "white-box beats black-box": (standing.TRANSFER, standing.TARGETS[0]),
+    "more steps change little": (stronger.STEPS,),
+    "more restarts change little": stronger.RESTARTS[:1],
+    "random does not beat PGD": (stronger.RANDOM, stronger.RESTARTS[0]),
+    "gradient-free does not beat gradient": (stronger.SQUARE, stronger.TARGETS[0]),
+    "white-box beats black-box": (stronger.TRANSFER, stronger.TARGETS[0]),
 }
 ALONE, BLACK = "the same answer alone", "white-box beats black-box"
 LEAST, STRONG = 4, 12  # images that these must have had for a sound number, and the first of the stronger attacks
@@ -133,7 +133,7 @@ class Examination:
         """The looks that can be taken, in the order in which they are paid for."""
         if self._moot:
             return []
-        trials, probes = [] if self._flat else strength.looks(self.bench), standing.looks(self.bench)
+        trials, probes = [] if self._flat else strength.looks(self.bench), stronger.looks(self.bench)
         return [*trials[:4], *probes, *trials[4:]]
 
     def most(self) -> float:
@@ -185,7 +185,7 @@ class Examination:
             if name in self.kept.checks or not self._fits(self._price(name)):
                 continue
             show(name, f"{len(self.bench.right)} images")
-            torch.manual_seed(key(self.subject.seed, name))  # for a model that draws, whatever was asked before
+            torch.manual_seed(derive_seed(self.subject.seed, name))  # for a model that draws, whatever was asked before
             images, of = self._sample(name)
             self.kept.checks[name] = replace(make(self.bench, name), images=images, of=of)
             self._paid(self._price(name))
@@ -210,7 +210,7 @@ class Examination:
         """Whether a look at some images has broken so many that more of them must tell whether that is chance."""
         found = self.looks.broken(look.name)
         share = float(found.double().mean()) if look.sample == "standing" and len(found) else 0.0
-        return share * self.subject.robust_accuracy >= standing.HIDDEN
+        return share * self.subject.robust_accuracy >= stronger.HIDDEN
 
     def _take(self, look: Look, to: int, show: Show) -> bool:
         """Look at the images up to a number, if there are more and there is room; whether it was done."""
@@ -219,7 +219,7 @@ class Examination:
         if first >= to or look.name in self.kept.closed or not self._fits(most):
             return False
         show(look.check, f"{look.name}, {to} of {self.full[look.sample]} images")
-        torch.manual_seed(key(self.subject.seed, look.name, first))
+        torch.manual_seed(derive_seed(self.subject.seed, look.name, first))
         done = self.looks.take(look, to, self._fits)
         if not done:
             self.kept.closed.append(look.name)
@@ -239,7 +239,7 @@ class Examination:
             stopped: whether that is because the examination was stopped.
         """
         with self._asked():
-            trials, probes = strength.Trials(self.looks), standing.Probes(self.looks)
+            trials, probes = strength.Trials(self.looks), stronger.Probes(self.looks)
             missing = STOPPED if stopped else PRICE
             self.bench.short = None if stopped or self.kept.budget is None else self._short()
             made = [
@@ -263,7 +263,7 @@ class Examination:
         made = []
         for name, make in kinds.items():
             if name == BLACK and self.subject.source is None and not reason:
-                made.append(not_made(name, standing.NO_SOURCE))
+                made.append(not_made(name, stronger.NO_SOURCE))
                 continue
             images, of = self._seen(name)
             if reason or not images:
@@ -276,7 +276,7 @@ class Examination:
         """How many images a check looks at, of how many."""
         due = {look.name: look for look in self._due}
         if name == STRONGER:
-            looks = [look for look in due.values() if look.sample == "standing" and look.name != standing.TRANSFER]
+            looks = [look for look in due.values() if look.sample == "standing" and look.name != stronger.TRANSFER]
             return max(map(self.looks.count, (look.name for look in looks)), default=0), self.full["standing"]
         needs = tuple(strength.radii(self.bench)) if name == FALLS else NEEDS[name]
         needed = [due[each] for each in needs if each in due]
@@ -288,13 +288,13 @@ class Examination:
         if not all(name in self.kept.checks for name in self._questions()):
             return 0, LEAST
         high = self.subject.robust_accuracy > DROP  # else what stands is no more than may be wrong
-        core = dict.fromkeys(CORE, LEAST) | {standing.TARGETS[0]: STRONG}
-        core |= {standing.SQUARE: STRONG} if self._flat else {}
+        core = dict.fromkeys(CORE, LEAST) | {stronger.TARGETS[0]: STRONG}
+        core |= {stronger.SQUARE: STRONG} if self._flat else {}
         for look in self._due:
             least = min(core.get(look.name, 0), self.full[look.sample])
             if (high or look.sample == "right") and self.looks.count(look.name) < least:
                 return self.looks.count(look.name), least
-            if look.name == standing.TARGETS[0] and self._suspicious(look):
+            if look.name == stronger.TARGETS[0] and self._suspicious(look):
                 seen, all_of_them = self.looks.count(look.name), self.full[look.sample]
                 if seen < all_of_them:  # there was no room to tell whether it was chance
                     return seen, min(2 * seen, all_of_them)

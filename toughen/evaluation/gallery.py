@@ -13,12 +13,12 @@ from PIL import Image
 from torch import Tensor
 
 from toughen.attacks.base import Attack
-from toughen.core.rng import key
+from toughen.core.rng import derive_seed
 from toughen.engine.fixed_batch import FixedBatchModel
-from toughen.evaluation.candidate import Candidate
 from toughen.evaluation.harness import Bench
-from toughen.evaluation.plan import Piece, pieces
+from toughen.evaluation.plan import AttackRound, attack_rounds
 from toughen.evaluation.result import Evaluation
+from toughen.evaluation.target import EvaluationTarget
 
 OUTCOMES = {"broken": 8, "stands": 8, "wrong": 4}  # how many of each are shown: fell, did not, wrong while clean
 LARGE = 96 * 96  # pixels from which an image is large, and half as many are shown
@@ -27,7 +27,7 @@ PICTURES = ("image", "attacked", "difference")
 
 
 def gallery(
-    found: Evaluation, candidate: Candidate, attacks: Mapping[str, Attack], blocks: FixedBatchModel, seed: int
+    found: Evaluation, target: EvaluationTarget, attacks: Mapping[str, Attack], blocks: FixedBatchModel, seed: int
 ) -> pa.Table:
     """Some of the images that fell, some that stand, some that were wrong before, drawn at random among each.
 
@@ -36,7 +36,7 @@ def gallery(
 
     Args:
         found: the evaluation.
-        candidate: what was judged.
+        target: what was judged.
         attacks: what it was attacked with.
         blocks: its model, in blocks of the evaluation's size, so that the same images come out.
         seed: of the evaluation.
@@ -49,8 +49,8 @@ def gallery(
         outcome = bench.attack(piece, torch.tensor(group, device=split.labels.device), keep=True)
         assert outcome.x_adv is not None
         twins |= {row: (piece.part, x_adv) for row, x_adv in zip(group, outcome.x_adv, strict=True)}
-    made = [_row(bench, found, candidate, row, outcome, twins.get(row)) for outcome in rows for row in rows[outcome]]
-    about = {"norm": candidate.threat.norm, "eps": float(candidate.threat.eps), "data": candidate.data}
+    made = [_row(bench, found, target, row, outcome, twins.get(row)) for outcome in rows for row in rows[outcome]]
+    about = {"norm": target.threat.norm, "eps": float(target.threat.eps), "data": target.data}
     return pa.Table.from_pylist(made, _schema().with_metadata({"about": json.dumps(about)}))
 
 
@@ -68,16 +68,16 @@ def _drawn(found: Evaluation, seed: int) -> dict[str, list[int]]:
     drawn = {}
     for outcome, count in OUTCOMES.items():
         rows = masks[outcome].nonzero()[:, 0].tolist()
-        some = sorted(rows, key=lambda row: key("gallery", seed, places[row]))[: count if small else count // 2]
+        some = sorted(rows, key=lambda row: derive_seed("gallery", seed, places[row]))[: count if small else count // 2]
         drawn[outcome] = sorted(some, key=lambda row: (int(found.split.labels[row]), places[row]))
     return drawn
 
 
 def to_run(
     found: Evaluation, rows: Mapping[str, Sequence[int]], attacks: Mapping[str, Attack]
-) -> list[tuple[Piece, list[int]]]:
+) -> list[tuple[AttackRound, list[int]]]:
     """Which piece of which attack to run again, and on which rows."""
-    plans = {name: pieces(name, attack) for name, attack in attacks.items()}
+    plans = {name: attack_rounds(name, attack) for name, attack in attacks.items()}
     chosen: dict[tuple[str, int], list[int]] = {}
     for row in rows["broken"]:
         name = next(name for name in plans if bool(found.state.of(name).fell[row]))
@@ -88,10 +88,15 @@ def to_run(
 
 
 def _row(
-    bench: Bench, found: Evaluation, candidate: Candidate, row: int, outcome: str, twin: tuple[str, Tensor] | None
+    bench: Bench,
+    found: Evaluation,
+    target: EvaluationTarget,
+    row: int,
+    outcome: str,
+    twin: tuple[str, Tensor] | None,
 ) -> dict[str, Any]:
     """One image with all that is known of it."""
-    names = candidate.class_names
+    names = target.class_names
     x = bench.floats(torch.tensor([row], device=found.split.labels.device))
     label, prediction = int(found.split.labels[row]), int(found.predictions[row])
     made: dict[str, Any] = {"index": int(found.index[row]), "label": label, "prediction": prediction}
@@ -105,7 +110,7 @@ def _row(
     gain = 0.5 / max(float(delta.abs().max()), 1e-6)
     made |= {"attack": attack, "attacked_prediction": after, "attacked_prediction_name": _name(after, names)}
     made |= {"attacked": png(x_adv), "difference": png(0.5 + gain * delta), "gain": gain}
-    return made | {"distance": float(candidate.threat.distance(x_adv[None], x)[0])}
+    return made | {"distance": float(target.threat.distance(x_adv[None], x)[0])}
 
 
 def _name(number: int, names: Sequence[str]) -> str:

@@ -16,8 +16,8 @@ from toughen.core.types import AnyImages, Images, Labels, Logits, Mask, PerExamp
 from toughen.engine.batches import block_size
 from toughen.engine.device import Precision
 from toughen.engine.fixed_batch import FixedBatchModel
-from toughen.evaluation.attacked import check, made_by
-from toughen.evaluation.plan import Piece, pieces
+from toughen.evaluation.attacked import call_attack, verify_threat
+from toughen.evaluation.plan import AttackRound, attack_rounds
 
 PIXELS = 2**24  # numbers in the images that are attacked at once: what an attack keeps of them is several times this
 
@@ -91,7 +91,7 @@ class Bench:
                 found.append(predicted(self.blocks.exact(self.floats(part))))
         return torch.cat(found)
 
-    def attack(self, piece: Piece, rows: Tensor, keep: bool = False) -> Outcome:
+    def attack(self, piece: AttackRound, rows: Tensor, keep: bool = False) -> Outcome:
         """Run a piece of an attack on some images, and judge what it returns by the model itself.
 
         Raises:
@@ -101,8 +101,8 @@ class Bench:
         x, y = self.floats(rows), self.labels[rows]
         noise = ImageNoise(self.seed, piece.key, self.index[rows.cpu()].tolist(), piece.number)
         with mode(self.blocks, "eval"):
-            x_adv = made_by(piece.attack, piece.key, self.blocks, x, y, noise)
-            moved = check(x_adv, x, threat_of(piece.attack), piece.key)
+            x_adv = call_attack(piece.attack, piece.key, self.blocks, x, y, noise)
+            moved = verify_threat(x_adv, x, threat_of(piece.attack), piece.key)
             fell = misclassified(self.blocks.exact(x_adv), y)
         counts = {name: value - before[name] for name, value in asdict(self.blocks.counts).items()}
         return Outcome(rows, fell, torch.where(fell, moved, 0.0).float(), counts, x_adv if keep else None)
@@ -150,7 +150,7 @@ def run_attack(
     """
     bench = _bench(model, images, labels, index, seed, precision)
     broken, distance = torch.zeros_like(standing), torch.zeros(len(images), device=images.device)
-    for piece in pieces(name, attack):
+    for piece in attack_rounds(name, attack):
         rows = (standing & ~broken).nonzero()[:, 0]
         for part in rows.split(chunk_size(images, bench.blocks.size)) if len(rows) else ():
             found = bench.attack(piece, part)

@@ -16,10 +16,10 @@ from toughen.data import Split
 from toughen.engine.batches import block_size
 from toughen.engine.device import Precision
 from toughen.engine.fixed_batch import FixedBatchModel, search_precision
-from toughen.evaluation.candidate import Candidate
 from toughen.evaluation.config import EvaluationConfig, chosen_attacks
-from toughen.evaluation.fit import check_fit, check_sendable, check_source
 from toughen.evaluation.harness import as_floats
+from toughen.evaluation.target import EvaluationTarget
+from toughen.evaluation.validate import check_fit, check_sendable, check_source
 
 Source: TypeAlias = nn.Module | Callable[[], nn.Module]
 """A net, or what makes it."""
@@ -30,7 +30,7 @@ class Job:
     """A model, images and attacks that were seen to fit together, all on one device.
 
     Attributes:
-        candidate: the model and what it is to withstand.
+        target: the model and what it is to withstand.
         split: the images, where the model is.
         attacks: by the names that they have in results.
         source: a normally trained net for the same images; None where there is none.
@@ -40,7 +40,7 @@ class Job:
         console: where to show progress.
     """
 
-    candidate: Candidate
+    target: EvaluationTarget
     split: Split
     attacks: Mapping[str, Attack]
     source: nn.Module | None
@@ -60,7 +60,7 @@ class Job:
 
     def model(self) -> FixedBatchModel:
         """The model as it is attacked, with nothing counted yet."""
-        return FixedBatchModel(self.candidate.net, self.block, self.precision)
+        return FixedBatchModel(self.target.net, self.block, self.precision)
 
     def say(self, sentence: str) -> None:
         if self.console is not None:
@@ -68,7 +68,7 @@ class Job:
 
 
 def prepare(
-    candidate: Candidate,
+    target: EvaluationTarget,
     config: EvaluationConfig,
     device: torch.device | None,
     out: Path | None,
@@ -80,22 +80,22 @@ def prepare(
     Raises:
         ValueError: they don't.
     """
-    place = device or next(candidate.net.parameters(), candidate.split.images).device
-    net, split = candidate.net.to(place), candidate.split.to(place)
-    outputs = check_fit(net, candidate)
-    attacks = chosen_attacks(candidate, config)
+    place = device or next(target.net.parameters(), target.split.images).device
+    net, split = target.net.to(place), target.split.to(place)
+    outputs = check_fit(net, target)
+    attacks = chosen_attacks(target, config)
     if config.processes > 1:
         for name, thing in {"the model": net, **{f"attack {name}": attack for name, attack in attacks.items()}}.items():
             check_sendable(name, thing)
     other = source if source is None or isinstance(source, nn.Module) else source()
     if other is not None:
         check_source(other, outputs, split.images)
-    job = Job(candidate, split, attacks, other, "fp32", config, out, console)
-    if candidate.about.get("weights") == "as made":
-        job.say(f"no --weights: {candidate.name} is evaluated as it is made")
-    if candidate.split_off:
+    job = Job(target, split, attacks, other, "fp32", config, out, console)
+    if target.about.get("weights") == "as made":
+        job.say(f"no --weights: {target.name} is evaluated as it is made")
+    if target.split_off:
         job.say(
-            f"{candidate.data} has no test images: {candidate.split_off:,} of its images are taken as such, a "
+            f"{target.data} has no test images: {target.split_off:,} of its images are taken as such, a "
             "stratified tenth; put them below test/ to attack all"
         )
     job = replace(job, precision=_search_precision(job))
@@ -107,7 +107,7 @@ def prepare(
 def _search_precision(job: Job) -> Precision:
     """What attacks search in, after seeing that the model answers so as it does otherwise."""
     images = job.split.images
-    precision = search_precision(job.candidate.net, as_floats(images[:1]), job.config.precision)
+    precision = search_precision(job.target.net, as_floats(images[:1]), job.config.precision)
     if precision != "bf16":
         return precision
     model = replace(job, precision=precision).model()

@@ -10,7 +10,7 @@ from typing import Any
 from toughen.core import distributed
 from toughen.evaluation.checks.base import Check
 from toughen.runs.files import read_json, write_json
-from toughen.runs.json_types import misfit
+from toughen.runs.json_types import first_mismatch
 
 FIELDS: dict[str, Any] = {
     "budget": int | None, "size": int | None, "spent": float, "checks": dict[str, dict[str, Any]],
@@ -44,7 +44,7 @@ class Kept:
 
     def save(self) -> None:
         """Keep it: the file before or this one is there whole, whenever the process is killed."""
-        if self.path is None or not distributed.first():
+        if self.path is None or not distributed.is_main_process():
             return
         found = {name: getattr(self, name) for name in FIELDS} | {"asked": dict(self.asked)}
         found["checks"] = {name: asdict(check) for name, check in self.checks.items()}
@@ -58,7 +58,7 @@ def restore(path: Path | None, asked: Mapping[str, Any]) -> Kept | None:
         return None
     try:
         found = read_json(path)
-        if not isinstance(found, dict) or found.pop("asked", None) != dict(asked) or misfit(found, FIELDS):
+        if not isinstance(found, dict) or found.pop("asked", None) != dict(asked) or first_mismatch(found, FIELDS):
             return None
         found["checks"] = {name: Check(**each) for name, each in found["checks"].items()}
     except (ValueError, TypeError):

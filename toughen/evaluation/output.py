@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from toughen.evaluation.candidate import Candidate, is_elsewhere
 from toughen.evaluation.config import EvaluationConfig, chosen_attacks
 from toughen.evaluation.result import RESULT
+from toughen.evaluation.target import EvaluationTarget, is_elsewhere
 from toughen.runs import RECORD, read_record
 from toughen.runs.files import read_json
 from toughen.utils.fraction import radius
@@ -43,27 +43,27 @@ def refuse_foreign(out: Path, run: Path | None) -> None:
             )
 
 
-def refuse_another(candidate: Candidate, data: str | None) -> None:
+def refuse_another(target: EvaluationTarget, data: str | None) -> None:
     """See that what goes into a run's own folder was measured at the run's own threat and data.
 
     Raises:
         ValueError: it was not, and would stand in place of the run's own figures.
     """
-    if candidate.folder is None:
+    if target.folder is None:
         return
-    record, threat = read_record(candidate.folder), candidate.threat
+    record, threat = read_record(target.folder), target.threat
     own_threat = record.trained_against(threat.norm, threat.eps)
     if own_threat and data in (None, record.data):
         return
     own = record.data if own_threat or record.eps is None else f"{record.norm} eps {radius(record.eps)}"
     name = f"{threat.norm}-{float(threat.eps):.4g}" if not own_threat else "other-data"
     raise ValueError(
-        f"{candidate.folder} was trained {'on' if own_threat else 'against'} {own}, so this is another evaluation: "
-        f"give --out {candidate.folder / name} to have it beside the run's own, or the run itself to put it first"
+        f"{target.folder} was trained {'on' if own_threat else 'against'} {own}, so this is another evaluation: "
+        f"give --out {target.folder / name} to have it beside the run's own, or the run itself to put it first"
     )
 
 
-def refuse_weaker(candidate: Candidate, config: EvaluationConfig) -> None:
+def refuse_weaker(target: EvaluationTarget, config: EvaluationConfig) -> None:
     """See that a run's own figures are not replaced by those of fewer images, without a verdict, or of fewer attacks.
 
     A suite may follow on a smaller one, or on as short a list; with more attacks the images may be fewer.
@@ -71,32 +71,31 @@ def refuse_weaker(candidate: Candidate, config: EvaluationConfig) -> None:
     Raises:
         ValueError: they would be.
     """
-    if candidate.folder is None:
+    if target.folder is None:
         return
     try:
-        before = read_json(candidate.folder / RESULT)
+        before = read_json(target.folder / RESULT)
     except (FileNotFoundError, ValueError):
         return
     known = before.get("attacks") if isinstance(before, dict) else None
-    if not isinstance(known, dict) or any(before.get(name) != candidate.about[name] for name in ("epoch", "weights")):
+    if not isinstance(known, dict) or any(before.get(name) != target.about[name] for name in ("epoch", "weights")):
         return  # damaged, or of other weights
-    names = list(chosen_attacks(candidate, config))
+    names = list(chosen_attacks(target, config))
     left_out = [name for name in known if name not in names]
-    beside = f"give --out {candidate.folder / names[0].replace('/', '-')} to have it beside the run's own, or"
+    beside = f"give --out {target.folder / names[0].replace('/', '-')} to have it beside the run's own, or"
     if left_out and (config.attacks is not None or len(names) < len(known)):
         raise ValueError(
-            f"{candidate.folder} was evaluated under {', '.join(known)}, and this leaves out {', '.join(left_out)}: "
+            f"{target.folder} was evaluated under {', '.join(known)}, and this leaves out {', '.join(left_out)}: "
             f"{beside} those attacks too"
         )
     if len(names) > len(known):
         return
-    images, count = before.get("images"), len(candidate.split)
+    images, count = before.get("images"), len(target.split)
     if isinstance(images, int) and count < images:
         raise ValueError(
-            f"{candidate.folder} was evaluated on {images:,} images, and this takes {count:,}: {beside} as many images"
+            f"{target.folder} was evaluated on {images:,} images, and this takes {count:,}: {beside} as many images"
         )
     if before.get("verdict") and not config.verdict:
         raise ValueError(
-            f"{candidate.folder} was evaluated with a verdict, and this leaves it out: {beside} leave out --verdict "
-            "false"
+            f"{target.folder} was evaluated with a verdict, and this leaves it out: {beside} leave out --verdict false"
         )

@@ -13,22 +13,22 @@ from rich.console import Console
 from toughen.core import distributed
 from toughen.engine.device import provenance
 from toughen.evaluation import budget
-from toughen.evaluation.candidate import Candidate
 from toughen.evaluation.conclude import Unfinished, VerdictInputs, conclude
 from toughen.evaluation.config import EvaluationConfig
-from toughen.evaluation.details import look_closer
+from toughen.evaluation.details import collect_report_data
 from toughen.evaluation.diagnostics.store import add_closer_look, check_usable, set_aside
+from toughen.evaluation.function_model import FunctionModel
 from toughen.evaluation.gallery import gallery
 from toughen.evaluation.job import Job, Source, prepare
 from toughen.evaluation.result import Evaluation, interval, write_results
 from toughen.evaluation.runner import measure
-from toughen.evaluation.wrapped import Wrapped
+from toughen.evaluation.target import EvaluationTarget
 from toughen.runs.locks import alone
 from toughen.utils.progress import progress_bar
 
 
 def run_evaluation(
-    candidate: Candidate,
+    target: EvaluationTarget,
     config: EvaluationConfig,
     *,
     device: torch.device | None,
@@ -39,7 +39,7 @@ def run_evaluation(
     """Attack, check, and write both down.
 
     Args:
-        candidate, config: what is evaluated, and how.
+        target, config: what is evaluated, and how.
         device: where; None means where the model is.
         out: where to write; None writes nothing.
         source: a normally trained net for the same images, or what makes it, called when all else has been checked.
@@ -54,12 +54,12 @@ def run_evaluation(
     """
     if out is not None:
         check_usable(out)
-    job = prepare(candidate, config, device, out, source, console)
+    job = prepare(target, config, device, out, source, console)
     with _lock(out):
         job = _fit_to_budget(job)
         attacked = _attack(job)
         result, stopped = _judge(job, attacked)
-        if out is not None and distributed.first():
+        if out is not None and distributed.is_main_process():
             stopped = _write(job, out, result, attacked, stopped)
     if stopped is not None:
         raise Unfinished(result, stopped)
@@ -67,24 +67,24 @@ def run_evaluation(
 
 
 def _lock(out: Path | None) -> AbstractContextManager[Any]:
-    return nullcontext() if out is None or not distributed.first() else alone(out)
+    return nullcontext() if out is None or not distributed.is_main_process() else alone(out)
 
 
 def _fit_to_budget(job: Job) -> Job:
     """The same with as many images as the time allows."""
     if job.config.time_budget is None:
         return job
-    fewer = budget.within(job.candidate, job.split, job.config, job.attacks, job.precision, job.out)
-    return replace(job, candidate=fewer, split=fewer.split.to(job.device))
+    fewer = budget.fit_to_budget(job.target, job.split, job.config, job.attacks, job.precision, job.out)
+    return replace(job, target=fewer, split=fewer.split.to(job.device))
 
 
 def _attack(job: Job) -> Evaluation:
     return measure(
-        job.candidate.net,
+        job.target.net,
         job.split,
         job.attacks,
         seed=job.config.seed,
-        index=job.candidate.index,
+        index=job.target.index,
         precision=job.precision,
         block=job.block,
         processes=job.config.processes,
@@ -95,35 +95,35 @@ def _attack(job: Job) -> Evaluation:
 
 def _judge(job: Job, attacked: Evaluation) -> tuple[dict[str, Any], KeyboardInterrupt | None]:
     """What evaluation.json holds, and the signal that came before all checks were made."""
-    candidate, config = job.candidate, job.config
-    result: dict[str, Any] = {**_figures(attacked, candidate), "verdict": None}
+    target, config = job.target, job.config
+    result: dict[str, Any] = {**_figures(attacked, target), "verdict": None}
     stopped: KeyboardInterrupt | None = None
-    if config.verdict and distributed.first():
+    if config.verdict and distributed.is_main_process():
         job.say("now the checks that say whether the number can be believed")
-        mode = None if isinstance(candidate.net, Wrapped) else candidate.net.training
+        mode = None if isinstance(target.net, FunctionModel) else target.net.training
         verdict = VerdictInputs(job.model(), config.seed, job.source, mode, config.cheap)
-        concluded, stopped = conclude(attacked, candidate, verdict, job.console)
+        concluded, stopped = conclude(attacked, target, verdict, job.console)
         result |= concluded
         if stopped is not None and distributed.count() > 1:  # the others are stopped, too, and can agree on nothing
             raise stopped
     result |= {
-        "model": candidate.name,
-        "classes": list(candidate.class_names),
-        "threat": {"norm": candidate.threat.norm, "eps": float(candidate.threat.eps)},
-        "data": candidate.data,
+        "model": target.name,
+        "classes": list(target.class_names),
+        "threat": {"norm": target.threat.norm, "eps": float(target.threat.eps)},
+        "data": target.data,
         "seed": config.seed,
         "precision": job.precision,
         "block": job.block,
-        **candidate.about,
+        **target.about,
         "provenance": provenance(job.device),
     }
-    return distributed.agreed(result), stopped  # the checks are the first process's
+    return distributed.broadcast(result), stopped  # the checks are the first process's
 
 
-def _figures(attacked: Evaluation, candidate: Candidate) -> dict[str, Any]:
+def _figures(attacked: Evaluation, target: EvaluationTarget) -> dict[str, Any]:
     """The accuracies, and for a sample what they say of the whole test set."""
     result = attacked.summary()
-    if len(attacked.split) < candidate.total:
+    if len(attacked.split) < target.total:
         names = ("clean_accuracy", "robust_accuracy")
         result["interval"] = {name: interval(result[name], len(attacked.split)) for name in names}
     return result
@@ -149,7 +149,7 @@ def _write(
     add_closer_look(out, diagnostics)
     if stopped is None:
         attacked.state.remove()
-        budget.forget(out)
+        budget.clear_plan(out)
     return stopped
 
 
@@ -158,10 +158,10 @@ def _closer_look(job: Job, attacked: Evaluation) -> tuple[Any, dict[str, dict[st
     model = job.model()
     with progress_bar(job.console or Console(quiet=True)) as bar:
         task = bar.add_task("gallery", total=5)  # the gallery and four diagnostics at most
-        pictures = gallery(attacked, job.candidate, job.attacks, model, job.config.seed)
-        return pictures, look_closer(
+        pictures = gallery(attacked, job.target, job.attacks, model, job.config.seed)
+        return pictures, collect_report_data(
             attacked,
-            job.candidate,
+            job.target,
             model,
             job.config.seed,
             lambda name: bar.update(task, advance=1, description=name),

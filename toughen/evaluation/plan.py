@@ -11,7 +11,7 @@ from toughen.attacks.fab import FAB
 
 
 @dataclass(frozen=True)
-class Piece:
+class AttackRound:
     """One restart, or one target, of an attack or of a part of AutoAttack.
 
     Attributes:
@@ -29,11 +29,11 @@ class Piece:
     cost: int
 
 
-def pieces(name: str, attack: Attack) -> list[Piece]:
+def attack_rounds(name: str, attack: Attack) -> list[AttackRound]:
     """All pieces of an attack, in their order."""
     if isinstance(attack, AutoAttack):
-        return [piece for part, each in attack.parts().items() for piece in _pieces(part, f"{name}/{part}", each)]
-    return list(_pieces(name, name, attack))
+        return [piece for part, each in attack.parts().items() for piece in _rounds(part, f"{name}/{part}", each)]
+    return list(_rounds(name, name, attack))
 
 
 def every_iterate(attack: Attack) -> Attack:
@@ -42,7 +42,7 @@ def every_iterate(attack: Attack) -> Attack:
     return replace(attack, stop_early=True) if "stop_early" in known else attack  # type: ignore[type-var]
 
 
-def _pieces(part: str, key: str, attack: Attack) -> Iterator[Piece]:
+def _rounds(part: str, key: str, attack: Attack) -> Iterator[AttackRound]:
     attack = every_iterate(attack)
     known = {field.name for field in fields(attack)}  # type: ignore[arg-type]
     targets, restarts = getattr(attack, "targets", None), getattr(attack, "restarts", 1)
@@ -55,7 +55,7 @@ def _pieces(part: str, key: str, attack: Attack) -> Iterator[Piece]:
         numbers = [(number, {"restarts": 1} if "restarts" in known else {}) for number in range(restarts)]
     for number, single in numbers:
         each: Attack = replace(attack, **single)  # type: ignore[type-var]
-        yield Piece(part, key, number, each, cost(each))
+        yield AttackRound(part, key, number, each, cost(each))
 
 
 def cost(attack: Attack) -> int:

@@ -11,7 +11,7 @@ from toughen.attacks.base import Attack, threat_of
 from toughen.core.gradients import mode
 from toughen.core.rng import ImageNoise
 from toughen.core.types import Images
-from toughen.evaluation.attacked import check, made_by
+from toughen.evaluation.attacked import call_attack, verify_threat
 
 
 @dataclass(frozen=True)
@@ -54,8 +54,8 @@ def predict(
             after: list[int | None] = [None] * len(rows)
             if attack is not None:
                 noise = ImageNoise(seed, name, rows.tolist())
-                x_adv = made_by(attack, name, model, part, label, noise)
-                check(x_adv, part, threat_of(attack), name)
+                x_adv = call_attack(attack, name, model, part, label, noise)
+                verify_threat(x_adv, part, threat_of(attack), name)
                 with torch.no_grad():
                     after = list(model(x_adv).argmax(1).tolist())
             found += map(Prediction, label.tolist(), confidence.tolist(), after)

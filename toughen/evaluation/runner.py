@@ -19,7 +19,7 @@ from toughen.engine.fixed_batch import FixedBatchModel
 from toughen.evaluation.display import Display
 from toughen.evaluation.fingerprint import fingerprint
 from toughen.evaluation.harness import Bench, Outcome, chunk_size
-from toughen.evaluation.plan import Piece, pieces
+from toughen.evaluation.plan import AttackRound, attack_rounds
 from toughen.evaluation.result import Evaluation
 from toughen.evaluation.state import restore
 from toughen.evaluation.workers import Workers
@@ -37,7 +37,7 @@ def measure(
     processes: int = 1,
     folder: Path | None = None,
     console: Console | None = None,
-    show: Callable[[Evaluation, Mapping[str, list[Piece]], Console | None], Display] = Display,
+    show: Callable[[Evaluation, Mapping[str, list[AttackRound]], Console | None], Display] = Display,
 ) -> Evaluation:
     """Run each attack on all images that are right while clean.
 
@@ -57,7 +57,7 @@ def measure(
     index = torch.arange(len(split)) if index is None else index
     blocks = FixedBatchModel(model, block or block_size(split.images.device, len(split)), precision)
     bench = Bench(blocks, split.images, split.labels, index, seed)
-    plans = {name: pieces(name, attack) for name, attack in attacks.items()}
+    plans = {name: attack_rounds(name, attack) for name, attack in attacks.items()}
     with distributed.first_before_others():  # it clears up what a kill has left
         state = restore(folder, fingerprint(bench, attacks), len(split))
     parts = {name: [piece.part for piece in plan] for name, plan in plans.items()}
@@ -68,7 +68,7 @@ def measure(
     return found
 
 
-def _attack(name: str, plan: list[Piece], found: Evaluation, workers: Workers, display: Display) -> None:
+def _attack(name: str, plan: list[AttackRound], found: Evaluation, workers: Workers, display: Display) -> None:
     """One attack, piece after piece, each on the images that still stand; saved after each chunk."""
     progress, images = found.state.of(name), found.split.images
     for piece in plan[progress.piece :]:
@@ -87,7 +87,7 @@ def _attack(name: str, plan: list[Piece], found: Evaluation, workers: Workers, d
             display.finished(name, piece.part)
 
 
-def _everyone(workers: Workers, piece: Piece, chunks: Sequence[Tensor]) -> Iterator[Outcome]:
+def _everyone(workers: Workers, piece: AttackRound, chunks: Sequence[Tensor]) -> Iterator[Outcome]:
     """What all processes did to the chunks, of which each takes its share; every process hears of all."""
     if distributed.count() == 1:
         yield from workers.run(piece, chunks)
@@ -102,7 +102,7 @@ def _everyone(workers: Workers, piece: Piece, chunks: Sequence[Tensor]) -> Itera
                 yield Outcome(**tensors, counts=spent)
 
 
-def _chunk(piece: Piece, rows: int, workers: Workers) -> int:
+def _chunk(piece: AttackRound, rows: int, workers: Workers) -> int:
     """How many images are attacked at once: whole blocks, and as many for each worker, where images are not coupled."""
     block, most = workers.bench.blocks.size, chunk_size(workers.bench.images, workers.bench.blocks.size)
     if getattr(piece.attack, "batchwise", False):

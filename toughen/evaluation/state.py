@@ -10,11 +10,11 @@ import torch
 from torch import Tensor
 
 from toughen.core import distributed
-from toughen.core.rng import key
+from toughen.core.rng import derive_seed
 from toughen.engine.batches import Counts
 from toughen.evaluation.harness import Outcome
 from toughen.runs.files import clear_temporaries, read_tensors, write_tensors
-from toughen.runs.json_types import misfit
+from toughen.runs.json_types import first_mismatch
 
 FIELDS = {"fell": torch.bool, "by": torch.int16, "moved": torch.float32, "done": torch.bool}
 KEPT = {"piece": int, "seconds": dict[str, float], "counts": dict[str, dict[str, int]]}
@@ -83,7 +83,7 @@ class State:
 
     def save(self) -> None:
         """Keep it: the file before or this one is there whole, whenever the process is killed."""
-        if self.path is None or not distributed.first():
+        if self.path is None or not distributed.is_main_process():
             return
         tensors: dict[str, Tensor] = {}
         about: dict[str, Any] = {}
@@ -100,7 +100,7 @@ class State:
 
     def remove(self) -> None:
         """The evaluation is over, and its results are written; what is kept of its checks goes, too."""
-        if self.path is not None and distributed.first():
+        if self.path is not None and distributed.is_main_process():
             self.path.unlink(missing_ok=True)
             self.path.with_suffix(".json").unlink(missing_ok=True)
 
@@ -114,13 +114,13 @@ def restore(folder: Path | None, fingerprint: tuple[object, ...], n: int) -> Sta
     if folder is None:
         return State(None, n)
     clear_temporaries(folder)
-    path = folder / f"evaluation-{key(*fingerprint):016x}.safetensors"
+    path = folder / f"evaluation-{derive_seed(*fingerprint):016x}.safetensors"
     state = State(path, n)
     if path.is_file():
         tensors, about = read_tensors(path)
         for name, rest in about.items():
             fields = [tensors.get(f"{name}:{each}") for each in FIELDS]
-            if misfit(rest, KEPT) or not all(map(_is_field, fields, FIELDS.values(), [n] * len(fields))):
+            if first_mismatch(rest, KEPT) or not all(map(_is_field, fields, FIELDS.values(), [n] * len(fields))):
                 raise ValueError(f"{path} is damaged: remove it, and the evaluation starts anew")
             state.attacks[name] = Progress(*fields, **rest)  # type: ignore[arg-type]
     return state

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Literal, TypeAlias
 
-from toughen.evaluation.checks import data, outputs, slopes, standing, strength
+from toughen.evaluation.checks import data, gradients, outputs, strength, stronger
 from toughen.evaluation.checks.base import Bench
 from toughen.evaluation.checks.base import Check as Check
 from toughen.evaluation.checks.base import Subject as Subject
@@ -26,12 +26,12 @@ OF_THE_MODEL: dict[str, Callable[[Bench, str], Check]] = {
     "the same answer alone": outputs.alone,
     "logits, not probabilities": outputs.unscaled,
     "logits of a usual size": outputs.usual_size,
-    "gradients that are not zero": slopes.there,
+    "gradients that are not zero": gradients.there,
 }
 OF_GRADIENTS: dict[str, Callable[[Bench, str], Check]] = {
-    "gradients of the function itself": slopes.true_slope,
-    "gradients that are not noise": slopes.steady,
-    "a margin without jumps": slopes.continuous,
+    "gradients of the function itself": gradients.true_slope,
+    "gradients that are not noise": gradients.steady,
+    "a margin without jumps": gradients.continuous,
 }
 OF_ATTACKS: dict[str, Callable[[strength.Trials, str], Check]] = {
     "iterative beats single-step": strength.iterative,
@@ -40,15 +40,15 @@ OF_ATTACKS: dict[str, Callable[[strength.Trials, str], Check]] = {
     "accuracy falls with eps": strength.falls_with_eps,
     "an unbounded attack reaches 0 %": strength.unbounded,
 }
-OF_GRADIENTS_ON_WHAT_STANDS: dict[str, Callable[[standing.Probes, str], Check]] = {
-    "more steps change little": standing.steps_settle,
-    "more restarts change little": standing.restarts_settle,
+OF_GRADIENTS_ON_WHAT_STANDS: dict[str, Callable[[stronger.Probes, str], Check]] = {
+    "more steps change little": stronger.steps_settle,
+    "more restarts change little": stronger.restarts_settle,
 }
-OF_WHAT_STANDS: dict[str, Callable[[standing.Probes, str], Check]] = {
-    "random does not beat PGD": standing.random_points,
-    "gradient-free does not beat gradient": standing.gradient_free,
-    "white-box beats black-box": standing.black_box,
-    "no stronger attack is found": standing.stronger,
+OF_WHAT_STANDS: dict[str, Callable[[stronger.Probes, str], Check]] = {
+    "random does not beat PGD": stronger.random_points,
+    "gradient-free does not beat gradient": stronger.gradient_free,
+    "white-box beats black-box": stronger.black_box,
+    "no stronger attack is found": stronger.stronger,
 }
 
 

@@ -19,7 +19,7 @@ from toughen.core.gradients import mode
 from toughen.engine.fixed_batch import FixedBatchModel
 from toughen.engine.memory import keep_freed
 from toughen.evaluation.harness import Bench, Outcome
-from toughen.evaluation.plan import Piece
+from toughen.evaluation.plan import AttackRound
 
 SWITCH = 5e-5  # seconds: Python's own 5 ms are longer than most operations, and a thread that waits so long idles
 _own = threading.local()  # in a worker: the bench that it works at
@@ -62,7 +62,7 @@ class Workers(AbstractContextManager["Workers"]):
         sys.setswitchinterval(SWITCH)
         self.pool = ThreadPoolExecutor(self.threads, initializer=_start_thread, initargs=(self.bench, twins))
 
-    def run(self, piece: Piece, chunks: Iterable[Tensor]) -> Iterator[Outcome]:
+    def run(self, piece: AttackRound, chunks: Iterable[Tensor]) -> Iterator[Outcome]:
         """What the piece did to each chunk of images, as they get done."""
         if self.pool is None:
             for rows in chunks:
@@ -116,7 +116,7 @@ def _start(numbers: Any, threads: int, device: str, asked: tuple[Any, ...], seen
     _own.bench = Bench(FixedBatchModel(net.to(place), size, precision), images.to(place), labels.to(place), index, seed)
 
 
-def _do(piece: Piece, rows: Tensor) -> Outcome:
+def _do(piece: AttackRound, rows: Tensor) -> Outcome:
     bench: Bench = _own.bench
     found = bench.attack(piece, rows.to(bench.images.device))
     return Outcome(rows, found.fell.cpu(), found.moved.cpu(), found.counts)

@@ -11,7 +11,7 @@ from torch import nn
 from toughen.core.gradients import logits
 from toughen.core.types import Batch, Crafted, Images, Labels, Step
 from toughen.methods.base import Method
-from toughen.methods.borrowed import borrowed
+from toughen.methods.craft_only import require_craft_only
 from toughen.methods.delayed import Delayed
 from toughen.models.reconstructor import create_reconstructor
 
@@ -57,7 +57,12 @@ class Reconstruct(Method):
                     f"Reconstruct takes no clean loss while {name} trains, so no switch follows from it: give "
                     "switch_epoch a number"
                 )
-        self.method, self.kind, self.lam, self.smoothing = borrowed("Reconstruct", inner), reconstructor, lam, smoothing
+        self.method, self.kind, self.lam, self.smoothing = (
+            require_craft_only("Reconstruct", inner),
+            reconstructor,
+            lam,
+            smoothing,
+        )
         self.replays, self.reports_clean = inner.replays, inner.threat is None
         self.reconstructor: nn.Module | None = None
 

@@ -14,7 +14,7 @@ from toughen.core.gradients import logits, mode
 from toughen.core.objectives import kl, kl_divergence
 from toughen.core.types import Batch, Crafted, Eps, Images, Labels, Mode, Norm, Real, Step
 from toughen.methods.base import Method, noise_of
-from toughen.methods.borrowed import borrowed
+from toughen.methods.craft_only import require_craft_only
 
 
 class TRADES(Method):
@@ -73,7 +73,7 @@ class TRADES(Method):
                     f"TRADES trains against {threat_of(self)}, its crafter against {crafter.threat}: give both the "
                     "same eps and norm"
                 )
-            self.replays = borrowed("TRADES", crafter).replays
+            self.replays = require_craft_only("TRADES", crafter).replays
 
     @property
     def threatened(self) -> bool:

@@ -11,7 +11,7 @@ from torch import nn
 
 from toughen.models.normalize import normalized
 from toughen.models.parts import Shape
-from toughen.utils.plugins import module, told
+from toughen.utils.plugins import describe_error, module
 
 
 def from_timm(name: str, num_classes: int, shape: Shape, settings: Mapping[str, Any]) -> nn.Module:
@@ -25,7 +25,7 @@ def from_timm(name: str, num_classes: int, shape: Shape, settings: Mapping[str, 
     except ImportError:
         raise ValueError(f"model timm:{name} needs the package timm: pip install 'toughen[timm]'") from None
     except Exception as error:  # as where its torchvision is one for another torch
-        raise ValueError(f"model timm:{name}: timm cannot be imported: {told(error)}") from error
+        raise ValueError(f"model timm:{name}: timm cannot be imported: {describe_error(error)}") from error
     try:
         model = timm.create_model(name, num_classes=num_classes, in_chans=shape[0], **settings)
     except Exception as error:  # each net has its own way to refuse a setting
@@ -82,7 +82,7 @@ def imported(path: str, num_classes: int, shape: Shape, settings: Mapping[str, A
     try:
         made = function(**arguments)
     except Exception as error:  # the user's own code may raise anything
-        raise ValueError(f"model {path} failed {told(error)}") from error
+        raise ValueError(f"model {path} failed {describe_error(error)}") from error
     return _module(path, made)
 
 

@@ -13,7 +13,7 @@ from toughen.attacks.autoattack import AutoAttack
 from toughen.core.cost import flops
 from toughen.core.threat import Threat
 from toughen.data.sets import held_out_count
-from toughen.evaluation.plan import pieces
+from toughen.evaluation.plan import attack_rounds
 from toughen.evaluation.suite import parse_attack
 from toughen.papers.dataset_facts import SETS
 from toughen.papers.measure import OF_TRAINING
@@ -106,7 +106,7 @@ def cost_of(task: Task, each: Quantity) -> float:
         return images * forward * 20.0
     attack = task.run_spec.scale.shorten(parse_attack(each.of, Threat("linf", Fraction(each.eps))))
     whole = 0.6 if isinstance(attack, AutoAttack) else 0.8  # about so many images stand to the end of an attack
-    return images * forward * whole * sum(piece.cost for piece in pieces(each.of, attack))
+    return images * forward * whole * sum(piece.cost for piece in attack_rounds(each.of, attack))
 
 
 def _forward(model: RunSpec) -> float:

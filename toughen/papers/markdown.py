@@ -8,7 +8,7 @@ from textwrap import fill
 from typing import Any
 
 from toughen.papers.dataset_facts import SETS
-from toughen.papers.datasets import told
+from toughen.papers.datasets import describe_images
 from toughen.papers.published import PAPERS
 from toughen.papers.published.exhibits import STATED, Exhibit, Panel, Plot, Row, Settings, Table
 from toughen.papers.scales import SCALES
@@ -101,7 +101,7 @@ def apart(panel: Panel, view: View) -> list[str]:
     rows: dict[str, dict[str, list[str]]] = {}
     for row in panel.rows:
         for column in panel.columns:
-            images = told(view.cells(panel, row, column))
+            images = describe_images(view.cells(panel, row, column))
             if images:
                 rows.setdefault(row.name, {}).setdefault(images, []).append(column.name)
     if len({images for of in rows.values() for images in of}) < 2:
@@ -138,7 +138,7 @@ def origin(found: Sequence[dict[str, Any]]) -> str:
     precisions = together(trained, "precision")
     parts = [
         f"scale {found[0]['scale']}",
-        *filter(None, [told(found)]),
+        *filter(None, [describe_images(found)]),
         "seed " + ", ".join(str(seed) for seed in sorted({each["seed"] for each in found})),
         together([*trained, *measured], "processor"),
         *([f"trained in {precisions} at commit {together(trained, 'commit')}"] if precisions else []),

@@ -24,11 +24,11 @@ from toughen.engine.batches import block_size
 from toughen.engine.device import pick_device, provenance
 from toughen.engine.fixed_batch import FixedBatchModel, search_precision
 from toughen.evaluation.attacked import share
-from toughen.evaluation.candidate import Candidate, find_candidate
 from toughen.evaluation.diagnostics import attack_entropy
 from toughen.evaluation.harness import as_floats
 from toughen.evaluation.runner import measure
 from toughen.evaluation.suite import parse_attack
+from toughen.evaluation.target import EvaluationTarget, find_target
 from toughen.methods.efgsm import start_along, to_boundary
 from toughen.papers.datasets import some
 from toughen.papers.progress_board import Evaluating, ProgressBoard
@@ -80,11 +80,11 @@ class Subject:
         return Threat("linf", Fraction(self.eps))
 
     @cached_property
-    def _all(self) -> Candidate:
-        return find_candidate(self.run, data=self.data, eps=self.threat.eps, norm="linf")
+    def _all(self) -> EvaluationTarget:
+        return find_target(self.run, data=self.data, eps=self.threat.eps, norm="linf")
 
     @cached_property
-    def candidate(self) -> Candidate:
+    def candidate(self) -> EvaluationTarget:
         found = self._all
         index, _ = some(found.split.labels, self.images)
         split = found.split.take(index).to(self.place)

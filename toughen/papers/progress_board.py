@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
 
 from toughen.evaluation.display import Display as EvaluationDisplay
-from toughen.evaluation.plan import Piece
+from toughen.evaluation.plan import AttackRound
 from toughen.evaluation.result import Evaluation
 from toughen.training.display import Silent
 from toughen.utils.duration import spell
@@ -160,11 +160,11 @@ class Evaluating(EvaluationDisplay):
         found, plans: as in an evaluation's own display.
     """
 
-    def __init__(self, board: ProgressBoard, found: Evaluation, plans: Mapping[str, list[Piece]]) -> None:
+    def __init__(self, board: ProgressBoard, found: Evaluation, plans: Mapping[str, list[AttackRound]]) -> None:
         super().__init__(found, plans, Console(quiet=True))
         self.board = board
         board.resume(self.before / max(1, self.before + self._left()))
 
-    def update(self, name: str, piece: Piece) -> None:
+    def update(self, name: str, piece: AttackRound) -> None:
         spent = self._spent()
         self.board.at(spent / max(1, spent + self._left()))

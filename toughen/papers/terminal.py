@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from rich.console import Console
 
 from toughen.papers.dataset_facts import SETS
-from toughen.papers.datasets import stands_in, told
+from toughen.papers.datasets import describe_images, stands_in
 from toughen.papers.kept_weights import figure_run_spec
 from toughen.papers.published.exhibits import STATED, Column, Exhibit, Figure, Panel, Row, Settings, Table
 from toughen.papers.scales import Scale
@@ -96,7 +96,7 @@ def notes(console: Console, exhibit: Exhibit, more: Sequence[str] = ()) -> None:
 
 def _on(view: View, panel: Panel) -> str:
     """Which images our figures are from."""
-    found = told(view.all(panel))
+    found = describe_images(view.all(panel))
     return f"; ours on {found}" if found else ""
 
 

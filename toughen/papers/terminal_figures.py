@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from toughen.papers.datasets import told
+from toughen.papers.datasets import describe_images
 
 WIDTH = 80
 MOST = 60  # places of one curve that are printed
@@ -19,7 +19,7 @@ def plot_lines(cells: dict[str, dict[str, Any] | None], eps: str) -> list[str]:
         eps: of training, which is marked where the curve is over eps.
     """
     drawn = {name: cell["value"] for name, cell in cells.items() if cell}
-    images = told(filter(None, cells.values()), "images")
+    images = describe_images(filter(None, cells.values()), "images")
     lines = [f"on {images}"] if images else []
     lines += [f"{name}: not run" for name in cells if name not in drawn]
     single = [len(value.get("series", ())) == 1 and value.keys() == {"x", "at", "series"} for value in drawn.values()]

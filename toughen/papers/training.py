@@ -30,7 +30,7 @@ from toughen.training.folder import CONFIG
 from toughen.training.run import by_epoch, open_run
 from toughen.training.saving import Diverged
 from toughen.training.trainer import Trainer
-from toughen.utils.signals import Stopped, Stopper
+from toughen.utils.signals import GracefulShutdown, Stopped
 
 RECIPE = "recipe.yaml"
 QUIET = Console(quiet=True)
@@ -108,9 +108,9 @@ def _in_turns(models: Mapping[str, RunSpec], context: RunContext) -> dict[str, D
     group = [models[title] for title in left.values()]
     going = {title: _open(models[title], context, group) for title in left.values()}
     shares = dict.fromkeys(going, 0.0)
-    with Stopper() as stopper:
-        turns = {title: _epochs(trainer, title, context, stopper) for title, trainer in going.items()}
-        while turns and not stopper.asked:
+    with GracefulShutdown() as shutdown:
+        turns = {title: _epochs(trainer, title, context, shutdown) for title, trainer in going.items()}
+        while turns and not shutdown.requested:
             title = min(turns, key=lambda each: shares[each])
             context.board.begin(f"{title}: train")
             try:
@@ -124,8 +124,8 @@ def _in_turns(models: Mapping[str, RunSpec], context: RunContext) -> dict[str, D
                 del turns[title]
                 failed[title] = error
                 context.board.end(f"failed ({error})")
-    if stopper.asked:
-        raise Stopped(stopper.asked)  # between epochs, or in what came after the last step
+    if shutdown.requested:
+        raise Stopped(shutdown.requested)  # between epochs, or in what came after the last step
     return failed
 
 
@@ -166,11 +166,11 @@ def _open(model: RunSpec, context: RunContext, group: Sequence[RunSpec]) -> Trai
     return open_run(recipe, folder / RUN, config=config, resume=True, console=QUIET)
 
 
-def _epochs(trainer: Trainer, title: str, context: RunContext, stopper: Stopper) -> Iterator[float]:
+def _epochs(trainer: Trainer, title: str, context: RunContext, shutdown: GracefulShutdown) -> Iterator[float]:
     def show(console: Console, run: Path, epochs: int, steps: int, done: int) -> Training:
         return Training(context.board, run, steps, done)
 
-    return by_epoch(trainer, stopper, QUIET, show)
+    return by_epoch(trainer, shutdown, QUIET, show)
 
 
 def _kept(folder: Path, model: RunSpec) -> list[int | str]:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from toughen import models
 from toughen.core.types import Real
 from toughen.runs.files import read_json, read_tensors, write_json, write_tensors, write_text
-from toughen.runs.json_types import misfit
+from toughen.runs.json_types import first_mismatch
 from toughen.utils.nearest import did_you_mean
 
 WEIGHTS, RECORD, SEEN = "model.safetensors", "model.json", "training-images.safetensors"
@@ -72,7 +72,7 @@ def _record(fields: Any) -> Record:
     required = {name for name, field in Record.__dataclass_fields__.items() if field.default is MISSING}
     if not isinstance(fields, dict) or not required <= fields.keys() <= hints.keys():
         raise ValueError("its fields are not those of a run")
-    wrong = misfit(fields, {name: hint for name, hint in hints.items() if name in fields})
+    wrong = first_mismatch(fields, {name: hint for name, hint in hints.items() if name in fields})
     if wrong is None and not isinstance(fields["model"].get("settings"), dict):
         wrong = "model"
     if wrong is None and len(fields["shape"]) != 3:

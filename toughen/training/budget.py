@@ -26,7 +26,7 @@ def plan_steps(trainer: Trainer) -> None:
     """
     state, budget = trainer.state, seconds(str(trainer.recipe.time_budget))
     step, validation, _ = tried(trainer, SHARE * budget)
-    steps = distributed.agreed(fitting(state, AIM * budget - state.total_spent, step, validation))
+    steps = distributed.broadcast(fitting(state, AIM * budget - state.total_spent, step, validation))
     if steps < state.steps_per_epoch:
         needed = (state.total_spent + state.steps_per_epoch * step + validation) / AIM
         raise ValueError(
@@ -69,7 +69,7 @@ def tried(trainer: Trainer, enough: float) -> Tried:
         taken.append(time.perf_counter() - started)
         if len(taken) <= WARM_STEPS:
             continue
-        if distributed.agreed(sum(taken)) >= (enough if len(taken) >= WARM_STEPS + FEWEST_STEPS else MOST * enough):
+        if distributed.broadcast(sum(taken)) >= (enough if len(taken) >= WARM_STEPS + FEWEST_STEPS else MOST * enough):
             break
     started = time.perf_counter()
     state.validation(state.kept_model)

@@ -14,7 +14,7 @@ from toughen.core import distributed
 from toughen.methods.base import Method
 from toughen.runs.directory import second_line
 from toughen.runs.files import finite, read_tensors, temporary_name, write_tensors
-from toughen.runs.json_types import fits, keeps
+from toughen.runs.json_types import is_json, matches
 from toughen.training.state import State, Stateful, check
 
 NAME, PREVIOUS, DAMAGED = "checkpoint.safetensors", "checkpoint.previous.safetensors", "checkpoint.damaged.safetensors"
@@ -54,14 +54,14 @@ def save(
         for key, value in moments.items():
             (tensors if isinstance(value, Tensor) else extra)[f"optimizer.{number}.{key}"] = value
     for key, value in extra.items():
-        if not keeps(value):
+        if not is_json(value):
             raise ValueError(
                 f"{key.replace('._extra_state', '')}'s extra state cannot be kept in a checkpoint: let get_extra_state "
                 "return numbers, texts, lists and mappings with texts as keys, and keep tensors as buffers"
             )
     kept = {key: value for key, callback in callbacks.items() if (value := callback.state_dict())}
     for key, value in kept.items():
-        if not keeps(value):
+        if not is_json(value):
             raise ValueError(
                 f"{key}'s state cannot be kept in a checkpoint: let state_dict return numbers, texts, lists "
                 "and mappings with texts as keys"
@@ -157,7 +157,7 @@ def load(
     except (RuntimeError, KeyError, ValueError, TypeError) as error:
         raise ValueError(f"{path} does not fit this recipe ({second_line(error)}): choose another --out") from None
     state.restore(about, totals, device)
-    if state.healthy == state.step and distributed.first():
+    if state.healthy == state.step and distributed.is_main_process():
         keep(folder, HEALTHY, path.name)  # a kill may have come before
     return own
 
@@ -202,7 +202,7 @@ def _put_back(
     """Where as many processes saved this, each takes what was its own; else nobody's places in a batch are the same."""
     if saved_by != distributed.count():
         values = values | own_state(modules)
-    elif not distributed.first():
+    elif not distributed.is_main_process():
         values = values | _part(values, f"process.{distributed.rank()}")
     for name, module in modules.items():
         module.load_state_dict(_part(values, name))
@@ -237,7 +237,9 @@ def _checked(path: Path, callbacks: Mapping[str, Stateful]) -> tuple[dict[str, T
     """
     tensors, about = read_tensors(path)
     try:
-        if not fits(about.get("extra"), dict[str, Any]) or not fits(about.get("callbacks"), dict[str, dict[str, Any]]):
+        if not matches(about.get("extra"), dict[str, Any]) or not matches(
+            about.get("callbacks"), dict[str, dict[str, Any]]
+        ):
             raise ValueError("it holds no run's state")
         beside = ("extra", "callbacks", "totals")
         check({name: value for name, value in about.items() if name not in beside}, about.get("totals"))

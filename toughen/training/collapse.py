@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from typing import Any, get_type_hints
 
 from toughen.core.types import Labels
-from toughen.runs.json_types import misfit
+from toughen.runs.json_types import first_mismatch
 
 ABOVE_CHANCE = 0.05  # above chance: so much stands, where there are images enough to tell
 DEVIATIONS_ABOVE_CHANCE = 3.0  # standard deviations of chance that it must be, where there are few
@@ -58,7 +58,7 @@ class CollapseMemory:
         Raises:
             ValueError: they are others.
         """
-        if wrong := misfit(plain, get_type_hints(cls)):
+        if wrong := first_mismatch(plain, get_type_hints(cls)):
             raise ValueError(f"the collapse watch's {wrong} is not what toughen writes there")
         return cls(**plain)
 

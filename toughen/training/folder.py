@@ -12,7 +12,7 @@ from torch import Tensor
 from toughen import runs
 from toughen.engine.device import provenance
 from toughen.runs.files import check_writable, clear_temporaries, read_fields, write_json, write_text
-from toughen.runs.json_types import fits
+from toughen.runs.json_types import matches
 from toughen.runs.locks import Lock
 from toughen.training import checkpoint
 from toughen.training.display import BOARD
@@ -119,7 +119,7 @@ def sessions(folder: Path, state: TrainingState) -> dict[str, Any]:
         return now
     before = read_fields(path)  # damaged: nothing is known of the sessions before
     earlier = before.pop("sessions", None) or [{"from_step": 0, **before}]
-    if not fits(earlier, list[dict[str, Any]]):
+    if not matches(earlier, list[dict[str, Any]]):
         earlier = []
     if before != now:
         earlier.append({"from_step": state.step, **now})

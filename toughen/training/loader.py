@@ -20,7 +20,7 @@ def memory_limit(recipe: Recipe) -> int:
     device, room = pick_device(recipe.device), sizes.available()
     if device.type == "cuda":
         room = min(room, torch.cuda.mem_get_info(device)[0])
-    limit: int = distributed.agreed(int(SHARE * room / distributed.on_this_machine()))  # all must stream, or none
+    limit: int = distributed.broadcast(int(SHARE * room / distributed.on_this_machine()))  # all must stream, or none
     return limit
 
 

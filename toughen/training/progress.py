@@ -85,7 +85,7 @@ class RunProgress(State):
 
     def own_of(self, step: int) -> int:
         """How many of them are this process's."""
-        part = distributed.share(self.size_of(step))
+        part = distributed.shard_slice(self.size_of(step))
         return int(part.stop - part.start)
 
     def progress(self, step: int) -> float:

@@ -15,10 +15,10 @@ from toughen import data as data_sets
 from toughen import models, runs
 from toughen.attacks.adaptive import Adaptive
 from toughen.core import distributed
-from toughen.core.rng import key
+from toughen.core.rng import derive_seed
 from toughen.data.feed import Unreadable
 from toughen.engine.memory import lacking
-from toughen.runs.json_types import keeps
+from toughen.runs.json_types import is_json
 from toughen.training import budget, saving
 from toughen.training.callbacks.base import Callback
 from toughen.training.callbacks.display import ShowProgress
@@ -31,7 +31,7 @@ from toughen.training.recipe import Recipe
 from toughen.training.saving import Diverged
 from toughen.training.sources import missing_sources
 from toughen.training.trainer import Trainer
-from toughen.utils.signals import Stopper
+from toughen.utils.signals import GracefulShutdown
 
 
 def train(
@@ -65,10 +65,10 @@ def train(
         Stopped: SIGINT or SIGTERM; the state is saved, ``resume`` goes on.
         RuntimeError: the run's files can no longer be written; the last checkpoint is whole.
     """
-    console = console or Console(stderr=True, quiet=not distributed.first())
+    console = console or Console(stderr=True, quiet=not distributed.is_main_process())
     trainer = open_run(recipe, out, config=config, resume=resume, console=console, callbacks=callbacks)
-    with Stopper() as stopper:
-        for _ in by_epoch(trainer, stopper, console, show):
+    with GracefulShutdown() as shutdown:
+        for _ in by_epoch(trainer, shutdown, console, show):
             pass
     return trainer.folder
 
@@ -103,7 +103,7 @@ def open_run(
     if resumed and not runs.same_images(folder, seen):
         raise ValueError(f"the images of {recipe.data} have changed since {folder} was begun: choose another --out")
     if trainer.state.finished:
-        if distributed.first():
+        if distributed.is_main_process():
             complete(folder, trainer.state)
         console.print(
             f"{folder} is finished already: nothing is left to do", highlight=False, markup=False, soft_wrap=True
@@ -112,20 +112,22 @@ def open_run(
     if recipe.time_budget is not None and not trainer.state.planned:
         budget.plan_steps(trainer)
     trainer.method.check(math.ceil(trainer.state.last_step / trainer.state.steps_per_epoch))
-    if distributed.first():
+    if distributed.is_main_process():
         begin(folder, config, trainer.state, seen)
     console.print(headline(trainer.state, resumed, images), highlight=False, markup=False, soft_wrap=True)
     return trainer
 
 
-def by_epoch(trainer: Trainer, stopper: Stopper, console: Console, show: Show | None = None) -> Iterator[float]:
+def by_epoch(
+    trainer: Trainer, shutdown: GracefulShutdown, console: Console, show: Show | None = None
+) -> Iterator[float]:
     """Train to the end, pausing after each epoch, so that several runs of a process can take turns.
 
     They become what they are alone, bit for bit, if ``deterministic`` is the same in all.
 
     Args:
         trainer: as ``open_run`` gives it.
-        stopper: asks to stop.
+        shutdown: asks to stop.
         console, show: as for ``train``.
 
     Yields:
@@ -138,7 +140,7 @@ def by_epoch(trainer: Trainer, stopper: Stopper, console: Console, show: Show | 
         return
     folder = trainer.folder
     try:
-        yield from trainer.by_epoch(stopper, ShowProgress(console, show))
+        yield from trainer.by_epoch(shutdown, ShowProgress(console, show))
     except Unreadable as error:
         raise RuntimeError(
             f"training failed: {error}. Once the images are whole again, go on with --resume: nothing is lost"
@@ -151,7 +153,7 @@ def by_epoch(trainer: Trainer, stopper: Stopper, console: Console, show: Show | 
     except Diverged:
         raise
     except Exception as error:
-        if not trainer.state.step and distributed.first():
+        if not trainer.state.step and distributed.is_main_process():
             withdraw(folder)
         if lacking(error):
             raise RuntimeError(
@@ -189,7 +191,7 @@ def build(
     if threat is not None:
         threat.check(torch.empty(1, *data.shape))
     mean, std = data.statistics() if recipe.normalize else (None, None)
-    torch.manual_seed(key("weights", recipe.seed))
+    torch.manual_seed(derive_seed("weights", recipe.seed))
     net = (recipe.model, len(data.classes), data.shape, mean, std)
     model = models.create(*net, **recipe.model_settings)
     models.check(model, len(data.classes), data.shape)
@@ -226,7 +228,7 @@ def _check_adaptive(recipe: Recipe) -> None:
     if threat is None or adaptive is None:
         return
     try:
-        if not keeps(adaptive):
+        if not is_json(adaptive):
             raise ValueError("it must be plain data, as JSON has it")
         Adaptive(eps=threat.eps, norm=threat.norm, **adaptive)
     except (TypeError, ValueError) as error:

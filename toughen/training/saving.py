@@ -39,7 +39,7 @@ def save(state: TrainingState) -> None:
     check_finite(state)
     state.spent = state.total_spent
     write_checkpoint(state)
-    if state.healthy == state.step and distributed.first():
+    if state.healthy == state.step and distributed.is_main_process():
         checkpoint.keep(state.folder, checkpoint.HEALTHY)
     distributed.barrier()
 
@@ -49,7 +49,7 @@ def write_checkpoint(state: TrainingState, name: str = checkpoint.NAME) -> None:
     state.together.sync_image_buffers()
     totals = distributed.gather(state.totals.plain())
     own = distributed.gather_tensors(checkpoint.own_state(state.modules)) if distributed.count() > 1 else []
-    if distributed.first():
+    if distributed.is_main_process():
         checkpoint.check_names(state.modules, state.kept_names)
         checkpoint.save(
             state.folder,
@@ -65,7 +65,7 @@ def write_checkpoint(state: TrainingState, name: str = checkpoint.NAME) -> None:
 
 def write_model(state: TrainingState, epoch: int, found: dict[str, float]) -> None:
     """Write the weights to keep, with what validation found of them."""
-    if distributed.first():
+    if distributed.is_main_process():
         record = replace(state.record, epoch=epoch, validation=found)
         runs.write_model(state.folder, record, state.kept_model)
 

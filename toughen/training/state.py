@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from toughen.core import distributed
-from toughen.runs.json_types import misfit
+from toughen.runs.json_types import first_mismatch
 
 
 @runtime_checkable
@@ -123,14 +123,14 @@ def check(plain: Any, totals: Any) -> None:
     """
     hints = get_type_hints(State)
     del hints["totals"]
-    wrong = misfit(plain, hints)
+    wrong = first_mismatch(plain, hints)
     if wrong is None and (plain["step"] < 0 or plain["processes"] < 1):
         wrong = "step" if plain["step"] < 0 else "processes"
     if wrong is None and not (isinstance(totals, list) and len(totals) == plain["processes"]):
         wrong = "totals"
     if wrong is None:
         sums = {**get_type_hints(EpochTotals), "sums": dict[str, float]}
-        wrong = next((f"totals' {name}" for name in (misfit(each, sums) for each in totals) if name), None)
+        wrong = next((f"totals' {name}" for name in (first_mismatch(each, sums) for each in totals) if name), None)
     if wrong is not None:
         raise ValueError(f"its {wrong} is not what toughen writes there")
 
@@ -139,4 +139,4 @@ def _own(totals: list[dict[str, Any]], device: torch.device) -> EpochTotals:
     """This process's; where there were more or fewer of them, the first one takes all."""
     if len(totals) == distributed.count():
         return EpochTotals.of(totals[distributed.rank()], device)
-    return EpochTotals.of(summed(totals), device) if distributed.first() else EpochTotals()
+    return EpochTotals.of(summed(totals), device) if distributed.is_main_process() else EpochTotals()

@@ -15,8 +15,8 @@ from torch import Tensor, nn
 
 from toughen import runs
 from toughen.core import distributed
-from toughen.core.cost import Passes, flops
-from toughen.core.rng import StepNoise, key
+from toughen.core.cost import PassCounter, flops
+from toughen.core.rng import StepNoise, derive_seed
 from toughen.core.types import Batch, Plan, Step
 from toughen.data import Augment, Data, Streamed
 from toughen.data.feed import Feed
@@ -39,7 +39,7 @@ from toughen.training.together import DistributedStep, synchronised_batch_norm
 from toughen.training.training_state import TrainingState
 from toughen.training.validation import Validation
 from toughen.training.watch import CollapseDetector
-from toughen.utils.signals import Stopped, Stopper
+from toughen.utils.signals import GracefulShutdown, Stopped
 
 
 class Trainer:
@@ -119,11 +119,11 @@ class Trainer:
         )
         self.state.kept_names = checkpoint.names(self.state.modules)
 
-    def by_epoch(self, stopper: Stopper, display: Callback | None = None) -> Iterator[float]:
+    def by_epoch(self, shutdown: GracefulShutdown, display: Callback | None = None) -> Iterator[float]:
         """Train to the end, pausing after each epoch.
 
         Args:
-            stopper: asks to stop.
+            shutdown: asks to stop.
             display: one more callback, which is called last.
 
         Yields:
@@ -145,9 +145,9 @@ class Trainer:
             for callback in self.callbacks:
                 callback.on_fit_start(state)
             while not state.finished:
-                self.run_epoch(stopper)
-                if distributed.any_of(bool(stopper.asked))[0] and not state.finished:
-                    raise Stopped(stopper.asked or signal.SIGTERM)
+                self.run_epoch(shutdown)
+                if distributed.any_of(bool(shutdown.requested))[0] and not state.finished:
+                    raise Stopped(shutdown.requested or signal.SIGTERM)
                 yield state.step / state.last_step
         except GeneratorExit:  # nobody goes on with it
             raise
@@ -160,7 +160,7 @@ class Trainer:
             for callback in self.callbacks:
                 callback.on_fit_end(state)
 
-    def run_epoch(self, stopper: Stopper) -> None:
+    def run_epoch(self, shutdown: GracefulShutdown) -> None:
         """The rest of the running epoch; a signal in its last step awaits what follows that."""
         state, epoch = self.state, self.state.epoch
         self.model.train()
@@ -174,10 +174,10 @@ class Trainer:
                 callback.on_step_end(state, step)
             if state.step == state.end_of(epoch):  # maybe before the epoch's last batch
                 break
-            self._pause(stopper)
+            self._pause(shutdown)
         wait(self.device)
         state.count_seconds()
-        metrics = distributed.agreed(epoch_figures(state, epoch, self.forward_flops))  # methods decide by them
+        metrics = distributed.broadcast(epoch_figures(state, epoch, self.forward_flops))  # methods decide by them
         state.close_epoch(metrics)
         for callback in self.callbacks:
             callback.on_epoch_end(state, metrics)
@@ -192,8 +192,8 @@ class Trainer:
         for number in takewhile(lambda at: at * replays < state.end_of(epoch), count(first // replays)):  # it may move
             images, labels, rows = next(fed)
             size = state.size_of(number * replays)
-            place = (size, distributed.share(size).start) if distributed.count() > 1 else (0, 0)
-            noise = StepNoise(key("augment", self.recipe.seed), number, *place)
+            place = (size, distributed.shard_slice(size).start) if distributed.count() > 1 else (0, 0)
+            noise = StepNoise(derive_seed("augment", self.recipe.seed), number, *place)
             x, shift, flip = self.augment(as_floats(images).to(self.dtype), noise)
             x = x.contiguous(memory_format=self.layout)
             steps = range(max(first, number * replays), (number + 1) * replays)
@@ -204,7 +204,7 @@ class Trainer:
     def counted_step(self, x: Tensor, y: Tensor, batch: Batch) -> Step:
         """A step whose figures and cost are added to the epoch's."""
         state = self.state
-        with Passes(self.model, state.method.companions(), self.image, self.costs) as passes:
+        with PassCounter(self.model, state.method.companions(), self.image, self.costs) as passes:
             step = self.step(x, y, batch)
         own = y[: state.own_of(state.step)]
         state.step += 1
@@ -221,7 +221,7 @@ class Trainer:
             method.strength = min(1.0, state.threatened / (self.recipe.eps_warmup * state.steps))
         state.threatened += method.threatened
         own = [distributed.rank()] if distributed.rank() else []
-        torch.manual_seed(key("model", self.recipe.seed, state.step, *own))  # such as for dropout
+        torch.manual_seed(derive_seed("model", self.recipe.seed, state.step, *own))  # such as for dropout
         with self.compiled():
             with autocast(self.precision, self.device):
                 try:
@@ -236,7 +236,7 @@ class Trainer:
         method.after_step(self.model)
         return logged
 
-    def add_up(self, step: Step, y: Tensor, passes: Passes | None = None) -> None:
+    def add_up(self, step: Step, y: Tensor, passes: PassCounter | None = None) -> None:
         """Add a step's figures to the epoch's sums, without waiting for the device; of no image but its own."""
         totals, n = self.state.totals, len(y)
         if passes is not None:
@@ -260,14 +260,14 @@ class Trainer:
         state, number = self.state, self.methods.index(method)
         return state.together.step(number, x, y, batch, state.size_of(state.step), state.own_of(state.step))
 
-    def _pause(self, stopper: Stopper) -> None:
+    def _pause(self, shutdown: GracefulShutdown) -> None:
         """Call what a clock makes due, and stop where a signal asked for it, in all processes after the same step."""
-        asked = distributed.any_of(bool(stopper.asked), *[callback.due(self.state) for callback in self.callbacks])
+        asked = distributed.any_of(bool(shutdown.requested), *[callback.due(self.state) for callback in self.callbacks])
         for callback, due in zip(self.callbacks, asked[1:], strict=True):
             if due:
                 callback.on_due(self.state)
         if asked[0]:
-            raise Stopped(stopper.asked or signal.SIGTERM)
+            raise Stopped(shutdown.requested or signal.SIGTERM)
 
     def _prepare(self, method: Method, data: Data | Streamed) -> None:
         method.prepare(self.model, data.shape, len(data.classes), len(self.train))
@@ -276,5 +276,5 @@ class Trainer:
 
 def _own_part(count: int) -> slice:
     """The part of a batch that this process trains on: where there is none, a padding batch of two images."""
-    part = distributed.share(count)
+    part = distributed.shard_slice(count)
     return part if part.stop > part.start else slice(0, 2)

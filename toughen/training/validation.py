@@ -37,7 +37,7 @@ class Validation:
         """Accuracies, 0..1: "clean", "fgsm", "pgd"; empty without validation images."""
         if not len(self.split):
             return {}
-        index = torch.arange(len(self.split))[distributed.share(len(self.split))]
+        index = torch.arange(len(self.split))[distributed.shard_slice(len(self.split))]
         part = self.split.take(index.to(self.split.labels.device))
         counts = dict.fromkeys(("clean", *self.attacks), 0)
         if len(part):

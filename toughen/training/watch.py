@@ -7,7 +7,7 @@ from typing import Literal, TypeAlias
 
 from torch import nn
 
-from toughen.core.rng import StepNoise, key
+from toughen.core.rng import StepNoise, derive_seed
 from toughen.core.threat import Threat
 from toughen.data import Split
 from toughen.data.sets import stratified
@@ -46,7 +46,7 @@ class CollapseDetector:
     def signal(self, model: nn.Module, step: int) -> float:
         """The mean L2 distance of FGSM and R-FGSM logits, which jumps when a model begins to collapse (R-MGM)."""
         assert self.threat is not None
-        noise = StepNoise(key("signal", self.seed), step)
+        noise = StepNoise(derive_seed("signal", self.seed), step)
         x = as_floats(self.split.images).to(dtype_of(model))
         return float(logit_distance(model, x, self.split.labels, self.threat, noise))
 

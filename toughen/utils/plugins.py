@@ -22,10 +22,10 @@ def module(name: str, what: str) -> ModuleType:
     except ImportError as error:
         raise ValueError(f"{what} cannot be imported: {error}; is its folder on PYTHONPATH?") from error
     except (Exception, SystemExit) as error:
-        raise ValueError(f"{what} cannot be imported: {told(error)}") from error
+        raise ValueError(f"{what} cannot be imported: {describe_error(error)}") from error
 
 
-def told(error: BaseException) -> str:
+def describe_error(error: BaseException) -> str:
     """Where a user's own code failed, and how."""
     if isinstance(error, SyntaxError) and error.filename:
         return f"at {error.filename}, line {error.lineno}: {type(error).__name__}: {error.msg}"

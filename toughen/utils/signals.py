@@ -7,7 +7,7 @@ from types import FrameType
 
 
 class Terminated(KeyboardInterrupt):
-    """SIGTERM came where no ``Stopper`` waited for it."""
+    """SIGTERM came where no ``GracefulShutdown`` waited for it."""
 
     number = signal.SIGTERM
 
@@ -24,21 +24,21 @@ class Stopped(KeyboardInterrupt):
         self.number = number
 
 
-class Stopper:
+class GracefulShutdown:
     """While its ``with`` block lasts, SIGINT and SIGTERM only ask; a second one stops at once, without saving.
 
     Attributes:
-        asked: the signal's number, 0 until one came.
+        requested: the signal's number, 0 until one came.
     """
 
-    asked: int = 0
+    requested: int = 0
 
     def _ask(self, number: int, frame: FrameType | None) -> None:
-        if self.asked:
+        if self.requested:
             raise KeyboardInterrupt
-        self.asked = number
+        self.requested = number
 
-    def __enter__(self) -> Stopper:
+    def __enter__(self) -> GracefulShutdown:
         self._before = {number: signal.signal(number, self._ask) for number in (signal.SIGINT, signal.SIGTERM)}
         return self
 

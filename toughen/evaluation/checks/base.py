@@ -14,12 +14,12 @@ from toughen.attacks.base import Attack, threat_of
 from toughen.core.classifier import misclassified
 from toughen.core.gradients import input_gradient
 from toughen.core.objectives import cross_entropy
-from toughen.core.rng import ImageNoise, key
+from toughen.core.rng import ImageNoise, derive_seed
 from toughen.core.threat import Threat
 from toughen.core.types import AnyImages, Images, Labels, Logits, Mask
 from toughen.engine.device import Precision
 from toughen.engine.fixed_batch import FixedBatchModel
-from toughen.evaluation.attacked import check
+from toughen.evaluation.attacked import verify_threat
 from toughen.evaluation.harness import as_floats
 
 DROP = 0.03  # by which the number may lie above the truth and still be believed
@@ -154,7 +154,7 @@ class Bench:
         """Up to ``limit`` of the rows, in an order that comes of the images' places, so that nobody chooses."""
         rows = mask.nonzero()[:, 0].tolist()
         places = self.subject.index.tolist()
-        chosen = sorted(rows, key=lambda row: key("verdict", self.subject.seed, places[row]))[:limit]
+        chosen = sorted(rows, key=lambda row: derive_seed("verdict", self.subject.seed, places[row]))[:limit]
         return torch.tensor(chosen, dtype=torch.int64, device=self.subject.labels.device)
 
     @property
@@ -185,7 +185,7 @@ class Bench:
         """Which of the images the model gets wrong after an attack, made on the model or ``on`` another one."""
         x, y = self.x(rows), self.y(rows)
         x_adv = attack(on or self.model, x, y, self.noise(name, rows))
-        check(x_adv, x, threat_of(attack), name)
+        verify_threat(x_adv, x, threat_of(attack), name)
         return misclassified(self.model.exact(x_adv), y)
 
     @cached_property

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from toughen.attacks.base import Attack
 from toughen.core.classifier import misclassified
 from toughen.core.objectives import nuclear_norm
-from toughen.core.rng import ImageNoise, key
+from toughen.core.rng import ImageNoise, derive_seed
 from toughen.core.threat import Threat
 from toughen.core.types import Images, Labels
 from toughen.evaluation.diagnostics.common import blocked, chunk_size, crafted, described, exact_logits, number, numbers
@@ -65,7 +65,7 @@ def nuclear_norms(
 
 
 def _of_batches(moved: Tensor, size: int, seed: int) -> dict[str, Any]:
-    shuffled = torch.randperm(len(moved), generator=torch.Generator().manual_seed(key("nuclear", seed)))
+    shuffled = torch.randperm(len(moved), generator=torch.Generator().manual_seed(derive_seed("nuclear", seed)))
     norms = [nuclear_norm(moved[part.to(moved.device)]) for part in shuffled.split(size) if len(part) == size]
     if not norms:
         return {"images": len(moved), "norms": [], "mean": None, "per_image": None}

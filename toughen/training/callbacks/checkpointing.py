@@ -28,7 +28,7 @@ class Checkpointing(Callback):
         self.saved = time.perf_counter()
 
     def due(self, state: TrainingState) -> bool:
-        return distributed.first() and time.perf_counter() - self.saved >= self.seconds
+        return distributed.is_main_process() and time.perf_counter() - self.saved >= self.seconds
 
     def on_due(self, state: TrainingState) -> None:
         state.count_seconds()
@@ -36,7 +36,7 @@ class Checkpointing(Callback):
 
     def on_epoch_end(self, state: TrainingState, metrics: dict[str, Any]) -> None:
         self._save(state)
-        if distributed.first():
+        if distributed.is_main_process():
             runs.write_history(state.folder, state.history)
 
     def on_exception(self, state: TrainingState, error: BaseException) -> None:

@@ -54,7 +54,7 @@ class CollapseWatch(Callback):
             return
         wait(state.device)  # what the look gives are numbers, so that it is over where it ends
         begun = time.perf_counter()
-        distance = distributed.agreed(self.detector.signal(state.model, state.step))
+        distance = distributed.broadcast(self.detector.signal(state.model, state.step))
         state.scalars["logit_distance"] = distance
         if self.detector.jumped(self.memory, distance) and state.step % state.steps_per_epoch:
             self.handle(state, state.validation(state.model))

@@ -27,7 +27,7 @@ class ShowProgress(Callback):
         self.display: Display | None = None
 
     def on_fit_start(self, state: TrainingState) -> None:
-        show = self.show if distributed.first() else Silent
+        show = self.show if distributed.is_main_process() else Silent
         self.display = show(self.console, state.folder, state.epochs, state.last_step, state.step)
 
     def on_step_end(self, state: TrainingState, step: Step) -> None:

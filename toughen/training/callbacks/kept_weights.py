@@ -21,5 +21,5 @@ class KeepWeights(Callback):
         self._keep(state, f"epoch {metrics['epoch']}")
 
     def _keep(self, state: TrainingState, moment: int | str) -> None:
-        if moment in state.recipe.keep_at and distributed.first():
+        if moment in state.recipe.keep_at and distributed.is_main_process():
             checkpoint.keep_weights(state.folder, moment, state.model)

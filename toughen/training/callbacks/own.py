@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from toughen.training.callbacks.base import Callback
-from toughen.utils.plugins import module, told
+from toughen.utils.plugins import describe_error, module
 
 
 def imported(paths: str | Sequence[str] | None) -> list[Callback]:
@@ -38,4 +38,4 @@ def _made(path: str) -> Callback:
     try:
         return kind()
     except Exception as error:  # the user's own code may raise anything
-        raise ValueError(f"callback {path!r} cannot be made: {told(error)}") from error
+        raise ValueError(f"callback {path!r} cannot be made: {describe_error(error)}") from error

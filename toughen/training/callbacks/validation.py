@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from typing import Any
 
-from toughen.runs.json_types import misfit
+from toughen.runs.json_types import first_mismatch
 from toughen.training.callbacks.base import Callback
 from toughen.training.saving import write_model
 from toughen.training.training_state import TrainingState
@@ -38,6 +38,6 @@ class BestWeights(Callback):
         return {"best": list(self.best)}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        if misfit(state, {"best": tuple[float, float]}):
+        if first_mismatch(state, {"best": tuple[float, float]}):
             raise ValueError("the best validation score is not what toughen writes there")
         self.best = (state["best"][0], state["best"][1])

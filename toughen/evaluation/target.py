@@ -15,15 +15,15 @@ from toughen import models, runs
 from toughen.core.threat import Threat
 from toughen.core.types import Eps, Norm
 from toughen.data import Data, Split
+from toughen.evaluation.function_model import FunctionModel
 from toughen.evaluation.images import left_unchecked, load_test, refuse_seen, sample
-from toughen.evaluation.wrapped import Wrapped
 from toughen.runs.directory import second_line
 from toughen.runs.files import read_tensors
 from toughen.utils.fraction import radius
 
 
 @dataclass(frozen=True)
-class Candidate:
+class EvaluationTarget:
     """A model and the images that it is judged by.
 
     Attributes:
@@ -55,7 +55,7 @@ class Candidate:
     split_off: int = 0
 
 
-def find_candidate(
+def find_target(
     spec: str | Path,
     *,
     data: str | None = None,
@@ -67,7 +67,7 @@ def find_candidate(
     model: nn.Module | None = None,
     image_size: int | None = None,
     resize: int | None = None,
-) -> Candidate:
+) -> EvaluationTarget:
     """What the command line names: a run directory, ``package.module:function`` or ``timm:NAME``.
 
     Args:
@@ -109,7 +109,7 @@ def from_run(
     limit: int | None,
     seed: int,
     model: nn.Module | None = None,
-) -> Candidate:
+) -> EvaluationTarget:
     """A run's weights and the test images of the data set that it was trained on, or of another with its classes.
 
     Raises:
@@ -131,7 +131,9 @@ def from_run(
     about = {"weights": record.weights, "epoch": record.epoch, "method": record.method, **left_unchecked(folder)}
     named, total = data or record.data, len(test.test)
     names, off = tuple(record.classes), test.split_off
-    return Candidate(str(folder), net, split, index, total, threat, named, names, folder, about, record.adaptive, off)
+    return EvaluationTarget(
+        str(folder), net, split, index, total, threat, named, names, folder, about, record.adaptive, off
+    )
 
 
 def test_images(spec: str, data: str | None, image_size: int | None, resize: int | None) -> Data:
@@ -150,7 +152,7 @@ def test_images(spec: str, data: str | None, image_size: int | None, resize: int
 
 def from_elsewhere(
     spec: str, test: Data, weights: str | None, threat: Threat, limit: int | None, seed: int
-) -> Candidate:
+) -> EvaluationTarget:
     """A model of ``package.module:function`` or ``timm:NAME``, on the test images of a data set.
 
     Raises:
@@ -165,7 +167,7 @@ def from_elsewhere(
     split, index = sample(test.test, limit, seed)
     about = {"weights": weights or ("pretrained" if fetched else "as made")}
     total, off = len(test.test), test.split_off
-    return Candidate(spec, net, split, index, total, threat, test.name, test.classes, about=about, split_off=off)
+    return EvaluationTarget(spec, net, split, index, total, threat, test.name, test.classes, about=about, split_off=off)
 
 
 def from_function(
@@ -176,7 +178,7 @@ def from_function(
     norm: Norm,
     limit: int | None,
     seed: int,
-) -> Candidate:
+) -> EvaluationTarget:
     """Any model that PyTorch can call, on images given in any way.
 
     Raises:
@@ -197,10 +199,10 @@ def from_function(
         raise ValueError(
             f"data is {type(given).__name__}: give (images, labels), a Split, a Data, or a data set's name"
         )
-    net = model if isinstance(model, nn.Module) else Wrapped(model).to(test.images.device)
+    net = model if isinstance(model, nn.Module) else FunctionModel(model).to(test.images.device)
     split, index = sample(test, limit, seed)
     named = named or f"{len(test):,} images"
-    return Candidate(name, net, split, index, len(test), usable_threat(norm, eps), named, names)
+    return EvaluationTarget(name, net, split, index, len(test), usable_threat(norm, eps), named, names)
 
 
 def checked(images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:

@@ -8,7 +8,7 @@ from toughen.methods.free import Free
 from toughen.methods.hybrid import Hybrid
 
 
-def borrowed(holder: str, method: Method) -> Method:
+def require_craft_only(holder: str, method: Method) -> Method:
     """The method, whose ``craft`` is going to be all that runs of it.
 
     Raises:

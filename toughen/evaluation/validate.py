@@ -12,20 +12,20 @@ from toughen import models
 from toughen.core.gradients import mode
 from toughen.core.modules import unwrap
 from toughen.core.types import AnyImages, Images
-from toughen.evaluation.candidate import Candidate
 from toughen.evaluation.harness import as_floats, predict
+from toughen.evaluation.target import EvaluationTarget
 
 
-def check_fit(net: nn.Module, candidate: Candidate) -> int:
+def check_fit(net: nn.Module, target: EvaluationTarget) -> int:
     """See that a model answers these images with logits of these classes, and say how many these are.
 
     Raises:
         ValueError: the model can't take the images, has too few or too many outputs, a label is none of them, a logit
             is NaN or infinite, or no such image can be as far from another as the threat allows.
     """
-    place = next(net.parameters(), candidate.split.images).device
-    split, outputs = candidate.split.to(place), len(candidate.class_names)
-    candidate.threat.check(as_floats(split.images[:1]))
+    place = next(net.parameters(), target.split.images).device
+    split, outputs = target.split.to(place), len(target.class_names)
+    target.threat.check(as_floats(split.images[:1]))
     shape: Any = tuple(split.images.shape[1:])
     own = _outputs(net, as_floats(split.images[:2]))  # of their own type, where the check below asks in the weights'
     outputs = outputs or own

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from toughen.core.modules import mode
 
 
-class Wrapped(nn.Module):
+class FunctionModel(nn.Module):
     """Any function from images in [0, 1] to logits, as a module.
 
     Attributes:
@@ -36,8 +36,8 @@ class Wrapped(nn.Module):
                 stack.enter_context(mode(net, "train" if self.training else "eval"))
             return self.function(x)
 
-    def __deepcopy__(self, memo: dict[int, Any]) -> Wrapped:
-        return Wrapped(self.function).to(self.place.device)
+    def __deepcopy__(self, memo: dict[int, Any]) -> FunctionModel:
+        return FunctionModel(self.function).to(self.place.device)
 
 
 def nets_of(function: Any, depth: int = 3) -> list[nn.Module]:
