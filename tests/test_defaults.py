@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from commands import digits, refused, toughen
 
 from toughen import data
 from toughen.config.train import parse_train
+from toughen.data.doubts import doubts
 from toughen.data.ingest import Outline
 from toughen.methods.nuat import NuAT
 from toughen.methods.trades import TRADES
@@ -103,6 +105,39 @@ def test_a_plan_says_what_training_then_does(tmp_path: Path) -> None:
     assert f"{epochs} epochs of {steps}, 16 images each" in told
     assert "8.0 forward passes" in told  # as NuAT's docstring has it
     assert "28 x 28, grey" in told and "linf eps 0.1" in told
+
+
+def test_a_set_that_says_little_is_said_to(tmp_path: Path) -> None:
+    """Three classes of 3, 3 and 8 training images, one of them without test images, one with a single one."""
+    shutil.copytree(digits(), tmp_path / "set")
+    for split, counts in (("train", (3, 3, 8)), ("test", (4, 1, 0))):
+        for label in range(10):
+            folder = tmp_path / "set" / split / str(label)
+            kept = counts[label] if label < len(counts) else 0
+            for extra in sorted(folder.iterdir())[kept:]:
+                extra.unlink()
+            if not kept:
+                folder.rmdir()
+    words = ["--data", tmp_path / "set", "--eps", "0.1", "--epochs", 1, "--batch_size", 16]
+    planned, trained = toughen("plan", *words), toughen("train", *words, "--validation", 0, "--out", tmp_path / "run")
+    assert planned.status == trained.status == 0, planned.err + trained.err
+    told = " ".join(planned.out.split())
+    assert "test images 5, of 3: 0 4, 1 1, 2 0" in told and "1: 1 epoch of 1, 13 images each" in told
+    for said in (told, " ".join(trained.err.split())):
+        assert "too few training images: 0 has 3, 1 has 3, 2 has 8; below 20 a class nothing can be concluded" in said
+        assert "no test images of 2: accuracy will say nothing of it" in said
+        assert "too few test images: 0 has 4, 1 has 1; below 20" in said
+    said = trained.err.splitlines()
+    assert max(len(line) for line in said if str(tmp_path) not in line and "epoch " not in line) <= 80
+    assert "14 images, none to choose the weights by: the last are kept 1 epoch of 1 step," in " ".join(
+        " ".join(said).split()
+    )
+    evaluated = toughen("evaluate", tmp_path / "run", "--attacks", "fgsm", "--verdict", "false")
+    assert evaluated.status == 0 and "no test images of 2" in evaluated.err
+
+
+def test_a_set_that_says_enough_is_not_spoken_of() -> None:
+    assert doubts(("a", "b"), (20, 500), (20, 30)) == [] and doubts(("a", "b"), (20, 500), ()) == []
 
 
 @pytest.mark.parametrize("words", [("--eps", "0.1", "--epoch", "3"), ("--data", "nowhere", "--eps", "0.1")])

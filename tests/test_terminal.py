@@ -115,6 +115,20 @@ def test_long_paths_can_be_told_apart(tmp_path: Path) -> None:
     assert "of-the-first-of-0/nuat" in text and "of-the-first-of-1/nuat" in text
 
 
+def test_names_of_runs_stay_whole_and_lose_what_they_share(tmp_path: Path) -> None:
+    """In 80 columns: a folder's name is not broken, nor one of the paths of two runs of one name."""
+    parts = ("runs/nuat-mnist-l2-seed-0", "mine/first/nuat-mnist", "mine/second/nuat-mnist")
+    folders = [run_with(tmp_path / part, result(0.9, 0.8, threat={"norm": "linf", "eps": 8 / 255})) for part in parts]
+    lines = printed(print_comparison, folders).splitlines()
+    for name in ("nuat-mnist-l2-seed-0", "first/nuat-mnist", "second/nuat-mnist"):
+        (line,) = (line for line in lines if line.startswith(f"{name} "))
+        assert "90.0 %" in line and "80.0 %" in line
+    long = run_with(tmp_path / ("a" * 60), result(0.9, 0.8))
+    lines = printed(print_comparison, [long, folders[0]]).splitlines()
+    assert f"[1] {'a' * 60}" in lines and any(line.startswith("[1] ") and "90.0 %" in line for line in lines)
+    assert max(map(len, lines)) <= 80
+
+
 VALUES: dict[str, tuple[Any, ...]] = {
     "clean_accuracy": (None, [], {}, 10**400, math.nan, math.inf, 1e308, "x", True),
     "robust_accuracy": (None, -0.1, 7.5),

@@ -389,12 +389,31 @@ def test_loaded_weights_normalize_inside_and_are_in_evaluation_mode(tmp_path: Pa
 @pytest.mark.parametrize("limit", ["1GB", "70KB"])  # in memory, and streamed
 def test_it_is_said_which_images_are_kept_apart_as_test_images(limit: str, tmp_path: Path) -> None:
     whole = toughen(*small("--method", "FBF", "--eps", 0.2, "--memory_limit", limit, "--out", tmp_path / "whole"))
-    assert "70 images + 10 to choose the weights, 2 epochs" in whole.err
+    assert "70 images + 10 to choose the weights\n2 epochs of" in whole.err
     shutil.copytree(digits() / "train", tmp_path / "images")
     ended = toughen(*small("--data", tmp_path / "images", "--memory_limit", limit, "--out", tmp_path / "run"))
     said = "62 images + 10 to choose the weights + 8 kept apart as test images, which"
-    assert ended.status == 0 and said in ended.err and f"{tmp_path / 'images'} has none of, 2 epochs" in ended.err
+    told = " ".join(ended.err.split())
+    assert ended.status == 0 and said in told and f"{tmp_path / 'images'} has none of 2 epochs" in told
     assert toughen(*small("--data", tmp_path / "images", "--out", tmp_path / "run", "--resume")).status == 0
+
+
+@pytest.mark.parametrize("clean", [0.1, 0.16, 0.17, 0.9])
+def test_a_net_that_ends_at_chance_level_is_said_to(
+    clean: float, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """20 images of ten classes: 0.1, and one standard error, sqrt(0.1 x 0.9 / 20) = 0.067."""
+    found = {"clean": clean, "fgsm": 0.0, "pgd": 0.0}
+    monkeypatch.setattr("toughen.training.validation.Validation.__call__", lambda self, model: found)
+    how = ("--optimizer.lr", 0.1, "--validation", 20, "--watch", "off")
+    words = small("--method", "NuAT", "--eps", 0.2, *how, "--out", tmp_path / "run")
+    ended = toughen(*words)
+    assert ended.status == 0, ended.err
+    told = " ".join(ended.err.split())
+    said = f"right on {100 * clean:.1f} % of the 20 held-out images, and one answer for all of them would be on 10.0 %"
+    assert (said in told) is (clean < 0.167)
+    for option in ("--optimizer.lr, now 0.1", "--eps (now 0.2)", "--eps_warmup, now 0", "--method.lam, now 4"):
+        assert (option in told) is (clean < 0.167), option
 
 
 def test_a_tenth_of_the_training_images_validates_by_default(tmp_path: Path) -> None:

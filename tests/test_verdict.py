@@ -270,6 +270,18 @@ def test_a_few_images_that_fit_some_numbering_are_chance() -> None:
     assert "chance" in sentence and "numbered" not in sentence
 
 
+def test_a_few_images_are_not_called_chance_where_they_are_too_few_to_tell() -> None:
+    """Two of eight right, of ten classes: above chance, 10 %, but 34.7 % is what one set in a hundred reaches."""
+    subject, blocks = subject_of(small_net(), not_at_all, n=8)
+    right = torch.tensor([True, True] + 6 * [False])
+    few = replace(subject, right=right, standing=right & False, robust_accuracy=0.0)
+    check = judged(few, blocks)[1]["labels that fit"]
+    assert check.passed is False and check.sentence == (
+        "The model is right on 25.0 % of the clean images, and 8 images are too few to tell that from chance, 10.0 %: "
+        "take more."
+    )
+
+
 def test_of_a_run_the_range_of_its_images_is_known() -> None:
     subject, blocks = subject_of(small_net(), not_at_all)
     check = judged(replace(subject, own=True), blocks)[1]["images as the model wants them"]

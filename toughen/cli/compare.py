@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from rich.cells import cell_len
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -18,6 +19,9 @@ from toughen.report.read import METRICS, RESULT, SIGNS, Run, names, read_run
 from toughen.utils.fraction import radius
 from toughen.utils.statistics import percent
 
+COLUMNS = ("run", "threat", "clean", "FGSM", "robust", "verdict", "train s", "passes a step")
+WHOLE = ("run", "clean", "FGSM", "robust", "verdict")  # the others wrap where names need their room
+REST = 57  # columns of the terminal that all but the names take at least
 NARROWEST = 80  # columns; a narrower terminal wraps the lines, as a number that is cut is another one
 
 
@@ -41,17 +45,18 @@ def print_comparison(console: Console, folders: Sequence[Path]) -> None:
         ValueError: one was not evaluated, or what it says of itself is damaged.
     """
     found = [evaluated(folder, name) for folder, name in zip(folders, names(folders), strict=True)]
-    table = Table(
-        "run", "threat", "clean", "FGSM", "robust", "verdict", "train s", "passes/step", box=None, pad_edge=False
-    )
-    table.columns[0].overflow = "fold"  # what is cut could not be told apart
-    for column in table.columns[2:]:
-        column.justify = "left" if column.header == "verdict" else "right"
-    for run, own in found:
+    table = Table(*COLUMNS, box=None, pad_edge=False, padding=(0, 1, 0, 0))
+    for column in table.columns:
+        column.no_wrap = column.header in WHOLE
+        column.justify = "left" if column.header in ("run", "threat", "verdict") else "right"
+    fits = max(cell_len(run.name) for run, _ in found) <= console.width - REST
+    for number, (run, own) in enumerate(found, 1):
+        if not fits:  # what is cut could not be told apart
+            console.print(_plain(f"[{number}] {run.name}"), overflow="fold")
         fgsm = next((attack for attack in own.attacks if attack.name == "fgsm" and not attack.part), None)
         cost = training_cost(run)
         table.add_row(
-            _plain(run.name),
+            _plain(run.name if fits else f"[{number}]"),
             _plain(f"{own.norm} {radius(own.eps)}"),
             percent(own.clean),
             percent(fgsm.accuracy) if fgsm else "-",

@@ -6,13 +6,13 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-import torch
 from rich.console import Console
 from rich.table import Table
 
 from toughen import runs
 from toughen.cli.shared import PROGRAM
 from toughen.config.train import parse_train
+from toughen.data.doubts import doubts
 from toughen.engine.device import processor
 from toughen.engine.memory import peak
 from toughen.training import budget
@@ -23,6 +23,7 @@ from toughen.training.sources import missing_sources
 from toughen.training.trainer import Trainer
 from toughen.utils import sizes
 from toughen.utils.duration import spell
+from toughen.utils.plural import count
 
 PLAN_USAGE = f"""{PROGRAM} plan [RECIPE_OR_YAML] [the arguments of {PROGRAM} train]
 
@@ -52,25 +53,27 @@ def run(arguments: Sequence[str]) -> int:
 
 
 def images(trainer: Trainer, found: Images) -> dict[str, str]:
-    """What it would be trained on."""
+    """What it would be trained and tested on, and what speaks against it."""
     channels, rows, columns = trainer.image.shape[1:]
     held_out = len(trainer.state.validation.split)
     colour = {1: "grey", 3: "colour"}.get(channels, f"{channels} channels")
     apart = f", {found.split_off:,} kept apart to test on" * (found.split_off > 0)
-    return {
-        "images": f"{len(trainer.train):,} to train on, {held_out:,} to choose the weights{apart}",
+    kept = f"{held_out:,} to choose the weights" if held_out else "none to choose the weights by: the last are kept"
+    off = " (those kept apart)" * (found.split_off > 0)
+    said = {
+        "images": f"{len(trainer.train):,} to train on, {kept}{apart}",
         "size": f"{rows} x {columns}, {colour}" + (f": {found.why}" if found.why else ""),
-        "classes": classes(trainer),
+        "classes": by_class(found.classes, found.trained),
+        "test images": f"{sum(found.tested):,}{off}, of {by_class(found.classes, found.tested)}",
     }
+    warned = doubts(found.classes, found.trained, found.tested)
+    return said | ({"warning": "\n".join(warned)} if warned else {})
 
 
-def classes(trainer: Trainer) -> str:
+def by_class(names: Sequence[str], counts: Sequence[int]) -> str:
     """How many classes, and the images of each: of the largest and the smallest where they are many."""
-    names = trainer.state.record.classes
-    labels = torch.cat([trainer.train.labels.cpu(), trainer.state.validation.split.labels.cpu()])
-    counts = torch.bincount(labels, minlength=len(names)).tolist()
     if len(names) <= COUNTED:
-        return f"{len(names)}: " + ", ".join(f"{name} {count:,}" for name, count in zip(names, counts, strict=True))
+        return f"{len(names)}: " + ", ".join(f"{name} {number:,}" for name, number in zip(names, counts, strict=True))
     (least, rare), (most, common) = (which(zip(counts, names, strict=True)) for which in (min, max))
     return f"{len(names)}: from {rare} with {least:,} to {common} with {most:,}"
 
@@ -82,11 +85,12 @@ def settings(trainer: Trainer) -> dict[str, str]:
     threat = trainer.method.threat
     parameters = sum(each.numel() for each in trainer.model.parameters())
     more = "".join(f", {name} {value}" for name, value in recipe.model_settings.items())
-    per_epoch = state.steps_per_epoch
+    batch = min(recipe.batch_size, state.images)
+    epochs = f"{count(state.epochs, 'epoch')} of {state.steps_per_epoch:,}, {count(batch, 'image')} each"
     return {
         "net": f"{recipe.model}{more}: {parameters:,} parameters",
         "method": type(trainer.method).__name__ + (f" against {threat.norm} eps {threat.eps}" if threat else ""),
-        "steps": f"{state.last_step:,}: {state.epochs} epochs of {per_epoch:,}, {recipe.batch_size} images each",
+        "steps": f"{state.last_step:,}: {epochs}",
     }
 
 
@@ -95,10 +99,13 @@ def price(trainer: Trainer, tried: budget.Tried) -> dict[str, str]:
     whole = trainer.state.last_step / trainer.state.steps_per_epoch * len(trainer.train) * tried.passes
     looks = -(-trainer.state.last_step // trainer.state.steps_per_epoch) // trainer.recipe.validation_every + 1
     seconds = trainer.state.last_step * tried.step + looks * tried.look
+    validations = f", {tried.look:.1f} s each of {count(looks, 'validation')}" * bool(
+        len(trainer.state.validation.split)
+    )
     return {
         "passes": f"{tried.passes:.1f} forward passes an image and step, {whole:,.0f} in all",
         "memory": f"{sizes.spell(peak(trainer.device))} at most, while steps were tried",
-        "time": f"{spell(seconds)}: {1000 * tried.step:.0f} ms a step, {tried.look:.1f} s each of {looks} validations",
+        "time": f"{spell(seconds)}: {1000 * tried.step:.0f} ms a step{validations}",
         "device": f"{processor(trainer.device)}, {trainer.precision}",
     }
 

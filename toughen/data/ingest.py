@@ -14,7 +14,7 @@ import torch
 from toughen.data import embedded
 from toughen.data.common_size import ImageSize
 from toughen.data.decode import Form, check_memory, decode, form_of, look, survey
-from toughen.data.sets import Data, Split
+from toughen.data.sets import Data, Split, by_class
 from toughen.data.sources import Source, Sources
 from toughen.data.stream import Streamed, encoded_split
 from toughen.utils import sizes
@@ -104,9 +104,7 @@ def peek(
     looks = [look(_to_look_at(split)) for split in (train, test)]
     form = form_of(looks, image_size, resize)
     sides = [min(size) for each in looks for size in each.sizes]
-    counts, tested = (
-        tuple(torch.bincount(split.labels, minlength=len(found.classes)).tolist()) for split in (train, test)
-    )
+    counts, tested = (by_class(split.labels, len(found.classes)) for split in (train, test))
     return Outline(
         form.shape, found.classes, len(train), len(test), counts, tested,
         len(test) if found.test is None else 0, (min(sides), max(sides)),
@@ -165,7 +163,8 @@ def load_training(
     if found.test is not None and test.store is not None:  # in colour where the test images are, as in memory
         form = _common(form, _form_of_sample(test, image_size, resize))
     split = encoded_split(train, form)
-    return Streamed(found.name, split, found.classes, len(test) if found.test is None else 0)
+    tested = by_class(test.labels, len(found.classes))
+    return Streamed(found.name, split, found.classes, len(test) if found.test is None else 0, tested)
 
 
 def load_test(

@@ -63,6 +63,16 @@ class Data:
     why: str = ""
 
     @property
+    def trained(self) -> tuple[int, ...]:
+        """Training images of each class."""
+        return by_class(self.train.labels, len(self.classes))
+
+    @property
+    def tested(self) -> tuple[int, ...]:
+        """Test images of each class."""
+        return by_class(self.test.labels, len(self.classes))
+
+    @property
     def shape(self) -> tuple[int, int, int]:
         """Channels, rows and columns of an image."""
         channels, rows, columns = self.train.images.shape[1:]
@@ -99,6 +109,11 @@ class Data:
         shape = repr(images.shape[1:]).encode()
         digests = (hashlib.blake2b(shape + image.tobytes(), digest_size=8).digest() for image in images)
         return torch.tensor([int.from_bytes(digest, "little", signed=True) for digest in digests], dtype=torch.int64)
+
+
+def by_class(labels: Labels, classes: int) -> tuple[int, ...]:
+    """How many of the labels are of each class."""
+    return tuple(int(number) for number in torch.bincount(labels.cpu(), minlength=classes))
 
 
 def channel_statistics(chunks: Iterable[Tensor]) -> tuple[tuple[float, ...], tuple[float, ...]]:

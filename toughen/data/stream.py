@@ -15,7 +15,7 @@ from torch import Tensor
 
 from toughen.core.types import ByteImages, Labels
 from toughen.data.decode import Form, decode
-from toughen.data.sets import Split, channel_statistics, hold_out, stratified
+from toughen.data.sets import Split, by_class, channel_statistics, hold_out, stratified
 from toughen.data.sources import Encoded, Source, Store
 
 SAMPLE = 1024  # images, balanced over classes, that statistics and the form of all are taken from
@@ -102,6 +102,12 @@ class Streamed:
     train: EncodedSplit
     classes: tuple[str, ...]
     split_off: int = 0  # as in ``Data``
+    tested: tuple[int, ...] = ()  # as in ``Data``
+
+    @property
+    def trained(self) -> tuple[int, ...]:
+        """As in ``Data``."""
+        return by_class(self.train.labels, len(self.classes))
 
     @property
     def shape(self) -> tuple[int, int, int]:

@@ -11,6 +11,8 @@ from torch import Tensor, nn
 
 from toughen.core.types import Eps, Norm
 from toughen.data import Data, Split
+from toughen.data.doubts import without
+from toughen.data.sets import by_class
 from toughen.engine.device import pick_device
 from toughen.evaluation.config import EvaluationConfig
 from toughen.evaluation.job import Source
@@ -112,6 +114,9 @@ def evaluate_run(
         spec, data=data, weights=weights, eps=eps, norm=norm, limit=settings.images, seed=settings.seed, model=model,
         image_size=image_size, resize=resize,
     )  # fmt: skip
+    lacking = without(candidate.class_names, by_class(candidate.split.labels, len(candidate.class_names)))
+    if console is not None and lacking:
+        console.print(f"warning: {lacking}", highlight=False, markup=False, style="bold")
     if out is None:
         refuse_another(target, data)
         refuse_weaker(target, settings)

@@ -213,7 +213,7 @@ def _evaluation(run: Run, path: Path, place: str) -> Evaluation | None:
 
 
 def names(folders: Sequence[Path]) -> list[str]:
-    """What each run is called: its folder's name, or the path where others have that name too.
+    """What each run is called: its folder's name, or where others have that name too the path from where they part.
 
     Raises:
         ValueError: a folder is named twice.
@@ -222,7 +222,12 @@ def names(folders: Sequence[Path]) -> list[str]:
         raise ValueError("a run is named twice: name each of them once")
     short = [clean(folder.name or folder.resolve().name) for folder in folders]
     counts = Counter(short)
-    made = [name if counts[name] == 1 else clean(str(folder)) for name, folder in zip(short, folders, strict=True)]
+    above = [os.path.abspath(folder.parent) for name, folder in zip(short, folders, strict=True) if counts[name] > 1]
+    common = os.path.commonpath(above) if above else ""
+    made = [
+        name if counts[name] == 1 else clean(os.path.relpath(folder, common))
+        for name, folder in zip(short, folders, strict=True)
+    ]
     counts = Counter(made)  # what is not UTF-8 can look alike
     return [name if counts[name] == 1 else f"{name} ({at})" for at, name in enumerate(made, 1)]
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from toughen.report.evaluations import Evaluation
 from toughen.report.history import History
 from toughen.utils.fraction import radius
+from toughen.utils.plural import count as count
 from toughen.utils.statistics import percent
 
 MEANING = {
@@ -26,11 +27,6 @@ def threat_in_words(norm: str, eps: float) -> str:
     if norm == "l2":
         return f"every image may be changed by up to {radius(eps)} in all (L2; pixels go from 0 to 1)"
     return f"every pixel may be changed by up to {radius(eps)} (pixels go from 0 to 1)"
-
-
-def count(number: float | int, noun: str) -> str:
-    """A number with its noun, in the plural where it is not 1."""
-    return f"{number:,.0f} {noun}{'' if round(number) == 1 else 's'}"
 
 
 def duration(seconds: float) -> str:

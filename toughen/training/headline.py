@@ -1,45 +1,94 @@
-"""What a run says of itself before its first step."""
+"""What a run says of itself before its first step and after its last."""
 
 from __future__ import annotations
 
+import math
+import textwrap
 from typing import NamedTuple
 
+import torch
+
 from toughen.core import distributed
+from toughen.data.doubts import FEWEST, doubts
 from toughen.training.training_state import TrainingState
+from toughen.utils.plural import count
+from toughen.utils.statistics import percent
 
 
 class Images(NamedTuple):
-    """What was done to the images before: ``split_off`` as in ``Data``, and why their size was chosen, "" if given."""
+    """What is known of the images beside those that are trained on.
+
+    Attributes:
+        split_off: as in ``Data``.
+        why: why their size was chosen, "" if given.
+        classes: their names.
+        trained, tested: training and test images of each.
+    """
 
     split_off: int
     why: str
+    classes: tuple[str, ...]
+    trained: tuple[int, ...]
+    tested: tuple[int, ...]
 
 
 def length(state: TrainingState) -> str:
     """How long the run is, in epochs and steps."""
-    epochs = f"{state.epochs} epoch{'s' * (state.epochs > 1)} of {state.steps_per_epoch} steps"
+    epochs = f"{count(state.epochs, 'epoch')} of {count(state.steps_per_epoch, 'step')}"
     if state.recipe.time_budget is None:
         return epochs
-    return f"{state.steps} steps ({epochs}) in {state.recipe.time_budget}"
+    return f"{count(state.steps, 'step')} ({epochs}) in {state.recipe.time_budget}"
 
 
-def headline(state: TrainingState, resumed: bool, images: Images) -> str:
-    """What is about to be trained, in a line or two."""
-    recipe, done, size, off = state.recipe, state.step, state.recipe.image_size, images.split_off
-    threat = state.main.threat
-    against = f", {threat.norm} eps {threat.eps}" if threat else ""
-    anew = ""
-    if state.restarted:
-        anew = f"; the number of processes has changed, {', '.join(state.restarted)} begins anew"
+def headline(state: TrainingState, resumed: bool, images: Images, width: int = 80) -> str:
+    """What is about to be trained, in a few lines of so many columns, and what speaks against it."""
+    recipe, size, off, threat = state.recipe, state.recipe.image_size, images.split_off, state.main.threat
     parameters = sum(p.numel() for p in state.model.parameters())
+    lines = [
+        f"images are brought to {size}x{size} (--image_size): {images.why}" * bool(size and images.why),
+        f"{type(state.main).__name__} on {recipe.data}" + (f", {threat.norm} eps {threat.eps}" if threat else ""),
+        f"{recipe.model} ({parameters:,} parameters), {numbers(state)}"
+        + f" + {off:,} kept apart as test images, which {recipe.data} has none of" * (off > 0),
+        f"{length(state)}, {state.precision} on {state.device}"
+        + f", {distributed.count()} processes" * (distributed.count() > 1),
+        f"going on after step {state.step} of {state.steps}" * resumed,
+        f"the number of processes has changed, {', '.join(state.restarted)} begins anew" * bool(state.restarted),
+        *(f"warning: {each}" for each in doubts(images.classes, images.trained, images.tested)),
+    ]
+    wrap = textwrap.TextWrapper(width, break_long_words=False, break_on_hyphens=False, subsequent_indent="  ")
+    return "\n".join(wrap.fill(line) for line in lines if line)
+
+
+def numbers(state: TrainingState) -> str:
+    """How many images are trained on, and how many are held out."""
+    held_out = len(state.validation.split)
+    kept = (
+        f" + {held_out:,} to choose the weights" if held_out else ", none to choose the weights by: the last are kept"
+    )
+    return count(state.images, "image") + kept
+
+
+def ending(state: TrainingState) -> str:
+    """What is to be said of a net that ends at chance level; "" where it does not, or nothing is known of it."""
+    labels = state.validation.split.labels.cpu()
+    kept = next((line["validation"] for line in reversed(state.history) if line["kept"]), {})
+    if len(labels) < FEWEST or "clean" not in kept:
+        return ""
+    chance = max(torch.bincount(labels).tolist()) / len(labels)  # of one answer for all
+    if kept["clean"] > chance + math.sqrt(chance * (1 - chance) / len(labels)):
+        return ""
+    method, lr = state.main, state.recipe.optimizer.lr
+    tries = [f"a lower rate (--optimizer.lr, now {lr:g})"]
+    if method.threat is not None:
+        tries += [
+            f"a smaller --eps (now {method.threat.eps})",
+            f"an eps that grows over more of the run (--eps_warmup, now {state.recipe.eps_warmup:g})",
+        ]
+    for name, what in (("lam", "a smaller weight"), ("ramp", "a longer ramp of it")):
+        if hasattr(method, name):
+            tries.append(f"{what} (--method.{name}, now {getattr(method, name):g})")
     return (
-        f"images are brought to {size}x{size} (--image_size): {images.why}\n"
-        * bool(size and images.why)
-        + f"{type(state.main).__name__} on {recipe.data}{against}: {recipe.model} ({parameters:,} parameters), "
-        f"{state.images:,} images + {len(state.validation.split):,} to choose the weights"
-        + f" + {off:,} kept apart as test images, which {recipe.data} has none of" * (off > 0)
-        + f", {length(state)}, {state.precision} on {state.device}"
-        + f", {distributed.count()} processes" * (distributed.count() > 1)
-        + (f"; going on after step {done} of {state.steps}" if resumed else "")
-        + anew
+        f"The kept weights are right on {percent(kept['clean'])} of the {len(labels):,} held-out images, and one "
+        f"answer for all of them would be on {percent(chance)}: the net has learnt next to nothing. Train again with another "
+        f"--out and {'; or '.join(tries)}; or with more epochs."
     )

@@ -25,7 +25,7 @@ from toughen.training.callbacks.display import ShowProgress
 from toughen.training.callbacks.own import imported
 from toughen.training.display import Show
 from toughen.training.folder import begin, check_folder, complete, settled, withdraw
-from toughen.training.headline import Images, headline
+from toughen.training.headline import Images, ending, headline
 from toughen.training.loader import memory_limit
 from toughen.training.recipe import Recipe
 from toughen.training.saving import Diverged
@@ -70,6 +70,8 @@ def train(
     with GracefulShutdown() as shutdown:
         for _ in by_epoch(trainer, shutdown, console, show):
             pass
+    if said := ending(trainer.state):
+        console.print(said, highlight=False, markup=False, style="bold red")
     return trainer.folder
 
 
@@ -114,7 +116,8 @@ def open_run(
     trainer.method.check(math.ceil(trainer.state.last_step / trainer.state.steps_per_epoch))
     if distributed.is_main_process():
         begin(folder, config, trainer.state, seen)
-    console.print(headline(trainer.state, resumed, images), highlight=False, markup=False, soft_wrap=True)
+    said = headline(trainer.state, resumed, images, console.width)
+    console.print(said, highlight=False, markup=False, soft_wrap=True)
     return trainer
 
 
@@ -215,7 +218,7 @@ def build(
     trainer = Trainer(recipe, data, model, folder, record, own)
     if recipe.time_budget is None:
         check_moments(recipe.keep_at, trainer.state.last_step, trainer.state.steps_per_epoch)
-    return trainer, data.seen(), Images(data.split_off, data.why)
+    return trainer, data.seen(), Images(data.split_off, data.why, data.classes, data.trained, data.tested)
 
 
 def _check_adaptive(recipe: Recipe) -> None:

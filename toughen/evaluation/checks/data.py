@@ -90,6 +90,9 @@ def labels_fit(bench: Bench, name: str) -> Check:
         bad = f"{found}, and would be on {percent(other)} were its classes numbered otherwise: give the data its order."
         return judge(name, accuracy, other, "", bad, least=True)
     threshold = chance + 2.33 * math.sqrt(chance * (1 - chance) / n)  # one set in a hundred is above by luck
+    if accuracy > chance and threshold > chance + 0.1:
+        bad = f"{found}, and {n} images are too few to tell that from chance, {percent(chance)}: take more."
+        return judge(name, accuracy, threshold, f"{found}; chance is {percent(chance)}.", bad, least=True)
     bad = f"{found}, which is chance: the labels are not the images' own, or the model knows nothing."
     return judge(name, accuracy, threshold, f"{found}; chance is {percent(chance)}.", bad, least=True)
 
