@@ -297,12 +297,15 @@ def test_the_best_weights_are_written(tmp_path: Path, monkeypatch: pytest.Monkey
 
 def test_weights_of_a_moment_are_written(tmp_path: Path) -> None:
     state, keep = made(tmp_path, keep_at=[3, "epoch 1"]).state, KeepWeights()
+    bias = dict(state.model.named_parameters())["net.0.bias"]
     for step in range(1, 6):
         state.step = step
+        bias.data.fill_(step)
         keep.on_step_end(state, STEP)
     for epoch in (0, 1):
         keep.on_epoch_end(state, line(state, epoch))
-    assert {path.name for path in (tmp_path / "kept").iterdir()} == {"step-3.safetensors", "epoch-1.safetensors"}
+    kept = {path.stem: float(read_tensors(path)[0]["net.0.bias"][0]) for path in (tmp_path / "kept").iterdir()}
+    assert kept == {"step-3": 3.0, "epoch-1": 5.0}
 
 
 def test_a_method_ends_the_run(tmp_path: Path) -> None:

@@ -68,35 +68,22 @@ class Trainer:
         self.device = pick_device(recipe.device)
         choose_kernels(self.device, deterministic=recipe.deterministic)
         self.precision = pick_precision(recipe.precision, self.device)
-        train, validation, _ = data.split(recipe.validation, recipe.seed)
-        self.train = train.to(self.device)
-        self.feed: Feed = feed_of(recipe, self.train, validation, self.device)
-        colour = data.shape[0] > 1
-        self.augment = Augment(
-            pad=(4 if colour else 0) if recipe.crop is None else recipe.pad,
-            padding=recipe.padding,
-            flip=colour if recipe.flip is None else recipe.flip,
-        )
-        self.augment.check(*data.shape[1:])
         self.dtype = torch.float64 if self.precision == "fp64" else torch.float32
         self.layout = torch.channels_last if recipe.channels_last else torch.contiguous_format
+        train, held_out, _ = data.split(recipe.validation, recipe.seed)
+        self.train = train.to(self.device)
+        self.feed: Feed = feed_of(recipe, self.train, held_out, self.device)
+        self.augment = _augment(recipe, data.shape)
+        self.image = torch.zeros(1, *data.shape, dtype=self.dtype, device=self.device)
         self.model = model.to(self.device, self.dtype, memory_format=self.layout)  # type: ignore[call-overload]
-        self._prepare(self.method, data)
-        if recipe.sync_batch_norm:
-            self.model = synchronised_batch_norm(self.model, self.device)
-        after = rescuers(self.method) if recipe.watch == "rescue" else []
-        for rescuer in after:
-            self._prepare(rescuer, data)
-            rescuer.replays = self.method.replays  # an epoch stays as many steps
+        self.methods = self._prepared(data)
         self.compiled = Compiled(self.model, recipe.compile)
-        self.methods = [self.method, *after]
         average = None if recipe.averaging is None else averaged_copy(self.model, recipe.averaging)
         parameters = [*self.model.parameters(), *self.method.parameters()]
         self.optimizer = recipe.optimizer.build(p for p in parameters if p.requires_grad)
-        held_out, threat = validation.to(self.device), self.method.threat
+        held_out, threat = held_out.to(self.device), self.method.threat
         self.detector = CollapseDetector(held_out, threat, recipe.watch, recipe.seed)
         self.callbacks = callbacks_of(recipe, self.detector, callbacks)
-        self.image = torch.zeros(1, *data.shape, dtype=self.dtype, device=self.device)
         self.forward_flops = flops(self.model, self.image)
         self.costs: dict[int, float] = {}  # of the method's companions, in forward passes of the model
         self.state = TrainingState(
@@ -110,7 +97,7 @@ class Trainer:
             model=self.model,
             average=average,
             main=self.method,
-            rescuers=after,
+            rescuers=self.methods[1:],
             method=self.method,
             optimizer=self.optimizer,
             validation=Validation(recipe, held_out, threat, self.precision),
@@ -269,9 +256,36 @@ class Trainer:
         if asked[0]:
             raise Stopped(shutdown.requested or signal.SIGTERM)
 
+    def _prepared(self, data: Data | Streamed) -> list[Method]:
+        """The recipe's method and those that may rescue it, with all their buffers."""
+        self._prepare(self.method, data)
+        if self.recipe.sync_batch_norm:
+            self.model = synchronised_batch_norm(self.model, self.device)
+        after = rescuers(self.method) if self.recipe.watch == "rescue" else []
+        for rescuer in after:
+            self._prepare(rescuer, data)
+            rescuer.replays = self.method.replays  # an epoch stays as many steps
+        return [self.method, *after]
+
     def _prepare(self, method: Method, data: Data | Streamed) -> None:
         method.prepare(self.model, data.shape, len(data.classes), len(self.train))
         method.to(self.device)
+
+
+def _augment(recipe: Recipe, shape: tuple[int, int, int]) -> Augment:
+    """What is done to each image; colour images are cropped and mirrored where the recipe does not say.
+
+    Raises:
+        ValueError: images of this shape cannot be cropped so.
+    """
+    colour = shape[0] > 1
+    made = Augment(
+        pad=(4 if colour else 0) if recipe.crop is None else recipe.pad,
+        padding=recipe.padding,
+        flip=colour if recipe.flip is None else recipe.flip,
+    )
+    made.check(*shape[1:])
+    return made
 
 
 def _own_part(count: int) -> slice:
