@@ -24,7 +24,7 @@ from toughen.config.train import train_parser
 from toughen.evaluation import result
 from toughen.evaluation.diagnostics import store
 from toughen.evaluation.suite import SUITES, names
-from toughen.reproduction.page import folded
+from toughen.papers.markdown import folded
 from toughen.runs import directory
 from toughen.runs.files import write_text
 from toughen.training import checkpoint, folder, optimizers, schedules
@@ -52,6 +52,8 @@ FILES = {
     result.GALLERY: "images with their adversarial images and the differences, as PNG",
     store.RESULT: "accuracy against eps, steps and restarts, confusion, loss surface, transfer",
     "report.html": "the page that `toughen report` writes",
+    "model.onnx, model.pt2": "the net for other programs, which `toughen export` writes",
+    "sources/": "the nets that EAT's images are made on, where they were trained for the run",
 }
 
 
