@@ -69,7 +69,7 @@ def main() -> None:
         rows[row] = {
             "seconds_per_step": statistics.median(medians),
             "spread": [min(medians), max(medians)],
-            "seconds_per_epoch": statistics.median(medians) * trainers[row].steps_per_epoch,
+            "seconds_per_epoch": statistics.median(medians) * trainers[row].state.steps_per_epoch,
             "times_standard": statistics.median(ratios),
             "times_standard_spread": [min(ratios), max(ratios)],
         }

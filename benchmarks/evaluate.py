@@ -39,8 +39,8 @@ from toughen.core.cost import flops
 from toughen.core.gradients import mode
 from toughen.core.rng import key
 from toughen.data import Split
-from toughen.engine.device import provenance
-from toughen.engine.fixed_batch import Blocks, Precision
+from toughen.engine.device import Precision, provenance
+from toughen.engine.fixed_batch import FixedBatchModel
 from toughen.engine.memory import keep_freed
 from toughen.evaluation import measure
 from toughen.evaluation.harness import as_floats
@@ -93,7 +93,7 @@ def of_foolbox(net: nn.Module, eps: float, step_size: float, steps: int) -> Call
 
 def ours(net: nn.Module, attack: PGD, precision: Precision, images: int) -> Callable[[Tensor, Tensor], Tensor]:
     """toughen's attack alone, all images in one block."""
-    blocks = Blocks(net, images, precision)
+    blocks = FixedBatchModel(net, images, precision)
 
     def run(x: Tensor, y: Tensor) -> Tensor:
         with mode(blocks, "eval"):

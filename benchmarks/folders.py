@@ -95,7 +95,7 @@ def seconds(row: Row, sets: Path) -> dict[str, float]:
             other = Row(row.name, row.eps, row.seed, row.kernels, trained)
             trainer, _, _ = build(parse_train(words(other, sets))[0], Path("."))
             tried = budget.tried(trainer, TRIED)
-            found.append(trainer.steps_per_epoch * tried.step + tried.look / trainer.recipe.validation_every)
+            found.append(trainer.state.steps_per_epoch * tried.step + tried.look / trainer.recipe.validation_every)
     return {trained: median(found) for trained, found in taken.items()}
 
 

@@ -128,7 +128,7 @@ def first_steps(work: Work) -> None:
             "recipe": work.words[0] if not work.arguments.smoke else "smoke",
             "steps": window * WINDOWS,
             "step": figures(each, each),
-            "seconds_per_epoch": statistics.median(each) * trainer.steps_per_epoch,
+            "seconds_per_epoch": statistics.median(each) * trainer.state.steps_per_epoch,
             "images_per_second": images,
             "losses": losses,
             "passes_per_image": passes.total / seen,

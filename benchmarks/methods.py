@@ -27,8 +27,7 @@ from rich.table import Table
 
 from toughen.engine.device import provenance
 from toughen.runs.files import read_json, write_json
-from toughen.training.collapse import Judge
-from toughen.training.state import State
+from toughen.training.collapse import CollapseMemory, Judge
 
 BASE = (  # FBF's released settings for MNIST; ours: the epochs, and the warm-up, without which PGD-AT stays at chance
     "--model fbf-mnist-cnn --normalize false --optimizer Adam --optimizer.lr 5e-3"
@@ -179,9 +178,9 @@ def watched(row: str, validation: list[dict[str, float]]) -> dict[str, Any]:
     """What the watch finds in a run: whether it ever stood, and after which epochs, from 0, it had collapsed."""
     if row in NATURAL:
         return {"stood": None, "collapsed_after_epochs": []}
-    judge, state = Judge(chance=0.1, images=1000), State()
-    collapsed = [epoch for epoch, found in enumerate(validation) if judge.collapsed(state, found)]
-    return {"stood": judge.stood(state), "collapsed_after_epochs": collapsed}
+    judge, memory = Judge(chance=0.1, images=1000), CollapseMemory()
+    collapsed = [epoch for epoch, found in enumerate(validation) if judge.collapsed(memory, found)]
+    return {"stood": judge.stood(memory), "collapsed_after_epochs": collapsed}
 
 
 def word(row: dict[str, Any]) -> str:

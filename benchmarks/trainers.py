@@ -38,7 +38,7 @@ def ready(words: Sequence[str], data: Data | None = None) -> Trainer:
         with patch("toughen.data.peek", return_value=outline), patch("toughen.data.load_training", return_value=data):
             recipe, _, _, _ = parse_train(words)
             trainer, _, _ = build(recipe, Path("."))
-    trainer.method.start(Plan(epochs=recipe.epochs, steps=trainer.steps, images=len(trainer.train)))
+    trainer.method.start(Plan(epochs=recipe.epochs, steps=trainer.state.steps, images=len(trainer.train)))
     trainer.model.train()
     return trainer
 

@@ -24,12 +24,13 @@ from torch import Tensor, nn
 
 import toughen
 from toughen.core.types import Norm
+from toughen.engine.batches import block_size
 from toughen.engine.device import pick_device, provenance
-from toughen.engine.fixed_batch import Blocks, block_size
+from toughen.engine.fixed_batch import FixedBatchModel
 from toughen.evaluation.candidate import from_function
-from toughen.evaluation.conclude import Asked, subject_of
+from toughen.evaluation.conclude import VerdictInputs, subject_of
+from toughen.evaluation.config import EvaluationConfig, chosen_attacks
 from toughen.evaluation.examination import checks
-from toughen.evaluation.judge import How, attacks_of
 from toughen.evaluation.runner import measure
 from toughen.evaluation.verdict import word
 from toughen.runs.files import read_json, write_json
@@ -119,10 +120,10 @@ def judge_cheaply(case: Case, data: str, images: int, seed: int, prices: Sequenc
     model = SPOILED[case.spoiled](net) if case.spoiled else net
     candidate = from_function(model, data, eps=case.eps, norm=case.norm, limit=images, seed=seed)
     block = block_size(candidate.split.images.device, len(candidate.split))
-    attacks = attacks_of(candidate, How(attacks=case.attacks))
+    attacks = chosen_attacks(candidate, EvaluationConfig(attacks=case.attacks))
     found = measure(candidate.net, candidate.split, attacks, seed=seed, index=candidate.index, block=block)
-    blocks = Blocks(candidate.net, block)
-    subject = subject_of(found, candidate, Asked(blocks, seed, None, None, cheap=True))
+    blocks = FixedBatchModel(candidate.net, block)
+    subject = subject_of(found, candidate, VerdictInputs(blocks, seed, None, None, cheap=True))
     words = {str(passes): word(checks(subject, blocks, budget=passes)) for passes in prices}
     return {
         "images": len(candidate.split),

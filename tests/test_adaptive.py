@@ -17,7 +17,7 @@ from toughen.attacks import PGD, Adaptive
 from toughen.core.cost import Passes
 from toughen.core.rng import ImageNoise, StepNoise
 from toughen.core.types import Batch, Images, Labels
-from toughen.engine.fixed_batch import Blocks
+from toughen.engine.fixed_batch import FixedBatchModel
 from toughen.methods import AWP, GAT, PAP, PGDAT, TRADES, Delayed, Ensemble, Hybrid, Method, NuAT, NuAT2
 
 EPS = 0.1
@@ -169,14 +169,14 @@ def test_in_blocks(defence: Any, digits: Any) -> None:
     attack = Adaptive(eps=0.05, defence=defence, steps=6, group=10)
     expected = attack(model, x, y, noise)
     assert 0.1 < (model(expected).argmax(1) != y).double().mean() < 0.9
-    assert (attack(Blocks(model, 7, "fp64"), x, y, noise) - expected).abs().max() < 1e-9
+    assert (attack(FixedBatchModel(model, 7, "fp64"), x, y, noise) - expected).abs().max() < 1e-9
 
 
 @pytest.mark.parametrize("defence", ["nuclear", "guided", "kl"])
 def test_what_bf16_finds_is_confirmed(defence: Any, mnist: tuple[Images, Labels]) -> None:
     (x, y), model = mnist, trained_net().eval()
     noise = ImageNoise(0, "A", list(range(64)))
-    blocks = Blocks(copy.deepcopy(model), 16, "bf16")
+    blocks = FixedBatchModel(copy.deepcopy(model), 16, "bf16")
     found = Adaptive(eps=0.05, defence=defence, steps=10)(blocks, x, y, noise)
     exact = PGD(eps=0.05, steps=10, stop_early=True)(model, x, y, noise)
     broken = [(model(each).argmax(1) != y).float().mean() for each in (found, exact)]

@@ -19,7 +19,7 @@ from toughen.core.cost import Passes
 from toughen.core.objectives import DLR, NuclearAscent, Objective, TargetedDLR, cross_entropy, dlr, margin, margin_loss
 from toughen.core.rng import ImageNoise
 from toughen.core.types import Images, Labels, Logits, Mask, Norm
-from toughen.engine.fixed_batch import Blocks
+from toughen.engine.fixed_batch import FixedBatchModel
 
 Digits = tuple[Images, Labels]
 NORMS = {"linf": "Linf", "l2": "L2"}
@@ -319,7 +319,7 @@ def test_wrong_classes() -> None:
 def test_targets_are_those_of_the_exact_logits(digits: Digits) -> None:
     """A search that sees the logits upside down must not choose by them."""
 
-    class Upside(Blocks):
+    class Upside(FixedBatchModel):
         def forward(self, x: Images) -> Logits:
             return -super().forward(x)
 
@@ -344,7 +344,7 @@ def test_an_image_alone_and_among_others(make: Callable[..., Attack], norm: Norm
     for row in some:
         alone = attack(model, x[[row]], y[[row]], ImageNoise(0, "apgd", [row]))
         torch.testing.assert_close(alone, whole[[row]], rtol=0, atol=1e-9)
-    blocks = Blocks(model, 7, "fp64")
+    blocks = FixedBatchModel(model, 7, "fp64")
     torch.testing.assert_close(
         attack(blocks, x, y, ImageNoise(0, "apgd", list(range(len(x))))), whole, rtol=0, atol=1e-9
     )
@@ -354,7 +354,7 @@ def test_an_image_alone_and_among_others(make: Callable[..., Attack], norm: Norm
 def test_what_is_not_confirmed_goes_on(make: Callable[..., Attack], digits: Digits) -> None:
     """A search whose every find is taken back gives each image its full budget."""
 
-    class Never(Blocks):
+    class Never(FixedBatchModel):
         def confirm(self, x: Images, y: Labels, fell: Mask) -> Mask:
             return torch.zeros_like(fell)
 
@@ -367,7 +367,7 @@ def test_what_is_not_confirmed_goes_on(make: Callable[..., Attack], digits: Digi
 def test_search_in_bf16_returns_what_float32_confirms(digits: Digits) -> None:
     x, y = digits[0].float(), digits[1]
     model = trained_net().eval()
-    blocks, standing = Blocks(model, 16, "bf16"), torch.ones_like(y, dtype=torch.bool)
+    blocks, standing = FixedBatchModel(model, 16, "bf16"), torch.ones_like(y, dtype=torch.bool)
     attack = APGD(eps=3 / 64, steps=20)
     x_adv = attack(blocks, x, y, ImageNoise(0, "apgd", list(range(len(x)))))
     fell = model(x_adv).argmax(1) != y

@@ -17,7 +17,7 @@ from toughen.attacks import AutoAttack
 from toughen.attacks.base import Attack
 from toughen.core.types import Images, Labels
 from toughen.data import Split
-from toughen.engine.fixed_batch import Precision
+from toughen.engine.device import Precision
 from toughen.evaluation import measure
 
 NETS = Path(__file__).parent / "nets"

@@ -173,6 +173,7 @@ SETTINGS = [  # words of a command line, and what the message must say
     ("--method NuAT --method.start_size 0.3 --eps 8", "did you mean 8/255?"),
     ("--method FBF --eps 0", "eps is 0", "above 0"),
     ("--method FBF --eps -0.1", "not below 0"),
+    ("--method FBF --eps -8/255", "eps -8/255 must be a finite number, not below 0: give a radius such as 8/255"),
     ("--method FBF --eps nan", "finite"),
     ("--method FBF --eps eight", "--eps", "'eight' is not a number", "8/255"),
     ("--method FBF --eps 8/0", "--eps", "8/255"),
@@ -526,6 +527,7 @@ EVALUATE = [
     ("--eps 8", "did you mean 8/255?"),
     ("--eps 0", "eps 0", "above 0"),
     ("--eps -0.1", "not below 0"),
+    ("--eps -8/255", "eps -8/255 must be a finite number, not below 0: give a radius such as 8/255"),
     ("--eps nan", "finite"),
     ("--eps 29 --norm l2", "eps 29 exceeds 28"),
     ("--norm l2", "linf eps 0.2", "--eps"),
@@ -610,6 +612,10 @@ def test_diagnose(words: str, said: list[str], trained: Path) -> None:
 def test_no_run(tmp_path: Path) -> None:
     refused(toughen("evaluate", tmp_path / "none"), "no run directory", "toughen train")
     refused(toughen("evaluate", tmp_path), "no model.json", "no run directory")
+    (tmp_path / "runs/nuat").mkdir(parents=True)
+    for command in ("evaluate", "report", "compare"):
+        said = f"there is no run directory {tmp_path}/runs/nut: did you mean {tmp_path}/runs/nuat?"
+        refused(toughen(command, tmp_path / "runs/nut"), said)
     refused(toughen("evaluate"), "SPEC is missing")
     refused(toughen("compare", tmp_path), "is no run directory", "not been evaluated", "toughen evaluate")
     refused(toughen("compare", tmp_path / "nowhere"), "there is no run directory", "nowhere")

@@ -12,7 +12,9 @@ import toughen
 from toughen.core.gradients import fooled, input_gradient, logits, mode
 from toughen.core.objectives import cross_entropy
 from toughen.core.types import Images, Labels
-from toughen.engine.fixed_batch import Blocks, Precision, block_size
+from toughen.engine.batches import block_size
+from toughen.engine.device import Precision
+from toughen.engine.fixed_batch import FixedBatchModel
 
 NETS = Path(__file__).parent / "nets"
 
@@ -30,7 +32,7 @@ def test_an_image_gets_the_same_whoever_is_with_it(
 ) -> None:
     x, y = mnist
     x = x.double() if precision == "fp64" else x
-    blocks = Blocks(toughen.load(NETS / "pgd-at") if net == "trained" else with_batch_norm(), 16, precision)
+    blocks = FixedBatchModel(toughen.load(NETS / "pgd-at") if net == "trained" else with_batch_norm(), 16, precision)
     with mode(blocks, "eval"):
         together, exact = logits(blocks, x), blocks.exact(x)
         slope = input_gradient(blocks, x, y, cross_entropy)
@@ -46,7 +48,7 @@ def test_the_copy_s_gradient_is_the_model_s(mnist: tuple[Images, Labels]) -> Non
     net = with_batch_norm().eval()
     wanted = input_gradient(net, x, y, cross_entropy)
     for precision, off in (("fp32", 1e-5), ("bf16", 0.2)):  # 8 bits of mantissa through ten layers
-        blocks = Blocks(net, 16, "bf16" if precision == "bf16" else "fp32")
+        blocks = FixedBatchModel(net, 16, "bf16" if precision == "bf16" else "fp32")
         with mode(blocks, "eval"):
             found = input_gradient(blocks, x, y, cross_entropy)
         assert (found.gradient - wanted.gradient).norm() < off * wanted.gradient.norm()
@@ -74,7 +76,7 @@ class Near(nn.Module):
 
 def test_what_only_bf16_breaks_stands() -> None:
     x, y = torch.ones(3, 1, 1, 1), torch.tensor([0, 0, 1])
-    blocks = Blocks(Near(), 4, "bf16")
+    blocks = FixedBatchModel(Near(), 4, "bf16")
     out = logits(blocks, x)
     assert out.argmax(1).tolist() == [1, 1, 1] and Near()(x).argmax(1).tolist() == [0, 0, 0]
     assert fooled(blocks, x, y, out).tolist() == [False, False, False]
@@ -84,7 +86,7 @@ def test_what_only_bf16_breaks_stands() -> None:
 
 def test_passes_are_counted_in_images(mnist: tuple[Images, Labels]) -> None:
     x, y = mnist
-    blocks = Blocks(toughen.load(NETS / "pgd-at"), 48, "fp32")
+    blocks = FixedBatchModel(toughen.load(NETS / "pgd-at"), 48, "fp32")
     logits(blocks, x)
     input_gradient(blocks, x[:50], y[:50], cross_entropy)
     counts = blocks.counts
@@ -101,4 +103,4 @@ def test_few_images_are_taken_in_small_blocks() -> None:
 
 def test_a_block_of_no_image_is_refused() -> None:
     with pytest.raises(ValueError, match="a block of 0 images is none"):
-        Blocks(nn.Identity(), 0)
+        FixedBatchModel(nn.Identity(), 0)

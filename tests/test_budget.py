@@ -15,8 +15,8 @@ from torch import nn
 from toughen.core.types import Batch, Crafted, Images, Labels
 from toughen.methods.standard import Standard
 from toughen.runs.files import read_tensors
-from toughen.training import SGD, Constant, Cyclic, Recipe, budget, train
-from toughen.training import trainer as trainer_file
+from toughen.training import SGD, Constant, Cyclic, Recipe, budget, progress, train
+from toughen.training.callbacks import time_budget
 from toughen.utils import duration
 
 
@@ -71,9 +71,8 @@ class Timed(Standard):
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     turned = Clock()
-    for module in (budget, trainer_file):
+    for module in (budget, progress, time_budget):
         monkeypatch.setattr(module, "time", turned)
-    monkeypatch.setattr("toughen.training.course.time", turned)
     return turned
 
 
@@ -116,6 +115,29 @@ def test_steps_that_become_much_slower_are_noticed_within_the_epoch(tmp_path: Pa
     assert line["step"] == len(method.seen) == 13 + 2 and clock.now == 9 + 12 + 3 * 20
     moves = [b - a for a, b in zip(method.seen, method.seen[1:], strict=False)]
     assert min(moves) > 0 and method.seen[-1] + moves[-1] == pytest.approx(1)
+
+
+def test_steps_that_become_faster_within_a_single_epoch_fill_the_time(tmp_path: Path, clock: Clock) -> None:
+    """Four times as fast after 12 of the first epoch's 70 steps, as where another program was busy at first.
+
+    Nine are tried, 36 seconds, so that 0.97 x 327 - 36 leaves 70 steps of 4 seconds, one epoch. Of the 327 seconds 84
+    have passed after 12 steps; at a second each 233 more fit into 317.
+    """
+    method = Timed(clock, 4.0, later=1.0, after=12)
+    train(recipe(method, time_budget="327s", batch_size=1), tmp_path / "run")
+    assert 0.8 * 327 < clock.now <= 327 + 1 and len(method.seen) == 12 + 233
+    moves = [b - a for a, b in zip(method.seen, method.seen[1:], strict=False)]
+    assert min(moves) > 0 and method.seen[-1] + moves[-1] == pytest.approx(1)
+    assert max(moves[40:]) < 2 * min(moves[40:])  # laid out while most of the schedule was to come
+    lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines[:3]] == [70, 140, 210]
+
+
+def test_slow_steps_are_tried_for_a_small_share_of_the_time(tmp_path: Path, clock: Clock) -> None:
+    """Of 100 seconds 10 are enough to try steps of three seconds each: four of them, the first three to warm up."""
+    method = Timed(clock, 3.0)
+    train(recipe(method, time_budget="100s", batch_size=8), tmp_path / "run")
+    assert clock.now - 3 * len(method.seen) == 4 * 3 and 80 <= clock.now <= 100
 
 
 def test_too_short_a_time_is_refused_with_one_that_would_do(tmp_path: Path, clock: Clock) -> None:

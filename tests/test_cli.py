@@ -345,6 +345,7 @@ def test_help_explains_every_setting() -> None:
         assert words in flat
     for noise in ("<class", "Union[", "Literal[", "None", "toughen.methods."):
         assert noise not in flat
+    assert all(each.isprintable() or each == "\n" for each in told) and "--print_config[=flags]" in told
     inner = toughen("train", "--method.help", "NuAT").out
     assert "--method.lam" in inner and "weight of the nuclear norm" in inner and "Literal" not in inner
 
@@ -361,6 +362,14 @@ def test_list(what: str) -> None:
     ended = toughen("list", what)
     wanted = {"methods": "NuAT", "attacks": "pgd", "models": "wrn-34-10", "data": "mnist-5k", "recipes": "nuat-cifar10"}
     assert ended.status == 0 and wanted[what] in ended.out
+
+
+def test_nets_from_elsewhere_are_listed_with_what_they_need(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    ended = toughen("list", "models").out
+    words = " ".join(ended.split())
+    assert "timm:NAME" in words and "--model timm:resnet18" in words and "pip install 'toughen[timm]'" in words
+    assert "package.module:function" in words and max(map(len, ended.splitlines())) <= 80
 
 
 def test_a_reader_who_leaves_is_no_error() -> None:

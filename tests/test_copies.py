@@ -21,8 +21,8 @@ from toughen.core.gradients import input_gradient, logits
 from toughen.core.objectives import cross_entropy
 from toughen.core.threat import Threat
 from toughen.core.types import Images, Labels, Logits
-from toughen.engine.device import whole_float32
-from toughen.engine.fixed_batch import Blocks, Precision
+from toughen.engine.device import Precision, whole_float32
+from toughen.engine.fixed_batch import FixedBatchModel
 from toughen.evaluation.fingerprint import fingerprint
 from toughen.evaluation.harness import Bench
 from toughen.evaluation.wrapped import Wrapped
@@ -83,7 +83,7 @@ def test_a_copy_that_is_tied_to_its_model_is_not_searched(precision: Precision, 
     hooked = Hooked().eval()
     with torch.no_grad():
         hooked(x[:8])
-    blocks = Blocks(hooked, 8, precision)
+    blocks = FixedBatchModel(hooked, 8, precision)
     assert blocks.searched is not hooked
     slope = input_gradient(blocks, x, y, cross_entropy).gradient
     assert blocks.searched is hooked and blocks.graph is None
@@ -97,7 +97,7 @@ def test_copies_of_other_models_are_searched(mnist: tuple[Images, Labels]) -> No
     """Of one that draws, too: nothing it says could be compared."""
     for net in (trained(), Keeping().eval(), Drawing().eval()):
         for precision in ("fp32", "bf16"):
-            blocks = Blocks(net, 16, precision)
+            blocks = FixedBatchModel(net, 16, precision)
             logits(blocks, mnist[0])
             assert blocks.searched is not net
 
@@ -114,7 +114,7 @@ def test_a_hook_hides_nothing_from_an_evaluation(mnist: tuple[Images, Labels]) -
 
 
 def test_a_twin_shares_the_weights_and_nothing_else(mnist: tuple[Images, Labels]) -> None:
-    blocks = Blocks(Keeping().eval(), 16)
+    blocks = FixedBatchModel(Keeping().eval(), 16)
     twin = blocks.twin(mnist[0])
     assert twin is not None
     for mine, other in ((blocks.net, twin.net), (blocks.searched, twin.searched)):
@@ -129,7 +129,7 @@ def test_a_twin_shares_the_weights_and_nothing_else(mnist: tuple[Images, Labels]
 def test_a_model_that_cannot_be_copied_has_no_twin(mnist: tuple[Images, Labels]) -> None:
     net = trained()
     for model in (Hooked().eval(), Wrapped(lambda x: net(x))):
-        assert Blocks(model, 16).twin(mnist[0]) is None
+        assert FixedBatchModel(model, 16).twin(mnist[0]) is None
 
 
 @contextmanager
@@ -191,7 +191,7 @@ def test_a_state_of_a_model_whose_code_has_changed_is_another_one(mnist: tuple[I
     """Its weights and its logits are the same."""
 
     def found(net: nn.Module) -> object:
-        return fingerprint(Bench(Blocks(net, 8), *mnist, torch.arange(len(mnist[0])), 0), {})
+        return fingerprint(Bench(FixedBatchModel(net, 8), *mnist, torch.arange(len(mnist[0])), 0), {})
 
     assert found(with_source("x")) == found(with_source("x")) != found(with_source("x.detach()"))
     one, other = with_source("x"), with_source("x.detach()")
@@ -223,7 +223,7 @@ def test_a_state_of_a_model_with_other_settings_is_another_one(
     """Plain attributes, buffers that are not saved, what a function was given or asks for by name; not the mode."""
 
     def found(net: nn.Module) -> object:
-        return fingerprint(Bench(Blocks(net, 8), *mnist, torch.arange(len(mnist[0])), 0), {})
+        return fingerprint(Bench(FixedBatchModel(net, 8), *mnist, torch.arange(len(mnist[0])), 0), {})
 
     def closed(least: float, *more: float) -> nn.Module:
         net = trained()
@@ -272,11 +272,11 @@ class OffInBf16(nn.Module):
 
 
 def test_a_model_that_answers_otherwise_in_bf16_is_searched_in_float32(mnist: tuple[Images, Labels]) -> None:
-    blocks = Blocks(OffInBf16().eval(), 8, "bf16")
+    blocks = FixedBatchModel(OffInBf16().eval(), 8, "bf16")
     x = mnist[0][:16]
     assert torch.equal(blocks(x), blocks.exact(x)) and blocks.precision == "fp32"
-    assert Blocks(trained(), 8, "bf16")(x).dtype == torch.float32
-    kept = Blocks(trained(), 8, "bf16")
+    assert FixedBatchModel(trained(), 8, "bf16")(x).dtype == torch.float32
+    kept = FixedBatchModel(trained(), 8, "bf16")
     kept(x)
     assert kept.precision == "bf16"
     told = toughen.evaluate(OffInBf16(), mnist, eps=0.1, attacks=["pgd-5"], precision="bf16", **PLAIN)

@@ -689,8 +689,27 @@ def test_files_and_unknown_names_are_refused(tmp_path: Path) -> None:
         with pytest.raises(ValueError, match=message):
             load(str(tmp_path / name))
     for spec in (str(tmp_path / "none"), "mnst", "", "./a/b", "../x/y/z"):
-        with pytest.raises(FileNotFoundError, match="neither a folder here nor a known name: use mnist-5k, mnist"):
+        with pytest.raises(FileNotFoundError, match=r"a folder of images or a known name: mnist-5k, mnist") as found:
             load(spec)
+        assert str(found.value).startswith(f"folder {spec!r} does not exist: ")
+
+
+@pytest.mark.parametrize(
+    ("asked", "near"),
+    [("photos/trian", "photos/train"), ("photo/train", "photos/train"), ("photos/cats", ""), ("phots", "photos")],
+)
+def test_a_folder_that_is_not_there_is_said_first_with_one_of_a_like_name(
+    asked: str, near: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "photos/train").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("toughen.data.hub.unreachable", lambda: "no answer")
+    for spec in (asked, str(tmp_path / asked)):
+        with pytest.raises((FileNotFoundError, ValueError)) as found:
+            load(spec)
+        said = str(found.value).replace("'", "")
+        assert said.startswith(f"folder {spec} does not exist")
+        assert ("did you mean" in said) is bool(near) and (not near or f"{near}?" in said)
 
 
 def test_reading_a_folder_writes_nothing_and_imports_little(tmp_path: Path, digits: list[Pixels]) -> None:

@@ -14,7 +14,7 @@ from torch import Tensor
 from toughen.attacks.deepfool import DeepFool
 from toughen.core.cost import Passes
 from toughen.core.types import Images, Labels, Norm
-from toughen.engine.fixed_batch import Blocks
+from toughen.engine.fixed_batch import FixedBatchModel
 
 NORMS: list[Norm] = ["linf", "l2"]
 every_norm = pytest.mark.parametrize("norm", NORMS)
@@ -102,7 +102,7 @@ def test_within_eps_it_breaks_whom_it_reaches(norm: Norm, mnist: tuple[Images, L
 @every_norm
 def test_an_images_result_is_its_own(norm: Norm, precision: Any, mnist: tuple[Images, Labels]) -> None:
     x, y = mnist
-    model = Blocks(trained_net().eval(), 8, precision)
+    model = FixedBatchModel(trained_net().eval(), 8, precision)
     attack = DeepFool(eps=0.1, norm=norm, steps=10, minimise=True)
     whole = attack(model, x, y)
     broken = model.exact(whole).argmax(1) != y
@@ -126,7 +126,7 @@ def test_passes(norm: Norm, mnist: tuple[Images, Labels]) -> None:
         found = DeepFool(eps=0.1, norm=norm, steps=7)(model, x, y)
     assert within(found, x, norm, 0.1)
     assert (passes.forward, passes.input_gradient, passes.weight_gradient) == (6 * 15, 6 * 7 * 3, 0)
-    blocks = Blocks(Fortress(), 4)
+    blocks = FixedBatchModel(Fortress(), 4)
     DeepFool(eps=0.1, norm=norm, steps=7, candidates=3)(blocks, x, y)
     assert (blocks.counts.forward, blocks.counts.gradient) == (6 * 15, 6 * 7 * 2)
 

@@ -20,7 +20,7 @@ from toughen.attacks.logit_matrix import LogitMatrix
 from toughen.core.rng import ImageNoise, Noise
 from toughen.core.threat import Threat
 from toughen.core.types import Eps, Images, Labels, Logits, Norm
-from toughen.engine.fixed_batch import Blocks
+from toughen.engine.fixed_batch import FixedBatchModel
 from toughen.evaluation.diagnostics import (
     accuracy_by_eps,
     accuracy_by_restarts,
@@ -390,7 +390,7 @@ def everything(model: nn.Module, x: Images, y: Labels) -> list[Any]:
 def test_nothing_depends_on_how_much_is_done_at_a_time(
     mnist: tuple[Images, Labels], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    model = Blocks(trained_net(), 16)
+    model = FixedBatchModel(trained_net(), 16)
     at_once = everything(model, *mnist)
     monkeypatch.setattr(common, "NUMBERS", 1)
     monkeypatch.setattr(common, "block_size", lambda device, n: 13)

@@ -15,7 +15,7 @@ from toughen import data
 from toughen.attacks import FGSM, PGD, Square
 from toughen.evaluation import budget
 from toughen.evaluation.candidate import Candidate, from_function
-from toughen.evaluation.judge import How
+from toughen.evaluation.config import EvaluationConfig
 
 NET = Path(__file__).parent / "nets" / "pgd-at"
 ATTACKS = {"fgsm": FGSM(eps=0.3), "pgd-20": PGD(eps=0.3, steps=20)}  # 3 + 41 forward equivalents an image
@@ -42,7 +42,7 @@ def room(
     details: bool = False,
 ) -> Candidate:
     whole = candidate()
-    how = How(time_budget=time, verdict=verdict, depth=depth, seed=seed, details=details)
+    how = EvaluationConfig(time_budget=time, verdict=verdict, depth=depth, seed=seed, details=details)
     return budget.within(whole, whole.split, how, ATTACKS, "fp32", out)
 
 

@@ -22,7 +22,7 @@ from toughen.core.objectives import Ahead
 from toughen.core.rng import ImageNoise, Noise, StepNoise
 from toughen.core.threat import Threat
 from toughen.core.types import Images, Labels, Norm
-from toughen.engine.fixed_batch import Blocks
+from toughen.engine.fixed_batch import FixedBatchModel
 
 NORMS: list[Norm] = ["linf", "l2"]
 every_norm = pytest.mark.parametrize("norm", NORMS)
@@ -297,14 +297,19 @@ def test_an_image_gets_the_same_in_any_batch_and_in_any_block(
         attack = FAB(eps=0.1 if norm == "linf" else 1.0, norm=norm, steps=4, **settings)
         whole = attack(net, x, y, ImageNoise(0, "fab", list(range(16))))
         rows = [11, 2, 7]
-        for model in (net, Blocks(net, 1, "fp64"), Blocks(net, 2, "fp64"), Blocks(net, 5, "fp64")):
+        for model in (
+            net,
+            FixedBatchModel(net, 1, "fp64"),
+            FixedBatchModel(net, 2, "fp64"),
+            FixedBatchModel(net, 5, "fp64"),
+        ):
             part = attack(model, x[rows], y[rows], ImageNoise(0, "fab", rows))
             torch.testing.assert_close(part, whole[rows], rtol=0, atol=1e-8)
 
 
 def test_within_one_block_size_leaving_images_out_changes_nothing(digits: tuple[SmallNet, Images, Labels]) -> None:
     net, x, y = digits[0].float(), digits[1].float(), digits[2]
-    model, attack = Blocks(net, 8, "fp32"), FAB(eps=0.1, steps=8, targets=2)
+    model, attack = FixedBatchModel(net, 8, "fp32"), FAB(eps=0.1, steps=8, targets=2)
     whole, some = attack(model, x, y), [0, 3, 4, 9, 15]
     assert torch.equal(attack(model, x[some], y[some]), whole[some])
 
@@ -314,7 +319,7 @@ def test_a_search_in_low_precision_finds_the_boundary_of_the_model(digits: tuple
     net, x, y = digits[0].float(), digits[1].float(), digits[2]
     attack = FAB(eps=0.1, steps=20, targets=1, minimise=True)
     expected = length(attack(net, x, y) - x, "linf")
-    model = Blocks(net, 16, "bf16")
+    model = FixedBatchModel(net, 16, "bf16")
     found = attack(model, x, y)
     assert (net(found).argmax(1) != y).all() and 16 <= model.counts.confirmation <= 16 * 20
     torch.testing.assert_close(length(found - x, "linf"), expected, rtol=0.04, atol=0)
@@ -373,7 +378,7 @@ def test_blocks_count_passes_and_take_planes_only_where_that_saves_some(
     digits: tuple[SmallNet, Images, Labels],
 ) -> None:
     net, x, y = digits
-    model = Blocks(net, 16, "fp64")
+    model = FixedBatchModel(net, 16, "fp64")
     FAB(eps=0.001, steps=20, targets=1)(model, x, y)
     assert 16 * 20 <= model.counts.gradient <= 16 * 24
     assert 16 * 21 <= model.counts.forward <= 16 * 41
@@ -383,7 +388,7 @@ def test_images_beyond_the_wanted_ones_only_go_forward(digits: tuple[SmallNet, I
     net, x, y = digits
     seek = [Ahead((y + 1) % 10), Ahead((y + 2) % 10)]
     both = lowest_gradient(net, x, y, seek, lambda found: found.value)
-    for model in (net, Blocks(net, 4, "fp64")):
+    for model in (net, FixedBatchModel(net, 4, "fp64")):
         some = lowest_gradient(model, x, y, seek, lambda found: found.value, 6)
         torch.testing.assert_close(some.logits, both.logits, rtol=0, atol=1e-12)
         torch.testing.assert_close(some.gradient[:6], both.gradient[:6], rtol=0, atol=1e-12)

@@ -20,7 +20,7 @@ from toughen.core.objectives import GuidedMargin
 from toughen.core.rng import ImageNoise, Noise, StepNoise
 from toughen.core.threat import Threat
 from toughen.core.types import Images, Labels, Norm
-from toughen.engine.fixed_batch import Blocks
+from toughen.engine.fixed_batch import FixedBatchModel
 from toughen.evaluation.suite import parse_attack, suite
 
 LN3 = math.log(3)
@@ -190,7 +190,7 @@ def test_in_blocks(kind: Any, digits: Any) -> None:
     model, x, y = digits
     noise, attack = ImageNoise(0, "GAMA", list(range(32))), kind(eps=0.055, steps=6, restarts=2)
     expected = attack(model, x, y, noise)
-    found = attack(Blocks(model, 5, "fp64"), x, y, noise)
+    found = attack(FixedBatchModel(model, 5, "fp64"), x, y, noise)
     assert (found - expected).abs().max() < 1e-9
 
 

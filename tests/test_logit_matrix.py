@@ -17,7 +17,7 @@ from toughen.core.cost import Passes
 from toughen.core.objectives import LogitNorm
 from toughen.core.rng import ImageNoise, StepNoise
 from toughen.core.types import Images, Labels
-from toughen.engine.fixed_batch import Blocks
+from toughen.engine.fixed_batch import FixedBatchModel
 
 KINDS: list[Literal["nuclear", "frobenius"]] = ["nuclear", "frobenius"]
 every_kind = pytest.mark.parametrize("kind", KINDS)
@@ -93,7 +93,7 @@ def test_in_blocks(kind: Any, digits: Any) -> None:
     model, x, y = digits
     noise, attack = ImageNoise(0, "N", list(range(32))), LogitMatrix(eps=0.1, kind=kind, steps=5)
     expected = attack(model, x, y, noise)
-    assert (attack(Blocks(model, 7, "fp64"), x, y, noise) - expected).abs().max() < 1e-9
+    assert (attack(FixedBatchModel(model, 7, "fp64"), x, y, noise) - expected).abs().max() < 1e-9
 
 
 @pytest.mark.parametrize(

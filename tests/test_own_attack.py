@@ -20,7 +20,7 @@ from toughen.core.objectives import CrossEntropy
 from toughen.core.threat import Threat
 from toughen.data import Split
 from toughen.data import load as load_data
-from toughen.engine.fixed_batch import Blocks
+from toughen.engine.fixed_batch import FixedBatchModel
 from toughen.evaluation.fingerprint import fingerprint
 from toughen.evaluation.harness import Bench
 from toughen.evaluation.suite import parse_attack, suite
@@ -205,7 +205,7 @@ def test_an_object_is_held_to_the_threat_too() -> None:
 def test_a_changed_class_is_another_attack(own: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Or a stopped evaluation would go on with what the former one had found."""
     split, threat = some(), Threat("linf", Fraction(EPS))
-    bench = Bench(Blocks(runs.load(RUN), 20, "fp32"), split.images, split.labels, torch.arange(40), 0)
+    bench = Bench(FixedBatchModel(runs.load(RUN), 20, "fp32"), split.images, split.labels, torch.arange(40), 0)
     monkeypatch.syspath_prepend(str(own))
     before = [fingerprint(bench, {"a": parse_attack("own_attacks.Mine", threat)}) for _ in range(2)]
     assert before[0] == before[1]
@@ -217,7 +217,7 @@ def test_a_changed_class_is_another_attack(own: Path, monkeypatch: pytest.Monkey
 def test_a_changed_cell_of_a_notebook_is_another_attack(monkeypatch: pytest.MonkeyPatch) -> None:
     """Of a class that is in no file, what it does counts, and what its bases do."""
     split = some()
-    bench = Bench(Blocks(runs.load(RUN), 20, "fp32"), split.images, split.labels, torch.arange(40), 0)
+    bench = Bench(FixedBatchModel(runs.load(RUN), 20, "fp32"), split.images, split.labels, torch.arange(40), 0)
 
     def typed(text: str, name: str) -> Any:
         cell = ModuleType("cell")
@@ -233,7 +233,7 @@ def test_a_changed_cell_of_a_notebook_is_another_attack(monkeypatch: pytest.Monk
 
 def test_an_objective_s_function_counts_too() -> None:
     split = some()
-    bench = Bench(Blocks(runs.load(RUN), 20, "fp32"), split.images, split.labels, torch.arange(40), 0)
+    bench = Bench(FixedBatchModel(runs.load(RUN), 20, "fp32"), split.images, split.labels, torch.arange(40), 0)
 
     class Mine(CrossEntropy): ...
 

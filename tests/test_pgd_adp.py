@@ -17,7 +17,7 @@ from toughen.core.cost import Passes
 from toughen.core.objectives import NuclearAscent, margin_loss
 from toughen.core.rng import ImageNoise, StepNoise
 from toughen.core.types import Images, Labels
-from toughen.engine.fixed_batch import Blocks
+from toughen.engine.fixed_batch import FixedBatchModel
 
 
 @pytest.fixture
@@ -115,7 +115,7 @@ def test_in_blocks(digits: Any) -> None:
     model, x, y = digits
     noise, attack = ImageNoise(0, "ADP", list(range(32))), PGDADP(eps=0.05, steps=5)
     expected = attack(model, x, y, noise)
-    assert (attack(Blocks(model, 7, "fp64"), x, y, noise) - expected).abs().max() < 1e-9
+    assert (attack(FixedBatchModel(model, 7, "fp64"), x, y, noise) - expected).abs().max() < 1e-9
     assert 0.1 < (model(expected).argmax(1) != y).double().mean() < 0.9
 
 

@@ -14,7 +14,7 @@ from toughen.core.cost import Passes
 from toughen.core.objectives import margin
 from toughen.core.rng import ImageNoise, StepNoise
 from toughen.core.types import Images, Labels, Norm
-from toughen.engine.fixed_batch import Blocks
+from toughen.engine.fixed_batch import FixedBatchModel
 
 every_norm = pytest.mark.parametrize(("norm", "eps"), [("linf", 0.1), ("l2", 1.5)])
 
@@ -89,7 +89,7 @@ def test_an_image_stops_at_the_first_point_that_breaks_it(norm: Norm, eps: float
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_an_images_result_is_its_own(precision: str, mnist: tuple[Images, Labels]) -> None:
     x, y = mnist
-    model = Blocks(trained_net().eval(), 8, precision)  # type: ignore[arg-type]
+    model = FixedBatchModel(trained_net().eval(), 8, precision)  # type: ignore[arg-type]
     whole = RandomPoints(eps=0.6, points=10)(model, x, y, ImageNoise(0, "RandomPoints", list(range(64))))
     broken = model.exact(whole).argmax(1) != y
     assert 0 < broken.sum() < 64

@@ -29,6 +29,7 @@ from toughen.report.read import read_run
 from toughen.report.values import grid, pairs, real, share, whole
 from toughen.runs.files import write_tensors
 from toughen.training.state import State
+from toughen.utils.fraction import radius
 
 ROOT = Path(__file__).parent.parent
 
@@ -258,7 +259,7 @@ def test_many_classes_are_listed_and_not_drawn() -> None:
     ("eps", "said"), [(8 / 255, "8/255"), (0.3, "0.3"), (4 / 255, "4/255"), (0.5, "0.5"), (1.5, "1.5"), (0.03, "0.03")]
 )
 def test_a_radius_is_written_as_people_do(eps: float, said: str) -> None:
-    assert words.radius(eps) == said
+    assert radius(eps) == said
 
 
 def test_findings_in_words() -> None:
@@ -312,7 +313,7 @@ def test_a_run_that_ends_by_the_clock(state: State | None, epochs: int, said: st
     (run / "config.yaml").write_text("epochs: 3\ntime_budget: 5m\n")
     (run / "checkpoint.safetensors").write_bytes(b"junk")
     if state is not None:
-        about = {name: value for name, value in vars(state).items() if name != "tally"}
+        about = {name: value for name, value in vars(state).items() if name != "totals"}
         write_tensors(run / "checkpoint.safetensors", {}, about)
     text = report(run, out=tmp_path / "report.html").text
     assert said in text and ("time budget" in text or "of a run of" in text) is bool(said)

@@ -29,7 +29,7 @@ from toughen.attacks.autoattack import AutoAttack
 from toughen.attacks.pgd import PGD
 from toughen.core.threat import Threat
 from toughen.data import load_test
-from toughen.engine.fixed_batch import Blocks
+from toughen.engine.fixed_batch import FixedBatchModel
 from toughen.papers import datasets, markdown, measure
 from toughen.papers.costs import _training_cost, costs
 from toughen.papers.overview import list_lines, short
@@ -723,7 +723,7 @@ def test_images_near_a_linear_boundary_are_counted_by_their_exact_distance() -> 
     weight.data = torch.tensor([[1.0, 0.0, 0.0, 0.0], [0.0, 1.0, 0.0, 0.0]], dtype=torch.float64)
     x = torch.tensor([[0.8, 0.6, 0, 0], [0.9, 0.2, 0, 0], [0.4, 0.6, 0, 0]], dtype=torch.float64).view(3, 1, 2, 2)
     y = torch.tensor([0, 0, 0])  # margins 0.2, 0.7 and wrong; the gradient's dual norm is 2, so distances 0.1 and 0.35
-    blocks = Blocks(net, 3, "fp64")
+    blocks = FixedBatchModel(net, 3, "fp64")
     assert measure.close(blocks, x, y, Threat("linf", 0.3)) == pytest.approx(2 / 3)
     assert measure.close(blocks, x, y, Threat("linf", 0.05)) == pytest.approx(1 / 3)
     assert measure.close(blocks, x, y, Threat("linf", 0.4)) == 1.0
@@ -738,7 +738,7 @@ def test_images_near_a_boundary_from_where_efgsm_starts() -> None:
     net[1].weight.data = torch.eye(4, dtype=torch.float64)[:2]
     x = torch.zeros(4, 1, 2, 2, dtype=torch.float64)
     x[:, 0, 0] = torch.tensor([[0.8, 0.6], [0.9, 0.2], [0.4, 0.6], [1.0, 0.0]], dtype=torch.float64)
-    y, blocks, index = torch.zeros(4, dtype=torch.int64), Blocks(net, 4, "fp64"), [3, 5, 6, 9]
+    y, blocks, index = torch.zeros(4, dtype=torch.int64), FixedBatchModel(net, 4, "fp64"), [3, 5, 6, 9]
     for eps, at_x, at_start in ((0.06, 1 / 4, 2 / 4), (0.2, 2 / 4, 3 / 4)):
         threat = Threat("linf", eps)
         start = measure.efgsm_start(blocks, x, y, threat, 0, index)
@@ -960,6 +960,9 @@ def test_the_cost_of_a_sample_is_that_of_its_images(tmp_path: Path) -> None:
         ("efgsm-mnist --method Free --method.replays 15", 15 * 3, 1.0),  # a forward, and the weights' gradient counts 2
         ("fbf-mnist", 3 + 2, 1.5),
         ("trades-mnist", 3 + 3 + 40 * 2, 1.5),
+        ("efgsm-mnist --method EFGSM", 1 + 9 + 3, 1.0),  # a gradient for each rival class
+        ("efgsm-mnist --method EFGSM --method.classes 1", 1 + 1 + 3, 1.0),
+        ("efgsm-mnist --method TRADES --method.crafter EFGSM", 1 + 9 + 6, 1.0),
     ],
 )
 def test_the_cost_of_training_goes_by_the_passes_of_a_step(words: str, passes: int, within: float) -> None:

@@ -173,6 +173,11 @@ def set_field(name: str, value: Any) -> Callable[[dict[str, Tensor], dict[str, A
     return lambda tensors, about: about.__setitem__(name, value)
 
 
+def set_callback(callback: str, name: str, value: Any) -> Callable[[dict[str, Tensor], dict[str, Any]], None]:
+    path = f"toughen.training.callbacks.{callback}"
+    return lambda tensors, about: about["callbacks"][path].update({name: value})
+
+
 def set_tensor(name: str, value: float, *shape: int) -> Callable[[dict[str, Tensor], dict[str, Any]], None]:
     return lambda tensors, about: tensors.__setitem__(name, torch.full(shape, value))
 
@@ -180,14 +185,15 @@ def set_tensor(name: str, value: float, *shape: int) -> Callable[[dict[str, Tens
 DAMAGE = {
     "step": set_field("step", "x"),
     "before the first step": set_field("step", -1),
-    "true": set_field("collapses", True),
-    "best": set_field("best", [0.5]),
+    "true": set_callback("collapse.CollapseWatch", "collapses", True),
+    "best": set_callback("validation.BestWeights", "best", [0.5]),
     "history": set_field("history", [1]),
     "seconds": set_field("spent", "1"),
-    "no tally": set_field("tallies", []),
-    "tally": set_field("tallies", [{"totals": [1], "counts": {}, "passes": 0, "crafted": 0, "images": 0}]),
+    "no totals": set_field("totals", []),
+    "totals": set_field("totals", [{"sums": [1], "counts": {}, "passes": 0, "crafted": 0, "images": 0}]),
     "unknown": set_field("evil", 1),
-    "missing": lambda tensors, about: about.pop("signals"),
+    "missing": lambda tensors, about: about.pop("events"),
+    "callbacks": set_field("callbacks", {"one": 1}),
     "extra": set_field("extra", [1]),
     "weight": set_tensor("model.net.0.bias", torch.nan, 16),
     "moment's shape": set_tensor("optimizer.0.momentum_buffer", 0.0, 3),

@@ -18,7 +18,7 @@ from toughen.papers.run_spec import run_spec
 from toughen.papers.scales import SCALES
 from toughen.papers.store import Quantity, Store
 from toughen.papers.values import View
-from toughen.training.watch import Watch
+from toughen.training.watch import CollapseDetector
 
 
 def begun(folder: Path) -> tuple[list[object], dict[str, Any]]:
@@ -81,13 +81,13 @@ def test_a_page_names_all_commits_of_a_training(tmp_path: Path) -> None:
 
 def test_what_the_watch_takes_is_not_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Ten steps of a small net take far less than ten looks of 0.3 s each."""
-    signal = Watch.signal
+    signal = CollapseDetector.signal
 
     def slow(*given: Any) -> float:
         time.sleep(0.3)
         return signal(*given)
 
-    monkeypatch.setattr(Watch, "signal", slow)
+    monkeypatch.setattr(CollapseDetector, "signal", slow)
     words = ("--method", "FBF", "--eps", 0.1, "--watch", "warn", "--log_every", 1, "--out", tmp_path / "run")
     assert toughen(*small(*words)).status == 0
     lines = [json.loads(line) for line in (tmp_path / "run/metrics.jsonl").read_text().splitlines()]

@@ -19,7 +19,7 @@ from toughen.attacks.square import Square
 from toughen.core.cost import Passes
 from toughen.core.rng import ImageNoise, Noise
 from toughen.core.types import Images, Labels, Norm
-from toughen.engine.fixed_batch import Blocks
+from toughen.engine.fixed_batch import FixedBatchModel
 
 every_norm = pytest.mark.parametrize(("norm", "eps"), [("linf", 0.1), ("l2", 1.5)])
 
@@ -125,7 +125,7 @@ def test_every_standing_image_gets_all_queries(norm: Norm, eps: float, mnist: tu
     model = trained_net(torch.float64).eval()
     x, y = (each[::8] for each in right(model, mnist[0].double(), mnist[1]))
     for restarts in (1, 2):
-        blocks = Blocks(model, 4, "fp64")
+        blocks = FixedBatchModel(model, 4, "fp64")
         found = Square(eps=0.001, norm=norm, queries=50, restarts=restarts)(blocks, x, y)
         assert within(found, x, norm, 0.001)
         assert blocks.counts.forward == len(x) * 51 * restarts and blocks.counts.gradient == 0
@@ -136,7 +136,10 @@ def test_every_standing_image_gets_all_queries(norm: Norm, eps: float, mnist: tu
 def test_an_images_result_is_its_own(norm: Norm, eps: float, precision: Any, mnist: tuple[Images, Labels]) -> None:
     """Bit for bit, however many others are attacked beside it and whenever they fall."""
     x, y = mnist
-    attack, model = Square(eps=eps, norm=norm, queries=40, restarts=2), Blocks(trained_net().eval(), 8, precision)
+    attack, model = (
+        Square(eps=eps, norm=norm, queries=40, restarts=2),
+        FixedBatchModel(trained_net().eval(), 8, precision),
+    )
     whole = attack(model, x, y, ImageNoise(0, "Square", list(range(64))))
     fell = model.exact(whole).argmax(1) != y
     assert 0.2 < fell.float().mean() < 0.98
@@ -150,7 +153,7 @@ def test_an_images_result_is_its_own(norm: Norm, eps: float, precision: Any, mni
 def test_what_low_precision_alone_breaks_goes_on(norm: Norm, eps: float, mnist: tuple[Images, Labels]) -> None:
     """A model whose search is too hopeful by a margin of 2: what leaves the attack early is broken for the model."""
 
-    class Hopeful(Blocks):
+    class Hopeful(FixedBatchModel):
         def forward(self, x: Images) -> Tensor:
             out = super().forward(x)
             out[:, 3] -= 2

@@ -16,7 +16,7 @@ from toughen.core.cost import Passes
 from toughen.core.objectives import TowardsClass
 from toughen.core.rng import ImageNoise, Noise, StepNoise
 from toughen.core.types import Images, Labels
-from toughen.engine.fixed_batch import Blocks
+from toughen.engine.fixed_batch import FixedBatchModel
 
 
 @pytest.fixture
@@ -117,7 +117,7 @@ def test_in_blocks(kind: Any, digits: Any) -> None:
     model, x, y = digits
     noise, attack = ImageNoise(0, "R", list(range(64))), kind(eps=0.06, steps=8)
     expected = attack(model, x, y, noise)
-    assert (attack(Blocks(model, 7, "fp64"), x, y, noise) - expected).abs().max() < 1e-9
+    assert (attack(FixedBatchModel(model, 7, "fp64"), x, y, noise) - expected).abs().max() < 1e-9
     assert 0.1 < (model(expected).argmax(1) != y).double().mean() < 0.9
 
 

@@ -85,6 +85,13 @@ def test_runs_that_were_attacked_otherwise_are_marked(tmp_path: Path) -> None:
     assert "its own attacks: a: fgsm, pgd-20; b: fgsm" in text and "(not the same: attacks)" in text
 
 
+@pytest.mark.parametrize(("eps", "said"), [(8 / 255, "linf eps 8/255"), (0.3, "linf eps 0.3"), (0.03, "linf eps 0.03")])
+def test_a_radius_stands_as_it_was_given(eps: float, said: str, tmp_path: Path) -> None:
+    found = result(0.9, 0.8, threat={"norm": "linf", "eps": eps})
+    assert f"{said}\n" in printed(print_evaluation, Path("run"), found)
+    assert said.replace("eps ", "") in printed(print_comparison, [run_with(tmp_path / "a", found)])
+
+
 def test_an_evaluation_of_former_weights_is_marked(tmp_path: Path) -> None:
     run = run_with(tmp_path / "a", result(0.9, 0.8, epoch=0, weights="live"))
     (run / "model.json").write_text(json.dumps({"epoch": 0, "weights": "live"}))

@@ -399,4 +399,4 @@ def test_it_is_said_which_images_are_kept_apart_as_test_images(limit: str, tmp_p
 
 def test_a_tenth_of_the_training_images_validates_by_default(tmp_path: Path) -> None:
     trainer = made(tmp_path, validation=None)
-    assert len(trainer.validation.split) == 8 and len(trainer.train) == 72
+    assert len(trainer.state.validation.split) == 8 and len(trainer.train) == 72

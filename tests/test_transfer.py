@@ -14,7 +14,7 @@ from toughen.attacks import FGSM, MIFGSM, PGD, PGDLL, Transfer
 from toughen.core.cost import Passes
 from toughen.core.rng import ImageNoise, StepNoise
 from toughen.core.types import Images, Labels
-from toughen.engine.fixed_batch import Blocks
+from toughen.engine.fixed_batch import FixedBatchModel
 
 
 @pytest.fixture
@@ -72,9 +72,9 @@ def test_in_blocks(wrapped: bool, digits: Any) -> None:
     attack, noise = PGD(eps=0.1, steps=5), ImageNoise(0, "T", list(range(32)))
     expected = attack(source.eval(), x, y, noise)
     sizes: list[int] = []
-    given = Blocks(source, 7, "fp64") if wrapped else source
+    given = FixedBatchModel(source, 7, "fp64") if wrapped else source
     (given.net if wrapped else source).register_forward_hook(lambda net, args, out: sizes.append(len(out)))
-    found = Transfer(eps=0.1, source=given, attack=attack)(Blocks(model.eval(), 7, "fp64"), x, y, noise)
+    found = Transfer(eps=0.1, source=given, attack=attack)(FixedBatchModel(model.eval(), 7, "fp64"), x, y, noise)
     assert (found - expected).abs().max() < 1e-9
     assert set(sizes) <= {7}
 

@@ -52,7 +52,7 @@ def epochs(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, int]]:
     whole = Trainer.run_epoch
 
     def noted(self: Trainer, *more: Any) -> None:
-        seen.append((type(self.method).__name__, self.epoch))
+        seen.append((type(self.method).__name__, self.state.epoch))
         whole(self, *more)
 
     monkeypatch.setattr(Trainer, "run_epoch", noted)
@@ -151,7 +151,7 @@ def test_a_signal_after_the_last_step_ends_the_command_and_nothing_is_trained_tw
 
     def stopping(self: Trainer, *more: Any) -> None:
         noted(self, *more)
-        if self.finished:
+        if self.state.finished:
             os.kill(os.getpid(), signal.SIGINT)
 
     with monkeypatch.context() as patched:

@@ -28,7 +28,7 @@ from toughen.core.objectives import margin_loss
 from toughen.core.rng import ImageNoise
 from toughen.core.threat import Threat
 from toughen.data import load as load_data
-from toughen.engine.fixed_batch import Blocks
+from toughen.engine.fixed_batch import FixedBatchModel
 from toughen.evaluation import verdict
 from toughen.evaluation.checks.base import Bench, allowed
 from toughen.evaluation.examination import checks
@@ -85,14 +85,14 @@ def subject_of(
     n: int = 200,
     seed: int = 0,
     data: str = "mnist-5k",
-) -> tuple[Subject, Blocks]:
+) -> tuple[Subject, FixedBatchModel]:
     """A number, made by hand out of attacks and float32 logits."""
     split = load_data(data).test
     rows = torch.arange(0, len(split), len(split) // n)[:n]
     images, y = split.images[rows], split.labels[rows]
     trained_mode, x = net.training, images.float() / 255
     with torch.random.fork_rng(), mode(net, "eval"):
-        blocks = Blocks(net, 32)
+        blocks = FixedBatchModel(net, 32)
         right = ~misclassified(blocks.exact(x), y)
         standing, accuracies = right.clone(), {}
         for i, attack in enumerate(attacks(threat)):
@@ -103,7 +103,7 @@ def subject_of(
     return Subject(net, images, y, rows, threat, seed, standing, right, accuracies, number, trained_mode), blocks
 
 
-def judged(subject: Subject, blocks: Blocks, limit: int = 32) -> tuple[Word, dict[str, Check]]:
+def judged(subject: Subject, blocks: FixedBatchModel, limit: int = 32) -> tuple[Word, dict[str, Check]]:
     found = checks(subject, blocks, limit)
     return word(found), {check.name: check for check in found}
 
@@ -301,7 +301,7 @@ def test_a_model_in_training_mode_is_judged_in_evaluation_mode_and_told_so() -> 
 def test_the_same_twice_whatever_was_drawn_before_and_no_trace_left() -> None:
     net = broken.Noisy(small_net())
     subject, _ = subject_of(net, not_at_all)
-    blocks = Blocks(net, 8)
+    blocks = FixedBatchModel(net, 8)
     with unchanged(net):
         first = checks(subject, blocks, 8)
         before = torch.random.get_rng_state()

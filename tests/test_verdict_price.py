@@ -23,7 +23,7 @@ from torch import nn
 
 import toughen as package
 from toughen.core.threat import Threat
-from toughen.engine.fixed_batch import Blocks
+from toughen.engine.fixed_batch import FixedBatchModel
 from toughen.evaluation import conclude, examination, price, verdict
 from toughen.evaluation.checks import standing
 from toughen.evaluation.checks.base import allowed
@@ -36,7 +36,9 @@ BUDGETS = (500, 1500, 3000, 5000, 6000, 12_000)  # passes; the quick suite spend
 FEW = (5000,)  # of which what every number must have had is paid, and little more
 
 
-def priced(subject: Subject, blocks: Blocks, budget: int, limit: int = 100) -> tuple[Word, list[Check], Examination]:
+def priced(
+    subject: Subject, blocks: FixedBatchModel, budget: int, limit: int = 100
+) -> tuple[Word, list[Check], Examination]:
     examination = Examination(subject, blocks, Kept(budget=budget, size=SMALL), limit)
     examination.make()
     found = examination.found()
@@ -157,7 +159,7 @@ class Counted(nn.Module):
 def test_the_passes_that_the_model_sees_are_within_the_budget(budget: int) -> None:
     net = Counted(small_net())
     subject, _ = subject_of(net)
-    blocks = Blocks(net, 32)
+    blocks = FixedBatchModel(net, 32)
     examination = Examination(subject, blocks, Kept(budget=budget, size=SMALL))
     net.seen[0] = 0
     examination.make()
@@ -200,7 +202,7 @@ def test_a_time_is_as_many_passes_as_fit(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setattr("toughen.evaluation.price.time.perf_counter", lambda: next(ticks))
     subject, _ = subject_of(small_net(), not_at_all, n=20)
     found = price.passes_within(
-        Blocks(small_net(), 8), subject.images.float()[:20] / 255, subject.labels[:20], seconds=100.0
+        FixedBatchModel(small_net(), 8), subject.images.float()[:20] / 255, subject.labels[:20], seconds=100.0
     )
     assert found == int(0.9 * 100 / 0.25) == 360
 
@@ -212,7 +214,7 @@ def slow(monkeypatch: pytest.MonkeyPatch, passes: int) -> list[float]:
     """A machine on which the price is so many passes; the times that it is asked for."""
     asked: list[float] = []
 
-    def passes_within(blocks: Blocks, x: Any, y: Any, seconds: float) -> int:
+    def passes_within(blocks: FixedBatchModel, x: Any, y: Any, seconds: float) -> int:
         asked.append(seconds)
         return passes
 

@@ -24,11 +24,11 @@ from toughen.methods.pgd_at import PGDAT
 from toughen.methods.standard import Standard
 from toughen.runs.files import read_tensors
 from toughen.training import checkpoint
-from toughen.training.collapse import Judge
-from toughen.training.rescue import rescuers
-from toughen.training.state import State
+from toughen.training.callbacks.collapse import CollapseWatch, rescuers
+from toughen.training.collapse import CollapseMemory, Judge
 from toughen.training.trainer import Trainer
-from toughen.training.watch import Watch
+from toughen.training.training_state import TrainingState
+from toughen.training.watch import CollapseDetector
 
 COLLAPSING = (  # robust under PGD's steps, until FGSM's take over
     "train --data mnist-5k --model fbf-mnist-cnn --normalize false --method Delayed --method.before PGDAT"
@@ -53,9 +53,9 @@ def collapses(run: Path) -> list[dict[str, Any]]:
     return [event for event in events(run) if event["event"] == "collapse"]
 
 
-def watch(mode: Any = "rescue", threat: Threat | None = THREAT, images: int = 8) -> Watch:
+def watch(mode: Any = "rescue", threat: Threat | None = THREAT, images: int = 8) -> CollapseDetector:
     split = Split(torch.zeros(images, 1, 28, 28, dtype=torch.uint8), torch.zeros(images, dtype=torch.int64))
-    return Watch(split, threat, mode, seed=0)
+    return CollapseDetector(split, threat, mode, seed=0)
 
 
 def looks(*found: tuple[float, ...], labels: tuple[int, ...] = (100,) * 10) -> list[bool]:
@@ -63,7 +63,7 @@ def looks(*found: tuple[float, ...], labels: tuple[int, ...] = (100,) * 10) -> l
 
     Measured on so many images of each class.
     """
-    state, judge = State(), Judge.of(torch.arange(len(labels)).repeat_interleave(torch.tensor(labels)))
+    state, judge = CollapseMemory(), Judge.of(torch.arange(len(labels)).repeat_interleave(torch.tensor(labels)))
     looked = [dict(zip(("fgsm", "pgd", "clean"), (*each, 0.9), strict=False)) for each in found]
     return [judge.collapsed(state, each) for each in looked]
 
@@ -71,7 +71,7 @@ def looks(*found: tuple[float, ...], labels: tuple[int, ...] = (100,) * 10) -> l
 @pytest.mark.parametrize("name", CURVES)
 def test_a_recorded_run_is_judged_as_it_went(name: str) -> None:
     """Validation accuracies of real runs without a watch; "falls" is the epoch from 0, read off by us, or null."""
-    curve, state = CURVES[name], State()
+    curve, state = CURVES[name], CollapseMemory()
     judge = Judge.of(torch.arange(10).repeat_interleave(curve["images"] // 10))
     fallen, never = [], []
     for each in curve["found"]:
@@ -121,11 +121,11 @@ def test_where_few_images_are_held_out_standing_takes_more(images: int, clear: f
 
 
 def test_what_a_constant_answer_would_beat_does_not_stand() -> None:
-    state, judge = State(best_pgd=0.14), Judge(chance=0.1, images=1000)
+    state, judge = CollapseMemory(best_pgd=0.14), Judge(chance=0.1, images=1000)
     assert judge.never_stood(state, {"fgsm": 0.4, "pgd": 0.02})
     assert not judge.never_stood(state, {"fgsm": 0.4, "pgd": 0.11})  # on its way
     assert not judge.never_stood(state, {"fgsm": 0.04, "pgd": 0.0})  # nothing is masked: it has only learnt nothing
-    assert not judge.never_stood(State(best_pgd=0.16), {"fgsm": 0.4, "pgd": 0.02})  # stood: that is a collapse
+    assert not judge.never_stood(CollapseMemory(best_pgd=0.16), {"fgsm": 0.4, "pgd": 0.02})  # stood: that is a collapse
 
 
 def test_a_rescue_that_collapses_is_followed_by_a_stronger_one() -> None:
@@ -140,13 +140,13 @@ def test_a_rescue_that_collapses_is_followed_by_a_stronger_one() -> None:
 
 
 def test_a_state_to_go_back_to_is_near_the_best() -> None:
-    state, judge = State(best_pgd=0.5), Judge(chance=0.1, images=1000)
+    state, judge = CollapseMemory(best_pgd=0.5), Judge(chance=0.1, images=1000)
     assert judge.sound(state, {"pgd": 0.46}) and not judge.sound(state, {"pgd": 0.44})
-    assert not judge.sound(State(best_pgd=0.14), {"pgd": 0.14})  # nothing stood yet: the beginning is better
+    assert not judge.sound(CollapseMemory(best_pgd=0.14), {"pgd": 0.14})  # nothing stood yet: the beginning is better
 
 
 def test_a_jump_of_the_signal_calls_for_a_look() -> None:
-    state = State()
+    state = CollapseMemory()
     one = watch()
     assert not any(one.jumped(state, distance) for distance in (1.0, 9.0, 1.2, 0.9, 1.1))  # too few to compare with
     assert not one.jumped(state, 3.2) and one.jumped(state, 3.5)  # the medians are 1.1 and 1.15
@@ -164,7 +164,7 @@ def test_without_threat_images_or_wish_nothing_is_watched(mode: Any, threat: Thr
 
 def test_it_looks_at_all_classes() -> None:
     labels = torch.arange(10).repeat_interleave(100)  # as held-out images lie
-    one = Watch(Split(torch.zeros(1000, 1, 2, 2, dtype=torch.uint8), labels), THREAT, "rescue", seed=0)
+    one = CollapseDetector(Split(torch.zeros(1000, 1, 2, 2, dtype=torch.uint8), labels), THREAT, "rescue", seed=0)
     assert len(one.split) == 64
     assert set(torch.bincount(one.split.labels, minlength=10).tolist()) == {6, 7}
 
@@ -226,16 +226,30 @@ def test_a_collapse_in_the_last_epoch_leaves_the_healthy_weights(tmp_path: Path,
 def nervous(monkeypatch: pytest.MonkeyPatch) -> None:
     """A watch that takes the looks after the fourth and fifth epoch, and one in the second, for a collapse."""
 
-    def collapsed(self: Judge, state: State, found: dict[str, float]) -> bool:
-        return state.step in (8, 20, 25)
-
-    def jumped(self: Watch, state: State, distance: float) -> bool:
-        state.signals = [*state.signals, distance]
-        return state.step == 8
-
-    monkeypatch.setattr(Judge, "collapsed", collapsed)
+    judged_at(monkeypatch, collapses=(8, 20, 25), jumps=(8,))
     monkeypatch.setattr(Judge, "sound", always)
-    monkeypatch.setattr(Watch, "jumped", jumped)
+
+
+def judged_at(monkeypatch: pytest.MonkeyPatch, collapses: tuple[int, ...], jumps: tuple[int, ...]) -> None:
+    """A watch that takes looks after these steps for a collapse, and signals after those for a jump."""
+    handle, on_step_end, now = CollapseWatch.handle, CollapseWatch.on_step_end, [0]
+
+    def handling(self: CollapseWatch, state: TrainingState, found: dict[str, float]) -> bool:
+        now[0] = state.step
+        return handle(self, state, found)
+
+    def stepping(self: CollapseWatch, state: TrainingState, step: Any) -> None:
+        now[0] = state.step
+        on_step_end(self, state, step)
+
+    def jumped(self: CollapseDetector, memory: CollapseMemory, distance: float) -> bool:
+        memory.signals = [*memory.signals, distance]
+        return now[0] in jumps
+
+    monkeypatch.setattr(CollapseWatch, "handle", handling)
+    monkeypatch.setattr(CollapseWatch, "on_step_end", stepping)
+    monkeypatch.setattr(Judge, "collapsed", lambda *_: now[0] in collapses)
+    monkeypatch.setattr(CollapseDetector, "jumped", jumped)
 
 
 def always(*_: Any) -> bool:
@@ -322,10 +336,12 @@ def test_a_kill_before_the_healthy_state_is_named(tmp_path: Path, monkeypatch: p
 def test_a_rescue_whose_state_is_gone_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run = tmp_path / "run"
 
-    def collapsed(self: Judge, state: State, found: dict[str, float]) -> bool:
+    def collapsed(*_: Any) -> bool:
         (run / checkpoint.HEALTHY).unlink(missing_ok=True)
-        return state.step == 10
+        judged.append(True)
+        return len(judged) == 2  # after the second epoch
 
+    judged: list[bool] = []
     monkeypatch.setattr(Judge, "collapsed", collapsed)
     ended = toughen(*small("--method", "FBF", "--eps", 0.2, "--out", run))
     assert ended.status in (1, 2) and checkpoint.HEALTHY in ended.err and "Traceback" not in ended.err
@@ -379,14 +395,14 @@ def test_nuats_rescue_is_its_two_step_form() -> None:
 def test_the_watch_never_sees_test_images(tmp_path: Path) -> None:
     """Its sample comes out of the validation split, which comes out of the training images."""
     seen: list[torch.Tensor] = []
-    init = Watch.__init__
+    init = CollapseDetector.__init__
 
-    def keeping(self: Watch, *arguments: Any) -> None:
+    def keeping(self: CollapseDetector, *arguments: Any) -> None:
         init(self, *arguments)
         seen.append(self.split.images)
 
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(Watch, "__init__", keeping)
+        patched.setattr(CollapseDetector, "__init__", keeping)
         assert toughen(*small("--method", "FBF", "--eps", 0.2, "--out", tmp_path / "run")).status == 0
     whole = data.load(str(digits()))
     trained = {image.numpy().tobytes() for image in whole.train.images}
@@ -423,15 +439,7 @@ def test_a_stop_beyond_the_end_is_refused(tmp_path: Path) -> None:
 
 def test_a_terms_mean_is_over_the_images_that_have_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Two steps report "first"; from the third on, at which the rescue takes over, they report "second"; all "both"."""
-
-    def jumped(self: Watch, state: State, distance: float) -> bool:
-        return state.step == 3
-
-    def collapsed(self: Judge, state: State, found: dict[str, float]) -> bool:
-        return state.step == 3
-
-    monkeypatch.setattr(Watch, "jumped", jumped)
-    monkeypatch.setattr(Judge, "collapsed", collapsed)
+    judged_at(monkeypatch, collapses=(3,), jumps=(3,))
     step = Trainer.step
 
     def named(self: Trainer, x: Any, y: Any, batch: Any) -> Any:

@@ -13,12 +13,15 @@ from torch import Tensor, nn
 
 import toughen
 from toughen.attacks import Square
+from toughen.core.queries import FullQuery
 from toughen.core.rng import ImageNoise
 from toughen.core.types import Images, Labels
-from toughen.engine.fixed_batch import Blocks, Precision
-from toughen.engine.windows.asked import Differs, InFull, InWindows, asked, at_once
+from toughen.core.window import Window
+from toughen.engine.device import Precision
+from toughen.engine.fixed_batch import FixedBatchModel
 from toughen.engine.windows.graph import Graph, Split
-from toughen.engine.windows.window import Reach, Window
+from toughen.engine.windows.query import IncrementalQuery, MismatchError, images_at_once, query
+from toughen.engine.windows.receptive_field import ReceptiveField
 from toughen.models.registry import NETS
 
 TRAINED = Path(__file__).parent / "nets"
@@ -26,9 +29,9 @@ TRAINED = Path(__file__).parent / "nets"
 
 def walk(net: nn.Module, x: Images, sides: list[int], changes: int, size: int = 3) -> float:
     """Change two windows at a time, let half of the images have them, and again; the largest difference of logits."""
-    blocks, random = Blocks(net, size, "fp64"), torch.Generator().manual_seed(0)
-    asking, difference = asked(blocks, x), 0.0
-    assert isinstance(asking, InWindows), "nothing can be computed in windows"
+    blocks, random = FixedBatchModel(net, size, "fp64"), torch.Generator().manual_seed(0)
+    asking, difference = query(blocks, x), 0.0
+    assert isinstance(asking, IncrementalQuery), "nothing can be computed in windows"
     h, w = x.shape[2:]
     for side in sides:
         asking.resize(x, side)
@@ -115,7 +118,7 @@ def test_how_far_a_layer_looks() -> None:
         (1, 2, 0, 1),
     ]:
         layer = nn.Conv2d(1, 1, kernel, stride, padding, dilation)
-        reach = Reach((kernel,) * 2, (stride,) * 2, (padding,) * 2, (dilation,) * 2)
+        reach = ReceptiveField((kernel,) * 2, (stride,) * 2, (padding,) * 2, (dilation,) * 2)
         image = torch.rand(1, 1, 9, 8)
         before = layer(image)
         for top in range(8):
@@ -148,7 +151,7 @@ def test_square_finds_the_same(norm: Any, mnist: tuple[Images, Labels]) -> None:
     attack = Square(eps=0.3 if norm == "linf" else 2.5, norm=norm, queries=500, rescale_schedule=True)
     found, counts = [], []
     for graph in (True, False):
-        blocks = Blocks(net, 16, "fp64")
+        blocks = FixedBatchModel(net, 16, "fp64")
         assert blocks.graph is not None
         blocks.graph = blocks.graph if graph else None
         found.append(attack(blocks, x, y, ImageNoise(0, "Square", list(range(len(x))))))
@@ -165,7 +168,7 @@ def test_rounding_does_not_look_like_another_net(norm: Any, precision: Precision
     """Where nothing falls, every image is asked for once a query: no search began again."""
     net = toughen.load(TRAINED / "pgd-at")
     x, y = (each[net(mnist[0]).argmax(1) == mnist[1]] for each in mnist)
-    blocks = Blocks(net, 16, precision)
+    blocks = FixedBatchModel(net, 16, precision)
     Square(eps=0.01, norm=norm, queries=500, rescale_schedule=True)(blocks, x, y)
     assert blocks.counts.forward == 501 * len(x) and blocks.counts.confirmation > 2 * len(x)
 
@@ -187,11 +190,11 @@ class Moody(nn.Module):
 
 def test_a_net_that_is_not_its_graph_is_asked_in_full(mnist: tuple[Images, Labels]) -> None:
     x, y = mnist[0][:8], mnist[1][:8]
-    blocks = Blocks(Moody(toughen.load(TRAINED / "pgd-at")).eval(), 8)
+    blocks = FixedBatchModel(Moody(toughen.load(TRAINED / "pgd-at")).eval(), 8)
     assert blocks.graph is not None
-    asking = asked(blocks, x)
+    asking = query(blocks, x)
     asking.logits(x, [])
-    with pytest.raises(Differs):
+    with pytest.raises(MismatchError):
         asking.resize(x, 3)
     blocks.counts.forward = 0
     Square(eps=0.01, queries=60)(blocks, x, y, ImageNoise(0, "Square", list(range(8))))
@@ -214,9 +217,9 @@ class Overwriting(nn.Module):
 @torch.no_grad()
 def test_a_net_that_writes_to_its_maps_is_asked_in_full(mnist: tuple[Images, Labels]) -> None:
     x = mnist[0][:8]
-    asking = asked(Blocks(Overwriting().eval(), 8), x)
-    assert isinstance(asking, InWindows)
-    with pytest.raises(Differs):
+    asking = query(FixedBatchModel(Overwriting().eval(), 8), x)
+    assert isinstance(asking, IncrementalQuery)
+    with pytest.raises(MismatchError):
         asking.resize(x, 3)
 
 
@@ -249,24 +252,24 @@ def test_nets_that_are_no_graph_of_layers(kind: type[Layers], mnist: tuple[Image
     net = kind().eval()
     with pytest.raises(ValueError, match="cannot be"):
         Graph(net)
-    blocks = Blocks(net, 8)
-    assert blocks.graph is None and type(asked(blocks, mnist[0])) is InFull
+    blocks = FixedBatchModel(net, 8)
+    assert blocks.graph is None and type(query(blocks, mnist[0])) is FullQuery
 
 
 def test_a_model_on_its_own_is_asked_in_full(mnist: tuple[Images, Labels]) -> None:
     net = toughen.load(TRAINED / "pgd-at")
-    assert type(asked(net, mnist[0])) is InFull and at_once(net, mnist[0], 2) == len(mnist[0])
-    assert Blocks(net, 8, copied=False).graph is None  # reading it may change its layers
+    assert type(query(net, mnist[0])) is FullQuery and images_at_once(net, mnist[0], 2) == len(mnist[0])
+    assert FixedBatchModel(net, 8, copied=False).graph is None  # reading it may change its layers
 
 
 def test_maps_take_no_more_memory_than_they_may(mnist: tuple[Images, Labels], monkeypatch: pytest.MonkeyPatch) -> None:
     """Pixels, 16 maps of 14 x 14, 32 of 7 x 7, in float32: where eleven images fit, two blocks of five do."""
     x, y = mnist
-    blocks = Blocks(toughen.load(TRAINED / "pgd-at"), 5)
+    blocks = FixedBatchModel(toughen.load(TRAINED / "pgd-at"), 5)
     each = 4 * (28 * 28 + 16 * 14 * 14 + 32 * 7 * 7)
     attack = Square(eps=0.3, queries=300, rescale_schedule=True)
     whole = attack(blocks, x, y, ImageNoise(0, "Square", list(range(len(x)))))
     for images, wanted in ((11, 10), (10, 10), (4, 5)):
-        monkeypatch.setattr("toughen.engine.windows.asked.MEMORY", each * images)
-        assert at_once(blocks, x, 2) == wanted
+        monkeypatch.setattr("toughen.engine.windows.query.MEMORY", each * images)
+        assert images_at_once(blocks, x, 2) == wanted
     assert torch.equal(attack(blocks, x, y, ImageNoise(0, "Square", list(range(len(x))))), whole)

@@ -130,6 +130,26 @@ def test_a_collapsed_method_is_rescued_by_two_steps_of_pgd_and_pgd_by_ten(
     assert passes.input_gradient == steps * len(x)
 
 
+class Named(PGDAT):
+    """Rescued by a method of another package."""
+
+    rescued_by = f"{__name__}.Named"
+
+    def rescue_settings(self) -> dict[str, Any]:
+        return {"steps": 3}
+
+
+class Misnamed(PGDAT):
+    rescued_by = "NuAT3"
+
+
+def test_a_method_of_ones_own_is_rescued_by_the_one_that_it_names() -> None:
+    rescue = Named(eps=0.1).rescue()
+    assert type(rescue) is Named and rescue.threat == Threat("linf", 0.1) and rescue.attack.steps == 3
+    with pytest.raises(ValueError, match="Misnamed is rescued by 'NuAT3', and there is no such method"):
+        Misnamed(eps=0.1).rescue()
+
+
 def test_clean_training_needs_no_rescue() -> None:
     assert Standard().rescue() is None
     assert Delayed(before=Standard(), after=Standard()).rescue() is None

@@ -11,12 +11,11 @@ from toughen.attacks.apgd import APGD, APGDT
 from toughen.attacks.base import Attack, threat_of
 from toughen.attacks.fab import FAB
 from toughen.attacks.square import Square
-from toughen.core.classifier import misclassified
+from toughen.core.classifier import as_classifier, misclassified
 from toughen.core.gradients import mode
 from toughen.core.objectives import dlr
 from toughen.core.rng import Noise
 from toughen.core.types import Eps, Images, Labels, Logits, Norm
-from toughen.engine.fixed_batch import Blocks, Precision, block_size, search_precision
 
 Version: TypeAlias = Literal["standard", "plus", "rand", "v1"]
 
@@ -39,7 +38,7 @@ class AutoAttack(Attack):
     eps: Eps | None = None
     norm: Norm = "linf"
     version: Version = "standard"
-    precision: Precision | Literal["auto"] = "auto"
+    precision: Literal["auto", "bf16", "fp32", "fp64"] = "auto"
     block: int | None = None
 
     def __post_init__(self) -> None:
@@ -76,20 +75,14 @@ class AutoAttack(Attack):
     def __call__(self, model: nn.Module, x: Images, target: Labels | Logits, noise: Noise | None = None) -> Images:
         """The images that break the model, and ``x`` itself where none was found."""
         threat_of(self).check(x)
-        noise, asked = noise or Noise(), self._blocks(model, x)
+        noise, model = noise or Noise(), as_classifier(model, x, precision=self.precision, block=self.block)
         x_adv = x.clone()
-        with mode(asked, "eval"):
-            standing = ~misclassified(asked.exact(x), target)
+        with mode(model, "eval"):
+            stands = ~misclassified(model.exact(x), target)
             for attack in self.parts().values():
-                rows = standing.nonzero()[:, 0]
+                rows = stands.nonzero()[:, 0]
                 if len(rows):
-                    found = attack(asked, x[rows], target[rows], noise.take(rows))
-                    fell = misclassified(asked.exact(found), target[rows])
-                    x_adv[rows[fell]], standing[rows[fell]] = found[fell], False
+                    attacked = attack(model, x[rows], target[rows], noise.take(rows))
+                    broken = misclassified(model.exact(attacked), target[rows])
+                    x_adv[rows[broken]], stands[rows[broken]] = attacked[broken], False
         return x_adv
-
-    def _blocks(self, model: nn.Module, x: Images) -> Blocks:
-        if isinstance(model, Blocks):
-            return model
-        wanted = "fp64" if x.dtype.itemsize == 8 else self.precision
-        return Blocks(model, self.block or block_size(x.device, len(x)), search_precision(model, x[:1], wanted))

@@ -7,8 +7,8 @@ from dataclasses import dataclass, fields
 import torch
 from torch import Tensor, nn
 
-from toughen.core.classifier import Classifier, misclassified
-from toughen.core.gradients import InputGradient, lowest_gradient
+from toughen.core.classifier import misclassified
+from toughen.core.gradients import InputGradient, exact_logits, lowest_gradient, pass_size
 from toughen.core.objectives import Ahead, margin
 from toughen.core.threat import Threat
 from toughen.core.types import Images, Labels, Logits, Mask, PerExample
@@ -71,12 +71,12 @@ class Boundary:
     def look(self, model: nn.Module, threat: Threat, last: bool) -> Logits:
         """The logits of all iterates, and the planes at those that are expected to stand, from the same pass.
 
-        All go forward alike, so what is expected changes no figure. With blocks, planes are taken only where that
-        saves some: the others, and those that were expected wrongly, go forward once more, in blocks of their own.
+        All go forward alike, so what is expected changes no figure. With passes of one size, planes are taken only
+        where that saves some: the others, and those that were expected wrongly, go forward once more, in their own.
         """
         expected = self.stood[:, 1] & (self.stood[:, 2] | ~self.stood[:, 0])
         order = expected.int().argsort(descending=True, stable=True)
-        n, first, size = len(order), int(expected.sum()), getattr(model, "size", 1)
+        n, first, size = len(order), int(expected.sum()), pass_size(model)
         saves = -(-first // size) + 2 * -(-(n - first) // size) < 2 * -(-n // size)
         self.known = torch.zeros_like(self.known)
         return self._ask(model, threat, order, first if saves and not last else 0)[order.argsort()]
@@ -102,7 +102,7 @@ class Boundary:
         self.known = self.known.index_fill(0, first, True)
         return found.logits
 
-    def calibrate(self, model: Classifier, out: Logits, seems: Mask, near: Mask) -> Mask:
+    def calibrate(self, model: nn.Module, out: Logits, seems: Mask, near: Mask) -> Mask:
         """Which images crossed the boundary, where ``seems`` says it by logits in low precision.
 
         Close to a boundary their error is about all that there is, so the search would circle a boundary that is not
@@ -115,7 +115,7 @@ class Boundary:
         rows = (seems & near | doubt).nonzero()[:, 0]
         if not len(rows):
             return seems
-        exact = model.exact(self.x_adv[rows])
+        exact = exact_logits(model, self.x_adv[rows])
         self.shift = self.shift.index_copy(0, rows, (exact - out[rows]).nan_to_num(0, 0, 0))
         self.calibrated = self.calibrated.index_fill(0, rows, True)
         self.known = self.known.index_fill(0, rows, False)

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from toughen.attacks.apgd import wrong_classes
 from toughen.attacks.base import Attack, threat_of
 from toughen.attacks.boundary import Boundary
-from toughen.core.classifier import Classifier, misclassified
-from toughen.core.gradients import confirmed, mode
+from toughen.core.classifier import misclassified
+from toughen.core.gradients import confirmed, low_precision, mode
 from toughen.core.rng import Noise
 from toughen.core.threat import Threat
 from toughen.core.types import Eps, Images, Labels, Logits, Norm, Real
@@ -126,7 +126,7 @@ class FAB(Attack):
             seems = misclassified(out + state.shift, state.y)
             moved = threat.distance(state.x_adv, state.x)
             near = moved < state.best if self.minimise else moved <= threat.eps
-            if isinstance(model, Classifier) and model.low_precision:
+            if low_precision(model):
                 seems = state.calibrate(model, out, seems, near)
                 fell = seems & near
             else:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -12,13 +11,14 @@ import torch
 from torch import Tensor, nn
 
 from toughen.attacks.base import Attack, threat_of
+from toughen.core.classifier import Query
 from toughen.core.gradients import fooled, mode
 from toughen.core.objectives import margin
+from toughen.core.queries import search_windows
 from toughen.core.rng import Noise
 from toughen.core.threat import Threat
 from toughen.core.types import Eps, Images, Labels, Logits, Norm, Real
-from toughen.engine.windows.asked import Differs, InFull, asked, at_once
-from toughen.engine.windows.window import Window
+from toughen.core.window import Window
 
 HALVINGS = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)
 """The share of changed pixels is halved after each of these queries, of 10,000."""
@@ -65,19 +65,16 @@ class Square(Attack):
     def __call__(self, model: nn.Module, x: Images, target: Labels | Logits, noise: Noise | None = None) -> Images:
         threat, noise = threat_of(self), noise or Noise()
         threat.check(x)
-        result, rows, sides = x.clone(), torch.arange(len(x), device=x.device), self._sides(x)
+        x_adv, rows, sides = x.clone(), torch.arange(len(x), device=x.device), self._sides(x)
         with mode(model, "eval"):
-            size = at_once(model, x, min(sides))
             for number in range(self.restarts):
-                left = []
-                for part in rows.split(size):
-                    search = _searched(model, x[part], target[part], threat, noise.take(part), number, sides)
-                    result[part] = search.result
-                    left.append(part[search.rows])
-                rows = torch.cat(left)
+                x_adv[rows], left = _search(
+                    model, x[rows], target[rows], threat, noise.take(rows).restart(number), sides
+                )
+                rows = rows[left]
                 if not len(rows):
                     break
-        return result
+        return x_adv
 
     def _sides(self, x: Images) -> list[int]:
         """Each query's window side, in pixels."""
@@ -93,20 +90,19 @@ class Square(Attack):
         return sides
 
 
-def _searched(
-    model: nn.Module, x: Images, y: Labels, threat: Threat, noise: Noise, number: int, sides: list[int]
-) -> _Search:
-    """A restart's search, after its end; begun again in full where asking in windows is not to be trusted."""
+def _search(
+    model: nn.Module, x: Images, y: Labels, threat: Threat, noise: Noise, sides: list[int]
+) -> tuple[Images, Tensor]:
+    """One restart: the images that it ends with, and which of them stand."""
     kind = _LInf if threat.norm == "linf" else _L2
-    ways: list[Callable[[], InFull]] = [lambda: asked(model, x), lambda: InFull(model)]
-    for way in ways:
-        search = kind(x, y, threat, noise.restart(number), way())
-        try:
-            search.run(sides)
-            break
-        except Differs:
-            continue
-    return search
+
+    def search(rows: Labels, query: Query) -> tuple[Images, Tensor]:
+        begun = kind(x[rows], y[rows], threat, noise.take(rows), query)
+        begun.run(sides)
+        return begun.result, rows[begun.rows]
+
+    parts = search_windows(model, x, min(sides), search)
+    return torch.cat([result for result, _ in parts]), torch.cat([left for _, left in parts])
 
 
 class _Search(ABC):
@@ -120,8 +116,8 @@ class _Search(ABC):
 
     per_image: tuple[str, ...] = ("x", "x_adv", "y", "best", "rows")
 
-    def __init__(self, x: Images, y: Labels, threat: Threat, noise: Noise, asked: InFull) -> None:
-        self.x, self.y, self.threat, self.shared, self.asked = x, y, threat, noise.shared(), asked
+    def __init__(self, x: Images, y: Labels, threat: Threat, noise: Noise, query: Query) -> None:
+        self.x, self.y, self.threat, self.shared, self.query = x, y, threat, noise.shared(), query
         self.x_adv = self.start(noise)
         self.rows = torch.arange(len(x), device=x.device)
         self.best = x.new_full((len(x),), torch.inf)
@@ -153,10 +149,10 @@ class _Search(ABC):
             if not len(self.rows):
                 return
             if side != last:
-                self.asked.resize(self.x_adv, side)
+                self.query.resize(self.x_adv, side)
             self._judge(self.change(side, five, sign))
             last = side
-        self.asked.finish(self.x_adv)
+        self.query.finish(self.x_adv)
         self.result[self.rows] = self.x_adv
 
     def _judge(self, changed: list[tuple[Window, Images]]) -> None:
@@ -164,17 +160,17 @@ class _Search(ABC):
 
         An image whose margin is negative in low precision only goes on from there, to lower ones.
         """
-        out = self.asked.logits(self.x_adv, [window for window, _ in changed])
+        out = self.query.logits(self.x_adv, [window for window, _ in changed])
         value = margin(out, self.y)
         better = ~(value >= self.best)
         for window, before in changed:
             view = window.of(self.x_adv)
             view.copy_(torch.where(better.view(-1, 1, 1, 1), view, before))
-        self.asked.settle(better)
+        self.query.settle(better)
         self.best = torch.where(better, value, self.best)
         seem = (better & ~(value > 0)).nonzero()[:, 0]
         if len(seem):
-            fell = fooled(self.asked.model, self.x_adv[seem], self.y[seem], out[seem])
+            fell = fooled(self.query.model, self.x_adv[seem], self.y[seem], out[seem])
             self._release(seem[fell])
 
     def _release(self, fell: Labels) -> None:
@@ -185,7 +181,7 @@ class _Search(ABC):
         for name in self.per_image:
             setattr(self, name, getattr(self, name)[stands])
         if len(self.rows):
-            self.asked.keep(stands)
+            self.query.keep(stands)
 
 
 class _LInf(_Search):

@@ -15,6 +15,7 @@ from toughen.report.compare import cautions, differing, unlike
 from toughen.report.ending import read_recipe
 from toughen.report.evaluations import Evaluation
 from toughen.report.read import METRICS, RESULT, SIGNS, Run, names, read_run
+from toughen.utils.fraction import radius
 from toughen.utils.statistics import percent
 
 NARROWEST = 80  # columns; a narrower terminal wraps the lines, as a number that is cut is another one
@@ -51,7 +52,7 @@ def print_comparison(console: Console, folders: Sequence[Path]) -> None:
         cost = training_cost(run)
         table.add_row(
             _plain(run.name),
-            _plain(f"{own.norm} {own.eps:.4g}"),
+            _plain(f"{own.norm} {radius(own.eps)}"),
             percent(own.clean),
             percent(fgsm.accuracy) if fgsm else "-",
             percent(own.robust),

@@ -22,6 +22,7 @@ from toughen.evaluation.conclude import Unfinished
 from toughen.evaluation.examination import STOPPED
 from toughen.evaluation.result import RESULT
 from toughen.runs import follow_up
+from toughen.utils.fraction import radius
 from toughen.utils.statistics import percent, warning
 
 EVALUATE_USAGE = """toughen evaluate RUN [--suite quick|standard|papers] [options]
@@ -86,7 +87,7 @@ def source_model(spec: str, source: str, device: str, console: Console, data: st
     """The net whose adversarial images are tried on the model: a run's, or one that is trained for it and kept."""
     if source != "train":
         return runs.load(source)
-    from toughen.training.source import train_source
+    from toughen.training.surrogate import train_source
 
     return runs.load(train_source(Path(spec), device, console, data))
 
@@ -94,7 +95,7 @@ def source_model(spec: str, source: str, device: str, console: Console, data: st
 def print_evaluation(console: Console, folder: Path, result: dict[str, Any]) -> None:
     """One evaluation: accuracy clean, under each attack, and under all of them."""
     threat = result["threat"]
-    what = f"{result['images']:,} test images of {result['data']}, {threat['norm']} eps {threat['eps']:.4g}"
+    what = f"{result['images']:,} test images of {result['data']}, {threat['norm']} eps {radius(threat['eps'])}"
     console.print(f"{folder}\n{what}", highlight=False, markup=False)
     table = Table("attack", "accuracy", "seconds", "passes per image", box=None, pad_edge=False)
     for column in table.columns[1:]:

@@ -15,6 +15,7 @@ from toughen.config.parsing import Parser, tidy
 from toughen.evaluation.images import load_test, sample
 from toughen.models.export import SUFFIXES, difference, export, load_exported
 from toughen.runs.files import check_writable
+from toughen.utils.fraction import radius
 
 TOLERANCE = 1e-3  # of a logit: float32 sums in another order
 
@@ -54,7 +55,7 @@ def about(record: runs.Record) -> dict[str, str]:
     return {
         "classes": json.dumps(record.classes),
         "input": "float32 [n, c, h, w] in [0, 1]; normalisation is inside",
-        "threat": "none" if record.eps is None else f"{record.norm} {record.eps:g}",
+        "threat": "none" if record.eps is None else f"{record.norm} {radius(record.eps)}",
         "method": record.method,
     }
 

@@ -19,6 +19,13 @@ from toughen.config.parsing import Parser, tidy
 from toughen.evaluation.suite import names as attack_names
 from toughen.utils.collect import summary
 
+ELSEWHERE = {  # nets that toughen did not write
+    "timm:NAME": "Any net of the package timm, as in `--model timm:resnet18`. timm must be installed (pip install "
+    "'toughen[timm]'); python -c \"import timm; print(timm.list_models())\" prints its names.",
+    "package.module:function": "A net of your own: what the function returns, called with num_classes, and with shape "
+    "where it takes that.",
+}
+
 
 def run(arguments: Sequence[str]) -> int:
     what = list_parser().read(tidy(arguments)).what
@@ -27,7 +34,7 @@ def run(arguments: Sequence[str]) -> int:
         return 0
     entries: dict[str, dict[str, str]] = {
         "attacks": {name: about for name, (_, about) in attack_names().items()},
-        "models": models.names(),
+        "models": models.names() | ELSEWHERE,
         "data": data_sets.names(),
         "recipes": {name: recipe_summary(path) for name, path in settings.recipes().items()},
     }

@@ -41,11 +41,11 @@ def run(arguments: Sequence[str]) -> int:
         for source in missing_sources(recipe, config, Path(folder)):  # a step costs the same with untrained ones
             untrained, _, _ = build(source.recipe, source.folder)
             source.folder.mkdir(parents=True)
-            runs.write_model(source.folder, untrained.record, untrained.model)
+            runs.write_model(source.folder, untrained.state.record, untrained.model)
         trainer, _, found = build(recipe, Path(folder))
     if recipe.time_budget is not None:
-        budget.lay(trainer)
-    trainer.method.check(trainer.epochs)
+        budget.plan_steps(trainer)
+    trainer.method.check(trainer.state.epochs)
     tried = budget.tried(trainer, TRYING)
     show(Console(), {**images(trainer, found), **settings(trainer), **price(trainer, tried)})
     return 0
@@ -54,7 +54,7 @@ def run(arguments: Sequence[str]) -> int:
 def images(trainer: Trainer, found: Images) -> dict[str, str]:
     """What it would be trained on."""
     channels, rows, columns = trainer.image.shape[1:]
-    held_out = len(trainer.validation.split)
+    held_out = len(trainer.state.validation.split)
     colour = {1: "grey", 3: "colour"}.get(channels, f"{channels} channels")
     apart = f", {found.split_off:,} kept apart to test on" * (found.split_off > 0)
     return {
@@ -66,8 +66,8 @@ def images(trainer: Trainer, found: Images) -> dict[str, str]:
 
 def classes(trainer: Trainer) -> str:
     """How many classes, and the images of each: of the largest and the smallest where they are many."""
-    names = trainer.record.classes
-    labels = torch.cat([trainer.train.labels.cpu(), trainer.validation.split.labels.cpu()])
+    names = trainer.state.record.classes
+    labels = torch.cat([trainer.train.labels.cpu(), trainer.state.validation.split.labels.cpu()])
     counts = torch.bincount(labels, minlength=len(names)).tolist()
     if len(names) <= COUNTED:
         return f"{len(names)}: " + ", ".join(f"{name} {count:,}" for name, count in zip(names, counts, strict=True))
@@ -78,22 +78,23 @@ def classes(trainer: Trainer) -> str:
 def settings(trainer: Trainer) -> dict[str, str]:
     """What would be trained, and how."""
     recipe: Recipe = trainer.recipe
+    state = trainer.state
     threat = trainer.method.threat
     parameters = sum(each.numel() for each in trainer.model.parameters())
     more = "".join(f", {name} {value}" for name, value in recipe.model_settings.items())
-    per_epoch = trainer.steps_per_epoch
+    per_epoch = state.steps_per_epoch
     return {
         "net": f"{recipe.model}{more}: {parameters:,} parameters",
         "method": type(trainer.method).__name__ + (f" against {threat.norm} eps {threat.eps}" if threat else ""),
-        "steps": f"{trainer.last_step:,}: {trainer.epochs} epochs of {per_epoch:,}, {recipe.batch_size} images each",
+        "steps": f"{state.last_step:,}: {state.epochs} epochs of {per_epoch:,}, {recipe.batch_size} images each",
     }
 
 
 def price(trainer: Trainer, tried: budget.Tried) -> dict[str, str]:
     """What it would take, by what was tried."""
-    whole = trainer.last_step / trainer.steps_per_epoch * len(trainer.train) * tried.passes
-    looks = -(-trainer.last_step // trainer.steps_per_epoch) // trainer.recipe.validation_every + 1
-    seconds = trainer.last_step * tried.step + looks * tried.look
+    whole = trainer.state.last_step / trainer.state.steps_per_epoch * len(trainer.train) * tried.passes
+    looks = -(-trainer.state.last_step // trainer.state.steps_per_epoch) // trainer.recipe.validation_every + 1
+    seconds = trainer.state.last_step * tried.step + looks * tried.look
     return {
         "passes": f"{tried.passes:.1f} forward passes an image and step, {whole:,.0f} in all",
         "memory": f"{sizes.spell(peak(trainer.device))} at most, while steps were tried",

@@ -19,7 +19,7 @@ from toughen.data.files import load_files
 from toughen.engine.device import pick_device
 from toughen.evaluation.predict import Prediction, predict
 from toughen.evaluation.suite import parse_attack
-from toughen.utils.fraction import Fraction
+from toughen.utils.fraction import Fraction, radius
 from toughen.utils.statistics import percent
 
 NO_ATTACK = "none"
@@ -42,7 +42,8 @@ def run(arguments: Sequence[str]) -> int:
     else:
         Console().print(_table(given.files, found, record.classes))
         if threat is not None:
-            _explain(given.attack, threat, given.eps)
+            threat_text = f"{threat.norm} {radius(threat.eps)}"
+            print(f"attack: {given.attack} within {threat_text}. A stronger attack may change an answer that stands.")
     return 0
 
 
@@ -95,8 +96,3 @@ def _table(files: Sequence[str], found: Sequence[Prediction], classes: Sequence[
             cells.append(Text("stands" if each.attacked == each.label else f"becomes {classes[each.attacked]}"))
         table.add_row(*cells)
     return table
-
-
-def _explain(attack: str, threat: Threat, eps: Fraction | None) -> None:
-    radius = eps if eps is not None else threat.eps
-    print(f"attack: {attack} within {threat.norm} {radius}. A stronger attack may change an answer that stands.")

@@ -24,6 +24,8 @@ PROGRAM = "toughen"
 WORDS = {"int": "a whole number", "float": "a number", "Fraction": "a number", "bool": "true or false", "str": "a text"}
 WORDS |= {"NoneType": "null", "dict": "a mapping such as '{depth: 28}'", "list": "a list"}
 
+NEGATIVE = re.compile(r"-[\d.]+(e[+-]?\d+)?(/[\d.]+)?", re.IGNORECASE)
+
 
 class HelpFormatter(DefaultHelpFormatter):
     """Help without Python's types: what an option is, its default, and for a part its choices."""
@@ -38,6 +40,10 @@ class HelpFormatter(DefaultHelpFormatter):
         notes = [] if default in (None, {}, "==SUPPRESS==") or action.nargs == 0 else [f"default: {default}"]
         notes += [f"one of {', '.join(kinds)}, or package.module.Class"] if kinds else []
         return f"{about} ({'; '.join(notes)})" if notes else about
+
+    def _format_action_invocation(self, action: Action, *given: Any) -> str:
+        """An option as it is written; jsonargparse rubs out the blank before ``[=flags]`` with a control character."""
+        return super()._format_action_invocation(action, *given).replace(" \b", "")
 
 
 class Parser(ArgumentParser):
@@ -88,12 +94,14 @@ def options(arguments: Sequence[str]) -> list[tuple[str, str]]:
 
 
 def tidy(arguments: Sequence[str]) -> list[str]:
-    """Options with underscores, and a part's settings after the option that names the part."""
+    """Options with underscores and negative fractions, and a part's settings after the option that names the part."""
     groups: list[list[str]] = [[]]
     for word in arguments:
         if word.startswith("--"):
             name, equals, value = word.partition("=")
             groups.append(["--" + name[2:].replace("-", "_") + equals + value])
+        elif NEGATIVE.fullmatch(word) and len(groups[-1]) == 1 and groups[-1][0].startswith("--"):
+            groups[-1][0] += f"={word}"  # argparse takes -8/255 for an option
         else:
             groups[-1].append(word)
     groups[1:] = sorted(groups[1:], key=lambda group: group[0].partition("=")[0].count("."))

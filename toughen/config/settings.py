@@ -133,7 +133,8 @@ def find_own_classes(arguments: Sequence[str], recipe: Any = None) -> None:
         arguments: the command line.
         recipe: what the recipe's file holds.
     """
-    texts = [*(word.partition("=")[2] or word for word in arguments), *_texts(recipe)]
+    words = (word.partition("=")[2] or word for word in arguments)
+    texts = [*(each.strip("[]'\" ") for word in words for each in word.split(",")), *_texts(recipe)]
     here = str(Path.cwd())
     if here not in sys.path and any(_IMPORT_PATH.fullmatch(text) and not Path(text).exists() for text in texts):
         sys.path.append(here)  # last, so that nothing there hides a package
@@ -142,8 +143,8 @@ def find_own_classes(arguments: Sequence[str], recipe: Any = None) -> None:
 def _texts(value: Any) -> Iterator[str]:
     if isinstance(value, str):
         yield value
-    elif isinstance(value, dict):
-        for part in value.values():
+    elif isinstance(value, dict | list):
+        for part in value.values() if isinstance(value, dict) else value:
             yield from _texts(part)
 
 

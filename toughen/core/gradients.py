@@ -47,6 +47,16 @@ def exact_logits(model: nn.Module, x: Images) -> Logits:
     return model.exact(x) if isinstance(model, Classifier) else logits(model, x)
 
 
+def low_precision(model: nn.Module) -> bool:
+    """Whether the logits of the search are too coarse to judge by."""
+    return isinstance(model, Classifier) and model.low_precision
+
+
+def pass_size(model: nn.Module) -> int:
+    """How many images a pass takes at least: fewer cost as much."""
+    return model.pass_size if isinstance(model, Classifier) else 1
+
+
 @contextmanager
 def _uncached_casts(x: Tensor) -> Iterator[None]:
     """Under autocast, keep weights that were cast without a graph from being reused by a later pass that needs one."""

@@ -40,7 +40,7 @@ class Threat:
         if self.norm not in ("linf", "l2"):
             raise ValueError(f'norm {self.norm!r} is unknown: use "linf" or "l2"')
         if not math.isfinite(self.eps) or self.eps < 0:
-            raise ValueError(f"eps {self.eps} must be a finite number, not below 0")
+            raise ValueError(f"eps {self.eps} must be a finite number, not below 0: give a radius such as 8/255")
         if self.norm == "linf" and self.eps > 1:
             raise ValueError(f"eps {self.eps:g} is above 1, but images lie in [0, 1]: did you mean {self.eps:g}/255?")
 

@@ -7,6 +7,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib import import_module
+from pathlib import Path
 from time import monotonic
 from typing import Any, NamedTuple
 
@@ -14,6 +15,7 @@ import pyarrow as pa
 
 from toughen.data import tables
 from toughen.data.sources import Sources
+from toughen.utils.nearest import meant
 
 PATIENCE = 2.5  # seconds for the hub to give any sign; its client alone would try again for 23
 _ROWS = 1024
@@ -60,17 +62,25 @@ def sources(spec: str) -> Sources:
     except Exception as error:  # the client raises its own, its transport's and the file system's
         if trouble:
             raise ValueError(
-                f"{spec!r} is no folder here, is not in the hub's cache, and the hub cannot be reached ({trouble}): "
+                f"{no_folder(spec)}{spec!r} is not in the hub's cache, and the hub cannot be reached ({trouble}): "
                 "connect, give a local folder, or use mnist-5k"
             ) from None
         reason = (str(error) or type(error).__name__).splitlines()[0]
         raise ValueError(
-            f"the hub did not give {spec!r} ({reason[:200]}): check its name or give a local folder"
+            f"{no_folder(spec)}the hub did not give {spec!r} ({reason[:200]}): check its name or give a local folder"
         ) from None
     tested = next((name for name in ("test", "validation", "valid", "val") if name in loaded), None)
     if "train" not in loaded:
         raise ValueError(f"{spec} has no train split, only {', '.join(loaded)}: choose another set")
     return tables.sources(spec, [_shard(spec, "train", loaded)], [_shard(spec, tested, loaded)] if tested else None)
+
+
+def no_folder(spec: str) -> str:
+    """For a message of what may have been meant as a folder: that there is none, and which one has a name like it."""
+    if spec in KNOWN:
+        return ""
+    near = meant(Path(spec))
+    return f"folder {spec} does not exist{f': did you mean {near}? A' if near else ', and a'}s a name of the hub, "
 
 
 def _shard(spec: str, split: str, loaded: Any) -> tables.Shard:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from dataclasses import replace
 from importlib import resources
 from math import prod
@@ -17,6 +18,7 @@ from toughen.data.sets import Data, Split
 from toughen.data.sources import Source, Sources
 from toughen.data.stream import Streamed, encoded_split
 from toughen.utils import sizes
+from toughen.utils.nearest import meant
 
 Classes: TypeAlias = str | Path | tuple[str, ...]
 """The file that names classes, or the names."""
@@ -257,7 +259,15 @@ def _find(spec: str) -> Sources:
         return remote.sources(spec)
     if hub.is_name(spec):
         return hub.sources(spec)
-    raise FileNotFoundError(f"data {spec!r} is neither a folder here nor a known name: use {', '.join(names())}")
+    raise FileNotFoundError(_unknown(spec))
+
+
+def _unknown(spec: str) -> str:
+    """That there is no such folder, what may have been meant, and what there is."""
+    near = meant(Path(spec)) if spec else None
+    alike = [str(near)] if near else difflib.get_close_matches(spec, names(), n=1)
+    maybe = f"did you mean {alike[0]}? Else " if alike else ""
+    return f"folder {spec!r} does not exist: {maybe}give a folder of images or a known name: {', '.join(names())}"
 
 
 def _classes_file(name: str | Path) -> Path:

@@ -5,23 +5,23 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
-from typing import Literal, TypeAlias
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
 from toughen.core import cost
-from toughen.core.classifier import Classifier, InputGradient, misclassified
+from toughen.core.classifier import Classifier, Found, InputGradient, Query, misclassified
 from toughen.core.gradients import gradient_of_batch, lowest_of_batch
 from toughen.core.modules import mode, unwrap
 from toughen.core.objectives import Objective
 from toughen.core.types import Images, Labels, Logits, Mask, PerExample
 from toughen.engine import search_copy
-from toughen.engine.device import autocast, pick_precision, whole_float32
+from toughen.engine.batches import Counts, block_size, filled, first, joined
+from toughen.engine.device import Precision, autocast, pick_precision, whole_float32
 from toughen.engine.logit_distance import unlike
+from toughen.engine.windows.query import search_windows
 
-Precision: TypeAlias = Literal["bf16", "fp32", "fp64"]
 EXACT_BLOCK = 8  # images per forward of the model itself: few fall at a time, and filling up costs
 UNLIKE = {"bf16": 0.2, "fp32": 1e-3, "fp64": 1e-6}  # of the logits' size: beyond, a copy answers something else
 WORTH_BF16 = 5e6  # operations per image, below which casting costs more than it saves (measured on a CPU)
@@ -47,41 +47,13 @@ def search_precision(net: nn.Module, image: Images, wanted: Precision | Literal[
     return "fp32" if 0 < work < WORTH_BF16 else found
 
 
-def block_size(device: torch.device, n: int) -> int:
-    """How many images a forward takes, where ``n`` are evaluated.
-
-    What fits a core's cache, or fills a GPU; less where there are few images, since blocks are filled up: a power of
-    two that leaves several blocks to share out between cores. It does not look at how many cores there are, so that
-    results are the same on another machine.
-    """
-    if device.type != "cpu":
-        return min(512, max(64, 1 << (n - 1).bit_length()))
-    return min(64, max(8, 1 << max(n // 4, 1).bit_length() - 1))
+def classifier(net: nn.Module, x: Images, precision: Precision | Literal["auto"], block: int | None) -> Classifier:
+    """As ``toughen.core.classifier.as_classifier``, of a plain net."""
+    wanted = "fp64" if x.dtype.itemsize == 8 else precision
+    return FixedBatchModel(net, block or block_size(x.device, len(x)), search_precision(net, x[:1], wanted))
 
 
-@dataclass
-class Counts:
-    """What a model did, in images.
-
-    Attributes:
-        forward: images that went forward, those of gradients among them.
-        gradient: images whose gradient was taken, each as costly as a forward.
-        confirmation: forwards of the model itself: to judge, to confirm, to order the classes of the clean image.
-        padding: forwards and gradients that only filled the last block up, not counted above.
-    """
-
-    forward: int = 0
-    gradient: int = 0
-    confirmation: int = 0
-    padding: int = 0
-
-    @property
-    def total(self) -> int:
-        """Forward equivalents of the attack itself, as its paper would count them."""
-        return self.forward + self.gradient
-
-
-class Blocks(Classifier):
+class FixedBatchModel(Classifier):
     """A model whose every pass takes the same number of images, so that an image's logits depend on nothing but itself.
 
     Float32 logits depend in their last bits on the shape of the batch; here it never changes: the last block is filled
@@ -107,7 +79,9 @@ class Blocks(Classifier):
             raise ValueError(f"a block of {size} images is none: give a size of 1 or more")
         self.size, self.precision, self.counts = size, precision, Counts()
         self.net = copy.deepcopy(net).double() if precision == "fp64" else net
-        self.searched = search_copy.fast(net, bf16=precision == "bf16") if copied and precision != "fp64" else self.net
+        self.searched = (
+            search_copy.fast_copy(net, bf16=precision == "bf16") if copied and precision != "fp64" else self.net
+        )
         self.graph = search_copy.graph(self.searched) if self.searched is not net else None
         self._seen_alike = False
 
@@ -115,8 +89,12 @@ class Blocks(Classifier):
     def low_precision(self) -> bool:
         return self.precision == "bf16"
 
+    @property
+    def pass_size(self) -> int:
+        return self.size
+
     def like(self, other: nn.Module) -> nn.Module:
-        return other if isinstance(other, Blocks) else Blocks(other, self.size, self.precision)
+        return other if isinstance(other, FixedBatchModel) else FixedBatchModel(other, self.size, self.precision)
 
     @property
     def _exact_search(self) -> bool:
@@ -226,6 +204,9 @@ class Blocks(Classifier):
                 self.counts.gradient += real * len(some)
         return joined(found)
 
+    def search_windows(self, x: Images, side: int, search: Callable[[Labels, Query], Found]) -> list[Found]:
+        return search_windows(self, x, side, search)
+
     def _each(self, net: nn.Module, x: Images, size: int) -> Logits:
         return torch.cat([unwrap(net(x[rows]), len(rows))[:real] for rows, real in self.cut(x, size)])
 
@@ -236,7 +217,7 @@ class Blocks(Classifier):
             yield rows, real
 
     @torch.no_grad()
-    def twin(self, x: Images) -> Blocks | None:
+    def twin(self, x: Images) -> FixedBatchModel | None:
         """The same for another thread: copies that share the weights, since a net may keep what it is at on itself.
 
         Args:
@@ -249,8 +230,8 @@ class Blocks(Classifier):
             return None
         self.compare(x)
         try:
-            net = search_copy.sharing(self.net)
-            searched = net if self.searched is self.net else search_copy.sharing(self.searched)
+            net = search_copy.share_weights(self.net)
+            searched = net if self.searched is self.net else search_copy.share_weights(self.searched)
         except search_copy.FAILING:
             return None
         if not (self._agrees(net, x) and self._agrees(searched, x)):
@@ -267,22 +248,6 @@ class Blocks(Classifier):
 
     def _casting(self, x: Images) -> AbstractContextManager[None]:
         return autocast("bf16", x.device) if self.precision == "bf16" else whole_float32(x.device)
-
-
-def first(found: InputGradient, n: int) -> InputGradient:
-    """The gradients of the first ``n`` images."""
-    return InputGradient(found.gradient[:n], found.value[:n], found.logits[:n])
-
-
-def joined(parts: Sequence[InputGradient]) -> InputGradient:
-    """The gradients of all parts, one after the other."""
-    return InputGradient(*(torch.cat(part) for part in zip(*parts, strict=True)))
-
-
-def filled(n: int, size: int, device: torch.device) -> Iterator[tuple[Labels, int]]:
-    """Rows 0 to n - 1 in blocks of one size, the last one filled up with its first row; and how many are real."""
-    for rows in torch.arange(n, device=device).split(size):
-        yield torch.cat([rows, rows[:1].expand(size - len(rows))]), len(rows)
 
 
 def unseen_draws(device: torch.device) -> AbstractContextManager[None]:

@@ -13,7 +13,7 @@ from toughen.engine.windows.graph import Graph
 FAILING = (RuntimeError, TypeError, NotImplementedError, AttributeError)  # what a net that cannot be copied raises
 
 
-def fast(net: nn.Module, *, bf16: bool) -> nn.Module:
+def fast_copy(net: nn.Module, *, bf16: bool) -> nn.Module:
     """A copy laid out channels last, for bf16 with its convolutions cast once instead of at every pass.
 
     A net that cannot be copied comes back itself.
@@ -48,7 +48,7 @@ def graph(net: nn.Module) -> Graph | None:
         return None
 
 
-def sharing(net: nn.Module) -> nn.Module:
+def share_weights(net: nn.Module) -> nn.Module:
     """A copy with the same weights, not copied, and buffers of its own."""
     made: nn.Module = copy.deepcopy(net, {id(weight): weight for weight in net.parameters()})
     return made

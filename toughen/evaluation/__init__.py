@@ -6,9 +6,9 @@ from toughen.utils.lazy import lazily
 
 if TYPE_CHECKING:
     from toughen.evaluation.adversarial import attack_images as attack_images
+    from toughen.evaluation.config import EvaluationConfig as EvaluationConfig
     from toughen.evaluation.evaluate import evaluate_run as evaluate_run
-    from toughen.evaluation.evaluate import output_folder as output_folder
-    from toughen.evaluation.judge import How as How
+    from toughen.evaluation.output import output_folder as output_folder
     from toughen.evaluation.result import Evaluation as Evaluation
     from toughen.evaluation.runner import measure as measure
     from toughen.evaluation.suite import SUITES as SUITES
@@ -19,8 +19,8 @@ else:  # training wants two small parts of this package, not all of it
         {
             "attack_images": "toughen.evaluation.adversarial",
             "evaluate_run": "toughen.evaluation.evaluate",
-            "output_folder": "toughen.evaluation.evaluate",
-            "How": "toughen.evaluation.judge",
+            "output_folder": "toughen.evaluation.output",
+            "EvaluationConfig": "toughen.evaluation.config",
             "Evaluation": "toughen.evaluation.result",
             "measure": "toughen.evaluation.runner",
             "SUITES": "toughen.evaluation.suite",

@@ -13,13 +13,14 @@ from torch import Tensor
 from toughen.attacks.base import Attack, threat_of
 from toughen.core.gradients import mode
 from toughen.core.rng import ImageNoise
-from toughen.engine.device import pick_device
-from toughen.engine.fixed_batch import Blocks, Precision, block_size, search_precision
+from toughen.engine.batches import block_size
+from toughen.engine.device import Precision, pick_device
+from toughen.engine.fixed_batch import FixedBatchModel, search_precision
 from toughen.evaluation.attacked import check, made_by
 from toughen.evaluation.candidate import Candidate, find_candidate
+from toughen.evaluation.config import EvaluationConfig
 from toughen.evaluation.fit import check_fit
 from toughen.evaluation.harness import Bench, as_floats, chunk_size, predicted
-from toughen.evaluation.judge import How
 from toughen.evaluation.plan import every_iterate
 from toughen.evaluation.suite import parse_attack
 from toughen.runs.files import check_writable, replace_file
@@ -59,14 +60,14 @@ def attack_images(
     if path.suffix != ".parquet":
         raise ValueError(f"{path} must end in .parquet: adversarial images are written as parquet")
     check_writable(path.parent)
-    How(limit=which.get("limit"), precision=precision, block=block).check()
+    EvaluationConfig(limit=which.get("limit"), precision=precision, block=block).check()
     place = pick_device(device)
     candidate = find_candidate(spec, **which)
     crafted = every_iterate(parse_attack(attack, candidate.threat))
     net, split = candidate.net.to(place), candidate.split.to(place)
     check_fit(net, candidate)
     searched = search_precision(net, as_floats(split.images[:1]), precision)
-    blocks = Blocks(net, block or block_size(place, len(split)), searched)
+    blocks = FixedBatchModel(net, block or block_size(place, len(split)), searched)
     bench = Bench(blocks, split.images, split.labels, candidate.index, which.get("seed", 0))
     columns = _columns(bench, crafted, attack, candidate, console)
     _write(path, columns, candidate)

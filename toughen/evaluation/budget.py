@@ -8,7 +8,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 
@@ -18,8 +18,11 @@ from toughen.attacks.square import Square
 from toughen.core import distributed
 from toughen.core.threat import Threat
 from toughen.data import Split
-from toughen.engine.fixed_batch import Blocks, Precision, block_size
+from toughen.engine.batches import block_size
+from toughen.engine.device import Precision
+from toughen.engine.fixed_batch import FixedBatchModel
 from toughen.evaluation.candidate import Candidate
+from toughen.evaluation.config import EvaluationConfig
 from toughen.evaluation.harness import Bench
 from toughen.evaluation.images import sample
 from toughen.evaluation.plan import Piece, pieces
@@ -27,9 +30,6 @@ from toughen.evaluation.price import allowed_seconds
 from toughen.evaluation.workers import Workers
 from toughen.runs.files import read_json, write_json
 from toughen.utils.duration import seconds, spell
-
-if TYPE_CHECKING:
-    from toughen.evaluation.judge import How
 
 STEPS, QUERIES = 10, 50  # of the PGD and the Square that are timed
 VERDICT = 250_000  # passes of all the checks where images stand: counted on nets that are trained against the threat
@@ -40,14 +40,19 @@ NAME = "evaluation-budget.json"
 
 
 def within(
-    candidate: Candidate, split: Split, how: How, attacks: Mapping[str, Attack], precision: Precision, out: Path | None
+    candidate: Candidate,
+    split: Split,
+    config: EvaluationConfig,
+    attacks: Mapping[str, Attack],
+    precision: Precision,
+    out: Path | None,
 ) -> Candidate:
     """The candidate with as many images as the time allows; an evaluation that was begun before keeps its number.
 
     Args:
         candidate: what is evaluated.
         split: its images, on the model's device.
-        how: says which time.
+        config: says which time.
         attacks: all of them.
         precision: what they search in.
         out: where the number is kept until the end; None keeps it nowhere.
@@ -56,27 +61,29 @@ def within(
         ValueError: not even a few images fit.
     """
     asked = {"spec": candidate.name, "attacks": [repr(attack) for attack in attacks.values()], "total": len(split)}
-    asked |= {"time_budget": how.time_budget, "seed": how.seed, "precision": precision}
+    asked |= {"time_budget": config.time_budget, "seed": config.seed, "precision": precision}
     images = distributed.agreed(_remembered(out, asked))
     if images is None:
-        blocks = Blocks(candidate.net, how.block or block_size(split.images.device, len(split)), precision)
-        bench = Bench(blocks, split.images, split.labels, candidate.index, how.seed)
-        images = affordable(bench, attacks, candidate.threat, how, looked=how.details and out is not None)
+        blocks = FixedBatchModel(candidate.net, config.block or block_size(split.images.device, len(split)), precision)
+        bench = Bench(blocks, split.images, split.labels, candidate.index, config.seed)
+        images = affordable(bench, attacks, candidate.threat, config, looked=config.details and out is not None)
         if out is not None and distributed.first():
             out.mkdir(parents=True, exist_ok=True)
             write_json(out / NAME, {"asked": asked, "images": images})
-    fewer, rows = sample(candidate.split, images, how.seed)
+    fewer, rows = sample(candidate.split, images, config.seed)
     return replace(candidate, split=fewer, index=candidate.index[rows])
 
 
-def affordable(bench: Bench, attacks: Mapping[str, Attack], threat: Threat, how: How, *, looked: bool) -> int:
+def affordable(
+    bench: Bench, attacks: Mapping[str, Attack], threat: Threat, config: EvaluationConfig, *, looked: bool
+) -> int:
     """How many images a suite can attack within a time, if each of them stands to the end.
 
     Args:
         bench: the model and images to time it with.
         attacks: all of them.
         threat: what the attacks are bound by.
-        how: the time, how many processes attack at once, and how deep the checks look.
+        config: the time, how many processes attack at once, and how deep the checks look.
         looked: whether the closer look is taken, which the first process does alone, as it makes the checks.
 
     Raises:
@@ -84,22 +91,22 @@ def affordable(bench: Bench, attacks: Mapping[str, Attack], threat: Threat, how:
     """
     parts = [piece for name, attack in attacks.items() for piece in pieces(name, attack)]
     asking = sum(piece.cost for piece in parts if isinstance(piece.attack, Square))
-    price = _price(bench, PGD(eps=threat.eps, norm=threat.norm, steps=STEPS), how.processes)
+    price = _price(bench, PGD(eps=threat.eps, norm=threat.norm, steps=STEPS), config.processes)
     each = price * (sum(piece.cost for piece in parts) - asking)
     if asking:  # in windows, if the net lets it: a query is less than a pass, how much less is the net's affair
         square = Square(eps=threat.eps, norm=threat.norm, queries=QUERIES, rescale_schedule=True)
-        each += asking * _price(bench, square, how.processes)
-    look, checks = (passes * price * distributed.count() for passes in (looked * LOOK, how.verdict * VERDICT))
+        each += asking * _price(bench, square, config.processes)
+    look, checks = (passes * price * distributed.count() for passes in (looked * LOOK, config.verdict * VERDICT))
 
     def needed(images: int) -> float:
         """Seconds for so many images: the checks of a cheap verdict cost no more than the attacks, or 20 s."""
         attacking = images * each
-        return look + attacking + (min(checks, allowed_seconds(attacking)) if how.cheap else checks)
+        return look + attacking + (min(checks, allowed_seconds(attacking)) if config.cheap else checks)
 
-    room = AIM * seconds(str(how.time_budget))
+    room = AIM * seconds(str(config.time_budget))
     if needed(FEWEST) > room:
         raise ValueError(
-            f"--time-budget {how.time_budget} is too short for these attacks: {FEWEST} images take about "
+            f"--time-budget {config.time_budget} is too short for these attacks: {FEWEST} images take about "
             f"{spell(needed(FEWEST) / AIM)}; give more, or fewer attacks (--attacks), or leave the checks out "
             "(--verdict false, --details false)"
         )

@@ -19,6 +19,7 @@ from toughen.evaluation.images import left_unchecked, load_test, refuse_seen, sa
 from toughen.evaluation.wrapped import Wrapped
 from toughen.runs.directory import second_line
 from toughen.runs.files import read_tensors
+from toughen.utils.fraction import radius
 
 
 @dataclass(frozen=True)
@@ -116,7 +117,9 @@ def from_run(
     """
     record = runs.read_record(folder)
     if eps is None and record.eps is not None and norm not in (None, record.norm):
-        raise ValueError(f"{folder} was trained against {record.norm} eps {record.eps:g}: give --eps for {norm}, too")
+        raise ValueError(
+            f"{folder} was trained against {record.norm} eps {radius(record.eps)}: give --eps for {norm}, too"
+        )
     eps = record.eps if eps is None else eps
     if eps is None:
         raise ValueError(f"{folder} was trained without a threat: give one, such as --eps 8/255")

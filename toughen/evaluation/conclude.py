@@ -10,7 +10,7 @@ import torch
 from rich.console import Console
 from torch import nn
 
-from toughen.engine.fixed_batch import Blocks
+from toughen.engine.fixed_batch import FixedBatchModel
 from toughen.evaluation.attacked import share
 from toughen.evaluation.candidate import Candidate
 from toughen.evaluation.checks.base import Check, Subject
@@ -39,7 +39,7 @@ class Unfinished(KeyboardInterrupt):
 
 
 @dataclass(frozen=True)
-class Asked:
+class VerdictInputs:
     """What is concluded about, and how deep the checks look.
 
     Attributes:
@@ -50,7 +50,7 @@ class Asked:
         cheap: whether the checks may cost no more than the attacks did, or 20 s.
     """
 
-    blocks: Blocks
+    blocks: FixedBatchModel
     seed: int
     source: nn.Module | None
     trained_mode: bool | None
@@ -58,7 +58,7 @@ class Asked:
 
 
 def conclude(
-    found: Evaluation, candidate: Candidate, asked: Asked, console: Console | None
+    found: Evaluation, candidate: Candidate, asked: VerdictInputs, console: Console | None
 ) -> tuple[dict[str, Any], KeyboardInterrupt | None]:
     """The word, the checks behind it and what was cut; and the signal that came before they were all made.
 
@@ -104,7 +104,7 @@ def told(checks: Sequence[Check]) -> str:
     return f"To cost no longer than the attacks or 20 s, {' and '.join(parts)}{passes}. --suite standard cuts nothing."
 
 
-def subject_of(found: Evaluation, candidate: Candidate, asked: Asked) -> Subject:
+def subject_of(found: Evaluation, candidate: Candidate, asked: VerdictInputs) -> Subject:
     """The number, and all that is known of how it came about."""
     split, source = found.split, asked.source
     return Subject(
@@ -124,7 +124,7 @@ def subject_of(found: Evaluation, candidate: Candidate, asked: Asked) -> Subject
     )
 
 
-def _kept(found: Evaluation, subject: Subject, asked: Asked) -> Kept:
+def _kept(found: Evaluation, subject: Subject, asked: VerdictInputs) -> Kept:
     """What was found before, or nothing yet, with the price: the clock is asked once, and what it said is kept."""
     path = None if found.state.path is None else found.state.path.with_suffix(".json")
     weights = () if subject.source is None else tuple(map(hashing.of_tensor, subject.source.state_dict().values()))
@@ -139,7 +139,7 @@ def _kept(found: Evaluation, subject: Subject, asked: Asked) -> Kept:
     return kept
 
 
-def _price(subject: Subject, blocks: Blocks, seconds: float) -> tuple[int | None, int | None]:
+def _price(subject: Subject, blocks: FixedBatchModel, seconds: float) -> tuple[int | None, int | None]:
     """How many passes the time has room for, and in blocks of how many images; (None, None) where all have room."""
     rows = torch.arange(min(blocks.size, len(subject.labels)), device=subject.labels.device)
     whole = Examination(subject, blocks, Kept())

@@ -10,7 +10,7 @@ from toughen.attacks.pgd import PGD
 from toughen.core.threat import Threat
 from toughen.core.types import Images, Labels
 from toughen.data import stratified
-from toughen.engine.fixed_batch import Blocks
+from toughen.engine.fixed_batch import FixedBatchModel
 from toughen.evaluation.candidate import Candidate
 from toughen.evaluation.diagnostics.confusion import confusion
 from toughen.evaluation.diagnostics.curves import accuracy_by_eps, accuracy_by_steps, radii
@@ -26,7 +26,7 @@ PGD_STEPS = 20
 
 
 def look_closer(
-    found: Evaluation, candidate: Candidate, blocks: Blocks, seed: int, show: Callable[[str], None]
+    found: Evaluation, candidate: Candidate, blocks: FixedBatchModel, seed: int, show: Callable[[str], None]
 ) -> dict[str, dict[str, Any]]:
     """Accuracy against eps and against steps, a loss surface and confusion matrices, as `toughen diagnose` makes them.
 
@@ -52,11 +52,11 @@ def look_closer(
 
 
 def _timed(
-    diagnostic: Callable[[Blocks, Images, Labels, Threat, int], dict[str, Any]],
+    diagnostic: Callable[[FixedBatchModel, Images, Labels, Threat, int], dict[str, Any]],
     found: Evaluation,
     rows: Labels,
     threat: Threat,
-    blocks: Blocks,
+    blocks: FixedBatchModel,
     seed: int,
 ) -> dict[str, Any]:
     """A diagnostic of some images, and what it took."""
@@ -74,17 +74,17 @@ def _pgd(threat: Threat) -> PGD:
     return PGD(eps=threat.eps, norm=threat.norm, steps=PGD_STEPS)
 
 
-def _eps(model: Blocks, x: Images, y: Labels, threat: Threat, seed: int) -> dict[str, Any]:
+def _eps(model: FixedBatchModel, x: Images, y: Labels, threat: Threat, seed: int) -> dict[str, Any]:
     return accuracy_by_eps(model, x, y, _pgd(threat), radii(threat, x.shape[1:], MULTIPLES), seed)
 
 
-def _steps(model: Blocks, x: Images, y: Labels, threat: Threat, seed: int) -> dict[str, Any]:
+def _steps(model: FixedBatchModel, x: Images, y: Labels, threat: Threat, seed: int) -> dict[str, Any]:
     return accuracy_by_steps(model, x, y, _pgd(threat), STEPS, seed)
 
 
-def _surface(model: Blocks, x: Images, y: Labels, threat: Threat, seed: int) -> dict[str, Any]:
+def _surface(model: FixedBatchModel, x: Images, y: Labels, threat: Threat, seed: int) -> dict[str, Any]:
     return loss_surface(model, x, y, threat, seed, keep=0)
 
 
-def _confusion(model: Blocks, x: Images, y: Labels, threat: Threat, seed: int) -> dict[str, Any]:
+def _confusion(model: FixedBatchModel, x: Images, y: Labels, threat: Threat, seed: int) -> dict[str, Any]:
     return confusion(model, x, y, _pgd(threat), seed)

@@ -16,7 +16,7 @@ import torch
 
 from toughen.core.gradients import mode
 from toughen.core.rng import key
-from toughen.engine.fixed_batch import EXACT_BLOCK, Blocks
+from toughen.engine.fixed_batch import EXACT_BLOCK, FixedBatchModel
 from toughen.evaluation import verdict
 from toughen.evaluation.checks import data, standing, strength
 from toughen.evaluation.checks.base import DROP, Bench, Check, Subject, not_made
@@ -73,7 +73,7 @@ class Examination:
         limit: images that a check looks at, where there is room.
     """
 
-    def __init__(self, subject: Subject, blocks: Blocks, kept: Kept, limit: int = LIMIT) -> None:
+    def __init__(self, subject: Subject, blocks: FixedBatchModel, kept: Kept, limit: int = LIMIT) -> None:
         self.subject, self.kept, self.limit = subject, kept, limit
         self.bench = Bench(subject, blocks, limit, kept.size)
         self.full = {"right": len(self.bench.right), "standing": len(self.bench.standing)}
@@ -307,7 +307,7 @@ class Examination:
         return {name: make for name, make in kinds.items() if name != ENOUGH}
 
 
-def checks(subject: Subject, blocks: Blocks, limit: int = LIMIT, budget: int | None = None) -> list[Check]:
+def checks(subject: Subject, blocks: FixedBatchModel, limit: int = LIMIT, budget: int | None = None) -> list[Check]:
     """Every check that can be made, and the reason why another cannot.
 
     Args:

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from toughen.attacks.base import Attack
 from toughen.core.rng import key
-from toughen.engine.fixed_batch import Blocks
+from toughen.engine.fixed_batch import FixedBatchModel
 from toughen.evaluation.candidate import Candidate
 from toughen.evaluation.harness import Bench
 from toughen.evaluation.plan import Piece, pieces
@@ -27,7 +27,7 @@ PICTURES = ("image", "attacked", "difference")
 
 
 def gallery(
-    found: Evaluation, candidate: Candidate, attacks: Mapping[str, Attack], blocks: Blocks, seed: int
+    found: Evaluation, candidate: Candidate, attacks: Mapping[str, Attack], blocks: FixedBatchModel, seed: int
 ) -> pa.Table:
     """Some of the images that fell, some that stand, some that were wrong before, drawn at random among each.
 

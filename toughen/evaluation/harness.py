@@ -13,7 +13,9 @@ from toughen.core.classifier import misclassified
 from toughen.core.gradients import mode
 from toughen.core.rng import ImageNoise
 from toughen.core.types import AnyImages, Images, Labels, Logits, Mask, PerExample
-from toughen.engine.fixed_batch import Blocks, Precision, block_size
+from toughen.engine.batches import block_size
+from toughen.engine.device import Precision
+from toughen.engine.fixed_batch import FixedBatchModel
 from toughen.evaluation.attacked import check, made_by
 from toughen.evaluation.plan import Piece, pieces
 
@@ -36,7 +38,7 @@ class Outcome:
         rows: their places in the evaluated set.
         fell: which of them it broke.
         moved: how far, 0 where it didn't.
-        counts: passes by kind, as ``toughen.engine.fixed_batch.Counts`` names them.
+        counts: passes by kind, as ``toughen.engine.batches.Counts`` names them.
         x_adv: the images themselves, where they were asked for.
     """
 
@@ -69,7 +71,7 @@ class Bench:
         seed: of the evaluation.
     """
 
-    blocks: Blocks
+    blocks: FixedBatchModel
     images: AnyImages
     labels: Labels
     index: Tensor
@@ -167,7 +169,7 @@ def _bench(
 ) -> Bench:
     index = torch.arange(len(images)) if index is None else index
     precision: Precision = "fp64" if dtype_of(model) == torch.float64 else search or "fp32"
-    blocks = Blocks(model, block_size(images.device, len(images)), precision, copied=search is not None)
+    blocks = FixedBatchModel(model, block_size(images.device, len(images)), precision, copied=search is not None)
     return Bench(blocks, images, labels, index, seed)
 
 

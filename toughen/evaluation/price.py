@@ -7,7 +7,7 @@ import time
 from toughen.core.gradients import input_gradient, mode
 from toughen.core.objectives import cross_entropy
 from toughen.core.types import Images, Labels
-from toughen.engine.fixed_batch import Blocks
+from toughen.engine.fixed_batch import FixedBatchModel
 
 LEAST = 20.0  # seconds that the checks of a cheap verdict may always take
 AIM = 0.9  # of the time, that is filled: one measurement of a pass is not the pass
@@ -16,7 +16,7 @@ DOUBLE = 12.0  # one in float64, on a processor
 QUERY = 1.25  # one of Square, with what finding out which places a window reaches costs
 
 
-def passes_within(blocks: Blocks, x: Images, y: Labels, seconds: float) -> int:
+def passes_within(blocks: FixedBatchModel, x: Images, y: Labels, seconds: float) -> int:
     """How many forwards of one image a time has room for, a gradient being as long as a forward.
 
     Args:

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from toughen.core.types import Labels, Mask
 from toughen.data import Split
-from toughen.engine.fixed_batch import Counts
+from toughen.engine.batches import Counts
 from toughen.evaluation.attacked import share
 from toughen.evaluation.harness import Verdicts
 from toughen.evaluation.state import State

@@ -13,7 +13,9 @@ from torch import Tensor, nn
 from toughen.attacks.base import Attack
 from toughen.core import distributed
 from toughen.data import Split
-from toughen.engine.fixed_batch import Blocks, Precision, block_size
+from toughen.engine.batches import block_size
+from toughen.engine.device import Precision
+from toughen.engine.fixed_batch import FixedBatchModel
 from toughen.evaluation.display import Display
 from toughen.evaluation.fingerprint import fingerprint
 from toughen.evaluation.harness import Bench, Outcome, chunk_size
@@ -53,7 +55,7 @@ def measure(
         show: shows it.
     """
     index = torch.arange(len(split)) if index is None else index
-    blocks = Blocks(model, block or block_size(split.images.device, len(split)), precision)
+    blocks = FixedBatchModel(model, block or block_size(split.images.device, len(split)), precision)
     bench = Bench(blocks, split.images, split.labels, index, seed)
     plans = {name: pieces(name, attack) for name, attack in attacks.items()}
     with distributed.first_before_others():  # it clears up what a kill has left

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from toughen.core import distributed
 from toughen.core.rng import key
-from toughen.engine.fixed_batch import Counts
+from toughen.engine.batches import Counts
 from toughen.evaluation.harness import Outcome
 from toughen.runs.files import clear_temporaries, read_tensors, write_tensors
 from toughen.runs.json_types import misfit
@@ -30,7 +30,7 @@ class Progress:
         moved: [n] how far, 0 where it broke nothing.
         done: [n] images that the piece under way is through with.
         piece: the piece under way.
-        seconds, counts: spent so far, by part; ``counts`` as ``toughen.engine.fixed_batch.Counts`` names them.
+        seconds, counts: spent so far, by part; ``counts`` as ``toughen.engine.batches.Counts`` names them.
     """
 
     fell: Tensor

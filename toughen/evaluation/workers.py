@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, multiprocessing
 
 from toughen.core.gradients import mode
-from toughen.engine.fixed_batch import Blocks
+from toughen.engine.fixed_batch import FixedBatchModel
 from toughen.engine.memory import keep_freed
 from toughen.evaluation.harness import Bench, Outcome
 from toughen.evaluation.plan import Piece
@@ -49,7 +49,10 @@ class Workers(AbstractContextManager["Workers"]):
 
     def _start_threads(self) -> None:
         """A thread for each core, where each can have the nets for itself; else all cores share out each operation."""
-        first, twins = torch.arange(min(len(self.bench.images), 2 * self.bench.blocks.size)), SimpleQueue[Blocks]()
+        first, twins = (
+            torch.arange(min(len(self.bench.images), 2 * self.bench.blocks.size)),
+            SimpleQueue[FixedBatchModel](),
+        )
         for _ in range(self.threads):
             twin = self.bench.blocks.twin(self.bench.floats(first))
             if twin is None:
@@ -82,7 +85,7 @@ class Workers(AbstractContextManager["Workers"]):
         sys.setswitchinterval(self.interval)
 
 
-def _start_thread(bench: Bench, twins: SimpleQueue[Blocks]) -> None:
+def _start_thread(bench: Bench, twins: SimpleQueue[FixedBatchModel]) -> None:
     """Set a worker thread up: nets and counts of its own."""
     torch.set_num_threads(1)
     _own.bench = replace(bench, blocks=twins.get())
@@ -110,7 +113,7 @@ def _start(numbers: Any, threads: int, device: str, asked: tuple[Any, ...], seen
     place = torch.device(device, number % torch.cuda.device_count()) if device == "cuda" else torch.device(device)
     net, size, precision = asked
     images, labels, index, seed = seen
-    _own.bench = Bench(Blocks(net.to(place), size, precision), images.to(place), labels.to(place), index, seed)
+    _own.bench = Bench(FixedBatchModel(net.to(place), size, precision), images.to(place), labels.to(place), index, seed)
 
 
 def _do(piece: Piece, rows: Tensor) -> Outcome:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import inspect
 from dataclasses import replace
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -17,6 +17,9 @@ from toughen.core.gradients import logits, mode
 from toughen.core.rng import Noise
 from toughen.core.threat import Threat
 from toughen.core.types import Batch, Crafted, Eps, Images, Labels, Norm, Plan, Step
+
+KINDS: dict[str, type[Method]] = {}
+"""All methods by the names that the command line knows, those of other packages by their import paths."""
 
 
 class Method(nn.Module):
@@ -34,6 +37,7 @@ class Method(nn.Module):
         strength: share of the way from the clean images to the crafted ones at which a step is trained; 1 unless a
             trainer warms up.
         reports_clean: whether ``Step.terms`` holds "clean", the cross-entropy on clean images.
+        rescued_by: the name of the method that trains after a collapse, ``package.module.Class`` for one of your own.
         per_image: buffers with a row for each training image; where many processes train, each image's row is that of
             the process which last saw it.
         own: buffers of which each of many processes has its own, such as what belongs to a place in the batch; all
@@ -45,11 +49,17 @@ class Method(nn.Module):
     replays: int = 1
     strength: float = 1.0
     reports_clean: bool = False
+    rescued_by: ClassVar[str] = "PGDAT"
     per_image: tuple[str, ...] = ()
     own: tuple[str, ...] = ()
     _stop_reason: str | None = None
     _progress: float = 1.0
     _prepared: bool = False
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        own = cls.__module__.rpartition(".")[0] == __package__
+        KINDS[cls.__name__ if own else f"{cls.__module__}.{cls.__qualname__}"] = cls
 
     @property
     def progress(self) -> float:
@@ -176,16 +186,24 @@ class Method(nn.Module):
             inner.after_epoch(metrics)
 
     def rescue(self) -> Method | None:
-        """What to train after a collapse: two-step PGD at the same threat, for a wrapper what the method in it says."""
-        from toughen.methods.pgd_at import PGDAT  # a method itself, so it cannot be imported above
+        """What to train after a collapse: ``rescued_by`` at the same threat, for a wrapper what the method in it says.
 
+        Raises:
+            ValueError: there is no method of that name.
+        """
         if self.threat is None:
             return None
         if self.eps is None:
             return next(inner for inner in reversed(self.inner()) if inner.threat is not None).rescue()
-        threat = self.threat
+        if self.rescued_by not in KINDS:
+            raise ValueError(f"{type(self).__name__} is rescued by {self.rescued_by!r}, and there is no such method")
+        return KINDS[self.rescued_by](eps=self.eps, norm=self.norm, **self.rescue_settings())
+
+    def rescue_settings(self) -> dict[str, Any]:
+        """What ``rescued_by`` is told besides the threat: two steps of PGD."""
+        assert self.threat is not None
         # of 0.5 to 1.25 eps tried on 3,600 MNIST images at eps 0.3, this step learns and is blind to single steps least
-        return PGDAT(eps=threat.eps, norm=threat.norm, steps=2, step_size=5 / 6 * threat.eps)
+        return {"steps": 2, "step_size": 5 / 6 * self.threat.eps}
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *rest: Any) -> None:
         """Own buffers take the size that was saved: what is kept per slot of a batch grows with the first batches."""

@@ -11,7 +11,6 @@ from torch import Tensor, nn
 from toughen.core.gradients import logits
 from toughen.core.objectives import NuclearAscent, Objective, nuclear_norm
 from toughen.core.types import Crafted, Eps, Images, Labels, Logits, Norm, Plan, Step
-from toughen.methods.base import Method
 from toughen.methods.guided import _Guided
 
 
@@ -44,6 +43,8 @@ class NuAT(_Guided):
     Raises:
         ValueError: eps is missing or none that the norm admits, or a weight is out of its range.
     """
+
+    rescued_by = "NuAT2"
 
     def __init__(
         self,
@@ -98,17 +99,7 @@ class NuAT(_Guided):
         self.epochs = plan.epochs
         self.progress = self._progress
 
-    def rescue(self) -> Method | None:
-        """NuAT2 with the same settings, whose second step the collapsed net cannot be blind to."""
-        from toughen.methods.nuat2 import NuAT2  # built on this class, so it cannot be imported above
-
-        return NuAT2(
-            eps=self.eps,
-            norm=self.norm,
-            lam=self.lam,
-            ramp=self.ramp,
-            ramp_by=self.ramp_by,
-            start_size=self.start_size,
-            cross_entropy_on=self.cross_entropy_on,
-            divisor=self.divisor,
-        )
+    def rescue_settings(self) -> dict[str, Any]:
+        """This method's own settings; the collapsed net cannot be blind to NuAT2's second step."""
+        names = ("lam", "ramp", "ramp_by", "start_size", "cross_entropy_on", "divisor")
+        return {name: getattr(self, name) for name in names}

@@ -45,6 +45,8 @@ class NuAT2(NuAT):
         ValueError: eps is missing or none that the norm admits, or a weight is out of its range.
     """
 
+    rescued_by = "PGDAT"
+
     def __init__(
         self,
         *,
@@ -114,9 +116,9 @@ class NuAT2(NuAT):
         super().after_epoch(metrics)
         self.use_average = self.averaged
 
-    def rescue(self) -> Method | None:
-        """Two-step PGD at the same threat, as for any method."""
-        return Method.rescue(self)
+    def rescue_settings(self) -> dict[str, Any]:
+        """Two steps of PGD, as for any method."""
+        return Method.rescue_settings(self)
 
     def get_extra_state(self) -> dict[str, Any]:
         return {**super().get_extra_state(), "averaged": self.averaged, "use_average": self.use_average}

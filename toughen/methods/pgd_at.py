@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 from torch import nn
 
@@ -40,9 +40,9 @@ class PGDAT(Method):
         self.eps, self.norm = eps, norm
         self.attack = PGD(eps=threat_of(self).eps, norm=norm, steps=steps, step_size=step_size, start=start, mode=mode)
 
-    def rescue(self) -> Method | None:
-        """Itself, with ten steps at least; two steps, what other methods are rescued by, can collapse, too."""
-        return PGDAT(eps=self.eps, norm=self.norm, steps=max(10, self.attack.steps))
+    def rescue_settings(self) -> dict[str, Any]:
+        """Ten steps at least; two steps, what other methods are rescued by, can collapse, too."""
+        return {"steps": max(10, self.attack.steps)}
 
     def craft(self, model: nn.Module, x: Images, y: Labels, batch: Batch | None = None) -> Crafted:
         return Crafted(x_adv=self.attack(model, x, y, noise_of(batch)))

@@ -52,7 +52,8 @@ def _training_cost(model: RunSpec, title: str, store: Store, costs: dict[str, fl
     seen.add(model.key)
     for source in model.sources:
         _training_cost(source, source.title_for(title), store, costs, seen)
-    passes = _training_images(model) * _passes(model.settings["method"]) + _validation_passes(model)
+    step = _passes(model.settings["method"], SETS[model.data].classes)
+    passes = _training_images(model) * step + _validation_passes(model)
     title = f"{title}: train"
     costs[title] = costs.get(title, 0.0) + model.settings["epochs"] * passes * _forward(model)
 
@@ -61,16 +62,25 @@ def _training_images(model: RunSpec) -> int:
     return model.scale.sample(SETS[model.data].classes) or SETS[model.data].train
 
 
-def _passes(method: Any) -> float:
+def _passes(method: Any, classes: int) -> float:
     """Passes of a training step, roughly: those for the weights, and two for each step of an attack.
 
-    Of normal training and of Free, which has its perturbation's gradient with that of the weights, they are known.
+    Of normal training, of Free, which has its perturbation's gradient with that of the weights, and of EFGSM, whose
+    step takes a gradient for each rival class, they are known.
     """
-    if method["class_path"].rpartition(".")[2] == "Standard":
+    if _name(method) == "Standard":
         return 3.0
+    for node in nodes(method):
+        if _name(node) == "EFGSM":
+            rivals = node.get("init_args", {}).get("classes") or classes - 1
+            return (3.0 if node is method else 6.0) + 1.0 + rivals  # what borrows its images has two passes of its own
     steps = [node["steps"] for node in nodes(method) if isinstance(node.get("steps"), int)]
     replays = [node["replays"] for node in nodes(method) if isinstance(node.get("replays"), int)]
     return 3.0 * max(replays) if replays else 5.0 + 2.0 * max(steps, default=1)
+
+
+def _name(node: dict[str, Any]) -> str:
+    return str(node.get("class_path", "")).rpartition(".")[2]
 
 
 def _validation_passes(model: RunSpec) -> float:

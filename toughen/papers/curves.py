@@ -14,8 +14,9 @@ from toughen import data as data_sets
 from toughen import runs
 from toughen.attacks.logit_matrix import LogitMatrix
 from toughen.core.types import Images, Labels
+from toughen.engine.batches import block_size
 from toughen.engine.device import provenance
-from toughen.engine.fixed_batch import Blocks, block_size
+from toughen.engine.fixed_batch import FixedBatchModel
 from toughen.evaluation.diagnostics import (
     accuracy_by_eps,
     accuracy_by_restarts,
@@ -115,7 +116,7 @@ def validation_images(subject: Subject) -> tuple[Images, Labels]:
     return as_floats(split.images), split.labels
 
 
-def kept(subject: Subject) -> Iterator[tuple[int, Blocks]]:
+def kept(subject: Subject) -> Iterator[tuple[int, FixedBatchModel]]:
     """The weights of the subject's moments, in their order: the step or epoch, and the run's net with them.
 
     Raises:
@@ -127,7 +128,7 @@ def kept(subject: Subject) -> Iterator[tuple[int, Blocks]]:
         if not path.is_file():
             raise ValueError(f"{path} is missing: remove {subject.run.parent}, and it is run again")
         net.load_state_dict(read_tensors(path)[0])
-        yield int(str(moment).removeprefix("epoch ")), Blocks(net, block_size(subject.place, len(subject.y)))
+        yield int(str(moment).removeprefix("epoch ")), FixedBatchModel(net, block_size(subject.place, len(subject.y)))
 
 
 def _surface(subject: Subject, plot: Plot, board: ProgressBoard) -> dict[str, Any]:
@@ -188,7 +189,7 @@ def _by_epoch(subject: Subject, plot: Plot, board: ProgressBoard) -> dict[str, A
     return {"x": "epoch", "at": epochs, "series": {"accuracy": accuracy}}
 
 
-def _stands(source: Blocks, subject: Subject, attack: Any, target: Blocks) -> float:
+def _stands(source: FixedBatchModel, subject: Subject, attack: Any, target: FixedBatchModel) -> float:
     """The share of images made on one model that another gets right."""
     stood = 0
     for rows, x_adv in crafted(source, subject.x, subject.y, attack, 0):

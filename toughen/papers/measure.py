@@ -20,8 +20,9 @@ from toughen.core.objectives import cross_entropy
 from toughen.core.rng import ImageNoise
 from toughen.core.threat import Threat
 from toughen.core.types import Images, Labels, Real
+from toughen.engine.batches import block_size
 from toughen.engine.device import pick_device, provenance
-from toughen.engine.fixed_batch import Blocks, block_size, search_precision
+from toughen.engine.fixed_batch import FixedBatchModel, search_precision
 from toughen.evaluation.attacked import share
 from toughen.evaluation.candidate import Candidate, find_candidate
 from toughen.evaluation.diagnostics import attack_entropy
@@ -104,9 +105,9 @@ class Subject:
         return self.candidate.split.labels
 
     @cached_property
-    def blocks(self) -> Blocks:
+    def blocks(self) -> FixedBatchModel:
         """The model, as diagnostics ask it."""
-        return Blocks(self.candidate.net, block_size(self.place, len(self.y)))
+        return FixedBatchModel(self.candidate.net, block_size(self.place, len(self.y)))
 
     def attack(self, spec: str) -> Attack:
         """An attack by its short name, at this scale."""
@@ -195,14 +196,14 @@ def entropy(subject: Subject, kind: Any) -> float:
     return float(found[kind]["normalised"])
 
 
-def close(model: Blocks, x: Images, y: Labels, threat: Threat) -> float:
+def close(model: FixedBatchModel, x: Images, y: Labels, threat: Threat) -> float:
     """The share of images that are wrong, or whose nearest linear boundary is within the threat (eFGSM, Eq. 9)."""
     out = model.exact(x)
     _, nearest, _ = to_boundary(model, x, y, threat, out.shape[1] - 1)
     return share((out.argmax(1) != y) | (nearest <= threat.eps))
 
 
-def efgsm_start(model: Blocks, x: Images, y: Labels, threat: Threat, sigma: Real, index: list[int]) -> Images:
+def efgsm_start(model: FixedBatchModel, x: Images, y: Labels, threat: Threat, sigma: Real, index: list[int]) -> Images:
     """x_e, where eFGSM's step sets out, of images that were never trained on: FGSM's direction is all their history.
 
     Args:

@@ -8,7 +8,8 @@ from typing import Any
 from toughen.report.evaluations import Evaluation
 from toughen.report.figures import Axis, Figure, Line, Lines, Mark, figure_of
 from toughen.report.values import mapping, pairs, real, text, whole
-from toughen.report.words import radius, threat
+from toughen.report.words import threat
+from toughen.utils.fraction import radius
 from toughen.utils.statistics import percent
 
 Diagnostics = Mapping[str, Any]

@@ -18,6 +18,7 @@ from toughen.report.history import History, read_history
 from toughen.report.values import clean, items, mapping, real, text, whole
 from toughen.report.words import count
 from toughen.runs import follow_up
+from toughen.utils.nearest import did_you_mean
 
 CONFIG, METRICS, RECORD, RESULT = "config.yaml", "metrics.jsonl", "model.json", "evaluation.json"
 PROVENANCE, DIAGNOSTICS, WEIGHTS = "provenance.json", "diagnostics.json", "model.safetensors"
@@ -118,7 +119,9 @@ def read_run(folder: Path, name: str) -> Run:
         ValueError: the folder is no run directory.
     """
     if not folder.is_dir():
-        raise ValueError(f"there is no run directory {folder}: name one that `toughen train` wrote")
+        raise ValueError(
+            f"there is no run directory {folder}: {did_you_mean(folder)}name one that `toughen train` wrote"
+        )
     if not any((folder / sign).is_file() for sign in SIGNS):
         raise ValueError(f"{folder} is no run directory: it has none of {', '.join(SIGNS)}")
     run = Run(folder, name)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from toughen.report.evaluations import Evaluation
 from toughen.report.history import History
+from toughen.utils.fraction import radius
 from toughen.utils.statistics import percent
 
 MEANING = {
@@ -13,14 +14,6 @@ MEANING = {
     "unfinished": "The checks were stopped before they were all made; none of those that were failed.",
     "": "Nobody has checked whether the number can be believed.",
 }
-
-
-def radius(eps: float) -> str:
-    """A radius as people write it: 8/255 where that is shorter than its decimals."""
-    plain, parts = f"{eps:.4g}", eps * 255
-    if len(plain) > 4 and 0 < round(parts) < 256 and abs(parts - round(parts)) < 1e-4:
-        return f"{round(parts)}/255"
-    return plain
 
 
 def threat(norm: str, eps: float) -> str:

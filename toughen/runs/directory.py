@@ -14,6 +14,7 @@ from toughen import models
 from toughen.core.types import Real
 from toughen.runs.files import read_json, read_tensors, write_json, write_tensors, write_text
 from toughen.runs.json_types import misfit
+from toughen.utils.nearest import did_you_mean
 
 WEIGHTS, RECORD, SEEN = "model.safetensors", "model.json", "training-images.safetensors"
 METRICS = "metrics.jsonl"
@@ -96,7 +97,9 @@ def read_record(folder: Path) -> Record:
         ValueError: the folder is no run directory, or its record is damaged.
     """
     if not folder.is_dir():
-        raise ValueError(f"there is no run directory {folder}: name one that `toughen train` wrote")
+        raise ValueError(
+            f"there is no run directory {folder}: {did_you_mean(folder)}name one that `toughen train` wrote"
+        )
     for name in (RECORD, WEIGHTS):
         if not (folder / name).is_file():
             raise ValueError(f"{folder} has no {name}: it is no run directory, or its first epoch never ended")

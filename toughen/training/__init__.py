@@ -1,5 +1,6 @@
 """The one training loop and what it consists of."""
 
+from toughen.training.callbacks.base import Callback as Callback
 from toughen.training.optimizers import SGD as SGD
 from toughen.training.optimizers import Adam as Adam
 from toughen.training.optimizers import AdamW as AdamW
@@ -10,3 +11,4 @@ from toughen.training.schedules import Cosine as Cosine
 from toughen.training.schedules import Cyclic as Cyclic
 from toughen.training.schedules import CyclicStep as CyclicStep
 from toughen.training.schedules import Piecewise as Piecewise
+from toughen.training.training_state import TrainingState as TrainingState

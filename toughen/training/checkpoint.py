@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +14,8 @@ from toughen.core import distributed
 from toughen.methods.base import Method
 from toughen.runs.directory import second_line
 from toughen.runs.files import finite, read_tensors, temporary_name, write_tensors
-from toughen.runs.json_types import keeps
-from toughen.training.state import State, check
+from toughen.runs.json_types import fits, keeps
+from toughen.training.state import State, Stateful, check
 
 NAME, PREVIOUS, DAMAGED = "checkpoint.safetensors", "checkpoint.previous.safetensors", "checkpoint.damaged.safetensors"
 HEALTHY = "healthy.safetensors"
@@ -28,7 +29,8 @@ def save(
     optimizer: torch.optim.Optimizer,
     name: str = NAME,
     *,
-    tallies: list[dict[str, Any]],
+    callbacks: Mapping[str, Stateful],
+    totals: list[dict[str, Any]],
     own: list[dict[str, Tensor]],
 ) -> None:
     """Write the checkpoint; the one before is kept beside it.
@@ -39,7 +41,8 @@ def save(
         modules: model, method and average, by the names they get in the file.
         optimizer: its moments are kept by the parameters' order; its rates follow from the step.
         name: the file's.
-        tallies: of each process.
+        callbacks: by their names in the file; what they keep is plain data, as JSON has it.
+        totals: of each process.
         own: of each process the part of its modules' state that is its own; the first one's lies with its modules too.
     """
     tensors = {f"process.{n}.{key}": value for n, kept in enumerate(own) if n for key, value in kept.items()}
@@ -56,7 +59,14 @@ def save(
                 f"{key.replace('._extra_state', '')}'s extra state cannot be kept in a checkpoint: let get_extra_state "
                 "return numbers, texts, lists and mappings with texts as keys, and keep tensors as buffers"
             )
-    about = {"extra": extra, "tallies": tallies, **state.plain()}
+    kept = {key: value for key, callback in callbacks.items() if (value := callback.state_dict())}
+    for key, value in kept.items():
+        if not keeps(value):
+            raise ValueError(
+                f"{key}'s state cannot be kept in a checkpoint: let state_dict return numbers, texts, lists "
+                "and mappings with texts as keys"
+            )
+    about = {"extra": extra, "callbacks": kept, "totals": totals, **state.plain()}
     if name == NAME and (folder / NAME).exists():
         keep(folder, PREVIOUS)  # so that no moment is without one
     write_tensors(folder / name, tensors, about)
@@ -111,22 +121,34 @@ def keep_weights(folder: Path, moment: int | str, model: nn.Module) -> None:
 
 
 def load(
-    folder: Path, modules: dict[str, nn.Module], optimizer: torch.optim.Optimizer, device: torch.device
-) -> tuple[State, list[str]] | None:
-    """Put a run's last state back into its modules and optimizer; None where there is no checkpoint yet.
+    folder: Path,
+    state: State,
+    modules: dict[str, nn.Module],
+    optimizer: torch.optim.Optimizer,
+    callbacks: Mapping[str, Stateful],
+    device: torch.device,
+) -> list[str] | None:
+    """Put a run's last state back into all that it came from; None where there is no checkpoint yet.
 
-    Also says what begins anew, because each process has its own of it and their number has changed.
+    A last checkpoint that cannot be read is set aside, so that it never takes the place of the one before it. A
+    callback of which the checkpoint holds nothing begins anew.
 
-    A last checkpoint that cannot be read is set aside, so that it never takes the place of the one before it.
+    Args:
+        folder: the run directory.
+        state, modules, optimizer, callbacks: as for ``save``.
+        device: where sums are kept.
+
+    Returns:
+        What begins anew, because each process has its own of it and their number has changed.
 
     Raises:
         ValueError: neither the last checkpoint nor the one before it can be read, or they belong to other modules.
     """
-    found = _read(folder)
+    found = _read(folder, callbacks)
     if found is None:
         return None
     path, tensors, about = found
-    extra, tallies = about.pop("extra"), about.pop("tallies")
+    extra, totals, _ = about.pop("extra"), about.pop("totals"), about.pop("callbacks")
     try:
         own = [
             name for name in own_names(modules) if about["processes"] != distributed.count() and tensors[name].numel()
@@ -134,11 +156,10 @@ def load(
         _put_back({**tensors, **extra}, about["processes"], modules, optimizer)
     except (RuntimeError, KeyError, ValueError, TypeError) as error:
         raise ValueError(f"{path} does not fit this recipe ({second_line(error)}): choose another --out") from None
-    state = State.of(about, tallies, device)
+    state.restore(about, totals, device)
     if state.healthy == state.step and distributed.first():
         keep(folder, HEALTHY, path.name)  # a kill may have come before
-    state.processes = distributed.count()
-    return state, own
+    return own
 
 
 def go_back(folder: Path, modules: dict[str, nn.Module], optimizer: torch.optim.Optimizer) -> None:
@@ -148,7 +169,7 @@ def go_back(folder: Path, modules: dict[str, nn.Module], optimizer: torch.optim.
         ValueError: its file is gone or damaged.
     """
     path = folder / HEALTHY
-    tensors, about = _checked(path)
+    tensors, about = _checked(path, {})
     try:
         _put_back({**tensors, **about["extra"]}, about["processes"], modules, optimizer)
     except (RuntimeError, KeyError, ValueError, TypeError) as error:
@@ -188,12 +209,12 @@ def _put_back(
     _load_moments(_part(values, "optimizer"), optimizer)
 
 
-def _read(folder: Path) -> tuple[Path, dict[str, Tensor], dict[str, Any]] | None:
-    """The last checkpoint that can be read: its file, tensors, and the rest as it was saved."""
+def _read(folder: Path, callbacks: Mapping[str, Stateful]) -> tuple[Path, dict[str, Tensor], dict[str, Any]] | None:
+    """The last checkpoint that can be read: its file, tensors, and the rest as it was saved; callbacks have theirs."""
     paths = [path for path in (folder / NAME, folder / PREVIOUS) if path.exists()]
     for path in paths:
         try:
-            tensors, about = _checked(path)
+            tensors, about = _checked(path, callbacks)
         except ValueError:
             if path == paths[-1]:
                 raise
@@ -204,20 +225,27 @@ def _read(folder: Path) -> tuple[Path, dict[str, Tensor], dict[str, Any]] | None
     return None
 
 
-def _checked(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+def _checked(path: Path, callbacks: Mapping[str, Stateful]) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """What ``save`` wrote, seen to be that.
+
+    Args:
+        path: the file.
+        callbacks: those that take back what they kept, and refuse what they did not write.
 
     Raises:
         ValueError: it is damaged.
     """
     tensors, about = read_tensors(path)
     try:
-        if not isinstance(about.get("extra"), dict):
+        if not fits(about.get("extra"), dict[str, Any]) or not fits(about.get("callbacks"), dict[str, dict[str, Any]]):
             raise ValueError("it holds no run's state")
-        check({name: value for name, value in about.items() if name not in ("extra", "tallies")}, about.get("tallies"))
+        beside = ("extra", "callbacks", "totals")
+        check({name: value for name, value in about.items() if name not in beside}, about.get("totals"))
         if not finite(_part(tensors, "model")):  # no run saves such weights
             raise ValueError("a weight is NaN or infinite")
-    except ValueError as error:
+        for name in about["callbacks"].keys() & callbacks.keys():
+            callbacks[name].load_state_dict(about["callbacks"][name])
+    except (ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{path} is damaged ({error}): restore it from a copy, or train again") from None
     return tensors, about
 

@@ -13,23 +13,59 @@ and PGD 3.0 % in its sixth epoch, and PGD 86 % in the end. So nothing is called 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any, get_type_hints
 
 from toughen.core.types import Labels
-from toughen.training.state import State
+from toughen.runs.json_types import misfit
 
-CLEAR = 0.05  # above chance: so much stands, where there are images enough to tell
-DEVIATIONS = 3.0  # standard deviations of chance that it must be, where there are few
-FALLEN = 0.5  # of the best: PGD accuracy below this share of it has fallen; noise and dips stay above
-WIDER = 0.05  # between FGSM and PGD, against the gap at the best: FGSM did not fall along
-APART = 0.2  # a gap that is wide in any case; a smaller one is where FGSM stands at twice PGD
-LOST = 0.5  # of what the best had above chance: with less than that clean and under PGD a net is on its way there
-SOUND = 0.9  # of the best: a state with this share of it under PGD is one to go back to
+ABOVE_CHANCE = 0.05  # above chance: so much stands, where there are images enough to tell
+DEVIATIONS_ABOVE_CHANCE = 3.0  # standard deviations of chance that it must be, where there are few
+FALLEN_PGD_RATIO = 0.5  # of the best: PGD accuracy below this share of it has fallen; noise and dips stay above
+GAP_GROWTH = 0.05  # between FGSM and PGD, against the gap at the best: FGSM did not fall along
+WIDE_GAP = 0.2  # a gap that is wide in any case; a smaller one is where FGSM stands at twice PGD
+LOST_RATIO = 0.5  # of what the best had above chance: with less than that clean and under PGD a net is on its way there
+SOUND_PGD_RATIO = 0.9  # of the best: a state with this share of it under PGD is one to go back to
+
+
+@dataclass
+class CollapseMemory:
+    """What must be known of earlier looks.
+
+    Attributes:
+        signals: the latest distances of logits that were measured inside epochs.
+        best_clean, best_pgd, best_gap: the best accuracies, clean and under PGD, and by how much FGSM accuracy then
+            stood above PGD's.
+        collapses: how often the model collapsed.
+        rescue_until: the step up to which a rescue method trains.
+        rescuer: which of them, from 0: how often one of them collapsed itself.
+        never_stood: whether it was said that nothing stands.
+    """
+
+    signals: list[float] = field(default_factory=list)
+    best_clean: float = 0.0
+    best_pgd: float = 0.0
+    best_gap: float = 0.0
+    collapses: int = 0
+    rescue_until: int = 0
+    rescuer: int = 0
+    never_stood: bool = False
+
+    @classmethod
+    def of(cls, plain: dict[str, Any]) -> CollapseMemory:
+        """Back from its fields, out of a file that anyone may have changed.
+
+        Raises:
+            ValueError: they are others.
+        """
+        if wrong := misfit(plain, get_type_hints(cls)):
+            raise ValueError(f"the collapse watch's {wrong} is not what toughen writes there")
+        return cls(**plain)
 
 
 @dataclass(frozen=True)
 class Judge:
-    """Judges what validation finds; what it must know of earlier looks lies in the run's ``State``.
+    """Judges what validation finds.
 
     Attributes:
         chance: accuracy of a net that gives every image the same class, which no attack changes.
@@ -48,41 +84,41 @@ class Judge:
     def clear(self) -> float:
         """Accuracy under PGD from which something stands: clearly above chance."""
         deviation = math.sqrt(self.chance * (1 - self.chance) / self.images)
-        return self.chance + max(CLEAR, DEVIATIONS * deviation)
+        return self.chance + max(ABOVE_CHANCE, DEVIATIONS_ABOVE_CHANCE * deviation)
 
-    def stood(self, state: State) -> bool:
+    def stood(self, memory: CollapseMemory) -> bool:
         """Whether the run has ever stood clearly above chance under PGD."""
-        return state.best_pgd >= self.clear
+        return memory.best_pgd >= self.clear
 
-    def collapsed(self, state: State, found: dict[str, float]) -> bool:
+    def collapsed(self, memory: CollapseMemory, found: dict[str, float]) -> bool:
         """Whether what stood has fallen; remembers the best.
 
         Args:
-            state: the run's memory.
+            memory: of earlier looks.
             found: accuracy "clean", and under "fgsm" and "pgd".
         """
         clean, pgd, gap = found["clean"], found["pgd"], found["fgsm"] - found["pgd"]
-        blind = gap > state.best_gap + WIDER and gap > min(APART, pgd)
-        fell = pgd < FALLEN * state.best_pgd and blind
-        lost = self._lost(clean, state.best_clean) and self._lost(pgd, state.best_pgd)
-        collapsed = self.stood(state) and (fell or lost)
-        if pgd > state.best_pgd:
-            state.best_pgd, state.best_gap = pgd, gap
-        state.best_clean = max(state.best_clean, clean)
+        blind = gap > memory.best_gap + GAP_GROWTH and gap > min(WIDE_GAP, pgd)
+        fell = pgd < FALLEN_PGD_RATIO * memory.best_pgd and blind
+        lost = self._lost(clean, memory.best_clean) and self._lost(pgd, memory.best_pgd)
+        collapsed = self.stood(memory) and (fell or lost)
+        if pgd > memory.best_pgd:
+            memory.best_pgd, memory.best_gap = pgd, gap
+        memory.best_clean = max(memory.best_clean, clean)
         return collapsed
 
-    def never_stood(self, state: State, found: dict[str, float]) -> bool:
+    def never_stood(self, memory: CollapseMemory, found: dict[str, float]) -> bool:
         """Whether nothing ever stood, and the model is blind to FGSM: any constant answer holds better under PGD."""
-        gap = found["fgsm"] - found["pgd"]
-        return not self.stood(state) and found["pgd"] < self.chance and gap > max(WIDER, min(APART, found["pgd"]))
+        pgd, gap = found["pgd"], found["fgsm"] - found["pgd"]
+        return not self.stood(memory) and pgd < self.chance and gap > max(GAP_GROWTH, min(WIDE_GAP, pgd))
 
-    def sound(self, state: State, found: dict[str, float]) -> bool:
+    def sound(self, memory: CollapseMemory, found: dict[str, float]) -> bool:
         """Whether a state that has these accuracies is one to go back to: it stands, near the best.
 
         Before anything stood that is the beginning alone: weights that are blind to single steps, twenty epochs of
         FGSM's, fell to nothing under two-step PGD, and new ones rose to 33 % (FBF's net, Fashion-MNIST, eps 0.3).
         """
-        return self.stood(state) and found["pgd"] >= SOUND * state.best_pgd
+        return self.stood(memory) and found["pgd"] >= SOUND_PGD_RATIO * memory.best_pgd
 
     def _lost(self, now: float, best: float) -> bool:
-        return now - self.chance < LOST * (best - self.chance)
+        return now - self.chance < LOST_RATIO * (best - self.chance)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import shutil
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from torch import Tensor
 
@@ -16,11 +16,9 @@ from toughen.runs.json_types import fits
 from toughen.runs.locks import Lock
 from toughen.training import checkpoint
 from toughen.training.display import BOARD
+from toughen.training.recipe import Recipe
+from toughen.training.training_state import TrainingState
 from toughen.utils import strict_yaml
-
-if TYPE_CHECKING:
-    from toughen.training.recipe import Recipe
-    from toughen.training.trainer import Trainer
 
 SOURCES = "sources"  # holds runs of nets that the run's method needs
 CONFIG, PROVENANCE = "config.yaml", "provenance.json"
@@ -89,7 +87,7 @@ def _settings(path: Path, config: str) -> dict[str, str]:
     return flat(settings, "")
 
 
-def begin(folder: Path, config: str, trainer: Trainer, seen: dict[str, Tensor]) -> None:
+def begin(folder: Path, config: str, state: TrainingState, seen: dict[str, Tensor]) -> None:
     """Make the run directory, keep other processes out, and write what is known before the first step.
 
     Raises:
@@ -97,11 +95,11 @@ def begin(folder: Path, config: str, trainer: Trainer, seen: dict[str, Tensor]) 
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        trainer.lock = Lock(folder)
+        state.lock = Lock(folder)
         clear_temporaries(folder)
         write_text(folder / CONFIG, config)
         runs.write_seen(folder, seen)
-        write_json(folder / PROVENANCE, sessions(folder, trainer))
+        write_json(folder / PROVENANCE, sessions(folder, state))
     except OSError as error:
         raise ValueError(f"cannot write to {folder} ({error.strerror}): choose another --out") from None
 
@@ -113,23 +111,23 @@ def withdraw(folder: Path) -> None:
     shutil.rmtree(folder / BOARD, ignore_errors=True)
 
 
-def sessions(folder: Path, trainer: Trainer) -> dict[str, Any]:
+def sessions(folder: Path, state: TrainingState) -> dict[str, Any]:
     """Where and with what this session trains, and where others did before, each with the step that it began at."""
-    now: dict[str, Any] = {**provenance(trainer.device), "precision": trainer.precision}
+    now: dict[str, Any] = {**provenance(state.device), "precision": state.precision}
     path = folder / PROVENANCE
-    if not trainer.state.step or not path.is_file():
+    if not state.step or not path.is_file():
         return now
     before = read_fields(path)  # damaged: nothing is known of the sessions before
     earlier = before.pop("sessions", None) or [{"from_step": 0, **before}]
     if not fits(earlier, list[dict[str, Any]]):
         earlier = []
     if before != now:
-        earlier.append({"from_step": trainer.state.step, **now})
+        earlier.append({"from_step": state.step, **now})
     return {**now, "sessions": earlier} if len(earlier) > 1 else now
 
 
-def complete(folder: Path, trainer: Trainer) -> None:
+def complete(folder: Path, state: TrainingState) -> None:
     """Write what a kill right after the last checkpoint left out; a whole run stays untouched."""
     clear_temporaries(folder)
-    if not runs.holds_history(folder, trainer.state.history):
-        runs.write_history(folder, trainer.state.history)
+    if not runs.holds_history(folder, state.history):
+        runs.write_history(folder, state.history)

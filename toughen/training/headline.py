@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from toughen.core import distributed
-from toughen.training.trainer import Trainer
+from toughen.training.training_state import TrainingState
 
 
 class Images(NamedTuple):
@@ -15,31 +15,31 @@ class Images(NamedTuple):
     why: str
 
 
-def length(trainer: Trainer) -> str:
+def length(state: TrainingState) -> str:
     """How long the run is, in epochs and steps."""
-    epochs = f"{trainer.epochs} epoch{'s' * (trainer.epochs > 1)} of {trainer.steps_per_epoch} steps"
-    if trainer.recipe.time_budget is None:
+    epochs = f"{state.epochs} epoch{'s' * (state.epochs > 1)} of {state.steps_per_epoch} steps"
+    if state.recipe.time_budget is None:
         return epochs
-    return f"{trainer.steps} steps ({epochs}) in {trainer.recipe.time_budget}"
+    return f"{state.steps} steps ({epochs}) in {state.recipe.time_budget}"
 
 
-def headline(trainer: Trainer, resumed: bool, images: Images) -> str:
+def headline(state: TrainingState, resumed: bool, images: Images) -> str:
     """What is about to be trained, in a line or two."""
-    recipe, done, size, off = trainer.recipe, trainer.state.step, trainer.recipe.image_size, images.split_off
-    threat = trainer.method.threat
+    recipe, done, size, off = state.recipe, state.step, state.recipe.image_size, images.split_off
+    threat = state.main.threat
     against = f", {threat.norm} eps {threat.eps}" if threat else ""
     anew = ""
-    if trainer.started_anew:
-        anew = f"; the number of processes has changed, {', '.join(trainer.started_anew)} begins anew"
-    parameters = sum(p.numel() for p in trainer.model.parameters())
+    if state.restarted:
+        anew = f"; the number of processes has changed, {', '.join(state.restarted)} begins anew"
+    parameters = sum(p.numel() for p in state.model.parameters())
     return (
         f"images are brought to {size}x{size} (--image_size): {images.why}\n"
         * bool(size and images.why)
-        + f"{type(trainer.method).__name__} on {recipe.data}{against}: {recipe.model} ({parameters:,} parameters), "
-        f"{len(trainer.train):,} images + {len(trainer.validation.split):,} to choose the weights"
+        + f"{type(state.main).__name__} on {recipe.data}{against}: {recipe.model} ({parameters:,} parameters), "
+        f"{state.images:,} images + {len(state.validation.split):,} to choose the weights"
         + f" + {off:,} kept apart as test images, which {recipe.data} has none of" * (off > 0)
-        + f", {length(trainer)}, {trainer.precision} on {trainer.device}"
+        + f", {length(state)}, {state.precision} on {state.device}"
         + f", {distributed.count()} processes" * (distributed.count() > 1)
-        + (f"; going on after step {done} of {trainer.steps}" if resumed else "")
+        + (f"; going on after step {done} of {state.steps}" if resumed else "")
         + anew
     )

@@ -20,10 +20,13 @@ from toughen.data.feed import Unreadable
 from toughen.engine.memory import lacking
 from toughen.runs.json_types import keeps
 from toughen.training import budget, saving
+from toughen.training.callbacks.base import Callback
+from toughen.training.callbacks.display import ShowProgress
+from toughen.training.callbacks.own import imported
 from toughen.training.display import Show
-from toughen.training.feeding import memory_limit
 from toughen.training.folder import begin, check_folder, complete, settled, withdraw
 from toughen.training.headline import Images, headline
+from toughen.training.loader import memory_limit
 from toughen.training.recipe import Recipe
 from toughen.training.saving import Diverged
 from toughen.training.sources import missing_sources
@@ -39,6 +42,7 @@ def train(
     resume: bool = False,
     console: Console | None = None,
     show: Show | None = None,
+    callbacks: Sequence[Callback] = (),
 ) -> Path:
     """Train a model as a recipe says and leave everything about it in a directory.
 
@@ -49,6 +53,8 @@ def train(
         resume: go on with the run in ``out``; where it holds none, begin.
         console: where to say what is trained and how far it is; None means standard error.
         show: shows how far it is, in place of a progress line and a line an epoch.
+        callbacks: your own, beside those that the recipe names; what they keep in checkpoints comes back on
+            ``resume`` where they are given again.
 
     Returns:
         The run directory.
@@ -60,18 +66,26 @@ def train(
         RuntimeError: the run's files can no longer be written; the last checkpoint is whole.
     """
     console = console or Console(stderr=True, quiet=not distributed.first())
-    trainer = open_run(recipe, out, config=config, resume=resume, console=console)
+    trainer = open_run(recipe, out, config=config, resume=resume, console=console, callbacks=callbacks)
     with Stopper() as stopper:
         for _ in by_epoch(trainer, stopper, console, show):
             pass
     return trainer.folder
 
 
-def open_run(recipe: Recipe, out: str | Path, *, config: str, resume: bool, console: Console) -> Trainer:
+def open_run(
+    recipe: Recipe,
+    out: str | Path,
+    *,
+    config: str,
+    resume: bool,
+    console: Console,
+    callbacks: Sequence[Callback] = (),
+) -> Trainer:
     """Begin a run, or stand where it stopped; ``by_epoch`` goes on from there.
 
     Args:
-        recipe, out, config, resume, console: as for ``train``.
+        recipe, out, config, resume, console, callbacks: as for ``train``.
 
     Raises:
         ValueError: a setting, the data or the directory does not allow this run.
@@ -81,26 +95,26 @@ def open_run(recipe: Recipe, out: str | Path, *, config: str, resume: bool, cons
     for source in missing_sources(recipe, config, folder):
         console.print(f"first the source {source.recipe.model}, trained normally", highlight=False)
         train(source.recipe, source.folder, config=source.config, resume=True, console=console)
-    trainer, seen, images = build(recipe, folder)
+    trainer, seen, images = build(recipe, folder, callbacks)
     config = settled(config, trainer.recipe)
     check_folder(folder, config, resume)
     distributed.barrier()  # all have seen the folder as it was
-    resumed = resume and saving.resume(trainer)
+    resumed = resume and saving.resume(trainer.state)
     if resumed and not runs.same_images(folder, seen):
         raise ValueError(f"the images of {recipe.data} have changed since {folder} was begun: choose another --out")
-    if trainer.finished:
+    if trainer.state.finished:
         if distributed.first():
-            complete(folder, trainer)
+            complete(folder, trainer.state)
         console.print(
             f"{folder} is finished already: nothing is left to do", highlight=False, markup=False, soft_wrap=True
         )
         return trainer
     if recipe.time_budget is not None and not trainer.state.planned:
-        budget.lay(trainer)
-    trainer.method.check(math.ceil(trainer.last_step / trainer.steps_per_epoch))
+        budget.plan_steps(trainer)
+    trainer.method.check(math.ceil(trainer.state.last_step / trainer.state.steps_per_epoch))
     if distributed.first():
-        begin(folder, config, trainer, seen)
-    console.print(headline(trainer, resumed, images), highlight=False, markup=False, soft_wrap=True)
+        begin(folder, config, trainer.state, seen)
+    console.print(headline(trainer.state, resumed, images), highlight=False, markup=False, soft_wrap=True)
     return trainer
 
 
@@ -120,13 +134,12 @@ def by_epoch(trainer: Trainer, stopper: Stopper, console: Console, show: Show | 
     Raises:
         Diverged, Stopped, RuntimeError: as ``train``.
     """
-    if trainer.finished:
+    if trainer.state.finished:
         return
     folder = trainer.folder
     try:
-        yield from trainer.by_epoch(console, stopper, show)
+        yield from trainer.by_epoch(stopper, ShowProgress(console, show))
     except Unreadable as error:
-        save_alone(trainer)
         raise RuntimeError(
             f"training failed: {error}. Once the images are whole again, go on with --resume: nothing is lost"
         ) from None
@@ -147,11 +160,13 @@ def by_epoch(trainer: Trainer, stopper: Stopper, console: Console, show: Show | 
             ) from None
         raise
     finally:
-        if trainer.lock is not None:
-            trainer.lock.release()
+        if trainer.state.lock is not None:
+            trainer.state.lock.release()
 
 
-def build(recipe: Recipe, folder: Path) -> tuple[Trainer, dict[str, Tensor], Images]:
+def build(
+    recipe: Recipe, folder: Path, callbacks: Sequence[Callback] = ()
+) -> tuple[Trainer, dict[str, Tensor], Images]:
     """Load the data, make the net, check both, and put the trainer together.
 
     Returns:
@@ -161,6 +176,7 @@ def build(recipe: Recipe, folder: Path) -> tuple[Trainer, dict[str, Tensor], Ima
     Raises:
         ValueError: something of it does not fit together.
     """
+    own = [*imported(recipe.callbacks), *callbacks]
     data = data_sets.load_training(
         recipe.data,
         classes=recipe.classes,
@@ -194,9 +210,9 @@ def build(recipe: Recipe, folder: Path) -> tuple[Trainer, dict[str, Tensor], Ima
         subset=recipe.classes is not None,
         adaptive=recipe.method.adaptive,
     )
-    trainer = Trainer(recipe, data, model, folder, record)
+    trainer = Trainer(recipe, data, model, folder, record, own)
     if recipe.time_budget is None:
-        check_moments(recipe.keep_at, trainer.last_step, trainer.steps_per_epoch)
+        check_moments(recipe.keep_at, trainer.state.last_step, trainer.state.steps_per_epoch)
     return trainer, data.seen(), Images(data.split_off, data.why)
 
 
@@ -236,9 +252,3 @@ def check_moments(moments: Sequence[int | str], steps: int, steps_per_epoch: int
             raise ValueError(
                 f"keep_at holds {moment}, and the run ends after {steps} steps, {epochs:g} epochs that count from 0"
             )
-
-
-def save_alone(trainer: Trainer) -> None:
-    """Keep a run's state where no other process takes part in it, as another may be within a step."""
-    if distributed.count() == 1:
-        saving.save(trainer)

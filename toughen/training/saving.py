@@ -1,76 +1,91 @@
-"""A trainer's state into its run directory and back."""
+"""A run's state into its directory and back."""
 
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+from dataclasses import replace
 
+from toughen import runs
 from toughen.core import distributed
 from toughen.runs.files import finite
 from toughen.training import checkpoint
-
-if TYPE_CHECKING:
-    from toughen.training.trainer import Trainer
+from toughen.training.training_state import TrainingState
 
 
 class Diverged(RuntimeError):
     """The loss or the weights are no longer finite."""
 
 
-def check_finite(trainer: Trainer) -> None:
+def check_finite(state: TrainingState, loss: float | None = None) -> None:
     """See that training is still about numbers.
+
+    Args:
+        state: the run; waits for its device.
+        loss: the epoch's; None means what was summed up so far.
 
     Raises:
         Diverged: it isn't.
     """
-    loss = float(trainer.state.tally.totals.get("loss", 0.0))
-    lost, broken = distributed.any_of(not math.isfinite(loss), not finite(trainer.model.state_dict()))
+    loss = float(state.totals.sums.get("loss", 0.0)) if loss is None else loss
+    lost, broken = distributed.any_of(not math.isfinite(loss), not finite(state.model.state_dict()))
     if lost:
         raise Diverged("the loss became " + (str(loss) if not math.isfinite(loss) else "NaN or infinite"))
     if broken:
         raise Diverged("a weight is no longer finite")
 
 
-def save(trainer: Trainer, *, healthy: bool = False) -> None:
-    """Write a checkpoint, unless its weights would be useless; a healthy one is kept to go back to."""
-    check_finite(trainer)
-    if healthy:
-        trainer.state.healthy = trainer.state.step
-    trainer.state.spent = trainer.spent
-    write_checkpoint(trainer)
-    if healthy and distributed.first():
-        checkpoint.keep(trainer.folder, checkpoint.HEALTHY)
+def save(state: TrainingState) -> None:
+    """Write a checkpoint, unless its weights would be useless."""
+    check_finite(state)
+    state.spent = state.total_spent
+    write_checkpoint(state)
+    if state.healthy == state.step and distributed.first():
+        checkpoint.keep(state.folder, checkpoint.HEALTHY)
     distributed.barrier()
 
 
-def write_checkpoint(trainer: Trainer, name: str = checkpoint.NAME) -> None:
+def write_checkpoint(state: TrainingState, name: str = checkpoint.NAME) -> None:
     """Collect what each process has of its own, and write it with the rest."""
-    trainer.together.bring_memories_together()
-    tallies = distributed.gather(trainer.state.tally.plain())
-    own = distributed.gather_tensors(checkpoint.own_state(trainer.modules)) if distributed.count() > 1 else []
+    state.together.sync_image_buffers()
+    totals = distributed.gather(state.totals.plain())
+    own = distributed.gather_tensors(checkpoint.own_state(state.modules)) if distributed.count() > 1 else []
     if distributed.first():
-        checkpoint.check_names(trainer.modules, trainer.state_names)
+        checkpoint.check_names(state.modules, state.kept_names)
         checkpoint.save(
-            trainer.folder, trainer.state, trainer.modules, trainer.optimizer, name, tallies=tallies, own=own
+            state.folder,
+            state,
+            state.modules,
+            state.optimizer,
+            name,
+            callbacks=state.callbacks,
+            totals=totals,
+            own=own,
         )
 
 
-def go_back(trainer: Trainer) -> None:
+def write_model(state: TrainingState, epoch: int, found: dict[str, float]) -> None:
+    """Write the weights to keep, with what validation found of them."""
+    if distributed.first():
+        record = replace(state.record, epoch=epoch, validation=found)
+        runs.write_model(state.folder, record, state.kept_model)
+
+
+def go_back(state: TrainingState) -> None:
     """Return to the last healthy state.
 
     Raises:
         ValueError: its file is gone or damaged.
     """
-    checkpoint.go_back(trainer.folder, trainer.modules, trainer.optimizer)
-    trainer.together.touched = None
+    checkpoint.go_back(state.folder, state.modules, state.optimizer)
+    state.together.touched = None
 
 
-def resume(trainer: Trainer) -> bool:
+def resume(state: TrainingState) -> bool:
     """Continue where the run directory's checkpoint stands; False where there is none yet."""
+    parts = (state.modules, state.optimizer, state.callbacks, state.device)
     with distributed.first_before_others():  # it sets a damaged file aside
-        found = checkpoint.load(trainer.folder, trainer.modules, trainer.optimizer, trainer.device)
+        found = checkpoint.load(state.folder, state, *parts)
     if found is None:
         return False
-    trainer.state, trainer.started_anew = found
-    trainer.spent_before = trainer.state.spent
+    state.restarted, state.spent_before = found, state.spent
     return True

@@ -58,6 +58,7 @@ def _changes(recipe: Recipe, net: str) -> dict[str, Any]:
         "time_budget": None,
         "stop_epoch": None,
         "keep_at": [],
+        "callbacks": None,
         "watch": "off",
         "seed": recipe.seed + 1,  # other weights than the run's, whose net may be the same
     }

@@ -1,4 +1,4 @@
-"""A step that several processes take together: one batch in parts, one gradient, one memory."""
+"""A step that several processes take together: one batch in parts, one gradient, the same buffers."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from toughen.core.gradients import logits, mode
 from toughen.core.types import Batch, Step
 from toughen.methods.base import Method
 
-_ROWS = 4096  # of a memory per image, brought together at a time
+_ROWS = 4096  # of a buffer per image, synchronised at a time
 
 
 class _Loss(nn.Module):
@@ -32,7 +32,7 @@ class _Loss(nn.Module):
         return step.loss * weight, step.loss.detach(), step.logits.detach(), step.terms
 
 
-class Together:
+class DistributedStep:
     """What the processes of a run share in each step; for a process alone nothing of it is done.
 
     Each takes its part of every batch. Attack and loss see that part alone, and so do batch norm's statistics and a
@@ -47,7 +47,7 @@ class Together:
         self.whole = _Loss(model, methods)
         self.images = images
         self.synchronised: nn.Module | None = None  # only then, since nothing can copy it
-        self.touched: Tensor | None = None  # images that this process saw since memories were last brought together
+        self.touched: Tensor | None = None  # images that this process saw since buffers were synchronised
 
     def begin(self, image: Tensor) -> None:
         """Tie the processes' weights together, before the first step.
@@ -71,7 +71,7 @@ class Together:
             number: which of the methods trains.
             x, y, batch: this process's part.
             whole: images of the batch in all processes.
-            own: how many of them are this process's; 0 where ``x`` only keeps it company.
+            own: how many of them are this process's; 0 where ``x`` is a padding batch.
         """
         assert self.synchronised is not None  # by begin
         weight = own * distributed.count() / whole
@@ -100,28 +100,28 @@ class Together:
             statistics.data.copy_(mean)  # autograd keeps them for the backward to come, which uses the batch's own
 
     @torch.no_grad()
-    def bring_memories_together(self) -> None:
-        """Give every process what each image's memory became in the process that saw the image."""
+    def sync_image_buffers(self) -> None:
+        """Give every process each image's rows of the methods' buffers from the process that saw the image."""
         if distributed.count() == 1:
             return
-        memories = [
+        buffers = [
             getattr(method, name)
             for method in self.whole.modules()
             if isinstance(method, Method)
             for name in method.per_image
             if getattr(method, name, None) is not None
         ]
-        if not memories:
+        if not buffers:
             return
-        device = memories[0].device
+        device = buffers[0].device
         mine = torch.zeros(self.images, dtype=torch.bool, device=device) if self.touched is None else self.touched
         self.touched = None
         anyone = distributed.total(mine.to(torch.uint8)).bool()
-        for memory in (each for each in memories if len(each)):
-            for rows in torch.arange(len(memory), device=device).split(_ROWS):
-                part = memory[rows] * _like(mine[rows], memory)
-                found = distributed.total(part.to(torch.uint8) if part.dtype == torch.bool else part).to(memory.dtype)
-                memory[rows] = torch.where(_like(anyone[rows], memory), found, memory[rows])
+        for buffer in (each for each in buffers if len(each)):
+            for rows in torch.arange(len(buffer), device=device).split(_ROWS):
+                part = buffer[rows] * _like(mine[rows], buffer)
+                found = distributed.total(part.to(torch.uint8) if part.dtype == torch.bool else part).to(buffer.dtype)
+                buffer[rows] = torch.where(_like(anyone[rows], buffer), found, buffer[rows])
 
 
 def _some_idle(whole: _Loss, x: Tensor) -> bool:
@@ -134,9 +134,9 @@ def _some_idle(whole: _Loss, x: Tensor) -> bool:
     return any(slope is None for slope in slopes)
 
 
-def _like(mask: Tensor, memory: Tensor) -> Tensor:
-    """A mask of rows, to be put beside a memory."""
-    return mask.view(-1, *[1] * (memory.ndim - 1))
+def _like(mask: Tensor, buffer: Tensor) -> Tensor:
+    """A mask of rows, to be put beside a buffer."""
+    return mask.view(-1, *[1] * (buffer.ndim - 1))
 
 
 def synchronised_batch_norm(model: nn.Module, device: torch.device) -> nn.Module:

@@ -1,4 +1,4 @@
-"""The watch over a run: when it looks at the model, and what it remembers. What a collapse is: ``collapse.py``."""
+"""When the collapse watch looks at the model. What a collapse is: ``collapse.py``."""
 
 from __future__ import annotations
 
@@ -13,8 +13,7 @@ from toughen.data import Split
 from toughen.data.sets import stratified
 from toughen.evaluation.harness import as_floats, dtype_of
 from toughen.evaluation.logit_distance import logit_distance
-from toughen.training.collapse import Judge
-from toughen.training.state import State
+from toughen.training.collapse import CollapseMemory, Judge
 
 Watching: TypeAlias = Literal["off", "warn", "rescue"]
 
@@ -23,8 +22,8 @@ KEPT, LEAST = 20, 5  # how many distances make that median
 SAMPLE = 64  # images that the distance is taken on
 
 
-class Watch:
-    """Judges what validation finds; its memory lies in the run's ``State``.
+class CollapseDetector:
+    """Notices what calls for a look at the model, and judges what validation finds.
 
     Args:
         split: held-out images, on the run's device.
@@ -51,8 +50,8 @@ class Watch:
         x = as_floats(self.split.images).to(dtype_of(model))
         return float(logit_distance(model, x, self.split.labels, self.threat, noise))
 
-    def jumped(self, state: State, distance: float) -> bool:
+    def jumped(self, memory: CollapseMemory, distance: float) -> bool:
         """Whether a signal calls for a look at once; keeps it for the next ones."""
-        before = state.signals[-KEPT:]
-        state.signals = [*before, distance]
+        before = memory.signals[-KEPT:]
+        memory.signals = [*before, distance]
         return len(before) >= LEAST and distance > JUMP * statistics.median(before)

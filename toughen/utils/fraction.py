@@ -30,3 +30,11 @@ class Fraction(float):
         return self.text
 
     __repr__ = __str__
+
+
+def radius(eps: float) -> str:
+    """A radius as people write it: 8/255 where that is shorter than its decimals."""
+    plain, parts = f"{eps:.4g}", eps * 255
+    if len(plain) > 4 and 0 < round(parts) < 256 and abs(parts - round(parts)) < 1e-4:
+        return f"{round(parts)}/255"
+    return plain

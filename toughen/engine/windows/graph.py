@@ -14,8 +14,9 @@ import torch.nn.functional as F
 from torch import Tensor, fx, nn
 
 from toughen.core.types import Images
+from toughen.core.window import Window
 from toughen.engine.stem import Stem
-from toughen.engine.windows.window import Reach, Window
+from toughen.engine.windows.receptive_field import ReceptiveField
 from toughen.models.normalize import Normalize
 
 MOST = 0.6  # of a map: a layer of which more is reached is computed in full
@@ -38,7 +39,7 @@ class Layer:
 
     node: fx.Node
     inputs: tuple[fx.Node, ...]
-    reach: Reach
+    reach: ReceptiveField
     compute: Compute
     size: tuple[int, int]
 
@@ -205,33 +206,35 @@ def _layer(node: fx.Node, shapes: dict[fx.Node, tuple[int, ...]], parts: dict[st
     inputs, shape = tuple(node.all_input_nodes), shapes.get(node, ())
     if not inputs or any(len(each) != 4 for each in (shape, *map(shapes.__getitem__, inputs))):
         return None
-    made: tuple[Reach, Compute] | None = None
+    made: tuple[ReceptiveField, Compute] | None = None
     if node.op == "call_module" and len(node.args) == 1:
         made = _of_module(parts[str(node.target)])
     elif node.op == "call_function" and node.target in FUNCTIONS and inputs == node.args and not node.kwargs:
         same = all(shapes[each] == shape for each in inputs)
-        made = (Reach(), node.target) if same else None  # type: ignore[assignment]
+        made = (ReceptiveField(), node.target) if same else None  # type: ignore[assignment]
     return Layer(node, inputs, *made, (shape[2], shape[3])) if made else None
 
 
-def _of_module(part: nn.Module) -> tuple[Reach, Compute] | None:
+def _of_module(part: nn.Module) -> tuple[ReceptiveField, Compute] | None:
     """How far a module looks, and what it makes of a piece of its input."""
     if type(part) in (nn.Conv2d, Stem):
         assert isinstance(part, nn.Conv2d)
         if part.padding_mode != "zeros" or isinstance(part.padding, str):
             return None
-        reach = Reach(_two(part.kernel_size), _two(part.stride), _two(part.padding), _two(part.dilation))
+        reach = ReceptiveField(_two(part.kernel_size), _two(part.stride), _two(part.padding), _two(part.dilation))
         return reach, partial(_convolve, part)
     if type(part) is nn.MaxPool2d and not part.ceil_mode and not part.return_indices:
-        reach = Reach(_two(part.kernel_size), _two(part.stride), _two(part.padding), _two(part.dilation), -torch.inf)
+        reach = ReceptiveField(
+            _two(part.kernel_size), _two(part.stride), _two(part.padding), _two(part.dilation), -torch.inf
+        )
         return reach, partial(F.max_pool2d, kernel_size=part.kernel_size, stride=part.stride, dilation=part.dilation)
     if type(part) is nn.AvgPool2d and not part.ceil_mode and (part.count_include_pad or _two(part.padding) == (0, 0)):
-        reach = Reach(_two(part.kernel_size), _two(part.stride), _two(part.padding))
+        reach = ReceptiveField(_two(part.kernel_size), _two(part.stride), _two(part.padding))
         return reach, partial(
             F.avg_pool2d, kernel_size=part.kernel_size, stride=part.stride, divisor_override=part.divisor_override
         )
     still = type(part) is nn.BatchNorm2d and part.running_mean is not None
-    return (Reach(), part) if still or type(part) in SAME else None
+    return (ReceptiveField(), part) if still or type(part) in SAME else None
 
 
 def _convolve(part: nn.Conv2d, cut: Tensor) -> Tensor:

@@ -17,7 +17,8 @@ from toughen.core.objectives import cross_entropy
 from toughen.core.rng import ImageNoise, key
 from toughen.core.threat import Threat
 from toughen.core.types import AnyImages, Images, Labels, Logits, Mask
-from toughen.engine.fixed_batch import Blocks, Precision
+from toughen.engine.device import Precision
+from toughen.engine.fixed_batch import FixedBatchModel
 from toughen.evaluation.attacked import check
 from toughen.evaluation.harness import as_floats
 
@@ -134,11 +135,11 @@ class Bench:
         size: images per block of ``model``; None means the attacks' own.
     """
 
-    def __init__(self, subject: Subject, blocks: Blocks, limit: int, size: int | None = None) -> None:
+    def __init__(self, subject: Subject, blocks: FixedBatchModel, limit: int, size: int | None = None) -> None:
         self.subject, self.asked = subject, blocks.size
         same = blocks.precision in ("fp32", "fp64") and size in (None, blocks.size)
         precision: Precision = "fp64" if blocks.precision == "fp64" else "fp32"
-        self.model = blocks if same else Blocks(blocks.net, size or blocks.size, precision)
+        self.model = blocks if same else FixedBatchModel(blocks.net, size or blocks.size, precision)
         self.short: tuple[int, int] | None = None
         self.besides, self.whole = 0.0, True
         self.take(limit, 2 * limit)

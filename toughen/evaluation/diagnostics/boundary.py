@@ -11,7 +11,7 @@ from torch import nn
 from toughen.attacks.base import Attack
 from toughen.core.threat import Threat
 from toughen.core.types import Images, Labels, Mask, PerExample, Real
-from toughen.engine.fixed_batch import Blocks
+from toughen.engine.fixed_batch import FixedBatchModel
 from toughen.evaluation.attacked import share
 from toughen.evaluation.diagnostics.common import blocked, crafted, described, number, right
 
@@ -82,7 +82,7 @@ def boundary_distance(
 
 
 def _distances(
-    model: Blocks, x: Images, y: Labels, attack: Attack, threat: Threat, seed: int, clean: Mask
+    model: FixedBatchModel, x: Images, y: Labels, attack: Attack, threat: Threat, seed: int, clean: Mask
 ) -> PerExample:
     """How far the attack moved each image that is right while clean; infinite where that did not break it."""
     distance = x.new_full((len(x),), torch.inf)

@@ -15,9 +15,11 @@ from toughen.attacks.pgd import PGD
 from toughen.core.threat import Threat
 from toughen.core.types import Eps, Images, Labels, Norm
 from toughen.data import Data, stratified
-from toughen.engine.fixed_batch import Blocks, Precision
+from toughen.engine.device import Precision
+from toughen.engine.fixed_batch import FixedBatchModel
 from toughen.evaluation.diagnostics.common import blocked
 from toughen.evaluation.images import load_test, refuse_seen, sample
+from toughen.utils.fraction import radius
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,7 +40,7 @@ class Case:
     """
 
     name: str
-    model: Blocks
+    model: FixedBatchModel
     x: Images
     y: Labels
     index: Labels
@@ -125,7 +127,7 @@ def _results(
         return folder
     if out is None:
         name = "other-data" if own else f"{threat.norm}-{float(threat.eps):.4g}"
-        what = f"on {record.data}" if own else f"against {record.norm} eps {record.eps:g}"
+        what = f"on {record.data}" if own or record.eps is None else f"against {record.norm} eps {radius(record.eps)}"
         raise ValueError(
             f"{folder} was trained {what}, so these are not its own diagnostics: give --out, such as {folder / name}"
         )

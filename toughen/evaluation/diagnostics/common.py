@@ -16,13 +16,15 @@ from toughen.core.classifier import misclassified
 from toughen.core.gradients import mode
 from toughen.core.rng import ImageNoise
 from toughen.core.types import Images, Labels, Logits, Mask, PerExample
-from toughen.engine.fixed_batch import Blocks, Precision, block_size
+from toughen.engine.batches import block_size
+from toughen.engine.device import Precision
+from toughen.engine.fixed_batch import FixedBatchModel
 from toughen.evaluation.attacked import check, made_by
 
 NUMBERS = 2**22  # numbers in the images attacked at a time, so that memory does not grow with the data set
 
 
-def blocked(model: nn.Module, x: Images, precision: Precision = "fp32") -> Blocks:
+def blocked(model: nn.Module, x: Images, precision: Precision = "fp32") -> FixedBatchModel:
     """The model in blocks of the size that suits the images' device; one that is in blocks already stays as it is.
 
     Raises:
@@ -30,7 +32,9 @@ def blocked(model: nn.Module, x: Images, precision: Precision = "fp32") -> Block
     """
     if not len(x):
         raise ValueError("there are no images to diagnose the model by: give some")
-    return model if isinstance(model, Blocks) else Blocks(model, block_size(x.device, len(x)), precision)
+    return (
+        model if isinstance(model, FixedBatchModel) else FixedBatchModel(model, block_size(x.device, len(x)), precision)
+    )
 
 
 def chunk_size(x: Images) -> int:
@@ -38,7 +42,7 @@ def chunk_size(x: Images) -> int:
     return max(block_size(x.device, len(x)), NUMBERS // x.shape[1:].numel())
 
 
-def exact_logits(model: Blocks, x: Images) -> Logits:
+def exact_logits(model: FixedBatchModel, x: Images) -> Logits:
     """The judged model's own logits, in evaluation mode."""
     with mode(model, "eval"):
         return model.exact(x)
@@ -54,13 +58,13 @@ def losses(logits: Logits, y: Labels) -> PerExample:
     return F.cross_entropy(logits, y, reduction="none")
 
 
-def right(model: Blocks, x: Images, y: Labels) -> Mask:
+def right(model: FixedBatchModel, x: Images, y: Labels) -> Mask:
     """Which images are classified correctly."""
     return ~misclassified(exact_logits(model, x), y)
 
 
 def crafted(
-    model: Blocks,
+    model: FixedBatchModel,
     x: Images,
     y: Labels,
     attack: Attack,
@@ -100,7 +104,7 @@ def crafted(
 
 
 def standing_after(
-    model: Blocks, x: Images, y: Labels, attack: Attack, seed: int, standing: Mask, restart: int = 0
+    model: FixedBatchModel, x: Images, y: Labels, attack: Attack, seed: int, standing: Mask, restart: int = 0
 ) -> Mask:
     """Which of the images that stand still do after an attack on them."""
     left = standing.clone()

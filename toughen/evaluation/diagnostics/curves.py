@@ -14,7 +14,7 @@ from toughen.attacks.fgsm import FGSM
 from toughen.attacks.pgd import PGD
 from toughen.core.threat import Threat
 from toughen.core.types import Eps, Images, Labels
-from toughen.engine.fixed_batch import Blocks
+from toughen.engine.fixed_batch import FixedBatchModel
 from toughen.evaluation.attacked import share
 from toughen.evaluation.diagnostics.common import (
     blocked,
@@ -154,6 +154,6 @@ def _loss_attacks(threat: Threat, eps: Eps, steps: int) -> dict[str, Attack]:
     }
 
 
-def _mean_loss(model: Blocks, x: Images, y: Labels, attack: Attack, seed: int) -> float | None:
+def _mean_loss(model: FixedBatchModel, x: Images, y: Labels, attack: Attack, seed: int) -> float | None:
     parts = [losses(exact_logits(model, x_adv), y[rows]) for rows, x_adv in crafted(model, x, y, attack, seed)]
     return number(torch.cat(parts).mean())

@@ -15,8 +15,7 @@ from torch import nn
 from toughen import attacks as registered
 from toughen.attacks.base import Attack
 from toughen.core.types import Eps, Norm
-from toughen.engine.device import pick_device, provenance
-from toughen.engine.fixed_batch import Precision
+from toughen.engine.device import Precision, pick_device, provenance
 from toughen.evaluation.diagnostics.boundary import boundary_distance
 from toughen.evaluation.diagnostics.cases import Case, load_cases, refuse_different_images
 from toughen.evaluation.diagnostics.confusion import confusion

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from toughen.attacks.base import Attack
 from toughen.core.types import Images, Labels, Logits, Scalar
-from toughen.engine.fixed_batch import Blocks
+from toughen.engine.fixed_batch import FixedBatchModel
 from toughen.evaluation.diagnostics.common import (
     blocked,
     classes,
@@ -62,7 +62,7 @@ def attack_entropy(
     return {name: _of_attack(model, x, y, attack, seed, batch) for name, attack in attacks.items()}
 
 
-def _of_attack(model: Blocks, x: Images, y: Labels, attack: Attack, seed: int, batch: int) -> dict[str, Any]:
+def _of_attack(model: FixedBatchModel, x: Images, y: Labels, attack: Attack, seed: int, batch: int) -> dict[str, Any]:
     parts = list(_attacked(model, x, y, attack, seed, batch))
     order, logits = torch.cat([rows for rows, _ in parts]), torch.cat([out for _, out in parts])
     probabilities, labels = logits.double().softmax(1), y[order]
@@ -84,7 +84,7 @@ def _of_attack(model: Blocks, x: Images, y: Labels, attack: Attack, seed: int, b
 
 
 def _attacked(
-    model: Blocks, x: Images, y: Labels, attack: Attack, seed: int, batch: int
+    model: FixedBatchModel, x: Images, y: Labels, attack: Attack, seed: int, batch: int
 ) -> Iterator[tuple[Tensor, Logits]]:
     """Each batch's places and its logits under the attack."""
     for label in y.unique().tolist():

@@ -11,34 +11,64 @@ logits are compared with the net's own.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, fx, nn
 
-from toughen.core.gradients import logits
+from toughen.core.classifier import Found, Query
 from toughen.core.modules import unwrap
-from toughen.core.types import Images, Logits, Mask
-from toughen.engine.fixed_batch import Blocks, filled
+from toughen.core.queries import FullQuery
+from toughen.core.types import Images, Labels, Logits, Mask
+from toughen.core.window import Window
+from toughen.engine.batches import Counts, filled
+from toughen.engine.device import Precision
 from toughen.engine.logit_distance import apart
-from toughen.engine.windows.graph import Layer, Split
-from toughen.engine.windows.window import Window
+from toughen.engine.windows.graph import Graph, Layer, Split
 
 TOLERANCE = {"bf16": 1e-2, "fp32": 1e-4, "fp64": 1e-9}
 """Of how far an image's highest logits lie apart: up to here those computed window by window are the net's own."""
 MEMORY = 2**29  # bytes, for the maps that stand by of all images that are searched at once
 
 
-def asked(model: nn.Module, x: Images) -> InFull:
-    """The model, asked about what changes where that is possible."""
-    layers = _layers(model, x)
-    return InWindows(model, layers, x) if isinstance(model, Blocks) and layers else InFull(model)
+@runtime_checkable
+class BatchedModel(Protocol):
+    """What is asked in part, as ``toughen.engine.fixed_batch`` makes it: a model in batches of one size.
+
+    Attributes:
+        size: images per batch.
+        precision: what is searched in.
+        graph: the net that is searched with as layers; None where it is none.
+        counts: images that passed through.
+    """
+
+    size: int
+    precision: Precision
+    graph: Graph | None
+    counts: Counts
+
+    def compare(self, x: Images) -> None:
+        """See, once, that the net that is searched with answers as the model does."""
+
+    def searching(self, x: Images) -> AbstractContextManager[None]:
+        """The context in which that net runs."""
+
+    def checked(self, x: Images) -> Logits:
+        """That net's logits of whole images, to compare with."""
 
 
-def at_once(model: nn.Module, x: Images, side: int) -> int:
-    """How many of these images may be searched together with windows of this side: whole blocks, at least one."""
+def query(model: nn.Module, x: Images) -> Query:
+    """What asks a model: about what changed, where that is possible."""
     layers = _layers(model, x)
-    if not isinstance(model, Blocks) or model.graph is None or not layers:
+    return IncrementalQuery(model, layers, x) if layers else FullQuery(model)
+
+
+def images_at_once(model: nn.Module, x: Images, side: int) -> int:
+    """How many of these images may be searched together with windows of this side: whole batches, at least one."""
+    layers = _layers(model, x)
+    if not isinstance(model, BatchedModel) or model.graph is None or not layers:
         return len(x)
     with model.searching(x), torch.no_grad():
         maps, _ = Split(model.graph, layers, side).whole(x[:1])
@@ -46,9 +76,20 @@ def at_once(model: nn.Module, x: Images, side: int) -> int:
     return max(1, MEMORY // each // model.size) * model.size
 
 
+def search_windows(model: nn.Module, x: Images, side: int, search: Callable[[Labels, Query], Found]) -> list[Found]:
+    """As ``toughen.core.queries.search_windows``; begun again in full where the net says otherwise than its layers."""
+    found = []
+    for rows in torch.arange(len(x), device=x.device).split(images_at_once(model, x, side)):
+        try:
+            found.append(search(rows, query(model, x[rows])))
+        except MismatchError:
+            found.append(search(rows, FullQuery(model)))
+    return found
+
+
 def _layers(model: nn.Module, x: Images) -> list[Layer]:
     """The layers of a model that can be computed in part; none, where it is no graph of layers."""
-    if not isinstance(model, Blocks) or not len(x):
+    if not isinstance(model, BatchedModel) or not len(x):
         return []
     model.compare(x)
     if model.graph is None:
@@ -57,59 +98,38 @@ def _layers(model: nn.Module, x: Images) -> list[Layer]:
         return model.graph.layers(x[:1])
 
 
-class InFull:
-    """Asks a model about all of every image; nothing is kept between two questions."""
-
-    def __init__(self, model: nn.Module) -> None:
-        self.model = model
-
-    def resize(self, x: Images, side: int) -> None:
-        """From here on windows have this side, in pixels; ``x`` are the images as they are settled."""
-
-    def logits(self, x: Images, windows: Sequence[Window]) -> Logits:
-        """The logits of ``x``, of which these windows changed."""
-        return logits(self.model, x)
-
-    def settle(self, stay: Mask) -> None:
-        """The changes of these images stay, those of the others have been taken back."""
-
-    def keep(self, rows: Mask) -> None:
-        """Only these images are asked about from here on."""
-
-    def finish(self, x: Images) -> None:
-        """No windows any more; ``x`` are the images as they are settled."""
-
-
-class Differs(Exception):
+class MismatchError(Exception):
     """Window by window a net says something else than it says itself."""
 
 
-class InWindows(InFull):
+class IncrementalQuery(FullQuery):
     """Asks a model about what changed.
 
     Args:
-        blocks: the model.
+        model: what is asked.
         layers: those that can be computed in part.
         x: the images to begin with.
 
     Raises:
-        Differs: by ``resize`` and ``finish``: what was returned was not the model's; begin again, and ask in full.
+        MismatchError: by ``resize`` and ``finish``: what was returned was not the model's; begin again in full.
     """
 
-    def __init__(self, blocks: Blocks, layers: list[Layer], x: Images) -> None:
-        super().__init__(blocks)
-        self.blocks, self.layers = blocks, layers
+    def __init__(self, model: nn.Module, layers: list[Layer], x: Images) -> None:
+        super().__init__(model)
+        assert isinstance(model, BatchedModel)
+        self.batched: BatchedModel = model
+        self.layers = layers
         self.parts: list[Maps] = []
         self.reals: list[int] = []
         self.asked = self.settled = x.new_empty(0, 0)
 
     def resize(self, x: Images, side: int) -> None:
-        assert self.blocks.graph is not None
+        assert self.batched.graph is not None
         self.finish(x)
-        split = Split(self.blocks.graph, self.layers, side)
+        split = Split(self.batched.graph, self.layers, side)
         self.parts, self.reals, found = [], [], []
-        for rows, real in filled(len(x), self.blocks.size, x.device) if split.layers else ():
-            with self.blocks.searching(x):
+        for rows, real in filled(len(x), self.batched.size, x.device) if split.layers else ():
+            with self.batched.searching(x):
                 maps, out = split.whole(x[rows])
             self.parts.append(Maps(split, maps))
             self.reals.append(real)
@@ -124,14 +144,14 @@ class InWindows(InFull):
         found, start = [], 0
         split = self.parts[0].split
         reached = [split.reached(window) for window in windows]
-        with self.blocks.searching(x):
+        with self.batched.searching(x):
             for part, real in zip(self.parts, self.reals, strict=True):
                 for window, outputs in zip(windows, reached, strict=True):
                     part.change(x[start : start + real], window, outputs)
-                found.append(unwrap(part.logits(), self.blocks.size)[:real])
+                found.append(unwrap(part.logits(), self.batched.size)[:real])
                 start += real
-        self.blocks.counts.forward += len(x)
-        self.blocks.counts.padding += len(self.parts) * self.blocks.size - len(x)
+        self.batched.counts.forward += len(x)
+        self.batched.counts.padding += len(self.parts) * self.batched.size - len(x)
         self.asked = torch.cat(found)
         return self.asked
 
@@ -147,7 +167,7 @@ class InWindows(InFull):
         split, parts = self.parts[0].split, list(zip(self.parts, self.reals, strict=True))
         maps = [torch.cat([part.maps[node][:real] for part, real in parts])[rows] for node in split.kept]
         self.settled = self.settled[rows]
-        cuts = list(filled(len(self.settled), self.blocks.size, rows.device))
+        cuts = list(filled(len(self.settled), self.batched.size, rows.device))
         self.parts = [Maps(split, [each[numbers] for each in maps]) for numbers, _ in cuts]
         self.reals = [real for _, real in cuts]
 
@@ -159,18 +179,18 @@ class InWindows(InFull):
         """See that the rest of the net leaves the maps as they are, which the next change starts from."""
         part = self.parts[0]
         before = [each.clone() for each in part.maps.values()]
-        with self.blocks.searching(before[0]):
+        with self.batched.searching(before[0]):
             part.logits()
-        self.blocks.counts.confirmation += self.reals[0]
+        self.batched.counts.confirmation += self.reals[0]
         if not all(torch.equal(one, other) for one, other in zip(before, part.maps.values(), strict=True)):
-            raise Differs
+            raise MismatchError
 
     def _compare(self, x: Images, found: Logits) -> None:
         """See that the net itself says the same."""
-        own = self.blocks.checked(x)
+        own = self.batched.checked(x)
         off, size = apart(found, own)
-        if not float(off.max()) <= TOLERANCE[self.blocks.precision] * float(size.max()):
-            raise Differs
+        if not float(off.max()) <= TOLERANCE[self.batched.precision] * float(size.max()):
+            raise MismatchError
         self.settled = own
 
 

@@ -1,0 +1,32 @@
+"""Rectangles of pixels."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from torch import Tensor
+
+
+class Window(NamedTuple):
+    """A rectangle of pixels: rows ``top`` to ``bottom``, columns ``left`` to ``right``, ends not included."""
+
+    top: int
+    bottom: int
+    left: int
+    right: int
+
+    @property
+    def empty(self) -> bool:
+        """Whether there is no pixel in it."""
+        return self.top >= self.bottom or self.left >= self.right
+
+    def of(self, maps: Tensor) -> Tensor:
+        """A view of these pixels of all maps, [n, c, h, w]."""
+        return maps[:, :, self.top : self.bottom, self.left : self.right]
+
+    def around(self, other: Window) -> Window:
+        """The smallest window that holds both."""
+        if self.empty or other.empty:
+            return other if self.empty else self
+        (top, bottom, left, right), (above, below, west, east) = self, other
+        return Window(min(top, above), max(bottom, below), min(left, west), max(right, east))

@@ -1,0 +1,115 @@
+"""An evaluation that is about to begin: a model, images and attacks that were seen to fit together."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TypeAlias
+
+import torch
+from rich.console import Console
+from torch import nn
+
+from toughen.attacks.base import Attack
+from toughen.data import Split
+from toughen.engine.batches import block_size
+from toughen.engine.device import Precision
+from toughen.engine.fixed_batch import FixedBatchModel, search_precision
+from toughen.evaluation.candidate import Candidate
+from toughen.evaluation.config import EvaluationConfig, chosen_attacks
+from toughen.evaluation.fit import check_fit, check_sendable, check_source
+from toughen.evaluation.harness import as_floats
+
+Source: TypeAlias = nn.Module | Callable[[], nn.Module]
+"""A net, or what makes it."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """A model, images and attacks that were seen to fit together, all on one device.
+
+    Attributes:
+        candidate: the model and what it is to withstand.
+        split: the images, where the model is.
+        attacks: by the names that they have in results.
+        source: a normally trained net for the same images; None where there is none.
+        precision: what attacks search in.
+        config: how the model is evaluated.
+        out: where to write; None writes nothing.
+        console: where to show progress.
+    """
+
+    candidate: Candidate
+    split: Split
+    attacks: Mapping[str, Attack]
+    source: nn.Module | None
+    precision: Precision
+    config: EvaluationConfig
+    out: Path | None
+    console: Console | None
+
+    @property
+    def device(self) -> torch.device:
+        return self.split.labels.device
+
+    @property
+    def block(self) -> int:
+        """Images per forward pass."""
+        return self.config.block or block_size(self.device, len(self.split))
+
+    def model(self) -> FixedBatchModel:
+        """The model as it is attacked, with nothing counted yet."""
+        return FixedBatchModel(self.candidate.net, self.block, self.precision)
+
+    def say(self, sentence: str) -> None:
+        if self.console is not None:
+            self.console.print(sentence, highlight=False, markup=False)
+
+
+def prepare(
+    candidate: Candidate,
+    config: EvaluationConfig,
+    device: torch.device | None,
+    out: Path | None,
+    source: Source | None,
+    console: Console | None,
+) -> Job:
+    """See that the model, its images, the attacks and the source fit together.
+
+    Raises:
+        ValueError: they don't.
+    """
+    place = device or next(candidate.net.parameters(), candidate.split.images).device
+    net, split = candidate.net.to(place), candidate.split.to(place)
+    outputs = check_fit(net, candidate)
+    attacks = chosen_attacks(candidate, config)
+    if config.processes > 1:
+        for name, thing in {"the model": net, **{f"attack {name}": attack for name, attack in attacks.items()}}.items():
+            check_sendable(name, thing)
+    other = source if source is None or isinstance(source, nn.Module) else source()
+    if other is not None:
+        check_source(other, outputs, split.images)
+    job = Job(candidate, split, attacks, other, "fp32", config, out, console)
+    if candidate.about.get("weights") == "as made":
+        job.say(f"no --weights: {candidate.name} is evaluated as it is made")
+    if candidate.split_off:
+        job.say(
+            f"{candidate.data} has no test images: {candidate.split_off:,} of its images are taken as such, a "
+            "stratified tenth; put them below test/ to attack all"
+        )
+    job = replace(job, precision=_search_precision(job))
+    if (job.precision, config.precision) == ("fp32", "bf16"):
+        job.say("in bf16 this model answers otherwise, so attacks search in fp32")
+    return job
+
+
+def _search_precision(job: Job) -> Precision:
+    """What attacks search in, after seeing that the model answers so as it does otherwise."""
+    images = job.split.images
+    precision = search_precision(job.candidate.net, as_floats(images[:1]), job.config.precision)
+    if precision != "bf16":
+        return precision
+    model = replace(job, precision=precision).model()
+    model.compare(as_floats(images[: 2 * job.block]))
+    return model.precision

@@ -1,0 +1,168 @@
+"""One evaluation from its attacks to its files: check, attack, judge the number, write all of it down."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+
+from toughen.core import distributed
+from toughen.engine.device import provenance
+from toughen.evaluation import budget
+from toughen.evaluation.candidate import Candidate
+from toughen.evaluation.conclude import Unfinished, VerdictInputs, conclude
+from toughen.evaluation.config import EvaluationConfig
+from toughen.evaluation.details import look_closer
+from toughen.evaluation.diagnostics.store import add_closer_look, check_usable, set_aside
+from toughen.evaluation.gallery import gallery
+from toughen.evaluation.job import Job, Source, prepare
+from toughen.evaluation.result import Evaluation, interval, write_results
+from toughen.evaluation.runner import measure
+from toughen.evaluation.wrapped import Wrapped
+from toughen.runs.locks import alone
+from toughen.utils.progress import progress_bar
+
+
+def run_evaluation(
+    candidate: Candidate,
+    config: EvaluationConfig,
+    *,
+    device: torch.device | None,
+    out: Path | None,
+    source: Source | None = None,
+    console: Console | None = None,
+) -> dict[str, Any]:
+    """Attack, check, and write both down.
+
+    Args:
+        candidate, config: what is evaluated, and how.
+        device: where; None means where the model is.
+        out: where to write; None writes nothing.
+        source: a normally trained net for the same images, or what makes it, called when all else has been checked.
+        console: where to show progress.
+
+    Returns:
+        What evaluation.json holds.
+
+    Raises:
+        Unfinished: a KeyboardInterrupt that came after the attacks, with what is known, which is written, too.
+        ValueError: the model or the source doesn't fit the images, or another process is at work in ``out``.
+    """
+    if out is not None:
+        check_usable(out)
+    job = prepare(candidate, config, device, out, source, console)
+    with _lock(out):
+        job = _fit_to_budget(job)
+        attacked = _attack(job)
+        result, stopped = _judge(job, attacked)
+        if out is not None and distributed.first():
+            stopped = _write(job, out, result, attacked, stopped)
+    if stopped is not None:
+        raise Unfinished(result, stopped)
+    return result
+
+
+def _lock(out: Path | None) -> AbstractContextManager[Any]:
+    return nullcontext() if out is None or not distributed.first() else alone(out)
+
+
+def _fit_to_budget(job: Job) -> Job:
+    """The same with as many images as the time allows."""
+    if job.config.time_budget is None:
+        return job
+    fewer = budget.within(job.candidate, job.split, job.config, job.attacks, job.precision, job.out)
+    return replace(job, candidate=fewer, split=fewer.split.to(job.device))
+
+
+def _attack(job: Job) -> Evaluation:
+    return measure(
+        job.candidate.net,
+        job.split,
+        job.attacks,
+        seed=job.config.seed,
+        index=job.candidate.index,
+        precision=job.precision,
+        block=job.block,
+        processes=job.config.processes,
+        folder=job.out,
+        console=job.console,
+    )
+
+
+def _judge(job: Job, attacked: Evaluation) -> tuple[dict[str, Any], KeyboardInterrupt | None]:
+    """What evaluation.json holds, and the signal that came before all checks were made."""
+    candidate, config = job.candidate, job.config
+    result: dict[str, Any] = {**_figures(attacked, candidate), "verdict": None}
+    stopped: KeyboardInterrupt | None = None
+    if config.verdict and distributed.first():
+        job.say("now the checks that say whether the number can be believed")
+        mode = None if isinstance(candidate.net, Wrapped) else candidate.net.training
+        verdict = VerdictInputs(job.model(), config.seed, job.source, mode, config.cheap)
+        concluded, stopped = conclude(attacked, candidate, verdict, job.console)
+        result |= concluded
+        if stopped is not None and distributed.count() > 1:  # the others are stopped, too, and can agree on nothing
+            raise stopped
+    result |= {
+        "model": candidate.name,
+        "classes": list(candidate.class_names),
+        "threat": {"norm": candidate.threat.norm, "eps": float(candidate.threat.eps)},
+        "data": candidate.data,
+        "seed": config.seed,
+        "precision": job.precision,
+        "block": job.block,
+        **candidate.about,
+        "provenance": provenance(job.device),
+    }
+    return distributed.agreed(result), stopped  # the checks are the first process's
+
+
+def _figures(attacked: Evaluation, candidate: Candidate) -> dict[str, Any]:
+    """The accuracies, and for a sample what they say of the whole test set."""
+    result = attacked.summary()
+    if len(attacked.split) < candidate.total:
+        names = ("clean_accuracy", "robust_accuracy")
+        result["interval"] = {name: interval(result[name], len(attacked.split)) for name in names}
+    return result
+
+
+def _write(
+    job: Job, out: Path, result: dict[str, Any], attacked: Evaluation, stopped: KeyboardInterrupt | None
+) -> KeyboardInterrupt | None:
+    """The files of an evaluation, after a closer look at a few images where that is wanted, and nobody stops it."""
+    pictures: Any = None
+    diagnostics: dict[str, dict[str, Any]] = {}
+    if job.config.details and stopped is None:
+        job.say("now a closer look at a few images, for the report")
+        try:
+            pictures, diagnostics = _closer_look(job, attacked)
+        except KeyboardInterrupt as signal:
+            stopped = signal
+    begun = attacked.state.name
+    if stopped is not None:
+        result["unfinished"] = begun
+    set_aside(out)
+    write_results(out, result, attacked.ledger(), pictures, begun)
+    add_closer_look(out, diagnostics)
+    if stopped is None:
+        attacked.state.remove()
+        budget.forget(out)
+    return stopped
+
+
+def _closer_look(job: Job, attacked: Evaluation) -> tuple[Any, dict[str, dict[str, Any]]]:
+    """The pictures and diagnostics that a report shows."""
+    model = job.model()
+    with progress_bar(job.console or Console(quiet=True)) as bar:
+        task = bar.add_task("gallery", total=5)  # the gallery and four diagnostics at most
+        pictures = gallery(attacked, job.candidate, job.attacks, model, job.config.seed)
+        return pictures, look_closer(
+            attacked,
+            job.candidate,
+            model,
+            job.config.seed,
+            lambda name: bar.update(task, advance=1, description=name),
+        )

@@ -1,0 +1,50 @@
+"""Writes checkpoints: from time to time, as epochs end, and where a signal or an unreadable image ends a session."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from toughen import runs
+from toughen.core import distributed
+from toughen.data.feed import Unreadable
+from toughen.training import saving
+from toughen.training.callbacks.base import Callback
+from toughen.training.training_state import TrainingState
+from toughen.utils.signals import Stopped
+
+
+class Checkpointing(Callback):
+    """Writes checkpoints, and metrics.jsonl after that of an epoch's end.
+
+    Args:
+        seconds: between two checkpoints inside an epoch.
+    """
+
+    def __init__(self, seconds: float | int) -> None:
+        self.seconds, self.saved, self.step = seconds, 0.0, -1
+
+    def on_epoch_start(self, state: TrainingState) -> None:
+        self.saved = time.perf_counter()
+
+    def due(self, state: TrainingState) -> bool:
+        return distributed.first() and time.perf_counter() - self.saved >= self.seconds
+
+    def on_due(self, state: TrainingState) -> None:
+        state.count_seconds()
+        self._save(state)
+
+    def on_epoch_end(self, state: TrainingState, metrics: dict[str, Any]) -> None:
+        self._save(state)
+        if distributed.first():
+            runs.write_history(state.folder, state.history)
+
+    def on_exception(self, state: TrainingState, error: BaseException) -> None:
+        alone = distributed.count() == 1  # another process may be within a step
+        if self.step != state.step and (isinstance(error, Stopped) or isinstance(error, Unreadable) and alone):
+            self.on_due(state)
+
+    def _save(self, state: TrainingState) -> None:
+        self.saved = time.perf_counter()
+        saving.save(state)
+        self.step = state.step

@@ -1,0 +1,143 @@
+"""Watches for a collapse of the model, and rescues it where the recipe wants that."""
+
+from __future__ import annotations
+
+import math
+import time
+from dataclasses import asdict
+from typing import Any
+
+from toughen.core import distributed
+from toughen.core.types import Step
+from toughen.engine.device import wait
+from toughen.methods.base import Method
+from toughen.training import checkpoint, saving
+from toughen.training.callbacks.base import Callback
+from toughen.training.collapse import CollapseMemory
+from toughen.training.training_state import TrainingState
+from toughen.training.watch import CollapseDetector
+from toughen.utils.statistics import percent
+
+HALF, EPOCHS = 0.5, 8  # so much of the run, and at least so long, against the threat: what does not stand yet will not
+TO_THE_END = 2**53  # a step that no run reaches
+
+
+def rescuers(method: Method) -> list[Method]:
+    """What trains after a collapse of this method, then what does after one of that, and so on to the last."""
+    found: list[Method] = []
+    following = method.rescue()
+    while following is not None and repr(following) not in map(repr, found):
+        found.append(following)
+        following = following.rescue()
+    return found
+
+
+class CollapseWatch(Callback):
+    """Looks at the model every ``log_every`` steps and after validations, and goes back to a healthy state.
+
+    Args:
+        detector: says when to look within an epoch, and judges what is found.
+    """
+
+    def __init__(self, detector: CollapseDetector) -> None:
+        self.detector, self.memory = detector, CollapseMemory()
+
+    def on_fit_start(self, state: TrainingState) -> None:
+        if self._rescued(state):
+            state.method = self._rescuer(state)
+        if state.rescuers and state.healthy < 0:
+            state.healthy = state.step  # before any: the beginning
+            saving.write_checkpoint(state, checkpoint.HEALTHY)
+
+    def on_step_end(self, state: TrainingState, step: Step) -> None:
+        if state.step % state.recipe.log_every:
+            return
+        wait(state.device)  # what the look gives are numbers, so that it is over where it ends
+        begun = time.perf_counter()
+        distance = distributed.agreed(self.detector.signal(state.model, state.step))
+        state.scalars["logit_distance"] = distance
+        if self.detector.jumped(self.memory, distance) and state.step % state.steps_per_epoch:
+            self.handle(state, state.validation(state.model))
+        taken = time.perf_counter() - begun
+        state.watched, state.started = state.watched + taken, state.started + taken
+
+    def on_epoch_end(self, state: TrainingState, metrics: dict[str, Any]) -> None:
+        if metrics["validation"]:
+            live = metrics["validation"] if state.average is None else state.validation(state.model)
+            collapsed = self.handle(state, live)
+            if collapsed and state.rescuers and state.recipe.weights == "last":  # over those that the rescue gave up
+                saving.write_model(state, metrics["epoch"], state.validation(state.kept_model))
+            if not collapsed and state.rescuers and self.detector.judge.sound(self.memory, live):
+                state.healthy = state.step
+        if not self._rescued(state):
+            state.method = state.main
+
+    def handle(self, state: TrainingState, found: dict[str, float]) -> bool:
+        """Whether the live model is ill; if so it is said, and rescued where the recipe wants that.
+
+        Args:
+            state: the run.
+            found: what validation found of its live model.
+        """
+        judge, memory = self.detector.judge, self.memory
+        if judge.collapsed(memory, found):
+            self._handle_collapse(state, found)
+            return True
+        late = state.threatened >= max(HALF * state.steps, EPOCHS * state.steps_per_epoch)
+        if late and not memory.never_stood and not self._rescued(state) and judge.never_stood(memory, found):
+            self._handle_never_stood(state, found)
+            return True
+        return False
+
+    def state_dict(self) -> dict[str, Any]:
+        return asdict(self.memory)
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.memory = CollapseMemory.of(state)
+
+    def _handle_collapse(self, state: TrainingState, found: dict[str, float]) -> None:
+        """Go back to a state that stood, and on with a rescue; after a collapse of that one with the next."""
+        memory = self.memory
+        memory.collapses += 1
+        more, text = dict[str, Any](), f"collapse: {_seen(found)}"
+        if state.rescuers:
+            if state.method is not state.main:
+                memory.rescuer = min(memory.rescuer + 1, len(state.rescuers) - 1)
+            shortest = max(state.recipe.watch_epochs, state.recipe.validation_every)  # so that a look sees its end
+            epochs = min(shortest * 2 ** (memory.collapses - 1), state.epochs)
+            until = (math.ceil(state.step / state.steps_per_epoch) + epochs) * state.steps_per_epoch
+            more = self._go_back(state, max(memory.rescue_until, until))
+            what = f"{more['rescue']} for {epochs} epoch{'s' * (epochs > 1)}"
+            text += f"; back to the state after step {state.healthy}, "
+            text += "where the run ends" if state.finished else what
+        state.note("collapse", text, **found, **more)
+
+    def _handle_never_stood(self, state: TrainingState, found: dict[str, float]) -> None:
+        """Begin anew with a rescue, and on to the end: nothing stood that there would be to go back to."""
+        self.memory.never_stood = True
+        more, best = dict[str, Any](), percent(self.memory.best_pgd)
+        text = f"half of the training is over and nothing stands: {_seen(found)}, PGD never left more than {best}"
+        if state.rescuers and not state.finished:
+            more = self._go_back(state, TO_THE_END)
+            text += f"; back to the state after step {state.healthy}, {more['rescue']} to the end"
+        state.note("never stood", text, **found, **more)
+
+    def _go_back(self, state: TrainingState, until: int) -> dict[str, Any]:
+        """Return to the last healthy state, and train it with the rescue up to this step; what an event says of it."""
+        saving.go_back(state)
+        self.memory.rescue_until, self.memory.signals = until, []
+        state.method = self._rescuer(state)
+        return {"back_to": state.healthy, "rescue": type(state.method).__name__, "until": until}
+
+    def _rescued(self, state: TrainingState) -> bool:
+        """Whether a rescue trains the next step."""
+        return bool(state.rescuers) and state.step < self.memory.rescue_until
+
+    def _rescuer(self, state: TrainingState) -> Method:
+        """After a collapse of one of the rescue methods what follows it."""
+        return state.rescuers[min(self.memory.rescuer, len(state.rescuers) - 1)]
+
+
+def _seen(found: dict[str, float]) -> str:
+    clean, fgsm, pgd = (percent(found[name]) for name in ("clean", "fgsm", "pgd"))
+    return f"FGSM leaves {fgsm}, PGD {pgd}, of clean images {clean} are right"

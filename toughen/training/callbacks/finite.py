@@ -1,0 +1,23 @@
+"""Ends a run whose loss or weights are no longer finite."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from toughen.core.types import Step
+from toughen.training.callbacks.base import Callback
+from toughen.training.saving import check_finite
+from toughen.training.training_state import TrainingState
+
+EVERY = 50  # steps between looks at the loss; each look waits for the device
+
+
+class FiniteCheck(Callback):
+    """Looks at loss and weights every 50 steps and as epochs end, and raises ``Diverged``."""
+
+    def on_step_end(self, state: TrainingState, step: Step) -> None:
+        if state.step % EVERY == 0:
+            check_finite(state)
+
+    def on_epoch_end(self, state: TrainingState, metrics: dict[str, Any]) -> None:
+        check_finite(state, metrics["loss"])

@@ -1,0 +1,43 @@
+"""Measures the weights as epochs end, and keeps the best, or the last."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from toughen.runs.json_types import misfit
+from toughen.training.callbacks.base import Callback
+from toughen.training.saving import write_model
+from toughen.training.training_state import TrainingState
+from toughen.training.validation import score
+
+
+class BestWeights(Callback):
+    """Fills in "validation", "kept" and "validation_seconds", and writes the weights that are to be kept.
+
+    Attributes:
+        best: the best validation score so far, and the clean accuracy that breaks ties.
+    """
+
+    def __init__(self) -> None:
+        self.best = (-1.0, -1.0)
+
+    def on_epoch_end(self, state: TrainingState, metrics: dict[str, Any]) -> None:
+        started = time.perf_counter()
+        metrics["kept"] = state.recipe.weights == "last"
+        if state.validates_after(metrics["epoch"]):
+            found = metrics["validation"] = state.validation(state.kept_model)
+            metrics["kept"] |= score(found) > self.best or not found
+            if metrics["kept"]:
+                self.best = score(found)
+        metrics["validation_seconds"] = round(time.perf_counter() - started, 3)
+        if metrics["kept"]:
+            write_model(state, metrics["epoch"], metrics["validation"])
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"best": list(self.best)}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        if misfit(state, {"best": tuple[float, float]}):
+            raise ValueError("the best validation score is not what toughen writes there")
+        self.best = (state["best"][0], state["best"][1])

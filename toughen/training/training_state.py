@@ -1,0 +1,74 @@
+"""What callbacks see of a run."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from torch import nn
+from torch.optim.swa_utils import AveragedModel
+
+from toughen import runs
+from toughen.engine.device import Precision
+from toughen.methods.base import Method
+from toughen.runs.locks import Lock
+from toughen.training.progress import RunProgress
+from toughen.training.state import Stateful
+from toughen.training.together import DistributedStep
+from toughen.training.validation import Validation
+
+
+@dataclass(kw_only=True)
+class TrainingState(RunProgress):
+    """A run as its callbacks see it: where it stands, and what is trained.
+
+    Attributes:
+        folder: the run directory.
+        record: what is known of the run's weights before they are trained.
+        device, precision: what is trained on, and in.
+        model: the net that is trained.
+        average: the moving average of its weights, None where there is none.
+        main: the recipe's method.
+        rescuers: the methods that train after a collapse, the next one after a collapse of the one before it.
+        method: the one that trains now.
+        optimizer: moves the weights.
+        validation: measures a model on the held-out images.
+        together: what several processes share in a step.
+        callbacks: by the names under which a checkpoint keeps their state.
+        scalars: figures of the step that is done, for whoever logs them.
+        kept_names: names of the modules' state before the first step.
+        restarted: what begins anew because the number of processes has changed.
+        lock: of the run directory, while it is trained.
+    """
+
+    folder: Path
+    record: runs.Record
+    device: torch.device
+    precision: Precision
+    model: nn.Module
+    average: AveragedModel | None
+    main: Method
+    rescuers: list[Method]
+    method: Method
+    optimizer: torch.optim.Optimizer
+    validation: Validation
+    together: DistributedStep
+    callbacks: Mapping[str, Stateful] = field(default_factory=dict)
+    scalars: dict[str, float] = field(default_factory=dict)
+    kept_names: set[str] = field(default_factory=set)
+    restarted: list[str] = field(default_factory=list)
+    lock: Lock | None = None
+
+    @property
+    def modules(self) -> dict[str, nn.Module]:
+        """What a checkpoint holds, by the names used there."""
+        modules = {"model": self.model, "method": self.main, "average": self.average}
+        rescues = {f"rescue{number}": rescuer for number, rescuer in enumerate(self.rescuers)}
+        return {name: module for name, module in modules.items() if module is not None} | rescues
+
+    @property
+    def kept_model(self) -> nn.Module:
+        """The model to keep: the averaged one where the recipe averages."""
+        return self.model if self.average is None else self.average.module

@@ -1,0 +1,28 @@
+"""The name that was meant where a path leads nowhere."""
+
+from __future__ import annotations
+
+import difflib
+from pathlib import Path
+
+
+def meant(path: Path) -> Path | None:
+    """The existing folder whose name is closest, where the part that is missing has one like it beside it."""
+    path = path.expanduser()
+    missing = path
+    while not missing.parent.is_dir():
+        if missing.parent == missing:
+            return None
+        missing = missing.parent
+    beside = [entry.name for entry in missing.parent.iterdir() if entry.is_dir() and not entry.name.startswith(".")]
+    for name in difflib.get_close_matches(missing.name, beside, n=3):
+        found = missing.parent / name / path.relative_to(missing)
+        if found.is_dir():
+            return found
+    return None
+
+
+def did_you_mean(path: Path) -> str:
+    """For a message: the folder that may have been meant, "" for none."""
+    near = meant(path)
+    return f"did you mean {near}? Else " if near else ""
