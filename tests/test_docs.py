@@ -72,6 +72,12 @@ def test_paths_in_the_code_are_those_of_pages() -> None:
     assert found and [name for name in found if not (ROOT / name).is_file()] == []
 
 
+@pytest.mark.parametrize("path", PAGES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_files_of_the_repository_that_a_page_names_are_there(path: Path) -> None:
+    named = re.findall(r"`((?:toughen|tests|benchmarks|results|tools)/[\w./-]+)`", path.read_text(encoding="utf-8"))
+    assert [name for name in named if not ((ROOT / name).exists() or (path.parent / name).exists())] == []
+
+
 @pytest.fixture
 def reference(monkeypatch: pytest.MonkeyPatch) -> Any:
     monkeypatch.syspath_prepend(str(ROOT / "tools"))
