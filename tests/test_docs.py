@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+from toughen.evaluation import result
+from toughen.evaluation.diagnostics import store
+from toughen.runs import directory
+from toughen.training import checkpoint, folder
 
 ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
@@ -66,6 +72,12 @@ def test_paths_in_the_code_are_those_of_pages() -> None:
     assert found and [name for name in found if not (ROOT / name).is_file()] == []
 
 
+@pytest.mark.parametrize("path", PAGES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_files_of_the_repository_that_a_page_names_are_there(path: Path) -> None:
+    named = re.findall(r"`((?:toughen|tests|benchmarks|results|tools)/[\w./-]+)`", path.read_text(encoding="utf-8"))
+    assert [name for name in named if not ((ROOT / name).exists() or (path.parent / name).exists())] == []
+
+
 @pytest.fixture
 def reference(monkeypatch: pytest.MonkeyPatch) -> Any:
     monkeypatch.syspath_prepend(str(ROOT / "tools"))
@@ -78,11 +90,9 @@ def test_the_reference_is_what_its_command_makes(
 ) -> None:
     monkeypatch.setattr(sys, "argv", ["reference.py", "--out", str(tmp_path)])
     reference.main()
-    made, kept = (
-        {path.name: path.read_text(encoding="utf-8") for path in folder.glob("*.md")}
-        for folder in (tmp_path, DOCS / "reference")
-    )
-    assert made == kept, "run `make docs`"
+    made = {path.name: path.read_text(encoding="utf-8") for path in tmp_path.glob("*.md")}
+    kept = {name: (DOCS / "reference" / name).read_text(encoding="utf-8") for name in made}
+    assert len(made) == 5 and made == kept, "run `make docs`"
 
 
 def test_the_reference_has_every_method_attack_and_setting(reference: Any) -> None:
@@ -92,3 +102,13 @@ def test_the_reference_has_every_method_attack_and_setting(reference: Any) -> No
     for name in ("methods", "attacks"):
         lines = (DOCS / "reference" / f"{name}.md").read_text(encoding="utf-8").splitlines()
         assert [line for line in lines if re.fullmatch(r"\| `\w+` \| .* \|  \|", line)] == []  # each has a meaning
+
+
+def test_the_page_of_the_run_directory_names_its_files_and_the_fields_of_its_record() -> None:
+    page = (DOCS / "reference" / "run-directory.md").read_text(encoding="utf-8")
+    files = {folder.CONFIG, folder.PROVENANCE, directory.METRICS, directory.WEIGHTS, directory.RECORD, directory.SEEN}
+    files |= {checkpoint.NAME, checkpoint.PREVIOUS, checkpoint.HEALTHY, result.RESULT, result.LEDGER, result.GALLERY}
+    record = page.split("\n## model.json\n")[1].split("\n## ")[0]
+    fields = {field.name for field in dataclasses.fields(directory.Record)}
+    assert {name for name in files | {store.RESULT} if f"| `{name}` |" not in page} == set()
+    assert set(re.findall(r"`(\w+)`", record)) == fields

@@ -21,39 +21,16 @@ from toughen.cli.main import COMMANDS
 from toughen.config import settings
 from toughen.config.parsing import Parser
 from toughen.config.train import train_parser
-from toughen.evaluation import result
-from toughen.evaluation.diagnostics import store
 from toughen.evaluation.suite import SUITES, names
 from toughen.papers.markdown import folded
-from toughen.runs import directory
 from toughen.runs.files import write_text
-from toughen.training import checkpoint, folder, optimizers, schedules
+from toughen.training import optimizers, schedules
 from toughen.training.recipe import Recipe
 from toughen.utils.collect import summary
 
 OUT = Path(__file__).parent.parent / "docs" / "reference"
 MADE = "This page is made by `make docs` (`tools/reference.py`). Do not edit it by hand.\n"
 STATUS = "A command ends with 0 if it is done, 1 if a run failed, 2 on bad input, 128 + n on signal n."
-FILES = {
-    folder.CONFIG: "all settings of the run, as a recipe that `toughen train` takes",
-    folder.PROVENANCE: "versions, commit, processor, precision, seed and date of each session",
-    directory.METRICS: "a line of JSON for each epoch: losses, accuracies on held-out images, passes, seconds, events",
-    directory.WEIGHTS: "the weights that were kept, with the record below in its metadata",
-    directory.RECORD: "what the weights are and how to use them: the fields below",
-    directory.SEEN: "a hash of each training image, by which an evaluation refuses images that were trained on",
-    checkpoint.NAME: "the state of training: weights, optimizer, method, averages, random numbers",
-    checkpoint.PREVIOUS: "the checkpoint before that one",
-    checkpoint.HEALTHY: "the last state near the best, to which the watch goes back after a collapse",
-    "tensorboard/": "the figures of training for TensorBoard",
-    "sources/": "runs of the nets that ensemble adversarial training takes its images from",
-    "kept/": "weights of the steps and epochs that `--keep_at` names",
-    result.RESULT: "accuracies, passes and seconds of each attack, the verdict and its checks; "
-    "an earlier one is kept as `evaluation.1.json` and so on",
-    result.LEDGER: "a row for each evaluated image: label, clean prediction, the first attack that broke it, distance",
-    result.GALLERY: "images with their adversarial images and the differences, as PNG",
-    store.RESULT: "accuracy against eps, steps and restarts, confusion, loss surface, transfer",
-    "report.html": "the page that `toughen report` writes",
-}
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
@@ -176,19 +153,12 @@ def name_page() -> str:
     return "\n".join(parts)
 
 
-def folder_page() -> str:
-    fields = table(["field", "meaning"], [(code(name), text) for name, text in explained(directory.Record).items()])
-    files = table(["file", "content"], [(code(name), text) for name, text in FILES.items()])
-    return f"# Run directory\n\n{MADE}\nNo file is a pickle.\n\n{files}\n## {directory.RECORD}\n\n{fields}"
-
-
 PAGES: dict[str, Callable[[], str]] = {
     "attacks": attack_page,
     "commands": commands,
     "methods": method_page,
     "names": name_page,
     "recipe": recipe_page,
-    "run-directory": folder_page,
 }
 
 
