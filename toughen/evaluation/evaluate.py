@@ -114,7 +114,7 @@ def evaluate_run(
         spec, data=data, weights=weights, eps=eps, norm=norm, limit=settings.images, seed=settings.seed, model=model,
         image_size=image_size, resize=resize,
     )  # fmt: skip
-    lacking = without(candidate.class_names, by_class(candidate.split.labels, len(candidate.class_names)))
+    lacking = without(target.class_names, by_class(target.split.labels, len(target.class_names)))
     if console is not None and lacking:
         console.print(f"warning: {lacking}", highlight=False, markup=False, style="bold")
     if out is None:
