@@ -14,8 +14,8 @@ from pathlib import Path
 HERE = Path(__file__).parent
 HEAD = "# Made by `make lock`, not by hand. Works on every system and Python that pyproject.toml allows.\n"
 TORCH = re.compile(r"(torch|triton|nvidia-.*|cuda-.*)==")
-UV = "uv pip compile pyproject.toml requirements/torch.in --extra demo --extra dev --extra onnx --universal --generate-hashes"
-QUIET = "--no-header --no-emit-index-url --quiet"  # no file names a package index
+UV = "uv pip compile pyproject.toml requirements/torch.in --extra demo --extra dev --extra onnx --universal"
+QUIET = "--generate-hashes --no-header --no-emit-index-url --quiet"  # no file names a package index
 
 
 def compile_all(options: list[str]) -> str:
