@@ -20,7 +20,11 @@ MINUTES = 15  # for pip: some 3 GB from an index
 UNREACHED = re.compile(r"No matching distribution found|Could not find a version|ConnectionError|Max retries|timed out")
 PERCENT = r"[\d.]+ %"
 OURS = [  # all that the commands below may say on standard error, line by line
-    r"NuAT on \S+, linf eps 0\.1: \S+ \([\d,]+ parameters\), \d+ images \+ \d+ to choose the weights, .* on (cpu|cuda)",
+    r"NuAT on \S+, linf eps 0\.1",
+    r"\S+ \([\d,]+ parameters\), \d+ images \+ \d+ to choose the weights",
+    r"2 epochs of \d+ steps, \w+ on (cpu|cuda)",
+    r"warning: too few (training|test) images: \d images of each class; below 20 a class",
+    r"  nothing can be concluded from what comes out|  class their accuracy says next to nothing",
     rf"epoch +\d+/2  loss +[\d.]+  clean +{PERCENT}  fgsm +{PERCENT}  pgd +{PERCENT} +[\d.]+ s(  kept)?",
     rf"collapse: FGSM leaves {PERCENT}, PGD {PERCENT}, of clean images {PERCENT} are right.*",
     rf"(fgsm|pgd): +{PERCENT} stand, robust at most {PERCENT}, .* left",
@@ -119,6 +123,7 @@ def test_a_run_from_its_training_to_its_report(words: str, command: Callable[...
     assert f"evaluate them: toughen evaluate {run}" in command("train", "--data", digits(), *settings.split())
     assert "verdict" in command("evaluate", run, "--attacks", "fgsm", "pgd", "--limit", 20)
     assert f"written: {run}.html" in command("report", run, "--out", f"{run}.html")
+    assert run.removeprefix("runs/") in command("compare", run)
 
 
 @pytest.mark.slow

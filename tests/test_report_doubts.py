@@ -143,6 +143,19 @@ def test_compare_says_that_a_run_is_not_at_its_end(tmp_path: Path) -> None:
     refused(toughen("compare", tmp_path / "whole", tmp_path / "whole"), "named twice")
 
 
+def test_a_sound_number_and_what_its_checks_can_tell_agree(tmp_path: Path) -> None:
+    """A note that the checks would miss some points stands beside no promise that they would not, nor as a warning."""
+    run = write_run(tmp_path / "run")
+    checks = [{"name": "more steps change little", "passed": True, "sentence": "PGD-200 breaks no more."}]
+    told = (
+        "To cost no longer than 20 s, checks were cut; they would not notice a number that is up to 7 points too high."
+    )
+    (run / "evaluation.json").write_text(json.dumps(evaluation(verdict="sound", checks=checks, price={"told": told})))
+    text = report(run, out=tmp_path / "report.html").text
+    assert told in text and "as finely as they can tell" in text and "can be believed: no check" not in text
+    assert f'<p class="note">{told}' in (tmp_path / "report.html").read_text()
+
+
 def test_a_gallery_of_another_kind_is_said(tmp_path: Path) -> None:
     run = write_run(tmp_path / "run")
     pq.write_table(pa.table({"image": [b"x"], "label": [3]}), run / "gallery.parquet")

@@ -100,7 +100,7 @@ def told(checks: Sequence[Check]) -> str:
     if left_out:
         parts.append(f"{left_out} {'was' if left_out == 1 else 'were'} left out")
     rough = next((check.threshold for check in checks if check.name == STRONGER and check.passed), None)
-    passes = f"; a number {100 * rough:.0f} points too high can pass" if rough else ""
+    passes = f"; they would not notice a number that is up to {100 * rough:.0f} points too high" if rough else ""
     return f"To cost no longer than the attacks or 20 s, {' and '.join(parts)}{passes}. --suite standard cuts nothing."
 
 

@@ -44,6 +44,7 @@ class Details:
     finding: str = ""
     meaning: str = ""
     warnings: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
     attacks: Table | None = None
     failed: list[Check] = field(default_factory=list)
     other_checks: list[Check] = field(default_factory=list)
@@ -88,8 +89,8 @@ def details(run: Run, anchor: str) -> Details:
 
 
 def _add_evaluation(made: Details, own: Evaluation) -> None:
-    made.finding, made.meaning = words.findings(own), words.MEANING[own.verdict]
-    made.warnings = [each for each in (own.warning, *own.notes) if each]
+    made.finding, made.meaning = words.findings(own), words.meaning(own.verdict, cut=own.cut)
+    made.warnings, made.notes = [each for each in (own.warning,) if each], list(own.notes)
     made.attacks = attack_table(own)
     made.failed = [check for check in own.checks if check.passed is False]
     made.other_checks = [check for check in own.checks if check.passed is not False]

@@ -52,6 +52,7 @@ class Evaluation:
         verdict: "sound", "doubtful", "masked", "unfinished", or "" where no check was made.
         warning: what a reader must know; "" for nothing.
         notes: what else is to be said.
+        cut: whether checks were cut to keep to a price, so that they can tell less.
         epoch, weights: whose weights were attacked, as in model.json; None and "" where nobody knows.
     """
 
@@ -72,6 +73,7 @@ class Evaluation:
     about: dict[str, str]
     epoch: int | None = None
     weights: str = ""
+    cut: bool = False
 
     @property
     def interval(self) -> tuple[float, float]:
@@ -110,6 +112,7 @@ def evaluation(found: Any, place: str = "") -> Evaluation | None:
         notes=_notes(fields),
         classes=tuple(text(name) for name in items(fields.get("classes"))), about=_about(fields),
         epoch=whole(fields.get("epoch")), weights=text(fields.get("weights")),
+        cut=bool(text(mapping(fields.get("price")).get("told"))),
     )  # fmt: skip
 
 

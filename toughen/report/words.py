@@ -17,6 +17,14 @@ MEANING = {
 }
 
 
+CUT = "No check speaks against the number, as finely as they can tell: the note on what they would not notice says it."
+
+
+def meaning(verdict: str, *, cut: bool) -> str:
+    """What a verdict means; of checks that were cut it says no more than they can tell."""
+    return CUT if verdict == "sound" and cut else MEANING[verdict]
+
+
 def threat(norm: str, eps: float) -> str:
     """A threat as the field writes it."""
     return f"{'L2' if norm == 'l2' else 'L∞'} eps {radius(eps)}"

@@ -167,9 +167,11 @@ function heat({ x, y, cells, counts }) {
   const said = ({ value: [column, row, value] }) => counts
     ? `${y.names[row]} taken for ${x.names[column]}: ${value}`
     : `${x.label} ${x.names[column]}, ${y.label} ${y.names[row]}\nloss ${plain(value)}`;
-  const every = (axisNames) => (counts ? (axisNames.length > 16 ? "auto" : 0) : (at) => at % 5 === 0);
-  const names = (axisNames) => ({ type: "category", data: axisNames, splitLine: { show: false },
-    axisLabel: text({ hideOverlap: counts, width: 64, overflow: "truncate", interval: every(axisNames) }) });
+  const half = (axisNames) => Math.max(1, (axisNames.length - 1) / 2); // both ends and the middle of a scale
+  const every = (axisNames) => (counts ? (axisNames.length > 16 ? "auto" : 0) : (at) => at % half(axisNames) === 0);
+  const long = counts && x.names.length * Math.max(...x.names.map((name) => name.length)) > 40; // would touch
+  const names = (axisNames, rotate) => ({ type: "category", data: axisNames, splitLine: { show: false },
+    axisLabel: text({ hideOverlap: counts, rotate, width: 96, overflow: "truncate", interval: every(axisNames) }) });
   const scale = { type: "continuous", min: least, max: most, orient: "horizontal", left: "center", bottom: 0, seriesIndex: 9,
     itemWidth: 10, itemHeight: 120, inRange: { color: [colour("--low"), colour("--high")] }, textStyle: text(),
     text: [`loss ${plain(most)}`, plain(least)] };
@@ -177,8 +179,8 @@ function heat({ x, y, cells, counts }) {
     ...(counts ? {} : { visualMap: scale }),
     grid: { left: 12, right: 12, top: 8, bottom: counts ? 12 : 40, outerBoundsMode: "same", outerBoundsContain: "all" },
     tooltip: tooltip({ formatter: said }),
-    xAxis: axis({ ...names(x.names), name: x.label }),
-    yAxis: axis({ ...names(y.names), name: y.label, inverse: counts, nameGap: 44 }),
+    xAxis: axis({ ...names(x.names, long ? 40 : 0), nameGap: long ? 64 : 28, name: x.label }),
+    yAxis: axis({ ...names(y.names, 0), name: y.label, inverse: counts, nameGap: 44 }),
     series: [{ type: "heatmap", data, label: { fontSize: 11, formatter: ({ value }) => String(value[2]) },
       itemStyle: { borderColor: colour("--card"), borderWidth: counts ? 1 : 0 } }],
   };
@@ -190,7 +192,8 @@ function points({ points: given, costs, y, bars }, width, id) {
   const kinds = [...new Set(given.map((point) => point.kind))];
   const values = shown.map((point) => point[chosen]).filter((value) => value > 0);
   const wide = values.length === shown.length && Math.max(...values) > 20 * Math.min(...values);
-  const few = given.length <= 16;
+  const rank = new Map([...shown].sort((a, b) => a[chosen] - b[chosen]).map((point, i) => [point, i]));
+  const few = given.length <= 16, most = Math.max(...values);
   const series = kinds.map((kind, i) => ({
     type: "scatter",
     name: kind,
@@ -198,9 +201,11 @@ function points({ points: given, costs, y, bars }, width, id) {
     symbolSize: few ? 10 : 8,
     itemStyle: { opacity: few ? 1 : 0.7 },
     data: shown.filter((point) => point.kind === kind).map((point) => ({ name: point.name, mark: point.mark,
+      label: { position: point[chosen] > most / 2 ? "left" : "right" }, // inside the figure, beside its bar
       symbol: point.mark ? "emptyCircle" : "circle", value: [point[chosen], point.y, point.low, point.high] })),
-    label: { show: few, position: "top", formatter: ({ name }) => name, ...text({ color: colour("--ink") }) },
-    labelLayout: { hideOverlap: true },
+    label: { show: few, formatter: ({ name }) => name, ...text({ color: colour("--ink") }) },
+    labelLayout: ({ dataIndex }) => ({ hideOverlap: true, // those of neighbours above and below each other
+      dy: rank.get(shown.filter((point) => point.kind === kind)[dataIndex]) % 2 ? 14 : -14 }),
   }));
   if (bars) {
     series.push(intervals(shown, chosen));
