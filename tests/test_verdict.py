@@ -215,9 +215,8 @@ def looked_at(net: nn.Module) -> dict[str, Check]:
     """The checks that look at the model's answers and slopes, which take no attack."""
     subject, blocks = subject_of(net, not_at_all)
     bench = Bench(subject, blocks, 40)
-    kinds = verdict.OF_THE_DATA | verdict.OF_THE_MODEL
-    kinds |= verdict.OF_GRADIENTS if bench.differentiable else {}
-    return {name: make(bench, name) for name, make in kinds.items()}
+    asked = [each for each in verdict.QUESTIONS.values() if bench.differentiable or each.of != "gradients"]
+    return {each.name: each.ask(bench, each.name) for each in asked}
 
 
 @pytest.mark.parametrize("hardened", [True, pytest.param(False, marks=pytest.mark.slow)])

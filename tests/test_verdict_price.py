@@ -24,6 +24,7 @@ from torch import nn
 import toughen as package
 from toughen.core.threat import Threat
 from toughen.engine.fixed_batch import FixedBatchModel
+from toughen.evaluation import checks as checks_folder
 from toughen.evaluation import conclude, examination, price, verdict
 from toughen.evaluation.checks import stronger
 from toughen.evaluation.checks.base import allowed
@@ -106,16 +107,55 @@ def test_and_so_is_a_trained_net(name: str) -> None:
 
 
 def test_every_check_has_a_price_and_every_look_a_check() -> None:
-    asking = set(verdict.OF_THE_DATA | verdict.OF_THE_MODEL | verdict.OF_GRADIENTS)
-    assert asking - {"enough images"} == {*examination.ASKING, examination.ALONE, examination.RANGE, examination.LABELS}
-    attacks = set(verdict.OF_ATTACKS | verdict.OF_GRADIENTS_ON_WHAT_STANDS | verdict.OF_WHAT_STANDS)
-    assert attacks == {*examination.NEEDS, examination.FALLS, examination.STRONGER}
+    assert [name for name, each in verdict.QUESTIONS.items() if not each.cost] == ["enough images"]
+    assert not verdict.QUESTIONS["enough images"].asks and all(each.needs for each in verdict.ATTACK_CHECKS.values())
     made = Examination(*subject_of(small_net(), not_at_all), Kept(), 8)
     made.make()
-    assert {look.check for look in made._due} <= attacks
+    assert {look.check for look in made._due} <= set(verdict.ATTACK_CHECKS)
     names = {look.name for look in made._due}
-    assert {name for needs in examination.NEEDS.values() for name in needs} - names == {"transfer"}
+    needs = [each.needs(made.bench) if callable(each.needs) else each.needs for each in verdict.ATTACK_CHECKS.values()]
+    assert {name for each in needs for name in each} - names == {"transfer"}
     assert {*examination.CORE, stronger.TARGETS[0]} <= names == set(made.kept.looks)
+
+
+NEW = """
+from toughen.attacks.fgsm import FGSM
+from toughen.evaluation.checks.base import Bench, Check, Question, judge
+from toughen.evaluation.checks.looks import AttackCheck, Look, Looks
+
+def bright(bench: Bench, name: str) -> Check:
+    figure = float(bench.x(bench.right).mean())
+    return judge(name, figure, 0.2, "dark", "bright")
+
+def looks(bench: Bench) -> list[Look]:
+    attack = FGSM(eps=bench.threat.eps, norm=bench.threat.norm, start="uniform")
+    return [Look("R-FGSM", "a random start", "standing", 5.0, lambda rows, fits: bench.broken(attack, "new", rows))]
+
+def start(taken: Looks, name: str) -> Check:
+    return judge(name, float(taken.broken("R-FGSM").double().mean()), 0.5, "few", "many")
+
+CHECKS = (
+    Question(name="dark images", of="model", ask=bright, cost=2.0),
+    AttackCheck(name="a random start", judge=start, needs=("R-FGSM",)),
+)
+"""
+
+
+def test_a_new_file_in_the_folder_is_a_new_check(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "brightness.py").write_text(NEW)
+    monkeypatch.setattr(checks_folder, "__path__", [*checks_folder.__path__, str(tmp_path)])
+    monkeypatch.setattr(verdict, "QUESTIONS", verdict.questions())
+    monkeypatch.setattr(verdict, "ATTACK_CHECKS", verdict.attack_checks())
+    subject, blocks = subject_of(small_net(), not_at_all)
+    made = Examination(subject, blocks, Kept(), 8)
+    made.make()
+    found = {check.name: check for check in made.found()}
+    rows = made.bench.in_order(subject.right, 8)
+    mean = float(subject.images[rows].double().mean()) / 255
+    asked, attacked = found["dark images"], found["a random start"]
+    assert asked.figure == pytest.approx(mean, abs=1e-6) and asked.threshold == 0.2 and asked.images == 8
+    assert attacked.threshold == 0.5 and attacked.images == 8 and attacked.figure is not None
+    assert list(found)[-1] == "a random start" and len(found) == len(verdict.QUESTIONS) + len(verdict.ATTACK_CHECKS)
 
 
 def test_without_room_for_what_matters_no_number_is_sound() -> None:

@@ -10,21 +10,20 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import cached_property
-from typing import TypeVar
+from types import ModuleType
 
 import torch
 
 from toughen.core.gradients import mode
 from toughen.core.rng import derive_seed
-from toughen.engine.fixed_batch import EXACT_BLOCK, FixedBatchModel
+from toughen.engine.fixed_batch import FixedBatchModel
 from toughen.evaluation import verdict
-from toughen.evaluation.checks import data, strength, stronger
-from toughen.evaluation.checks.base import DROP, Bench, Check, Subject, not_made
-from toughen.evaluation.checks.looks import Look, Looks
+from toughen.evaluation.checks import strength, stronger
+from toughen.evaluation.checks.base import DROP, Bench, Check, Question, Subject, not_made
+from toughen.evaluation.checks.looks import AttackCheck, Look, Looks
 from toughen.evaluation.kept import Kept
-from toughen.evaluation.price import DOUBLE, EXACT
+from toughen.evaluation.price import EXACT
 
-T = TypeVar("T")
 Show = Callable[[str, str], None]
 """Told which check is under way, and on what."""
 LIMIT = 100  # images that a check looks at
@@ -32,32 +31,8 @@ SHARE = 0.3  # of a budget that the questions about answers and slopes may take
 FINE = 20_000  # passes, below which a round begins with 4 images instead of 8
 PRICE = "its price leaves no room for it; --suite standard sets none"
 STOPPED = "stopped before; the same command goes on"
-ENOUGH, FALLS, STRONGER = "enough images", "accuracy falls with eps", "no stronger attack is found"
-RANGE, LABELS = "images as the model wants them", "labels that fit"
-KINDS = 8  # other inputs that a model may want
+STRONGER = "no stronger attack is found"
 ANYHOW = 100  # images that these two look at where there is a price: forwards alone, of which many must be seen
-ASKING = {  # forwards of one image that a question takes for each image of its sample of right images, at most
-    "evaluation mode": 1.0,
-    "the same answer each time": 5 * EXACT,
-    "logits, not probabilities": EXACT,
-    "logits of a usual size": EXACT,
-    "gradients that are not zero": 8.0,
-    "gradients of the function itself": 5 * DOUBLE,
-    "gradients that are not noise": 4.0,
-    "a margin without jumps": 28 * EXACT,
-}
-NEEDS: dict[str, tuple[str, ...]] = {  # the looks that a check cannot do without
-    "iterative beats single-step": (strength.SINGLE, strength.PLAIN),
-    "PGD beats PGD-R and PGD-LL": (strength.PLAIN, *strength.TOWARDS),
-    "cross-entropy leads as well as the margin": (strength.PLAIN, strength.MARGIN),
-    "an unbounded attack reaches 0 %": (strength.REACH,),
-    "more steps change little": (stronger.STEPS,),
-    "more restarts change little": stronger.RESTARTS[:1],
-    "random does not beat PGD": (stronger.RANDOM, stronger.RESTARTS[0]),
-    "gradient-free does not beat gradient": (stronger.SQUARE, stronger.TARGETS[0]),
-    "white-box beats black-box": (stronger.TRANSFER, stronger.TARGETS[0]),
-}
-ALONE, BLACK = "the same answer alone", "white-box beats black-box"
 LEAST, STRONG = 4, 12  # images that these must have had for a sound number, and the first of the stronger attacks
 CORE = (strength.SINGLE, strength.PLAIN, strength.MARGIN, strength.REACH)
 SMALL = 4  # images per block where few are looked at
@@ -97,19 +72,16 @@ class Examination:
         budget = self.kept.budget
         if budget is None:
             return self.limit
-        fit = [size for size in self.rounds if sum(self._price(name, size) for name in ASKING) <= SHARE * budget]
+        each = [name for name, question in verdict.QUESTIONS.items() if not callable(question.cost)]
+        fit = [size for size in self.rounds if sum(self._price(name, size) for name in each) <= SHARE * budget]
         return fit[-1] if fit else self.rounds[0]
 
     def _price(self, name: str, images: int | None = None) -> float:
         """Forwards that a question takes."""
-        if name in (RANGE, LABELS):  # of any images, right or not
-            every = len(self.bench.any)
-            kinds = every * KINDS if self.bench.whole else min(data.FIRST, every) * KINDS + every
-            return EXACT * (every if name == LABELS else every + kinds * (not self.subject.own))
-        if name == ALONE:  # among 8, 8 of them alone, among as many as attacks ask for
-            return 32.0 + self.bench.asked
-        n = min(len(self.bench.right) if images is None else images, self.full["right"])
-        return ASKING.get(name, 0.0) * n
+        cost = verdict.QUESTIONS[name].cost
+        if callable(cost):
+            return cost(self.bench)
+        return cost * min(len(self.bench.right) if images is None else images, self.full["right"])
 
     @cached_property
     def _nothing(self) -> str:
@@ -134,13 +106,14 @@ class Examination:
         if self._moot:
             return []
         trials, probes = [] if self._flat else strength.looks(self.bench), stronger.looks(self.bench)
-        return [*trials[:4], *probes, *trials[4:]]
+        others = [each for module in verdict.modules()[len(verdict.FIRST) :] for each in _looks(module, self.bench)]
+        return [*trials[:4], *probes, *trials[4:], *others]
 
     def most(self) -> float:
         """Forwards that all of it takes at most, the price left aside."""
         with self._asked():
             due = self._due
-        asking = sum(self._price(name, self.limit) for name in (*ASKING, ALONE, RANGE, LABELS))
+        asking = sum(self._price(name, self.limit) for name in verdict.QUESTIONS)
         return asking + sum(max(look.cost, look.worst) * self.full[look.sample] for look in due)
 
     @property
@@ -181,20 +154,21 @@ class Examination:
 
     def _ask(self, show: Show) -> None:
         """The questions about data, answers and slopes."""
-        for name, make in self._questions().items():
+        for name, question in self._questions().items():
             if name in self.kept.checks or not self._fits(self._price(name)):
                 continue
             show(name, f"{len(self.bench.right)} images")
             torch.manual_seed(derive_seed(self.subject.seed, name))  # for a model that draws, whatever was asked before
             images, of = self._sample(name)
-            self.kept.checks[name] = replace(make(self.bench, name), images=images, of=of)
+            self.kept.checks[name] = replace(question.ask(self.bench, name), images=images, of=of)
             self._paid(self._price(name))
 
     def _sample(self, name: str) -> tuple[int, int]:
         """How many images a question is about, and about how many it would be without a price."""
-        if name in verdict.OF_THE_DATA:
+        question = verdict.QUESTIONS[name]
+        if question.of == "data":
             return len(self.bench.any), min(2 * self.limit, len(self.subject.labels))
-        most = EXACT_BLOCK if name == ALONE else self.limit
+        most = question.images or self.limit
         return min(most, len(self.bench.right)), min(most, self.full["right"])
 
     def _in_turn(self) -> list[Look]:
@@ -239,48 +213,33 @@ class Examination:
             stopped: whether that is because the examination was stopped.
         """
         with self._asked():
-            trials, probes = strength.Trials(self.looks), stronger.Probes(self.looks)
             missing = STOPPED if stopped else PRICE
             self.bench.short = None if stopped or self.kept.budget is None else self._short()
-            made = [
-                *(self._answer(name, "", missing) for name in verdict.OF_THE_DATA),
-                *(self._answer(name, self._nothing, missing) for name in verdict.OF_THE_MODEL),
-                *(self._answer(name, self._flat, missing) for name in verdict.OF_GRADIENTS),
-                *self._judged(verdict.OF_ATTACKS, trials, self._flat, missing),
-                *self._judged(verdict.OF_GRADIENTS_ON_WHAT_STANDS, probes, self._flat, missing),
-                *self._judged(verdict.OF_WHAT_STANDS, probes, self._moot, missing),
-            ]
+            made = [self._answer(question, missing) for question in verdict.QUESTIONS.values()]
+            made += [self._judged(check, missing) for check in verdict.ATTACK_CHECKS.values()]
         return [replace(check, masking=False) for check in made] if self._moot else made  # 0 % hides nothing
 
-    def _answer(self, name: str, reason: str, missing: str) -> Check:
+    def _answer(self, question: Question, missing: str) -> Check:
         """What a question was answered with."""
-        if name == ENOUGH:
-            return verdict.OF_THE_DATA[ENOUGH](self.bench, ENOUGH)
-        return self.kept.checks.get(name) or not_made(name, reason or missing)
+        if not question.asks:
+            return question.ask(self.bench, question.name)
+        reason = self._reasons()[question.of]
+        return self.kept.checks.get(question.name) or not_made(question.name, reason or missing)
 
-    def _judged(self, kinds: dict[str, Callable[[T, str], Check]], given: T, reason: str, missing: str) -> list[Check]:
-        """The checks of what attacks did, on the images that all looks had that a check needs."""
-        made = []
-        for name, make in kinds.items():
-            if name == BLACK and self.subject.source is None and not reason:
-                made.append(not_made(name, stronger.NO_SOURCE))
-                continue
-            images, of = self._seen(name)
-            if reason or not images:
-                made.append(not_made(name, reason or missing))
-            else:
-                made.append(replace(make(given, name), images=images, of=of))
-        return made
+    def _judged(self, check: AttackCheck, missing: str) -> Check:
+        """A check of what attacks did, on the images that all looks had that it needs."""
+        reason = (self._flat if check.gradients else self._moot) or check.lacks(self.bench)
+        images, of = self._seen(check)
+        if reason or not images:
+            return not_made(check.name, reason or missing)
+        return replace(check.judge(self.looks, check.name), images=images, of=of)
 
-    def _seen(self, name: str) -> tuple[int, int]:
+    def _seen(self, check: AttackCheck) -> tuple[int, int]:
         """How many images a check looks at, of how many."""
         due = {look.name: look for look in self._due}
-        if name == STRONGER:
-            looks = [look for look in due.values() if look.sample == "standing" and look.name != stronger.TRANSFER]
-            return max(map(self.looks.count, (look.name for look in looks)), default=0), self.full["standing"]
-        needs = tuple(strength.radii(self.bench)) if name == FALLS else NEEDS[name]
+        needs = check.needs(self.bench) if callable(check.needs) else check.needs
         needed = [due[each] for each in needs if each in due]
-        images = min((self.looks.count(look.name) for look in needed), default=0)
+        images = (min if check.all_of else max)((self.looks.count(look.name) for look in needed), default=0)
         return images, self.full[needed[0].sample] if needed else 0
 
     def _short(self) -> tuple[int, int] | None:
@@ -300,11 +259,20 @@ class Examination:
                     return seen, min(2 * seen, all_of_them)
         return None
 
-    def _questions(self) -> dict[str, Callable[[Bench, str], Check]]:
+    def _questions(self) -> dict[str, Question]:
         """The questions that can be asked."""
-        kinds = verdict.OF_THE_DATA | ({} if self._nothing else verdict.OF_THE_MODEL)
-        kinds = kinds | ({} if self._flat else verdict.OF_GRADIENTS)
-        return {name: make for name, make in kinds.items() if name != ENOUGH}
+        reasons, known = self._reasons(), verdict.QUESTIONS.items()
+        return {name: question for name, question in known if question.asks and not reasons[question.of]}
+
+    def _reasons(self) -> dict[str, str]:
+        """Why questions of each kind cannot be asked; "" where they can."""
+        return {"data": "", "model": self._nothing, "gradients": self._flat}
+
+
+def _looks(module: ModuleType, bench: Bench) -> list[Look]:
+    """The attacks that a file of checks tries, if it tries any."""
+    found: list[Look] = module.looks(bench) if hasattr(module, "looks") else []
+    return found
 
 
 def checks(subject: Subject, blocks: FixedBatchModel, limit: int = LIMIT, budget: int | None = None) -> list[Check]:

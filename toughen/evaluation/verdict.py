@@ -5,61 +5,55 @@ The word is about the number, not about the model: a model that falls at once, r
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+import importlib
+import pkgutil
+from collections.abc import Iterable
+from types import ModuleType
 from typing import Literal, TypeAlias
 
+from toughen.evaluation import checks
 from toughen.evaluation.checks import data, gradients, outputs, strength, stronger
-from toughen.evaluation.checks.base import Bench
 from toughen.evaluation.checks.base import Check as Check
+from toughen.evaluation.checks.base import Question
 from toughen.evaluation.checks.base import Subject as Subject
+from toughen.evaluation.checks.looks import AttackCheck
 
 Word: TypeAlias = Literal["sound", "doubtful", "masked", "unfinished"]
 
-OF_THE_DATA: dict[str, Callable[[Bench, str], Check]] = {
-    "images as the model wants them": data.input_range,
-    "labels that fit": data.labels_fit,
-    "enough images": data.enough,
-}
-OF_THE_MODEL: dict[str, Callable[[Bench, str], Check]] = {
-    "evaluation mode": outputs.evaluation_mode,
-    "the same answer each time": outputs.deterministic,
-    "the same answer alone": outputs.alone,
-    "logits, not probabilities": outputs.unscaled,
-    "logits of a usual size": outputs.usual_size,
-    "gradients that are not zero": gradients.there,
-}
-OF_GRADIENTS: dict[str, Callable[[Bench, str], Check]] = {
-    "gradients of the function itself": gradients.true_slope,
-    "gradients that are not noise": gradients.steady,
-    "a margin without jumps": gradients.continuous,
-}
-OF_ATTACKS: dict[str, Callable[[strength.Trials, str], Check]] = {
-    "iterative beats single-step": strength.iterative,
-    "PGD beats PGD-R and PGD-LL": strength.untargeted,
-    "cross-entropy leads as well as the margin": strength.cross_entropy_leads,
-    "accuracy falls with eps": strength.falls_with_eps,
-    "an unbounded attack reaches 0 %": strength.unbounded,
-}
-OF_GRADIENTS_ON_WHAT_STANDS: dict[str, Callable[[stronger.Probes, str], Check]] = {
-    "more steps change little": stronger.steps_settle,
-    "more restarts change little": stronger.restarts_settle,
-}
-OF_WHAT_STANDS: dict[str, Callable[[stronger.Probes, str], Check]] = {
-    "random does not beat PGD": stronger.random_points,
-    "gradient-free does not beat gradient": stronger.gradient_free,
-    "white-box beats black-box": stronger.black_box,
-    "no stronger attack is found": stronger.stronger,
-}
+FIRST = (data, outputs, gradients, strength, stronger)  # in the order in which results name their checks
+KINDS = ("data", "model", "gradients")
 
 
-def word(checks: Iterable[Check], *, complete: bool = True) -> Word:
+def modules() -> list[ModuleType]:
+    """All files of checks: a new one in the folder, with ``CHECKS`` in it, comes after those that are here."""
+    names = sorted(info.name for info in pkgutil.iter_modules(checks.__path__))
+    found = [importlib.import_module(f"{checks.__name__}.{name}") for name in names]
+    return [*FIRST, *(each for each in found if each not in FIRST and hasattr(each, "CHECKS"))]
+
+
+def questions() -> dict[str, Question]:
+    """The checks that ask the model, by name: first those of the data, last those of gradients."""
+    found = [each for module in modules() for each in module.CHECKS if isinstance(each, Question)]
+    return {each.name: each for each in sorted(found, key=lambda each: KINDS.index(each.of))}
+
+
+def attack_checks() -> dict[str, AttackCheck]:
+    """The checks of what attacks did, by name."""
+    found = [each for module in modules() for each in module.CHECKS if isinstance(each, AttackCheck)]
+    return {each.name: each for each in found}
+
+
+QUESTIONS, ATTACK_CHECKS = questions(), attack_checks()
+
+
+def word(made: Iterable[Check], *, complete: bool = True) -> Word:
     """One word: a failed check makes it doubtful, one that shows attacks kept from what they need makes it masked.
 
     Args:
-        checks: those that there are.
+        made: those that there are.
         complete: whether all that can be made were; else none that is still to come may make it better.
     """
-    failed = [check for check in checks if check.passed is False]
+    failed = [check for check in made if check.passed is False]
     if any(check.masking for check in failed):
         return "masked"
     if failed:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -112,6 +113,28 @@ def allowed(n: int, share: float) -> float:
             return count / n
         term *= share / (1 - share) * (n - count) / (count + 1)
     return 1.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Question:
+    """A check that asks the model about a sample of images.
+
+    Attributes:
+        name: what it is called.
+        of: "data" asks about any images, "model" about those that are right while clean, "gradients" too, where there
+            are gradients and an image stands.
+        ask: makes the check, given the model with its images and the name.
+        cost: forwards of one image that it takes at most, for each image; or all that it takes.
+        images: how many it looks at at most; None means as many as all do.
+        asks: whether it asks the model; else it is made at the end, out of what is known.
+    """
+
+    name: str
+    of: Literal["data", "model", "gradients"]
+    ask: Callable[[Bench, str], Check]
+    cost: float | Callable[[Bench], float] = 0.0
+    images: int | None = None
+    asks: bool = True
 
 
 class Bench:

@@ -10,7 +10,8 @@ from torch import Tensor
 
 from toughen.core.classifier import misclassified
 from toughen.core.types import Images
-from toughen.evaluation.checks.base import DROP, Bench, Check, allowed, judge, not_made, percent
+from toughen.evaluation.checks.base import DROP, Bench, Check, Question, allowed, judge, not_made, percent
+from toughen.evaluation.price import EXACT
 
 MEANS = {  # the usual mean and standard deviation per channel, in [0, 1] units
     "ImageNet": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
@@ -20,6 +21,7 @@ MEANS = {  # the usual mean and standard deviation per channel, in [0, 1] units
 }
 LEAST = 2.0  # images, below which the allowance for chance is all of them
 FIRST = 16  # images that choose among other inputs where the checks have a price; all of them judge the best one
+KINDS = 8  # other inputs that a model may want
 GAIN = 0.05  # of clean accuracy by other input, beyond which the model was made for that
 
 
@@ -108,3 +110,17 @@ def _renumbered(predicted: Tensor, labels: Tensor, classes: int) -> float:
         total += max(int(counts.flatten()[best]), 0)
         counts[best // classes], counts[:, best % classes] = -1, -1
     return total / len(labels)
+
+
+def _every_kind(bench: Bench) -> float:
+    """Forwards of all images as they are, and as other models want them."""
+    every = len(bench.any)
+    kinds = every * KINDS if bench.whole else min(FIRST, every) * KINDS + every
+    return EXACT * (every + kinds * (not bench.subject.own))
+
+
+CHECKS = (
+    Question(name="images as the model wants them", of="data", ask=input_range, cost=_every_kind),
+    Question(name="labels that fit", of="data", ask=labels_fit, cost=lambda bench: EXACT * len(bench.any)),
+    Question(name="enough images", of="data", ask=enough, asks=False),
+)

@@ -13,8 +13,9 @@ from toughen.core.objectives import Objective, cross_entropy, margin, margin_los
 from toughen.core.types import Images, Labels, Mask
 from toughen.engine.fixed_batch import UNLIKE
 from toughen.engine.logit_distance import unlike
-from toughen.evaluation.checks.base import Bench, Check, allowed, judge, median, not_made, percent
+from toughen.evaluation.checks.base import Bench, Check, Question, allowed, judge, median, not_made, percent
 from toughen.evaluation.checks.outputs import SAME, difference
+from toughen.evaluation.price import DOUBLE, EXACT
 
 ZERO, DISAGREE = 0.05, 0.05  # shares of images that may lack a gradient, or have one that is not the function's
 JUMP, JUMPING = 0.1, 0.05  # the share of the way from one image to another that is no jump; of images that may jump
@@ -175,3 +176,11 @@ def continuous(bench: Bench, name: str) -> Check:
 
 def _cosine(one: Images, other: Images) -> Tensor:
     return torch.cosine_similarity(one.flatten(1).double(), other.flatten(1).double(), dim=1, eps=1e-300)
+
+
+CHECKS = (
+    Question(name="gradients that are not zero", of="model", ask=there, cost=8.0),
+    Question(name="gradients of the function itself", of="gradients", ask=true_slope, cost=5 * DOUBLE),
+    Question(name="gradients that are not noise", of="gradients", ask=steady, cost=4.0),
+    Question(name="a margin without jumps", of="gradients", ask=continuous, cost=28 * EXACT),
+)

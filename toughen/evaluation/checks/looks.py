@@ -12,7 +12,7 @@ from typing import Literal, TypeAlias
 import torch
 
 from toughen.core.types import Labels, Mask
-from toughen.evaluation.checks.base import Bench
+from toughen.evaluation.checks.base import Bench, Check
 
 Sample: TypeAlias = Literal["right", "standing"]
 Fits: TypeAlias = Callable[[float], bool]
@@ -103,3 +103,24 @@ class Looks:
         """The shares that stand under each of some looks, on the images that all of them had."""
         n = min(self.count(name) for name in names)
         return [1 - float(self.broken(name, n).double().mean()) for name in names]
+
+
+@dataclass(frozen=True, kw_only=True)
+class AttackCheck:
+    """A check of what attacks did.
+
+    Attributes:
+        name: what it is called.
+        judge: makes the check, given what the looks found and the name.
+        needs: the looks that it judges by.
+        gradients: whether it makes sense only where there are gradients to follow.
+        all_of: whether it judges the images that all of these looks had; else as many as any of them had.
+        lacks: why it cannot be made of such a model; "" where it can.
+    """
+
+    name: str
+    judge: Callable[[Looks, str], Check]
+    needs: Sequence[str] | Callable[[Bench], Iterable[str]]
+    gradients: bool = True
+    all_of: bool = True
+    lacks: Callable[[Bench], str] = lambda bench: ""

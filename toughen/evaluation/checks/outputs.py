@@ -11,7 +11,8 @@ from toughen.core.objectives import margin
 from toughen.core.types import Logits
 from toughen.engine.fixed_batch import EXACT_BLOCK
 from toughen.engine.logit_distance import apart
-from toughen.evaluation.checks.base import Bench, Check, judge, median, not_made, percent
+from toughen.evaluation.checks.base import Bench, Check, Question, judge, median, not_made, percent
+from toughen.evaluation.price import EXACT
 
 REPEATS = 5
 SAME = 1e-3  # relative; float32 rounds at 1e-6, a GPU that multiplies in TF32 at 1e-4
@@ -119,3 +120,17 @@ def _in_training_mode(bench: Bench) -> Logits:
             module.training = training
         for name, each in net.named_buffers():
             each.copy_(kept[name])
+
+
+def _alone_and_together(bench: Bench) -> float:
+    """Forwards among 8, of 8 alone, and among as many as attacks ask for."""
+    return 32.0 + bench.asked
+
+
+CHECKS = (
+    Question(name="evaluation mode", of="model", ask=evaluation_mode, cost=1.0),
+    Question(name="the same answer each time", of="model", ask=deterministic, cost=5 * EXACT),
+    Question(name="the same answer alone", of="model", ask=alone, cost=_alone_and_together, images=EXACT_BLOCK),
+    Question(name="logits, not probabilities", of="model", ask=unscaled, cost=EXACT),
+    Question(name="logits of a usual size", of="model", ask=usual_size, cost=EXACT),
+)

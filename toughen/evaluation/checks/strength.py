@@ -15,7 +15,7 @@ from toughen.core.objectives import margin_loss
 from toughen.core.threat import Threat
 from toughen.core.types import Labels, Mask
 from toughen.evaluation.checks.base import Bench, Check, allowed, judge, percent
-from toughen.evaluation.checks.looks import Fits, Look, Looks
+from toughen.evaluation.checks.looks import AttackCheck, Fits, Look, Looks
 from toughen.evaluation.plan import cost
 from toughen.evaluation.price import EXACT
 
@@ -103,57 +103,59 @@ def _reaching(threat: Threat, eps: float) -> dict[str, Attack]:
     return {"pgd": PGD(eps=eps, steps=40, start_size=threat.eps, stop_early=True), "apgd": apgd}
 
 
-class Trials:
-    """What the looks found, for the checks."""
-
-    def __init__(self, found: Looks) -> None:
-        self.found, self.bench = found, found.bench
-
-
-def unbounded(trials: Trials, name: str) -> Check:
+def unbounded(taken: Looks, name: str) -> Check:
     """With the whole box to move in, or half its diameter, no image stands."""
-    (figure,) = trials.found.stands([REACH])
-    found = f"With eps doubled up to {furthest(trials.bench):.3g}, {percent(figure)} of the clean-right images stand"
+    (figure,) = taken.stands([REACH])
+    found = f"With eps doubled up to {furthest(taken.bench):.3g}, {percent(figure)} of the clean-right images stand"
     bad = f"{found}, although an attack may show nearly any image: it is kept from finding what is there."
-    return judge(name, figure, _allowed(trials, [REACH], LOOSE), f"{found}.", bad, masking=True)
+    return judge(name, figure, _allowed(taken, [REACH], LOOSE), f"{found}.", bad, masking=True)
 
 
-def falls_with_eps(trials: Trials, name: str) -> Check:
+def falls_with_eps(taken: Looks, name: str) -> Check:
     """Accuracy under PGD does not rise with eps."""
-    names = radii(trials.bench)
-    stands = trials.found.stands(list(names))
+    names = radii(taken.bench)
+    stands = taken.stands(list(names))
     figure = max(after - min(stands[: i + 1]) for i, after in enumerate(stands[1:]))
     shown = ", ".join(f"{each:.0%} at {radius:.3g}" for each, radius in zip(stands, names.values(), strict=True))
     found = f"Of the clean-right images {shown} stand under PGD-20"
     bad = f"{found}: more room makes the attack weaker, so it is led astray."
-    return judge(name, figure, _allowed(trials, list(names), LOOSE), f"{found}.", bad, masking=True)
+    return judge(name, figure, _allowed(taken, list(names), LOOSE), f"{found}.", bad, masking=True)
 
 
-def iterative(trials: Trials, name: str) -> Check:
+def iterative(taken: Looks, name: str) -> Check:
     """PGD breaks at least as many images as FGSM."""
-    return _order(trials, name, [SINGLE], LOOSE)
+    return _order(taken, name, [SINGLE], LOOSE)
 
 
-def untargeted(trials: Trials, name: str) -> Check:
+def untargeted(taken: Looks, name: str) -> Check:
     """PGD breaks at least as many images as PGD towards a random or the least likely class."""
-    return _order(trials, name, list(TOWARDS), LOOSE)
+    return _order(taken, name, list(TOWARDS), LOOSE)
 
 
-def cross_entropy_leads(trials: Trials, name: str) -> Check:
+def cross_entropy_leads(taken: Looks, name: str) -> Check:
     """The cross-entropy leads PGD about as well as the margin, which does not depend on the logits' scale."""
-    return _order(trials, name, [MARGIN], APART)
+    return _order(taken, name, [MARGIN], APART)
 
 
-def _order(trials: Trials, name: str, others: list[str], slack: float) -> Check:
+def _order(taken: Looks, name: str, others: list[str], slack: float) -> Check:
     """PGD leaves hardly more images standing than the best of the other attacks."""
-    pgd, *stands = trials.found.stands([PLAIN, *others])
+    pgd, *stands = taken.stands([PLAIN, *others])
     least = min(stands)
     other = others[stands.index(least)]
     found = f"Of the clean-right images {percent(pgd)} stand under PGD-20 and {percent(least)} under {other}"
     bad = f"{found}: PGD is led astray."
-    return judge(name, pgd - least, _allowed(trials, [PLAIN, *others], slack), f"{found}.", bad, masking=True)
+    return judge(name, pgd - least, _allowed(taken, [PLAIN, *others], slack), f"{found}.", bad, masking=True)
 
 
-def _allowed(trials: Trials, names: list[str], share: float) -> float:
+def _allowed(taken: Looks, names: list[str], share: float) -> float:
     """What chance is allowed on the images that all of these looks had."""
-    return allowed(min(trials.found.count(name) for name in names), share)
+    return allowed(min(taken.count(name) for name in names), share)
+
+
+CHECKS = (
+    AttackCheck(name="iterative beats single-step", judge=iterative, needs=(SINGLE, PLAIN)),
+    AttackCheck(name="PGD beats PGD-R and PGD-LL", judge=untargeted, needs=(PLAIN, *TOWARDS)),
+    AttackCheck(name="cross-entropy leads as well as the margin", judge=cross_entropy_leads, needs=(PLAIN, MARGIN)),
+    AttackCheck(name="accuracy falls with eps", judge=falls_with_eps, needs=radii),
+    AttackCheck(name="an unbounded attack reaches 0 %", judge=unbounded, needs=(REACH,)),
+)

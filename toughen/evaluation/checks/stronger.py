@@ -12,8 +12,8 @@ from toughen.attacks.square import Square
 from toughen.attacks.transfer import Transfer
 from toughen.core.objectives import margin_loss
 from toughen.core.types import Labels, Mask
-from toughen.evaluation.checks.base import DROP, Bench, Check, allowed, judge, not_made
-from toughen.evaluation.checks.looks import Fits, Look, Looks
+from toughen.evaluation.checks.base import DROP, Bench, Check, allowed, judge
+from toughen.evaluation.checks.looks import AttackCheck, Fits, Look, Looks
 from toughen.evaluation.plan import cost
 from toughen.evaluation.price import EXACT, QUERY
 
@@ -66,68 +66,91 @@ def looks(bench: Bench) -> list[Look]:
     return [towards[0], *free[:-1], starts[0], free[-1], longer, margin, towards[1], *starts[1:], towards[2]]
 
 
-class Probes:
-    """What the looks found, for the checks."""
-
-    def __init__(self, found: Looks) -> None:
-        self.found, self.bench = found, found.bench
-
-    def judge(self, name: str, broken: Mask, what: str, cause: str) -> Check:
-        """Whether the number stays nearly where it is without the broken images."""
-        number, n = self.bench.subject.robust_accuracy, len(broken)
-        figure = number * float(broken.double().mean())
-        threshold, clearly = (number * allowed(n, share / number) for share in (DROP, HIDDEN))
-        found = f"{what} {int(broken.sum())} of {n} images that stand, {100 * figure:.1f} points of the number"
-        return judge(name, figure, threshold, f"{found}.", f"{found}: {cause}.", masking=figure > clearly)
-
-    def alone(self, name: str, others: Iterable[str], first: str) -> Mask:
-        """Which images one look broke and no other one did, of those that it and the first of the others had."""
-        n = self.found.count(name)
-        n = min(n, self.found.count(first)) if self.bench.differentiable else n
-        return self.found.broken(name, n) & ~self.found.any_of(others, n)
+def _judged(taken: Looks, name: str, broken: Mask, what: str, cause: str) -> Check:
+    """Whether the number stays nearly where it is without the broken images."""
+    number, n = taken.bench.subject.robust_accuracy, len(broken)
+    figure = number * float(broken.double().mean())
+    threshold, clearly = (number * allowed(n, share / number) for share in (DROP, HIDDEN))
+    found = f"{what} {int(broken.sum())} of {n} images that stand, {100 * figure:.1f} points of the number"
+    return judge(name, figure, threshold, f"{found}.", f"{found}: {cause}.", masking=figure > clearly)
 
 
-def stronger(probes: Probes, name: str) -> Check:
+def _only(taken: Looks, name: str, others: Iterable[str], first: str) -> Mask:
+    """Which images one look broke and no other one did, of those that it and the first of the others had."""
+    n = taken.count(name)
+    n = min(n, taken.count(first)) if taken.bench.differentiable else n
+    return taken.broken(name, n) & ~taken.any_of(others, n)
+
+
+def stronger(taken: Looks, name: str) -> Check:
     """All of these attacks together break little."""
-    count = probes.found.count
+    count = taken.count
     names = [told for told, looks in TOLD.items() if any(count(each) for each in looks)]
     told = ", ".join(names[:-1]) + " and " + names[-1] if len(names) > 1 else names[0]
-    broken = probes.found.any_of((*GRADIENT, SQUARE, RANDOM))
+    broken = taken.any_of((*GRADIENT, SQUARE, RANDOM))
     cause = "the number is from attacks too weak for this model; evaluate with AutoAttack"
-    return probes.judge(name, broken, f"{told} break{'' if len(names) > 1 else 's'}", cause)
+    return _judged(taken, name, broken, f"{told} break{'' if len(names) > 1 else 's'}", cause)
 
 
-def steps_settle(probes: Probes, name: str) -> Check:
+def steps_settle(taken: Looks, name: str) -> Check:
     """More steps break little."""
     cause = "the attacks behind the number had too few steps"
-    return probes.judge(name, probes.found.broken(STEPS), "PGD-200 breaks", cause)
+    return _judged(taken, name, taken.broken(STEPS), "PGD-200 breaks", cause)
 
 
-def restarts_settle(probes: Probes, name: str) -> Check:
+def restarts_settle(taken: Looks, name: str) -> Check:
     """More random starts break little."""
-    starts = sum(probes.found.count(each) > 0 for each in RESTARTS)
+    starts = sum(taken.count(each) > 0 for each in RESTARTS)
     what = f"PGD-40 from {starts} more start{'s' if starts > 1 else ''} breaks"
     cause = "the attacks behind the number had too few restarts"
-    return probes.judge(name, probes.found.any_of(RESTARTS), what, cause)
+    return _judged(taken, name, taken.any_of(RESTARTS), what, cause)
 
 
-def gradient_free(probes: Probes, name: str) -> Check:
+def gradient_free(taken: Looks, name: str) -> Check:
     """Square breaks little that gradients can't."""
     cause = "gradients do not show the way to what is there"
-    broken = probes.alone(SQUARE, GRADIENT, TARGETS[0])
-    return probes.judge(name, broken, "Square, and no gradient attack, breaks", cause)
+    broken = _only(taken, SQUARE, GRADIENT, TARGETS[0])
+    return _judged(taken, name, broken, "Square, and no gradient attack, breaks", cause)
 
 
-def random_points(probes: Probes, name: str) -> Check:
+def random_points(taken: Looks, name: str) -> Check:
     """200 uniform points break little that PGD can't."""
-    broken = probes.alone(RANDOM, PGDS, RESTARTS[0])
-    return probes.judge(name, broken, "One of 200 random points, and not PGD, breaks", "gradients are worse than none")
+    broken = _only(taken, RANDOM, PGDS, RESTARTS[0])
+    return _judged(
+        taken, name, broken, "One of 200 random points, and not PGD, breaks", "gradients are worse than none"
+    )
 
 
-def black_box(probes: Probes, name: str) -> Check:
+def black_box(taken: Looks, name: str) -> Check:
     """Images made on another model break little that the model's own gradients can't."""
-    if probes.bench.subject.source is None:
-        return not_made(name, NO_SOURCE)
     cause = "another model's gradients lead better than its own"
-    broken = probes.alone(TRANSFER, GRADIENT, TARGETS[0])
-    return probes.judge(name, broken, "MI-FGSM on another model, and not its own gradients, breaks", cause)
+    broken = _only(taken, TRANSFER, GRADIENT, TARGETS[0])
+    return _judged(taken, name, broken, "MI-FGSM on another model, and not its own gradients, breaks", cause)
+
+
+def _no_source(bench: Bench) -> str:
+    return NO_SOURCE if bench.subject.source is None else ""
+
+
+CHECKS = (
+    AttackCheck(name="more steps change little", judge=steps_settle, needs=(STEPS,)),
+    AttackCheck(name="more restarts change little", judge=restarts_settle, needs=RESTARTS[:1]),
+    AttackCheck(name="random does not beat PGD", judge=random_points, needs=(RANDOM, RESTARTS[0]), gradients=False),
+    AttackCheck(
+        name="gradient-free does not beat gradient", judge=gradient_free, needs=(SQUARE, TARGETS[0]), gradients=False
+    ),
+    AttackCheck(
+        name="white-box beats black-box",
+        judge=black_box,
+        needs=(TRANSFER, TARGETS[0]),
+        gradients=False,
+        lacks=_no_source,
+    ),
+    AttackCheck(
+        name="no stronger attack is found",
+        judge=stronger,
+        needs=(*GRADIENT, SQUARE, RANDOM),
+        gradients=False,
+        all_of=False,
+    ),
+)
