@@ -17,8 +17,7 @@ from toughen.core.types import Eps, Norm
 from toughen.data import Data, Split
 from toughen.evaluation.function_model import FunctionModel
 from toughen.evaluation.images import left_unchecked, load_test, refuse_seen, sample
-from toughen.runs.directory import second_line
-from toughen.runs.files import read_tensors
+from toughen.evaluation.weights import load_weights
 from toughen.utils.fraction import radius
 
 
@@ -242,23 +241,3 @@ def usable_threat(norm: Norm, eps: Eps) -> Threat:
     if eps == 0:
         raise ValueError("eps 0 leaves only the image itself: give a radius above 0, such as --eps 8/255")
     return Threat(norm, eps)
-
-
-def load_weights(net: nn.Module, path: Path) -> None:
-    """Put the tensors of a safetensors file into a model.
-
-    Raises:
-        ValueError: there is no such file, it is of another kind, or belongs to another model.
-    """
-    if not path.is_file():
-        raise ValueError(f"there are no weights {path}: give a .safetensors file")
-    if path.suffix in (".pt", ".pth", ".bin", ".ckpt", ".pkl", ".tar"):
-        raise ValueError(
-            f"{path} may hold a pickle, which can run any code, and is not opened. Where you trust it, convert it: "
-            "safetensors.torch.save_file(torch.load(PATH, weights_only=True), 'weights.safetensors')"
-        )
-    tensors = read_tensors(path)[0]
-    try:
-        net.load_state_dict(tensors)
-    except RuntimeError as error:
-        raise ValueError(f"{path} does not fit the model: {second_line(error)}") from None
