@@ -182,7 +182,8 @@ def test_what_was_cut_is_told() -> None:
     assert conclude.told([whole]) == ""
     assert conclude.told([*some, whole, left, strong]) == (
         "To cost no longer than the attacks or 20 s, 3 of 5 checks looked at 8 to 16 images instead of 100 or all and "
-        "1 was left out; they would not notice a number that is up to 25 points too high. --suite standard cuts nothing."
+        "1 was left out; they would not notice a number that is up to 25 points too high. --suite standard cuts "
+        "nothing."
     )
 
 

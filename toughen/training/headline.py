@@ -71,7 +71,7 @@ def numbers(state: TrainingState) -> str:
 def ending(state: TrainingState) -> str:
     """What is to be said of a net that ends at chance level; "" where it does not, or nothing is known of it."""
     labels = state.validation.split.labels.cpu()
-    kept = next((line["validation"] for line in reversed(state.history) if line["kept"]), {})
+    kept: dict[str, float] = next((line["validation"] for line in reversed(state.history) if line["kept"]), {})
     if len(labels) < FEWEST or "clean" not in kept:
         return ""
     chance = max(torch.bincount(labels).tolist()) / len(labels)  # of one answer for all
@@ -89,6 +89,6 @@ def ending(state: TrainingState) -> str:
             tries.append(f"{what} (--method.{name}, now {getattr(method, name):g})")
     return (
         f"The kept weights are right on {percent(kept['clean'])} of the {len(labels):,} held-out images, and one "
-        f"answer for all of them would be on {percent(chance)}: the net has learnt next to nothing. Train again with another "
-        f"--out and {'; or '.join(tries)}; or with more epochs."
+        f"answer for all of them would be on {percent(chance)}: the net has learnt next to nothing. Train again with "
+        f"another --out and {'; or '.join(tries)}; or with more epochs."
     )
