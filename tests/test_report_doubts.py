@@ -231,6 +231,6 @@ def test_a_link_to_itself_is_no_run(tmp_path: Path) -> None:
 def test_a_narrow_terminal_cuts_no_number(columns: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", str(columns))
     ended = toughen("compare", masked(tmp_path / "a-run"), write_run(tmp_path / "another-run", robust=0.305))
-    for said in ("robust", "verdict", "passes/step", "90.0 %", "85.0 %", "30.5 %", "masked", "doubtful", "8.0"):
+    for said in ("robust", "verdict", "passes a step", "90.0 %", "85.0 %", "30.5 %", "masked", "doubtful", "8.0"):
         assert said in ended.out, said
     assert "…" not in ended.out
