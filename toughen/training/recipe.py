@@ -41,7 +41,7 @@ class Recipe:
         method: how to train (`toughen list methods`).
         epochs: passes over the training images.
         time_budget: end within this time, such as 90s, 5m or 1h30m, at the end of the schedule, instead of after
-            ``epochs``: steps are timed first, and how many fit is revised as epochs end.
+            ``epochs``: steps are timed first, and how many fit is revised as the run goes on.
         batch_size: images per step; an epoch's last batch is short, and left out where it would be a single image.
         optimizer: how weights move.
         schedule: how the learning rate moves.
