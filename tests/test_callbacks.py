@@ -221,7 +221,8 @@ def test_a_recipe_names_callbacks(here: Path) -> None:
     ("path", "said"),
     [
         ("nowhere.Mine", "cannot be imported"),
-        ("mine.Missing", "is no subclass of toughen.training.Callback"),
+        ("mine.Missing", "mine has no Missing"),
+        ("mine.Othr", "did you mean Other?"),
         ("mine.net", "is no subclass of toughen.training.Callback"),
         ("mine.Failing", "cannot be made"),
         ("mine.Asks", "cannot be made"),

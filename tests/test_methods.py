@@ -8,7 +8,9 @@ import json
 import math
 import re
 from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -17,6 +19,7 @@ from contract import EPS, THREATENED, batch, build, every_method, every_threat, 
 from torch import Tensor, nn
 
 from toughen import methods
+from toughen.attacks.fgsm import FGSM
 from toughen.core import distributed
 from toughen.core.cost import PassCounter
 from toughen.core.gradients import logits
@@ -358,3 +361,16 @@ def test_a_memory_of_the_own_images_is_declared(
     for _, each in method.named_modules():
         if isinstance(each, Method):
             assert all(len(getattr(each, kept)) in (0, 64) for kept in each.per_image)
+
+
+def test_the_example_in_contributing_works(mnist: tuple[Images, Labels]) -> None:
+    """Its step is FGSM's from a start as wide as eps, trained on alone."""
+    section = (Path(__file__).parent.parent / "CONTRIBUTING.md").read_text(encoding="utf-8").split("## Add a method")[1]
+    names: dict[str, Any] = {"__name__": "wide_start"}
+    exec(compile(section.split("```python\n")[1].split("```")[0], "wide_start.py", "exec"), names)
+    with pytest.raises(ValueError, match="WideStart needs eps"):
+        names["WideStart"]()
+    (x, y), model = (mnist[0][:8], mnist[1][:8]), net()
+    x_adv = FGSM(eps=EPS, start="uniform", mode="train")(copy.deepcopy(model), x, y, batch(8).noise)
+    expected = F.cross_entropy(copy.deepcopy(model)(x_adv), y)
+    assert names["WideStart"](eps=EPS)(model, x, y, batch(8)).loss.item() == pytest.approx(expected.item(), abs=1e-6)

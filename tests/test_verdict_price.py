@@ -136,6 +136,7 @@ def start(taken: Looks, name: str) -> Check:
 
 CHECKS = (
     Question(name="dark images", of="model", ask=bright, cost=2.0),
+    Question(name="dark data", of="data", ask=bright, cost=3.0),
     AttackCheck(name="a random start", judge=start, needs=("R-FGSM",)),
 )
 """
@@ -155,6 +156,8 @@ def test_a_new_file_in_the_folder_is_a_new_check(tmp_path: Path, monkeypatch: py
     asked, attacked = found["dark images"], found["a random start"]
     assert asked.figure == pytest.approx(mean, abs=1e-6) and asked.threshold == 0.2 and asked.images == 8
     assert attacked.threshold == 0.5 and attacked.images == 8 and attacked.figure is not None
+    assert made._price("dark images") == 2.0 * len(made.bench.right)
+    assert made._price("dark data") == 3.0 * len(made.bench.any) != 3.0 * len(made.bench.right)
     assert list(found)[-1] == "a random start" and len(found) == len(verdict.QUESTIONS) + len(verdict.ATTACK_CHECKS)
 
 

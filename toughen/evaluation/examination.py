@@ -78,9 +78,12 @@ class Examination:
 
     def _price(self, name: str, images: int | None = None) -> float:
         """Forwards that a question takes."""
-        cost = verdict.QUESTIONS[name].cost
+        question = verdict.QUESTIONS[name]
+        cost = question.cost
         if callable(cost):
             return cost(self.bench)
+        if question.of == "data":
+            return cost * len(self.bench.any)
         return cost * min(len(self.bench.right) if images is None else images, self.full["right"])
 
     @cached_property

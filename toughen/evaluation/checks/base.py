@@ -124,7 +124,8 @@ class Question:
         of: "data" asks about any images, "model" about those that are right while clean, "gradients" too, where there
             are gradients and an image stands.
         ask: makes the check, given the model with its images and the name.
-        cost: forwards of one image that it takes at most, for each image; or all that it takes.
+        cost: forwards of one image that it takes at most, for each image of its sample (``bench.any`` where it asks
+            about data, else ``bench.right``); or, as a function, all that it takes.
         images: how many it looks at at most; None means as many as all do.
         asks: whether it asks the model; else it is made at the end, out of what is known.
     """

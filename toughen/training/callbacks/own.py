@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Sequence
 
 from toughen.training.callbacks.base import Callback
@@ -32,7 +33,12 @@ def _made(path: str) -> Callback:
     place, _, name = path.rpartition(".")
     if not place or not all(part.isidentifier() for part in path.split(".")):
         raise ValueError(f"callback {path!r} is no import path: write package.module.MyCallback")
-    kind = getattr(module(place, f"callback {path!r}"), name, None)
+    holder = module(place, f"callback {path!r}")
+    if not hasattr(holder, name):
+        near = difflib.get_close_matches(name, vars(holder), n=1)
+        hint = f": did you mean {near[0]}?" if near else ""
+        raise ValueError(f"callback {path!r} cannot be found: {place} has no {name}{hint}")
+    kind = getattr(holder, name)
     if not (isinstance(kind, type) and issubclass(kind, Callback)):
         raise ValueError(f"callback {path!r} is no subclass of toughen.training.Callback")
     try:
