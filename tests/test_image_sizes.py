@@ -199,7 +199,9 @@ def test_a_run_keeps_the_size_that_was_chosen_and_needs_no_flag_later(tmp_path: 
     words = ("--data", root, "--model", "resnet18", "--model_settings.width", 4, "--method", "FBF", "--eps", 0.1)
     ended = toughen(*small(*words, "--out", run))
     assert ended.status == 0, ended.err
-    assert "images are brought to 40x40 (--image_size): they have shorter sides of 40 to 90 pixels" in ended.err
+    assert "images are brought to 40x40 (--image_size): they have shorter sides of 40 to 90 pixels" in " ".join(
+        ended.err.split()
+    )
     assert sizes_of(run) == (40, True)
     ended = toughen("evaluate", run, "--attacks", "fgsm", "--verdict", "false", "--details", "false")
     assert ended.status == 0, ended.err

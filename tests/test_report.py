@@ -516,7 +516,7 @@ def test_what_is_no_text_is_shown_with_a_replacement_character(tmp_path: Path) -
     change(runs[0] / "evaluation.json", attacks={"\udc80": {"robust_accuracy": 0.5}}, verdict="\ud800")
     (runs[0] / "metrics.jsonl").write_text(json.dumps(epoch(0, terms={"\ud800": 1.0, "b": 1.0})))
     page = report(*runs, out=tmp_path / "report.html")
-    for said in ("odd\ufffd", "net\ufffd", "\ufffdc", f"{tmp_path}/a\ufffd (1)", f"{tmp_path}/a\ufffd (2)"):
+    for said in ("odd\ufffd", "net\ufffd", "\ufffdc", "a\ufffd (1)", "a\ufffd (2)"):
         assert said in page.text, said
     assert "\\ud" not in page.scripts[0]
     ended = subprocess.run([sys.executable, "-m", "toughen", "report", runs[0]], check=True, capture_output=True)
