@@ -34,7 +34,7 @@ def test_the_demo_ends_with_a_broken_and_a_robust_model(kernels: str, tmp_path: 
     assert results["robust"]["robust_accuracy"] >= 0.8
     trained_by = json.loads((tmp_path / "demo/robust/provenance.json").read_text())["kernels"]
     assert (trained_by == "AVX2") if kernels == "avx2" else trained_by
-    assert "clean" in ended.stdout and "FGSM" in ended.stdout and "passes/step" in ended.stdout
+    assert "clean" in ended.stdout and "FGSM" in ended.stdout and "passes a step" in ended.stdout
     assert all(result["verdict"] == "sound" for result in results.values())
     page = (tmp_path / "demo/report.html").read_text(encoding="utf-8")
     assert str(tmp_path / "demo/report.html") in ended.stdout and "So it is not robust" in page
