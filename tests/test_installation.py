@@ -20,7 +20,7 @@ MINUTES = 15  # for pip: some 3 GB from an index
 UNREACHED = re.compile(r"No matching distribution found|Could not find a version|ConnectionError|Max retries|timed out")
 PERCENT = r"[\d.]+ %"
 OURS = [  # all that the commands below may say on standard error, line by line
-    r"NuAT on \S+, linf eps 0\.1",
+    r"NuAT on \S+,( linf eps 0\.1)?|  linf eps 0\.1",  # a long path takes the line
     r"\S+ \([\d,]+ parameters\), \d+ images \+ \d+ to choose the weights",
     r"2 epochs of \d+ steps, \w+ on (cpu|cuda)",
     r"warning: too few (training|test) images: \d images of each class; below 20 a class( their)?",
