@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -89,6 +90,15 @@ def test_an_attack_through_the_exported_program_finds_what_it_finds_on_the_run(
     attack = PGD(eps=0.1, steps=5)
     broken = [(net(attack(net, x, y)).argmax(1) != y) for net in (runs.load(run), exported)]
     assert torch.equal(*broken) and 0 < int(broken[0].sum())
+
+
+def test_an_exported_program_holds_no_pickle(tmp_path: Path) -> None:
+    model, path = models.create("m-lenet", 10, (1, 28, 28)), tmp_path / "net.pt2"
+    export(model, (1, 28, 28), path, "torch-export", {"classes": "[]"})
+    with zipfile.ZipFile(path) as file:
+        contents = {name: file.read(name) for name in file.namelist()}
+    pickled = [name for name, content in contents.items() if content[:1] == b"\x80" or content[:2] == b"PK"]
+    assert not [name for name in pickled if "/weights/weight_" not in name]
 
 
 def test_what_differs_is_not_written(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -19,6 +19,7 @@ from toughen.data.files import load_files
 from toughen.engine.device import pick_device
 from toughen.evaluation.predict import Prediction, predict
 from toughen.evaluation.suite import parse_attack
+from toughen.evaluation.target import usable_threat
 from toughen.utils.fraction import Fraction, radius
 from toughen.utils.statistics import percent
 
@@ -68,12 +69,12 @@ def _threat(eps: Fraction | None, norm: str | None, record: runs.Record) -> Thre
     """What the answer is attacked within.
 
     Raises:
-        ValueError: the run was trained against nothing, and no radius is given.
+        ValueError: the run was trained against nothing and no radius is given, or it is 0.
     """
-    radius = eps if eps is not None else record.eps
-    if radius is None:
+    given = eps if eps is not None else record.eps
+    if given is None:
         raise ValueError("the run was trained against no attack: give --eps, such as 8/255, or --attack none")
-    return Threat("l2" if (norm or record.norm) == "l2" else "linf", radius)
+    return usable_threat("l2" if (norm or record.norm) == "l2" else "linf", given)
 
 
 def _fields(path: str, found: Prediction, classes: Sequence[str]) -> dict[str, object]:

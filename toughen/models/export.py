@@ -44,6 +44,7 @@ def export(model: nn.Module, shape: tuple[int, int, int], path: Path, form: str,
         with _silent():
             program = torch.export.export(net, sample, dynamic_shapes=free)
             if form == "torch-export":
+                program.example_inputs = None  # they would be a pickle in the file
                 torch.export.save(program, path, extra_files={"about.json": json.dumps(dict(about))})
                 return
             made = torch.onnx.export(
