@@ -79,7 +79,7 @@ def _columns(
     bench: Bench, attack: Attack, name: str, target: EvaluationTarget, console: Console | None
 ) -> dict[str, list[Any]]:
     """All images, attacked chunk by chunk."""
-    clean, found = bench.predict().tolist(), []
+    clean, images = bench.predict().tolist(), []
     after: list[Tensor] = []
     distance: list[Tensor] = []
     rows = torch.arange(len(bench.images), device=bench.images.device)
@@ -92,7 +92,7 @@ def _columns(
             distance.append(verify_threat(x_adv, x, threat_of(attack), name).cpu())
             kept = x_adv.float()  # what is written, and so what is predicted
             after.append(predicted(bench.blocks.exact(kept.to(x.dtype))).cpu())
-            found.append(kept.cpu())
+            images.append(kept.cpu())
             bar.advance(task, len(part))
     return {
         "index": target.index.tolist(),
@@ -100,7 +100,7 @@ def _columns(
         "prediction": clean,
         "adversarial_prediction": torch.cat(after).tolist(),
         "distance": torch.cat(distance).tolist(),
-        "image": list(torch.cat(found).numpy()),
+        "image": list(torch.cat(images).numpy()),
     }
 
 

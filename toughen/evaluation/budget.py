@@ -60,16 +60,16 @@ def fit_to_budget(
     Raises:
         ValueError: not even a few images fit.
     """
-    asked = {"spec": target.name, "attacks": [repr(attack) for attack in attacks.values()], "total": len(split)}
-    asked |= {"time_budget": config.time_budget, "seed": config.seed, "precision": precision}
-    images = distributed.broadcast(_remembered(out, asked))
+    key = {"spec": target.name, "attacks": [repr(attack) for attack in attacks.values()], "total": len(split)}
+    key |= {"time_budget": config.time_budget, "seed": config.seed, "precision": precision}
+    images = distributed.broadcast(_remembered(out, key))
     if images is None:
         blocks = FixedBatchModel(target.net, config.block or block_size(split.images.device, len(split)), precision)
         bench = Bench(blocks, split.images, split.labels, target.index, config.seed)
         images = affordable(bench, attacks, target.threat, config, looked=config.details and out is not None)
         if out is not None and distributed.is_main_process():
             out.mkdir(parents=True, exist_ok=True)
-            write_json(out / NAME, {"asked": asked, "images": images})
+            write_json(out / NAME, {"asked": key, "images": images})
     fewer, rows = sample(target.split, images, config.seed)
     return replace(target, split=fewer, index=target.index[rows])
 
@@ -129,16 +129,16 @@ def _price(bench: Bench, attack: Attack, processes: int) -> float:
     return price
 
 
-def _remembered(folder: Path | None, asked: Mapping[str, Any]) -> int | None:
+def _remembered(folder: Path | None, key: Mapping[str, Any]) -> int | None:
     """How many images an evaluation that was begun with the same words had room for; None where there is none."""
     if folder is None or not (folder / NAME).exists():
         return None
     try:
-        found = read_json(folder / NAME)
+        kept = read_json(folder / NAME)
     except ValueError:
         return None
-    same = isinstance(found, dict) and found.get("asked") == json.loads(json.dumps(asked))
-    images = found.get("images") if same else None
+    same = isinstance(kept, dict) and kept.get("asked") == json.loads(json.dumps(key))
+    images = kept.get("images") if same else None
     return images if isinstance(images, int) and images >= FEWEST else None
 
 

@@ -58,7 +58,7 @@ class VerdictInputs:
 
 
 def conclude(
-    found: Evaluation, target: EvaluationTarget, asked: VerdictInputs, console: Console | None
+    evaluation: Evaluation, target: EvaluationTarget, inputs: VerdictInputs, console: Console | None
 ) -> tuple[dict[str, Any], KeyboardInterrupt | None]:
     """The word, the checks behind it and what was cut; and the signal that came before they were all made.
 
@@ -68,22 +68,22 @@ def conclude(
         asked: how.
         console: where to show progress.
     """
-    subject = subject_of(found, target, asked)
-    kept = _kept(found, subject, asked)
-    examination, stopped = Examination(subject, asked.blocks, kept), None
+    subject = subject_of(evaluation, target, inputs)
+    kept = _kept(evaluation, subject, inputs)
+    examination, stopped = Examination(subject, inputs.blocks, kept), None
     try:
         with Steps(examination, console) as steps:
             examination.make(steps.show)
     except KeyboardInterrupt as signal:
         stopped = signal
-    made = examination.found(stopped=stopped is not None)
+    checks = examination.found(stopped=stopped is not None)
     said: dict[str, Any] = {
-        "verdict": word(made, complete=stopped is None),
-        "checks": [asdict(check) for check in made],
+        "verdict": word(checks, complete=stopped is None),
+        "checks": [asdict(check) for check in checks],
     }
     if kept.budget is not None:
-        price = {"seconds": allowed_seconds(_seconds(found)), "passes": kept.budget, "spent": round(kept.spent)}
-        said["price"] = price | {"told": told(made)}
+        price = {"seconds": allowed_seconds(_seconds(evaluation)), "passes": kept.budget, "spent": round(kept.spent)}
+        said["price"] = price | {"told": told(checks)}
     return said, stopped
 
 
@@ -104,37 +104,37 @@ def told(checks: Sequence[Check]) -> str:
     return f"To cost no longer than the attacks or 20 s, {' and '.join(parts)}{passes}. --suite standard cuts nothing."
 
 
-def subject_of(found: Evaluation, target: EvaluationTarget, asked: VerdictInputs) -> Subject:
+def subject_of(evaluation: Evaluation, target: EvaluationTarget, inputs: VerdictInputs) -> Subject:
     """The number, and all that is known of how it came about."""
-    split, source = found.split, asked.source
+    split, source = evaluation.split, inputs.source
     return Subject(
-        net=asked.blocks.net,
+        net=inputs.blocks.net,
         images=split.images,
         labels=split.labels,
-        index=found.index,
+        index=evaluation.index,
         threat=target.threat,
-        seed=asked.seed,
-        standing=found.standing,
-        right=found.right,
-        accuracies={name: found.accuracy(name) for name in found.parts},
-        robust_accuracy=share(found.standing),
-        trained_mode=asked.trained_mode,
+        seed=inputs.seed,
+        standing=evaluation.standing,
+        right=evaluation.right,
+        accuracies={name: evaluation.accuracy(name) for name in evaluation.parts},
+        robust_accuracy=share(evaluation.standing),
+        trained_mode=inputs.trained_mode,
         source=source.to(split.images.device) if source is not None else None,
         own=target.folder is not None,
     )
 
 
-def _kept(found: Evaluation, subject: Subject, asked: VerdictInputs) -> Kept:
+def _kept(evaluation: Evaluation, subject: Subject, inputs: VerdictInputs) -> Kept:
     """What was found before, or nothing yet, with the price: the clock is asked once, and what it said is kept."""
-    path = None if found.state.path is None else found.state.path.with_suffix(".json")
+    path = None if evaluation.state.path is None else evaluation.state.path.with_suffix(".json")
     weights = () if subject.source is None else tuple(map(hashing.of_tensor, subject.source.state_dict().values()))
-    words = {"cheap": asked.cheap, "source": list(map(str, weights)), "trained_mode": asked.trained_mode}
+    words = {"cheap": inputs.cheap, "source": list(map(str, weights)), "trained_mode": inputs.trained_mode}
     words |= {"own": subject.own}
     if (known := restore(path, words)) is not None:
         return known
     kept = Kept(path, words)
-    if asked.cheap:
-        kept.budget, kept.size = _price(subject, asked.blocks, allowed_seconds(_seconds(found)))
+    if inputs.cheap:
+        kept.budget, kept.size = _price(subject, inputs.blocks, allowed_seconds(_seconds(evaluation)))
     kept.save()
     return kept
 
@@ -152,6 +152,6 @@ def _price(subject: Subject, blocks: FixedBatchModel, seconds: float) -> tuple[i
     return budget, min(size, 4) if on_cpu and budget < FINE else size
 
 
-def _seconds(found: Evaluation) -> float:
+def _seconds(evaluation: Evaluation) -> float:
     """How long the attacks took."""
-    return sum(sum(found.state.of(name).seconds.values()) for name in found.parts)
+    return sum(sum(evaluation.state.of(name).seconds.values()) for name in evaluation.parts)

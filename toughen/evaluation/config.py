@@ -100,12 +100,14 @@ def chosen_attacks(target: EvaluationTarget, config: EvaluationConfig) -> dict[s
         raise ValueError("no attack was named: give one or more, such as --attacks fgsm pgd-20")
     if isinstance(config.attacks, Mapping):
         return {name: held(name, attack, target.threat) for name, attack in config.attacks.items()}
-    found: dict[str, Attack] = {}
+    attacks: dict[str, Attack] = {}
     for spec in config.attacks:
         attack = parse_attack(spec, target.threat)
-        if any(type(each) is type(attack) and each == attack for each in found.values()):  # noise goes by the spelling
+        if any(
+            type(each) is type(attack) and each == attack for each in attacks.values()
+        ):  # noise goes by the spelling
             raise ValueError(
                 f"attack {spec.strip()} is named twice: name it once (x2 behind its steps means 2 restarts)"
             )
-        found[spec.strip()] = attack
-    return found
+        attacks[spec.strip()] = attack
+    return attacks

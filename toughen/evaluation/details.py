@@ -26,7 +26,7 @@ PGD_STEPS = 20
 
 
 def collect_report_data(
-    found: Evaluation, target: EvaluationTarget, blocks: FixedBatchModel, seed: int, show: Callable[[str], None]
+    evaluation: Evaluation, target: EvaluationTarget, blocks: FixedBatchModel, seed: int, show: Callable[[str], None]
 ) -> dict[str, dict[str, Any]]:
     """Accuracy against eps and against steps, a loss surface and confusion matrices, as `toughen diagnose` makes them.
 
@@ -45,29 +45,31 @@ def collect_report_data(
     results = {}
     for name, diagnostic in diagnostics.items():
         show(name)
-        rows = stratified(found.split.labels, min(counts[name], len(found.split)), seed)
-        results[name] = _timed(diagnostic, found, rows, threat, blocks, seed) | {"index": found.index[rows].tolist()}
+        rows = stratified(evaluation.split.labels, min(counts[name], len(evaluation.split)), seed)
+        results[name] = _timed(diagnostic, evaluation, rows, threat, blocks, seed) | {
+            "index": evaluation.index[rows].tolist()
+        }
         results[name]["about"] |= {"data": target.data, "seed": seed, "precision": blocks.precision}
     return results
 
 
 def _timed(
     diagnostic: Callable[[FixedBatchModel, Images, Labels, Threat, int], dict[str, Any]],
-    found: Evaluation,
+    evaluation: Evaluation,
     rows: Labels,
     threat: Threat,
     blocks: FixedBatchModel,
     seed: int,
 ) -> dict[str, Any]:
     """A diagnostic of some images, and what it took."""
-    here = rows.to(found.split.labels.device)
-    x = as_floats(found.split.images[here])
+    here = rows.to(evaluation.split.labels.device)
+    x = as_floats(evaluation.split.images[here])
     x = x.double() if blocks.precision == "fp64" else x
     started, before = time.perf_counter(), blocks.counts.total
-    made = diagnostic(blocks, x, found.split.labels[here], threat, seed)
+    result = diagnostic(blocks, x, evaluation.split.labels[here], threat, seed)
     about: dict[str, Any] = {"images": len(rows), "threat": {"norm": threat.norm, "eps": float(threat.eps)}}
     about |= {"seconds": round(time.perf_counter() - started, 3), "passes": blocks.counts.total - before}
-    return made | {"about": about | {"by": "evaluate"}}
+    return result | {"about": about | {"by": "evaluate"}}
 
 
 def _pgd(threat: Threat) -> PGD:

@@ -37,8 +37,8 @@ class Display(AbstractContextManager["Display"]):
         console: where to show it; None shows nothing.
     """
 
-    def __init__(self, found: Evaluation, plans: Mapping[str, list[AttackRound]], console: Console | None) -> None:
-        self.found, self.plans, self.console = found, plans, console or Console(quiet=True)
+    def __init__(self, evaluation: Evaluation, plans: Mapping[str, list[AttackRound]], console: Console | None) -> None:
+        self.found, self.plans, self.console = evaluation, plans, console or Console(quiet=True)
         self.begun, self.before = time.perf_counter(), self._spent()
         self.bar = Progress(
             TextColumn("{task.description}"),

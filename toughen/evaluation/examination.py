@@ -185,8 +185,8 @@ class Examination:
 
     def _suspicious(self, look: Look) -> bool:
         """Whether a look at some images has broken so many that more of them must tell whether that is chance."""
-        found = self.looks.broken(look.name)
-        share = float(found.double().mean()) if look.sample == "standing" and len(found) else 0.0
+        broken = self.looks.broken(look.name)
+        share = float(broken.double().mean()) if look.sample == "standing" and len(broken) else 0.0
         return share * self.subject.robust_accuracy >= stronger.HIDDEN
 
     def _take(self, look: Look, to: int, show: Show) -> bool:
@@ -218,9 +218,9 @@ class Examination:
         with self._asked():
             missing = STOPPED if stopped else PRICE
             self.bench.short = None if stopped or self.kept.budget is None else self._short()
-            made = [self._answer(question, missing) for question in verdict.QUESTIONS.values()]
-            made += [self._judged(check, missing) for check in verdict.ATTACK_CHECKS.values()]
-        return [replace(check, masking=False) for check in made] if self._moot else made  # 0 % hides nothing
+            checks = [self._answer(question, missing) for question in verdict.QUESTIONS.values()]
+            checks += [self._judged(check, missing) for check in verdict.ATTACK_CHECKS.values()]
+        return [replace(check, masking=False) for check in checks] if self._moot else checks  # 0 % hides nothing
 
     def _answer(self, question: Question, missing: str) -> Check:
         """What a question was answered with."""
@@ -274,8 +274,8 @@ class Examination:
 
 def _looks(module: ModuleType, bench: Bench) -> list[Look]:
     """The attacks that a file of checks tries, if it tries any."""
-    found: list[Look] = module.looks(bench) if hasattr(module, "looks") else []
-    return found
+    looks: list[Look] = module.looks(bench) if hasattr(module, "looks") else []
+    return looks
 
 
 def checks(subject: Subject, blocks: FixedBatchModel, limit: int = LIMIT, budget: int | None = None) -> list[Check]:

@@ -38,7 +38,7 @@ def fingerprint(bench: Bench, attacks: Mapping[str, Attack]) -> tuple[object, ..
         hashing.of_tensor(bench.index),
         bench.seed,
     )
-    asked = (
+    settings = (
         _plain(blocks.net),
         hashing.of_tensor(out),
         blocks.size,
@@ -46,7 +46,7 @@ def fingerprint(bench: Bench, attacks: Mapping[str, Attack]) -> tuple[object, ..
         torch.__version__,
         _own_source(),
     )
-    return (*seen, *asked, tuple((name, _plain(attack)) for name, attack in attacks.items()))
+    return (*seen, *settings, tuple((name, _plain(attack)) for name, attack in attacks.items()))
 
 
 PLAIN = (str, int, float, bool, NoneType, torch.dtype, torch.device)
@@ -133,8 +133,8 @@ def _source(thing: Any) -> str:
     if str(getattr(thing, "__module__", "")).partition(".")[0] in ("toughen", "torch", "builtins"):
         return ""
     parts = vars(thing).values() if inspect.isclass(thing) else [thing]
-    made = [part for part in parts if hasattr(part, "__code__")]
-    compiled = repr([(_compiled(part.__code__), _globals(part)) for part in made])
+    functions = [part for part in parts if hasattr(part, "__code__")]
+    compiled = repr([(_compiled(part.__code__), _globals(part)) for part in functions])
     try:
         return compiled + inspect.getsource(inspect.getmodule(thing) or thing)
     except (OSError, TypeError):  # typed in, not in a file

@@ -52,6 +52,6 @@ def nets_of(function: Any, depth: int = 3) -> list[nn.Module]:
         held = [function.func, *function.args, *function.keywords.values()]
     elif depth == 3:  # an object that is called
         held = [type(function).__call__, *getattr(function, "__dict__", {}).values()]
-    found = [each for each in held if isinstance(each, nn.Module)]
-    found += [net for each in held for net in nets_of(each, depth - 1) if depth > 1]
-    return list({id(net): net for net in found}.values())
+    nets = [each for each in held if isinstance(each, nn.Module)]
+    nets += [net for each in held for net in nets_of(each, depth - 1) if depth > 1]
+    return list({id(net): net for net in nets}.values())

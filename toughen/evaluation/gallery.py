@@ -27,7 +27,7 @@ PICTURES = ("image", "attacked", "difference")
 
 
 def gallery(
-    found: Evaluation, target: EvaluationTarget, attacks: Mapping[str, Attack], blocks: FixedBatchModel, seed: int
+    evaluation: Evaluation, target: EvaluationTarget, attacks: Mapping[str, Attack], blocks: FixedBatchModel, seed: int
 ) -> pa.Table:
     """Some of the images that fell, some that stand, some that were wrong before, drawn at random among each.
 
@@ -41,17 +41,17 @@ def gallery(
         blocks: its model, in blocks of the evaluation's size, so that the same images come out.
         seed: of the evaluation.
     """
-    split = found.split
-    bench = Bench(blocks, split.images, split.labels, found.index, seed)
-    rows = _drawn(found, seed)
+    split = evaluation.split
+    bench = Bench(blocks, split.images, split.labels, evaluation.index, seed)
+    rows = _drawn(evaluation, seed)
     twins: dict[int, tuple[str, Tensor]] = {}
-    for piece, group in to_run(found, rows, attacks):
+    for piece, group in to_run(evaluation, rows, attacks):
         outcome = bench.attack(piece, torch.tensor(group, device=split.labels.device), keep=True)
         assert outcome.x_adv is not None
         twins |= {row: (piece.part, x_adv) for row, x_adv in zip(group, outcome.x_adv, strict=True)}
-    made = [_row(bench, found, target, row, outcome, twins.get(row)) for outcome in rows for row in rows[outcome]]
+    table = [_row(bench, evaluation, target, row, outcome, twins.get(row)) for outcome in rows for row in rows[outcome]]
     about = {"norm": target.threat.norm, "eps": float(target.threat.eps), "data": target.data}
-    return pa.Table.from_pylist(made, _schema().with_metadata({"about": json.dumps(about)}))
+    return pa.Table.from_pylist(table, _schema().with_metadata({"about": json.dumps(about)}))
 
 
 def _schema() -> pa.Schema:
@@ -60,28 +60,32 @@ def _schema() -> pa.Schema:
     return pa.schema(kinds | dict.fromkeys(PICTURES, pa.binary()))
 
 
-def _drawn(found: Evaluation, seed: int) -> dict[str, list[int]]:
+def _drawn(evaluation: Evaluation, seed: int) -> dict[str, list[int]]:
     """The rows that are shown, by what became of them."""
-    small = found.split.images[0, 0].numel() < LARGE
-    masks = {"broken": found.right & ~found.standing, "stands": found.standing, "wrong": ~found.right}
-    places = found.index.tolist()
+    small = evaluation.split.images[0, 0].numel() < LARGE
+    masks = {
+        "broken": evaluation.right & ~evaluation.standing,
+        "stands": evaluation.standing,
+        "wrong": ~evaluation.right,
+    }
+    places = evaluation.index.tolist()
     drawn = {}
     for outcome, count in OUTCOMES.items():
         rows = masks[outcome].nonzero()[:, 0].tolist()
         some = sorted(rows, key=lambda row: derive_seed("gallery", seed, places[row]))[: count if small else count // 2]
-        drawn[outcome] = sorted(some, key=lambda row: (int(found.split.labels[row]), places[row]))
+        drawn[outcome] = sorted(some, key=lambda row: (int(evaluation.split.labels[row]), places[row]))
     return drawn
 
 
 def to_run(
-    found: Evaluation, rows: Mapping[str, Sequence[int]], attacks: Mapping[str, Attack]
+    evaluation: Evaluation, rows: Mapping[str, Sequence[int]], attacks: Mapping[str, Attack]
 ) -> list[tuple[AttackRound, list[int]]]:
     """Which piece of which attack to run again, and on which rows."""
     plans = {name: attack_rounds(name, attack) for name, attack in attacks.items()}
     chosen: dict[tuple[str, int], list[int]] = {}
     for row in rows["broken"]:
-        name = next(name for name in plans if bool(found.state.of(name).fell[row]))
-        chosen.setdefault((name, int(found.state.of(name).by[row])), []).append(row)
+        name = next(name for name in plans if bool(evaluation.state.of(name).fell[row]))
+        chosen.setdefault((name, int(evaluation.state.of(name).by[row])), []).append(row)
     if rows["stands"]:
         chosen.setdefault((list(plans)[-1], 0), []).extend(rows["stands"])
     return [(plans[name][number], group) for (name, number), group in chosen.items()]
@@ -89,7 +93,7 @@ def to_run(
 
 def _row(
     bench: Bench,
-    found: Evaluation,
+    evaluation: Evaluation,
     target: EvaluationTarget,
     row: int,
     outcome: str,
@@ -97,20 +101,20 @@ def _row(
 ) -> dict[str, Any]:
     """One image with all that is known of it."""
     names = target.class_names
-    x = bench.floats(torch.tensor([row], device=found.split.labels.device))
-    label, prediction = int(found.split.labels[row]), int(found.predictions[row])
-    made: dict[str, Any] = {"index": int(found.index[row]), "label": label, "prediction": prediction}
-    made |= {"outcome": outcome, "image": png(x[0])}
-    made |= {"label_name": _name(label, names), "prediction_name": _name(prediction, names)}
+    x = bench.floats(torch.tensor([row], device=evaluation.split.labels.device))
+    label, prediction = int(evaluation.split.labels[row]), int(evaluation.predictions[row])
+    columns: dict[str, Any] = {"index": int(evaluation.index[row]), "label": label, "prediction": prediction}
+    columns |= {"outcome": outcome, "image": png(x[0])}
+    columns |= {"label_name": _name(label, names), "prediction_name": _name(prediction, names)}
     if twin is None:
-        return made
+        return columns
     attack, x_adv = twin
     after = int(bench.blocks.exact(x_adv[None])[0].argmax())
     delta = x_adv - x[0]
     gain = 0.5 / max(float(delta.abs().max()), 1e-6)
-    made |= {"attack": attack, "attacked_prediction": after, "attacked_prediction_name": _name(after, names)}
-    made |= {"attacked": png(x_adv), "difference": png(0.5 + gain * delta), "gain": gain}
-    return made | {"distance": float(target.threat.distance(x_adv[None], x)[0])}
+    columns |= {"attack": attack, "attacked_prediction": after, "attacked_prediction_name": _name(after, names)}
+    columns |= {"attacked": png(x_adv), "difference": png(0.5 + gain * delta), "gain": gain}
+    return columns | {"distance": float(target.threat.distance(x_adv[None], x)[0])}
 
 
 def _name(number: int, names: Sequence[str]) -> str:
@@ -124,7 +128,7 @@ def png(image: Tensor) -> bytes:
     """One image [c, h, w] in [0, 1] as a PNG, grey unless it has three channels."""
     pixels = image.detach().float().clamp(0, 1).mul(255).round().to(torch.uint8).cpu()
     grey = len(pixels) != 3
-    made = Image.fromarray(pixels[0].numpy()) if grey else Image.fromarray(pixels.permute(1, 2, 0).numpy())
+    picture = Image.fromarray(pixels[0].numpy()) if grey else Image.fromarray(pixels.permute(1, 2, 0).numpy())
     file = io.BytesIO()
-    made.save(file, "png", optimize=True)
+    picture.save(file, "png", optimize=True)
     return file.getvalue()

@@ -85,11 +85,11 @@ class Bench:
     def predict(self) -> Labels:
         """The predicted classes; -1 where a logit is not finite, which counts as wrong."""
         rows = torch.arange(len(self.images), device=self.images.device)
-        found = []
+        classes = []
         with mode(self.blocks, "eval"):
             for part in rows.split(chunk_size(self.images, self.blocks.size)):
-                found.append(predicted(self.blocks.exact(self.floats(part))))
-        return torch.cat(found)
+                classes.append(predicted(self.blocks.exact(self.floats(part))))
+        return torch.cat(classes)
 
     def attack(self, piece: AttackRound, rows: Tensor, keep: bool = False) -> Outcome:
         """Run a piece of an attack on some images, and judge what it returns by the model itself.
@@ -153,8 +153,8 @@ def run_attack(
     for piece in attack_rounds(name, attack):
         rows = (standing & ~broken).nonzero()[:, 0]
         for part in rows.split(chunk_size(images, bench.blocks.size)) if len(rows) else ():
-            found = bench.attack(piece, part)
-            broken[part], distance[part] = found.fell, found.moved
+            outcome = bench.attack(piece, part)
+            broken[part], distance[part] = outcome.fell, outcome.moved
             advance(len(part))
     return Verdicts(broken, distance)
 

@@ -46,10 +46,10 @@ class Kept:
         """Keep it: the file before or this one is there whole, whenever the process is killed."""
         if self.path is None or not distributed.is_main_process():
             return
-        found = {name: getattr(self, name) for name in FIELDS} | {"asked": dict(self.asked)}
-        found["checks"] = {name: asdict(check) for name, check in self.checks.items()}
+        fields = {name: getattr(self, name) for name in FIELDS} | {"asked": dict(self.asked)}
+        fields["checks"] = {name: asdict(check) for name, check in self.checks.items()}
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        write_json(self.path, found)
+        write_json(self.path, fields)
 
 
 def restore(path: Path | None, asked: Mapping[str, Any]) -> Kept | None:
@@ -57,10 +57,10 @@ def restore(path: Path | None, asked: Mapping[str, Any]) -> Kept | None:
     if path is None or not path.is_file():
         return None
     try:
-        found = read_json(path)
-        if not isinstance(found, dict) or found.pop("asked", None) != dict(asked) or first_mismatch(found, FIELDS):
+        fields = read_json(path)
+        if not isinstance(fields, dict) or fields.pop("asked", None) != dict(asked) or first_mismatch(fields, FIELDS):
             return None
-        found["checks"] = {name: Check(**each) for name, each in found["checks"].items()}
+        fields["checks"] = {name: Check(**each) for name, each in fields["checks"].items()}
     except (ValueError, TypeError):
         return None
-    return Kept(path, asked, **found)
+    return Kept(path, asked, **fields)

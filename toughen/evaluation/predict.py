@@ -45,7 +45,7 @@ def predict(
     Returns:
         A prediction for each image, in order.
     """
-    found: list[Prediction] = []
+    predictions: list[Prediction] = []
     with mode(model, "eval"):
         for rows in torch.arange(len(x), device=x.device).split(batch_size):
             part = x[rows]
@@ -58,5 +58,5 @@ def predict(
                 verify_threat(x_adv, part, threat_of(attack), name)
                 with torch.no_grad():
                     after = list(model(x_adv).argmax(1).tolist())
-            found += map(Prediction, label.tolist(), confidence.tolist(), after)
-    return found
+            predictions += map(Prediction, label.tolist(), confidence.tolist(), after)
+    return predictions

@@ -50,8 +50,8 @@ class Evaluation:
     def verdicts(self) -> dict[str, Verdicts]:
         """Per attack, which images it broke and how far it moved them."""
         device = self.split.labels.device
-        found = {name: self.state.of(name) for name in self.parts}
-        return {name: Verdicts(each.fell.to(device), each.moved.to(device)) for name, each in found.items()}
+        states = {name: self.state.of(name) for name in self.parts}
+        return {name: Verdicts(each.fell.to(device), each.moved.to(device)) for name, each in states.items()}
 
     @property
     def standing(self) -> Mask:

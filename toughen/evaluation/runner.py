@@ -61,28 +61,28 @@ def measure(
     with distributed.first_before_others():  # it clears up what a kill has left
         state = restore(folder, fingerprint(bench, attacks), len(split))
     parts = {name: [piece.part for piece in plan] for name, plan in plans.items()}
-    found = Evaluation(split, index, bench.predict(), parts, state)
-    with Workers(bench, processes) as workers, show(found, plans, console) as display:
+    evaluation = Evaluation(split, index, bench.predict(), parts, state)
+    with Workers(bench, processes) as workers, show(evaluation, plans, console) as display:
         for name, plan in plans.items():
-            _attack(name, plan, found, workers, display)
-    return found
+            _attack(name, plan, evaluation, workers, display)
+    return evaluation
 
 
-def _attack(name: str, plan: list[AttackRound], found: Evaluation, workers: Workers, display: Display) -> None:
+def _attack(name: str, plan: list[AttackRound], evaluation: Evaluation, workers: Workers, display: Display) -> None:
     """One attack, piece after piece, each on the images that still stand; saved after each chunk."""
-    progress, images = found.state.of(name), found.split.images
+    progress, images = evaluation.state.of(name), evaluation.split.images
     for piece in plan[progress.piece :]:
-        rows = (found.right.cpu() & ~progress.fell & ~progress.done).nonzero()[:, 0]
+        rows = (evaluation.right.cpu() & ~progress.fell & ~progress.done).nonzero()[:, 0]
         chunks = rows.to(images.device).split(_chunk(piece, len(rows), workers)) if len(rows) else ()
         started = time.perf_counter()
         for outcome in _everyone(workers, piece, chunks):
             now = time.perf_counter()
             progress.take_in(outcome, piece.part, now - started)
             started = now
-            found.state.save()
+            evaluation.state.save()
             display.update(name, piece)
         progress.next_piece()
-        found.state.save()
+        evaluation.state.save()
         if progress.piece == len(plan) or plan[progress.piece].part != piece.part:
             display.finished(name, piece.part)
 

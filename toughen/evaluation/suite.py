@@ -90,7 +90,7 @@ QUICK_IMAGES = 1000  # how many images the quick suite looks at, unless told oth
 def names() -> dict[str, tuple[Callable[..., Attack], str]]:
     """All short names: what makes the attack, and a line on it."""
     plain = {name.lower(): (kind, summary(kind)) for name, kind in attacks.REGISTRY.items()}
-    return {name: made for name, made in sorted((plain | NAMED).items()) if name not in HIDDEN}
+    return {name: factory for name, factory in sorted((plain | NAMED).items()) if name not in HIDDEN}
 
 
 def parse_attack(spec: str, threat: Threat) -> Attack:
@@ -103,16 +103,16 @@ def parse_attack(spec: str, threat: Threat) -> Attack:
     """
     spec, known = spec.strip(), names()
     own = _OWN.fullmatch(spec)
-    found = own or _SPEC.fullmatch(spec.lower())
-    if found is None or (own is None and found["name"] not in known):
-        raise ValueError(_unknown(spec, found["name"] if found else "", known))
-    name = found["name"]
+    match = own or _SPEC.fullmatch(spec.lower())
+    if match is None or (own is None and match["name"] not in known):
+        raise ValueError(_unknown(spec, match["name"] if match else "", known))
+    name = match["name"]
     make: Any = imported(name) if own else known[name][0]
-    given: dict[str, Any] = {name: int(found[name]) for name in ("steps", "restarts") if found[name] is not None}
-    if found["step_size"] is not None:
-        given["step_size"] = Fraction(found["step_size"])
+    given: dict[str, Any] = {name: int(match[name]) for name in ("steps", "restarts") if match[name] is not None}
+    if match["step_size"] is not None:
+        given["step_size"] = Fraction(match["step_size"])
         if not given["step_size"] > 0:
-            raise ValueError(f"attack {spec!r}: a step of {found['step_size']} goes nowhere; write one above 0")
+            raise ValueError(f"attack {spec!r}: a step of {match['step_size']} goes nowhere; write one above 0")
     kind: Any = make.func if isinstance(make, partial) else make
     for setting in given.keys() - {field.name for field in fields(kind)}:
         raise ValueError(f"attack {spec!r}: {kind.__name__} has no {setting}; leave it out")
@@ -167,16 +167,16 @@ def suite(
     """
     if chosen not in SUITES:
         raise ValueError(f"suite {chosen!r} is unknown: use {', '.join(SUITES)}")
-    found = {name: parse_attack(name, threat) for name in SUITES[chosen]}
+    attacks = {name: parse_attack(name, threat) for name in SUITES[chosen]}
     if chosen == "papers":
         mnist = tuple(shape[:1]) == (1,)
-        found |= {name: _published(name, threat, mnist) for name in found if name.startswith("pgd-")}
-        if mnist and "gama-pgd" in found:
-            found["gama-pgd"] = parse_attack("gama-pgd-mnist", threat)
+        attacks |= {name: _published(name, threat, mnist) for name in attacks if name.startswith("pgd-")}
+        if mnist and "gama-pgd" in attacks:
+            attacks["gama-pgd"] = parse_attack("gama-pgd-mnist", threat)
     own = None if adaptive is None else _adaptive(adaptive, threat)
     if chosen != "quick" and own is not None:
-        found["adaptive"] = own
-    return found
+        attacks["adaptive"] = own
+    return attacks
 
 
 def _adaptive(settings: Mapping[str, Any], threat: Threat) -> Adaptive:

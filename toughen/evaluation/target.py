@@ -145,8 +145,8 @@ def test_images(spec: str, data: str | None, image_size: int | None, resize: int
         raise ValueError(f"which images is {spec} to be judged by? Give --data, a folder or a data set's name")
     if resize is not None and (image_size is None or resize < image_size):
         raise ValueError(f"--resize {resize} is the shorter side before --image_size, such as 224, is cut out of it")
-    found = data_sets.load_test(data, image_size=image_size, resize=resize)
-    return replace(found, name=data)
+    images = data_sets.load_test(data, image_size=image_size, resize=resize)
+    return replace(images, name=data)
 
 
 def from_elsewhere(

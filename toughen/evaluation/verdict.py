@@ -27,33 +27,33 @@ KINDS = ("data", "model", "gradients")
 def modules() -> list[ModuleType]:
     """All files of checks: a new one in the folder, with ``CHECKS`` in it, comes after those that are here."""
     names = sorted(info.name for info in pkgutil.iter_modules(checks.__path__))
-    found = [importlib.import_module(f"{checks.__name__}.{name}") for name in names]
-    return [*FIRST, *(each for each in found if each not in FIRST and hasattr(each, "CHECKS"))]
+    others = [importlib.import_module(f"{checks.__name__}.{name}") for name in names]
+    return [*FIRST, *(each for each in others if each not in FIRST and hasattr(each, "CHECKS"))]
 
 
 def questions() -> dict[str, Question]:
     """The checks that ask the model, by name: first those of the data, last those of gradients."""
-    found = [each for module in modules() for each in module.CHECKS if isinstance(each, Question)]
-    return {each.name: each for each in sorted(found, key=lambda each: KINDS.index(each.of))}
+    questions_of_all = [each for module in modules() for each in module.CHECKS if isinstance(each, Question)]
+    return {each.name: each for each in sorted(questions_of_all, key=lambda each: KINDS.index(each.of))}
 
 
 def attack_checks() -> dict[str, AttackCheck]:
     """The checks of what attacks did, by name."""
-    found = [each for module in modules() for each in module.CHECKS if isinstance(each, AttackCheck)]
-    return {each.name: each for each in found}
+    checks_of_all = [each for module in modules() for each in module.CHECKS if isinstance(each, AttackCheck)]
+    return {each.name: each for each in checks_of_all}
 
 
 QUESTIONS, ATTACK_CHECKS = questions(), attack_checks()
 
 
-def word(made: Iterable[Check], *, complete: bool = True) -> Word:
+def word(checks: Iterable[Check], *, complete: bool = True) -> Word:
     """One word: a failed check makes it doubtful, one that shows attacks kept from what they need makes it masked.
 
     Args:
         made: those that there are.
         complete: whether all that can be made were; else none that is still to come may make it better.
     """
-    failed = [check for check in made if check.passed is False]
+    failed = [check for check in checks if check.passed is False]
     if any(check.masking for check in failed):
         return "masked"
     if failed:

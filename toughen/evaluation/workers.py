@@ -98,25 +98,25 @@ def _pool(bench: Bench, processes: int) -> ProcessPoolExecutor:
     for number in range(processes):
         numbers.put(number)
     net = copy.deepcopy(bench.blocks.net).cpu()
-    asked = (net, bench.blocks.size, bench.blocks.precision)
+    model = (net, bench.blocks.size, bench.blocks.precision)
     seen = (bench.images.cpu(), bench.labels.cpu(), bench.index, bench.seed)
     return ProcessPoolExecutor(
-        processes, context, initializer=_start, initargs=(numbers, threads, bench.images.device.type, asked, seen)
+        processes, context, initializer=_start, initargs=(numbers, threads, bench.images.device.type, model, seen)
     )
 
 
-def _start(numbers: Any, threads: int, device: str, asked: tuple[Any, ...], seen: tuple[Any, ...]) -> None:
+def _start(numbers: Any, threads: int, device: str, model: tuple[Any, ...], seen: tuple[Any, ...]) -> None:
     """Set a worker process up."""
     keep_freed()
     torch.set_num_threads(threads)
     number = numbers.get()
     place = torch.device(device, number % torch.cuda.device_count()) if device == "cuda" else torch.device(device)
-    net, size, precision = asked
+    net, size, precision = model
     images, labels, index, seed = seen
     _own.bench = Bench(FixedBatchModel(net.to(place), size, precision), images.to(place), labels.to(place), index, seed)
 
 
 def _do(piece: AttackRound, rows: Tensor) -> Outcome:
     bench: Bench = _own.bench
-    found = bench.attack(piece, rows.to(bench.images.device))
-    return Outcome(rows, found.fell.cpu(), found.moved.cpu(), found.counts)
+    outcome = bench.attack(piece, rows.to(bench.images.device))
+    return Outcome(rows, outcome.fell.cpu(), outcome.moved.cpu(), outcome.counts)

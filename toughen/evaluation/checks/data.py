@@ -27,17 +27,17 @@ GAIN = 0.05  # of clean accuracy by other input, beyond which the model was made
 
 def _otherwise(x: Images) -> dict[str, Callable[[Images], Images]]:
     """How else the model may want its images: in words, and as a function of images in [0, 1]."""
-    found: dict[str, Callable[[Images], Images]] = {
+    inputs: dict[str, Callable[[Images], Images]] = {
         "pixels of 0 to 255": lambda x: 255 * x,
         "pixels of -1 to 1": lambda x: 2 * x - 1,
         "pixels of -0.5 to 0.5": lambda x: x - 0.5,
     }
     for name, (mean, deviation) in MEANS.items():
         if len(mean) in (1, x.shape[1]):
-            found[f"images normalised as for {name}"] = _normalise(x, mean, deviation)
+            inputs[f"images normalised as for {name}"] = _normalise(x, mean, deviation)
     own = x.mean((0, 2, 3)), x.std((0, 2, 3)).clamp(min=1e-3)
-    found["images normalised by their own mean and deviation"] = _normalise(x, own[0].tolist(), own[1].tolist())
-    return found
+    inputs["images normalised by their own mean and deviation"] = _normalise(x, own[0].tolist(), own[1].tolist())
+    return inputs
 
 
 def _normalise(x: Images, mean: object, deviation: object) -> Callable[[Images], Images]:
@@ -58,14 +58,14 @@ def input_range(bench: Bench, name: str) -> Check:
     first = {how: accuracy(make(x)[: None if bench.whole else FIRST]) for how, make in others.items()}
     best = max(first, key=lambda how: first[how])
     as_given = accuracy(x)
-    found = first if bench.whole else {best: accuracy(others[best](x))}
+    accuracies = first if bench.whole else {best: accuracy(others[best](x))}
     return judge(
         name,
-        found[best] - as_given,
+        accuracies[best] - as_given,
         allowed(len(x), GAIN),
         "No other range or normalisation of the images makes the model much more accurate.",
-        f"The model is right on {percent(as_given)} of images in [0, 1], and on {percent(found[best])} given {best}: "
-        "make that its first layer, for the number is about something else.",
+        f"The model is right on {percent(as_given)} of images in [0, 1], and on {percent(accuracies[best])} given {best}"
+        ": make that its first layer, for the number is about something else.",
     )
 
 
@@ -86,17 +86,17 @@ def labels_fit(bench: Bench, name: str) -> Check:
     """The model is right more often than chance, and no other numbering of the classes makes it much more so."""
     n, chance = len(bench.subject.labels), 1 / bench.classes
     accuracy = float(bench.subject.right.double().mean())
-    found = f"The model is right on {percent(accuracy)} of the clean images"
+    fact = f"The model is right on {percent(accuracy)} of the clean images"
     other = _renumbered(bench.model.exact(bench.x(bench.any)).argmax(1), bench.y(bench.any), bench.classes)
     if other > max(0.5, accuracy + 0.2 + 1 / len(bench.any) ** 0.5):  # a few images fit some numbering by luck
-        bad = f"{found}, and would be on {percent(other)} were its classes numbered otherwise: give the data its order."
+        bad = f"{fact}, and would be on {percent(other)} were its classes numbered otherwise: give the data its order."
         return judge(name, accuracy, other, "", bad, least=True)
     threshold = chance + 2.33 * math.sqrt(chance * (1 - chance) / n)  # one set in a hundred is above by luck
     if accuracy > chance and threshold > chance + 0.1:
-        bad = f"{found}, and {n} images are too few to tell that from chance, {percent(chance)}: take more."
-        return judge(name, accuracy, threshold, f"{found}; chance is {percent(chance)}.", bad, least=True)
-    bad = f"{found}, which is chance: the labels are not the images' own, or the model knows nothing."
-    return judge(name, accuracy, threshold, f"{found}; chance is {percent(chance)}.", bad, least=True)
+        bad = f"{fact}, and {n} images are too few to tell that from chance, {percent(chance)}: take more."
+        return judge(name, accuracy, threshold, f"{fact}; chance is {percent(chance)}.", bad, least=True)
+    bad = f"{fact}, which is chance: the labels are not the images' own, or the model knows nothing."
+    return judge(name, accuracy, threshold, f"{fact}; chance is {percent(chance)}.", bad, least=True)
 
 
 def _renumbered(predicted: Tensor, labels: Tensor, classes: int) -> float:

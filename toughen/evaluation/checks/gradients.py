@@ -122,10 +122,10 @@ def steady(bench: Bench, name: str) -> Check:
     x, threat = _inside(bench.x(bench.right)), bench.threat
     nearby = threat.start(x, "uniform", bench.noise(name, bench.right), threat.eps / 20, clip=False)
     one, other = (_gradient(bench, each, margin_loss) for each in (x, nearby))
-    found = ~(_zero(one) | _zero(other) | _undefined(one) | _undefined(other))
-    if not found.any():
+    usable = ~(_zero(one) | _zero(other) | _undefined(one) | _undefined(other))
+    if not usable.any():
         return not_made(name, "all gradients are zero, or not finite")
-    figure = median(_cosine(one, other)[found])
+    figure = median(_cosine(one, other)[usable])
     return judge(
         name,
         figure,
@@ -155,9 +155,9 @@ def continuous(bench: Bench, name: str) -> Check:
     whole, low, high = before - after, torch.zeros_like(before), torch.ones_like(before)
     for _ in range(HALVINGS):
         middle = (low + high) / 2
-        found = margin(exact(torch.lerp(x, end, middle.to(x).view(-1, 1, 1, 1))), y)
-        stands = found > 0
-        before, after = torch.where(stands, found, before), torch.where(stands, after, found)
+        margins = margin(exact(torch.lerp(x, end, middle.to(x).view(-1, 1, 1, 1))), y)
+        stands = margins > 0
+        before, after = torch.where(stands, margins, before), torch.where(stands, after, margins)
         low, high = torch.where(stands, middle, low), torch.where(stands, high, middle)
     jumps = ((before - after) / whole.clamp(min=1e-30)).nan_to_num(1).clamp(max=1)
     figure = float((jumps > JUMP).double().mean())

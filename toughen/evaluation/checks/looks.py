@@ -76,28 +76,28 @@ class Looks:
             known = self.kept.get(other, [])[first:to]
             broken[: len(known)] |= torch.tensor(known, dtype=torch.bool)
         left = (~broken).nonzero()[:, 0]
-        found = look.run(rows[left.to(rows.device)], fits) if len(left) else broken[left]
-        if found is None:
+        fell = look.run(rows[left.to(rows.device)], fits) if len(left) else broken[left]
+        if fell is None:
             return False
         new = torch.zeros_like(broken)
-        new[left] = found.cpu()
+        new[left] = fell.cpu()
         self.kept[look.name] = [*self.kept.get(look.name, []), *new.tolist()]
         return True
 
     def broken(self, name: str, n: int | None = None) -> Mask:
         """Which of the first ``n`` images of its sample a look broke; False for those that it did not have."""
-        found = self.kept.get(name, [])
-        n = len(found) if n is None else n
-        return torch.tensor([*found[:n], *[False] * (n - len(found[:n]))], dtype=torch.bool)
+        kept = self.kept.get(name, [])
+        n = len(kept) if n is None else n
+        return torch.tensor([*kept[:n], *[False] * (n - len(kept[:n]))], dtype=torch.bool)
 
     def any_of(self, names: Iterable[str], n: int | None = None) -> Mask:
         """Which of the first ``n`` images any of the looks broke; None means as many as the longest look had."""
         names = list(names)
         n = max((self.count(name) for name in names), default=0) if n is None else n
-        found = torch.zeros(n, dtype=torch.bool)
+        broken = torch.zeros(n, dtype=torch.bool)
         for name in names:
-            found |= self.broken(name, n)
-        return found
+            broken |= self.broken(name, n)
+        return broken
 
     def stands(self, names: Sequence[str]) -> list[float]:
         """The shares that stand under each of some looks, on the images that all of them had."""

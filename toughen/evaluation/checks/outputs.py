@@ -84,13 +84,13 @@ def unscaled(bench: Bench, name: str) -> Check:
 def usual_size(bench: Bench, name: str) -> Check:
     """The softmax is not saturated in float32."""
     figure = median(margin(bench.clean, bench.y(bench.right)))
-    found = f"Half of the images have a margin of {figure:.3g} or more between the two highest logits"
+    fact = f"Half of the images have a margin of {figure:.3g} or more between the two highest logits"
     return judge(
         name,
         figure,
         LARGEST,
-        f"{found}.",
-        f"{found}, where a softmax in float32 is 0 or 1 and the cross-entropy has no slope: divide the logits, or "
+        f"{fact}.",
+        f"{fact}, where a softmax in float32 is 0 or 1 and the cross-entropy has no slope: divide the logits, or "
         "attack with a scale-free loss (APGD-T).",
         masking=True,
     )

@@ -29,8 +29,8 @@ TOWARDS = {"PGD-R-20": PGDR, "PGD-LL-20": PGDLL}
 def radii(bench: Bench) -> dict[str, float]:
     """The radii at which PGD is tried, by the names of the looks."""
     eps = bench.threat.eps
-    found = [min(factor * eps, bench.reach) for factor in FACTORS]
-    return {PLAIN if radius == eps else f"{PLAIN} at {radius:.6g}": radius for radius in found}
+    distances = [min(factor * eps, bench.reach) for factor in FACTORS]
+    return {PLAIN if radius == eps else f"{PLAIN} at {radius:.6g}": radius for radius in distances}
 
 
 def looks(bench: Bench) -> list[Look]:
@@ -106,9 +106,9 @@ def _reaching(threat: Threat, eps: float) -> dict[str, Attack]:
 def unbounded(taken: Looks, name: str) -> Check:
     """With the whole box to move in, or half its diameter, no image stands."""
     (figure,) = taken.stands([REACH])
-    found = f"With eps doubled up to {furthest(taken.bench):.3g}, {percent(figure)} of the clean-right images stand"
-    bad = f"{found}, although an attack may show nearly any image: it is kept from finding what is there."
-    return judge(name, figure, _allowed(taken, [REACH], LOOSE), f"{found}.", bad, masking=True)
+    fact = f"With eps doubled up to {furthest(taken.bench):.3g}, {percent(figure)} of the clean-right images stand"
+    bad = f"{fact}, although an attack may show nearly any image: it is kept from finding what is there."
+    return judge(name, figure, _allowed(taken, [REACH], LOOSE), f"{fact}.", bad, masking=True)
 
 
 def falls_with_eps(taken: Looks, name: str) -> Check:
@@ -117,9 +117,9 @@ def falls_with_eps(taken: Looks, name: str) -> Check:
     stands = taken.stands(list(names))
     figure = max(after - min(stands[: i + 1]) for i, after in enumerate(stands[1:]))
     shown = ", ".join(f"{each:.0%} at {radius:.3g}" for each, radius in zip(stands, names.values(), strict=True))
-    found = f"Of the clean-right images {shown} stand under PGD-20"
-    bad = f"{found}: more room makes the attack weaker, so it is led astray."
-    return judge(name, figure, _allowed(taken, list(names), LOOSE), f"{found}.", bad, masking=True)
+    fact = f"Of the clean-right images {shown} stand under PGD-20"
+    bad = f"{fact}: more room makes the attack weaker, so it is led astray."
+    return judge(name, figure, _allowed(taken, list(names), LOOSE), f"{fact}.", bad, masking=True)
 
 
 def iterative(taken: Looks, name: str) -> Check:
@@ -142,9 +142,9 @@ def _order(taken: Looks, name: str, others: list[str], slack: float) -> Check:
     pgd, *stands = taken.stands([PLAIN, *others])
     least = min(stands)
     other = others[stands.index(least)]
-    found = f"Of the clean-right images {percent(pgd)} stand under PGD-20 and {percent(least)} under {other}"
-    bad = f"{found}: PGD is led astray."
-    return judge(name, pgd - least, _allowed(taken, [PLAIN, *others], slack), f"{found}.", bad, masking=True)
+    fact = f"Of the clean-right images {percent(pgd)} stand under PGD-20 and {percent(least)} under {other}"
+    bad = f"{fact}: PGD is led astray."
+    return judge(name, pgd - least, _allowed(taken, [PLAIN, *others], slack), f"{fact}.", bad, masking=True)
 
 
 def _allowed(taken: Looks, names: list[str], share: float) -> float:

@@ -71,8 +71,8 @@ def _judged(taken: Looks, name: str, broken: Mask, what: str, cause: str) -> Che
     number, n = taken.bench.subject.robust_accuracy, len(broken)
     figure = number * float(broken.double().mean())
     threshold, clearly = (number * allowed(n, share / number) for share in (DROP, HIDDEN))
-    found = f"{what} {int(broken.sum())} of {n} images that stand, {100 * figure:.1f} points of the number"
-    return judge(name, figure, threshold, f"{found}.", f"{found}: {cause}.", masking=figure > clearly)
+    fact = f"{what} {int(broken.sum())} of {n} images that stand, {100 * figure:.1f} points of the number"
+    return judge(name, figure, threshold, f"{fact}.", f"{fact}: {cause}.", masking=figure > clearly)
 
 
 def _only(taken: Looks, name: str, others: Iterable[str], first: str) -> Mask:
@@ -85,11 +85,11 @@ def _only(taken: Looks, name: str, others: Iterable[str], first: str) -> Mask:
 def stronger(taken: Looks, name: str) -> Check:
     """All of these attacks together break little."""
     count = taken.count
-    names = [told for told, looks in TOLD.items() if any(count(each) for each in looks)]
-    told = ", ".join(names[:-1]) + " and " + names[-1] if len(names) > 1 else names[0]
+    names = [attackers for attackers, looks in TOLD.items() if any(count(each) for each in looks)]
+    attackers = ", ".join(names[:-1]) + " and " + names[-1] if len(names) > 1 else names[0]
     broken = taken.any_of((*GRADIENT, SQUARE, RANDOM))
     cause = "the number is from attacks too weak for this model; evaluate with AutoAttack"
-    return _judged(taken, name, broken, f"{told} break{'' if len(names) > 1 else 's'}", cause)
+    return _judged(taken, name, broken, f"{attackers} break{'' if len(names) > 1 else 's'}", cause)
 
 
 def steps_settle(taken: Looks, name: str) -> Check:

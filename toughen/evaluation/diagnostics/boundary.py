@@ -61,14 +61,14 @@ def boundary_distance(
     best = torch.where(clean, every.amin(0), 0.0)
     first = every.argmin(0)
     ranked = best[clean].sort().values
-    found = ranked[ranked.isfinite()]
+    finite = ranked[ranked.isfinite()]
     return {
         "norm": threat.norm,
         "distance": [number(value) for value in best],
         "quantiles": {str(share_): _quantile(ranked, share_) for share_ in quantiles},
-        "mean": number(found.mean()) if len(found) else None,
+        "mean": number(finite.mean()) if len(finite) else None,
         "right": len(ranked),
-        "found": len(found),
+        "found": len(finite),
         "found_by": {name: int((each[clean]).isfinite().sum()) for name, each in distances.items()},
         "closest_by": {
             name: int((clean & every[place].isfinite() & (first == place)).sum())

@@ -64,10 +64,10 @@ def confusion(model: nn.Module, x: Images, y: Labels, attack: Attack, seed: int 
     rows_right = (clean == y).nonzero()[:, 0]
     for rows, x_adv in crafted(model, x, y, ending_early(attack), seed, rows_right):
         attacked[rows] = classes(exact_logits(model, x_adv))
-    found = {"clean": clean, "attacked": attacked}
+    predictions_of = {"clean": clean, "attacked": attacked}
     return {
         "attack": described(attack),
-        **{name: _summary(y, predictions, count) for name, predictions in found.items()},
+        **{name: _summary(y, predictions, count) for name, predictions in predictions_of.items()},
     }
 
 

@@ -137,12 +137,12 @@ def loss_by_eps(
     """
     model = blocked(model, x)
     clean = number(losses(exact_logits(model, x), y).mean())
-    found: dict[str, list[float | None]] = {"fgsm": [], "r-fgsm": [], f"pgd-{steps}": []}
+    curves: dict[str, list[float | None]] = {"fgsm": [], "r-fgsm": [], f"pgd-{steps}": []}
     for radius in eps:
         kinds = _loss_attacks(threat, radius, steps)
-        for name, values in found.items():
+        for name, values in curves.items():
             values.append(_mean_loss(model, x, y, kinds[name], seed) if radius > 0 else clean)
-    return {"eps": [float(radius) for radius in eps], "loss": found}
+    return {"eps": [float(radius) for radius in eps], "loss": curves}
 
 
 def _loss_attacks(threat: Threat, eps: Eps, steps: int) -> dict[str, Attack]:

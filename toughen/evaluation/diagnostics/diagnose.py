@@ -59,8 +59,8 @@ def _loss(case: Case) -> dict[str, Any]:
 
 def _surface(case: Case) -> dict[str, Any]:
     some = case.some(SURFACE_IMAGES)
-    found = loss_surface(some.model, some.x, some.y, some.threat, some.seed)
-    return found | {"index": some.index.tolist()}
+    surface = loss_surface(some.model, some.x, some.y, some.threat, some.seed)
+    return surface | {"index": some.index.tolist()}
 
 
 def _confusion(case: Case) -> dict[str, Any]:
@@ -69,8 +69,8 @@ def _confusion(case: Case) -> dict[str, Any]:
 
 def _entropy(case: Case) -> dict[str, Any]:
     eps, norm = case.threat.eps, case.threat.norm
-    made = {kind: registered.LogitMatrix(eps=eps, norm=norm, kind=kind) for kind in ("nuclear", "frobenius")}
-    return attack_entropy(case.model, case.x, case.y, made, case.seed)
+    attacks = {kind: registered.LogitMatrix(eps=eps, norm=norm, kind=kind) for kind in ("nuclear", "frobenius")}
+    return attack_entropy(case.model, case.x, case.y, attacks, case.seed)
 
 
 def _nuclear(case: Case) -> dict[str, Any]:
@@ -84,10 +84,10 @@ def _logit_distance(case: Case) -> dict[str, Any]:
 def _boundary(case: Case) -> dict[str, Any]:
     eps, norm = case.threat.eps, case.threat.norm
     kinds = {"deepfool": registered.DeepFool, "fab-t": registered.FAB}
-    made = {name: kind(eps=eps, norm=norm, minimise=True) for name, kind in kinds.items()}
+    attacks = {name: kind(eps=eps, norm=norm, minimise=True) for name, kind in kinds.items()}
     some = case.some(BOUNDARY_IMAGES)
-    found = boundary_distance(some.model, some.x, some.y, made, some.threat, some.seed)
-    return found | {"index": some.index.tolist()}
+    distances = boundary_distance(some.model, some.x, some.y, attacks, some.threat, some.seed)
+    return distances | {"index": some.index.tolist()}
 
 
 OF_A_RUN: dict[str, Callable[[Case], dict[str, Any]]] = {
@@ -167,13 +167,13 @@ def diagnose_runs(
     about = _how(cases, precision, place)
     with progress_bar(console or Console(quiet=True)) as bar:
         task = bar.add_task("", total=len(cases) * len(own) + len(attacks))
-        found = _of_each(cases, own, about, bar, task)
+        results = _of_each(cases, own, about, bar, task)
         matrices = _between(cases, attacks, about, bar, task)
-    shared, written = _compared(found, matrices, surfaces=bool(out)), [case.results for case in cases if own]
+    shared, written = _compared(results, matrices, surfaces=bool(out)), [case.results for case in cases if own]
     for folder in ([Path(out)] if out else folders) if shared else []:
         add_diagnostics(folder, shared)
         written += [folder] if folder not in written else []
-    return {"runs": found, "shared": shared, "folders": [str(folder) for folder in written]}
+    return {"runs": results, "shared": shared, "folders": [str(folder) for folder in written]}
 
 
 def _how(cases: Sequence[Case], precision: Precision, place: torch.device) -> dict[str, Any]:
@@ -188,10 +188,12 @@ def _how(cases: Sequence[Case], precision: Precision, place: torch.device) -> di
     }
 
 
-def _compared(found: Mapping[str, Mapping[str, Any]], matrices: Mapping[str, Any], *, surfaces: bool) -> dict[str, Any]:
+def _compared(
+    results: Mapping[str, Mapping[str, Any]], matrices: Mapping[str, Any], *, surfaces: bool
+) -> dict[str, Any]:
     """What lies between runs: transfer matrices, and their mean surfaces where these are wanted."""
     shared: dict[str, Any] = {"transfer": {"attacks": dict(matrices)}} if matrices else {}
-    means = {name: _mean_surface(each["surface"]) for name, each in found.items() if "surface" in each}
+    means = {name: _mean_surface(each["surface"]) for name, each in results.items() if "surface" in each}
     if surfaces and means:
         shared["surfaces"] = {"runs": means}
     return shared
@@ -201,30 +203,30 @@ def _of_each(
     cases: Sequence[Case], names: Sequence[str], about: Mapping[str, Any], bar: Progress, task: TaskID
 ) -> dict[str, dict[str, Any]]:
     """Each run's own diagnostics, written one by one."""
-    found: dict[str, dict[str, Any]] = {case.name: {} for case in cases}
+    results: dict[str, dict[str, Any]] = {case.name: {} for case in cases}
     for case in cases:
         for name in names:
             bar.update(task, description=f"{case.name}: {name}")
             started, before = time.perf_counter(), _passes([case])
             result = OF_A_RUN[name](case)
-            found[case.name][name] = result | _by_what(result, [case], about, started, before)
-            add_diagnostics(case.results, {name: found[case.name][name]})
+            results[case.name][name] = result | _by_what(result, [case], about, started, before)
+            add_diagnostics(case.results, {name: results[case.name][name]})
             bar.advance(task)
-    return found
+    return results
 
 
 def _between(
     cases: Sequence[Case], attacks: Mapping[str, Attack], about: Mapping[str, Any], bar: Progress, task: TaskID
 ) -> dict[str, dict[str, Any]]:
     """The transfer matrix of each attack."""
-    found, first = {}, cases[0]
+    results, first = {}, cases[0]
     for name, attack in attacks.items():
         bar.update(task, description=f"transfer: {name}")
         started, before = time.perf_counter(), _passes(cases)
         result = transfer_matrix({case.name: case.model for case in cases}, first.x, first.y, attack, first.seed)
-        found[name] = result | _by_what(result, cases, about, started, before)
+        results[name] = result | _by_what(result, cases, about, started, before)
         bar.advance(task)
-    return found
+    return results
 
 
 def _passes(cases: Sequence[Case]) -> int:

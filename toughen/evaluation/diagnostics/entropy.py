@@ -66,16 +66,16 @@ def _of_attack(model: FixedBatchModel, x: Images, y: Labels, attack: Attack, see
     parts = list(_attacked(model, x, y, attack, seed, batch))
     order, logits = torch.cat([rows for rows, _ in parts]), torch.cat([out for _, out in parts])
     probabilities, labels = logits.double().softmax(1), y[order]
-    found = [
+    entropies = [
         entropy(probabilities[labels == label].mean(0)) if (labels == label).any() else None
         for label in range(logits.shape[1])
     ]
-    mean = torch.stack([value for value in found if value is not None]).mean()
+    mean = torch.stack([value for value in entropies if value is not None]).mean()
     predictions = classes(logits)
     return {
         "entropy": number(mean),
         "normalised": number(mean / math.log(logits.shape[1])),
-        "class_entropy": [None if value is None else number(value) for value in found],
+        "class_entropy": [None if value is None else number(value) for value in entropies],
         "accuracy": int((predictions == labels).sum()) / len(labels),
         "confusion": matrix(labels, predictions, logits.shape[1]),
         "batch": batch,

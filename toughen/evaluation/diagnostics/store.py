@@ -20,10 +20,10 @@ def read_diagnostics(folder: Path) -> dict[str, Any]:
     """
     if not (folder / RESULT).is_file():
         return {}
-    found = read_json(folder / RESULT)
-    if not (isinstance(found, dict) and all(isinstance(each, dict) for each in found.values())):
+    diagnostics = read_json(folder / RESULT)
+    if not (isinstance(diagnostics, dict) and all(isinstance(each, dict) for each in diagnostics.values())):
         raise ValueError(f"{folder / RESULT} is damaged: move it away and diagnose again")
-    return found
+    return diagnostics
 
 
 def check_usable(folder: Path) -> None:
@@ -60,29 +60,29 @@ def set_aside(folder: Path) -> None:
         add_diagnostics(folder, stays)
 
 
-def _of_evaluation(found: Mapping[str, Any]) -> bool:
-    about = found.get("about")
+def _of_evaluation(diagnostic: Mapping[str, Any]) -> bool:
+    about = diagnostic.get("about")
     return isinstance(about, dict) and about.get("by") == "evaluate"
 
 
-def add_closer_look(folder: Path, found: Mapping[str, Any]) -> None:
+def add_closer_look(folder: Path, results: Mapping[str, Any]) -> None:
     """Write what an evaluation found besides; where `toughen diagnose` found the same, its own stays.
 
     Raises:
         ValueError: nothing can be written there, or what is there is damaged.
     """
     there = read_diagnostics(folder)
-    if new := {name: each for name, each in found.items() if name not in there}:
+    if new := {name: each for name, each in results.items() if name not in there}:
         add_diagnostics(folder, new)
 
 
-def add_diagnostics(folder: Path, found: Mapping[str, Any]) -> None:
+def add_diagnostics(folder: Path, results: Mapping[str, Any]) -> None:
     """Write diagnostics into a folder's file; those of other names stay there. A line each, because they are long.
 
     Raises:
         ValueError: nothing can be written there.
     """
-    every = {**read_diagnostics(folder), **found}
+    every = {**read_diagnostics(folder), **results}
     lines = [f"{json.dumps(name)}: {json.dumps(value, allow_nan=False)}" for name, value in sorted(every.items())]
     try:
         folder.mkdir(parents=True, exist_ok=True)

@@ -105,8 +105,8 @@ def loss_surface(
         for place, distance in enumerate(along):
             points = (x[rows] + distance * first[rows] + steps).flatten(0, 1)
             points = points.clamp(0, 1) if clip else points
-            found = losses(exact_logits(model, points), y[rows].repeat(len(across)))
-            surface[rows, place] = found.view(len(across), -1).T
+            values = losses(exact_logits(model, points), y[rows].repeat(len(across)))
+            surface[rows, place] = values.view(len(across), -1).T
     return {
         "along": [float(distance) for distance in along],
         "across": [float(distance) for distance in across],

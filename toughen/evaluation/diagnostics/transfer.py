@@ -33,18 +33,18 @@ def transfer_matrix(
         the target gets right when they were crafted on the source; ``fell`` [source][target], the share of those
         right while clean that are then wrong (None where none was right).
     """
-    asked = {name: blocked(model, x) for name, model in models.items()}
-    clean = {name: right(model, x, y) for name, model in asked.items()}
+    nets = {name: blocked(model, x) for name, model in models.items()}
+    clean = {name: right(model, x, y) for name, model in nets.items()}
     accuracy, fell = [], []
-    for source in asked.values():
+    for source in nets.values():
         after = {name: mask.clone() for name, mask in clean.items()}
         for rows, x_adv in crafted(source, x, y, attack, seed):
-            for name, target in asked.items():
+            for name, target in nets.items():
                 after[name][rows] = right(target, x_adv, y[rows])
-        accuracy.append([share(after[name]) for name in asked])
-        fell.append([_fell(clean[name], after[name]) for name in asked])
+        accuracy.append([share(after[name]) for name in nets])
+        fell.append([_fell(clean[name], after[name]) for name in nets])
     return {
-        "models": list(asked),
+        "models": list(nets),
         "clean_accuracy": [share(mask) for mask in clean.values()],
         "accuracy": accuracy,
         "fell": fell,
