@@ -57,7 +57,7 @@ def ours(precision: Any, processes: int = 1, seed: int = 0) -> Callable[..., Fou
         found = measure(net, split, attacks, precision=precision, index=index, processes=processes, seed=seed)
         if not sequence:
             return {
-                name: ((found.right & ~verdict.broken).tolist(), sum(found.state.of(name).seconds.values()))
+                name: ((found.correct & ~verdict.broken).tolist(), sum(found.state.of(name).seconds.values()))
                 for name, verdict in found.verdicts.items()
             }
         progress, names = found.state.of("autoattack"), found.parts["autoattack"]

@@ -107,7 +107,7 @@ def whole(net: nn.Module, split: Split, attack: PGD, precision: Precision) -> Ca
     """toughen's evaluation: which images stand."""
 
     def run(x: Tensor, y: Tensor) -> Tensor:
-        return measure(net, split, {"pgd": attack}, precision=precision).standing
+        return measure(net, split, {"pgd": attack}, precision=precision).robust
 
     return run
 

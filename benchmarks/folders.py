@@ -118,12 +118,12 @@ def one(row: Row, sets: Path, out: Path) -> None:
     threat, model = Threat("linf", Fraction(row.eps)), runs.load(folder)
     found = measure(model, sample, {name: parse_attack(name, threat) for name in ("fgsm", PGD)})
     stands = found.state.of(PGD)
-    left = (found.right.cpu() & ~stands.fell).nonzero()[:, 0]
+    left = (found.correct.cpu() & ~stands.fell).nonzero()[:, 0]
     under = measure(model, sample.take(left), {APGD: parse_attack(APGD, threat)}).accuracy(APGD) if len(left) else 0.0
     about |= {
         "settings": {name: getattr(recipe, name) for name in ("model", "model_settings", "epochs", "batch_size")},
         "images": len(sample),
-        "clean": found.right.double().mean().item(),
+        "clean": found.correct.double().mean().item(),
         "fgsm": found.accuracy("fgsm"),
         PGD: found.accuracy(PGD),
         APGD: under * len(left) / len(sample),

@@ -71,8 +71,8 @@ class Sliver(nn.Module):
 def broken(net: nn.Module, x: Images, y: Labels, attacks: dict[str, Attack]) -> dict[str, int]:
     split = Split(x, y)
     found = measure(net, split, attacks, precision="fp64")
-    return {name: int((found.right & ~found.standing).sum()) if name == "all" else int(
-        (found.right & verdict.broken).sum()) for name, verdict in found.verdicts.items()}  # fmt: skip
+    return {name: int((found.correct & ~found.robust).sum()) if name == "all" else int(
+        (found.correct & verdict.broken).sum()) for name, verdict in found.verdicts.items()}  # fmt: skip
 
 
 @pytest.mark.slow
@@ -110,12 +110,12 @@ def test_the_same_fall_as_under_the_reference(precision: Precision, data_root: P
     made = Reference(net, norm="Linf", eps=8 / 255, seed=0, version="standard")
     made.apgd.loss, made.fab.targeted, made.square.n_queries = "ce", True, 300
     attacks = {"apgd-ce": made.apgd, "apgd-t": made.apgd_targeted, "fab-t": made.fab, "square": made.square}
-    x, y = split.images[found.right].float() / 255, split.labels[found.right]
+    x, y = split.images[found.correct].float() / 255, split.labels[found.correct]
     for name, attack in attacks.items():
         theirs = []
         for attack.seed in (0, 1):
             theirs.append(net(attack.perturb(x.clone(), y.clone())).argmax(1) == y)
-        ours = ~found.verdicts[name].broken[found.right]
+        ours = ~found.verdicts[name].broken[found.correct]
         beyond = int(((ours != theirs[0]) & (ours != theirs[1])).sum())
         seeds = int((theirs[0] != theirs[1]).sum())
         assert beyond <= seeds and 10 < int(ours.sum()) < 35, (name, beyond, seeds, int(ours.sum()))

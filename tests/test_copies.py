@@ -25,7 +25,7 @@ from toughen.engine.device import Precision, whole_float32
 from toughen.engine.fixed_batch import FixedBatchModel
 from toughen.evaluation.fingerprint import fingerprint
 from toughen.evaluation.function_model import FunctionModel
-from toughen.evaluation.harness import Bench
+from toughen.evaluation.harness import Harness
 
 NETS = Path(__file__).parent / "nets"
 PLAIN: dict[str, Any] = {"verdict": False, "details": False}
@@ -191,7 +191,7 @@ def test_a_state_of_a_model_whose_code_has_changed_is_another_one(mnist: tuple[I
     """Its weights and its logits are the same."""
 
     def found(net: nn.Module) -> object:
-        return fingerprint(Bench(FixedBatchModel(net, 8), *mnist, torch.arange(len(mnist[0])), 0), {})
+        return fingerprint(Harness(FixedBatchModel(net, 8), *mnist, torch.arange(len(mnist[0])), 0), {})
 
     assert found(with_source("x")) == found(with_source("x")) != found(with_source("x.detach()"))
     one, other = with_source("x"), with_source("x.detach()")
@@ -223,7 +223,7 @@ def test_a_state_of_a_model_with_other_settings_is_another_one(
     """Plain attributes, buffers that are not saved, what a function was given or asks for by name; not the mode."""
 
     def found(net: nn.Module) -> object:
-        return fingerprint(Bench(FixedBatchModel(net, 8), *mnist, torch.arange(len(mnist[0])), 0), {})
+        return fingerprint(Harness(FixedBatchModel(net, 8), *mnist, torch.arange(len(mnist[0])), 0), {})
 
     def closed(least: float, *more: float) -> nn.Module:
         net = trained()

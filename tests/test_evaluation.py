@@ -133,7 +133,7 @@ def test_nan_logits_are_wrong() -> None:
 
     split = pixels(20, 100, 200)  # 0.08 has no logits, 0.39 loses them when darkened, 0.78 keeps them
     found = measure(Undefined(), split, {"down": down(0.1)})
-    assert found.right.tolist() == [False, True, True] and found.standing.tolist() == [False, False, True]
+    assert found.correct.tolist() == [False, True, True] and found.robust.tolist() == [False, False, True]
 
 
 def test_all_logits_are_looked_at() -> None:
@@ -149,8 +149,8 @@ def test_verdicts_do_not_depend_on_what_else_is_attacked(trained: Path) -> None:
     net, test = runs.load(trained), data.load(str(digits())).test
     attack = {"pgd": PGD(eps=0.15, steps=2, step_size=0.08, restarts=2)}
     whole = measure(net, test, attack)
-    fallen = whole.verdicts["pgd"].broken & whole.right
-    assert 0 < int(fallen.sum()) < int(whole.right.sum())  # else there is nothing to compare
+    fallen = whole.verdicts["pgd"].broken & whole.correct
+    assert 0 < int(fallen.sum()) < int(whole.correct.sum())  # else there is nothing to compare
     rows = torch.tensor([33, 2, 17, 8, 25, 39, 11])
     part = measure(net, test.take(rows), attack, index=rows)
     assert torch.equal(part.predictions, whole.predictions[rows])
@@ -189,7 +189,7 @@ def test_fgsm_by_hand(trained: Path) -> None:
     assert x.grad is not None
     x_adv = (x + 0.05 * x.grad.sign()).clamp(0, 1)
     right = (net(x).argmax(1) == test.labels) & (net(x_adv).argmax(1) == test.labels)
-    assert measure(net, test, {"fgsm": FGSM(eps=0.05)}).standing.tolist() == right.tolist()
+    assert measure(net, test, {"fgsm": FGSM(eps=0.05)}).robust.tolist() == right.tolist()
 
 
 def test_files_agree(trained: Path, tmp_path: Path) -> None:

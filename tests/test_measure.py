@@ -160,7 +160,7 @@ def test_batch_size_and_company_change_nothing() -> None:
     exact = {block: measure(net, split, SHORT, block=block, precision="fp64") for block in (1, 7, 128)}
     for block in (7, 128):
         assert exact[block].ledger().equals(exact[1].ledger())
-        assert torch.equal(found[block].standing, found[1].standing)
+        assert torch.equal(found[block].robust, found[1].robust)
         for name, verdict in found[block].verdicts.items():
             other = found[1].verdicts[name]
             assert torch.equal(verdict.broken, other.broken)

@@ -22,7 +22,7 @@ from toughen.data import Split
 from toughen.data import load as load_data
 from toughen.engine.fixed_batch import FixedBatchModel
 from toughen.evaluation.fingerprint import fingerprint
-from toughen.evaluation.harness import Bench
+from toughen.evaluation.harness import Harness
 from toughen.evaluation.suite import parse_attack, suite
 from toughen.utils.fraction import Fraction
 
@@ -205,25 +205,25 @@ def test_an_object_is_held_to_the_threat_too() -> None:
 def test_a_changed_class_is_another_attack(own: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Or a stopped evaluation would go on with what the former one had found."""
     split, threat = some(), Threat("linf", Fraction(EPS))
-    bench = Bench(FixedBatchModel(runs.load(RUN), 20, "fp32"), split.images, split.labels, torch.arange(40), 0)
+    harness = Harness(FixedBatchModel(runs.load(RUN), 20, "fp32"), split.images, split.labels, torch.arange(40), 0)
     monkeypatch.syspath_prepend(str(own))
-    before = [fingerprint(bench, {"a": parse_attack("own_attacks.Mine", threat)}) for _ in range(2)]
+    before = [fingerprint(harness, {"a": parse_attack("own_attacks.Mine", threat)}) for _ in range(2)]
     assert before[0] == before[1]
     (own / "own_attacks.py").write_text(OWN.replace('start="none"', 'start="uniform"'))
     monkeypatch.delitem(sys.modules, "own_attacks")
-    assert fingerprint(bench, {"a": parse_attack("own_attacks.Mine", threat)}) != before[0]
+    assert fingerprint(harness, {"a": parse_attack("own_attacks.Mine", threat)}) != before[0]
 
 
 def test_a_changed_cell_of_a_notebook_is_another_attack(monkeypatch: pytest.MonkeyPatch) -> None:
     """Of a class that is in no file, what it does counts, and what its bases do."""
     split = some()
-    bench = Bench(FixedBatchModel(runs.load(RUN), 20, "fp32"), split.images, split.labels, torch.arange(40), 0)
+    harness = Harness(FixedBatchModel(runs.load(RUN), 20, "fp32"), split.images, split.labels, torch.arange(40), 0)
 
     def typed(text: str, name: str) -> Any:
         cell = ModuleType("cell")
         monkeypatch.setitem(sys.modules, "cell", cell)
         exec(text, vars(cell))  # what a notebook does
-        return fingerprint(bench, {"a": vars(cell)[name](eps=EPS)})
+        return fingerprint(harness, {"a": vars(cell)[name](eps=EPS)})
 
     changed = OWN.replace("steps=self.steps", "steps=2 * self.steps")
     for name in ("Mine", "Minex2"):  # the second through its base alone
@@ -233,13 +233,13 @@ def test_a_changed_cell_of_a_notebook_is_another_attack(monkeypatch: pytest.Monk
 
 def test_an_objective_s_function_counts_too() -> None:
     split = some()
-    bench = Bench(FixedBatchModel(runs.load(RUN), 20, "fp32"), split.images, split.labels, torch.arange(40), 0)
+    harness = Harness(FixedBatchModel(runs.load(RUN), 20, "fp32"), split.images, split.labels, torch.arange(40), 0)
 
     class Mine(CrossEntropy): ...
 
-    kept = fingerprint(bench, {"a": PGD(eps=EPS, objective=Mine())})
-    assert kept == fingerprint(bench, {"a": PGD(eps=EPS, objective=Mine())})
-    assert kept != fingerprint(bench, {"a": PGD(eps=EPS, objective=CrossEntropy())})
+    kept = fingerprint(harness, {"a": PGD(eps=EPS, objective=Mine())})
+    assert kept == fingerprint(harness, {"a": PGD(eps=EPS, objective=Mine())})
+    assert kept != fingerprint(harness, {"a": PGD(eps=EPS, objective=CrossEntropy())})
 
 
 def test_an_attack_reads_the_same_in_every_process() -> None:

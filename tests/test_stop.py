@@ -31,7 +31,7 @@ main()
 """
 STEP = "toughen.training.trainer:Trainer:step"
 CHUNK = "toughen.evaluation.state:State:save"
-CHECK = "toughen.evaluation.kept:Kept:save"
+CHECK = "toughen.evaluation.examination_state:ExaminationState:save"
 PGD = "toughen.attacks.pgd:PGD:__call__"
 LOADED = "toughen.training.run:Trainer:__init__"
 BOTH = pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

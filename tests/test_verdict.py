@@ -30,9 +30,9 @@ from toughen.core.threat import Threat
 from toughen.data import load as load_data
 from toughen.engine.fixed_batch import FixedBatchModel
 from toughen.evaluation import verdict
-from toughen.evaluation.checks.base import Bench, allowed
+from toughen.evaluation.checks.base import CheckContext, allowed
 from toughen.evaluation.examination import checks
-from toughen.evaluation.verdict import Check, Subject, Word, word
+from toughen.evaluation.verdict import Check, Claim, Word, word
 
 THREAT = Threat("linf", 0.1)
 NETS = Path(__file__).parent / "nets"
@@ -77,7 +77,7 @@ def small_net(*, hardened: bool = True) -> SmallNet:
         return copy.deepcopy(_trained(hardened))
 
 
-def subject_of(
+def claim_of(
     net: nn.Module,
     attacks: MakeAttacks = in_earnest,
     *,
@@ -85,7 +85,7 @@ def subject_of(
     n: int = 200,
     seed: int = 0,
     data: str = "mnist-5k",
-) -> tuple[Subject, FixedBatchModel]:
+) -> tuple[Claim, FixedBatchModel]:
     """A number, made by hand out of attacks and float32 logits."""
     split = load_data(data).test
     rows = torch.arange(0, len(split), len(split) // n)[:n]
@@ -93,18 +93,18 @@ def subject_of(
     trained_mode, x = net.training, images.float() / 255
     with torch.random.fork_rng(), mode(net, "eval"):
         blocks = FixedBatchModel(net, 32)
-        right = ~misclassified(blocks.exact(x), y)
-        standing, accuracies = right.clone(), {}
+        correct = ~misclassified(blocks.exact(x), y)
+        robust, accuracies = correct.clone(), {}
         for i, attack in enumerate(attacks(threat)):
             x_adv = attack(blocks, x, y, ImageNoise(seed, str(i), rows.tolist()))
             held = ~misclassified(blocks.exact(x_adv), y)
-            standing, accuracies[str(i)] = standing & held, float((right & held).double().mean())
-    number = float(standing.double().mean())
-    return Subject(net, images, y, rows, threat, seed, standing, right, accuracies, number, trained_mode), blocks
+            robust, accuracies[str(i)] = robust & held, float((correct & held).double().mean())
+    number = float(robust.double().mean())
+    return Claim(net, images, y, rows, threat, seed, robust, correct, accuracies, number, trained_mode), blocks
 
 
-def judged(subject: Subject, blocks: FixedBatchModel, limit: int = 32) -> tuple[Word, dict[str, Check]]:
-    found = checks(subject, blocks, limit)
+def judged(claim: Claim, blocks: FixedBatchModel, limit: int = 32) -> tuple[Word, dict[str, Check]]:
+    found = checks(claim, blocks, limit)
     return word(found), {check.name: check for check in found}
 
 
@@ -149,17 +149,17 @@ def test_all_is_allowed_where_nothing_is_asked() -> None:
     ],
 )
 def test_a_number_made_in_earnest_is_sound(threat: Threat, hardened: bool) -> None:
-    subject, blocks = subject_of(small_net(hardened=hardened), threat=threat)
-    assert subject.robust_accuracy > 0.3
-    found, by_name = judged(subject, blocks)
+    claim, blocks = claim_of(small_net(hardened=hardened), threat=threat)
+    assert claim.robust_accuracy > 0.3
+    found, by_name = judged(claim, blocks)
     assert found == "sound", [by_name[name].sentence for name in failed(by_name)]
     assert {name for name, check in by_name.items() if check.passed is None} == {"white-box beats black-box"}
 
 
 @pytest.mark.parametrize("hardened", [True, False])
 def test_a_number_that_no_attack_made_is_not_sound(hardened: bool) -> None:
-    subject, blocks = subject_of(small_net(hardened=hardened), not_at_all)
-    found, by_name = judged(subject, blocks)
+    claim, blocks = claim_of(small_net(hardened=hardened), not_at_all)
+    found, by_name = judged(claim, blocks)
     assert found == ("doubtful" if hardened else "masked")  # it is off by some 15 points, or by nearly all
     assert failed(by_name) >= {"no stronger attack is found", "more steps change little"}
 
@@ -167,21 +167,21 @@ def test_a_number_that_no_attack_made_is_not_sound(hardened: bool) -> None:
 @pytest.mark.slow
 def test_one_image_says_nothing() -> None:
     """What a check allows for chance is all of one image; of a number of nearly 0 nothing can be too high."""
-    subject, blocks = subject_of(small_net(), not_at_all)
-    first, last = subject.standing.nonzero()[[0, -1], 0]
+    claim, blocks = claim_of(small_net(), not_at_all)
+    first, last = claim.robust.nonzero()[[0, -1], 0]
     for rows, said in ((first[None], {"enough images"}), (torch.stack([first, last]), set())):
-        some = {name: getattr(subject, name)[rows] for name in ("images", "labels", "index", "standing", "right")}
-        assert failed(judged(replace(subject, **some), blocks)[1]) & {"enough images"} == said
-    one = torch.zeros_like(subject.standing)
+        some = {name: getattr(claim, name)[rows] for name in ("images", "labels", "index", "robust", "correct")}
+        assert failed(judged(replace(claim, **some), blocks)[1]) & {"enough images"} == said
+    one = torch.zeros_like(claim.robust)
     one[first] = True
-    assert judged(replace(subject, standing=one, robust_accuracy=1 / 200), blocks)[1]["enough images"].passed
-    assert judged(replace(subject, standing=one, robust_accuracy=0.04), blocks)[1]["enough images"].passed is False
+    assert judged(replace(claim, robust=one, robust_accuracy=1 / 200), blocks)[1]["enough images"].passed
+    assert judged(replace(claim, robust=one, robust_accuracy=0.04), blocks)[1]["enough images"].passed is False
 
 
 def test_nothing_standing_is_sound_and_says_what_was_not_made() -> None:
-    subject, blocks = subject_of(small_net(hardened=False), threat=Threat("linf", 0.3))
-    assert subject.robust_accuracy == 0
-    found, by_name = judged(subject, blocks)
+    claim, blocks = claim_of(small_net(hardened=False), threat=Threat("linf", 0.3))
+    assert claim.robust_accuracy == 0
+    found, by_name = judged(claim, blocks)
     assert found == "sound", failed(by_name)
     assert by_name["no stronger attack is found"].passed is None
     assert "no image stands" in by_name["no stronger attack is found"].sentence
@@ -213,10 +213,10 @@ SPOILED: dict[str, tuple[Callable[[nn.Module], nn.Module], str]] = {
 
 def looked_at(net: nn.Module) -> dict[str, Check]:
     """The checks that look at the model's answers and slopes, which take no attack."""
-    subject, blocks = subject_of(net, not_at_all)
-    bench = Bench(subject, blocks, 40)
-    asked = [each for each in verdict.QUESTIONS.values() if bench.differentiable or each.of != "gradients"]
-    return {each.name: each.ask(bench, each.name) for each in asked}
+    claim, blocks = claim_of(net, not_at_all)
+    context = CheckContext(claim, blocks, 40)
+    selected = [each for each in verdict.MODEL_CHECKS.values() if context.differentiable or each.about != "gradients"]
+    return {each.name: each.make(context, each.name) for each in selected}
 
 
 @pytest.mark.parametrize("hardened", [True, pytest.param(False, marks=pytest.mark.slow)])
@@ -237,17 +237,17 @@ def test_a_healthy_model_fails_none_of_them(hardened: bool, spoil: Callable[...,
 
 @pytest.mark.parametrize("name", ["quantised", "scaled", "noisy", "probabilities"])
 def test_a_spoiled_model_is_never_sound_even_where_nothing_stands(name: str) -> None:
-    subject, blocks = subject_of(SPOILED[name][0](small_net()), not_at_all)
-    subject = replace(subject, standing=torch.zeros_like(subject.standing), robust_accuracy=0.0)
-    assert judged(subject, blocks)[0] != "sound"
+    claim, blocks = claim_of(SPOILED[name][0](small_net()), not_at_all)
+    claim = replace(claim, robust=torch.zeros_like(claim.robust), robust_accuracy=0.0)
+    assert judged(claim, blocks)[0] != "sound"
 
 
 def test_shuffled_labels_are_doubtful() -> None:
-    subject, blocks = subject_of(small_net(), not_at_all)
-    y = subject.labels[torch.randperm(len(subject.labels))]
-    right = subject.right & (y == subject.labels)
+    claim, blocks = claim_of(small_net(), not_at_all)
+    y = claim.labels[torch.randperm(len(claim.labels))]
+    correct = claim.correct & (y == claim.labels)
     found, by_name = judged(
-        replace(subject, labels=y, right=right, standing=right & False, robust_accuracy=0.0), blocks
+        replace(claim, labels=y, correct=correct, robust=correct & False, robust_accuracy=0.0), blocks
     )
     assert found == "doubtful"
     assert failed(by_name) == {"labels that fit"}
@@ -255,25 +255,25 @@ def test_shuffled_labels_are_doubtful() -> None:
 
 @pytest.mark.slow
 def test_floats_are_judged_as_bytes_are() -> None:
-    subject, blocks = subject_of(small_net())
-    floats = replace(subject, images=subject.images.float() / 255)
-    assert checks(floats, blocks, 32) == checks(subject, blocks, 32)
+    claim, blocks = claim_of(small_net())
+    floats = replace(claim, images=claim.images.float() / 255)
+    assert checks(floats, blocks, 32) == checks(claim, blocks, 32)
 
 
 def test_a_few_images_that_fit_some_numbering_are_chance() -> None:
     """An untrained net of few answers, read in the kindest way, seems to know a third of 50 images."""
     torch.manual_seed(3)
     net = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(784, 10)).eval()
-    subject, blocks = subject_of(net, not_at_all, n=50)
-    sentence = judged(subject, blocks)[1]["labels that fit"].sentence
+    claim, blocks = claim_of(net, not_at_all, n=50)
+    sentence = judged(claim, blocks)[1]["labels that fit"].sentence
     assert "chance" in sentence and "numbered" not in sentence
 
 
 def test_a_few_images_are_not_called_chance_where_they_are_too_few_to_tell() -> None:
     """Two of eight right, of ten classes: above chance, 10 %, but 34.7 % is what one set in a hundred reaches."""
-    subject, blocks = subject_of(small_net(), not_at_all, n=8)
-    right = torch.tensor([True, True] + 6 * [False])
-    few = replace(subject, right=right, standing=right & False, robust_accuracy=0.0)
+    claim, blocks = claim_of(small_net(), not_at_all, n=8)
+    correct = torch.tensor([True, True] + 6 * [False])
+    few = replace(claim, correct=correct, robust=correct & False, robust_accuracy=0.0)
     check = judged(few, blocks)[1]["labels that fit"]
     assert check.passed is False and check.sentence == (
         "The model is right on 25.0 % of the clean images, and 8 images are too few to tell that from chance, 10.0 %: "
@@ -282,8 +282,8 @@ def test_a_few_images_are_not_called_chance_where_they_are_too_few_to_tell() -> 
 
 
 def test_of_a_run_the_range_of_its_images_is_known() -> None:
-    subject, blocks = subject_of(small_net(), not_at_all)
-    check = judged(replace(subject, own=True), blocks)[1]["images as the model wants them"]
+    claim, blocks = claim_of(small_net(), not_at_all)
+    check = judged(replace(claim, own=True), blocks)[1]["images as the model wants them"]
     assert check.passed is None and "a run is trained on images in [0, 1]" in check.sentence
 
 
@@ -292,18 +292,18 @@ def test_of_a_run_the_range_of_its_images_is_known() -> None:
 
 @pytest.mark.slow
 def test_without_a_source_the_black_box_is_not_made_and_with_one_it_is() -> None:
-    subject, blocks = subject_of(small_net(), not_at_all)
-    alone = judged(subject, blocks)[1]["white-box beats black-box"]
+    claim, blocks = claim_of(small_net(), not_at_all)
+    alone = judged(claim, blocks)[1]["white-box beats black-box"]
     assert alone.passed is None and alone.figure is None and alone.sentence.startswith("Not made")
-    with_source = replace(subject, source=small_net(hardened=False))
+    with_source = replace(claim, source=small_net(hardened=False))
     assert judged(with_source, blocks)[1]["white-box beats black-box"].passed is True
 
 
 def test_a_model_in_training_mode_is_judged_in_evaluation_mode_and_told_so() -> None:
     net = small_net().train()
-    subject, blocks = subject_of(net)
+    claim, blocks = claim_of(net)
     with unchanged(net):
-        found, by_name = judged(subject, blocks)
+        found, by_name = judged(claim, blocks)
     assert found == "sound"
     check = by_name["evaluation mode"]
     assert check.passed and check.figure is not None and check.figure > 0 and "training mode" in check.sentence
@@ -311,19 +311,19 @@ def test_a_model_in_training_mode_is_judged_in_evaluation_mode_and_told_so() -> 
 
 def test_the_same_twice_whatever_was_drawn_before_and_no_trace_left() -> None:
     net = broken.Noisy(small_net())
-    subject, _ = subject_of(net, not_at_all)
+    claim, _ = claim_of(net, not_at_all)
     blocks = FixedBatchModel(net, 8)
     with unchanged(net):
-        first = checks(subject, blocks, 8)
+        first = checks(claim, blocks, 8)
         before = torch.random.get_rng_state()
         torch.rand(3)
         state = torch.random.get_rng_state()
-        assert checks(subject, blocks, 8) == first
+        assert checks(claim, blocks, 8) == first
         assert torch.equal(torch.random.get_rng_state(), state) and not torch.equal(before, state)
 
 
 def test_every_check_says_what_it_found_beside_what_it_wants() -> None:
-    found = checks(*subject_of(small_net(), not_at_all), 32)
+    found = checks(*claim_of(small_net(), not_at_all), 32)
     assert len({check.name for check in found}) == len(found)
     for check in found:
         assert check.sentence.endswith(".") and len(check.sentence) < 400
@@ -351,8 +351,8 @@ def digits_net(name: str) -> nn.Module:
 @pytest.mark.slow
 @pytest.mark.parametrize("name", SOUND)
 def test_a_trained_net_attacked_in_earnest_is_sound(name: str) -> None:
-    subject, blocks = subject_of(digits_net(name), threat=SOUND[name], n=300)
-    found, by_name = judged(subject, blocks, 60)
+    claim, blocks = claim_of(digits_net(name), threat=SOUND[name], n=300)
+    found, by_name = judged(claim, blocks, 60)
     assert found == "sound", [by_name[name].sentence for name in failed(by_name)]
 
 
@@ -361,9 +361,9 @@ def test_a_trained_net_attacked_in_earnest_is_sound(name: str) -> None:
     ("name", "threat"), [("cifar-pgd-at", Threat("linf", 8 / 255)), ("cifar-pgd-at-l2", Threat("l2", 0.5))]
 )
 def test_and_so_is_one_of_colour_images(name: str, threat: Threat, data_root: Path) -> None:
-    subject, blocks = subject_of(load(NETS / name), threat=threat, n=300, data=str(data_root / "cifar10"))
-    assert 0.2 < subject.robust_accuracy < 0.6
-    found, by_name = judged(subject, blocks, 60)
+    claim, blocks = claim_of(load(NETS / name), threat=threat, n=300, data=str(data_root / "cifar10"))
+    assert 0.2 < claim.robust_accuracy < 0.6
+    found, by_name = judged(claim, blocks, 60)
     assert found == "sound", [by_name[name].sentence for name in failed(by_name)]
 
 
@@ -375,27 +375,27 @@ def by_apgd_t(threat: Threat) -> list[Attack]:
 @pytest.mark.slow
 def test_a_net_that_pgd_overestimates_is_sound_by_autoattack_alone() -> None:
     net, threat = digits_net("fbf"), Threat("linf", 0.3)
-    subject, blocks = subject_of(net, threat=threat, n=100)
-    assert judged(subject, blocks, 60)[0] != "sound"
-    subject, blocks = subject_of(net, by_apgd_t, threat=threat, n=100)
-    found, by_name = judged(subject, blocks, 60)
+    claim, blocks = claim_of(net, threat=threat, n=100)
+    assert judged(claim, blocks, 60)[0] != "sound"
+    claim, blocks = claim_of(net, by_apgd_t, threat=threat, n=100)
+    found, by_name = judged(claim, blocks, 60)
     assert found == "sound", [by_name[name].sentence for name in failed(by_name)]
 
 
 @pytest.mark.slow
 def test_a_collapsed_net_is_not_sound_by_fgsm_and_sound_at_its_true_number() -> None:
     net, threat = digits_net("fgsm-at"), Threat("linf", 0.3)
-    subject, blocks = subject_of(net, by_fgsm, threat=threat, n=300)
-    assert subject.robust_accuracy > 0.7
-    assert judged(subject, blocks)[0] == "masked"
-    subject, blocks = subject_of(net, threat=threat, n=300)
-    assert subject.robust_accuracy < 0.1
-    assert judged(subject, blocks)[0] == "sound"
+    claim, blocks = claim_of(net, by_fgsm, threat=threat, n=300)
+    assert claim.robust_accuracy > 0.7
+    assert judged(claim, blocks)[0] == "masked"
+    claim, blocks = claim_of(net, threat=threat, n=300)
+    assert claim.robust_accuracy < 0.1
+    assert judged(claim, blocks)[0] == "sound"
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", HIDING)
 @pytest.mark.parametrize("name", ["pgd-at", "standard"])
 def test_a_trained_net_that_hides_is_never_sound(name: str, kind: str) -> None:
-    subject, blocks = subject_of(SPOILED[kind][0](digits_net(name)), threat=Threat("linf", 0.3), n=100)
-    assert judged(subject, blocks)[0] != "sound"
+    claim, blocks = claim_of(SPOILED[kind][0](digits_net(name)), threat=Threat("linf", 0.3), n=100)
+    assert judged(claim, blocks)[0] != "sound"

@@ -18,7 +18,7 @@ import pytest
 import torch
 from commands import digits
 from rich.console import Console
-from test_verdict import HIDING, SOUND, SPOILED, by_fgsm, digits_net, failed, not_at_all, small_net, subject_of
+from test_verdict import HIDING, SOUND, SPOILED, by_fgsm, claim_of, digits_net, failed, not_at_all, small_net
 from torch import nn
 
 import toughen as package
@@ -28,21 +28,21 @@ from toughen.evaluation import checks as checks_folder
 from toughen.evaluation import conclude, examination, price, verdict
 from toughen.evaluation.checks import stronger
 from toughen.evaluation.checks.base import allowed
-from toughen.evaluation.display import Steps
+from toughen.evaluation.display import CheckProgress
 from toughen.evaluation.examination import SMALL, Examination
-from toughen.evaluation.kept import Kept, restore
-from toughen.evaluation.verdict import Check, Subject, Word, word
+from toughen.evaluation.examination_state import ExaminationState, restore
+from toughen.evaluation.verdict import Check, Claim, Word, word
 
 BUDGETS = (500, 1500, 3000, 5000, 6000, 12_000)  # passes; the quick suite spends 3,000 on a dozen images that stand
 FEW = (5000,)  # of which what every number must have had is paid, and little more
 
 
 def priced(
-    subject: Subject, blocks: FixedBatchModel, budget: int, limit: int = 100
+    claim: Claim, blocks: FixedBatchModel, budget: int, limit: int = 100
 ) -> tuple[Word, list[Check], Examination]:
-    examination = Examination(subject, blocks, Kept(budget=budget, size=SMALL), limit)
+    examination = Examination(claim, blocks, ExaminationState(budget=budget, size=SMALL), limit)
     examination.make()
-    found = examination.found()
+    found = examination.checks()
     return word(found), found, examination
 
 
@@ -50,9 +50,9 @@ def priced(
 
 
 def never_sound(net: nn.Module, budgets: tuple[int, ...] = BUDGETS, **how: Any) -> None:
-    subject, blocks = subject_of(net, **how)
+    claim, blocks = claim_of(net, **how)
     for budget in budgets:
-        found, checks, examination = priced(subject, blocks, budget)
+        found, checks, examination = priced(claim, blocks, budget)
         assert found != "sound", (budget, [check.sentence for check in checks])
         tied = "the same answer alone" in failed({check.name: check for check in checks})
         assert (
@@ -92,8 +92,8 @@ def test_nor_is_one_that_stronger_attacks_halve() -> None:
 
 @pytest.mark.parametrize("hardened", [True, False])
 def test_a_number_made_in_earnest_is_sound_at_a_small_price(hardened: bool) -> None:
-    subject, blocks = subject_of(small_net(hardened=hardened), threat=Threat("linf", 0.1 if hardened else 0.02))
-    found, checks, examination = priced(subject, blocks, 8000)
+    claim, blocks = claim_of(small_net(hardened=hardened), threat=Threat("linf", 0.1 if hardened else 0.02))
+    found, checks, examination = priced(claim, blocks, 8000)
     assert found == "sound", failed({check.name: check for check in checks})
     assert examination.spent <= 8000
 
@@ -101,43 +101,52 @@ def test_a_number_made_in_earnest_is_sound_at_a_small_price(hardened: bool) -> N
 @pytest.mark.slow
 @pytest.mark.parametrize("name", SOUND)
 def test_and_so_is_a_trained_net(name: str) -> None:
-    subject, blocks = subject_of(digits_net(name), threat=SOUND[name], n=300)
-    found, checks, _ = priced(subject, blocks, 20_000)
+    claim, blocks = claim_of(digits_net(name), threat=SOUND[name], n=300)
+    found, checks, _ = priced(claim, blocks, 20_000)
     assert found == "sound", failed({check.name: check for check in checks})
 
 
-def test_every_check_has_a_price_and_every_look_a_check() -> None:
-    assert [name for name, each in verdict.QUESTIONS.items() if not each.cost] == ["enough images"]
-    assert not verdict.QUESTIONS["enough images"].asks and all(each.needs for each in verdict.ATTACK_CHECKS.values())
-    made = Examination(*subject_of(small_net(), not_at_all), Kept(), 8)
+def test_every_check_has_a_price_and_every_probe_a_check() -> None:
+    assert [name for name, each in verdict.MODEL_CHECKS.items() if not each.cost] == ["enough images"]
+    assert not verdict.MODEL_CHECKS["enough images"].runs_model and all(
+        each.probes for each in verdict.ATTACK_CHECKS.values()
+    )
+    made = Examination(*claim_of(small_net(), not_at_all), ExaminationState(), 8)
     made.make()
-    assert {look.check for look in made._due} <= set(verdict.ATTACK_CHECKS)
-    names = {look.name for look in made._due}
-    needs = [each.needs(made.bench) if callable(each.needs) else each.needs for each in verdict.ATTACK_CHECKS.values()]
+    assert {probe.check for probe in made._probes} <= set(verdict.ATTACK_CHECKS)
+    names = {probe.name for probe in made._probes}
+    needs = [
+        each.probes(made.context) if callable(each.probes) else each.probes for each in verdict.ATTACK_CHECKS.values()
+    ]
     assert {name for each in needs for name in each} - names == {"transfer"}
-    assert {*examination.CORE, stronger.TARGETS[0]} <= names == set(made.kept.looks)
+    assert {*examination.CORE, stronger.TARGETS[0]} <= names == set(made.state.probes)
 
 
 NEW = """
 from toughen.attacks.fgsm import FGSM
-from toughen.evaluation.checks.base import Bench, Check, Question, judge
-from toughen.evaluation.checks.looks import AttackCheck, Look, Looks
+from toughen.core.types import Labels, Mask
+from toughen.evaluation.checks.base import Check, CheckContext, ModelCheck, judge
+from toughen.evaluation.checks.probes import AttackCheck, HasRoom, Probe, ProbeResults
 
-def bright(bench: Bench, name: str) -> Check:
-    figure = float(bench.x(bench.right).mean())
+def bright(context: CheckContext, name: str) -> Check:
+    figure = float(context.x(context.correct).mean())
     return judge(name, figure, 0.2, "dark", "bright")
 
-def looks(bench: Bench) -> list[Look]:
-    attack = FGSM(eps=bench.threat.eps, norm=bench.threat.norm, start="uniform")
-    return [Look("R-FGSM", "a random start", "standing", 5.0, lambda rows, fits: bench.broken(attack, "new", rows))]
+def probes(context: CheckContext) -> list[Probe]:
+    attack = FGSM(eps=context.threat.eps, norm=context.threat.norm, start="uniform")
 
-def start(taken: Looks, name: str) -> Check:
-    return judge(name, float(taken.broken("R-FGSM").double().mean()), 0.5, "few", "many")
+    def run(rows: Labels, has_room: HasRoom) -> Mask:
+        return context.broken(attack, "new", rows)
+
+    return [Probe("R-FGSM", "a random start", "robust", 5.0, run)]
+
+def start(results: ProbeResults, name: str) -> Check:
+    return judge(name, float(results.broken("R-FGSM").double().mean()), 0.5, "few", "many")
 
 CHECKS = (
-    Question(name="dark images", of="model", ask=bright, cost=2.0),
-    Question(name="dark data", of="data", ask=bright, cost=3.0),
-    AttackCheck(name="a random start", judge=start, needs=("R-FGSM",)),
+    ModelCheck(name="dark images", about="model", make=bright, cost=2.0),
+    ModelCheck(name="dark data", about="data", make=bright, cost=3.0),
+    AttackCheck(name="a random start", judge=start, probes=("R-FGSM",)),
 )
 """
 
@@ -145,25 +154,25 @@ CHECKS = (
 def test_a_new_file_in_the_folder_is_a_new_check(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "brightness.py").write_text(NEW)
     monkeypatch.setattr(checks_folder, "__path__", [*checks_folder.__path__, str(tmp_path)])
-    monkeypatch.setattr(verdict, "QUESTIONS", verdict.questions())
+    monkeypatch.setattr(verdict, "MODEL_CHECKS", verdict.model_checks())
     monkeypatch.setattr(verdict, "ATTACK_CHECKS", verdict.attack_checks())
-    subject, blocks = subject_of(small_net(), not_at_all)
-    made = Examination(subject, blocks, Kept(), 8)
+    claim, blocks = claim_of(small_net(), not_at_all)
+    made = Examination(claim, blocks, ExaminationState(), 8)
     made.make()
-    found = {check.name: check for check in made.found()}
-    rows = made.bench.in_order(subject.right, 8)
-    mean = float(subject.images[rows].double().mean()) / 255
+    found = {check.name: check for check in made.checks()}
+    rows = made.context.sampled_rows(claim.correct, 8)
+    mean = float(claim.images[rows].double().mean()) / 255
     asked, attacked = found["dark images"], found["a random start"]
     assert asked.figure == pytest.approx(mean, abs=1e-6) and asked.threshold == 0.2 and asked.images == 8
     assert attacked.threshold == 0.5 and attacked.images == 8 and attacked.figure is not None
-    assert made._price("dark images") == 2.0 * len(made.bench.right)
-    assert made._price("dark data") == 3.0 * len(made.bench.any) != 3.0 * len(made.bench.right)
-    assert list(found)[-1] == "a random start" and len(found) == len(verdict.QUESTIONS) + len(verdict.ATTACK_CHECKS)
+    assert made._cost("dark images") == 2.0 * len(made.context.correct)
+    assert made._cost("dark data") == 3.0 * len(made.context.all) != 3.0 * len(made.context.correct)
+    assert list(found)[-1] == "a random start" and len(found) == len(verdict.MODEL_CHECKS) + len(verdict.ATTACK_CHECKS)
 
 
 def test_without_room_for_what_matters_no_number_is_sound() -> None:
-    subject, blocks = subject_of(small_net())
-    found, checks, _ = priced(subject, blocks, 0)
+    claim, blocks = claim_of(small_net())
+    found, checks, _ = priced(claim, blocks, 0)
     by_name = {check.name: check for check in checks}
     assert found == "doubtful" and failed(by_name) == {"enough images"}
     assert "--suite standard sets no price" in by_name["enough images"].sentence
@@ -201,21 +210,21 @@ class Counted(nn.Module):
 @pytest.mark.parametrize("budget", [1500, 4000, 12000])
 def test_the_passes_that_the_model_sees_are_within_the_budget(budget: int) -> None:
     net = Counted(small_net())
-    subject, _ = subject_of(net)
+    claim, _ = claim_of(net)
     blocks = FixedBatchModel(net, 32)
-    examination = Examination(subject, blocks, Kept(budget=budget, size=SMALL))
+    examination = Examination(claim, blocks, ExaminationState(budget=budget, size=SMALL))
     net.seen[0] = 0
     examination.make()
     assert 0.5 * budget < net.seen[0] <= budget
 
 
 def test_a_larger_price_looks_at_more_images_of_all_that_there_are() -> None:
-    subject, blocks = subject_of(small_net())
-    few, more = ({c.name: c for c in priced(subject, blocks, budget)[1]} for budget in (5000, 20_000))
+    claim, blocks = claim_of(small_net())
+    few, more = ({c.name: c for c in priced(claim, blocks, budget)[1]} for budget in (5000, 20_000))
     name = "no stronger attack is found"
     assert (few[name].images, few[name].of) != (more[name].images, more[name].of)
     assert few[name].of == more[name].of == 100 and (few[name].images or 0) < (more[name].images or 0)
-    threshold = subject.robust_accuracy * allowed(few[name].images or 0, 0.03 / subject.robust_accuracy)
+    threshold = claim.robust_accuracy * allowed(few[name].images or 0, 0.03 / claim.robust_accuracy)
     assert few[name].threshold == pytest.approx(threshold)
 
 
@@ -224,8 +233,8 @@ def test_what_was_cut_is_told() -> None:
     whole = Check("c", True, 0.0, 1.0, ".", images=30, of=30)
     left = Check("d", None, None, None, "Not made: its price leaves no room for it; --suite standard sets none.")
     strong = Check("no stronger attack is found", True, 0.0, 0.25, ".", images=8, of=100)
-    assert conclude.told([whole]) == ""
-    assert conclude.told([*some, whole, left, strong]) == (
+    assert conclude.omissions([whole]) == ""
+    assert conclude.omissions([*some, whole, left, strong]) == (
         "To cost no longer than the attacks or 20 s, 3 of 5 checks looked at 8 to 16 images instead of 100 or all and "
         "1 was left out; they would not notice a number that is up to 25 points too high. --suite standard cuts "
         "nothing."
@@ -244,9 +253,9 @@ def test_a_time_is_as_many_passes_as_fit(monkeypatch: pytest.MonkeyPatch) -> Non
     """A block of 8, forward and backward, takes 4 s on this clock: a quarter of a second for each of 16 passes."""
     ticks = iter([0.0, 100.0, 100.0, 104.0])
     monkeypatch.setattr("toughen.evaluation.price.time.perf_counter", lambda: next(ticks))
-    subject, _ = subject_of(small_net(), not_at_all, n=20)
+    claim, _ = claim_of(small_net(), not_at_all, n=20)
     found = price.passes_within(
-        FixedBatchModel(small_net(), 8), subject.images.float()[:20] / 255, subject.labels[:20], seconds=100.0
+        FixedBatchModel(small_net(), 8), claim.images.float()[:20] / 255, claim.labels[:20], seconds=100.0
     )
     assert found == int(0.9 * 100 / 0.25) == 360
 
@@ -285,15 +294,15 @@ def test_a_stopped_examination_goes_on_to_the_same_end(monkeypatch: pytest.Monke
     slow(monkeypatch, 6000)
     net, steps = small_net(), [0]
     whole = package.evaluate(net, str(digits()), **QUICK, out=tmp_path / "whole")
-    save = Kept.save
+    save = ExaminationState.save
 
-    def stopping(self: Kept) -> None:
+    def stopping(self: ExaminationState) -> None:
         save(self)
         steps[0] += 1
         if self.spent:
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(Kept, "save", stopping)
+    monkeypatch.setattr(ExaminationState, "save", stopping)
     asked = slow(monkeypatch, 6000)
     words: list[str] = []
     for _ in range(100):
@@ -317,16 +326,16 @@ def test_a_stopped_examination_goes_on_to_the_same_end(monkeypatch: pytest.Monke
 
 
 def test_a_check_that_failed_is_known_before_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
-    subject, blocks = subject_of(SPOILED["scaled"][0](small_net()), not_at_all)
-    examination = Examination(subject, blocks, Kept(budget=3000, size=SMALL))
+    claim, blocks = claim_of(SPOILED["scaled"][0](small_net()), not_at_all)
+    examination = Examination(claim, blocks, ExaminationState(budget=3000, size=SMALL))
 
     def stop(self: Examination, *asked: Any) -> bool:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(Examination, "_take", stop)
+    monkeypatch.setattr(Examination, "_run", stop)
     with pytest.raises(KeyboardInterrupt):
         examination.make()
-    found = examination.found(stopped=True)
+    found = examination.checks(stopped=True)
     assert word(found, complete=False) == "masked"
     assert word([replace(check, passed=True) for check in found], complete=False) == "unfinished"
 
@@ -334,7 +343,7 @@ def test_a_check_that_failed_is_known_before_the_end(monkeypatch: pytest.MonkeyP
 @pytest.mark.parametrize("harm", ["{", "[]", '{"asked": {}}'])
 def test_what_is_kept_of_others_or_damaged_is_not_gone_on_with(harm: str, tmp_path: Path) -> None:
     path = tmp_path / "evaluation-1.json"
-    kept = Kept(path, {"cheap": True}, budget=10, size=4, spent=2.5, looks={"steps": [True, False]})
+    kept = ExaminationState(path, {"cheap": True}, budget=10, size=4, spent=2.5, probes={"steps": [True, False]})
     kept.checks["a"] = Check("a", True, 0.5, 1.0, "Fine.", images=4, of=8)
     kept.save()
     assert restore(path, {"cheap": True}) == kept
@@ -369,13 +378,13 @@ def test_a_bar_and_lines_for_the_checks(monkeypatch: pytest.MonkeyPatch) -> None
 
 def test_the_time_left_is_whole_on_a_narrow_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
     """The description yields, not the numbers."""
-    monkeypatch.setattr(Examination, "most", lambda self: 1000)
+    monkeypatch.setattr(Examination, "total_cost", lambda self: 1000)
     monkeypatch.setattr(Examination, "spent", 310)
     under_way: Any = object.__new__(Examination)
-    under_way.kept = SimpleNamespace(budget=1000)
+    under_way.state = SimpleNamespace(budget=1000)
     out = io.StringIO()
     console = Console(file=out, force_terminal=True, width=80, color_system=None)
-    with Steps(under_way, console) as steps:
+    with CheckProgress(under_way, console) as steps:
         steps.show("no stronger attack is found", "target 1, 24 of 100 images")
     shown = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", out.getvalue())
     drawn = [line.rstrip() for line in re.split(r"[\r\n]", shown) if line.strip()]

@@ -18,7 +18,7 @@ from toughen.engine.device import Precision, pick_device
 from toughen.engine.fixed_batch import FixedBatchModel, search_precision
 from toughen.evaluation.attacked import call_attack, verify_threat
 from toughen.evaluation.config import EvaluationConfig
-from toughen.evaluation.harness import Bench, as_floats, chunk_size, predicted
+from toughen.evaluation.harness import Harness, as_floats, chunk_size, predicted
 from toughen.evaluation.plan import every_iterate
 from toughen.evaluation.suite import parse_attack
 from toughen.evaluation.target import EvaluationTarget, find_target
@@ -68,35 +68,35 @@ def attack_images(
     check_fit(net, target)
     searched = search_precision(net, as_floats(split.images[:1]), precision)
     blocks = FixedBatchModel(net, block or block_size(place, len(split)), searched)
-    bench = Bench(blocks, split.images, split.labels, target.index, which.get("seed", 0))
-    columns = _columns(bench, crafted, attack, target, console)
+    harness = Harness(blocks, split.images, split.labels, target.index, which.get("seed", 0))
+    columns = _columns(harness, crafted, attack, target, console)
     _write(path, columns, target)
     wrong = sum(p != y for p, y in zip(columns["adversarial_prediction"], columns["label"], strict=True))
     return f"{path}: {len(split):,} images under {attack}, {wrong:,} of them misclassified"
 
 
 def _columns(
-    bench: Bench, attack: Attack, name: str, target: EvaluationTarget, console: Console | None
+    harness: Harness, attack: Attack, name: str, target: EvaluationTarget, console: Console | None
 ) -> dict[str, list[Any]]:
     """All images, attacked chunk by chunk."""
-    clean, images = bench.predict().tolist(), []
+    clean, images = harness.predict().tolist(), []
     after: list[Tensor] = []
     distance: list[Tensor] = []
-    rows = torch.arange(len(bench.images), device=bench.images.device)
-    with progress_bar(console or Console(quiet=True)) as bar, mode(bench.blocks, "eval"):
+    rows = torch.arange(len(harness.images), device=harness.images.device)
+    with progress_bar(console or Console(quiet=True)) as bar, mode(harness.blocks, "eval"):
         task = bar.add_task(name, total=len(rows))
-        for part in rows.split(chunk_size(bench.images, bench.blocks.size)):
-            x = bench.floats(part)
-            noise = ImageNoise(bench.seed, name, bench.index[part.cpu()].tolist())
-            x_adv = call_attack(attack, name, bench.blocks, x, bench.labels[part], noise)
+        for part in rows.split(chunk_size(harness.images, harness.blocks.size)):
+            x = harness.floats(part)
+            noise = ImageNoise(harness.seed, name, harness.index[part.cpu()].tolist())
+            x_adv = call_attack(attack, name, harness.blocks, x, harness.labels[part], noise)
             distance.append(verify_threat(x_adv, x, threat_of(attack), name).cpu())
             kept = x_adv.float()  # what is written, and so what is predicted
-            after.append(predicted(bench.blocks.exact(kept.to(x.dtype))).cpu())
+            after.append(predicted(harness.blocks.exact(kept.to(x.dtype))).cpu())
             images.append(kept.cpu())
             bar.advance(task, len(part))
     return {
         "index": target.index.tolist(),
-        "label": bench.labels.tolist(),
+        "label": harness.labels.tolist(),
         "prediction": clean,
         "adversarial_prediction": torch.cat(after).tolist(),
         "distance": torch.cat(distance).tolist(),

@@ -22,7 +22,7 @@ from toughen.engine.batches import block_size
 from toughen.engine.device import Precision
 from toughen.engine.fixed_batch import FixedBatchModel
 from toughen.evaluation.config import EvaluationConfig
-from toughen.evaluation.harness import Bench
+from toughen.evaluation.harness import Harness
 from toughen.evaluation.images import sample
 from toughen.evaluation.plan import AttackRound, attack_rounds
 from toughen.evaluation.price import allowed_seconds
@@ -65,8 +65,8 @@ def fit_to_budget(
     images = distributed.broadcast(_remembered(out, key))
     if images is None:
         blocks = FixedBatchModel(target.net, config.block or block_size(split.images.device, len(split)), precision)
-        bench = Bench(blocks, split.images, split.labels, target.index, config.seed)
-        images = affordable(bench, attacks, target.threat, config, looked=config.details and out is not None)
+        harness = Harness(blocks, split.images, split.labels, target.index, config.seed)
+        images = affordable(harness, attacks, target.threat, config, looked=config.details and out is not None)
         if out is not None and distributed.is_main_process():
             out.mkdir(parents=True, exist_ok=True)
             write_json(out / NAME, {"asked": key, "images": images})
@@ -75,7 +75,7 @@ def fit_to_budget(
 
 
 def affordable(
-    bench: Bench, attacks: Mapping[str, Attack], threat: Threat, config: EvaluationConfig, *, looked: bool
+    harness: Harness, attacks: Mapping[str, Attack], threat: Threat, config: EvaluationConfig, *, looked: bool
 ) -> int:
     """How many images a suite can attack within a time, if each of them stands to the end.
 
@@ -91,11 +91,11 @@ def affordable(
     """
     parts = [piece for name, attack in attacks.items() for piece in attack_rounds(name, attack)]
     asking = sum(piece.cost for piece in parts if isinstance(piece.attack, Square))
-    price = _price(bench, PGD(eps=threat.eps, norm=threat.norm, steps=STEPS), config.processes)
+    price = _price(harness, PGD(eps=threat.eps, norm=threat.norm, steps=STEPS), config.processes)
     each = price * (sum(piece.cost for piece in parts) - asking)
     if asking:  # in windows, if the net lets it: a query is less than a pass, how much less is the net's affair
         square = Square(eps=threat.eps, norm=threat.norm, queries=QUERIES, rescale_schedule=True)
-        each += asking * _price(bench, square, config.processes)
+        each += asking * _price(harness, square, config.processes)
     look, checks = (passes * price * distributed.count() for passes in (looked * LOOK, config.verdict * VERDICT))
 
     def needed(images: int) -> float:
@@ -114,12 +114,14 @@ def affordable(
     return bisect.bisect_right(range(most + 1), room, key=needed) - 1  # it grows with the images
 
 
-def _price(bench: Bench, attack: Attack, processes: int) -> float:
+def _price(harness: Harness, attack: Attack, processes: int) -> float:
     """Seconds of a pass of one image in an attack, with all workers of all processes busy."""
-    size = bench.blocks.size
-    rows = torch.arange(max(size, min(len(bench.images), 4 * size)), device=bench.images.device) % len(bench.images)
+    size = harness.blocks.size
+    rows = torch.arange(max(size, min(len(harness.images), 4 * size)), device=harness.images.device) % len(
+        harness.images
+    )
     piece = AttackRound("timing", "timing", 0, attack, 1)
-    with Workers(bench, processes) as workers:
+    with Workers(harness, processes) as workers:
         list(workers.run(piece, rows.split(size)))  # warms up: processes start, kernels are chosen
         started = time.perf_counter()
         done = list(workers.run(piece, rows.split(size)))

@@ -1,4 +1,4 @@
-"""Concludes whether a number can be believed: what the checks may cost, how far they are, and what they said."""
+"""The verdict of an evaluation: plans the budget of the checks, makes them and states the result."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from torch import nn
 
 from toughen.engine.fixed_batch import FixedBatchModel
 from toughen.evaluation.attacked import share
-from toughen.evaluation.checks.base import Check, Subject
-from toughen.evaluation.display import Steps
+from toughen.evaluation.checks.base import Check, Claim
+from toughen.evaluation.display import CheckProgress
 from toughen.evaluation.examination import FINE, LIMIT, STRONGER, Examination
-from toughen.evaluation.kept import Kept, restore
+from toughen.evaluation.examination_state import ExaminationState, restore
 from toughen.evaluation.price import allowed_seconds, passes_within
 from toughen.evaluation.result import Evaluation
 from toughen.evaluation.target import EvaluationTarget
@@ -40,13 +40,13 @@ class Unfinished(KeyboardInterrupt):
 
 @dataclass(frozen=True)
 class VerdictInputs:
-    """What is concluded about, and how deep the checks look.
+    """The model behind a robust accuracy, and how thorough the checks are.
 
     Attributes:
-        blocks: the model, as it was attacked.
+        blocks: the model, as the evaluation ran it.
         seed: of the evaluation.
         source: a normally trained net for the same images; None where there is none.
-        trained_mode: whether the model came in training mode; None for a function.
+        trained_mode: whether the model was passed in training mode; None for a function.
         cheap: whether the checks may cost no more than the attacks did, or 20 s.
     """
 
@@ -60,35 +60,35 @@ class VerdictInputs:
 def conclude(
     evaluation: Evaluation, target: EvaluationTarget, inputs: VerdictInputs, console: Console | None
 ) -> tuple[dict[str, Any], KeyboardInterrupt | None]:
-    """The word, the checks behind it and what was cut; and the signal that came before they were all made.
+    """The verdict with its checks, as evaluation.json holds them; and the signal that stopped them early, if any.
 
     Args:
-        found: what the attacks did; beside its state it is kept how far the checks are.
+        evaluation: results of the attacks; the state of the checks is saved beside theirs.
         target: what was attacked.
-        asked: how.
+        inputs: the model, and how thorough the checks are.
         console: where to show progress.
     """
-    subject = subject_of(evaluation, target, inputs)
-    kept = _kept(evaluation, subject, inputs)
-    examination, stopped = Examination(subject, inputs.blocks, kept), None
+    claim = claim_of(evaluation, target, inputs)
+    state = _state(evaluation, claim, inputs)
+    examination, stopped = Examination(claim, inputs.blocks, state), None
     try:
-        with Steps(examination, console) as steps:
-            examination.make(steps.show)
+        with CheckProgress(examination, console) as progress:
+            examination.make(progress.show)
     except KeyboardInterrupt as signal:
         stopped = signal
-    checks = examination.found(stopped=stopped is not None)
-    said: dict[str, Any] = {
+    checks = examination.checks(stopped=stopped is not None)
+    verdict: dict[str, Any] = {
         "verdict": word(checks, complete=stopped is None),
         "checks": [asdict(check) for check in checks],
     }
-    if kept.budget is not None:
-        price = {"seconds": allowed_seconds(_seconds(evaluation)), "passes": kept.budget, "spent": round(kept.spent)}
-        said["price"] = price | {"told": told(checks)}
-    return said, stopped
+    if state.budget is not None:
+        price = {"seconds": allowed_seconds(_seconds(evaluation)), "passes": state.budget, "spent": round(state.spent)}
+        verdict["price"] = price | {"told": omissions(checks)}
+    return verdict, stopped
 
 
-def told(checks: Sequence[Check]) -> str:
-    """What was cut to keep to the price; "" where nothing was."""
+def omissions(checks: Sequence[Check]) -> str:
+    """A sentence on what was left out to stay within the budget; "" where nothing was."""
     fewer = [check.images for check in checks if check.images is not None and check.images < (check.of or 0)]
     left_out = sum(check.passed is None and "its price" in check.sentence for check in checks)
     if not fewer and not left_out:
@@ -104,51 +104,51 @@ def told(checks: Sequence[Check]) -> str:
     return f"To cost no longer than the attacks or 20 s, {' and '.join(parts)}{passes}. --suite standard cuts nothing."
 
 
-def subject_of(evaluation: Evaluation, target: EvaluationTarget, inputs: VerdictInputs) -> Subject:
-    """The number, and all that is known of how it came about."""
+def claim_of(evaluation: Evaluation, target: EvaluationTarget, inputs: VerdictInputs) -> Claim:
+    """The robust accuracy and what it was measured on."""
     split, source = evaluation.split, inputs.source
-    return Subject(
+    return Claim(
         net=inputs.blocks.net,
         images=split.images,
         labels=split.labels,
         index=evaluation.index,
         threat=target.threat,
         seed=inputs.seed,
-        standing=evaluation.standing,
-        right=evaluation.right,
+        robust=evaluation.robust,
+        correct=evaluation.correct,
         accuracies={name: evaluation.accuracy(name) for name in evaluation.parts},
-        robust_accuracy=share(evaluation.standing),
+        robust_accuracy=share(evaluation.robust),
         trained_mode=inputs.trained_mode,
         source=source.to(split.images.device) if source is not None else None,
         own=target.folder is not None,
     )
 
 
-def _kept(evaluation: Evaluation, subject: Subject, inputs: VerdictInputs) -> Kept:
-    """What was found before, or nothing yet, with the price: the clock is asked once, and what it said is kept."""
+def _state(evaluation: Evaluation, claim: Claim, inputs: VerdictInputs) -> ExaminationState:
+    """The saved state, or a new one with a budget: passes are timed once, and the budget is saved."""
     path = None if evaluation.state.path is None else evaluation.state.path.with_suffix(".json")
-    weights = () if subject.source is None else tuple(map(hashing.of_tensor, subject.source.state_dict().values()))
-    words = {"cheap": inputs.cheap, "source": list(map(str, weights)), "trained_mode": inputs.trained_mode}
-    words |= {"own": subject.own}
-    if (known := restore(path, words)) is not None:
+    weights = () if claim.source is None else tuple(map(hashing.of_tensor, claim.source.state_dict().values()))
+    key = {"cheap": inputs.cheap, "source": list(map(str, weights)), "trained_mode": inputs.trained_mode}
+    key |= {"own": claim.own}
+    if (known := restore(path, key)) is not None:
         return known
-    kept = Kept(path, words)
+    state = ExaminationState(path, key)
     if inputs.cheap:
-        kept.budget, kept.size = _price(subject, inputs.blocks, allowed_seconds(_seconds(evaluation)))
-    kept.save()
-    return kept
+        state.budget, state.size = _budget(claim, inputs.blocks, allowed_seconds(_seconds(evaluation)))
+    state.save()
+    return state
 
 
-def _price(subject: Subject, blocks: FixedBatchModel, seconds: float) -> tuple[int | None, int | None]:
-    """How many passes the time has room for, and in blocks of how many images; (None, None) where all have room."""
-    rows = torch.arange(min(blocks.size, len(subject.labels)), device=subject.labels.device)
-    whole = Examination(subject, blocks, Kept())
-    x, y = whole.bench.x(rows), whole.bench.y(rows)
-    if passes_within(whole.bench.model, x, y, seconds) >= whole.most():
+def _budget(claim: Claim, blocks: FixedBatchModel, seconds: float) -> tuple[int | None, int | None]:
+    """Forward passes that fit into the time, and images per block; (None, None) where all checks fit."""
+    rows = torch.arange(min(blocks.size, len(claim.labels)), device=claim.labels.device)
+    unlimited = Examination(claim, blocks, ExaminationState())
+    x, y = unlimited.context.x(rows), unlimited.context.y(rows)
+    if passes_within(unlimited.context.model, x, y, seconds) >= unlimited.total_cost():
         return None, None
-    on_cpu = subject.labels.device.type == "cpu"
+    on_cpu = claim.labels.device.type == "cpu"
     size = min(blocks.size, 8 if on_cpu else 64)
-    budget = passes_within(Examination(subject, blocks, Kept(size=size)).bench.model, x, y, seconds)
+    budget = passes_within(Examination(claim, blocks, ExaminationState(size=size)).context.model, x, y, seconds)
     return budget, min(size, 4) if on_cpu and budget < FINE else size
 
 

@@ -28,17 +28,17 @@ from toughen.utils.statistics import percent
 EVERY = 10.0  # seconds between the lines about the checks where there is no terminal
 
 
-class Display(AbstractContextManager["Display"]):
+class AttackProgress(AbstractContextManager["AttackProgress"]):
     """One line on a terminal that is drawn again and again; elsewhere a line for each part of an attack that is over.
 
     Args:
-        found: what is known so far.
+        evaluation: what is known so far.
         plans: each attack's pieces.
         console: where to show it; None shows nothing.
     """
 
     def __init__(self, evaluation: Evaluation, plans: Mapping[str, list[AttackRound]], console: Console | None) -> None:
-        self.found, self.plans, self.console = evaluation, plans, console or Console(quiet=True)
+        self.evaluation, self.plans, self.console = evaluation, plans, console or Console(quiet=True)
         self.begun, self.before = time.perf_counter(), self._spent()
         self.bar = Progress(
             TextColumn("{task.description}"),
@@ -54,7 +54,7 @@ class Display(AbstractContextManager["Display"]):
         )
         self.task = self.bar.add_task("", total=self._spent() + self._left(), bound="")
 
-    def __enter__(self) -> Display:
+    def __enter__(self) -> AttackProgress:
         if self.before:
             done = self.before / (self.before + self._left())
             self.console.print(f"goes on where it stopped, {percent(done)} of the work done", highlight=False)
@@ -79,40 +79,40 @@ class Display(AbstractContextManager["Display"]):
         title = name if part == name else f"{name} {part}"
         rate = (time.perf_counter() - self.begun) / max(1, self._spent() - self.before)
         self.console.print(
-            f"{title}: {100 * self.found.accuracy(name):.1f} % stand, robust at most {100 * self._bound():.1f} %, "
-            f"{self.found.state.of(name).seconds.get(part, 0.0):.0f} s, about {rate * self._left():.0f} s left",
+            f"{title}: {100 * self.evaluation.accuracy(name):.1f} % stand, robust at most {100 * self._bound():.1f} %, "
+            f"{self.evaluation.state.of(name).seconds.get(part, 0.0):.0f} s, about {rate * self._left():.0f} s left",
             highlight=False,
             soft_wrap=True,
         )
 
     def _bound(self) -> float:
-        return share(self.found.standing)
+        return share(self.evaluation.robust)
 
     def _spent(self) -> int:
         """Forward equivalents so far, as the pieces estimate them."""
-        right = self.found.right.cpu()
+        correct = self.evaluation.correct.cpu()
         total = 0
         for name, plan in self.plans.items():
-            progress = self.found.state.of(name)
-            total += int(sum(plan[done].cost for done in range(progress.piece))) * int(right.sum())
+            progress = self.evaluation.state.of(name)
+            total += int(sum(plan[done].cost for done in range(progress.piece))) * int(correct.sum())
             if progress.piece < len(plan):
                 total += plan[progress.piece].cost * int(progress.done.sum())
         return total
 
     def _left(self) -> int:
         """Forward equivalents still to come, if no further image falls."""
-        right = self.found.right.cpu()
+        correct = self.evaluation.correct.cpu()
         total = 0
         for name, plan in self.plans.items():
-            progress = self.found.state.of(name)
-            standing = int((right & ~progress.fell).sum())
+            progress = self.evaluation.state.of(name)
+            robust = int((correct & ~progress.fell).sum())
             for number, piece in enumerate(plan[progress.piece :]):
-                done = int((right & ~progress.fell & progress.done).sum()) if number == 0 else 0
-                total += piece.cost * (standing - done)
+                done = int((correct & ~progress.fell & progress.done).sum()) if number == 0 else 0
+                total += piece.cost * (robust - done)
         return total
 
 
-class Steps(AbstractContextManager["Steps"]):
+class CheckProgress(AbstractContextManager["CheckProgress"]):
     """The checks: one line on a terminal, drawn again and again; elsewhere a line every ten seconds at most.
 
     Args:
@@ -122,7 +122,7 @@ class Steps(AbstractContextManager["Steps"]):
 
     def __init__(self, examination: Examination, console: Console | None) -> None:
         self.examination, self.console = examination, console or Console(quiet=True)
-        budget, most = examination.kept.budget, examination.most()
+        budget, most = examination.state.budget, examination.total_cost()
         self.total = most if budget is None else min(most, budget)
         self.begun = self.said = time.perf_counter()
         self.before = examination.spent
@@ -141,7 +141,7 @@ class Steps(AbstractContextManager["Steps"]):
         )
         self.task = self.bar.add_task("", total=self.total)
 
-    def __enter__(self) -> Steps:
+    def __enter__(self) -> CheckProgress:
         self.bar.start()
         return self
 

@@ -1,7 +1,7 @@
-"""Makes the checks within a price, step by step: each step is kept, so that a stopped examination can be gone on with.
+"""Makes the checks of a verdict within a budget of forward passes.
 
-What a small budget buys first is decided here: a few images for every question about the model's answers and slopes,
-then the attacks in rounds, each of which looks at twice as many images as the one before.
+Every step is saved, so that an examination that was stopped goes on. Checks of the model's outputs and gradients come
+first, on few images where the budget is small. Attacks follow in rounds; each round doubles their images.
 """
 
 from __future__ import annotations
@@ -19,274 +19,271 @@ from toughen.core.rng import derive_seed
 from toughen.engine.fixed_batch import FixedBatchModel
 from toughen.evaluation import verdict
 from toughen.evaluation.checks import strength, stronger
-from toughen.evaluation.checks.base import DROP, Bench, Check, Question, Subject, not_made
-from toughen.evaluation.checks.looks import AttackCheck, Look, Looks
-from toughen.evaluation.kept import Kept
+from toughen.evaluation.checks.base import DROP, Check, CheckContext, Claim, ModelCheck, not_made
+from toughen.evaluation.checks.probes import AttackCheck, Probe, ProbeResults
+from toughen.evaluation.examination_state import ExaminationState
 from toughen.evaluation.price import EXACT
 
 Show = Callable[[str, str], None]
-"""Told which check is under way, and on what."""
-LIMIT = 100  # images that a check looks at
-SHARE = 0.3  # of a budget that the questions about answers and slopes may take
-FINE = 20_000  # passes, below which a round begins with 4 images instead of 8
+"""Called with the name of a check that begins, and what it is tried on."""
+LIMIT = 100  # images of a sample
+SHARE = 0.3  # of the budget, for the checks of outputs and gradients
+FINE = 20_000  # passes; with fewer, the first round has 4 images instead of 8
 PRICE = "its price leaves no room for it; --suite standard sets none"
 STOPPED = "stopped before; the same command goes on"
 STRONGER = "no stronger attack is found"
-ANYHOW = 100  # images that these two look at where there is a price: forwards alone, of which many must be seen
-LEAST, STRONG = 4, 12  # images that these must have had for a sound number, and the first of the stronger attacks
+OF_ALL = 100  # images of the sample of all images, where there is a budget: its checks need forward passes alone
+LEAST, STRONG = 4, 12  # images that the probes of CORE, and the first stronger attack, need before a number is sound
 CORE = (strength.SINGLE, strength.PLAIN, strength.MARGIN, strength.REACH)
-SMALL = 4  # images per block where few are looked at
+SMALL = 4  # images a block, where few are looked at
 
 
 class Examination:
-    """The checks of one number, as far as they were made.
+    """The checks of one robust accuracy.
 
     Args:
-        subject: the number, and what it was made of.
-        blocks: the model, as the evaluation asked it.
-        kept: what an examination that was stopped has found, and what it may cost.
-        limit: images that a check looks at, where there is room.
+        claim: the robust accuracy and what it was measured on.
+        blocks: the model, as the evaluation ran it.
+        state: results of an examination that was stopped, and the budget.
+        limit: the most images of a sample.
     """
 
-    def __init__(self, subject: Subject, blocks: FixedBatchModel, kept: Kept, limit: int = LIMIT) -> None:
-        self.subject, self.kept, self.limit = subject, kept, limit
-        self.bench = Bench(subject, blocks, limit, kept.size)
-        self.full = {"right": len(self.bench.right), "standing": len(self.bench.standing)}
+    def __init__(self, claim: Claim, blocks: FixedBatchModel, state: ExaminationState, limit: int = LIMIT) -> None:
+        self.claim, self.state, self.limit = claim, state, limit
+        self.context = CheckContext(claim, blocks, limit, state.size)
+        self.available = {"correct": len(self.context.correct), "robust": len(self.context.robust)}
         self.rounds = self._rounds()
-        self.bench.whole = kept.budget is None
-        self.bench.take(self._asking(), 2 * limit if self.bench.whole else min(ANYHOW, 2 * limit))
-        self.looks = Looks(self.bench, limit, kept.looks)
-        self._before = 0.0
+        self.context.unlimited = state.budget is None
+        self.context.draw(self._images_per_check(), 2 * limit if self.context.unlimited else min(OF_ALL, 2 * limit))
+        self.results = ProbeResults(self.context, limit, state.probes)
+        self._counted = 0.0
 
     def _rounds(self) -> list[int]:
-        """How many images each round looks at, a factor apart."""
-        if self.kept.budget is None:
+        """The number of images of each round."""
+        if self.state.budget is None:
             return [self.limit]
-        sizes = [min(8, self.limit) if self.kept.budget >= FINE else min(4, self.limit)]
+        sizes = [min(8 if self.state.budget >= FINE else 4, self.limit)]
         while sizes[-1] < self.limit:
             sizes.append(min(2 * sizes[-1], self.limit))
         return sizes
 
-    def _asking(self) -> int:
-        """How many images are asked about answers and slopes."""
-        budget = self.kept.budget
+    def _images_per_check(self) -> int:
+        """How many images the checks of outputs and gradients look at: the most that SHARE of the budget pays for."""
+        budget = self.state.budget
         if budget is None:
             return self.limit
-        each = [name for name, question in verdict.QUESTIONS.items() if not callable(question.cost)]
-        fit = [size for size in self.rounds if sum(self._price(name, size) for name in each) <= SHARE * budget]
-        return fit[-1] if fit else self.rounds[0]
+        names = [name for name, check in verdict.MODEL_CHECKS.items() if not callable(check.cost)]
+        affordable = [size for size in self.rounds if sum(self._cost(name, size) for name in names) <= SHARE * budget]
+        return affordable[-1] if affordable else self.rounds[0]
 
-    def _price(self, name: str, images: int | None = None) -> float:
-        """Forwards that a question takes."""
-        question = verdict.QUESTIONS[name]
-        cost = question.cost
-        if callable(cost):
-            return cost(self.bench)
-        if question.of == "data":
-            return cost * len(self.bench.any)
-        return cost * min(len(self.bench.right) if images is None else images, self.full["right"])
-
-    @cached_property
-    def _nothing(self) -> str:
-        """Why nothing can be asked; "" where something can."""
-        return "" if self.full["right"] else "no image is right"
+    def _cost(self, name: str, images: int | None = None) -> float:
+        """Forward passes of one image that a check of the model takes."""
+        check = verdict.MODEL_CHECKS[name]
+        if callable(check.cost):
+            return check.cost(self.context)
+        if check.about == "data":
+            return check.cost * len(self.context.all)
+        return check.cost * min(len(self.context.correct) if images is None else images, self.available["correct"])
 
     @cached_property
-    def _moot(self) -> str:
-        """Why no attack need be tried."""
-        return "" if self.full["standing"] else "no image stands, so no attack can lower the number"
+    def _no_correct(self) -> str:
+        """Why the model can't be checked; "" where it can."""
+        return "" if self.available["correct"] else "no image is right"
 
     @cached_property
-    def _flat(self) -> str:
-        """Why no gradient can be followed."""
-        if self._nothing or self._moot:
-            return self._moot or self._nothing
-        return "" if self.bench.differentiable else "the logits carry no gradient to the images"
+    def _no_robust(self) -> str:
+        """Why no attack need be tried; "" where one need."""
+        return "" if self.available["robust"] else "no image stands, so no attack can lower the number"
 
     @cached_property
-    def _due(self) -> list[Look]:
-        """The looks that can be taken, in the order in which they are paid for."""
-        if self._moot:
+    def _no_gradient(self) -> str:
+        """Why no gradient can be followed; "" where one can."""
+        if self._no_correct or self._no_robust:
+            return self._no_robust or self._no_correct
+        return "" if self.context.differentiable else "the logits carry no gradient to the images"
+
+    @cached_property
+    def _probes(self) -> list[Probe]:
+        """The probes that can be run, in order of priority."""
+        if self._no_robust:
             return []
-        trials, probes = [] if self._flat else strength.looks(self.bench), stronger.looks(self.bench)
-        others = [each for module in verdict.modules()[len(verdict.FIRST) :] for each in _looks(module, self.bench)]
-        return [*trials[:4], *probes, *trials[4:], *others]
+        first, then = [] if self._no_gradient else strength.probes(self.context), stronger.probes(self.context)
+        others = [probe for module in verdict.modules()[len(verdict.FIRST) :] for probe in _of(module, self.context)]
+        return [*first[:4], *then, *first[4:], *others]
 
-    def most(self) -> float:
-        """Forwards that all of it takes at most, the price left aside."""
-        with self._asked():
-            due = self._due
-        asking = sum(self._price(name, self.limit) for name in verdict.QUESTIONS)
-        return asking + sum(max(look.cost, look.worst) * self.full[look.sample] for look in due)
+    def total_cost(self) -> float:
+        """Forward passes of one image that all checks take at most, without a budget."""
+        with self._evaluation_mode():
+            probes = self._probes
+        model_checks = sum(self._cost(name, self.limit) for name in verdict.MODEL_CHECKS)
+        return model_checks + sum(max(probe.cost, probe.worst) * self.available[probe.sample] for probe in probes)
 
     @property
     def spent(self) -> float:
-        """Forwards so far, those of a step under way included."""
-        return self.kept.spent + self._since
+        """Forward passes so far, including the step under way."""
+        return self.state.spent + self._since
 
     @property
     def _since(self) -> float:
-        """Forwards of the step under way, those that only filled blocks up included."""
-        counts = self.bench.model.counts
-        passed = counts.forward + counts.gradient + counts.padding + EXACT * counts.confirmation
-        return passed + self.bench.besides - self._before
+        """Forward passes of the step under way, including those that only filled up blocks."""
+        counts = self.context.model.counts
+        passes = counts.forward + counts.gradient + counts.padding + EXACT * counts.confirmation
+        return passes + self.context.extra_cost - self._counted
 
-    def _fits(self, cost: float) -> bool:
-        """Whether so many forwards more can be paid."""
-        return self.kept.budget is None or self.spent + cost <= self.kept.budget
+    def _has_room(self, cost: float) -> bool:
+        """Whether the budget allows so many more forward passes."""
+        return self.state.budget is None or self.spent + cost <= self.state.budget
 
     def make(self, show: Show = lambda check, what: None) -> None:
-        """Make what is not made yet and has room, and keep each step."""
-        with self._asked():
-            self._ask(show)
+        """Make all checks that are missing and that the budget allows; save after each step."""
+        with self._evaluation_mode():
+            self._check_model(show)
             for size in self.rounds:
-                for look in self._in_turn():
-                    if not self._take(look, look.factor * size, show):
-                        self._take(look, size, show)
-                    while self._suspicious(look) and self._take(look, 2 * self.looks.count(look.name), show):
+                for probe in self._most_successful_first():
+                    if not self._run(probe, probe.factor * size, show):
+                        self._run(probe, size, show)
+                    while self._suspicious(probe) and self._run(probe, 2 * self.results.count(probe.name), show):
                         continue
 
     @contextmanager
-    def _asked(self) -> Iterator[None]:
-        """Within the block the model is in evaluation mode, and what it draws leaves no trace."""
-        place, bench = self.subject.labels.device, self.bench
-        with torch.random.fork_rng([place] if place.type == "cuda" else []), mode(self.subject.net, "eval"):
-            with mode(bench.model, "eval"):
-                torch.manual_seed(self.subject.seed)
+    def _evaluation_mode(self) -> Iterator[None]:
+        """Within the block the model is in evaluation mode; the random state is restored after it."""
+        device, context = self.claim.labels.device, self.context
+        with torch.random.fork_rng([device] if device.type == "cuda" else []), mode(self.claim.net, "eval"):
+            with mode(context.model, "eval"):
+                torch.manual_seed(self.claim.seed)
                 yield
 
-    def _ask(self, show: Show) -> None:
-        """The questions about data, answers and slopes."""
-        for name, question in self._questions().items():
-            if name in self.kept.checks or not self._fits(self._price(name)):
+    def _check_model(self, show: Show) -> None:
+        """Check data, outputs and gradients."""
+        for name, check in self._possible().items():
+            if name in self.state.checks or not self._has_room(self._cost(name)):
                 continue
-            show(name, f"{len(self.bench.right)} images")
-            torch.manual_seed(derive_seed(self.subject.seed, name))  # for a model that draws, whatever was asked before
+            show(name, f"{len(self.context.correct)} images")
+            torch.manual_seed(derive_seed(self.claim.seed, name))  # for a model that draws random numbers itself
             images, of = self._sample(name)
-            self.kept.checks[name] = replace(question.ask(self.bench, name), images=images, of=of)
-            self._paid(self._price(name))
+            self.state.checks[name] = replace(check.make(self.context, name), images=images, of=of)
+            self._save(self._cost(name))
 
     def _sample(self, name: str) -> tuple[int, int]:
-        """How many images a question is about, and about how many it would be without a price."""
-        question = verdict.QUESTIONS[name]
-        if question.of == "data":
-            return len(self.bench.any), min(2 * self.limit, len(self.subject.labels))
-        most = question.images or self.limit
-        return min(most, len(self.bench.right)), min(most, self.full["right"])
+        """How many images a check of the model looks at, and how many it would without a budget."""
+        check = verdict.MODEL_CHECKS[name]
+        if check.about == "data":
+            return len(self.context.all), min(2 * self.limit, len(self.claim.labels))
+        most = check.images or self.limit
+        return min(most, len(self.context.correct)), min(most, self.available["correct"])
 
-    def _in_turn(self) -> list[Look]:
-        """The looks, those first that have broken the largest share of what should stand."""
+    def _broken_share(self, probe: Probe) -> float:
+        """The share of robust images that a probe broke so far; 0 for a probe of other images."""
+        broken = self.results.broken(probe.name)
+        return float(broken.double().mean()) if probe.sample == "robust" and len(broken) else 0.0
 
-        def share(look: Look) -> float:
-            broken = self.looks.broken(look.name)
-            return float(broken.double().mean()) if look.sample == "standing" and len(broken) else 0.0
+    def _most_successful_first(self) -> list[Probe]:
+        return sorted(self._probes, key=self._broken_share, reverse=True)
 
-        return sorted(self._due, key=share, reverse=True)
+    def _suspicious(self, probe: Probe) -> bool:
+        """Whether a probe broke so many images that more of them must show whether this was chance."""
+        return self._broken_share(probe) * self.claim.robust_accuracy >= stronger.HIDDEN
 
-    def _suspicious(self, look: Look) -> bool:
-        """Whether a look at some images has broken so many that more of them must tell whether that is chance."""
-        broken = self.looks.broken(look.name)
-        share = float(broken.double().mean()) if look.sample == "standing" and len(broken) else 0.0
-        return share * self.subject.robust_accuracy >= stronger.HIDDEN
-
-    def _take(self, look: Look, to: int, show: Show) -> bool:
-        """Look at the images up to a number, if there are more and there is room; whether it was done."""
-        to, first, size = min(to, self.full[look.sample]), self.looks.count(look.name), self.bench.model.size
-        most = -(-(to - first) // size) * size * look.cost
-        if first >= to or look.name in self.kept.closed or not self._fits(most):
+    def _run(self, probe: Probe, to: int, show: Show) -> bool:
+        """Extend a probe to the first ``to`` images of its sample; False where it has them or the budget is short."""
+        to, size = min(to, self.available[probe.sample]), self.context.model.size
+        first = self.results.count(probe.name)
+        cost = -(-(to - first) // size) * size * probe.cost
+        if first >= to or probe.name in self.state.closed or not self._has_room(cost):
             return False
-        show(look.check, f"{look.name}, {to} of {self.full[look.sample]} images")
-        torch.manual_seed(derive_seed(self.subject.seed, look.name, first))
-        done = self.looks.take(look, to, self._fits)
+        show(probe.check, f"{probe.name}, {to} of {self.available[probe.sample]} images")
+        torch.manual_seed(derive_seed(self.claim.seed, probe.name, first))
+        done = self.results.extend(probe, to, self._has_room)
         if not done:
-            self.kept.closed.append(look.name)
-        self._paid(self._since)
+            self.state.closed.append(probe.name)
+        self._save(self._since)
         return done
 
-    def _paid(self, passes: float) -> None:
-        """A step is done."""
-        self.kept.spent += passes
-        self._before += self._since
-        self.kept.save()
+    def _save(self, passes: float) -> None:
+        """Save a step that is done and took so many forward passes."""
+        self.state.spent += passes
+        self._counted += self._since
+        self.state.save()
 
-    def found(self, *, stopped: bool = False) -> list[Check]:
-        """All checks, those that are not made with the reason why.
+    def checks(self, *, stopped: bool = False) -> list[Check]:
+        """All checks; those that were not made say why.
 
         Args:
-            stopped: whether that is because the examination was stopped.
+            stopped: whether the examination was stopped before its end.
         """
-        with self._asked():
+        with self._evaluation_mode():
             missing = STOPPED if stopped else PRICE
-            self.bench.short = None if stopped or self.kept.budget is None else self._short()
-            checks = [self._answer(question, missing) for question in verdict.QUESTIONS.values()]
-            checks += [self._judged(check, missing) for check in verdict.ATTACK_CHECKS.values()]
-        return [replace(check, masking=False) for check in checks] if self._moot else checks  # 0 % hides nothing
+            self.context.too_few = None if stopped or self.state.budget is None else self._too_few()
+            checks = [self._of_model(check, missing) for check in verdict.MODEL_CHECKS.values()]
+            checks += [self._of_attacks(check, missing) for check in verdict.ATTACK_CHECKS.values()]
+        return [replace(check, masking=False) for check in checks] if self._no_robust else checks  # 0 % hides nothing
 
-    def _answer(self, question: Question, missing: str) -> Check:
-        """What a question was answered with."""
-        if not question.asks:
-            return question.ask(self.bench, question.name)
-        reason = self._reasons()[question.of]
-        return self.kept.checks.get(question.name) or not_made(question.name, reason or missing)
+    def _of_model(self, check: ModelCheck, missing: str) -> Check:
+        """The result of a check of the model."""
+        if not check.runs_model:
+            return check.make(self.context, check.name)
+        reason = self._reasons()[check.about]
+        return self.state.checks.get(check.name) or not_made(check.name, reason or missing)
 
-    def _judged(self, check: AttackCheck, missing: str) -> Check:
-        """A check of what attacks did, on the images that all looks had that it needs."""
-        reason = (self._flat if check.gradients else self._moot) or check.lacks(self.bench)
-        images, of = self._seen(check)
+    def _of_attacks(self, check: AttackCheck, missing: str) -> Check:
+        """The result of a check of what attacks did."""
+        reason = (self._no_gradient if check.gradients else self._no_robust) or check.impossible(self.context)
+        images, of = self._images_of(check)
         if reason or not images:
             return not_made(check.name, reason or missing)
-        return replace(check.judge(self.looks, check.name), images=images, of=of)
+        return replace(check.judge(self.results, check.name), images=images, of=of)
 
-    def _seen(self, check: AttackCheck) -> tuple[int, int]:
-        """How many images a check looks at, of how many."""
-        due = {look.name: look for look in self._due}
-        needs = check.needs(self.bench) if callable(check.needs) else check.needs
-        needed = [due[each] for each in needs if each in due]
-        images = (min if check.all_of else max)((self.looks.count(look.name) for look in needed), default=0)
-        return images, self.full[needed[0].sample] if needed else 0
+    def _images_of(self, check: AttackCheck) -> tuple[int, int]:
+        """How many images a check of attacks is based on, of how many."""
+        possible = {probe.name: probe for probe in self._probes}
+        names = check.probes(self.context) if callable(check.probes) else check.probes
+        probes = [possible[name] for name in names if name in possible]
+        images = (min if check.common else max)((self.results.count(probe.name) for probe in probes), default=0)
+        return images, self.available[probes[0].sample] if probes else 0
 
-    def _short(self) -> tuple[int, int] | None:
-        """How many images a question or a look had on which the word rests most, and how many it must have had."""
-        if not all(name in self.kept.checks for name in self._questions()):
+    def _too_few(self) -> tuple[int, int] | None:
+        """How many images a decisive check had and how many it needs; None where all had enough."""
+        if not all(name in self.state.checks for name in self._possible()):
             return 0, LEAST
-        high = self.subject.robust_accuracy > DROP  # else what stands is no more than may be wrong
+        high = self.claim.robust_accuracy > DROP  # a lower number is within the error that is allowed
         core = dict.fromkeys(CORE, LEAST) | {stronger.TARGETS[0]: STRONG}
-        core |= {stronger.SQUARE: STRONG} if self._flat else {}
-        for look in self._due:
-            least = min(core.get(look.name, 0), self.full[look.sample])
-            if (high or look.sample == "right") and self.looks.count(look.name) < least:
-                return self.looks.count(look.name), least
-            if look.name == stronger.TARGETS[0] and self._suspicious(look):
-                seen, all_of_them = self.looks.count(look.name), self.full[look.sample]
-                if seen < all_of_them:  # there was no room to tell whether it was chance
-                    return seen, min(2 * seen, all_of_them)
+        core |= {stronger.SQUARE: STRONG} if self._no_gradient else {}
+        for probe in self._probes:
+            count, available = self.results.count(probe.name), self.available[probe.sample]
+            least = min(core.get(probe.name, 0), available)
+            if (high or probe.sample == "correct") and count < least:
+                return count, least
+            if probe.name == stronger.TARGETS[0] and self._suspicious(probe) and count < available:
+                return count, min(2 * count, available)
         return None
 
-    def _questions(self) -> dict[str, Question]:
-        """The questions that can be asked."""
-        reasons, known = self._reasons(), verdict.QUESTIONS.items()
-        return {name: question for name, question in known if question.asks and not reasons[question.of]}
+    def _possible(self) -> dict[str, ModelCheck]:
+        """The checks that can run the model."""
+        reasons, known = self._reasons(), verdict.MODEL_CHECKS.items()
+        return {name: check for name, check in known if check.runs_model and not reasons[check.about]}
 
     def _reasons(self) -> dict[str, str]:
-        """Why questions of each kind cannot be asked; "" where they can."""
-        return {"data": "", "model": self._nothing, "gradients": self._flat}
+        """Why checks about each subject can't be made; "" where they can."""
+        return {"data": "", "model": self._no_correct, "gradients": self._no_gradient}
 
 
-def _looks(module: ModuleType, bench: Bench) -> list[Look]:
-    """The attacks that a file of checks tries, if it tries any."""
-    looks: list[Look] = module.looks(bench) if hasattr(module, "looks") else []
-    return looks
+def _of(module: ModuleType, context: CheckContext) -> list[Probe]:
+    """The probes of a file of checks."""
+    probes: list[Probe] = module.probes(context) if hasattr(module, "probes") else []
+    return probes
 
 
-def checks(subject: Subject, blocks: FixedBatchModel, limit: int = LIMIT, budget: int | None = None) -> list[Check]:
-    """Every check that can be made, and the reason why another cannot.
+def checks(claim: Claim, blocks: FixedBatchModel, limit: int = LIMIT, budget: int | None = None) -> list[Check]:
+    """Make every check that can be made; the others say why they were not.
 
     Args:
-        subject: the number, and what it was made of.
-        blocks: the model, as the evaluation asked it.
-        limit: images that a check looks at.
-        budget: forwards of one image that they may cost together; None sets no price.
+        claim: the robust accuracy and what it was measured on.
+        blocks: the model, as the evaluation ran it.
+        limit: the most images of a sample.
+        budget: forward passes of one image that all checks may take together; None sets no limit.
     """
-    examination = Examination(subject, blocks, Kept(budget=budget, size=None if budget is None else SMALL), limit)
+    state = ExaminationState(budget=budget, size=None if budget is None else SMALL)
+    examination = Examination(claim, blocks, state, limit)
     examination.make()
-    return examination.found()
+    return examination.checks()

@@ -18,25 +18,28 @@ from torch import Tensor, nn
 import toughen
 from toughen.attacks.base import Attack
 from toughen.core.gradients import mode
-from toughen.evaluation.harness import Bench
+from toughen.evaluation.harness import Harness
 from toughen.utils import hashing
 
 
-def fingerprint(bench: Bench, attacks: Mapping[str, Attack]) -> tuple[object, ...]:
+def fingerprint(harness: Harness, attacks: Mapping[str, Attack]) -> tuple[object, ...]:
     """The model's weights, settings, code and a few logits, the images, the attacks, the seed and how it is asked.
 
     Its logits are those of a few clean images and of what no clean image is like, where a defence may begin.
     """
-    blocks, first = bench.blocks, torch.arange(min(len(bench.images), bench.blocks.size), device=bench.images.device)
-    x = bench.floats(first)
+    blocks, first = (
+        harness.blocks,
+        torch.arange(min(len(harness.images), harness.blocks.size), device=harness.images.device),
+    )
+    x = harness.floats(first)
     noise = torch.rand(x.shape[1:], generator=torch.Generator().manual_seed(0)).to(x)
     with mode(blocks, "eval"):
         out = torch.cat([blocks.exact(each) for each in (x, 1 - x, (x + noise) / 2)])
     seen = (
-        hashing.of_tensor(bench.images),
-        hashing.of_tensor(bench.labels),
-        hashing.of_tensor(bench.index),
-        bench.seed,
+        hashing.of_tensor(harness.images),
+        hashing.of_tensor(harness.labels),
+        hashing.of_tensor(harness.index),
+        harness.seed,
     )
     settings = (
         _plain(blocks.net),

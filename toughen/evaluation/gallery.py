@@ -15,7 +15,7 @@ from torch import Tensor
 from toughen.attacks.base import Attack
 from toughen.core.rng import derive_seed
 from toughen.engine.fixed_batch import FixedBatchModel
-from toughen.evaluation.harness import Bench
+from toughen.evaluation.harness import Harness
 from toughen.evaluation.plan import AttackRound, attack_rounds
 from toughen.evaluation.result import Evaluation
 from toughen.evaluation.target import EvaluationTarget
@@ -42,14 +42,16 @@ def gallery(
         seed: of the evaluation.
     """
     split = evaluation.split
-    bench = Bench(blocks, split.images, split.labels, evaluation.index, seed)
+    harness = Harness(blocks, split.images, split.labels, evaluation.index, seed)
     rows = _drawn(evaluation, seed)
     twins: dict[int, tuple[str, Tensor]] = {}
     for piece, group in to_run(evaluation, rows, attacks):
-        outcome = bench.attack(piece, torch.tensor(group, device=split.labels.device), keep=True)
+        outcome = harness.attack(piece, torch.tensor(group, device=split.labels.device), keep=True)
         assert outcome.x_adv is not None
         twins |= {row: (piece.part, x_adv) for row, x_adv in zip(group, outcome.x_adv, strict=True)}
-    table = [_row(bench, evaluation, target, row, outcome, twins.get(row)) for outcome in rows for row in rows[outcome]]
+    table = [
+        _row(harness, evaluation, target, row, outcome, twins.get(row)) for outcome in rows for row in rows[outcome]
+    ]
     about = {"norm": target.threat.norm, "eps": float(target.threat.eps), "data": target.data}
     return pa.Table.from_pylist(table, _schema().with_metadata({"about": json.dumps(about)}))
 
@@ -64,9 +66,9 @@ def _drawn(evaluation: Evaluation, seed: int) -> dict[str, list[int]]:
     """The rows that are shown, by what became of them."""
     small = evaluation.split.images[0, 0].numel() < LARGE
     masks = {
-        "broken": evaluation.right & ~evaluation.standing,
-        "stands": evaluation.standing,
-        "wrong": ~evaluation.right,
+        "broken": evaluation.correct & ~evaluation.robust,
+        "stands": evaluation.robust,
+        "wrong": ~evaluation.correct,
     }
     places = evaluation.index.tolist()
     drawn = {}
@@ -92,7 +94,7 @@ def to_run(
 
 
 def _row(
-    bench: Bench,
+    harness: Harness,
     evaluation: Evaluation,
     target: EvaluationTarget,
     row: int,
@@ -101,7 +103,7 @@ def _row(
 ) -> dict[str, Any]:
     """One image with all that is known of it."""
     names = target.class_names
-    x = bench.floats(torch.tensor([row], device=evaluation.split.labels.device))
+    x = harness.floats(torch.tensor([row], device=evaluation.split.labels.device))
     label, prediction = int(evaluation.split.labels[row]), int(evaluation.predictions[row])
     columns: dict[str, Any] = {"index": int(evaluation.index[row]), "label": label, "prediction": prediction}
     columns |= {"outcome": outcome, "image": png(x[0])}
@@ -109,7 +111,7 @@ def _row(
     if twin is None:
         return columns
     attack, x_adv = twin
-    after = int(bench.blocks.exact(x_adv[None])[0].argmax())
+    after = int(harness.blocks.exact(x_adv[None])[0].argmax())
     delta = x_adv - x[0]
     gain = 0.5 / max(float(delta.abs().max()), 1e-6)
     columns |= {"attack": attack, "attacked_prediction": after, "attacked_prediction_name": _name(after, names)}

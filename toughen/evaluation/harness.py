@@ -60,7 +60,7 @@ def chunk_size(images: AnyImages, block: int) -> int:
 
 
 @dataclass
-class Bench:
+class Harness:
     """A model and the images that it is judged on.
 
     Attributes:
@@ -122,7 +122,7 @@ def run_attack(
     model: nn.Module,
     images: AnyImages,
     labels: Labels,
-    standing: Mask,
+    robust: Mask,
     attack: Attack,
     *,
     name: str,
@@ -148,12 +148,12 @@ def run_attack(
     Raises:
         RuntimeError: the attack left the threat or the box [0, 1].
     """
-    bench = _bench(model, images, labels, index, seed, precision)
-    broken, distance = torch.zeros_like(standing), torch.zeros(len(images), device=images.device)
+    harness = _bench(model, images, labels, index, seed, precision)
+    broken, distance = torch.zeros_like(robust), torch.zeros(len(images), device=images.device)
     for piece in attack_rounds(name, attack):
-        rows = (standing & ~broken).nonzero()[:, 0]
-        for part in rows.split(chunk_size(images, bench.blocks.size)) if len(rows) else ():
-            outcome = bench.attack(piece, part)
+        rows = (robust & ~broken).nonzero()[:, 0]
+        for part in rows.split(chunk_size(images, harness.blocks.size)) if len(rows) else ():
+            outcome = harness.attack(piece, part)
             broken[part], distance[part] = outcome.fell, outcome.moved
             advance(len(part))
     return Verdicts(broken, distance)
@@ -166,11 +166,11 @@ def _bench(
     index: Tensor | None,
     seed: int,
     search: Precision | None = None,
-) -> Bench:
+) -> Harness:
     index = torch.arange(len(images)) if index is None else index
     precision: Precision = "fp64" if dtype_of(model) == torch.float64 else search or "fp32"
     blocks = FixedBatchModel(model, block_size(images.device, len(images)), precision, copied=search is not None)
-    return Bench(blocks, images, labels, index, seed)
+    return Harness(blocks, images, labels, index, seed)
 
 
 def dtype_of(model: nn.Module) -> torch.dtype:

@@ -1,4 +1,4 @@
-"""What the checks may cost: a time, measured once and turned into passes, so that the clock decides nothing after."""
+"""The budget of the checks: a time, turned into forward passes once, so that results don't depend on the clock."""
 
 from __future__ import annotations
 
@@ -10,22 +10,22 @@ from toughen.core.types import Images, Labels
 from toughen.engine.fixed_batch import FixedBatchModel
 
 LEAST = 20.0  # seconds that the checks of a cheap verdict may always take
-AIM = 0.9  # of the time, that is filled: one measurement of a pass is not the pass
-EXACT = 1.25  # a forward of the model itself, in blocks of 8 at most, against one in the attacks' blocks
-DOUBLE = 12.0  # one in float64, on a processor
-QUERY = 1.25  # one of Square, with what finding out which places a window reaches costs
+AIM = 0.9  # the share of the time that is planned for, since the measured pass is only a sample
+EXACT = 1.25  # a forward pass in float32, in blocks of at most 8, against one in the attacks' blocks
+DOUBLE = 12.0  # one in float64 on a CPU
+QUERY = 1.25  # one of Square, including the work that finds which outputs a window reaches
 
 
 def passes_within(blocks: FixedBatchModel, x: Images, y: Labels, seconds: float) -> int:
-    """How many forwards of one image a time has room for, a gradient being as long as a forward.
+    """How many forward passes of one image fit into a time; a gradient counts as one more.
 
     Args:
-        blocks: the model as the checks ask it.
-        x, y: a few images, to measure a pass with; fewer than a block are filled up.
+        blocks: the model as the checks run it.
+        x, y: a few images to time; fewer than a block are filled up.
         seconds: the time.
     """
     with mode(blocks, "eval"):
-        for _ in range(2):  # the first one chooses kernels
+        for _ in range(2):  # the first one warms up
             started = time.perf_counter()
             float(input_gradient(blocks, x[: blocks.size], y[: blocks.size], cross_entropy).value.sum())
             took = time.perf_counter() - started

@@ -42,7 +42,7 @@ class Evaluation:
     state: State
 
     @property
-    def right(self) -> Mask:
+    def correct(self) -> Mask:
         """Which images are right while clean."""
         return self.predictions == self.split.labels
 
@@ -54,22 +54,22 @@ class Evaluation:
         return {name: Verdicts(each.fell.to(device), each.moved.to(device)) for name, each in states.items()}
 
     @property
-    def standing(self) -> Mask:
+    def robust(self) -> Mask:
         """Which images are right while clean and under every attack."""
-        standing = self.right
+        robust = self.correct
         for verdicts in self.verdicts.values():
-            standing = standing & ~verdicts.broken
-        return standing
+            robust = robust & ~verdicts.broken
+        return robust
 
     def accuracy(self, name: str) -> float:
         """The share of all images that are right while clean and under one attack."""
-        return share(self.right & ~self.verdicts[name].broken)
+        return share(self.correct & ~self.verdicts[name].broken)
 
     def summary(self) -> dict[str, Any]:
         """The figures, accuracies 0..1."""
         return {
-            "clean_accuracy": share(self.right),
-            "robust_accuracy": share(self.standing),
+            "clean_accuracy": share(self.correct),
+            "robust_accuracy": share(self.robust),
             "attacks": {name: self._figures(name) for name in self.parts},
             "images": len(self.split),
         }
@@ -85,7 +85,7 @@ class Evaluation:
                     [by >= 0 and names.index(self.parts[name][by]) <= names.index(part) for by in progress.by.tolist()]
                 )
                 cost = _cost({part: progress.seconds.get(part, 0.0)}, {part: progress.counts.get(part, {})})
-                figures["parts"][part] = {"robust_accuracy": share(self.right.cpu() & ~broken), **cost}
+                figures["parts"][part] = {"robust_accuracy": share(self.correct.cpu() & ~broken), **cost}
         return figures
 
     def broken_by(self) -> tuple[list[str | None], list[float | None]]:
@@ -111,7 +111,7 @@ class Evaluation:
             "distance": pa.array(distance, pa.float32()),
         }
         for name, verdicts in self.verdicts.items():
-            columns[f"stands_{name}"] = (self.right & ~verdicts.broken).tolist()
+            columns[f"stands_{name}"] = (self.correct & ~verdicts.broken).tolist()
         return pa.table(columns)
 
 

@@ -16,9 +16,9 @@ from toughen.data import Split
 from toughen.engine.batches import block_size
 from toughen.engine.device import Precision
 from toughen.engine.fixed_batch import FixedBatchModel
-from toughen.evaluation.display import Display
+from toughen.evaluation.display import AttackProgress
 from toughen.evaluation.fingerprint import fingerprint
-from toughen.evaluation.harness import Bench, Outcome, chunk_size
+from toughen.evaluation.harness import Harness, Outcome, chunk_size
 from toughen.evaluation.plan import AttackRound, attack_rounds
 from toughen.evaluation.result import Evaluation
 from toughen.evaluation.state import restore
@@ -37,7 +37,7 @@ def measure(
     processes: int = 1,
     folder: Path | None = None,
     console: Console | None = None,
-    show: Callable[[Evaluation, Mapping[str, list[AttackRound]], Console | None], Display] = Display,
+    show: Callable[[Evaluation, Mapping[str, list[AttackRound]], Console | None], AttackProgress] = AttackProgress,
 ) -> Evaluation:
     """Run each attack on all images that are right while clean.
 
@@ -56,23 +56,25 @@ def measure(
     """
     index = torch.arange(len(split)) if index is None else index
     blocks = FixedBatchModel(model, block or block_size(split.images.device, len(split)), precision)
-    bench = Bench(blocks, split.images, split.labels, index, seed)
+    harness = Harness(blocks, split.images, split.labels, index, seed)
     plans = {name: attack_rounds(name, attack) for name, attack in attacks.items()}
     with distributed.first_before_others():  # it clears up what a kill has left
-        state = restore(folder, fingerprint(bench, attacks), len(split))
+        state = restore(folder, fingerprint(harness, attacks), len(split))
     parts = {name: [piece.part for piece in plan] for name, plan in plans.items()}
-    evaluation = Evaluation(split, index, bench.predict(), parts, state)
-    with Workers(bench, processes) as workers, show(evaluation, plans, console) as display:
+    evaluation = Evaluation(split, index, harness.predict(), parts, state)
+    with Workers(harness, processes) as workers, show(evaluation, plans, console) as display:
         for name, plan in plans.items():
             _attack(name, plan, evaluation, workers, display)
     return evaluation
 
 
-def _attack(name: str, plan: list[AttackRound], evaluation: Evaluation, workers: Workers, display: Display) -> None:
+def _attack(
+    name: str, plan: list[AttackRound], evaluation: Evaluation, workers: Workers, display: AttackProgress
+) -> None:
     """One attack, piece after piece, each on the images that still stand; saved after each chunk."""
     progress, images = evaluation.state.of(name), evaluation.split.images
     for piece in plan[progress.piece :]:
-        rows = (evaluation.right.cpu() & ~progress.fell & ~progress.done).nonzero()[:, 0]
+        rows = (evaluation.correct.cpu() & ~progress.fell & ~progress.done).nonzero()[:, 0]
         chunks = rows.to(images.device).split(_chunk(piece, len(rows), workers)) if len(rows) else ()
         started = time.perf_counter()
         for outcome in _everyone(workers, piece, chunks):
@@ -104,7 +106,7 @@ def _everyone(workers: Workers, piece: AttackRound, chunks: Sequence[Tensor]) ->
 
 def _chunk(piece: AttackRound, rows: int, workers: Workers) -> int:
     """How many images are attacked at once: whole blocks, and as many for each worker, where images are not coupled."""
-    block, most = workers.bench.blocks.size, chunk_size(workers.bench.images, workers.bench.blocks.size)
+    block, most = workers.harness.blocks.size, chunk_size(workers.harness.images, workers.harness.blocks.size)
     if getattr(piece.attack, "batchwise", False):
         return most
     return min(most, -(-rows // (workers.count * distributed.count() * block)) * block)

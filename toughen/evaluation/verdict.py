@@ -1,4 +1,4 @@
-"""Whether a robust accuracy can be believed: sanity checks, and one word out of them.
+"""Whether a robust accuracy can be believed: all checks, and one word as their result.
 
 The word is about the number, not about the model: a model that falls at once, reported at 0 %, is sound.
 """
@@ -14,14 +14,14 @@ from typing import Literal, TypeAlias
 from toughen.evaluation import checks
 from toughen.evaluation.checks import data, gradients, outputs, strength, stronger
 from toughen.evaluation.checks.base import Check as Check
-from toughen.evaluation.checks.base import Question
-from toughen.evaluation.checks.base import Subject as Subject
-from toughen.evaluation.checks.looks import AttackCheck
+from toughen.evaluation.checks.base import Claim as Claim
+from toughen.evaluation.checks.base import ModelCheck
+from toughen.evaluation.checks.probes import AttackCheck
 
 Word: TypeAlias = Literal["sound", "doubtful", "masked", "unfinished"]
 
 FIRST = (data, outputs, gradients, strength, stronger)  # in the order in which results name their checks
-KINDS = ("data", "model", "gradients")
+SUBJECTS = ("data", "model", "gradients")
 
 
 def modules() -> list[ModuleType]:
@@ -31,27 +31,27 @@ def modules() -> list[ModuleType]:
     return [*FIRST, *(each for each in others if each not in FIRST and hasattr(each, "CHECKS"))]
 
 
-def questions() -> dict[str, Question]:
-    """The checks that ask the model, by name: first those of the data, last those of gradients."""
-    questions_of_all = [each for module in modules() for each in module.CHECKS if isinstance(each, Question)]
-    return {each.name: each for each in sorted(questions_of_all, key=lambda each: KINDS.index(each.of))}
+def model_checks() -> dict[str, ModelCheck]:
+    """The checks that run the model, by name: first those about the data, last those about gradients."""
+    checks = [each for module in modules() for each in module.CHECKS if isinstance(each, ModelCheck)]
+    return {each.name: each for each in sorted(checks, key=lambda each: SUBJECTS.index(each.about))}
 
 
 def attack_checks() -> dict[str, AttackCheck]:
-    """The checks of what attacks did, by name."""
-    checks_of_all = [each for module in modules() for each in module.CHECKS if isinstance(each, AttackCheck)]
-    return {each.name: each for each in checks_of_all}
+    """The checks of what probes did, by name."""
+    checks = [each for module in modules() for each in module.CHECKS if isinstance(each, AttackCheck)]
+    return {each.name: each for each in checks}
 
 
-QUESTIONS, ATTACK_CHECKS = questions(), attack_checks()
+MODEL_CHECKS, ATTACK_CHECKS = model_checks(), attack_checks()
 
 
 def word(checks: Iterable[Check], *, complete: bool = True) -> Word:
-    """One word: a failed check makes it doubtful, one that shows attacks kept from what they need makes it masked.
+    """One word: "masked" where a failed check shows that attacks can't work on this model, "doubtful" where any failed.
 
     Args:
-        made: those that there are.
-        complete: whether all that can be made were; else none that is still to come may make it better.
+        checks: those that were made.
+        complete: whether all were made that can be; else "unfinished" takes the place of "sound".
     """
     failed = [check for check in checks if check.passed is False]
     if any(check.masking for check in failed):

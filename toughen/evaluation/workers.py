@@ -18,7 +18,7 @@ from torch import Tensor, multiprocessing
 from toughen.core.gradients import mode
 from toughen.engine.fixed_batch import FixedBatchModel
 from toughen.engine.memory import keep_freed
-from toughen.evaluation.harness import Bench, Outcome
+from toughen.evaluation.harness import Harness, Outcome
 from toughen.evaluation.plan import AttackRound
 
 SWITCH = 5e-5  # seconds: Python's own 5 ms are longer than most operations, and a thread that waits so long idles
@@ -35,14 +35,14 @@ class Workers(AbstractContextManager["Workers"]):
         processes: how many processes; each takes its share of the cores, or the next GPU.
     """
 
-    def __init__(self, bench: Bench, processes: int) -> None:
+    def __init__(self, harness: Harness, processes: int) -> None:
         keep_freed()
-        self.bench, self.threads, self.interval = bench, torch.get_num_threads(), sys.getswitchinterval()
-        on_cpu = bench.images.device.type == "cpu"
+        self.harness, self.threads, self.interval = harness, torch.get_num_threads(), sys.getswitchinterval()
+        on_cpu = harness.images.device.type == "cpu"
         self.count = self.threads if on_cpu else processes
         self.pool: Executor | None = None
         if processes > 1:
-            self.pool = _pool(bench, processes)
+            self.pool = _pool(harness, processes)
             self.count = max(processes, self.count)
         elif on_cpu:
             self._start_threads()
@@ -50,25 +50,25 @@ class Workers(AbstractContextManager["Workers"]):
     def _start_threads(self) -> None:
         """A thread for each core, where each can have the nets for itself; else all cores share out each operation."""
         first, twins = (
-            torch.arange(min(len(self.bench.images), 2 * self.bench.blocks.size)),
+            torch.arange(min(len(self.harness.images), 2 * self.harness.blocks.size)),
             SimpleQueue[FixedBatchModel](),
         )
         for _ in range(self.threads):
-            twin = self.bench.blocks.twin(self.bench.floats(first))
+            twin = self.harness.blocks.twin(self.harness.floats(first))
             if twin is None:
                 return
             twins.put(twin)
         torch.set_num_threads(1)
         sys.setswitchinterval(SWITCH)
-        self.pool = ThreadPoolExecutor(self.threads, initializer=_start_thread, initargs=(self.bench, twins))
+        self.pool = ThreadPoolExecutor(self.threads, initializer=_start_thread, initargs=(self.harness, twins))
 
     def run(self, piece: AttackRound, chunks: Iterable[Tensor]) -> Iterator[Outcome]:
         """What the piece did to each chunk of images, as they get done."""
         if self.pool is None:
             for rows in chunks:
-                yield self.bench.attack(piece, rows)
+                yield self.harness.attack(piece, rows)
             return
-        with mode(self.bench.blocks, "eval"):  # once for all threads
+        with mode(self.harness.blocks, "eval"):  # once for all threads
             waiting = [self.pool.submit(_do, piece, rows.cpu()) for rows in chunks]
             try:
                 for done in as_completed(waiting):
@@ -85,23 +85,23 @@ class Workers(AbstractContextManager["Workers"]):
         sys.setswitchinterval(self.interval)
 
 
-def _start_thread(bench: Bench, twins: SimpleQueue[FixedBatchModel]) -> None:
+def _start_thread(harness: Harness, twins: SimpleQueue[FixedBatchModel]) -> None:
     """Set a worker thread up: nets and counts of its own."""
     torch.set_num_threads(1)
-    _own.bench = replace(bench, blocks=twins.get())
+    _own.harness = replace(harness, blocks=twins.get())
 
 
-def _pool(bench: Bench, processes: int) -> ProcessPoolExecutor:
+def _pool(harness: Harness, processes: int) -> ProcessPoolExecutor:
     # spawned: a process that runs several threads or holds a GPU cannot be forked safely
     context: Any = multiprocessing.get_context("spawn")
     numbers, threads = context.SimpleQueue(), max(1, torch.get_num_threads() // processes)
     for number in range(processes):
         numbers.put(number)
-    net = copy.deepcopy(bench.blocks.net).cpu()
-    model = (net, bench.blocks.size, bench.blocks.precision)
-    seen = (bench.images.cpu(), bench.labels.cpu(), bench.index, bench.seed)
+    net = copy.deepcopy(harness.blocks.net).cpu()
+    model = (net, harness.blocks.size, harness.blocks.precision)
+    seen = (harness.images.cpu(), harness.labels.cpu(), harness.index, harness.seed)
     return ProcessPoolExecutor(
-        processes, context, initializer=_start, initargs=(numbers, threads, bench.images.device.type, model, seen)
+        processes, context, initializer=_start, initargs=(numbers, threads, harness.images.device.type, model, seen)
     )
 
 
@@ -113,10 +113,12 @@ def _start(numbers: Any, threads: int, device: str, model: tuple[Any, ...], seen
     place = torch.device(device, number % torch.cuda.device_count()) if device == "cuda" else torch.device(device)
     net, size, precision = model
     images, labels, index, seed = seen
-    _own.bench = Bench(FixedBatchModel(net.to(place), size, precision), images.to(place), labels.to(place), index, seed)
+    _own.harness = Harness(
+        FixedBatchModel(net.to(place), size, precision), images.to(place), labels.to(place), index, seed
+    )
 
 
 def _do(piece: AttackRound, rows: Tensor) -> Outcome:
-    bench: Bench = _own.bench
-    outcome = bench.attack(piece, rows.to(bench.images.device))
+    harness: Harness = _own.harness
+    outcome = harness.attack(piece, rows.to(harness.images.device))
     return Outcome(rows, outcome.fell.cpu(), outcome.moved.cpu(), outcome.counts)

@@ -26,7 +26,7 @@ from toughen.evaluation.diagnostics import (
     loss_surface,
     nuclear_norms,
 )
-from toughen.evaluation.diagnostics.common import crafted, right
+from toughen.evaluation.diagnostics.common import correct, crafted
 from toughen.evaluation.harness import as_floats
 from toughen.papers.measure import Measured, Subject
 from toughen.papers.progress_board import ProgressBoard, logit_distances
@@ -193,7 +193,7 @@ def _stands(source: FixedBatchModel, subject: Subject, attack: Any, target: Fixe
     """The share of images made on one model that another gets right."""
     stood = 0
     for rows, x_adv in crafted(source, subject.x, subject.y, attack, 0):
-        stood += int(right(target, x_adv, subject.y[rows]).sum())
+        stood += int(correct(target, x_adv, subject.y[rows]).sum())
     return stood / len(subject.y)
 
 

@@ -128,7 +128,7 @@ def quantity(subject: Subject, of: str, source: Path | None, board: ProgressBoar
     started = time.perf_counter()
     if of == "clean":
         found = measure(subject.candidate.net, subject.candidate.split, {})
-        value = share(found.right)
+        value = share(found.correct)
     elif of == "close":
         value = close(subject.blocks, subject.x, subject.y, subject.threat)
     elif of == "close at start":

@@ -11,7 +11,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
 
-from toughen.evaluation.display import Display as EvaluationDisplay
+from toughen.evaluation.display import AttackProgress
 from toughen.evaluation.plan import AttackRound
 from toughen.evaluation.result import Evaluation
 from toughen.training.display import Silent
@@ -152,7 +152,7 @@ def logit_distances(run: Path) -> dict[int, float]:
     return found
 
 
-class Evaluating(EvaluationDisplay):
+class Evaluating(AttackProgress):
     """Tells a board how far an attack is.
 
     Args:

@@ -1,4 +1,4 @@
-"""What every check shares: what is judged, what a check says, a sample of images, and how much chance is allowed."""
+"""What all checks share: the claim that is judged, a check's result, samples of images, the allowance for chance."""
 
 from __future__ import annotations
 
@@ -23,23 +23,23 @@ from toughen.engine.fixed_batch import FixedBatchModel
 from toughen.evaluation.attacked import verify_threat
 from toughen.evaluation.harness import as_floats
 
-DROP = 0.03  # by which the number may lie above the truth and still be believed
-CONFIDENCE = 0.99  # of a model that is as good as a check wants, so many samples pass it
+DROP = 0.03  # the error of a robust accuracy that is accepted
+CONFIDENCE = 0.99  # the probability that a model at the limit passes a check
 
 
 @dataclass(frozen=True)
 class Check:
-    """One sanity check.
+    """The result of one check.
 
     Attributes:
-        name: what was looked at.
-        passed: None where the check could not be made.
-        figure: what was found; accuracies and shares 0..1.
-        threshold: the figure at which the check turns, with what is allowed for chance.
-        sentence: the same in words, with what it means.
-        masking: it failed, and shows that attacks are kept from what they need, not only that the number is rough.
-        images: how many it looked at; None where it was not made.
-        of: how many it looks at where no price is set; None where none can be looked at.
+        name: what was checked.
+        passed: None where the check was not made.
+        figure: the measured value; accuracies and shares are 0..1.
+        threshold: the limit for the figure, with the allowance for chance.
+        sentence: the result in words, and what to do.
+        masking: it failed because attacks can't work on this model, not only because the number is rough.
+        images: how many images were used; None where it was not made.
+        of: how many it uses without a budget; None where it can't be made.
     """
 
     name: str
@@ -66,22 +66,22 @@ def judge(
 
 
 @dataclass(frozen=True)
-class Subject:
-    """A robust accuracy, and all that is known of how it came about.
+class Claim:
+    """A robust accuracy, and what it was measured on.
 
     Attributes:
         net: the model as it was handed over, in any mode.
         images, labels: all evaluated images, bytes or floats in [0, 1], on the model's device.
         index: their places in the data set.
-        threat: what the images were attacked within.
+        threat: norm and radius of the attacks.
         seed: of the evaluation.
-        standing: which images are right under every attack that was run.
-        right: which are right while clean.
-        accuracies: per attack that was run, the share of all images that are right under it.
-        robust_accuracy: the number that is judged, the share of all images that stand.
-        trained_mode: whether the model was handed over in training mode; None where it is a function.
-        source: a normal net of the same task, to attack in the model's place; None where there is none.
-        own: whether toughen trained it, on images in [0, 1].
+        robust: which images are classified correctly under every attack of the evaluation.
+        correct: which clean images are classified correctly.
+        accuracies: per attack of the evaluation, the share of images that are classified correctly under it.
+        robust_accuracy: the number that is judged: the share of ``robust``.
+        trained_mode: whether the model was passed in training mode; None where it is a function.
+        source: a normally trained net for the same images, for transfer attacks; None where there is none.
+        own: whether toughen trained the model, so that it takes images in [0, 1].
     """
 
     net: nn.Module
@@ -90,8 +90,8 @@ class Subject:
     index: Tensor
     threat: Threat
     seed: int
-    standing: Mask
-    right: Mask
+    robust: Mask
+    correct: Mask
     accuracies: Mapping[str, float]
     robust_accuracy: float
     trained_mode: bool | None = False
@@ -100,9 +100,9 @@ class Subject:
 
 
 def allowed(n: int, share: float) -> float:
-    """The largest share that a sample of ``n`` images shows, but for one sample in a hundred, where ``share`` is true.
+    """The share of a sample of ``n`` images that is exceeded with probability 1 % where ``share`` is the true one.
 
-    It is the binomial distribution's quantile over ``n``, 1 where ``share`` is 1 or more.
+    The 99 % quantile of the binomial distribution, divided by ``n``; 1 where ``share`` is 1 or more.
     """
     if share >= 1 or not n:
         return 1.0
@@ -116,79 +116,78 @@ def allowed(n: int, share: float) -> float:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Question:
-    """A check that asks the model about a sample of images.
+class ModelCheck:
+    """A check that runs the model on a sample of images.
 
     Attributes:
-        name: what it is called.
-        of: "data" asks about any images, "model" about those that are right while clean, "gradients" too, where there
-            are gradients and an image stands.
-        ask: makes the check, given the model with its images and the name.
-        cost: forwards of one image that it takes at most, for each image of its sample (``bench.any`` where it asks
-            about data, else ``bench.right``); or, as a function, all that it takes.
-        images: how many it looks at at most; None means as many as all do.
-        asks: whether it asks the model; else it is made at the end, out of what is known.
+        name: its name in results.
+        about: "data" uses any images (``context.all``); "model" those that are classified correctly
+            (``context.correct``); "gradients" these too, and needs a gradient and a robust image.
+        make: makes the check, given the context and the name.
+        cost: forward passes of one image, at most, per image of its sample; or a function that gives their sum.
+        images: the most images that it uses; None means the whole sample.
+        runs_model: False for a check that is made at the end, out of what is known.
     """
 
     name: str
-    of: Literal["data", "model", "gradients"]
-    ask: Callable[[Bench, str], Check]
-    cost: float | Callable[[Bench], float] = 0.0
+    about: Literal["data", "model", "gradients"]
+    make: Callable[[CheckContext, str], Check]
+    cost: float | Callable[[CheckContext], float] = 0.0
     images: int | None = None
-    asks: bool = True
+    runs_model: bool = True
 
 
-class Bench:
-    """A subject with a sample of its images, and its model in float32: what the search found in bf16 is tried without.
+class CheckContext:
+    """A claim with samples of its images, and its model in float32, or float64 where the evaluation used that.
 
     Attributes:
-        subject: what is judged.
+        claim: what is judged.
         model: runs in blocks of one size.
-        right: rows of a sample of the images that are right while clean.
-        standing: rows of a sample of the images that stand; it is what the number rests on.
-        any: rows of a sample of all images.
-        asked: images per block where the attacks asked, which is ``model``'s own unless it was given another size.
-        whole: whether no price is set.
-        besides: forwards, or what is as long, that ``model`` has not counted.
-        short: where the price leaves no room for what the word rests on most, how many images this had, and how many it
-            must have; else None.
+        correct: rows of a sample of the images that are classified correctly.
+        robust: rows of a sample of the images that are robust.
+        all: rows of a sample of all images.
+        attack_batch: images per block of the evaluation's attacks.
+        unlimited: whether there is no budget.
+        extra_cost: forward passes that ``model`` doesn't count.
+        too_few: images that a decisive check had and images that it needs, where the budget is too small; else None.
 
     Args:
-        subject, blocks: as for the verdict.
-        limit: images of each sample, twice as many of ``any``.
+        claim: the robust accuracy and what it was measured on.
+        blocks: the model, as the evaluation ran it.
+        limit: images of each sample; ``all`` has twice as many.
         size: images per block of ``model``; None means the attacks' own.
     """
 
-    def __init__(self, subject: Subject, blocks: FixedBatchModel, limit: int, size: int | None = None) -> None:
-        self.subject, self.asked = subject, blocks.size
+    def __init__(self, claim: Claim, blocks: FixedBatchModel, limit: int, size: int | None = None) -> None:
+        self.claim, self.attack_batch = claim, blocks.size
         same = blocks.precision in ("fp32", "fp64") and size in (None, blocks.size)
         precision: Precision = "fp64" if blocks.precision == "fp64" else "fp32"
         self.model = blocks if same else FixedBatchModel(blocks.net, size or blocks.size, precision)
-        self.short: tuple[int, int] | None = None
-        self.besides, self.whole = 0.0, True
-        self.take(limit, 2 * limit)
+        self.too_few: tuple[int, int] | None = None
+        self.extra_cost, self.unlimited = 0.0, True
+        self.draw(limit, 2 * limit)
 
-    def take(self, limit: int, anyhow: int) -> None:
-        """Take samples of so many images, and so many of all; a smaller one is the beginning of a larger one."""
-        self.right = self.in_order(self.subject.right, limit).sort().values
-        self.standing = self.in_order(self.subject.standing, limit).sort().values
-        self.any = self.in_order(torch.ones_like(self.subject.right), anyhow).sort().values
+    def draw(self, limit: int, of_all: int) -> None:
+        """Draw the samples; a smaller sample is the beginning of a larger one."""
+        self.correct = self.sampled_rows(self.claim.correct, limit).sort().values
+        self.robust = self.sampled_rows(self.claim.robust, limit).sort().values
+        self.all = self.sampled_rows(torch.ones_like(self.claim.correct), of_all).sort().values
 
-    def in_order(self, mask: Mask, limit: int) -> Tensor:
-        """Up to ``limit`` of the rows, in an order that comes of the images' places, so that nobody chooses."""
+    def sampled_rows(self, mask: Mask, limit: int) -> Tensor:
+        """Up to ``limit`` of the marked rows, in an order that depends on the seed and the images' places alone."""
         rows = mask.nonzero()[:, 0].tolist()
-        places = self.subject.index.tolist()
-        chosen = sorted(rows, key=lambda row: derive_seed("verdict", self.subject.seed, places[row]))[:limit]
-        return torch.tensor(chosen, dtype=torch.int64, device=self.subject.labels.device)
+        places = self.claim.index.tolist()
+        chosen = sorted(rows, key=lambda row: derive_seed("verdict", self.claim.seed, places[row]))[:limit]
+        return torch.tensor(chosen, dtype=torch.int64, device=self.claim.labels.device)
 
     @property
     def threat(self) -> Threat:
-        return self.subject.threat
+        return self.claim.threat
 
     @property
-    def reach(self) -> float:
+    def diameter(self) -> float:
         """The longest distance between two images."""
-        return 1.0 if self.threat.norm == "linf" else math.sqrt(self.subject.images.shape[1:].numel())
+        return 1.0 if self.threat.norm == "linf" else math.sqrt(self.claim.images.shape[1:].numel())
 
     @property
     def dtype(self) -> torch.dtype:
@@ -196,17 +195,17 @@ class Bench:
 
     def x(self, rows: Labels) -> Images:
         """Images in [0, 1]."""
-        return as_floats(self.subject.images[rows]).to(self.dtype)
+        return as_floats(self.claim.images[rows]).to(self.dtype)
 
     def y(self, rows: Labels) -> Labels:
-        return self.subject.labels[rows]
+        return self.claim.labels[rows]
 
     def noise(self, name: str, rows: Labels) -> ImageNoise:
-        """Random numbers that no attack of the evaluation has used."""
-        return ImageNoise(self.subject.seed, f"verdict {name}", self.subject.index[rows.cpu()].tolist())
+        """Random numbers that differ from those of the evaluation's attacks."""
+        return ImageNoise(self.claim.seed, f"verdict {name}", self.claim.index[rows.cpu()].tolist())
 
     def broken(self, attack: Attack, name: str, rows: Labels, on: nn.Module | None = None) -> Mask:
-        """Which of the images the model gets wrong after an attack, made on the model or ``on`` another one."""
+        """Which images the model misclassifies after an attack on it, or ``on`` another model."""
         x, y = self.x(rows), self.y(rows)
         x_adv = attack(on or self.model, x, y, self.noise(name, rows))
         verify_threat(x_adv, x, threat_of(attack), name)
@@ -214,17 +213,17 @@ class Bench:
 
     @cached_property
     def clean(self) -> Logits:
-        """The logits of the right images."""
-        return self.model.exact(self.x(self.right))
+        """The logits of ``correct``."""
+        return self.model.exact(self.x(self.correct))
 
     @cached_property
     def classes(self) -> int:
-        return self.model.exact(self.x(torch.zeros(1, dtype=torch.int64, device=self.subject.labels.device))).shape[1]
+        return self.model.exact(self.x(torch.zeros(1, dtype=torch.int64, device=self.claim.labels.device))).shape[1]
 
     @cached_property
     def differentiable(self) -> bool:
         """Whether the logits depend on the images as far as autograd can see."""
-        row = self.right[:1]
+        row = self.correct[:1]
         try:
             input_gradient(self.model.net, self.x(row), self.y(row), cross_entropy)
         except (ValueError, RuntimeError):

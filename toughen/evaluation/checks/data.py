@@ -10,7 +10,7 @@ from torch import Tensor
 
 from toughen.core.classifier import misclassified
 from toughen.core.types import Images
-from toughen.evaluation.checks.base import DROP, Bench, Check, Question, allowed, judge, not_made, percent
+from toughen.evaluation.checks.base import DROP, Check, CheckContext, ModelCheck, allowed, judge, not_made, percent
 from toughen.evaluation.price import EXACT
 
 MEANS = {  # the usual mean and standard deviation per channel, in [0, 1] units
@@ -45,50 +45,50 @@ def _normalise(x: Images, mean: object, deviation: object) -> Callable[[Images],
     return lambda x: (x - shift) / scale
 
 
-def input_range(bench: Bench, name: str) -> Check:
+def input_range(context: CheckContext, name: str) -> Check:
     """No other range or normalisation of the images makes the model much more accurate."""
-    if bench.subject.own:
+    if context.claim.own:
         return not_made(name, "a run is trained on images in [0, 1], with any normalisation inside the model")
-    x, y = bench.x(bench.any), bench.y(bench.any)
+    x, y = context.x(context.all), context.y(context.all)
 
     def accuracy(images: Images) -> float:
-        return float((~misclassified(bench.model.exact(images), y[: len(images)])).double().mean())
+        return float((~misclassified(context.model.exact(images), y[: len(images)])).double().mean())
 
     others = _otherwise(x)
-    first = {how: accuracy(make(x)[: None if bench.whole else FIRST]) for how, make in others.items()}
+    first = {how: accuracy(make(x)[: None if context.unlimited else FIRST]) for how, make in others.items()}
     best = max(first, key=lambda how: first[how])
     as_given = accuracy(x)
-    accuracies = first if bench.whole else {best: accuracy(others[best](x))}
+    accuracies = first if context.unlimited else {best: accuracy(others[best](x))}
     return judge(
         name,
         accuracies[best] - as_given,
         allowed(len(x), GAIN),
         "No other range or normalisation of the images makes the model much more accurate.",
-        f"The model is right on {percent(as_given)} of images in [0, 1], and on {percent(accuracies[best])} given {best}"
-        ": make that its first layer, for the number is about something else.",
+        f"The model is right on {percent(as_given)} of images in [0, 1], and on {percent(accuracies[best])} given "
+        f"{best}: make that its first layer, for the number is about something else.",
     )
 
 
-def enough(bench: Bench, name: str) -> Check:
+def enough(context: CheckContext, name: str) -> Check:
     """There are so many images that a check could fail at all."""
-    few, number = len(bench.right), bench.subject.robust_accuracy
+    few, number = len(context.correct), context.claim.robust_accuracy
     if number > DROP:  # one that stands of many says nothing, and is no more than may be wrong
-        few = min(few, len(bench.standing))
+        few = min(few, len(context.robust))
     bad = f"The checks look at {few} image{'' if few == 1 else 's'}, of which nothing can be told: evaluate more."
-    if bench.short is not None:
-        had, least = map(float, bench.short)
+    if context.too_few is not None:
+        had, least = map(float, context.too_few)
         bad = f"Within its price a check that matters looks at {had:.0f} images, where {least:.0f} are the least: "
         return judge(name, had, least, "", bad + "--suite standard sets no price.", least=True)
     return judge(name, float(few), LEAST, f"The checks look at {few} images or more.", bad, least=True)
 
 
-def labels_fit(bench: Bench, name: str) -> Check:
+def labels_fit(context: CheckContext, name: str) -> Check:
     """The model is right more often than chance, and no other numbering of the classes makes it much more so."""
-    n, chance = len(bench.subject.labels), 1 / bench.classes
-    accuracy = float(bench.subject.right.double().mean())
+    n, chance = len(context.claim.labels), 1 / context.classes
+    accuracy = float(context.claim.correct.double().mean())
     fact = f"The model is right on {percent(accuracy)} of the clean images"
-    other = _renumbered(bench.model.exact(bench.x(bench.any)).argmax(1), bench.y(bench.any), bench.classes)
-    if other > max(0.5, accuracy + 0.2 + 1 / len(bench.any) ** 0.5):  # a few images fit some numbering by luck
+    other = _renumbered(context.model.exact(context.x(context.all)).argmax(1), context.y(context.all), context.classes)
+    if other > max(0.5, accuracy + 0.2 + 1 / len(context.all) ** 0.5):  # a few images fit some numbering by luck
         bad = f"{fact}, and would be on {percent(other)} were its classes numbered otherwise: give the data its order."
         return judge(name, accuracy, other, "", bad, least=True)
     threshold = chance + 2.33 * math.sqrt(chance * (1 - chance) / n)  # one set in a hundred is above by luck
@@ -112,15 +112,15 @@ def _renumbered(predicted: Tensor, labels: Tensor, classes: int) -> float:
     return total / len(labels)
 
 
-def _every_kind(bench: Bench) -> float:
+def _every_kind(context: CheckContext) -> float:
     """Forwards of all images as they are, and as other models want them."""
-    every = len(bench.any)
-    kinds = every * KINDS if bench.whole else min(FIRST, every) * KINDS + every
-    return EXACT * (every + kinds * (not bench.subject.own))
+    every = len(context.all)
+    kinds = every * KINDS if context.unlimited else min(FIRST, every) * KINDS + every
+    return EXACT * (every + kinds * (not context.claim.own))
 
 
 CHECKS = (
-    Question(name="images as the model wants them", of="data", ask=input_range, cost=_every_kind),
-    Question(name="labels that fit", of="data", ask=labels_fit, cost=lambda bench: EXACT * len(bench.any)),
-    Question(name="enough images", of="data", ask=enough, asks=False),
+    ModelCheck(name="images as the model wants them", about="data", make=input_range, cost=_every_kind),
+    ModelCheck(name="labels that fit", about="data", make=labels_fit, cost=lambda context: EXACT * len(context.all)),
+    ModelCheck(name="enough images", about="data", make=enough, runs_model=False),
 )

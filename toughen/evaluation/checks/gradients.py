@@ -13,7 +13,7 @@ from toughen.core.objectives import Objective, cross_entropy, margin, margin_los
 from toughen.core.types import Images, Labels, Mask
 from toughen.engine.fixed_batch import UNLIKE
 from toughen.engine.logit_distance import unlike
-from toughen.evaluation.checks.base import Bench, Check, Question, allowed, judge, median, not_made, percent
+from toughen.evaluation.checks.base import Check, CheckContext, ModelCheck, allowed, judge, median, not_made, percent
 from toughen.evaluation.checks.outputs import SAME, difference
 from toughen.evaluation.price import DOUBLE, EXACT
 
@@ -36,25 +36,25 @@ def _inside(x: Images) -> Images:
     return 0.02 + 0.96 * x
 
 
-def _gradient(bench: Bench, x: Images, objective: Objective) -> Images:
-    return input_gradient(bench.model, x, bench.y(bench.right), objective).gradient
+def _gradient(context: CheckContext, x: Images, objective: Objective) -> Images:
+    return input_gradient(context.model, x, context.y(context.correct), objective).gradient
 
 
-def there(bench: Bench, name: str) -> Check:
+def there(context: CheckContext, name: str) -> Check:
     """The cross-entropy has a gradient towards the image."""
-    x, threshold = bench.x(bench.right), allowed(len(bench.right), ZERO)
-    if not bench.differentiable:
+    x, threshold = context.x(context.correct), allowed(len(context.correct), ZERO)
+    if not context.differentiable:
         bad = "The logits carry no gradient to the images, so gradient attacks see nothing: evaluate with Square, or "
         return judge(name, 1.0, threshold, "", bad + "take out of the model what cuts it off.", masking=True)
-    start = bench.threat.start(x, "uniform", bench.noise(name, bench.right), bench.threat.eps)
-    undefined = _undefined(_gradient(bench, x, cross_entropy)) | _undefined(_gradient(bench, start, cross_entropy))
+    start = context.threat.start(x, "uniform", context.noise(name, context.correct), context.threat.eps)
+    undefined = _undefined(_gradient(context, x, cross_entropy)) | _undefined(_gradient(context, start, cross_entropy))
     figure = float(undefined.double().mean())
     if figure > threshold:
         bad = f"For {percent(figure)} of the images the gradient is NaN or infinite in some pixels, at the image or at "
         bad += "a random start: attacks leave these pixels as they are; find the root, logarithm or power without a "
         return judge(name, figure, threshold, "", bad + "slope there, and mend it.", masking=True)
-    figure = float(_zero(_gradient(bench, x, cross_entropy)).double().mean())
-    flat = float(_zero(_gradient(bench, x, margin_loss)).double().mean())
+    figure = float(_zero(_gradient(context, x, cross_entropy)).double().mean())
+    flat = float(_zero(_gradient(context, x, margin_loss)).double().mean())
     cause = (
         "the margin's is zero too, so something in the model is flat (rounding, a threshold) and hides the slope"
         if flat > figure / 2
@@ -70,11 +70,11 @@ def there(bench: Bench, name: str) -> Check:
     )
 
 
-def true_slope(bench: Bench, name: str) -> Check:
+def true_slope(context: CheckContext, name: str) -> Check:
     """The margin changes along its gradient as much as the gradient says (central difference)."""
-    net, dtype, step = _exact_copy(bench)
-    x, y = _inside(bench.x(bench.right).to(dtype)), bench.y(bench.right)
-    size = bench.model.size
+    net, dtype, step = _exact_copy(context)
+    x, y = _inside(context.x(context.correct).to(dtype)), context.y(context.correct)
+    size = context.model.size
     blocks = zip(torch.split(x, size), torch.split(y, size), strict=True)
     parts = [_off(net, *block, step) for block in blocks]
     off, zero = (torch.cat(each) for each in zip(*parts, strict=True))
@@ -93,17 +93,17 @@ def true_slope(bench: Bench, name: str) -> Check:
     )
 
 
-def _exact_copy(bench: Bench) -> tuple[nn.Module, torch.dtype, float]:
+def _exact_copy(context: CheckContext) -> tuple[nn.Module, torch.dtype, float]:
     """The model in float64 where it can be, and the length of a step per pixel that its rounding allows."""
     try:
-        net, x = copy.deepcopy(bench.model.net).double(), bench.x(bench.right)
+        net, x = copy.deepcopy(context.model.net).double(), context.x(context.correct)
         with torch.no_grad():
-            out = torch.cat([logits(net, part) for part in x.double().split(bench.model.size)])
-        if out.dtype == torch.float64 and unlike(out, bench.clean) <= UNLIKE["fp32"]:  # the model's, not an old map's
+            out = torch.cat([logits(net, part) for part in x.double().split(context.model.size)])
+        if out.dtype == torch.float64 and unlike(out, context.clean) <= UNLIKE["fp32"]:  # the model's, not an old map's
             return net, torch.float64, 1e-5
     except (RuntimeError, TypeError, NotImplementedError, AttributeError):
         pass
-    return bench.model.net, torch.float32, 3e-3
+    return context.model.net, torch.float32, 3e-3
 
 
 def _off(net: nn.Module, x: Images, y: Labels, step: float) -> tuple[Mask, Mask]:
@@ -117,11 +117,11 @@ def _off(net: nn.Module, x: Images, y: Labels, step: float) -> tuple[Mask, Mask]
     return ~((rise - expected).abs() <= 0.5 * expected), _zero(gradient)
 
 
-def steady(bench: Bench, name: str) -> Check:
+def steady(context: CheckContext, name: str) -> Check:
     """A step of eps / 20 in a random direction leaves the gradient's direction roughly as it is."""
-    x, threat = _inside(bench.x(bench.right)), bench.threat
-    nearby = threat.start(x, "uniform", bench.noise(name, bench.right), threat.eps / 20, clip=False)
-    one, other = (_gradient(bench, each, margin_loss) for each in (x, nearby))
+    x, threat = _inside(context.x(context.correct)), context.threat
+    nearby = threat.start(x, "uniform", context.noise(name, context.correct), threat.eps / 20, clip=False)
+    one, other = (_gradient(context, each, margin_loss) for each in (x, nearby))
     usable = ~(_zero(one) | _zero(other) | _undefined(one) | _undefined(other))
     if not usable.any():
         return not_made(name, "all gradients are zero, or not finite")
@@ -137,14 +137,14 @@ def steady(bench: Bench, name: str) -> Check:
     )
 
 
-def continuous(bench: Bench, name: str) -> Check:
+def continuous(context: CheckContext, name: str) -> Check:
     """Between an image and one of another class the margin passes through 0, and does not jump over it.
 
     Where a vote, a threshold or a rounding decides, a slope that is there belongs to something else, such as a small
     smooth term, and neither gradients nor Square's margin lead to where the decision turns. The place is found by
     halving, so that all that is continuous, however steep, has hardly a difference left.
     """
-    x, y, exact = bench.x(bench.right), bench.y(bench.right), bench.model.exact
+    x, y, exact = context.x(context.correct), context.y(context.correct), context.model.exact
     others = [(y != label).nonzero()[:, 0] for label in y]
     if not len(others[0]):
         return not_made(name, "all images that are right are of one class")
@@ -152,14 +152,14 @@ def continuous(bench: Bench, name: str) -> Check:
         return not_made(name, "the model answers at random")
     end = x[torch.stack([each[row % len(each)] for row, each in enumerate(others)])]
     before, after = margin(exact(x), y), margin(exact(end), y)
-    whole, low, high = before - after, torch.zeros_like(before), torch.ones_like(before)
+    unlimited, low, high = before - after, torch.zeros_like(before), torch.ones_like(before)
     for _ in range(HALVINGS):
         middle = (low + high) / 2
         margins = margin(exact(torch.lerp(x, end, middle.to(x).view(-1, 1, 1, 1))), y)
         stands = margins > 0
         before, after = torch.where(stands, margins, before), torch.where(stands, after, margins)
         low, high = torch.where(stands, middle, low), torch.where(stands, high, middle)
-    jumps = ((before - after) / whole.clamp(min=1e-30)).nan_to_num(1).clamp(max=1)
+    jumps = ((before - after) / unlimited.clamp(min=1e-30)).nan_to_num(1).clamp(max=1)
     figure = float((jumps > JUMP).double().mean())
     typical = percent(float(jumps[jumps > JUMP].median())) if figure else ""
     return judge(
@@ -179,8 +179,8 @@ def _cosine(one: Images, other: Images) -> Tensor:
 
 
 CHECKS = (
-    Question(name="gradients that are not zero", of="model", ask=there, cost=8.0),
-    Question(name="gradients of the function itself", of="gradients", ask=true_slope, cost=5 * DOUBLE),
-    Question(name="gradients that are not noise", of="gradients", ask=steady, cost=4.0),
-    Question(name="a margin without jumps", of="gradients", ask=continuous, cost=28 * EXACT),
+    ModelCheck(name="gradients that are not zero", about="model", make=there, cost=8.0),
+    ModelCheck(name="gradients of the function itself", about="gradients", make=true_slope, cost=5 * DOUBLE),
+    ModelCheck(name="gradients that are not noise", about="gradients", make=steady, cost=4.0),
+    ModelCheck(name="a margin without jumps", about="gradients", make=continuous, cost=28 * EXACT),
 )

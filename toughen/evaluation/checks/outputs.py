@@ -11,7 +11,7 @@ from toughen.core.objectives import margin
 from toughen.core.types import Logits
 from toughen.engine.fixed_batch import EXACT_BLOCK
 from toughen.engine.logit_distance import apart
-from toughen.evaluation.checks.base import Bench, Check, Question, judge, median, not_made, percent
+from toughen.evaluation.checks.base import Check, CheckContext, ModelCheck, judge, median, not_made, percent
 from toughen.evaluation.price import EXACT
 
 REPEATS = 5
@@ -27,11 +27,11 @@ def difference(one: Logits, other: Logits) -> float:
     return float((off / size.clamp(min=1e-12)).max())
 
 
-def deterministic(bench: Bench, name: str) -> Check:
+def deterministic(context: CheckContext, name: str) -> Check:
     """The same images, asked again, have the same logits."""
-    x = bench.x(bench.right)
-    first = bench.model.exact(x)
-    figure = max(difference(first, bench.model.exact(x)) for _ in range(REPEATS - 1))
+    x = context.x(context.correct)
+    first = context.model.exact(x)
+    figure = max(difference(first, context.model.exact(x)) for _ in range(REPEATS - 1))
     return judge(
         name,
         figure,
@@ -42,20 +42,20 @@ def deterministic(bench: Bench, name: str) -> Check:
     )
 
 
-def alone(bench: Bench, name: str) -> Check:
+def alone(context: CheckContext, name: str) -> Check:
     """An image has the same logits alone, among as many as judge it, and among as many as attacks ask for."""
-    net, n = bench.model.net, len(bench.right)
+    net, n = context.model.net, len(context.correct)
 
     def among(size: int) -> Logits:
         """The first images' logits in a batch of this size, filled up with the others from the first one on."""
-        return unwrap(net(bench.x(bench.right[torch.arange(size) % n])), size)[: min(n, EXACT_BLOCK)]
+        return unwrap(net(context.x(context.correct[torch.arange(size) % n])), size)[: min(n, EXACT_BLOCK)]
 
     with torch.no_grad(), mode(net, "eval"):
         together = among(EXACT_BLOCK)
         if difference(together, among(EXACT_BLOCK)) > SAME:
             return not_made(name, "the model answers at random")
-        singly = torch.cat([unwrap(net(image[None]), 1) for image in bench.x(bench.right[:EXACT_BLOCK])])
-        figure = max(difference(singly, among(size)) for size in (EXACT_BLOCK, max(bench.asked, EXACT_BLOCK)))
+        singly = torch.cat([unwrap(net(image[None]), 1) for image in context.x(context.correct[:EXACT_BLOCK])])
+        figure = max(difference(singly, among(size)) for size in (EXACT_BLOCK, max(context.attack_batch, EXACT_BLOCK)))
     return judge(
         name,
         figure,
@@ -66,9 +66,9 @@ def alone(bench: Bench, name: str) -> Check:
     )
 
 
-def unscaled(bench: Bench, name: str) -> Check:
+def unscaled(context: CheckContext, name: str) -> Check:
     """The outputs are not probabilities."""
-    out = bench.clean
+    out = context.clean
     figure = float(((out >= -1e-6).all(1) & ((out.sum(1) - 1).abs() <= 1e-3)).double().mean())
     return judge(
         name,
@@ -81,9 +81,9 @@ def unscaled(bench: Bench, name: str) -> Check:
     )
 
 
-def usual_size(bench: Bench, name: str) -> Check:
+def usual_size(context: CheckContext, name: str) -> Check:
     """The softmax is not saturated in float32."""
-    figure = median(margin(bench.clean, bench.y(bench.right)))
+    figure = median(margin(context.clean, context.y(context.correct)))
     fact = f"Half of the images have a margin of {figure:.3g} or more between the two highest logits"
     return judge(
         name,
@@ -96,21 +96,21 @@ def usual_size(bench: Bench, name: str) -> Check:
     )
 
 
-def evaluation_mode(bench: Bench, name: str) -> Check:
+def evaluation_mode(context: CheckContext, name: str) -> Check:
     """In which mode the model was handed over; it is always judged in evaluation mode, so this never fails."""
-    if bench.subject.trained_mode is None:
+    if context.claim.trained_mode is None:
         return not_made(name, "the model is a function, whose nets are asked in evaluation mode where they can be seen")
-    if not bench.subject.trained_mode:
+    if not context.claim.trained_mode:
         return Check(name, True, 0.0, None, "The model was handed over in evaluation mode.")
-    figure = float((_in_training_mode(bench).argmax(1) != bench.clean.argmax(1)).double().mean())
+    figure = float((_in_training_mode(context).argmax(1) != context.clean.argmax(1)).double().mean())
     sentence = "The model was handed over in training mode; the number is of its evaluation mode, which predicts "
     return Check(name, True, figure, None, f"{sentence}{percent(figure)} of the images otherwise.")
 
 
 @torch.no_grad()
-def _in_training_mode(bench: Bench) -> Logits:
+def _in_training_mode(context: CheckContext) -> Logits:
     """The logits of the right images in training mode; buffers and modes are put back."""
-    net, x = bench.model.net, bench.x(bench.right)
+    net, x = context.model.net, context.x(context.correct)
     kept: dict[str, Tensor] = {name: each.clone() for name, each in net.named_buffers()}
     modes = {module: module.training for module in net.modules()}
     try:
@@ -122,15 +122,15 @@ def _in_training_mode(bench: Bench) -> Logits:
             each.copy_(kept[name])
 
 
-def _alone_and_together(bench: Bench) -> float:
+def _alone_and_together(context: CheckContext) -> float:
     """Forwards among 8, of 8 alone, and among as many as attacks ask for."""
-    return 32.0 + bench.asked
+    return 32.0 + context.attack_batch
 
 
 CHECKS = (
-    Question(name="evaluation mode", of="model", ask=evaluation_mode, cost=1.0),
-    Question(name="the same answer each time", of="model", ask=deterministic, cost=5 * EXACT),
-    Question(name="the same answer alone", of="model", ask=alone, cost=_alone_and_together, images=EXACT_BLOCK),
-    Question(name="logits, not probabilities", of="model", ask=unscaled, cost=EXACT),
-    Question(name="logits of a usual size", of="model", ask=usual_size, cost=EXACT),
+    ModelCheck(name="evaluation mode", about="model", make=evaluation_mode, cost=1.0),
+    ModelCheck(name="the same answer each time", about="model", make=deterministic, cost=5 * EXACT),
+    ModelCheck(name="the same answer alone", about="model", make=alone, cost=_alone_and_together, images=EXACT_BLOCK),
+    ModelCheck(name="logits, not probabilities", about="model", make=unscaled, cost=EXACT),
+    ModelCheck(name="logits of a usual size", about="model", make=usual_size, cost=EXACT),
 )

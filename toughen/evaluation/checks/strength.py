@@ -14,8 +14,8 @@ from toughen.attacks.targeted import PGDLL, PGDR
 from toughen.core.objectives import margin_loss
 from toughen.core.threat import Threat
 from toughen.core.types import Labels, Mask
-from toughen.evaluation.checks.base import Bench, Check, allowed, judge, percent
-from toughen.evaluation.checks.looks import AttackCheck, Fits, Look, Looks
+from toughen.evaluation.checks.base import Check, CheckContext, allowed, judge, percent
+from toughen.evaluation.checks.probes import AttackCheck, HasRoom, Probe, ProbeResults
 from toughen.evaluation.plan import cost
 from toughen.evaluation.price import EXACT
 
@@ -26,74 +26,74 @@ SINGLE, PLAIN, MARGIN, REACH = "FGSM", "PGD-20", "PGD-20 on the margin", "unboun
 TOWARDS = {"PGD-R-20": PGDR, "PGD-LL-20": PGDLL}
 
 
-def radii(bench: Bench) -> dict[str, float]:
+def radii(context: CheckContext) -> dict[str, float]:
     """The radii at which PGD is tried, by the names of the looks."""
-    eps = bench.threat.eps
-    distances = [min(factor * eps, bench.reach) for factor in FACTORS]
+    eps = context.threat.eps
+    distances = [min(factor * eps, context.diameter) for factor in FACTORS]
     return {PLAIN if radius == eps else f"{PLAIN} at {radius:.6g}": radius for radius in distances}
 
 
-def looks(bench: Bench) -> list[Look]:
+def probes(context: CheckContext) -> list[Probe]:
     """Attacks of 20 steps on images that are right while clean, and one without bounds."""
-    eps, norm = bench.threat.eps, bench.threat.norm
+    eps, norm = context.threat.eps, context.threat.norm
 
-    def look(name: str, check: str, attack: Attack) -> Look:
-        def run(rows: Labels, fits: Fits) -> Mask:
-            return bench.broken(attack, name, rows)
+    def probe(name: str, check: str, attack: Attack) -> Probe:
+        def run(rows: Labels, has_room: HasRoom) -> Mask:
+            return context.broken(attack, name, rows)
 
-        return Look(name, check, "right", cost(attack) + 3 * EXACT, run)
+        return Probe(name, check, "correct", cost(attack) + 3 * EXACT, run)
 
     plain = PGD(eps=eps, norm=norm, steps=20, stop_early=True)
     margin = PGD(eps=eps, norm=norm, steps=20, stop_early=True, objective=margin_loss)
     order, untrue, falls = "iterative beats single-step", "PGD beats PGD-R and PGD-LL", "accuracy falls with eps"
     return [
-        look(SINGLE, order, FGSM(eps=eps, norm=norm)),
-        look(PLAIN, order, plain),
-        look(MARGIN, "cross-entropy leads as well as the margin", margin),
-        _without_bounds(bench),
-        *(look(name, untrue, kind(eps=eps, norm=norm, steps=20)) for name, kind in TOWARDS.items()),
+        probe(SINGLE, order, FGSM(eps=eps, norm=norm)),
+        probe(PLAIN, order, plain),
+        probe(MARGIN, "cross-entropy leads as well as the margin", margin),
+        _without_bounds(context),
+        *(probe(name, untrue, kind(eps=eps, norm=norm, steps=20)) for name, kind in TOWARDS.items()),
         *(
-            look(name, falls, PGD(eps=radius, norm=norm, steps=20, stop_early=True))
-            for name, radius in radii(bench).items()
+            probe(name, falls, PGD(eps=radius, norm=norm, steps=20, stop_early=True))
+            for name, radius in radii(context).items()
             if name != PLAIN
         ),
     ]
 
 
-def _without_bounds(bench: Bench) -> Look:
+def _without_bounds(context: CheckContext) -> Probe:
     """With the whole box to move in, or half its diameter: what stands is not broken.
 
     The radius is doubled until it is there: a long step at once leads from the image to where nothing has a slope. Even
     small steps of one size do on sound nets (MNIST: NuAT, and within L2 balls all that were trained for L-inf), so
     APGD, which chooses its steps, has what PGD leaves.
     """
-    threat, name = bench.threat, "an unbounded attack reaches 0 %"
-    reach = furthest(bench)
+    threat, name = context.threat, "an unbounded attack reaches 0 %"
+    diameter = furthest(context)
 
-    def run(rows: Labels, fits: Fits) -> Mask | None:
-        eps, largest, places = threat.eps, reach * (1 - 1e-9), rows
+    def run(rows: Labels, has_room: HasRoom) -> Mask | None:
+        eps, largest, places = threat.eps, diameter * (1 - 1e-9), rows
         while len(rows) and eps < largest:
-            eps = min(2 * eps, reach)
+            eps = min(2 * eps, diameter)
             for kind, attack in _reaching(threat, eps).items():
-                if len(rows) and not fits(_blocks(bench, len(rows)) * (cost(attack) + 3 * EXACT)):
+                if len(rows) and not has_room(_blocks(context, len(rows)) * (cost(attack) + 3 * EXACT)):
                     return None
                 if len(rows):
-                    rows = rows[~bench.broken(attack, f"{name} {kind} {eps:.6g}", rows)]
+                    rows = rows[~context.broken(attack, f"{name} {kind} {eps:.6g}", rows)]
         return ~torch.isin(places, rows)
 
     each = [cost(attack) + 3 * EXACT for attack in _reaching(threat, threat.eps).values()]
-    doubled = math.ceil(math.log2(max(reach / threat.eps, 1)))
-    return Look(REACH, name, "right", max(each), run, worst=sum(each) * doubled)
+    doubled = math.ceil(math.log2(max(diameter / threat.eps, 1)))
+    return Probe(REACH, name, "correct", max(each), run, worst=sum(each) * doubled)
 
 
-def furthest(bench: Bench) -> float:
+def furthest(context: CheckContext) -> float:
     """The radius of an attack without bounds."""
-    return max(bench.reach / (1 if bench.threat.norm == "linf" else 2), bench.threat.eps)
+    return max(context.diameter / (1 if context.threat.norm == "linf" else 2), context.threat.eps)
 
 
-def _blocks(bench: Bench, n: int) -> int:
+def _blocks(context: CheckContext, n: int) -> int:
     """Images that go through the model where ``n`` are asked for."""
-    return -(-n // bench.model.size) * bench.model.size
+    return -(-n // context.model.size) * context.model.size
 
 
 def _reaching(threat: Threat, eps: float) -> dict[str, Attack]:
@@ -103,59 +103,59 @@ def _reaching(threat: Threat, eps: float) -> dict[str, Attack]:
     return {"pgd": PGD(eps=eps, steps=40, start_size=threat.eps, stop_early=True), "apgd": apgd}
 
 
-def unbounded(taken: Looks, name: str) -> Check:
+def unbounded(results: ProbeResults, name: str) -> Check:
     """With the whole box to move in, or half its diameter, no image stands."""
-    (figure,) = taken.stands([REACH])
-    fact = f"With eps doubled up to {furthest(taken.bench):.3g}, {percent(figure)} of the clean-right images stand"
+    (figure,) = results.accuracies([REACH])
+    fact = f"With eps doubled up to {furthest(results.context):.3g}, {percent(figure)} of the clean-right images stand"
     bad = f"{fact}, although an attack may show nearly any image: it is kept from finding what is there."
-    return judge(name, figure, _allowed(taken, [REACH], LOOSE), f"{fact}.", bad, masking=True)
+    return judge(name, figure, _allowed(results, [REACH], LOOSE), f"{fact}.", bad, masking=True)
 
 
-def falls_with_eps(taken: Looks, name: str) -> Check:
+def falls_with_eps(results: ProbeResults, name: str) -> Check:
     """Accuracy under PGD does not rise with eps."""
-    names = radii(taken.bench)
-    stands = taken.stands(list(names))
+    names = radii(results.context)
+    stands = results.accuracies(list(names))
     figure = max(after - min(stands[: i + 1]) for i, after in enumerate(stands[1:]))
     shown = ", ".join(f"{each:.0%} at {radius:.3g}" for each, radius in zip(stands, names.values(), strict=True))
     fact = f"Of the clean-right images {shown} stand under PGD-20"
     bad = f"{fact}: more room makes the attack weaker, so it is led astray."
-    return judge(name, figure, _allowed(taken, list(names), LOOSE), f"{fact}.", bad, masking=True)
+    return judge(name, figure, _allowed(results, list(names), LOOSE), f"{fact}.", bad, masking=True)
 
 
-def iterative(taken: Looks, name: str) -> Check:
+def iterative(results: ProbeResults, name: str) -> Check:
     """PGD breaks at least as many images as FGSM."""
-    return _order(taken, name, [SINGLE], LOOSE)
+    return _order(results, name, [SINGLE], LOOSE)
 
 
-def untargeted(taken: Looks, name: str) -> Check:
+def untargeted(results: ProbeResults, name: str) -> Check:
     """PGD breaks at least as many images as PGD towards a random or the least likely class."""
-    return _order(taken, name, list(TOWARDS), LOOSE)
+    return _order(results, name, list(TOWARDS), LOOSE)
 
 
-def cross_entropy_leads(taken: Looks, name: str) -> Check:
+def cross_entropy_leads(results: ProbeResults, name: str) -> Check:
     """The cross-entropy leads PGD about as well as the margin, which does not depend on the logits' scale."""
-    return _order(taken, name, [MARGIN], APART)
+    return _order(results, name, [MARGIN], APART)
 
 
-def _order(taken: Looks, name: str, others: list[str], slack: float) -> Check:
+def _order(results: ProbeResults, name: str, others: list[str], slack: float) -> Check:
     """PGD leaves hardly more images standing than the best of the other attacks."""
-    pgd, *stands = taken.stands([PLAIN, *others])
+    pgd, *stands = results.accuracies([PLAIN, *others])
     least = min(stands)
     other = others[stands.index(least)]
     fact = f"Of the clean-right images {percent(pgd)} stand under PGD-20 and {percent(least)} under {other}"
     bad = f"{fact}: PGD is led astray."
-    return judge(name, pgd - least, _allowed(taken, [PLAIN, *others], slack), f"{fact}.", bad, masking=True)
+    return judge(name, pgd - least, _allowed(results, [PLAIN, *others], slack), f"{fact}.", bad, masking=True)
 
 
-def _allowed(taken: Looks, names: list[str], share: float) -> float:
+def _allowed(results: ProbeResults, names: list[str], share: float) -> float:
     """What chance is allowed on the images that all of these looks had."""
-    return allowed(min(taken.count(name) for name in names), share)
+    return allowed(min(results.count(name) for name in names), share)
 
 
 CHECKS = (
-    AttackCheck(name="iterative beats single-step", judge=iterative, needs=(SINGLE, PLAIN)),
-    AttackCheck(name="PGD beats PGD-R and PGD-LL", judge=untargeted, needs=(PLAIN, *TOWARDS)),
-    AttackCheck(name="cross-entropy leads as well as the margin", judge=cross_entropy_leads, needs=(PLAIN, MARGIN)),
-    AttackCheck(name="accuracy falls with eps", judge=falls_with_eps, needs=radii),
-    AttackCheck(name="an unbounded attack reaches 0 %", judge=unbounded, needs=(REACH,)),
+    AttackCheck(name="iterative beats single-step", judge=iterative, probes=(SINGLE, PLAIN)),
+    AttackCheck(name="PGD beats PGD-R and PGD-LL", judge=untargeted, probes=(PLAIN, *TOWARDS)),
+    AttackCheck(name="cross-entropy leads as well as the margin", judge=cross_entropy_leads, probes=(PLAIN, MARGIN)),
+    AttackCheck(name="accuracy falls with eps", judge=falls_with_eps, probes=radii),
+    AttackCheck(name="an unbounded attack reaches 0 %", judge=unbounded, probes=(REACH,)),
 )

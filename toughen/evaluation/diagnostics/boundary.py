@@ -13,7 +13,7 @@ from toughen.core.threat import Threat
 from toughen.core.types import Images, Labels, Mask, PerExample, Real
 from toughen.engine.fixed_batch import FixedBatchModel
 from toughen.evaluation.attacked import share
-from toughen.evaluation.diagnostics.common import blocked, crafted, described, number, right
+from toughen.evaluation.diagnostics.common import blocked, correct, crafted, described, number
 
 QUANTILES = (0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95)
 
@@ -55,7 +55,7 @@ def boundary_distance(
         if attack.norm != threat.norm:
             raise ValueError(f"{name} searches in {attack.norm}, the distances are in {threat.norm}: use one norm")
     model = blocked(model, x)
-    clean = right(model, x, y)
+    clean = correct(model, x, y)
     distances = {name: _distances(model, x, y, attack, threat, seed, clean) for name, attack in attacks.items()}
     every = torch.stack(list(distances.values()))
     best = torch.where(clean, every.amin(0), 0.0)
@@ -87,7 +87,7 @@ def _distances(
     """How far the attack moved each image that is right while clean; infinite where that did not break it."""
     distance = x.new_full((len(x),), torch.inf)
     for rows, x_adv in crafted(model, x, y, attack, seed, clean.nonzero()[:, 0]):
-        stands = right(model, x_adv, y[rows])
+        stands = correct(model, x_adv, y[rows])
         distance[rows] = torch.where(stands, torch.inf, threat.distance(x_adv, x[rows]))
     return distance
 

@@ -58,7 +58,7 @@ def losses(logits: Logits, y: Labels) -> PerExample:
     return F.cross_entropy(logits, y, reduction="none")
 
 
-def right(model: FixedBatchModel, x: Images, y: Labels) -> Mask:
+def correct(model: FixedBatchModel, x: Images, y: Labels) -> Mask:
     """Which images are classified correctly."""
     return ~misclassified(exact_logits(model, x), y)
 
@@ -104,12 +104,12 @@ def crafted(
 
 
 def standing_after(
-    model: FixedBatchModel, x: Images, y: Labels, attack: Attack, seed: int, standing: Mask, restart: int = 0
+    model: FixedBatchModel, x: Images, y: Labels, attack: Attack, seed: int, robust: Mask, restart: int = 0
 ) -> Mask:
     """Which of the images that stand still do after an attack on them."""
-    left = standing.clone()
-    for rows, x_adv in crafted(model, x, y, attack, seed, standing.nonzero()[:, 0], restart=restart):
-        left[rows] = right(model, x_adv, y[rows])
+    left = robust.clone()
+    for rows, x_adv in crafted(model, x, y, attack, seed, robust.nonzero()[:, 0], restart=restart):
+        left[rows] = correct(model, x_adv, y[rows])
     return left
 
 

@@ -18,13 +18,13 @@ from toughen.engine.fixed_batch import FixedBatchModel
 from toughen.evaluation.attacked import share
 from toughen.evaluation.diagnostics.common import (
     blocked,
+    correct,
     crafted,
     described,
     ending_early,
     exact_logits,
     losses,
     number,
-    right,
     standing_after,
     with_settings,
 )
@@ -62,7 +62,7 @@ def accuracy_by_eps(
         seed: of the random starts, which are the same at every radius.
     """
     model = blocked(model, x)
-    clean = right(model, x, y)
+    clean = correct(model, x, y)
     accuracy = []
     for radius in eps:
         at = ending_early(with_settings(attack, eps=radius))
@@ -81,7 +81,7 @@ def accuracy_by_steps(
         ValueError: the attack has no steps.
     """
     model = blocked(model, x)
-    clean = right(model, x, y)
+    clean = correct(model, x, y)
     accuracy = []
     for count in steps:
         at = ending_early(with_settings(attack, steps=count))
@@ -106,11 +106,11 @@ def accuracy_by_restarts(
         raise ValueError(f"restarts is {restarts}: ask for 1 or more")
     model = blocked(model, x)
     once = ending_early(with_settings(attack, restarts=1))
-    standing = clean = right(model, x, y)
+    robust = clean = correct(model, x, y)
     accuracy = []
     for restart in range(restarts):
-        standing = standing_after(model, x, y, once, seed, standing, restart)
-        accuracy.append(share(standing))
+        robust = standing_after(model, x, y, once, seed, robust, restart)
+        accuracy.append(share(robust))
     return {
         "restarts": list(range(1, restarts + 1)),
         "accuracy": accuracy,

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from toughen.attacks.base import Attack
 from toughen.core.types import Images, Labels
 from toughen.evaluation.attacked import share
-from toughen.evaluation.diagnostics.common import blocked, crafted, described, right
+from toughen.evaluation.diagnostics.common import blocked, correct, crafted, described
 
 
 def transfer_matrix(
@@ -34,13 +34,13 @@ def transfer_matrix(
         right while clean that are then wrong (None where none was right).
     """
     nets = {name: blocked(model, x) for name, model in models.items()}
-    clean = {name: right(model, x, y) for name, model in nets.items()}
+    clean = {name: correct(model, x, y) for name, model in nets.items()}
     accuracy, fell = [], []
     for source in nets.values():
         after = {name: mask.clone() for name, mask in clean.items()}
         for rows, x_adv in crafted(source, x, y, attack, seed):
             for name, target in nets.items():
-                after[name][rows] = right(target, x_adv, y[rows])
+                after[name][rows] = correct(target, x_adv, y[rows])
         accuracy.append([share(after[name]) for name in nets])
         fell.append([_fell(clean[name], after[name]) for name in nets])
     return {
