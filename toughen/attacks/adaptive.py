@@ -111,9 +111,9 @@ class Adaptive(Attack):
         objective, result = self.objective(clean), x_adv
         fallen = torch.zeros(len(x), dtype=torch.bool, device=x.device)
         for _ in range(self.steps):
-            found = input_gradient(model, x_adv, y, objective)
-            fell = confirmed(model, x_adv, y, misclassified(found.logits, y) & ~fallen)
+            outputs = input_gradient(model, x_adv, y, objective)
+            fell = confirmed(model, x_adv, y, misclassified(outputs.logits, y) & ~fallen)
             result = torch.where(fell.view(-1, 1, 1, 1), threat.project(x_adv, x), result)
             fallen |= fell
-            x_adv = threat.project(x_adv + step_size * threat.steepest(found.gradient), x)
+            x_adv = threat.project(x_adv + step_size * threat.steepest(outputs.gradient), x)
         return torch.where(fallen.view(-1, 1, 1, 1), result, x_adv)

@@ -87,9 +87,9 @@ class APGD(Attack):
         for number in range(self.steps + 1):
             if number:
                 state.move(threat, keep=0.75 if number > 1 else 1.0)
-            found = self._look(model, state, objective, last=number == self.steps)
-            fell = fooled(model, state.x_adv, state.y, found.logits)
-            state.learn(found, start=number == 0)
+            outputs = self._look(model, state, objective, last=number == self.steps)
+            fell = fooled(model, state.x_adv, state.y, outputs.logits)
+            state.learn(outputs, start=number == 0)
             if fell.any():
                 out, going = state.rows[fell], (~fell).nonzero()[:, 0]
                 result[out], standing[out] = state.x_adv[fell], False
@@ -108,10 +108,10 @@ class APGD(Attack):
             return InputGradient(state.gradient, objective(out, state.y), out)
         total = torch.zeros_like(state.x_adv)
         for _ in range(self.eot):
-            found = input_gradient(model, state.x_adv, state.y, objective)
-            total += found.gradient
+            outputs = input_gradient(model, state.x_adv, state.y, objective)
+            total += outputs.gradient
         # a gradient that is not a number would make an image that is none, and what a model says of it means nothing
-        return found._replace(gradient=(total / self.eot).nan_to_num())
+        return outputs._replace(gradient=(total / self.eot).nan_to_num())
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -185,12 +185,12 @@ def wrong_classes(model: nn.Module, x: Images, y: Labels) -> Tensor:
 def checkpoints(steps: int) -> dict[int, int]:
     """After which steps the step size is judged, and over how many steps: for 100 after 22, 41, 57, 70, 80, 87, ..."""
     interval, shrink, least = (max(int(share * steps), 1) for share in (0.22, 0.03, 0.06))
-    found, at = {}, interval
+    intervals, at = {}, interval
     while at < steps:  # the last point is followed by no step
-        found[at] = interval
+        intervals[at] = interval
         interval = max(interval - shrink, least)
         at += interval
-    return found
+    return intervals
 
 
 def _in_turn(x: Images, rounds: Iterable[_Round]) -> Images:

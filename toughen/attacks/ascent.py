@@ -72,17 +72,17 @@ class Ascent:
         moved = self.x_adv + (ahead - self.x_adv) * keep + (self.x_adv - self.before) * (1 - keep)
         self.before, self.x_adv = self.x_adv, threat.project(moved, self.x)
 
-    def learn(self, found: InputGradient, start: bool) -> None:
+    def learn(self, result: InputGradient, start: bool) -> None:
         """Take in the gradient and the value of the point where the images are."""
-        better = found.value > self.best_value
+        better = result.value > self.best_value
         images = better.view(-1, 1, 1, 1)
         self.best = torch.where(images, self.x_adv, self.best)
-        self.best_gradient = torch.where(images, found.gradient, self.best_gradient)
-        self.best_value = torch.where(better, found.value, self.best_value)
-        self.gradient = found.gradient
+        self.best_gradient = torch.where(images, result.gradient, self.best_gradient)
+        self.best_value = torch.where(better, result.value, self.best_value)
+        self.gradient = result.gradient
         if not start:
-            self.rises = self.rises + (found.value > self.previous)
-            self.previous = found.value
+            self.rises = self.rises + (result.value > self.previous)
+            self.previous = result.value
 
     def check(self, enough: float) -> None:
         """Halve the step size and go back to the best point where the search stalls; momentum still sees ``before``."""

@@ -93,14 +93,14 @@ class Boundary:
         for towards in self.towards[rows].unbind(1):
             seek.append(LogitDifference(towards, LogitDifference(towards)(self.shift[rows], self.y[rows])))
 
-        def distance(found: InputGradient) -> PerExample:
-            return found.value.abs() / (threat.dual(found.gradient) + 1e-12)
+        def distance(result: InputGradient) -> PerExample:
+            return result.value.abs() / (threat.dual(result.gradient) + 1e-12)
 
-        found = lowest_gradient(model, self.x_adv[rows], self.y[rows], seek, distance, wanted)
+        result = lowest_gradient(model, self.x_adv[rows], self.y[rows], seek, distance, wanted)
         first = rows[:wanted]
-        self.value[first], self.gradient[first] = found.value[:wanted], found.gradient[:wanted].nan_to_num()
+        self.value[first], self.gradient[first] = result.value[:wanted], result.gradient[:wanted].nan_to_num()
         self.known = self.known.index_fill(0, first, True)
-        return found.logits
+        return result.logits
 
     def calibrate(self, model: nn.Module, out: Logits, seems: Mask, near: Mask) -> Mask:
         """Which images crossed the boundary, where ``seems`` says it by logits in low precision.

@@ -74,17 +74,17 @@ class DeepFool(Attack):
     def _run(self, model: nn.Module, x: Images, y: Labels, others: Tensor, threat: Threat) -> Images:
         """Where each image ends that is predicted as ``y`` now; ``others`` are the other candidates, [n, k - 1]."""
 
-        def distance(found: InputGradient) -> PerExample:
-            return found.value.abs() / threat.dual(found.gradient).clamp(min=1e-30)
+        def distance(outputs: InputGradient) -> PerExample:
+            return outputs.value.abs() / threat.dual(outputs.gradient).clamp(min=1e-30)
 
         result, rows, total, x_adv = x.clone(), torch.arange(len(x), device=x.device), torch.zeros_like(x), x
         for _ in range(self.steps):
-            found = lowest_gradient(
+            outputs = lowest_gradient(
                 model, x_adv, y[rows], [LogitDifference(each) for each in others[rows].unbind(1)], distance
             )
             # no farther than across the box: a gradient of almost nothing points to no boundary
-            reach = (distance(found) + ENOUGH).clamp(max=float(x[0].numel()))
-            total = total + reach.view(-1, 1, 1, 1) * threat.steepest(found.gradient)
+            reach = (distance(outputs) + ENOUGH).clamp(max=float(x[0].numel()))
+            total = total + reach.view(-1, 1, 1, 1) * threat.steepest(outputs.gradient)
             x_adv = (x[rows] + (1 + self.overshoot) * total).clamp(0, 1)
             result[rows] = x_adv
             stands = (~fooled(model, x_adv, y[rows], logits(model, x_adv))).nonzero()[:, 0]

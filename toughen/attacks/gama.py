@@ -80,12 +80,12 @@ class _GAMA(Attack):
         standing = torch.ones_like(rows, dtype=torch.bool)
         reference: Logits | None = None
         for step in range(self.steps):
-            found = input_gradient(model, x_adv, y, GuidedMargin(reference, self.weight_at(step)))
-            x_next = threat.project(self._move(x, x_adv, threat, found.gradient, self.shrink(step)), x)
+            outputs = input_gradient(model, x_adv, y, GuidedMargin(reference, self.weight_at(step)))
+            x_next = threat.project(self._move(x, x_adv, threat, outputs.gradient, self.shrink(step)), x)
             if reference is None:
-                reference = found.logits  # the start is not cut to the box, so an image cannot fall there
+                reference = outputs.logits  # the start is not cut to the box, so an image cannot fall there
             else:
-                fell = fooled(model, x_adv, y, found.logits)
+                fell = fooled(model, x_adv, y, outputs.logits)
                 if fell.any():
                     result, going = result.index_copy(0, rows[fell], x_adv[fell]), (~fell).nonzero()[:, 0]
                     standing[rows[fell]] = False

@@ -86,14 +86,14 @@ class PGD(Attack):
         result, rows, objective = x_adv, torch.arange(len(x), device=x.device), self.objective
         velocity: Tensor | None = None
         for _ in range(self.steps):
-            found = input_gradient(model, x_adv, target, objective)
-            direction = found.gradient
+            outputs = input_gradient(model, x_adv, target, objective)
+            direction = outputs.gradient
             if self.decay:
                 direction = direction / direction.abs().mean((1, 2, 3), keepdim=True).clamp(min=1e-30)
                 velocity = direction = direction if velocity is None else self.decay * velocity + direction
             moved = threat.project(x_adv + step_size * threat.steepest(direction), x)
             if self.stop_early:
-                fell = confirmed(model, x_adv, target, objective.fooled(found.logits, target))
+                fell = confirmed(model, x_adv, target, objective.fooled(outputs.logits, target))
                 if fell.any():
                     going = (~fell).nonzero()[:, 0]
                     result = result.index_copy(0, rows[fell], threat.project(x_adv[fell], x[fell]))
@@ -108,8 +108,10 @@ class PGD(Attack):
     def _reached(self, model: nn.Module, x_adv: Images, target: Labels | Logits) -> tuple[Mask, PerExample]:
         """Which images fool the model, and the objective: a misclassified image is worth more than any that is not."""
         with torch.no_grad():
-            found = logits(model, x_adv)
-            return confirmed(model, x_adv, target, self.objective.fooled(found, target)), self.objective(found, target)
+            scores = logits(model, x_adv)
+            return confirmed(model, x_adv, target, self.objective.fooled(scores, target)), self.objective(
+                scores, target
+            )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -60,9 +60,11 @@ class PGDADP(Attack):
         result, rows = x_adv, torch.arange(len(x), device=x.device)
         with mode(model, "eval"):
             for step in range(self.steps):
-                found = input_gradient(model, x_adv, target, objective)
-                fell = fooled(model, x_adv, target, found.logits) if step == 0 else torch.zeros_like(target).bool()
-                moved, later = self._search(model, x, x_adv, threat.steepest(found.gradient), target, objective, threat)
+                outputs = input_gradient(model, x_adv, target, objective)
+                fell = fooled(model, x_adv, target, outputs.logits) if step == 0 else torch.zeros_like(target).bool()
+                moved, later = self._search(
+                    model, x, x_adv, threat.steepest(outputs.gradient), target, objective, threat
+                )
                 x_adv, fell = torch.where(fell.view(-1, 1, 1, 1), x_adv, moved), fell | later
                 result = result.index_copy(0, rows, x_adv)
                 if fell.any():

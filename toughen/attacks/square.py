@@ -271,9 +271,9 @@ def _window(images: Images, side: int, place: list[float]) -> Window:
 @lru_cache(maxsize=64)
 def _bump(side: int, turned: bool) -> Tensor:
     """A window's perturbation of length 1: a bump in its upper (turned: left) half, minus one in the other."""
-    made = torch.cat([_cone(side // 2, side), -_cone(side - side // 2, side)])
-    made /= made.norm()
-    return made.T.contiguous() if turned else made
+    bump = torch.cat([_cone(side // 2, side), -_cone(side - side // 2, side)])
+    bump /= bump.norm()
+    return bump.T.contiguous() if turned else bump
 
 
 def _cone(h: int, w: int) -> Tensor:
@@ -281,6 +281,6 @@ def _cone(h: int, w: int) -> Tensor:
     reach = max(h // 2, w // 2) + 1
     heights = (1 / torch.arange(1, reach + 1, dtype=torch.float64).square()).flip(0).cumsum(0).flip(0)
     rows, columns = (torch.arange(size)[:, None] - size // 2 for size in (h, w))
-    made = heights[torch.maximum(rows.abs(), columns.abs().T)]
-    scaled: Tensor = made / made.norm().clamp(min=TINY)
+    cone = heights[torch.maximum(rows.abs(), columns.abs().T)]
+    scaled: Tensor = cone / cone.norm().clamp(min=TINY)
     return scaled

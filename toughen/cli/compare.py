@@ -44,13 +44,13 @@ def print_comparison(console: Console, folders: Sequence[Path]) -> None:
     Raises:
         ValueError: one was not evaluated, or what it says of itself is damaged.
     """
-    found = [evaluated(folder, name) for folder, name in zip(folders, names(folders), strict=True)]
+    evaluated_runs = [evaluated(folder, name) for folder, name in zip(folders, names(folders), strict=True)]
     table = Table(*COLUMNS, box=None, pad_edge=False, padding=(0, 1, 0, 0))
     for column in table.columns:
         column.no_wrap = column.header in WHOLE
         column.justify = "left" if column.header in ("run", "threat", "verdict") else "right"
-    fits = max(cell_len(run.name) for run, _ in found) <= console.width - REST
-    for number, (run, own) in enumerate(found, 1):
+    fits = max(cell_len(run.name) for run, _ in evaluated_runs) <= console.width - REST
+    for number, (run, own) in enumerate(evaluated_runs, 1):
         if not fits:  # what is cut could not be told apart
             console.print(_plain(f"[{number}] {run.name}"), overflow="fold")
         fgsm = next((attack for attack in own.attacks if attack.name == "fgsm" and not attack.part), None)
@@ -66,10 +66,10 @@ def print_comparison(console: Console, folders: Sequence[Path]) -> None:
             f"{cost[1]:.1f}" if cost else "-",
         )
     console.print(table)
-    console.print(_plain(f"robust: right while clean and under {_attacks(found)}"))
-    if apart := differing([run for run, _ in found]):
+    console.print(_plain(f"robust: right while clean and under {_attacks(evaluated_runs)}"))
+    if apart := differing([run for run, _ in evaluated_runs]):
         _bold(console, unlike(apart))
-    for run, _ in found:
+    for run, _ in evaluated_runs:
         for said in (*cautions(run), *filter(None, [run.unfinished])):
             _bold(console, f"{run.name}: {said}", "red")
 
@@ -83,10 +83,10 @@ def _bold(console: Console, text: str, colour: str = "") -> None:
     console.print(_plain(text), style=f"bold {colour}".strip())
 
 
-def _attacks(found: Sequence[tuple[Run, Evaluation]]) -> str:
-    if len({own.names for _, own in found}) == 1:
-        return found[0][1].names
-    return "its own attacks: " + "; ".join(f"{run.name}: {own.names}" for run, own in found)
+def _attacks(evaluated_runs: Sequence[tuple[Run, Evaluation]]) -> str:
+    if len({own.names for _, own in evaluated_runs}) == 1:
+        return evaluated_runs[0][1].names
+    return "its own attacks: " + "; ".join(f"{run.name}: {own.names}" for run, own in evaluated_runs)
 
 
 def evaluated(folder: Path, name: str) -> tuple[Run, Evaluation]:

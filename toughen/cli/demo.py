@@ -89,8 +89,8 @@ def accuracy_against_eps(model: nn.Module, test: Data) -> dict[float, float]:
     """Accuracy under PGD-20 at each eps of the curve, on a balanced sample."""
     sample = test.test.take(data.stratified(test.test.labels, CURVE_IMAGES, seed=0))
     attacks = {str(eps): PGD(eps=eps, steps=20) for eps in CURVE}
-    found = measure(model, sample, attacks)
-    return {eps: found.accuracy(str(eps)) for eps in CURVE}
+    evaluation = measure(model, sample, attacks)
+    return {eps: evaluation.accuracy(str(eps)) for eps in CURVE}
 
 
 def attacked(model: nn.Module, test: Data) -> list[picture.Twin]:

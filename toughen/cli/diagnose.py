@@ -21,8 +21,8 @@ def run(arguments: Sequence[str]) -> int:
     settings.find_own_classes(arguments)
     given = vars(diagnose_parser().read(tidy(arguments)))
     given["models"] = own_models(given["runs"], given.pop("model") or ())
-    found = diagnose_runs(given.pop("runs"), **given, console=Console(stderr=True))
-    print_diagnostics(Console(), found)
+    results = diagnose_runs(given.pop("runs"), **given, console=Console(stderr=True))
+    print_diagnostics(Console(), results)
     return 0
 
 
@@ -77,8 +77,8 @@ def own_models(folders: Sequence[str], names: Sequence[str]) -> dict[str, nn.Mod
     return {folder: runs.create_own(record, name) for (folder, record), name in zip(own.items(), each, strict=True)}
 
 
-def print_diagnostics(console: Console, found: dict[str, Any]) -> None:
+def print_diagnostics(console: Console, results: dict[str, Any]) -> None:
     """Where each run's diagnostics went, and what they are."""
-    for place, each in [*found["runs"].items(), *([("all runs", found["shared"])] if found["shared"] else [])]:
+    for place, each in [*results["runs"].items(), *([("all runs", results["shared"])] if results["shared"] else [])]:
         console.print(f"{place}: {', '.join(each)}", highlight=False, markup=False)
-    console.print(f"written: diagnostics.json in {', '.join(found['folders'])}", highlight=False, markup=False)
+    console.print(f"written: diagnostics.json in {', '.join(results['folders'])}", highlight=False, markup=False)

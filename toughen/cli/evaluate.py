@@ -101,9 +101,9 @@ def print_evaluation(console: Console, folder: Path, result: dict[str, Any]) -> 
     for column in table.columns[1:]:
         column.justify = "right"
     table.add_row("none (clean)", percent(result["clean_accuracy"]))
-    for name, found in result["attacks"].items():
-        _attack_row(table, name, found, result["images"])
-        for part, each in found.get("parts", {}).items():
+    for name, figures in result["attacks"].items():
+        _attack_row(table, name, figures, result["images"])
+        for part, each in figures.get("parts", {}).items():
             _attack_row(table, f"  then {part}", each, result["images"])
     table.add_row("all of them", percent(result["robust_accuracy"]), style="bold")
     console.print(table)
@@ -118,9 +118,9 @@ def print_evaluation(console: Console, folder: Path, result: dict[str, Any]) -> 
     console.print(f"look at it: {follow_up.report(folder)}", highlight=False, markup=False, soft_wrap=True)
 
 
-def _attack_row(table: Table, name: str, found: dict[str, Any], images: int) -> None:
-    passes = f"{found['passes'] / images:,.1f}"
-    table.add_row(Text(name), percent(found["robust_accuracy"]), f"{found['seconds']:.1f}", passes)
+def _attack_row(table: Table, name: str, figures: dict[str, Any], images: int) -> None:
+    passes = f"{figures['passes'] / images:,.1f}"
+    table.add_row(Text(name), percent(figures["robust_accuracy"]), f"{figures['seconds']:.1f}", passes)
 
 
 def print_verdict(console: Console, result: dict[str, Any]) -> None:
@@ -130,8 +130,8 @@ def print_verdict(console: Console, result: dict[str, Any]) -> None:
         return
     failed = [check for check in checks if check["passed"] is False]
     missing = sum(check["passed"] is None for check in checks)
-    made = f"{len(checks) - len(failed) - missing} checks passed, {len(failed)} failed, {missing} not made"
-    console.print(Text.assemble("verdict on the number: ", (word, STYLES[word]), f" ({made})"))
+    counts = f"{len(checks) - len(failed) - missing} checks passed, {len(failed)} failed, {missing} not made"
+    console.print(Text.assemble("verdict on the number: ", (word, STYLES[word]), f" ({counts})"))
     for check in failed:
         console.print(Text(f"- {check['name']}: {check['sentence']}"))
     if unmade := [check["name"] for check in checks if check["sentence"].endswith(f"{STOPPED}.")]:

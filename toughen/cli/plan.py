@@ -43,30 +43,30 @@ def run(arguments: Sequence[str]) -> int:
             untrained, _, _ = build(source.recipe, source.folder)
             source.folder.mkdir(parents=True)
             runs.write_model(source.folder, untrained.state.record, untrained.model)
-        trainer, _, found = build(recipe, Path(folder))
+        trainer, _, data = build(recipe, Path(folder))
     if recipe.time_budget is not None:
         budget.plan_steps(trainer)
     trainer.method.check(trainer.state.epochs)
     tried = budget.tried(trainer, TRYING)
-    show(Console(), {**images(trainer, found), **settings(trainer), **price(trainer, tried)})
+    show(Console(), {**images(trainer, data), **settings(trainer), **price(trainer, tried)})
     return 0
 
 
-def images(trainer: Trainer, found: Images) -> dict[str, str]:
+def images(trainer: Trainer, data: Images) -> dict[str, str]:
     """What it would be trained and tested on, and what speaks against it."""
     channels, rows, columns = trainer.image.shape[1:]
     held_out = len(trainer.state.validation.split)
     colour = {1: "grey", 3: "colour"}.get(channels, f"{channels} channels")
-    apart = f", {found.split_off:,} kept apart to test on" * (found.split_off > 0)
+    apart = f", {data.split_off:,} kept apart to test on" * (data.split_off > 0)
     kept = f"{held_out:,} to choose the weights" if held_out else "none to choose the weights by: the last are kept"
-    off = " (those kept apart)" * (found.split_off > 0)
+    off = " (those kept apart)" * (data.split_off > 0)
     said = {
         "images": f"{len(trainer.train):,} to train on, {kept}{apart}",
-        "size": f"{rows} x {columns}, {colour}" + (f": {found.why}" if found.why else ""),
-        "classes": by_class(found.classes, found.trained),
-        "test images": f"{sum(found.tested):,}{off}, of {by_class(found.classes, found.tested)}",
+        "size": f"{rows} x {columns}, {colour}" + (f": {data.why}" if data.why else ""),
+        "classes": by_class(data.classes, data.trained),
+        "test images": f"{sum(data.tested):,}{off}, of {by_class(data.classes, data.tested)}",
     }
-    warned = doubts(found.classes, found.trained, found.tested)
+    warned = doubts(data.classes, data.trained, data.tested)
     return said | ({"warning": "\n".join(warned)} if warned else {})
 
 
@@ -110,11 +110,11 @@ def price(trainer: Trainer, tried: budget.Tried) -> dict[str, str]:
     }
 
 
-def show(console: Console, found: dict[str, str]) -> None:
+def show(console: Console, rows: dict[str, str]) -> None:
     """Names and values in two columns."""
     table = Table(box=None, show_header=False, pad_edge=False)
     table.add_column(no_wrap=True, style="bold")
     table.add_column()
-    for name, value in found.items():
+    for name, value in rows.items():
         table.add_row(name, value)
     console.print(table, highlight=False)

@@ -36,11 +36,11 @@ def choose(sizes: Mapping[Size, int]) -> Choice:
         return Choice(None, f"all are {width}x{height}")
     low = sides[len(sides) // _SMALLER]
     chosen = max((size for size in USUAL if size <= low), default=USUAL[0])
-    found = f"shorter sides of {sides[0]} to {sides[-1]} pixels" if others else f"{width}x{height} pixels each"
+    fact = f"shorter sides of {sides[0]} to {sides[-1]} pixels" if others else f"{width}x{height} pixels each"
     if chosen == USUAL[-1]:
         reason = "the largest that is chosen by itself"
     elif low < chosen:
         reason = "the smallest that is chosen by itself"
     else:
         reason = "the largest usual size that nine in ten have"
-    return Choice(chosen, f"they have {found}; {chosen} is {reason}")
+    return Choice(chosen, f"they have {fact}; {chosen} is {reason}")

@@ -73,14 +73,14 @@ def look(source: Source) -> Look:
     Raises:
         ValueError: an image cannot be opened, is too large to be decoded safely, or has more than 8 bits a channel.
     """
-    found = Look()
+    survey = Look()
     with bombs_refused():
         for item in source.images():
             with _open(item) as image:
                 _require_bytes(item, image)
-                found.modes.add(image.mode)
-                found.sizes[image.size if _orientation(image) < 5 else image.size[::-1]] += 1
-    return found
+                survey.modes.add(image.mode)
+                survey.sizes[image.size if _orientation(image) < 5 else image.size[::-1]] += 1
+    return survey
 
 
 def form_of(looks: Sequence[Look], image_size: ImageSize, resize: int | None = None) -> Form:

@@ -106,17 +106,17 @@ class StreamFeed(Feed):
         loader = iter(self._loader(decoder, _Reads(self.split, cuts)))
         for rows in cuts:
             try:
-                found = next(loader)
+                images = next(loader)
             except RuntimeError as error:
                 reason = str(error).splitlines()[0]
                 raise Unreadable(
                     f"a process that decodes images ended ({reason}): use --num_workers 0, or in a script of your own "
                     'put what it does under `if __name__ == "__main__":`'
                 ) from None
-            if isinstance(found, str):
-                raise Unreadable(found)
+            if isinstance(images, str):
+                raise Unreadable(images)
             labels, index = self.split.labels[rows].to(self.device), rows.to(self.device)
-            yield Fed(found.to(self.device, non_blocking=True), labels, index)
+            yield Fed(images.to(self.device, non_blocking=True), labels, index)
 
     def _loader(self, decoder: Decoder, reads: _Reads) -> DataLoader[Any]:
         settings: dict[str, Any] = {}
@@ -244,8 +244,8 @@ class Decoder:
         return torch.from_numpy(images)
 
 
-def _as_it_is(found: Any) -> Any:
-    return found
+def _as_it_is(item: Any) -> Any:
+    return item
 
 
 def _context() -> Any:

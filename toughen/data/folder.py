@@ -112,14 +112,14 @@ def _batches(file: PurePath, opener: Opener | None, column: str) -> Iterator[pa.
 
 def _groups(metadata: Any) -> tuple[tables.Group, ...]:
     """Rows of each row group, and the bytes of each of its columns."""
-    found = []
+    groups = []
     for number in range(metadata.num_row_groups):
         group, sizes = metadata.row_group(number), dict[str, int]()
         for column in map(group.column, range(group.num_columns)):
             name = column.path_in_schema.partition(".")[0]
             sizes[name] = sizes.get(name, 0) + column.total_uncompressed_size
-        found.append(tables.Group(group.num_rows, sizes))
-    return tuple(found)
+        groups.append(tables.Group(group.num_rows, sizes))
+    return tuple(groups)
 
 
 def _group(file: PurePath, opener: Opener | None, number: int, rows: int, column: str) -> pa.Array:
@@ -185,7 +185,7 @@ def _pictures(folder: Path) -> list[Path]:
     return [file for file in _visible(list(folder.iterdir())) if file.suffix.lower() in PICTURES and file.is_file()]
 
 
-def _require_all_read(folder: Path, found: list[Path]) -> None:
+def _require_all_read(folder: Path, files: list[Path]) -> None:
     """See that no picture of a class is left out without a word.
 
     Args:
@@ -195,7 +195,7 @@ def _require_all_read(folder: Path, found: list[Path]) -> None:
     Raises:
         ValueError: one is in a format that is not read here or lies deeper, or a link to one leads nowhere.
     """
-    for entry in sorted(set(_visible(list(folder.iterdir()))) - set(found)):
+    for entry in sorted(set(_visible(list(folder.iterdir()))) - set(files)):
         kind = mimetypes.guess_type(entry.name)[0] or ""
         if entry.is_dir():
             if any(_pictures(Path(deeper)) for deeper, _, _ in os.walk(entry)):
@@ -248,11 +248,11 @@ def _source(split: Path, classes: tuple[str, ...]) -> Source:
     for folder in folders:
         if folder.name not in classes:
             raise ValueError(f"{folder} is a class that the training images lack: add it there or remove it")
-        found = _pictures(folder)
-        if not found:
+        images = _pictures(folder)
+        if not images:
             raise ValueError(f"{folder} has no images ({', '.join(sorted(PICTURES))}): fill or remove it; {_LAYOUTS}")
-        _require_all_read(folder, found)
-        names += [os.fsencode(file.relative_to(split)) for file in found]
-        labels += [classes.index(folder.name)] * len(found)
+        _require_all_read(folder, images)
+        names += [os.fsencode(file.relative_to(split)) for file in images]
+        labels += [classes.index(folder.name)] * len(images)
     files = Files(split, names)
     return Source(torch.tensor(labels, dtype=torch.int64), files.all, files)

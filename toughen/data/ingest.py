@@ -98,16 +98,16 @@ def peek(
     Raises:
         FileNotFoundError, ValueError: as for ``load_training``.
     """
-    found = _wanted(spec, classes, image_size)
-    train, test = found.both()
-    _require_all_classes(found, train)
+    sources = _wanted(spec, classes, image_size)
+    train, test = sources.both()
+    _require_all_classes(sources, train)
     looks = [look(_to_look_at(split)) for split in (train, test)]
     form = form_of(looks, image_size, resize)
     sides = [min(size) for each in looks for size in each.sizes]
-    counts, tested = (by_class(split.labels, len(found.classes)) for split in (train, test))
+    counts, tested = (by_class(split.labels, len(sources.classes)) for split in (train, test))
     return Outline(
-        form.shape, found.classes, len(train), len(test), counts, tested,
-        len(test) if found.test is None else 0, (min(sides), max(sides)),
+        form.shape, sources.classes, len(train), len(test), counts, tested,
+        len(test) if sources.test is None else 0, (min(sides), max(sides)),
         sum(each.sizes.total() for each in looks), form.image_size, form.why,
     )  # fmt: skip
 
@@ -119,17 +119,17 @@ def _to_look_at(split: Source) -> Source:
     return encoded_split(split, _UNKNOWN).sample().source()
 
 
-def _require_all_classes(found: Sources, train: Source) -> None:
+def _require_all_classes(sources: Sources, train: Source) -> None:
     """See that every class can be learnt.
 
     Raises:
         ValueError: one has no training images.
     """
-    lacking = torch.bincount(train.labels, minlength=len(found.classes)).eq(0).nonzero()
+    lacking = torch.bincount(train.labels, minlength=len(sources.classes)).eq(0).nonzero()
     if len(lacking):
         raise ValueError(
-            f"{found.name}: class {found.classes[int(lacking[0])]!r} has no training images: add some, number classes "
-            "from 0 up without a gap, or name those to train on with --classes"
+            f"{sources.name}: class {sources.classes[int(lacking[0])]!r} has no training images: add some, "
+            "number classes from 0 up without a gap, or name those to train on with --classes"
         )
 
 
@@ -152,19 +152,19 @@ def load_training(
     Raises:
         FileNotFoundError, ValueError: as for ``load``; or a class has no training images, or they cannot be streamed.
     """
-    found = _wanted(spec, classes, image_size)
-    train, test = found.both()
-    _require_all_classes(found, train)
+    sources = _wanted(spec, classes, image_size)
+    train, test = sources.both()
+    _require_all_classes(sources, train)
     if stream is None:
         stream = _exceeds(train, test, image_size, memory)
     if not stream:
-        return _decoded(found, image_size, resize)
+        return _decoded(sources, image_size, resize)
     form = _form_of_sample(train, image_size, resize)
-    if found.test is not None and test.store is not None:  # in colour where the test images are, as in memory
+    if sources.test is not None and test.store is not None:  # in colour where the test images are, as in memory
         form = _common(form, _form_of_sample(test, image_size, resize))
     split = encoded_split(train, form)
-    tested = by_class(test.labels, len(found.classes))
-    return Streamed(found.name, split, found.classes, len(test) if found.test is None else 0, tested)
+    tested = by_class(test.labels, len(sources.classes))
+    return Streamed(sources.name, split, sources.classes, len(test) if sources.test is None else 0, tested)
 
 
 def load_test(
@@ -177,21 +177,21 @@ def load_test(
     Raises:
         FileNotFoundError, ValueError: as for ``load``.
     """
-    found = _wanted(spec, classes, image_size)
-    if (alone := found.only_test()) is not None:
+    sources = _wanted(spec, classes, image_size)
+    if (alone := sources.only_test()) is not None:
         form = survey((alone,), image_size, resize)
         check_memory(len(alone) * prod(form.shape))
         split = Split(decode(alone, form), alone.labels)
-        return Data(found.name, _none(form), split, found.classes, 0, form.image_size, form.why)
-    train, test = found.both()
+        return Data(sources.name, _none(form), split, sources.classes, 0, form.image_size, form.why)
+    train, test = sources.both()
     if not _exceeds(train, test, image_size, None):
-        return _decoded(found, image_size, resize)
+        return _decoded(sources, image_size, resize)
     form = _form_of_sample(train, image_size, resize)
     form = _common(form, survey((test,), None))
     check_memory(len(test) * prod(form.shape))
-    off = len(test) if found.test is None else 0
+    off = len(test) if sources.test is None else 0
     split = encoded_split(test, form).decoded()
-    return Data(found.name, _none(form), split, found.classes, off, form.image_size, form.why)
+    return Data(sources.name, _none(form), split, sources.classes, off, form.image_size, form.why)
 
 
 def _none(form: Form) -> Split:
@@ -203,17 +203,17 @@ def _wanted(spec: str, classes: Classes | None, image_size: ImageSize) -> Source
     if isinstance(image_size, int) and image_size < 1:
         raise ValueError(f"image_size {image_size} must be 1 pixel or more")
     wanted = classes if classes is None or isinstance(classes, tuple) else read_classes(classes)
-    found = _find(spec)
-    return found if wanted is None else found.keep(wanted)
+    sources = _find(spec)
+    return sources if wanted is None else sources.keep(wanted)
 
 
-def _decoded(found: Sources, image_size: ImageSize, resize: int | None) -> Data:
-    train, test = found.both()
+def _decoded(sources: Sources, image_size: ImageSize, resize: int | None) -> Data:
+    train, test = sources.both()
     form = survey((train, test), image_size, resize)
     check_memory((len(train) + len(test)) * prod(form.shape))
     splits = [Split(decode(source, form), source.labels) for source in (train, test)]
-    off = len(test) if found.test is None else 0
-    return Data(found.name, splits[0], splits[1], found.classes, off, form.image_size, form.why)
+    off = len(test) if sources.test is None else 0
+    return Data(sources.name, splits[0], splits[1], sources.classes, off, form.image_size, form.why)
 
 
 def _exceeds(train: Source, test: Source, image_size: ImageSize, memory: int | None) -> bool:

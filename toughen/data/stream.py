@@ -89,8 +89,8 @@ def groups_of(store: Store, rows: Tensor) -> tuple[Tensor, Tensor]:
 def read_all(store: Store, rows: Tensor) -> Iterator[Encoded]:
     """The images at these places, rising, of a store."""
     groups, places = groups_of(store, rows)
-    found, counts = torch.unique_consecutive(groups, return_counts=True)
-    for group, within in zip(found.tolist(), places.split(counts.tolist()), strict=True):
+    present, counts = torch.unique_consecutive(groups, return_counts=True)
+    for group, within in zip(present.tolist(), places.split(counts.tolist()), strict=True):
         yield from store.read(group, within.tolist())
 
 

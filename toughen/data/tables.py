@@ -151,9 +151,9 @@ def _one(shard: Shard, what: str, candidates: list[str]) -> str:
     preferred = [column for column in _LABELS if column in candidates] if len(candidates) > 1 else candidates
     if preferred:
         return preferred[0]
-    found = f"several {what} columns ({', '.join(candidates)})" if candidates else f"no {what} column"
+    fact = f"several {what} columns ({', '.join(candidates)})" if candidates else f"no {what} column"
     raise ValueError(
-        f"{shard.where} has {found} among {', '.join(shard.schema.names) or 'none at all'}: "
+        f"{shard.where} has {fact} among {', '.join(shard.schema.names) or 'none at all'}: "
         "keep one column of encoded images and one of integers called label"
     )
 

@@ -51,9 +51,9 @@ def filled(n: int, size: int, device: torch.device) -> Iterator[tuple[Labels, in
         yield torch.cat([rows, rows[:1].expand(size - len(rows))]), len(rows)
 
 
-def first(found: InputGradient, n: int) -> InputGradient:
+def first(result: InputGradient, n: int) -> InputGradient:
     """The gradients of the first ``n`` images."""
-    return InputGradient(found.gradient[:n], found.value[:n], found.logits[:n])
+    return InputGradient(result.gradient[:n], result.value[:n], result.logits[:n])
 
 
 def joined(parts: Sequence[InputGradient]) -> InputGradient:

@@ -37,14 +37,14 @@ def search_precision(net: nn.Module, image: Images, wanted: Precision | Literal[
     """
     if wanted == "fp64":
         return wanted
-    found = pick_precision(wanted, image.device)
-    if wanted != "auto" or found == "fp32":
-        return found
+    precision = pick_precision(wanted, image.device)
+    if wanted != "auto" or precision == "fp32":
+        return precision
     try:
         work = cost.flops(net, image)
     except Exception:  # what cannot be counted may be large
-        return found
-    return "fp32" if 0 < work < WORTH_BF16 else found
+        return precision
+    return "fp32" if 0 < work < WORTH_BF16 else precision
 
 
 def classifier(net: nn.Module, x: Images, precision: Precision | Literal["auto"], block: int | None) -> Classifier:
@@ -126,10 +126,10 @@ class FixedBatchModel(Classifier):
         """Whether a net answers these blocks with these logits."""
         try:
             with self._casting(tried[0]):
-                found = [self._once(net, part) for part in tried]
+                outputs = [self._once(net, part) for part in tried]
         except Exception:  # whatever a net of the user's own raises
             return False
-        return all(unlike(one, other) <= UNLIKE[self.precision] for one, other in zip(found, wanted, strict=False))
+        return all(unlike(one, other) <= UNLIKE[self.precision] for one, other in zip(outputs, wanted, strict=False))
 
     def _two_blocks(self, x: Images) -> list[Tensor]:
         """Two blocks of different images, where there are as many."""
@@ -177,11 +177,11 @@ class FixedBatchModel(Classifier):
         with self.searching(x):
             if getattr(objective, "batchwise", False):
                 return gradient_of_batch(self.searched, x, target, objective, strict=False)
-            found: list[InputGradient] = []
+            results: list[InputGradient] = []
             for rows, real in self.cut(x):
                 part = gradient_of_batch(self.searched, x[rows], target[rows], objective.select(rows), strict=False)
-                found.append(first(part, real))
-        return joined(found)
+                results.append(first(part, real))
+        return joined(results)
 
     def lowest_gradient(
         self,
@@ -192,17 +192,17 @@ class FixedBatchModel(Classifier):
         wanted: int,
     ) -> InputGradient:
         """Block by block, in which an image that needs no gradient may get one."""
-        found: list[InputGradient] = []
+        results: list[InputGradient] = []
         with self.searching(x):
             done = 0
             for rows, real in self.cut(x):
                 some = [objective.select(rows) for objective in objectives] if done < wanted else []
                 part = lowest_of_batch(self.searched, x[rows], target[rows], some, height, strict=False)
-                found.append(first(part, real))
+                results.append(first(part, real))
                 done += real
                 self.counts.forward += real
                 self.counts.gradient += real * len(some)
-        return joined(found)
+        return joined(results)
 
     def search_windows(self, x: Images, side: int, search: Callable[[Labels, Query], Found]) -> list[Found]:
         return search_windows(self, x, side, search)
@@ -236,10 +236,10 @@ class FixedBatchModel(Classifier):
             return None
         if not (self._agrees(net, x) and self._agrees(searched, x)):
             return None
-        made = copy.copy(self)
-        made._modules = {**self._modules, "net": net, "searched": searched}  # its own, where copy.copy shares them
-        made.graph, made.counts = search_copy.graph(searched) if self.graph is not None else None, Counts()
-        return made
+        twin = copy.copy(self)
+        twin._modules = {**self._modules, "net": net, "searched": searched}  # its own, where copy.copy shares them
+        twin.graph, twin.counts = search_copy.graph(searched) if self.graph is not None else None, Counts()
+        return twin
 
     def searching(self, x: Images) -> AbstractContextManager[None]:
         """The context in which the search's net runs."""

@@ -30,7 +30,7 @@ def apart(one: Logits, other: Logits) -> tuple[PerExample, PerExample]:
     one, other = (each.double().nan_to_num(0, 0, 0) for each in (one, other))
     count = min(HIGHEST, other.shape[1])
     decide = torch.cat([each.topk(count, 1).indices for each in (other, one)], 1)
-    found, wanted = one.gather(1, decide), other.gather(1, decide)
+    values, wanted = one.gather(1, decide), other.gather(1, decide)
     centred = wanted - wanted.mean(1, keepdim=True)
-    off = found - found.mean(1, keepdim=True) - centred
+    off = values - values.mean(1, keepdim=True) - centred
     return off.norm(dim=1), torch.maximum(centred.norm(dim=1), COMMON * wanted.norm(dim=1))

@@ -19,23 +19,23 @@ def fast_copy(net: nn.Module, *, bf16: bool) -> nn.Module:
     A net that cannot be copied comes back itself.
     """
     try:
-        made: nn.Module = copy.deepcopy(net).requires_grad_(False).eval()
+        copied: nn.Module = copy.deepcopy(net).requires_grad_(False).eval()
     except FAILING:
         return net
-    for weight in made.parameters():
+    for weight in copied.parameters():
         if weight.ndim == 4:
             weight.data = weight.data.contiguous(memory_format=torch.channels_last)
     if bf16:
-        for part in made.modules():
+        for part in copied.modules():
             if type(part) is nn.Conv2d:
                 part.to(torch.bfloat16)
             elif type(part) is nn.Linear:
                 part.__class__ = _Head
-    if next(made.parameters(), torch.empty(0)).device.type == "cpu":
-        for part in made.modules():
+    if next(copied.parameters(), torch.empty(0)).device.type == "cpu":
+        for part in copied.modules():
             if type(part) is nn.Conv2d and stem.fits(part):
                 part.__class__ = stem.Stem
-    return made
+    return copied
 
 
 def graph(net: nn.Module) -> Graph | None:
@@ -50,8 +50,8 @@ def graph(net: nn.Module) -> Graph | None:
 
 def share_weights(net: nn.Module) -> nn.Module:
     """A copy with the same weights, not copied, and buffers of its own."""
-    made: nn.Module = copy.deepcopy(net, {id(weight): weight for weight in net.parameters()})
-    return made
+    shared: nn.Module = copy.deepcopy(net, {id(weight): weight for weight in net.parameters()})
+    return shared
 
 
 class _Head(nn.Linear):

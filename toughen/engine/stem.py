@@ -52,11 +52,11 @@ class _Few(torch.autograd.Function):
         pixels = gradient.permute(0, 2, 3, 1).reshape(-1, filters)
         taps = torch.mm(weight.permute(2, 3, 1, 0).reshape(-1, filters), pixels.t())
         taps = taps.view(rows, columns, channels, n, down, across)
-        found = torch.zeros(
+        padded = torch.zeros(
             channels, n, h + 2 * above, w + 2 * left, dtype=torch.promote_types(taps.dtype, torch.float32)
         )
         for row in range(rows):
             for column in range(columns):
-                found[:, :, row : row + down, column : column + across] += taps[row, column]
-        found = found[:, :, above : above + h, left : left + w].transpose(0, 1).to(ctx.type)
-        return found, None, None, None
+                padded[:, :, row : row + down, column : column + across] += taps[row, column]
+        padded = padded[:, :, above : above + h, left : left + w].transpose(0, 1).to(ctx.type)
+        return padded, None, None, None

@@ -50,8 +50,8 @@ def _forward(model: nn.Module, shape: Shape) -> Logits:
     out = getattr(out, "logits", out)
     if isinstance(out, Tensor) and out.is_floating_point() and out.ndim == 2 and len(out) == len(x):
         return out
-    found = f"{out.dtype} of shape {list(out.shape)}" if isinstance(out, Tensor) else type(out).__name__
-    raise ValueError(f"the model returns {found} for {len(x)} images: logits are needed, floats [{len(x)}, classes]")
+    fact = f"{out.dtype} of shape {list(out.shape)}" if isinstance(out, Tensor) else type(out).__name__
+    raise ValueError(f"the model returns {fact} for {len(x)} images: logits are needed, floats [{len(x)}, classes]")
 
 
 def _images_for(model: nn.Module, shape: Shape) -> Images:

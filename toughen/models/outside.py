@@ -80,10 +80,10 @@ def imported(path: str, num_classes: int, shape: Shape, settings: Mapping[str, A
     except TypeError as error:
         raise ValueError(f"model {path} cannot be called with ({', '.join(arguments)}): {error}") from None
     try:
-        made = function(**arguments)
+        model = function(**arguments)
     except Exception as error:  # the user's own code may raise anything
         raise ValueError(f"model {path} failed {describe_error(error)}") from error
-    return _module(path, made)
+    return _module(path, model)
 
 
 def _function(path: str) -> Callable[..., object]:
@@ -95,8 +95,8 @@ def _function(path: str) -> Callable[..., object]:
         raise ValueError(f"model {path!r}: module {place} has no {name!r}")
     if not callable(function):
         raise ValueError(f"model {path!r} is not a function: name one that returns an nn.Module")
-    made: Callable[..., object] = function
-    return made
+    typed: Callable[..., object] = function
+    return typed
 
 
 def _module(name: str, model: object) -> nn.Module:

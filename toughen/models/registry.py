@@ -136,8 +136,8 @@ def from_description(record: object) -> nn.Module:
             as in ``create``.
     """
     if not isinstance(record, Mapping) or set(record) != set(FIELDS):
-        found = sorted(record) if isinstance(record, Mapping) else type(record).__name__
-        raise ValueError(f"a model's description must have the fields {', '.join(FIELDS)}, this one has {found}")
+        fields = sorted(record) if isinstance(record, Mapping) else type(record).__name__
+        raise ValueError(f"a model's description must have the fields {', '.join(FIELDS)}, this one has {fields}")
     name, num_classes, shape, mean, std, settings = (record[field] for field in FIELDS)
     if not isinstance(name, str) or not isinstance(settings, dict) or not isinstance(shape, list):
         raise ValueError("a model's description must have a text as name, a list as shape and a mapping as settings")

@@ -88,17 +88,17 @@ def _count(ledger: Ledger, label: int) -> Cell:
     return Cell(f"{ledger.images[label]:,}", float(ledger.images[label]))
 
 
-def confusion_figures(found: dict[str, Any], names: Sequence[str], own: Evaluation | None) -> list[Figure]:
+def confusion_figures(diagnostics: dict[str, Any], names: Sequence[str], own: Evaluation | None) -> list[Figure]:
     """The confusion matrices, clean and under attack; none where there is nothing to show."""
     titles = {"clean": "Confusion, clean", "attacked": "Confusion, under attack"}
-    said = {"clean": measured({**found, "attack": None}, own), "attacked": measured(found, own)}
-    made = [_confusion(title, mapping(found.get(name)), names, said[name]) for name, title in titles.items()]
-    return [figure for figure in made if figure is not None]
+    said = {"clean": measured({**diagnostics, "attack": None}, own), "attacked": measured(diagnostics, own)}
+    figures = [_confusion(title, mapping(diagnostics.get(name)), names, said[name]) for name, title in titles.items()]
+    return [figure for figure in figures if figure is not None]
 
 
-def _confusion(title: str, found: dict[str, Any], names: Sequence[str], about: str) -> Figure | None:
-    size = len(items(found.get("matrix")))
-    matrix = [[int(cell or 0) for cell in row] for row in grid(found.get("matrix"), size, size)]
+def _confusion(title: str, diagnostics: dict[str, Any], names: Sequence[str], about: str) -> Figure | None:
+    size = len(items(diagnostics.get("matrix")))
+    matrix = [[int(cell or 0) for cell in row] for row in grid(diagnostics.get("matrix"), size, size)]
     if not matrix:
         return None
     called = [class_name(number, names) for number in range(size)]

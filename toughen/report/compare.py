@@ -75,12 +75,12 @@ def rank(run: Run) -> tuple[bool, float]:
 
 def differing(runs: Sequence[Run]) -> list[str]:
     """In what the evaluations were not made alike; `unlike` says it."""
-    found = [run.own for run in runs if run.own]
+    evaluations = [run.own for run in runs if run.own]
     ways: dict[str, set[Any]] = {
-        "threat": {(own.norm, own.eps) for own in found},
-        "data": {own.data for own in found},
-        "number of images": {own.images for own in found},
-        "attacks": {own.names for own in found},
+        "threat": {(own.norm, own.eps) for own in evaluations},
+        "data": {own.data for own in evaluations},
+        "number of images": {own.images for own in evaluations},
+        "attacks": {own.names for own in evaluations},
     }
     return [name for name, values in ways.items() if len(values) > 1]
 

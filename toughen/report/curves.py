@@ -15,9 +15,9 @@ from toughen.utils.statistics import percent
 Diagnostics = Mapping[str, Any]
 
 
-def measured(found: Diagnostics, own: Evaluation | None = None) -> str:
+def measured(diagnostics: Diagnostics, own: Evaluation | None = None) -> str:
     """On what, and under which attack, a diagnostic was made; data and threat where they are not those of ``own``."""
-    about, attack = mapping(found.get("about")), mapping(found.get("attack"))
+    about, attack = mapping(diagnostics.get("about")), mapping(diagnostics.get("attack"))
     within, images = mapping(about.get("threat")), whole(about.get("images"))
     norm, eps, data = text(within.get("norm")), real(within.get("eps")), text(about.get("data"))
     said = [f"{images:,} test images"] if images else []
@@ -31,24 +31,24 @@ def measured(found: Diagnostics, own: Evaluation | None = None) -> str:
     return ", ".join(said)
 
 
-def own_eps(found: Diagnostics) -> float | None:
+def own_eps(diagnostics: Diagnostics) -> float | None:
     """The radius of the threat that a diagnostic was made at."""
-    return real(mapping(mapping(found.get("about")).get("threat")).get("eps"))
+    return real(mapping(mapping(diagnostics.get("about")).get("threat")).get("eps"))
 
 
-def _curve(found: Diagnostics, x: str) -> list[tuple[float, float]]:
-    return [(at, value) for at, value in pairs(found.get(x), found.get("accuracy")) if 0 <= value <= 1]
+def _curve(diagnostics: Diagnostics, x: str) -> list[tuple[float, float]]:
+    return [(at, value) for at, value in pairs(diagnostics.get(x), diagnostics.get("accuracy")) if 0 <= value <= 1]
 
 
-def _about(found: Mapping[str, Diagnostics], without: str, own: Evaluation | None) -> str:
+def _about(diagnostics: Mapping[str, Diagnostics], without: str, own: Evaluation | None) -> str:
     """How all of them were measured, where they were measured alike."""
-    attacks = [{**each, "attack": {**mapping(each.get("attack")), without: None}} for each in found.values()]
+    attacks = [{**each, "attack": {**mapping(each.get("attack")), without: None}} for each in diagnostics.values()]
     said = {measured(each, own) for each in attacks}
     return said.pop() if len(said) == 1 else "measured in several ways: " + "; ".join(sorted(said)[:4])
 
 
 def eps_figure(
-    found: Mapping[str, Diagnostics], own: Evaluation | None = None, doubts: Mapping[str, str] | None = None
+    diagnostics: Mapping[str, Diagnostics], own: Evaluation | None = None, doubts: Mapping[str, str] | None = None
 ) -> Figure | None:
     """Accuracy against eps, a line for each run; None where there is nothing to show.
 
@@ -57,27 +57,27 @@ def eps_figure(
         own: the evaluation beside which it stands, where that is one.
         doubts: what speaks against a run's figures, by run.
     """
-    lines = [_line(name, points, doubts) for name, each in found.items() if (points := _curve(each, "eps"))]
+    lines = [_line(name, points, doubts) for name, each in diagnostics.items() if (points := _curve(each, "eps"))]
     if not lines:
         return None
-    marks = sorted({eps for each in found.values() if (eps := own_eps(each)) is not None})
+    marks = sorted({eps for each in diagnostics.values() if (eps := own_eps(each)) is not None})
     alt = "Accuracy under attack against its radius eps. " + _ends(lines, "eps")
     return figure_of(
         Lines(
             "Accuracy against eps", Axis("eps"), Axis("accuracy", percent=True), _single(lines, "accuracy"), alt,
-            _about({line.name: found[line.name] for line in lines}, "", own),
+            _about({line.name: diagnostics[line.name] for line in lines}, "", own),
             [Mark(eps, f"the threat, {radius(eps)}") for eps in marks[:3]],
         )
     )  # fmt: skip
 
 
 def steps_figure(
-    found: Mapping[str, Diagnostics], own: Evaluation | None = None, doubts: Mapping[str, str] | None = None
+    diagnostics: Mapping[str, Diagnostics], own: Evaluation | None = None, doubts: Mapping[str, str] | None = None
 ) -> Figure | None:
     """Accuracy against the attack's steps, as ``eps_figure``."""
     lines = [
         _line(name, points, doubts)
-        for name, each in found.items()
+        for name, each in diagnostics.items()
         if (points := [(at, value) for at, value in _curve(each, "steps") if at > 0])  # the axis is logarithmic
     ]
     if not lines:
@@ -86,7 +86,8 @@ def steps_figure(
     return figure_of(
         Lines(
             "Accuracy against steps", Axis("steps of the attack", log=True, whole=True), Axis("accuracy", percent=True),
-            _single(lines, "accuracy"), alt, _about({line.name: found[line.name] for line in lines}, "steps", own),
+            _single(lines, "accuracy"), alt,
+            _about({line.name: diagnostics[line.name] for line in lines}, "steps", own),
         )
     )  # fmt: skip
 

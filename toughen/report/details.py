@@ -73,47 +73,47 @@ class Details:
 
 def details(run: Run, anchor: str) -> Details:
     """Read what a run's pictures need, and put together what is said of it, whose recipe has been read."""
-    found = diagnostics(run)
-    made = Details(run, anchor, subtitle(run), cards(run), diagnostics=found)
-    made.gallery, made.events = read_gallery(run), run.history.events
-    made.facts = facts(run)
-    made.robustness, made.by_class = _robustness(run, found), _by_class(run, found)
-    made.watched = watched(run)
-    made.training = training_figures(run.history)
-    made.epochs = epoch_table(run.history) if run.history.epochs else None
-    made.others = others_table(run) if run.others else None
+    curves = diagnostics(run)
+    view = Details(run, anchor, subtitle(run), cards(run), diagnostics=curves)
+    view.gallery, view.events = read_gallery(run), run.history.events
+    view.facts = facts(run)
+    view.robustness, view.by_class = _robustness(run, curves), _by_class(run, curves)
+    view.watched = watched(run)
+    view.training = training_figures(run.history)
+    view.epochs = epoch_table(run.history) if run.history.epochs else None
+    view.others = others_table(run) if run.others else None
     if run.own:
-        _add_evaluation(made, run.own)
-        _add_what_lacks(made)
-    return made
+        _add_evaluation(view, run.own)
+        _add_what_lacks(view)
+    return view
 
 
-def _add_evaluation(made: Details, own: Evaluation) -> None:
-    made.finding, made.meaning = words.findings(own), words.meaning(own.verdict, cut=own.cut)
-    made.warnings, made.notes = [each for each in (own.warning,) if each], list(own.notes)
-    made.attacks = attack_table(own)
-    made.failed = [check for check in own.checks if check.passed is False]
-    made.other_checks = [check for check in own.checks if check.passed is not False]
-    made.other_summary = words.checks(own)
-    if made.run.outdated:
-        made.meaning = f"What the checks say is of those weights, not of these: {own.verdict or 'not checked'}."
-    elif not own.checks and made.run.trained:
-        made.meaning += f" `{made.run.evaluate}` makes the checks."
+def _add_evaluation(view: Details, own: Evaluation) -> None:
+    view.finding, view.meaning = words.findings(own), words.meaning(own.verdict, cut=own.cut)
+    view.warnings, view.notes = [each for each in (own.warning,) if each], list(own.notes)
+    view.attacks = attack_table(own)
+    view.failed = [check for check in own.checks if check.passed is False]
+    view.other_checks = [check for check in own.checks if check.passed is not False]
+    view.other_summary = words.checks(own)
+    if view.run.outdated:
+        view.meaning = f"What the checks say is of those weights, not of these: {own.verdict or 'not checked'}."
+    elif not own.checks and view.run.trained:
+        view.meaning += f" `{view.run.evaluate}` makes the checks."
 
 
-def _add_what_lacks(made: Details) -> None:
+def _add_what_lacks(view: Details) -> None:
     """Say which pictures an evaluation left out."""
-    lacking = [] if made.gallery or any("gallery" in said for said in made.run.missing) else ["images under attack"]
-    lacking += [] if made.robustness else ["curves over eps and steps"]
+    lacking = [] if view.gallery or any("gallery" in said for said in view.run.missing) else ["images under attack"]
+    lacking += [] if view.robustness else ["curves over eps and steps"]
     if lacking:
-        who = f"`{made.run.evaluate}` makes them" if made.run.trained else "an evaluation makes them"
-        made.run.missing.append(f"There are no {' and no '.join(lacking)}: {who}, unless --details is false.")
+        who = f"`{view.run.evaluate}` makes them" if view.run.trained else "an evaluation makes them"
+        view.run.missing.append(f"There are no {' and no '.join(lacking)}: {who}, unless --details is false.")
 
 
 def diagnostics(run: Run) -> dict[str, Any]:
     """diagnostics.json, as far as it holds diagnostics."""
-    found = run.fields(run.folder / DIAGNOSTICS)
-    return {name: mapping(each) for name, each in found.items() if isinstance(each, dict)}
+    fields = run.fields(run.folder / DIAGNOSTICS)
+    return {name: mapping(each) for name, each in fields.items() if isinstance(each, dict)}
 
 
 def watched(run: Run) -> str:
@@ -123,15 +123,20 @@ def watched(run: Run) -> str:
     return "The watch saw no collapse." if wished and looked and not run.history.damaged else ""
 
 
-def _robustness(run: Run, found: dict[str, Any]) -> list[Figure]:
-    made = [eps_figure({"": found.get("eps", {})}, run.own), steps_figure({"": found.get("steps", {})}, run.own)]
-    return [figure for figure in (*made, surface_figure(found.get("surface", {}), run.own)) if figure is not None]
+def _robustness(run: Run, diagnostics: dict[str, Any]) -> list[Figure]:
+    curves = [
+        eps_figure({"": diagnostics.get("eps", {})}, run.own),
+        steps_figure({"": diagnostics.get("steps", {})}, run.own),
+    ]
+    return [
+        figure for figure in (*curves, surface_figure(diagnostics.get("surface", {}), run.own)) if figure is not None
+    ]
 
 
-def _by_class(run: Run, found: dict[str, Any]) -> list[Figure]:
+def _by_class(run: Run, diagnostics: dict[str, Any]) -> list[Figure]:
     ledger = read_ledger(run)
     bars = class_figure(ledger, run.classes) if ledger else None
-    return [*([bars] if bars else []), *confusion_figures(found.get("confusion", {}), run.classes, run.own)]
+    return [*([bars] if bars else []), *confusion_figures(diagnostics.get("confusion", {}), run.classes, run.own)]
 
 
 def subtitle(run: Run) -> str:
@@ -223,15 +228,16 @@ def others_table(run: Run) -> Table:
 
 def facts(run: Run) -> list[tuple[str, str]]:
     """Where a run comes from."""
-    made = run.fields(run.folder / PROVENANCE)
+    provenance = run.fields(run.folder / PROVENANCE)
     own = run.own.about if run.own else {}
-    training = [("trained with", text(made.get(name))) for name in ("toughen",) if made.get(name)]
+    training = [("trained with", text(provenance.get(name))) for name in ("toughen",) if provenance.get(name)]
     pairs: list[tuple[str, str | None]] = [
         ("run directory", run.place), ("method", run.method), ("net", run.model), ("data", run.data),
         ("threat in training", words.threat(run.norm, run.eps) if run.eps is not None else ""),
         ("weights", run.weights), ("seed", text(run.settings.get("seed"))), *training,
-        ("processor in training", text(made.get("processor"))), ("precision in training", text(made.get("precision"))),
-        ("commit", text(made.get("commit"))), ("torch", text(made.get("torch"))), ("python", text(made.get("python"))),
+        ("processor in training", text(provenance.get("processor"))),
+        ("precision in training", text(provenance.get("precision"))),
+        *((name, text(provenance.get(name))) for name in ("commit", "torch", "python")),
     ]  # fmt: skip
     if run.own:
         pairs += [

@@ -90,9 +90,9 @@ class Evaluation:
         return sum(check.passed is passed for check in self.checks)
 
 
-def evaluation(found: Any, place: str = "") -> Evaluation | None:
+def evaluation(value: Any, place: str = "") -> Evaluation | None:
     """What a file says of an evaluation; None where it is not what toughen writes there."""
-    fields = mapping(found)
+    fields = mapping(value)
     threat, images = mapping(fields.get("threat")), whole(fields.get("images"))
     clean, robust = share(fields.get("clean_accuracy")), share(fields.get("robust_accuracy"))
     eps, norm = real(threat.get("eps")), text(threat.get("norm"))
@@ -122,17 +122,17 @@ def _notes(fields: dict[str, Any]) -> tuple[str, ...]:
     return (*([f"Whether these images were trained on was {seen}."] if seen else []), *([cut] if cut else []))
 
 
-def _attacks(found: Any, images: int) -> tuple[Attack, ...]:
-    made: list[Attack] = []
-    for name, each in mapping(found).items():
-        made += _attack(name, each, images, part=False)
+def _attacks(value: Any, images: int) -> tuple[Attack, ...]:
+    attacks: list[Attack] = []
+    for name, each in mapping(value).items():
+        attacks += _attack(name, each, images, part=False)
         for part, inner in mapping(mapping(each).get("parts")).items():
-            made += _attack(part, inner, images, part=True)
-    return tuple(made)
+            attacks += _attack(part, inner, images, part=True)
+    return tuple(attacks)
 
 
-def _attack(name: str, found: Any, images: int, *, part: bool) -> list[Attack]:
-    fields = mapping(found)
+def _attack(name: str, value: Any, images: int, *, part: bool) -> list[Attack]:
+    fields = mapping(value)
     accuracy, passes = share(fields.get("robust_accuracy")), real(fields.get("passes"))
     if accuracy is None:
         return []
@@ -140,16 +140,16 @@ def _attack(name: str, found: Any, images: int, *, part: bool) -> list[Attack]:
     return [Attack(name, accuracy, real(fields.get("seconds")), spent, part)]
 
 
-def _checks(found: dict[str, Any]) -> tuple[Check, ...]:
+def _checks(result: dict[str, Any]) -> tuple[Check, ...]:
     """The checks, those that failed first, those that could not be made last."""
-    made = []
-    for each in items(found.get("checks")):
+    checks = []
+    for each in items(result.get("checks")):
         fields = mapping(each)
         passed = fields.get("passed")
         if text(fields.get("name")):
             passed = passed if isinstance(passed, bool) else None
-            made.append(Check(text(fields["name"]), passed, text(fields.get("sentence"), longest=SENTENCE)))
-    return tuple(sorted(made, key=lambda check: {False: 0, True: 1, None: 2}[check.passed]))
+            checks.append(Check(text(fields["name"]), passed, text(fields.get("sentence"), longest=SENTENCE)))
+    return tuple(sorted(checks, key=lambda check: {False: 0, True: 1, None: 2}[check.passed]))
 
 
 def _about(fields: dict[str, Any]) -> dict[str, str]:

@@ -123,23 +123,23 @@ def number_cell(value: float | int | None, form: str = ".4g") -> Cell:
     return Cell("", None) if value is None else Cell(format(value, form), value)
 
 
-def figure_of(made: Lines) -> Figure:
+def figure_of(spec: Lines) -> Figure:
     """A figure of lines, with all their points in a table."""
     data = {
-        "x": vars(made.x),
-        "y": vars(made.y),
+        "x": vars(spec.x),
+        "y": vars(spec.y),
         "lines": [
-            vars(line) | {"label": line.label, "points": [list(point) for point in line.points]} for line in made.lines
+            vars(line) | {"label": line.label, "points": [list(point) for point in line.points]} for line in spec.lines
         ],
-        "marks": [vars(mark) for mark in made.marks],
+        "marks": [vars(mark) for mark in spec.marks],
     }
-    return Figure(made.title, "lines", made.alt, data, table_of(made), made.about)
+    return Figure(spec.title, "lines", spec.alt, data, table_of(spec), spec.about)
 
 
-def table_of(made: Lines) -> Table:
+def table_of(spec: Lines) -> Table:
     """A row for each x that any line has."""
-    places = sorted({x for line in made.lines for x, _ in line.points})
-    values = [dict(line.points) for line in made.lines]
-    cell = share_cell if made.y.percent else number_cell
+    places = sorted({x for line in spec.lines for x, _ in line.points})
+    values = [dict(line.points) for line in spec.lines]
+    cell = share_cell if spec.y.percent else number_cell
     rows = [(number_cell(x, ".6g"), *(cell(each.get(x)) for each in values)) for x in places]
-    return Table((made.x.label, *(line.label for line in made.lines)), tuple(rows), made.title)
+    return Table((spec.x.label, *(line.label for line in spec.lines)), tuple(rows), spec.title)

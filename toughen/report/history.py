@@ -91,8 +91,8 @@ class History:
         return lines
 
     def _total(self, name: str) -> float | None:
-        found = [epoch.figures[name] for epoch in self.epochs if name in epoch.figures]
-        return sum(found) if found else None
+        values = [epoch.figures[name] for epoch in self.epochs if name in epoch.figures]
+        return sum(values) if values else None
 
 
 FIGURES = ("loss", "lr", "passes", "gamma", "seconds", "images_per_second")
@@ -136,12 +136,12 @@ def _epoch(fields: dict[str, Any]) -> Epoch:
     )
 
 
-def _numbers(found: dict[str, float | None]) -> dict[str, float]:
-    return {name: value for name, value in found.items() if value is not None}
+def _numbers(figures: dict[str, float | None]) -> dict[str, float]:
+    return {name: value for name, value in figures.items() if value is not None}
 
 
-def _events(found: Any, epoch: int) -> list[Event]:
-    events = [mapping(each) for each in items(found)]
+def _events(value: Any, epoch: int) -> list[Event]:
+    events = [mapping(each) for each in items(value)]
     return [
         Event(epoch, text(each.get("event"), "event"), text(each.get("text"), longest=SENTENCE))
         for each in events

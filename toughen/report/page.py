@@ -93,10 +93,14 @@ def render(runs: Sequence[Run], title: str) -> str:
 def _environment() -> Environment:
     """Templates in which every text is escaped that is not marked as ours."""
     loader = PackageLoader("toughen.report", "templates")
-    made = Environment(loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    made.filters["code"] = _code
-    made.policies["json.dumps_kwargs"] = {"allow_nan": False}  # a browser reads no NaN or Infinity: better no page
-    return made
+    environment = Environment(
+        loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    environment.filters["code"] = _code
+    environment.policies["json.dumps_kwargs"] = {
+        "allow_nan": False
+    }  # a browser reads no NaN or Infinity: better no page
+    return environment
 
 
 def _code(said: str) -> Markup:
@@ -158,13 +162,13 @@ def _notes(runs: Sequence[Run], apart: Sequence[str], shown: int) -> list[str]:
 
 def _overlays(every: Sequence[Details], book: Book) -> list[Placed]:
     """Curves of several runs in one figure."""
-    found = []
+    overlays = []
     for name, make in (("eps", eps_figure), ("steps", steps_figure)):
         given = {each.run.name: each.diagnostics[name] for each in every if name in each.diagnostics}
         figure = make(given, doubts={each.run.name: doubt(each.run) for each in every})
         if figure is not None and len(figure.data["lines"]) > 1:
-            found.append(book.place(figure, overlay=True))
-    return found
+            overlays.append(book.place(figure, overlay=True))
+    return overlays
 
 
 def _placed(each: Details, book: Book) -> Details:

@@ -90,22 +90,22 @@ class Run:
     def json(self, path: Path) -> Any:
         """The content of a JSON file; None where there is none, and where it is damaged, which is then said."""
         try:
-            found = json.loads(path.read_text(encoding="utf-8"))
+            content = json.loads(path.read_text(encoding="utf-8"))
         except FileNotFoundError:
             return None
         except (OSError, ValueError, RecursionError):
             self.missing.append(f"{self.inside(path)} cannot be read, so what it says is left out.")
             return None
-        if found is None:
+        if content is None:
             self.missing.append(f"{self.inside(path)} is not what toughen writes there, so it is left out.")
-        return found
+        return content
 
     def fields(self, path: Path) -> dict[str, Any]:
         """The fields of a JSON file; {} where there are none, and where it holds something else, which is then said."""
-        found = self.json(path)
-        if found is not None and not isinstance(found, dict):
+        content = self.json(path)
+        if content is not None and not isinstance(content, dict):
             self.missing.append(f"{self.inside(path)} is not what toughen writes there, so it is left out.")
-        return mapping(found)
+        return mapping(content)
 
     def inside(self, path: Path) -> str:
         """A file's name as seen from the run directory."""
@@ -190,11 +190,11 @@ def _read_evaluations(run: Run) -> None:
     run.outdated = _outdated(run, run.own) if run.own and of_other_weights(run, run.own) else ""
 
 
-def of_other_weights(run: Run, found: Evaluation) -> bool:
+def of_other_weights(run: Run, evaluated: Evaluation) -> bool:
     """Whether an evaluation is of other weights than those that are there now, as far as both are known."""
-    if found.epoch is None or run.epoch is None:
+    if evaluated.epoch is None or run.epoch is None:
         return False
-    return found.epoch != run.epoch or bool(found.weights and run.kind and found.weights != run.kind)
+    return evaluated.epoch != run.epoch or bool(evaluated.weights and run.kind and evaluated.weights != run.kind)
 
 
 def _outdated(run: Run, own: Evaluation) -> str:
@@ -205,11 +205,11 @@ def _outdated(run: Run, own: Evaluation) -> str:
 
 
 def _evaluation(run: Run, path: Path, place: str) -> Evaluation | None:
-    found = run.json(path)
-    made = None if found is None else evaluation(found, place)
-    if found is not None and made is None:
+    content = run.json(path)
+    result = None if content is None else evaluation(content, place)
+    if content is not None and result is None:
         run.missing.append(f"{run.inside(path)} is not what toughen writes there, so it is left out.")
-    return made
+    return result
 
 
 def names(folders: Sequence[Path]) -> list[str]:
@@ -224,12 +224,12 @@ def names(folders: Sequence[Path]) -> list[str]:
     counts = Counter(short)
     above = [os.path.abspath(folder.parent) for name, folder in zip(short, folders, strict=True) if counts[name] > 1]
     common = os.path.commonpath(above) if above else ""
-    made = [
+    labels = [
         name if counts[name] == 1 else clean(os.path.relpath(folder, common))
         for name, folder in zip(short, folders, strict=True)
     ]
-    counts = Counter(made)  # what is not UTF-8 can look alike
-    return [name if counts[name] == 1 else f"{name} ({at})" for at, name in enumerate(made, 1)]
+    counts = Counter(labels)  # what is not UTF-8 can look alike
+    return [name if counts[name] == 1 else f"{name} ({at})" for at, name in enumerate(labels, 1)]
 
 
 def fill_in(run: Run, settings: dict[str, Any]) -> None:

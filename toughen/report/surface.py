@@ -10,10 +10,10 @@ from toughen.report.figures import Cell, Figure, Table, number_cell
 from toughen.report.values import grid, items, real
 
 
-def surface_figure(found: dict[str, Any], own: Evaluation | None) -> Figure | None:
+def surface_figure(diagnostics: dict[str, Any], own: Evaluation | None) -> Figure | None:
     """The mean loss along the gradient and along another direction; None where there is nothing to show."""
-    along, across = ([real(each) for each in items(found.get(name))] for name in ("along", "across"))
-    mean = grid(found.get("mean"), len(along), len(across))
+    along, across = ([real(each) for each in items(diagnostics.get(name))] for name in ("along", "across"))
+    mean = grid(diagnostics.get("mean"), len(along), len(across))
     if not mean or None in along or None in across:
         return None
     cells = [[i, j, value, value] for i, row in enumerate(mean) for j, value in enumerate(row) if value is not None]
@@ -34,7 +34,7 @@ def surface_figure(found: dict[str, Any], own: Evaluation | None) -> Figure | No
     }
     rows = [(Cell(names[1][j]), *(number_cell(row[j], ".3f") for row in mean)) for j in range(len(across))]
     table = Table(("across \\ along", *names[0]), tuple(rows), "mean loss")
-    about = f"{measured(found, own)}; smooth is good, ridges speak of masking"
+    about = f"{measured(diagnostics, own)}; smooth is good, ridges speak of masking"
     return Figure("Loss around an image", "heat", alt, data, table, about)
 
 

@@ -19,7 +19,7 @@ def training_figures(history: History) -> list[Figure]:
 
 
 def _line(history: History, name: str, value: Callable[[Epoch], float | None], role: str, dashed: bool) -> Line | None:
-    points = [(float(epoch.number), found) for epoch in history.epochs if (found := value(epoch)) is not None]
+    points = [(float(epoch.number), figure) for epoch in history.epochs if (figure := value(epoch)) is not None]
     return Line(name, points, role, dashed) if points else None
 
 
@@ -46,8 +46,8 @@ def _loss(history: History) -> Figure | None:
     return _figure("Loss by epoch", Axis("loss"), lines, history)
 
 
-def _figure(title: str, y: Axis, found: Sequence[Line | None], history: History) -> Figure | None:
-    lines = [line for line in found if line is not None]
+def _figure(title: str, y: Axis, candidates: Sequence[Line | None], history: History) -> Figure | None:
+    lines = [line for line in candidates if line is not None]
     if not lines:
         return None
     last = int(max(line.points[-1][0] for line in lines))

@@ -55,12 +55,12 @@ def items(value: object) -> list[Any]:
 
 def pairs(xs: object, ys: object) -> list[tuple[float, float]]:
     """The points of a curve whose coordinates are both numbers."""
-    found = [(real(x), real(y)) for x, y in zip(items(xs), items(ys), strict=False)]
-    return [(x, y) for x, y in found if x is not None and y is not None]
+    numbers = [(real(x), real(y)) for x, y in zip(items(xs), items(ys), strict=False)]
+    return [(x, y) for x, y in numbers if x is not None and y is not None]
 
 
 def grid(value: object, rows: int, columns: int) -> list[list[float | None]]:
     """A matrix of this size; an empty one for anything else."""
-    found = [[real(cell) for cell in items(row)] for row in items(value)]
-    fits = len(found) == rows and all(len(row) == columns for row in found)
-    return found if fits and rows and columns else []
+    cells = [[real(cell) for cell in items(row)] for row in items(value)]
+    fits = len(cells) == rows and all(len(row) == columns for row in cells)
+    return cells if fits and rows and columns else []

@@ -45,29 +45,29 @@ def duration(seconds: float) -> str:
     return f"{minutes:.0f} min" if minutes < 120 else f"{minutes / 60:.1f} h"
 
 
-def findings(found: Evaluation) -> str:
+def findings(own: Evaluation) -> str:
     """What an evaluation found, for a stranger."""
-    right, standing = (round(each * found.images) for each in (found.clean, found.robust))
+    right, standing = (round(each * own.images) for each in (own.clean, own.robust))
     return (
-        f"Of {count(found.images, 'test image')} the classifier gets {right:,} right. "
+        f"Of {count(own.images, 'test image')} the classifier gets {right:,} right. "
         f"{f'{standing:,}' if standing else 'None'} stay{'s' if standing == 1 else ''} right under attack, when "
-        f"{threat_in_words(found.norm, found.eps)}."
-        + (" So it is not robust." if found.robust < min(0.05, found.clean / 2) else "")
+        f"{threat_in_words(own.norm, own.eps)}."
+        + (" So it is not robust." if own.robust < min(0.05, own.clean / 2) else "")
     )
 
 
-def checks(found: Evaluation) -> str:
+def checks(own: Evaluation) -> str:
     """How many checks ended how."""
-    if not found.checks:
+    if not own.checks:
         return "no check was made"
-    made = f"{count(found.count(True), 'check')} passed, {found.count(False)} failed"
-    missing = found.count(None)
-    return made + (f", {missing} could not be made" if missing else "")
+    summary = f"{count(own.count(True), 'check')} passed, {own.count(False)} failed"
+    missing = own.count(None)
+    return summary + (f", {missing} could not be made" if missing else "")
 
 
-def span(found: Evaluation) -> str:
+def span(own: Evaluation) -> str:
     """The 95 % interval of the robust accuracy."""
-    low, high = found.interval
+    low, high = own.interval
     return f"{100 * low:.1f} to {percent(high)}"
 
 

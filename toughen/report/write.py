@@ -31,9 +31,9 @@ def write_report(runs: Sequence[str | Path], out: str | Path | None = None, *, o
     if not folders:
         raise ValueError("name one run or more")
     path = place(folders, out)
-    found = [read_run(folder, name) for folder, name in zip(folders, names(folders), strict=True)]
+    loaded = [read_run(folder, name) for folder, name in zip(folders, names(folders), strict=True)]
     check_place(path, overwrite=overwrite)
-    page = render(found, title(found))
+    page = render(loaded, title(loaded))
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         write_text(path, page)

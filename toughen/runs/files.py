@@ -116,10 +116,10 @@ def read_json(path: Path) -> Any:
 def read_fields(path: Path) -> dict[str, Any]:
     """The fields of a JSON file; {} where it is missing, damaged or holds something else."""
     try:
-        found = read_json(path)
+        fields = read_json(path)
     except (ValueError, FileNotFoundError):
         return {}
-    return found if isinstance(found, dict) else {}
+    return fields if isinstance(fields, dict) else {}
 
 
 def finite(tensors: Mapping[str, Tensor]) -> bool:

@@ -17,17 +17,17 @@ def collect(package: str, path: Iterable[str], base: type[T]) -> dict[str, type[
     Raises:
         TypeError: two modules define the same name.
     """
-    found: dict[str, type[T]] = {}
+    classes: dict[str, type[T]] = {}
     for module in sorted(info.name for info in pkgutil.iter_modules(path)):
         members = vars(importlib.import_module(f"{package}.{module}"))
         for name, member in members.items():
             own = inspect.isclass(member) and member.__module__ == f"{package}.{module}" and not name.startswith("_")
             if not own or not issubclass(member, base) or member is base:
                 continue
-            if name in found:
-                raise TypeError(f"{found[name].__module__} and {member.__module__} both define {name}: rename one")
-            found[name] = member
-    return found
+            if name in classes:
+                raise TypeError(f"{classes[name].__module__} and {member.__module__} both define {name}: rename one")
+            classes[name] = member
+    return classes
 
 
 def summary(thing: object) -> str:

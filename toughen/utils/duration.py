@@ -14,8 +14,8 @@ def seconds(text: str) -> float:
     Raises:
         ValueError: it is written in another way, or is none.
     """
-    found = _FORM.fullmatch(text.strip())
-    given = found.groups() if found else ()
+    match = _FORM.fullmatch(text.strip())
+    given = match.groups() if match else ()
     total = sum(float(part) * unit for part, unit in zip(given, UNITS.values(), strict=False) if part)
     if not total:
         raise ValueError(f"{text!r} is no time to keep to: write one such as 90s, 5m or 1h30m")

@@ -23,9 +23,9 @@ def lazily(
         if name in parts:
             return import_module(f"{package}.{name}")
         if name in homes:
-            found = getattr(import_module(homes[name]), name)
-            setattr(sys.modules[package], name, found)
-            return found
+            value = getattr(import_module(homes[name]), name)
+            setattr(sys.modules[package], name, value)
+            return value
         raise AttributeError(f"module {package!r} has no attribute {name!r}")
 
     def names() -> list[str]:

@@ -16,9 +16,9 @@ def meant(path: Path) -> Path | None:
         missing = missing.parent
     beside = [entry.name for entry in missing.parent.iterdir() if entry.is_dir() and not entry.name.startswith(".")]
     for name in difflib.get_close_matches(missing.name, beside, n=3):
-        found = missing.parent / name / path.relative_to(missing)
-        if found.is_dir():
-            return found
+        candidate = missing.parent / name / path.relative_to(missing)
+        if candidate.is_dir():
+            return candidate
     return None
 
 

@@ -17,8 +17,8 @@ def number(text: str) -> int:
     Raises:
         ValueError: it is written in another way, or is none.
     """
-    found = _FORM.fullmatch(text.strip())
-    amount = int(float(found[1]) * UNITS[found[2].upper()]) if found else 0
+    match = _FORM.fullmatch(text.strip())
+    amount = int(float(match[1]) * UNITS[match[2].upper()]) if match else 0
     if not amount:
         raise ValueError(f"{text!r} is no amount of memory: write one such as 512MB, 2GB or 1.5GiB")
     return amount

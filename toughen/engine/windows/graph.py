@@ -73,8 +73,8 @@ class Graph:
         except Exception:  # it was made for the images that it was read with, or asks what a graph cannot know
             return []
         parts = dict(self.module.named_modules())
-        found = (_layer(node, sizes.found, parts) for node in self.module.graph.nodes)
-        return [layer for layer in found if layer]
+        candidates = (_layer(node, sizes.found, parts) for node in self.module.graph.nodes)
+        return [layer for layer in candidates if layer]
 
 
 class Split:
@@ -99,42 +99,42 @@ class Split:
         self.whole, self.rest = self._whole(), self._rest(set(local))
 
     def _whole(self) -> nn.Module:
-        made = fx.Graph()
-        found: dict[fx.Node, fx.Node] = {}
-        out = made.graph_copy(self.graph.module.graph, found)
-        made.output(([found[node] for node in self.kept], out))
-        return fx.GraphModule(self.graph.module, made)
+        whole = fx.Graph()
+        copied: dict[fx.Node, fx.Node] = {}
+        out = whole.graph_copy(self.graph.module.graph, copied)
+        whole.output(([copied[node] for node in self.kept], out))
+        return fx.GraphModule(self.graph.module, whole)
 
     def _rest(self, local: set[fx.Node]) -> nn.Module:
-        made = fx.Graph()
-        found = {node: made.placeholder(f"kept_{number}") for number, node in enumerate(self.kept)}
+        rest = fx.Graph()
+        copied = {node: rest.placeholder(f"kept_{number}") for number, node in enumerate(self.kept)}
         for node in self.graph.module.graph.nodes:
-            if node not in local and node not in found:
-                found[node] = made.node_copy(node, found.__getitem__)
-        return fx.GraphModule(self.graph.module, made)
+            if node not in local and node not in copied:
+                copied[node] = rest.node_copy(node, copied.__getitem__)
+        return fx.GraphModule(self.graph.module, rest)
 
     def reached(self, window: Window) -> list[tuple[Layer, Window]]:
         """The outputs of each layer that a window of the images reaches, in the layers' order."""
-        windows, found = {self.graph.images: window}, []
+        windows, affected = {self.graph.images: window}, []
         for layer in self.layers:
             seen = reduce(Window.around, (windows[node] for node in layer.inputs))
             windows[layer.node] = layer.reach.touched(seen, layer.size)
             if not windows[layer.node].empty:
-                found.append((layer, windows[layer.node]))
-        return found
+                affected.append((layer, windows[layer.node]))
+        return affected
 
 
 def _reached_in_part(images: fx.Node, layers: Iterable[Layer], side: int) -> list[Layer]:
     """The layers that see a window only through others of them, and never much of it."""
-    sides, found = {images: (side, side)}, []
+    sides, kept = {images: (side, side)}, []
     for layer in layers:
         if all(node in sides for node in layer.inputs):
             down, across = zip(*(sides[node] for node in layer.inputs), strict=True)
             reached = layer.reach.most((max(down), max(across)))
             if math.prod(reached) <= MOST * math.prod(layer.size):
                 sides[layer.node] = reached
-                found.append(layer)
-    return found
+                kept.append(layer)
+    return kept
 
 
 class _Sizes(fx.Interpreter):
@@ -145,9 +145,9 @@ class _Sizes(fx.Interpreter):
         self.found: dict[fx.Node, tuple[int, ...]] = {}
 
     def run_node(self, n: fx.Node) -> Any:
-        made = super().run_node(n)
-        self.found[n] = tuple(made.shape) if isinstance(made, Tensor) else ()
-        return made
+        value = super().run_node(n)
+        self.found[n] = tuple(value.shape) if isinstance(value, Tensor) else ()
+        return value
 
 
 class _Tracer(fx.Tracer):
@@ -206,13 +206,13 @@ def _layer(node: fx.Node, shapes: dict[fx.Node, tuple[int, ...]], parts: dict[st
     inputs, shape = tuple(node.all_input_nodes), shapes.get(node, ())
     if not inputs or any(len(each) != 4 for each in (shape, *map(shapes.__getitem__, inputs))):
         return None
-    made: tuple[ReceptiveField, Compute] | None = None
+    rule: tuple[ReceptiveField, Compute] | None = None
     if node.op == "call_module" and len(node.args) == 1:
-        made = _of_module(parts[str(node.target)])
+        rule = _of_module(parts[str(node.target)])
     elif node.op == "call_function" and node.target in FUNCTIONS and inputs == node.args and not node.kwargs:
         same = all(shapes[each] == shape for each in inputs)
-        made = (ReceptiveField(), node.target) if same else None  # type: ignore[assignment]
-    return Layer(node, inputs, *made, (shape[2], shape[3])) if made else None
+        rule = (ReceptiveField(), node.target) if same else None  # type: ignore[assignment]
+    return Layer(node, inputs, *rule, (shape[2], shape[3])) if rule else None
 
 
 def _of_module(part: nn.Module) -> tuple[ReceptiveField, Compute] | None:

@@ -78,13 +78,13 @@ def images_at_once(model: nn.Module, x: Images, side: int) -> int:
 
 def search_windows(model: nn.Module, x: Images, side: int, search: Callable[[Labels, Query], Found]) -> list[Found]:
     """As ``toughen.core.queries.search_windows``; begun again in full where the net says otherwise than its layers."""
-    found = []
+    results = []
     for rows in torch.arange(len(x), device=x.device).split(images_at_once(model, x, side)):
         try:
-            found.append(search(rows, query(model, x[rows])))
+            results.append(search(rows, query(model, x[rows])))
         except MismatchError:
-            found.append(search(rows, FullQuery(model)))
-    return found
+            results.append(search(rows, FullQuery(model)))
+    return results
 
 
 def _layers(model: nn.Module, x: Images) -> list[Layer]:
@@ -127,32 +127,32 @@ class IncrementalQuery(FullQuery):
         assert self.batched.graph is not None
         self.finish(x)
         split = Split(self.batched.graph, self.layers, side)
-        self.parts, self.reals, found = [], [], []
+        self.parts, self.reals, outputs = [], [], []
         for rows, real in filled(len(x), self.batched.size, x.device) if split.layers else ():
             with self.batched.searching(x):
                 maps, out = split.whole(x[rows])
             self.parts.append(Maps(split, maps))
             self.reals.append(real)
-            found.append(unwrap(out, len(rows))[:real])
-        if found:
-            self._compare(x, torch.cat(found))
+            outputs.append(unwrap(out, len(rows))[:real])
+        if outputs:
+            self._compare(x, torch.cat(outputs))
             self._see_that_nothing_writes()
 
     def logits(self, x: Images, windows: Sequence[Window]) -> Logits:
         if not self.parts:
             return super().logits(x, windows)
-        found, start = [], 0
+        scores, start = [], 0
         split = self.parts[0].split
         reached = [split.reached(window) for window in windows]
         with self.batched.searching(x):
             for part, real in zip(self.parts, self.reals, strict=True):
                 for window, outputs in zip(windows, reached, strict=True):
                     part.change(x[start : start + real], window, outputs)
-                found.append(unwrap(part.logits(), self.batched.size)[:real])
+                scores.append(unwrap(part.logits(), self.batched.size)[:real])
                 start += real
         self.batched.counts.forward += len(x)
         self.batched.counts.padding += len(self.parts) * self.batched.size - len(x)
-        self.asked = torch.cat(found)
+        self.asked = torch.cat(scores)
         return self.asked
 
     def settle(self, stay: Mask) -> None:
@@ -185,10 +185,10 @@ class IncrementalQuery(FullQuery):
         if not all(torch.equal(one, other) for one, other in zip(before, part.maps.values(), strict=True)):
             raise MismatchError
 
-    def _compare(self, x: Images, found: Logits) -> None:
+    def _compare(self, x: Images, incremental: Logits) -> None:
         """See that the net itself says the same."""
         own = self.batched.checked(x)
-        off, size = apart(found, own)
+        off, size = apart(incremental, own)
         if not float(off.max()) <= TOLERANCE[self.batched.precision] * float(size.max()):
             raise MismatchError
         self.settled = own
@@ -215,11 +215,11 @@ class Maps:
             pieces = [
                 passing[node] if node in passing else layer.reach.cut(self.maps[node], outputs) for node in layer.inputs
             ]
-            made = layer.compute(*pieces)
+            value = layer.compute(*pieces)
             if layer.node in self.maps:
-                self._remember(layer.node, outputs).copy_(made)
+                self._remember(layer.node, outputs).copy_(value)
             else:
-                passing[layer.node] = made
+                passing[layer.node] = value
 
     def _remember(self, node: fx.Node, window: Window) -> Tensor:
         """A view that may be written to."""
