@@ -23,7 +23,7 @@ def left(folder: Path) -> Path:
     state = restore(folder, THIS, N)
     rows, fell, moved = torch.tensor([1, 3]), torch.tensor([False, True]), torch.tensor([0.0, 0.25])
     counts = {"forward": 4, "gradient": 2, "confirmation": 1, "padding": 0}
-    state.of("pgd").take_in(Outcome(rows=rows, fell=fell, moved=moved, counts=counts), "first", 1.5)
+    state.of("pgd").add(Outcome(rows=rows, fell=fell, moved=moved, counts=counts), "first", 1.5)
     state.save()
     assert state.path is not None
     return state.path
@@ -34,15 +34,15 @@ def test_it_is_read_again(tmp_path: Path) -> None:
     found = restore(tmp_path, THIS, N).of("pgd")
     assert found.fell.tolist() == [False, False, False, True, False] and found.by.tolist() == [-1, -1, -1, 0, -1]
     assert found.done.tolist() == [False, True, False, True, False] and found.moved.tolist() == [0, 0, 0, 0.25, 0]
-    assert (found.piece, found.seconds, found.counts["first"]["forward"]) == (0, {"first": 1.5}, 4)
+    assert (found.round, found.seconds, found.counts["first"]["forward"]) == (0, {"first": 1.5}, 4)
     assert not restore(tmp_path, ("another model", 0), N).attacks
 
 
 DAMAGE: dict[str, Callable[[dict[str, Tensor], dict[str, Any]], object]] = {
-    "piece": lambda tensors, about: about["pgd"].update(piece="0"),
+    "round": lambda tensors, about: about["pgd"].update(round="0"),
     "seconds": lambda tensors, about: about["pgd"].update(seconds=[1.5]),
     "counts": lambda tensors, about: about["pgd"].update(counts={"first": {"forward": None}}),
-    "missing": lambda tensors, about: about["pgd"].pop("piece"),
+    "missing": lambda tensors, about: about["pgd"].pop("round"),
     "unknown": lambda tensors, about: about["pgd"].update(evil=1),
     "no mapping": lambda tensors, about: about.update(pgd=3),
     "another attack": lambda tensors, about: about.update(fgsm=about["pgd"]),

@@ -228,7 +228,7 @@ def _pieces_done(folder: Path) -> int:
     from toughen.runs.files import read_tensors
 
     for path in folder.glob("evaluation-*.safetensors"):
-        return int(read_tensors(path)[1]["autoattack"]["piece"])
+        return int(read_tensors(path)[1]["autoattack"]["round"])
     return 0
 
 

@@ -80,7 +80,7 @@ def affordable(
     """How many images a suite can attack within a time, if each of them stands to the end.
 
     Args:
-        bench: the model and images to time it with.
+        harness: the model and images to time it with.
         attacks: all of them.
         threat: what the attacks are bound by.
         config: the time, how many processes attack at once, and how deep the checks look.
@@ -89,10 +89,10 @@ def affordable(
     Raises:
         ValueError: not even a few images fit.
     """
-    parts = [piece for name, attack in attacks.items() for piece in attack_rounds(name, attack)]
-    asking = sum(piece.cost for piece in parts if isinstance(piece.attack, Square))
+    parts = [attack_round for name, attack in attacks.items() for attack_round in attack_rounds(name, attack)]
+    asking = sum(attack_round.cost for attack_round in parts if isinstance(attack_round.attack, Square))
     price = _price(harness, PGD(eps=threat.eps, norm=threat.norm, steps=STEPS), config.processes)
-    each = price * (sum(piece.cost for piece in parts) - asking)
+    each = price * (sum(attack_round.cost for attack_round in parts) - asking)
     if asking:  # in windows, if the net lets it: a query is less than a pass, how much less is the net's affair
         square = Square(eps=threat.eps, norm=threat.norm, queries=QUERIES, rescale_schedule=True)
         each += asking * _price(harness, square, config.processes)
@@ -120,11 +120,11 @@ def _price(harness: Harness, attack: Attack, processes: int) -> float:
     rows = torch.arange(max(size, min(len(harness.images), 4 * size)), device=harness.images.device) % len(
         harness.images
     )
-    piece = AttackRound("timing", "timing", 0, attack, 1)
+    attack_round = AttackRound("timing", "timing", 0, attack, 1)
     with Workers(harness, processes) as workers:
-        list(workers.run(piece, rows.split(size)))  # warms up: processes start, kernels are chosen
+        list(workers.run(attack_round, rows.split(size)))  # warms up: processes start, kernels are chosen
         started = time.perf_counter()
-        done = list(workers.run(piece, rows.split(size)))
+        done = list(workers.run(attack_round, rows.split(size)))
         took = time.perf_counter() - started
     passes = sum(outcome.counts["forward"] + outcome.counts["gradient"] for outcome in done)
     price: float = distributed.broadcast(took / passes) / distributed.count()

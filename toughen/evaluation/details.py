@@ -31,7 +31,7 @@ def collect_report_data(
     """Accuracy against eps and against steps, a loss surface and confusion matrices, as `toughen diagnose` makes them.
 
     Args:
-        found: the evaluation, whose images are looked at again, a sample of them.
+        evaluation: results of the attacks; a sample of its images is used.
         target: what is judged.
         blocks: its model.
         seed: of the sample and of all random numbers.

@@ -33,7 +33,7 @@ class AttackProgress(AbstractContextManager["AttackProgress"]):
 
     Args:
         evaluation: what is known so far.
-        plans: each attack's pieces.
+        plans: each attack's rounds.
         console: where to show it; None shows nothing.
     """
 
@@ -64,9 +64,9 @@ class AttackProgress(AbstractContextManager["AttackProgress"]):
     def __exit__(self, *error: object) -> None:
         self.bar.stop()
 
-    def update(self, name: str, piece: AttackRound) -> None:
+    def update(self, name: str, attack_round: AttackRound) -> None:
         """A chunk of images is done."""
-        title = name if piece.part == name else f"{name} {piece.part}"
+        title = name if attack_round.part == name else f"{name} {attack_round.part}"
         spent, left = self._spent(), self._left()
         self.bar.update(
             self.task, description=title, completed=spent, total=spent + left, bound=f"{100 * self._bound():.1f} %"
@@ -89,14 +89,14 @@ class AttackProgress(AbstractContextManager["AttackProgress"]):
         return share(self.evaluation.robust)
 
     def _spent(self) -> int:
-        """Forward equivalents so far, as the pieces estimate them."""
+        """Forward equivalents so far, as the rounds estimate them."""
         correct = self.evaluation.correct.cpu()
         total = 0
         for name, plan in self.plans.items():
             progress = self.evaluation.state.of(name)
-            total += int(sum(plan[done].cost for done in range(progress.piece))) * int(correct.sum())
-            if progress.piece < len(plan):
-                total += plan[progress.piece].cost * int(progress.done.sum())
+            total += int(sum(plan[done].cost for done in range(progress.round))) * int(correct.sum())
+            if progress.round < len(plan):
+                total += plan[progress.round].cost * int(progress.done.sum())
         return total
 
     def _left(self) -> int:
@@ -106,9 +106,9 @@ class AttackProgress(AbstractContextManager["AttackProgress"]):
         for name, plan in self.plans.items():
             progress = self.evaluation.state.of(name)
             robust = int((correct & ~progress.fell).sum())
-            for number, piece in enumerate(plan[progress.piece :]):
+            for number, attack_round in enumerate(plan[progress.round :]):
                 done = int((correct & ~progress.fell & progress.done).sum()) if number == 0 else 0
-                total += piece.cost * (robust - done)
+                total += attack_round.cost * (robust - done)
         return total
 
 

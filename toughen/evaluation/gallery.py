@@ -35,7 +35,7 @@ def gallery(
     list, which did not break it, leaves it after one start.
 
     Args:
-        found: the evaluation.
+        evaluation: results of the attacks.
         target: what was judged.
         attacks: what it was attacked with.
         blocks: its model, in blocks of the evaluation's size, so that the same images come out.
@@ -45,10 +45,10 @@ def gallery(
     harness = Harness(blocks, split.images, split.labels, evaluation.index, seed)
     rows = _drawn(evaluation, seed)
     twins: dict[int, tuple[str, Tensor]] = {}
-    for piece, group in to_run(evaluation, rows, attacks):
-        outcome = harness.attack(piece, torch.tensor(group, device=split.labels.device), keep=True)
+    for attack_round, group in to_run(evaluation, rows, attacks):
+        outcome = harness.attack(attack_round, torch.tensor(group, device=split.labels.device), keep=True)
         assert outcome.x_adv is not None
-        twins |= {row: (piece.part, x_adv) for row, x_adv in zip(group, outcome.x_adv, strict=True)}
+        twins |= {row: (attack_round.part, x_adv) for row, x_adv in zip(group, outcome.x_adv, strict=True)}
     table = [
         _row(harness, evaluation, target, row, outcome, twins.get(row)) for outcome in rows for row in rows[outcome]
     ]
@@ -82,7 +82,7 @@ def _drawn(evaluation: Evaluation, seed: int) -> dict[str, list[int]]:
 def to_run(
     evaluation: Evaluation, rows: Mapping[str, Sequence[int]], attacks: Mapping[str, Attack]
 ) -> list[tuple[AttackRound, list[int]]]:
-    """Which piece of which attack to run again, and on which rows."""
+    """Which round of which attack to run again, and on which rows."""
     plans = {name: attack_rounds(name, attack) for name, attack in attacks.items()}
     chosen: dict[tuple[str, int], list[int]] = {}
     for row in rows["broken"]:

@@ -1,4 +1,4 @@
-"""Runs one piece of an attack over many images and judges what it returns; the attack itself judges nothing."""
+"""Runs one round of an attack over many images and judges its result; the attack itself judges nothing."""
 
 from __future__ import annotations
 
@@ -32,12 +32,12 @@ class Verdicts:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What one piece of an attack did to some images.
+    """What one round of an attack did to some images.
 
     Attributes:
         rows: their places in the evaluated set.
         fell: which of them it broke.
-        moved: how far, 0 where it didn't.
+        moved: the distance of the adversarial image, 0 where it broke none.
         counts: passes by kind, as ``toughen.engine.batches.Counts`` names them.
         x_adv: the images themselves, where they were asked for.
     """
@@ -91,18 +91,18 @@ class Harness:
                 classes.append(predicted(self.blocks.exact(self.floats(part))))
         return torch.cat(classes)
 
-    def attack(self, piece: AttackRound, rows: Tensor, keep: bool = False) -> Outcome:
-        """Run a piece of an attack on some images, and judge what it returns by the model itself.
+    def attack(self, attack_round: AttackRound, rows: Tensor, keep: bool = False) -> Outcome:
+        """Run a round of an attack on some images, and judge its result by the model itself.
 
         Raises:
             RuntimeError: the attack left the threat or the box [0, 1].
         """
         before = asdict(self.blocks.counts)
         x, y = self.floats(rows), self.labels[rows]
-        noise = ImageNoise(self.seed, piece.key, self.index[rows.cpu()].tolist(), piece.number)
+        noise = ImageNoise(self.seed, attack_round.key, self.index[rows.cpu()].tolist(), attack_round.number)
         with mode(self.blocks, "eval"):
-            x_adv = call_attack(piece.attack, piece.key, self.blocks, x, y, noise)
-            moved = verify_threat(x_adv, x, threat_of(piece.attack), piece.key)
+            x_adv = call_attack(attack_round.attack, attack_round.key, self.blocks, x, y, noise)
+            moved = verify_threat(x_adv, x, threat_of(attack_round.attack), attack_round.key)
             fell = misclassified(self.blocks.exact(x_adv), y)
         counts = {name: value - before[name] for name, value in asdict(self.blocks.counts).items()}
         return Outcome(rows, fell, torch.where(fell, moved, 0.0).float(), counts, x_adv if keep else None)
@@ -150,10 +150,10 @@ def run_attack(
     """
     harness = _bench(model, images, labels, index, seed, precision)
     broken, distance = torch.zeros_like(robust), torch.zeros(len(images), device=images.device)
-    for piece in attack_rounds(name, attack):
+    for attack_round in attack_rounds(name, attack):
         rows = (robust & ~broken).nonzero()[:, 0]
         for part in rows.split(chunk_size(images, harness.blocks.size)) if len(rows) else ():
-            outcome = harness.attack(piece, part)
+            outcome = harness.attack(attack_round, part)
             broken[part], distance[part] = outcome.fell, outcome.moved
             advance(len(part))
     return Verdicts(broken, distance)

@@ -1,4 +1,4 @@
-"""An attack in pieces: each can be run, saved and gone on with by itself, on the images that the ones before left."""
+"""An attack in rounds, one for each restart or target; a round is run on the images that earlier ones left."""
 
 from __future__ import annotations
 
@@ -30,9 +30,13 @@ class AttackRound:
 
 
 def attack_rounds(name: str, attack: Attack) -> list[AttackRound]:
-    """All pieces of an attack, in their order."""
+    """All rounds of an attack, in their order."""
     if isinstance(attack, AutoAttack):
-        return [piece for part, each in attack.parts().items() for piece in _rounds(part, f"{name}/{part}", each)]
+        return [
+            attack_round
+            for part, each in attack.parts().items()
+            for attack_round in _rounds(part, f"{name}/{part}", each)
+        ]
     return list(_rounds(name, name, attack))
 
 

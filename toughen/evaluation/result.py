@@ -31,7 +31,7 @@ class Evaluation:
         split: the evaluated images, on the model's device.
         index: their places in the test set.
         predictions: classes predicted on the clean images.
-        parts: for each attack the part that each of its pieces belongs to.
+        parts: for each attack the part that each of its rounds belongs to.
         state: what each attack did.
     """
 

@@ -1,4 +1,4 @@
-"""Runs attacks over a data set, piece by piece, and keeps count of every image."""
+"""Runs attacks over a data set, round by round, and records the result of every image."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def measure(
     plans = {name: attack_rounds(name, attack) for name, attack in attacks.items()}
     with distributed.first_before_others():  # it clears up what a kill has left
         state = restore(folder, fingerprint(harness, attacks), len(split))
-    parts = {name: [piece.part for piece in plan] for name, plan in plans.items()}
+    parts = {name: [attack_round.part for attack_round in plan] for name, plan in plans.items()}
     evaluation = Evaluation(split, index, harness.predict(), parts, state)
     with Workers(harness, processes) as workers, show(evaluation, plans, console) as display:
         for name, plan in plans.items():
@@ -71,30 +71,30 @@ def measure(
 def _attack(
     name: str, plan: list[AttackRound], evaluation: Evaluation, workers: Workers, display: AttackProgress
 ) -> None:
-    """One attack, piece after piece, each on the images that still stand; saved after each chunk."""
+    """Run one attack round by round, each on the images that are still robust; save after each chunk."""
     progress, images = evaluation.state.of(name), evaluation.split.images
-    for piece in plan[progress.piece :]:
+    for attack_round in plan[progress.round :]:
         rows = (evaluation.correct.cpu() & ~progress.fell & ~progress.done).nonzero()[:, 0]
-        chunks = rows.to(images.device).split(_chunk(piece, len(rows), workers)) if len(rows) else ()
+        chunks = rows.to(images.device).split(_chunk(attack_round, len(rows), workers)) if len(rows) else ()
         started = time.perf_counter()
-        for outcome in _everyone(workers, piece, chunks):
+        for outcome in _everyone(workers, attack_round, chunks):
             now = time.perf_counter()
-            progress.take_in(outcome, piece.part, now - started)
+            progress.add(outcome, attack_round.part, now - started)
             started = now
             evaluation.state.save()
-            display.update(name, piece)
-        progress.next_piece()
+            display.update(name, attack_round)
+        progress.next_round()
         evaluation.state.save()
-        if progress.piece == len(plan) or plan[progress.piece].part != piece.part:
-            display.finished(name, piece.part)
+        if progress.round == len(plan) or plan[progress.round].part != attack_round.part:
+            display.finished(name, attack_round.part)
 
 
-def _everyone(workers: Workers, piece: AttackRound, chunks: Sequence[Tensor]) -> Iterator[Outcome]:
+def _everyone(workers: Workers, attack_round: AttackRound, chunks: Sequence[Tensor]) -> Iterator[Outcome]:
     """What all processes did to the chunks, of which each takes its share; every process hears of all."""
     if distributed.count() == 1:
-        yield from workers.run(piece, chunks)
+        yield from workers.run(attack_round, chunks)
         return
-    outcomes = workers.run(piece, chunks[distributed.rank() :: distributed.count()])
+    outcomes = workers.run(attack_round, chunks[distributed.rank() :: distributed.count()])
     for _ in range(0, len(chunks), distributed.count()):
         outcome = next(outcomes, None)
         mine = {} if outcome is None else {name: getattr(outcome, name) for name in ("rows", "fell", "moved")}
@@ -104,9 +104,9 @@ def _everyone(workers: Workers, piece: AttackRound, chunks: Sequence[Tensor]) ->
                 yield Outcome(**tensors, counts=spent)
 
 
-def _chunk(piece: AttackRound, rows: int, workers: Workers) -> int:
+def _chunk(attack_round: AttackRound, rows: int, workers: Workers) -> int:
     """How many images are attacked at once: whole blocks, and as many for each worker, where images are not coupled."""
     block, most = workers.harness.blocks.size, chunk_size(workers.harness.images, workers.harness.blocks.size)
-    if getattr(piece.attack, "batchwise", False):
+    if getattr(attack_round.attack, "batchwise", False):
         return most
     return min(most, -(-rows // (workers.count * distributed.count() * block)) * block)

@@ -1,4 +1,4 @@
-"""How far an evaluation has come: kept after every chunk of images, so that a killed one goes on where it stood."""
+"""The state of an evaluation, saved after every chunk of images, so that a killed one goes on from there."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from toughen.runs.files import clear_temporaries, read_tensors, write_tensors
 from toughen.runs.json_types import first_mismatch
 
 FIELDS = {"fell": torch.bool, "by": torch.int16, "moved": torch.float32, "done": torch.bool}
-KEPT = {"piece": int, "seconds": dict[str, float], "counts": dict[str, dict[str, int]]}
+KEPT = {"round": int, "seconds": dict[str, float], "counts": dict[str, dict[str, int]]}
 
 
 @dataclass
@@ -26,10 +26,10 @@ class Progress:
 
     Attributes:
         fell: [n] images that it broke.
-        by: [n] the number of the piece that broke them, -1 where none did.
+        by: [n] the number of the round that broke them, -1 where none did.
         moved: [n] how far, 0 where it broke nothing.
-        done: [n] images that the piece under way is through with.
-        piece: the piece under way.
+        done: [n] images that the round under way is through with.
+        round: the number of the round under way.
         seconds, counts: spent so far, by part; ``counts`` as ``toughen.engine.batches.Counts`` names them.
     """
 
@@ -37,7 +37,7 @@ class Progress:
     by: Tensor
     moved: Tensor
     done: Tensor
-    piece: int = 0
+    round: int = 0
     seconds: dict[str, float] = field(default_factory=dict)
     counts: dict[str, dict[str, int]] = field(default_factory=dict)
 
@@ -47,19 +47,19 @@ class Progress:
         no = torch.zeros(n, dtype=torch.bool)
         return cls(no, torch.full((n,), -1, dtype=torch.int16), torch.zeros(n), no.clone())
 
-    def take_in(self, outcome: Outcome, part: str, seconds: float) -> None:
-        """Add what a piece did to a chunk of images."""
+    def add(self, outcome: Outcome, part: str, seconds: float) -> None:
+        """Add what a round did to a chunk of images."""
         rows, fell = outcome.rows.cpu(), outcome.fell.cpu()
         self.done[rows] = True
-        self.fell[rows[fell]], self.by[rows[fell]] = True, self.piece
+        self.fell[rows[fell]], self.by[rows[fell]] = True, self.round
         self.moved[rows[fell]] = outcome.moved.cpu()[fell]
         self.seconds[part] = self.seconds.get(part, 0.0) + seconds
         before = self.counts.get(part, asdict(Counts()))
         self.counts[part] = {name: before[name] + count for name, count in outcome.counts.items()}
 
-    def next_piece(self) -> None:
-        """The piece under way is through with every image."""
-        self.piece += 1
+    def next_round(self) -> None:
+        """The round under way is through with every image."""
+        self.round += 1
         self.done.zero_()
 
 

@@ -1,4 +1,4 @@
-"""Who does the pieces of an evaluation: this process, or several, each with a copy of the model."""
+"""The threads or processes that run an evaluation's rounds, each with a copy of the model."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ from toughen.evaluation.harness import Harness, Outcome
 from toughen.evaluation.plan import AttackRound
 
 SWITCH = 5e-5  # seconds: Python's own 5 ms are longer than most operations, and a thread that waits so long idles
-_own = threading.local()  # in a worker: the bench that it works at
+_own = threading.local()  # in a worker: its own harness
 
 
 class Workers(AbstractContextManager["Workers"]):
-    """Does pieces of attacks on chunks of images; what comes out does not depend on who does them.
+    """Runs rounds of attacks on chunks of images; results don't depend on the number of workers.
 
-    On a CPU each core has a thread of its own that computes alone, which is faster than to share out every operation.
+    On a CPU each core has a thread that computes alone, which is faster than to split every operation among the cores.
 
     Args:
-        bench: the model and the images.
+        harness: the model and the images.
         processes: how many processes; each takes its share of the cores, or the next GPU.
     """
 
@@ -48,7 +48,7 @@ class Workers(AbstractContextManager["Workers"]):
             self._start_threads()
 
     def _start_threads(self) -> None:
-        """A thread for each core, where each can have the nets for itself; else all cores share out each operation."""
+        """Start a thread for each core, where each can have its own copies of the nets; else start none."""
         first, twins = (
             torch.arange(min(len(self.harness.images), 2 * self.harness.blocks.size)),
             SimpleQueue[FixedBatchModel](),
@@ -62,14 +62,14 @@ class Workers(AbstractContextManager["Workers"]):
         sys.setswitchinterval(SWITCH)
         self.pool = ThreadPoolExecutor(self.threads, initializer=_start_thread, initargs=(self.harness, twins))
 
-    def run(self, piece: AttackRound, chunks: Iterable[Tensor]) -> Iterator[Outcome]:
-        """What the piece did to each chunk of images, as they get done."""
+    def run(self, attack_round: AttackRound, chunks: Iterable[Tensor]) -> Iterator[Outcome]:
+        """The outcome of a round on each chunk of images, in the order of completion."""
         if self.pool is None:
             for rows in chunks:
-                yield self.harness.attack(piece, rows)
+                yield self.harness.attack(attack_round, rows)
             return
         with mode(self.harness.blocks, "eval"):  # once for all threads
-            waiting = [self.pool.submit(_do, piece, rows.cpu()) for rows in chunks]
+            waiting = [self.pool.submit(_do, attack_round, rows.cpu()) for rows in chunks]
             try:
                 for done in as_completed(waiting):
                     yield done.result()
@@ -118,7 +118,7 @@ def _start(numbers: Any, threads: int, device: str, model: tuple[Any, ...], seen
     )
 
 
-def _do(piece: AttackRound, rows: Tensor) -> Outcome:
+def _do(attack_round: AttackRound, rows: Tensor) -> Outcome:
     harness: Harness = _own.harness
-    outcome = harness.attack(piece, rows.to(harness.images.device))
+    outcome = harness.attack(attack_round, rows.to(harness.images.device))
     return Outcome(rows, outcome.fell.cpu(), outcome.moved.cpu(), outcome.counts)

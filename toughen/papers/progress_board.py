@@ -165,6 +165,6 @@ class Evaluating(AttackProgress):
         self.board = board
         board.resume(self.before / max(1, self.before + self._left()))
 
-    def update(self, name: str, piece: AttackRound) -> None:
+    def update(self, name: str, attack_round: AttackRound) -> None:
         spent = self._spent()
         self.board.at(spent / max(1, spent + self._left()))

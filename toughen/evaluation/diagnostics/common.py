@@ -1,4 +1,4 @@
-"""What the diagnostics share: how a model is asked and attacked piece by piece, and how figures become JSON."""
+"""Helpers of the diagnostics: the model in blocks, attacks chunk by chunk, and figures as JSON."""
 
 from __future__ import annotations
 
