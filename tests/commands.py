@@ -145,3 +145,8 @@ def timeless(run: Path) -> list[dict[str, Any]]:
 def files(folder: Path) -> dict[str, bytes]:
     """A folder's files by relative name, with their content."""
     return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
+
+
+def reproduce(out: Path, name: str, *more: object) -> Ended:
+    """Run `toughen reproduce NAME` at the smallest scale, on a few digits."""
+    return toughen("reproduce", name, "--scale", "smoke", "--data", digits(), "--out", out, *more)

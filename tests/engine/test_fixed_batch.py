@@ -1,0 +1,103 @@
+"""A model in blocks: what an image gets does not depend on its company, and the exact model has the last word."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from paths import NETS
+from torch import Tensor, nn
+
+import toughen
+from toughen.core.gradients import fooled, input_gradient, logits, mode
+from toughen.core.objectives import cross_entropy
+from toughen.core.types import Images, Labels
+from toughen.engine.batches import block_size
+from toughen.engine.device import Precision
+from toughen.engine.fixed_batch import FixedBatchModel
+
+
+def with_batch_norm() -> nn.Module:
+    """A residual net whose running statistics are those of real images."""
+    torch.manual_seed(0)
+    return toughen.models.create("wrn-10-1", 10, (1, 28, 28))
+
+
+@pytest.mark.parametrize("precision", ["bf16", "fp32", "fp64"])
+@pytest.mark.parametrize("net", ["trained", "batch norm"])
+def test_an_image_gets_the_same_whoever_is_with_it(
+    net: str, precision: Precision, mnist: tuple[Images, Labels]
+) -> None:
+    x, y = mnist
+    x = x.double() if precision == "fp64" else x
+    blocks = FixedBatchModel(toughen.load(NETS / "pgd-at") if net == "trained" else with_batch_norm(), 16, precision)
+    with mode(blocks, "eval"):
+        together, exact = logits(blocks, x), blocks.exact(x)
+        slope = input_gradient(blocks, x, y, cross_entropy)
+        assert torch.equal(slope.logits, together)
+        for rows in (torch.tensor([5]), torch.tensor([40, 3, 63, 17, 5]), torch.randperm(64)):
+            assert torch.equal(logits(blocks, x[rows]), together[rows])
+            assert torch.equal(blocks.exact(x[rows]), exact[rows])
+            assert torch.equal(input_gradient(blocks, x[rows], y[rows], cross_entropy).gradient, slope.gradient[rows])
+
+
+def test_the_copy_s_gradient_is_the_model_s(mnist: tuple[Images, Labels]) -> None:
+    x, y = mnist
+    net = with_batch_norm().eval()
+    wanted = input_gradient(net, x, y, cross_entropy)
+    for precision, off in (("fp32", 1e-5), ("bf16", 0.2)):  # 8 bits of mantissa through ten layers
+        blocks = FixedBatchModel(net, 16, "bf16" if precision == "bf16" else "fp32")
+        with mode(blocks, "eval"):
+            found = input_gradient(blocks, x, y, cross_entropy)
+        assert (found.gradient - wanted.gradient).norm() < off * wanted.gradient.norm()
+        assert found.logits.dtype == torch.float32
+    assert all(weight.dtype == torch.float32 and weight.requires_grad for weight in net.parameters())
+    assert net.training is False and all(weight.grad is None for weight in net.parameters())
+
+
+class Near(nn.Module):
+    """Two classes whose logits differ by less than bf16 can tell from 1: class 0 wins by 2^-10 where the pixel is 1.
+
+    A third one lies far below, so that on the whole bf16 answers alike, and is kept.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.last = nn.Conv2d(1, 2, 1, bias=False)
+        self.last.weight.data = torch.tensor([1 + 2.0**-10, 1.0]).view(2, 1, 1, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.last(x).flatten(1).float()
+        far = torch.full_like(out[:, 0], -10)
+        return torch.stack([out[:, 0], out[:, 1] + 2.0**-11, far], 1)  # a rounded weight loses to this
+
+
+def test_what_only_bf16_breaks_stands() -> None:
+    x, y = torch.ones(3, 1, 1, 1), torch.tensor([0, 0, 1])
+    blocks = FixedBatchModel(Near(), 4, "bf16")
+    out = logits(blocks, x)
+    assert out.argmax(1).tolist() == [1, 1, 1] and Near()(x).argmax(1).tolist() == [0, 0, 0]
+    assert fooled(blocks, x, y, out).tolist() == [False, False, False]
+    assert blocks.precision == "bf16" and blocks.counts.confirmation == 2  # the third one was right for the search
+    assert fooled(Near(), x, y, Near()(x)).tolist() == [False, False, True]
+
+
+def test_passes_are_counted_in_images(mnist: tuple[Images, Labels]) -> None:
+    x, y = mnist
+    blocks = FixedBatchModel(toughen.load(NETS / "pgd-at"), 48, "fp32")
+    logits(blocks, x)
+    input_gradient(blocks, x[:50], y[:50], cross_entropy)
+    counts = blocks.counts
+    assert (counts.forward, counts.gradient, counts.confirmation, counts.total) == (64 + 50, 50, 0, 164)
+    assert counts.padding == (96 - 64) + (96 - 50)
+
+
+def test_few_images_are_taken_in_small_blocks() -> None:
+    """On a CPU at least four blocks, of a power of two between 8 and 64; a GPU takes up to 512 at once."""
+    sizes = {n: block_size(torch.device("cpu"), n) for n in (1, 24, 63, 64, 100, 136, 255, 256, 1000, 10000)}
+    assert sizes == {1: 8, 24: 8, 63: 8, 64: 16, 100: 16, 136: 32, 255: 32, 256: 64, 1000: 64, 10000: 64}
+    assert [block_size(torch.device("cuda"), n) for n in (1, 100, 512, 513, 10000)] == [64, 128, 512, 512, 512]
+
+
+def test_a_block_of_no_image_is_refused() -> None:
+    with pytest.raises(ValueError, match="a block of 0 images is none"):
+        FixedBatchModel(nn.Identity(), 0)

@@ -1,0 +1,228 @@
+"""Adversarial images as a data set: `datasets` opens it, and a model sees in it what the file says it does."""
+
+from __future__ import annotations
+
+import importlib
+import json
+from pathlib import Path
+from typing import Any
+
+import datasets
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import torch
+from commands import Ended, digits, refused, toughen
+from paths import NETS
+from torch import nn
+
+from toughen import data, runs
+from toughen.attacks.pgd import PGD
+from toughen.core.types import Images
+from toughen.evaluation import adversarial, attack_images
+from toughen.runs.files import replace_file
+
+RUN = NETS / "standard"
+
+
+def write(out: Path, *more: object, attack: str = "pgd-3", eps: object = 0.15) -> Ended:
+    return toughen("attack", RUN, "--data", digits(), "--attack", attack, "--eps", eps, "--out", out, *more)
+
+
+def opened(path: Path, cache: Path) -> datasets.Dataset:
+    found = datasets.load_dataset("parquet", data_files=str(path), cache_dir=str(cache), split="train")
+    assert isinstance(found, datasets.Dataset)
+    return found
+
+
+def images(found: datasets.Dataset) -> Images:
+    array = found.with_format("numpy")[:]["image"]
+    assert isinstance(array, np.ndarray) and array.dtype == np.float32
+    return torch.from_numpy(array)
+
+
+@pytest.mark.parametrize(("norm", "eps"), [("linf", 0.15), ("l2", 2.0)])
+def test_datasets_opens_it_and_the_model_agrees(
+    norm: str, eps: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", True)
+    ended = write(tmp_path / "deep" / "adv.parquet", "--norm", norm, eps=eps)
+    assert ended.status == 0 and not ended.err, ended
+    found = opened(tmp_path / "deep" / "adv.parquet", tmp_path / "cache")
+    test, net = data.load(str(digits())).test, runs.load(RUN)
+    assert found.column_names == ["index", "label", "prediction", "adversarial_prediction", "distance", "image"]
+    names = [str(label) for label in range(10)]
+    assert all(found.features[name].names == names for name in ("label", "prediction", "adversarial_prediction"))
+    assert found.features["image"].dtype == "float32"
+    assert found["index"][:] == list(range(40)) and found["label"][:] == test.labels.tolist()
+    x_adv, x = images(found), test.images.float() / 255
+    assert x_adv.shape == x.shape and 0 <= float(x_adv.min()) and float(x_adv.max()) <= 1
+    moved = (x_adv - x).flatten(1)
+    distance = moved.abs().amax(1) if norm == "linf" else moved.norm(dim=1)
+    assert torch.allclose(distance, torch.tensor(found["distance"][:]), atol=1e-6)
+    assert 0.5 * eps < float(distance.max()) <= eps * (1 + 1e-5)
+    with torch.no_grad():
+        clean, after = net(x).argmax(1).tolist(), net(x_adv).argmax(1).tolist()
+    assert found["prediction"][:] == clean and found["adversarial_prediction"][:] == after
+    wrong = sum(label != y for label, y in zip(after, test.labels.tolist(), strict=True))
+    assert sum(p != y for p, y in zip(clean, test.labels.tolist(), strict=True)) < wrong < 40
+    assert ended.out == f"{tmp_path / 'deep' / 'adv.parquet'}: 40 images under pgd-3, {wrong} of them misclassified\n"
+
+
+def test_an_attack_breaks_the_images_that_it_breaks_in_an_evaluation(tmp_path: Path) -> None:
+    assert write(tmp_path / "adv.parquet", "--limit", 20, "--seed", 3).status == 0
+    words = ("--data", digits(), "--attacks", "pgd-3", "--eps", 0.15, "--limit", 20, "--seed", 3, "--verdict", "false")
+    assert toughen("evaluate", RUN, *words, "--out", tmp_path / "out").status == 0
+    ledger = pq.read_table(tmp_path / "out/examples.parquet").to_pylist()
+    written = pq.read_table(tmp_path / "adv.parquet", columns=["index", "label", "adversarial_prediction"]).to_pylist()
+    assert [row["index"] for row in written] == [row["index"] for row in ledger] != list(range(20))
+    stands = [row["adversarial_prediction"] == row["label"] for row in written]
+    assert stands == [row["stands_pgd-3"] for row in ledger] and 0 < sum(stands) < 20
+
+
+@pytest.mark.parametrize("words", ["--precision fp64", "--precision bf16", "--block 7"])
+def test_how_the_model_is_asked_changes_nothing_that_is_written(words: str, tmp_path: Path) -> None:
+    """Float32 images, labelled by what the model says of them and not of what they were before rounding."""
+    assert write(tmp_path / "adv.parquet", "--limit", 10, *words.split()).status == 0
+    found = opened(tmp_path / "adv.parquet", tmp_path / "cache")
+    net, x_adv = runs.load(RUN), images(found)
+    net = net.double() if "fp64" in words else net
+    with torch.no_grad():
+        assert found["adversarial_prediction"][:] == net(x_adv.to(next(net.parameters()).dtype)).argmax(1).tolist()
+    assert max(found["distance"][:]) <= 0.15 * (1 + 1e-5)
+
+
+def test_what_is_predicted_of_is_what_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A pixel that float32 rounds over the boundary is on its other side in the file, and so in the prediction."""
+    edge = 0.5 + 1e-12  # of class 1, and in float32 of class 0
+
+    class Brightness(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.at = nn.Parameter(torch.tensor(0.5))
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            pixel = x[:, 0, 0, 0]
+            return torch.stack([self.at - pixel, pixel - self.at], 1)
+
+    class Nearly(PGD):
+        def __call__(self, model: Any, x: Images, target: Any, noise: Any = None) -> Images:
+            return torch.full_like(x, edge)
+
+    from toughen.evaluation.target import from_function
+
+    x = torch.full((1, 1, 1, 1), 102, dtype=torch.uint8)
+    made = from_function(Brightness(), (x, torch.tensor([0])), eps=0.2, norm="linf", limit=None, seed=0)
+    monkeypatch.setattr(adversarial, "find_target", lambda spec, **which: made)
+    monkeypatch.setattr(adversarial, "parse_attack", lambda name, threat: Nearly(eps=0.2))
+    attack_images("any", attack="nearly", out=tmp_path / "adv.parquet", precision="fp64")
+    row = pq.read_table(tmp_path / "adv.parquet").to_pylist()[0]
+    assert row["image"] == [[[0.5]]] and row["prediction"] == 0
+    assert row["adversarial_prediction"] == 0
+
+
+def test_logits_that_are_no_numbers_are_no_prediction(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """NaN once an image has many pixels at eps, as FGSM leaves them where it was black."""
+    code = (
+        "from torch import nn\nfrom toughen import runs\n"
+        "class Broken(nn.Module):\n"
+        "    def __init__(self):\n        super().__init__()\n        self.net = runs.load(RUN)\n"
+        "    def forward(self, x):\n"
+        "        bad = ((x - 0.125).abs() < 1e-6).flatten(1).float().mean(1) > 0.1\n"
+        "        return self.net(x).masked_fill(bad[:, None], float('nan'))\n"
+        "def net():\n    return Broken()\n"
+    )
+    (tmp_path / "broken_nets.py").write_text(f"RUN = {str(RUN)!r}\n{code}")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    how = ("--data", digits(), "--eps", 0.125, "--limit", 10, "--attack", "fgsm", "--out", tmp_path / "nan.parquet")
+    ended = toughen("attack", "broken_nets:net", *how)
+    assert ended.status == 0, ended
+    found = pq.read_table(tmp_path / "nan.parquet")
+    net = importlib.import_module("broken_nets").net().eval()
+    x = torch.tensor(np.array(found["image"].to_pylist()), dtype=torch.float32)
+    finite = net(x).isfinite().all(1)
+    assert not finite.all()
+    assert [label == -1 for label in found["adversarial_prediction"].to_pylist()] == (~finite).tolist()
+    wrong = sum(
+        p != y for p, y in zip(*(found[n].to_pylist() for n in ("adversarial_prediction", "label")), strict=True)
+    )
+    assert f"10 images under fgsm, {wrong} of them misclassified" in ended.out and wrong >= int((~finite).sum())
+
+
+def test_a_model_from_elsewhere_is_attacked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    code = (
+        "from toughen import models\ndef net(num_classes, shape):\n    return models.create('fbf-mnist-cnn', 10, shape)"
+    )
+    (tmp_path / "attacked_nets.py").write_text(code)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    how = ("--data", digits(), "--eps", 0.15, "--limit", 10, "--attack", "pgd-3", "--out")
+    weights = ("--weights", RUN / runs.WEIGHTS)
+    assert toughen("attack", "attacked_nets:net", *weights, *how, tmp_path / "own.parquet").status == 0
+    assert toughen("attack", RUN, *how, tmp_path / "run.parquet").status == 0
+    own, run = (pq.read_table(tmp_path / f"{name}.parquet") for name in ("own", "run"))
+    assert own.equals(run) and own.num_rows == 10
+
+
+def test_what_is_there_stays(tmp_path: Path) -> None:
+    (tmp_path / "adv.parquet").write_text("mine")
+    refused(write(tmp_path / "adv.parquet"), "is there already", "another --out")
+    refused(write(tmp_path / "adv.parquet" / "more.parquet"), "is a file", "another --out")
+    refused(write(tmp_path / "adv.csv"), "must end in .parquet")
+    refused(write(tmp_path), "is there already")
+    assert [path.name for path in tmp_path.iterdir()] == ["adv.parquet"]
+    assert (tmp_path / "adv.parquet").read_text() == "mine"
+
+
+REFUSED = [
+    ("--attack nonsense", "'nonsense' is unknown"),
+    ("--attack fgsm-3", "no steps"),
+    ("--eps 0", "eps 0"),
+    ("--eps 8", "8/255"),
+    ("--eps 29 --norm l2", "exceeds 28"),
+    ("--limit 0", "limit is 0"),
+    ("--block 0", "block is 0"),
+    ("--block -3", "block is -3"),
+    ("--precision fp8", "--precision"),
+    ("--processes 2", "no option --processes"),
+    ("--device cuda:99", "'cuda:99'"),
+    ("--weights w.safetensors", "is a run"),
+    ("--data nowhere", "'nowhere'"),
+]
+
+
+@pytest.mark.parametrize(("words", "said"), REFUSED, ids=[each[0] for each in REFUSED])
+def test_what_cannot_be_attacked(words: str, said: str, tmp_path: Path) -> None:
+    refused(write(tmp_path / "new" / "adv.parquet", *words.split()), said)
+    assert not (tmp_path / "new").exists()
+
+
+def test_an_attack_at_fault_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Cheat(PGD):
+        def __call__(self, model: Any, x: Images, target: Any, noise: Any = None) -> Images:
+            return (x + 0.3).clamp(0, 1)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(adversarial, "parse_attack", lambda name, threat: Cheat(eps=0.15))
+        ended = write(tmp_path / "adv.parquet")
+    assert ended.status == 1 and "beyond eps" in ended.err
+    with monkeypatch.context() as patched:
+
+        def failing(path: Path, fill: Any) -> None:
+            def half(temporary: Path) -> None:
+                fill(temporary)
+                raise OSError(28, "No space left on device", str(temporary))
+
+            replace_file(path, half)
+
+        patched.setattr(adversarial, "replace_file", failing)
+        ended = write(tmp_path / "adv.parquet", "--limit", 10)
+    assert ended.status == 2 and "No space left" in ended.err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_many_chunks_are_put_together_in_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert write(tmp_path / "one.parquet").status == 0
+    monkeypatch.setattr(adversarial, "chunk_size", lambda images, block: 7)
+    assert write(tmp_path / "many.parquet").status == 0
+    one, many = (pq.read_table(tmp_path / f"{name}.parquet") for name in ("one", "many"))
+    assert one.equals(many) and json.loads(one.schema.metadata[b"huggingface"])["info"]["features"].keys() >= {"image"}

@@ -1,0 +1,542 @@
+"""The benchmarks' own arithmetic: released steps make the passes they are said to make, tables show what was found."""
+
+from __future__ import annotations
+
+import copy
+import inspect
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+import torch
+from paths import ROOT
+from torch import nn
+
+import toughen
+from toughen import data, models
+from toughen.config.train import parse_train
+from toughen.core.cost import flops
+from toughen.methods.base import Method
+from toughen.runs.files import read_json, write_json
+
+BENCHMARKS = ROOT / "benchmarks"
+SCRIPTS = sorted(path.stem for path in BENCHMARKS.glob("*.py"))
+COMMANDS = [name for name in SCRIPTS if "__main__" in (BENCHMARKS / f"{name}.py").read_text(encoding="utf-8")]
+
+
+@pytest.fixture
+def scripts(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """Imports a script of benchmarks/ by its name, as the scripts import each other."""
+    monkeypatch.syspath_prepend(BENCHMARKS)
+    before = set(sys.modules)
+
+    def load(name: str) -> ModuleType:
+        return __import__(name)
+
+    yield load
+    for name in set(sys.modules) - before:
+        if name in SCRIPTS:
+            del sys.modules[name]
+
+
+def net_and_images() -> tuple[nn.Module, torch.Tensor, torch.Tensor]:
+    """A net without dropout whose first layer is little of it, and 20 images: PAP sets a tenth of them aside."""
+    torch.manual_seed(0)
+    some = data.load("mnist-5k").train.take(torch.arange(0, 2000, 100))
+    net = models.create("resnet18", 10, (1, 28, 28), None, None, width=8)
+    return net.train(), some.images.float() / 255, some.labels
+
+
+RELEASED = ["Standard", "FGSMAT", "FBF", "NFGSM", "GradAlign", "PGI", "Free", "GAT", "NuAT", "NuAT2", "RMGM", "PAP"]
+RELEASED += ["PGDAT", "TRADES", "AWP", "TRADES-AWP"]
+
+
+@pytest.mark.parametrize("method", RELEASED)
+def test_a_released_step_makes_the_passes_it_is_said_to(method: str, scripts: Any) -> None:
+    """Counted as operations; a net's first layer has no gradient towards images in the weights' own steps."""
+    official, arithmetic = scripts("official"), scripts("arithmetic")
+    net, x, y = net_and_images()
+    before = copy.deepcopy(net.state_dict())
+    optimizer = torch.optim.SGD(net.parameters(), lr=0.01)
+    step, number = official.step(method), -1
+
+    def run() -> None:
+        nonlocal number
+        number += 1
+        step(net, optimizer, x, y, number)
+
+    steps = 14 if method == "PAP" else 2
+    found = arithmetic.counted(run, steps) / (flops(net, x[:1]) * len(x))
+    assert found == pytest.approx(official.PASSES[method], abs=0.15)
+    assert net.training and all(torch.isfinite(value).all() for value in net.state_dict().values())
+    assert any(not torch.equal(value, before[name]) for name, value in net.state_dict().items())
+
+
+def test_every_released_step_is_counted(scripts: Any) -> None:
+    official = scripts("official")
+    assert {"Standard", *official.STEPS} == set(official.PASSES) == set(RELEASED)
+    assert set(official.STEPS) <= set(scripts("step").METHODS)
+
+
+def test_contestants_take_turns(scripts: Any) -> None:
+    """Each as often as the others, none always after the same one; what warms up is not counted."""
+    turns, calls = scripts("turns"), list[str]()
+    runs = {name: (lambda name=name: calls.append(name)) for name in "abc"}
+    seconds = turns.take_turns(runs, "cpu", rounds=4, steps=2)
+    assert "".join(calls) == "aabbcc" + "bbccaa" + "ccaabb" + "aabbcc" + "bbccaa" + "ccaabb"
+    assert {name: len(taken) for name, taken in seconds.items()} == {"a": 4, "b": 4, "c": 4}
+    found = turns.figures([4.0, 1.0, 2.0], [1.0, 1.0, 4.0])
+    assert (found["seconds"], found["fastest"], found["slowest"]) == (2.0, 1.0, 4.0)
+    assert (found["units"], found["units_lowest"], found["units_highest"]) == (1.0, 0.5, 4.0)
+    assert turns.ratio([4.0, 1.0, 2.0], [1.0, 1.0, 4.0]) == [1.0, 0.5, 4.0]
+
+
+def test_all_who_evaluate_make_the_same_images(scripts: Any) -> None:
+    """So that nobody is fast by doing something else; whoever goes too far is refused."""
+    evaluate = scripts("evaluate")
+    net, eps = toughen.load(ROOT / "tests" / "nets" / "pgd-at"), 0.3
+    split = data.load("mnist-5k").test.take(torch.arange(0, 1000, 100))
+    found = evaluate.contestants(net, split, eps, eps / 4, 5, True)
+    for contestant in found.values():
+        contestant()
+    images = found["plain loop"].found
+    for name in ("torchattacks", "foolbox", "toughen fp32"):
+        assert torch.allclose(found[name].found, images, atol=1e-6), name
+    same = ((found["toughen bf16"].found - images).abs() < 1e-3).float().mean()
+    assert same > 0.7  # a gradient near zero may point the other way, at each step
+    judged = {name: evaluate.judged(net, each.found, split, eps) for name, each in found.items()}
+    assert len({each["robust_accuracy"] for each in judged.values()}) == 1 and len(judged) == 7
+    assert judged["plain loop"]["distance"] == pytest.approx(eps, abs=1e-6)
+    with pytest.raises(RuntimeError, match="this contestant is wrong"):
+        evaluate.judged(net, images, split, 0.29)
+
+
+def test_made_up_images_are_of_the_size_that_was_asked_for(scripts: Any) -> None:
+    """An endless row of full batches, wherever the trainer stands."""
+    trainers = scripts("trainers")
+    words = "--method NuAT --eps 0.1 --model fbf-mnist-cnn --batch_size 8 --validation 0 --data x --watch off".split()
+    trainer = trainers.ready(words, trainers.made_up(20, 16, 5))
+    batches = trainers.endless(trainer)
+    for _ in range(7):  # two full batches an epoch, and a short one that is left out
+        x, y, batch = next(batches)
+        assert x.shape == (8, 3, 16, 16) and int(y.max()) < 5
+        trainer.step(x, y, batch)
+        trainer.state.step += 1
+
+
+def test_scripts_that_run_out_of_time_are_asked_to_stop(scripts: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    box = scripts("box")
+    monkeypatch.setattr(box, "LEAST", 0)
+    sleeps = "import time\ntry: time.sleep(60)\nexcept KeyboardInterrupt: raise SystemExit(130)"
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)  # as in the background of a shell
+    try:
+        with pytest.raises(box.Over):
+            box.Box(1 / 60).python("-c", sleeps)
+    finally:
+        signal.signal(signal.SIGINT, before)
+    with pytest.raises(box.Over):
+        box.Box(0).python("-c", "")
+    with pytest.raises(subprocess.CalledProcessError):
+        box.Box(None).python("-c", "raise SystemExit(3)")
+    box.Box(1).python("-c", "")
+
+
+def test_time_to_robustness_is_of_all_seeds(scripts: Any) -> None:
+    train = scripts("train")
+
+    def run(*pgd: float) -> dict[str, Any]:
+        curve = [{"seconds": 10.0 * (number + 1), "pgd": value} for number, value in enumerate(pgd)]
+        return {"clean": 0.8, "robust": pgd[-1], "seconds": 10.0 * len(pgd), "curve": curve}
+
+    found = train.summary({"0": run(0.1, 0.3, 0.5), "1": run(0.2, 0.2, 0.3), "2": run(0.3, 0.3, 0.4)}, [0.2, 0.3, 0.5])
+    assert found["robust"] == [0.4, 0.3, 0.5] and found["seconds"] == [30.0, 30.0, 30.0]
+    assert found["seconds_to"] == {"0.2": [10.0, 10.0, 20.0], "0.3": [20.0, 10.0, 30.0], "0.5": None}
+
+
+def some_state(out: Path) -> None:
+    """A call's state: one run that is judged, one under way, the long run trained and not yet attacked."""
+    for run, files in {
+        "fbf-0": ["evaluation.json", "model.safetensors", "checkpoint.safetensors"],
+        "gat-0": ["metrics.jsonl", "model.safetensors", "checkpoint.safetensors"],
+        "nuat-wa": ["config.yaml", "model.safetensors", "checkpoint.safetensors"],
+    }.items():
+        (out / "runs" / run).mkdir(parents=True)
+        for name in files:
+            (out / "runs" / run / name).write_text(f"{run} {name} " * 1000, encoding="utf-8")
+    write_json(out / "gpu.json", {"pieces": {"training": {"done": True}}, "calls": []})
+
+
+@pytest.mark.parametrize("part", [10_000, 10_000_000])
+def test_a_gpu_state_goes_from_machine_to_machine(
+    part: int, tmp_path: Path, scripts: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What the next call needs arrives as it was, and nothing else, such as the weights of a judged run."""
+    gpu, parcel = scripts("gpu"), scripts("parcel")
+    monkeypatch.setattr(parcel, "PART", part)
+    some_state(tmp_path / "out")
+    gpu.pack(tmp_path / "out", tmp_path / "pack", 10**9)
+    sizes = [path.stat().st_size for path in (tmp_path / "pack").glob("state.*")]
+    assert max(sizes) <= part and (len(sizes) > 3) == (part == 10_000)
+    (tmp_path / "new").mkdir()
+    parcel.unpack(tmp_path / "pack", tmp_path / "new")
+    arrived = {str(path.relative_to(tmp_path / "new")) for path in (tmp_path / "new").rglob("*") if path.is_file()}
+    assert arrived == {
+        "gpu.json",
+        "runs/fbf-0/evaluation.json",
+        "runs/gat-0/metrics.jsonl",
+        "runs/gat-0/model.safetensors",
+        "runs/gat-0/checkpoint.safetensors",
+        "runs/nuat-wa/config.yaml",
+        "runs/nuat-wa/model.safetensors",
+    }
+    for name in arrived:
+        assert (tmp_path / "new" / name).read_bytes() == (tmp_path / "out" / name).read_bytes()
+    assert read_json(tmp_path / "pack" / "gpu.json")["left_out_of_pack"] == []
+
+
+def test_what_is_too_large_to_travel_is_named(tmp_path: Path, scripts: Any) -> None:
+    gpu = scripts("gpu")
+    some_state(tmp_path / "out")
+    gpu.pack(tmp_path / "out", tmp_path / "pack", 100_000)
+    left_out = read_json(tmp_path / "pack" / "gpu.json")["left_out_of_pack"]
+    assert left_out == ["runs/gat-0/model.safetensors", "runs/gat-0/checkpoint.safetensors"]
+
+
+ABOUT = {"processor": "Abacus", "torch": "9.9", "commit": "abc", "rounds": 7, "batch_size": 64}
+ABOUT |= {"images": 64, "data": "cifar10", "eps": 0.03125, "torchattacks": "3.5", "foolbox": "3.3"}
+
+
+def timed(seconds: float, units: float, **more: Any) -> dict[str, Any]:
+    """A line of a result file: all of its spread a tenth either way."""
+    line = {"seconds": seconds, "fastest": 0.9 * seconds, "slowest": 1.1 * seconds, "units": units}
+    return {**line, "units_lowest": 0.9 * units, "units_highest": 1.1 * units, **more}
+
+
+def step_rows() -> dict[str, Any]:
+    ours = {"over_limit": 1.25, "data_share": 0.012, "work": 8.0, "share_of_arithmetic": 0.31}
+    times = {
+        "unit": timed(0.6, 1.0),
+        "released": timed(2.4, 4.0, work=11.0, share_of_arithmetic=0.2),
+        "toughen bf16": timed(0.8, 1.3, **ours, times_as_fast_as_released=[3.0, 2.5, 3.5]),
+    }
+    return {"NuAT": {"times": times, "peak_bytes": {"bf16": 123e6, "released": 456e6}, "about": ABOUT}}
+
+
+def trained() -> dict[str, Any]:
+    run = {"passes": 5.0, "attacks": {"fgsm": 0.5, "apgd-t": 0.4}, "images": 1000, "provenance": ABOUT}
+    found: dict[str, Any] = {"clean": [0.8, 0.79, 0.82], "robust": [0.4, 0.35, 0.41], "seconds": [100.0, 99.0, 102.0]}
+    found |= {"seconds_to": {"0.3": [40.0, 30.0, 50.0], "0.45": None}}
+    about = {"base": "--model resnet18", "eps": "8/255", "data": "cifar10", "epochs": 30, "time_budget": None}
+    rows = {"FBF": {"summary": found, "seeds": {"0": run, "1": run}}}
+    return {"about": {**about, "targets": [0.3, 0.45]}, "methods": rows}
+
+
+def measured_on_a_gpu() -> dict[str, Any]:
+    spread = {"median": 4.0, "least": 3.0, "most": 6.0}
+    first = {"recipe": "nuat-wa-cifar10", "steps": 50, "step": timed(0.02, 1.0), "seconds_per_epoch": 15.3}
+    first |= {"images_per_second": 3200.0, "passes_per_image": 8.0, "operations_per_second": 30e12, "done": True}
+    first |= {"best_operations_per_second": {"best product bf16": 600e12}, "share_of_arithmetic": 0.05}
+    first |= {"peak_bytes": 2.5e9, "precision": "bf16"}
+    run = dict.fromkeys(("seconds_per_epoch", "seconds_per_step", "images_per_second", "share_of_arithmetic"), spread)
+    run |= {"epochs": 20, "epochs_done": 17, "seconds": 300.0, "why": "so", "curve": [{"clean": 0.8, "pgd": 0.5}]}  # type: ignore[dict-item]
+    aa = {"robust_accuracy": 0.4567, "seconds": 222.2, "share_of_arithmetic": 0.4}
+    attacked = {"done": True, "images": 10_000, "clean_accuracy": 0.8, "robust_accuracy": 0.4567}
+    made = {"default": {"step": timed(0.012, 1.0), "first_steps_seconds": 61.0}, "reduce-overhead": {"failed": "so"}}
+    pieces = {
+        "first steps": first,
+        "compiled steps": {**made, "done": True},
+        "training": run,
+        "autoattack": {**attacked, "attacks": {"autoattack": aa}},
+    }
+    return {"about": ABOUT, "calls": [{}, {}], "pieces": {**pieces, "steps": {"nets": {"r": step_rows()}}}}
+
+
+def test_operations_are_told_apart(scripts: Any) -> None:
+    breakdown = scripts("breakdown")
+    images, maps, logits, weights = [64, 3, 32, 32], [64, 64, 32, 32], [64, 10], [64, 3, 3, 3]
+    for name, shapes, kind in (
+        ("aten::mkldnn_convolution", [images, weights], "convolutions, forward"),
+        ("aten::convolution_backward", [maps, images, weights], "convolutions, backward"),
+        ("aten::native_batch_norm_backward", [maps, maps], "batch norm"),
+        ("aten::threshold_backward", [maps, maps], "ReLU, pooling"),
+        ("aten::max_pool2d_with_indices", [maps], "ReLU, pooling"),
+        ("aten::_log_softmax", [logits], "loss"),
+        ("aten::sub", [logits, logits], "loss"),
+        ("aten::addmm", [[10], [64, 512], [512, 10]], "matrix products"),
+        ("aten::sign", [images], "making images"),
+        ("aten::add_", [images, images], "making images"),
+        ("aten::add_", [maps, maps], "sums, copies, casts"),
+        ("aten::copy_", [weights, weights], "sums, copies, casts"),
+        ("aten::_fused_sgd_", [[], []], "optimizer, averaging"),
+        ("Optimizer.step#SGD.step", [], "optimizer, averaging"),
+        ("aten::_foreach_lerp_", [], "optimizer, averaging"),
+    ):
+        assert breakdown.kind_of(name, shapes, images[1:], 10) == kind, name
+
+
+def test_the_shares_of_a_step_are_those_of_its_whole_time(tmp_path: Path) -> None:
+    out = tmp_path / "found.json"
+    words = ["--data", "mnist-5k", "--model", "small-cnn", "--methods", "NuAT", "--batch-size", "16", "--out", str(out)]
+    subprocess.run([sys.executable, str(BENCHMARKS / "breakdown.py"), *words], check=True, capture_output=True)
+    shares = read_json(out)["small-cnn, bf16"]["NuAT"]["shares"]
+    assert sum(shares.values()) == pytest.approx(1, abs=0.01) and min(shares.values()) >= 0
+    convolutions = shares["convolutions, forward"] + shares["convolutions, backward"]
+    assert convolutions > 0.2 and shares["batch norm"] == 0 and shares["making images"] > 0
+
+
+def test_tables_show_what_was_found(tmp_path: Path, scripts: Any) -> None:
+    performance = scripts("performance")
+    raced = {"times_as_fast_as_plain_loop": [0.5, 0.4, 0.6], "robust_accuracy": 0.453125}
+    pgd = {"times": {"foolbox": timed(12.0, 20.0, work=61.0, **raced)}, "about": ABOUT}
+    scaled = {"32": {**timed(0.2, 1.0), "times_first": [2.0, 1.9, 2.1], "seconds_per_image": 0.00625}}
+    files: dict[str, Any] = {
+        "step": {"resnet18": step_rows()},
+        "evaluate": {"resnet18, PGD-20": pgd},
+        "breakdown": {
+            "small-cnn, bf16": {
+                "NuAT": {
+                    "seconds": 0.05,
+                    "fastest": 0.04,
+                    "slowest": 0.07,
+                    "shares": {"batch norm": 0.0612, "between operations": 0.3},
+                    "about": {**ABOUT, "batch_size": 64, "data": "mnist"},
+                }
+            }
+        },
+        "scaling": {"resnet18: batch": {"what": "images in a batch", "points": scaled, "about": ABOUT}},
+        "train": trained(),
+        "streaming": {
+            "shards": "2GB",
+            "limit": "512MB",
+            "steps": 9,
+            "killed_at_step": 4,
+            "same_weights_after_the_kill": True,
+            "memory_mb": {"fifths": [1, 2, 3, 4, 5], "most": 6},
+            "command": "train",
+            "commit": "abc",
+            "memory_mb_resumed": {"fifths": [5, 4, 3, 2, 1], "most": 7},
+        },
+        "gpu": measured_on_a_gpu(),
+    }
+    for name, found in files.items():
+        write_json(tmp_path / f"{name}.json", found)
+    whole = performance.page(tmp_path)
+    for line in (
+        "| NuAT | 4.00 [3.60, 4.40] | 11.0 | 20 % | 456 | 3.77 |",
+        "| NuAT | 1.30 [1.17, 1.43] | 8.0 | 1.25 | 31 % | 123 | 3.00 [2.50, 3.50] |",
+        "| foolbox | 20.00 [18.00, 22.00] | 12 | 61 | 0.50 [0.40, 0.60] | 45.3 % |",
+        "| method | ms | batch norm | between operations |",
+        "| NuAT | 50 [40, 70] | 6.1 | 30.0 |",
+        "| 32 | 200.0 [180.0, 220.0] | 2.00 [1.90, 2.10] | 6250 |",
+        "| FBF | 2 | 100 [99, 102] | 5.0 | 80.0 [79.0, 82.0] | 40.0 [35.0, 41.0] | 40 [30, 50] | - |",
+        "| killed at step 4, gone on | 5 | 4 | 3 | 2 | 1 | 7 |",
+        "| ms a step | 20.0 [18.0, 22.0] |",
+        "| TFLOP/s | 30 |",
+        "| default | 12.0 [10.8, 13.2] | 61 |",
+        "| reduce-overhead | failed |  |",
+        "| peak memory, MB | 2500 |",
+        "|  | the run, 17 of 20 epochs |",
+        "| seconds an epoch | 4.00 [3.00, 6.00] |",
+        "| autoattack | 45.67 % | 222.2 | 40 % |",
+    ):
+        assert f"\n{line}\n" in whole, line
+    assert (
+        " ".join(whole.split()).count("Abacus, torch 9.9, commit abc, rounds: 7") == 5
+    )  # the GPU's piece of steps is not done
+
+
+def test_rows_that_were_run_elsewhere_stay(tmp_path: Path, scripts: Any) -> None:
+    methods, about = scripts("methods"), {"base": "--epochs 5", "attacks": ["fgsm"]}
+    table, path = {"FBF": "--method FBF", "GAT": "--method GAT"}, tmp_path / "rows.json"
+    rows = {name: {"clean": 0.9, "settings": words} for name, words in table.items()}
+    assert methods.kept(tmp_path / "none.json", about, table, []) == {}
+    write_json(path, about | {"rows": rows})
+    assert methods.kept(path, about, table, ["FBF"]) == rows
+    with pytest.raises(ValueError, match="another base"):
+        methods.kept(path, about | {"base": "--epochs 6"}, table, [])
+    changed = table | {"GAT": "--method GAT --method.lam 5"}
+    with pytest.raises(ValueError, match="other settings than the table for GAT: add"):
+        methods.kept(path, about, changed, ["FBF"])
+    assert methods.kept(path, about, changed, ["GAT"]) == {"FBF": rows["FBF"]}
+    assert methods.kept(path, about | {"seed": 0}, table, []) == rows  # files that name no seed are of seed 0
+    with pytest.raises(ValueError, match="another seed"):
+        methods.kept(path, about | {"seed": 1}, table, [])
+    write_json(path, about | {"seed": 1, "rows": rows})
+    assert methods.kept(path, about | {"seed": 1}, table, []) == rows
+
+
+def test_a_table_s_runs_have_its_seed_and_its_file_says_it(
+    tmp_path: Path, scripts: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two rows of a run each: what toughen was told, and what the file holds of it."""
+    methods, told, out = scripts("methods"), list[str](), tmp_path / "runs"
+    before = read_json(BENCHMARKS / "results" / "methods-mnist.json")["rows"]["EAT"]
+
+    def ran(words: str) -> None:
+        told.append(words)
+        folder = out / "eat"
+        if " --method Ensemble " in words:
+            folder.mkdir(parents=True)
+            made = parse_train(words.replace("--resume", "").split("train ")[1].split())
+            (folder / "config.yaml").write_text(made[1], encoding="utf-8")
+            found = {"clean_accuracy": 0.9, "images": 500, "attacks": {}}
+            found["attacks"] = {name: {"robust_accuracy": 0.5} for name in ("fgsm", "pgd-100")}
+            write_json(folder / "evaluation.json", found)
+            write_json(folder / "model.json", {"epoch": 0})
+            write_json(folder / "provenance.json", {})
+            epoch = {"seconds": 1, "gamma": 1, "passes": 18, "validation": before["validation"][0], "events": []}
+            (folder / "metrics.jsonl").write_text(json.dumps(epoch) + "\n", encoding="utf-8")
+
+    monkeypatch.setattr(methods, "toughen", ran)
+    words = ["methods.py", "--data", "mnist-5k", "--seed", "3", "--rows", "EAT", "--out", str(out)]
+    monkeypatch.setattr(sys, "argv", [*words, "--write", str(tmp_path / "rows.json")])
+    methods.main()
+    assert [" --seed 3 " in each for each in told] == [False, False, True]  # its sources are the same for all seeds
+    found = read_json(tmp_path / "rows.json")
+    row = found["rows"]["EAT"]
+    assert (found["seed"], row["seed"], row["images"], row["clean"]) == (3, 3, 500, 0.9)
+    assert row["config"]["optimizer"]["init_args"]["lr"] == 5e-3 and row["config"]["method"]["init_args"]["eps"] == 0.3
+    assert str(tmp_path) not in json.dumps(found) and "data" not in row["config"]
+
+
+# ten steps for all; a mode without a meaning, as the net has no dropout; "auto" is the recipe's; five epochs for all
+OWN_IN_THE_TABLE = {
+    "PGD-AT": {"steps", "step_size", "mode"},
+    "TRADES": {"steps", "step_size"},
+    "DAT": {"after.steps", "after.step_size"},
+    "eFGSM + REC": {"reconstructor", "method.stop_drop"},
+}
+RECIPES = {
+    "Standard": "standard-mnist",
+    "FGSM-AT": "fgsm-mnist",
+    "FBF": "fbf-mnist",
+    "Free": "free-mnist",
+    "PAP-FGSM": "pap-mnist",
+    "PAP-TRADES": "pap-trades-mnist",
+    "R-MGM": "rmgm-mnist",
+    "GAT": "gat-mnist",
+    "NuAT": "nuat-mnist",
+    "eFGSM + REC": "efgsm-mnist",
+    "TRADES": "trades-mnist",
+    "PGD-AT": "pgd-mnist",
+    "DAT": "dat-mnist",
+}
+
+
+def settings_of(method: Method, prefix: str = "") -> dict[str, Any]:
+    """What a method's settings and those of the methods in it came to, after defaults were filled in."""
+    attack, names = getattr(method, "attack", None), inspect.signature(type(method)).parameters
+    found = {prefix + name: getattr(attack, name, vars(method).get(name)) for name in names}
+    for name, child in method.named_children():
+        found |= settings_of(child, f"{prefix}{name}.") if isinstance(child, Method) else {}
+    return {f"{prefix}kind": type(method).__name__, **found}
+
+
+@pytest.mark.parametrize("row", RECIPES)
+def test_a_method_has_the_settings_of_its_mnist_recipe_in_the_table(row: str, scripts: Any) -> None:
+    methods = scripts("methods")
+    eps = [] if row in methods.NATURAL else ["--eps", methods.EPS]
+    row_s = [*methods.BASE.split(), *methods.ROWS[row].split(), *eps]
+    there, here = (settings_of(parse_train(words)[0].method) for words in ([RECIPES[row]], row_s))
+    assert there.keys() == here.keys()
+    assert {name for name in here if here[name] != there[name]} <= OWN_IN_THE_TABLE.get(row, set())
+
+
+def test_the_page_of_methods_has_the_figures_of_the_runs(scripts: Any) -> None:
+    rows = read_json(BENCHMARKS / "results" / "methods-mnist.json")["rows"]
+    assert list(rows) == list(scripts("methods").ROWS)
+    lines = (ROOT / "docs" / "results" / "methods.md").read_text(encoding="utf-8").splitlines()
+    start = next(number for number, line in enumerate(lines) if line.startswith("| method | clean |"))
+    table = [[cell.strip() for cell in line.split("|")[1:-1]] for line in lines[start + 2 : start + 2 + len(rows)]]
+    said = {name: (clean, fgsm, pgd, gamma, passes, ill) for name, clean, fgsm, pgd, gamma, passes, _, _, ill in table}
+    assert said == {
+        name: (
+            *(f"{100 * row[of]:.1f}" for of in ("clean", "fgsm", "pgd_100")),
+            *(f"{row[of]:.1f}" for of in ("gamma", "passes")),
+            scripts("methods").word(row),
+        )
+        for name, row in rows.items()
+    }
+
+
+@pytest.mark.parametrize(("table", "seed"), [("free", 0), ("nuat2", 0), ("nuat2", 1), ("nuat2", 2)])
+def test_the_page_has_the_figures_of_a_method_s_settings(table: str, seed: int, scripts: Any) -> None:
+    settings = scripts("methods").TABLES[table][1]
+    seeded = f"-seed-{seed}" if seed else ""
+    found = read_json(BENCHMARKS / "results" / f"{table}-mnist{seeded}.json")
+    assert seed > 0 or list(found["rows"]) == list(settings)
+    page = (ROOT / "docs" / "results" / "methods.md").read_text(encoding="utf-8")
+    for name, row in found["rows"].items():
+        assert (row["settings"], found["seed"], row["seed"], row["images"]) == (settings[name], seed, seed, 1000)
+        line = " | ".join([name, *(f"{100 * row[of]:.1f}" for of in ("clean", "fgsm", "pgd_100"))])
+        assert (f"\n| {seed} | {line} |" if table == "nuat2" else f"\n| {line} |") in page
+
+
+def test_the_page_has_the_figures_of_the_watch_and_no_rescue_did_harm() -> None:
+    rows = read_json(BENCHMARKS / "results" / "watch.json").values()
+    page = (ROOT / "docs" / "results" / "methods.md").read_text(encoding="utf-8")
+    for row in rows:
+        off, rescued = row["modes"]["off"], row["modes"]["rescue"]
+        shares = " | ".join(f"{100 * run[key]:.1f}" for run in (off, rescued) for key in ("clean", "robust"))
+        rescues = sum("rescue" in event for event in rescued["events"])
+        assert f"\n| {row['setting']} | {shares} | {rescues} |\n" in page
+        assert rescued["robust"] >= off["robust"]
+
+
+def test_pairs_of_runs_stand_beside_each_other(tmp_path: Path, scripts: Any) -> None:
+    performance = scripts("performance")
+    for name, clean, robust in (("bf16", 0.81, 0.402), ("fp32", 0.8, 0.415)):
+        found = trained()
+        found["methods"]["FBF"]["seeds"]["1"] |= {"clean": clean, "robust": robust}
+        del found["methods"]["FBF"]["seeds"]["0"]
+        write_json(tmp_path / f"precision-{name}.json", found)
+    line = "| FBF | 1 | 81.0 % | 80.0 % | 40.2 % | 41.5 % | -1.3 |"
+    assert f"\n{line}\n" in performance.page(tmp_path)
+
+
+def test_a_table_without_its_file_is_left_out(tmp_path: Path, scripts: Any) -> None:
+    performance = scripts("performance")
+    assert performance.page(tmp_path) == performance.HEAD
+    write_json(tmp_path / "train.json", trained())
+    page = performance.page(tmp_path)
+    assert page.count("\n## ") == 1 and "## Time to robustness" in page and "not measured" not in page
+
+
+def test_the_page_is_what_the_results_say(scripts: Any) -> None:
+    performance = scripts("performance")
+    if performance.PAGE.exists():
+        assert performance.PAGE.read_text(encoding="utf-8") == performance.page(performance.RESULTS)
+
+
+@pytest.mark.slow
+def test_the_gpu_command_goes_on_where_it_stopped(tmp_path: Path) -> None:
+    """Three calls: none has time for all of it, the last one finds the state of the others packed."""
+    words = ["--data", "mnist-5k", "--device", "cpu", "--smoke", "--pack", str(tmp_path / "pack")]
+    command = [sys.executable, str(BENCHMARKS / "gpu.py"), *words]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    for place, more in (("a", []), ("b", ["--previous", str(tmp_path / "pack")])):
+        minutes = ["--minutes", "0.4" if place == "a" else "8"]
+        ended = subprocess.run(
+            [*command, "--out", str(tmp_path / place), *minutes, *more], env=environment, capture_output=True, text=True
+        )
+        assert ended.returncode == 0, ended.stderr
+    found = read_json(tmp_path / "pack" / "gpu.json")
+    assert "done" in ended.stdout and [call["done"] for call in found["calls"]] == [False, True]
+    assert all(piece["done"] for piece in found["pieces"].values()) and len(found["pieces"]) == 6
+    assert "step" in found["pieces"]["compiled steps"]["default"]
+    assert found["pieces"]["training"]["epochs_done"] == found["pieces"]["training"]["epochs"] == 2
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_a_script_explains_itself(name: str) -> None:
+    command = [sys.executable, str(BENCHMARKS / f"{name}.py"), "--help"]
+    ended = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
+    assert ended.returncode == 0, ended.stderr
+    assert "usage" in ended.stdout and name in ended.stdout

@@ -1,0 +1,207 @@
+"""Several processes train and evaluate as one would."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+import torch
+from commands import refused, small, state_of, timeless, toughen
+from many import script, torchrun, toughen_in
+from paths import NETS
+from safetensors.torch import load_file
+
+import toughen as package
+from toughen import data
+from toughen.core import distributed
+from toughen.training.trainer import Trainer
+
+METHODS = {  # each kind of memory: none, per place in the batch, per image, decided by the loss, weights of its own
+    "free": "--method Free --method.replays 2",
+    "pap": "--method PAP --method.steps 3 --method.share 0.2",
+    "fbf": "--method FBF --method.start previous",
+    "efgsm": "--method EFGSM",
+    "pgi": "--method PGI",
+    "delayed": "--method Delayed --method.after Reconstruct --method.after.inner EFGSM --method.switch_epoch 1",
+    "hybrid": "--method Hybrid --method.cheap NuAT --method.window 2 --method.threshold 0.01",
+}
+
+RECORDS_LOSSES = """
+import json, os, sys
+from toughen.cli.main import main
+from toughen.training.trainer import Trainer
+
+add_up = Trainer.add_up
+def recording(self, step, y, passes=None):
+    with open(sys.argv[1] + os.environ["RANK"], "a") as file:
+        print(json.dumps([float(step.loss) * len(y), len(y)]), file=file)
+    add_up(self, step, y, passes)
+Trainer.add_up = recording
+main(sys.argv[2:])
+"""
+
+DIES = """
+import os, signal, sys
+from toughen.cli.main import main
+from toughen.training.trainer import Trainer
+
+step = Trainer.step
+def dying(self, *arguments):
+    if self.state.step == 7 and os.environ["RANK"] == "1":
+        os.kill(os.getpid(), signal.SIGKILL)
+    return step(self, *arguments)
+Trainer.step = dying
+main(sys.argv[1:])
+"""
+
+EVALUATES = """
+import sys
+import torch
+import toughen
+from toughen import data
+from toughen.core import distributed
+from toughen.data import Split
+
+test = data.load("mnist-5k").test
+some = Split(test.images[:48:2], test.labels[:48:2])
+with distributed.joined():
+    toughen.evaluate(
+        toughen.load(sys.argv[1]), some, eps=0.3, attacks=["fgsm", "pgd-10x2", "apgd-ce", "nuclear"], block=4,
+        verdict=False, out=sys.argv[2],
+    )
+"""
+
+
+@pytest.mark.slow
+def test_two_processes_have_the_losses_of_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    words = small(*"--method TRADES --method.steps 3 --eps 0.1 --epochs 4 --batch_size 15 --watch off".split())
+    words += ["--precision", "fp64", "--optimizer.lr", 0.1]  # 5 batches, of 7 + 8 images and of 5 + 5
+    alone: list[float] = []
+    add_up = Trainer.add_up
+
+    def recording(self: Trainer, step: Any, y: torch.Tensor, *more: Any) -> None:
+        alone.append(float(step.loss))
+        add_up(self, step, y, *more)
+
+    monkeypatch.setattr(Trainer, "add_up", recording)
+    assert toughen(*words, "--out", tmp_path / "one").status == 0
+    program = script(tmp_path, RECORDS_LOSSES)
+    ended = torchrun(2, [program, tmp_path / "losses", *words, "--out", tmp_path / "two"])
+    assert ended.status == 0, ended
+    parts = [[json.loads(line) for line in (tmp_path / f"losses{rank}").read_text().splitlines()] for rank in (0, 1)]
+    assert [n for _, n in parts[0][:5]] == [7, 7, 7, 7, 5] and [n for _, n in parts[1][:5]] == [8, 8, 8, 8, 5]
+    both = [(a + b) / (n + m) for (a, n), (b, m) in zip(*parts, strict=True)]
+    assert len(both) == len(alone) == 20 and max(alone) - min(alone) > 0.01
+    assert [math.isclose(one, two, rel_tol=1e-9) for one, two in zip(alone, both, strict=True)] == [True] * 20
+    one, two = (load_file(tmp_path / name / "model.safetensors") for name in ("one", "two"))
+    assert all(torch.allclose(one[name], two[name], rtol=1e-9, atol=1e-12) for name in one)
+    for line, other in zip(timeless(tmp_path / "one"), timeless(tmp_path / "two"), strict=True):
+        assert math.isclose(line["loss"], other["loss"], rel_tol=1e-9) and line["accuracy"] == other["accuracy"]
+        assert line["passes"] == pytest.approx(other["passes"])
+
+
+@pytest.mark.slow
+def test_an_evaluation_in_two_processes_finds_the_same(tmp_path: Path) -> None:
+    program, net = script(tmp_path, EVALUATES), NETS / "fbf"
+    ended = torchrun(2, [program, net, tmp_path / "two"])
+    assert ended.status == 0, ended
+    test = data.load("mnist-5k").test
+    some = data.Split(test.images[:48:2], test.labels[:48:2])
+    attacks = ["fgsm", "pgd-10x2", "apgd-ce", "nuclear"]
+    package.evaluate(package.load(net), some, eps=0.3, attacks=attacks, block=4, verdict=False, out=tmp_path / "one")
+    one, two = (pq.read_table(tmp_path / name / "examples.parquet") for name in ("one", "two"))
+    assert one.equals(two) and 0 < sum(value is not None for value in one["broken_by"].to_pylist()) < 24
+    figures = [json.loads((tmp_path / name / "evaluation.json").read_text()) for name in ("one", "two")]
+    for each in figures:
+        each.pop("provenance")
+        for attack in each["attacks"].values():
+            for cost in ("seconds", "padding"):  # blocks are filled up where fewer images are left together
+                attack.pop(cost)
+    assert figures[0] == figures[1]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", METHODS)
+def test_two_processes_that_were_killed_go_on_bit_for_bit(name: str, tmp_path: Path) -> None:
+    words = small(*METHODS[name].split(), "--eps", 0.2, "--batch_size", 15, "--crop", 2, "--checkpoint_seconds", 0)
+    assert toughen_in(2, *words, "--out", tmp_path / "whole").status == 0
+    killed = torchrun(2, [script(tmp_path, DIES), *words, "--out", tmp_path / "cut"])
+    assert killed.status != 0
+    ended = toughen_in(2, *words, "--out", tmp_path / "cut", "--resume")
+    assert ended.status == 0 and "going on after step 7" in ended.err, ended
+    first, second = state_of(tmp_path / "whole"), state_of(tmp_path / "cut")
+    assert first.keys() == second.keys()
+    assert [name for name in first if not torch.equal(first[name], second[name])] == []
+    assert timeless(tmp_path / "whole") == timeless(tmp_path / "cut")
+
+
+@pytest.mark.slow
+def test_a_run_goes_on_with_another_number_of_processes(tmp_path: Path) -> None:
+    words = small(*METHODS["free"].split(), "--eps", 0.2, "--checkpoint_seconds", 0, "--out", tmp_path / "run")
+    assert torchrun(2, [script(tmp_path, DIES), *words]).status != 0
+    ended = toughen(*words, "--resume")
+    assert ended.status == 0 and "going on after step 7" in ended.err
+    assert "the number of processes has changed, method.delta begins anew" in ended.err
+    lines = timeless(tmp_path / "run")
+    assert [line["epoch"] for line in lines] == [0, 1] and math.isfinite(lines[1]["loss"])
+    assert lines[0]["passes"] == pytest.approx(3.0)  # none was counted twice or forgotten
+
+
+@pytest.mark.slow
+def test_what_goes_wrong_is_said_once(tmp_path: Path) -> None:
+    ended = toughen_in(2, "train", "fgsm-mnist", "--data", tmp_path / "nowhere")
+    said = [line for line in ended.err.splitlines() if line.startswith("toughen: ")]
+    assert ended.status != 0 and len(said) == 1 and "nowhere" in said[0], ended
+    ended = toughen_in(2, "diagnose", tmp_path)
+    said = [line for line in ended.err.splitlines() if line.startswith("toughen: ")]
+    assert ended.status != 0 and len(said) == 1 and "without torchrun" in said[0], ended
+
+
+@pytest.mark.slow
+def test_running_means_are_those_of_the_whole_batch(tmp_path: Path) -> None:
+    """At a rate of nearly nothing the first layer stays what it is, and so do its outputs' means."""
+    words = small(*"--method Standard --eps null --model resnet18 --optimizer.lr 1e-9 --epochs 1".split())
+    words += ["--model_settings", "{width: 4}", "--precision", "fp32"]
+    assert toughen(*words, "--out", tmp_path / "one").status == 0
+    ended = toughen_in(2, *words, "--out", tmp_path / "two")
+    assert ended.status == 0, ended
+    one, two = (load_file(tmp_path / name / "model.safetensors") for name in ("one", "two"))
+    (mean,) = [name for name in one if "stem" in name and name.endswith("running_mean")]
+    assert one[mean].abs().max() > 0.001
+    torch.testing.assert_close(one[mean], two[mean], rtol=1e-4, atol=1e-6)
+
+
+def test_batch_norm_over_processes_is_refused_on_a_cpu(tmp_path: Path) -> None:
+    refused(toughen(*small("--sync_batch_norm", "true"), "--out", tmp_path / "run"), "sync_batch_norm needs GPUs")
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 7])
+def test_shares_are_even_and_whole(count: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    for n in range(20):
+        found: list[int] = []
+        for rank in range(count):
+            monkeypatch.setattr(distributed, "count", lambda: count)
+            monkeypatch.setattr(distributed, "rank", lambda rank=rank: rank)
+            part = range(n)[distributed.shard_slice(n)]
+            assert len(part) - n // count in (0, 1)
+            found += part
+        assert found == list(range(n))
+
+
+def test_a_process_alone_sends_nothing() -> None:
+    assert (distributed.count(), distributed.rank(), distributed.is_main_process(), distributed.shard_slice(5)) == (
+        1,
+        0,
+        True,
+        slice(0, 5),
+    )
+    assert (
+        distributed.gather({"a": 1}) == [{"a": 1}]
+        and distributed.broadcast(3) == 3
+        and distributed.any_of(True, False) == (True, False)
+    )
