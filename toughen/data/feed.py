@@ -12,6 +12,7 @@ import signal
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from multiprocessing import forkserver, resource_tracker
 from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
@@ -103,7 +104,12 @@ class StreamFeed(Feed):
         order = windowed(self.split, self.buffer, self.seed, epoch)
         cuts = [rows[part(len(rows))] for rows in order[first * self.batch_size :].split(self.batch_size)]
         decoder = Decoder(self.split.form, (self.seed, epoch) if self.resized else None)
-        loader = iter(self._loader(decoder, _Reads(self.split, cuts)))
+        try:
+            loader = iter(self._loader(decoder, _Reads(self.split, cuts)))
+        except (EOFError, OSError) as error:  # of the process that workers are forked off, or of the system
+            raise Unreadable(
+                f"a process that decodes images cannot be started ({error or type(error).__name__}): use --num_workers 0"
+            ) from None
         for rows in cuts:
             try:
                 images = next(loader)
@@ -257,12 +263,20 @@ def _context() -> Any:
         return multiprocessing.get_context("spawn")
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload([__name__])
+    resource_tracker.ensure_running()  # which the server needs; starting it unblocks both signals
+    ending = {signal.SIGINT, signal.SIGTERM}  # sent to the whole group: the trainer decides when workers end
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, ending)  # which the server and its workers inherit
+    try:
+        forkserver.ensure_running()
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
     return context
 
 
 def _begin(worker: int) -> None:
-    """Have a worker end with its trainer, even one that is killed, and not on Ctrl-C, which goes to both."""
+    """Have a worker end with its trainer, even one that is killed, and not on a signal that goes to both."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
     threading.Thread(target=_end_with, args=[multiprocessing.parent_process()], daemon=True).start()
 
 

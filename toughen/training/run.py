@@ -146,7 +146,7 @@ def by_epoch(
         yield from trainer.by_epoch(shutdown, ShowProgress(console, show))
     except Unreadable as error:
         raise RuntimeError(
-            f"training failed: {error}. Once the images are whole again, go on with --resume: nothing is lost"
+            f"training failed: {error}. Once that is mended, go on with --resume: nothing is lost"
         ) from None
     except OSError as error:
         raise RuntimeError(
