@@ -22,7 +22,7 @@ COMMANDS = {
     "compare": "show evaluated runs side by side",
     "report": "write runs and their results as one HTML page",
     "predict": "say the classes of image files, and whether an attack changes them",
-    "export": "write a run's classifier as ONNX or as PyTorch's exported program",
+    "export": "write a run's classifier as ONNX, PyTorch's exported program or safetensors",
     "list": "list methods, attacks, models, data or recipes",
     "reproduce": "run a paper's table or figure, and show it beside what was published",
     "demo": "train a standard and a robust classifier, and attack both",

@@ -1,0 +1,26 @@
+"""``toughen.load``: a trained classifier from wherever it lies."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from torch import nn
+
+from toughen.runs import directory, single_file
+
+
+def load(run: str | Path, model: nn.Module | None = None) -> nn.Module:
+    """A trained classifier: takes images in [0, 1], returns logits, in evaluation mode, normalisation inside.
+
+    No code comes out of the files: they hold tensors and settings, and name only nets of toughen's and timm's.
+
+    Args:
+        run: a run directory, or a file of `toughen export --format safetensors`.
+        model: the net to put the weights into; needed only for a net of your own, which no file of a run may import.
+
+    Raises:
+        ValueError: there is nothing of that kind, a file is damaged, or the weights belong to another net.
+    """
+    if Path(run).is_file():
+        return single_file.load_single(Path(run), model)
+    return directory.load(run, model)
