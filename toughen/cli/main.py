@@ -23,6 +23,8 @@ COMMANDS = {
     "report": "write runs and their results as one HTML page",
     "predict": "say the classes of image files, and whether an attack changes them",
     "export": "write a run's classifier as ONNX, PyTorch's exported program or safetensors",
+    "card": "write a run's model card",
+    "push": "upload a run to the Hugging Face hub, after saying what would go there",
     "list": "list methods, attacks, models, data or recipes",
     "reproduce": "run a paper's table or figure, and show it beside what was published",
     "demo": "train a standard and a robust classifier, and attack both",
