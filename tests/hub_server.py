@@ -1,4 +1,4 @@
-"""An imitation of the Hugging Face hub on this machine: what its file system client asks of a data set's repository."""
+"""An imitation of the Hugging Face hub on this machine: what its client asks of data sets and models."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import hashlib
 import json
 import re
 import threading
+from base64 import b64decode
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -24,10 +25,14 @@ class Hub:
     Attributes:
         endpoint: its address.
         ranges: for each file the parts of it that were asked for, first and last byte.
+        uploaded: the files that were uploaded to the model, by their names.
+        private: whether the model's repository was made a private one; None where none was made.
     """
 
     endpoint: str
     ranges: list[tuple[str, int, int]] = field(default_factory=list)
+    uploaded: dict[str, bytes] = field(default_factory=dict)
+    private: bool | None = None
 
 
 @contextmanager
@@ -84,12 +89,19 @@ def hub_of(folder: Path, name: str) -> Iterator[Hub]:
         def log_message(self, format: str, *args: Any) -> None:
             pass
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    with serving(Handler, hub):
+        yield hub
+
+
+@contextmanager
+def serving(handler: type[BaseHTTPRequestHandler], hub: Hub) -> Iterator[None]:
+    """Answer requests within the block, at an address of the hub's own."""
+    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
     hub.endpoint = f"http://127.0.0.1:{server.server_port}"
     thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()
     try:
-        yield hub
+        yield
     finally:
         server.shutdown()
         server.server_close()
@@ -108,3 +120,72 @@ def entry(folder: Path, path: Path) -> dict[str, Any]:
     if path.is_dir():
         return {"type": "directory", "path": name, "oid": oid}
     return {"type": "file", "path": name, "oid": oid, "size": path.stat().st_size}
+
+
+@contextmanager
+def model_hub(name: str, token: str = "") -> Iterator[Hub]:
+    """Serve a model's repository, which is empty at first, and keep what is uploaded; others are not there.
+
+    Args:
+        name: such as "owner/net"; it has the revision "main" and the commit ``COMMIT``.
+        token: that may write.
+    """
+    hub = Hub("")
+
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def do_GET(self) -> None:
+            path = unquote(urlsplit(self.path).path)
+            if found := re.fullmatch(rf"/{name}/resolve/([^/]+)/(.+)", path):
+                if found[1] not in ("main", COMMIT):
+                    self.answer(404, {}, "RevisionNotFound")
+                elif found[2] not in hub.uploaded:
+                    self.answer(404, {}, "EntryNotFound")
+                else:
+                    self.answer(200, hub.uploaded[found[2]])
+            elif re.fullmatch(rf"/api/models/{name}(/revision/main)?", path):
+                self.answer(200, {"_id": "0", "id": name, "sha": COMMIT, "private": False, "siblings": []})
+            else:
+                self.answer(200, {}) if path == "/" else self.answer(404, {}, "RepoNotFound")
+
+        do_HEAD = do_GET
+
+        def do_POST(self) -> None:
+            body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+            if self.headers.get("Authorization") != f"Bearer {token}":
+                self.answer(401, {"error": "Invalid credentials"})
+            elif self.path == "/api/repos/create":
+                hub.private = json.loads(body).get("visibility") == "private" or bool(json.loads(body).get("private"))
+                self.answer(200, {"url": f"{hub.endpoint}/{name}", "name": name, "id": "0"})
+            elif self.path == f"/api/models/{name}/preupload/main":
+                files = json.loads(body)["files"]
+                modes = [{"path": each["path"], "uploadMode": "regular", "shouldIgnore": False} for each in files]
+                self.answer(200, {"files": modes})
+            elif self.path == f"/api/models/{name}/commit/main":
+                lines = [json.loads(line)["value"] for line in body.splitlines()]
+                hub.uploaded |= {each["path"]: b64decode(each["content"]) for each in lines if "content" in each}
+                found = {"commitOid": COMMIT, "commitUrl": f"{hub.endpoint}/{name}/commit/{COMMIT}"}
+                self.answer(200, {"success": True, **found, "hookOutput": ""})
+            elif self.path == "/api/validate-yaml":
+                self.answer(200, {"errors": [], "warnings": []})
+            else:
+                self.answer(404, {"error": "not found"}, "RepoNotFound")
+
+        def answer(self, status: int, found: Any, code: str = "") -> None:
+            body = found if isinstance(found, bytes) else json.dumps(found).encode()
+            self.send_response(status)
+            headers = {"Content-Type": "application/json", "Content-Length": str(len(body)), "X-Repo-Commit": COMMIT}
+            headers |= {"ETag": '"' + hashlib.sha256(body).hexdigest() + '"'}
+            headers |= {"X-Error-Code": code, "X-Error-Message": code} if code else {}
+            for key, value in headers.items():
+                self.send_header(key, value)
+            self.end_headers()
+            if self.command != "HEAD":
+                self.wfile.write(body)
+
+        def log_message(self, format: str, *args: Any) -> None:
+            pass
+
+    with serving(Handler, hub):
+        yield hub

@@ -13,13 +13,13 @@ if TYPE_CHECKING:
     from toughen.core.threat import Threat as Threat
     from toughen.core.types import Batch as Batch
     from toughen.evaluation.evaluate import evaluate as evaluate
-    from toughen.runs import load as load
+    from toughen.runs.loading import load as load
 else:  # `toughen.report` reads results without waiting for torch
     __getattr__, __dir__ = lazily(
         __name__,
         {
             "evaluate": "toughen.evaluation.evaluate",
-            "load": "toughen.runs",
+            "load": "toughen.runs.loading",
             "Threat": "toughen.core.threat",
             "Batch": "toughen.core.types",
         },

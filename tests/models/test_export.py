@@ -13,6 +13,8 @@ import onnxruntime
 import pytest
 import torch
 from commands import small, toughen
+from timm_nets import NETS as TIMM
+from timm_nets import needs_timm
 from torch import nn
 
 from toughen import models, runs
@@ -47,8 +49,25 @@ def test_a_net_says_the_same_after_export(net: str, form: str, mnist: tuple[Imag
     model = models.create(net, 10, shape, (0.5,) * shape[0], (0.25,) * shape[0], **NETS[net]).eval()
     path = tmp_path / "net.pt2"
     export(model, shape, path, form, {"classes": "[]"})
-    furthest, other = difference(model, load_exported(path, form), x, batch_size=33)  # also a last batch of four
+    furthest, other, _ = difference(model, load_exported(path, form), x, batch_size=33)  # also a last batch of four
     assert other == 0 and furthest < 1e-4
+
+
+@needs_timm
+@pytest.mark.parametrize("form", ["onnx", "torch-export"])
+@pytest.mark.parametrize("name", TIMM)
+def test_a_net_of_timms_says_the_same_after_export(
+    name: str, form: str, mnist: tuple[Images, Labels], tmp_path: Path
+) -> None:
+    x, y = mnist[0][:40], mnist[1][:40]
+    torch.manual_seed(0)
+    model = models.create(name, 10, (1, 28, 28), (0.5,), (0.25,), **TIMM[name]).eval()
+    path = tmp_path / "net"
+    export(model, (1, 28, 28), path, form, {"classes": "[]"})
+    exported = load_exported(path, form)
+    for images in (x, PGD(eps=0.1, steps=3)(model, x, y)):
+        furthest, other, _ = difference(model, exported, images, batch_size=33)
+        assert other == 0 and furthest < 1e-3
 
 
 def test_a_difference_is_seen(mnist: tuple[Images, Labels]) -> None:
@@ -63,7 +82,7 @@ def test_a_difference_is_seen(mnist: tuple[Images, Labels]) -> None:
 
     x = mnist[0][:40]
     lower = int((halves(x).argmax(1) == 1).sum())
-    furthest, other = difference(Halves(), lambda x: halves(x) + torch.tensor([1.0, 0.0]), x, batch_size=7)
+    furthest, other, _ = difference(Halves(), lambda x: halves(x) + torch.tensor([1.0, 0.0]), x, batch_size=7)
     assert furthest == pytest.approx(1, abs=1e-6) and 0 < lower == other
 
 

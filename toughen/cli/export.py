@@ -7,47 +7,106 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
+import torch
 from rich.console import Console
+from torch import nn
 
-from toughen import runs
-from toughen.cli.shared import PROGRAM, own_model
+from toughen import __version__, runs
+from toughen.attacks.base import Attack, threat_of
+from toughen.cli.shared import ATTACK, PROGRAM, own_model
 from toughen.config.parsing import Parser, tidy
+from toughen.core.rng import ImageNoise
+from toughen.core.threat import Threat
+from toughen.core.types import Images, Labels
+from toughen.evaluation.attacked import call_attack, verify_threat
 from toughen.evaluation.images import load_test, sample
-from toughen.models.export import SUFFIXES, difference, export, load_exported
+from toughen.evaluation.suite import parse_attack
+from toughen.evaluation.target import usable_threat
+from toughen.models.export import SUFFIXES, Difference, Exported, difference, export, load_exported
 from toughen.runs.files import check_writable
+from toughen.runs.single_file import load_single, write_single
 from toughen.utils.fraction import radius
 
 TOLERANCE = 1e-3  # of a logit: float32 sums in another order
+NAMES = {form: f"model{suffix}" for form, suffix in SUFFIXES.items()} | {"safetensors": "net.safetensors"}
+NO_ATTACK = "none"
+TENSORS_TAKE = (
+    "(images - mean) / std, per channel, of float32 images [n, c, h, w] in [0, 1]"  # null: the images themselves
+)
+BATCH = 50
 
 
 def run(arguments: Sequence[str]) -> int:
     given = export_parser().read(tidy(arguments))
-    folder, own = Path(given.run), own_model(given.run, given.model)
-    record, model = runs.read_record(folder), runs.load(Path(given.run), own)
-    out = Path(given.out) if given.out else folder / f"model{SUFFIXES[given.format]}"
+    folder = Path(given.run)
+    record, model = runs.read_record(folder), runs.load(folder, own_model(given.run, given.model))
+    out = Path(given.out) if given.out else folder / NAMES[given.format]
     if out.exists():
         raise ValueError(f"{out} is there already: choose another --out, or remove it")
     check_writable(out.parent)
+    attack = None if given.attack == NO_ATTACK else parse_attack(given.attack, threat(record, given.run))
     test = load_test(folder, record, given.data)
     images, _ = sample(test.test, given.limit, 0)
-    channels, rows, columns = record.shape
+    x = images.images.float() / 255
     part = out.with_name(f".part-{out.name}")  # until it is checked
     try:
-        export(model, (channels, rows, columns), part, given.format, about(record))
-        found, other = difference(model, load_exported(part, given.format), images.images.float() / 255)
-        if other or not found <= TOLERANCE:
-            raise RuntimeError(
-                f"the exported net differs from the run's: {other:,} of {len(images):,} images change class, "
-                f"logits by up to {found:.2g}; nothing is written"
-            )
+        exported = write(part, given.format, record, model, given.run, given.model)
+        found = [(f"{len(x):,} test images of {test.name}", checked(difference(model, exported, x, BATCH)))]
+        if attack is not None:
+            x_adv = attacked(model, x, images.labels, attack, given.attack)
+            what = f"adversarial images by {given.attack} within {about(record)['threat']}"
+            found.append((what, checked(difference(model, exported, x_adv, BATCH))))
         part.replace(out)
     finally:
         part.unlink(missing_ok=True)
-    Console().print(
-        f"{out}: on {len(images):,} test images of {test.name} the same classes, logits within {found:.1g}",
-        highlight=False, markup=False, soft_wrap=True,
-    )  # fmt: skip
+    said = "; ".join(f"on {what} the same classes, logits within {each.logit:.1g}" for what, each in found)
+    Console().print(f"{out}: {said}", highlight=False, markup=False, soft_wrap=True)
     return 0
+
+
+def write(path: Path, form: str, record: runs.Record, model: nn.Module, spec: str, own: str | None) -> Exported:
+    """Write the file, and give back the classifier that is read from it."""
+    if form == "safetensors":
+        write_single(path, record, model, {**about(record), "input": TENSORS_TAKE})
+        return load_single(path, own_model(spec, own))
+    channels, rows, columns = record.shape
+    export(model, (channels, rows, columns), path, form, about(record))
+    return load_exported(path, form)
+
+
+def checked(found: Difference) -> Difference:
+    """A difference that rounding explains.
+
+    Raises:
+        RuntimeError: it is larger.
+    """
+    if found.classes or not found.logit <= TOLERANCE:
+        raise RuntimeError(
+            f"the exported net differs from the run's: {found.classes:,} of {found.images:,} images change class, "
+            f"logits by up to {found.logit:.2g}; nothing is written"
+        )
+    return found
+
+
+def threat(record: runs.Record, spec: str) -> Threat:
+    """What the run was trained against.
+
+    Raises:
+        ValueError: it was trained without a threat.
+    """
+    if record.eps is None:
+        raise ValueError(f"{spec} was trained without a threat, so there is none to attack within: leave --attack out")
+    return usable_threat("l2" if record.norm == "l2" else "linf", record.eps)
+
+
+def attacked(model: nn.Module, x: Images, y: Labels, attack: Attack, name: str) -> Images:
+    """Adversarial images that are found through the run's classifier."""
+    parts = []
+    for rows in torch.arange(len(x)).split(BATCH):
+        x_adv = call_attack(attack, name, model, x[rows], y[rows], ImageNoise(0, name, rows.tolist()))
+        verify_threat(x_adv, x[rows], threat_of(attack), name)
+        parts.append(x_adv)
+    return torch.cat(parts)
 
 
 def about(record: runs.Record) -> dict[str, str]:
@@ -57,6 +116,7 @@ def about(record: runs.Record) -> dict[str, str]:
         "input": "float32 [n, c, h, w] in [0, 1]; normalisation is inside",
         "threat": "none" if record.eps is None else f"{record.norm} {radius(record.eps)}",
         "method": record.method,
+        "toughen": __version__,
     }
 
 
@@ -66,9 +126,14 @@ def export_parser() -> Parser:
         description="Write a run's classifier for other programs, checked against it on test images.",
     )
     parser.add_argument("run", type=str, help="a run directory")
-    parser.add_argument("--format", type=Literal["onnx", "torch-export"], default="onnx", help="of the file")
-    parser.add_argument("--out", type=str | None, help="the file (default: model.onnx or model.pt2 in the run)")
+    parser.add_argument(
+        "--format", type=Literal["onnx", "torch-export", "safetensors"], default="onnx", help="of the file"
+    )
+    parser.add_argument("--out", type=str | None, help="the file (default: in the run, named by the format)")
     parser.add_argument("--data", type=str | None, help="test images to check it on (default: the run's)")
     parser.add_argument("--limit", type=int | None, default=1000, help="check on so many of them")
+    parser.add_argument(
+        "--attack", type=str, default=NO_ATTACK, help=f"check on adversarial images of the run, too: {ATTACK}"
+    )
     parser.add_argument("--model", type=str | None, help="package.module:function, for a run of a net of your own")
     return parser

@@ -100,17 +100,20 @@ def _shard(spec: str, split: str, loaded: Any) -> tables.Shard:
     return tables.Shard(f"{spec}, {split}", dataset.features.arrow_schema, batches, read, groups, files=True)
 
 
-def unreachable() -> str:
+def unreachable(meanwhile: str | None = "datasets") -> str:
     """Why the hub cannot be reached, "" if it answers.
 
-    The question is asked in a thread of its own, since looking up an address obeys no time limit; `datasets`, which
-    takes half a second to import, arrives meanwhile.
+    The question is asked in a thread of its own, since looking up an address obeys no time limit.
+
+    Args:
+        meanwhile: a module that is imported until the answer comes; `datasets` takes half a second.
     """
     deadline = monotonic() + PATIENCE
     answer: list[str] = []
     asking = threading.Thread(target=lambda: answer.append(_ask()), daemon=True)
     asking.start()
-    import_module("datasets")
+    if meanwhile is not None:
+        import_module(meanwhile)
     asking.join(max(0.0, deadline - monotonic()))
     return answer[0] if answer else f"no answer in {PATIENCE:g} s"
 

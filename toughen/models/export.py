@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, redirect_stdout
 from io import StringIO
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -74,8 +75,22 @@ def load_exported(path: Path, form: str) -> Exported:
     return lambda x: torch.from_numpy(session.run([OUTPUT], {INPUT: x.numpy()})[0])
 
 
-def difference(model: nn.Module, exported: Exported, x: Images, batch_size: int = 50) -> tuple[float, int]:
-    """The largest difference of a logit, and how many images are classified otherwise."""
+class Difference(NamedTuple):
+    """How far two classifiers are apart on some images.
+
+    Attributes:
+        logit: the largest difference of a logit.
+        classes: how many images are classified otherwise.
+        images: how many were compared.
+    """
+
+    logit: float
+    classes: int
+    images: int
+
+
+def difference(model: nn.Module, exported: Exported, x: Images, batch_size: int = 50) -> Difference:
+    """How far an exported classifier is from the one that it was made of."""
     furthest, other = 0.0, 0
     with torch.no_grad():
         for part in x.split(batch_size):
@@ -83,7 +98,7 @@ def difference(model: nn.Module, exported: Exported, x: Images, batch_size: int 
             theirs = exported(part)
             furthest = max(furthest, float((ours - theirs).abs().max()))
             other += int((ours.argmax(1) != theirs.argmax(1)).sum())
-    return furthest, other
+    return Difference(furthest, other, len(x))
 
 
 def _require(*packages: str) -> None:

@@ -53,3 +53,12 @@ def normalized(net: nn.Module, channels: int, mean: Sequence[Real] | None, std: 
     if len(mean) != channels:
         raise ValueError(f"mean and std have {len(mean)} numbers, the images {channels} channels: give one per channel")
     return nn.Sequential(OrderedDict(normalize=layer, net=net))
+
+
+def parts_of(model: nn.Module) -> tuple[Normalize | None, nn.Module]:
+    """What ``normalized`` put together: the first layer, None where there is none, and the net."""
+    if isinstance(model, nn.Sequential) and list(dict(model.named_children())) == ["normalize", "net"]:
+        layer, net = model
+        if isinstance(layer, Normalize):
+            return layer, net
+    return None, model

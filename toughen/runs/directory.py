@@ -62,7 +62,7 @@ class Record:
         return self.eps is None or (norm == self.norm and float(eps) == self.eps)
 
 
-def _record(fields: Any) -> Record:
+def valid_record(fields: Any) -> Record:
     """A record out of what a file holds, which anyone may have changed.
 
     Raises:
@@ -105,7 +105,7 @@ def read_record(folder: Path) -> Record:
             raise ValueError(f"{folder} has no {name}: it is no run directory, or its first epoch never ended")
     fields = read_json(folder / RECORD)
     try:
-        return _record(fields)
+        return valid_record(fields)
     except ValueError as error:
         raise ValueError(f"{folder / RECORD} is damaged ({error}): restore it from a copy, or train again") from None
 
@@ -133,15 +133,25 @@ def load(run: str | Path, model: nn.Module | None = None) -> nn.Module:
         net.load_state_dict(tensors)
     except RuntimeError as error:
         raise ValueError(f"{folder / WEIGHTS} does not fit the net: {second_line(error)}") from None
+    checked_tensors(folder / WEIGHTS, tensors)
+    return net.eval()
+
+
+def checked_tensors(path: Path, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Tensors that are finite.
+
+    Raises:
+        ValueError: one is not.
+    """
     broken = [name for name, tensor in tensors.items() if tensor.is_floating_point() and not tensor.isfinite().all()]
     if broken:
-        raise ValueError(f"{folder / WEIGHTS} holds NaN or infinity in {broken[0]}: use another checkpoint")
-    return net.eval()
+        raise ValueError(f"{path} holds NaN or infinity in {broken[0]}: use another checkpoint")
+    return tensors
 
 
 def _same(about: dict[str, Any], record: Record) -> bool:
     try:
-        return _record(about) == record
+        return valid_record(about) == record
     except ValueError:
         return False
 

@@ -65,6 +65,10 @@ def check_writable(folder: Path) -> None:
         raise ValueError(f"cannot write to {folder} (Permission denied): choose another --out")
 
 
+def write_bytes(path: Path, content: bytes) -> None:
+    replace_file(path, lambda temporary: temporary.write_bytes(content))
+
+
 def write_text(path: Path, text: str) -> None:
     replace_file(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
 
@@ -78,8 +82,7 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], about: Mapping[str,
     from safetensors.torch import save
 
     plain = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
-    content = save(plain, {"about": json.dumps(about or {})})
-    replace_file(path, lambda temporary: temporary.write_bytes(content))
+    write_bytes(path, save(plain, {"about": json.dumps(about or {})}))
 
 
 def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:

@@ -1,0 +1,97 @@
+"""Model cards, read by the hub's own library."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from commands import refused, toughen
+from huggingface_hub import ModelCard
+from run_files import write_run
+
+from toughen.report.card import card, public_name
+
+
+def test_the_hubs_library_reads_the_figures(tmp_path: Path) -> None:
+    """90 % clean and 50 % under both attacks of 200 images, at L-infinity 0.3: what the files say."""
+    found = ModelCard(card(write_run(tmp_path / "run"), "me/robust-digits"))
+    results = found.data.eval_results
+    assert results is not None and [each.metric_value for each in results] == [0.9, 0.5]
+    assert results[1].metric_name == "accuracy under attack, L∞ eps 0.3" and results[0].dataset_name == "digits"
+    assert found.data.library_name == "toughen" and found.data.pipeline_tag == "image-classification"
+    for line in (
+        "| clean images | 90.0 % |  |  |",
+        "| `fgsm` | 60.0 % | 2 | 0.5 s |",  # 400 passes over 200 images
+        "| `pgd-20` | 50.0 % | 40 | 10 s |",
+        "| all of them together | **50.0 %** |  |  |",
+        "Verdict on the robust figure: **doubtful**. Take it with care: a check failed. (1 check passed, 1 failed, 1 "
+        "could not be made)",
+        "- accuracy falls with eps: It rises from 10.0 % to 20.0 %.",
+        "| cost | 8.0 forward passes per image and step; plain training takes 3 |",
+        "| time | 90 s for 3 epochs |",
+        'model = toughen.load("hf://me/robust-digits")  # images in [0, 1] to logits',
+    ):
+        assert line in found.content.splitlines(), line
+
+
+def test_what_was_never_evaluated_says_so(tmp_path: Path) -> None:
+    folder = write_run(tmp_path / "run")
+    (folder / "evaluation.json").unlink()
+    found = ModelCard(card(folder))
+    assert found.data.eval_results is None and "Nobody has evaluated it" in found.content
+
+
+def test_names_out_of_files_stay_text(tmp_path: Path) -> None:
+    classes = ("<script>alert(1)</script>", "[x](http://bad)", "a|b\n# head", "---\nlicense: mit")
+    folder = write_run(tmp_path / "run", classes=classes)
+    record = json.loads((folder / "model.json").read_text())
+    (folder / "model.json").write_text(json.dumps({**record, "method": "`</code>`\n---", "data": "/home/me/my photos"}))
+    found = ModelCard(card(folder))
+    assert "license" not in found.data.to_dict()
+    assert r"\<script\>alert(1)\</script\>, \[x\](http://bad), a\|b \# head, --- license: mit" in found.content
+    assert "`'</code>' ---`" in found.content and "/home/me" not in found.content and "`my photos`" in found.content
+
+
+def test_a_timm_net_is_loaded_by_timm(tmp_path: Path) -> None:
+    folder = write_run(tmp_path / "run")
+    record = json.loads((folder / "model.json").read_text())
+    record["model"] = {
+        "name": "timm:resnet18",
+        "settings": {},
+        "shape": [3, 32, 32],
+        "mean": [0.5, 0.4, 0.3],
+        "std": None,
+    }
+    (folder / "model.json").write_text(json.dumps(record))
+    found = ModelCard(card(folder, "me/net"))
+    assert found.data.library_name == "timm"
+    assert 'timm.create_model("hf-hub:me/net", pretrained=True)' in found.content
+    assert "mean = torch.tensor([0.5, 0.4, 0.3]).view(-1, 1, 1)\nstd = torch.tensor([1.0, 1.0, 1.0])" in found.content
+
+
+def test_only_a_folders_name_is_told() -> None:
+    assert public_name("/home/me/photos") == "photos" and public_name("mnist") == "mnist"
+    assert public_name("hf://datasets/me/photos") == "hf://datasets/me/photos"
+
+
+def test_the_command_prints_or_writes_it(tmp_path: Path) -> None:
+    folder = write_run(tmp_path / "run")
+    printed = toughen("card", folder, "--name", "me/net")
+    assert printed.status == 0 and printed.out == card(folder, "me/net")
+    assert toughen("card", folder, "--name", "me/net", "--out", tmp_path / "README.md").status == 0
+    assert (tmp_path / "README.md").read_text(encoding="utf-8") == printed.out
+    refused(toughen("card", folder, "--out", tmp_path / "README.md"), "is there already")
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("gone",), "there is no run directory"),
+        (("run", "--name", "me"), "write user/name"),
+        (("run", "--name", "../x/y"), "write user/name"),
+    ],
+)
+def test_bad_words_are_refused(tmp_path: Path, words: tuple[str, ...], said: str) -> None:
+    write_run(tmp_path / "run")
+    refused(toughen("card", tmp_path / words[0], *words[1:]), said)

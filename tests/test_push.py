@@ -1,0 +1,154 @@
+"""`toughen push` and ``toughen.load("hf://...")`` against an imitation of the hub on this machine."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+import torch
+from commands import digits, process, refused, small, toughen
+from hub_server import COMMIT, Hub, model_hub
+from huggingface_hub import ModelCard
+from safetensors.torch import load_file, save_file
+from timm_nets import needs_timm
+
+from toughen import runs
+from toughen.core.types import Images, Labels
+from toughen.runs.repository import check_name
+
+LOAD = """
+import sys, torch, toughen
+from safetensors.torch import load_file, save_file
+source, images, answer, *revision = sys.argv[1:]
+try:
+    model = toughen.load(source, revision=revision[0] if revision else None)
+except ValueError as error:
+    sys.exit(str(error))
+with torch.no_grad():
+    save_file({"logits": model(load_file(images)["x"])}, answer)
+"""
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("runs") / "robust"
+    assert toughen(*small("--method", "FGSMAT", "--eps", 0.1, "--watch", "off", "--out", folder)).status == 0
+    words = ("--attacks", "fgsm", "--verdict", "false", "--details", "false", "--precision", "fp32")
+    assert toughen("evaluate", folder, *words).status == 0
+    return folder
+
+
+def client(endpoint: str, home: Path, *words: object, **more: str) -> subprocess.CompletedProcess[str]:
+    """A process of its own: the hub's address and token are read when its client is imported."""
+    unset = {name: value for name, value in os.environ.items() if not name.startswith(("HF_", "HUGGING"))}
+    where = {"HF_ENDPOINT": endpoint, "HF_HUB_OFFLINE": "0", "NO_PROXY": "*", "HF_HOME": str(home), **more}
+    return subprocess.run([sys.executable, *map(str, words)], env=unset | where, capture_output=True, text=True)
+
+
+def one_line(ended: Mapping[str, object] | subprocess.CompletedProcess[str], *said: str) -> None:
+    assert isinstance(ended, subprocess.CompletedProcess)
+    lines = ended.stderr.strip().splitlines()
+    assert ended.returncode != 0 and len(lines) == 1 and len(lines[0]) < 500, ended.stderr
+    assert [each for each in said if each not in lines[0]] == [], ended.stderr
+
+
+def test_a_dry_run_says_what_would_go(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("toughen.cli.push.upload", lambda *given: pytest.fail("it was uploaded"))
+    ended = toughen("push", run, "me/robust")
+    assert ended.status == 0 and "Nothing was uploaded: add --yes" in ended.out
+    for name in ("README.md", "model.safetensors", "pipeline_tag: image-classification"):
+        assert name in ended.out
+    assert str(digits().parent) not in ended.out
+
+
+def load(hub: Hub, home: Path, x: Images, source: str, *revision: str) -> subprocess.CompletedProcess[str]:
+    home.mkdir(exist_ok=True)
+    save_file({"x": x}, home / "x.safetensors")
+    return client(hub.endpoint, home, "-c", LOAD, source, home / "x.safetensors", home / "answer", *revision)
+
+
+def test_what_is_pushed_is_loaded_alike(run: Path, tmp_path: Path, mnist: tuple[Images, Labels]) -> None:
+    words = ("-m", "toughen", "push", run, "me/robust", "--yes", "--private")
+    with model_hub("me/robust", token="secret") as hub:
+        ended = client(hub.endpoint, tmp_path / "home", *words, HF_TOKEN="secret")
+        assert ended.returncode == 0, ended.stderr
+        assert hub.private and hub.uploaded.keys() == {"README.md", "model.safetensors", "evaluation.json"}
+        with torch.no_grad():
+            logits = runs.load(run)(mnist[0])
+        for number, revision in enumerate(((), ("main",), (COMMIT,))):
+            home = tmp_path / f"home-{number}"
+            ended = load(hub, home, mnist[0], "hf://me/robust", *revision)
+            assert ended.returncode == 0, ended.stderr
+            assert torch.equal(load_file(home / "answer")["logits"], logits)
+        one_line(load(hub, tmp_path / "h", mnist[0], "hf://me/robust@v2"), "has no revision 'v2'")
+        one_line(load(hub, tmp_path / "h", mnist[0], "hf://me/other"), "the hub has no model me/other")
+        del hub.uploaded["model.safetensors"]
+        hub.uploaded["pytorch_model.bin"] = b"\x80\x04"
+        one_line(load(hub, tmp_path / "h", mnist[0], "hf://me/robust"), "has no model.safetensors", "may hold code")
+    found = ModelCard(hub.uploaded["README.md"].decode())
+    assert found.data.library_name == "toughen" and 'toughen.load("hf://me/robust")' in found.content
+    said = b"".join(hub.uploaded.values())
+    assert str(digits()).encode() not in said and str(run).encode() not in said  # of this machine's folders
+    one_line(load(hub, tmp_path / "gone", mnist[0], "hf://me/robust"), "the hub cannot be reached")
+    ended = load(hub, tmp_path / "home-0", mnist[0], "hf://me/robust")  # out of the cache
+    assert ended.returncode == 0, ended.stderr
+
+
+def test_without_a_token_or_the_right_to_write_it_is_said(run: Path, tmp_path: Path) -> None:
+    words = ("-m", "toughen", "push", run, "me/robust", "--yes")
+    with model_hub("me/robust", token="secret") as hub:
+        one_line(client(hub.endpoint, tmp_path, *words), "hf auth login", "HF_TOKEN")
+        wrong = client(hub.endpoint, tmp_path, *words, HF_TOKEN="wrong")
+        one_line(wrong, "the hub did not take me/robust", "your token may write there")
+        assert hub.uploaded == {} and wrong.returncode == 2
+    one_line(client(hub.endpoint, tmp_path, *words, HF_TOKEN="secret"), "the hub cannot be reached")
+
+
+@needs_timm
+def test_timm_alone_loads_its_net(tmp_path: Path, mnist: tuple[Images, Labels]) -> None:
+    folder, place = tmp_path / "run", tmp_path / "place"
+    net = ("--model", "timm:mobilenetv3_small_050")
+    assert toughen(*small(*net, "--epochs", 1, "--out", folder)).status == 0
+    place.mkdir()
+    from toughen.cli.push import prepare
+
+    prepare(folder, place, "me/net", None)
+    config = json.loads((place / "config.json").read_text())
+    script = f"""
+import timm, torch, sys
+from safetensors.torch import load_file, save_file
+net = timm.create_model("local-dir:{place}", pretrained=True).eval()
+x = load_file("{tmp_path / "x"}")["x"]
+mean, std = (torch.tensor(values).view(-1, 1, 1) for values in {[config["pretrained_cfg"][k] for k in ("mean", "std")]})
+with torch.no_grad():
+    save_file({{"logits": net((x - mean) / std)}}, "{tmp_path / "answer"}")
+assert "toughen" not in sys.modules
+"""
+    save_file({"x": mnist[0]}, tmp_path / "x")
+    ended = process("-c", script)
+    assert ended.returncode == 0, ended.stderr
+    with torch.no_grad():
+        assert torch.allclose(load_file(tmp_path / "answer")["logits"], runs.load(folder)(mnist[0]), atol=1e-5)
+
+
+def test_bad_words_are_refused(run: Path, tmp_path: Path) -> None:
+    refused(toughen("push", run, "robust"), "write user/name")
+    refused(toughen("push", tmp_path / "none", "me/robust"), "there is no run directory")
+    for name in ("me", "me/x/y", "me/../x", "me/-x", "me/x.", "me/a--b", "ме/x"):
+        with pytest.raises(ValueError, match="write user/name"):
+            check_name(name)
+    assert check_name("me/robust-net_1.0") == "me/robust-net_1.0"
+
+
+def test_a_revision_of_a_local_run_is_refused(run: Path) -> None:
+    import toughen as package
+
+    with pytest.raises(ValueError, match="has no revisions"):
+        package.load(run, revision="main")
+    with pytest.raises(ValueError, match="leave one of them out"):
+        package.load("hf://me/net@a", revision="b")

@@ -1,0 +1,120 @@
+"""`toughen push`: a run to the Hugging Face hub."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from toughen import runs
+from toughen.cli.export import TENSORS_TAKE, about
+from toughen.cli.shared import PROGRAM, own_model
+from toughen.config.parsing import Parser, tidy
+from toughen.data.hub import unreachable
+from toughen.models.normalize import parts_of
+from toughen.report.card import card, public_name
+from toughen.runs.files import read_fields, write_json, write_text
+from toughen.runs.repository import WEIGHTS, check_name, reason
+from toughen.runs.single_file import with_statistics, write_single
+from toughen.utils import sizes
+
+RESULT = "evaluation.json"
+
+
+def run(arguments: Sequence[str]) -> int:
+    given = push_parser().read(tidy(arguments))
+    name, run_folder = check_name(given.name), Path(given.run)
+    with tempfile.TemporaryDirectory() as place:
+        folder = Path(place)
+        prepare(run_folder, folder, name, given.model)
+        if not given.yes:
+            tell(folder, name, given.revision)
+            return 0
+        upload(folder, name, given.revision, given.private)
+    print(f"uploaded to {name}; load it with: toughen.load({f'hf://{name}'!r})")
+    return 0
+
+
+def prepare(run_folder: Path, folder: Path, name: str, own: str | None) -> None:
+    """Write the files of the repository. Of a local data set only the folder's name is in them."""
+    record = runs.read_record(run_folder)
+    model = runs.load(run_folder, own_model(str(run_folder), own))
+    record = replace(record, data=public_name(record.data))
+    write_single(folder / WEIGHTS, record, model, {**about(record), "input": TENSORS_TAKE})
+    write_text(folder / "README.md", card(run_folder, name))
+    if record.model["name"].startswith("timm:"):
+        write_json(folder / "config.json", timm_config(with_statistics(record, parts_of(model)[0])))
+    if result := read_fields(run_folder / RESULT):
+        write_json(folder / RESULT, {**result, "data": public_name(str(result.get("data", ""))), "model": name})
+
+
+def timm_config(record: runs.Record) -> dict[str, Any]:
+    """The file by which timm makes the net of a repository."""
+    architecture = record.model["name"].removeprefix("timm:")
+    settings = {key: value for key, value in record.model["settings"].items() if key != "pretrained"}
+    channels, rows, columns = record.shape
+    mean, std = record.model["mean"] or [0.0] * channels, record.model["std"] or [1.0] * channels
+    classes = len(record.classes)
+    return {
+        "architecture": architecture.partition(".")[0],
+        "num_classes": classes,
+        "model_args": {"in_chans": channels, **settings},
+        "label_names": record.classes,
+        "pretrained_cfg": {
+            "num_classes": classes, "input_size": [channels, rows, columns], "fixed_input_size": False,
+            "mean": mean, "std": std, "crop_pct": 1.0,
+        },
+    }  # fmt: skip
+
+
+def tell(folder: Path, name: str, revision: str | None) -> None:
+    """What would be uploaded, and nothing else."""
+    print(f"dry run: to {name}{f' ({revision})' if revision else ''} would go")
+    for path in sorted(folder.iterdir()):
+        print(f"  {path.name:20s} {sizes.spell(path.stat().st_size)}")
+    for line in (folder / "README.md").read_text(encoding="utf-8").splitlines():
+        print(f"  | {line}" if line else "  |")
+    print("Nothing was uploaded: add --yes to upload it.")
+
+
+def upload(folder: Path, name: str, revision: str | None, private: bool) -> None:
+    """Make the repository where there is none, and put all files into it in one commit.
+
+    Raises:
+        ValueError: nobody is logged in, the hub cannot be reached, or it refuses.
+    """
+    import huggingface_hub
+
+    if huggingface_hub.get_token() is None:
+        raise ValueError(
+            "the hub knows nobody here: log in with `hf auth login`, or set HF_TOKEN to a token that writes"
+        )
+    if trouble := unreachable(meanwhile=None):
+        raise ValueError(f"the hub cannot be reached ({trouble}): nothing was uploaded, try again later")
+    hub = huggingface_hub.HfApi()
+    try:
+        hub.create_repo(name, private=private, exist_ok=True)
+        if revision is not None:
+            hub.create_branch(name, branch=revision, exist_ok=True)
+        message = f"{name.rpartition('/')[2]}, trained by toughen"
+        hub.upload_folder(repo_id=name, folder_path=folder, revision=revision, commit_message=message)
+    except Exception as error:  # the client raises its transport's, too
+        raise ValueError(
+            f"the hub did not take {name} ({reason(error)}): check the name, and that your token may write there"
+        ) from None
+
+
+def push_parser() -> Parser:
+    parser = Parser(
+        prog=f"{PROGRAM} push",
+        description="Upload a run to the Hugging Face hub: weights, card, evaluation. Without --yes only say what.",
+    )
+    parser.add_argument("run", type=str, help="a run directory")
+    parser.add_argument("name", type=str, help="user/name of the repository")
+    parser.add_argument("--yes", action="store_true", help="upload; without it nothing leaves this machine")
+    parser.add_argument("--private", action="store_true", help="make a new repository private")
+    parser.add_argument("--revision", type=str | None, help="a branch to upload to (default: main)")
+    parser.add_argument("--model", type=str | None, help="package.module:function, for a run of a net of your own")
+    return parser

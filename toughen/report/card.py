@@ -1,0 +1,169 @@
+"""A run as a model card: Markdown under the metadata that the Hugging Face hub reads."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from toughen.report import words
+from toughen.report.evaluations import Evaluation
+from toughen.report.read import Run, read_run
+from toughen.report.values import clean, whole
+from toughen.runs.files import read_fields
+from toughen.utils.statistics import percent
+
+ANYWHERE = "USER/NAME"
+SHOWN = 30  # classes that are named
+
+
+def card(folder: Path, name: str | None = None) -> str:
+    """The card of a run.
+
+    Args:
+        folder: the run directory.
+        name: user/name on the hub; None where it isn't known yet.
+
+    Raises:
+        ValueError: the folder is no run directory.
+    """
+    run = read_run(folder, (name or folder.name or "run").rpartition("/")[2])
+    head = yaml.safe_dump(metadata(run), sort_keys=False, allow_unicode=True)
+    parts = (about(run), figures(run), training(run), loading(run, name or ANYWHERE))
+    return f"---\n{head}---\n\n# {plain(run.name)}\n\n" + "\n".join(parts)
+
+
+def public_name(data: str) -> str:
+    """A data set as strangers may know it: of a folder's path the last part alone."""
+    return data if "://" in data or not Path(data).is_absolute() else Path(data).name
+
+
+def plain(text: str) -> str:
+    """A text that Markdown takes as it is, in one line."""
+    return re.sub(r"([\\`*_{}\[\]<>#|~&!])", r"\\\1", " ".join(clean(text).split()))
+
+
+def code(text: str) -> str:
+    """A text in backticks, without any of its own."""
+    return "`" + " ".join(clean(text).replace("`", "'").split()) + "`"
+
+
+def metadata(run: Run) -> dict[str, Any]:
+    """What the hub reads: <https://huggingface.co/docs/hub/model-cards>."""
+    timm = run.model.startswith("timm:")
+    found: dict[str, Any] = {
+        "library_name": "timm" if timm else "toughen",
+        "pipeline_tag": "image-classification",
+        "tags": ["image-classification", "adversarial-robustness", "toughen"],
+        "metrics": ["accuracy"],
+    }
+    if re.fullmatch(r"[\w.-]+/[\w.-]+", run.data) and not Path(run.data).exists():
+        found["datasets"] = [run.data]
+    if run.own is not None:
+        found["model-index"] = [{"name": clean(run.name), "results": [result(run.own)]}]
+    return found
+
+
+def result(found: Evaluation) -> dict[str, Any]:
+    """An evaluation as an entry of the hub's model index."""
+    data = public_name(found.data) or "unknown"
+    return {
+        "task": {"type": "image-classification"},
+        "dataset": {"name": data, "type": data},
+        "metrics": [
+            {"type": "accuracy", "name": "accuracy on clean images", "value": found.clean},
+            {"type": "accuracy", "name": f"accuracy under attack, {threat(found)}", "value": found.robust},
+        ],
+    }
+
+
+def threat(found: Evaluation) -> str:
+    return words.threat(found.norm, found.eps)
+
+
+def about(run: Run) -> str:
+    """What it is, and what goes in and comes out."""
+    against = f" to withstand attacks within {words.threat(run.norm, run.eps)}" if run.eps is not None else ""
+    names = ", ".join(map(plain, run.classes[:SHOWN])) + (", ..." if len(run.classes) > SHOWN else "")
+    return (
+        f"An image classifier, {code(run.model)}, trained by {code(run.method)} on {code(public_name(run.data))}"
+        f"{against}.\n\nInput: float32 images in [0, 1], `[n, c, h, w]`. Output: logits of {len(run.classes)} classes: "
+        f"{names}.\n"
+    )
+
+
+def figures(run: Run) -> str:
+    """How well it holds, and whether that can be believed."""
+    found = run.own
+    if found is None:
+        return "## Evaluation\n\nNobody has evaluated it: `toughen evaluate` does.\n"
+    rows = [("clean images", percent(found.clean), "", "")]
+    for attack in found.attacks:
+        name = f"{'of which ' * attack.part}{code(attack.name)}"
+        passes = "" if attack.passes is None else f"{attack.passes:,.0f}"
+        seconds = "" if attack.seconds is None else words.duration(attack.seconds)
+        rows.append((name, percent(attack.accuracy), passes, seconds))
+    rows.append(("all of them together", f"**{percent(found.robust)}**", "", ""))
+    table = "\n".join(f"| {' | '.join(row)} |" for row in rows)
+    verdict = f"**{found.verdict}**. " if found.verdict else ""
+    failed = [f"- {plain(each.name)}: {plain(each.sentence)}" for each in found.checks if each.passed is False]
+    said = [plain(each) for each in (run.outdated, found.warning, *found.notes) if each]
+    return (
+        f"## Evaluation\n\nOn {words.count(found.images, 'test image')} of {code(public_name(found.data))}, attacked "
+        f"within {threat(found)}:\n\n"
+        f"| accuracy under | share right | forward passes per image | time |\n|---|---|---|---|\n{table}\n\n"
+        f"The robust accuracy lies in {words.span(found)} with 95 % confidence, for images like these.\n\n"
+        f"Verdict on the robust figure: {verdict}{words.meaning(found.verdict, cut=found.cut)} "
+        f"({words.checks(found)})\n" + "".join(f"\n{line}" for line in [*failed, *said]) + "\n" * bool(failed or said)
+    )
+
+
+def training(run: Run) -> str:
+    """What it took."""
+    rows = {"method": code(run.method), "data": code(public_name(run.data)), "weights": plain(run.weights)}
+    if cost := words.cost(run.history):
+        rows["cost"] = cost
+    if run.history.seconds is not None:
+        rows["time"] = f"{words.duration(run.history.seconds)} for {words.count(run.history.done, 'epoch')}"
+    table = "\n".join(f"| {name} | {value} |" for name, value in rows.items() if value)
+    return f"## Training\n\n| | |\n|---|---|\n{table}\n"
+
+
+def loading(run: Run, name: str) -> str:
+    """How to use it with toughen and without."""
+    own = ":" in run.model and not run.model.startswith("timm:")
+    given = ", model" * own
+    net = "model = ...  # a new net of the run's, with mean and std of the file's metadata\n" * own
+    with_toughen = f'import toughen\n\n{net}model = toughen.load("hf://{name}"{given})  # images in [0, 1] to logits\n'
+    if run.model.startswith("timm:"):
+        mean, std = (f"torch.tensor({list(values)}).view(-1, 1, 1)" for values in statistics(run))
+        without = (
+            "With timm alone:\n\n```python\nimport timm\nimport torch\n\n"
+            f'net = timm.create_model("hf-hub:{name}", pretrained=True).eval()\n'
+            f"mean = {mean}\nstd = {std}\nlogits = net((images - mean) / std)  # images in [0, 1]\n```\n"
+        )
+    else:
+        without = (
+            "Without toughen: `model.safetensors` has the net's own weights, and mean, std and settings in its "
+            "metadata. `toughen export` writes the whole computation as ONNX.\n"
+        )
+    return f"## Use\n\n```python\n{with_toughen}```\n\n{without}"
+
+
+def statistics(run: Run) -> tuple[list[float], list[float]]:
+    """Mean and standard deviation of the net's first layer; 0 and 1 where it has none."""
+    net = read_fields(run.folder / "model.json").get("model", {})
+    shape = net.get("shape") if isinstance(net, dict) else None
+    channels = whole(shape[0]) if isinstance(shape, list) and shape else None
+    found = [net.get(name) if isinstance(net, dict) else None for name in ("mean", "std")]
+    numbers = [
+        values if _are_numbers(values) else [default] * (channels or 1)
+        for values, default in zip(found, (0.0, 1.0), strict=True)
+    ]
+    return numbers[0], numbers[1]
+
+
+def _are_numbers(values: object) -> bool:
+    return isinstance(values, list) and all(type(value) in (int, float) for value in values)

@@ -1,0 +1,100 @@
+"""A classifier in one safetensors file: the net's own weights, and in the file's metadata all that else it takes.
+
+The tensors have the names that they have in the net itself, so that whoever has the net loads them without toughen:
+timm's nets by timm, a net of your own by its function. Normalisation is two lists in the metadata.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from toughen import models
+from toughen.models.normalize import Normalize, parts_of
+from toughen.runs.directory import Record, checked_tensors, second_line, valid_record
+from toughen.runs.files import read_tensors, write_bytes
+
+SUFFIX = ".safetensors"
+
+
+def write_single(path: Path, record: Record, model: nn.Module, about: Mapping[str, str]) -> None:
+    """Write the file.
+
+    Args:
+        path: the file; the caller has seen that it may be written.
+        record: what the weights are; mean and std become those of the model's first layer.
+        model: a classifier as ``load`` returns it.
+        about: more texts for the metadata.
+    """
+    from safetensors.torch import save
+
+    layer, net = parts_of(model)
+    record = with_statistics(record, layer)
+    kept = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in net.state_dict().items()}
+    metadata = {
+        "format": "pt",
+        **about,
+        "model": json.dumps({key: record.model[key] for key in ("name", "settings")}),
+        "mean": json.dumps(record.model["mean"]),
+        "std": json.dumps(record.model["std"]),
+        "about": json.dumps(asdict(record)),
+    }
+    write_bytes(path, save(kept, metadata))
+
+
+def with_statistics(record: Record, layer: Normalize | None) -> Record:
+    """The record with what the model's first layer really subtracts and divides by."""
+    mean, std = (None, None) if layer is None else (layer.mean.tolist(), layer.std.tolist())
+    return replace(record, model={**record.model, "mean": mean, "std": std})
+
+
+def read_single_record(path: Path) -> Record:
+    """What a file that ``write_single`` wrote says of its weights.
+
+    Raises:
+        ValueError: there is no such file, or it is another kind of file.
+    """
+    return _read(path)[1]
+
+
+def load_single(path: Path, model: nn.Module | None = None) -> nn.Module:
+    """The classifier of a file that ``write_single`` wrote, in evaluation mode.
+
+    Args:
+        path: the file.
+        model: as for ``load``; its first layer normalises where the record says so.
+
+    Raises:
+        ValueError: there is no such file, it is another kind of file, or the weights belong to another net.
+    """
+    tensors, record = _read(path)
+    whole = models.from_description(record.model) if model is None else model
+    layer, net = parts_of(whole)
+    if (layer is None) != (record.model["mean"] is None):
+        raise ValueError(f"{path} and the net that is given disagree about normalisation: give the net of the run")
+    try:
+        net.load_state_dict(checked_tensors(path, tensors))
+    except RuntimeError as error:
+        raise ValueError(f"{path} does not fit the net: {second_line(error)}") from None
+    return whole.eval()
+
+
+def _read(path: Path) -> tuple[dict[str, Any], Record]:
+    if not path.is_file():
+        raise ValueError(f"there is no file {path}: give one that `toughen export --format safetensors` wrote")
+    tensors, about = read_tensors(path)
+    try:
+        record = valid_record(about)
+    except ValueError:
+        raise ValueError(
+            f"{path} does not say of which net it is: give a file of `toughen export --format safetensors`, or make "
+            "the net yourself and load the weights with `toughen evaluate package.module:function --weights`"
+        ) from None
+    if not {"mean", "std"} <= record.model.keys():
+        raise ValueError(f"{path} is damaged (model): restore it from a copy, or export the run again")
+    return tensors, record
