@@ -15,7 +15,7 @@ import torch
 from toughen.attacks.base import Attack
 from toughen.attacks.pgd import PGD
 from toughen.attacks.square import Square
-from toughen.core import distributed
+from toughen.core.distributed import world
 from toughen.core.threat import Threat
 from toughen.data import Split
 from toughen.engine.batches import block_size
@@ -62,14 +62,13 @@ def fit_to_budget(
     """
     asked = {"spec": target.name, "attacks": [repr(attack) for attack in attacks.values()], "total": len(split)}
     asked |= {"time_budget": config.time_budget, "seed": config.seed, "precision": precision}
-    images = distributed.broadcast(_remembered(out, asked))
+    images = world().broadcast(_remembered(out, asked))
     if images is None:
         blocks = FixedBatchModel(target.net, config.block or block_size(split.images.device, len(split)), precision)
         bench = Bench(blocks, split.images, split.labels, target.index, config.seed)
         images = affordable(bench, attacks, target.threat, config, looked=config.details and out is not None)
-        if out is not None and distributed.is_main_process():
-            out.mkdir(parents=True, exist_ok=True)
-            write_json(out / NAME, {"asked": asked, "images": images})
+        if out is not None:
+            world().on_main(_remember, out, asked, images)
     fewer, rows = sample(target.split, images, config.seed)
     return replace(target, split=fewer, index=target.index[rows])
 
@@ -96,7 +95,7 @@ def affordable(
     if asking:  # in windows, if the net lets it: a query is less than a pass, how much less is the net's affair
         square = Square(eps=threat.eps, norm=threat.norm, queries=QUERIES, rescale_schedule=True)
         each += asking * _price(bench, square, config.processes)
-    look, checks = (passes * price * distributed.count() for passes in (looked * LOOK, config.verdict * VERDICT))
+    look, checks = (passes * price * world().world_size for passes in (looked * LOOK, config.verdict * VERDICT))
 
     def needed(images: int) -> float:
         """Seconds for so many images: the checks of a cheap verdict cost no more than the attacks, or 20 s."""
@@ -125,8 +124,12 @@ def _price(bench: Bench, attack: Attack, processes: int) -> float:
         done = list(workers.run(piece, rows.split(size)))
         took = time.perf_counter() - started
     passes = sum(outcome.counts["forward"] + outcome.counts["gradient"] for outcome in done)
-    price: float = distributed.broadcast(took / passes) / distributed.count()
-    return price
+    return world().broadcast(took / passes) / world().world_size
+
+
+def _remember(folder: Path, asked: Mapping[str, Any], images: int) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    write_json(folder / NAME, {"asked": asked, "images": images})
 
 
 def _remembered(folder: Path | None, asked: Mapping[str, Any]) -> int | None:
@@ -144,5 +147,5 @@ def _remembered(folder: Path | None, asked: Mapping[str, Any]) -> int | None:
 
 def clear_plan(folder: Path | None) -> None:
     """The evaluation is through."""
-    if folder is not None and distributed.is_main_process():
-        (folder / NAME).unlink(missing_ok=True)
+    if folder is not None:
+        world().on_main((folder / NAME).unlink, missing_ok=True)

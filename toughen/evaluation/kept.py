@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from toughen.core import distributed
+from toughen.core.distributed import world
 from toughen.evaluation.checks.base import Check
 from toughen.runs.files import read_json, write_json
 from toughen.runs.json_types import first_mismatch
@@ -44,12 +44,14 @@ class Kept:
 
     def save(self) -> None:
         """Keep it: the file before or this one is there whole, whenever the process is killed."""
-        if self.path is None or not distributed.is_main_process():
-            return
+        if self.path is not None:
+            world().on_main(self._write, self.path)
+
+    def _write(self, path: Path) -> None:
         found = {name: getattr(self, name) for name in FIELDS} | {"asked": dict(self.asked)}
         found["checks"] = {name: asdict(check) for name, check in self.checks.items()}
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        write_json(self.path, found)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_json(path, found)
 
 
 def restore(path: Path | None, asked: Mapping[str, Any]) -> Kept | None:
