@@ -110,7 +110,8 @@ class DiverseEnsemble(nn.Module):
         self.eval().requires_grad_(False)
 
     def forward(self, x: Images) -> Logits:
-        return torch.stack([each(x).softmax(1) for each in self.nets]).mean(0).clamp(min=1e-20).log()
+        out: Tensor = torch.stack([each(x).softmax(1) for each in self.nets]).mean(0).clamp(min=1e-20).log()
+        return out
 
 
 class Smoothed(nn.Module):
@@ -123,7 +124,8 @@ class Smoothed(nn.Module):
     def forward(self, x: Images) -> Logits:
         noisy = x.repeat(self.copies, 1, 1, 1)
         noisy = noisy + self.noise * torch.randn_like(noisy)
-        return self.net(noisy).softmax(1).view(self.copies, len(x), -1).mean(0).clamp(min=1e-20).log()
+        out: Tensor = self.net(noisy).softmax(1).view(self.copies, len(x), -1).mean(0).clamp(min=1e-20).log()
+        return out
 
 
 class JPEG(nn.Module):
@@ -157,7 +159,7 @@ class Rejection(nn.Module):
 
     def __init__(self, gamma: float = 4.0) -> None:
         super().__init__()
-        self.features, self.gamma = nn.Sequential(*list(standard().children())[:-1]), gamma  # type: ignore[arg-type]
+        self.features, self.gamma = nn.Sequential(*list(standard().children())[:-1]), gamma
         x, y = batches(2)[0]
         self.centres: Tensor
         self.labels: Tensor

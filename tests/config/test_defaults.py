@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -15,8 +16,9 @@ from toughen.config.train import parse_train
 from toughen.data.doubts import doubts
 from toughen.data.ingest import Outline
 from toughen.methods.nuat import NuAT
+from toughen.methods.standard import Standard
 from toughen.methods.trades import TRADES
-from toughen.training import defaults
+from toughen.training import Recipe, default_recipe, defaults
 
 GREY, COLOUR = (1, 28, 28), (3, 32, 32)
 
@@ -71,6 +73,24 @@ def test_what_is_given_wins_and_the_rest_is_written_down(tmp_path: Path) -> None
     given = parse_train(f"--data {folder} --eps 0.1 --method TRADES --epochs 3 --model resnet18".split())[0]
     assert isinstance(given.method, TRADES) and (given.epochs, given.model, given.model_settings) == (3, "resnet18", {})
     assert (given.batch_size, given.averaging) == (chosen.batch_size, chosen.averaging)
+
+
+@pytest.mark.parametrize("more", [{}, {"epochs": 3, "model": "small-cnn", "image_size": 28}, {"seed": 5}], ids=str)
+def test_python_takes_what_the_command_line_takes(more: dict[str, Any]) -> None:
+    words = [word for name, value in more.items() for word in (f"--{name}", str(value))]
+    told = parse_train(["--data", "mnist-5k", "--eps", "0.3", *words])[0]
+    assert repr(default_recipe("mnist-5k", eps=0.3, **more)) == repr(told)
+
+
+def test_a_recipe_says_what_python_must_pass() -> None:
+    with pytest.raises(ValueError, match="needs"):
+        default_recipe("mnist-5k")
+    with pytest.raises(TypeError, match="method"):
+        Recipe(data="mnist-5k", eps=0.3)  # type: ignore[call-arg]
+    with pytest.raises(ValueError, match="Standard trains against nothing"):
+        Recipe(eps=0.3, method=Standard())
+    with pytest.raises(ValueError, match="give both the same"):
+        Recipe(eps=0.3, method=NuAT(eps=0.1))
 
 
 def test_a_recipe_that_names_no_method_is_filled_too(tmp_path: Path) -> None:

@@ -20,8 +20,8 @@ from torch import Tensor, nn
 
 from toughen import methods
 from toughen.attacks.fgsm import FGSM
-from toughen.core import distributed
 from toughen.core.cost import PassCounter
+from toughen.core.distributed import ProcessGroup
 from toughen.core.gradients import logits
 from toughen.core.rng import StepNoise
 from toughen.core.types import Batch, Crafted, Images, Labels, Norm, Step
@@ -335,7 +335,9 @@ def test_a_memory_of_the_own_images_is_declared(
     name: str, mnist: tuple[Images, Labels], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Two processes of the same weights with other images: what they then remember differently, the method names."""
-    monkeypatch.setattr(distributed, "total", torch.ones_like)  # what is summed over processes is the same in them
+    monkeypatch.setattr(
+        ProcessGroup, "all_reduce", lambda _, values: torch.ones_like(values)
+    )  # what is summed over processes is the same in them
     (x, y), states, extras = mnist, [], []
     for first in (0, 32):
         torch.manual_seed(0)

@@ -17,7 +17,7 @@ from safetensors.torch import load_file
 
 import toughen as package
 from toughen import data
-from toughen.core import distributed
+from toughen.core.distributed import ProcessGroup, world
 from toughen.training.trainer import Trainer
 
 METHODS = {  # each kind of memory: none, per place in the batch, per image, decided by the loss, weights of its own
@@ -181,27 +181,29 @@ def test_batch_norm_over_processes_is_refused_on_a_cpu(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 7])
-def test_shares_are_even_and_whole(count: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_shares_are_even_and_whole(count: int) -> None:
     for n in range(20):
         found: list[int] = []
         for rank in range(count):
-            monkeypatch.setattr(distributed, "count", lambda: count)
-            monkeypatch.setattr(distributed, "rank", lambda rank=rank: rank)
-            part = range(n)[distributed.shard_slice(n)]
+            part = range(n)[ProcessGroup(rank, count).shard(n)]
             assert len(part) - n // count in (0, 1)
             found += part
         assert found == list(range(n))
 
 
 def test_a_process_alone_sends_nothing() -> None:
-    assert (distributed.count(), distributed.rank(), distributed.is_main_process(), distributed.shard_slice(5)) == (
-        1,
-        0,
-        True,
-        slice(0, 5),
-    )
-    assert (
-        distributed.gather({"a": 1}) == [{"a": 1}]
-        and distributed.broadcast(3) == 3
-        and distributed.any_of(True, False) == (True, False)
-    )
+    group, values = world(), torch.ones(3)
+    assert (group.rank, group.world_size, group.is_distributed, group.shard(5)) == (0, 1, False, slice(0, 5))
+    assert group.all_gather({"a": 1}) == [{"a": 1}] and group.broadcast(3) == 3
+    assert group.any(True, False) == (True, False) and group.all_reduce(values) is values
+    assert group.on_main(max, 2, 3) == 3
+
+
+@pytest.mark.parametrize(("rank", "ran", "rows"), [(0, 7, slice(0, 2)), (1, None, slice(0, 1)), (2, None, slice(1, 2))])
+def test_what_one_of_three_processes_does(rank: int, ran: int | None, rows: slice) -> None:
+    """Of two images the first of three processes gets none, and takes two as padding; it alone is the main one."""
+    group = ProcessGroup(rank, 3)
+    assert group.on_main(max, 7, 3) == ran and group.padded_shard(2) == rows
+    assert group.own_of(["a", "b", "c"], "".join) == "abc"[rank]
+    assert group.own_of(["a", "b"], "".join) == ("ab" if rank == 0 else None)
+    assert group.console().quiet is (rank > 0)

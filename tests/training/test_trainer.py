@@ -32,7 +32,7 @@ from toughen.training.validation import Validation, score
 
 def recipe(**settings: Any) -> Recipe:
     base: dict[str, Any] = {"data": str(digits()), "model": "fbf-mnist-cnn", "validation": 10, "batch_size": 16}
-    base |= {"epochs": 2, "validation_steps": 2, "precision": "fp32", "device": "cpu", **settings}
+    base |= {"method": Standard(), "epochs": 2, "validation_steps": 2, "precision": "fp32", "device": "cpu", **settings}
     return Recipe(**base)
 
 

@@ -16,7 +16,7 @@ from toughen import runs
 from toughen.cli.shared import ATTACK, PROGRAM, add_asking, add_threat, goes_on, own_model
 from toughen.config import settings
 from toughen.config.parsing import Parser, tidy
-from toughen.core import distributed
+from toughen.core.distributed import world
 from toughen.evaluation import evaluate_run, output_folder
 from toughen.evaluation.conclude import Unfinished
 from toughen.evaluation.examination import STOPPED
@@ -34,7 +34,7 @@ STYLES = {"sound": "bold green", "doubtful": "bold yellow", "masked": "bold red"
 def run(arguments: Sequence[str]) -> int:
     settings.find_own_classes(arguments)
     given = vars(evaluate_parser().read(tidy(arguments)))
-    console = Console(stderr=True, quiet=not distributed.is_main_process())
+    console = world().console()
     given["model"] = own_model(given["spec"], given["model"])
     if given["source"]:
         given["source"] = partial(source_model, given["spec"], given["source"], given["device"], console, given["data"])
@@ -45,8 +45,7 @@ def run(arguments: Sequence[str]) -> int:
         except Unfinished as stopped:
             print_evaluation(Console(), folder, stopped.result)
             raise
-    if distributed.is_main_process():
-        print_evaluation(Console(), folder, result)
+    world().on_main(print_evaluation, Console(), folder, result)
     return 0
 
 

@@ -36,9 +36,9 @@ def fail(message: str, status: int = 2) -> NoReturn:
 
 
 def _first_to_say(message: str) -> bool:
-    from toughen.core import distributed  # imports torch
+    from toughen.core.distributed import world  # imports torch
 
-    return distributed.first_to_say(message)
+    return world().first_to_say(message)
 
 
 @contextmanager

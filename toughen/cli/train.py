@@ -7,15 +7,14 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from toughen.cli.shared import PROGRAM, fail
+from toughen.cli.shared import PROGRAM, fail, several
 from toughen.config.train import parse_train
-from toughen.core import distributed
+from toughen.core.distributed import world
 from toughen.runs import follow_up
 from toughen.utils.signals import Stopped, exit_status
 
 
 def run(arguments: Sequence[str]) -> int:
-    from toughen import runs
     from toughen.training import checkpoint
     from toughen.training.run import train  # TensorBoard and the like take a while to import
     from toughen.training.saving import Diverged
@@ -24,10 +23,10 @@ def run(arguments: Sequence[str]) -> int:
     try:
         folder = train(recipe, out, config=config, resume=resume)
     except Stopped as stopped:
-        program = [PROGRAM] if distributed.count() == 1 else ["torchrun", "...", "-m", PROGRAM]
+        program = ["torchrun", "...", "-m", PROGRAM] if several() else [PROGRAM]
         command = shlex.join([*program, "train", *arguments]) + ("" if resume else " --resume")
-        if distributed.is_main_process():
-            print(f"\nstopped on {stopped}; the state is saved. Go on with:\n  {command}", file=sys.stderr)
+        text = f"\nstopped on {stopped}; the state is saved. Go on with:\n  {command}"
+        world().on_main(print, text, file=sys.stderr)
         return exit_status(stopped)
     except Diverged as error:
         kept = f"; {out} keeps the last healthy checkpoint" if (Path(out) / checkpoint.NAME).exists() else ""
@@ -36,8 +35,14 @@ def run(arguments: Sequence[str]) -> int:
             f"with another --out{kept}",
             status=1,
         )
-    if distributed.is_main_process():
-        record = runs.read_record(folder)
-        command = follow_up.evaluate(folder, record.model, record.eps, record.norm)
-        print(f"weights: {folder / runs.WEIGHTS}\nevaluate them: {command}")
+    world().on_main(_tell, folder)
     return 0
+
+
+def _tell(folder: Path) -> None:
+    """Where the weights are, and what to do with them."""
+    from toughen import runs
+
+    record = runs.read_record(folder)
+    command = follow_up.evaluate(folder, record.model, record.eps, record.norm)
+    print(f"weights: {folder / runs.WEIGHTS}\nevaluate them: {command}")

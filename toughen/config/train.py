@@ -7,11 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from toughen import data as data_sets
 from toughen.config import settings
 from toughen.config.parsing import PROGRAM, Parser, options, tidy
-from toughen.data.common_size import ImageSize
-from toughen.engine.device import pick_device
 from toughen.training import defaults
 from toughen.training.recipe import Recipe
 
@@ -82,15 +79,16 @@ def filled(base: dict[str, Any], given: dict[str, str]) -> dict[str, Any]:
         FileNotFoundError, ValueError: the data cannot be used as it is.
     """
     said = {**base, **given}
-    asked = str(said.get("image_size", "null"))
-    size: ImageSize = int(asked) if asked.isdigit() else None if asked == "keep" else "auto"
-    outline = data_sets.peek(str(said.get("data", Recipe.data)), classes=said.get("classes"), image_size=size)
-    length = str(said.get("epochs", ""))
-    device = pick_device(str(said.get("device", Recipe.device))).type
-    found = defaults.chosen(outline, device, int(length) if length.isdigit() else None)
-    if "model" in said:
-        found.pop("model_settings", None)
-    return {**found, **base}
+    size, epochs = str(said.get("image_size", "null")), str(said.get("epochs", ""))
+    fields = defaults.for_data(
+        str(said.get("data", Recipe.data)),
+        classes=said.get("classes"),
+        image_size=int(size) if size.isdigit() else "keep" if size == "keep" else None,
+        device=str(said.get("device", Recipe.device)),
+        epochs=int(epochs) if epochs.isdigit() else None,
+        model=said.get("model"),
+    )
+    return {**fields, **base}
 
 
 def split_recipe(arguments: Sequence[str]) -> tuple[str, list[str]]:

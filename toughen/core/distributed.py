@@ -1,6 +1,7 @@
-"""The processes that work together, as torchrun starts them: who is who, and what they tell each other.
+"""The processes that train and evaluate together, as torchrun starts them, behind one object: ``world()``.
 
-A program that nobody started several times is its own only process: nothing is sent, everything is its own.
+A program that nobody started several times is its own only process. Its group is a plain ``ProcessGroup``, which sends
+nothing, so that no other file asks how many processes there are, or whether it is the one that writes.
 """
 
 from __future__ import annotations
@@ -8,22 +9,173 @@ from __future__ import annotations
 import gc
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any
+from typing import ParamSpec, TypeVar
 
 import torch
 import torch.distributed as dist
+from rich.console import Console
 from safetensors.torch import load, save
 from torch import Tensor
 
 from toughen.core.rng import derive_seed
 
-PATIENCE = timedelta(hours=24)  # the first process may work alone for long; torchrun ends the rest of one that dies
+P = ParamSpec("P")
+T = TypeVar("T")
+PATIENCE = timedelta(hours=24)  # the main process may work alone for long; torchrun ends the rest of one that dies
 
 
-_joined = False
+@dataclass(frozen=True)
+class ProcessGroup:
+    """One process, which is a group by itself: what it would be sent is its own, and there is nobody to wait for.
+
+    Attributes:
+        rank: this process's number, from 0; process 0 is the main one, which writes files and talks to the user.
+        world_size: how many processes there are.
+        local_world_size: how many of them share this machine and its memory.
+    """
+
+    rank: int = 0
+    world_size: int = 1
+    local_world_size: int = 1
+
+    @property
+    def is_distributed(self) -> bool:
+        """Whether there are others, which wait where this process fails to meet them."""
+        return self.world_size > 1
+
+    def on_main(self, call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T | None:
+        """Call this in the main process alone; None in the others."""
+        return call(*args, **kwargs) if self.rank == 0 else None
+
+    def console(self) -> Console:
+        """Standard error for the main process, silence for the others."""
+        return Console(stderr=True, quiet=self.rank > 0)
+
+    def shard(self, n: int) -> slice:
+        """This process's part of ``n`` rows: consecutive ones, as many as the others' give or take one."""
+        return slice(n * self.rank // self.world_size, n * (self.rank + 1) // self.world_size)
+
+    def padded_shard(self, n: int) -> slice:
+        """The same for a training batch: where it is empty, a padding batch of two rows, which weighs nothing."""
+        part = self.shard(n)
+        return part if part.stop > part.start else slice(0, 2)
+
+    def noise_place(self, n: int) -> tuple[int, int]:
+        """``total`` and ``first`` of this process's ``StepNoise`` in a batch of ``n``."""
+        return 0, 0
+
+    def seed(self, *parts: object) -> int:
+        """A seed of this process's own; the main one's is that of a process alone."""
+        return derive_seed(*parts, *[self.rank] * (self.rank > 0))
+
+    def own_of(self, saved: list[T], merge: Callable[[list[T]], T]) -> T | None:
+        """Of what as many processes saved, one each, this one's; else the main process has all of it, merged."""
+        return saved[self.rank] if len(saved) == self.world_size else self.on_main(merge, saved)
+
+    def local_device(self, name: str) -> str:
+        """The device that this name means for this process."""
+        return name
+
+    def first_to_say(self, message: str) -> bool:
+        """Whether no other process has said this: what goes wrong in all of them is told once."""
+        return True
+
+    def barrier(self) -> None:
+        """Wait for all."""
+
+    @contextmanager
+    def main_first(self) -> Iterator[None]:
+        """The main process does what the block holds before the others do."""
+        yield
+
+    def any(self, *flags: bool) -> tuple[bool, ...]:
+        """Which of the flags is set in any process."""
+        return flags
+
+    def all_reduce(self, values: Tensor) -> Tensor:
+        """The sum over all processes, on the device where the values lie."""
+        return values
+
+    def broadcast(self, value: T) -> T:
+        """The main process's value, in all of them; anything that JSON holds."""
+        return value
+
+    def all_gather(self, value: T) -> list[T]:
+        """The values of all processes, in their order; anything that JSON holds."""
+        return [value]
+
+    def all_gather_tensors(self, tensors: dict[str, Tensor]) -> list[dict[str, Tensor]]:
+        """Each process's tensors by name, in the processes' order; on the CPU where they were sent."""
+        return [tensors]
+
+
+class TorchProcessGroup(ProcessGroup):
+    """The processes of torch's default group."""
+
+    def noise_place(self, n: int) -> tuple[int, int]:
+        return n, self.shard(n).start
+
+    def local_device(self, name: str) -> str:
+        return f"cuda:{torch.cuda.current_device()}" if name == "cuda" else name
+
+    def first_to_say(self, message: str) -> bool:
+        store = dist.distributed_c10d._get_default_store()  # torch has no public way to it
+        said: int = store.add(f"said {derive_seed(message)}", 1)
+        return said == 1
+
+    def barrier(self) -> None:
+        dist.all_reduce(torch.zeros(1))  # on the CPU, where a GPU's queue is not waited for
+
+    @contextmanager
+    def main_first(self) -> Iterator[None]:
+        if self.rank:
+            self.barrier()
+        yield
+        if not self.rank:
+            self.barrier()
+
+    def any(self, *flags: bool) -> tuple[bool, ...]:
+        raised = torch.tensor(flags, dtype=torch.uint8)
+        dist.all_reduce(raised, dist.ReduceOp.MAX)
+        return tuple(bool(flag) for flag in raised.tolist())
+
+    def all_reduce(self, values: Tensor) -> Tensor:
+        summed = values.detach().clone()
+        dist.all_reduce(summed)
+        return summed
+
+    def broadcast(self, value: T) -> T:
+        return self.all_gather(value)[0]
+
+    def all_gather(self, value: T) -> list[T]:
+        return [json.loads(text) for text in self._gather_bytes(json.dumps(value).encode())]
+
+    def all_gather_tensors(self, tensors: dict[str, Tensor]) -> list[dict[str, Tensor]]:
+        content = save({name: tensor.contiguous().cpu() for name, tensor in tensors.items()})
+        return [load(each) for each in self._gather_bytes(content)]
+
+    def _gather_bytes(self, content: bytes) -> list[bytes]:
+        """Each process's bytes: lengths first, then all of them padded to the longest."""
+        sizes = [torch.zeros(1, dtype=torch.int64) for _ in range(self.world_size)]
+        dist.all_gather(sizes, torch.tensor([len(content)]))
+        longest = max(int(size) for size in sizes)
+        mine = torch.zeros(longest, dtype=torch.uint8)
+        mine[: len(content)] = torch.frombuffer(bytearray(content), dtype=torch.uint8)
+        padded = [torch.empty_like(mine) for _ in sizes]
+        dist.all_gather(padded, mine)
+        return [each[: int(size)].numpy().tobytes() for each, size in zip(padded, sizes, strict=True)]
+
+
+_world = ProcessGroup()
+
+
+def world() -> ProcessGroup:
+    """The group of this process; by itself outside of ``joined``."""
+    return _world
 
 
 @contextmanager
@@ -33,24 +185,24 @@ def joined() -> Iterator[None]:
     Raises:
         RuntimeError: they cannot reach each other.
     """
-    global _joined
+    global _world
     if int(os.environ.get("WORLD_SIZE", "1")) < 2:
         yield
         return
-    made = not dist.is_initialized()
-    if made:
-        _join()
-    _joined = True
+    begun_here = not dist.is_initialized()
+    if begun_here:
+        _init_process_group()
+    _world = TorchProcessGroup(dist.get_rank(), dist.get_world_size(), int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
     try:
         yield
     finally:
-        _joined = False
-        if made:
+        _world = ProcessGroup()
+        if begun_here:
             gc.collect()  # what still holds on to the group would end it too late, with an abort
             dist.destroy_process_group()
 
 
-def _join() -> None:
+def _init_process_group() -> None:
     if torch.cuda.is_available():
         torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")) % torch.cuda.device_count())
     backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
@@ -59,102 +211,3 @@ def _join() -> None:
     except (ValueError, RuntimeError) as error:  # a part of torchrun's variables is missing, or nobody answers
         reason = str(error).splitlines()[0]
         raise RuntimeError(f"the processes cannot reach each other ({reason}): start them with torchrun") from None
-
-
-def count() -> int:
-    """How many processes work together."""
-    return dist.get_world_size() if _joined else 1
-
-
-def on_this_machine() -> int:
-    """How many of them share this machine and its memory."""
-    return int(os.environ.get("LOCAL_WORLD_SIZE", "1")) if _joined else 1
-
-
-def rank() -> int:
-    """This process's number, from 0."""
-    return dist.get_rank() if _joined else 0
-
-
-def is_main_process() -> bool:
-    """Whether this process is the one that writes files and talks to the user."""
-    return rank() == 0
-
-
-def first_to_say(message: str) -> bool:
-    """Whether no other process has said this: what goes wrong in all of them is told once."""
-    if count() == 1:
-        return True
-    store = dist.distributed_c10d._get_default_store()  # torch has no public way to it
-    said: int = store.add(f"said {derive_seed(message)}", 1)
-    return said == 1
-
-
-def shard_slice(n: int) -> slice:
-    """This process's part of ``n`` rows: consecutive ones, as many as the others' give or take one."""
-    return slice(n * rank() // count(), n * (rank() + 1) // count())
-
-
-def barrier() -> None:
-    """Wait for all."""
-    if count() > 1:
-        dist.all_reduce(torch.zeros(1))  # on the CPU, where a GPU's queue is not waited for
-
-
-@contextmanager
-def first_before_others() -> Iterator[None]:
-    """The first process does what the block holds before the others do."""
-    if not is_main_process():
-        barrier()
-    yield
-    if is_main_process():
-        barrier()
-
-
-def any_of(*flags: bool) -> tuple[bool, ...]:
-    """Which of the flags is set in any process."""
-    if count() == 1:
-        return flags
-    found = torch.tensor(flags, dtype=torch.uint8)
-    dist.all_reduce(found, dist.ReduceOp.MAX)
-    return tuple(bool(flag) for flag in found.tolist())
-
-
-def total(values: Tensor) -> Tensor:
-    """The sum over all processes, on the device where the values lie."""
-    if count() == 1:
-        return values
-    summed = values.detach().clone()
-    dist.all_reduce(summed)
-    return summed
-
-
-def broadcast(value: Any) -> Any:
-    """What the first process says, in all of them; anything that JSON holds."""
-    return value if count() == 1 else gather(value)[0]
-
-
-def gather(value: Any) -> list[Any]:
-    """What each process says, in their order; anything that JSON holds."""
-    if count() == 1:
-        return [value]
-    return [json.loads(text) for text in _gather_bytes(json.dumps(value).encode())]
-
-
-def gather_tensors(tensors: dict[str, Tensor]) -> list[dict[str, Tensor]]:
-    """Each process's tensors by name, in the processes' order, on the CPU."""
-    if count() == 1:
-        return [tensors]
-    return [load(content) for content in _gather_bytes(save({k: v.contiguous().cpu() for k, v in tensors.items()}))]
-
-
-def _gather_bytes(content: bytes) -> list[bytes]:
-    """Each process's bytes: lengths first, then all of them padded to the longest."""
-    sizes = [torch.zeros(1, dtype=torch.int64) for _ in range(count())]
-    dist.all_gather(sizes, torch.tensor([len(content)]))
-    longest = max(int(size) for size in sizes)
-    mine = torch.zeros(longest, dtype=torch.uint8)
-    mine[: len(content)] = torch.frombuffer(bytearray(content), dtype=torch.uint8)
-    found = [torch.empty_like(mine) for _ in sizes]
-    dist.all_gather(found, mine)
-    return [each[: int(size)].numpy().tobytes() for each, size in zip(found, sizes, strict=True)]

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Sampler
 
-from toughen.core import distributed
+from toughen.core.distributed import world
 from toughen.core.rng import derive_seed
 from toughen.core.types import AnyImages, ByteImages, Labels
 from toughen.data.decode import Form, bombs_refused, pixels
@@ -289,4 +289,4 @@ def _end_with(trainer: Any) -> None:
 def usual_workers() -> int:
     """Processes that decode where nobody says how many: one fewer than each trainer's cores, 1 to 8."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return min(8, max(1, cores // distributed.on_this_machine() - 1))
+    return min(8, max(1, cores // world().local_world_size - 1))

@@ -14,7 +14,7 @@ from typing import Literal, TypeAlias
 
 import torch
 
-from toughen.core import distributed
+from toughen.core.distributed import world
 
 
 def pick_device(name: str) -> torch.device:
@@ -25,10 +25,8 @@ def pick_device(name: str) -> torch.device:
     """
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
-    if name == "cuda" and distributed.count() > 1:
-        return torch.device("cuda", torch.cuda.current_device())
     try:
-        device = torch.device(name)
+        device = torch.device(world().local_device(name))
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError, NotImplementedError):
         raise ValueError(f"device {name!r} is not to be had here: use auto or cpu") from None

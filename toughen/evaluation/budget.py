@@ -15,7 +15,7 @@ import torch
 from toughen.attacks.base import Attack
 from toughen.attacks.pgd import PGD
 from toughen.attacks.square import Square
-from toughen.core import distributed
+from toughen.core.distributed import world
 from toughen.core.threat import Threat
 from toughen.data import Split
 from toughen.engine.batches import block_size
@@ -62,14 +62,13 @@ def fit_to_budget(
     """
     key = {"spec": target.name, "attacks": [repr(attack) for attack in attacks.values()], "total": len(split)}
     key |= {"time_budget": config.time_budget, "seed": config.seed, "precision": precision}
-    images = distributed.broadcast(_remembered(out, key))
+    images = world().broadcast(_remembered(out, key))
     if images is None:
         blocks = FixedBatchModel(target.net, config.block or block_size(split.images.device, len(split)), precision)
         harness = Harness(blocks, split.images, split.labels, target.index, config.seed)
         images = affordable(harness, attacks, target.threat, config, looked=config.details and out is not None)
-        if out is not None and distributed.is_main_process():
-            out.mkdir(parents=True, exist_ok=True)
-            write_json(out / NAME, {"asked": key, "images": images})
+        if out is not None:
+            world().on_main(_remember, out, key, images)
     fewer, rows = sample(target.split, images, config.seed)
     return replace(target, split=fewer, index=target.index[rows])
 
@@ -96,7 +95,7 @@ def affordable(
     if asking:  # in windows, if the net lets it: a query is less than a pass, how much less is the net's affair
         square = Square(eps=threat.eps, norm=threat.norm, queries=QUERIES, rescale_schedule=True)
         each += asking * _price(harness, square, config.processes)
-    look, checks = (passes * price * distributed.count() for passes in (looked * LOOK, config.verdict * VERDICT))
+    look, checks = (passes * price * world().world_size for passes in (looked * LOOK, config.verdict * VERDICT))
 
     def needed(images: int) -> float:
         """Seconds for so many images: the checks of a cheap verdict cost no more than the attacks, or 20 s."""
@@ -127,8 +126,12 @@ def _price(harness: Harness, attack: Attack, processes: int) -> float:
         done = list(workers.run(attack_round, rows.split(size)))
         took = time.perf_counter() - started
     passes = sum(outcome.counts["forward"] + outcome.counts["gradient"] for outcome in done)
-    price: float = distributed.broadcast(took / passes) / distributed.count()
-    return price
+    return world().broadcast(took / passes) / world().world_size
+
+
+def _remember(folder: Path, key: Mapping[str, Any], images: int) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    write_json(folder / NAME, {"asked": key, "images": images})
 
 
 def _remembered(folder: Path | None, key: Mapping[str, Any]) -> int | None:
@@ -146,5 +149,5 @@ def _remembered(folder: Path | None, key: Mapping[str, Any]) -> int | None:
 
 def clear_plan(folder: Path | None) -> None:
     """The evaluation is through."""
-    if folder is not None and distributed.is_main_process():
-        (folder / NAME).unlink(missing_ok=True)
+    if folder is not None:
+        world().on_main((folder / NAME).unlink, missing_ok=True)

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from toughen.core import distributed
+from toughen.core.distributed import world
 from toughen.evaluation.checks.base import Check
 from toughen.runs.files import read_json, write_json
 from toughen.runs.json_types import first_mismatch
@@ -44,12 +44,14 @@ class ExaminationState:
 
     def save(self) -> None:
         """Write the file in one step, so that a kill leaves the earlier or the new one."""
-        if self.path is None or not distributed.is_main_process():
-            return
+        if self.path is not None:
+            world().on_main(self._write, self.path)
+
+    def _write(self, path: Path) -> None:
         fields = {name: getattr(self, name) for name in FIELDS} | {"key": dict(self.key)}
         fields["checks"] = {name: asdict(check) for name, check in self.checks.items()}
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        write_json(self.path, fields)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_json(path, fields)
 
 
 def restore(path: Path | None, key: Mapping[str, Any]) -> ExaminationState | None:

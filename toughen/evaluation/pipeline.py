@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from rich.console import Console
 
-from toughen.core import distributed
+from toughen.core.distributed import world
 from toughen.engine.device import provenance
 from toughen.evaluation import budget
 from toughen.evaluation.conclude import Unfinished, VerdictInputs, conclude
@@ -59,15 +59,15 @@ def run_evaluation(
         job = _fit_to_budget(job)
         attacked = _attack(job)
         result, stopped = _judge(job, attacked)
-        if out is not None and distributed.is_main_process():
-            stopped = _write(job, out, result, attacked, stopped)
+        if out is not None:
+            stopped = world().on_main(_write, job, out, result, attacked, stopped)
     if stopped is not None:
         raise Unfinished(result, stopped)
     return result
 
 
 def _lock(out: Path | None) -> AbstractContextManager[Any]:
-    return nullcontext() if out is None or not distributed.is_main_process() else alone(out)
+    return nullcontext() if out is None else world().on_main(alone, out) or nullcontext()
 
 
 def _fit_to_budget(job: Job) -> Job:
@@ -98,13 +98,10 @@ def _judge(job: Job, attacked: Evaluation) -> tuple[dict[str, Any], KeyboardInte
     target, config = job.target, job.config
     result: dict[str, Any] = {**_figures(attacked, target), "verdict": None}
     stopped: KeyboardInterrupt | None = None
-    if config.verdict and distributed.is_main_process():
-        job.say("now the checks that say whether the number can be believed")
-        mode = None if isinstance(target.net, FunctionModel) else target.net.training
-        verdict = VerdictInputs(job.model(), config.seed, job.source, mode, config.cheap)
-        concluded, stopped = conclude(attacked, target, verdict, job.console)
+    if config.verdict:
+        concluded, stopped = world().on_main(_conclude, job, attacked) or ({}, None)
         result |= concluded
-        if stopped is not None and distributed.count() > 1:  # the others are stopped, too, and can agree on nothing
+        if stopped is not None and world().is_distributed:  # the others are stopped, too, and can agree on nothing
             raise stopped
     result |= {
         "model": target.name,
@@ -117,7 +114,15 @@ def _judge(job: Job, attacked: Evaluation) -> tuple[dict[str, Any], KeyboardInte
         **target.about,
         "provenance": provenance(job.device),
     }
-    return distributed.broadcast(result), stopped  # the checks are the first process's
+    return world().broadcast(result), stopped  # the checks are the main process's
+
+
+def _conclude(job: Job, attacked: Evaluation) -> tuple[dict[str, Any], KeyboardInterrupt | None]:
+    """The verdict, and the signal that came before all checks were made."""
+    job.say("now the checks that say whether the number can be believed")
+    mode = None if isinstance(job.target.net, FunctionModel) else job.target.net.training
+    verdict = VerdictInputs(job.model(), job.config.seed, job.source, mode, job.config.cheap)
+    return conclude(attacked, job.target, verdict, job.console)
 
 
 def _figures(attacked: Evaluation, target: EvaluationTarget) -> dict[str, Any]:

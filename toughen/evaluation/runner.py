@@ -11,7 +11,7 @@ from rich.console import Console
 from torch import Tensor, nn
 
 from toughen.attacks.base import Attack
-from toughen.core import distributed
+from toughen.core.distributed import world
 from toughen.data import Split
 from toughen.engine.batches import block_size
 from toughen.engine.device import Precision
@@ -58,7 +58,7 @@ def measure(
     blocks = FixedBatchModel(model, block or block_size(split.images.device, len(split)), precision)
     harness = Harness(blocks, split.images, split.labels, index, seed)
     plans = {name: attack_rounds(name, attack) for name, attack in attacks.items()}
-    with distributed.first_before_others():  # it clears up what a kill has left
+    with world().main_first():  # it clears up what a kill has left
         state = restore(folder, fingerprint(harness, attacks), len(split))
     parts = {name: [attack_round.part for attack_round in plan] for name, plan in plans.items()}
     evaluation = Evaluation(split, index, harness.predict(), parts, state)
@@ -91,15 +91,13 @@ def _attack(
 
 def _everyone(workers: Workers, attack_round: AttackRound, chunks: Sequence[Tensor]) -> Iterator[Outcome]:
     """What all processes did to the chunks, of which each takes its share; every process hears of all."""
-    if distributed.count() == 1:
-        yield from workers.run(attack_round, chunks)
-        return
-    outcomes = workers.run(attack_round, chunks[distributed.rank() :: distributed.count()])
-    for _ in range(0, len(chunks), distributed.count()):
+    group = world()
+    outcomes = workers.run(attack_round, chunks[group.rank :: group.world_size])
+    for _ in range(0, len(chunks), group.world_size):
         outcome = next(outcomes, None)
         mine = {} if outcome is None else {name: getattr(outcome, name) for name in ("rows", "fell", "moved")}
-        counts = distributed.gather({} if outcome is None else outcome.counts)
-        for tensors, spent in zip(distributed.gather_tensors(mine), counts, strict=True):
+        counts = group.all_gather({} if outcome is None else outcome.counts)
+        for tensors, spent in zip(group.all_gather_tensors(mine), counts, strict=True):
             if tensors:
                 yield Outcome(**tensors, counts=spent)
 
@@ -109,4 +107,4 @@ def _chunk(attack_round: AttackRound, rows: int, workers: Workers) -> int:
     block, most = workers.harness.blocks.size, chunk_size(workers.harness.images, workers.harness.blocks.size)
     if getattr(attack_round.attack, "batchwise", False):
         return most
-    return min(most, -(-rows // (workers.count * distributed.count() * block)) * block)
+    return min(most, -(-rows // (workers.count * world().world_size * block)) * block)

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from toughen.core import distributed
+from toughen.core.distributed import world
 from toughen.core.rng import derive_seed
 from toughen.engine.batches import Counts
 from toughen.evaluation.harness import Outcome
@@ -83,15 +83,17 @@ class State:
 
     def save(self) -> None:
         """Keep it: the file before or this one is there whole, whenever the process is killed."""
-        if self.path is None or not distributed.is_main_process():
-            return
+        if self.path is not None:
+            world().on_main(self._write, self.path)
+
+    def _write(self, path: Path) -> None:
         tensors: dict[str, Tensor] = {}
         about: dict[str, Any] = {}
         for name, progress in self.attacks.items():
             tensors |= {f"{name}:{each}": getattr(progress, each) for each in FIELDS}
             about[name] = {each: getattr(progress, each) for each in KEPT}
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        write_tensors(self.path, tensors, about)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_tensors(path, tensors, about)
 
     @property
     def name(self) -> str:
@@ -100,9 +102,8 @@ class State:
 
     def remove(self) -> None:
         """The evaluation is over, and its results are written; what is kept of its checks goes, too."""
-        if self.path is not None and distributed.is_main_process():
-            self.path.unlink(missing_ok=True)
-            self.path.with_suffix(".json").unlink(missing_ok=True)
+        for path in [self.path, self.path.with_suffix(".json")] if self.path is not None else []:
+            world().on_main(path.unlink, missing_ok=True)
 
 
 def restore(folder: Path | None, fingerprint: tuple[object, ...], n: int) -> State:

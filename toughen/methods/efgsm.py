@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from toughen.attacks.base import threat_of
-from toughen.core import distributed
+from toughen.core.distributed import world
 from toughen.core.gradients import InputGradient, logits, lowest_gradient, mode
 from toughen.core.objectives import CrossEntropy
 from toughen.core.rng import Noise
@@ -124,7 +124,7 @@ class EFGSM(Method):
         return Step(robust, out, {"robust": robust.detach()} | crafted.terms)
 
     def after_epoch(self, metrics: dict[str, Any]) -> None:
-        robust, seen = distributed.total(self.counts).tolist()
+        robust, seen = world().all_reduce(self.counts).tolist()
         self.counts.zero_()
         if not seen:  # another method trained this epoch
             return

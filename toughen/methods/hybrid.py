@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from toughen.core import distributed
+from toughen.core.distributed import world
 from toughen.core.types import Batch, Crafted, Images, Labels, Step
 from toughen.methods.base import Method, same_replays
 
@@ -92,7 +92,7 @@ class Hybrid(Method):
         if self.use_strong:
             self.strong_steps, self.epoch_strong = self.strong_steps + 1, self.epoch_strong + 1
         if self.latest is not None:
-            latest = distributed.total(self.latest.double()) / distributed.count()
+            latest = world().all_reduce(self.latest.double()) / world().world_size
             self.window_sum += latest
             self.epoch_sum += latest
             self.seen += 1

@@ -1,6 +1,7 @@
 """The one training loop and what it consists of."""
 
 from toughen.training.callbacks.base import Callback as Callback
+from toughen.training.defaults import default_recipe as default_recipe
 from toughen.training.optimizers import SGD as SGD
 from toughen.training.optimizers import Adam as Adam
 from toughen.training.optimizers import AdamW as AdamW

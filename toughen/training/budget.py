@@ -7,7 +7,7 @@ import time
 from itertools import islice
 from typing import NamedTuple
 
-from toughen.core import distributed
+from toughen.core.distributed import world
 from toughen.core.types import Plan
 from toughen.engine.device import wait
 from toughen.training.callbacks.time_budget import AIM, SHARE, TimeBudget, fitting
@@ -26,7 +26,7 @@ def plan_steps(trainer: Trainer) -> None:
     """
     state, budget = trainer.state, seconds(str(trainer.recipe.time_budget))
     step, validation, _ = tried(trainer, SHARE * budget)
-    steps = distributed.broadcast(fitting(state, AIM * budget - state.total_spent, step, validation))
+    steps = world().broadcast(fitting(state, AIM * budget - state.total_spent, step, validation))
     if steps < state.steps_per_epoch:
         needed = (state.total_spent + state.steps_per_epoch * step + validation) / AIM
         raise ValueError(
@@ -59,7 +59,7 @@ def tried(trainer: Trainer, enough: float) -> Tried:
     state = other.state
     plan = Plan(epochs=1, steps=state.steps_per_epoch, images=state.images, first_drop=None)
     state.main.start(plan)
-    state.together.begin(other.image)
+    state.distributed_step.begin(other.image)
     state.model.train()
     taken: list[float] = []
     for x, y, batch in islice(other.epoch_batches(0), state.steps_per_epoch):
@@ -69,7 +69,7 @@ def tried(trainer: Trainer, enough: float) -> Tried:
         taken.append(time.perf_counter() - started)
         if len(taken) <= WARM_STEPS:
             continue
-        if distributed.broadcast(sum(taken)) >= (enough if len(taken) >= WARM_STEPS + FEWEST_STEPS else MOST * enough):
+        if world().broadcast(sum(taken)) >= (enough if len(taken) >= WARM_STEPS + FEWEST_STEPS else MOST * enough):
             break
     started = time.perf_counter()
     state.validation(state.kept_model)

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from toughen.core import distributed
+from toughen.core.distributed import world
 from toughen.methods.base import Method
 from toughen.runs.directory import second_line
 from toughen.runs.files import finite, read_tensors, temporary_name, write_tensors
@@ -151,14 +151,14 @@ def load(
     extra, totals, _ = about.pop("extra"), about.pop("totals"), about.pop("callbacks")
     try:
         own = [
-            name for name in own_names(modules) if about["processes"] != distributed.count() and tensors[name].numel()
+            name for name in own_names(modules) if about["processes"] != world().world_size and tensors[name].numel()
         ]
         _put_back({**tensors, **extra}, about["processes"], modules, optimizer)
     except (RuntimeError, KeyError, ValueError, TypeError) as error:
         raise ValueError(f"{path} does not fit this recipe ({second_line(error)}): choose another --out") from None
     state.restore(about, totals, device)
-    if state.healthy == state.step and distributed.is_main_process():
-        keep(folder, HEALTHY, path.name)  # a kill may have come before
+    if state.healthy == state.step:
+        world().on_main(keep, folder, HEALTHY, path.name)  # a kill may have come before
     return own
 
 
@@ -200,10 +200,8 @@ def _put_back(
     values: dict[str, Any], saved_by: int, modules: dict[str, nn.Module], optimizer: torch.optim.Optimizer
 ) -> None:
     """Where as many processes saved this, each takes what was its own; else nobody's places in a batch are the same."""
-    if saved_by != distributed.count():
-        values = values | own_state(modules)
-    elif not distributed.is_main_process():
-        values = values | _part(values, f"process.{distributed.rank()}")
+    same = saved_by == world().world_size
+    values = values | (_part(values, f"process.{world().rank}") if same else own_state(modules))
     for name, module in modules.items():
         module.load_state_dict(_part(values, name))
     _load_moments(_part(values, "optimizer"), optimizer)

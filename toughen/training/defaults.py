@@ -1,13 +1,18 @@
-"""What `toughen train` takes where neither a recipe nor the command line says: chosen by the images there are.
+"""What is trained where nobody says how, on the command line and in Python: chosen by the images there are.
 
 docs/explanation/defaults.md has the reasons, and the measurements behind them.
 """
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import Any, Literal
 
+from toughen import data as data_sets
+from toughen.core.types import Eps, Norm
 from toughen.data.ingest import Outline
+from toughen.engine.device import pick_device
+from toughen.training.recipe import Recipe, bring_to
 
 SMALL_GREY = 32  # rows and columns up to which grey images need no ResNet
 SMALL = 64  # up to which images keep all their pixels in a ResNet's first stage
@@ -19,6 +24,55 @@ LOOKS = 20  # validations of a run, about
 BATCH = 64  # images per step, as NuAT's weight was found with
 LARGE, LARGE_BATCH = 100_000, 128
 STEPS, SMALLEST_BATCH = 8, 8  # an epoch has so many steps at least, unless the batch would be smaller than this
+
+
+def default_recipe(data: str, *, eps: Eps | None = None, norm: Norm = "linf", **settings: Any) -> Recipe:
+    """The recipe that `toughen train --data DATA --eps EPS` takes, with the method that it chooses.
+
+    Args:
+        data: a folder, or a data set's name.
+        eps: radius of the threat in image units, such as 8/255.
+        norm: norm of the threat.
+        settings: other fields of the recipe, each in place of what is chosen.
+
+    Raises:
+        FileNotFoundError: there are no such data.
+        ValueError: a setting is missing or makes no sense.
+    """
+    names = ("classes", "image_size", "device", "epochs", "model")
+    fields = {**for_data(data, **{name: settings[name] for name in names if name in settings}), **settings}
+    for name in ("method", "optimizer", "schedule"):
+        if name not in settings:
+            threat = {"eps": eps, "norm": norm} if name == "method" else {}
+            fields[name] = _instance(**fields[name], **threat)
+    return Recipe(data=data, eps=eps, norm=norm, **fields)
+
+
+def _instance(*, class_path: str, init_args: dict[str, Any] | None = None, **more: Any) -> Any:
+    module, _, name = class_path.rpartition(".")
+    return getattr(import_module(module), name)(**(init_args or {}), **more)
+
+
+def for_data(
+    data: str,
+    *,
+    classes: str | None = None,
+    image_size: int | Literal["keep"] | None = None,
+    device: str = "auto",
+    epochs: int | None = None,
+    model: str | None = None,
+) -> dict[str, Any]:
+    """``chosen`` for a folder or a data set's name, given these fields of a recipe.
+
+    Raises:
+        FileNotFoundError, ValueError: the data cannot be used as it is.
+    """
+    outline = data_sets.peek(data, classes=classes, image_size=bring_to(image_size))
+    fields = chosen(outline, pick_device(device).type, epochs)
+    if model is not None:
+        del fields["model"]
+        fields.pop("model_settings", None)
+    return fields
 
 
 def chosen(outline: Outline, device: str, length: int | None = None) -> dict[str, Any]:

@@ -94,7 +94,7 @@ class Display:
 
 
 class Silent(Display):
-    """Shows nothing, for processes whose run another one shows."""
+    """Shows nothing: the base of what tells somebody else how far a run is."""
 
     def __init__(self, console: Console, folder: Path, epochs: int, steps: int, done: int) -> None:
         """Open nothing."""

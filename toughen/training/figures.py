@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from toughen.core import distributed
+from toughen.core.distributed import world
 from toughen.training.state import summed
 from toughen.training.training_state import TrainingState
 
@@ -14,7 +14,7 @@ def epoch_figures(state: TrainingState, epoch: int, forward_flops: int) -> dict[
 
     What validation and the callbacks find is filled in by them.
     """
-    totals = summed(distributed.gather(state.totals.plain()))
+    totals = summed(world().all_gather(state.totals.plain()))
     means = {name: total / totals["counts"][name] for name, total in totals["sums"].items()}
     return {
         "epoch": epoch,

@@ -8,7 +8,6 @@ from typing import NamedTuple
 
 import torch
 
-from toughen.core import distributed
 from toughen.data.doubts import FEWEST, doubts
 from toughen.training.training_state import TrainingState
 from toughen.utils.plural import count
@@ -50,7 +49,7 @@ def headline(state: TrainingState, resumed: bool, images: Images, width: int = 8
         f"{recipe.model} ({parameters:,} parameters), {numbers(state)}"
         + f" + {off:,} kept apart as test images, which {recipe.data} has none of" * (off > 0),
         f"{length(state)}, {state.precision} on {state.device}"
-        + f", {distributed.count()} processes" * (distributed.count() > 1),
+        + f", {state.processes} processes" * (state.processes > 1),
         f"going on after step {state.step} of {state.steps}" * resumed,
         f"the number of processes has changed, {', '.join(state.restarted)} begins anew" * bool(state.restarted),
         *(f"warning: {each}" for each in doubts(images.classes, images.trained, images.tested)),

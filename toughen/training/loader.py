@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from toughen.core import distributed
+from toughen.core.distributed import world
 from toughen.data import EncodedSplit, Split
 from toughen.data.feed import Feed, MemoryFeed, StreamFeed, usual_workers
 from toughen.data.ingest import SHARE
@@ -20,8 +20,7 @@ def memory_limit(recipe: Recipe) -> int:
     device, room = pick_device(recipe.device), sizes.available()
     if device.type == "cuda":
         room = min(room, torch.cuda.mem_get_info(device)[0])
-    limit: int = distributed.broadcast(int(SHARE * room / distributed.on_this_machine()))  # all must stream, or none
-    return limit
+    return world().broadcast(int(SHARE * room / world().local_world_size))  # all must stream, or none
 
 
 def feed_of(recipe: Recipe, train: Split | EncodedSplit, validation: Split, device: torch.device) -> Feed:

@@ -7,7 +7,7 @@ import time
 from dataclasses import dataclass, field
 from typing import Any
 
-from toughen.core import distributed
+from toughen.core.distributed import world
 from toughen.training.recipe import Recipe
 from toughen.training.state import EpochTotals, State
 
@@ -85,7 +85,7 @@ class RunProgress(State):
 
     def own_of(self, step: int) -> int:
         """How many of them are this process's."""
-        part = distributed.shard_slice(self.size_of(step))
+        part = world().shard(self.size_of(step))
         return int(part.stop - part.start)
 
     def progress(self, step: int) -> float:

@@ -9,7 +9,6 @@ from typing import Any, Literal
 from toughen.core.types import Eps, Norm
 from toughen.data.common_size import ImageSize
 from toughen.methods.base import Method
-from toughen.methods.standard import Standard
 from toughen.training.compiled import Compiling
 from toughen.training.optimizers import SGD, Optimizer
 from toughen.training.schedules import Cyclic, Schedule
@@ -21,6 +20,9 @@ from toughen.utils.sizes import number
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
     """The settings of a training run.
+
+    It has one method and fixed defaults. What suits the images in their place, as `toughen train` without a recipe
+    chooses it, is `toughen.training.default_recipe`.
 
     Attributes:
         data: a folder of parquet shards or of class-named image folders, or a data set's name (`toughen list data`).
@@ -90,7 +92,7 @@ class Recipe:
     eps: Eps | None = None
     norm: Norm = "linf"
     eps_warmup: float | int = 0.0
-    method: Method = field(default_factory=Standard)
+    method: Method
     epochs: int = 30
     time_budget: str | None = None
     batch_size: int = 128
@@ -144,6 +146,7 @@ class Recipe:
             raise ValueError(f"eps_warmup is {self.eps_warmup}: it must be a share of the run, 0..1, below 1")
         if (self.validation or 0) < 0 or self.pad < 0 or (self.num_workers or 0) < 0 or self.checkpoint_seconds < 0:
             raise ValueError("validation, crop, num_workers and checkpoint_seconds must not be below 0")
+        self._check_threat()
         if self.compile != "off" and self.method.differentiates_twice:
             raise ValueError(
                 f"{type(self.method).__name__} differentiates gradients, which compiled nets cannot: use --compile off"
@@ -155,6 +158,19 @@ class Recipe:
         for moment in self.keep_at:
             if not isinstance(moment, int) and not re.fullmatch(r"epoch (0|[1-9][0-9]*)", moment):
                 raise ValueError(f'keep_at holds {moment!r}: write a step such as 500, or an epoch such as "epoch 3"')
+
+    def _check_threat(self) -> None:
+        """eps and norm are the method's: in Python nothing fills them in."""
+        threat, name = self.method.threat, type(self.method).__name__
+        if self.eps is None:
+            return
+        if threat is None:
+            raise ValueError(f"eps is {self.eps}, and {name} trains against nothing: give a method with this eps")
+        if float(threat.eps) != float(self.eps) or threat.norm != self.norm:
+            raise ValueError(
+                f"the recipe's threat is {self.norm} eps {self.eps}, that of {name} {threat.norm} eps {threat.eps}: "
+                "give both the same"
+            )
 
     def _check_resized(self) -> None:
         if not isinstance(self.image_size, int):
@@ -173,9 +189,7 @@ class Recipe:
     @property
     def bring_to(self) -> ImageSize:
         """``image_size`` as ``toughen.data`` takes it."""
-        if self.image_size is None:
-            return "auto"
-        return None if self.image_size == "keep" else self.image_size
+        return bring_to(self.image_size)
 
     @property
     def resize(self) -> int | None:
@@ -183,3 +197,10 @@ class Recipe:
         if self.crop != "resized" or not isinstance(self.image_size, int):
             return None
         return round(self.image_size * 256 / 224)
+
+
+def bring_to(image_size: int | Literal["keep"] | None) -> ImageSize:
+    """A recipe's ``image_size`` as ``toughen.data`` takes it."""
+    if image_size is None:
+        return "auto"
+    return None if image_size == "keep" else image_size

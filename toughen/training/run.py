@@ -14,7 +14,7 @@ from torch import Tensor
 from toughen import data as data_sets
 from toughen import models, runs
 from toughen.attacks.adaptive import Adaptive
-from toughen.core import distributed
+from toughen.core.distributed import world
 from toughen.core.rng import derive_seed
 from toughen.data.feed import Unreadable
 from toughen.engine.memory import lacking
@@ -65,7 +65,7 @@ def train(
         Stopped: SIGINT or SIGTERM; the state is saved, ``resume`` goes on.
         RuntimeError: the run's files can no longer be written; the last checkpoint is whole.
     """
-    console = console or Console(stderr=True, quiet=not distributed.is_main_process())
+    console = console or world().console()
     trainer = open_run(recipe, out, config=config, resume=resume, console=console, callbacks=callbacks)
     with GracefulShutdown() as shutdown:
         for _ in by_epoch(trainer, shutdown, console, show):
@@ -100,13 +100,12 @@ def open_run(
     trainer, seen, images = build(recipe, folder, callbacks)
     config = settled(config, trainer.recipe)
     check_folder(folder, config, resume)
-    distributed.barrier()  # all have seen the folder as it was
+    world().barrier()  # all have seen the folder as it was
     resumed = resume and saving.resume(trainer.state)
     if resumed and not runs.same_images(folder, seen):
         raise ValueError(f"the images of {recipe.data} have changed since {folder} was begun: choose another --out")
     if trainer.state.finished:
-        if distributed.is_main_process():
-            complete(folder, trainer.state)
+        world().on_main(complete, folder, trainer.state)
         console.print(
             f"{folder} is finished already: nothing is left to do", highlight=False, markup=False, soft_wrap=True
         )
@@ -114,8 +113,7 @@ def open_run(
     if recipe.time_budget is not None and not trainer.state.planned:
         budget.plan_steps(trainer)
     trainer.method.check(math.ceil(trainer.state.last_step / trainer.state.steps_per_epoch))
-    if distributed.is_main_process():
-        begin(folder, config, trainer.state, seen)
+    world().on_main(begin, folder, config, trainer.state, seen)
     said = headline(trainer.state, resumed, images, console.width)
     console.print(said, highlight=False, markup=False, soft_wrap=True)
     return trainer
@@ -156,8 +154,8 @@ def by_epoch(
     except Diverged:
         raise
     except Exception as error:
-        if not trainer.state.step and distributed.is_main_process():
-            withdraw(folder)
+        if not trainer.state.step:
+            world().on_main(withdraw, folder)
         if lacking(error):
             raise RuntimeError(
                 f"training failed: memory does not hold a step on {trainer.recipe.batch_size} images: lower "

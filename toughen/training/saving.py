@@ -6,7 +6,7 @@ import math
 from dataclasses import replace
 
 from toughen import runs
-from toughen.core import distributed
+from toughen.core.distributed import world
 from toughen.runs.files import finite
 from toughen.training import checkpoint
 from toughen.training.training_state import TrainingState
@@ -27,7 +27,7 @@ def check_finite(state: TrainingState, loss: float | None = None) -> None:
         Diverged: it isn't.
     """
     loss = float(state.totals.sums.get("loss", 0.0)) if loss is None else loss
-    lost, broken = distributed.any_of(not math.isfinite(loss), not finite(state.model.state_dict()))
+    lost, broken = world().any(not math.isfinite(loss), not finite(state.model.state_dict()))
     if lost:
         raise Diverged("the loss became " + (str(loss) if not math.isfinite(loss) else "NaN or infinite"))
     if broken:
@@ -39,35 +39,34 @@ def save(state: TrainingState) -> None:
     check_finite(state)
     state.spent = state.total_spent
     write_checkpoint(state)
-    if state.healthy == state.step and distributed.is_main_process():
-        checkpoint.keep(state.folder, checkpoint.HEALTHY)
-    distributed.barrier()
+    if state.healthy == state.step:
+        world().on_main(checkpoint.keep, state.folder, checkpoint.HEALTHY)
+    world().barrier()
 
 
 def write_checkpoint(state: TrainingState, name: str = checkpoint.NAME) -> None:
     """Collect what each process has of its own, and write it with the rest."""
-    state.together.sync_image_buffers()
-    totals = distributed.gather(state.totals.plain())
-    own = distributed.gather_tensors(checkpoint.own_state(state.modules)) if distributed.count() > 1 else []
-    if distributed.is_main_process():
-        checkpoint.check_names(state.modules, state.kept_names)
-        checkpoint.save(
-            state.folder,
-            state,
-            state.modules,
-            state.optimizer,
-            name,
-            callbacks=state.callbacks,
-            totals=totals,
-            own=own,
-        )
+    state.distributed_step.sync_image_buffers()
+    totals = world().all_gather(state.totals.plain())
+    own = world().all_gather_tensors(checkpoint.own_state(state.modules))
+    world().on_main(checkpoint.check_names, state.modules, state.kept_names)
+    world().on_main(
+        checkpoint.save,
+        state.folder,
+        state,
+        state.modules,
+        state.optimizer,
+        name,
+        callbacks=state.callbacks,
+        totals=totals,
+        own=own,
+    )
 
 
 def write_model(state: TrainingState, epoch: int, found: dict[str, float]) -> None:
     """Write the weights to keep, with what validation found of them."""
-    if distributed.is_main_process():
-        record = replace(state.record, epoch=epoch, validation=found)
-        runs.write_model(state.folder, record, state.kept_model)
+    record = replace(state.record, epoch=epoch, validation=found)
+    world().on_main(runs.write_model, state.folder, record, state.kept_model)
 
 
 def go_back(state: TrainingState) -> None:
@@ -77,13 +76,13 @@ def go_back(state: TrainingState) -> None:
         ValueError: its file is gone or damaged.
     """
     checkpoint.go_back(state.folder, state.modules, state.optimizer)
-    state.together.touched = None
+    state.distributed_step.forget_images()
 
 
 def resume(state: TrainingState) -> bool:
     """Continue where the run directory's checkpoint stands; False where there is none yet."""
     parts = (state.modules, state.optimizer, state.callbacks, state.device)
-    with distributed.first_before_others():  # it sets a damaged file aside
+    with world().main_first():  # it sets a damaged file aside
         found = checkpoint.load(state.folder, state, *parts)
     if found is None:
         return False

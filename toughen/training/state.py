@@ -11,7 +11,7 @@ from typing import Any, Protocol, get_type_hints, runtime_checkable
 import torch
 from torch import Tensor
 
-from toughen.core import distributed
+from toughen.core.distributed import world
 from toughen.runs.json_types import first_mismatch
 
 
@@ -96,7 +96,7 @@ class State:
     planned: int = 0
     planned_at: int = 0
     planned_progress: float = 0.0
-    processes: int = field(default_factory=distributed.count)
+    processes: int = field(default_factory=lambda: world().world_size)
 
     def plain(self) -> dict[str, Any]:
         """All but the totals, which each process has its own of, as JSON takes it."""
@@ -112,7 +112,9 @@ class State:
         """
         for name, value in plain.items():
             setattr(self, name, value)
-        self.totals, self.processes = _own(totals, device), distributed.count()
+        own = world().own_of(totals, summed)
+        self.totals = EpochTotals() if own is None else EpochTotals.of(own, device)
+        self.processes = world().world_size
 
 
 def check(plain: Any, totals: Any) -> None:
@@ -133,10 +135,3 @@ def check(plain: Any, totals: Any) -> None:
         wrong = next((f"totals' {name}" for name in (first_mismatch(each, sums) for each in totals) if name), None)
     if wrong is not None:
         raise ValueError(f"its {wrong} is not what toughen writes there")
-
-
-def _own(totals: list[dict[str, Any]], device: torch.device) -> EpochTotals:
-    """This process's; where there were more or fewer of them, the first one takes all."""
-    if len(totals) == distributed.count():
-        return EpochTotals.of(totals[distributed.rank()], device)
-    return EpochTotals.of(summed(totals), device) if distributed.is_main_process() else EpochTotals()

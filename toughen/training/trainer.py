@@ -14,8 +14,8 @@ import torch
 from torch import Tensor, nn
 
 from toughen import runs
-from toughen.core import distributed
 from toughen.core.cost import PassCounter, flops
+from toughen.core.distributed import world
 from toughen.core.rng import StepNoise, derive_seed
 from toughen.core.types import Batch, Plan, Step
 from toughen.data import Augment, Data, Streamed
@@ -31,11 +31,11 @@ from toughen.training.callbacks.collapse import rescuers
 from toughen.training.callbacks.defaults import callbacks_of
 from toughen.training.callbacks.own import by_name
 from toughen.training.compiled import Compiled
+from toughen.training.distributed_step import step_of, synchronised_batch_norm
 from toughen.training.figures import epoch_figures
 from toughen.training.loader import feed_of
 from toughen.training.recipe import Recipe
 from toughen.training.saving import Diverged
-from toughen.training.together import DistributedStep, synchronised_batch_norm
 from toughen.training.training_state import TrainingState
 from toughen.training.validation import Validation
 from toughen.training.watch import CollapseDetector
@@ -101,7 +101,7 @@ class Trainer:
             method=self.method,
             optimizer=self.optimizer,
             validation=Validation(recipe, held_out, threat, self.precision),
-            together=DistributedStep(self.model, self.methods, len(self.train)),
+            distributed_step=step_of(self.model, self.methods, len(self.train)),
             callbacks=by_name(self.callbacks),
         )
         self.state.kept_names = checkpoint.names(self.state.modules)
@@ -127,13 +127,13 @@ class Trainer:
         plan = Plan(epochs=state.epochs, steps=state.steps, images=state.images, first_drop=drop)
         for method in self.methods:
             method.start(plan)
-        state.together.begin(self.image)
+        state.distributed_step.begin(self.image)
         try:
             for callback in self.callbacks:
                 callback.on_fit_start(state)
             while not state.finished:
                 self.run_epoch(shutdown)
-                if distributed.any_of(bool(shutdown.requested))[0] and not state.finished:
+                if world().any(bool(shutdown.requested))[0] and not state.finished:
                     raise Stopped(shutdown.requested or signal.SIGTERM)
                 yield state.step / state.last_step
         except GeneratorExit:  # nobody goes on with it
@@ -143,7 +143,7 @@ class Trainer:
                 callback.on_exception(state, error)
             raise
         finally:
-            state.together.end()
+            state.distributed_step.end()
             for callback in self.callbacks:
                 callback.on_fit_end(state)
 
@@ -164,7 +164,7 @@ class Trainer:
             self._pause(shutdown)
         wait(self.device)
         state.count_seconds()
-        metrics = distributed.broadcast(epoch_figures(state, epoch, self.forward_flops))  # methods decide by them
+        metrics = world().broadcast(epoch_figures(state, epoch, self.forward_flops))  # methods decide by them
         state.close_epoch(metrics)
         for callback in self.callbacks:
             callback.on_epoch_end(state, metrics)
@@ -175,11 +175,11 @@ class Trainer:
         Of each batch only this process's part; where that is empty, a padding batch of two of its images.
         """
         state, first, replays = self.state, self.state.step, self.state.replays
-        fed = self.feed.batches(epoch, first // replays % state.batches, _own_part)
+        fed = self.feed.batches(epoch, first // replays % state.batches, world().padded_shard)
         for number in takewhile(lambda at: at * replays < state.end_of(epoch), count(first // replays)):  # it may move
             images, labels, rows = next(fed)
             size = state.size_of(number * replays)
-            place = (size, distributed.shard_slice(size).start) if distributed.count() > 1 else (0, 0)
+            place = world().noise_place(size)
             noise = StepNoise(derive_seed("augment", self.recipe.seed), number, *place)
             x, shift, flip = self.augment(as_floats(images).to(self.dtype), noise)
             x = x.contiguous(memory_format=self.layout)
@@ -207,12 +207,12 @@ class Trainer:
         if self.recipe.eps_warmup:
             method.strength = min(1.0, state.threatened / (self.recipe.eps_warmup * state.steps))
         state.threatened += method.threatened
-        own = [distributed.rank()] if distributed.rank() else []
-        torch.manual_seed(derive_seed("model", self.recipe.seed, state.step, *own))  # such as for dropout
+        torch.manual_seed(world().seed("model", self.recipe.seed, state.step))  # such as for dropout
         with self.compiled():
             with autocast(self.precision, self.device):
                 try:
-                    step, logged = self._loss(method, x, y, batch)
+                    sizes = (state.size_of(state.step), state.own_of(state.step))
+                    step, logged = state.distributed_step.step(method, x, y, batch, *sizes)
                 except torch.linalg.LinAlgError as error:  # type: ignore[attr-defined]  # a singular value of NaN
                     raise Diverged(f"the loss is not finite ({error})") from None
             self.optimizer.zero_grad(set_to_none=True)
@@ -239,17 +239,9 @@ class Trainer:
             totals.counts[name] = totals.counts.get(name, 0) + n
         totals.images += n
 
-    def _loss(self, method: Method, x: Tensor, y: Tensor, batch: Batch) -> tuple[Step, Step]:
-        """A step to differentiate, and the same as it is logged."""
-        if distributed.count() == 1:
-            step: Step = method(self.model, x, y, batch)
-            return step, step
-        state, number = self.state, self.methods.index(method)
-        return state.together.step(number, x, y, batch, state.size_of(state.step), state.own_of(state.step))
-
     def _pause(self, shutdown: GracefulShutdown) -> None:
         """Call what a clock makes due, and stop where a signal asked for it, in all processes after the same step."""
-        asked = distributed.any_of(bool(shutdown.requested), *[callback.due(self.state) for callback in self.callbacks])
+        asked = world().any(bool(shutdown.requested), *[callback.due(self.state) for callback in self.callbacks])
         for callback, due in zip(self.callbacks, asked[1:], strict=True):
             if due:
                 callback.on_due(self.state)
@@ -286,9 +278,3 @@ def _augment(recipe: Recipe, shape: tuple[int, int, int]) -> Augment:
     )
     made.check(*shape[1:])
     return made
-
-
-def _own_part(count: int) -> slice:
-    """The part of a batch that this process trains on: where there is none, a padding batch of two images."""
-    part = distributed.shard_slice(count)
-    return part if part.stop > part.start else slice(0, 2)

@@ -14,9 +14,9 @@ from toughen import runs
 from toughen.engine.device import Precision
 from toughen.methods.base import Method
 from toughen.runs.locks import Lock
+from toughen.training.distributed_step import LocalStep
 from toughen.training.progress import RunProgress
 from toughen.training.state import Stateful
-from toughen.training.together import DistributedStep
 from toughen.training.validation import Validation
 
 
@@ -35,7 +35,7 @@ class TrainingState(RunProgress):
         method: the one that trains now.
         optimizer: moves the weights.
         validation: measures a model on the held-out images.
-        together: what several processes share in a step.
+        distributed_step: takes the loss of a step, in one process or in many.
         callbacks: by the names under which a checkpoint keeps their state.
         scalars: figures of the step that is done, for whoever logs them.
         kept_names: names of the modules' state before the first step.
@@ -54,7 +54,7 @@ class TrainingState(RunProgress):
     method: Method
     optimizer: torch.optim.Optimizer
     validation: Validation
-    together: DistributedStep
+    distributed_step: LocalStep
     callbacks: Mapping[str, Stateful] = field(default_factory=dict)
     scalars: dict[str, float] = field(default_factory=dict)
     kept_names: set[str] = field(default_factory=set)

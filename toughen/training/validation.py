@@ -8,7 +8,7 @@ from torch import nn
 from toughen.attacks.base import Attack
 from toughen.attacks.fgsm import FGSM
 from toughen.attacks.pgd import PGD
-from toughen.core import distributed
+from toughen.core.distributed import world
 from toughen.core.threat import Threat
 from toughen.data import Split
 from toughen.engine.device import Precision
@@ -37,7 +37,7 @@ class Validation:
         """Accuracies, 0..1: "clean", "fgsm", "pgd"; empty without validation images."""
         if not len(self.split):
             return {}
-        index = torch.arange(len(self.split))[distributed.shard_slice(len(self.split))]
+        index = torch.arange(len(self.split))[world().shard(len(self.split))]
         part = self.split.take(index.to(self.split.labels.device))
         counts = dict.fromkeys(("clean", *self.attacks), 0)
         if len(part):
@@ -57,7 +57,7 @@ class Validation:
                     precision=self.precision,
                 )
                 counts[name] = int((right & ~verdicts.broken).sum())
-        everyone = distributed.gather(counts)
+        everyone = world().all_gather(counts)
         return {name: sum(each[name] for each in everyone) / len(self.split) for name in counts}
 
 

@@ -11,8 +11,8 @@ from toughen.training.training_state import TrainingState
 class Callback:
     """Is called while a run goes on; each hook does nothing unless a subclass says otherwise.
 
-    Where several processes train, all hooks are called in each of them, and in one of them
-    ``distributed.is_main_process()`` is true.
+    Where several processes train, all hooks are called in each of them: what one of them is to do, such as writing a
+    file, goes through ``toughen.core.distributed.world().on_main``.
     What a callback must remember when a stopped run goes on is its ``state_dict``.
     """
 

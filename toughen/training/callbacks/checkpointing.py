@@ -6,7 +6,7 @@ import time
 from typing import Any
 
 from toughen import runs
-from toughen.core import distributed
+from toughen.core.distributed import world
 from toughen.data.feed import Unreadable
 from toughen.training import saving
 from toughen.training.callbacks.base import Callback
@@ -28,7 +28,7 @@ class Checkpointing(Callback):
         self.saved = time.perf_counter()
 
     def due(self, state: TrainingState) -> bool:
-        return distributed.is_main_process() and time.perf_counter() - self.saved >= self.seconds
+        return time.perf_counter() - self.saved >= self.seconds
 
     def on_due(self, state: TrainingState) -> None:
         state.count_seconds()
@@ -36,12 +36,11 @@ class Checkpointing(Callback):
 
     def on_epoch_end(self, state: TrainingState, metrics: dict[str, Any]) -> None:
         self._save(state)
-        if distributed.is_main_process():
-            runs.write_history(state.folder, state.history)
+        world().on_main(runs.write_history, state.folder, state.history)
 
     def on_exception(self, state: TrainingState, error: BaseException) -> None:
-        alone = distributed.count() == 1  # another process may be within a step
-        if self.step != state.step and (isinstance(error, Stopped) or isinstance(error, Unreadable) and alone):
+        met = isinstance(error, Stopped)  # all processes after the same step; in another error each for itself
+        if self.step != state.step and (met or isinstance(error, Unreadable) and not world().is_distributed):
             self.on_due(state)
 
     def _save(self, state: TrainingState) -> None:

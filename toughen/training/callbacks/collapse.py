@@ -7,7 +7,7 @@ import time
 from dataclasses import asdict
 from typing import Any
 
-from toughen.core import distributed
+from toughen.core.distributed import world
 from toughen.core.types import Step
 from toughen.engine.device import wait
 from toughen.methods.base import Method
@@ -54,7 +54,7 @@ class CollapseWatch(Callback):
             return
         wait(state.device)  # what the look gives are numbers, so that it is over where it ends
         begun = time.perf_counter()
-        distance = distributed.broadcast(self.detector.signal(state.model, state.step))
+        distance = world().broadcast(self.detector.signal(state.model, state.step))
         state.scalars["logit_distance"] = distance
         if self.detector.jumped(self.memory, distance) and state.step % state.steps_per_epoch:
             self.handle(state, state.validation(state.model))

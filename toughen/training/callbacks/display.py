@@ -6,16 +6,16 @@ from typing import Any
 
 from rich.console import Console
 
-from toughen.core import distributed
+from toughen.core.distributed import world
 from toughen.core.types import Step
 from toughen.training.callbacks.base import Callback
 from toughen.training.callbacks.finite import EVERY
-from toughen.training.display import Display, Show, Silent
+from toughen.training.display import Display, Show
 from toughen.training.training_state import TrainingState
 
 
 class ShowProgress(Callback):
-    """Tells a display what happens; in all processes but the first nothing is shown.
+    """Tells a display what happens; the main process alone has one.
 
     Args:
         console: where to show it.
@@ -27,11 +27,12 @@ class ShowProgress(Callback):
         self.display: Display | None = None
 
     def on_fit_start(self, state: TrainingState) -> None:
-        show = self.show if distributed.is_main_process() else Silent
-        self.display = show(self.console, state.folder, state.epochs, state.last_step, state.step)
+        place = (state.folder, state.epochs, state.last_step, state.step)
+        self.display = world().on_main(self.show, self.console, *place)
 
     def on_step_end(self, state: TrainingState, step: Step) -> None:
-        assert self.display is not None  # by on_fit_start
+        if self.display is None:
+            return
         self.display.step(state.step, (state.step - 1) // state.steps_per_epoch)
         if state.step % EVERY == 0:
             self.display.loss(state.step, float(step.loss.detach()))
@@ -39,9 +40,9 @@ class ShowProgress(Callback):
             self.display.signal(state.step, state.scalars["logit_distance"])
 
     def on_epoch_end(self, state: TrainingState, metrics: dict[str, Any]) -> None:
-        assert self.display is not None
-        self.display.epoch(metrics)
-        self.display.length(state.epochs, state.last_step)
+        if self.display is not None:
+            self.display.epoch(metrics)
+            self.display.length(state.epochs, state.last_step)
 
     def on_fit_end(self, state: TrainingState) -> None:
         if self.display is not None:

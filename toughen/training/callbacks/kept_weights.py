@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from toughen.core import distributed
+from toughen.core.distributed import world
 from toughen.core.types import Step
 from toughen.training import checkpoint
 from toughen.training.callbacks.base import Callback
@@ -21,5 +21,5 @@ class KeepWeights(Callback):
         self._keep(state, f"epoch {metrics['epoch']}")
 
     def _keep(self, state: TrainingState, moment: int | str) -> None:
-        if moment in state.recipe.keep_at and distributed.is_main_process():
-            checkpoint.keep_weights(state.folder, moment, state.model)
+        if moment in state.recipe.keep_at:
+            world().on_main(checkpoint.keep_weights, state.folder, moment, state.model)

@@ -7,7 +7,7 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from toughen.core import distributed
+from toughen.core.distributed import world
 from toughen.engine.device import wait
 from toughen.training.callbacks.base import Callback
 from toughen.training.progress import RunProgress
@@ -41,7 +41,7 @@ class TimeBudget(Callback):
         self.timer = StepTimer(state.step)
 
     def due(self, state: TrainingState) -> bool:
-        return distributed.is_main_process() and self.timer.passed >= SHARE * self.budget
+        return self.timer.passed >= SHARE * self.budget
 
     def on_due(self, state: TrainingState) -> None:
         wait(state.device)  # until the steps that are counted are done
@@ -50,7 +50,7 @@ class TimeBudget(Callback):
         ends = math.ceil(state.planned / state.steps_per_epoch) - state.step // state.steps_per_epoch
         needed = (state.planned - state.step) * step_seconds + ends * epoch_end / state.recipe.validation_every
         known = bool(state.history) or self.validation_seconds is not None
-        if distributed.broadcast(needed > MUCH * left or (known and MUCH * needed < left)):
+        if world().broadcast(needed > MUCH * left or (known and MUCH * needed < left)):
             replan(state, self.budget, step_seconds, epoch_end)
 
     def on_epoch_end(self, state: TrainingState, metrics: dict[str, Any]) -> None:
@@ -94,7 +94,7 @@ def replan(state: RunProgress, budget: float, step_seconds: float, validation_se
     left = AIM * budget - state.total_spent
     state.planned_at, state.planned_progress = state.step, state.progress(state.step)
     steps = fitting(state, left, step_seconds, validation_seconds)
-    state.planned = state.step + max(1, distributed.broadcast(steps))
+    state.planned = state.step + max(1, world().broadcast(steps))
 
 
 def fitting(state: RunProgress, left: float, step: float, validation: float) -> int:

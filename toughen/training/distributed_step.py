@@ -1,4 +1,4 @@
-"""A step that several processes take together: one batch in parts, one gradient, the same buffers."""
+"""The loss of a training step: of one process, or of several that take a batch in parts, with one gradient."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.parallel import DistributedDataParallel
 
-from toughen.core import distributed
+from toughen.core.distributed import world
 from toughen.core.gradients import logits, mode
 from toughen.core.types import Batch, Step
 from toughen.methods.base import Method
@@ -32,8 +32,47 @@ class _Loss(nn.Module):
         return step.loss * weight, step.loss.detach(), step.logits.detach(), step.terms
 
 
-class DistributedStep:
-    """What the processes of a run share in each step; for a process alone nothing of it is done.
+class LocalStep:
+    """The loss of a step in the only process of a run.
+
+    Args:
+        model: what is trained.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        self.model = model
+
+    def begin(self, image: Tensor) -> None:
+        """Called before the first step.
+
+        Args:
+            image: any one, [1, c, h, w].
+        """
+
+    def end(self) -> None:
+        """Called after the last step."""
+
+    def step(self, method: Method, x: Tensor, y: Tensor, batch: Batch, whole: int, own: int) -> tuple[Step, Step]:
+        """The loss to differentiate, and the step as it is logged.
+
+        Args:
+            method: the one that trains.
+            x, y, batch: this process's part.
+            whole: images of the batch in all processes.
+            own: how many of them are this process's; 0 where ``x`` is a padding batch.
+        """
+        step: Step = method(self.model, x, y, batch)
+        return step, step
+
+    def sync_image_buffers(self) -> None:
+        """Give every process each image's rows of the methods' buffers from the process that saw the image."""
+
+    def forget_images(self) -> None:
+        """The buffers are those of an earlier state, which are the same in all processes."""
+
+
+class DistributedStep(LocalStep):
+    """What the processes of a run share in each step.
 
     Each takes its part of every batch. Attack and loss see that part alone, and so do batch norm's statistics and a
     loss that couples images, such as the nuclear norm. Gradients are averaged, each image counting alike.
@@ -44,37 +83,25 @@ class DistributedStep:
     """
 
     def __init__(self, model: nn.Module, methods: Sequence[Method], images: int) -> None:
+        super().__init__(model)
         self.whole = _Loss(model, methods)
         self.images = images
         self.synchronised: nn.Module | None = None  # only then, since nothing can copy it
         self.touched: Tensor | None = None  # images that this process saw since buffers were synchronised
 
     def begin(self, image: Tensor) -> None:
-        """Tie the processes' weights together, before the first step.
-
-        Args:
-            image: any one, [1, c, h, w].
-        """
-        if distributed.count() > 1:
-            self.synchronised = DistributedDataParallel(
-                self.whole, broadcast_buffers=False, find_unused_parameters=_some_idle(self.whole, image)
-            )
+        """Tie the processes' weights together."""
+        self.synchronised = DistributedDataParallel(
+            self.whole, broadcast_buffers=False, find_unused_parameters=_some_idle(self.whole, image)
+        )
 
     def end(self) -> None:
         """Let go of the other processes."""
         self.synchronised = None
 
-    def step(self, number: int, x: Tensor, y: Tensor, batch: Batch, whole: int, own: int) -> tuple[Step, Step]:
-        """The loss to differentiate, and the step as it is logged.
-
-        Args:
-            number: which of the methods trains.
-            x, y, batch: this process's part.
-            whole: images of the batch in all processes.
-            own: how many of them are this process's; 0 where ``x`` is a padding batch.
-        """
+    def step(self, method: Method, x: Tensor, y: Tensor, batch: Batch, whole: int, own: int) -> tuple[Step, Step]:
         assert self.synchronised is not None  # by begin
-        weight = own * distributed.count() / whole
+        number, weight = list(self.whole.methods).index(method), own * world().world_size / whole
         loss, plain, logits, terms = self.synchronised(number, x, y, batch, weight)
         if batch.index is not None and own:
             if self.touched is None:
@@ -96,14 +123,11 @@ class DistributedStep:
         if not kept:
             return
         flat = torch.cat([statistics.flatten() for statistics in kept]).mul_(weight)
-        for statistics, mean in zip(kept, distributed.total(flat).split([len(s) for s in kept]), strict=True):
+        for statistics, mean in zip(kept, world().all_reduce(flat).split([len(s) for s in kept]), strict=True):
             statistics.data.copy_(mean)  # autograd keeps them for the backward to come, which uses the batch's own
 
     @torch.no_grad()
     def sync_image_buffers(self) -> None:
-        """Give every process each image's rows of the methods' buffers from the process that saw the image."""
-        if distributed.count() == 1:
-            return
         buffers = [
             getattr(method, name)
             for method in self.whole.modules()
@@ -116,12 +140,24 @@ class DistributedStep:
         device = buffers[0].device
         mine = torch.zeros(self.images, dtype=torch.bool, device=device) if self.touched is None else self.touched
         self.touched = None
-        anyone = distributed.total(mine.to(torch.uint8)).bool()
+        anyone = world().all_reduce(mine.to(torch.uint8)).bool()
         for buffer in (each for each in buffers if len(each)):
             for rows in torch.arange(len(buffer), device=device).split(_ROWS):
                 part = buffer[rows] * _like(mine[rows], buffer)
-                found = distributed.total(part.to(torch.uint8) if part.dtype == torch.bool else part).to(buffer.dtype)
+                found = world().all_reduce(part.to(torch.uint8) if part.dtype == torch.bool else part).to(buffer.dtype)
                 buffer[rows] = torch.where(_like(anyone[rows], buffer), found, buffer[rows])
+
+    def forget_images(self) -> None:
+        self.touched = None
+
+
+def step_of(model: nn.Module, methods: Sequence[Method], images: int) -> LocalStep:
+    """What takes a run's steps, in one process or in many.
+
+    Args:
+        model, methods, images: as for ``DistributedStep``.
+    """
+    return DistributedStep(model, methods, images) if world().is_distributed else LocalStep(model)
 
 
 def _some_idle(whole: _Loss, x: Tensor) -> bool:
