@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shlex
 from collections.abc import Iterator
+from pathlib import Path
 from typing import TypeAlias
 
 import published
@@ -15,7 +16,7 @@ from toughen.core.threat import Threat
 from toughen.evaluation.suite import parse_attack
 from toughen.methods.fast import RFGSMAT
 from toughen.papers import stated_settings
-from toughen.papers.published import EXHIBITS, PAPERS, find
+from toughen.papers.published import EXHIBITS, PAPERS, find, read_paper
 from toughen.papers.published.exhibits import STATED, Column, Figure, Panel, Settings, Table
 from toughen.papers.run_spec import run_spec
 from toughen.papers.scales import SCALES, nodes
@@ -328,16 +329,61 @@ def test_every_attack_exists_and_keeps_to_its_radius(spec: str, eps: str) -> Non
     assert parse_attack(spec, Threat("linf", Fraction(eps))).eps == Fraction(eps)
 
 
-def test_rows_and_columns_have_names_of_their_own_and_refer_to_rows_that_exist() -> None:
-    for panel in (panel for table in TABLES for panel in table.panels):
-        rows = [row.name for row in panel.rows]
-        assert len(set(rows)) == len(rows) and len({column.name for column in panel.columns}) == len(panel.columns)
-        assert all(not row.published or len(row.published.split()) == len(panel.columns) for row in panel.rows)
-        assert {row.against for row in panel.rows} <= {"", *rows} and panel.unit in ("", *rows)
-        assert panel.unit or not any(column.timed for column in panel.columns)
-    for table in TABLES:
-        row, column = table.headline
-        assert any(
-            row in [each.name for each in panel.rows] and column in [each.name for each in panel.columns]
-            for panel in table.panels
-        ), table.name
+# ---- A file that says something else is refused, with the place.
+
+PAPER = """
+paper: P
+citation: A paper
+exhibits:
+  p-table1:
+    source: Table 1
+    title: A table
+    headline: {row: Ours, column: Clean}
+    panels:
+    - data: mnist
+      net: a net
+      eps: "0.3"
+      unit: Ours
+      columns: {Clean: clean, Hours: train hours, AT: stated}
+      rows:
+        Ours: {published: 99.10 2.0 1+1, run: pap-mnist}
+        Theirs: {published: 98.00 - 2, run: pgd-mnist, against: Ours}
+"""
+
+
+def test_a_paper_s_file_keeps_the_digits_that_are_printed(tmp_path: Path) -> None:
+    (tmp_path / "p.yaml").write_text(PAPER)
+    name, (whole,) = read_paper(tmp_path / "p.yaml")
+    assert name == "P" and isinstance(whole, Table) and (whole.source, whole.headline) == ("Table 1", ("Ours", "Clean"))
+    (panel,) = whole.panels
+    clean, hours, steps = panel.columns
+    assert [panel.printed(panel.row("Ours"), each) for each in panel.columns] == ["99.10", "2.0", "1+1"]
+    assert panel.published(panel.row("Ours"), clean) == 99.1 and panel.published(panel.row("Ours"), steps) is None
+    assert panel.published(panel.row("Theirs"), hours) is None and panel.row("Theirs").against == "Ours"
+
+
+@pytest.mark.parametrize(
+    ("there", "instead", "said"),
+    [
+        ("99.10 2.0 1+1", "99.10 2.0", "p-table1: panels 1, row Ours: 2 published figures for 3 columns"),
+        ("99.10 2.0 1+1", "99.1o 2.0 1+1", "row Ours: '99.1o' under Clean is no figure"),
+        ("{published: 98.00 - 2, run", "{published: 98.00, run", "published is 98.0: .*needs quotes"),
+        ("run: pgd-mnist, ", "", "Theirs: missing: run"),
+        ("against: Ours", "beside: Ours", "Theirs: unknown: beside; there are name, run, published"),
+        ("against: Ours", "against: Nobody", "there is no row 'Nobody'"),
+        ("unit: Ours", "unit: Mine", "unit must be the name of the row .* not 'Mine'"),
+        ("      unit: Ours\n", "", "unit must be the name of the row"),
+        ("column: Clean", "column: Dirty", "headline: no panel has a row 'Ours' and a column 'Dirty'"),
+        ("    source: Table 1\n", "", "p-table1: source is missing"),
+        ("Theirs:", "Ours:", "sets 'Ours' twice"),
+        ('eps: "0.3"', "eps: 0.3", "eps is 0.3: not of its type"),
+        ("citation:", "cite:", "must have paper, citation and exhibits"),
+    ],
+)
+def test_a_paper_s_file_that_says_something_else_is_refused(
+    there: str, instead: str, said: str, tmp_path: Path
+) -> None:
+    assert there in PAPER
+    (tmp_path / "p.yaml").write_text(PAPER.replace(there, instead, 1))
+    with pytest.raises(ValueError, match="p.yaml.*" + said):
+        read_paper(tmp_path / "p.yaml")

@@ -100,6 +100,7 @@ class Table:
     Attributes:
         name: its identifier on the command line.
         title: what it shows.
+        source: where it stands in the paper.
         panels: one for each data set and net.
         notes: what a reader must know beside the figures.
         headline: row and column of the figure that stands for the table in a list.
@@ -109,6 +110,7 @@ class Table:
     name: str
     title: str
     panels: tuple[Panel, ...]
+    source: str = ""
     notes: tuple[str, ...] = ()
     headline: tuple[str, str] = ("", "")
     seeds: int = 1
@@ -167,13 +169,14 @@ class Figure:
     """A figure; its values are only drawn in the paper, but for those in ``notes``.
 
     Attributes:
-        name, title, notes: as in a ``Table``.
+        name, title, source, notes: as in a ``Table``.
         plots: its axes.
     """
 
     name: str
     title: str
     plots: tuple[Plot, ...]
+    source: str = ""
     notes: tuple[str, ...] = ()
 
 
@@ -206,7 +209,7 @@ class Settings:
     """A table that only states settings.
 
     Attributes:
-        name, title, notes: as in a ``Table``.
+        name, title, source, notes: as in a ``Table``.
         eps: radius of the attacks among them, by what ``Setting.of`` names.
         entries: all of them.
     """
@@ -214,13 +217,9 @@ class Settings:
     name: str
     title: str
     entries: tuple[Setting, ...]
+    source: str = ""
     eps: tuple[tuple[str, str], ...] = ()
     notes: tuple[str, ...] = ()
 
 
 Exhibit: TypeAlias = Table | Figure | Settings
-
-
-def columns(*pairs: tuple[str, str]) -> tuple[Column, ...]:
-    """Columns by (name, of)."""
-    return tuple(Column(name, of) for name, of in pairs)
