@@ -31,7 +31,9 @@ from toughen.core.threat import Threat
 from toughen.data import load as load_data
 from toughen.engine.fixed_batch import FixedBatchModel
 from toughen.evaluation import verdict
+from toughen.evaluation.checks import stronger
 from toughen.evaluation.checks.base import CheckContext, allowed
+from toughen.evaluation.checks.probes import ProbeResults
 from toughen.evaluation.examination import checks
 from toughen.evaluation.verdict import Check, Claim, Word, word
 
@@ -399,3 +401,17 @@ def test_a_collapsed_net_is_not_sound_by_fgsm_and_sound_at_its_true_number() -> 
 def test_a_trained_net_that_hides_is_never_sound(name: str, kind: str) -> None:
     claim, blocks = claim_of(SPOILED[kind][0](digits_net(name)), threat=Threat("linf", 0.3), n=100)
     assert judged(claim, blocks)[0] != "sound"
+
+
+def test_an_attack_on_few_images_is_not_diluted_by_others_on_many() -> None:
+    """Square breaks 10 of 20 images, FGSM's kin none of 100: a tenth of all images, and half of those it was run on."""
+    claim, blocks = claim_of(small_net(), not_at_all, n=200)
+    broken = {stronger.TARGETS[0]: [False] * 100, stronger.SQUARE: [True, False] * 10}
+    results = ProbeResults(CheckContext(claim, blocks, 100), 100, broken)
+    check = stronger.stronger(results, "no stronger attack is found")
+    assert check.masking and check.images == 20
+    assert check.figure == pytest.approx(0.5 * claim.robust_accuracy)
+    assert "10 of 20 images" in check.sentence
+    few = ProbeResults(CheckContext(claim, blocks, 100), 100, broken | {stronger.SQUARE: [False] * 20})
+    check = stronger.stronger(few, "no stronger attack is found")
+    assert check.passed and check.figure == 0.0 and check.images == 100

@@ -232,7 +232,8 @@ class Examination:
         images, of = self._images_of(check)
         if reason or not images:
             return not_made(check.name, reason or missing)
-        return replace(check.judge(self.results, check.name), images=images, of=of)
+        result = check.judge(self.results, check.name)
+        return replace(result, images=result.images or images, of=of)
 
     def _images_of(self, check: AttackCheck) -> tuple[int, int]:
         """How many images a check of attacks is based on, of how many."""

@@ -110,7 +110,7 @@ class AttackCheck:
 
     Attributes:
         name: its name in results.
-        judge: makes the check, given the probes' results and the name.
+        judge: makes the check, given the probes' results and the name; may set ``images`` where it uses fewer.
         probes: names of the probes that it needs.
         gradients: whether it needs gradients.
         common: whether it uses the images that all these probes were run on; else those that any was run on.

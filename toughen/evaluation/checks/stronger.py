@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 
 from toughen.attacks.apgd import APGDT
 from toughen.attacks.base import Attack
@@ -23,6 +24,7 @@ RESTARTS = ("restart 0", "restart 1", "restart 2")
 TARGETS = ("target 1", "target 2", "target 3")
 PGDS = (STEPS, *RESTARTS)
 GRADIENT = (*PGDS, MARGIN, *TARGETS)
+EVERY = (*GRADIENT, SQUARE, RANDOM)
 POINTS = 200
 DESCRIPTIONS = {  # how the looks are called
     "PGD-200": (STEPS,), "PGD on the margin": (MARGIN,), "APGD-T": TARGETS, "Square": (SQUARE,),
@@ -83,13 +85,29 @@ def _only(results: ProbeResults, name: str, others: Iterable[str], first: str) -
 
 
 def stronger(results: ProbeResults, name: str) -> Check:
-    """All of these attacks together break little."""
-    count = results.count
-    names = [attackers for attackers, probes in DESCRIPTIONS.items() if any(count(each) for each in probes)]
-    attackers = ", ".join(names[:-1]) + " and " + names[-1] if len(names) > 1 else names[0]
-    broken = results.any_of((*GRADIENT, SQUARE, RANDOM))
+    """All of these attacks together break little.
+
+    With a budget some are run on fewer images than others. So the check is made on the first images that each number of
+    attacks was run on, and the worst of these results counts: on all images the attacks that had few would be diluted.
+    """
+    lengths = sorted({results.count(each) for each in EVERY} - {0})
+    return max((_stronger(results, name, n) for n in lengths), key=lambda check: _excess(check))
+
+
+def _stronger(results: ProbeResults, name: str, n: int) -> Check:
+    """The same on the first ``n`` images."""
+    names = [words for words, probes in DESCRIPTIONS.items() if any(results.count(each) for each in probes)]
+    attacks = ", ".join(names[:-1]) + " and " + names[-1] if len(names) > 1 else names[0]
     cause = "the number is from attacks too weak for this model; evaluate with AutoAttack"
-    return _judged(results, name, broken, f"{attackers} break{'' if len(names) > 1 else 's'}", cause)
+    broken = results.any_of(EVERY, n)
+    check = _judged(results, name, broken, f"{attacks} break{'' if len(names) > 1 else 's'}", cause)
+    return replace(check, images=n)
+
+
+def _excess(check: Check) -> tuple[bool, float, int]:
+    """What orders checks from the best to the worst result; of equal ones the one on more images is the worst."""
+    assert check.figure is not None and check.threshold is not None and check.images is not None
+    return check.masking, check.figure - check.threshold, check.images
 
 
 def steps_settle(results: ProbeResults, name: str) -> Check:
@@ -149,7 +167,7 @@ CHECKS = (
     AttackCheck(
         name="no stronger attack is found",
         judge=stronger,
-        probes=(*GRADIENT, SQUARE, RANDOM),
+        probes=EVERY,
         gradients=False,
         common=False,
     ),
