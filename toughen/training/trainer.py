@@ -28,8 +28,7 @@ from toughen.training import checkpoint
 from toughen.training.averaging import averaged_copy
 from toughen.training.callbacks.base import Callback
 from toughen.training.callbacks.collapse import rescuers
-from toughen.training.callbacks.defaults import callbacks_of
-from toughen.training.callbacks.own import by_name
+from toughen.training.callbacks.selection import callbacks_of, state_names
 from toughen.training.compiled import Compiled
 from toughen.training.distributed_step import step_of, synchronised_batch_norm
 from toughen.training.figures import epoch_figures
@@ -102,7 +101,7 @@ class Trainer:
             optimizer=self.optimizer,
             validation=Validation(recipe, held_out, threat, self.precision),
             distributed_step=step_of(self.model, self.methods, len(self.train)),
-            callbacks=by_name(self.callbacks),
+            callbacks=state_names(self.callbacks),
         )
         self.state.kept_names = checkpoint.names(self.state.modules)
 
