@@ -86,7 +86,7 @@ def _attack(job: Job) -> Evaluation:
         seed=job.config.seed,
         index=job.target.index,
         precision=job.precision,
-        block=job.block,
+        batch_size=job.batch_size,
         processes=job.config.processes,
         folder=job.out,
         console=job.console,
@@ -110,7 +110,7 @@ def _judge(job: Job, attacked: Evaluation) -> tuple[dict[str, Any], KeyboardInte
         "data": target.data,
         "seed": config.seed,
         "precision": job.precision,
-        "block": job.block,
+        "batch_size": job.batch_size,
         **target.about,
         "provenance": provenance(job.device),
     }

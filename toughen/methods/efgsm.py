@@ -56,7 +56,7 @@ class EFGSM(Method):
         ValueError: a setting is out of its range; the number of images or their index is not known.
     """
 
-    per_image, own = ("history",), ("counts",)
+    per_image_buffers, per_process_buffers = ("history",), ("counts",)
     history: Tensor
     counts: Tensor
 

@@ -62,7 +62,7 @@ class PAP(Method):
         ValueError: eps is missing or none that the norm admits; a setting is out of its range; an ablation over TRADES.
     """
 
-    own = ("stage", "x_reg", "y_reg", "iterate", "rows")
+    per_process_buffers = ("stage", "x_reg", "y_reg", "iterate", "rows")
     stage: Tensor  # steps that the running cycle has taken
     x_reg: Tensor
     y_reg: Tensor

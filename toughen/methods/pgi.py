@@ -85,7 +85,7 @@ class PGI(Method):
                 f"smoothing ({smoothing}) a share below 1"
             )
         kept = ("start_at", "momentum", "seen")
-        self.per_image, self.own = ((), kept) if prior == "batch" else (kept, ())
+        self.per_image_buffers, self.per_process_buffers = ((), kept) if prior == "batch" else (kept, ())
         self.epoch = 0
 
     def prepare(self, model: nn.Module, shape: tuple[int, int, int], classes: int, images: int | None = None) -> None:

@@ -185,7 +185,7 @@ def own_names(modules: dict[str, nn.Module]) -> list[str]:
         for part, module in modules.items()
         for name, method in module.named_modules()
         if isinstance(method, Method)
-        for buffer in method.own
+        for buffer in method.per_process_buffers
         if hasattr(method, buffer)
     ]
 

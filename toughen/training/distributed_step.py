@@ -132,7 +132,7 @@ class DistributedStep(LocalStep):
             getattr(method, name)
             for method in self.whole.modules()
             if isinstance(method, Method)
-            for name in method.per_image
+            for name in method.per_image_buffers
             if getattr(method, name, None) is not None
         ]
         if not buffers:

@@ -202,10 +202,10 @@ class Trainer:
         state, method, progress = self.state, self.state.method, self.state.progress(self.state.step)
         self.recipe.schedule.set(self.optimizer, self.recipe.optimizer.lr, progress)
         method.progress = progress
-        method.strength = 1.0
+        method.perturbation_scale = 1.0
         if self.recipe.eps_warmup:
-            method.strength = min(1.0, state.threatened / (self.recipe.eps_warmup * state.steps))
-        state.threatened += method.threatened
+            method.perturbation_scale = min(1.0, state.adversarial_steps / (self.recipe.eps_warmup * state.steps))
+        state.adversarial_steps += method.is_adversarial
         torch.manual_seed(world().seed("model", self.recipe.seed, state.step))  # such as for dropout
         with self.compiled():
             with autocast(self.precision, self.device):

@@ -83,7 +83,7 @@ class CollapseWatch(Callback):
         if judge.collapsed(memory, found):
             self._handle_collapse(state, found)
             return True
-        late = state.threatened >= max(HALF * state.steps, EPOCHS * state.steps_per_epoch)
+        late = state.adversarial_steps >= max(HALF * state.steps, EPOCHS * state.steps_per_epoch)
         if late and not memory.never_stood and not self._rescued(state) and judge.never_stood(memory, found):
             self._handle_never_stood(state, found)
             return True
