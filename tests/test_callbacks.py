@@ -223,7 +223,7 @@ def test_a_file_among_toughens_callbacks_goes_by_its_class_name(here: Path, monk
     monkeypatch.setattr(callbacks, "__path__", [*callbacks.__path__, str(here / "more")])
     ended = toughen(*small("--callbacks", "Bell", "--out", "run"))
     assert ended.status == 0 and ended.out.splitlines()[0] == "begun Bell"
-    refused(toughen(*small("--callbacks", "Bel", "--out", "other")), "'Bel' is unknown: use Asks, Bell,")
+    refused(toughen(*small("--callbacks", "Bel", "--out", "other")), "'Bel' is unknown: use Bell, Other,")
     sys.modules.pop("toughen.training.callbacks.bell")
 
 

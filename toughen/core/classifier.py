@@ -120,8 +120,8 @@ def as_classifier(
     """
     if isinstance(model, Classifier):
         return model
-    made: Classifier = importlib.import_module(ENGINE).classifier(model, x, precision, batch_size)
-    return made
+    wrapped: Classifier = importlib.import_module(ENGINE).classifier(model, x, precision, batch_size)
+    return wrapped
 
 
 def misclassified(logits: Logits, y: Labels) -> Mask:

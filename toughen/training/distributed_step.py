@@ -144,8 +144,8 @@ class DistributedStep(LocalStep):
         for buffer in (each for each in buffers if len(each)):
             for rows in torch.arange(len(buffer), device=device).split(_ROWS):
                 part = buffer[rows] * _like(mine[rows], buffer)
-                found = world().all_reduce(part.to(torch.uint8) if part.dtype == torch.bool else part).to(buffer.dtype)
-                buffer[rows] = torch.where(_like(anyone[rows], buffer), found, buffer[rows])
+                summed = world().all_reduce(part.to(torch.uint8) if part.dtype == torch.bool else part).to(buffer.dtype)
+                buffer[rows] = torch.where(_like(anyone[rows], buffer), summed, buffer[rows])
 
     def forget_images(self) -> None:
         self.touched = None

@@ -9,10 +9,10 @@ from typing import Any, Literal
 from toughen.core.types import Eps, Norm
 from toughen.data.common_size import ImageSize
 from toughen.methods.base import Method
+from toughen.training.collapse import Watching
 from toughen.training.compiled import Compiling
 from toughen.training.optimizers import SGD, Optimizer
 from toughen.training.schedules import Cyclic, Schedule
-from toughen.training.watch import Watching
 from toughen.utils.duration import seconds
 from toughen.utils.sizes import number
 

@@ -29,15 +29,14 @@ from toughen.training.averaging import averaged_copy
 from toughen.training.callbacks.base import Callback
 from toughen.training.callbacks.collapse import rescuers
 from toughen.training.callbacks.selection import callbacks_of, state_names
+from toughen.training.collapse import CollapseDetector
 from toughen.training.compiled import Compiled
 from toughen.training.distributed_step import step_of, synchronised_batch_norm
-from toughen.training.figures import epoch_figures
 from toughen.training.loader import feed_of
 from toughen.training.recipe import Recipe
 from toughen.training.saving import Diverged
 from toughen.training.training_state import TrainingState
 from toughen.training.validation import Validation
-from toughen.training.watch import CollapseDetector
 from toughen.utils.signals import GracefulShutdown, Stopped
 
 
@@ -163,7 +162,7 @@ class Trainer:
             self._pause(shutdown)
         wait(self.device)
         state.count_seconds()
-        metrics = world().broadcast(epoch_figures(state, epoch, self.forward_flops))  # methods decide by them
+        metrics = world().broadcast(state.epoch_figures(epoch, self.forward_flops))  # methods decide by them
         state.close_epoch(metrics)
         for callback in self.callbacks:
             callback.on_epoch_end(state, metrics)
@@ -240,11 +239,11 @@ class Trainer:
 
     def _pause(self, shutdown: GracefulShutdown) -> None:
         """Call what a clock makes due, and stop where a signal asked for it, in all processes after the same step."""
-        asked = world().any(bool(shutdown.requested), *[callback.due(self.state) for callback in self.callbacks])
-        for callback, due in zip(self.callbacks, asked[1:], strict=True):
+        raised = world().any(bool(shutdown.requested), *[callback.due(self.state) for callback in self.callbacks])
+        for callback, due in zip(self.callbacks, raised[1:], strict=True):
             if due:
                 callback.on_due(self.state)
-        if asked[0]:
+        if raised[0]:
             raise Stopped(shutdown.requested or signal.SIGTERM)
 
     def _prepared(self, data: Data | Streamed) -> list[Method]:
@@ -270,10 +269,10 @@ def _augment(recipe: Recipe, shape: tuple[int, int, int]) -> Augment:
         ValueError: images of this shape cannot be cropped so.
     """
     colour = shape[0] > 1
-    made = Augment(
+    augment = Augment(
         pad=(4 if colour else 0) if recipe.crop is None else recipe.pad,
         padding=recipe.padding,
         flip=colour if recipe.flip is None else recipe.flip,
     )
-    made.check(*shape[1:])
-    return made
+    augment.check(*shape[1:])
+    return augment

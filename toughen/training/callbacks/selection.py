@@ -14,8 +14,8 @@ from toughen.training.callbacks.finite import FiniteCheck
 from toughen.training.callbacks.kept_weights import KeepWeights
 from toughen.training.callbacks.time_budget import TimeBudget
 from toughen.training.callbacks.validation import BestWeights
+from toughen.training.collapse import CollapseDetector
 from toughen.training.recipe import Recipe
-from toughen.training.watch import CollapseDetector
 from toughen.utils.collect import collect
 from toughen.utils.plugins import describe_error, import_object
 
