@@ -23,7 +23,8 @@ from torch import Tensor
 
 from toughen.core.rng import derive_seed
 
-P, T = ParamSpec("P"), TypeVar("T")
+P = ParamSpec("P")
+T = TypeVar("T")
 PATIENCE = timedelta(hours=24)  # the main process may work alone for long; torchrun ends the rest of one that dies
 
 

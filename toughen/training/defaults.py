@@ -43,7 +43,7 @@ def default_recipe(data: str, *, eps: Eps | None = None, norm: Norm = "linf", **
     fields = {**for_data(data, **{name: settings[name] for name in names if name in settings}), **settings}
     for name in ("method", "optimizer", "schedule"):
         if name not in settings:
-            threat = {"eps": eps, "norm": norm} if name == "method" else {}
+            threat: dict[str, Any] = {"eps": eps, "norm": norm} if name == "method" else {}
             fields[name] = _instance(**fields[name], **threat)
     return Recipe(data=data, eps=eps, norm=norm, **fields)
 
