@@ -151,7 +151,7 @@ def test_it_is_held_to_the_threat(own: Path) -> None:
         ("own_attacks.Refusing", ["'own_attacks.Refusing' failed at ", "KeyError: 'here'"]),
         ("own_attacks.Demanding", ["'own_attacks.Demanding' needs depth", "default"]),
         ("own_attacks.Boundless", ["'own_attacks.Boundless' has no eps"]),
-        ("own_attacks.Minex3", ["own_attacks has no Minex3: did you mean Mine?"]),
+        ("own_attacks.Minex3", ["own_attacks has no Minex3: did you mean Mine"]),
         ("own_attacks.Mine-1x3", ["Mine has no restarts"]),
         ("own_attacks:Mine", ["'own_attacks:Mine' is unknown", "package.module.Class"]),
         ("own_attacks.Mine@0.1", ["Mine has no step_size"]),
