@@ -257,7 +257,7 @@ def autoattack(work: Work) -> None:
     for line in found["attacks"].values():
         done = line["passes"] + line.get("padding", 0)
         line["share_of_arithmetic"] = done * forward / line["seconds"] / best if line["seconds"] else None
-    names = ("clean_accuracy", "robust_accuracy", "images", "attacks", "precision", "block", "seed", "threat")
+    names = ("clean_accuracy", "robust_accuracy", "images", "attacks", "precision", "batch_size", "seed", "threat")
     piece.update({name: found[name] for name in names})
 
 

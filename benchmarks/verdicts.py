@@ -121,7 +121,7 @@ def judge_cheaply(case: Case, data: str, images: int, seed: int, prices: Sequenc
     candidate = from_function(model, data, eps=case.eps, norm=case.norm, limit=images, seed=seed)
     block = block_size(candidate.split.images.device, len(candidate.split))
     attacks = chosen_attacks(candidate, EvaluationConfig(attacks=case.attacks))
-    found = measure(candidate.net, candidate.split, attacks, seed=seed, index=candidate.index, block=block)
+    found = measure(candidate.net, candidate.split, attacks, seed=seed, index=candidate.index, batch_size=block)
     blocks = FixedBatchModel(candidate.net, block)
     claim = claim_of(found, candidate, VerdictInputs(blocks, seed, None, None, cheap=True))
     words = {str(passes): word(checks(claim, blocks, budget=passes)) for passes in prices}

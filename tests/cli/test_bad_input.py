@@ -534,11 +534,11 @@ EVALUATE = [
     ("--norm l3", "--norm must be linf or l2"),
     ("--suite fast", "--suite must be quick or standard or papers"),
     ("--precision fp8", "--precision must be auto or bf16 or fp32 or fp64"),
-    ("--block 0", "block is 0", "at least 1"),
-    ("--block few", "--block must be a whole number"),
+    ("--batch_size 0", "batch_size is 0", "at least 1"),
+    ("--batch_size few", "--batch_size must be a whole number"),
     ("--processes 0", "processes is 0", "at least 1"),
     ("--verdict maybe", "--verdict must be true or false"),
-    ("--source nowhere", "no run directory nowhere"),
+    ("--surrogate nowhere", "no run directory nowhere"),
     ("--weights w.safetensors", "is a run", "--weights"),
     ("--attacks nonsense", "'nonsense' is unknown", "pgd-20"),
     ("--attacks fgsm-3", "no steps"),
@@ -599,7 +599,7 @@ DIAGNOSE = [
     ("--which confusion --eps 8", "did you mean 8/255?"),
     ("--which confusion --precision fp8", "--precision must be bf16 or fp32 or fp64"),
     ("--which confusion --data nowhere", "'nowhere'"),
-    ("--which confusion --block 7", "no option --block"),
+    ("--which confusion --batch_size 7", "no option --batch_size"),
 ]
 
 

@@ -92,7 +92,7 @@ def test_the_checks_end_with_what_is_known_and_go_on(number: signal.Signals, tmp
 
 def test_an_evaluation_while_its_source_is_trained(tmp_path: Path) -> None:
     assert toughen(*small("--method", "FBF", "--eps", 0.2, "--out", tmp_path)).status == 0
-    words = ["evaluate", tmp_path, "--attacks", "fgsm", "--source", "train"]
+    words = ["evaluate", tmp_path, "--attacks", "fgsm", "--surrogate", "train"]
     stopped(signalled(signal.SIGTERM, STEP, 2, *words), signal.SIGTERM, GOES_ON)
 
 

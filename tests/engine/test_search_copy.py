@@ -145,7 +145,7 @@ def threads(count: int) -> Iterator[None]:
 def test_threads_do_not_see_each_other_s_images(wrapped: bool, mnist: tuple[Images, Labels]) -> None:
     x, y = mnist
     model = Keeping(0.001).eval()
-    how: dict[str, Any] = {"eps": 0.2, "attacks": ["pgd-3"], "block": 8, "precision": "fp32", **PLAIN}
+    how: dict[str, Any] = {"eps": 0.2, "attacks": ["pgd-3"], "batch_size": 8, "precision": "fp32", **PLAIN}
     found = []
     for count in (1, 2):
         with threads(count):

@@ -80,7 +80,7 @@ def test_an_attack_breaks_the_images_that_it_breaks_in_an_evaluation(tmp_path: P
     assert stands == [row["stands_pgd-3"] for row in ledger] and 0 < sum(stands) < 20
 
 
-@pytest.mark.parametrize("words", ["--precision fp64", "--precision bf16", "--block 7"])
+@pytest.mark.parametrize("words", ["--precision fp64", "--precision bf16", "--batch_size 7"])
 def test_how_the_model_is_asked_changes_nothing_that_is_written(words: str, tmp_path: Path) -> None:
     """Float32 images, labelled by what the model says of them and not of what they were before rounding."""
     assert write(tmp_path / "adv.parquet", "--limit", 10, *words.split()).status == 0
@@ -180,8 +180,8 @@ REFUSED = [
     ("--eps 8", "8/255"),
     ("--eps 29 --norm l2", "exceeds 28"),
     ("--limit 0", "limit is 0"),
-    ("--block 0", "block is 0"),
-    ("--block -3", "block is -3"),
+    ("--batch_size 0", "batch_size is 0"),
+    ("--batch_size -3", "batch_size is -3"),
     ("--precision fp8", "--precision"),
     ("--processes 2", "no option --processes"),
     ("--device cuda:99", "'cuda:99'"),

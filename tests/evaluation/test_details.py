@@ -26,7 +26,8 @@ from toughen.evaluation.result import Evaluation
 from toughen.evaluation.state import State
 
 NET = NETS / "fbf"
-HOW = f"--data {digits()} --eps 0.3 --attacks pgd-1x8@0.4 apgd-ce-10 --limit 40 --verdict false --block 8 --out".split()
+HOW = f"--data {digits()} --eps 0.3 --attacks pgd-1x8@0.4 apgd-ce-10 --limit 40".split()
+HOW += "--verdict false --batch_size 8 --out".split()
 
 
 @pytest.fixture(scope="module")

@@ -172,7 +172,7 @@ def test_noise_belongs_to_seed_attack_restart_and_image() -> None:
     def draws(split: Split, **settings: Any) -> list[Tensor]:
         drawn.clear()
         attack = {settings.pop("name", "one"): Scripted(make=make, restarts=2)}
-        measure(Brightness(), split, attack, block=100, **settings)  # all at once
+        measure(Brightness(), split, attack, batch_size=100, **settings)  # all at once
         return [draw[: len(split)] for draw in drawn]
 
     first, second = draws(split)

@@ -84,12 +84,12 @@ def test_nothing_is_attacked_twice(dies: int, tmp_path: Path, monkeypatch: pytes
     monkeypatch.setattr("toughen.evaluation.runner.chunk_size", lambda images, block: 16)
     net, split = toughen.load(NETS / "fbf"), some(40)
     whole, life = Life(), Life(dies)
-    wanted = measure(net, split, {"mortal": Mortal(life=whole)}, block=8)
+    wanted = measure(net, split, {"mortal": Mortal(life=whole)}, batch_size=8)
     assert len(whole.seen) > 5
     with pytest.raises(KeyboardInterrupt):
-        measure(net, split, {"mortal": Mortal(life=life)}, block=8, folder=tmp_path)
+        measure(net, split, {"mortal": Mortal(life=life)}, batch_size=8, folder=tmp_path)
     life.chunks[0] = 1000
-    found = measure(net, split, {"mortal": Mortal(life=life)}, block=8, folder=tmp_path)
+    found = measure(net, split, {"mortal": Mortal(life=life)}, batch_size=8, folder=tmp_path)
     assert life.seen == whole.seen
     assert found.ledger().equals(wanted.ledger())
     costs = [{**each.summary()["attacks"]["mortal"], "seconds": 0} for each in (found, wanted)]
@@ -104,7 +104,7 @@ def test_another_evaluation_begins_anew(tmp_path: Path, monkeypatch: pytest.Monk
     def begin(net: str = "fbf", **settings: Any) -> int:
         attack = Mortal(life=Life(2), restarts=settings.pop("restarts", 2))
         with pytest.raises(KeyboardInterrupt):
-            measure(toughen.load(NETS / net), split, {"mortal": attack}, block=8, folder=tmp_path, **settings)
+            measure(toughen.load(NETS / net), split, {"mortal": attack}, batch_size=8, folder=tmp_path, **settings)
         return len(attack.life.seen)
 
     assert begin() == 2 and begin() == 2  # each attempt does two more chunks
@@ -156,8 +156,8 @@ class Whole(Attack):
 @pytest.mark.slow
 def test_batch_size_and_company_change_nothing() -> None:
     net, split = toughen.load(NETS / "fbf"), some(40)
-    found = {block: measure(net, split, SHORT, block=block) for block in (1, 7, 128)}
-    exact = {block: measure(net, split, SHORT, block=block, precision="fp64") for block in (1, 7, 128)}
+    found = {block: measure(net, split, SHORT, batch_size=block) for block in (1, 7, 128)}
+    exact = {block: measure(net, split, SHORT, batch_size=block, precision="fp64") for block in (1, 7, 128)}
     for block in (7, 128):
         assert exact[block].ledger().equals(exact[1].ledger())
         assert torch.equal(found[block].robust, found[1].robust)
@@ -166,8 +166,8 @@ def test_batch_size_and_company_change_nothing() -> None:
             assert torch.equal(verdict.broken, other.broken)
             assert torch.allclose(verdict.distance, other.distance, atol=1e-5, rtol=0)
     rows = torch.tensor([31, 2, 17, 8])  # alone, in another order: bit for bit
-    for precision, whole in (("fp32", found[7]), ("bf16", measure(net, split, SHORT, block=7, precision="bf16"))):
-        part: Any = measure(net, split.take(rows), SHORT, index=rows, block=7, precision=precision)  # type: ignore[arg-type]
+    for precision, whole in (("fp32", found[7]), ("bf16", measure(net, split, SHORT, batch_size=7, precision="bf16"))):
+        part: Any = measure(net, split.take(rows), SHORT, index=rows, batch_size=7, precision=precision)  # type: ignore[arg-type]
         for name, verdict in part.verdicts.items():
             assert torch.equal(verdict.broken, whole.verdicts[name].broken[rows])
             assert torch.equal(verdict.distance, whole.verdicts[name].distance[rows])
@@ -179,7 +179,7 @@ def test_threads_change_nothing() -> None:
     found, interval = [], sys.getswitchinterval()
     for count in (1, 3):
         torch.set_num_threads(count)
-        found.append(measure(net, split, SHORT, block=8, precision="bf16"))
+        found.append(measure(net, split, SHORT, batch_size=8, precision="bf16"))
         assert torch.get_num_threads() == count and sys.getswitchinterval() == interval
     torch.set_num_threads(threads)
     assert found[0].ledger().equals(found[1].ledger())
@@ -192,14 +192,14 @@ def test_processes_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("toughen.evaluation.runner.chunk_size", lambda images, block: 16)
     net, split = toughen.load(NETS / "fbf"), some(40)
     for precision in ("fp32", "bf16"):
-        alone = measure(net, split, SHORT, block=8, precision=precision)
-        shared = measure(net, split, SHORT, block=8, precision=precision, processes=2)
+        alone = measure(net, split, SHORT, batch_size=8, precision=precision)
+        shared = measure(net, split, SHORT, batch_size=8, precision=precision, processes=2)
         assert shared.ledger().equals(alone.ledger())
         assert shared.summary()["attacks"]["fab-t"]["passes"] == alone.summary()["attacks"]["fab-t"]["passes"]
 
 
 def _command(out: Path) -> list[str]:
-    words = "--data mnist-5k --limit 60 --attacks autoattack --verdict false --block 16 --eps 0.3 --out"
+    words = "--data mnist-5k --limit 60 --attacks autoattack --verdict false --batch_size 16 --eps 0.3 --out"
     return [sys.executable, "-m", "toughen", "evaluate", str(out.parent / "net"), *words.split(), str(out)]
 
 

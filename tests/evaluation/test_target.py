@@ -124,10 +124,10 @@ ELSEWHERE = [
     ("own_net:net --data DIGITS --eps 0.3", "own_net", "cannot be imported"),
     ("RUN --weights WEIGHTS", "is a run", "--weights"),
     ("RUN --data DIGITS --norm l2", "linf eps 0.3", "--eps for l2"),
-    ("RUN --data DIGITS --source CIFAR", "source of black-box attacks", "[1, 28, 28]"),
-    ("RUN --data DIGITS --source nowhere", "no run directory nowhere"),
+    ("RUN --data DIGITS --surrogate CIFAR", "source of black-box attacks", "[1, 28, 28]"),
+    ("RUN --data DIGITS --surrogate nowhere", "no run directory nowhere"),
     ("RUN --data DIGITS --precision fp8", "--precision"),
-    ("RUN --data DIGITS --block 0", "block is 0", "at least 1"),
+    ("RUN --data DIGITS --batch_size 0", "batch_size is 0", "at least 1"),
     ("RUN --data DIGITS --processes 0", "processes is 0", "at least 1"),
     ("RUN --data DIGITS --limit 0", "limit is 0", "at least 1"),
 ]
@@ -241,7 +241,7 @@ def test_no_command_imports_what_a_run_s_files_name(tmp_path: Path, monkeypatch:
     limits = ("--data", digits(), "--limit", 10)
     refused(toughen("evaluate", run, *limits, "--out", tmp_path / "out"), "trap:net", "--model")
     refused(toughen("attack", run, *limits, "--out", tmp_path / "out.parquet"), "trap:net", "--model")
-    ended = toughen("evaluate", NETS / "pgd-at", *limits, "--source", run, "--out", tmp_path / "out")
+    ended = toughen("evaluate", NETS / "pgd-at", *limits, "--surrogate", run, "--out", tmp_path / "out")
     refused(ended, "trap:net")
     assert toughen("diagnose", run, *limits, "--which", "confusion").status == 2
     assert "trap" not in sys.modules and not (tmp_path / "out").exists()
@@ -404,10 +404,10 @@ REFUSED: list[tuple[str, Any, Any, dict[str, Any], str]] = [
     ("no attack", linear(), (X, Y), {"attacks": []}, "no attack"),
     ("no such suite", linear(), (X, Y), {"attacks": None, "suite": "fast"}, "suite 'fast' is unknown"),
     ("limit", linear(), (X, Y), {"limit": 0}, "limit is 0"),
-    ("block", linear(), (X, Y), {"block": 0}, "block is 0"),
+    ("batch_size", linear(), (X, Y), {"batch_size": 0}, "batch_size is 0"),
     ("processes", linear(), (X, Y), {"processes": 0}, "processes is 0"),
     ("what no process takes", lambda x: linear()(x), (X, Y), {"processes": 2}, "cannot be sent to other processes"),
-    ("another source", linear(), (X, Y), {"source": linear(7)}, "the source of black-box attacks does not fit"),
+    ("another surrogate", linear(), (X, Y), {"surrogate": linear(7)}, "the source of black-box attacks does not fit"),
 ]  # fmt: skip
 
 
@@ -469,7 +469,13 @@ def test_the_adaptive_attack_is_in_standard_for_a_run_that_knows_its_own(
     monkeypatch.setitem(suites.SUITES, "standard", ("fgsm",))
     monkeypatch.setitem(suites.SUITES, "papers", ("fgsm",))
     run = changed_run("nuat", tmp_path / "run", adaptive=NUAT)
-    how: dict[str, Any] = {"data": str(digits()), "limit": 10, "block": 10, "verdict": False, "out": tmp_path / "out"}
+    how: dict[str, Any] = {
+        "data": str(digits()),
+        "limit": 10,
+        "batch_size": 10,
+        "verdict": False,
+        "out": tmp_path / "out",
+    }
     for name, wanted in (("standard", ["fgsm", "adaptive"]), ("papers", ["fgsm", "adaptive"])):
         found = evaluate_run(run, suite=name, **how)
         assert list(found["attacks"]) == wanted
@@ -534,7 +540,7 @@ def test_every_name_makes_an_attack(threat: Threat) -> None:
 
 
 def test_a_verdict_is_a_word_and_checks_with_their_figures(tmp_path: Path) -> None:
-    words = f"--attacks fgsm pgd-20 --data {digits()} --limit 10 --block 10 --source {NETS / 'standard'} --out"
+    words = f"--attacks fgsm pgd-20 --data {digits()} --limit 10 --batch_size 10 --surrogate {NETS / 'standard'} --out"
     ended = toughen("evaluate", NETS / "pgd-at", *words.split(), tmp_path)
     assert ended.status == 0, ended.err
     found = json.loads((tmp_path / "evaluation.json").read_text())
@@ -560,28 +566,28 @@ def test_a_normal_twin_is_trained_once(tmp_path: Path) -> None:
 
     def black_box(*more: object) -> dict[str, Any]:
         ended = toughen(
-            "evaluate", run, "--attacks", "fgsm", "--eps", 0.03, "--limit", 10, "--block", 10, "--out", run, *more
+            "evaluate", run, "--attacks", "fgsm", "--eps", 0.03, "--limit", 10, "--batch_size", 10, "--out", run, *more
         )
         assert ended.status == 0, ended.err
         checks = json.loads((run / "evaluation.json").read_text())["checks"]
         return next(check for check in checks if check["name"] == "white-box beats black-box")
 
     without = black_box()
-    assert without["passed"] is None and "--source RUN" in without["sentence"] and not (run / "source").exists()
-    assert black_box("--source", "train")["passed"] is not None
+    assert without["passed"] is None and "--surrogate RUN" in without["sentence"] and not (run / "source").exists()
+    assert black_box("--surrogate", "train")["passed"] is not None
     twin = files(run / "source")
     assert runs.read_record(run / "source").method == "Standard" and runs.read_record(run / "source").eps is None
-    assert black_box("--source", "train")["passed"] is not None
+    assert black_box("--surrogate", "train")["passed"] is not None
     assert files(run / "source") == twin
 
 
 def test_no_twin_of_what_cannot_be_made_again(tmp_path: Path) -> None:
-    words = ("--data", digits(), "--attacks", "fgsm", "--source", "train", "--out", tmp_path / "out")
+    words = ("--data", digits(), "--attacks", "fgsm", "--surrogate", "train", "--out", tmp_path / "out")
     run = changed_run("pgd-at", tmp_path / "run", subset=True)
-    refused(toughen("evaluate", run, *words), "no normal twin", "--source RUN")
+    refused(toughen("evaluate", run, *words), "no normal twin", "--surrogate RUN")
     refused(toughen("evaluate", "own_nets:net", *words, "--eps", 0.1), "own_nets:net")
     whole = changed_run("pgd-at", tmp_path / "whole")
-    words = ("--data", digits(), "--attacks", "fgsmm", "--source", "train", "--out", tmp_path / "out")
+    words = ("--data", digits(), "--attacks", "fgsmm", "--surrogate", "train", "--out", tmp_path / "out")
     refused(toughen("evaluate", whole, *words), "attack 'fgsmm' is unknown")  # before anything is trained
     assert not (whole / "source").exists()
     assert not (run / "source").exists() and not (run / "evaluation.json").exists()

@@ -260,7 +260,7 @@ def test_a_time_is_as_many_passes_as_fit(monkeypatch: pytest.MonkeyPatch) -> Non
     assert found == int(0.9 * 100 / 0.25) == 360
 
 
-QUICK: dict[str, Any] = {"eps": 0.1, "limit": 40, "details": False, "block": 8}
+QUICK: dict[str, Any] = {"eps": 0.1, "limit": 40, "details": False, "batch_size": 8}
 
 
 def slow(monkeypatch: pytest.MonkeyPatch, passes: int) -> list[float]:

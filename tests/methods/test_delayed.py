@@ -142,9 +142,9 @@ def test_it_is_threatened_only_after_the_switch() -> None:
     method = Delayed(after=PGDAT(eps=EPS), switch_epoch=2)
     method.start(Plan(epochs=4, steps=40, images=640))
     method.progress = 0.1
-    assert not method.threatened and method.threat is not None
+    assert not method.is_adversarial and method.threat is not None
     method.switched = True
-    assert method.threatened
+    assert method.is_adversarial
 
 
 class Twice(Standard):

@@ -356,13 +356,13 @@ def test_a_memory_of_the_own_images_is_declared(
         ".".join(filter(None, (place, kept)))
         for place, each in method.named_modules()
         if isinstance(each, Method)
-        for kept in (*each.own, *each.per_image)
+        for kept in (*each.per_process_buffers, *each.per_image_buffers)
     ]
     differ = [key for key, value in states[0].items() if not torch.equal(value, states[1][key])]
     assert set(differ) <= set(declared) and extras[0] == extras[1]
     for _, each in method.named_modules():
         if isinstance(each, Method):
-            assert all(len(getattr(each, kept)) in (0, 64) for kept in each.per_image)
+            assert all(len(getattr(each, kept)) in (0, 64) for kept in each.per_image_buffers)
 
 
 def test_the_example_in_contributing_works(mnist: tuple[Images, Labels]) -> None:

@@ -235,7 +235,7 @@ def test_a_delayed_method_inside_switches_by_the_clean_loss(mnist: tuple[Images,
     method.start(Plan(epochs=9, steps=9, images=64))
     for epoch, expected in enumerate(["clean", "clean", "clean", "robust"]):  # L, L / 4, L / 16: 0.6 epochs ahead
         method.progress = epoch / 9
-        assert method.threatened == (expected == "robust")
+        assert method.is_adversarial == (expected == "robust")
         terms = method(model, x, y, batch(len(x), epoch)).terms
         assert expected in terms
         told = {name: float(value) / 4**epoch for name, value in terms.items()}

@@ -202,6 +202,6 @@ def test_it_is_threatened_as_soon_as_its_crafter_is() -> None:
     delayed = Delayed(after=EFGSM(eps=0.1), switch_epoch=2)
     method = TRADES(eps=0.1, crafter=delayed)
     method.progress = 0.1
-    assert not method.threatened and TRADES(eps=0.1).threatened
+    assert not method.is_adversarial and TRADES(eps=0.1).is_adversarial
     delayed.switched = True
-    assert method.threatened
+    assert method.is_adversarial

@@ -180,12 +180,12 @@ class Kept(Standard):
 
 def test_half_strength_brings_all_adversarial_images_half_way_back(mnist: tuple[Images, Labels]) -> None:
     (x, y), model, method = mnist, net(), Kept()
-    method.strength = 0.5
+    method.perturbation_scale = 0.5
     method(model, x, y)
     torch.testing.assert_close(method.given.x_adv, x + 0.05)
     torch.testing.assert_close(method.given.extra["other"], x)  # half-way between x - 0.2 and x + 0.2
     assert torch.equal(method.given.extra["slope"], x * 7) and method.given.clean is None
-    method.strength = 1.0
+    method.perturbation_scale = 1.0
     method(model, x, y)
     assert torch.equal(method.given.extra["other"], x + 0.2) and method.given.clean is not None
 

@@ -18,7 +18,7 @@ from toughen.papers.run_spec import run_spec
 from toughen.papers.scales import SCALES
 from toughen.papers.store import Quantity, Store
 from toughen.papers.values import View
-from toughen.training.watch import CollapseDetector
+from toughen.training.collapse import CollapseDetector
 
 
 def begun(folder: Path) -> tuple[list[object], dict[str, Any]]:

@@ -22,7 +22,7 @@ from test_trainer import made, recipe
 
 from toughen.core.types import Step
 from toughen.runs.files import read_tensors, write_tensors
-from toughen.training import Callback, TrainingState, checkpoint, train
+from toughen.training import Callback, TrainingState, callbacks, checkpoint, train
 from toughen.training.callbacks import time_budget
 from toughen.training.callbacks.checkpointing import Checkpointing
 from toughen.training.callbacks.collapse import CollapseWatch
@@ -30,7 +30,7 @@ from toughen.training.callbacks.display import ShowProgress
 from toughen.training.callbacks.early_stop import EarlyStop
 from toughen.training.callbacks.finite import FiniteCheck
 from toughen.training.callbacks.kept_weights import KeepWeights
-from toughen.training.callbacks.own import by_name
+from toughen.training.callbacks.selection import state_names
 from toughen.training.callbacks.time_budget import StepTimer, fitting, replan
 from toughen.training.callbacks.validation import BestWeights
 from toughen.training.saving import Diverged
@@ -173,7 +173,7 @@ def test_state_that_no_checkpoint_can_keep_is_refused(tmp_path: Path) -> None:
 
 
 def test_two_of_a_kind_have_names_of_their_own() -> None:
-    names = list(by_name([Noting(), Noting(), Callback()]))
+    names = list(state_names([Noting(), Noting(), Callback()]))
     assert names == ["test_callbacks.Noting", "test_callbacks.Noting 2", "toughen.training.callbacks.base.Callback"]
 
 
@@ -218,6 +218,16 @@ def test_a_recipe_names_callbacks(here: Path) -> None:
     assert ended.status == 0 and ended.out.splitlines()[:2] == ["begun Mine", "begun Other"]
 
 
+def test_a_file_among_toughens_callbacks_goes_by_its_class_name(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (here / "more").mkdir()
+    (here / "more/bell.py").write_text(MINE.replace("Mine", "Bell"))
+    monkeypatch.setattr(callbacks, "__path__", [*callbacks.__path__, str(here / "more")])
+    ended = toughen(*small("--callbacks", "Bell", "--out", "run"))
+    assert ended.status == 0 and ended.out.splitlines()[0] == "begun Bell"
+    refused(toughen(*small("--callbacks", "Bel", "--out", "other")), "'Bel' is unknown: use Bell, Other,")
+    sys.modules.pop("toughen.training.callbacks.bell")
+
+
 @pytest.mark.parametrize(
     ("path", "said"),
     [
@@ -228,6 +238,8 @@ def test_a_recipe_names_callbacks(here: Path) -> None:
         ("mine.Failing", "cannot be made"),
         ("mine.Asks", "cannot be made"),
         ("Mine", "write package.module.MyCallback"),
+        ("FiniteCheck", "is in every run"),
+        ("mine.net.", "is no import path"),
     ],
 )
 def test_what_is_no_callback_is_refused(path: str, said: str, here: Path) -> None:

@@ -26,10 +26,9 @@ from toughen.methods.standard import Standard
 from toughen.runs.files import read_tensors
 from toughen.training import checkpoint
 from toughen.training.callbacks.collapse import CollapseWatch, rescuers
-from toughen.training.collapse import CollapseMemory, Judge
+from toughen.training.collapse import CollapseDetector, CollapseMemory, Judge
 from toughen.training.trainer import Trainer
 from toughen.training.training_state import TrainingState
-from toughen.training.watch import CollapseDetector
 
 COLLAPSING = (  # robust under PGD's steps, until FGSM's take over
     "train --data mnist-5k --model fbf-mnist-cnn --normalize false --method Delayed --method.before PGDAT"

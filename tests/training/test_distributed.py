@@ -70,7 +70,7 @@ test = data.load("mnist-5k").test
 some = Split(test.images[:48:2], test.labels[:48:2])
 with distributed.joined():
     toughen.evaluate(
-        toughen.load(sys.argv[1]), some, eps=0.3, attacks=["fgsm", "pgd-10x2", "apgd-ce", "nuclear"], block=4,
+        toughen.load(sys.argv[1]), some, eps=0.3, attacks=["fgsm", "pgd-10x2", "apgd-ce", "nuclear"], batch_size=4,
         verdict=False, out=sys.argv[2],
     )
 """
@@ -112,7 +112,9 @@ def test_an_evaluation_in_two_processes_finds_the_same(tmp_path: Path) -> None:
     test = data.load("mnist-5k").test
     some = data.Split(test.images[:48:2], test.labels[:48:2])
     attacks = ["fgsm", "pgd-10x2", "apgd-ce", "nuclear"]
-    package.evaluate(package.load(net), some, eps=0.3, attacks=attacks, block=4, verdict=False, out=tmp_path / "one")
+    package.evaluate(
+        package.load(net), some, eps=0.3, attacks=attacks, batch_size=4, verdict=False, out=tmp_path / "one"
+    )
     one, two = (pq.read_table(tmp_path / name / "examples.parquet") for name in ("one", "two"))
     assert one.equals(two) and 0 < sum(value is not None for value in one["broken_by"].to_pylist()) < 24
     figures = [json.loads((tmp_path / name / "evaluation.json").read_text()) for name in ("one", "two")]

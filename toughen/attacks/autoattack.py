@@ -32,14 +32,14 @@ class AutoAttack(Attack):
             (for models that answer at random: APGD-CE and APGD-DLR on gradients averaged over 20 passes).
         precision: what the search multiplies in; "auto" means bf16 where the processor has it and the net is worth
             it. Whatever it finds is confirmed by the model itself.
-        block: images per forward pass; None means what suits the device.
+        batch_size: images per forward pass; None means what suits the device.
     """
 
     eps: Eps | None = None
     norm: Norm = "linf"
     version: Version = "standard"
     precision: Literal["auto", "bf16", "fp32", "fp64"] = "auto"
-    block: int | None = None
+    batch_size: int | None = None
 
     def __post_init__(self) -> None:
         threat_of(self)
@@ -75,7 +75,7 @@ class AutoAttack(Attack):
     def __call__(self, model: nn.Module, x: Images, target: Labels | Logits, noise: Noise | None = None) -> Images:
         """The images that break the model, and ``x`` itself where none was found."""
         threat_of(self).check(x)
-        noise, model = noise or Noise(), as_classifier(model, x, precision=self.precision, block=self.block)
+        noise, model = noise or Noise(), as_classifier(model, x, precision=self.precision, batch_size=self.batch_size)
         x_adv = x.clone()
         with mode(model, "eval"):
             stands = ~misclassified(model.exact(x), target)

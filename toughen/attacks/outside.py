@@ -8,7 +8,7 @@ from dataclasses import fields, is_dataclass
 from typing import Any
 
 from toughen.attacks.base import Attack
-from toughen.utils.plugins import describe_error, module
+from toughen.utils.plugins import describe_error, import_object
 
 HOW = "write a frozen dataclass under toughen.attacks.Attack"
 
@@ -19,10 +19,7 @@ def imported(path: str) -> type[Attack]:
     Raises:
         ValueError: it cannot be imported, or is no attack that eps and norm are enough to make.
     """
-    place, _, name = path.rpartition(".")
-    kind = getattr(module(place, f"attack {path!r}"), name, None)
-    if kind is None:
-        raise ValueError(f"attack {path!r}: module {place} has no {name!r}")
+    kind = import_object(path, "attack")
     check_kind(path, kind)
     _check_settings(path, kind)
     checked: type[Attack] = kind

@@ -36,8 +36,10 @@ def run(arguments: Sequence[str]) -> int:
     given = vars(evaluate_parser().read(tidy(arguments)))
     console = world().console()
     given["model"] = own_model(given["spec"], given["model"])
-    if given["source"]:
-        given["source"] = partial(source_model, given["spec"], given["source"], given["device"], console, given["data"])
+    if given["surrogate"]:
+        given["surrogate"] = partial(
+            surrogate_model, given["spec"], given["surrogate"], given["device"], console, given["data"]
+        )
     folder = output_folder(given["spec"], given["out"])
     with goes_on():
         try:
@@ -66,7 +68,7 @@ def evaluate_parser() -> Parser:
     add_threat(parser)
     add_asking(parser)
     parser.add_argument(
-        "--source", type=str | None, help="a normally trained run for black-box checks; `train` makes one"
+        "--surrogate", type=str | None, help="a normally trained run for black-box checks; `train` makes one"
     )
     parser.add_argument(
         "--processes", type=int, default=1, help="processes that attack at once; the result is the same"
@@ -82,10 +84,10 @@ def evaluate_parser() -> Parser:
     return parser
 
 
-def source_model(spec: str, source: str, device: str, console: Console, data: str | None) -> nn.Module:
+def surrogate_model(spec: str, surrogate: str, device: str, console: Console, data: str | None) -> nn.Module:
     """The net whose adversarial images are tried on the model: a run's, or one that is trained for it and kept."""
-    if source != "train":
-        return runs.load(source)
+    if surrogate != "train":
+        return runs.load(surrogate)
     from toughen.training.surrogate import train_source
 
     return runs.load(train_source(Path(spec), device, console, data))

@@ -76,7 +76,9 @@ def add_asking(parser: Parser) -> None:
         default="auto",
         help="what attacks search in; what they find is confirmed in float32 anyway. fp32 for a published number",
     )
-    parser.add_argument("--block", type=int | None, help="images per forward pass (default: what suits the device)")
+    parser.add_argument(
+        "--batch_size", type=int | None, help="images per forward pass (default: what suits the device)"
+    )
 
 
 def own_model(spec: str, name: str | None) -> nn.Module | None:

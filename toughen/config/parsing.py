@@ -85,12 +85,12 @@ def _elsewhere(error: BaseException) -> bool:
 
 def options(arguments: Sequence[str]) -> list[tuple[str, str]]:
     """A tidy command line's options as (dotted name, value)."""
-    found = []
+    pairs = []
     for word, following in zip_longest(arguments, arguments[1:], fillvalue=""):
         if word.startswith("--"):
             name, equals, value = word[2:].partition("=")
-            found.append((name, value if equals else following))
-    return found
+            pairs.append((name, value if equals else following))
+    return pairs
 
 
 def tidy(arguments: Sequence[str]) -> list[str]:
@@ -117,7 +117,7 @@ def known(base: Any) -> list[str]:
 
 
 def _below(base: Any) -> list[Any]:
-    return [found for kind in base.__subclasses__() for found in (kind, *_below(kind))]
+    return [each for kind in base.__subclasses__() for each in (kind, *_below(kind))]
 
 
 def explain(message: str, parser: ArgumentParser, dashes: str = "--") -> str:
@@ -130,23 +130,23 @@ def explain(message: str, parser: ArgumentParser, dashes: str = "--") -> str:
     """
     lines = [line.strip() for line in message.splitlines() if line.strip()]
     path, owner = "", ""
-    while found := re.fullmatch(r"Parser key \"(.+)\":|Problem with given class_path '(.+)':", lines[0]):
-        path, owner = (f"{path}.{found[1]}".lstrip("."), owner) if found[1] else (path, found[2])
+    while match := re.fullmatch(r"Parser key \"(.+)\":|Problem with given class_path '(.+)':", lines[0]):
+        path, owner = (f"{path}.{match[1]}".lstrip("."), owner) if match[1] else (path, match[2])
         lines.pop(0)
     text, option = "\n".join(lines), dashes + path
-    if found := re.match(r"Option '(.+)' is not accepted", text):
-        return _unknown_setting(found[1], path, owner, parser, dashes)
-    if found := re.match(r"unrecognized arguments: (\S+)", text):
-        return _unknown_option(found[1], parser)
-    if found := re.match(r"the following arguments are required: (.+)", text):
-        missing = ", ".join(f"{option}.{name}" if path else name.upper() for name in found[1].split(", "))
+    if match := re.match(r"Option '(.+)' is not accepted", text):
+        return _unknown_setting(match[1], path, owner, parser, dashes)
+    if match := re.match(r"unrecognized arguments: (\S+)", text):
+        return _unknown_option(match[1], parser)
+    if match := re.match(r"the following arguments are required: (.+)", text):
+        missing = ", ".join(f"{option}.{name}" if path else name.upper() for name in match[1].split(", "))
         return f"{_last(owner)} needs {missing}" if owner else f"{missing} is missing: see `{parser.prog} --help`"
-    if found := re.match(r"argument (\S+): (?:expected|ignored|invalid choice: (\S+) \(choose from (.+)\))", text):
-        if found[2]:
-            return f"there is no {found[2]} to show: use {found[3]}".replace("'", "")
-        return f"{found[1]} {'takes no' if 'ignored' in text else 'needs a'} value"
-    if found := re.match(r"Expected a dot import path string: (.+)|(?:Import path (\S+)|Not a valid) .*subclass", text):
-        return _unknown_class(found[1] or found[2] or "", path, parser, option)
+    if match := re.match(r"argument (\S+): (?:expected|ignored|invalid choice: (\S+) \(choose from (.+)\))", text):
+        if match[2]:
+            return f"there is no {match[2]} to show: use {match[3]}".replace("'", "")
+        return f"{match[1]} {'takes no' if 'ignored' in text else 'needs a'} value"
+    if match := re.match(r"Expected a dot import path string: (.+)|(?:Import path (\S+)|Not a valid) .*subclass", text):
+        return _unknown_class(match[1] or match[2] or "", path, parser, option)
     if owner and re.match(r"No module named|module .* has no attribute", text):
         return f"{option} {owner} cannot be imported: {lines[0]}; is its folder on PYTHONPATH?"
     return _wrong_value(text, option) or f"{option}: {lines[0]}".removeprefix(f"{dashes}: ")
@@ -201,8 +201,8 @@ def _unknown_class(name: str, path: str, parser: ArgumentParser, option: str) ->
 
 def _wrong_value(text: str, option: str) -> str:
     """What a value of a simple type should have been; "" where the message is about something else."""
-    if found := re.search(r"Not of type Fraction: (.+)", text):
-        return f"{option}: {found[1]}"
+    if match := re.search(r"Not of type Fraction: (.+)", text):
+        return f"{option}: {match[1]}"
     types = text.split("Errors:")[0].split("Got value:")[0]
     words = [word.strip("' ") for choices in re.findall(r"Literal\[(.+?)\]", types) for word in choices.split(",")]
     words += [WORDS.get(kind, kind) for kind in re.findall(r"<class '(?:[\w.]*\.)?(\w+)'>", types)]

@@ -71,10 +71,10 @@ def read_recipe(name: str) -> dict[str, Any]:
         text = recipe_path(name).read_text(encoding="utf-8")
     except UnicodeDecodeError:
         raise ValueError(f"recipe {name} is not text: give a YAML file in UTF-8") from None
-    found = strict_yaml.read(text, f"recipe {name}")
-    if not isinstance(found, dict):
+    loaded = strict_yaml.read(text, f"recipe {name}")
+    if not isinstance(loaded, dict):
         raise ValueError(f"recipe {name} holds no settings: write one a line, such as `method: NuAT` and `eps: 8/255`")
-    return found
+    return loaded
 
 
 def under(recipe: dict[str, Any], options: Sequence[tuple[str, str]]) -> dict[str, Any]:
@@ -87,10 +87,10 @@ def under(recipe: dict[str, Any], options: Sequence[tuple[str, str]]) -> dict[st
         recipe: settings by name; not changed.
         options: the command line's, as (dotted name, value).
     """
-    found = copy.deepcopy(recipe)
+    remaining = copy.deepcopy(recipe)
     for option, value in options:
         *above, name = option.split(".")
-        node: Any = found
+        node: Any = remaining
         for step in above:
             node = node.get(step) if isinstance(node, dict) else None
             node = node.get("init_args") if isinstance(node, dict) else None
@@ -98,11 +98,11 @@ def under(recipe: dict[str, Any], options: Sequence[tuple[str, str]]) -> dict[st
         if isinstance(part, dict) and not _same_class(str(part.get("class_path", "")), str(value)):
             del node[name]
     given = dict(options)
-    for name in given.keys() & {"eps", "norm"} & found.keys():
-        _forget(found.get("method"), name, str(found[name]))
-    if given.get("model", found.get("model")) != found.get("model"):
-        found.pop("model_settings", None)
-    return {**{name: kind for name, kind in PARTS.items() if name not in given}, **found}
+    for name in given.keys() & {"eps", "norm"} & remaining.keys():
+        _forget(remaining.get("method"), name, str(remaining[name]))
+    if given.get("model", remaining.get("model")) != remaining.get("model"):
+        remaining.pop("model_settings", None)
+    return {**{name: kind for name, kind in PARTS.items() if name not in given}, **remaining}
 
 
 def _forget(part: Any, name: str, value: str) -> None:

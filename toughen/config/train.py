@@ -52,8 +52,8 @@ def parse_train(arguments: Sequence[str]) -> tuple[Recipe, str, str, bool]:
     settings.find_own_classes(arguments, base)
     parser.read(["--config", json.dumps(settings.under(base, []))], origin=f"recipe {name}: ")
     if "method" not in base:
-        asked = [word for word in arguments if not word.startswith("--print_config")]
-        parser.read(["--config", json.dumps(settings.under(base, options(asked))), *asked])
+        words = [word for word in arguments if not word.startswith("--print_config")]
+        parser.read(["--config", json.dumps(settings.under(base, options(words))), *words])
         base = filled(base, dict(options(arguments)))
     arguments = ["--config", json.dumps(settings.under(base, options(arguments))), *arguments]
     parsed, given = parser.read(arguments), parser.read(arguments, defaults=False)

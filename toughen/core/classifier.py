@@ -108,7 +108,7 @@ def as_classifier(
     x: Images,
     *,
     precision: Literal["auto", "bf16", "fp32", "fp64"] = "auto",
-    block: int | None = None,
+    batch_size: int | None = None,
 ) -> Classifier:
     """A model as an evaluation asks it; one that is asked so already as it is.
 
@@ -116,12 +116,12 @@ def as_classifier(
         model: any module that returns logits.
         x: the images that it will be asked about.
         precision: what it multiplies in where it is searched; "auto" means bf16 where that is worth it.
-        block: images per pass; None means what suits the device.
+        batch_size: images per pass; None means what suits the device.
     """
     if isinstance(model, Classifier):
         return model
-    made: Classifier = importlib.import_module(ENGINE).classifier(model, x, precision, block)
-    return made
+    wrapped: Classifier = importlib.import_module(ENGINE).classifier(model, x, precision, batch_size)
+    return wrapped
 
 
 def misclassified(logits: Logits, y: Labels) -> Mask:

@@ -114,7 +114,7 @@ class PassCounter:
         else:
             self.weight_gradient += n
 
-    def _on_images(self, n: float, made: int) -> Callable[[Tensor], None]:
+    def _on_images(self, n: float, images: int) -> Callable[[Tensor], None]:
         """What happens when a gradient reaches the images that went forward."""
 
         seen = False
@@ -122,7 +122,7 @@ class PassCounter:
         def hook(gradient: Tensor) -> None:
             nonlocal seen
             if _crafting.depth or not seen:  # a loss that goes on from an attack's pass makes no more images
-                self.crafted += made
+                self.crafted += images
             seen = True
             if gradient.requires_grad:  # to differentiate a gradient is one more backward through each layer
                 gradient.register_hook(lambda second: self._on_backward(n))

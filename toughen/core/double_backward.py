@@ -44,10 +44,10 @@ def _batch_norm(
 ) -> Tensor:
     if not training or weight is None or x.device.type != "cpu" or x.numel() == x.shape[1]:
         return F.batch_norm(x, running_mean, running_var, weight, bias, training, momentum, eps)
-    found: Tensor = _BatchNorm.apply(  # type: ignore[no-untyped-call]
+    normalised: Tensor = _BatchNorm.apply(  # type: ignore[no-untyped-call]
         x, weight, bias, running_mean, running_var, momentum, eps
     )
-    return found
+    return normalised
 
 
 class _BatchNorm(torch.autograd.Function):
@@ -115,10 +115,10 @@ def _batch_norm_gradient(
     grad: Tensor, x: Tensor, weight: Tensor, mean: Tensor, scale: Tensor, eps: float
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Towards x, weight (the sum of grad z) and bias (the sum of grad)."""
-    found: tuple[Tensor, Tensor, Tensor] = torch.ops.aten.native_batch_norm_backward(
+    gradients: tuple[Tensor, Tensor, Tensor] = torch.ops.aten.native_batch_norm_backward(
         grad, x, weight, None, None, mean, scale, True, eps, _ALL
     )
-    return found
+    return gradients
 
 
 def _scaled(x: Tensor, mean: Tensor, factor: Tensor) -> Tensor:
@@ -141,8 +141,8 @@ def _conv2d(
         dtype = torch.get_autocast_dtype(x.device.type)
         x, weight, bias = x.to(dtype), weight.to(dtype), None if bias is None else bias.to(dtype)
     how = (_pair(stride), _pair(padding), _pair(dilation), groups)
-    found: Tensor = _Conv.apply(x, weight, bias, *how)  # type: ignore[no-untyped-call]
-    return found
+    convolved: Tensor = _Conv.apply(x, weight, bias, *how)  # type: ignore[no-untyped-call]
+    return convolved
 
 
 def _pair(size: Any) -> list[int]:
@@ -187,7 +187,7 @@ def _conv_gradient(
     grad: Tensor, x: Tensor, weight: Tensor, how: Any, mask: list[bool], bias: list[int] | None = None
 ) -> tuple[Tensor | None, ...]:
     stride, padding, dilation, groups = how
-    found: tuple[Tensor | None, ...] = torch.ops.aten.convolution_backward(
+    gradients: tuple[Tensor | None, ...] = torch.ops.aten.convolution_backward(
         grad, x, weight, bias, stride, padding, dilation, False, [0, 0], groups, mask
     )
-    return found
+    return gradients

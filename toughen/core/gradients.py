@@ -204,8 +204,8 @@ def lowest_of_batch(
                 value = objective(out, target)
                 total = value.sum()
             gradient = _towards(x, total, keep=number < len(objectives), strict=strict)
-            found = InputGradient(gradient, value.detach(), out.detach())
-            best = found if number == 1 else _lower(best, found, height)
+            candidate = InputGradient(gradient, value.detach(), out.detach())
+            best = candidate if number == 1 else _lower(best, candidate, height)
     return best._replace(gradient=best.gradient.detach())
 
 

@@ -34,7 +34,7 @@ def attack_images(
     out: str | Path,
     device: str = "auto",
     precision: Precision | Literal["auto"] = "auto",
-    block: int | None = None,
+    batch_size: int | None = None,
     console: Console | None = None,
     **which: Any,
 ) -> str:
@@ -44,7 +44,7 @@ def attack_images(
         spec: a run directory, ``package.module:function`` or ``timm:NAME``.
         attack: a short name, as ``parse_attack`` reads it.
         out: the parquet file; image is float32 [c, h, w] in [0, 1], because bytes would move it.
-        device, precision, block: as in an evaluation.
+        device, precision, batch_size: as in an evaluation.
         console: where to show progress.
         which: data, weights, eps, norm, limit, seed, model, image_size and resize, as ``find_target`` takes them.
 
@@ -60,14 +60,14 @@ def attack_images(
     if path.suffix != ".parquet":
         raise ValueError(f"{path} must end in .parquet: adversarial images are written as parquet")
     check_writable(path.parent)
-    EvaluationConfig(limit=which.get("limit"), precision=precision, block=block).check()
+    EvaluationConfig(limit=which.get("limit"), precision=precision, batch_size=batch_size).check()
     place = pick_device(device)
     target = find_target(spec, **which)
     crafted = every_iterate(parse_attack(attack, target.threat))
     net, split = target.net.to(place), target.split.to(place)
     check_fit(net, target)
     searched = search_precision(net, as_floats(split.images[:1]), precision)
-    blocks = FixedBatchModel(net, block or block_size(place, len(split)), searched)
+    blocks = FixedBatchModel(net, batch_size or block_size(place, len(split)), searched)
     harness = Harness(blocks, split.images, split.labels, target.index, which.get("seed", 0))
     columns = _columns(harness, crafted, attack, target, console)
     _write(path, columns, target)

@@ -27,7 +27,7 @@ class EvaluationConfig:
         seed: of the sample and of the attacks.
         precision: what attacks search in; what they find is confirmed by the model as it is. "auto" means bf16 where
             the processor has it and the net is worth it, "fp32" is for a number that is published, "fp64" for a test.
-        block: images per forward pass; None means what suits the device and the number of images.
+        batch_size: images per forward pass; None means what suits the device and the number of images.
         processes: how many processes attack at once; the result is the same for any number.
         verdict: whether to make the checks that say if the number can be believed.
         depth: how deep the checks look: "cheap" lets them cost no more than the attacks did, or 20 s, by looking at
@@ -42,7 +42,7 @@ class EvaluationConfig:
     time_budget: str | None = None
     seed: int = 0
     precision: Precision | Literal["auto"] = "auto"
-    block: int | None = None
+    batch_size: int | None = None
     processes: int = 1
     verdict: bool = True
     depth: Literal["cheap", "whole"] | None = None
@@ -69,7 +69,7 @@ class EvaluationConfig:
         Raises:
             ValueError: they don't.
         """
-        for name, value in (("limit", self.limit), ("block", self.block), ("processes", self.processes)):
+        for name, value in (("limit", self.limit), ("batch_size", self.batch_size), ("processes", self.processes)):
             if value is not None and value < 1:
                 raise ValueError(f"{name} is {value}: it must be at least 1")
         if self.time_budget is not None:

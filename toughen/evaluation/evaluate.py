@@ -28,7 +28,7 @@ def evaluate(
     *,
     eps: Eps,
     norm: Norm = "linf",
-    source: nn.Module | None = None,
+    surrogate: nn.Module | None = None,
     out: str | Path | None = None,
     console: Console | None = None,
     **config: Any,
@@ -40,11 +40,11 @@ def evaluate(
         data: a folder or a data set's name, a ``toughen.data.Data``, a ``Split``, or (images, labels): bytes, or floats
             in [0, 1], and class numbers.
         eps, norm: the threat.
-        source: a normally trained net for the same images, to see that black-box attacks are the weaker ones.
+        surrogate: a normally trained net for the same images, to see that black-box attacks are the weaker ones.
         out: where to write evaluation.json, examples.parquet and what reports show, and to keep the state; None writes
             nothing.
         console: where to show progress.
-        config: the fields of ``EvaluationConfig``: suite, attacks, limit, time_budget, seed, precision, block,
+        config: the fields of ``EvaluationConfig``: suite, attacks, limit, time_budget, seed, precision, batch_size,
             processes, verdict, depth, details.
 
     Returns:
@@ -60,7 +60,9 @@ def evaluate(
         check_writable(Path(out))
         refuse_foreign(Path(out), None)
     target = from_function(model, data, eps=eps, norm=norm, limit=settings.images, seed=settings.seed)
-    return run_evaluation(target, settings, device=None, out=Path(out) if out else None, source=source, console=console)
+    return run_evaluation(
+        target, settings, device=None, out=Path(out) if out else None, source=surrogate, console=console
+    )
 
 
 def evaluate_run(
@@ -75,7 +77,7 @@ def evaluate_run(
     model: nn.Module | None = None,
     image_size: int | None = None,
     resize: int | None = None,
-    source: Source | None = None,
+    surrogate: Source | None = None,
     console: Console | None = None,
     **config: Any,
 ) -> dict[str, Any]:
@@ -91,10 +93,10 @@ def evaluate_run(
             evaluation is kept under another name. At another threat or on other data than the run's it must be given.
         model: the net, for a run of a net of your own.
         image_size, resize: what images are brought to for a model from elsewhere, as ``find_target`` takes them.
-        source: a normally trained net for the same images, for black-box attacks; or what makes it, called when all
+        surrogate: a normally trained net for the same images, for black-box attacks; or what makes it, called when all
             else has been checked.
         console: where to show progress.
-        config: the fields of ``EvaluationConfig``: suite, attacks, limit, time_budget, seed, precision, block,
+        config: the fields of ``EvaluationConfig``: suite, attacks, limit, time_budget, seed, precision, batch_size,
             processes, verdict, depth, details.
 
     Returns:
@@ -120,4 +122,4 @@ def evaluate_run(
     if out is None:
         refuse_another(target, data)
         refuse_weaker(target, settings)
-    return run_evaluation(target, settings, device=place, out=folder, source=source, console=console)
+    return run_evaluation(target, settings, device=place, out=folder, source=surrogate, console=console)

@@ -54,13 +54,13 @@ class Job:
         return self.split.labels.device
 
     @property
-    def block(self) -> int:
+    def batch_size(self) -> int:
         """Images per forward pass."""
-        return self.config.block or block_size(self.device, len(self.split))
+        return self.config.batch_size or block_size(self.device, len(self.split))
 
     def model(self) -> FixedBatchModel:
         """The model as it is attacked, with nothing counted yet."""
-        return FixedBatchModel(self.target.net, self.block, self.precision)
+        return FixedBatchModel(self.target.net, self.batch_size, self.precision)
 
     def say(self, sentence: str) -> None:
         if self.console is not None:
@@ -111,5 +111,5 @@ def _search_precision(job: Job) -> Precision:
     if precision != "bf16":
         return precision
     model = replace(job, precision=precision).model()
-    model.compare(as_floats(images[: 2 * job.block]))
+    model.compare(as_floats(images[: 2 * job.batch_size]))
     return model.precision

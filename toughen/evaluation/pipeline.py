@@ -86,7 +86,7 @@ def _attack(job: Job) -> Evaluation:
         seed=job.config.seed,
         index=job.target.index,
         precision=job.precision,
-        block=job.block,
+        batch_size=job.batch_size,
         processes=job.config.processes,
         folder=job.out,
         console=job.console,
@@ -99,8 +99,8 @@ def _judge(job: Job, attacked: Evaluation) -> tuple[dict[str, Any], KeyboardInte
     result: dict[str, Any] = {**_figures(attacked, target), "verdict": None}
     stopped: KeyboardInterrupt | None = None
     if config.verdict:
-        concluded, stopped = world().on_main(_conclude, job, attacked) or ({}, None)
-        result |= concluded
+        verdict, stopped = world().on_main(_conclude, job, attacked) or (dict[str, Any](), None)
+        result |= verdict
         if stopped is not None and world().is_distributed:  # the others are stopped, too, and can agree on nothing
             raise stopped
     result |= {
@@ -110,7 +110,7 @@ def _judge(job: Job, attacked: Evaluation) -> tuple[dict[str, Any], KeyboardInte
         "data": target.data,
         "seed": config.seed,
         "precision": job.precision,
-        "block": job.block,
+        "batch_size": job.batch_size,
         **target.about,
         "provenance": provenance(job.device),
     }

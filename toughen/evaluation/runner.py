@@ -33,7 +33,7 @@ def measure(
     seed: int = 0,
     index: Tensor | None = None,
     precision: Precision = "fp32",
-    block: int | None = None,
+    batch_size: int | None = None,
     processes: int = 1,
     folder: Path | None = None,
     console: Console | None = None,
@@ -48,14 +48,14 @@ def measure(
         seed: of all random numbers, which are further keyed by attack, restart and image.
         index: each image's place in the whole test set; None means 0..n-1.
         precision: what attacks search in; what they find is confirmed by the model as it is.
-        block: images per forward pass; None means what suits the device and the number of images.
+        batch_size: images per forward pass; None means what suits the device and the number of images.
         processes: how many processes attack; the result is the same for any number.
         folder: where the state is kept, so that this can be killed and called again; None keeps none.
         console: where to show progress; None shows none.
         show: shows it.
     """
     index = torch.arange(len(split)) if index is None else index
-    blocks = FixedBatchModel(model, block or block_size(split.images.device, len(split)), precision)
+    blocks = FixedBatchModel(model, batch_size or block_size(split.images.device, len(split)), precision)
     harness = Harness(blocks, split.images, split.labels, index, seed)
     plans = {name: attack_rounds(name, attack) for name, attack in attacks.items()}
     with world().main_first():  # it clears up what a kill has left

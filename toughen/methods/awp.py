@@ -41,8 +41,8 @@ class AWP(Method):
         self.replays, self.reports_clean = inner.replays, inner.reports_clean
 
     @property
-    def threatened(self) -> bool:
-        return self.method.threatened
+    def is_adversarial(self) -> bool:
+        return self.method.is_adversarial
 
     def craft(self, model: nn.Module, x: Images, y: Labels, batch: Batch | None = None) -> Crafted:
         return self.method.craft(model, x, y, batch)

@@ -34,24 +34,24 @@ class Method(nn.Module):
 
     Attributes:
         replays: how often a loop should train on the same batch.
-        strength: share of the way from the clean images to the crafted ones at which a step is trained; 1 unless a
-            trainer warms up.
+        perturbation_scale: share of the way from the clean images to the crafted ones at which a step is trained; 1
+            unless a trainer warms up.
         reports_clean: whether ``Step.terms`` holds "clean", the cross-entropy on clean images.
         rescued_by: the name of the method that trains after a collapse, ``package.module.Class`` for one of your own.
-        per_image: buffers with a row for each training image; where many processes train, each image's row is that of
-            the process which last saw it.
-        own: buffers of which each of many processes has its own, such as what belongs to a place in the batch; all
-            others are the same in every process.
+        per_image_buffers: names of those with a row for each training image; where many processes train, each image's
+            row is that of the process which last saw it.
+        per_process_buffers: names of those of which each of many processes has its own, such as what belongs to a
+            place in the batch; all others are the same in every process.
     """
 
     eps: Eps | None = None
     norm: Norm = "linf"
     replays: int = 1
-    strength: float = 1.0
+    perturbation_scale: float = 1.0
     reports_clean: bool = False
     rescued_by: ClassVar[str] = "PGDAT"
-    per_image: tuple[str, ...] = ()
-    own: tuple[str, ...] = ()
+    per_image_buffers: tuple[str, ...] = ()
+    per_process_buffers: tuple[str, ...] = ()
     _stop_reason: str | None = None
     _progress: float = 1.0
     _prepared: bool = False
@@ -107,7 +107,7 @@ class Method(nn.Module):
         return next((inner.threat for inner in reversed(self.inner()) if inner.threat is not None), None)
 
     @property
-    def threatened(self) -> bool:
+    def is_adversarial(self) -> bool:
         """Whether the next batch trains against the threat in full, so that a model that does not stand collapsed."""
         return self.threat is not None
 
@@ -149,8 +149,8 @@ class Method(nn.Module):
             self.prepare(model, (x.shape[1], x.shape[2], x.shape[3]), classes)
         with cost.crafting():
             crafted = self.craft(model, x, y, batch)
-        if self.strength < 1:
-            crafted = weaker(crafted, x, self.strength)
+        if self.perturbation_scale < 1:
+            crafted = weaker(crafted, x, self.perturbation_scale)
         return self.loss(model, x, y, crafted)
 
     def craft(self, model: nn.Module, x: Images, y: Labels, batch: Batch | None = None) -> Crafted:

@@ -71,8 +71,8 @@ class Delayed(Method):
         return self.after if self.switched or self.progress >= 1 else self.before
 
     @property
-    def threatened(self) -> bool:
-        return self.now.threatened
+    def is_adversarial(self) -> bool:
+        return self.now.is_adversarial
 
     def craft(self, model: nn.Module, x: Images, y: Labels, batch: Batch | None = None) -> Crafted:
         return self.now.craft(model, x, y, batch)

@@ -56,7 +56,7 @@ class EFGSM(Method):
         ValueError: a setting is out of its range; the number of images or their index is not known.
     """
 
-    per_image, own = ("history",), ("counts",)
+    per_image_buffers, per_process_buffers = ("history",), ("counts",)
     history: Tensor
     counts: Tensor
 
@@ -166,14 +166,14 @@ def to_boundary(model: nn.Module, x: Images, y: Labels, threat: Threat, rivals: 
         rivals: so many classes are tried, the highest logits first.
     """
 
-    def distance(found: InputGradient) -> PerExample:
+    def distance(gradient: InputGradient) -> PerExample:
         """A gradient's dual norm is what its own steepest unit step gains."""
-        gained = (threat.steepest(found.gradient) * found.gradient).flatten(1).sum(1)
-        return found.value.abs() / gained.clamp(min=1e-12)
+        gained = (threat.steepest(gradient.gradient) * gradient.gradient).flatten(1).sum(1)
+        return gradient.value.abs() / gained.clamp(min=1e-12)
 
     with mode(model, "eval"):
-        found = lowest_gradient(model, x, y, [_Rival(rank) for rank in range(rivals)], distance)
-    return threat.steepest(found.gradient), distance(found), _Rival(0)(found.logits, y) < 0
+        nearest = lowest_gradient(model, x, y, [_Rival(rank) for rank in range(rivals)], distance)
+    return threat.steepest(nearest.gradient), distance(nearest), _Rival(0)(nearest.logits, y) < 0
 
 
 @dataclass(frozen=True)

@@ -135,7 +135,7 @@ class FBF(Method):
         mode: the model's mode while attacking, "eval" or "train" (as released).
     """
 
-    own = ("delta",)
+    per_process_buffers = ("delta",)
     delta: Tensor
 
     def __init__(

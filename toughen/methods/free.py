@@ -39,7 +39,7 @@ class Free(Method):
         ValueError: eps is missing or none that the norm admits, replays is below 1, or step_size below 0.
     """
 
-    own = ("delta",)
+    per_process_buffers = ("delta",)
     delta: Tensor
 
     def __init__(

@@ -75,8 +75,8 @@ class Hybrid(Method):
         return self.strong if self.use_strong else self.cheap
 
     @property
-    def threatened(self) -> bool:
-        return self.now.threatened
+    def is_adversarial(self) -> bool:
+        return self.now.is_adversarial
 
     def craft(self, model: nn.Module, x: Images, y: Labels, batch: Batch | None = None) -> Crafted:
         return self.now.craft(model, x, y, batch)

@@ -62,7 +62,7 @@ class PAP(Method):
         ValueError: eps is missing or none that the norm admits; a setting is out of its range; an ablation over TRADES.
     """
 
-    own = ("stage", "x_reg", "y_reg", "iterate", "rows")
+    per_process_buffers = ("stage", "x_reg", "y_reg", "iterate", "rows")
     stage: Tensor  # steps that the running cycle has taken
     x_reg: Tensor
     y_reg: Tensor
@@ -159,8 +159,8 @@ class PAP(Method):
     ) -> tuple[Tensor, Tensor]:
         """The gradient that the batch climbs, and the cross-entropy's at other images; one pass where both are that."""
         if self.over == "fgsm":
-            found = input_gradient(model, torch.cat([x, others]), torch.cat([y, y_others]), cross_entropy).gradient
-            return found[: len(x)], found[len(x) :]
+            gradients = input_gradient(model, torch.cat([x, others]), torch.cat([y, y_others]), cross_entropy).gradient
+            return gradients[: len(x)], gradients[len(x) :]
         with torch.no_grad():
             target = logits(model, x)
         slope = input_gradient(model, threat_of(self).start(x, "gaussian", noise), target, kl).gradient
@@ -190,8 +190,8 @@ class PAP(Method):
             of_images = slope[self.rows]
         else:
             others, labels = torch.cat([x_reg, self.iterate]), torch.cat([y_reg, y_reg])
-            slope, found = self._slopes(model, x, y, noise, others, labels)
-            of_images, of_iterate = found.chunk(2)
+            slope, of_both = self._slopes(model, x, y, noise, others, labels)
+            of_images, of_iterate = of_both.chunk(2)
         step_size = threat.eps / self.steps
         single = threat.project(x_reg + step_size * ((taken + 1) * threat.steepest(of_images)), x_reg)
         self.iterate.copy_(threat.project(self.iterate + step_size * threat.steepest(of_iterate), x_reg))

@@ -85,7 +85,7 @@ class PGI(Method):
                 f"smoothing ({smoothing}) a share below 1"
             )
         kept = ("start_at", "momentum", "seen")
-        self.per_image, self.own = ((), kept) if prior == "batch" else (kept, ())
+        self.per_image_buffers, self.per_process_buffers = ((), kept) if prior == "batch" else (kept, ())
         self.epoch = 0
 
     def prepare(self, model: nn.Module, shape: tuple[int, int, int], classes: int, images: int | None = None) -> None:
@@ -109,17 +109,17 @@ class PGI(Method):
         fresh = threat.eps * threat.steepest((noise_of(batch) or Noise()).sign(x))
         known = self.seen[rows].view(-1, 1, 1, 1)
         start = x + torch.where(known, to_view(self.start_at[rows], view).to(x.dtype), fresh)
-        found = input_gradient(model, start, y, _Smoothed(self.smoothing), keep_graph=True)
-        x_adv = threat.project(start + self.step_size * threat.steepest(found.gradient), x)
+        at_start = input_gradient(model, start, y, _Smoothed(self.smoothing), keep_graph=True)
+        x_adv = threat.project(start + self.step_size * threat.steepest(at_start.gradient), x)
         following = x_adv
         if self.prior == "momentum":
-            share = found.gradient / found.gradient.abs().sum().clamp(min=torch.finfo(x.dtype).tiny)
+            share = at_start.gradient / at_start.gradient.abs().sum().clamp(min=torch.finfo(x.dtype).tiny)
             summed = share + self.decay * to_view(self.momentum[rows], view).to(x.dtype)
             following = threat.project(start + self.step_size * threat.steepest(summed), x)
             _keep(self.momentum, rows, summed, view)
         _keep(self.start_at, rows, following - x, view)
         self.seen[rows] = True
-        return Crafted(x_adv=x_adv, clean=found.logits, extra={"start": start}, bases={"start": x})
+        return Crafted(x_adv=x_adv, clean=at_start.logits, extra={"start": start}, bases={"start": x})
 
     def loss(self, model: nn.Module, x: Images, y: Labels, crafted: Crafted) -> Step:
         out_start: Logits = logits(model, crafted.extra["start"]) if crafted.clean is None else crafted.clean

@@ -67,8 +67,8 @@ class Reconstruct(Method):
         self.reconstructor: nn.Module | None = None
 
     @property
-    def threatened(self) -> bool:
-        return self.method.threatened
+    def is_adversarial(self) -> bool:
+        return self.method.is_adversarial
 
     def prepare(self, model: nn.Module, shape: tuple[int, int, int], classes: int, images: int | None = None) -> None:
         super().prepare(model, shape, classes, images)
@@ -89,7 +89,7 @@ class Reconstruct(Method):
         with torch.autocast(x.device.type, enabled=False):
             reconstruction = F.mse_loss(rebuilt.to(x.dtype), x)
         cross_entropy = F.cross_entropy(out, y, label_smoothing=self.smoothing)
-        name = "robust" if self.threatened else "clean"
+        name = "robust" if self.is_adversarial else "clean"
         terms = {name: cross_entropy.detach(), "reconstruction": reconstruction.detach()}
         return Step(reconstruction + self.lam * cross_entropy, out, terms | crafted.terms)
 

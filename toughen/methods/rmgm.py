@@ -62,8 +62,8 @@ class RMGM(Method):
         threat.check(x)
         start = threat.start(x, "bernoulli", noise_of(batch), self.start_size)
         with mode(model, "eval"):
-            found = input_gradient(model, torch.cat([x, start]), torch.cat([y, y]), cross_entropy)
-        single, after_start = threat.steepest(found.gradient).chunk(2)
+            input_slope = input_gradient(model, torch.cat([x, start]), torch.cat([y, y]), cross_entropy)
+        single, after_start = threat.steepest(input_slope.gradient).chunk(2)
         return Crafted(
             x_adv=threat.project(x + threat.eps * single, x),
             extra={"x_rfgsm": threat.project(start + (threat.eps - self.start_size) * after_start, x)},

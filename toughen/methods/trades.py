@@ -76,8 +76,8 @@ class TRADES(Method):
             self.replays = require_craft_only("TRADES", crafter).replays
 
     @property
-    def threatened(self) -> bool:
-        return self.crafter is None or self.crafter.threatened
+    def is_adversarial(self) -> bool:
+        return self.crafter is None or self.crafter.is_adversarial
 
     @property
     def adaptive(self) -> dict[str, Any] | None:

@@ -154,6 +154,6 @@ def _checks(result: dict[str, Any]) -> tuple[Check, ...]:
 
 def _about(fields: dict[str, Any]) -> dict[str, str]:
     """How it was measured, and on what."""
-    names = ("weights", "epoch", "seed", "precision", "block")
+    names = ("weights", "epoch", "seed", "precision", "batch_size", "block")  # "block" until 0.1
     plain = {name: text(fields.get(name)) for name in names} | mapping(fields.get("provenance"))
     return {name: text(value) for name, value in plain.items() if text(value)}

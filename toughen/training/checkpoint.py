@@ -144,10 +144,10 @@ def load(
     Raises:
         ValueError: neither the last checkpoint nor the one before it can be read, or they belong to other modules.
     """
-    found = _read(folder, callbacks)
-    if found is None:
+    last = _read(folder, callbacks)
+    if last is None:
         return None
-    path, tensors, about = found
+    path, tensors, about = last
     extra, totals, _ = about.pop("extra"), about.pop("totals"), about.pop("callbacks")
     try:
         own = [
@@ -185,7 +185,7 @@ def own_names(modules: dict[str, nn.Module]) -> list[str]:
         for part, module in modules.items()
         for name, method in module.named_modules()
         if isinstance(method, Method)
-        for buffer in method.own
+        for buffer in method.per_process_buffers
         if hasattr(method, buffer)
     ]
 

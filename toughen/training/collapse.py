@@ -1,4 +1,4 @@
-"""What a collapse is: something stood, and it fell.
+"""What a collapse is, something stood and it fell, and when to look for one.
 
 Single-step training can lose all robustness within an epoch, while accuracy under the single step that it trains on
 rises (catastrophic overfitting). What is seen of it on held-out images: accuracy under PGD falls far below the best of
@@ -13,12 +13,26 @@ and PGD 3.0 % in its sixth epoch, and PGD 86 % in the end. So nothing is called 
 from __future__ import annotations
 
 import math
+import statistics
 from dataclasses import dataclass, field
-from typing import Any, get_type_hints
+from typing import Any, Literal, TypeAlias, get_type_hints
 
+from torch import nn
+
+from toughen.core.rng import StepNoise, derive_seed
+from toughen.core.threat import Threat
 from toughen.core.types import Labels
+from toughen.data import Split
+from toughen.data.sets import stratified
+from toughen.evaluation.harness import as_floats, dtype_of
+from toughen.evaluation.logit_distance import logit_distance
 from toughen.runs.json_types import first_mismatch
 
+Watching: TypeAlias = Literal["off", "warn", "rescue"]
+
+JUMP = 3.0  # the logits' distance against the median of the last ones: time for a look within the epoch
+KEPT, LEAST = 20, 5  # how many distances make that median
+SAMPLE = 64  # images that the distance is taken on
 ABOVE_CHANCE = 0.05  # above chance: so much stands, where there are images enough to tell
 DEVIATIONS_ABOVE_CHANCE = 3.0  # standard deviations of chance that it must be, where there are few
 FALLEN_PGD_RATIO = 0.5  # of the best: PGD accuracy below this share of it has fallen; noise and dips stay above
@@ -90,14 +104,14 @@ class Judge:
         """Whether the run has ever stood clearly above chance under PGD."""
         return memory.best_pgd >= self.clear
 
-    def collapsed(self, memory: CollapseMemory, found: dict[str, float]) -> bool:
+    def collapsed(self, memory: CollapseMemory, accuracies: dict[str, float]) -> bool:
         """Whether what stood has fallen; remembers the best.
 
         Args:
             memory: of earlier looks.
-            found: accuracy "clean", and under "fgsm" and "pgd".
+            accuracies: accuracy "clean", and under "fgsm" and "pgd".
         """
-        clean, pgd, gap = found["clean"], found["pgd"], found["fgsm"] - found["pgd"]
+        clean, pgd, gap = accuracies["clean"], accuracies["pgd"], accuracies["fgsm"] - accuracies["pgd"]
         blind = gap > memory.best_gap + GAP_GROWTH and gap > min(WIDE_GAP, pgd)
         fell = pgd < FALLEN_PGD_RATIO * memory.best_pgd and blind
         lost = self._lost(clean, memory.best_clean) and self._lost(pgd, memory.best_pgd)
@@ -107,18 +121,53 @@ class Judge:
         memory.best_clean = max(memory.best_clean, clean)
         return collapsed
 
-    def never_stood(self, memory: CollapseMemory, found: dict[str, float]) -> bool:
+    def never_stood(self, memory: CollapseMemory, accuracies: dict[str, float]) -> bool:
         """Whether nothing ever stood, and the model is blind to FGSM: any constant answer holds better under PGD."""
-        pgd, gap = found["pgd"], found["fgsm"] - found["pgd"]
+        pgd, gap = accuracies["pgd"], accuracies["fgsm"] - accuracies["pgd"]
         return not self.stood(memory) and pgd < self.chance and gap > max(GAP_GROWTH, min(WIDE_GAP, pgd))
 
-    def sound(self, memory: CollapseMemory, found: dict[str, float]) -> bool:
+    def sound(self, memory: CollapseMemory, accuracies: dict[str, float]) -> bool:
         """Whether a state that has these accuracies is one to go back to: it stands, near the best.
 
         Before anything stood that is the beginning alone: weights that are blind to single steps, twenty epochs of
         FGSM's, fell to nothing under two-step PGD, and new ones rose to 33 % (FBF's net, Fashion-MNIST, eps 0.3).
         """
-        return self.stood(memory) and found["pgd"] >= SOUND_PGD_RATIO * memory.best_pgd
+        return self.stood(memory) and accuracies["pgd"] >= SOUND_PGD_RATIO * memory.best_pgd
 
     def _lost(self, now: float, best: float) -> bool:
         return now - self.chance < LOST_RATIO * (best - self.chance)
+
+
+class CollapseDetector:
+    """Notices what calls for a look at the model, and judges what validation finds.
+
+    Args:
+        split: held-out images, on the run's device.
+        threat: what is trained against, None for nothing.
+        mode: "off", "warn" or "rescue".
+        seed: the run's, for the noise of the signal.
+    """
+
+    def __init__(self, split: Split, threat: Threat | None, mode: Watching, seed: int) -> None:
+        self.threat, self.mode, self.seed = threat, mode, seed
+        self.judge = Judge.of(split.labels)
+        places = stratified(split.labels, min(SAMPLE, len(split)), seed)  # held-out images lie class by class
+        self.split = split.take(places.to(split.labels.device))
+
+    @property
+    def on(self) -> bool:
+        """Whether there is something to watch, images to do it with, and the wish."""
+        return self.mode != "off" and self.threat is not None and len(self.split) > 0
+
+    def signal(self, model: nn.Module, step: int) -> float:
+        """The mean L2 distance of FGSM and R-FGSM logits, which jumps when a model begins to collapse (R-MGM)."""
+        assert self.threat is not None
+        noise = StepNoise(derive_seed("signal", self.seed), step)
+        x = as_floats(self.split.images).to(dtype_of(model))
+        return float(logit_distance(model, x, self.split.labels, self.threat, noise))
+
+    def jumped(self, memory: CollapseMemory, distance: float) -> bool:
+        """Whether a signal calls for a look at once; keeps it for the next ones."""
+        before = memory.signals[-KEPT:]
+        memory.signals = [*before, distance]
+        return len(before) >= LEAST and distance > JUMP * statistics.median(before)

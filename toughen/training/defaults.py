@@ -43,7 +43,7 @@ def default_recipe(data: str, *, eps: Eps | None = None, norm: Norm = "linf", **
     fields = {**for_data(data, **{name: settings[name] for name in names if name in settings}), **settings}
     for name in ("method", "optimizer", "schedule"):
         if name not in settings:
-            threat = {"eps": eps, "norm": norm} if name == "method" else {}
+            threat: dict[str, Any] = {"eps": eps, "norm": norm} if name == "method" else {}
             fields[name] = _instance(**fields[name], **threat)
     return Recipe(data=data, eps=eps, norm=norm, **fields)
 
@@ -83,11 +83,11 @@ def chosen(outline: Outline, device: str, length: int | None = None) -> dict[str
         device: the type of the device, such as "cpu".
         length: epochs, where the user gives them.
     """
-    found = net(outline.shape, device)
+    net_settings = net(outline.shape, device)
     length = length or epochs(outline.train)
-    lr = 0.1 if found["model"] == "resnet18" else 0.05
+    lr = 0.1 if net_settings["model"] == "resnet18" else 0.05
     return {
-        **found,
+        **net_settings,
         "method": {"class_path": f"toughen.methods.{method(len(outline.classes))}"},
         "epochs": length,
         "validation_every": max(1, round(length / LOOKS)),

@@ -16,13 +16,13 @@ BOARD = "tensorboard"  # the folder of its files
 
 def flat(metrics: dict[str, Any], prefix: str = "") -> dict[str, float]:
     """Nested figures under names with slashes; what is no number is left out."""
-    found: dict[str, float] = {}
+    figures: dict[str, float] = {}
     for name, value in metrics.items():
         if isinstance(value, dict):
-            found |= flat(value, f"{prefix}{name}/")
+            figures |= flat(value, f"{prefix}{name}/")
         elif isinstance(value, (int, float)) and not isinstance(value, bool):
-            found[prefix + name] = float(value)
-    return found
+            figures[prefix + name] = float(value)
+    return figures
 
 
 class Display:

@@ -132,7 +132,7 @@ class DistributedStep(LocalStep):
             getattr(method, name)
             for method in self.whole.modules()
             if isinstance(method, Method)
-            for name in method.per_image
+            for name in method.per_image_buffers
             if getattr(method, name, None) is not None
         ]
         if not buffers:
@@ -144,8 +144,8 @@ class DistributedStep(LocalStep):
         for buffer in (each for each in buffers if len(each)):
             for rows in torch.arange(len(buffer), device=device).split(_ROWS):
                 part = buffer[rows] * _like(mine[rows], buffer)
-                found = world().all_reduce(part.to(torch.uint8) if part.dtype == torch.bool else part).to(buffer.dtype)
-                buffer[rows] = torch.where(_like(anyone[rows], buffer), found, buffer[rows])
+                summed = world().all_reduce(part.to(torch.uint8) if part.dtype == torch.bool else part).to(buffer.dtype)
+                buffer[rows] = torch.where(_like(anyone[rows], buffer), summed, buffer[rows])
 
     def forget_images(self) -> None:
         self.touched = None

@@ -9,10 +9,10 @@ from typing import Any, Literal
 from toughen.core.types import Eps, Norm
 from toughen.data.common_size import ImageSize
 from toughen.methods.base import Method
+from toughen.training.collapse import Watching
 from toughen.training.compiled import Compiling
 from toughen.training.optimizers import SGD, Optimizer
 from toughen.training.schedules import Cyclic, Schedule
-from toughen.training.watch import Watching
 from toughen.utils.duration import seconds
 from toughen.utils.sizes import number
 
@@ -76,8 +76,8 @@ class Recipe:
         deterministic: on a GPU, kernels that repeat bit for bit, which a resumed run needs to end exactly as an
             uninterrupted one, in place of those that are timed and chosen; a CPU's always repeat.
         checkpoint_seconds: how often, in seconds, a checkpoint falls inside an epoch; each epoch ends with one.
-        callbacks: what is called between steps and epochs beside toughen's own, as `package.module.MyCallback`
-            or a list of such: subclasses of `toughen.training.Callback`, made without arguments.
+        callbacks: what is called between steps and epochs beside what every run has: the class name of one of
+            toughen's optional callbacks, `package.module.MyCallback`, or a list of such; made without arguments.
     """
 
     data: str = "mnist-5k"

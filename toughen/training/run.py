@@ -22,7 +22,7 @@ from toughen.runs.json_types import is_json
 from toughen.training import budget, saving
 from toughen.training.callbacks.base import Callback
 from toughen.training.callbacks.display import ShowProgress
-from toughen.training.callbacks.own import imported
+from toughen.training.callbacks.selection import named_callbacks
 from toughen.training.display import Show
 from toughen.training.folder import begin, check_folder, complete, settled, withdraw
 from toughen.training.headline import Images, ending, headline
@@ -179,7 +179,7 @@ def build(
     Raises:
         ValueError: something of it does not fit together.
     """
-    own = [*imported(recipe.callbacks), *callbacks]
+    named = [*named_callbacks(recipe.callbacks), *callbacks]
     data = data_sets.load_training(
         recipe.data,
         classes=recipe.classes,
@@ -213,7 +213,7 @@ def build(
         subset=recipe.classes is not None,
         adaptive=recipe.method.adaptive,
     )
-    trainer = Trainer(recipe, data, model, folder, record, own)
+    trainer = Trainer(recipe, data, model, folder, record, named)
     if recipe.time_budget is None:
         check_moments(recipe.keep_at, trainer.state.last_step, trainer.state.steps_per_epoch)
     return trainer, data.seen(), Images(data.split_off, data.why, data.classes, data.trained, data.tested)

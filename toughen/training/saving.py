@@ -63,9 +63,9 @@ def write_checkpoint(state: TrainingState, name: str = checkpoint.NAME) -> None:
     )
 
 
-def write_model(state: TrainingState, epoch: int, found: dict[str, float]) -> None:
+def write_model(state: TrainingState, epoch: int, validation: dict[str, float]) -> None:
     """Write the weights to keep, with what validation found of them."""
-    record = replace(state.record, epoch=epoch, validation=found)
+    record = replace(state.record, epoch=epoch, validation=validation)
     world().on_main(runs.write_model, state.folder, record, state.kept_model)
 
 
@@ -83,8 +83,8 @@ def resume(state: TrainingState) -> bool:
     """Continue where the run directory's checkpoint stands; False where there is none yet."""
     parts = (state.modules, state.optimizer, state.callbacks, state.device)
     with world().main_first():  # it sets a damaged file aside
-        found = checkpoint.load(state.folder, state, *parts)
-    if found is None:
+        restarted = checkpoint.load(state.folder, state, *parts)
+    if restarted is None:
         return False
-    state.restarted, state.spent_before = found, state.spent
+    state.restarted, state.spent_before = restarted, state.spent
     return True

@@ -39,14 +39,14 @@ def missing_sources(recipe: Recipe, config: str, folder: Path) -> list[SourceRun
         config: the same as YAML, or "".
         folder: the run directory.
     """
-    found = []
+    source_runs = []
     for method in (each for each in recipe.method.modules() if isinstance(each, Ensemble)):
         for name in method.untrained():
             method.trained[name] = folder / SOURCES / name
             changes = _changes(recipe, name)
             text = yaml.safe_dump({**yaml.safe_load(config), **changes, "method": "Standard"}) if config else ""
-            found.append(SourceRun(replace(recipe, **changes, method=Standard()), text, folder / SOURCES / name))
-    return found
+            source_runs.append(SourceRun(replace(recipe, **changes, method=Standard()), text, folder / SOURCES / name))
+    return source_runs
 
 
 def _changes(recipe: Recipe, net: str) -> dict[str, Any]:

@@ -73,7 +73,7 @@ class State:
         totals: what this process has added up over the running epoch.
         seconds: of the running epoch, so far, without ``watched``.
         watched: seconds of the running epoch that the collapse watch took within it.
-        threatened: steps that trained against the threat.
+        adversarial_steps: steps that trained against the threat.
         stop_reason: why there is to be no more training; a sentence here ends the run after the epoch.
         events: what happened in the running epoch.
         healthy: the step of the last state to go back to; it lies in a file of its own.
@@ -88,7 +88,7 @@ class State:
     totals: EpochTotals = field(default_factory=EpochTotals)
     seconds: float = 0.0
     watched: float = 0.0
-    threatened: int = 0
+    adversarial_steps: int = 0
     stop_reason: str | None = None
     events: list[dict[str, Any]] = field(default_factory=list)
     healthy: int = -1

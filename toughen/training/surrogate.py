@@ -32,7 +32,7 @@ def train_source(run: Path, device: str = "auto", console: Console | None = None
     record = runs.read_record(run)
     if ":" in record.model["name"] or record.subset:
         what = "a net of your own" if ":" in record.model["name"] else "some of the classes only"
-        raise ValueError(f"{run} has {what}, so no normal twin can be trained for it: give --source RUN")
+        raise ValueError(f"{run} has {what}, so no normal twin can be trained for it: give --surrogate RUN")
     recipe = Recipe(
         data=data or record.data,
         image_size=record.image_size,

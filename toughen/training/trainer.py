@@ -28,17 +28,15 @@ from toughen.training import checkpoint
 from toughen.training.averaging import averaged_copy
 from toughen.training.callbacks.base import Callback
 from toughen.training.callbacks.collapse import rescuers
-from toughen.training.callbacks.defaults import callbacks_of
-from toughen.training.callbacks.own import by_name
+from toughen.training.callbacks.selection import callbacks_of, state_names
+from toughen.training.collapse import CollapseDetector
 from toughen.training.compiled import Compiled
 from toughen.training.distributed_step import step_of, synchronised_batch_norm
-from toughen.training.figures import epoch_figures
 from toughen.training.loader import feed_of
 from toughen.training.recipe import Recipe
 from toughen.training.saving import Diverged
 from toughen.training.training_state import TrainingState
 from toughen.training.validation import Validation
-from toughen.training.watch import CollapseDetector
 from toughen.utils.signals import GracefulShutdown, Stopped
 
 
@@ -102,7 +100,7 @@ class Trainer:
             optimizer=self.optimizer,
             validation=Validation(recipe, held_out, threat, self.precision),
             distributed_step=step_of(self.model, self.methods, len(self.train)),
-            callbacks=by_name(self.callbacks),
+            callbacks=state_names(self.callbacks),
         )
         self.state.kept_names = checkpoint.names(self.state.modules)
 
@@ -164,7 +162,7 @@ class Trainer:
             self._pause(shutdown)
         wait(self.device)
         state.count_seconds()
-        metrics = world().broadcast(epoch_figures(state, epoch, self.forward_flops))  # methods decide by them
+        metrics = world().broadcast(state.epoch_figures(epoch, self.forward_flops))  # methods decide by them
         state.close_epoch(metrics)
         for callback in self.callbacks:
             callback.on_epoch_end(state, metrics)
@@ -203,10 +201,10 @@ class Trainer:
         state, method, progress = self.state, self.state.method, self.state.progress(self.state.step)
         self.recipe.schedule.set(self.optimizer, self.recipe.optimizer.lr, progress)
         method.progress = progress
-        method.strength = 1.0
+        method.perturbation_scale = 1.0
         if self.recipe.eps_warmup:
-            method.strength = min(1.0, state.threatened / (self.recipe.eps_warmup * state.steps))
-        state.threatened += method.threatened
+            method.perturbation_scale = min(1.0, state.adversarial_steps / (self.recipe.eps_warmup * state.steps))
+        state.adversarial_steps += method.is_adversarial
         torch.manual_seed(world().seed("model", self.recipe.seed, state.step))  # such as for dropout
         with self.compiled():
             with autocast(self.precision, self.device):
@@ -241,11 +239,11 @@ class Trainer:
 
     def _pause(self, shutdown: GracefulShutdown) -> None:
         """Call what a clock makes due, and stop where a signal asked for it, in all processes after the same step."""
-        asked = world().any(bool(shutdown.requested), *[callback.due(self.state) for callback in self.callbacks])
-        for callback, due in zip(self.callbacks, asked[1:], strict=True):
+        raised = world().any(bool(shutdown.requested), *[callback.due(self.state) for callback in self.callbacks])
+        for callback, due in zip(self.callbacks, raised[1:], strict=True):
             if due:
                 callback.on_due(self.state)
-        if asked[0]:
+        if raised[0]:
             raise Stopped(shutdown.requested or signal.SIGTERM)
 
     def _prepared(self, data: Data | Streamed) -> list[Method]:
@@ -271,10 +269,10 @@ def _augment(recipe: Recipe, shape: tuple[int, int, int]) -> Augment:
         ValueError: images of this shape cannot be cropped so.
     """
     colour = shape[0] > 1
-    made = Augment(
+    augment = Augment(
         pad=(4 if colour else 0) if recipe.crop is None else recipe.pad,
         padding=recipe.padding,
         flip=colour if recipe.flip is None else recipe.flip,
     )
-    made.check(*shape[1:])
-    return made
+    augment.check(*shape[1:])
+    return augment

@@ -5,18 +5,20 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
 from torch.optim.swa_utils import AveragedModel
 
 from toughen import runs
+from toughen.core.distributed import world
 from toughen.engine.device import Precision
 from toughen.methods.base import Method
 from toughen.runs.locks import Lock
 from toughen.training.distributed_step import LocalStep
 from toughen.training.progress import RunProgress
-from toughen.training.state import Stateful
+from toughen.training.state import Stateful, summed
 from toughen.training.validation import Validation
 
 
@@ -72,3 +74,31 @@ class TrainingState(RunProgress):
     def kept_model(self) -> nn.Module:
         """The model to keep: the averaged one where the recipe averages."""
         return self.model if self.average is None else self.average.module
+
+    def epoch_figures(self, epoch: int, forward_flops: int) -> dict[str, Any]:
+        """The running epoch's line of metrics.jsonl: means over its images, for a term over those whose method has it.
+
+        What validation and the callbacks find is filled in by them.
+        """
+        totals = summed(world().all_gather(self.totals.plain()))
+        means = {name: total / totals["counts"][name] for name, total in totals["sums"].items()}
+        return {
+            "epoch": epoch,
+            "step": self.step,
+            "method": type(self.method).__name__,
+            "lr": self.optimizer.param_groups[0]["lr"],
+            "loss": means.pop("loss"),
+            "accuracy": means.pop("right"),  # on the images that the loss was taken on
+            "terms": means,
+            "passes": totals["passes"] / totals["images"],  # forward equivalents for each training image
+            "gamma": totals["crafted"] * self.replays / totals["images"],  # PAP, Definition 1
+            "flops": totals["passes"] * forward_flops,
+            "seconds": round(self.seconds, 3),
+            "watch_seconds": round(self.watched, 3),  # of its looks within the epoch
+            "seconds_per_step": self.seconds / (self.step - epoch * self.steps_per_epoch),
+            "images_per_second": round(totals["images"] / self.seconds, 1),
+            "validation": {},
+            "kept": False,
+            "validation_seconds": 0.0,
+            "events": self.events,
+        }

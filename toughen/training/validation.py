@@ -61,8 +61,8 @@ class Validation:
         return {name: sum(each[name] for each in everyone) / len(self.split) for name in counts}
 
 
-def score(found: dict[str, float]) -> tuple[float, float]:
+def score(accuracies: dict[str, float]) -> tuple[float, float]:
     """What ranks weights: accuracy under PGD, then clean accuracy; later weights win where nothing was measured."""
-    if not found:
+    if not accuracies:
         return (torch.inf, torch.inf)
-    return (found.get("pgd", found["clean"]), found["clean"])
+    return (accuracies.get("pgd", accuracies["clean"]), accuracies["clean"])

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import difflib
 import importlib
 import traceback
 from types import ModuleType
+from typing import Any
 
 
 def module(name: str, what: str) -> ModuleType:
@@ -23,6 +25,27 @@ def module(name: str, what: str) -> ModuleType:
         raise ValueError(f"{what} cannot be imported: {error}; is its folder on PYTHONPATH?") from error
     except (Exception, SystemExit) as error:
         raise ValueError(f"{what} cannot be imported: {describe_error(error)}") from error
+
+
+def import_object(path: str, kind: str) -> Any:
+    """What a user's own module holds at ``package.module.Class``.
+
+    Args:
+        path: where.
+        kind: what errors call it, such as "callback".
+
+    Raises:
+        ValueError: it cannot be imported, or there is no such thing.
+    """
+    place, _, name = path.rpartition(".")
+    if not place or not all(part.isidentifier() for part in path.split(".")):
+        raise ValueError(f"{kind} {path!r} is no import path: write package.module.Class")
+    holder = module(place, f"{kind} {path!r}")
+    if not hasattr(holder, name):
+        near = difflib.get_close_matches(name, vars(holder), n=1)
+        hint = f": did you mean {near[0]}?" if near else ""
+        raise ValueError(f"{kind} {path!r} cannot be found: {place} has no {name}{hint}")
+    return getattr(holder, name)
 
 
 def describe_error(error: BaseException) -> str:

@@ -169,7 +169,7 @@ def continuous(context: CheckContext, name: str) -> Check:
         "Between two images the margin passes through 0 without a jump.",
         f"Between two images the margin jumps over 0 for {percent(figure)} of them, by {typical} of its whole way: a "
         "vote, a threshold or a rounding decides, which no slope leads to; attack what stands before it, or by "
-        "transfer (--source).",
+        "transfer (--surrogate).",
         masking=True,
     )
 

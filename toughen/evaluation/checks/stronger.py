@@ -30,7 +30,7 @@ DESCRIPTIONS = {  # how the looks are called
     "PGD-200": (STEPS,), "PGD on the margin": (MARGIN,), "APGD-T": TARGETS, "Square": (SQUARE,),
     "PGD-40 from other starts": RESTARTS, "random points": (RANDOM,),
 }  # fmt: skip
-NO_SOURCE = "there is no other model to make images on; give one (--source RUN)"
+NO_SOURCE = "there is no other model to make images on; give one (--surrogate RUN)"
 
 
 def probes(context: CheckContext) -> list[Probe]:

@@ -13,9 +13,8 @@ from toughen.engine.device import wait
 from toughen.methods.base import Method
 from toughen.training import checkpoint, saving
 from toughen.training.callbacks.base import Callback
-from toughen.training.collapse import CollapseMemory
+from toughen.training.collapse import CollapseDetector, CollapseMemory
 from toughen.training.training_state import TrainingState
-from toughen.training.watch import CollapseDetector
 from toughen.utils.statistics import percent
 
 HALF, EPOCHS = 0.5, 8  # so much of the run, and at least so long, against the threat: what does not stand yet will not
@@ -24,12 +23,12 @@ TO_THE_END = 2**53  # a step that no run reaches
 
 def rescuers(method: Method) -> list[Method]:
     """What trains after a collapse of this method, then what does after one of that, and so on to the last."""
-    found: list[Method] = []
+    chain: list[Method] = []
     following = method.rescue()
-    while following is not None and repr(following) not in map(repr, found):
-        found.append(following)
+    while following is not None and repr(following) not in map(repr, chain):
+        chain.append(following)
         following = following.rescue()
-    return found
+    return chain
 
 
 class CollapseWatch(Callback):
@@ -72,20 +71,20 @@ class CollapseWatch(Callback):
         if not self._rescued(state):
             state.method = state.main
 
-    def handle(self, state: TrainingState, found: dict[str, float]) -> bool:
+    def handle(self, state: TrainingState, accuracies: dict[str, float]) -> bool:
         """Whether the live model is ill; if so it is said, and rescued where the recipe wants that.
 
         Args:
             state: the run.
-            found: what validation found of its live model.
+            accuracies: what validation found of its live model.
         """
         judge, memory = self.detector.judge, self.memory
-        if judge.collapsed(memory, found):
-            self._handle_collapse(state, found)
+        if judge.collapsed(memory, accuracies):
+            self._handle_collapse(state, accuracies)
             return True
-        late = state.threatened >= max(HALF * state.steps, EPOCHS * state.steps_per_epoch)
-        if late and not memory.never_stood and not self._rescued(state) and judge.never_stood(memory, found):
-            self._handle_never_stood(state, found)
+        late = state.adversarial_steps >= max(HALF * state.steps, EPOCHS * state.steps_per_epoch)
+        if late and not memory.never_stood and not self._rescued(state) and judge.never_stood(memory, accuracies):
+            self._handle_never_stood(state, accuracies)
             return True
         return False
 
@@ -95,11 +94,11 @@ class CollapseWatch(Callback):
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.memory = CollapseMemory.of(state)
 
-    def _handle_collapse(self, state: TrainingState, found: dict[str, float]) -> None:
+    def _handle_collapse(self, state: TrainingState, accuracies: dict[str, float]) -> None:
         """Go back to a state that stood, and on with a rescue; after a collapse of that one with the next."""
         memory = self.memory
         memory.collapses += 1
-        more, text = dict[str, Any](), f"collapse: {_seen(found)}"
+        more, text = dict[str, Any](), f"collapse: {_seen(accuracies)}"
         if state.rescuers:
             if state.method is not state.main:
                 memory.rescuer = min(memory.rescuer + 1, len(state.rescuers) - 1)
@@ -110,17 +109,17 @@ class CollapseWatch(Callback):
             what = f"{more['rescue']} for {epochs} epoch{'s' * (epochs > 1)}"
             text += f"; back to the state after step {state.healthy}, "
             text += "where the run ends" if state.finished else what
-        state.note("collapse", text, **found, **more)
+        state.note("collapse", text, **accuracies, **more)
 
-    def _handle_never_stood(self, state: TrainingState, found: dict[str, float]) -> None:
+    def _handle_never_stood(self, state: TrainingState, accuracies: dict[str, float]) -> None:
         """Begin anew with a rescue, and on to the end: nothing stood that there would be to go back to."""
         self.memory.never_stood = True
         more, best = dict[str, Any](), percent(self.memory.best_pgd)
-        text = f"half of the training is over and nothing stands: {_seen(found)}, PGD never left more than {best}"
+        text = f"half of the training is over and nothing stands: {_seen(accuracies)}, PGD never left more than {best}"
         if state.rescuers and not state.finished:
             more = self._go_back(state, TO_THE_END)
             text += f"; back to the state after step {state.healthy}, {more['rescue']} to the end"
-        state.note("never stood", text, **found, **more)
+        state.note("never stood", text, **accuracies, **more)
 
     def _go_back(self, state: TrainingState, until: int) -> dict[str, Any]:
         """Return to the last healthy state, and train it with the rescue up to this step; what an event says of it."""
@@ -138,6 +137,6 @@ class CollapseWatch(Callback):
         return state.rescuers[min(self.memory.rescuer, len(state.rescuers) - 1)]
 
 
-def _seen(found: dict[str, float]) -> str:
-    clean, fgsm, pgd = (percent(found[name]) for name in ("clean", "fgsm", "pgd"))
+def _seen(accuracies: dict[str, float]) -> str:
+    clean, fgsm, pgd = (percent(accuracies[name]) for name in ("clean", "fgsm", "pgd"))
     return f"FGSM leaves {fgsm}, PGD {pgd}, of clean images {clean} are right"

@@ -26,10 +26,10 @@ class BestWeights(Callback):
         started = time.perf_counter()
         metrics["kept"] = state.recipe.weights == "last"
         if state.validates_after(metrics["epoch"]):
-            found = metrics["validation"] = state.validation(state.kept_model)
-            metrics["kept"] |= score(found) > self.best or not found
+            accuracies = metrics["validation"] = state.validation(state.kept_model)
+            metrics["kept"] |= score(accuracies) > self.best or not accuracies
             if metrics["kept"]:
-                self.best = score(found)
+                self.best = score(accuracies)
         metrics["validation_seconds"] = round(time.perf_counter() - started, 3)
         if metrics["kept"]:
             write_model(state, metrics["epoch"], metrics["validation"])

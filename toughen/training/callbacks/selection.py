@@ -1,0 +1,84 @@
+"""Which callbacks a run has: those of every run, in the order in which they are called, and those that are named."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from toughen.training import callbacks
+from toughen.training.callbacks.base import Callback
+from toughen.training.callbacks.checkpointing import Checkpointing
+from toughen.training.callbacks.collapse import CollapseWatch
+from toughen.training.callbacks.display import ShowProgress
+from toughen.training.callbacks.early_stop import EarlyStop
+from toughen.training.callbacks.finite import FiniteCheck
+from toughen.training.callbacks.kept_weights import KeepWeights
+from toughen.training.callbacks.time_budget import TimeBudget
+from toughen.training.callbacks.validation import BestWeights
+from toughen.training.collapse import CollapseDetector
+from toughen.training.recipe import Recipe
+from toughen.utils.collect import collect
+from toughen.utils.plugins import describe_error, import_object
+
+BUILT_IN = {  # those of every run whose recipe wants them
+    each.__name__
+    for each in (
+        FiniteCheck, BestWeights, KeepWeights, EarlyStop, CollapseWatch, TimeBudget, Checkpointing, ShowProgress,
+    )
+}  # fmt: skip
+
+
+def callbacks_of(recipe: Recipe, detector: CollapseDetector, named: Sequence[Callback]) -> list[Callback]:
+    """What happens around the steps of a recipe's run.
+
+    Args:
+        recipe: the settings.
+        detector: notices a collapse; left out where it has nothing to watch.
+        named: the user's; they see an epoch's line when all but the checkpoint is done.
+    """
+    watch = [CollapseWatch(detector)] if detector.on else []
+    budget = [] if recipe.time_budget is None else [TimeBudget(recipe.time_budget)]
+    before = (FiniteCheck(), BestWeights(), KeepWeights(), EarlyStop(), *watch)
+    return [*before, *named, *budget, Checkpointing(recipe.checkpoint_seconds)]
+
+
+def named_callbacks(names: str | Sequence[str] | None) -> list[Callback]:
+    """A callback of each class, made without arguments.
+
+    Args:
+        names: one or more, the class names of toughen's optional callbacks or ``package.module.MyCallback``; never out
+            of a file of a run directory.
+
+    Raises:
+        ValueError: one cannot be found, imported or made, or is no callback.
+    """
+    return [_instance(name) for name in ([names] if isinstance(names, str) else names or ())]
+
+
+def state_names(used: Sequence[Callback]) -> dict[str, Callback]:
+    """Callbacks under the names by which a checkpoint keeps their state: their classes', a repeated one numbered."""
+    names = [f"{type(each).__module__}.{type(each).__qualname__}" for each in used]
+    names = [f"{name} {names[:place].count(name) + 1}" if name in names[:place] else name
+             for place, name in enumerate(names)]  # fmt: skip
+    return dict(zip(names, used, strict=True))
+
+
+def _instance(name: str) -> Callback:
+    kind = import_object(name, "callback") if "." in name else _optional(name)
+    if not (isinstance(kind, type) and issubclass(kind, Callback)):
+        raise ValueError(f"callback {name!r} is no subclass of toughen.training.Callback")
+    try:
+        return kind()
+    except Exception as error:  # the user's own code may raise anything
+        raise ValueError(f"callback {name!r} cannot be made: {describe_error(error)}") from error
+
+
+def _optional(name: str) -> type[Callback]:
+    """The class of this name in a file of this folder, if not every run has it."""
+    if name in BUILT_IN:
+        raise ValueError(f"callback {name!r} is in every run whose settings want it: leave it out")
+    optional = {key: kind for key, kind in collect(callbacks.__name__, callbacks.__path__, Callback).items()
+                if key not in BUILT_IN}  # fmt: skip
+    if name not in optional:
+        names = f"use {', '.join(optional)}, or " if optional else ""
+        raise ValueError(f"callback {name!r} is unknown: {names}write package.module.MyCallback")
+    return optional[name]
