@@ -16,7 +16,7 @@ from toughen.config.train import parse_train
 from toughen.core.threat import Threat
 from toughen.evaluation.suite import parse_attack
 from toughen.models import create_reconstructor
-from toughen.papers.dataset_facts import SETS
+from toughen.papers.datasets import SETS
 from toughen.papers.published.exhibits import Setting, Settings
 from toughen.utils.fraction import Fraction
 

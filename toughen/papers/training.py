@@ -16,12 +16,10 @@ from rich.console import Console
 
 from toughen.config.train import parse_train
 from toughen.papers import weights
-from toughen.papers.kept_weights import moments
 from toughen.papers.measure import training_record
 from toughen.papers.progress_board import ProgressBoard, Training
-from toughen.papers.run_spec import RunSpec
+from toughen.papers.run_spec import KEPT, RunSpec, moments
 from toughen.papers.scales import nodes
-from toughen.papers.settings_match import KEPT
 from toughen.papers.store import CELLS, RUN, TRAINED, TURNS, Store, turns_of
 from toughen.runs import RECORD, WEIGHTS
 from toughen.runs.files import write_json, write_text
