@@ -10,7 +10,8 @@ from rich.console import Console
 
 from toughen.cli.shared import PROGRAM, fail, goes_on
 from toughen.config.parsing import Parser, tidy
-from toughen.papers.reproduce import ALL, list_all, reproduce
+from toughen.papers.arguments import ALL
+from toughen.papers.reproduce import list_all, reproduce
 
 RESULTS = "runs/reproduce"
 REPRODUCE_USAGE = """toughen reproduce --list [--out DIR]

@@ -71,8 +71,8 @@ def section(exhibit: Exhibit, store: Store) -> str:
         lines.append(markdown(["of", "setting", "paper", "toughen"], rows))
     else:
         for part in exhibit.parts:
-            show = panel_part if isinstance(part, Panel) else plot_part
-            lines += [show(part, view) for view in views_of(part, store)]  # type: ignore[operator]
+            for view in views_of(part, store):
+                lines.append(panel_part(part, view) if isinstance(part, Panel) else plot_part(part, view))
     notes = "\n".join(f"- {note}" for note in exhibit.notes)
     return "\n".join([*lines, notes + "\n"] if notes else lines)
 

@@ -128,14 +128,14 @@ class Training(Silent):
     """
 
     def __init__(self, board: ProgressBoard, folder: Path, steps: int, done: int = 0) -> None:
-        self.board, self.folder, self.steps = board, folder, steps
+        self.progress, self.folder, self.steps = board, folder, steps
         board.resume(done / max(1, steps))
 
     def length(self, epochs: int, steps: int) -> None:
         self.steps = steps
 
     def step(self, done: int, epoch: int) -> None:
-        self.board.at(done / max(1, self.steps))
+        self.progress.at(done / max(1, self.steps))
 
     def signal(self, done: int, distance: float) -> None:
         with (self.folder / SIGNALS).open("a", encoding="utf-8") as file:

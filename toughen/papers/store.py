@@ -229,7 +229,8 @@ def cell_of(path: Path) -> dict[str, Any]:
         ValueError: it is not what was written there.
     """
     cell = read_fields(path)
-    value, most = cell.get("value"), math.inf if cell.get("quantity") in OF_TRAINING else 1.0  # others are shares
+    value: Any = cell.get("value")
+    most = math.inf if cell.get("quantity") in OF_TRAINING else 1.0  # others are shares
     if (
         first_mismatch({name: cell[name] for name in FIELDS if name in cell}, FIELDS)
         or cell.get("drawn", ALL) not in DRAWN
