@@ -757,9 +757,16 @@ def test_images_near_a_boundary_from_where_efgsm_starts() -> None:
 # ---- The page.
 
 
-def test_the_page_is_what_its_command_makes_of_the_results(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+@pytest.fixture
+def command(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """The command that makes it."""
     monkeypatch.syspath_prepend(ROOT / "benchmarks")
-    command: Any = __import__("reproduction")
+    return __import__("reproduction")
+
+
+def test_the_page_is_what_its_command_makes_of_the_results(
+    command: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     monkeypatch.setattr(sys, "argv", ["reproduction.py", "--page", str(tmp_path / "page.md")])
     command.main()
     assert (tmp_path / "page.md").read_text(encoding="utf-8") == PAGE.read_text(encoding="utf-8")
@@ -865,9 +872,7 @@ def test_the_page_says_which_figures_are_from_which_images(tmp_path: Path) -> No
     ]
 
 
-def test_figures_are_taken_over_without_runs_and_without_smoke(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.syspath_prepend(ROOT / "benchmarks")
-    command: Any = __import__("reproduction")
+def test_figures_are_taken_over_without_runs_and_without_smoke(command: Any, tmp_path: Path) -> None:
     keep(Store(tmp_path / "from"), "pap-mnist", "clean", 0.99)
     (folder,) = (tmp_path / "from" / "full").iterdir()
     (folder / "trained.json").write_text(json.dumps({"provenance": {"processor": "one"}}))
@@ -878,10 +883,8 @@ def test_figures_are_taken_over_without_runs_and_without_smoke(monkeypatch: pyte
 
 
 def test_a_folder_without_figures_loses_no_page_and_no_result(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    command: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.syspath_prepend(ROOT / "benchmarks")
-    command: Any = __import__("reproduction")
     page, results = tmp_path / "page.md", tmp_path / "results"
     page.write_text("figures")
     for name, value in (("results", 0.9), ("damaged", 0.1)):
@@ -899,11 +902,7 @@ def test_a_folder_without_figures_loses_no_page_and_no_result(
     assert page.read_text() == "figures" and json.loads(kept.read_text())["value"] == 0.9
 
 
-def test_figures_of_a_model_that_was_trained_anew_replace_those_of_the_former_one(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    monkeypatch.syspath_prepend(ROOT / "benchmarks")
-    command: Any = __import__("reproduction")
+def test_figures_of_a_model_that_was_trained_anew_replace_those_of_the_former_one(command: Any, tmp_path: Path) -> None:
     results, model = Store(tmp_path / "results"), run_spec("pap-mnist", "mnist", 0, SCALES["full"])
     for name, seconds, quantities, there in (
         ("first", 10.0, ("clean", "fgsm"), ["clean", "fgsm"]),

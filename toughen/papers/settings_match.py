@@ -49,8 +49,8 @@ def changed(settings: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[st
 def recipe_defaults() -> dict[str, Any]:
     """What a recipe's settings are where nothing is said of them."""
     defaults = {each.name: each.default for each in fields(Recipe) if each.default is not MISSING}
-    made = {each.name: each.default_factory() for each in fields(Recipe) if each.default_factory is not MISSING}
-    return _plain(defaults | made)
+    factories = {each.name: each.default_factory() for each in fields(Recipe) if each.default_factory is not MISSING}
+    return _plain(defaults | factories)
 
 
 @cache

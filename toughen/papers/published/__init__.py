@@ -66,17 +66,18 @@ def _build(kind: type[T], name: str, given: Any, where: str) -> T:
 
 
 def _value(hint: Any, value: Any, where: str) -> Any:
-    inner = get_args(hint)
-    if get_origin(hint) is not tuple or inner[-1] is not Ellipsis:
-        if matches(value, hint):
-            return tuple(value) if isinstance(value, list) else value
-    elif is_dataclass(inner[0]) and isinstance(value, dict):
+    inner: Any = get_args(hint)
+    several = get_origin(hint) is tuple and inner[-1] is Ellipsis
+    parts = several and is_dataclass(inner[0])
+    if parts and isinstance(value, dict):
         return tuple(_build(inner[0], name, each, f"{where}, {name}") for name, each in value.items())
-    elif is_dataclass(inner[0]) and isinstance(value, list):
+    if parts and isinstance(value, list):
         return tuple(_build(inner[0], "", each, f"{where} {place}") for place, each in enumerate(value, 1))
-    elif isinstance(value, list):
+    if several and isinstance(value, list):
         return tuple(_value(inner[0], each, where) for each in value)
-    raise ValueError(f"{where} is {value!r}: not of its type (a number as it is printed needs quotes)")
+    if several or not matches(value, hint):
+        raise ValueError(f"{where} is {value!r}: not of its type (a number as it is printed needs quotes)")
+    return tuple(value) if isinstance(value, list) else value
 
 
 def _mapping(given: Any, where: str) -> dict[str, Any]:
@@ -92,9 +93,9 @@ def _check(table: Table, where: str) -> None:
             _check_row(panel, row, f"{where}: panels {number}: rows, {row.name}")
         if panel.unit not in (*panel.names, "") or (not panel.unit and any(column.timed for column in panel.columns)):
             raise ValueError(f"{where}: panels {number}: unit must be the row whose times are 1, not {panel.unit!r}")
-    row, column = table.headline
-    if not any(row in each.names and column in [one.name for one in each.columns] for each in table.panels):
-        raise ValueError(f"{where}: headline: no panel has a row {row!r} and a column {column!r}")
+    stands, under = table.headline
+    if not any(stands in each.names and under in [column.name for column in each.columns] for each in table.panels):
+        raise ValueError(f"{where}: headline: no panel has a row {stands!r} and a column {under!r}")
 
 
 def _check_row(panel: Panel, row: Row, where: str) -> None:
