@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 from commands import digits, refused, toughen
 
-from toughen.papers import cheapest_first, several
+from toughen.papers import cheapest_first
+from toughen.papers import reproduce as command
 from toughen.papers.cheapest_first import Group, first
 from toughen.papers.costs import cost_of, training_cost
 from toughen.papers.published import find
@@ -84,16 +85,16 @@ def test_it_stops_at_the_limit_says_what_is_left_and_goes_on(tmp_path: Path, mon
             deadlines[-1].passed = True
         whole(self, *more)
 
-    deadlines: list[several.Deadline] = []
+    deadlines: list[cheapest_first.Deadline] = []
 
-    class Noted(several.Deadline):
+    class Noted(cheapest_first.Deadline):
         def __init__(self, limit: float | None) -> None:
             super().__init__(limit)
             deadlines.append(self)
 
     with monkeypatch.context() as patched:
         patched.setattr(Trainer, "run_epoch", late)
-        patched.setattr(several, "Deadline", Noted)
+        patched.setattr(command, "Deadline", Noted)
         ended = reproduce(tmp_path, "pap-table7", "--rows", "FGSM-AT", "--time-limit", "2h")
     assert ended.status == 0, ended.err
     lines = ended.out.splitlines()
@@ -113,14 +114,14 @@ def test_it_stops_at_the_limit_says_what_is_left_and_goes_on(tmp_path: Path, mon
 
 
 def test_a_limit_ends_what_runs() -> None:
-    with several.Deadline(0.2) as deadline:
+    with cheapest_first.Deadline(0.2) as deadline:
         while True:
             pass
     assert deadline.passed
-    with several.Deadline(60.0) as deadline:
+    with cheapest_first.Deadline(60.0) as deadline:
         pass
     assert not deadline.passed
-    with pytest.raises(KeyboardInterrupt), several.Deadline(60.0):  # one's own Ctrl-C stays one
+    with pytest.raises(KeyboardInterrupt), cheapest_first.Deadline(60.0):  # one's own Ctrl-C stays one
         raise KeyboardInterrupt
 
 

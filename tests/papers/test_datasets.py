@@ -10,7 +10,7 @@ from commands import digits, refused, toughen
 
 from toughen.data.ingest import Outline
 from toughen.papers import datasets
-from toughen.papers.dataset_facts import SETS
+from toughen.papers.datasets import SETS
 from toughen.papers.scales import SCALES
 
 FULL = SCALES["full"]

@@ -10,10 +10,9 @@ from typing import Any
 import pytest
 from commands import digits, refused, toughen
 
-from toughen.papers.kept_weights import figure_run_spec, moments
 from toughen.papers.published import find
 from toughen.papers.published.exhibits import Figure, Table
-from toughen.papers.run_spec import run_spec
+from toughen.papers.run_spec import figure_run_spec, moments, run_spec
 from toughen.papers.scales import SCALES
 from toughen.papers.store import Store
 from toughen.training.trainer import Trainer

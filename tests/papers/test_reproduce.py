@@ -31,21 +31,20 @@ from toughen.attacks.pgd import PGD
 from toughen.core.threat import Threat
 from toughen.data import load_test
 from toughen.engine.fixed_batch import FixedBatchModel
-from toughen.papers import datasets, markdown, measure
-from toughen.papers.costs import _training_cost, costs
+from toughen.papers import datasets, markdown, measure, samples
+from toughen.papers.arguments import at_hand
+from toughen.papers.costs import costs, training_cost
 from toughen.papers.overview import list_lines, short
 from toughen.papers.progress_board import ProgressBoard, Training, logit_distances
 from toughen.papers.published import EXHIBITS, find
 from toughen.papers.published.exhibits import Column, Panel, Row, Table
-from toughen.papers.reproduce import at_hand
 from toughen.papers.run_spec import run_spec
 from toughen.papers.scales import SCALES
 from toughen.papers.settings_match import agree
 from toughen.papers.store import Quantity, Store
 from toughen.papers.tasks import make_tasks, table_run_spec
-from toughen.papers.terminal import lacking, panel_lines
-from toughen.papers.terminal_figures import curve_lines
-from toughen.papers.values import View, published, written
+from toughen.papers.terminal import curve_lines, panel_lines
+from toughen.papers.values import View, lacking, published, written
 
 PAGE, RESULTS = ROOT / "docs" / "results" / "reproduction.md", ROOT / "results" / "reproduction"
 
@@ -282,19 +281,19 @@ def test_one_reason_is_said_once_for_all_data_sets(tmp_path: Path) -> None:
 def test_a_sample_of_other_images_is_not_used(tmp_path: Path) -> None:
     """Images are known by what is in them, not by where they lie."""
     first = Path(shutil.copytree(digits(), tmp_path / "first"))
-    place = datasets.at_scale("mnist", str(first), SCALES["smoke"], tmp_path / "out")
+    place = samples.at_scale("mnist", str(first), SCALES["smoke"], tmp_path / "out")
     first = first.rename(tmp_path / "moved")
-    assert datasets.at_scale("mnist", str(first), SCALES["smoke"], tmp_path / "out") == place
+    assert samples.at_scale("mnist", str(first), SCALES["smoke"], tmp_path / "out") == place
     picture = sorted(first.rglob("*.png"))[0]
     Image.fromarray(255 - np.asarray(Image.open(picture))).save(picture)
     with pytest.raises(ValueError, match=r"sample of other images.*--out"):
-        datasets.at_scale("mnist", str(first), SCALES["smoke"], tmp_path / "out")
+        samples.at_scale("mnist", str(first), SCALES["smoke"], tmp_path / "out")
 
 
 @pytest.mark.parametrize("harm", ["half written", "one more", "one less", "binary"])
 def test_a_sample_that_is_not_as_it_was_written_is_not_used(harm: str, tmp_path: Path) -> None:
-    place = datasets.at_scale("mnist", str(digits()), SCALES["smoke"], tmp_path)
-    assert datasets.at_scale("mnist", str(digits()), SCALES["smoke"], tmp_path) == place
+    place = samples.at_scale("mnist", str(digits()), SCALES["smoke"], tmp_path)
+    assert samples.at_scale("mnist", str(digits()), SCALES["smoke"], tmp_path) == place
     first = sorted(Path(place).rglob("*.png"))[0]
     if harm == "half written":
         (Path(place) / "origin.json").unlink()
@@ -305,7 +304,7 @@ def test_a_sample_that_is_not_as_it_was_written_is_not_used(harm: str, tmp_path:
     else:
         (Path(place) / "origin.json").write_bytes(bytes(range(256)))
     with pytest.raises(ValueError, match=r"mnist.* remove it"):
-        datasets.at_scale("mnist", str(digits()), SCALES["smoke"], tmp_path)
+        samples.at_scale("mnist", str(digits()), SCALES["smoke"], tmp_path)
 
 
 def test_at_smoke_drawn_images_stand_in_for_what_a_folder_of_sets_lacks(tmp_path: Path) -> None:
@@ -319,7 +318,7 @@ def test_at_smoke_drawn_images_stand_in_for_what_a_folder_of_sets_lacks(tmp_path
     said = " ".join(ended.out.split())
     assert "CIFAR-10 is not at hand: drawn images" in said and "MNIST is not at hand" not in said
     places = at_hand(table("dat-table1"), [], str(sets), SCALES["smoke"], tmp_path / "out")
-    assert {name: datasets.stands_in(place) for name, place in places.items()} == {
+    assert {name: samples.stands_in(place) for name, place in places.items()} == {
         "cifar10": True,
         "cifar100": True,
         "mnist": False,
@@ -340,11 +339,11 @@ def test_of_a_sample_that_was_not_written_to_the_end_nothing_is_left(
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr(datasets, "write_json", full)
+        patch.setattr(samples, "write_json", full)
         with pytest.raises(OSError):
-            datasets.at_scale("mnist", str(digits()), SCALES["smoke"], tmp_path)
+            samples.at_scale("mnist", str(digits()), SCALES["smoke"], tmp_path)
     assert list((tmp_path / "smoke" / "images").iterdir()) == []
-    datasets.at_scale("mnist", str(digits()), SCALES["smoke"], tmp_path)
+    samples.at_scale("mnist", str(digits()), SCALES["smoke"], tmp_path)
 
 
 # ---- What lies in the folder, damaged or moved.
@@ -754,9 +753,16 @@ def test_images_near_a_boundary_from_where_efgsm_starts() -> None:
 # ---- The page.
 
 
-def test_the_page_is_what_its_command_makes_of_the_results(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+@pytest.fixture
+def command(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """The command that makes it."""
     monkeypatch.syspath_prepend(ROOT / "benchmarks")
-    command: Any = __import__("reproduction")
+    return __import__("reproduction")
+
+
+def test_the_page_is_what_its_command_makes_of_the_results(
+    command: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     monkeypatch.setattr(sys, "argv", ["reproduction.py", "--page", str(tmp_path / "page.md")])
     command.main()
     assert (tmp_path / "page.md").read_text(encoding="utf-8") == PAGE.read_text(encoding="utf-8")
@@ -862,9 +868,7 @@ def test_the_page_says_which_figures_are_from_which_images(tmp_path: Path) -> No
     ]
 
 
-def test_figures_are_taken_over_without_runs_and_without_smoke(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.syspath_prepend(ROOT / "benchmarks")
-    command: Any = __import__("reproduction")
+def test_figures_are_taken_over_without_runs_and_without_smoke(command: Any, tmp_path: Path) -> None:
     keep(Store(tmp_path / "from"), "pap-mnist", "clean", 0.99)
     (folder,) = (tmp_path / "from" / "full").iterdir()
     (folder / "trained.json").write_text(json.dumps({"provenance": {"processor": "one"}}))
@@ -875,10 +879,8 @@ def test_figures_are_taken_over_without_runs_and_without_smoke(monkeypatch: pyte
 
 
 def test_a_folder_without_figures_loses_no_page_and_no_result(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    command: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.syspath_prepend(ROOT / "benchmarks")
-    command: Any = __import__("reproduction")
     page, results = tmp_path / "page.md", tmp_path / "results"
     page.write_text("figures")
     for name, value in (("results", 0.9), ("damaged", 0.1)):
@@ -896,11 +898,7 @@ def test_a_folder_without_figures_loses_no_page_and_no_result(
     assert page.read_text() == "figures" and json.loads(kept.read_text())["value"] == 0.9
 
 
-def test_figures_of_a_model_that_was_trained_anew_replace_those_of_the_former_one(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    monkeypatch.syspath_prepend(ROOT / "benchmarks")
-    command: Any = __import__("reproduction")
+def test_figures_of_a_model_that_was_trained_anew_replace_those_of_the_former_one(command: Any, tmp_path: Path) -> None:
     results, model = Store(tmp_path / "results"), run_spec("pap-mnist", "mnist", 0, SCALES["full"])
     for name, seconds, quantities, there in (
         ("first", 10.0, ("clean", "fgsm"), ["clean", "fgsm"]),
@@ -968,10 +966,8 @@ def test_the_cost_of_training_goes_by_the_passes_of_a_step(words: str, passes: i
     """Against normal training, whose step makes three; some methods only roughly."""
 
     def cost(words: str) -> float:
-        found: dict[str, float] = {}
         same = "--model small-cnn --epochs 10 --validation 0"
-        _training_cost(run_spec(f"{words} {same}", "mnist", 0, SCALES["full"]), "it", Store(Path("none")), found, set())
-        return found["it: train"]
+        return training_cost(run_spec(f"{words} {same}", "mnist", 0, SCALES["full"]), Store(Path("none")), set())
 
     ratio = cost(words) / cost("standard-mnist")
     assert passes / 3 / within <= ratio <= passes / 3 * within
@@ -981,10 +977,8 @@ def test_the_cost_of_training_has_that_of_validation() -> None:
     """1,000 of MNIST's images are held out: FGSM with 3 passes, PGD with 2 a step and 1, a plain one."""
 
     def cost(words: str) -> float:
-        found: dict[str, float] = {}
         standard = f"standard-mnist --model small-cnn --epochs 10 {words}"
-        _training_cost(run_spec(standard, "mnist", 0, SCALES["full"]), "it", Store(Path("none")), found, set())
-        return found["it: train"]
+        return training_cost(run_spec(standard, "mnist", 0, SCALES["full"]), Store(Path("none")), set())
 
     plain = cost("")  # 60,000 images, 3 passes each, and a plain one of those held out
     pass_of_an_image = plain / (10 * (60_000 * 3 + 1_000))

@@ -12,16 +12,15 @@ import pytest
 from commands import digits, diverges, toughen
 from rich.console import Console
 
+from toughen.papers.arguments import at_hand
 from toughen.papers.progress_board import ProgressBoard
 from toughen.papers.published import EXHIBITS, find
 from toughen.papers.published.exhibits import Table
-from toughen.papers.reproduce import at_hand
 from toughen.papers.run_spec import run_spec
 from toughen.papers.scales import SCALES
 from toughen.papers.store import Store
-from toughen.papers.terminal import our
 from toughen.papers.training import RunContext, train_in_turns
-from toughen.papers.values import View
+from toughen.papers.values import View, our
 from toughen.runs.files import read_tensors
 from toughen.training.trainer import Trainer
 

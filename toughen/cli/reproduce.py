@@ -10,8 +10,8 @@ from rich.console import Console
 
 from toughen.cli.shared import PROGRAM, fail, goes_on
 from toughen.config.parsing import Parser, tidy
+from toughen.papers.arguments import ALL
 from toughen.papers.reproduce import list_all, reproduce
-from toughen.papers.several import ALL, reproduce_several
 
 RESULTS = "runs/reproduce"
 REPRODUCE_USAGE = """toughen reproduce --list [--out DIR]
@@ -36,10 +36,7 @@ def run(arguments: Sequence[str]) -> int:
     if given["rows"] is not None and (len(names) > 1 or names == [ALL]):
         fail("--rows are of one table: name one alone, or leave --rows out")
     with goes_on():
-        if len(names) == 1 and names != [ALL] and time_limit is None:
-            failed = reproduce(names[0], **given)
-        else:
-            failed = reproduce_several(names, time_limit=time_limit, **given)
+        failed = reproduce(names, time_limit=time_limit, **given)
     return 1 if failed else 0
 
 

@@ -52,28 +52,28 @@ def curve(subject: Subject, plot: Plot, board: ProgressBoard) -> Measured:
         "rows" and "columns" with names and numbers where two things vary; and "note", what has to be known.
     """
     started = time.perf_counter()
-    found = KINDS[plot.curve](subject, plot, board)
+    value = KINDS[plot.curve](subject, plot, board)
     images = len(subject.y) if plot.tested and plot.curve != "surface" else None  # whose note says how many
-    return Measured(found, images, time.perf_counter() - started, provenance(subject.place))
+    return Measured(value, images, time.perf_counter() - started, provenance(subject.place))
 
 
 def _eps(subject: Subject, plot: Plot, board: ProgressBoard) -> dict[str, Any]:
     radii = [Fraction(str(radius)) for radius in plot.at]
-    found = accuracy_by_eps(subject.blocks, subject.x, subject.y, subject.attack(plot.attack), radii)
-    return {"x": "eps", "at": list(plot.at), "series": {"accuracy": found["accuracy"]}}
+    curve = accuracy_by_eps(subject.blocks, subject.x, subject.y, subject.attack(plot.attack), radii)
+    return {"x": "eps", "at": list(plot.at), "series": {"accuracy": curve["accuracy"]}}
 
 
 def _steps(subject: Subject, plot: Plot, board: ProgressBoard) -> dict[str, Any]:
     counts = [int(count) for count in plot.at]
     counts = counts if subject.scale.cap is None else list(range(1, subject.scale.cap + 1))
-    found = accuracy_by_steps(subject.blocks, subject.x, subject.y, subject.attack(plot.attack), counts)
-    return {"x": "steps", "at": counts, "series": {"accuracy": found["accuracy"]}}
+    curve = accuracy_by_steps(subject.blocks, subject.x, subject.y, subject.attack(plot.attack), counts)
+    return {"x": "steps", "at": counts, "series": {"accuracy": curve["accuracy"]}}
 
 
 def _restarts(subject: Subject, plot: Plot, board: ProgressBoard) -> dict[str, Any]:
     count = min(max(int(each) for each in plot.at), subject.scale.cap or 10**6)
-    found = accuracy_by_restarts(subject.blocks, subject.x, subject.y, subject.attack(plot.attack), count)
-    return {"x": "random starts", "at": found["restarts"], "series": {"accuracy": found["accuracy"]}}
+    curve = accuracy_by_restarts(subject.blocks, subject.x, subject.y, subject.attack(plot.attack), count)
+    return {"x": "random starts", "at": curve["restarts"], "series": {"accuracy": curve["accuracy"]}}
 
 
 def _loss(subject: Subject, plot: Plot, board: ProgressBoard) -> dict[str, Any]:
@@ -85,8 +85,8 @@ def _losses(
 ) -> dict[str, Any]:
     steps = int(getattr(subject.attack(attack or "pgd-40"), "steps", 40))
     at = [Fraction(str(radius)) for radius in radii]
-    found = loss_by_eps(model, x, y, subject.threat, at, steps=steps)
-    return {"x": "eps", "at": [str(radius) for radius in radii], "series": found["loss"]}
+    losses = loss_by_eps(model, x, y, subject.threat, at, steps=steps)
+    return {"x": "eps", "at": [str(radius) for radius in radii], "series": losses["loss"]}
 
 
 WATCHED_RADII = ("0", "0.05", "0.1", "0.15", "0.2", "0.25", "0.3")
@@ -135,12 +135,12 @@ def _surface(subject: Subject, plot: Plot, board: ProgressBoard) -> dict[str, An
     half = SURFACE_POINTS // 2
     along = [float(subject.threat.eps) * step / half for step in range(-half, half + 1)]
     some = slice(0, SURFACE_IMAGES)
-    found = loss_surface(
+    surface = loss_surface(
         subject.blocks, subject.x[some], subject.y[some], subject.threat, along=along, across=along, keep=0
     )
     names = [f"{step / half:+.2f}" for step in range(-half, half + 1)]
     return {
-        "x": "along the gradient, in eps", "rows": names, "columns": names, "values": found["mean"],
+        "x": "along the gradient, in eps", "rows": names, "columns": names, "values": surface["mean"],
         "note": f"mean loss in nats over {min(SURFACE_IMAGES, len(subject.y))} images; columns: across, in eps",
     }  # fmt: skip
 
@@ -150,51 +150,50 @@ def _confusion(subject: Subject, plot: Plot, board: ProgressBoard) -> dict[str, 
     tables = []
     for kind in ("nuclear", "frobenius"):
         attack = subject.scale.shorten(LogitMatrix(eps=subject.threat.eps, norm="linf", kind=kind))
-        found = attack_entropy(subject.blocks, subject.x, subject.y, {kind: attack})[kind]
+        result = attack_entropy(subject.blocks, subject.x, subject.y, {kind: attack})[kind]
         note = f"{kind} norm: images by class (rows) and what they are taken for"
-        tables.append({"x": kind, "rows": names, "columns": names, "values": found["confusion"], "note": note})
+        tables.append({"x": kind, "rows": names, "columns": names, "values": result["confusion"], "note": note})
     return {"tables": tables}
 
 
 def _nuclear(subject: Subject, plot: Plot, board: ProgressBoard) -> dict[str, Any]:
-    found = nuclear_norms(subject.blocks, subject.x, subject.y, subject.attack(plot.attack), batch=16)
-    means = [found["robust"]["per_image"], found["broken"]["per_image"]]
+    norms = nuclear_norms(subject.blocks, subject.x, subject.y, subject.attack(plot.attack), batch=16)
+    means = [norms["robust"]["per_image"], norms["broken"]["per_image"]]
     return {
         "x": "images", "at": ["robust", "broken"], "series": {"nuclear norm": means},
-        "note": f"of batches of {found['batch']} images, divided by their number",
+        "note": f"of batches of {norms['batch']} images, divided by their number",
     }  # fmt: skip
 
 
 def _old_weights(subject: Subject, plot: Plot, board: ProgressBoard) -> dict[str, Any]:
     """The final model's accuracy on images made with the weights of each kept epoch."""
-    attack, epochs, accuracy = subject.attack(plot.attack), [], []
-    for epoch, source in kept(subject):
-        epochs.append(epoch + 1)
-        accuracy.append(_stands(source, subject, attack, subject.blocks))
-        board.at(0.5)
-    return {"x": "attacks from epoch", "at": epochs, "series": {"final model's accuracy": accuracy}}
+    epochs, accuracies = _of_kept(subject, plot, board, subject.blocks)
+    return {"x": "attacks from epoch", "at": epochs, "series": {"final model's accuracy": accuracies}}
 
 
 def _by_epoch(subject: Subject, plot: Plot, board: ProgressBoard) -> dict[str, Any]:
     """Training loss by epoch; where the plot names an attack, accuracy of each kept epoch's weights under it."""
-    if not plot.attack:
-        lines = runs.read_history(subject.run)
-        at = [line["epoch"] + 1 for line in lines]
-        return {"x": "epoch", "at": at, "series": {"training loss": [line["loss"] for line in lines]}}
-    attack, epochs, accuracy = subject.attack(plot.attack), [], []
-    for epoch, model in kept(subject):
+    if plot.attack:
+        epochs, accuracies = _of_kept(subject, plot, board, None)
+        return {"x": "epoch", "at": epochs, "series": {"accuracy": accuracies}}
+    lines = runs.read_history(subject.run)
+    at = [line["epoch"] + 1 for line in lines]
+    return {"x": "epoch", "at": at, "series": {"training loss": [line["loss"] for line in lines]}}
+
+
+def _of_kept(
+    subject: Subject, plot: Plot, board: ProgressBoard, target: FixedBatchModel | None
+) -> tuple[list[int], list[float]]:
+    """Accuracies of a model, None for the attacked one itself, on images made with the weights of each kept epoch."""
+    attack, epochs, accuracies = subject.attack(plot.attack), [], []
+    for epoch, source in kept(subject):
+        correct_count = 0
+        for rows, x_adv in crafted(source, subject.x, subject.y, attack, 0):
+            correct_count += int(correct(source if target is None else target, x_adv, subject.y[rows]).sum())
         epochs.append(epoch + 1)
-        accuracy.append(_stands(model, subject, attack, model))
+        accuracies.append(correct_count / len(subject.y))
         board.at(0.5)
-    return {"x": "epoch", "at": epochs, "series": {"accuracy": accuracy}}
-
-
-def _stands(source: FixedBatchModel, subject: Subject, attack: Any, target: FixedBatchModel) -> float:
-    """The share of images made on one model that another gets right."""
-    stood = 0
-    for rows, x_adv in crafted(source, subject.x, subject.y, attack, 0):
-        stood += int(correct(target, x_adv, subject.y[rows]).sum())
-    return stood / len(subject.y)
+    return epochs, accuracies
 
 
 KINDS: dict[str, Callable[[Subject, Plot, ProgressBoard], dict[str, Any]]] = {
@@ -209,21 +208,3 @@ KINDS: dict[str, Callable[[Subject, Plot, ProgressBoard], dict[str, Any]]] = {
     "old weights": _old_weights,
     "by epoch": _by_epoch,
 }
-
-
-def settings_of(plot: Plot, epochs: int, share: float, *, small: bool) -> dict[str, Any]:
-    """What a run must keep so that a plot can be drawn of it.
-
-    Args:
-        plot: the plot.
-        epochs: that the run trains at its scale.
-        share: of the paper's epochs.
-        small: whether there are only a few steps in the whole run.
-    """
-    if plot.curve == "watched":
-        steps = [1 + 2 * place if small else max(1, round(int(step) * share)) for place, step in enumerate(plot.at)]
-        return {"keep_at": steps, "log_every": 2 if small else plot.every}
-    if plot.curve == "old weights" or (plot.curve == "by epoch" and plot.attack):
-        every = max(1, round(plot.every * share))
-        return {"keep_at": [f"epoch {epoch}" for epoch in sorted({*range(every - 1, epochs, every), epochs - 1})]}
-    return {}

@@ -7,16 +7,14 @@ from pathlib import Path
 from textwrap import fill
 from typing import Any
 
-from toughen.papers.dataset_facts import SETS
-from toughen.papers.datasets import describe_images
+from toughen.papers.datasets import SETS, describe_images
 from toughen.papers.published import PAPERS
-from toughen.papers.published.exhibits import STATED, Exhibit, Panel, Plot, Row, Settings, Table
+from toughen.papers.published.exhibits import STATED, Exhibit, Panel, Plot, Row, Settings
 from toughen.papers.scales import SCALES
 from toughen.papers.stated_settings import stated
 from toughen.papers.store import Store
-from toughen.papers.terminal import PART, TIMED, in_part, lacking, our
-from toughen.papers.terminal_figures import curve_lines
-from toughen.papers.values import View, published, sessions, written
+from toughen.papers.terminal import curve_lines
+from toughen.papers.values import PART, TIMED, View, in_part, lacking, our, published, sessions, written
 
 NOT_RUN = "not run"
 WIDTH = 120  # of a line of prose
@@ -71,10 +69,10 @@ def section(exhibit: Exhibit, store: Store) -> str:
     if isinstance(exhibit, Settings):
         rows = [[entry.of, entry.name, entry.published, stated(exhibit, entry)] for entry in exhibit.entries]
         lines.append(markdown(["of", "setting", "paper", "toughen"], rows))
-    elif isinstance(exhibit, Table):
-        lines += [panel_part(panel, view) for panel in exhibit.panels for view in views_of(panel, store)]
     else:
-        lines += [plot_part(plot, view) for plot in exhibit.plots for view in views_of(plot, store)]
+        for part in exhibit.parts:
+            for view in views_of(part, store):
+                lines.append(panel_part(part, view) if isinstance(part, Panel) else plot_part(part, view))
     notes = "\n".join(f"- {note}" for note in exhibit.notes)
     return "\n".join([*lines, notes + "\n"] if notes else lines)
 
@@ -115,37 +113,37 @@ def apart(panel: Panel, view: View) -> list[str]:
 
 def cells(panel: Panel, row: Row, view: View) -> list[str]:
     """A row's cells: published and ours."""
-    found = []
+    texts = []
     for column in panel.columns:
-        if column.of == STATED:
-            found.append(panel.printed(row, column))
-            continue
-        value = view.value(panel, row, column)
         theirs = panel.printed(row, column)
-        if column.timed and published(panel, row, column) is not None:
-            theirs += f" ({written(published(panel, row, column), column)})"
+        if column.of == STATED:
+            texts.append(theirs)
+            continue
+        value, number = view.value(panel, row, column), published(panel, row, column)
+        if column.timed and number is not None:
+            theirs += f" ({written(number, column)})"
         missing = lacking(panel, row, column, view) or NOT_RUN
-        found.append(f"{theirs} / {our(value, column, 2) if value else missing}")
-    return found
+        texts.append(f"{theirs} / {our(value, column, 2) if value else missing}")
+    return texts
 
 
-def origin(found: Sequence[dict[str, Any]]) -> str:
+def origin(cells: Sequence[dict[str, Any]]) -> str:
     """Where our figures come from: how and where they were trained, and on what they were measured."""
-    if not found:
+    if not cells:
         return ""
-    trained = [session for each in found if each["training"] for session in sessions(each["training"]["provenance"])]
-    measured = [each["provenance"] for each in found]
+    trained = [session for each in cells if each["training"] for session in sessions(each["training"]["provenance"])]
+    measured, dates = [each["provenance"] for each in cells], [each["date"] for each in cells]
     precisions = together(trained, "precision")
     parts = [
-        f"scale {found[0]['scale']}",
-        *filter(None, [describe_images(found)]),
-        "seed " + ", ".join(str(seed) for seed in sorted({each["seed"] for each in found})),
+        f"scale {cells[0]['scale']}",
+        describe_images(cells),
+        "seed " + ", ".join(map(str, sorted({each["seed"] for each in cells}))),
         together([*trained, *measured], "processor"),
-        *([f"trained in {precisions} at commit {together(trained, 'commit')}"] if precisions else []),
+        precisions and f"trained in {precisions} at commit {together(trained, 'commit')}",
         f"{'measured ' * bool(precisions)}at commit {together(measured, 'commit')}",
-        " to ".join(sorted({min(each["date"] for each in found), max(each["date"] for each in found)})),
+        " to ".join(sorted({min(dates), max(dates)})),
     ]
-    return f" ({'; '.join(parts)})"
+    return f" ({'; '.join(filter(None, parts))})"
 
 
 def together(provenances: Sequence[dict[str, Any]], name: str) -> str:
@@ -158,10 +156,10 @@ def plot_part(plot: Plot, view: View) -> str:
     attack = f", {plot.attack}" if plot.attack else ""
     lines = [f"{SETS[plot.data].title}, {plot.net}, eps {plot.eps}{attack}:\n"]
     for line in plot.lines:
-        found = view.line(plot, line)
-        lines.append(f"- {line.name}: " + (f"ours{origin([found])}" if found else NOT_RUN))
-        if found:
-            lines += ["", "```", *curve_lines(found["value"], plot.eps), "```", ""]
+        cell = view.line(plot, line)
+        lines.append(f"- {line.name}: " + (f"ours{origin([cell])}" if cell else NOT_RUN))
+        if cell:
+            lines += ["", "```", *curve_lines(cell["value"], plot.eps), "```", ""]
     return "\n".join([*lines, ""])
 
 

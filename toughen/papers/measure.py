@@ -57,7 +57,7 @@ class Subject:
         run: its directory.
         data: the data set.
         eps: radius of the threat, as it is written.
-        images: so many test images (``images.some``); None means all.
+        images: so many test images (``datasets.some``); None means all.
         scale: how long attacks are.
         device: where.
         moments: steps and epochs of its training whose weights are looked at, as ``keep_at`` writes them.
@@ -85,10 +85,10 @@ class Subject:
 
     @cached_property
     def candidate(self) -> EvaluationTarget:
-        found = self._all
-        index, _ = some(found.split.labels, self.images)
-        split = found.split.take(index).to(self.place)
-        return replace(found, net=found.net.to(self.place), split=split, index=found.index[index])
+        whole = self._all
+        index, _ = some(whole.split.labels, self.images)
+        split = whole.split.take(index).to(self.place)
+        return replace(whole, net=whole.net.to(self.place), split=split, index=whole.index[index])
 
     @property
     def drawn(self) -> str:
@@ -127,8 +127,7 @@ def quantity(subject: Subject, of: str, source: Path | None, board: ProgressBoar
         return training(subject.run, of)
     started = time.perf_counter()
     if of == "clean":
-        found = measure(subject.candidate.net, subject.candidate.split, {})
-        value = share(found.correct)
+        value = share(measure(subject.candidate.net, subject.candidate.split, {}).correct)
     elif of == "close":
         value = close(subject.blocks, subject.x, subject.y, subject.threat)
     elif of == "close at start":
@@ -150,16 +149,12 @@ def accuracy(subject: Subject, of: str, source: Path | None, board: ProgressBoar
         attack = Transfer(eps=subject.threat.eps, norm="linf", source=net, attack=attack)
     given: Any = subject.scale.precision
     precision = search_precision(candidate.net, as_floats(candidate.split.images[:1]), given)
-
-    def show(found: Any, plans: Any, console: object) -> Evaluating:
-        return Evaluating(board, found, plans)
-
-    found = measure(
-        candidate.net, candidate.split, {of: attack}, index=candidate.index, precision=precision,
-        folder=subject.run, show=show,
+    result = measure(
+        candidate.net, candidate.split, {of: attack}, index=candidate.index, precision=precision, folder=subject.run,
+        show=lambda evaluation, plans, console: Evaluating(board, evaluation, plans),
     )  # fmt: skip
-    found.state.remove()
-    return found.accuracy(of)
+    result.state.remove()
+    return result.accuracy(of)
 
 
 def training(run: Path, of: str) -> Measured:
@@ -192,8 +187,8 @@ def training_record(run: Path) -> dict[str, Any]:
 def entropy(subject: Subject, kind: Any) -> float:
     """The entropy of the classes that an attack on this norm spreads a class's images over, in units of log k."""
     attack = LogitMatrix(eps=subject.threat.eps, norm="linf", kind=kind)
-    found = attack_entropy(subject.blocks, subject.x, subject.y, {kind: subject.scale.shorten(attack)})
-    return float(found[kind]["normalised"])
+    result = attack_entropy(subject.blocks, subject.x, subject.y, {kind: subject.scale.shorten(attack)})
+    return float(result[kind]["normalised"])
 
 
 def close(model: FixedBatchModel, x: Images, y: Labels, threat: Threat) -> float:

@@ -7,13 +7,12 @@ from collections.abc import Sequence
 
 from rich.console import Console
 
-from toughen.papers.dataset_facts import SETS
-from toughen.papers.published.exhibits import STATED, Column, Exhibit, Figure, Panel, Plot, Row, Settings, Table
+from toughen.papers.datasets import SETS
+from toughen.papers.published.exhibits import STATED, Column, Exhibit, Figure, Panel, Row, Settings, Table
 from toughen.papers.scales import SCALES
 from toughen.papers.store import Store
-from toughen.papers.terminal import our, say, tell
-from toughen.papers.terminal_figures import WIDTH
-from toughen.papers.values import View, machine, published, written
+from toughen.papers.terminal import WIDTH, say, tell
+from toughen.papers.values import View, our, published, written
 from toughen.papers.weights import MANIFEST, listed
 
 DEVICE = 10  # characters of its column
@@ -64,18 +63,23 @@ def shown(exhibit: Table | Figure, store: Store) -> list[View]:
     Never empty.
     """
     views = [View(store, SCALES[name]) for name in ("full", "cpu", "smoke")]
-    found = [view for view in views if any(map(view.all, _parts(exhibit)))] or views[:1]
-    return [view for view in found if view.scale.name != "smoke"] or found
+    run = [view for view in views if any(map(view.all, exhibit.parts))] or views[:1]
+    return [view for view in run if view.scale.name != "smoke"] or run
 
 
 def _at_scale(exhibit: Table | Figure, view: View) -> str:
     """The figure that stands for an exhibit, how many there are, and of the latest of them scale, device and date."""
-    cells = [cell for part in _parts(exhibit) for cell in view.all(part)]
-    latest = max(cells, key=lambda cell: cell["date"], default=None)
+    latest = max(
+        (cell for part in exhibit.parts for cell in view.all(part)), key=lambda cell: cell["date"], default=None
+    )
     where = f"{'-':5} {'-':{DEVICE}} -"
     if latest:
-        where = f"{view.scale.name:5} {short(machine(latest)):{DEVICE}} {latest['date']}"
-    theirs, ours = _headline(exhibit, view) if isinstance(exhibit, Table) else ("drawn", "-")
+        processor = str(latest["provenance"].get("processor", ""))
+        where = f"{view.scale.name:5} {short(processor):{DEVICE}} {latest['date']}"
+    theirs, ours = "drawn", "-"
+    if isinstance(exhibit, Table):
+        place = headline_place(exhibit, view)
+        theirs, ours = written(published(*place), place[2]), our(view.value(*place), place[2])
     done, whole = counted(exhibit, view)
     return f"{theirs:>9}{ours:>8}{f'{done}/{whole}':>8}  {where}"
 
@@ -101,17 +105,6 @@ def _title(exhibit: Exhibit, stands: str) -> str:
     """What an exhibit shows, cut to a line, and the figure that stands for it."""
     room = WIDTH - 2 - len(stands)
     return "  " + (exhibit.title if len(exhibit.title) <= room else exhibit.title[: room - 3] + "...") + stands
-
-
-def _parts(exhibit: Table | Figure) -> Sequence[Panel | Plot]:
-    return exhibit.panels if isinstance(exhibit, Table) else exhibit.plots
-
-
-def _headline(table: Table, view: View) -> tuple[str, str]:
-    """The figure that stands for a table, published and ours."""
-    panel, row, column = headline_place(table, view)
-    ours = view.value(panel, row, column)
-    return written(published(panel, row, column), column), our(ours, column)
 
 
 def headline_place(table: Table, view: View) -> tuple[Panel, Row, Column]:

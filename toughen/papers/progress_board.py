@@ -105,12 +105,16 @@ class ProgressBoard(AbstractContextManager["ProgressBoard"]):
     def _completed(self) -> float:
         return self.done + sum(share * self.work.get(part, 0.0) for part, share in self.shares.items())
 
+    @property
+    def fresh(self) -> float:
+        """Operations that were done since it was begun."""
+        return self._completed() - self.before
+
     def _left(self) -> str:
-        completed = self._completed()
-        fresh, left = completed - self.before, self.total - completed
-        if fresh <= 0 or left <= 0:
+        left = self.total - self._completed()
+        if self.fresh <= 0 or left <= 0:
             return ""
-        return f"about {spell((time.perf_counter() - self.begun) * left / fresh)} left"
+        return f"about {spell((time.perf_counter() - self.begun) * left / self.fresh)} left"
 
 
 class Training(Silent):
@@ -124,14 +128,14 @@ class Training(Silent):
     """
 
     def __init__(self, board: ProgressBoard, folder: Path, steps: int, done: int = 0) -> None:
-        self.told, self.folder, self.steps = board, folder, steps
+        self.progress, self.folder, self.steps = board, folder, steps
         board.resume(done / max(1, steps))
 
     def length(self, epochs: int, steps: int) -> None:
         self.steps = steps
 
     def step(self, done: int, epoch: int) -> None:
-        self.told.at(done / max(1, self.steps))
+        self.progress.at(done / max(1, self.steps))
 
     def signal(self, done: int, distance: float) -> None:
         with (self.folder / SIGNALS).open("a", encoding="utf-8") as file:
@@ -144,12 +148,12 @@ def logit_distances(run: Path) -> dict[int, float]:
     A line that a kill has torn is passed over: its step was taken again.
     """
     lines = (run / SIGNALS).read_bytes().splitlines() if (run / SIGNALS).is_file() else []
-    found: dict[int, float] = {}
+    distances: dict[int, float] = {}
     for line in lines:
         with suppress(ValueError, TypeError, KeyError):
             each = json.loads(line)
-            found[int(each["step"])] = float(each["distance"])
-    return found
+            distances[int(each["step"])] = float(each["distance"])
+    return distances
 
 
 class Evaluating(AttackProgress):
@@ -157,11 +161,11 @@ class Evaluating(AttackProgress):
 
     Args:
         board: is told.
-        found, plans: as in an evaluation's own display.
+        evaluation, plans: as in an evaluation's own display.
     """
 
-    def __init__(self, board: ProgressBoard, found: Evaluation, plans: Mapping[str, list[AttackRound]]) -> None:
-        super().__init__(found, plans, Console(quiet=True))
+    def __init__(self, board: ProgressBoard, evaluation: Evaluation, plans: Mapping[str, list[AttackRound]]) -> None:
+        super().__init__(evaluation, plans, Console(quiet=True))
         self.board = board
         board.resume(self.before / max(1, self.before + self._left()))
 

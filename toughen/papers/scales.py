@@ -51,26 +51,26 @@ class Scale:
 
     def shrink(self, settings: dict[str, Any]) -> dict[str, Any]:
         """A run's settings at this scale; epochs at which something happens, and averages, keep their share of it."""
-        found = copy.deepcopy(settings)
-        before, after = found["epochs"], self.epochs_of(found["epochs"])
-        found["epochs"] = after
-        if found.get("averaging"):  # looks back over steps: 5,000 of 76,600 with 0.9998, as many epochs' share now
-            found["averaging"] = max(0.0, round(1 - (1 - found["averaging"]) * before / after, 6))
-        for node in nodes(found):
+        shrunk = copy.deepcopy(settings)
+        before, after = shrunk["epochs"], self.epochs_of(shrunk["epochs"])
+        shrunk["epochs"] = after
+        if shrunk.get("averaging"):  # looks back over steps: 5,000 of 76,600 with 0.9998, as many epochs' share now
+            shrunk["averaging"] = max(0.0, round(1 - (1 - shrunk["averaging"]) * before / after, 6))
+        for node in nodes(shrunk):
             # the stop is rounded up, so that what is to switch before it still does
             for name, rounded in (("stop_epoch", math.ceil), ("switch_epoch", round), ("reset", round)):
                 if isinstance(node.get(name), int) and before != after:
                     node[name] = max(1, rounded(node[name] * after / before))
             for name in CAPPED:
-                if self.cap is not None and isinstance(node.get(name), int) and node is not found:
+                if self.cap is not None and isinstance(node.get(name), int) and node is not shrunk:
                     node[name] = min(node[name], self.cap)
             if self.width is not None and str(node.get("reconstructor")).startswith("wrn-"):
                 node["reconstructor"] = "wrn-10-1"  # of the least depth, since it is to stay the smaller net
-        found["model_settings"] = {**(found["model_settings"] or {}), **self._narrow(found["model"])}
+        shrunk["model_settings"] = {**(shrunk["model_settings"] or {}), **self._narrow(shrunk["model"])}
         if self.training_images is not None:
-            found |= {"batch_size": 32, "validation_steps": 2, "log_every": 2}
-            found |= {name: min(SMALL, found[name]) for name in ("image_size", "resize") if found.get(name)}
-        return found
+            shrunk |= {"batch_size": 32, "validation_steps": 2, "log_every": 2}
+            shrunk |= {name: min(SMALL, shrunk[name]) for name in ("image_size", "resize") if shrunk.get(name)}
+        return shrunk
 
     def sample(self, classes: int) -> int | None:
         """How many training images are taken of a set: some of each class; None means all."""

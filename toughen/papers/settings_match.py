@@ -6,11 +6,12 @@ import importlib
 import inspect
 from collections.abc import Mapping
 from dataclasses import MISSING, fields
+from functools import cache
 from typing import Any
 
+from toughen.papers.run_spec import KEPT
 from toughen.training.recipe import Recipe
 
-KEPT = "keep_at"
 NEITHER = object()  # equal to nothing
 
 
@@ -19,7 +20,7 @@ def agree(before: Mapping[str, Any], now: Mapping[str, Any]) -> bool:
 
     So a setting that toughen has got since then is no difference, unless it is used.
     """
-    return _agree(before, now, recipe_defaults())
+    return changed(before, recipe_defaults()) == changed(now, recipe_defaults())
 
 
 def serves(before: Mapping[str, Any], now: Mapping[str, Any]) -> bool:
@@ -29,54 +30,43 @@ def serves(before: Mapping[str, Any], now: Mapping[str, Any]) -> bool:
     return whole and agree({**before, KEPT: []}, {**now, KEPT: []})
 
 
-def _agree(before: Mapping[str, Any], now: Mapping[str, Any], defaults: Mapping[str, Any]) -> bool:
-    for name in before.keys() | now.keys():
-        default = defaults.get(name, NEITHER)
-        first, second = before.get(name, default), now.get(name, default)
-        if _names_class(first) and _names_class(second):
-            kind = first["class_path"]
-            if kind != second["class_path"] or not _agree(
-                first.get("init_args", {}), second.get("init_args", {}), defaults_of(kind)
-            ):
-                return False
-        elif _are_runs(first) and _are_runs(second):  # the sources of an ensemble
-            if len(first) != len(second) or not all(map(agree, first, second)):
-                return False
-        elif _plain(first) != _plain(second):
-            return False
-    return True
+def changed(settings: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:
+    """Those settings that are not at their defaults, as a file would give them back."""
+    values: dict[str, Any] = {}
+    for name, value in settings.items():
+        value = list(value) if isinstance(value, tuple) else value
+        if isinstance(value, Mapping) and "class_path" in value:
+            kind = value["class_path"]
+            values[name] = [kind, changed(value.get("init_args", {}), defaults_of(kind))]
+        elif isinstance(value, list) and value and all(isinstance(each, Mapping) for each in value):
+            values[name] = [changed(each, recipe_defaults()) for each in value]  # the sources of an ensemble
+        elif value != defaults.get(name, NEITHER):
+            values[name] = value
+    return values
 
 
-def _are_runs(value: Any) -> bool:
-    return isinstance(value, list) and bool(value) and all(isinstance(each, Mapping) for each in value)
-
-
-def _names_class(value: Any) -> bool:
-    return isinstance(value, Mapping) and "class_path" in value
-
-
-def _plain(value: Any) -> Any:
-    """A value as a file would give it back."""
-    return list(value) if isinstance(value, tuple) else value
-
-
+@cache
 def recipe_defaults() -> dict[str, Any]:
     """What a recipe's settings are where nothing is said of them."""
-    found = {}
-    for each in fields(Recipe):
-        if each.default is not MISSING:
-            found[each.name] = each.default
-        elif each.default_factory is not MISSING:
-            found[each.name] = each.default_factory()
-    return found
+    defaults = {each.name: each.default for each in fields(Recipe) if each.default is not MISSING}
+    factories = {each.name: each.default_factory() for each in fields(Recipe) if each.default_factory is not MISSING}
+    return _plain(defaults | factories)
 
 
+@cache
 def defaults_of(kind: str) -> dict[str, Any]:
-    """The defaults of a class, by the names of its arguments.
+    """The defaults of a class, by the names of its arguments; {} of one that is gone.
 
     Args:
         kind: the class, as an import path.
     """
-    module, name = kind.rsplit(".", 1)
-    parameters = inspect.signature(getattr(importlib.import_module(module), name)).parameters.values()
-    return {each.name: each.default for each in parameters if each.default is not each.empty}
+    module, _, name = kind.rpartition(".")
+    try:
+        parameters = inspect.signature(getattr(importlib.import_module(module), name)).parameters.values()
+    except (ImportError, AttributeError, ValueError):
+        return {}
+    return _plain({each.name: each.default for each in parameters if each.default is not each.empty})
+
+
+def _plain(values: dict[str, Any]) -> dict[str, Any]:
+    return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}

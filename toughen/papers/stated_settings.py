@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-import shlex
-from functools import cache
 from typing import Any
 
 import torch
-import yaml
 from torch import nn
 
 from toughen import models
 from toughen.attacks.pgd import IFGSM
-from toughen.config.train import parse_train
 from toughen.core.threat import Threat
 from toughen.evaluation.suite import parse_attack
 from toughen.models import create_reconstructor
-from toughen.papers.dataset_facts import SETS
+from toughen.papers.datasets import SETS
 from toughen.papers.published.exhibits import Setting, Settings
+from toughen.papers.run_spec import parsed
 from toughen.utils.fraction import Fraction
 
 
@@ -27,25 +24,17 @@ def stated(table: Settings, entry: Setting) -> str:
         specs, _, name = entry.path.removeprefix("attack ").rpartition(".")
         return ", ".join(_of_attack(spec, name, dict(table.eps)[entry.of]) for spec in specs.split())
     if entry.path == "sources":
-        return ", ".join(str(settings(words)["model"]) for words in entry.sources)
+        return ", ".join(str(parsed(words, "")["model"]) for words in entry.sources)
     trained = entry.run.startswith("eat-") and "Standard" not in entry.run
-    found: Any = settings(entry.run + " --method.sources [one]" * trained)
+    settings = parsed(entry.run, "[one]" * trained)
     if entry.path == "layers":
-        return layers(found)
+        return layers(settings)
     if entry.path.endswith("parameters"):
-        return f"{parameters(found, entry.path) / 1e6:.2f} million"
+        return f"{parameters(settings, entry.path) / 1e6:.2f} million"
+    value: Any = settings
     for name in entry.path.split("."):
-        found = found.get("init_args", found)[name]
-    if isinstance(found, int | float):
-        return f"{found * entry.unit:g}"
-    return str(found)
-
-
-@cache
-def settings(words: str) -> dict[str, Any]:
-    """A run's settings."""
-    found: dict[str, Any] = yaml.safe_load(parse_train(shlex.split(words))[1])
-    return found
+        value = value.get("init_args", value)[name]
+    return f"{value * entry.unit:g}" if isinstance(value, int | float) else str(value)
 
 
 def _of_attack(spec: str, name: str, eps: str) -> str:
@@ -58,22 +47,22 @@ def _of_attack(spec: str, name: str, eps: str) -> str:
     return value.text if isinstance(value, Fraction) else str(value)
 
 
-def layers(found: dict[str, Any]) -> str:
+def layers(settings: dict[str, Any]) -> str:
     """A net's layers in the paper's words."""
     with torch.device("meta"):
-        net = models.create(found["model"], 10, SETS[found["data"]].shape, **found["model_settings"])
+        net = models.create(settings["model"], 10, SETS[settings["data"]].shape, **settings["model_settings"])
     words = [word for module in net.modules() if (word := _layer(module))]
     return " ".join([*words[:-1], "FC"])  # the last one has as many units as there are classes
 
 
-def parameters(found: dict[str, Any], path: str) -> int:
+def parameters(settings: dict[str, Any], path: str) -> int:
     """How many parameters a run's net has, or its re-constructor."""
-    data, method = SETS[found["data"]], found["method"]["init_args"]
+    data, method = SETS[settings["data"]], settings["method"]["init_args"]
     with torch.device("meta"):
         if path.startswith("reconstructor"):
             net = create_reconstructor(method["reconstructor"], 10, data.shape)
         else:
-            net = models.create(found["model"], 10, data.shape, **found["model_settings"])
+            net = models.create(settings["model"], 10, data.shape, **settings["model_settings"])
     return sum(each.numel() for each in net.parameters())
 
 

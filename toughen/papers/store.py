@@ -10,31 +10,22 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
-from types import NoneType
 from typing import Any
 
 from toughen.papers.datasets import ALL, DRAWN
 from toughen.papers.measure import OF_TRAINING
-from toughen.papers.run_spec import RunSpec, slug
-from toughen.papers.settings_match import KEPT, serves
+from toughen.papers.run_spec import KEPT, RunSpec, slug
+from toughen.papers.settings_match import serves
 from toughen.runs.files import read_fields, read_json, write_json
+from toughen.runs.json_types import first_mismatch, matches
 
 ABOUT, CELLS, RUN, TRAINED, TURNS = "about.json", "cells", "run", "trained.json", "turns.json"
-KINDS: dict[str, type | tuple[type, ...]] = {
-    "quantity": str,
-    "eps": str,
-    "source": (str, NoneType),
-    "settings": list,
-    "value": (int, float, dict),
-    "images": (int, NoneType),
-    "seconds": (int, float),
-    "provenance": dict,
-    "date": str,
-    "seed": int,
-    "recipe": str,
-    "scale": str,
-    "data": str,
-}
+FIELDS = {  # of a cell, with those types
+    "quantity": str, "eps": str, "source": str | None, "settings": list[Any], "value": float | dict[str, Any],
+    "images": int | None, "seconds": float, "provenance": dict[str, Any], "date": str, "seed": int, "recipe": str,
+    "scale": str, "data": str,
+}  # fmt: skip
+ABOUT_FIELDS = {"words": list[str], "data": str, "scale": str, "settings": dict[str, Any]}
 
 
 @dataclass(frozen=True)
@@ -44,8 +35,8 @@ class Quantity:
     Attributes:
         of: as in ``toughen.papers.published.exhibits.Column``, or a curve.
         eps: radius of the threat, as it is written.
-        images: so many test images (``images.some``); None means all.
-        source: the run_spec whose images are shown, for a black-box attack.
+        images: so many test images (``datasets.some``); None means all.
+        source: the model whose images are shown, for a black-box attack.
         settings: what else decides it.
     """
 
@@ -75,86 +66,80 @@ class Store:
         self.damaged: list[Path] = []  # files that say nothing of what lies beside them
         self.checked: set[Path] = set()  # folders whose weights were compared with the list's
 
-    def folder(self, run_spec: RunSpec) -> Path:
-        """Where an run_spec's results are kept: under its key, or where one with the same settings lies.
+    def folder(self, model: RunSpec) -> Path:
+        """Where a model's results are kept: under its key, or where one with the same settings lies.
 
         A setting that toughen has got since then is no difference where it is at its default; nor are weights that a
         figure has had kept beside.
         """
-        exact = self.root / run_spec.scale.name / run_spec.key
+        exact = self.root / model.scale.name / model.key
         if exact.exists():
             return exact
         for path, about in self._known.items():
-            kept = about["settings"]
-            if path.parent == exact.parent and run_spec.words in about["words"] and serves(kept, run_spec.whole):
+            same = path.parent == exact.parent and model.words in about["words"]
+            if same and serves(about["settings"], model.whole):
                 return path
         return exact
 
-    def knows(self, run_spec: RunSpec) -> bool:
-        """Whether there is anything of an run_spec, without a look at its settings, which takes a while."""
-        return (run_spec.words, run_spec.data, run_spec.scale.name) in self._words
+    def knows(self, model: RunSpec) -> bool:
+        """Whether there is anything of a model, without a look at its settings, which takes a while."""
+        return (model.words, model.data, model.scale.name) in self._words
 
     @cached_property
     def _known(self) -> dict[Path, dict[str, Any]]:
-        found = {path.parent: about_of(path) for path in sorted(self.root.glob(f"*/*/{ABOUT}"))}
-        self.damaged += [folder / ABOUT for folder, about in found.items() if not about]
-        return {folder: about for folder, about in found.items() if about}
+        abouts = {path.parent: about_of(path) for path in sorted(self.root.glob(f"*/*/{ABOUT}"))}
+        self.damaged += [folder / ABOUT for folder, about in abouts.items() if not about]
+        return {folder: about for folder, about in abouts.items() if about}
 
     @cached_property
     def _words(self) -> set[tuple[str, str, str]]:
         return {(words, each["data"], each["scale"]) for each in self._known.values() for words in each["words"]}
 
-    def read(self, run_spec: RunSpec, quantity: Quantity) -> dict[str, Any] | None:
+    def read(self, model: RunSpec, quantity: Quantity) -> dict[str, Any] | None:
         """A figure with all that is known of it; None where it was not measured.
 
         Raises:
             ValueError: its file is damaged.
         """
-        path = self.folder(run_spec) / CELLS / quantity.file
-        if not path.is_file():
-            return self._of_source(run_spec, quantity) if quantity.source else None
-        found = self._with_training(path)
-        if (found["quantity"], found["seed"], found["data"]) != (quantity.of, run_spec.seed, run_spec.data):
-            raise ValueError(f"{path} is of something else: remove it, and the figure is measured again")
-        return found
-
-    def _with_training(self, path: Path) -> dict[str, Any]:
-        """A figure, and under "training" where and with what its model was trained, {} where no record lies there."""
-        return {**cell_of(path), "training": record_of(path.parent.parent / TRAINED)}
-
-    def _of_source(self, run_spec: RunSpec, quantity: Quantity) -> dict[str, Any] | None:
-        """The figure on images of a source that has another name by now, since toughen has got settings."""
-        for cell in self._matching(run_spec, quantity):
+        path = self.folder(model) / CELLS / quantity.file
+        if path.is_file():
+            cell = cell_of(path)
+            if (cell["quantity"], cell["seed"], cell["data"]) != (quantity.of, model.seed, model.data):
+                raise ValueError(f"{path} is of something else: remove it, and the figure is measured again")
+            return cell
+        # on images of a source, the figure may lie under the name that the source had before toughen got a setting
+        for cell in self._matching(model, quantity) if quantity.source else ():
             if cell.get("drawn", ALL) == ALL if quantity.images is None else cell["images"] == quantity.images:
                 return cell
         return None
 
-    def _matching(self, run_spec: RunSpec, quantity: Quantity) -> Iterator[dict[str, Any]]:
-        """The same figure on however many images."""
-        source = quantity.source
-        for path in sorted((self.folder(run_spec) / CELLS).glob(f"{slug(quantity.of)}-*.json")):
-            cell = self._with_training(path)
-            made = (cell["quantity"], cell["eps"], cell["settings"], cell["seed"], cell["data"])
-            if made != (quantity.of, quantity.eps, list(quantity.settings), run_spec.seed, run_spec.data):
-                continue
-            if cell["source"] != (source.words if source else None):
-                continue
-            kept = cell.get("source_settings")
-            if source is None or (isinstance(kept, dict) and serves(kept, source.whole)):
-                yield cell
-
-    def best(self, run_spec: RunSpec, quantity: Quantity) -> dict[str, Any] | None:
+    def best(self, model: RunSpec, quantity: Quantity) -> dict[str, Any] | None:
         """The same figure on however many images; of several, the one on the most of them, and of these the latest.
 
         Raises:
             ValueError: a file is damaged.
         """
-        found = self._matching(run_spec, quantity)
-        return max(found, key=lambda cell: (cell["images"] or 0, cell["date"]), default=None)
+        cells = self._matching(model, quantity)
+        return max(cells, key=lambda cell: (cell["images"] or 0, cell["date"]), default=None)
+
+    def _matching(self, model: RunSpec, quantity: Quantity) -> Iterator[dict[str, Any]]:
+        """The same figure on however many images."""
+        source = quantity.source
+        wanted = {
+            "quantity": quantity.of, "eps": quantity.eps, "settings": list(quantity.settings), "seed": model.seed,
+            "data": model.data, "source": source.words if source else None,
+        }  # fmt: skip
+        for path in sorted((self.folder(model) / CELLS).glob(f"{slug(quantity.of)}-*.json")):
+            cell = cell_of(path)
+            before = cell.get("source_settings")
+            if {name: cell[name] for name in wanted} == wanted and (
+                source is None or (isinstance(before, dict) and serves(before, source.whole))
+            ):
+                yield cell
 
     def write(
         self,
-        run_spec: RunSpec,
+        model: RunSpec,
         quantity: Quantity,
         value: Any,
         *,
@@ -166,16 +151,16 @@ class Store:
         """Keep a figure.
 
         Args:
-            run_spec, quantity: what it is of.
+            model, quantity: what it is of.
             value: a number (accuracies 0..1), or a curve.
             images: how many it was measured on.
             drawn: how they were drawn from the test set.
             seconds: what measuring it took.
             provenance: processor, versions and commit.
         """
-        folder = self.folder(run_spec)
+        folder = self.folder(model)
         (folder / CELLS).mkdir(parents=True, exist_ok=True)
-        about = self.note(run_spec)
+        about = self.note(model)
         cell = {
             "quantity": quantity.of,
             "eps": quantity.eps,
@@ -186,27 +171,25 @@ class Store:
             "images": images,
             "drawn": drawn,
             "seconds": round(seconds, 3),
-            "recipe": run_spec.words,
-            "scale": about["scale"],
-            "data": about["data"],
-            "seed": about["seed"],
+            "recipe": model.words,
+            **{name: about[name] for name in ("scale", "data", "seed")},
             "date": datetime.now(UTC).date().isoformat(),
             "provenance": dict(provenance),
         }
         write_json(folder / CELLS / quantity.file, cell)
 
-    def note(self, run_spec: RunSpec, begun: Sequence[int | str] | None = None) -> dict[str, Any]:
+    def note(self, model: RunSpec, begun: Sequence[int | str] | None = None) -> dict[str, Any]:
         """Write what a folder is about, and return it.
 
         Several words may lead to the same settings, as where a scale evens their epochs out: all of them are noted.
 
         Args:
-            run_spec: the model.
+            model: what lies there.
             begun: the moments whose weights are kept, where its training begins now.
         """
-        path = self.folder(run_spec) / ABOUT
+        path = self.folder(model) / ABOUT
         before = about_of(path) if path.is_file() else {}
-        about = run_spec.about | {"words": sorted({run_spec.words, *before.get("words", [])})}
+        about = model.about | {"words": sorted({model.words, *before.get("words", [])})}
         if begun is not None:
             about["settings"] = {**about["settings"], KEPT: list(begun)}
         else:  # as it was trained, with weights kept beside
@@ -220,43 +203,38 @@ class Store:
 
 def about_of(path: Path) -> dict[str, Any]:
     """What a folder says that it is about; {} where that is damaged."""
-    found = read_fields(path)
-    kinds = {"words": list, "data": str, "scale": str, "settings": dict}
-    whole = all(isinstance(found.get(name), kind) for name, kind in kinds.items())
-    return found if whole and all(isinstance(each, str) for each in found["words"]) else {}
+    about = read_fields(path)
+    return about if all(name in about and matches(about[name], kind) for name, kind in ABOUT_FIELDS.items()) else {}
 
 
 def record_of(path: Path) -> dict[str, Any]:
     """A training's record (``measure.training_record``); {} where there is none."""
-    found = read_fields(path)
-    return found if isinstance(found.get("provenance"), dict) else {}
+    record = read_fields(path)
+    return record if isinstance(record.get("provenance"), dict) else {}
 
 
 def turns_of(path: Path) -> list[str]:
     """The folders of those that a run takes turns with; none where no whole file says so."""
     try:
-        found = read_json(path)
+        names = read_json(path)
     except (ValueError, FileNotFoundError):
         return []
-    return [each for each in found if isinstance(each, str)] if isinstance(found, list) else []
+    return names if matches(names, list[str]) else []
 
 
 def cell_of(path: Path) -> dict[str, Any]:
-    """A figure with all that is known of it.
+    """A figure, and under "training" where and with what its model was trained, {} where no record lies there.
 
     Raises:
         ValueError: it is not what was written there.
     """
-    try:
-        found = read_json(path)
-    except ValueError:
-        found = None
-    if not isinstance(found, dict) or not all(
-        name in found and isinstance(found[name], kind) and not isinstance(found[name], bool)
-        for name, kind in KINDS.items()
+    cell = read_fields(path)
+    value: Any = cell.get("value")
+    most = math.inf if cell.get("quantity") in OF_TRAINING else 1.0  # others are shares
+    if (
+        first_mismatch({name: cell[name] for name in FIELDS if name in cell}, FIELDS)
+        or cell.get("drawn", ALL) not in DRAWN
+        or not (isinstance(value, dict) or (0 <= value <= most and value < math.inf))
     ):
         raise ValueError(f"{path} is damaged: remove it, and the figure is measured again")
-    value, most = found["value"], math.inf if found["quantity"] in OF_TRAINING else 1.0  # others are shares
-    if not (isinstance(value, dict) or 0 <= value <= most and value < math.inf) or found.get("drawn", ALL) not in DRAWN:
-        raise ValueError(f"{path} is damaged: remove it, and the figure is measured again")
-    return found
+    return {**cell, "training": record_of(path.parent.parent / TRAINED)}

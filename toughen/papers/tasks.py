@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 from toughen.papers.curves import curve
 from toughen.papers.datasets import ALL
-from toughen.papers.kept_weights import figure_run_spec
 from toughen.papers.measure import OF_TRAINING, Subject, quantity
 from toughen.papers.published.exhibits import STATED, Figure, Panel, Plot, Row, Table
-from toughen.papers.run_spec import RunSpec, run_spec
+from toughen.papers.run_spec import KEPT, RunSpec, figure_run_spec, run_spec
 from toughen.papers.scales import Scale
-from toughen.papers.store import Quantity
+from toughen.papers.store import Quantity, Store
 from toughen.papers.training import RunContext, train_in_turns, trained
 from toughen.runs.locks import held
 from toughen.training.saving import Diverged
@@ -48,14 +47,14 @@ def table_run_spec(panel: Panel, row: Row, seed: int, scale: Scale) -> RunSpec:
 
 def table_quantities(panel: Panel, seed: int, scale: Scale, images: int | None) -> dict[str, Quantity]:
     """What each column of a panel holds, by its name; without what is stated or follows from others."""
-    found = {}
+    quantities = {}
     for column in panel.columns:
         if column.of in OF_TRAINING:
-            found[column.name] = Quantity(column.of)
+            quantities[column.name] = Quantity(column.of)
         elif column.of not in COMPUTED:
             source = run_spec(column.source, panel.data, seed, scale) if column.source else None
-            found[column.name] = Quantity(column.of, panel.eps, images, source)
-    return found
+            quantities[column.name] = Quantity(column.of, panel.eps, images, source)
+    return quantities
 
 
 def figure_quantity(plot: Plot, images: int | None) -> Quantity:
@@ -81,15 +80,15 @@ def make_tasks(
     if isinstance(exhibit, Figure):
         return [
             Task(
-                f"{line.name} on {plot.data}",
-                figure_run_spec(plot, line, scale),
+                f"{each.name} on {plot.data}",
+                figure_run_spec(plot, each, scale),
                 (figure_quantity(plot, images),),
                 plot,
             )
             for plot in exhibit.plots
             if plot.data in data
-            for line in plot.lines
-            if wanted(line.name, rows)
+            for each in plot.lines
+            if wanted(each.name, rows)
         ]
     return [
         Task(
@@ -111,16 +110,22 @@ def wanted(name: str, rows: Sequence[str]) -> bool:
     return not rows or name.lower() in (row.lower() for row in rows)
 
 
-def run_tasks(found: Sequence[Task], context: RunContext) -> None:
+def missing_of(task: Task, store: Store) -> list[Quantity]:
+    """What was not measured of a task yet."""
+    return [each for each in task.quantities if store.read(task.run_spec, each) is None]
+
+
+def run_tasks(tasks: Sequence[Task], context: RunContext) -> None:
     """Train and measure what is missing, row after row; those whose times are compared are trained in turns.
 
     Raises:
         Stopped: on a signal; what was done is kept.
     """
-    for timed in dict.fromkeys(task.timed for task in found if task.timed):
-        group = {task.title: task.run_spec for task in found if task.timed == timed and _missing(task, context)}
-        context.failed |= {title: str(error) for title, error in train_in_turns(group, context).items()}
-    for task in found:
+    for timed in dict.fromkeys(task.timed for task in tasks if task.timed):
+        some = [task for task in tasks if task.timed == timed and missing_of(task, context.store)]
+        failed = train_in_turns({task.title: task.run_spec for task in some}, context)
+        context.failed |= {title: str(error) for title, error in failed.items()}
+    for task in tasks:
         if task.title in context.failed:
             continue
         try:
@@ -129,12 +134,8 @@ def run_tasks(found: Sequence[Task], context: RunContext) -> None:
             context.failed[task.title] = str(error)
 
 
-def _missing(task: Task, context: RunContext) -> list[Quantity]:
-    return [each for each in task.quantities if context.store.read(task.run_spec, each) is None]
-
-
 def _row(task: Task, context: RunContext) -> None:
-    missing = _missing(task, context)
+    missing = missing_of(task, context.store)
     if not missing:
         context.store.note(task.run_spec)
         return
@@ -146,35 +147,30 @@ def _row(task: Task, context: RunContext) -> None:
         except Diverged as error:
             context.failed[f"{source.words}, whose images {task.title} is shown"] = str(error)
     with held(folder.parent, partial(context.board.wait, folder.parent)):
-        _measure(task, folder, sources, context)
+        for each in _measurable(task, sources, context):
+            _measure(task, each, folder, sources, context)
 
 
-def _measure(task: Task, folder: Path, sources: Mapping[str, Path], context: RunContext) -> None:
-    """What is missing of a trained model, as far as its sources are trained; another process may have done it since."""
-    subjects: dict[tuple[str, int | None], Subject] = {}
-    for each in _missing(task, context):
-        if each.source and each.source.key not in sources:
-            continue
-        source = sources[each.source.key] if each.source else None
-        subject = subjects.setdefault(
-            (each.eps, each.images),
-            Subject(
-                folder, context.places[task.run_spec.data], each.eps, each.images, task.run_spec.scale, context.device,
-                task.run_spec.more.get("keep_at", ()),
-            ),
-        )  # fmt: skip
-        context.board.begin(f"{task.title}: {each.of}")
-        if task.plot is not None:
-            found = curve(subject, task.plot, context.board)
-        else:
-            found = quantity(subject, each.of, source, context.board)
-        context.store.write(
-            task.run_spec,
-            each,
-            found.value,
-            images=found.images,
-            drawn=subject.drawn if found.images else ALL,
-            seconds=found.seconds,
-            provenance=found.provenance,
-        )
-        context.board.end()
+def _measurable(task: Task, sources: Mapping[str, Path], context: RunContext) -> Iterator[Quantity]:
+    """What is missing and has its source trained; another process may have measured some since."""
+    return (each for each in missing_of(task, context.store) if not each.source or each.source.key in sources)
+
+
+def _measure(task: Task, each: Quantity, folder: Path, sources: Mapping[str, Path], context: RunContext) -> None:
+    model, place = task.run_spec, context.places[task.run_spec.data]
+    subject = Subject(folder, place, each.eps, each.images, model.scale, context.device, model.more.get(KEPT, ()))
+    context.board.begin(f"{task.title}: {each.of}")
+    if task.plot is not None:
+        measured = curve(subject, task.plot, context.board)
+    else:
+        measured = quantity(subject, each.of, sources[each.source.key] if each.source else None, context.board)
+    context.store.write(
+        model,
+        each,
+        measured.value,
+        images=measured.images,
+        drawn=subject.drawn if measured.images else ALL,
+        seconds=measured.seconds,
+        provenance=measured.provenance,
+    )
+    context.board.end()

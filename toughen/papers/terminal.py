@@ -4,29 +4,20 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from rich.console import Console
 
-from toughen.papers.dataset_facts import SETS
-from toughen.papers.datasets import describe_images, stands_in
-from toughen.papers.kept_weights import figure_run_spec
-from toughen.papers.published.exhibits import STATED, Column, Exhibit, Figure, Panel, Row, Settings, Table
-from toughen.papers.scales import Scale
+from toughen.papers.datasets import SETS, describe_images
+from toughen.papers.published.exhibits import STATED, Exhibit, Figure, Panel, Row, Settings, Table
+from toughen.papers.samples import stands_in
 from toughen.papers.stated_settings import stated
-from toughen.papers.store import Store
-from toughen.papers.tasks import figure_quantity, wanted
-from toughen.papers.terminal_figures import WIDTH, plot_lines
-from toughen.papers.values import Value, View, published, written
+from toughen.papers.tasks import wanted
+from toughen.papers.values import PART, TIMED, View, in_part, lacking, our, published, written
 
+WIDTH = 80
+MOST = 60  # places of one curve that are printed
 NO_FIGURE = "n/a"
-NO_RATIO = "measured, but not beside what it is compared with"
-ONE_SEED = "measured with one seed"
-TIMED = (
-    "Times are of whole trainings on one kind of processor and in one precision, which took turns epoch by epoch; ≈ "
-    "stands before a ratio to one that took no turns with it: what else the machine did meanwhile is in that."
-)
-
-PART = "Times of whole trainings are brought to the epochs of the recipe, of which this scale trains a part."
 
 
 def say(console: Console, text: str = "", style: str = "") -> None:
@@ -36,152 +27,199 @@ def say(console: Console, text: str = "", style: str = "") -> None:
 
 def tell(console: Console, text: str, style: str = "") -> None:
     """A sentence, broken where it is too long."""
-    indent = "  " if text.startswith("- ") else ""
-    for line in textwrap.wrap(text, WIDTH, subsequent_indent=indent):
+    for line in textwrap.wrap(text, WIDTH, subsequent_indent="  " * text.startswith("- ")):
         say(console, line, style)
 
 
-def heading(console: Console, exhibit: Exhibit, scale: Scale | None, places: Mapping[str, str] | None = None) -> None:
-    """What is shown, and what its figures are worth.
+def show_exhibit(
+    console: Console, exhibit: Exhibit, view: View | None, rows: Sequence[str], places: Mapping[str, str]
+) -> None:
+    """What is shown, what its figures are worth, the figures, and what is to be known beside them.
 
     Args:
         console: where to print it.
-        exhibit, scale: what is shown, and at which scale it was run.
+        exhibit: what is shown.
+        view: which results; None where there are none, as of a table that only states settings.
+        rows: some alone; none: all.
         places: where the images of each data set lie.
     """
     tell(console, f"{exhibit.name}: {exhibit.title}", "bold")
-    if scale is not None:
-        tell(console, f"scale {scale.name}: {scale.about}")
-    for name, place in (places or {}).items():
+    if view is not None:
+        tell(console, f"scale {view.scale.name}: {view.scale.about}")
+    for name, place in places.items():
         if stands_in(place):
             tell(console, f"{SETS[name].title} is not at hand: drawn images stand in, noise of a colour a class")
-
-
-def show_table(console: Console, table: Table, view: View, rows: Sequence[str], data: Sequence[str]) -> None:
-    """Each panel, three lines a row: published, ours, the difference."""
-    for panel in table.panels:
-        say(console)
-        tell(console, f"{SETS[panel.data].title}, {panel.net}, eps {panel.eps}" + _on(view, panel), "bold")
-        if panel.data not in data:
-            say(console, "not run: its images are not at hand")
-        shown = [row for row in panel.rows if wanted(row.name, rows)]
-        for line in panel_lines(panel, view, shown):
-            say(console, line)
-        for why in dict.fromkeys(lacking(panel, row, column, view) for row in shown for column in panel.columns):
-            if why:
-                tell(console, f"{NO_FIGURE}: {why}")
-        for row in panel.rows:
-            if row.note and wanted(row.name, rows):
-                tell(console, f"{row.name}: {row.note}")
-        times = [column for column in panel.columns if column.timed]
-        if times:
-            there = view.cells(panel, panel.row(panel.unit), times[0])
-            more = "" if there else ", which was not run: without it there are none"
-            tell(console, f"times are ratios to those of {panel.unit}{more}")
-    timed = any(column.timed for panel in table.panels for column in panel.columns)
-    notes(console, table, [TIMED] * timed + [PART] * any(in_part(panel, view.scale) for panel in table.panels))
-
-
-def in_part(panel: Panel, scale: Scale) -> bool:
-    """Whether it compares times of whole trainings of which the scale trains a part."""
-    return scale.name != "full" and any(each.timed and each.of != "epoch seconds" for each in panel.columns)
-
-
-def notes(console: Console, exhibit: Exhibit, more: Sequence[str] = ()) -> None:
-    """What is to be known beside the figures."""
+    more: list[str] = []
+    if isinstance(exhibit, Settings):
+        show_settings(console, exhibit, rows)
+    elif view is not None and isinstance(exhibit, Table):
+        for panel in exhibit.panels:
+            show_panel(
+                console, panel, view, [row for row in panel.rows if wanted(row.name, rows)], panel.data in places
+            )
+        more += [TIMED] * any(column.timed for panel in exhibit.panels for column in panel.columns)
+        more += [PART] * any(in_part(panel, view.scale) for panel in exhibit.panels)
+    elif view is not None and isinstance(exhibit, Figure):
+        show_figure(console, exhibit, view, rows, list(places))
     say(console)
     for note in (*more, *exhibit.notes):
         tell(console, f"- {note}")
 
 
-def _on(view: View, panel: Panel) -> str:
-    """Which images our figures are from."""
-    found = describe_images(view.all(panel))
-    return f"; ours on {found}" if found else ""
+def grid(corner: str, columns: Sequence[str], rows: Sequence[tuple[str, Sequence[str]]]) -> list[str]:
+    """A table as lines of text: names at the left, figures at the right of columns of at least six characters."""
+    first = max(len(name) for name in (corner, *(name for name, _ in rows)))
+    widths = [max(6, len(name), *(len(cells[place]) for _, cells in rows)) for place, name in enumerate(columns)]
+    return [
+        (f"{name:{first}}" + "".join(f"  {cell:>{width}}" for cell, width in zip(cells, widths, strict=True))).rstrip()
+        for name, cells in [(corner, columns), *rows]
+    ]
+
+
+# ---- Tables.
+
+
+def show_panel(console: Console, panel: Panel, view: View, rows: Sequence[Row], at_hand: bool) -> None:
+    """One data set and net, three lines a row: published, ours, the difference."""
+    images = describe_images(view.all(panel))
+    say(console)
+    tell(
+        console,
+        f"{SETS[panel.data].title}, {panel.net}, eps {panel.eps}" + f"; ours on {images}" * bool(images),
+        "bold",
+    )
+    if not at_hand:
+        say(console, "not run: its images are not at hand")
+    for line in panel_lines(panel, view, rows):
+        say(console, line)
+    reasons = dict.fromkeys(lacking(panel, row, column, view) for row in rows for column in panel.columns)
+    for text in [
+        *(f"{NO_FIGURE}: {why}" for why in reasons if why),
+        *(f"{row.name}: {row.note}" for row in rows if row.note),
+    ]:
+        tell(console, text)
+    for times in [column for column in panel.columns if column.timed][:1]:
+        unit = view.cells(panel, panel.row(panel.unit), times)
+        more = "" if unit else ", which was not run: without it there are none"
+        tell(console, f"times are ratios to those of {panel.unit}{more}")
 
 
 def panel_lines(panel: Panel, view: View, rows: Sequence[Row]) -> list[str]:
     """A panel as lines of text."""
-    figures = {row.name: row_cells(panel, row, view) for row in rows}
-    widths = [
-        max([len(column.name), 6, *(len(cells[place]) for each in figures.values() for cells in each.values())])
-        for place, column in enumerate(panel.columns)
-    ]
     first = max((len(row.name) for row in rows), default=0)
-    head = "".join(f"  {column.name:>{width}}" for column, width in zip(panel.columns, widths, strict=True))
-    lines = [" " * (first + 6) + head]
-    for row in rows:
-        for place, (label, cells) in enumerate(figures[row.name].items()):
-            text = "".join(f"  {cell:>{width}}" for cell, width in zip(cells, widths, strict=True))
-            lines.append(f"{row.name if not place else '':{first}} {label:>5}{text}".rstrip())
-        lines += [f"{'':{first}}       cannot run: {row.cannot}"] if row.cannot else []
-    return lines
+    lines = [
+        (f"{row.name if label == 'paper' else '':{first}} {label:>5}", cells)
+        for row in rows
+        for label, cells in row_cells(panel, row, view).items()
+    ]
+    text = grid(" " * (first + 6), [column.name for column in panel.columns], lines)
+    for place, row in reversed(list(enumerate(rows))):
+        if row.cannot:
+            text.insert(4 + 3 * place, f"{'':{first}}       cannot run: {row.cannot}")
+    return text
 
 
 def row_cells(panel: Panel, row: Row, view: View) -> dict[str, list[str]]:
     """A row's figures by "paper", "ours" and "diff"."""
-    found: dict[str, list[str]] = {"paper": [], "ours": [], "diff": []}
+    cells: dict[str, list[str]] = {"paper": [], "ours": [], "diff": []}
     for column in panel.columns:
         theirs, ours = published(panel, row, column), view.value(panel, row, column)
-        found["paper"].append(panel.printed(row, column) if column.of == STATED else written(theirs, column))
-        found["ours"].append("" if column.of == STATED else _ours(panel, row, column, view, ours))
-        difference = "" if ours is None or theirs is None else f"{ours.mean - theirs:+.2f}"
-        found["diff"].append(difference)
-    return found
-
-
-def _ours(panel: Panel, row: Row, column: Column, view: View, value: Value | None) -> str:
-    return NO_FIGURE if lacking(panel, row, column, view) else our(value, column)
-
-
-def lacking(panel: Panel, row: Row, column: Column, view: View) -> str:
-    """Why what was measured gives no figure; "" where there is one, and where nothing was measured."""
-    if column.of == STATED or view.value(panel, row, column) is not None or not view.cells(panel, row, column):
-        return ""
-    return ONE_SEED if column.spread else NO_RATIO
-
-
-def our(value: Value | None, column: Column, digits: int = 1) -> str:
-    """Our figure; where there are several seeds, with so many digits and its deviation over them."""
-    if value is None:
-        return written(None, column)
-    about = "≈" * value.apart
-    if value.spread is None:
-        return about + written(value.mean, column)
-    return f"{about}{value.mean:.{digits}f}±{value.spread:.{digits}f}"
+        is_text = column.of == STATED
+        missing = NO_FIGURE if lacking(panel, row, column, view) else ""
+        cells["paper"].append(panel.printed(row, column) if is_text else written(theirs, column))
+        cells["ours"].append("" if is_text else missing or our(ours, column))
+        cells["diff"].append("" if ours is None or theirs is None else f"{ours.mean - theirs:+.2f}")
+    return cells
 
 
 # ---- Figures.
 
 
-def show_figure(
-    console: Console,
-    figure: Figure,
-    store: Store,
-    scale: Scale,
-    images: int | None,
-    rows: Sequence[str],
-    data: Sequence[str],
-) -> None:
+def show_figure(console: Console, figure: Figure, view: View, rows: Sequence[str], data: Sequence[str]) -> None:
     """Each plot's lines as columns of numbers."""
     for plot in figure.plots:
+        attack = f", {plot.attack}" if plot.attack else ""
         say(console)
-        say(
-            console,
-            f"{SETS[plot.data].title}, {plot.net}, eps {plot.eps}" + f", {plot.attack}" * bool(plot.attack),
-            "bold",
-        )
+        say(console, f"{SETS[plot.data].title}, {plot.net}, eps {plot.eps}{attack}", "bold")
         if plot.data not in data:
             say(console, "not run: its images are not at hand")
             continue
-        cells = {
-            line.name: store.read(figure_run_spec(plot, line, scale), figure_quantity(plot, images))
-            for line in plot.lines
-            if wanted(line.name, rows)
-        }
+        cells = {line.name: view.line(plot, line) for line in plot.lines if wanted(line.name, rows)}
         for text in plot_lines(cells, plot.eps):
             say(console, text)
-    notes(console, figure)
+
+
+def plot_lines(cells: dict[str, dict[str, Any] | None], eps: str) -> list[str]:
+    """A plot's models: side by side where each is one line over the same places, else one after the other.
+
+    Args:
+        cells: what was drawn of each, by its name; None where nothing was.
+        eps: of training, which is marked where the curve is over eps.
+    """
+    drawn = {name: cell["value"] for name, cell in cells.items() if cell}
+    images = describe_images(filter(None, cells.values()), "images")
+    lines = [f"on {images}"] if images else []
+    lines += [f"{name}: not run" for name in cells if name not in drawn]
+    single = [len(value.get("series", ())) == 1 and value.keys() == {"x", "at", "series"} for value in drawn.values()]
+    if drawn and all(single) and len({str(value["at"]) for value in drawn.values()}) == 1:
+        first = next(iter(drawn.values()))
+        series = {name: next(iter(value["series"].values())) for name, value in drawn.items()}
+        return [*lines, next(iter(first["series"])), *curve_lines({**first, "series": series}, eps)]
+    for name, value in drawn.items():
+        lines += [name, *(f"  {line}" for line in curve_lines(value, eps))]
+    return lines
+
+
+def curve_lines(value: dict[str, Any], eps: str) -> list[str]:
+    """What was drawn, as lines of text; the place at the eps of training is marked.
+
+    Of more than ``MOST`` places at most so many are printed; all the values lie in the JSON of what was measured.
+    """
+    if "tables" in value:
+        return [line for each in value["tables"] for line in curve_lines(each, eps)]
+    if "rows" in value:
+        return [value["note"], *number_grid("", value["columns"], value["rows"], value["values"])]
+    names, marked, count = list(value["series"]), value["x"] == "eps" and eps in value["at"], len(value["at"])
+    shown = _shown(count)
+    numbers = [[value["series"][name][place] for name in names] for place in shown]
+    at = [f"{value['at'][place]}" + " *" * (marked and value["at"][place] == eps) for place in shown]
+    lines = number_grid(value["x"], names, at, numbers)
+    if len(shown) < count:
+        lines.append(f"{len(shown)} of {count:,} places, closer together at first")
+    lines += ["* the eps of training"] * marked + ([value["note"]] if "note" in value else [])
+    return lines + (curve_lines(value["also"], eps) if "also" in value else [])
+
+
+def _shown(count: int) -> list[int]:
+    """Which of so many places are printed: all, or some as if on a logarithmic axis, with the first and the last."""
+    if count <= MOST:
+        return list(range(count))
+    return sorted({round(count ** (step / (MOST - 1))) - 1 for step in range(MOST)})
+
+
+def number_grid(corner: str, columns: Sequence[str], rows: Sequence[str], values: Sequence[Sequence[Any]]) -> list[str]:
+    """Numbers in columns; turned where names are too long for the width, and where that is no help, with names cut."""
+    cells = [[number(value) for value in each] for each in values]
+    turned = [list(each) for each in zip(*cells, strict=True)]
+    width = max(4, (WIDTH - 14) // max(1, len(columns)) - 1)
+    short = [[cell[:width] for cell in each] for each in cells]
+    for lines in (
+        grid(corner, columns, list(zip(rows, cells, strict=True))),
+        grid("", rows, list(zip(columns, turned, strict=True))),
+    ):
+        if max(map(len, lines)) <= WIDTH - 2:
+            return lines
+    return [
+        f"{name[:10]:10}" + "".join(f" {cell[:width]:>{width}}" for cell in each)
+        for name, each in [(corner, columns), *zip(rows, short, strict=True)]
+    ]
+
+
+def number(value: Any) -> str:
+    """A number of a figure with four digits."""
+    if value is None:
+        return "-"
+    return str(value) if isinstance(value, int | str) else f"{value:.4g}"
 
 
 # ---- Settings.
@@ -191,10 +229,8 @@ def show_settings(console: Console, table: Settings, rows: Sequence[str]) -> Non
     """What the paper states, and what toughen trains and attacks with."""
     for entry in table.entries:
         if wanted(entry.of, rows):
-            ours = stated(table, entry)
             say(console)
             say(console, f"{entry.of}, {entry.name}")
-            for whose, text in (("paper", entry.published), ("toughen", ours)):
-                for number, line in enumerate(textwrap.wrap(text, WIDTH - 11)):
-                    say(console, f"  {whose if not number else '':8} {line}")
-    notes(console, table)
+            for whose, text in (("paper", entry.published), ("toughen", stated(table, entry))):
+                for place, line in enumerate(textwrap.wrap(text, WIDTH - 11)):
+                    say(console, f"  {whose * (not place):8} {line}")

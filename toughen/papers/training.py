@@ -16,12 +16,10 @@ from rich.console import Console
 
 from toughen.config.train import parse_train
 from toughen.papers import weights
-from toughen.papers.kept_weights import moments
 from toughen.papers.measure import training_record
 from toughen.papers.progress_board import ProgressBoard, Training
-from toughen.papers.run_spec import RunSpec
+from toughen.papers.run_spec import KEPT, RunSpec, moments
 from toughen.papers.scales import nodes
-from toughen.papers.settings_match import KEPT
 from toughen.papers.store import CELLS, RUN, TRAINED, TURNS, Store, turns_of
 from toughen.runs import RECORD, WEIGHTS
 from toughen.runs.files import write_json, write_text
@@ -91,9 +89,8 @@ def train_in_turns(models: Mapping[str, RunSpec], context: RunContext) -> dict[s
             failed[title] = Diverged(f"{source.words}, which it learns from: {error}")
     models = {title: model for title, model in models.items() if title not in failed}
     with ExitStack() as stack:
-        for folder in sorted(
-            {context.store.folder(model) for model in models.values()}
-        ):  # in one order in all processes
+        folders = {context.store.folder(model) for model in models.values()}
+        for folder in sorted(folders):  # in one order in all processes
             stack.enter_context(held(folder, partial(context.board.wait, folder)))
         return failed | _in_turns(models, context)
 
@@ -109,7 +106,7 @@ def _in_turns(models: Mapping[str, RunSpec], context: RunContext) -> dict[str, D
     going = {title: _open(models[title], context, group) for title in left.values()}
     shares = dict.fromkeys(going, 0.0)
     with GracefulShutdown() as shutdown:
-        turns = {title: _epochs(trainer, title, context, shutdown) for title, trainer in going.items()}
+        turns = {title: _epochs(trainer, context, shutdown) for title, trainer in going.items()}
         while turns and not shutdown.requested:
             title = min(turns, key=lambda each: shares[each])
             context.board.begin(f"{title}: train")
@@ -155,10 +152,9 @@ def _open(model: RunSpec, context: RunContext, group: Sequence[RunSpec]) -> Trai
     if not (folder / RUN).exists():
         _set_aside(folder / CELLS)
         context.store.note(model, moments(model))
-    settings = model.recipe(str(Path(context.places[model.data]).absolute()), sources, context.device)
-    settings[KEPT] = _kept(folder, model)
-    if not Path(context.places[model.data]).exists():
-        settings["data"] = context.places[model.data]  # a name
+    place = context.places[model.data]  # a folder, or a name
+    data = str(Path(place).absolute()) if Path(place).exists() else place
+    settings = model.recipe(data, sources, context.device) | {KEPT: _kept(folder, model)}
     write_text(folder / RECIPE, yaml.safe_dump(settings))
     recipe, config, _, _ = parse_train([str(folder / RECIPE)])
     _move(folder / RUN / CONFIG, config)
@@ -166,7 +162,7 @@ def _open(model: RunSpec, context: RunContext, group: Sequence[RunSpec]) -> Trai
     return open_run(recipe, folder / RUN, config=config, resume=True, console=QUIET)
 
 
-def _epochs(trainer: Trainer, title: str, context: RunContext, shutdown: GracefulShutdown) -> Iterator[float]:
+def _epochs(trainer: Trainer, context: RunContext, shutdown: GracefulShutdown) -> Iterator[float]:
     def show(console: Console, run: Path, epochs: int, steps: int, done: int) -> Training:
         return Training(context.board, run, steps, done)
 
@@ -178,8 +174,8 @@ def _kept(folder: Path, model: RunSpec) -> list[int | str]:
     if not (folder / RUN).exists():
         return moments(model)
     before = yaml.safe_load((folder / RECIPE).read_text(encoding="utf-8")) if (folder / RECIPE).is_file() else None
-    found: list[int | str] = (before if isinstance(before, dict) else model.settings).get(KEPT, [])
-    return found
+    kept: list[int | str] = (before if isinstance(before, dict) else model.settings).get(KEPT, [])
+    return kept
 
 
 def _set_aside(cells: Path) -> None:
@@ -218,8 +214,8 @@ def _move(path: Path, config: str) -> None:
 
 def _placeless(settings: dict[str, Any]) -> dict[str, Any]:
     """Settings without where data and source models lie."""
-    found = {**copy.deepcopy(settings), "data": ""}
-    for node in nodes(found):
+    placeless = {**copy.deepcopy(settings), "data": ""}
+    for node in nodes(placeless):
         if isinstance(node.get("sources"), list):
             node["sources"] = [Path(str(source)).parent.name for source in node["sources"]]
-    return found
+    return placeless

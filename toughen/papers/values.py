@@ -9,15 +9,21 @@ from pathlib import Path
 from typing import Any
 
 from toughen.papers.datasets import ALL
-from toughen.papers.kept_weights import figure_run_spec
 from toughen.papers.measure import OF_TRAINING
 from toughen.papers.published.exhibits import STATED, Column, Line, Panel, Plot, Row
-from toughen.papers.run_spec import RunSpec
+from toughen.papers.run_spec import RunSpec, figure_run_spec
 from toughen.papers.scales import Scale
 from toughen.papers.store import TRAINED, Quantity, Store, record_of
 from toughen.papers.tasks import figure_quantity, table_quantities, table_run_spec
 
 MOST_SEEDS = 10
+NO_RATIO = "measured, but not beside what it is compared with"
+ONE_SEED = "measured with one seed"
+TIMED = (
+    "Times are of whole trainings on one kind of processor and in one precision, which took turns epoch by epoch; ≈ "
+    "stands before a ratio to one that took no turns with it: what else the machine did meanwhile is in that."
+)
+PART = "Times of whole trainings are brought to the epochs of the recipe, of which this scale trains a part."
 
 
 @dataclass(frozen=True)
@@ -58,26 +64,28 @@ class View:
         of = "train hours" if column.of == "hours saved" else column.of
         if of == STATED or row.cannot:
             return []
-        found = []
+        cells = []
         for seed in range(self.seeds or MOST_SEEDS):
             model = table_run_spec(panel, row, seed, self.scale)
             cell = self._read(model, panel, column, of, seed) if self.store.knows(model) else None
             if cell is None:
                 break
-            found.append(cell)
-        return _alike(found)
+            cells.append(cell)
+        return _alike(cells)
 
     def _read(self, model: RunSpec, panel: Panel, column: Column, of: str, seed: int) -> dict[str, Any] | None:
         if of in OF_TRAINING:
             return self.store.read(model, Quantity(of))
-        wanted = table_quantities(panel, seed, self.scale, self.images)[column.name]
-        return self.store.best(model, wanted) if self.images is None else self.store.read(model, wanted)
+        return self._look(model, table_quantities(panel, seed, self.scale, self.images)[column.name])
+
+    def _look(self, model: RunSpec, quantity: Quantity) -> dict[str, Any] | None:
+        return self.store.best(model, quantity) if self.images is None else self.store.read(model, quantity)
 
     def line(self, plot: Plot, line: Line) -> dict[str, Any] | None:
-        """What was drawn of one line of a plot, on however many images; None where nothing was."""
+        """What was drawn of one line of a plot; None where nothing was."""
         if not self.store.knows(RunSpec(line.run, plot.data, 0, self.scale)):
             return None
-        return self.store.best(figure_run_spec(plot, line, self.scale), figure_quantity(plot, None))
+        return self._look(figure_run_spec(plot, line, self.scale), figure_quantity(plot, self.images))
 
     def all(self, part: Panel | Plot) -> list[dict[str, Any]]:
         """All that was measured of a panel or plot."""
@@ -108,23 +116,15 @@ class View:
         if not other:
             return None
         unit = panel.row(other)
-        beside = self.cells(panel, unit, column)
-        pairs = list(zip(numbers, cells, beside, strict=False))
+        pairs = list(zip(numbers, cells, self.cells(panel, unit, column), strict=False))
         if not pairs or any(len(clocks(cell) | clocks(each)) > 1 for _, cell, each in pairs):
             return None
-        longer = 1.0
-        if column.of != "epoch seconds":
-            own, others = (table_run_spec(panel, each, 0, self.scale).share for each in (row, unit))
-            longer = others / own
+        specs = [[table_run_spec(panel, each, seed, self.scale) for each in (row, unit)] for seed in range(len(pairs))]
+        longer = 1.0 if column.of == "epoch seconds" else specs[0][1].share / specs[0][0].share
         ratios = [longer * number / float(each["value"]) for number, _, each in pairs]
-        found = _value([100 * (1 - each) for each in ratios] if column.of == "hours saved" else ratios, cells, False)
-        apart = row.name != other and any(
-            not self._in_turns(
-                table_run_spec(panel, row, seed, self.scale), table_run_spec(panel, unit, seed, self.scale)
-            )
-            for seed in range(len(pairs))
-        )
-        return replace(found, apart=apart) if found else None
+        value = _value([100 * (1 - each) for each in ratios] if column.of == "hours saved" else ratios, cells, False)
+        apart = row.name != other and not all(self._in_turns(own, others) for own, others in specs)
+        return replace(value, apart=apart) if value else None
 
     def _in_turns(self, one: RunSpec, other: RunSpec) -> bool:
         """Whether two models were trained in turns from their first epochs to their last."""
@@ -141,8 +141,8 @@ def _alike(cells: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 def _partners(folder: Path) -> list[Any]:
     """The folders of those that a model was trained in turns with, as its record says."""
-    found = record_of(folder / TRAINED).get("in_turns_with")
-    return found if isinstance(found, list) else []
+    names = record_of(folder / TRAINED).get("in_turns_with")
+    return names if isinstance(names, list) else []
 
 
 def _value(numbers: list[float], cells: list[dict[str, Any]], spread: bool) -> Value | None:
@@ -157,24 +157,19 @@ def clocks(cell: dict[str, Any]) -> set[tuple[str, str]]:
     return {(str(each.get("processor", "")), str(each.get("precision", ""))) for each in sessions(cell["provenance"])}
 
 
-def machine(cell: dict[str, Any]) -> str:
-    """What a figure was measured on."""
-    return str(cell["provenance"].get("processor", ""))
-
-
 def sessions(provenance: dict[str, Any]) -> list[dict[str, Any]]:
     """Where and with what a figure came to be; several where a training went on after a stop (``training.run``)."""
-    found = provenance.get("sessions")
-    return [each for each in found if isinstance(each, dict)] if isinstance(found, list) and found else [provenance]
+    parts = provenance.get("sessions")
+    return [each for each in parts if isinstance(each, dict)] if isinstance(parts, list) and parts else [provenance]
 
 
 def published(panel: Panel, row: Row, column: Column) -> float | None:
     """The published figure in the unit that the table prints: a time as a ratio."""
-    found = panel.published(row, column)
-    if found is None or not column.timed:
-        return found
+    number = panel.published(row, column)
+    if number is None or not column.timed:
+        return number
     unit = panel.published(panel.row(panel.unit), column)
-    return found / unit if unit else None
+    return number / unit if unit else None
 
 
 def written(number: float | None, column: Column) -> str:
@@ -184,3 +179,25 @@ def written(number: float | None, column: Column) -> str:
     if column.timed:
         return f"{number:.3g} x"
     return f"{number:.3g}" if column.of == "gamma" else f"{number:.2f}"
+
+
+def our(value: Value | None, column: Column, digits: int = 1) -> str:
+    """Our figure as a table prints it; of several seeds with so many digits and its deviation over them."""
+    if value is None:
+        return written(None, column)
+    about = "≈" * value.apart
+    if value.spread is None:
+        return about + written(value.mean, column)
+    return f"{about}{value.mean:.{digits}f}±{value.spread:.{digits}f}"
+
+
+def lacking(panel: Panel, row: Row, column: Column, view: View) -> str:
+    """Why what was measured gives no figure; "" where there is one, and where nothing was measured."""
+    if column.of == STATED or view.value(panel, row, column) is not None or not view.cells(panel, row, column):
+        return ""
+    return ONE_SEED if column.spread else NO_RATIO
+
+
+def in_part(panel: Panel, scale: Scale) -> bool:
+    """Whether it compares times of whole trainings of which the scale trains a part."""
+    return scale.name != "full" and any(each.timed and each.of != "epoch seconds" for each in panel.columns)

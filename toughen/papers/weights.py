@@ -11,11 +11,11 @@ from typing import Any
 from toughen.papers.run_spec import RunSpec
 from toughen.papers.store import RUN, TRAINED
 from toughen.runs import RECORD, WEIGHTS
-from toughen.runs.files import read_fields, read_json, write_json
+from toughen.runs.files import read_fields, write_json
+from toughen.runs.json_types import matches
 from toughen.runs.locks import held
 
 MANIFEST = "weights.json"
-CHUNK = 2**20
 
 
 def listed(root: Path) -> dict[str, dict[str, Any]]:
@@ -25,16 +25,14 @@ def listed(root: Path) -> dict[str, dict[str, Any]]:
         ValueError: it is damaged.
     """
     path = root / MANIFEST
-    if not path.is_file():
-        return {}
-    try:
-        runs = read_json(path)["runs"]
-        whole = all(isinstance(each["sha256"], str) and isinstance(each["also"], dict) for each in runs.values())
-    except (ValueError, KeyError, TypeError, AttributeError):
-        whole = False
-    if not whole:
+    runs = read_fields(path).get("runs") if path.is_file() else {}
+    needed = {"weights": str, "sha256": str, "also": dict[str, str]}
+    if not isinstance(runs, dict) or not all(
+        isinstance(each, dict) and all(matches(each.get(name), kind) for name, kind in needed.items())
+        for each in runs.values()
+    ):
         raise ValueError(f"{path} is damaged: restore it from a copy, or remove it to take all weights as they lie")
-    return dict(runs)
+    return runs
 
 
 def note(root: Path, model: RunSpec, folder: Path, record: Mapping[str, Any], *, hashed: str) -> None:
@@ -48,6 +46,7 @@ def note(root: Path, model: RunSpec, folder: Path, record: Mapping[str, Any], *,
         hashed: "when trained", or "when found" for a run that was trained before there was a list.
     """
     run = folder / RUN
+    beside = [run / RECORD, *sorted((run / "kept").glob("*.safetensors"))]
     entry = {
         "recipe": model.words,
         "recipe_hash": model.key.rpartition("-")[2],
@@ -57,7 +56,7 @@ def note(root: Path, model: RunSpec, folder: Path, record: Mapping[str, Any], *,
         "epochs": record.get("epochs"),
         "weights": (run / WEIGHTS).relative_to(root).as_posix(),
         "sha256": sha256(run / WEIGHTS),
-        "also": {path.relative_to(root).as_posix(): sha256(path) for path in _beside(run)},
+        "also": {path.relative_to(root).as_posix(): sha256(path) for path in beside},
         "hashed": hashed,
         "date": datetime.now(UTC).date().isoformat(),
         "provenance": record.get("provenance"),
@@ -90,15 +89,8 @@ def check(root: Path, model: RunSpec, folder: Path) -> None:
 
 def sha256(path: Path) -> str:
     """64 hexadecimal digits of a file, as `sha256sum` prints them."""
-    digest = hashlib.sha256()
     with path.open("rb") as file:
-        while block := file.read(CHUNK):
-            digest.update(block)
-    return digest.hexdigest()
-
-
-def _beside(run: Path) -> list[Path]:
-    return [run / RECORD, *sorted((run / "kept").glob("*.safetensors"))]
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _name(root: Path, folder: Path) -> str:

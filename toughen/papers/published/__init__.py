@@ -3,28 +3,17 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable
-from dataclasses import MISSING, fields
+import re
+from dataclasses import MISSING, fields, is_dataclass
 from pathlib import Path
 from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
-from toughen.papers.published.exhibits import (
-    STATED,
-    Column,
-    Exhibit,
-    Figure,
-    Line,
-    Panel,
-    Plot,
-    Row,
-    Setting,
-    Settings,
-    Table,
-)
+from toughen.papers.published.exhibits import STATED, Column, Exhibit, Figure, Line, Panel, Row, Settings, Table
 from toughen.runs.json_types import matches
 from toughen.utils import strict_yaml
 
 FILES = ("pap", "rmgm", "nuat", "efgsm", "dat")  # in the order in which they are listed
+SHORT: dict[type, str] = {Column: "of", Row: "run", Line: "run"}
 T = TypeVar("T")
 
 
@@ -42,80 +31,53 @@ def read_paper(path: Path) -> tuple[str, tuple[Exhibit, ...]]:
 
 
 def _exhibit(name: str, given: Any, where: str) -> Exhibit:
-    given = {"name": name, **_mapping(given, where)}
+    given = dict(_mapping(given, where))
     if not given.get("source"):
         raise ValueError(f"{where}: source is missing: say where in the paper it stands")
+    if "plots" in given:
+        return _build(Figure, name, given, where)
     if "panels" in given:
         headline = _mapping(given.pop("headline", None), f"{where}: headline")
-        given["headline"] = (headline.get("row", ""), headline.get("column", ""))
-        given["panels"] = _each(given["panels"], _panel, f"{where}: panels")
-        return _check_headline(_build(Table, given, where), where)
-    if "plots" in given:
-        given["plots"] = _each(given["plots"], _plot, f"{where}: plots")
-        return _build(Figure, given, where)
-    given["eps"] = tuple(_mapping(given.get("eps", {}), where).items())
-    given["entries"] = tuple(
-        _build(Setting, {"of": of, "name": name, **_mapping(one, where)}, f"{where}: {of}, {name}")
-        for of, named in _mapping(given.get("entries"), f"{where}: entries").items()
-        for name, one in _mapping(named, f"{where}: {of}").items()
-    )
-    return _build(Settings, given, where)
+        table = _build(Table, name, given | {"headline": [headline.get("row"), headline.get("column")]}, where)
+        _check(table, where)
+        return table
+    given["eps"] = [list(pair) for pair in _mapping(given.get("eps", {}), where).items()]
+    given["entries"] = [
+        {"of": of, "name": each, **_mapping(one, f"{where}: {of}")}
+        for of, entries in _mapping(given.get("entries"), f"{where}: entries").items()
+        for each, one in _mapping(entries, f"{where}: {of}").items()
+    ]
+    return _build(Settings, name, given, where)
 
 
-def _panel(given: Any, where: str) -> Panel:
-    given = dict(_mapping(given, where))
-    columns = _mapping(given.get("columns"), f"{where}: columns")
-    given["columns"] = tuple(_named(Column, name, one, "of", where) for name, one in columns.items())
-    rows = _mapping(given.get("rows"), f"{where}: rows")
-    given["rows"] = tuple(_named(Row, name, one, "run", where) for name, one in rows.items())
-    panel = _build(Panel, given, where)
-    for row in panel.rows:
-        _check_row(panel, row, f"{where}, row {row.name}")
-    if panel.unit not in (*rows, "") or (not panel.unit and any(column.timed for column in panel.columns)):
-        raise ValueError(f"{where}: unit must be the name of the row whose times are 1, not {panel.unit!r}")
-    return panel
+def _build(kind: type[T], name: str, given: Any, where: str) -> T:
+    """An instance of a data class: no field unknown, none missing, each of its type.
+
+    Parts that have names are a mapping by them in the file, others a list; a text alone is the field of ``SHORT``.
+    """
+    given = {SHORT[kind]: given} if isinstance(given, str) and kind in SHORT else _mapping(given, where)
+    hints = get_type_hints(kind)
+    given = {"name": name, **given} if name and "name" in hints else given
+    if unknown := sorted(given.keys() - hints.keys()):
+        raise ValueError(f"{where}: unknown: {', '.join(unknown)}; there are {', '.join(hints)}")
+    if lacking := [each.name for each in fields(kind) if each.default is MISSING and each.name not in given]:  # type: ignore[arg-type]
+        raise ValueError(f"{where}: missing: {', '.join(lacking)}")
+    return kind(**{each: _value(hints[each], value, f"{where}: {each}") for each, value in given.items()})
 
 
-def _check_row(panel: Panel, row: Row, where: str) -> None:
-    figures = row.published.split()
-    if figures and len(figures) != len(panel.columns):
-        raise ValueError(f"{where}: {len(figures)} published figures for {len(panel.columns)} columns ('-' for none)")
-    for figure, column in zip(figures, panel.columns, strict=False):
-        if figure != "-" and column.of != STATED:
-            try:
-                float(figure)
-            except ValueError:
-                raise ValueError(f"{where}: {figure!r} under {column.name} is no figure") from None
-    if row.against and row.against not in [each.name for each in panel.rows]:
-        raise ValueError(f"{where}: there is no row {row.against!r} to be against")
-
-
-def _check_headline(table: Table, where: str) -> Table:
-    row, column = table.headline
-    for panel in table.panels:
-        if row in [each.name for each in panel.rows] and column in [each.name for each in panel.columns]:
-            return table
-    raise ValueError(f"{where}: headline: no panel has a row {row!r} and a column {column!r}")
-
-
-def _plot(given: Any, where: str) -> Plot:
-    given = dict(_mapping(given, where))
-    lines = _mapping(given.get("lines"), f"{where}: lines")
-    return _build(
-        Plot, given | {"lines": tuple(_named(Line, name, one, "run", where) for name, one in lines.items())}, where
-    )
-
-
-def _named(kind: type[T], name: str, given: Any, only: str, where: str) -> T:
-    """A part by its name; a text alone is its field ``only``."""
-    given = {only: given} if isinstance(given, str) else _mapping(given, f"{where}: {name}")
-    return _build(kind, {"name": name, **given}, f"{where}: {name}")
-
-
-def _each(given: Any, make: Callable[[Any, str], T], where: str) -> tuple[T, ...]:
-    if not isinstance(given, list):
-        raise ValueError(f"{where} must be a list")
-    return tuple(make(one, f"{where} {number}") for number, one in enumerate(given, 1))
+def _value(hint: Any, value: Any, where: str) -> Any:
+    inner: Any = get_args(hint)
+    several = get_origin(hint) is tuple and inner[-1] is Ellipsis
+    parts = several and is_dataclass(inner[0])
+    if parts and isinstance(value, dict):
+        return tuple(_build(inner[0], name, each, f"{where}, {name}") for name, each in value.items())
+    if parts and isinstance(value, list):
+        return tuple(_build(inner[0], "", each, f"{where} {place}") for place, each in enumerate(value, 1))
+    if several and isinstance(value, list):
+        return tuple(_value(inner[0], each, where) for each in value)
+    if several or not matches(value, hint):
+        raise ValueError(f"{where} is {value!r}: not of its type (a number as it is printed needs quotes)")
+    return tuple(value) if isinstance(value, list) else value
 
 
 def _mapping(given: Any, where: str) -> dict[str, Any]:
@@ -124,27 +86,27 @@ def _mapping(given: Any, where: str) -> dict[str, Any]:
     return given
 
 
-def _build(kind: type[T], given: dict[str, Any], where: str) -> T:
-    """An instance of a data class, its fields checked: none unknown, none missing, each of its type."""
-    hints = get_type_hints(kind)
-    needed = {each.name for each in fields(kind) if each.default is MISSING}  # type: ignore[arg-type]
-    if wrong := sorted(given.keys() - hints.keys()):
-        raise ValueError(f"{where}: unknown: {', '.join(wrong)}; there are {', '.join(hints)}")
-    if lacking := sorted(needed - given.keys()):
-        raise ValueError(f"{where}: missing: {', '.join(lacking)}")
-    values = {name: tuple(value) if isinstance(value, list) else value for name, value in given.items()}
-    for name, value in given.items():
-        if not _fits(value, hints[name]):
-            raise ValueError(f"{where}: {name} is {value!r}: not of its type (a number as it is printed needs quotes)")
-    return kind(**values)
+def _check(table: Table, where: str) -> None:
+    """See that a table's figures are figures, one for each column, and that the rows that it names are there."""
+    for number, panel in enumerate(table.panels, 1):
+        for row in panel.rows:
+            _check_row(panel, row, f"{where}: panels {number}: rows, {row.name}")
+        if panel.unit not in (*panel.names, "") or (not panel.unit and any(column.timed for column in panel.columns)):
+            raise ValueError(f"{where}: panels {number}: unit must be the row whose times are 1, not {panel.unit!r}")
+    stands, under = table.headline
+    if not any(stands in each.names and under in [column.name for column in each.columns] for each in table.panels):
+        raise ValueError(f"{where}: headline: no panel has a row {stands!r} and a column {under!r}")
 
 
-def _fits(value: Any, hint: Any) -> bool:
-    if isinstance(value, tuple):
-        return True  # was made and checked here
-    if get_origin(hint) is tuple and isinstance(value, list):
-        return all(matches(each, get_args(hint)[0]) for each in value)
-    return matches(value, hint)
+def _check_row(panel: Panel, row: Row, where: str) -> None:
+    figures = row.published.split()
+    if figures and len(figures) != len(panel.columns):
+        raise ValueError(f"{where}: {len(figures)} published figures for {len(panel.columns)} columns ('-' for none)")
+    for figure, column in zip(figures, panel.columns, strict=False):
+        if figure != "-" and column.of != STATED and not re.fullmatch(r"\d+(\.\d+)?", figure):
+            raise ValueError(f"{where}: {figure!r} under {column.name} is no figure")
+    if row.against not in (*panel.names, ""):
+        raise ValueError(f"{where}: there is no row {row.against!r} to be against")
 
 
 PAPERS: dict[str, tuple[Exhibit, ...]] = dict(read_paper(Path(__file__).parent / f"{name}.yaml") for name in FILES)

@@ -80,6 +80,11 @@ class Panel:
     rows: tuple[Row, ...]
     unit: str = ""
 
+    @property
+    def names(self) -> list[str]:
+        """Of its rows."""
+        return [row.name for row in self.rows]
+
     def printed(self, row: Row, column: Column) -> str:
         """A published figure as it is printed; "-" where the paper has none."""
         return row.published.split()[self.columns.index(column)] if row.published else "-"
@@ -114,6 +119,10 @@ class Table:
     notes: tuple[str, ...] = ()
     headline: tuple[str, str] = ("", "")
     seeds: int = 1
+
+    @property
+    def parts(self) -> tuple[Panel, ...]:
+        return self.panels
 
 
 @dataclass(frozen=True)
@@ -159,6 +168,11 @@ class Plot:
     every: int = 1
 
     @property
+    def names(self) -> list[str]:
+        """Of its lines."""
+        return [line.name for line in self.lines]
+
+    @property
     def tested(self) -> bool:
         """Whether it shows anything of test images."""
         return self.curve != "watched" and (self.curve != "by epoch" or bool(self.attack))
@@ -178,6 +192,10 @@ class Figure:
     plots: tuple[Plot, ...]
     source: str = ""
     notes: tuple[str, ...] = ()
+
+    @property
+    def parts(self) -> tuple[Plot, ...]:
+        return self.plots
 
 
 @dataclass(frozen=True)

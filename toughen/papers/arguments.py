@@ -1,0 +1,133 @@
+"""What a command asks for: which tables and figures, at which scale, and where their images are."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from toughen.papers import datasets
+from toughen.papers.published import EXHIBITS, find
+from toughen.papers.published.exhibits import Exhibit, Figure, Settings, Table
+from toughen.papers.samples import at_scale
+from toughen.papers.scales import SCALES, Scale
+from toughen.papers.tasks import wanted
+from toughen.papers.values import MOST_SEEDS
+
+ALL = "all"
+
+
+def exhibits_of(
+    names: Sequence[str], rows: Sequence[str] | None, seeds: int | None, limit: int | None
+) -> list[Table | Figure]:
+    """The tables and figures that are meant.
+
+    Raises:
+        ValueError: one is unknown, or its settings are all that there is of it.
+    """
+    if list(names) == [ALL]:
+        return [each for each in EXHIBITS.values() if not isinstance(each, Settings)]
+    exhibits: list[Table | Figure] = []
+    for each in map(find, dict.fromkeys(names)):
+        if isinstance(each, Settings):
+            raise ValueError(f"{each.name} states settings, nothing of it is run: leave it out")
+        check_rows(each, rows)
+        check_counts(each, seeds, limit)
+        exhibits.append(each)
+    return exhibits
+
+
+def seeds_of(exhibit: Table | Figure, seeds: int | None) -> int:
+    if isinstance(exhibit, Figure):
+        return 1
+    return exhibit.seeds if seeds is None else seeds
+
+
+def scale_of(scale: str | None) -> Scale:
+    """The scale that is meant.
+
+    Raises:
+        ValueError: there is none.
+    """
+    if scale is None:
+        raise ValueError("how much is to be run? Add --scale smoke (to see it run), cpu (smaller nets) or full")
+    return SCALES[scale]
+
+
+def check_counts(exhibit: Exhibit, seeds: int | None, limit: int | None) -> None:
+    """See that the numbers mean something for this exhibit.
+
+    Raises:
+        ValueError: they don't.
+    """
+    for name, value in (("seeds", seeds), ("limit", limit)):
+        if value is not None and isinstance(exhibit, Settings):
+            raise ValueError(f"{exhibit.name} states settings, nothing of it is run: leave --{name} out")
+        if value is not None and value < 1:
+            raise ValueError(f"{name} is {value}: it must be at least 1")
+    if seeds is not None and seeds > MOST_SEEDS:
+        raise ValueError(f"seeds is {seeds}: tables show at most {MOST_SEEDS}")
+    if seeds is not None and seeds > 1 and isinstance(exhibit, Figure):
+        raise ValueError(f"{exhibit.name} is a figure, which is drawn of one seed: leave --seeds out")
+
+
+def check_rows(exhibit: Exhibit, rows: Sequence[str] | None) -> None:
+    """See that the rows exist.
+
+    Raises:
+        ValueError: one doesn't.
+    """
+    if isinstance(exhibit, Settings):
+        names = [entry.of for entry in exhibit.entries]
+    else:
+        names = [name for part in exhibit.parts for name in part.names]
+    for row in rows or ():
+        if row.lower() not in (each.lower() for each in names):
+            raise ValueError(f"{exhibit.name} has no row {row!r}: it has {', '.join(dict.fromkeys(names))}")
+
+
+def places_of(
+    exhibits: Sequence[Table | Figure], named: bool, rows: Sequence[str], data: str | None, scale: Scale, out: Path
+) -> tuple[dict[str, str], dict[str, str]]:
+    """Where the images lie; and what has none at hand, and why, which is refused where it was named.
+
+    Raises:
+        ValueError: none has.
+    """
+    places: dict[str, str] = {}
+    lacking: dict[str, str] = {}
+    for each in exhibits:
+        try:
+            places |= at_hand(each, rows, data, scale, out)
+        except ValueError as error:
+            if named:
+                raise
+            lacking[each.name] = str(error)
+    if not places:
+        raise ValueError(next(iter(lacking.values())))
+    for name, spec in places.items():
+        datasets.check_same(name, spec, scale, out)
+    return places, lacking
+
+
+def at_hand(exhibit: Table | Figure, rows: Sequence[str], data: str | None, scale: Scale, out: Path) -> dict[str, str]:
+    """Where the images of each data set lie, of those that the exhibit needs and that are there.
+
+    At smoke, which only shows that a table runs, drawn images stand in for what a folder of data sets lacks.
+
+    Raises:
+        ValueError: none of them is.
+    """
+    places: dict[str, str] = {}
+    missing: dict[str, list[str]] = {}  # names by the reason
+    for name in dict.fromkeys(part.data for part in exhibit.parts if any(wanted(each, rows) for each in part.names)):
+        try:
+            places[name] = at_scale(name, datasets.place(name, data), scale, out)
+        except datasets.Missing as error:
+            if error.drawable and scale.training_images is not None:
+                places[name] = at_scale(name, None, scale, out)
+            else:
+                missing.setdefault(error.reason, []).append(name)
+    if not places:
+        reasons = "; ".join(f"{' or '.join(lacking)}: {reason}" for reason, lacking in missing.items())
+        raise ValueError(f"{exhibit.name} needs {reasons}")
+    return places

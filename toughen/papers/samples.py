@@ -1,0 +1,117 @@
+"""Samples of the papers' data sets for the smoke scale: a few images of each class, written to a folder once."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import torch
+from PIL import Image
+
+from toughen import data as data_sets
+from toughen.data import EncodedSplit, Split, stratified
+from toughen.data.ingest import read_classes
+from toughen.papers.datasets import HUB, SETS, check_whole, fingerprint
+from toughen.papers.scales import EACH, SMALL, Scale
+from toughen.runs.files import read_fields, write_json
+
+ORIGIN = "origin.json"
+DRAWN_HERE = "drawn images"  # as a sample's origin
+
+
+def at_scale(name: str, spec: str | None, scale: Scale, out: Path) -> str:
+    """The images of a scale: the set itself, or a small sample of it that is written to a folder once.
+
+    Args:
+        name: the paper's data set.
+        spec: where it is; None, at smoke only, for drawn images in its place.
+        scale: how much is run.
+        out: where samples are written.
+
+    Raises:
+        ValueError: the folder holds a sample of other images, or another number of them.
+    """
+    if scale.training_images is None:
+        if spec is None:
+            raise ValueError(f"drawn images stand in for {name} at smoke only")
+        if spec not in HUB:
+            check_whole(name, spec)
+        return spec
+    folder = out / scale.name / "images" / name
+    origin = DRAWN_HERE if spec is None else spec if spec in HUB else str(Path(spec).absolute())
+    files = fingerprint(Path(spec)) if spec and spec not in HUB and Path(spec).is_dir() else origin
+    if folder.exists():
+        _check_sample(folder, origin, files)
+        return str(folder)
+    train, test, classes = _drawn(name) if spec is None else _loaded(name, spec)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(prefix=f".{name}-", dir=folder.parent) as place:
+        whole = Path(place) / name  # moved when it is: what a kill leaves is no sample
+        _write(whole / "train", train, scale.training_images, classes)
+        _write(whole / "test", test, scale.images or len(test), classes)
+        write_json(whole / ORIGIN, {"from": origin, "files": files, "images": _pictures(whole)})
+        try:
+            whole.rename(folder)
+        except OSError:  # the same command beside this one was sooner
+            _check_sample(folder, origin, files)
+    return str(folder)
+
+
+def _loaded(name: str, spec: str) -> tuple[Split | EncodedSplit, Split, tuple[str, ...]]:
+    """Training images, test images and classes of a set; large images are made smaller."""
+    large = name.startswith("imagenet")
+    how = {"classes": "imagenet100" if name == "imagenet100" else None, "image_size": SMALL if large else None}
+    train = data_sets.load_training(spec, **how, stream=large)  # type: ignore[arg-type]
+    return train.train, data_sets.load_test(spec, **how).test, train.classes  # type: ignore[arg-type]
+
+
+def _drawn(name: str) -> tuple[Split, Split, tuple[str, ...]]:
+    """Noise in the shape of a set, a colour for each class."""
+    (channels, size, _), classes = SETS[name].shape, SETS[name].classes
+    size = min(size, SMALL)
+    random = torch.Generator().manual_seed(0)
+    colours = torch.randint(256, (classes, channels, 1, 1), generator=random)
+
+    def split() -> Split:
+        labels = torch.arange(max(200, EACH * classes)) % classes
+        noise = torch.randint(-64, 65, (len(labels), channels, size, size), generator=random)
+        return Split((colours[labels] + noise).clamp(0, 255).to(torch.uint8), labels)
+
+    names = read_classes(name) if name == "imagenet100" else tuple(f"{number:04d}" for number in range(classes))
+    return split(), split(), names  # its recipes ask for its classes by their names
+
+
+def stands_in(folder: str) -> bool:
+    """Whether a sample's images were drawn here, in place of a set that was not at hand."""
+    return read_fields(Path(folder) / ORIGIN).get("from") == DRAWN_HERE
+
+
+def _pictures(folder: Path) -> int:
+    return sum(1 for _ in folder.rglob("*.png"))
+
+
+def _check_sample(folder: Path, origin: str, files: str) -> None:
+    """See that a folder holds the sample of the images that lie at the origin now, as it was written.
+
+    Raises:
+        ValueError: it doesn't.
+    """
+    written = read_fields(folder / ORIGIN)
+    if written.get("images") != _pictures(folder):
+        raise ValueError(f"{folder} is not the sample that was written there: remove it, or choose another --out")
+    if written.get("files") != files:
+        raise ValueError(f"{folder} is a sample of other images than {origin}: choose another --out")
+
+
+def _write(folder: Path, split: Split | EncodedSplit, count: int, classes: tuple[str, ...]) -> None:
+    """A stratified sample with at least ``EACH`` images of each class, as class folders of PNG files."""
+    count = min(len(split), max(count, EACH * len(classes)))
+    some = split.take(stratified(split.labels, count, 0))
+    some = some.decoded() if isinstance(some, EncodedSplit) else some
+    named = all(re.fullmatch(r"[\w -]+", name) for name in classes)
+    for row, label in enumerate(some.labels.tolist()):
+        place = folder / (classes[label] if named else f"{label:04d}")
+        place.mkdir(parents=True, exist_ok=True)
+        pixels = some.images[row].to(torch.uint8).permute(1, 2, 0).squeeze(-1).numpy()
+        Image.fromarray(pixels).save(place / f"{row}.png")
