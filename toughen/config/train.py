@@ -13,6 +13,7 @@ from toughen.config.parsing import PROGRAM, Parser, options, tidy
 from toughen.data.common_size import ImageSize
 from toughen.engine.device import pick_device
 from toughen.training import defaults
+from toughen.training.initial import read_initial
 from toughen.training.recipe import Recipe
 
 TRAIN_USAGE = """toughen train [RECIPE_OR_YAML] [--data D] [--model M] [--method C]
@@ -82,15 +83,22 @@ def filled(base: dict[str, Any], given: dict[str, str]) -> dict[str, Any]:
         FileNotFoundError, ValueError: the data cannot be used as it is.
     """
     said = {**base, **given}
+    begun = {} if said.get("init") in (None, "null") or "model" in said else net_of(str(said["init"]))
     asked = str(said.get("image_size", "null"))
     size: ImageSize = int(asked) if asked.isdigit() else None if asked == "keep" else "auto"
     outline = data_sets.peek(str(said.get("data", Recipe.data)), classes=said.get("classes"), image_size=size)
     length = str(said.get("epochs", ""))
     device = pick_device(str(said.get("device", Recipe.device))).type
     found = defaults.chosen(outline, device, int(length) if length.isdigit() else None)
-    if "model" in said:
+    if "model" in said or begun:
         found.pop("model_settings", None)
-    return {**found, **base}
+    return {**found, **begun, **base}
+
+
+def net_of(init: str) -> dict[str, Any]:
+    """The net of the weights that a run begins with, where they say of which they are."""
+    record = read_initial(init).record
+    return {} if record is None else {"model": record.model["name"], "model_settings": record.model["settings"]}
 
 
 def split_recipe(arguments: Sequence[str]) -> tuple[str, list[str]]:
