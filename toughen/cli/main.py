@@ -27,6 +27,7 @@ COMMANDS = {
     "push": "upload a run to the Hugging Face hub, after saying what would go there",
     "list": "list methods, attacks, models, data or recipes",
     "reproduce": "run a paper's table or figure, and show it beside what was published",
+    "doctor": "say what this machine and installation can do, and what is missing",
     "demo": "train a standard and a robust classifier, and attack both",
 }
 SHARED = ("train", "evaluate")  # what torchrun may start several times

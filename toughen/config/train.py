@@ -10,6 +10,7 @@ from typing import Any
 from toughen.config import settings
 from toughen.config.parsing import PROGRAM, Parser, options, tidy
 from toughen.training import defaults
+from toughen.training.initial import read_initial
 from toughen.training.recipe import Recipe
 
 TRAIN_USAGE = """toughen train [RECIPE_OR_YAML] [--data D] [--model M] [--method C]
@@ -79,6 +80,7 @@ def filled(base: dict[str, Any], given: dict[str, str]) -> dict[str, Any]:
         FileNotFoundError, ValueError: the data cannot be used as it is.
     """
     said = {**base, **given}
+    begun = {} if said.get("init") in (None, "null") or "model" in said else net_of(str(said["init"]))
     size, epochs = str(said.get("image_size", "null")), str(said.get("epochs", ""))
     fields = defaults.for_data(
         str(said.get("data", Recipe.data)),
@@ -86,9 +88,15 @@ def filled(base: dict[str, Any], given: dict[str, str]) -> dict[str, Any]:
         image_size=int(size) if size.isdigit() else "keep" if size == "keep" else None,
         device=str(said.get("device", Recipe.device)),
         epochs=int(epochs) if epochs.isdigit() else None,
-        model=said.get("model"),
+        model=said.get("model", begun.get("model")),
     )
-    return {**fields, **base}
+    return {**fields, **begun, **base}
+
+
+def net_of(init: str) -> dict[str, Any]:
+    """The net of the weights that a run begins with, where they say of which they are."""
+    record = read_initial(init).record
+    return {} if record is None else {"model": record.model["name"], "model_settings": record.model["settings"]}
 
 
 def split_recipe(arguments: Sequence[str]) -> tuple[str, list[str]]:

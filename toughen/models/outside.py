@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import inspect
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 from torch import nn
 
@@ -14,18 +14,50 @@ from toughen.models.parts import Shape
 from toughen.utils.plugins import describe_error, module
 
 
+class Configuration(NamedTuple):
+    """What one of timm's nets is made for: rows and columns of its images, and what they are normalised by."""
+
+    size: int
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+
+def data_configuration(name: str) -> Configuration:
+    """timm's data configuration of one of its nets.
+
+    Raises:
+        ValueError: timm isn't installed, or has no such model.
+    """
+    timm = _timm(name)
+    try:
+        cfg = timm.get_pretrained_cfg(name) or timm.create_model(name).pretrained_cfg
+        found = importlib.import_module("timm.data").resolve_data_config(pretrained_cfg=as_mapping(cfg), verbose=False)
+    except Exception as error:  # each net has its own way to refuse
+        raise ValueError(f"timm says nothing of the images of {name!r} ({error}): give --image_size") from error
+    return Configuration(int(found["input_size"][-1]), tuple(found["mean"]), tuple(found["std"]))
+
+
+def as_mapping(cfg: Any) -> Mapping[str, Any]:
+    """timm's configuration of weights as a mapping, in whichever of its versions."""
+    return cfg if isinstance(cfg, Mapping) else cfg.to_dict()
+
+
+def _timm(name: str) -> Any:
+    try:
+        return importlib.import_module("timm")
+    except ImportError:
+        raise ValueError(f"model timm:{name} needs the package timm: pip install 'toughen[timm]'") from None
+    except Exception as error:  # as where its torchvision is one for another torch
+        raise ValueError(f"model timm:{name}: timm cannot be imported: {describe_error(error)}") from error
+
+
 def from_timm(name: str, num_classes: int, shape: Shape, settings: Mapping[str, Any]) -> nn.Module:
     """One of timm's models, without pretrained weights unless the settings say ``pretrained``.
 
     Raises:
         ValueError: timm isn't installed, or has no such model or setting.
     """
-    try:
-        timm = importlib.import_module("timm")
-    except ImportError:
-        raise ValueError(f"model timm:{name} needs the package timm: pip install 'toughen[timm]'") from None
-    except Exception as error:  # as where its torchvision is one for another torch
-        raise ValueError(f"model timm:{name}: timm cannot be imported: {describe_error(error)}") from error
+    timm = _timm(name)
     try:
         model = timm.create_model(name, num_classes=num_classes, in_chans=shape[0], **settings)
     except Exception as error:  # each net has its own way to refuse a setting

@@ -22,6 +22,7 @@ class Images(NamedTuple):
         why: why their size was chosen, "" if given.
         classes: their names.
         trained, tested: training and test images of each.
+        init: where the weights come from; "" for random ones.
     """
 
     split_off: int
@@ -29,6 +30,7 @@ class Images(NamedTuple):
     classes: tuple[str, ...]
     trained: tuple[int, ...]
     tested: tuple[int, ...]
+    init: str = ""
 
 
 def length(state: TrainingState) -> str:
@@ -48,6 +50,7 @@ def headline(state: TrainingState, resumed: bool, images: Images, width: int = 8
         f"{type(state.main).__name__} on {recipe.data}" + (f", {threat.norm} eps {threat.eps}" if threat else ""),
         f"{recipe.model} ({parameters:,} parameters), {numbers(state)}"
         + f" + {off:,} kept apart as test images, which {recipe.data} has none of" * (off > 0),
+        images.init,
         f"{length(state)}, {state.precision} on {state.device}"
         + f", {state.processes} processes" * (state.processes > 1),
         f"going on after step {state.step} of {state.steps}" * resumed,

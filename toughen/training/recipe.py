@@ -35,6 +35,8 @@ class Recipe:
         shuffle_buffer: images among which those of a shard are then shuffled; class folders are shuffled as a whole.
         model: a net's name (`toughen list models`), `timm:NAME`, or `package.module:function`.
         model_settings: settings of the net by name, such as depth or width.
+        init: weights to begin with, in place of random ones: a run directory, a .safetensors or .pth file, or
+            hf://user/name. What they are normalised by comes with them; the last layer is new where classes differ.
         normalize: give the net the training images' mean and standard deviation as its first layer.
         eps: radius of the threat in image units, such as 8/255; fills the method wherever it sets none.
         norm: norm of the threat; fills the method wherever it sets none.
@@ -88,6 +90,7 @@ class Recipe:
     shuffle_buffer: int = 4096
     model: str = "resnet18"
     model_settings: dict[str, Any] = field(default_factory=dict)
+    init: str | None = None
     normalize: bool = True
     eps: Eps | None = None
     norm: Norm = "linf"

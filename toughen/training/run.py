@@ -16,10 +16,12 @@ from toughen import models, runs
 from toughen.attacks.adaptive import Adaptive
 from toughen.core.distributed import world
 from toughen.core.rng import derive_seed
+from toughen.data import Data, Streamed
 from toughen.data.feed import Unreadable
 from toughen.engine.memory import lacking
 from toughen.runs.json_types import is_json
 from toughen.training import budget, saving
+from toughen.training import initial as initial_weights
 from toughen.training.callbacks.base import Callback
 from toughen.training.callbacks.display import ShowProgress
 from toughen.training.callbacks.selection import named_callbacks
@@ -180,6 +182,9 @@ def build(
         ValueError: something of it does not fit together.
     """
     named = [*named_callbacks(recipe.callbacks), *callbacks]
+    initial = None if recipe.init is None else initial_weights.read_initial(recipe.init)
+    if initial is not None and recipe.image_size is None:
+        recipe = replace(recipe, image_size=initial_weights.image_size(initial, recipe.model, recipe.model_settings))
     data = data_sets.load_training(
         recipe.data,
         classes=recipe.classes,
@@ -191,10 +196,11 @@ def build(
     recipe, threat = replace(recipe, image_size=data.image_size or recipe.image_size), recipe.method.threat
     if threat is not None:
         threat.check(torch.empty(1, *data.shape))
-    mean, std = data.statistics() if recipe.normalize else (None, None)
+    mean, std = statistics(recipe, data, initial)
     torch.manual_seed(derive_seed("weights", recipe.seed))
     net = (recipe.model, len(data.classes), data.shape, mean, std)
     model = models.create(*net, **recipe.model_settings)
+    init = initial_weights.put_in(initial, model, recipe.model, data.classes) if initial is not None else ""
     models.check(model, len(data.classes), data.shape)
     _check_adaptive(recipe)
     record = runs.Record(
@@ -216,7 +222,17 @@ def build(
     trainer = Trainer(recipe, data, model, folder, record, named)
     if recipe.time_budget is None:
         check_moments(recipe.keep_at, trainer.state.last_step, trainer.state.steps_per_epoch)
-    return trainer, data.seen(), Images(data.split_off, data.why, data.classes, data.trained, data.tested)
+    return trainer, data.seen(), Images(data.split_off, data.why, data.classes, data.trained, data.tested, init)
+
+
+def statistics(
+    recipe: Recipe, data: Data | Streamed, initial: initial_weights.Initial | None
+) -> initial_weights.Statistics:
+    """What the net's first layer normalises by: what its first weights expect, or else the training images' own."""
+    if not recipe.normalize:
+        return None, None
+    known = None if initial is None else initial_weights.statistics(initial, recipe.model, data.shape[0])
+    return data.statistics() if known is None else known
 
 
 def _check_adaptive(recipe: Recipe) -> None:

@@ -53,6 +53,7 @@ def _changes(recipe: Recipe, net: str) -> dict[str, Any]:
     return {
         "model": net,
         "model_settings": recipe.model_settings if net == recipe.model else {},
+        "init": None,
         "eps": None,
         "epochs": max(1, recipe.epochs // 2),
         "time_budget": None,

@@ -1,0 +1,180 @@
+"""Runs that begin with weights of another run or of a file."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from commands import digits, killed_at, refused, small, state_of, toughen
+from safetensors.torch import load_file, save_file
+from timm_nets import NETS, needs_timm
+from torch import Tensor, nn
+
+from toughen import models, runs
+from toughen.models.normalize import parts_of
+from toughen.runs.weights_file import read_weights
+from toughen.training import Recipe
+from toughen.training.initial import head_of, image_size, put_in, read_initial, statistics
+from toughen.training.run import build
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("runs") / "first"
+    assert toughen(*small("--method", "FGSMAT", "--eps", 0.1, "--watch", "off", "--out", folder)).status == 0
+    return folder
+
+
+def begun(tmp_path: Path, **settings: Any) -> tuple[Mapping[str, Tensor], str]:
+    """The weights before the first step, and what is said of them."""
+    given = {"data": str(digits()), "model": "fbf-mnist-cnn", "validation": 10, **settings}
+    trainer, _, about = build(Recipe(device="cpu", **given), tmp_path / "new")
+    return {name: value.clone() for name, value in trainer.model.state_dict().items()}, about.init
+
+
+def same(one: Mapping[str, Tensor], other: Mapping[str, Tensor], but: str = "no such layer") -> None:
+    assert one.keys() == other.keys()
+    assert [name for name in one if not torch.equal(one[name], other[name]) and not name.startswith(but)] == []
+
+
+def test_a_run_goes_on_from_another(run: Path, tmp_path: Path) -> None:
+    weights, said = begun(tmp_path, init=str(run), normalize=True)
+    same(weights, load_file(run / "model.safetensors"))  # its normalisation, too
+    assert said == f"weights begin as those of {run} (FGSMAT, linf eps 0.1)"
+    fresh, _ = begun(tmp_path)
+    assert [name for name in fresh if name.endswith(".weight") and torch.equal(fresh[name], weights[name])] == []
+    exported = tmp_path / "net.safetensors"
+    assert toughen("export", run, "--format", "safetensors", "--out", exported).status == 0
+    same(begun(tmp_path, init=str(exported))[0], weights)
+
+
+def test_other_classes_get_a_new_last_layer(run: Path, tmp_path: Path) -> None:
+    wanted = tmp_path / "classes.txt"
+    wanted.write_text("7\n1\n4\n")
+    weights, said = begun(tmp_path, init=str(run), classes=str(wanted))
+    before = load_file(run / "model.safetensors")
+    head = next(name for name in reversed(before) if before[name].ndim == 2 and len(before[name]) == 10)
+    layer = head.removesuffix(".weight")
+    same({k: v for k, v in weights.items() if layer not in k}, {k: v for k, v in before.items() if layer not in k})
+    assert len(weights[head]) == 3
+    assert said.endswith(f"; the last layer, {layer.removeprefix('net.')}, is new, for 3 classes in place of one for "
+                         "0, 1, 2, 3 and 6 others")  # fmt: skip
+
+
+def test_as_many_classes_of_other_names_get_a_new_last_layer(run: Path) -> None:
+    model = models.create("fbf-mnist-cnn", 10, (1, 28, 28), [0.5], [0.5])
+    initial = read_initial(str(run))
+    assert "is new" in put_in(initial, model, "it", [f"letter {number}" for number in range(10)])
+    assert "is new" not in put_in(initial, model, "it", [str(number) for number in range(10)])
+    assert parts_of(model)[1].state_dict().keys() == initial.tensors.keys()
+
+
+def test_weights_of_torch_save_are_taken_out_of_what_wraps_them(tmp_path: Path) -> None:
+    net = models.create("fbf-mnist-cnn", 10, (1, 28, 28))
+    own = {f"module.{name}": value for name, value in net.state_dict().items()}
+    torch.save({"state_dict": own, "epoch": 3, "optimizer": {"state": {}}}, tmp_path / "net.pth")
+    found = read_weights(tmp_path / "net.pth")
+    same(found.tensors, net.state_dict())
+    assert found.more == ["epoch", "optimizer"]
+    weights, said = begun(tmp_path, init=str(tmp_path / "net.pth"), normalize=False)
+    same(weights, net.state_dict())
+    assert said.endswith("; what the file holds besides (epoch, optimizer) is left out")
+
+
+class Trap:
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> Any:
+        return Path.touch, (self.path,)
+
+
+def test_no_code_of_a_file_runs(tmp_path: Path) -> None:
+    torch.save({"state_dict": {}, "trap": Trap(tmp_path / "sprung")}, tmp_path / "trap.pth")
+    torch.save({"state_dict": {}, "args": argparse.Namespace(lr=1)}, tmp_path / "args.pth")
+    for name, what in (("trap", "holds more than weights"), ("args", "(argparse.Namespace)")):
+        ended = toughen(*small("--init", tmp_path / f"{name}.pth", "--out", tmp_path / "run"))
+        refused(ended, what, "Where you trust it", lines=1)
+    assert not (tmp_path / "sprung").exists() and not (tmp_path / "run").exists()
+
+
+def test_bad_weights_are_refused(run: Path, tmp_path: Path) -> None:
+    (tmp_path / "damaged.pth").write_bytes(b"no zip")
+    (tmp_path / "damaged.safetensors").write_bytes(b"none")
+    (tmp_path / "weights.h5").write_bytes(b"none")
+    torch.save([torch.zeros(1)], tmp_path / "list.pth")
+    torch.save({"epoch": 1}, tmp_path / "none.pth")
+    save_file({"w": torch.zeros(1)}, tmp_path / "other.safetensors")
+    save_file({"w": torch.tensor([float("nan")])}, tmp_path / "nan.safetensors")
+    for name, said in (
+        ("gone.pth", "there are no weights"),
+        ("damaged.pth", "is damaged, or no file of torch.save"),
+        ("damaged.safetensors", "is damaged"),
+        ("weights.h5", "no file of weights by its name"),
+        ("list.pth", "holds list, no weights by name"),
+        ("none.pth", "holds no weights by name"),
+        ("other.safetensors", "does not fit fbf-mnist-cnn: it has no "),
+        ("nan.safetensors", "holds NaN or infinity in w"),
+    ):
+        refused(toughen(*small("--init", tmp_path / name, "--out", tmp_path / "run")), said, lines=1)
+    refused(toughen(*small("--model", "m-lenet", "--init", run, "--out", tmp_path / "run")), "does not fit m-lenet")
+    assert not (tmp_path / "run").exists()
+
+
+def test_the_command_takes_the_net_of_the_weights_and_says_where_they_come_from(run: Path, tmp_path: Path) -> None:
+    words = ("train", "--data", digits(), "--init", run, "--eps", 0.2, "--epochs", 1, "--validation", 10)
+    ended = toughen(*words, "--out", tmp_path / "second")
+    assert ended.status == 0 and "weights begin as those of" in ended.err, ended.err
+    record = runs.read_record(tmp_path / "second")
+    assert record.model["name"] == "fbf-mnist-cnn" and record.eps == 0.2
+    assert f"init: {run}" in (tmp_path / "second" / "config.yaml").read_text()
+
+
+def test_a_killed_run_goes_on_as_if_it_had_not_been(run: Path, tmp_path: Path) -> None:
+    words = small("--init", run, "--checkpoint_seconds", 0)
+    assert toughen(*words, "--out", tmp_path / "whole").status == 0
+    assert killed_at(6, *words, "--out", tmp_path / "killed").returncode == -9
+    assert toughen(*words, "--out", tmp_path / "killed", "--resume").status == 0
+    same(state_of(tmp_path / "killed"), state_of(tmp_path / "whole"))
+
+
+def test_the_layer_that_gives_the_logits_is_found() -> None:
+    for name in ("resnet18", "wrn-16-1", "vgg11"):
+        net = models.create(name, 10, (3, 32, 32), **({"width": 8} if name == "resnet18" else {}))
+        head = dict(net.named_modules())[head_of(net, 10)]
+        assert isinstance(head, nn.Linear) and head.out_features == 10
+
+
+@needs_timm
+@pytest.mark.parametrize("name", NETS)
+def test_size_and_normalisation_are_timms_own(name: str, tmp_path: Path) -> None:
+    import timm
+
+    net = timm.create_model(name.removeprefix("timm:"), num_classes=7)
+    save_file(net.state_dict(), tmp_path / "net.safetensors")
+    initial = read_initial(str(tmp_path / "net.safetensors"))
+    about = timm.data.resolve_model_data_config(net)
+    assert image_size(initial, name, {}) == about["input_size"][-1] == 224
+    assert statistics(initial, name, 3) == (about["mean"], about["std"])
+    assert image_size(initial, name, {"img_size": 28}) == 28 and statistics(initial, name, 1) is None
+    model = models.create(name, 5, (3, 224, 224), about["mean"], about["std"])
+    assert "is new, for 5 classes" in put_in(initial, model, name, list("abcde"))
+    head = timm.create_model(name.removeprefix("timm:"), num_classes=7).pretrained_cfg["classifier"]
+    kept = {key: value for key, value in parts_of(model)[1].state_dict().items() if not key.startswith(head)}
+    same(kept, {key: value for key, value in net.state_dict().items() if not key.startswith(head)})
+
+
+@needs_timm
+def test_a_net_of_timms_is_fine_tuned(tmp_path: Path) -> None:
+    import timm
+
+    name = "timm:mobilenetv3_small_050"
+    net = timm.create_model(name.removeprefix("timm:"), num_classes=7, in_chans=1)
+    save_file(net.state_dict(), tmp_path / "net.safetensors")
+    words = small("--init", tmp_path / "net.safetensors", "--image_size", "keep", "--epochs", 1)
+    ended = toughen(*words, "--model", name, "--out", tmp_path / "run")
+    assert ended.status == 0 and "the last layer, classifier, is new, for 10 classes" in ended.err, ended.err

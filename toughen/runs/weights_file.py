@@ -1,0 +1,86 @@
+"""Weights out of files that others wrote: safetensors, and PyTorch's own, of which only tensors are read."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from toughen.runs.files import read_tensors
+
+PICKLED = (".pt", ".pth", ".bin", ".ckpt", ".tar", ".pkl")
+CONTAINERS = ("state_dict", "model_state_dict", "model", "net", "state_dict_ema", "model_ema")  # the usual names
+_WRAPPED = re.compile(r"(module|model|net|_orig_mod)\.")
+
+
+class WeightsFile(NamedTuple):
+    """What a file holds.
+
+    Attributes:
+        tensors: by their names in the net.
+        about: what a safetensors file of toughen's says of them; {} for others.
+        more: names of what else it holds, which is left out.
+    """
+
+    tensors: dict[str, Tensor]
+    about: dict[str, Any]
+    more: list[str]
+
+
+def read_weights(path: Path) -> WeightsFile:
+    """The tensors of a safetensors file, or of a file that ``torch.save`` wrote.
+
+    Raises:
+        ValueError: there is no such file, it is damaged, or holds what only code could build.
+    """
+    if not path.is_file():
+        raise ValueError(f"there are no weights {path}: give a .safetensors or .pth file, or a run directory")
+    if path.suffix == ".safetensors":
+        tensors, about = read_tensors(path)
+        return WeightsFile(bare(tensors), about, [])
+    if path.suffix not in PICKLED:
+        raise ValueError(f"{path} is no file of weights by its name: give one that ends in .safetensors or .pth")
+    found = _unpickled(path)
+    key = next((name for name in CONTAINERS if _are_weights(found.get(name))), None)
+    weights = found if key is None else found[key]
+    tensors = {str(name): value for name, value in weights.items() if isinstance(value, Tensor)}
+    if not tensors:
+        raise ValueError(f"{path} holds no weights by name: save model.state_dict() there")
+    more = [str(name) for name in found if name != key] if key is not None else []
+    more += [str(name) for name, value in weights.items() if not isinstance(value, Tensor)]
+    return WeightsFile(bare(tensors), {}, more)
+
+
+def _unpickled(path: Path) -> Mapping[str, Any]:
+    try:
+        found = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # damaged, or more than tensors
+        needs = re.search(r"GLOBAL ([\w.]+)", str(error))
+        if needs is None:
+            raise ValueError(f"{path} is damaged, or no file of torch.save: restore it from a copy") from None
+        raise ValueError(
+            f"{path} holds more than weights ({needs[1]}), which only running its code could read, and is not opened. "
+            "Where you trust it: torch.save(torch.load(PATH, weights_only=False)['state_dict'], 'weights.pth')"
+        ) from None
+    if not isinstance(found, Mapping):
+        raise ValueError(f"{path} holds {type(found).__name__}, no weights by name: save model.state_dict() there")
+    return found
+
+
+def _are_weights(value: object) -> bool:
+    return isinstance(value, Mapping) and any(isinstance(each, Tensor) for each in value.values())
+
+
+def bare(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Tensors without what wrappers put before all of their names, such as DistributedDataParallel's "module."."""
+    own = {name: value for name, value in tensors.items() if not name.startswith("normalize.")}
+    kept = {name: value for name, value in tensors.items() if name.startswith("normalize.")}
+    while own and (found := _WRAPPED.match(next(iter(own)))) and all(name.startswith(found[0]) for name in own):
+        own = {name.removeprefix(found[0]): value for name, value in own.items()}
+        moved = {name: value for name, value in own.items() if name.startswith("normalize.")}
+        kept, own = kept | moved, {name: value for name, value in own.items() if name not in moved}
+    return own | kept

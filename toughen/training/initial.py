@@ -1,0 +1,153 @@
+"""Weights that a run begins with: another run's, or those of a file."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor, nn
+
+from toughen import runs
+from toughen.models.normalize import parts_of
+from toughen.models.outside import data_configuration
+from toughen.runs.directory import checked_tensors, valid_record
+from toughen.runs.files import read_tensors
+from toughen.runs.repository import SCHEME, fetch
+from toughen.runs.weights_file import bare, read_weights
+from toughen.utils.plural import some
+
+Statistics = tuple[Sequence[float] | None, Sequence[float] | None]
+
+
+@dataclass(frozen=True)
+class Initial:
+    """Weights to begin with.
+
+    Attributes:
+        source: where they come from, as it was named.
+        tensors: by their names in the net, without its normalisation.
+        statistics: mean and std that the net was trained with; None where the file doesn't say.
+        record: what toughen says of them; None for a file from elsewhere.
+        more: what else the file holds, which is left out.
+    """
+
+    source: str
+    tensors: Mapping[str, Tensor]
+    statistics: Statistics | None
+    record: runs.Record | None
+    more: Sequence[str] = ()
+
+
+def read_initial(spec: str) -> Initial:
+    """The weights that ``init`` names: a run directory, a file, or a model of the hub.
+
+    Raises:
+        ValueError: there are none.
+    """
+    path = fetch(spec) if spec.startswith(SCHEME) else Path(spec)
+    if path.is_dir():
+        record = runs.read_record(path)
+        tensors = bare(read_tensors(path / runs.WEIGHTS)[0])
+        more: Sequence[str] = ()
+    else:
+        tensors, about, more = read_weights(path)
+        record = _recorded(about)
+    checked_tensors(path, tensors)
+    mean, std = tensors.pop("normalize.mean", None), tensors.pop("normalize.std", None)
+    statistics: Statistics | None = None
+    if mean is not None and std is not None:
+        statistics = mean.tolist(), std.tolist()
+    elif record is not None:
+        statistics = record.model.get("mean"), record.model.get("std")
+    return Initial(spec, tensors, statistics, record, more)
+
+
+def _recorded(about: Mapping[str, Any]) -> runs.Record | None:
+    try:
+        return valid_record(dict(about))
+    except ValueError:
+        return None
+
+
+def image_size(initial: Initial, net: str, settings: Mapping[str, Any]) -> int | None:
+    """The size of images that the weights were trained on: of the run, or of timm's configuration of the net."""
+    if initial.record is not None:
+        return initial.record.image_size
+    if not net.startswith("timm:"):
+        return None
+    given = settings.get("img_size")
+    return given if isinstance(given, int) else data_configuration(net.removeprefix("timm:")).size
+
+
+def statistics(initial: Initial, net: str, channels: int) -> Statistics | None:
+    """What the weights expect images to be normalised by; None where nobody knows."""
+    if initial.statistics is not None or not net.startswith("timm:"):
+        return initial.statistics
+    found = data_configuration(net.removeprefix("timm:"))
+    return (found.mean, found.std) if len(found.mean) == channels else None
+
+
+def put_in(initial: Initial, model: nn.Module, net_name: str, classes: Sequence[str]) -> str:
+    """Put the weights into a model; its last layer stays new where the classes are others.
+
+    Args:
+        initial: the weights.
+        model: as ``toughen.models.create`` makes it; changed in place.
+        net_name: what messages call it.
+        classes: of the images that it is for.
+
+    Returns:
+        What was done, in a sentence or two.
+
+    Raises:
+        ValueError: the weights are another net's.
+    """
+    _, net = parts_of(model)
+    full, given = net.state_dict(), dict(initial.tensors)
+    own = bare(full)
+    head = head_of(net, len(classes))
+    in_head = [short for short, name in zip(own, full, strict=True) if head and name.startswith(f"{head}.")]
+    known = None if initial.record is None else initial.record.classes
+    is_new = known != list(classes) if known is not None else False
+    is_new |= any(name in given and given[name].shape != own[name].shape for name in in_head)
+    if is_new:
+        given |= {name: own[name] for name in in_head}
+    if fault := misfit(own, given):
+        raise ValueError(f"--init {initial.source} does not fit {net_name}: {fault}; name its --model and its settings")
+    net.load_state_dict({name: given.get(short, full[name]) for short, name in zip(own, full, strict=True)})
+    return said(initial, head if is_new else "", len(classes))
+
+
+def head_of(net: nn.Module, classes: int) -> str:
+    """The name of the layer that gives the logits; "" where none can be told."""
+    ask = getattr(net, "get_classifier", None)  # timm's
+    layer = ask() if callable(ask) else None
+    if not isinstance(layer, nn.Module):
+        sized = [m for m in net.modules() if getattr(m, "out_features", getattr(m, "out_channels", None)) == classes]
+        layer = sized[-1] if sized else None
+    return next((name for name, module in net.named_modules() if module is layer), "")
+
+
+def misfit(own: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> str:
+    """The first thing in which weights differ from those of a net; "" where they fit."""
+    for name, tensor in own.items():
+        if name not in given and not name.endswith("num_batches_tracked"):
+            return f"it has no {name}"
+        if name in given and given[name].shape != tensor.shape:
+            return f"{name} is {list(given[name].shape)} there and {list(tensor.shape)} here"
+    return next((f"it has {name}, which the net has not" for name in given if name not in own), "")
+
+
+def said(initial: Initial, new_head: str, classes: int) -> str:
+    """What a run says of the weights that it begins with."""
+    found = f"weights begin as those of {initial.source}"
+    if initial.record is not None and initial.record.eps is not None:
+        found += f" ({initial.record.method}, {initial.record.norm} eps {initial.record.eps:g})"
+    if new_head:
+        before = "" if initial.record is None else f" in place of one for {some(initial.record.classes)}"
+        found += f"; the last layer, {new_head}, is new, for {classes} classes{before}"
+    if initial.more:
+        found += f"; what the file holds besides ({some(initial.more)}) is left out"
+    return found
