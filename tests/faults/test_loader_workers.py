@@ -42,7 +42,9 @@ def group_signalled(number: signal.Signals, kind: str, *words: object) -> subpro
 @pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_to_the_group_while_train_starts_workers(number: signal.Signals, tmp_path: Path) -> None:
-    words = small("--method", "FBF", "--eps", 0.2, "--crop", "resized", "--image_size", 28, "--num_workers", 2, "--device", "cpu")
+    words = small(
+        "--method", "FBF", "--eps", 0.2, "--crop", "resized", "--image_size", 28, "--num_workers", 2, "--device", "cpu"
+    )
     assert toughen(*words, "--out", tmp_path / "whole").status == 0
     done = group_signalled(number, "", *words, "--out", tmp_path / "cut")
     assert done.returncode == 128 + number and "Traceback" not in done.stderr, done.stderr
