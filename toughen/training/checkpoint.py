@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from toughen.core import distributed
 from toughen.methods.base import Method
-from toughen.runs.directory import second_line
+from toughen.runs.directory import check_kinds, second_line
 from toughen.runs.files import finite, read_tensors, temporary_name, write_tensors
 from toughen.runs.json_types import is_json, matches
 from toughen.training.state import State, Stateful, check
@@ -205,6 +205,7 @@ def _put_back(
     elif not distributed.is_main_process():
         values = values | _part(values, f"process.{distributed.rank()}")
     for name, module in modules.items():
+        check_kinds(module, _part(values, name))
         module.load_state_dict(_part(values, name))
     _load_moments(_part(values, "optimizer"), optimizer)
 
