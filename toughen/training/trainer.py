@@ -31,6 +31,7 @@ from toughen.training.callbacks.collapse import rescuers
 from toughen.training.callbacks.defaults import callbacks_of
 from toughen.training.callbacks.own import by_name
 from toughen.training.compiled import Compiled
+from toughen.training.divergence import check_step
 from toughen.training.figures import epoch_figures
 from toughen.training.loader import feed_of
 from toughen.training.recipe import Recipe
@@ -217,6 +218,7 @@ class Trainer:
                     raise Diverged(f"the loss is not finite ({error})") from None
             self.optimizer.zero_grad(set_to_none=True)
             step.loss.backward()
+        check_step(self.model, x, step, batch, state.step + 1)
         self.optimizer.step()
         if state.average is not None:
             state.average.update_parameters(self.model)

@@ -8,8 +8,10 @@ from typing import Any
 from toughen import runs
 from toughen.core import distributed
 from toughen.data.feed import Unreadable
-from toughen.training import saving
+from toughen.runs.files import finite
+from toughen.training import checkpoint, saving
 from toughen.training.callbacks.base import Callback
+from toughen.training.saving import Diverged
 from toughen.training.training_state import TrainingState
 from toughen.utils.signals import Stopped
 
@@ -43,6 +45,8 @@ class Checkpointing(Callback):
         alone = distributed.count() == 1  # another process may be within a step
         if self.step != state.step and (isinstance(error, Stopped) or isinstance(error, Unreadable) and alone):
             self.on_due(state)
+        if isinstance(error, Diverged) and alone and state.step and finite(state.model.state_dict()):
+            checkpoint.keep_weights(state.folder, state.step, state.model)  # the last ones that are sound
 
     def _save(self, state: TrainingState) -> None:
         self.saved = time.perf_counter()
