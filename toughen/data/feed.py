@@ -107,9 +107,9 @@ class StreamFeed(Feed):
         try:
             loader = iter(self._loader(decoder, _Reads(self.split, cuts)))
         except (EOFError, OSError) as error:  # of the process that workers are forked off, or of the system
+            reason = error or type(error).__name__
             raise Unreadable(
-                f"a process that decodes images cannot be started ({error or type(error).__name__}): "
-                "use --num_workers 0"
+                f"a process that decodes images cannot be started ({reason}): use --num_workers 0"
             ) from None
         for rows in cuts:
             try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import MISSING, asdict, dataclass
 from pathlib import Path
 from typing import Any, get_type_hints
@@ -130,8 +131,9 @@ def load(run: str | Path, model: nn.Module | None = None) -> nn.Module:
             "go on with the run (`toughen train ... --resume`), or restore both from one copy"
         )
     try:
+        check_kinds(net, tensors)
         net.load_state_dict(tensors)
-    except RuntimeError as error:
+    except (RuntimeError, ValueError) as error:
         raise ValueError(f"{folder / WEIGHTS} does not fit the net: {second_line(error)}") from None
     checked_tensors(folder / WEIGHTS, tensors)
     return net.eval()
@@ -147,6 +149,22 @@ def checked_tensors(path: Path, tensors: dict[str, Tensor]) -> dict[str, Tensor]
     if broken:
         raise ValueError(f"{path} holds NaN or infinity in {broken[0]}: use another checkpoint")
     return tensors
+
+
+def check_kinds(module: nn.Module, tensors: Mapping[str, Any]) -> None:
+    """See that whole numbers are put where whole numbers were, and so on: torch would convert them without a word.
+
+    Raises:
+        ValueError: a tensor is of another kind.
+    """
+    for name, own in module.state_dict().items():
+        given = tensors.get(name)
+        if isinstance(own, Tensor) and isinstance(given, Tensor) and _kind(own) != _kind(given):
+            raise ValueError(f"{name} is of type {given.dtype}, and the net's of {own.dtype}")
+
+
+def _kind(tensor: Tensor) -> tuple[bool, bool, bool]:
+    return tensor.is_floating_point(), tensor.is_complex(), tensor.dtype == torch.bool
 
 
 def _same(about: dict[str, Any], record: Record) -> bool:

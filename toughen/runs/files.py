@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from collections.abc import Callable, Mapping
@@ -12,6 +13,8 @@ if TYPE_CHECKING:  # imported where it is used: reports read and write files wit
     from torch import Tensor
 
 WRITTEN = (".json", ".jsonl", ".safetensors", ".yaml", ".parquet", ".html", ".png")  # what toughen writes
+
+DIGEST, UNKNOWN = "digest", "0" * 32  # of a file of tensors, and what stands in its place while it is taken
 
 
 def replace_file(path: Path, write: Callable[[Path], object]) -> None:
@@ -78,15 +81,19 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor], about: Mapping[str, Any] | None = None) -> None:
-    """Write tensors and, as JSON in the file's metadata, everything else that belongs to them."""
+    """Write tensors and, as JSON in the file's metadata, everything else that belongs to them, and a digest of all."""
     from safetensors.torch import save
 
     plain = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
-    write_bytes(path, save(plain, {"about": json.dumps(about or {})}))
+    content = save(plain, {"about": json.dumps({DIGEST: UNKNOWN, **(about or {})})})
+    known = content.replace(_entry(UNKNOWN), _entry(hashlib.blake2b(content, digest_size=16).hexdigest()), 1)
+    write_bytes(path, known)
 
 
 def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """What ``write_tensors`` wrote.
+
+    A file without a digest, as other programs and earlier versions write it, is read as it is.
 
     Raises:
         ValueError: the file is not whole, or not of this kind.
@@ -95,13 +102,33 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
 
     try:
         with safe_open(path, framework="pt") as file:
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
             about = json.loads((file.metadata() or {}).get("about", "{}"))
+            if isinstance(about, dict) and not _is_whole(path, about.pop(DIGEST, None)):
+                raise ValueError(f"{path} is damaged (its bytes are not those written): restore it, or train again")
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
     except (SafetensorError, json.JSONDecodeError, RecursionError, OSError) as error:
         raise ValueError(f"{path} is damaged ({error}): restore it from a copy, or train again") from None
     if not isinstance(about, dict):
         raise ValueError(f"{path} is damaged (what it says of itself is no mapping): restore it from a copy")
     return tensors, about
+
+
+def _entry(digest: str) -> bytes:
+    """A digest as it stands in a file's head: JSON within JSON."""
+    return f'\\"{DIGEST}\\": \\"{digest}\\"'.encode()
+
+
+def _is_whole(path: Path, digest: object) -> bool:
+    """Whether a file has the digest that it names, if it names one; its head is readable."""
+    if digest is None:
+        return True
+    with path.open("rb") as file:
+        start = file.read(8)
+        head = file.read(int.from_bytes(start, "little"))
+        found = hashlib.blake2b(start + head.replace(_entry(str(digest)), _entry(UNKNOWN), 1), digest_size=16)
+        while chunk := file.read(2**20):
+            found.update(chunk)
+    return found.hexdigest() == digest
 
 
 def read_json(path: Path) -> Any:

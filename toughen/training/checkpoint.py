@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from toughen.core.distributed import world
 from toughen.methods.base import Method
-from toughen.runs.directory import second_line
+from toughen.runs.directory import check_kinds, second_line
 from toughen.runs.files import finite, read_tensors, temporary_name, write_tensors
 from toughen.runs.json_types import is_json, matches
 from toughen.training.state import State, Stateful, check
@@ -203,6 +203,7 @@ def _put_back(
     same = saved_by == world().world_size
     values = values | (_part(values, f"process.{world().rank}") if same else own_state(modules))
     for name, module in modules.items():
+        check_kinds(module, _part(values, name))
         module.load_state_dict(_part(values, name))
     _load_moments(_part(values, "optimizer"), optimizer)
 

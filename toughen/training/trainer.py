@@ -32,6 +32,7 @@ from toughen.training.callbacks.selection import callbacks_of, state_names
 from toughen.training.collapse import CollapseDetector
 from toughen.training.compiled import Compiled
 from toughen.training.distributed_step import step_of, synchronised_batch_norm
+from toughen.training.divergence import check_step
 from toughen.training.loader import feed_of
 from toughen.training.recipe import Recipe
 from toughen.training.saving import Diverged
@@ -215,6 +216,7 @@ class Trainer:
                     raise Diverged(f"the loss is not finite ({error})") from None
             self.optimizer.zero_grad(set_to_none=True)
             step.loss.backward()
+        check_step(self.model, x, step, batch, state.step + 1)
         self.optimizer.step()
         if state.average is not None:
             state.average.update_parameters(self.model)

@@ -8,8 +8,10 @@ from typing import Any
 from toughen import runs
 from toughen.core.distributed import world
 from toughen.data.feed import Unreadable
-from toughen.training import saving
+from toughen.runs.files import finite
+from toughen.training import checkpoint, saving
 from toughen.training.callbacks.base import Callback
+from toughen.training.saving import Diverged
 from toughen.training.training_state import TrainingState
 from toughen.utils.signals import Stopped
 
@@ -42,6 +44,13 @@ class Checkpointing(Callback):
         met = isinstance(error, Stopped)  # all processes after the same step; in another error each for itself
         if self.step != state.step and (met or isinstance(error, Unreadable) and not world().is_distributed):
             self.on_due(state)
+        if (
+            isinstance(error, Diverged)
+            and not world().is_distributed
+            and state.step
+            and finite(state.model.state_dict())
+        ):
+            checkpoint.keep_weights(state.folder, state.step, state.model)  # the last ones that are sound
 
     def _save(self, state: TrainingState) -> None:
         self.saved = time.perf_counter()

@@ -1,0 +1,153 @@
+"""A command that is killed at any operation on a file, or whose disk is full from there on, comes to the same end."""
+
+from __future__ import annotations
+
+import json
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from commands import TIMES, digits, small, state_of, timeless, toughen
+from faulty import KINDS, Try, Walk, walk
+
+from toughen import runs
+
+TRAIN = small("--method", "FBF", "--eps", 0.2, "--averaging", 0.5, "--batch_size", 40, "--checkpoint_seconds", 0)
+MOMENTS = 5  # for each method: 50 in all
+Compared = Callable[[Path], Any]
+
+
+def words(*given: object) -> list[str]:
+    return [str(word) for word in given]
+
+
+def trained(folder: Path) -> dict[str, Any]:
+    """What a run came to: all its bytes but those that a clock wrote."""
+    found: dict[str, Any] = {name: (folder / name).read_bytes() for name in (runs.RECORD, runs.WEIGHTS, "config.yaml")}
+    found |= {name: (str(tensor.dtype), tensor.numpy().tobytes()) for name, tensor in state_of(folder).items()}
+    found["metrics"] = timeless(folder)
+    return found
+
+
+def without_times(value: Any) -> Any:
+    """JSON without what a clock said."""
+    if isinstance(value, dict):
+        return {name: without_times(each) for name, each in value.items() if name not in (*TIMES, "date", "spent")}
+    return [without_times(each) for each in value] if isinstance(value, list) else value
+
+
+def evaluated(folder: Path) -> dict[str, Any]:
+    """What an evaluation came to.
+
+    Killed after its last file it is done again, and the first results are kept beside as evaluation.1.json and so on.
+    """
+    found: dict[str, Any] = {}
+    for path in sorted(folder.iterdir()):
+        if path.suffix == ".json":
+            found[path.name] = without_times(json.loads(path.read_text().replace(str(folder), "OUT")))
+        elif path.suffix == ".parquet" or path.name in (runs.WEIGHTS, runs.SEEN, "metrics.jsonl"):
+            found[path.name] = path.read_bytes()
+    for name in [name for name in found if ".1." in name]:
+        assert found[name.replace(".1.", ".")] == found.pop(name), name
+    return found
+
+
+def reproduced(folder: Path) -> dict[str, Any]:
+    """What a table came to: every model and every figure."""
+    found: dict[str, Any] = {str(run.relative_to(folder)): trained(run) for run in sorted(folder.glob("smoke/*/run"))}
+    for path in sorted(folder.glob("smoke/*/cells/*.json")):
+        cell = without_times(json.loads(path.read_text()))
+        if cell["quantity"] not in ("gamma", "epoch seconds", "train seconds", "train hours"):
+            found[str(path.relative_to(folder))] = cell
+    return found
+
+
+def judge(tries: list[Try], compared: Compared, kind: str, what: str, capsys: pytest.CaptureFixture[str]) -> int:
+    """See that every disturbed command said so in one line, and came to the undisturbed one's end; count them."""
+    whole, *others = tries
+    assert whole.first.status == 0, whole.first.err
+    expected, disturbed = compared(Path(whole.out)), 0
+    for each in others:
+        about = f"{kind} {Path(each.out).name}, {each.first.last}: {each.first.err}\n{each.again.err}"
+        if kind == "full":
+            assert each.first.status in (0, 1, 2) and "Traceback" not in each.first.err, about
+            assert each.first.status == 0 or each.first.err.strip().splitlines()[-1].startswith("toughen: "), about
+            disturbed += each.first.status != 0
+        else:
+            assert each.first.status in (0, -signal.SIGKILL), about
+            disturbed += each.first.status != 0
+        assert each.again.status == 0, about
+        found = compared(Path(each.out))
+        assert found.keys() == expected.keys(), about
+        assert [name for name in expected if found[name] != expected[name]] == [], about
+        assert not [path for path in Path(each.out).rglob(".*") if path.is_file()], about
+    with capsys.disabled():
+        print(f"\n{what}: {disturbed} of {len(others)} disturbed ({kind}), {len(others)} came to the same end")
+    return disturbed
+
+
+METHODS = {  # those with a state of their own, and what keeps one beside a method
+    "Free": "--method Free --eps 0.2 --method.replays 2",
+    "PAP": "--method PAP --method.steps 4 --eps 0.2 --model small-cnn",
+    "PGI": "--method PGI --eps 0.2",
+    "EFGSM": "--method EFGSM --eps 0.2",
+    "Reconstruct": "--method Reconstruct --method.inner EFGSM --eps 0.2",
+    "Hybrid": "--method Hybrid --method.cheap NuAT --method.strong PGDAT --method.strong.steps 2 --eps 0.2",
+    "Delayed": "--method Delayed --method.after PGDAT --method.after.steps 2 --method.switch_epoch 1 --eps 0.2",
+    "AWP": "--method AWP --method.inner PGDAT --method.inner.steps 2 --eps 0.2",
+    "averaging": "--method NuAT --eps 0.2 --averaging 0.9 --schedule.cycle_momentum true",
+    "callbacks": "--method FBF --eps 0.2 --watch rescue --keep_at [2] --optimizer AdamW",
+}
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A whole run."""
+    folder = tmp_path_factory.mktemp("trained") / "run"
+    assert toughen(*small("--method", "FBF", "--eps", 0.2, "--out", folder)).status == 0
+    return folder
+
+
+def plan(command: str, folder: Path, run: Path, **more: Any) -> tuple[Walk, Compared]:
+    """How a command is disturbed, and what is compared of it."""
+    if command == "train":
+        given = words(*TRAIN, "--device", "cpu", "--out", "{out}")
+        return Walk(words=given, again=[*given, "--resume"], folder=str(folder), **more), trained
+    if command == "evaluate":
+        given = words("evaluate", "{out}", "--attacks", "fgsm", "pgd-3", "--limit", 20, "--device", "cpu")
+        return Walk(words=given, again=given, folder=str(folder), start=str(run), **more), evaluated
+    given = words("reproduce", "pap-table7", "--scale", "smoke", "--data", digits(), "--rows", "FGSM-AT", "--limit", 20)
+    given += ["--device", "cpu", "--out", "{out}"]
+    return Walk(words=given, again=given, folder=str(folder), **more), reproduced
+
+
+COMMANDS = ("train", "evaluate", "reproduce")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_sample_of_operations(kind: str, run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Of training alone, since every try is two runs."""
+    made, compared = plan("train", tmp_path / "w", run, kind=kind, first=5, stride=17)
+    assert judge(walk(made), compared, kind, "train", capsys) > 2
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3600)
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_operation(
+    command: str, kind: str, run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    made, compared = plan(command, tmp_path / "w", run, kind=kind)
+    assert judge(walk(made, timeout=3500), compared, kind, command, capsys) > 40
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+@pytest.mark.parametrize("name", METHODS)
+def test_random_moments(name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    given = words(*small(*METHODS[name].split(), "--checkpoint_seconds", 0, "--device", "cpu"), "--out", "{out}")
+    made = Walk(words=given, again=[*given, "--resume"], folder=str(tmp_path / "w"), kind="moment", tries=MOMENTS)
+    assert judge(walk(made, timeout=1700), trained, "moment", name, capsys) > MOMENTS // 2

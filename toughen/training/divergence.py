@@ -1,0 +1,81 @@
+"""Where numbers stop being numbers: the step, its batch and the layer, before they reach the weights."""
+
+from __future__ import annotations
+
+import copy
+import math
+
+import torch
+from torch import Tensor, nn
+
+from toughen.core.distributed import world
+from toughen.core.types import Batch, Step
+from toughen.training.saving import Diverged
+
+NAMED = 5  # images of a batch that a message names
+
+
+def check_step(model: nn.Module, x: Tensor, step: Step, batch: Batch, number: int) -> None:
+    """See that a step's loss and gradients are finite, before the optimizer takes them.
+
+    Only for one process on a CPU: elsewhere each look would wait, and ``FiniteCheck`` looks every 50 steps.
+
+    Args:
+        model: the net, with its gradients.
+        x: the step's images.
+        step: what the method made of them.
+        batch: says which they are.
+        number: of the step, from 1.
+
+    Raises:
+        Diverged: one is not.
+    """
+    if x.device.type != "cpu" or world().is_distributed:
+        return
+    sums = [step.loss.detach().double()]
+    sums += [each.grad.sum(dtype=torch.float64) for each in model.parameters() if each.grad is not None]
+    if bool(torch.stack(sums).isfinite().all()):
+        return
+    loss = float(step.loss.detach())
+    what = "a gradient is no longer finite" if math.isfinite(loss) else f"the loss became {loss}"
+    raise Diverged(f"{what} in step {number}: {origin(model, x, step)} {_images(x, batch)}")
+
+
+def origin(model: nn.Module, x: Tensor, step: Step) -> str:
+    """What is not finite first, on the way from the weights to the gradients."""
+    for name, weight in model.named_parameters():
+        if not bool(weight.isfinite().all()):
+            return f"the weight {name} is not, since the step before; found"
+    if (layer := first_layer(model, x)) is not None:
+        return f"the output of {layer} is the first that is not,"
+    if not bool(step.logits.isfinite().all()):
+        return "the net's logits of adversarial images are not, those of the clean ones are,"
+    if not bool(step.loss.isfinite()):
+        return "logits are finite, and the loss is not,"
+    named = [
+        name for name, each in model.named_parameters() if each.grad is not None and not each.grad.isfinite().all()
+    ]
+    return f"going back from the loss, the gradient of {named[-1]} is the first that is not,"
+
+
+@torch.no_grad()
+def first_layer(model: nn.Module, x: Tensor) -> str | None:
+    """The first layer that gives for these images what is not finite; None where none does."""
+    layers: list[str] = []
+    net = copy.deepcopy(model)
+    for name, module in net.named_modules():
+        if not list(module.children()):
+            module.register_forward_hook(
+                lambda _, given, out, name=name: (
+                    layers.append(name) if isinstance(out, Tensor) and not out.isfinite().all() else None
+                )
+            )
+    net(x)
+    return layers[0] if layers else None
+
+
+def _images(x: Tensor, batch: Batch) -> str:
+    if batch.index is None:
+        return f"on a batch of {len(x)} images"
+    named = ", ".join(map(str, batch.index[:NAMED].tolist()))
+    return f"on a batch of {len(x)}, the training images {named}{' and so on' * (len(x) > NAMED)}"
