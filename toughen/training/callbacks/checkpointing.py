@@ -41,15 +41,10 @@ class Checkpointing(Callback):
         world().on_main(runs.write_history, state.folder, state.history)
 
     def on_exception(self, state: TrainingState, error: BaseException) -> None:
-        met = isinstance(error, Stopped)  # all processes after the same step; in another error each for itself
-        if self.step != state.step and (met or isinstance(error, Unreadable) and not world().is_distributed):
+        alone = not world().is_distributed  # in another error than a signal each process is at a step of its own
+        if self.step != state.step and (isinstance(error, Stopped) or isinstance(error, Unreadable) and alone):
             self.on_due(state)
-        if (
-            isinstance(error, Diverged)
-            and not world().is_distributed
-            and state.step
-            and finite(state.model.state_dict())
-        ):
+        if isinstance(error, Diverged) and alone and state.step and finite(state.model.state_dict()):
             checkpoint.keep_weights(state.folder, state.step, state.model)  # the last ones that are sound
 
     def _save(self, state: TrainingState) -> None:
