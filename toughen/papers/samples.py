@@ -12,7 +12,8 @@ from PIL import Image
 from toughen import data as data_sets
 from toughen.data import EncodedSplit, Split, stratified
 from toughen.data.ingest import read_classes
-from toughen.papers.datasets import HUB, SETS, check_whole, fingerprint
+from toughen.papers import datasets
+from toughen.papers.datasets import HUB, SETS, fingerprint
 from toughen.papers.scales import EACH, SMALL, Scale
 from toughen.runs.files import read_fields, write_json
 
@@ -36,7 +37,7 @@ def at_scale(name: str, spec: str | None, scale: Scale, out: Path) -> str:
         if spec is None:
             raise ValueError(f"drawn images stand in for {name} at smoke only")
         if spec not in HUB:
-            check_whole(name, spec)
+            datasets.check_whole(name, spec)
         return spec
     folder = out / scale.name / "images" / name
     origin = DRAWN_HERE if spec is None else spec if spec in HUB else str(Path(spec).absolute())
