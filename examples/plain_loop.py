@@ -37,5 +37,5 @@ for epoch in range(given.epochs):
     print(f"epoch {epoch + 1}: loss {step.loss.item():.3f}")
 
 test = data.test.take(torch.randperm(len(data.test))[:200])
-result = toughen.evaluate(model.eval(), test, eps=0.1, attacks=["fgsm", "pgd-20"], verdict=False)
+result = toughen.evaluate(model.eval(), test, eps=0.1, attacks=["fgsm", "pgd-20"], verdict=False, details=False)
 print(f"clean {result['clean_accuracy']:.3f}, robust {result['robust_accuracy']:.3f}")

@@ -45,5 +45,5 @@ for epoch in range(given.epochs):
     print(f"epoch {epoch + 1}: loss {step.loss.item():.3f}")
 
 test = data.test.take(torch.randperm(len(data.test))[:200])
-result = toughen.evaluate(average.module.eval(), test, eps=0.03, attacks=["pgd-10"], verdict=False)
+result = toughen.evaluate(average.module.eval(), test, eps=0.03, attacks=["pgd-10"], verdict=False, details=False)
 print(f"clean {result['clean_accuracy']:.3f}, robust {result['robust_accuracy']:.3f}")

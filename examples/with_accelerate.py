@@ -41,5 +41,5 @@ for epoch in range(given.epochs):
 if accelerator.is_main_process:
     test = data.test.take(torch.randperm(len(data.test))[:200])
     net = accelerator.unwrap_model(model).eval().cpu()
-    result = toughen.evaluate(net, test, eps=0.1, attacks=["fgsm", "pgd-20"], verdict=False)
+    result = toughen.evaluate(net, test, eps=0.1, attacks=["fgsm", "pgd-20"], verdict=False, details=False)
     print(f"clean {result['clean_accuracy']:.3f}, robust {result['robust_accuracy']:.3f}")

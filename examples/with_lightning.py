@@ -45,5 +45,7 @@ trainer = lightning.Trainer(max_epochs=given.epochs, logger=False, enable_checkp
 trainer.fit(module, loader)
 
 test = data.test.take(torch.randperm(len(data.test))[:200])
-result = toughen.evaluate(module.net.eval().cpu(), test, eps=0.1, attacks=["fgsm", "pgd-20"], verdict=False)
+result = toughen.evaluate(
+    module.net.eval().cpu(), test, eps=0.1, attacks=["fgsm", "pgd-20"], verdict=False, details=False
+)
 print(f"clean {result['clean_accuracy']:.3f}, robust {result['robust_accuracy']:.3f}")

@@ -47,5 +47,5 @@ with tempfile.TemporaryDirectory() as folder:
     trainer.train()
 
 test = data.test.take(torch.randperm(len(data.test))[:200])
-result = toughen.evaluate(model.eval().cpu(), test, eps=0.05, attacks=["fgsm", "pgd-20"], verdict=False)
+result = toughen.evaluate(model.eval().cpu(), test, eps=0.05, attacks=["fgsm", "pgd-20"], verdict=False, details=False)
 print(f"clean {result['clean_accuracy']:.3f}, robust {result['robust_accuracy']:.3f}")

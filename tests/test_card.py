@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 from commands import refused, toughen
@@ -15,7 +16,7 @@ from toughen.report.card import card, public_name
 
 def test_the_hubs_library_reads_the_figures(tmp_path: Path) -> None:
     """90 % clean and 50 % under both attacks of 200 images, at L-infinity 0.3: what the files say."""
-    found = ModelCard(card(write_run(tmp_path / "run"), "me/robust-digits"))
+    found: Any = ModelCard(card(write_run(tmp_path / "run"), "me/robust-digits"))
     results = found.data.eval_results
     assert results is not None and [each.metric_value for each in results] == [0.9, 0.5]
     assert results[1].metric_name == "accuracy under attack, L∞ eps 0.3" and results[0].dataset_name == "digits"
@@ -38,7 +39,7 @@ def test_the_hubs_library_reads_the_figures(tmp_path: Path) -> None:
 def test_what_was_never_evaluated_says_so(tmp_path: Path) -> None:
     folder = write_run(tmp_path / "run")
     (folder / "evaluation.json").unlink()
-    found = ModelCard(card(folder))
+    found: Any = ModelCard(card(folder))
     assert found.data.eval_results is None and "Nobody has evaluated it" in found.content
 
 
@@ -47,7 +48,7 @@ def test_names_out_of_files_stay_text(tmp_path: Path) -> None:
     folder = write_run(tmp_path / "run", classes=classes)
     record = json.loads((folder / "model.json").read_text())
     (folder / "model.json").write_text(json.dumps({**record, "method": "`</code>`\n---", "data": "/home/me/my photos"}))
-    found = ModelCard(card(folder))
+    found: Any = ModelCard(card(folder))
     assert "license" not in found.data.to_dict()
     assert r"\<script\>alert(1)\</script\>, \[x\](http://bad), a\|b \# head, --- license: mit" in found.content
     assert "`'</code>' ---`" in found.content and "/home/me" not in found.content and "`my photos`" in found.content
@@ -64,7 +65,7 @@ def test_a_timm_net_is_loaded_by_timm(tmp_path: Path) -> None:
         "std": None,
     }
     (folder / "model.json").write_text(json.dumps(record))
-    found = ModelCard(card(folder, "me/net"))
+    found: Any = ModelCard(card(folder, "me/net"))
     assert found.data.library_name == "timm"
     assert 'timm.create_model("hf-hub:me/net", pretrained=True)' in found.content
     assert "mean = torch.tensor([0.5, 0.4, 0.3]).view(-1, 1, 1)\nstd = torch.tensor([1.0, 1.0, 1.0])" in found.content

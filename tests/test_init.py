@@ -144,7 +144,8 @@ def test_a_killed_run_goes_on_as_if_it_had_not_been(run: Path, tmp_path: Path) -
 
 def test_the_layer_that_gives_the_logits_is_found() -> None:
     for name in ("resnet18", "wrn-16-1", "vgg11"):
-        net = models.create(name, 10, (3, 32, 32), **({"width": 8} if name == "resnet18" else {}))
+        settings: dict[str, Any] = {"width": 8} if name == "resnet18" else {}
+        net = models.create(name, 10, (3, 32, 32), **settings)
         head = dict(net.named_modules())[head_of(net, 10)]
         assert isinstance(head, nn.Linear) and head.out_features == 10
 

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -90,7 +91,7 @@ def test_what_is_pushed_is_loaded_alike(run: Path, tmp_path: Path, mnist: tuple[
         del hub.uploaded["model.safetensors"]
         hub.uploaded["pytorch_model.bin"] = b"\x80\x04"
         one_line(load(hub, tmp_path / "h", mnist[0], "hf://me/robust"), "has no model.safetensors", "may hold code")
-    found = ModelCard(hub.uploaded["README.md"].decode())
+    found: Any = ModelCard(hub.uploaded["README.md"].decode())
     assert found.data.library_name == "toughen" and 'toughen.load("hf://me/robust")' in found.content
     said = b"".join(hub.uploaded.values())
     assert str(digits()).encode() not in said and str(run).encode() not in said  # of this machine's folders

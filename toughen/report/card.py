@@ -11,7 +11,7 @@ import yaml
 from toughen.report import words
 from toughen.report.evaluations import Evaluation
 from toughen.report.read import Run, read_run
-from toughen.report.values import clean, whole
+from toughen.report.values import clean, items, mapping, whole
 from toughen.runs.files import read_fields
 from toughen.utils.statistics import percent
 
@@ -156,14 +156,10 @@ def statistics(run: Run) -> tuple[list[float], list[float]]:
     """Mean and standard deviation of the net's first layer; 0 and 1 where it has none."""
     net = read_fields(run.folder / "model.json").get("model", {})
     shape = net.get("shape") if isinstance(net, dict) else None
-    channels = whole(shape[0]) if isinstance(shape, list) and shape else None
-    found = [net.get(name) if isinstance(net, dict) else None for name in ("mean", "std")]
-    numbers = [
-        values if _are_numbers(values) else [default] * (channels or 1)
-        for values, default in zip(found, (0.0, 1.0), strict=True)
-    ]
-    return numbers[0], numbers[1]
-
-
-def _are_numbers(values: object) -> bool:
-    return isinstance(values, list) and all(type(value) in (int, float) for value in values)
+    channels = (whole(shape[0]) if isinstance(shape, list) and shape else None) or 1
+    given = mapping(net)
+    mean, std = (
+        [float(number) for number in items(given.get(name)) if type(number) in (int, float)] or [default] * channels
+        for name, default in (("mean", 0.0), ("std", 1.0))
+    )
+    return mean, std

@@ -46,6 +46,7 @@ def read_initial(spec: str) -> Initial:
     Raises:
         ValueError: there are none.
     """
+    record: runs.Record | None
     path = fetch(spec) if spec.startswith(SCHEME) else Path(spec)
     if path.is_dir():
         record = runs.read_record(path)
