@@ -159,7 +159,7 @@ WRONG = {
 def test_weights_of_another_kind(wrong: str, trained: Path, tmp_path: Path) -> None:
     run = Path(shutil.copytree(trained, tmp_path / "run"))
     tensors, about = read_tensors(run / runs.WEIGHTS)
-    WRONG[wrong](tensors)  # type: ignore[no-untyped-call]
+    WRONG[wrong](tensors)
     write_tensors(run / runs.WEIGHTS, tensors, about)
     refused(toughen("evaluate", run, "--attacks", "fgsm", "--verdict", "false"), str(run / runs.WEIGHTS))
 

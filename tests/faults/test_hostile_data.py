@@ -90,7 +90,7 @@ def png(width: int, height: int, data: bytes = b"") -> bytes:
 
 def saved(kind: str, mode: str, size: tuple[int, int] = (8, 8), **more: object) -> bytes:
     file = io.BytesIO()
-    Image.new(mode, size).save(file, kind, **more)  # type: ignore[arg-type]
+    Image.new(mode, size).save(file, kind, **more)
     return file.getvalue()
 
 

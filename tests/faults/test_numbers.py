@@ -37,15 +37,15 @@ def test_what_is_finite_passes(net: nn.Sequential) -> None:
 
 def test_an_output_is_named(net: nn.Sequential) -> None:
     with torch.no_grad():
-        net[1].weight.fill_(2e38)
-        net[1].bias.fill_(2e38)
+        net.get_parameter("1.weight").fill_(2e38)
+        net.get_parameter("1.bias").fill_(2e38)
     with pytest.raises(Diverged, match=r"the loss became (nan|-?inf) in step 12: the output of 1 is the first"):
         stepped(net, torch.ones(2, 1, 2, 2))
 
 
 def test_a_weight_is_named(net: nn.Sequential) -> None:
     with torch.no_grad():
-        net[3].weight[0, 0] = torch.nan
+        net.get_parameter("3.weight")[0, 0] = torch.nan
     with pytest.raises(
         Diverged, match=r"the weight 3.weight is not, .* on a batch of 7, the training images 7, 8, 9, 10, 11 and"
     ):
@@ -53,7 +53,7 @@ def test_a_weight_is_named(net: nn.Sequential) -> None:
 
 
 def test_a_gradient_is_named(net: nn.Sequential) -> None:
-    net[1].weight.register_hook(lambda gradient: gradient * torch.inf)
+    net.get_parameter("1.weight").register_hook(lambda gradient: gradient * torch.inf)
     with pytest.raises(Diverged, match=r"a gradient is no longer finite in step 12: .* the gradient of 1.weight is"):
         stepped(net, torch.ones(2, 1, 2, 2))
 

@@ -106,7 +106,8 @@ def losing(self, *given):
                 words, name = (each / "stat").read_text().rsplit(")", 1)[1].split(), (each / "cmdline").read_text()
             except OSError:
                 continue
-            if "forkserver" in name and int(words[2]) == os.getpgrp() and int(words[1]) != os.getpid():
+            mine = int(words[2]) == os.getpgrp() and os.getpid() not in (int(each.name), int(words[1]))
+            if "forkserver" in name and mine:
                 os.kill(int(each.name), signal.SIGKILL)  # a worker, whose parent is the server
     return step(self, *given)
 Trainer.step = losing

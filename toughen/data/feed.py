@@ -114,8 +114,8 @@ class StreamFeed(Feed):
         for rows in cuts:
             try:
                 images = next(loader)
-            except RuntimeError as error:
-                reason = str(error).splitlines()[0]
+            except (RuntimeError, EOFError, OSError) as error:  # of the pipes to them
+                reason = (str(error) or type(error).__name__).splitlines()[0]
                 raise Unreadable(
                     f"a process that decodes images ended ({reason}): use --num_workers 0, or in a script of your own "
                     'put what it does under `if __name__ == "__main__":`'
