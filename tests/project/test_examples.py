@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 from commands import process
+from paths import ROOT
 
-EXAMPLES = Path(__file__).parent.parent / "examples"
+EXAMPLES = ROOT / "examples"
 NEEDS = {
     "plain_loop": "torch",
     "timm_style": "timm",

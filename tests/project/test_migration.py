@@ -9,11 +9,12 @@ from typing import Any
 import pytest
 import torch
 import torchattacks
+from paths import NETS, ROOT
 
 import toughen
 from toughen.core.types import Images, Labels
 
-PAGE = (Path(__file__).parent.parent / "docs" / "how-to" / "come-from-another-library.md").read_text(encoding="utf-8")
+PAGE = (ROOT / "docs" / "how-to" / "come-from-another-library.md").read_text(encoding="utf-8")
 ROWS = re.findall(r"^\| `(torchattacks\..+)` \| `(toughen\..+)` \|$", PAGE, re.M)
 SIZES = {"8/255": "0.25", "2/255": "0.05", "1.0": "2.0", "0.2)": "0.4)"}  # that this net does not withstand
 
@@ -28,7 +29,7 @@ def larger(code: str) -> str:
 def test_both_sides_find_as_much(theirs: str, ours: str, mnist: tuple[Images, Labels]) -> None:
     """Random starts differ, so that a few images may fall to one alone; of another step size 20 do."""
     x, y = mnist
-    model = toughen.load(Path(__file__).parent / "nets" / "fgsm-at")
+    model = toughen.load(NETS / "fgsm-at")
     names: dict[str, Any] = {"torchattacks": torchattacks, "toughen": toughen, "model": model, "x": x, "y": y}
     right = [int((model(eval(larger(code), names)).argmax(1) == y).sum()) for code in (theirs, ours)]
     assert abs(right[0] - right[1]) <= 4, right
@@ -40,7 +41,7 @@ def test_the_blocks_of_the_page_run(
 ) -> None:
     bound, module = re.findall(r"^```python\n(.*?)^```$", PAGE, re.M | re.S)
     x, y = mnist
-    model = toughen.load(Path(__file__).parent / "nets" / "fgsm-at")
+    model = toughen.load(NETS / "fgsm-at")
     names: dict[str, Any] = {"model": model, "x": x, "y": y}
     exec(bound, names)
     assert 0 < float((names["x_adv"] - x).abs().max()) <= 8 / 255 + 1e-6
