@@ -15,6 +15,7 @@ from timm_nets import NETS, needs_timm
 from torch import Tensor, nn
 
 from toughen import models, runs
+from toughen.methods.standard import Standard
 from toughen.models.normalize import parts_of
 from toughen.runs.weights_file import read_weights
 from toughen.training import Recipe
@@ -32,7 +33,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def begun(tmp_path: Path, **settings: Any) -> tuple[Mapping[str, Tensor], str]:
     """The weights before the first step, and what is said of them."""
     given = {"data": str(digits()), "model": "fbf-mnist-cnn", "validation": 10, **settings}
-    trainer, _, about = build(Recipe(device="cpu", **given), tmp_path / "new")
+    trainer, _, about = build(Recipe(method=Standard(), device="cpu", **given), tmp_path / "new")
     return {name: value.clone() for name, value in trainer.model.state_dict().items()}, about.init
 
 

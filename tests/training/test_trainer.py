@@ -64,7 +64,7 @@ def batch_norm_net(num_classes: int) -> nn.Module:
 def test_averaging_is_an_exponential_mean_of_all_state(tmp_path: Path) -> None:
     """Batch norm's statistics too; the first update copies; the decay rises as (1 + t) / (10 + t) up to its value."""
     method = Watching()
-    train(recipe(method=method, model="test_training:batch_norm_net", averaging=0.4), tmp_path / "run")
+    train(recipe(method=method, model="test_trainer:batch_norm_net", averaging=0.4), tmp_path / "run")
     mean = {name: value.double() for name, value in method.models[0].items()}
     decays = [2 / 11, 3 / 12, 4 / 13, 5 / 14, 6 / 15, 0.4, 0.4, 0.4, 0.4]  # of the 2nd to the 10th update
     for decay, state in zip(decays, method.models[1:], strict=True):
@@ -78,7 +78,7 @@ def test_averaging_is_an_exponential_mean_of_all_state(tmp_path: Path) -> None:
 
 
 def test_averaged_weights_are_the_ones_to_use(tmp_path: Path) -> None:
-    settings = {"model": "test_training:batch_norm_net", "averaging": 0.75, "validation": 0}
+    settings = {"model": "test_trainer:batch_norm_net", "averaging": 0.75, "validation": 0}
     train(recipe(method=Standard(), **settings), tmp_path / "run")
     saved, last = read_tensors(tmp_path / "run" / runs.WEIGHTS)[0], state_of(tmp_path / "run")
     assert all(torch.equal(value, last[f"average.module.{name}"]) for name, value in saved.items())

@@ -5,8 +5,6 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from toughen.data.hub import unreachable
-
 SCHEME, WEIGHTS = "hf://", "model.safetensors"
 _PART = r"[A-Za-z0-9](?:[\w.-]{0,94}[A-Za-z0-9_])?"
 _NAME = re.compile(rf"{_PART}/{_PART}", re.ASCII)
@@ -37,7 +35,9 @@ def fetch(address: str, revision: str | None = None) -> Path:
     check_name(name)
     if revision is not None and given and revision != given:
         raise ValueError(f"{address} names a revision and {revision!r} is given, too: leave one of them out")
-    from huggingface_hub import errors, hf_hub_download
+    from huggingface_hub import errors, hf_hub_download  # slow
+
+    from toughen.data.hub import unreachable
 
     trouble = unreachable(meanwhile=None)
     try:
