@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import _thread
 import re
+import signal
+import time
 from pathlib import Path
 from typing import Any
 
@@ -113,11 +115,22 @@ def test_it_stops_at_the_limit_says_what_is_left_and_goes_on(tmp_path: Path, mon
     assert epochs in (["FGSMAT", "FGSMAT", "again"], ["FGSMAT", "FGSMAT"])  # the first epoch is not trained again
 
 
-def test_a_limit_ends_what_runs() -> None:
-    with cheapest_first.Deadline(0.2) as deadline:
-        while True:
-            pass
-    assert deadline.passed
+@pytest.mark.parametrize(
+    "handler", [signal.default_int_handler, signal.SIG_IGN]
+)  # a script's background job ignores it
+def test_a_limit_ends_what_runs(handler: Any) -> None:
+    before = signal.signal(signal.SIGINT, handler)
+    try:
+        with cheapest_first.Deadline(0.2) as deadline:
+            until = time.monotonic() + 10
+            while time.monotonic() < until:
+                pass
+        assert deadline.passed and signal.getsignal(signal.SIGINT) == handler
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def test_only_its_own_interrupt_is_a_limits() -> None:
     with cheapest_first.Deadline(60.0) as deadline:
         pass
     assert not deadline.passed

@@ -5,6 +5,7 @@ from __future__ import annotations
 import _thread
 import itertools
 import json
+import signal
 import threading
 import time
 from collections.abc import Collection, Mapping, Sequence
@@ -159,9 +160,13 @@ class Deadline:
     def __init__(self, limit: float | None) -> None:
         self.passed, self._over, self._lock = False, False, threading.Lock()
         self._timer = None if limit is None else threading.Timer(limit, self._end)
+        self._ignored = False
 
     def __enter__(self) -> Deadline:
         if self._timer:
+            self._ignored = signal.getsignal(signal.SIGINT) == signal.SIG_IGN  # as in a script's background job
+            if self._ignored:  # else interrupt_main would do nothing
+                signal.signal(signal.SIGINT, signal.default_int_handler)
             self._timer.daemon = True
             self._timer.start()
         return self
@@ -180,4 +185,6 @@ class Deadline:
         if kind is None and self.passed:
             with suppress(KeyboardInterrupt):  # it came after the last piece of work
                 time.sleep(0.05)
+        if self._ignored:
+            signal.signal(signal.SIGINT, signal.SIG_IGN)
         return self.passed and kind is not None and issubclass(kind, KeyboardInterrupt)
