@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import platform
 import time
@@ -10,6 +11,7 @@ from importlib.metadata import version
 import pytest
 import torch
 from commands import refused, toughen
+from rich.console import Console
 from torch import nn
 
 from toughen.cli import doctor
@@ -67,3 +69,12 @@ def test_bad_words_are_refused() -> None:
     refused(toughen("doctor", "--seconds", -1), "--seconds is -1")
     refused(toughen("doctor", "--seconds", "soon"), "seconds")
     refused(toughen("doctor", "--device", "tpu9"), "device 'tpu9' is not to be had here")
+
+
+def test_extras_are_printed_whole() -> None:
+    """Brackets are markup to rich, which would swallow them."""
+    out = io.StringIO()
+    Console(width=100, file=out).print(
+        doctor.table([doctor.Finding("timm", "no", None, "pip install 'toughen[timm]'")])
+    )
+    assert "pip install 'toughen[timm]'" in out.getvalue()

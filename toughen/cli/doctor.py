@@ -13,6 +13,7 @@ from importlib.metadata import PackageNotFoundError, version
 import torch
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from toughen import __version__, models
 from toughen.cli.shared import PROGRAM
@@ -127,7 +128,7 @@ def table(found: Sequence[Finding]) -> Table:
     for column in shown.columns:
         column.overflow = "fold"
     for each in found:
-        shown.add_row(each.name, each.value, each.advice, style="bold" if each.advice else None)
+        shown.add_row(*map(Text, (each.name, each.value, each.advice)), style="bold" if each.advice else None)
     return shown
 
 
