@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 from collections.abc import Callable
 from pathlib import Path
@@ -123,7 +124,11 @@ def plan(command: str, folder: Path, run: Path, **more: Any) -> tuple[Walk, Comp
     return Walk(words=given, again=given, folder=str(folder), **more), reproduced
 
 
-COMMANDS = ("train", "evaluate", "reproduce")
+COMMANDS = {  # each how many operations one is disturbed, by what goes wrong: every try is two runs of the command
+    "train": {"kill": 1, "full": 3},
+    "evaluate": {"kill": 2, "full": 4},
+    "reproduce": {"kill": 6, "full": 12},
+}
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -134,20 +139,22 @@ def test_a_sample_of_operations(kind: str, run: Path, tmp_path: Path, capsys: py
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(3600)
+@pytest.mark.timeout(1500)
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("command", COMMANDS)
-def test_every_operation(
+def test_operations_of_every_command(
     command: str, kind: str, run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    made, compared = plan(command, tmp_path / "w", run, kind=kind)
-    assert judge(walk(made, timeout=3500), compared, kind, command, capsys) > 40
+    """TOUGHEN_EVERY_OPERATION=1 leaves none out."""
+    stride = 1 if os.environ.get("TOUGHEN_EVERY_OPERATION") else COMMANDS[command][kind]
+    made, compared = plan(command, tmp_path / "w", run, kind=kind, stride=stride)
+    assert judge(walk(made, timeout=1400), compared, kind, command, capsys) > 40 // stride
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(1800)
+@pytest.mark.timeout(600)
 @pytest.mark.parametrize("name", METHODS)
 def test_random_moments(name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     given = words(*small(*METHODS[name].split(), "--checkpoint_seconds", 0, "--device", "cpu"), "--out", "{out}")
     made = Walk(words=given, again=[*given, "--resume"], folder=str(tmp_path / "w"), kind="moment", tries=MOMENTS)
-    assert judge(walk(made, timeout=1700), trained, "moment", name, capsys) > MOMENTS // 2
+    assert judge(walk(made, timeout=550), trained, "moment", name, capsys) > MOMENTS // 2
