@@ -14,6 +14,7 @@ from commands import TIMES, digits, small, state_of, timeless, toughen
 from faulty import KINDS, Try, Walk, walk
 
 from toughen import runs
+from toughen.runs.files import read_tensors
 
 TRAIN = small("--method", "FBF", "--eps", 0.2, "--averaging", 0.5, "--batch_size", 40, "--checkpoint_seconds", 0)
 MOMENTS = 5  # for each method: 50 in all
@@ -56,8 +57,15 @@ def evaluated(folder: Path) -> dict[str, Any]:
 
 
 def reproduced(folder: Path) -> dict[str, Any]:
-    """What a table came to: every model and every figure."""
-    found: dict[str, Any] = {str(run.relative_to(folder)): trained(run) for run in sorted(folder.glob("smoke/*/run"))}
+    """What a table came to: every model and every figure, without the folder's own name, in which its images lie."""
+    found: dict[str, Any] = {}
+    for run in sorted(folder.glob("smoke/*/run")):
+        files = trained(run)
+        weights, _ = read_tensors(run / runs.WEIGHTS)  # the file holds the record, and with it the folder's name
+        files[runs.WEIGHTS] = {name: each.numpy().tobytes() for name, each in weights.items()}
+        for name in (runs.RECORD, "config.yaml"):
+            files[name] = files[name].replace(str(folder).encode(), b"OUT")
+        found[str(run.relative_to(folder))] = files
     for path in sorted(folder.glob("smoke/*/cells/*.json")):
         cell = without_times(json.loads(path.read_text()))
         if cell["quantity"] not in ("gamma", "epoch seconds", "train seconds", "train hours"):
