@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 from commands import digits, small, state_of, toughen
 
 GROUP_SIGNALLED = """import os, signal, sys, threading
@@ -33,7 +34,8 @@ main()
 def group_signalled(number: signal.Signals, kind: str, *words: object) -> subprocess.CompletedProcess[str]:
     """`toughen` in a process group that gets a signal while workers are started."""
     command = [sys.executable, "-c", GROUP_SIGNALLED, str(number.value), kind, *map(str, words)]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    threads = {"OMP_NUM_THREADS": str(torch.get_num_threads())}  # sums differ with the number of threads
+    environment = {**os.environ, **threads, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
     return subprocess.run(
         command, capture_output=True, text=True, start_new_session=True, env=environment, timeout=200, check=False
     )

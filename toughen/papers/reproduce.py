@@ -30,7 +30,7 @@ from toughen.papers.tasks import Task, make_tasks, run_tasks
 from toughen.papers.terminal import say, show_exhibit
 from toughen.papers.training import RunContext
 from toughen.papers.values import View
-from toughen.runs.files import check_writable
+from toughen.runs.files import check_writable, clear_temporaries
 from toughen.utils.duration import seconds
 
 
@@ -100,6 +100,8 @@ def reproduce(
     exhibits, rows = exhibits_of(names, rows, seeds, limit), rows or ()
     chosen, folder = scale_of(scale), Path(out)
     check_writable(folder)
+    for place in (folder, *(folder / chosen.name).glob("**/")):
+        clear_temporaries(place)
     pick_device(device)
     places, lacking = places_of(exhibits, named, rows, data, chosen, folder)
     counts = {each.name: seeds_of(each, seeds) for each in exhibits}
