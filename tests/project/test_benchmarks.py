@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import inspect
+import itertools
 import json
 import os
 import signal
@@ -447,6 +448,29 @@ def test_a_method_has_the_settings_of_its_mnist_recipe_in_the_table(row: str, sc
     there, here = (settings_of(parse_train(words)[0].method) for words in ([RECIPES[row]], row_s))
     assert there.keys() == here.keys()
     assert {name for name in here if here[name] != there[name]} <= OWN_IN_THE_TABLE.get(row, set())
+
+
+def test_the_commands_of_a_grid_and_the_run_that_is_chosen(tmp_path: Path, scripts: Any) -> None:
+    grid = scripts("grid")
+    for row in grid.ROWS:
+        assert len({run.folder(tmp_path) for run in grid.grid(row)}) == 4
+        if row != "EAT":  # whose sources must be there
+            words = [run.words("mnist-5k", tmp_path).replace(" --resume", "").split() for run in grid.grid(row)]
+            there = [parse_train(some)[0] for some in words]
+            assert {each.optimizer.lr for each in there} == {5e-3, 2e-3}  # the last word counts
+            assert len({json.dumps(settings_of(each.method), default=str) for each in there}) in (1, 2)
+
+    assert len(list(itertools.islice(grid.steps("FBF", "mnist-5k", tmp_path), 4))) == 4
+    for run, held in zip(grid.grid("FBF"), ((0.2, 0.8), (0.9, 0.3), (0.4, 0.5), (0.1, 0.1)), strict=True):
+        folder = run.folder(tmp_path)
+        folder.mkdir()
+        (folder / "model.json").write_text("{}")
+        lines = [json.dumps({"validation": {"clean": 1.0, "pgd": each}}) for each in held]
+        (folder / "metrics.jsonl").write_text("\n".join(lines))
+    assert grid.chosen("FBF", tmp_path) == grid.grid("FBF")[1]  # 0.9, in its first epoch
+    left = [words[0] for words in grid.steps("FBF", "mnist-5k", tmp_path)]
+    assert left == ["evaluate", "train", "evaluate", "train", "evaluate"]
+    assert grid.figures("FBF", tmp_path) is None
 
 
 def test_the_page_of_methods_has_the_figures_of_the_runs(scripts: Any) -> None:
