@@ -15,7 +15,9 @@ from toughen import data
 from toughen.config.train import parse_train
 from toughen.data.doubts import doubts
 from toughen.data.ingest import Outline
+from toughen.methods.awp import AWP
 from toughen.methods.nuat import NuAT
+from toughen.methods.pgd_at import PGDAT
 from toughen.methods.standard import Standard
 from toughen.methods.trades import TRADES
 from toughen.training import Recipe, default_recipe, defaults
@@ -73,6 +75,25 @@ def test_what_is_given_wins_and_the_rest_is_written_down(tmp_path: Path) -> None
     given = parse_train(f"--data {folder} --eps 0.1 --method TRADES --epochs 3 --model resnet18".split())[0]
     assert isinstance(given.method, TRADES) and (given.epochs, given.model, given.model_settings) == (3, "resnet18", {})
     assert (given.batch_size, given.averaging) == (chosen.batch_size, chosen.averaging)
+
+
+@pytest.mark.parametrize(
+    ("method", "share"),
+    [
+        ("", 0.0),
+        ("--method TRADES", 0.0),
+        ("--method PGDAT", 0.3),
+        ("--method toughen.methods.PGDAT --method.steps 7", 0.3),
+        ("--method AWP --method.inner PGDAT", 0.3),
+        ("--method PGDAT --eps_warmup 0", 0.0),
+    ],
+)
+def test_eps_grows_for_pgd_at(method: str, share: float) -> None:
+    assert parse_train(f"--data {digits()} --eps 0.1 {method}".split())[0].eps_warmup == share
+
+
+def test_eps_grows_for_pgd_at_in_python() -> None:
+    assert default_recipe("mnist-5k", method=AWP(inner=PGDAT(eps=0.3))).eps_warmup == 0.3
 
 
 @pytest.mark.parametrize("more", [{}, {"epochs": 3, "model": "small-cnn", "image_size": 28}, {"seed": 5}], ids=str)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -89,6 +90,9 @@ def filled(base: dict[str, Any], given: dict[str, str]) -> dict[str, Any]:
         device=str(said.get("device", Recipe.device)),
         epochs=int(epochs) if epochs.isdigit() else None,
         model=said.get("model", begun.get("model")),
+        methods=[
+            word for name, value in given.items() if name.startswith("method") for word in re.findall(r"\w+", value)
+        ],
     )
     return {**fields, **begun, **base}
 

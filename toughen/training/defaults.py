@@ -5,6 +5,7 @@ docs/explanation/defaults.md has the reasons, and the measurements behind them.
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from importlib import import_module
 from typing import Any, Literal
 
@@ -23,6 +24,7 @@ EPOCHS = (30, 60)  # of large sets and of small ones
 LOOKS = 20  # validations of a run, about
 BATCH = 64  # images per step, as NuAT's weight was found with
 LARGE, LARGE_BATCH = 100_000, 128
+EPS_WARMUP = 0.3  # share of the run over which eps grows for PGD-AT, which else stays near chance for long
 STEPS, SMALLEST_BATCH = 8, 8  # an epoch has so many steps at least, unless the batch would be smaller than this
 
 
@@ -40,7 +42,9 @@ def default_recipe(data: str, *, eps: Eps | None = None, norm: Norm = "linf", **
         ValueError: a setting is missing or makes no sense.
     """
     names = ("classes", "image_size", "device", "epochs", "model")
-    fields = {**for_data(data, **{name: settings[name] for name in names if name in settings}), **settings}
+    given = {name: settings[name] for name in names if name in settings}
+    methods = {type(each).__name__ for each in settings["method"].modules()} if "method" in settings else ()
+    fields = {**for_data(data, **given, methods=methods), **settings}
     for name in ("method", "optimizer", "schedule"):
         if name not in settings:
             threat: dict[str, Any] = {"eps": eps, "norm": norm} if name == "method" else {}
@@ -61,27 +65,33 @@ def for_data(
     device: str = "auto",
     epochs: int | None = None,
     model: str | None = None,
+    methods: Collection[str] = (),
 ) -> dict[str, Any]:
     """``chosen`` for a folder or a data set's name, given these fields of a recipe.
+
+    Args:
+        data, classes, image_size, device, epochs, model: as in a recipe.
+        methods: names of the classes of its method and of those in it.
 
     Raises:
         FileNotFoundError, ValueError: the data cannot be used as it is.
     """
     outline = data_sets.peek(data, classes=classes, image_size=bring_to(image_size))
-    fields = chosen(outline, pick_device(device).type, epochs)
+    fields = chosen(outline, pick_device(device).type, epochs, methods)
     if model is not None:
         del fields["model"]
         fields.pop("model_settings", None)
     return fields
 
 
-def chosen(outline: Outline, device: str, length: int | None = None) -> dict[str, Any]:
+def chosen(outline: Outline, device: str, length: int | None = None, methods: Collection[str] = ()) -> dict[str, Any]:
     """A recipe for a set, as a YAML file would hold it.
 
     Args:
         outline: what the set is like, with the image size that the user gives, if any.
         device: the type of the device, such as "cpu".
         length: epochs, where the user gives them.
+        methods: names of the classes of the method that the user gives, and of those in it.
     """
     net_settings = net(outline.shape, device)
     length = length or epochs(outline.train)
@@ -89,6 +99,7 @@ def chosen(outline: Outline, device: str, length: int | None = None) -> dict[str
     return {
         **net_settings,
         "method": {"class_path": f"toughen.methods.{method(len(outline.classes))}"},
+        "eps_warmup": EPS_WARMUP if "PGDAT" in methods else 0.0,
         "epochs": length,
         "validation_every": max(1, round(length / LOOKS)),
         "batch_size": batch_size(outline.train),
