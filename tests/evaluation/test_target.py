@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import shutil
 import subprocess
@@ -117,7 +118,8 @@ ELSEWHERE = [
     ("own_nets:net --data DIGITS --eps 8", "did you mean 8/255?"),
     ("own_nets:net --data DIGITS --eps 29 --norm l2", "eps 29 exceeds 28"),
     ("own_nets:net --data DIGITS --eps 0.3 --weights none.safetensors", "no weights none.safetensors"),
-    ("own_nets:net --data DIGITS --eps 0.3 --weights TMP/w.pth", "w.pth", "pickle", "save_file"),
+    ("own_nets:net --data DIGITS --eps 0.3 --weights TMP/w.pth", "w.pth is damaged"),
+    ("own_nets:net --data DIGITS --eps 0.3 --weights TMP/trap.pth", "trap.pth holds more than weights", "not opened"),
     ("own_nets:net --data DIGITS --eps 0.3 --weights TMP/text.safetensors", "text.safetensors is damaged"),
     ("own_nets:other --data DIGITS --eps 0.3 --weights WEIGHTS", "model.safetensors does not fit the model"),
     ("own_nets:none --data DIGITS --eps 0.3", "own_nets", "no 'none'"),
@@ -136,12 +138,26 @@ ELSEWHERE = [
 @pytest.mark.parametrize(("words", "said"), [(words, said) for words, *said in ELSEWHERE])
 def test_what_cannot_be_judged(words: str, said: list[str], own: None, tmp_path: Path) -> None:
     (tmp_path / "w.pth").write_bytes(b"")
+    torch.save({"state_dict": {}, "args": argparse.Namespace(lr=1)}, tmp_path / "trap.pth")
     (tmp_path / "text.safetensors").write_text("no tensors")
     places = {"DIGITS": digits(), "TMP": tmp_path, "RUN": NETS / "pgd-at", "CIFAR": NETS / "cifar-pgd-at"}
     for name, place in {**places, "WEIGHTS": NETS / "pgd-at" / runs.WEIGHTS}.items():
         words = words.replace(name, str(place))
     refused(toughen("evaluate", *words.split(), "--attacks", "fgsm", "--out", tmp_path / "out"), *said)
     assert not (tmp_path / "out").exists()
+
+
+def test_a_checkpoint_of_a_training_script_gives_its_weights(own: None, tmp_path: Path) -> None:
+    """As DistributedDataParallel saves them, beside an optimizer."""
+    tensors = {f"module.{name}": value for name, value in read_tensors(NETS / "pgd-at" / runs.WEIGHTS)[0].items()}
+    torch.save({"state_dict": tensors, "optimizer": {"lr": 1}, "epoch": 3}, tmp_path / "net.pth")
+    words = f"own_nets:net --data {digits()} --eps 0.1 --limit 10 --attacks fgsm --verdict false".split()
+    for name, weights in (("a", NETS / "pgd-at" / runs.WEIGHTS), ("b", tmp_path / "net.pth")):
+        assert toughen("evaluate", *words, "--weights", weights, "--out", tmp_path / name).status == 0
+    one, other = (json.loads((tmp_path / name / "evaluation.json").read_text()) for name in "ab")
+    assert one["attacks"]["fgsm"]["robust_accuracy"] == other["attacks"]["fgsm"]["robust_accuracy"]
+    assert one["clean_accuracy"] == other["clean_accuracy"] == 1
+    assert other["weights"] == f"{tmp_path / 'net.pth'}, without optimizer, epoch"
 
 
 TIMM = {"num_classes": 10, "mean": (0.1,), "std": (0.3,)}

@@ -62,7 +62,7 @@ def add_threat(parser: Parser, limit: int | None = None) -> None:
 
 def add_asking(parser: Parser) -> None:
     """How a model is asked."""
-    parser.add_argument("--weights", type=str | None, help="a safetensors file, for a model from elsewhere")
+    parser.add_argument("--weights", type=str | None, help="a .safetensors or .pth file, for a model from elsewhere")
     parser.add_argument(
         "--image_size", type=int | None, help="pixels that images are brought to, for a model from elsewhere"
     )

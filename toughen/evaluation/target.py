@@ -160,11 +160,10 @@ def from_elsewhere(
     fetched = spec.startswith("timm:") and weights is None
     make = models.pretrained if fetched else models.create
     net = make(spec.removeprefix("timm:") if fetched else spec, len(test.classes), test.shape)
-    if weights is not None:
-        load_weights(net, Path(weights))
+    loaded = None if weights is None else load_weights(net, Path(weights))
     net.eval()  # it has just been made, so the mode that it is in was nobody's choice
     split, index = sample(test.test, limit, seed)
-    about = {"weights": weights or ("pretrained" if fetched else "as made")}
+    about = {"weights": loaded or ("pretrained" if fetched else "as made")}
     total, off = len(test.test), test.split_off
     return EvaluationTarget(spec, net, split, index, total, threat, test.name, test.classes, about=about, split_off=off)
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from toughen.runs.files import read_tensors
 
@@ -84,3 +84,27 @@ def bare(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
         moved = {name: value for name, value in own.items() if name.startswith("normalize.")}
         kept, own = kept | moved, {name: value for name, value in own.items() if name not in moved}
     return own | kept
+
+
+def put_in(net: nn.Module, tensors: Mapping[str, Tensor]) -> None:
+    """Put weights into a net, whatever wrappers either of them has been saved or made with.
+
+    Raises:
+        ValueError: they are another net's.
+    """
+    full = net.state_dict()
+    own = bare(full)
+    if fault := misfit(own, tensors):
+        raise ValueError(fault)
+    names = {id(tensor): name for name, tensor in own.items()}
+    net.load_state_dict({name: tensors.get(names[id(tensor)], tensor) for name, tensor in full.items()})
+
+
+def misfit(own: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> str:
+    """The first thing in which weights differ from those of a net; "" where they fit."""
+    for name, tensor in own.items():
+        if name not in given and not name.endswith("num_batches_tracked"):
+            return f"it has no {name}"
+        if name in given and given[name].shape != tensor.shape:
+            return f"{name} is {list(given[name].shape)} there and {list(tensor.shape)} here"
+    return next((f"it has {name}, which the net has not" for name in given if name not in own), "")

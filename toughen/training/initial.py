@@ -15,7 +15,7 @@ from toughen.models.outside import data_configuration
 from toughen.runs.directory import checked_tensors, valid_record
 from toughen.runs.files import read_tensors
 from toughen.runs.repository import SCHEME, fetch
-from toughen.runs.weights_file import bare, read_weights
+from toughen.runs.weights_file import bare, misfit, read_weights
 from toughen.utils.plural import some
 
 Statistics = tuple[Sequence[float] | None, Sequence[float] | None]
@@ -129,16 +129,6 @@ def head_of(net: nn.Module, classes: int) -> str:
         sized = [m for m in net.modules() if getattr(m, "out_features", getattr(m, "out_channels", None)) == classes]
         layer = sized[-1] if sized else None
     return next((name for name, module in net.named_modules() if module is layer), "")
-
-
-def misfit(own: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> str:
-    """The first thing in which weights differ from those of a net; "" where they fit."""
-    for name, tensor in own.items():
-        if name not in given and not name.endswith("num_batches_tracked"):
-            return f"it has no {name}"
-        if name in given and given[name].shape != tensor.shape:
-            return f"{name} is {list(given[name].shape)} there and {list(tensor.shape)} here"
-    return next((f"it has {name}, which the net has not" for name in given if name not in own), "")
 
 
 def said(initial: Initial, new_head: str, classes: int) -> str:
