@@ -146,20 +146,38 @@ def gathered(out: Path, kept: dict[str, Any]) -> dict[str, Any]:
 
 
 def table(found: dict[str, Any]) -> str:
-    """The rows in Markdown: for each set and radius the medians over seeds and kernels, with the least."""
-    lines = ["| set | eps | trained | runs | clean | FGSM | PGD-50x2 | APGD-T | least APGD-T |"]
-    lines += ["|---|---|---|---|---|---|---|---|---|"]
+    """The rows in Markdown: for each set and radius the median over seeds and kernels, and the range, in percent."""
+    lines = ["| set | eps | trained | runs | clean | FGSM | PGD-50x2 | APGD-T |", "|---|---|---|---|---|---|---|---|"]
     for name, radii in RADII.items():
         for eps, trained in itertools.product(radii, TRAINED):
-            some = [
-                values for key, values in found.items() if key.startswith(f"{name} {eps} ") and key.endswith(trained)
-            ]
-            if some:
-                middle = {key: median(each[key] for each in some) for key in ("clean", "fgsm", PGD, APGD)}
-                figures = " | ".join(f"{100 * value:.1f}" for value in middle.values())
-                least = 100 * min(each[APGD] for each in some)
-                lines.append(f"| {name} | {eps} | {trained} | {len(some)} | {figures} | {least:.1f} |")
+            if some := [row for key, row in found.items() if _is_of(key, name, eps, trained)]:
+                figures = [_spread([100 * row[key] for row in some]) for key in ("clean", "fgsm", PGD, APGD)]
+                lines.append(f"| {name} | {eps} | {trained} | {len(some)} | {' | '.join(figures)} |")
     return "\n".join(lines)
+
+
+def margins(found: dict[str, Any]) -> str:
+    """How far the default is ahead of PGD-AT of the same seed and kernels, in Markdown: points."""
+    lines = ["| set | eps | pairs | clean | APGD-T |", "|---|---|---|---|---|"]
+    for name, radii in RADII.items():
+        for eps in radii:
+            keys = [key for key in found if _is_of(key, name, eps, "pgd-at")]
+            pairs = [(found[mine], found[key]) for key in keys if (mine := key.replace("pgd-at", "default")) in found]
+            if pairs:
+                ahead = [
+                    _spread([100 * (mine[key] - other[key]) for mine, other in pairs], "+") for key in ("clean", APGD)
+                ]
+                lines.append(f"| {name} | {eps} | {len(pairs)} | {' | '.join(ahead)} |")
+    return "\n".join(lines)
+
+
+def _is_of(key: str, name: str, eps: str, trained: str) -> bool:
+    return key.startswith(f"{name} {eps} ") and key.endswith(f" {trained}")
+
+
+def _spread(values: list[float], sign: str = "") -> str:
+    middle = f"{median(values):{sign}.1f}"
+    return middle if len(values) == 1 else f"{middle} ({min(values):{sign}.1f} to {max(values):{sign}.1f})"
 
 
 def main() -> None:
@@ -190,7 +208,8 @@ def main() -> None:
         except subprocess.CalledProcessError as error:
             sys.exit(f"{row} failed with status {error.returncode}")
         write_json(known.write, gathered(known.out, read_json(known.write) if known.write.exists() else {}))
-    print(table(gathered(known.out, read_json(known.write) if known.write.exists() else {})))
+    found = gathered(known.out, read_json(known.write) if known.write.exists() else {})
+    print(table(found), margins(found), sep="\n\n")
 
 
 if __name__ == "__main__":

@@ -450,6 +450,32 @@ def test_a_method_has_the_settings_of_its_mnist_recipe_in_the_table(row: str, sc
     assert {name for name in here if here[name] != there[name]} <= OWN_IN_THE_TABLE.get(row, set())
 
 
+def test_the_page_of_defaults_has_the_figures_of_the_runs(scripts: Any) -> None:
+    folders, found = scripts("folders"), read_json(BENCHMARKS / "results" / "folders.json")
+    page = (ROOT / "docs" / "explanation" / "defaults.md").read_text(encoding="utf-8")
+    assert folders.table(found) in page and folders.margins(found) in page
+    assert f" {len(found)} rows" in page
+
+
+def test_rows_of_folders_are_summed_up(scripts: Any) -> None:
+    kinds = [("default", 0.5, 0.4), ("pgd-at", 0.3, 0.25)]
+    found = {
+        f"two 4/255 seed-{seed} native {trained}": dict.fromkeys(("clean", "fgsm", "pgd-50x2"), clean + seed / 100)
+        | {"apgd-t": apgd + 0.2 * seed}
+        for trained, clean, apgd in kinds
+        for seed in (0, 1, 2)
+    }
+    del found["two 4/255 seed-2 native pgd-at"]
+    folders = scripts("folders")
+    spread = "51.0 (50.0 to 52.0)"
+    assert folders.table(found).splitlines()[2:] == [
+        f"| two | 4/255 | default | 3 | {spread} | {spread} | {spread} | 60.0 (40.0 to 80.0) |",
+        "| two | 4/255 | pgd-at | 2 |" + " 30.5 (30.0 to 31.0) |" * 3 + " 35.0 (25.0 to 45.0) |",
+    ]
+    pair = "| two | 4/255 | 2 | +20.0 (+20.0 to +20.0) | +15.0 (+15.0 to +15.0) |"
+    assert folders.margins(found).splitlines()[2:] == [pair]
+
+
 def test_the_commands_of_a_grid_and_the_run_that_is_chosen(tmp_path: Path, scripts: Any) -> None:
     grid = scripts("grid")
     for row in grid.ROWS:

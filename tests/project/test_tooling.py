@@ -14,12 +14,14 @@ from typing import Any
 
 import pytest
 import torch
+import yaml
 from jaxtyping import TypeCheckError
 from packaging.requirements import Requirement
 from packaging.version import Version
 from paths import ROOT
 from torch import Tensor, nn
 
+import toughen
 from toughen.core.gradients import logits
 from toughen.core.threat import Threat
 
@@ -51,6 +53,12 @@ def test_shapes_of_results_are_checked() -> None:
 def test_warnings_are_errors() -> None:
     with pytest.raises(UserWarning, match="careful"):
         warnings.warn("careful", stacklevel=1)
+
+
+def test_one_version_everywhere() -> None:
+    assert version("toughen") == toughen.__version__
+    assert yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))["version"] == toughen.__version__
+    assert f"\n## {toughen.__version__}" in (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
 
 
 def test_the_environment_holds_the_locked_versions() -> None:
