@@ -5,6 +5,9 @@ python benchmarks/methods.py --data DIR --table delayed          natural epochs 
 python benchmarks/methods.py --data mnist-5k --table hybrid      Hybrid's threshold and window, where FGSM-AT collapses
 python benchmarks/methods.py --data DIR --table free             what Free cuts to [0, 1]
 python benchmarks/methods.py --data DIR --table nuat2            NuAT2's start and step
+python benchmarks/methods.py --data DIR --table pap              the weight of PAP's penalty, in the pipeline and naive
+python benchmarks/methods.py --data DIR --table warmup           how long eps grows for PGD-AT
+python benchmarks/methods.py --data mnist-5k --table efgsm       eFGSM as printed, and its two settings of ours
 
 The same net, images, optimizer, schedule, epochs and seed for all; each method's own settings are those of its MNIST
 recipe where it has one, but for attacks of ten steps where a method iterates. A run that was stopped goes on where it
@@ -90,14 +93,28 @@ NUAT2 = {  # the start and the step in the units of eps
     f"{start} {step}": f"--epochs 3 --method NuAT2 --method.start_size {start} --method.step_size {step}"
     for start, step in ((0.3, 0.3), (0.15, 0.3), (0.15, 0.15))
 }
+PAP = {
+    f"{schedule} {lam}": f"--epochs 2 --method PAP --method.steps 10 --method.schedule {schedule} --method.lam {lam}"
+    for schedule, lam in (("pipeline", 0.5), ("pipeline", 2), ("naive", 0.5), ("naive", 0.125))
+}
+WARMUP = {f"{share}": f"--epochs 3 --method PGDAT --eps_warmup {share}" for share in (0, 0.1, 0.3)}
+PRINTED = "efgsm-mnist --epochs 10 --weights last --watch warn"
+EFGSM = {
+    f"{classes} {remember}": f"--method EFGSM --method.classes {classes} --method.remember {remember}"
+    for remember in ("gradient", "perturbation")
+    for classes in (1, "null")
+}
 TABLES = {
     "methods": (BASE, ROWS),
     "delayed": (BASE, DELAYED),
     "hybrid": (SMALL, HYBRID),
     "free": (BASE, FREE),
     "nuat2": (BASE, NUAT2),
+    "pap": (BASE, PAP),
+    "warmup": (BASE, WARMUP),
+    "efgsm": (PRINTED, EFGSM),
 }
-LIMITS = {"free": "--limit 1000", "nuat2": "--limit 1000"}  # tables of which fewer test images are attacked
+LIMITS = dict.fromkeys(("free", "nuat2", "pap", "warmup"), "--limit 1000")  # tables that attack fewer test images
 UNCHOSEN = "--averaging null --validation_every 1"  # what `train` would choose for the data
 EPS = "0.3"
 NATURAL = ("Standard", "REC")  # train against no threat
