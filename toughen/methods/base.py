@@ -16,7 +16,7 @@ from toughen.core import cost
 from toughen.core.gradients import logits, mode
 from toughen.core.rng import Noise
 from toughen.core.threat import Threat
-from toughen.core.types import Batch, Crafted, Eps, Images, Labels, Norm, Plan, Step
+from toughen.core.types import Batch, Crafted, Eps, Images, Labels, Logits, Norm, Plan, Step
 
 KINDS: dict[str, type[Method]] = {}
 """All methods by the names that the command line knows, those of other packages by their import paths."""
@@ -36,6 +36,7 @@ class Method(nn.Module):
         replays: how often a loop should train on the same batch.
         perturbation_scale: share of the way from the clean images to the crafted ones at which a step is trained; 1
             unless a trainer warms up.
+        label_smoothing: share of a label that is spread over all classes in the loss's cross-entropy, 0..1.
         reports_clean: whether ``Step.terms`` holds "clean", the cross-entropy on clean images.
         rescued_by: the name of the method that trains after a collapse, ``package.module.Class`` for one of your own.
         per_image_buffers: names of those with a row for each training image; where many processes train, each image's
@@ -48,6 +49,7 @@ class Method(nn.Module):
     norm: Norm = "linf"
     replays: int = 1
     perturbation_scale: float = 1.0
+    label_smoothing: float = 0.0
     reports_clean: bool = False
     rescued_by: ClassVar[str] = "PGDAT"
     per_image_buffers: tuple[str, ...] = ()
@@ -161,6 +163,16 @@ class Method(nn.Module):
         """The outer minimum: what is lowered, given the crafted images."""
         raise NotImplementedError
 
+    def cross_entropy(self, out: Logits, y: Labels) -> Tensor:
+        """The batch's mean cross-entropy with smoothed labels, as ``loss`` takes it; an attack knows no smoothing."""
+        return F.cross_entropy(out, y, label_smoothing=self.label_smoothing)
+
+    def adversarial_cross_entropy(self, model: nn.Module, y: Labels, crafted: Crafted) -> Step:
+        """Cross-entropy on the crafted images and on nothing else, the outer minimum of plain adversarial training."""
+        out = logits(model, crafted.x_adv)
+        robust = self.cross_entropy(out, y)
+        return Step(robust, out, {"robust": robust.detach()})
+
     def check(self, epochs: int) -> None:
         """Called before a run is begun.
 
@@ -269,10 +281,3 @@ def frozen_copy(model: nn.Module, *, persistent: bool = True) -> nn.Module:
         if not persistent:
             module._non_persistent_buffers_set |= set(module._buffers)
     return copied
-
-
-def adversarial_cross_entropy(model: nn.Module, y: Labels, crafted: Crafted) -> Step:
-    """Cross-entropy on the crafted images and on nothing else, the outer minimum of plain adversarial training."""
-    out = logits(model, crafted.x_adv)
-    robust = F.cross_entropy(out, y)
-    return Step(robust, out, {"robust": robust.detach()})

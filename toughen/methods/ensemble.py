@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
-import torch.nn.functional as F
 from torch import nn
 
 from toughen import models, runs
@@ -101,7 +100,7 @@ class Ensemble(Method):
 
     def loss(self, model: nn.Module, x: Images, y: Labels, crafted: Crafted) -> Step:
         out, out_adv = logits(model, x), logits(model, crafted.x_adv)
-        clean, robust = F.cross_entropy(out, y), F.cross_entropy(out_adv, y)
+        clean, robust = self.cross_entropy(out, y), self.cross_entropy(out_adv, y)
         return Step((clean + robust) / 2, out, {"clean": clean.detach(), "robust": robust.detach()})
 
 

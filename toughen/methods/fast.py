@@ -6,14 +6,13 @@ from dataclasses import replace
 from typing import Literal
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from toughen.attacks.base import threat_of
 from toughen.attacks.fgsm import FGSM
 from toughen.core.gradients import logits
 from toughen.core.types import Batch, Crafted, Eps, Images, Labels, Mode, Norm, Real, Step
-from toughen.methods.base import Method, adversarial_cross_entropy, noise_of
+from toughen.methods.base import Method, noise_of
 
 
 class FGSMAT(Method):
@@ -74,13 +73,13 @@ class FGSMAT(Method):
         return Crafted(x_adv=x_adv if n == len(x) else torch.cat([x_adv, x[n:]]))
 
     def loss(self, model: nn.Module, x: Images, y: Labels, crafted: Crafted) -> Step:
-        step, n = adversarial_cross_entropy(model, y, crafted), self.attacked(len(x))
+        step, n = self.adversarial_cross_entropy(model, y, crafted), self.attacked(len(x))
         loss, terms = step.loss, step.terms
         if n < len(x):
             out = step.logits.detach()
-            terms = {"robust": F.cross_entropy(out[:n], y[:n]), "clean": F.cross_entropy(out[n:], y[n:])}
+            terms = {"robust": self.cross_entropy(out[:n], y[:n]), "clean": self.cross_entropy(out[n:], y[n:])}
         if self.clean_weight > 0:
-            clean = F.cross_entropy(logits(model, x), y)
+            clean = self.cross_entropy(logits(model, x), y)
             loss, terms = loss + self.clean_weight * clean, {**terms, "clean": clean.detach()}
         return Step(loss, step.logits, terms)
 
@@ -116,7 +115,7 @@ class RFGSMAT(Method):
         return Crafted(x_adv=self.attack(model, x, y, noise_of(batch)))
 
     def loss(self, model: nn.Module, x: Images, y: Labels, crafted: Crafted) -> Step:
-        return adversarial_cross_entropy(model, y, crafted)
+        return self.adversarial_cross_entropy(model, y, crafted)
 
 
 class FBF(Method):
@@ -179,7 +178,7 @@ class FBF(Method):
         return self.delta[: len(x)]
 
     def loss(self, model: nn.Module, x: Images, y: Labels, crafted: Crafted) -> Step:
-        return adversarial_cross_entropy(model, y, crafted)
+        return self.adversarial_cross_entropy(model, y, crafted)
 
     def extra_repr(self) -> str:  # the attack knows no "previous"
         return super().extra_repr().replace("start='none'", f"start={self.start_at!r}")

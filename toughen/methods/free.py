@@ -6,7 +6,6 @@ import math
 from typing import Literal
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from toughen.attacks.base import threat_of
@@ -79,7 +78,7 @@ class Free(Method):
         self.last = x, x_adv, crafted.extra.get("inside")
         with cost.crafting():
             out = logits(model, x_adv)
-        robust = F.cross_entropy(out, y)
+        robust = self.cross_entropy(out, y)
         return Step(robust, out, {"robust": robust.detach()})
 
     def after_step(self, model: nn.Module) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch.nn.functional as F
 from torch import nn
 
 from toughen.core.gradients import logits
@@ -77,6 +76,6 @@ class GAT(_Guided):
     def loss(self, model: nn.Module, x: Images, y: Labels, crafted: Crafted) -> Step:
         out_adv = logits(model, crafted.x_adv)
         out: Logits = logits(model, x) if crafted.clean is None else crafted.clean
-        clean, distance = F.cross_entropy(out, y), squared_distance(out_adv, out).mean()
+        clean, distance = self.cross_entropy(out, y), squared_distance(out_adv, out).mean()
         terms = {"clean": clean.detach(), "distance": distance.detach()}
         return Step(clean + self.lam_now.to(distance.dtype) * distance, out, terms)

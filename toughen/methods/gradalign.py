@@ -6,7 +6,6 @@ import math
 from typing import Literal
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from toughen.attacks.base import threat_of
@@ -74,7 +73,7 @@ class GradAlign(Method):
 
     def loss(self, model: nn.Module, x: Images, y: Labels, crafted: Crafted) -> Step:
         out = logits(model, crafted.x_adv)
-        robust = F.cross_entropy(out, y)
+        robust = self.cross_entropy(out, y)
         terms = {"robust": robust.detach()}
         if self.lam == 0:
             return Step(robust, out, terms)

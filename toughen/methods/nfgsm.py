@@ -11,7 +11,7 @@ from toughen.core.gradients import input_gradient, mode
 from toughen.core.objectives import cross_entropy
 from toughen.core.threat import Threat
 from toughen.core.types import Batch, Crafted, Eps, Images, Labels, Mode, Norm, Real, Step
-from toughen.methods.base import Method, adversarial_cross_entropy, noise_of
+from toughen.methods.base import Method, noise_of
 
 
 class NFGSM(Method):
@@ -66,4 +66,4 @@ class NFGSM(Method):
         return Crafted(x_adv=x_adv if self.limit is None else Threat(self.norm, self.limit).project(x_adv, x))
 
     def loss(self, model: nn.Module, x: Images, y: Labels, crafted: Crafted) -> Step:
-        return adversarial_cross_entropy(model, y, crafted)
+        return self.adversarial_cross_entropy(model, y, crafted)

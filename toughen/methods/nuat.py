@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from typing import Any, Literal
 
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from toughen.core.gradients import logits
@@ -90,7 +89,7 @@ class NuAT(_Guided):
         out_adv = logits(model, crafted.x_adv)
         out: Logits = logits(model, x) if crafted.clean is None else crafted.clean
         judged = out if self.cross_entropy_on == "clean" else out_adv
-        cross_entropy, nuclear = F.cross_entropy(judged, y), nuclear_norm(out_adv - out)
+        cross_entropy, nuclear = self.cross_entropy(judged, y), nuclear_norm(out_adv - out)
         terms = {self.cross_entropy_on: cross_entropy, "nuclear": nuclear / (self.divisor or len(x))}
         loss = cross_entropy + self.weight(len(x)).to(nuclear.dtype) * nuclear
         return Step(loss, judged, {name: term.detach() for name, term in terms.items()})

@@ -6,7 +6,6 @@ import math
 from typing import Any, Literal
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from toughen.attacks.base import threat_of
@@ -138,16 +137,16 @@ class PAP(Method):
             out = logits(model, together)
         out_adv, out_reg = out[: len(x)], out[len(x) :]
         if clean is None:
-            loss = terms["robust"] = F.cross_entropy(out_adv, y)
+            loss = terms["robust"] = self.cross_entropy(out_adv, y)
         else:
-            terms["clean"], terms["robust"] = F.cross_entropy(clean, y), kl_divergence(out_adv, clean).mean()
+            terms["clean"], terms["robust"] = self.cross_entropy(clean, y), kl_divergence(out_adv, clean).mean()
             loss = terms["clean"] + self.eta * terms["robust"]
         if len(sets):
             single, iterated = out_reg.chunk(2)
             terms["squared_distance"] = squared_logit_distance(single, iterated).mean()
             loss = loss + self.lam * terms["squared_distance"]
         if self.ablation:
-            loss = F.cross_entropy(out, torch.cat([y, y_reg, y_reg]))
+            loss = self.cross_entropy(out, torch.cat([y, y_reg, y_reg]))
         return Step(loss, out_adv if clean is None else clean, {name: term.detach() for name, term in terms.items()})
 
     @property

@@ -9,7 +9,7 @@ from torch import nn
 from toughen.attacks.base import threat_of
 from toughen.attacks.pgd import PGD
 from toughen.core.types import Batch, Crafted, Eps, Images, Labels, Mode, Norm, Real, Step
-from toughen.methods.base import Method, adversarial_cross_entropy, noise_of
+from toughen.methods.base import Method, noise_of
 
 
 class PGDAT(Method):
@@ -48,4 +48,4 @@ class PGDAT(Method):
         return Crafted(x_adv=self.attack(model, x, y, noise_of(batch)))
 
     def loss(self, model: nn.Module, x: Images, y: Labels, crafted: Crafted) -> Step:
-        return adversarial_cross_entropy(model, y, crafted)
+        return self.adversarial_cross_entropy(model, y, crafted)

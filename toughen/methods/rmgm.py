@@ -6,7 +6,6 @@ import math
 from typing import Literal
 
 import torch
-import torch.nn.functional as F
 from torch import nn
 
 from toughen.attacks.base import threat_of
@@ -74,7 +73,7 @@ class RMGM(Method):
         out = logits(model, torch.cat([crafted.x_adv, crafted.extra["x_rfgsm"]]))
         out_fgsm, out_rfgsm = out.chunk(2)
         both = self.cross_entropy_on == "both"
-        robust = F.cross_entropy(out, torch.cat([y, y])) if both else F.cross_entropy(out_fgsm, y)
+        robust = self.cross_entropy(out, torch.cat([y, y])) if both else self.cross_entropy(out_fgsm, y)
         distance = squared_logit_distance(out_fgsm, out_rfgsm).mean()
         terms = {"robust": robust.detach(), "squared_distance": distance.detach()}
         return Step(robust + self.lam * distance, out_fgsm, terms)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import torch.nn.functional as F
 from torch import nn
 
 from toughen.core.gradients import logits
@@ -23,5 +22,5 @@ class Standard(Method):
 
     def loss(self, model: nn.Module, x: Images, y: Labels, crafted: Crafted) -> Step:
         out = logits(model, x)
-        clean = F.cross_entropy(out, y)
+        clean = self.cross_entropy(out, y)
         return Step(clean, out, {"clean": clean.detach()})

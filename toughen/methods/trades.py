@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import nn
 
 from toughen.attacks.base import threat_of
@@ -93,6 +92,6 @@ class TRADES(Method):
 
     def loss(self, model: nn.Module, x: Images, y: Labels, crafted: Crafted) -> Step:
         out, out_adv = logits(model, x), logits(model, crafted.x_adv)
-        clean, robust = F.cross_entropy(out, y), kl_divergence(out_adv, out).mean()
+        clean, robust = self.cross_entropy(out, y), kl_divergence(out_adv, out).mean()
         terms = {"clean": clean.detach(), "robust": robust.detach()}
         return Step(clean + self.beta * robust, out, terms | crafted.terms)

@@ -43,6 +43,7 @@ class Recipe:
         eps_warmup: share of the run over which adversarial images grow from the clean ones to the method's, from the
             first step that trains against the threat; some nets that begin at a large eps never leave equal logits.
         method: how to train (`toughen list methods`).
+        label_smoothing: share of a label that is spread over all classes in the loss, 0..1; attacks know none.
         epochs: passes over the training images.
         time_budget: end within this time, such as 90s, 5m or 1h30m, at the end of the schedule, instead of after
             ``epochs``: steps are timed first, and how many fit is revised as the run goes on.
@@ -96,6 +97,7 @@ class Recipe:
     norm: Norm = "linf"
     eps_warmup: float | int = 0.0
     method: Method
+    label_smoothing: float | int = 0.0
     epochs: int = 30
     time_budget: str | None = None
     batch_size: int = 128
@@ -145,6 +147,11 @@ class Recipe:
                 raise ValueError("time_budget and stop_epoch both say when to end: give one of them")
         if self.averaging is not None and not 0 <= self.averaging < 1:
             raise ValueError(f"averaging is {self.averaging}: it must lie in 0..1, below 1, such as 0.9998")
+        if not 0 <= self.label_smoothing < 1:
+            raise ValueError(f"label_smoothing is {self.label_smoothing}: it must be a share of a label, 0..1, below 1")
+        if self.label_smoothing and (own := [each for each in _with_losses(self.method) if hasattr(each, "smoothing")]):
+            name = type(own[0]).__name__
+            raise ValueError(f"{name} has a smoothing of its own (--method.smoothing): give that, not label_smoothing")
         if not 0 <= self.eps_warmup < 1:
             raise ValueError(f"eps_warmup is {self.eps_warmup}: it must be a share of the run, 0..1, below 1")
         if (self.validation or 0) < 0 or self.pad < 0 or (self.num_workers or 0) < 0 or self.checkpoint_seconds < 0:
@@ -200,6 +207,12 @@ class Recipe:
         if self.crop != "resized" or not isinstance(self.image_size, int):
             return None
         return round(self.image_size * 256 / 224)
+
+
+def _with_losses(method: Method) -> list[Method]:
+    """A method and those in it, but what only crafts images."""
+    inner = [each for each in method.inner() if each is not getattr(method, "crafter", None)]
+    return [method, *(found for each in inner for found in _with_losses(each))]
 
 
 def bring_to(image_size: int | Literal["keep"] | None) -> ImageSize:

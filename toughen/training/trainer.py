@@ -262,6 +262,9 @@ class Trainer:
     def _prepare(self, method: Method, data: Data | Streamed) -> None:
         method.prepare(self.model, data.shape, len(data.classes), len(self.train))
         method.to(self.device)
+        for each in method.modules():
+            if isinstance(each, Method):
+                each.label_smoothing = self.recipe.label_smoothing
 
 
 def _augment(recipe: Recipe, shape: tuple[int, int, int]) -> Augment:
