@@ -1,10 +1,12 @@
 """What the robust model of `toughen demo` reaches, over seeds and kernels: one promise, many machines.
 
 python benchmarks/demo.py [--minutes 30]
+python benchmarks/demo.py --without-parts --write benchmarks/results/demo-parts.json
 
 Each run is `toughen train demo --seed S`, then the demo's own evaluation, with the processor's kernels and with those
 of one that has AVX2 alone. Runs that are done are not done again; the file is written after each. Seconds are those of
-the training's epochs and of what comes at their ends; they mean something where nothing else runs.
+the training's epochs and of what comes at their ends; they mean something where nothing else runs. With --without-parts the recipe's parts are left out one at a time, over three
+seeds with the processor's own kernels.
 """
 
 from __future__ import annotations
@@ -23,6 +25,12 @@ from toughen.cli.demo import ATTACKS, EPS
 from toughen.runs.files import read_json, write_json
 
 SEEDS = range(5)
+PARTS = {  # of the recipe -> what leaves it out
+    "start as large as eps": "--method.start_size 0.15",
+    "nuclear norm in every batch": "--method.alternate true",
+    "averaged weights": "--averaging null",
+    "shifts": "--crop 0",
+}
 
 
 def figures(folder: Path) -> dict[str, Any]:
@@ -47,18 +55,21 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path("runs/demos"), help="where the runs go")
     parser.add_argument("--write", type=Path, default=Path("benchmarks/results/demo.json"))
+    parser.add_argument("--without-parts", action="store_true", help="leave out each part of the recipe")
     parser.add_argument("--minutes", type=float, help="end within this time; what is under way is gone on with")
     known = parser.parse_args()
     box = Box(known.minutes)
     found: dict[str, Any] = read_json(known.write) if known.write.exists() else {}
-    for seed, kernels in itertools.product(SEEDS, KERNELS):
-        name = f"seed-{seed} {kernels}"
+    runs = [(f"seed-{seed} {kernels}", seed, kernels, "") for seed, kernels in itertools.product(SEEDS, KERNELS)]
+    if known.without_parts:
+        runs = [(f"{part}, seed-{seed}", seed, "native", more) for part, more in PARTS.items() for seed in SEEDS[:3]]
+    for name, seed, kernels, more in runs:
         if name in found:
             continue
-        folder = known.out / name.replace(" ", "-")
+        folder = known.out / name.replace(" ", "-").replace(",", "")
         try:
             with environment(KERNELS[kernels]):
-                box.toughen("train", "demo", "--seed", str(seed), "--out", str(folder), "--resume")
+                box.toughen("train", "demo", "--seed", str(seed), *more.split(), "--out", str(folder), "--resume")
                 box.toughen("evaluate", str(folder), "--eps", str(EPS), "--attacks", *ATTACKS)
         except Over:
             break
