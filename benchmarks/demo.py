@@ -5,8 +5,8 @@ python benchmarks/demo.py --without-parts --write benchmarks/results/demo-parts.
 
 Each run is `toughen train demo --seed S`, then the demo's own evaluation, with the processor's kernels and with those
 of one that has AVX2 alone. Runs that are done are not done again; the file is written after each. Seconds are those of
-the training's epochs and of what comes at their ends; they mean something where nothing else runs. With --without-parts the recipe's parts are left out one at a time, over three
-seeds with the processor's own kernels.
+the training's epochs and of what comes at their ends; they mean something where nothing else runs. With
+--without-parts the recipe's parts are left out one at a time, over three seeds with the processor's own kernels.
 """
 
 from __future__ import annotations
