@@ -516,7 +516,9 @@ def test_the_page_of_methods_has_the_figures_of_the_runs(scripts: Any) -> None:
     }
 
 
-@pytest.mark.parametrize(("table", "seed"), [("free", 0), ("nuat2", 0), ("nuat2", 1), ("nuat2", 2), ("pap", 0)])
+@pytest.mark.parametrize(
+    ("table", "seed"), [("free", 0), ("nuat2", 0), ("nuat2", 1), ("nuat2", 2), ("pap", 0), ("warmup", 0)]
+)
 def test_the_page_has_the_figures_of_a_method_s_settings(table: str, seed: int, scripts: Any) -> None:
     settings = scripts("methods").TABLES[table][1]
     seeded = f"-seed-{seed}" if seed else ""
