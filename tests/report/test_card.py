@@ -96,3 +96,43 @@ def test_the_command_prints_or_writes_it(tmp_path: Path) -> None:
 def test_bad_words_are_refused(tmp_path: Path, words: tuple[str, ...], said: str) -> None:
     write_run(tmp_path / "run")
     refused(toughen("card", tmp_path / words[0], *words[1:]), said)
+
+
+def test_an_entry_of_robustbench_has_the_fields_of_its_files(tmp_path: Path) -> None:
+    """Fields as in RobustBench's model_info/cifar10/Linf/Addepalli2022Efficient_RN18.json."""
+    folder = write_run(tmp_path / "run")
+    refused(toughen("card", folder, "--format", "robustbench"), "attacked with fgsm, pgd-20", "--attacks autoattack")
+    found = json.loads((folder / "evaluation.json").read_text())
+    found["attacks"]["autoattack"] = {**found["attacks"]["pgd-20"], "robust_accuracy": 0.525}
+    (folder / "evaluation.json").write_text(json.dumps(found))
+    words = (
+        "--title",
+        "A paper",
+        "--authors",
+        "A. Author",
+        "--venue",
+        "None 2026",
+        "--link",
+        "https://arxiv.org/abs/1",
+    )
+    done = toughen("card", folder, "--format", "robustbench", *words, "--additional_data", "true")
+    assert done.status == 0
+    assert json.loads(done.out) == {
+        "link": "https://arxiv.org/abs/1",
+        "name": "A paper",
+        "authors": "A. Author",
+        "additional_data": True,
+        "number_forward_passes": 1,
+        "dataset": "digits",
+        "venue": "None 2026",
+        "architecture": json.loads((folder / "model.json").read_text())["model"]["name"],
+        "eps": "0.3",
+        "clean_acc": "90.00",
+        "reported": "52.50",
+        "autoattack_acc": "52.50",
+        "unreliable": True,  # its verdict is doubtful
+        "footnote": "Evaluated on 200 test images.",
+    }
+    refused(toughen("card", folder, "--title", "A paper"), "--format robustbench")
+    (folder / "evaluation.json").unlink()
+    refused(toughen("card", folder, "--format", "robustbench"), "was not evaluated")

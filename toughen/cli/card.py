@@ -1,21 +1,32 @@
-"""`toughen card`: a run as a model card."""
+"""`toughen card`: a run as a model card, or as an entry of RobustBench's leaderboard."""
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Literal
 
 from toughen.cli.shared import PROGRAM
 from toughen.config.parsing import Parser, tidy
 from toughen.report.card import card
+from toughen.report.robustbench import entry
 from toughen.runs.files import check_writable, write_text
 from toughen.runs.repository import check_name
+
+PAPER = ("title", "authors", "venue", "link")
 
 
 def run(arguments: Sequence[str]) -> int:
     given = card_parser().read(tidy(arguments))
-    text = card(Path(given.run), None if given.name is None else check_name(given.name))
+    folder, paper = Path(given.run), {name: given[name] for name in PAPER}
+    if given.format == "robustbench":
+        text = json.dumps(entry(folder, **paper, additional_data=given.additional_data), indent=2) + "\n"
+    elif any(paper.values()) or given.additional_data:
+        raise ValueError(f"--{', --'.join(PAPER)} and --additional_data are for --format robustbench")
+    else:
+        text = card(folder, None if given.name is None else check_name(given.name))
     if given.out is None:
         sys.stdout.write(text)
         return 0
@@ -30,9 +41,18 @@ def run(arguments: Sequence[str]) -> int:
 
 def card_parser() -> Parser:
     parser = Parser(
-        prog=f"{PROGRAM} card", description="Write a model card, Markdown with the Hugging Face hub's metadata."
+        prog=f"{PROGRAM} card",
+        description="Write a model card, Markdown with the Hugging Face hub's metadata, or an entry of RobustBench.",
     )
     parser.add_argument("run", type=str, help="a run directory, evaluated or not")
     parser.add_argument("--name", type=str | None, help="user/name on the hub, for the lines that load it")
+    parser.add_argument(
+        "--format", type=Literal["markdown", "robustbench"], default="markdown", help="robustbench: its JSON"
+    )
+    for name in PAPER:
+        parser.add_argument(f"--{name}", type=str, default="", help="of the paper, for robustbench")
+    parser.add_argument(
+        "--additional_data", type=bool, default=False, help="trained on more than the set's own images (robustbench)"
+    )
     parser.add_argument("--out", type=str | None, help="the file, such as README.md (default: print it)")
     return parser

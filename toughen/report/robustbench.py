@@ -1,0 +1,60 @@
+"""A run as an entry of RobustBench's leaderboard: a file of its folder ``model_info`` (github.com/RobustBench)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from toughen.report.card import public_name
+from toughen.report.read import read_run
+from toughen.report.values import clean
+from toughen.utils.fraction import radius
+
+ATTACK = "autoattack"  # the leaderboard's, in its standard version
+WHOLE = {"cifar10": 10_000, "cifar100": 10_000, "imagenet": 5_000}  # test images that the leaderboard takes
+
+
+def entry(
+    folder: Path, *, title: str = "", authors: str = "", venue: str = "", link: str = "", additional_data: bool = False
+) -> dict[str, Any]:
+    """The entry of a run that was evaluated with AutoAttack.
+
+    Accuracies are in percent, as texts with two digits, as the leaderboard has them.
+
+    Args:
+        folder: the run directory.
+        title, authors, venue, link: of the paper.
+        additional_data: whether it was trained on more than the data set's own training images.
+
+    Raises:
+        ValueError: the folder is no run directory, or AutoAttack was not run on it.
+    """
+    run = read_run(folder, folder.name)
+    found = run.own
+    if found is None:
+        raise ValueError(f"{folder} was not evaluated: toughen evaluate {folder} --attacks {ATTACK}")
+    reached = {attack.name: attack.accuracy for attack in found.attacks if not attack.part}
+    if ATTACK not in reached:
+        raise ValueError(
+            f"{folder} was attacked with {', '.join(reached)}: RobustBench's figure is AutoAttack's; run "
+            f"toughen evaluate {folder} --attacks {ATTACK}"
+        )
+    data, accuracy = public_name(found.data), f"{100 * reached[ATTACK]:.2f}"
+    told = {
+        "link": link,
+        "name": title or clean(run.name),
+        "authors": authors,
+        "additional_data": additional_data,
+        "number_forward_passes": 1,
+        "dataset": data,
+        "venue": venue,
+        "architecture": clean(run.model),
+        "eps": radius(found.eps),
+        "clean_acc": f"{100 * found.clean:.2f}",
+        "reported": accuracy,
+        "autoattack_acc": accuracy,
+        "unreliable": found.verdict in ("doubtful", "masked"),
+    }
+    if found.images != WHOLE.get(data):
+        told["footnote"] = f"Evaluated on {found.images:,} test images."
+    return told
