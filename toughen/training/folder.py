@@ -46,7 +46,7 @@ def check_folder(folder: Path, config: str, resume: bool, later: str = "") -> No
     if not resume:
         raise ValueError(f"{folder} holds a run already: choose another --out, or go on with it with --resume")
     written = (folder / CONFIG).read_text(encoding="utf-8", errors="surrogateescape")
-    before, now = _settings(folder / CONFIG, written), _settings(folder, config)
+    before, now = settings_of(folder / CONFIG, written), settings_of(folder, config)
     unset = dict.fromkeys(before.keys() | now.keys(), "None")
     before, now = unset | before, unset | now
     changed = sorted(name for name in unset if before[name] != now[name] and name not in (*FREE, later))
@@ -66,7 +66,7 @@ def settled(config: str, recipe: Recipe) -> str:
     return f"{config.rstrip()}\nimage_size: {recipe.image_size}\n"
 
 
-def _settings(path: Path, config: str) -> dict[str, str]:
+def settings_of(path: Path, config: str) -> dict[str, str]:
     """A recipe's settings as text, nested ones under dotted names.
 
     Raises:

@@ -66,6 +66,8 @@ def _instance(name: str) -> Callback:
     kind = import_object(name, "callback") if "." in name else _optional(name)
     if not (isinstance(kind, type) and issubclass(kind, Callback)):
         raise ValueError(f"callback {name!r} is no subclass of toughen.training.Callback")
+    if "." not in name:
+        return kind()
     try:
         return kind()
     except Exception as error:  # the user's own code may raise anything

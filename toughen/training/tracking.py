@@ -1,0 +1,95 @@
+"""What callbacks share that send a run's figures to a tracker of experiments."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from importlib import import_module
+from typing import Any
+
+from toughen.core.distributed import world
+from toughen.training.callbacks.base import Callback
+from toughen.training.display import flat
+from toughen.training.folder import CONFIG, settings_of
+from toughen.training.training_state import TrainingState
+from toughen.utils.signals import Stopped
+
+
+class Tracker(Callback):
+    """Sends an epoch's figures at its end; a run that is gone on with goes on in the tracker, too.
+
+    Attributes:
+        package: the tracker's, which is not among toughen's own requirements.
+        run_id: the run's name there; "" before it was begun.
+    """
+
+    package = ""
+    run_id = ""
+    begun, failed = False, False
+
+    def __init__(self) -> None:
+        try:
+            self.tracker: Any = import_module(self.package)
+        except ImportError:
+            name = type(self).__name__
+            raise ValueError(
+                f"{name} needs the package {self.package}: pip install 'toughen[{self.package}]'"
+            ) from None
+
+    def begin(self, name: str, settings: dict[str, str]) -> str:
+        """Begin the run, or go on with ``run_id``, and return its id.
+
+        Args:
+            name: the run directory's.
+            settings: the recipe's, by names such as "optimizer.init_args.lr".
+        """
+        raise NotImplementedError
+
+    def log(self, figures: dict[str, float], step: int) -> None:
+        """Send figures by names such as "validation/pgd"."""
+        raise NotImplementedError
+
+    def end(self) -> None:
+        """The session is over; ``failed`` says how it ended."""
+        raise NotImplementedError
+
+    def on_fit_start(self, state: TrainingState) -> None:
+        world().on_main(self._begin, state)
+        self.run_id = world().broadcast(self.run_id)
+
+    def on_epoch_end(self, state: TrainingState, metrics: dict[str, Any]) -> None:
+        world().on_main(self._told, self.log, flat(metrics), state.step)
+
+    def on_exception(self, state: TrainingState, error: BaseException) -> None:
+        self.failed = not isinstance(error, Stopped)
+
+    def on_fit_end(self, state: TrainingState) -> None:
+        if self.begun:
+            world().on_main(self._told, self.end)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"run_id": self.run_id}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        if not isinstance(state.get("run_id"), str):
+            raise ValueError("run_id is no text")
+        self.run_id = state["run_id"]
+
+    def _begin(self, state: TrainingState) -> None:
+        path = state.folder / CONFIG
+        settings = settings_of(path, path.read_text(encoding="utf-8")) if path.exists() else {}
+        try:
+            self.run_id, self.begun = self.begin(state.folder.name, settings), True
+        except Exception as error:  # the tracker's own, its transport's and the file system's
+            raise ValueError(f"{type(self).__name__} cannot begin the run: {first_line(error)}") from error
+
+    def _told(self, call: Callable[..., None], *given: Any) -> None:
+        """Call the tracker; a run does not end because it cannot be reached."""
+        try:
+            call(*given)
+        except Exception as error:
+            said = f"{type(self).__name__} did not take the figures, which metrics.jsonl has: {first_line(error)}"
+            world().console().print(said, highlight=False, markup=False, soft_wrap=True)
+
+
+def first_line(error: Exception) -> str:
+    return (str(error) or type(error).__name__).splitlines()[0]
