@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: help demo test test-slow check lint types format docs environment lock clean
+.PHONY: help demo test test-slow check lint types format docs site environment lock clean
 
 help:  ## Show this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 14
@@ -32,6 +32,9 @@ format: environment  ## Format the code and mend what the linter can
 docs: environment  ## Write docs/reference out of docstrings and commands
 	$(BIN)/python tools/reference.py
 
+site: environment  ## Build the documentation site in site/, with API pages
+	$(BIN)/python tools/build_site.py
+
 environment: .venv/toughen  ## Make .venv with all that the other targets need
 
 .venv/toughen: .venv/packages pyproject.toml
@@ -46,5 +49,5 @@ lock: .venv/packages  ## Make the locks out of pyproject.toml; newer versions: m
 	$(BIN)/python requirements/lock.py $(UPGRADE)
 
 clean:  ## Remove .venv and everything else that make made
-	rm -rf .venv build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache
+	rm -rf .venv build dist site *.egg-info .mypy_cache .pytest_cache .ruff_cache
 	find toughen tests -name __pycache__ -prune -exec rm -rf {} +

@@ -14,7 +14,8 @@ from pathlib import Path
 HERE = Path(__file__).parent
 HEAD = "# Made by `make lock`, not by hand. Works on every system and Python that pyproject.toml allows.\n"
 TORCH = re.compile(r"(torch|triton|nvidia-.*|cuda-.*)==")
-UV = "uv pip compile pyproject.toml requirements/torch.in --extra demo --extra dev --extra onnx --universal"
+EXTRAS = ("demo", "dev", "docs", "onnx")
+UV = "uv pip compile pyproject.toml requirements/torch.in --universal"
 QUIET = "--generate-hashes --no-header --no-emit-index-url --quiet"  # no file names a package index
 
 
@@ -22,7 +23,16 @@ def compile_all(options: list[str]) -> str:
     """All pins with their hashes, as uv prints them; the pins that stand are kept unless ``--upgrade`` is given."""
     known = HERE / "all.txt"
     known.write_text("".join((HERE / name).read_text() for name in ("lock.txt", "torch.txt") if (HERE / name).exists()))
-    command = [sys.executable, "-m", *UV.split(), *QUIET.split(), "--output-file", str(known), *options]
+    command = [
+        sys.executable,
+        "-m",
+        *UV.split(),
+        *(word for name in EXTRAS for word in ("--extra", name)),
+        *QUIET.split(),
+        "--output-file",
+        str(known),
+        *options,
+    ]
     try:
         subprocess.run(command, cwd=HERE.parent, check=True, stdout=subprocess.DEVNULL)
         return known.read_text()

@@ -35,7 +35,7 @@ STATUS = "A command ends with 0 if it is done, 1 if a run failed, 2 on bad input
 
 def table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
     """A table in Markdown."""
-    lines = [[str(cell).replace("|", "\\|") for cell in row] for row in rows]
+    lines = [[str(cell).replace("|", "\\|").replace("][", "]\\[") for cell in row] for row in rows]
     return "\n".join("| " + " | ".join(row) + " |" for row in [list(head), ["---"] * len(head), *lines]) + "\n"
 
 

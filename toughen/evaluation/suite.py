@@ -94,7 +94,7 @@ def names() -> dict[str, tuple[Callable[..., Attack], str]]:
 
 
 def parse_attack(spec: str, threat: Threat) -> Attack:
-    """The attack that a short name stands for: NAME[-STEPS][xRESTARTS][@STEP_SIZE], step size in the units of eps.
+    """The attack that a short name stands for: ``NAME[-STEPS][xRESTARTS][@STEP_SIZE]``, step size in units of eps.
 
     The name may be an import path, ``package.module.Class``, of an attack of one's own.
 
