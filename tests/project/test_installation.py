@@ -63,7 +63,7 @@ def said(command: Sequence[str | Path], folder: Path, seconds: int) -> subproces
 
 @pytest.fixture(scope="module")
 def installed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """The folder of programs of a fresh environment that pip filled: toughen, its torch, and timm."""
+    """The folder of programs of a fresh environment that pip filled: toughen, its torch, timm and trackers."""
     folder = tmp_path_factory.mktemp("installation")
     free = shutil.disk_usage(folder).free / 1e9
     if free < ROOM:
@@ -72,7 +72,7 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     subprocess.run([sys.executable, "-m", "venv", folder / "environment"], check=True)
     pip = [str(programs / "python"), "-m", "pip", "--disable-pip-version-check", "install", "--quiet", "--no-cache-dir"]
     try:
-        done = said([*pip, f"toughen[timm] @ {wheel(folder).as_uri()}"], folder, 60 * MINUTES)
+        done = said([*pip, f"toughen[timm,mlflow,wandb] @ {wheel(folder).as_uri()}"], folder, 60 * MINUTES)
     except subprocess.TimeoutExpired:
         lacking(f"a package index that gives a PyTorch within {MINUTES} minutes")
     if done.returncode and UNREACHED.search(done.stderr):
@@ -131,3 +131,19 @@ def test_a_run_from_its_training_to_its_report(words: str, command: Callable[...
 @pytest.mark.parametrize("what", ["methods", "attacks", "models", "data", "recipes"])
 def test_lists(what: str, command: Callable[..., str]) -> None:
     assert len(command("list", what).splitlines()) > 2
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(60 * MINUTES + 900)
+def test_trackers(command: Callable[..., str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Offline, each in its own form of that."""
+    own = {"MLFLOW_TRACKING_URI": (tmp_path / "store").as_uri(), "MLFLOW_ALLOW_FILE_STORE": "true"}
+    own |= {"WANDB_MODE": "offline", "WANDB_DIR": str(tmp_path)}
+    for name, value in own.items():
+        monkeypatch.setenv(name, value)
+    words = f"--data {digits()} --eps 0.1 --epochs 2 --out runs/tracked"
+    command("train", *words.split(), "--callbacks", "[MLflow, WandB]")
+    (metric,) = tmp_path.glob("store/*/*/metrics/validation/pgd")
+    assert len(metric.read_text().splitlines()) == 2  # a line for each epoch
+    (kept,) = tmp_path.glob("wandb/offline-run-*/run-*.wandb")
+    assert b"validation/pgd" in kept.read_bytes()
