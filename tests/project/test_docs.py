@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib.util
 import re
 import sys
 from pathlib import Path
@@ -112,3 +113,14 @@ def test_the_page_of_the_run_directory_names_its_files_and_the_fields_of_its_rec
     fields = {field.name for field in dataclasses.fields(directory.Record)}
     assert {name for name in files | {store.RESULT} if f"| `{name}` |" not in page} == set()
     assert set(re.findall(r"`(\w+)`", record)) == fields
+
+
+def test_the_picture_of_methods_is_that_of_the_results(tmp_path: Path) -> None:
+    spec = importlib.util.spec_from_file_location("method_picture", ROOT / "tools" / "method_picture.py")
+    assert spec is not None and spec.loader is not None
+    picture = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(picture)
+    picture.draw(tmp_path / "methods.svg")
+    drawn, kept = ((place / "methods.svg").read_text() for place in (tmp_path, ROOT / "docs" / "images"))
+    marks = re.compile(r"<use [^>]*fill: #3f51b5[^>]*>|<text[^>]*>[^<]*</text>")
+    assert marks.findall(drawn) == marks.findall(kept) and len(marks.findall(kept)) > 30
