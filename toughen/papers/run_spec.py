@@ -21,7 +21,10 @@ from toughen.papers.scales import SCALES, Scale, nodes
 
 KEPT = "keep_at"
 ELSEWHERE = ("device", "num_workers", "memory_limit", "checkpoint_seconds")  # of a machine: they decide no figure
-LATER = {"validation_every": 1}  # what rows were trained with before there was such a setting: not part of their names
+LATER = {  # what rows were trained with before there were such settings: not part of their names
+    "validation_every": 1,
+    "label_smoothing": 0.0,
+}
 BASE = ("--watch", "warn")  # the papers train without a watch, so nothing is rescued
 
 
