@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from rich.console import Console
-
-from toughen.cli.shared import ATTACK, PROGRAM, add_asking, add_threat, own_model
+from toughen.cli.shared import ATTACK, PROGRAM, add_asking, add_output, add_threat, own_model, progress_console
 from toughen.config import settings
 from toughen.config.parsing import Parser, tidy
 from toughen.evaluation import attack_images
@@ -15,8 +13,9 @@ from toughen.evaluation import attack_images
 def run(arguments: Sequence[str]) -> int:
     settings.find_own_classes(arguments)
     given = vars(attack_parser().read(tidy(arguments)))
+    console = progress_console(given.pop("quiet"))
     given["model"] = own_model(given["spec"], given["model"])
-    print(attack_images(**given, console=Console(stderr=True)))
+    print(attack_images(**given, console=console))
     return 0
 
 
@@ -27,4 +26,5 @@ def attack_parser() -> Parser:
     add_threat(parser)
     add_asking(parser)
     parser.add_argument("--out", type=str, required=True, help="the parquet file to write")
+    add_output(parser)
     return parser

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from rich.cells import cell_len
 from rich.console import Console
@@ -26,16 +28,39 @@ NARROWEST = 80  # columns; a narrower terminal wraps the lines, as a number that
 
 
 def run(arguments: Sequence[str]) -> int:
+    given = compare_parser().read(tidy(arguments))
+    folders = [Path(run) for run in given.runs]
+    if given.json:
+        print(json.dumps(comparison(folders), indent=2))
+        return 0
     console = Console()
     console.width = max(console.width, NARROWEST)
-    print_comparison(console, [Path(run) for run in compare_parser().read(tidy(arguments)).runs])
+    print_comparison(console, folders)
     return 0
 
 
 def compare_parser() -> Parser:
     parser = Parser(prog=f"{PROGRAM} compare", description="Show evaluated runs side by side.")
     parser.add_argument("runs", nargs="+", type=str, metavar="RUN", help="evaluated run directories")
+    parser.add_argument("--json", action="store_true", help="print a list of JSON, accuracies as shares")
     return parser
+
+
+def comparison(folders: Sequence[Path]) -> list[dict[str, Any]]:
+    """What ``print_comparison`` shows of each run, for a program; accuracies are shares, 0..1.
+
+    Raises:
+        ValueError: as ``print_comparison``.
+    """
+    rows = []
+    for folder, name in zip(folders, names(folders), strict=True):
+        run, own = evaluated(folder, name)
+        seconds, passes = training_cost(run) or (None, None)
+        attacks = {attack.name: attack.accuracy for attack in own.attacks if not attack.part}
+        about = {"run": str(folder), "norm": own.norm, "eps": own.eps, "images": own.images}
+        found = {"clean": own.clean, "attacks": attacks, "robust": own.robust, "verdict": own.verdict or None}
+        rows.append({**about, **found, "train_seconds": seconds, "passes_per_step": passes})
+    return rows
 
 
 def print_comparison(console: Console, folders: Sequence[Path]) -> None:

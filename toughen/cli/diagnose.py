@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -10,7 +11,7 @@ from rich.console import Console
 from torch import nn
 
 from toughen import runs
-from toughen.cli.shared import PROGRAM, add_threat
+from toughen.cli.shared import PROGRAM, add_output, add_threat, progress_console
 from toughen.config import settings
 from toughen.config.parsing import Parser, tidy
 from toughen.evaluation.diagnostics.diagnose import NAMES, TRANSFER, diagnose_runs
@@ -20,9 +21,13 @@ from toughen.runs.follow_up import needs_name
 def run(arguments: Sequence[str]) -> int:
     settings.find_own_classes(arguments)
     given = vars(diagnose_parser().read(tidy(arguments)))
+    quiet, as_json = given.pop("quiet"), given.pop("json")
     given["models"] = own_models(given["runs"], given.pop("model") or ())
-    results = diagnose_runs(given.pop("runs"), **given, console=Console(stderr=True))
-    print_diagnostics(Console(), results)
+    results = diagnose_runs(given.pop("runs"), **given, console=progress_console(quiet))
+    if as_json:
+        print(json.dumps(results, indent=2))
+    else:
+        print_diagnostics(Console(), results)
     return 0
 
 
@@ -54,6 +59,7 @@ def diagnose_parser() -> Parser:
     parser.add_argument(
         "--out", type=str | None, help="where comparisons of runs go, and other eps or data (default: into each run)"
     )
+    add_output(parser, json="what was written, and where,")
     return parser
 
 

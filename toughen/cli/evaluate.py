@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -13,7 +14,7 @@ from rich.text import Text
 from torch import nn
 
 from toughen import runs
-from toughen.cli.shared import ATTACK, PROGRAM, add_asking, add_threat, goes_on, own_model
+from toughen.cli.shared import ATTACK, PROGRAM, add_asking, add_output, add_threat, goes_on, own_model, progress_console
 from toughen.config import settings
 from toughen.config.parsing import Parser, tidy
 from toughen.core.distributed import world
@@ -34,7 +35,9 @@ STYLES = {"sound": "bold green", "doubtful": "bold yellow", "masked": "bold red"
 def run(arguments: Sequence[str]) -> int:
     settings.find_own_classes(arguments)
     given = vars(evaluate_parser().read(tidy(arguments)))
-    console = world().console()
+    quiet, as_json = given.pop("quiet"), given.pop("json")
+    console = progress_console(quiet)
+    show = print_json if as_json else print_evaluation
     given["model"] = own_model(given["spec"], given["model"])
     if given["surrogate"]:
         given["surrogate"] = partial(
@@ -45,9 +48,9 @@ def run(arguments: Sequence[str]) -> int:
         try:
             result = evaluate_run(**given, console=console)
         except Unfinished as stopped:
-            print_evaluation(Console(), folder, stopped.result)
+            show(Console(), folder, stopped.result)
             raise
-    world().on_main(print_evaluation, Console(), folder, result)
+    world().on_main(show, Console(), folder, result)
     return 0
 
 
@@ -81,6 +84,7 @@ def evaluate_parser() -> Parser:
         "--details", type=bool, default=True, help="whether to look closer at a few images, for `toughen report`"
     )
     parser.add_argument("--out", type=str | None, help="where to write (default: the run directory)")
+    add_output(parser, json="evaluation.json and its folder")
     return parser
 
 
@@ -91,6 +95,11 @@ def surrogate_model(spec: str, surrogate: str, device: str, console: Console, da
     from toughen.training.surrogate import train_source
 
     return runs.load(train_source(Path(spec), device, console, data))
+
+
+def print_json(_: Console, folder: Path, result: dict[str, Any]) -> None:
+    """The same for a program."""
+    print(json.dumps({"folder": str(folder), **result}, indent=2))
 
 
 def print_evaluation(console: Console, folder: Path, result: dict[str, Any]) -> None:

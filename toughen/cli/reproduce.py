@@ -8,7 +8,7 @@ from typing import Literal
 
 from rich.console import Console
 
-from toughen.cli.shared import PROGRAM, fail, goes_on
+from toughen.cli.shared import PROGRAM, add_output, fail, goes_on, progress_console
 from toughen.config.parsing import Parser, tidy
 from toughen.papers.arguments import ALL
 from toughen.papers.reproduce import list_all, reproduce
@@ -23,6 +23,7 @@ REPRODUCE_USAGE = """toughen reproduce --list [--out DIR]
 def run(arguments: Sequence[str]) -> int:
     given = vars(reproduce_parser().read(tidy(arguments)))
     listed, names, time_limit = given.pop("list"), given.pop("name") or [], given.pop("time_limit")
+    progress = progress_console(given.pop("quiet"))
     if listed and names:
         fail(f"--list names all tables and figures: leave {' '.join(names)} out, or leave --list out to run it")
     if listed:
@@ -36,7 +37,7 @@ def run(arguments: Sequence[str]) -> int:
     if given["rows"] is not None and (len(names) > 1 or names == [ALL]):
         fail("--rows are of one table: name one alone, or leave --rows out")
     with goes_on():
-        failed = reproduce(names, time_limit=time_limit, **given)
+        failed = reproduce(names, time_limit=time_limit, **given, progress=progress)
     return 1 if failed else 0
 
 
@@ -76,4 +77,5 @@ def reproduce_parser() -> Parser:
     )
     parser.add_argument("--out", type=str, default=RESULTS, help="where runs and results are kept")
     parser.add_argument("--device", type=str, default="auto", help="cpu, cuda and the like; auto takes a GPU if any")
+    add_output(parser)
     return parser

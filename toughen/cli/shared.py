@@ -9,6 +9,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, NoReturn
 
+from rich.console import Console
+
 from toughen.config.parsing import PROGRAM as PROGRAM
 from toughen.config.parsing import Parser
 from toughen.utils.fraction import Fraction
@@ -48,6 +50,25 @@ def goes_on() -> Iterator[None]:
         yield
     except KeyboardInterrupt as stopped:
         fail("stopped; what is done is kept, and the same command goes on", status=exit_status(stopped))
+
+
+def add_output(parser: Parser, *, json: str = "") -> None:
+    """What a script wants of a command.
+
+    Args:
+        parser: the command's.
+        json: what it prints as JSON; "" for nothing.
+    """
+    parser.add_argument("--quiet", action="store_true", help="say nothing on standard error but errors")
+    if json:
+        parser.add_argument("--json", action="store_true", help=f"print {json} as JSON")
+
+
+def progress_console(quiet: bool) -> Console:
+    """Where a command says how far it is: standard error of the first process, or nowhere."""
+    from toughen.core.distributed import world  # imports torch
+
+    return Console(quiet=True) if quiet else world().console()
 
 
 def add_threat(parser: Parser, limit: int | None = None) -> None:

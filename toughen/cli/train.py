@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from toughen.cli.shared import PROGRAM, fail, several
+from toughen.cli.shared import PROGRAM, fail, progress_console, several
 from toughen.config.train import parse_train
 from toughen.core.distributed import world
 from toughen.runs import follow_up
@@ -19,9 +20,10 @@ def run(arguments: Sequence[str]) -> int:
     from toughen.training.run import train  # TensorBoard and the like take a while to import
     from toughen.training.saving import Diverged
 
+    quiet, as_json = "--quiet" in arguments, "--json" in arguments
     recipe, config, out, resume = parse_train(arguments)
     try:
-        folder = train(recipe, out, config=config, resume=resume)
+        folder = train(recipe, out, config=config, resume=resume, console=progress_console(quiet))
     except Stopped as stopped:
         program = ["torchrun", "...", "-m", PROGRAM] if several() else [PROGRAM]
         command = shlex.join([*program, "train", *arguments]) + ("" if resume else " --resume")
@@ -35,14 +37,17 @@ def run(arguments: Sequence[str]) -> int:
             f"with another --out{kept}",
             status=1,
         )
-    world().on_main(_tell, folder)
+    world().on_main(_tell, folder, as_json)
     return 0
 
 
-def _tell(folder: Path) -> None:
+def _tell(folder: Path, as_json: bool) -> None:
     """Where the weights are, and what to do with them."""
     from toughen import runs
 
     record = runs.read_record(folder)
     command = follow_up.evaluate(folder, record.model, record.eps, record.norm)
+    if as_json:
+        print(json.dumps({"run": str(folder), "weights": str(folder / runs.WEIGHTS), "evaluate": command}, indent=2))
+        return
     print(f"weights: {folder / runs.WEIGHTS}\nevaluate them: {command}")

@@ -28,6 +28,8 @@ def train_parser() -> Parser:
     parser.add_argument("--config", action="config", help="the same as RECIPE_OR_YAML")
     parser.add_argument("--out", type=str | None, help="the run directory; None means runs/ and the run's name")
     parser.add_argument("--resume", action="store_true", help="go on with the run in --out, bit for bit")
+    parser.add_argument("--quiet", action="store_true", help="say nothing on standard error but errors")
+    parser.add_argument("--json", action="store_true", help="print where the weights are as JSON")
     parser.add_class_arguments(Recipe)
     parser.set_defaults(dict.fromkeys(settings.PARTS))  # filled in below the recipe, where nothing of them can stay
     return parser
@@ -63,7 +65,8 @@ def parse_train(arguments: Sequence[str]) -> tuple[Recipe, str, str, bool]:
     settings.refuse_infinite(parsed)
     settings.fill_threat(parsed, given)
     out, resume = parsed.pop("out"), parsed.pop("resume")
-    parsed.pop("config")
+    for name in ("config", "quiet", "json"):  # of the command, not of the run
+        parsed.pop(name)
     config = parser.dump(parsed, skip_validation=True)
     fields = parser.instantiate(parsed)
     recipe = Recipe(**{name: fields[name] for name in Recipe.__dataclass_fields__})
