@@ -65,8 +65,8 @@ def parse_train(arguments: Sequence[str]) -> tuple[Recipe, str, str, bool]:
     settings.refuse_infinite(parsed)
     settings.fill_threat(parsed, given)
     out, resume = parsed.pop("out"), parsed.pop("resume")
-    for name in ("config", "quiet", "json"):  # of the command, not of the run
-        parsed.pop(name)
+    for word in ("config", "quiet", "json"):  # of the command, not of the run
+        parsed.pop(word)
     config = parser.dump(parsed, skip_validation=True)
     fields = parser.instantiate(parsed)
     recipe = Recipe(**{name: fields[name] for name in Recipe.__dataclass_fields__})
