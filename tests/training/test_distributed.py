@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import math
+import time
 from pathlib import Path
 from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
 import torch
-from commands import refused, small, state_of, timeless, toughen
+from commands import Ended, process, refused, small, state_of, timeless, toughen
 from many import script, torchrun, toughen_in
 from paths import NETS
 from safetensors.torch import load_file
@@ -18,6 +19,8 @@ from safetensors.torch import load_file
 import toughen as package
 from toughen import data
 from toughen.core.distributed import ProcessGroup, world
+from toughen.runs.files import read_tensors
+from toughen.training import checkpoint
 from toughen.training.trainer import Trainer
 
 METHODS = {  # each kind of memory: none, per place in the batch, per image, decided by the loss, weights of its own
@@ -57,6 +60,34 @@ def dying(self, *arguments):
 Trainer.step = dying
 main(sys.argv[1:])
 """
+
+DIES_ATTACKING = """
+import os, signal, sys
+from toughen.cli.main import main
+from toughen.evaluation.workers import Workers
+
+run = Workers.run
+def dying(self, attack_round, chunks):
+    if attack_round.key.startswith("pgd") and os.environ["RANK"] == sys.argv[1]:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return run(self, attack_round, chunks)
+Workers.run = dying
+main(sys.argv[2:])
+"""
+
+DIES_IN_A_POOL = """
+import os, signal, sys
+from toughen.cli.main import main
+from toughen.evaluation import workers
+if __name__ == "__main__":
+    main(sys.argv[1:])
+else:  # a process of the pool, which imports this file
+    def dying(self, attack_round, *more):
+        os.kill(os.getpid(), signal.SIGKILL)
+    workers.Harness.attack = dying
+"""
+
+SECONDS = 30  # within which all has ended where one process was killed
 
 EVALUATES = """
 import sys
@@ -151,6 +182,89 @@ def test_a_run_goes_on_with_another_number_of_processes(tmp_path: Path) -> None:
     lines = timeless(tmp_path / "run")
     assert [line["epoch"] for line in lines] == [0, 1] and math.isfinite(lines[1]["loss"])
     assert lines[0]["passes"] == pytest.approx(3.0)  # none was counted twice or forgotten
+
+
+def one_line(ended: Ended, goes_on: str) -> None:
+    """We said one sentence on what happened, and no traceback of ours: torchrun prints its own."""
+    said = [line for line in ended.err.splitlines() if line.startswith("toughen: ")]
+    assert ended.status != 0 and len(said) == 1, ended
+    ended_so = ("another process that worked on this ended", "stopped; ")  # found out, or told by torchrun's SIGTERM
+    assert any(word in said[0] for word in ended_so) and goes_on in said[0], ended
+    assert "toughen/cli" not in ended.err and "toughen/training" not in ended.err, ended.err
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("victim", [0, 1])
+def test_training_of_which_a_process_is_killed(victim: int, tmp_path: Path) -> None:
+    """All end, the checkpoint is whole, and one process goes on."""
+    words = small(*"--method FBF --eps 0.2 --checkpoint_seconds 0 --device cpu --out".split(), tmp_path / "run")
+    program = script(tmp_path, DIES.replace('== "1"', f'== "{victim}"'))
+    begun = time.monotonic()
+    ended = torchrun(2, [program, *words], timeout=120)
+    took = time.monotonic() - begun
+    one_line(ended, "go on with --resume")
+    assert took < SECONDS, took
+    assert read_tensors(tmp_path / "run" / checkpoint.NAME)[1]["step"] == 7
+    read_tensors(tmp_path / "run" / checkpoint.PREVIOUS)
+    again = toughen(*words, "--resume")
+    assert again.status == 0 and "going on after step 7" in again.err, again
+    assert [line["epoch"] for line in timeless(tmp_path / "run")] == [0, 1]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("victim", [0, 1])
+def test_an_evaluation_of_which_a_process_is_killed(victim: int, tmp_path: Path) -> None:
+    """All end, what was done is kept, and one process comes to the figures of an evaluation that nobody disturbed."""
+    words = [
+        "evaluate",
+        NETS / "pgd-at",
+        "--data",
+        "mnist-5k",
+        "--attacks",
+        "fgsm",
+        "pgd-5",
+        "--limit",
+        48,
+        "--verdict",
+        "false",
+    ]
+    words += ["--details", "false", "--device", "cpu", "--out"]
+    assert toughen(*words, tmp_path / "whole").status == 0
+    begun = time.monotonic()
+    ended = torchrun(2, [script(tmp_path, DIES_ATTACKING), victim, *words, tmp_path / "cut"], timeout=120)
+    took = time.monotonic() - begun
+    one_line(ended, "the same command goes on")
+    assert took < SECONDS, took
+    (ledger,) = (tmp_path / "cut").glob("evaluation-*.safetensors")
+    read_tensors(ledger)
+    again = toughen(*words, tmp_path / "cut")
+    assert again.status == 0 and "goes on where it stopped" in again.err, again
+    tables = [pq.read_table(tmp_path / name / "examples.parquet") for name in ("whole", "cut")]
+    assert tables[0].equals(tables[1])
+
+
+@pytest.mark.slow
+def test_an_evaluation_whose_own_processes_are_killed(tmp_path: Path) -> None:
+    """The same of ``--processes``, whose pool is the command's own."""
+    words = [
+        "evaluate",
+        NETS / "pgd-at",
+        "--data",
+        "mnist-5k",
+        "--attacks",
+        "fgsm",
+        "--limit",
+        48,
+        "--verdict",
+        "false",
+    ]
+    words += ["--details", "false", "--device", "cpu", "--out", tmp_path / "cut"]
+    begun = time.monotonic()
+    done = process(script(tmp_path, DIES_IN_A_POOL), *words, "--processes", 2)
+    took = time.monotonic() - begun
+    one_line(Ended(done.returncode, done.stdout, done.stderr), "the same command goes on")
+    assert took < SECONDS and "Traceback" not in done.stderr, done.stderr
+    assert toughen(*words).status == 0
 
 
 @pytest.mark.slow

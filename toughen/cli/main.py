@@ -31,6 +31,11 @@ COMMANDS = {
     "demo": "train a standard and a robust classifier, and attack both",
 }
 SHARED = ("train", "evaluate")  # what torchrun may start several times
+LOST_ELSEWHERE = "another process that worked on this ended (killed, or out of memory)"
+LOST = {
+    "train": f"{LOST_ELSEWHERE}: the last checkpoint is whole; go on with --resume",
+    "evaluate": f"{LOST_ELSEWHERE}: what is done is kept, and the same command goes on",
+}
 
 
 def usage() -> str:
@@ -59,6 +64,8 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         _run(*arguments)
     from toughen.core import distributed
 
+    if arguments[0] == "evaluate":  # training waits for signals itself
+        signals.end_on_sigterm()  # as torchrun sends it to the others where one process has ended
     try:
         with distributed.joined():
             if arguments[0] not in SHARED:
@@ -81,8 +88,13 @@ def _run(name: str, *arguments: str) -> NoReturn:
     except ValueError as error:
         fail(str(error))
     except (RuntimeError, MemoryError) as error:
-        from toughen.engine.memory import lacking  # imports torch
+        if several():
+            signals.ignore_sigterm()  # until it is said
+        from toughen.core.distributed import lost  # imports torch
+        from toughen.engine.memory import lacking
 
+        if lost(error):
+            fail(LOST[name] if name in LOST else LOST_ELSEWHERE, status=1)
         if not lacking(error):
             fail(str(error), status=1)
         fail(f"memory does not suffice ({str(error).splitlines()[0][:200] if str(error) else 'MemoryError'})", status=1)

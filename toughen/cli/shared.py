@@ -14,7 +14,7 @@ from rich.console import Console
 from toughen.config.parsing import PROGRAM as PROGRAM
 from toughen.config.parsing import Parser
 from toughen.utils.fraction import Fraction
-from toughen.utils.signals import exit_status
+from toughen.utils.signals import exit_status, restore_sigterm
 
 if TYPE_CHECKING:
     from torch import nn
@@ -34,6 +34,8 @@ def fail(message: str, status: int = 2) -> NoReturn:
     """Say what is wrong, in one of the processes that it happens in, and leave."""
     if not several() or _first_to_say(message):
         print(f"{PROGRAM}: {message}", file=sys.stderr, flush=True)
+    if several():
+        restore_sigterm()
     raise SystemExit(status)
 
 

@@ -10,6 +10,7 @@ import gc
 import json
 import os
 from collections.abc import Callable, Iterator
+from concurrent.futures import BrokenExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -26,6 +27,7 @@ from toughen.core.rng import derive_seed
 P = ParamSpec("P")
 T = TypeVar("T")
 PATIENCE = timedelta(hours=24)  # the main process may work alone for long; torchrun ends the rest of one that dies
+LOST = ("gloo/transport", "NCCL", "Connection closed by peer", "Connection reset by peer")  # in what a library says
 
 
 @dataclass(frozen=True)
@@ -200,6 +202,12 @@ def joined() -> Iterator[None]:
         if begun_here:
             gc.collect()  # what still holds on to the group would end it too late, with an abort
             dist.destroy_process_group()
+
+
+def lost(error: BaseException) -> bool:
+    """Whether an error says that another process is gone, with which this one works."""
+    said = str(error)
+    return isinstance(error, dist.DistError | BrokenExecutor) or any(sign in said for sign in LOST)
 
 
 def _init_process_group() -> None:

@@ -52,6 +52,16 @@ def end_on_sigterm() -> None:
     signal.signal(signal.SIGTERM, _terminate)
 
 
+def ignore_sigterm() -> None:
+    """Let a process that is about to end say why, although it is told to end."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+
+
+def restore_sigterm() -> None:
+    """Have SIGTERM end the process at once and silently, as it does by itself."""
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
 def _terminate(number: int, frame: FrameType | None) -> None:
     raise Terminated
 
