@@ -517,12 +517,13 @@ def test_the_page_of_methods_has_the_figures_of_the_runs(scripts: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    ("table", "seed"), [("free", 0), ("nuat2", 0), ("nuat2", 1), ("nuat2", 2), ("pap", 0), ("warmup", 0)]
+    ("table", "seed"), [("free", 0), ("nuat2", 0), ("nuat2", 1), ("nuat2", 2), ("pap", 0), ("warmup", 0), ("efgsm", 0)]
 )
 def test_the_page_has_the_figures_of_a_method_s_settings(table: str, seed: int, scripts: Any) -> None:
     settings = scripts("methods").TABLES[table][1]
     seeded = f"-seed-{seed}" if seed else ""
-    found = read_json(BENCHMARKS / "results" / f"{table}-mnist{seeded}.json")
+    data = "mnist-5k" if table == "efgsm" else "mnist"
+    found = read_json(BENCHMARKS / "results" / f"{table}-{data}{seeded}.json")
     assert seed > 0 or list(found["rows"]) == list(settings)
     page = (ROOT / "docs" / "results" / "methods.md").read_text(encoding="utf-8")
     for name, row in found["rows"].items():
