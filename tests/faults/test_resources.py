@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -82,6 +84,26 @@ Trainer.step = twice
 sys.argv = ["toughen", *sys.argv[1:]]
 main()
 """
+
+
+def test_a_clock_that_is_set_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By an hour at each look: nothing that is timed goes by it."""
+    begun = time.time()
+    now = [begun]
+
+    def back() -> float:
+        now[0] -= 3600
+        return now[0]
+
+    monkeypatch.setattr(time, "time", back)
+    trained = toughen(*WORDS, "--time_budget", "3s", "--out", tmp_path / "run")
+    assert trained.status == 0, trained.err
+    lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    assert all(0 < line["seconds"] < 60 for line in lines) and now[0] < begun - 3600
+    words = ["--attacks", "fgsm", "--limit", 20, "--time-budget", "20s", "--details", "false", "--device", "cpu"]
+    evaluated = toughen("evaluate", tmp_path / "run", *words)
+    assert evaluated.status == 0, evaluated.err
+    assert 0 <= json.loads((tmp_path / "run" / "evaluation.json").read_text())["attacks"]["fgsm"]["seconds"] < 60
 
 
 def test_sigterm_twice(tmp_path: Path) -> None:
