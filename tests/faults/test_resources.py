@@ -100,7 +100,7 @@ def test_a_clock_that_is_set_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert trained.status == 0, trained.err
     lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
     assert all(0 < line["seconds"] < 60 for line in lines) and now[0] < begun - 3600
-    words = ["--attacks", "fgsm", "--limit", 20, "--time-budget", "20s", "--details", "false", "--device", "cpu"]
+    words = ["--attacks", "fgsm", "--time-budget", "60s", "--verdict", "false", "--details", "false", "--device", "cpu"]
     evaluated = toughen("evaluate", tmp_path / "run", *words)
     assert evaluated.status == 0, evaluated.err
     assert 0 <= json.loads((tmp_path / "run" / "evaluation.json").read_text())["attacks"]["fgsm"]["seconds"] < 60
