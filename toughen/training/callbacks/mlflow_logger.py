@@ -19,8 +19,10 @@ class MLflow(Tracker):
         if self.run_id:
             self.client.set_terminated(self.run_id, status="RUNNING")
             return self.run_id
-        experiment = self.tracker.set_experiment(os.environ.get("MLFLOW_EXPERIMENT_NAME", "toughen"))
-        run = self.client.create_run(experiment.experiment_id, run_name=name)
+        title = os.environ.get("MLFLOW_EXPERIMENT_NAME", "toughen")
+        known = self.client.get_experiment_by_name(title)
+        experiment = known.experiment_id if known else self.client.create_experiment(title)
+        run = self.client.create_run(experiment, run_name=name)
         for key, value in settings.items():
             self.client.log_param(run.info.run_id, key, value[:LONGEST])
         return str(run.info.run_id)
