@@ -3,8 +3,7 @@
 from typing import TYPE_CHECKING
 
 from toughen.utils.lazy import lazily
-
-__version__ = "0.1.0"
+from toughen.utils.version import __version__ as __version__
 
 if TYPE_CHECKING:
     from toughen import attacks as attacks

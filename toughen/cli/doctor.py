@@ -15,12 +15,13 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from toughen import __version__, models
+from toughen import models
 from toughen.cli.shared import PROGRAM
 from toughen.config.parsing import Parser, tidy
 from toughen.engine.device import kernels, pick_device, pick_precision, processor
 from toughen.engine.speed import bf16_gain, lacks_compiler, passes_per_second
 from toughen.utils import sizes
+from toughen.utils.version import __version__
 
 LONGEST = 600
 NET, SHAPE, BATCH = "resnet18", (3, 32, 32), 32

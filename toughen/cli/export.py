@@ -11,7 +11,7 @@ import torch
 from rich.console import Console
 from torch import nn
 
-from toughen import __version__, runs
+from toughen import runs
 from toughen.attacks.base import Attack, threat_of
 from toughen.cli.shared import ATTACK, PROGRAM, own_model
 from toughen.config.parsing import Parser, tidy
@@ -26,6 +26,7 @@ from toughen.models.export import SUFFIXES, Difference, Exported, difference, ex
 from toughen.runs.files import check_writable
 from toughen.runs.single_file import load_single, write_single
 from toughen.utils.fraction import radius
+from toughen.utils.version import __version__
 
 TOLERANCE = 1e-3  # of a logit: float32 sums in another order
 NAMES = {form: f"model{suffix}" for form, suffix in SUFFIXES.items()} | {"safetensors": "net.safetensors"}

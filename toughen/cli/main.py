@@ -51,7 +51,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         print(usage())
         raise SystemExit(0 if arguments else 2)
     if arguments[0] == "--version":
-        from toughen import __version__
+        from toughen.utils.version import __version__
 
         print(f"{PROGRAM} {__version__}")
         raise SystemExit(0)

@@ -15,6 +15,7 @@ from typing import Literal, TypeAlias
 import torch
 
 from toughen.core.distributed import world
+from toughen.utils.version import __version__
 
 
 def pick_device(name: str) -> torch.device:
@@ -129,8 +130,6 @@ def commit() -> str:
 
 def provenance(device: torch.device) -> dict[str, str]:
     """Processor, versions and commit, for a result file."""
-    from toughen import __version__
-
     names = ("torch", "numpy", "safetensors")
     return {
         "commit": commit(),

@@ -13,13 +13,13 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
-from toughen import __version__
 from toughen.report.compare import COLUMNS, cost_figure, differing, doubt, rank, row, unlike
 from toughen.report.curves import eps_figure, steps_figure
 from toughen.report.details import Details, details
 from toughen.report.ending import read_recipe
 from toughen.report.figures import Figure
 from toughen.report.read import Run
+from toughen.utils.version import __version__
 
 DETAILED = 12  # runs whose details are shown; a page of more would be slow to open and longer than anyone reads
 PICKED = 8  # runs that are drawn together at first: more lines than colours can be told apart
