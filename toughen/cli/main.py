@@ -91,9 +91,10 @@ def _run(name: str, *arguments: str) -> NoReturn:
         if several():
             signals.ignore_sigterm()  # until it is said
         from toughen.core.distributed import lost  # imports torch
+        from toughen.data.feed import Unreadable
         from toughen.engine.memory import lacking
 
-        if lost(error):
+        if lost(error) and not isinstance(error, Unreadable):  # which names the process that ended
             fail(LOST[name] if name in LOST else LOST_ELSEWHERE, status=1)
         if not lacking(error):
             fail(str(error), status=1)
