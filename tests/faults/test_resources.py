@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 from commands import process, small, toughen
 
+from toughen.data.feed import Unreadable
 from toughen.runs.files import read_tensors
 from toughen.training import checkpoint
 
@@ -148,6 +149,17 @@ def test_a_lost_worker(tmp_path: Path) -> None:
     assert done.returncode == 1 and "Traceback" not in done.stderr, done.stderr
     assert "a process that decodes images ended" in done.stderr.strip().splitlines()[-1]
     assert toughen(*words, "--out", tmp_path / "run", "--resume").status == 0
+
+
+def test_a_lost_worker_is_no_other_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The system may word its end as it words that of a process under torchrun."""
+
+    def ended(words: list[str]) -> None:
+        raise Unreadable("a process that decodes images ended (Connection reset by peer): use --num_workers 0")
+
+    monkeypatch.setattr("toughen.cli.train.run", ended)
+    done = toughen("train")
+    assert done.status == 1 and done.err.startswith("toughen: a process that decodes images ended"), done.err
 
 
 @pytest.mark.skipif(not hasattr(os, "setresuid") or os.geteuid() != 0, reason="only root can take on another user")
