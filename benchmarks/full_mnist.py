@@ -54,7 +54,10 @@ def run(name: str, row: Row, data: str, out: Path, box: Box) -> None:
 
 def table(rows: dict[str, Any]) -> str:
     """The rows in Markdown, in percent."""
-    lines = ["| net | clean (published) | paper's strongest attack | (published) | AutoAttack |", "|---|---|---|---|---|"]
+    lines = [
+        "| net | clean (published) | paper's strongest attack | (published) | AutoAttack |",
+        "|---|---|---|---|---|",
+    ]
     for name, values in rows.items():
         row, found = ROWS[name], values["evaluation"]
         ours, auto = (100 * found["attacks"][key]["robust_accuracy"] for key in (row.attack, "autoattack"))
