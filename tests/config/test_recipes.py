@@ -223,6 +223,9 @@ SETTINGS: dict[str, dict[str, object]] = {
     "dat-mnist": {"after.attack.steps": 40, "after.attack.step_size": 0.01, "switch_epoch": "auto"},
     "nfgsm-cifar10": {"start_size": 16 / 255, "step_size": 8 / 255, "limit": None, "mode": "train"},
     "gradalign-cifar10": {"lam": 0.2},
+    "liet-cifar10": {"lam": 100, "min_share": 0.1, "max_share": 0.5, "refresh": 20, "start_size": 8 / 255},
+    "liet-cifar100": {"lam": 200, "min_share": 0.1, "max_share": 0.5, "refresh": 20, "start_size": 8 / 255},
+    "rs-convergesmooth-cifar10": {"gamma": 0.03, "ratio": 1, "stride": 1, "method.start_size": 8 / 255},
     "pgi-cifar10": {"lam": 10, "decay": 0.3, "reset": 40, "prior": "momentum", "step_size": 8 / 255},
 }
 
@@ -237,7 +240,12 @@ def test_trades_wa_averages_as_nuat_wa_does() -> None:
     assert packaged("trades-wa-cifar10").averaging == 0.9998 and packaged("trades-cifar10").averaging is None
 
 
-CHANGED = {"pgi": {"reset", "smoothing"}, "dat": {"model", "switch_epoch"}}  # as the sources say
+CHANGED = {  # as the sources say
+    "pgi": {"reset", "smoothing"},
+    "dat": {"model", "switch_epoch"},
+    "liet": {"lam", "label_smoothing"},
+    "rs-convergesmooth": {"label_smoothing"},
+}
 ON_100 = [name.removesuffix("-cifar100") for name in settings.recipes() if name.endswith("-cifar100")]
 
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 import torch
-from torch.optim.lr_scheduler import CosineAnnealingLR, CyclicLR
+from torch.optim.lr_scheduler import CosineAnnealingLR, CyclicLR, OneCycleLR
 
 from toughen.training.optimizers import SGD, Adam, AdamW
-from toughen.training.schedules import Constant, Cosine, Cyclic, CyclicStep, Piecewise, Schedule
+from toughen.training.schedules import Constant, Cosine, Cyclic, CyclicStep, OneCycle, Piecewise, Schedule
 
 STEPS = 20
 
@@ -77,9 +77,24 @@ def test_cosine_is_torch_s() -> None:
         theirs.step()
 
 
+@pytest.mark.parametrize("peak", [0.3, 0.5])
+def test_one_cycle_is_torch_s(peak: float) -> None:
+    """Torch's peak lies at step pct_start T - 1 and its end at step T - 1."""
+    optimizer = SGD(lr=0.2, momentum=0.9).build([torch.nn.Parameter(torch.zeros(1))])
+    theirs = OneCycleLR(optimizer, max_lr=0.2, total_steps=STEPS + 1, pct_start=(peak * STEPS + 1) / (STEPS + 1))
+    ours = OneCycle(peak=peak)
+    for step in range(STEPS + 1):
+        group = optimizer.param_groups[0]
+        assert 0.2 * ours.factor(step / STEPS) == pytest.approx(group["lr"], abs=1e-12)
+        assert ours.momentum(step / STEPS) == pytest.approx(group["momentum"], abs=1e-12)
+        optimizer.step()
+        if step < STEPS:
+            theirs.step()
+
+
 def test_first_drop() -> None:
-    assert [s.first_drop for s in (Constant(), Cosine(), Cyclic(), Piecewise(), CyclicStep())] == [
-        None, None, None, 0.5, 0.86,
+    assert [s.first_drop for s in (Constant(), Cosine(), Cyclic(), OneCycle(), Piecewise(), CyclicStep())] == [
+        None, None, None, None, 0.5, 0.86,
     ]  # fmt: skip
 
 
@@ -90,6 +105,9 @@ def test_first_drop() -> None:
         lambda: Piecewise(milestones=(0.5, 1.5)),
         lambda: Cosine(warmup=-0.1),
         lambda: Cyclic(peak=40),
+        lambda: OneCycle(peak=-0.1),
+        lambda: OneCycle(start=2),
+        lambda: OneCycle(low_momentum=1),
         lambda: CyclicStep(peak=0.85),
         lambda: CyclicStep(stop=0.9),
         lambda: Piecewise(gamma=-2),

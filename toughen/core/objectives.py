@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -48,6 +49,13 @@ def kl_divergence(logits: Logits, clean: Logits) -> PerExample:
     return (log_clean.exp() * (log_clean - F.log_softmax(logits, dim=1))).sum(1)
 
 
+def jensen_shannon(logits: Logits, other: Logits) -> PerExample:
+    """The Jensen-Shannon divergence between two softmax outputs of an image, in nats: 0..log 2, symmetric."""
+    log_p, log_q = F.log_softmax(logits, dim=1), F.log_softmax(other, dim=1)
+    log_mean = torch.logaddexp(log_p, log_q) - math.log(2)
+    return ((log_p.exp() * (log_p - log_mean)).sum(1) + (log_q.exp() * (log_q - log_mean)).sum(1)) / 2
+
+
 def squared_logit_distance(logits: Logits, other: Logits) -> PerExample:
     """The squared L2 distance between two logits of an image, of any size."""
     return (logits - other).square().sum(1)
@@ -61,6 +69,16 @@ class CrossEntropy(Objective):
 
     def fooled(self, logits: Logits, target: Labels) -> Mask:
         return logits.argmax(1) != target
+
+
+@dataclass(frozen=True)
+class SmoothedCrossEntropy(CrossEntropy):
+    """Cross-entropy against a label of which ``share`` (0..1) is spread over all classes, in nats."""
+
+    share: float
+
+    def __call__(self, logits: Logits, target: Labels) -> PerExample:
+        return F.cross_entropy(logits, target, reduction="none", label_smoothing=self.share)
 
 
 class Margin(CrossEntropy):

@@ -2,30 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from toughen.attacks.base import threat_of
 from toughen.core.gradients import input_gradient, logits
-from toughen.core.objectives import CrossEntropy
+from toughen.core.objectives import SmoothedCrossEntropy
 from toughen.core.rng import Noise
-from toughen.core.types import Batch, Crafted, Eps, Images, Labels, Logits, Norm, PerExample, Real, Step
+from toughen.core.types import Batch, Crafted, Eps, Images, Labels, Logits, Norm, Real, Step
 from toughen.methods.base import Method, noise_of
 from toughen.methods.history import to_image, to_view
-
-
-@dataclass(frozen=True)
-class _Smoothed(CrossEntropy):
-    """Cross-entropy against a label of which ``share`` is spread over all classes."""
-
-    share: float
-
-    def __call__(self, logits: Logits, target: Labels) -> PerExample:
-        return F.cross_entropy(logits, target, reduction="none", label_smoothing=self.share)
 
 
 class PGI(Method):
@@ -109,7 +97,7 @@ class PGI(Method):
         fresh = threat.eps * threat.steepest((noise_of(batch) or Noise()).sign(x))
         known = self.seen[rows].view(-1, 1, 1, 1)
         start = x + torch.where(known, to_view(self.start_at[rows], view).to(x.dtype), fresh)
-        at_start = input_gradient(model, start, y, _Smoothed(self.smoothing), keep_graph=True)
+        at_start = input_gradient(model, start, y, SmoothedCrossEntropy(self.smoothing), keep_graph=True)
         x_adv = threat.project(start + self.step_size * threat.steepest(at_start.gradient), x)
         following = x_adv
         if self.prior == "momentum":
@@ -124,7 +112,7 @@ class PGI(Method):
     def loss(self, model: nn.Module, x: Images, y: Labels, crafted: Crafted) -> Step:
         out_start: Logits = logits(model, crafted.extra["start"]) if crafted.clean is None else crafted.clean
         out = logits(model, crafted.x_adv)
-        robust, distance = _Smoothed(self.smoothing)(out, y).mean(), (out - out_start).square().mean()
+        robust, distance = SmoothedCrossEntropy(self.smoothing)(out, y).mean(), (out - out_start).square().mean()
         return Step(robust + self.lam * distance, out, {"robust": robust.detach(), "distance": distance.detach()})
 
     def after_epoch(self, metrics: dict[str, Any]) -> None:

@@ -11,5 +11,6 @@ from toughen.training.schedules import Constant as Constant
 from toughen.training.schedules import Cosine as Cosine
 from toughen.training.schedules import Cyclic as Cyclic
 from toughen.training.schedules import CyclicStep as CyclicStep
+from toughen.training.schedules import OneCycle as OneCycle
 from toughen.training.schedules import Piecewise as Piecewise
 from toughen.training.training_state import TrainingState as TrainingState

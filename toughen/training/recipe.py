@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from toughen.core.types import Eps, Norm
+from toughen.core.types import Eps, Norm, Real
 from toughen.data.common_size import ImageSize
 from toughen.methods.base import Method
 from toughen.training.collapse import Watching
@@ -97,7 +97,7 @@ class Recipe:
     norm: Norm = "linf"
     eps_warmup: float | int = 0.0
     method: Method
-    label_smoothing: float | int = 0.0
+    label_smoothing: Real = 0.0
     epochs: int = 30
     time_budget: str | None = None
     batch_size: int = 128

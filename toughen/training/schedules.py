@@ -121,6 +121,46 @@ class Cyclic(Schedule):
 
 
 @dataclass(frozen=True, kw_only=True)
+class OneCycle(Schedule):
+    """Half a cosine up to the full rate and half a cosine down to almost nothing (Smith & Topin, arXiv:1708.07120).
+
+    The defaults are those of torch's OneCycleLR, of which the last step is the end of training.
+
+    Attributes:
+        peak: share of training at which the rate is highest, 0..1.
+        start: rate at the start, as a share of the full rate.
+        end: rate at the end, as a share of the full rate.
+        cycle_momentum: move momentum against the rate.
+        low_momentum: momentum at the peak.
+        high_momentum: momentum at the start and the end.
+    """
+
+    peak: Real = 0.3
+    start: Real = 1 / 25
+    end: Real = 1 / 250_000
+    cycle_momentum: bool = True
+    low_momentum: float | int = 0.85
+    high_momentum: float | int = 0.95
+
+    def __post_init__(self) -> None:
+        _check_shares(peak=(self.peak,), start=(self.start,), end=(self.end,))
+        _check_momenta(self.low_momentum, self.high_momentum)
+
+    def factor(self, progress: float) -> float:
+        least = self.start if progress < self.peak else self.end
+        return least + (1 - least) * self._height(progress)
+
+    def momentum(self, progress: float) -> float | None:
+        if not self.cycle_momentum:
+            return None
+        return self.high_momentum - (self.high_momentum - self.low_momentum) * self._height(progress)
+
+    def _height(self, progress: float) -> float:
+        """0 at both ends, 1 at the peak."""
+        return 0.5 * (1 - math.cos(math.pi * triangle(progress, self.peak, 1.0)))
+
+
+@dataclass(frozen=True, kw_only=True)
 class CyclicStep(Schedule):
     """NuAT's schedule: a triangle that stops part-way down, then steps (released code of Sriramanan et al., 2021).
 
