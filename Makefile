@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: help demo test test-slow check lint types format docs site environment lock clean
+.PHONY: help demo test test-slow check lint types audit format docs site environment lock clean
 
 help:  ## Show this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 14
@@ -24,6 +24,9 @@ lint: environment
 
 types: environment
 	$(BIN)/mypy
+
+audit: environment  ## Look up the locked packages among published vulnerabilities
+	$(BIN)/python tools/audit.py
 
 format: environment  ## Format the code and mend what the linter can
 	$(BIN)/ruff check --fix .

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 import torch
+from network import Guard
 
 if TYPE_CHECKING:
     from toughen.core.types import Images, Labels
@@ -21,9 +23,23 @@ if WORKERS > 1:  # each takes its share of the cores, and so do the commands tha
     torch.set_num_threads(threads)
 
 
+os.environ["HF_UPDATE_DOWNLOAD_COUNTS"] = "0"  # `datasets`, which tests read with, counts each load on a server
+GUARD = Guard()
+
+
+@pytest.hookimpl(tryfirst=True)  # before fixtures of a module or the session, too
 def pytest_runtest_setup(item: pytest.Item) -> None:
+    GUARD.on = item.get_closest_marker("network") is None
+    GUARD.refused.clear()
     if item.get_closest_marker("gpu") and not torch.cuda.is_available():
         pytest.skip("needs a CUDA device")
+
+
+@pytest.fixture(autouse=True)
+def refused() -> Iterator[list[str]]:
+    """Calls to other machines that were refused: a test that made one fails, even where the error was caught."""
+    yield GUARD.refused
+    assert not GUARD.refused, f"asked other machines: {GUARD.refused}; a test that must has the mark `network`"
 
 
 @pytest.fixture(autouse=True)

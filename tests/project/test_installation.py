@@ -114,6 +114,7 @@ def test_what_is_not_ours_is_seen() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.network
 @pytest.mark.timeout(60 * MINUTES + 900)
 @pytest.mark.parametrize("words", ["", "--model timm:resnet10t"], ids=["chosen", "timm"])
 def test_a_run_from_its_training_to_its_report(words: str, command: Callable[..., str]) -> None:
@@ -127,6 +128,7 @@ def test_a_run_from_its_training_to_its_report(words: str, command: Callable[...
 
 
 @pytest.mark.slow
+@pytest.mark.network
 @pytest.mark.timeout(60 * MINUTES + 900)
 @pytest.mark.parametrize("what", ["methods", "attacks", "models", "data", "recipes"])
 def test_lists(what: str, command: Callable[..., str]) -> None:
@@ -134,6 +136,7 @@ def test_lists(what: str, command: Callable[..., str]) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.network
 @pytest.mark.timeout(60 * MINUTES + 900)
 def test_trackers(command: Callable[..., str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Offline, each in its own form of that."""
