@@ -33,6 +33,7 @@ from toughen.training.collapse import CollapseDetector
 from toughen.training.compiled import Compiled
 from toughen.training.distributed_step import step_of, synchronised_batch_norm
 from toughen.training.divergence import check_step
+from toughen.training.fine_tuning import freeze, rates, train_mode
 from toughen.training.loader import feed_of
 from toughen.training.recipe import Recipe
 from toughen.training.saving import Diverged
@@ -76,10 +77,11 @@ class Trainer:
         self.image = torch.zeros(1, *data.shape, dtype=self.dtype, device=self.device)
         self.model = model.to(self.device, self.dtype, memory_format=self.layout)  # type: ignore[call-overload]
         self.methods = self._prepared(data)
+        self.resting = freeze(self.model, recipe.frozen, len(data.classes))
         self.compiled = Compiled(self.model, recipe.compile)
         average = None if recipe.averaging is None else averaged_copy(self.model, recipe.averaging)
-        parameters = [*self.model.parameters(), *self.method.parameters()]
-        self.optimizer = recipe.optimizer.build(p for p in parameters if p.requires_grad)
+        trained = rates(self.model, self.method.parameters(), recipe.layer_decay, len(data.classes))
+        self.optimizer = recipe.optimizer.build(trained)
         held_out, threat = held_out.to(self.device), self.method.threat
         self.detector = CollapseDetector(held_out, threat, recipe.watch, recipe.seed)
         self.callbacks = callbacks_of(recipe, self.detector, callbacks)
@@ -149,7 +151,7 @@ class Trainer:
     def run_epoch(self, shutdown: GracefulShutdown) -> None:
         """The rest of the running epoch; a signal in its last step awaits what follows that."""
         state, epoch = self.state, self.state.epoch
-        self.model.train()
+        self.train_mode()
         state.start_clock()
         for callback in self.callbacks:
             callback.on_epoch_start(state)
@@ -167,6 +169,10 @@ class Trainer:
         state.close_epoch(metrics)
         for callback in self.callbacks:
             callback.on_epoch_end(state, metrics)
+
+    def train_mode(self) -> None:
+        """The model as it is trained: frozen layers stay in evaluation mode."""
+        train_mode(self.model, self.resting)
 
     def epoch_batches(self, epoch: int) -> Iterator[tuple[Tensor, Tensor, Batch]]:
         """What is left of an epoch, the order keyed by seed and epoch: images, labels and what is known of them.
