@@ -17,6 +17,7 @@ from timm_nets import needs_timm
 from torch import Tensor, nn
 
 from toughen import models
+from toughen.core.cost import PassCounter, trained_share
 from toughen.methods import REGISTRY
 from toughen.methods.standard import Standard
 from toughen.training import SGD, Constant, Recipe, fine_tuning
@@ -223,3 +224,27 @@ class TwoHeads(nn.Module):
 def test_a_net_of_two_heads_has_no_backbone_to_freeze() -> None:
     with pytest.raises(ValueError, match="no single layer of the net gives the 10 logits: give a number of layers"):
         fine_tuning.freeze(TwoHeads(), "backbone", 10)
+
+
+def test_passes_by_hand() -> None:
+    """4 inputs, 6 hidden units, 3 logits: weight gradients of 24 and 18 products, and 18 more to go back in between."""
+    model = nn.Sequential(nn.Flatten(), nn.Linear(4, 6, bias=False), nn.Linear(6, 3, bias=False))
+    x = torch.rand(5, 1, 2, 2)
+    assert trained_share(model, x[:1]) == 1
+    model[1].requires_grad_(False)
+    share = trained_share(model, x[:1])
+    assert share == 18 / (24 + 18 + 18) and not model[1].weight.requires_grad
+    with PassCounter(model, share=share) as passes:
+        model(x).sum().backward()
+    assert passes.total == pytest.approx(5 * (1 + 2 * 0.3))
+    with PassCounter(model, share=share) as passes:  # to the images, too, as Free does: through both layers
+        model(x.requires_grad_()).sum().backward()
+    assert passes.total == pytest.approx(5 * (1 + 2 * 0.3 + 0.7))
+
+
+def test_a_run_counts_what_its_steps_take(weights: Path) -> None:
+    whole, tuned = trainer(weights), trainer(weights, frozen="backbone")
+    for trained in (whole, tuned):
+        steps(trained, 2)
+    passes = [each.state.totals.passes / each.state.totals.images for each in (whole, tuned)]
+    assert passes[0] == 3 and 1 < passes[1] < 1.5

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from toughen import runs
-from toughen.core.cost import PassCounter, flops
+from toughen.core.cost import PassCounter, flops, trained_share
 from toughen.core.distributed import world
 from toughen.core.rng import StepNoise, derive_seed
 from toughen.core.types import Batch, Plan, Step
@@ -86,6 +86,7 @@ class Trainer:
         self.detector = CollapseDetector(held_out, threat, recipe.watch, recipe.seed)
         self.callbacks = callbacks_of(recipe, self.detector, callbacks)
         self.forward_flops = flops(self.model, self.image)
+        self.trained_share = trained_share(self.model, self.image)
         self.costs: dict[int, float] = {}  # of the method's companions, in forward passes of the model
         self.state = TrainingState(
             recipe=recipe,
@@ -196,7 +197,7 @@ class Trainer:
     def counted_step(self, x: Tensor, y: Tensor, batch: Batch) -> Step:
         """A step whose figures and cost are added to the epoch's."""
         state = self.state
-        with PassCounter(self.model, state.method.companions(), self.image, self.costs) as passes:
+        with PassCounter(self.model, state.method.companions(), self.image, self.costs, self.trained_share) as passes:
             step = self.step(x, y, batch)
         own = y[: state.own_of(state.step)]
         state.step += 1
