@@ -12,14 +12,14 @@ import torch
 from commands import digits, killed_at, refused, small, state_of, toughen
 from safetensors.torch import load_file, save_file
 from timm_nets import NETS, needs_timm
-from torch import Tensor, nn
+from torch import Tensor
 
 from toughen import models, runs
 from toughen.methods.standard import Standard
 from toughen.models.normalize import parts_of
 from toughen.runs.weights_file import read_weights
 from toughen.training import Recipe
-from toughen.training.initial import head_of, image_size, put_in, read_initial, statistics
+from toughen.training.initial import image_size, put_in, read_initial, statistics
 from toughen.training.run import build
 
 
@@ -141,14 +141,6 @@ def test_a_killed_run_goes_on_as_if_it_had_not_been(run: Path, tmp_path: Path) -
     assert killed_at(6, *words, "--out", tmp_path / "killed").returncode == -9
     assert toughen(*words, "--out", tmp_path / "killed", "--resume").status == 0
     same(state_of(tmp_path / "killed"), state_of(tmp_path / "whole"))
-
-
-def test_the_layer_that_gives_the_logits_is_found() -> None:
-    for name in ("resnet18", "wrn-16-1", "vgg11"):
-        settings: dict[str, Any] = {"width": 8} if name == "resnet18" else {}
-        net = models.create(name, 10, (3, 32, 32), **settings)
-        head = dict(net.named_modules())[head_of(net, 10)]
-        assert isinstance(head, nn.Linear) and head.out_features == 10
 
 
 @needs_timm

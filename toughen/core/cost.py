@@ -11,6 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from toughen.core.modules import mode, unwrap
+
 
 class _Within:
     """How many blocks of a kind are open, in whatever threads; a backward pass may run in one of its own."""
@@ -44,15 +46,37 @@ def crafting() -> AbstractContextManager[None]:
 
 def flops(net: nn.Module, *inputs: Tensor) -> int:
     """Floating-point operations of one forward pass, counted by torch where they happen (a multiply-add is two)."""
-    trained = [module for module in net.modules() if module.training]
-    for module in trained:
-        module.training = False
+    with mode(net, "eval"), torch.no_grad(), FlopCounterMode(display=False) as counter:
+        net.forward(*inputs)
+    return int(counter.get_total_flops())
+
+
+def trained_share(net: nn.Module, image: Tensor) -> float:
+    """What a gradient to the weights costs against one to all weights, where some are frozen; 1 where none is.
+
+    Args:
+        net: gives logits.
+        image: one image, [1, c, h, w].
+    """
+    trained = [weight for weight in net.parameters() if weight.requires_grad]
+    frozen = [weight for weight in net.parameters() if not weight.requires_grad]
+    if not frozen or not trained:
+        return 1.0
+    some = _backward_flops(net, image, trained)
+    for weight in frozen:
+        weight.requires_grad_()
     try:
-        with torch.no_grad(), FlopCounterMode(display=False) as counter:
-            net.forward(*inputs)
+        return some / _backward_flops(net, image, [*trained, *frozen])
     finally:
-        for module in trained:
-            module.training = True
+        for weight in frozen:
+            weight.requires_grad_(False)
+
+
+def _backward_flops(net: nn.Module, image: Tensor, weights: list[nn.Parameter]) -> int:
+    with mode(net, "eval"), torch.enable_grad():
+        total = unwrap(net.forward(image), len(image)).sum()
+        with FlopCounterMode(display=False) as counter:
+            torch.autograd.grad(total, weights, allow_unused=True)
     return int(counter.get_total_flops())
 
 
@@ -64,6 +88,7 @@ class PassCounter:
         companions: other nets that may run; each weighs as much as its forward pass costs against the model's.
         image: one image, [1, c, h, w], to measure the model's forward pass with; needed for companions.
         costs: these weights by the nets' identity, where they are known; others are measured on first use and added.
+        share: of the model's weight gradient that is computed, where some of its weights are frozen.
 
     Attributes:
         forward, input_gradient, weight_gradient: images that went forward, and backward to the input or to weights.
@@ -77,8 +102,9 @@ class PassCounter:
         companions: Iterable[nn.Module] = (),
         image: Tensor | None = None,
         costs: dict[int, float] | None = None,
+        share: float = 1.0,
     ) -> None:
-        self.nets, self.image = [model, *companions], image
+        self.nets, self.image, self.share = [model, *companions], image, share
         self.costs = {} if costs is None else costs
         self.forward = self.input_gradient = self.weight_gradient = self.crafted = 0.0
 
@@ -104,15 +130,18 @@ class PassCounter:
         n = len(out) * self._cost(module, args[0])
         self.forward += n
         if out.requires_grad:
-            out.register_hook(lambda gradient: self._on_backward(n))
+            share = self.share if module is self.nets[0] else 1.0
+            rest = (1 - share) * args[0].requires_grad  # frozen layers are passed on the way to images alone
+            out.register_hook(lambda gradient: self._on_backward(n, share, rest))
             if args[0].requires_grad:
                 args[0].register_hook(self._on_images(n, len(out) if _crafting.depth else 0))
 
-    def _on_backward(self, n: float) -> None:
+    def _on_backward(self, n: float, share: float = 1.0, rest: float = 0.0) -> None:
         if _input_only.depth:
             self.input_gradient += n
         else:
-            self.weight_gradient += n
+            self.weight_gradient += share * n
+            self.input_gradient += rest * n
 
     def _on_images(self, n: float, images: int) -> Callable[[Tensor], None]:
         """What happens when a gradient reaches the images that went forward."""

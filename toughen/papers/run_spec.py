@@ -24,6 +24,8 @@ ELSEWHERE = ("device", "num_workers", "memory_limit", "checkpoint_seconds")  # o
 LATER = {  # what rows were trained with before there were such settings: not part of their names
     "validation_every": 1,
     "label_smoothing": 0.0,
+    "frozen": 0,
+    "layer_decay": 1.0,
 }
 BASE = ("--watch", "warn")  # the papers train without a watch, so nothing is rescued
 

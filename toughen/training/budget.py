@@ -60,7 +60,7 @@ def tried(trainer: Trainer, enough: float) -> Tried:
     plan = Plan(epochs=1, steps=state.steps_per_epoch, images=state.images, first_drop=None)
     state.main.start(plan)
     state.distributed_step.begin(other.image)
-    state.model.train()
+    other.train_mode()
     taken: list[float] = []
     for x, y, batch in islice(other.epoch_batches(0), state.steps_per_epoch):
         started = time.perf_counter()

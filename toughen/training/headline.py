@@ -23,6 +23,7 @@ class Images(NamedTuple):
         classes: their names.
         trained, tested: training and test images of each.
         init: where the weights come from; "" for random ones.
+        tuning: which of them are frozen and how fast the others learn; "" where all learn alike.
     """
 
     split_off: int
@@ -31,6 +32,7 @@ class Images(NamedTuple):
     trained: tuple[int, ...]
     tested: tuple[int, ...]
     init: str = ""
+    tuning: str = ""
 
 
 def length(state: TrainingState) -> str:
@@ -51,6 +53,7 @@ def headline(state: TrainingState, resumed: bool, images: Images, width: int = 8
         f"{recipe.model} ({parameters:,} parameters), {numbers(state)}"
         + f" + {off:,} kept apart as test images, which {recipe.data} has none of" * (off > 0),
         images.init,
+        images.tuning,
         f"{length(state)}, {state.precision} on {state.device}"
         + f", {state.processes} processes" * (state.processes > 1),
         f"going on after step {state.step} of {state.steps}" * resumed,

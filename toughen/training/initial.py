@@ -10,6 +10,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from toughen import runs
+from toughen.models.layers import head_of
 from toughen.models.normalize import parts_of
 from toughen.models.outside import data_configuration
 from toughen.runs.directory import checked_tensors, valid_record
@@ -119,16 +120,6 @@ def put_in(initial: Initial, model: nn.Module, net_name: str, classes: Sequence[
         raise ValueError(f"--init {initial.source} does not fit {net_name}: {fault}; name its --model and its settings")
     net.load_state_dict({name: given.get(short, full[name]) for short, name in zip(own, full, strict=True)})
     return said(initial, head if is_new else "", len(classes))
-
-
-def head_of(net: nn.Module, classes: int) -> str:
-    """The name of the layer that gives the logits; "" where none can be told."""
-    ask = getattr(net, "get_classifier", None)  # timm's
-    layer = ask() if callable(ask) else None
-    if not isinstance(layer, nn.Module):
-        sized = [m for m in net.modules() if getattr(m, "out_features", getattr(m, "out_channels", None)) == classes]
-        layer = sized[-1] if sized else None
-    return next((name for name, module in net.named_modules() if module is layer), "")
 
 
 def said(initial: Initial, new_head: str, classes: int) -> str:

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any, TypeAlias
 
 import torch
 from torch import nn
+
+Parameters: TypeAlias = Iterable[nn.Parameter] | Iterable[dict[str, Any]]  # alone, or in groups
 
 
 class Optimizer:
@@ -14,7 +17,7 @@ class Optimizer:
 
     lr: float | int
 
-    def build(self, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
+    def build(self, parameters: Parameters) -> torch.optim.Optimizer:
         raise NotImplementedError
 
 
@@ -41,7 +44,7 @@ class SGD(Optimizer):
         if not 0 <= self.momentum < 1:
             raise ValueError(f"momentum is {self.momentum}: it must lie in 0..1, below 1, such as 0.9")
 
-    def build(self, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
+    def build(self, parameters: Parameters) -> torch.optim.Optimizer:
         return torch.optim.SGD(
             parameters,
             lr=self.lr,
@@ -67,7 +70,7 @@ class Adam(Optimizer):
     beta2: float | int = 0.999
     weight_decay: float | int = 0.0
 
-    def build(self, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
+    def build(self, parameters: Parameters) -> torch.optim.Optimizer:
         betas = (self.beta1, self.beta2)
         return torch.optim.Adam(parameters, lr=self.lr, betas=betas, weight_decay=self.weight_decay)
 
@@ -88,6 +91,6 @@ class AdamW(Optimizer):
     beta2: float | int = 0.999
     weight_decay: float | int = 0.01
 
-    def build(self, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
+    def build(self, parameters: Parameters) -> torch.optim.Optimizer:
         betas = (self.beta1, self.beta2)
         return torch.optim.AdamW(parameters, lr=self.lr, betas=betas, weight_decay=self.weight_decay)

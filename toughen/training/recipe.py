@@ -11,6 +11,7 @@ from toughen.data.common_size import ImageSize
 from toughen.methods.base import Method
 from toughen.training.collapse import Watching
 from toughen.training.compiled import Compiling
+from toughen.training.fine_tuning import Frozen, check_settings
 from toughen.training.optimizers import SGD, Optimizer
 from toughen.training.schedules import Cyclic, Schedule
 from toughen.utils.duration import seconds
@@ -37,6 +38,10 @@ class Recipe:
         model_settings: settings of the net by name, such as depth or width.
         init: weights to begin with, in place of random ones: a run directory, a .safetensors or .pth file, or
             hf://user/name. What they are normalised by comes with them; the last layer is new where classes differ.
+        frozen: how many of the net's layers keep their weights, counted from the images; "backbone" is all but the one
+            that gives the logits. Their batch norms keep their statistics, too.
+        layer_decay: layer-wise decay of the learning rate: each layer learns at this times the rate of the one after
+            it, up to 1, which gives all the same. 0.65 to 0.9 are usual for fine-tuning.
         normalize: give the net the training images' mean and standard deviation as its first layer.
         eps: radius of the threat in image units, such as 8/255; fills the method wherever it sets none.
         norm: norm of the threat; fills the method wherever it sets none.
@@ -92,6 +97,8 @@ class Recipe:
     model: str = "resnet18"
     model_settings: dict[str, Any] = field(default_factory=dict)
     init: str | None = None
+    frozen: Frozen = 0
+    layer_decay: float | int = 1.0
     normalize: bool = True
     eps: Eps | None = None
     norm: Norm = "linf"
@@ -156,6 +163,7 @@ class Recipe:
             raise ValueError(f"eps_warmup is {self.eps_warmup}: it must be a share of the run, 0..1, below 1")
         if (self.validation or 0) < 0 or self.pad < 0 or (self.num_workers or 0) < 0 or self.checkpoint_seconds < 0:
             raise ValueError("validation, crop, num_workers and checkpoint_seconds must not be below 0")
+        check_settings(self.frozen, self.layer_decay, has_weights=self.init is not None or ":" in self.model)
         self._check_threat()
         if self.compile != "off" and self.method.differentiates_twice:
             raise ValueError(

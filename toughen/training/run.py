@@ -20,7 +20,7 @@ from toughen.data import Data, Streamed
 from toughen.data.feed import Unreadable
 from toughen.engine.memory import lacking
 from toughen.runs.json_types import is_json
-from toughen.training import budget, saving
+from toughen.training import budget, fine_tuning, saving
 from toughen.training import initial as initial_weights
 from toughen.training.callbacks.base import Callback
 from toughen.training.callbacks.display import ShowProgress
@@ -222,7 +222,9 @@ def build(
     trainer = Trainer(recipe, data, model, folder, record, named)
     if recipe.time_budget is None:
         check_moments(recipe.keep_at, trainer.state.last_step, trainer.state.steps_per_epoch)
-    return trainer, data.seen(), Images(data.split_off, data.why, data.classes, data.trained, data.tested, init)
+    tuning = fine_tuning.said(trainer.model, trainer.optimizer.param_groups, recipe.optimizer.lr)
+    about = Images(data.split_off, data.why, data.classes, data.trained, data.tested, init, tuning)
+    return trainer, data.seen(), about
 
 
 def statistics(

@@ -30,10 +30,10 @@ class Schedule:
         return None
 
     def set(self, optimizer: Optimizer, lr: float, progress: float) -> None:
-        """Give an optimizer its learning rate and momentum for this place in the run."""
+        """Give an optimizer its learning rate and momentum for this place in the run; a group's "lr_scale" is kept."""
         momentum = self.momentum(progress)
         for group in optimizer.param_groups:
-            group["lr"] = lr * self.factor(progress)
+            group["lr"] = lr * group.get("lr_scale", 1.0) * self.factor(progress)
             if momentum is not None and "momentum" in group:
                 group["momentum"] = momentum
             elif momentum is not None and "betas" in group:

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from toughen import runs
-from toughen.core.cost import PassCounter, flops
+from toughen.core.cost import PassCounter, flops, trained_share
 from toughen.core.distributed import world
 from toughen.core.rng import StepNoise, derive_seed
 from toughen.core.types import Batch, Plan, Step
@@ -33,6 +33,7 @@ from toughen.training.collapse import CollapseDetector
 from toughen.training.compiled import Compiled
 from toughen.training.distributed_step import step_of, synchronised_batch_norm
 from toughen.training.divergence import check_step
+from toughen.training.fine_tuning import freeze, rates, train_mode
 from toughen.training.loader import feed_of
 from toughen.training.recipe import Recipe
 from toughen.training.saving import Diverged
@@ -76,14 +77,16 @@ class Trainer:
         self.image = torch.zeros(1, *data.shape, dtype=self.dtype, device=self.device)
         self.model = model.to(self.device, self.dtype, memory_format=self.layout)  # type: ignore[call-overload]
         self.methods = self._prepared(data)
+        self.resting = freeze(self.model, recipe.frozen, len(data.classes))
         self.compiled = Compiled(self.model, recipe.compile)
         average = None if recipe.averaging is None else averaged_copy(self.model, recipe.averaging)
-        parameters = [*self.model.parameters(), *self.method.parameters()]
-        self.optimizer = recipe.optimizer.build(p for p in parameters if p.requires_grad)
+        trained = rates(self.model, self.method.parameters(), recipe.layer_decay, len(data.classes))
+        self.optimizer = recipe.optimizer.build(trained)
         held_out, threat = held_out.to(self.device), self.method.threat
         self.detector = CollapseDetector(held_out, threat, recipe.watch, recipe.seed)
         self.callbacks = callbacks_of(recipe, self.detector, callbacks)
         self.forward_flops = flops(self.model, self.image)
+        self.trained_share = trained_share(self.model, self.image)
         self.costs: dict[int, float] = {}  # of the method's companions, in forward passes of the model
         self.state = TrainingState(
             recipe=recipe,
@@ -149,7 +152,7 @@ class Trainer:
     def run_epoch(self, shutdown: GracefulShutdown) -> None:
         """The rest of the running epoch; a signal in its last step awaits what follows that."""
         state, epoch = self.state, self.state.epoch
-        self.model.train()
+        self.train_mode()
         state.start_clock()
         for callback in self.callbacks:
             callback.on_epoch_start(state)
@@ -167,6 +170,10 @@ class Trainer:
         state.close_epoch(metrics)
         for callback in self.callbacks:
             callback.on_epoch_end(state, metrics)
+
+    def train_mode(self) -> None:
+        """The model as it is trained: frozen layers stay in evaluation mode."""
+        train_mode(self.model, self.resting)
 
     def epoch_batches(self, epoch: int) -> Iterator[tuple[Tensor, Tensor, Batch]]:
         """What is left of an epoch, the order keyed by seed and epoch: images, labels and what is known of them.
@@ -190,7 +197,7 @@ class Trainer:
     def counted_step(self, x: Tensor, y: Tensor, batch: Batch) -> Step:
         """A step whose figures and cost are added to the epoch's."""
         state = self.state
-        with PassCounter(self.model, state.method.companions(), self.image, self.costs) as passes:
+        with PassCounter(self.model, state.method.companions(), self.image, self.costs, self.trained_share) as passes:
             step = self.step(x, y, batch)
         own = y[: state.own_of(state.step)]
         state.step += 1

@@ -1,0 +1,140 @@
+"""Fine-tuning: which of a net's layers are frozen, and how fast each of the others learns."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any, Literal, TypeAlias
+
+from torch import nn
+from torch.nn.modules.batchnorm import _NormBase
+
+from toughen.models.layers import head_of, layers_of
+from toughen.models.normalize import parts_of
+from toughen.training.optimizers import Parameters
+from toughen.utils.plural import count
+
+Frozen: TypeAlias = int | Literal["backbone"]
+
+
+def check_settings(frozen: Frozen, layer_decay: float | int, *, has_weights: bool) -> None:
+    """See that a recipe's settings for fine-tuning make sense, whatever the net.
+
+    Args:
+        frozen, layer_decay: as in a recipe.
+        has_weights: whether the net may begin with other weights than random ones.
+
+    Raises:
+        ValueError: they don't.
+    """
+    if isinstance(frozen, int) and (isinstance(frozen, bool) or frozen < 0):
+        raise ValueError(f"frozen is {frozen}: give a number of layers, 0 or more, or backbone for all but the last")
+    if frozen and not has_weights:
+        raise ValueError(f"frozen is {frozen}, and those layers would stay random: name their weights with --init")
+    if not 0 < layer_decay <= 1:
+        raise ValueError(
+            f"layer_decay is {layer_decay}: it multiplies the rate from layer to layer, so it must be above 0, up to 1"
+        )
+
+
+def freeze(model: nn.Module, frozen: Frozen, classes: int) -> list[nn.Module]:
+    """Take the gradient from the parameters of the layers that are not to be trained.
+
+    Args:
+        model: as ``toughen.models.create`` makes it; changed in place.
+        frozen: how many layers, counted from the images (``toughen.models.layers``), or "backbone" for all but the
+            layer that gives the logits.
+        classes: how many logits there are.
+
+    Returns:
+        The modules that lie in frozen layers as a whole; see ``train_mode``.
+
+    Raises:
+        ValueError: there are not so many layers, or it can't be told which one gives the logits.
+    """
+    if not frozen:
+        return []
+    _, net = parts_of(model)
+    named = dict(net.named_parameters())
+    for name in _frozen_names(net, frozen, classes):
+        named[name].requires_grad_(False)
+    return _resting(net)
+
+
+def _frozen_names(net: nn.Module, frozen: Frozen, classes: int) -> list[str]:
+    layers = layers_of(net, classes)
+    if isinstance(frozen, int):
+        if frozen >= len(layers):
+            raise ValueError(
+                f"frozen is {frozen}, and the net has {count(len(layers), 'layer')}: give a smaller number, so that "
+                "the last is trained"
+            )
+        return [name for layer in layers[:frozen] for name in layer]
+    ask = getattr(net, "get_classifier", None)
+    head = head_of(net, classes)
+    if not head or (callable(ask) and not isinstance(ask(), nn.Module)):
+        raise ValueError(
+            f"frozen is backbone, and no single layer of the net gives the {classes} logits: give a number of layers"
+        )
+    return [name for layer in layers for name in layer if not name.startswith(f"{head}.")]
+
+
+def _resting(net: nn.Module) -> list[nn.Module]:
+    """The modules without a parameter to train; a norm that has none at all goes with the parameters before it."""
+    resting, rests = [], False
+    for module in net.modules():
+        if weights := list(module.parameters()):
+            if not any(weight.requires_grad for weight in weights):
+                resting.append(module)
+            if own := list(module.parameters(recurse=False)):
+                rests = not any(weight.requires_grad for weight in own)
+        elif rests and isinstance(module, _NormBase):
+            resting.append(module)
+    return resting
+
+
+def train_mode(model: nn.Module, resting: Iterable[nn.Module]) -> None:
+    """Put a model into training mode, but modules that rest into evaluation mode: their batch norms learn nothing."""
+    model.train()
+    for module in resting:
+        module.eval()
+
+
+def rates(model: nn.Module, more: Iterable[nn.Parameter], layer_decay: float | int, classes: int) -> Parameters:
+    """The parameters to train as an optimizer takes them: in one group, or, with a decay, in one for each layer.
+
+    A layer's rate is lr * layer_decay ** depth, with depth 0 for the last layer; the group's "lr_scale" is that power,
+    and a schedule multiplies by it (BEiT, arXiv:2106.08254, and timm's layer decay).
+
+    Args:
+        model: as ``toughen.models.create`` makes it, its frozen layers frozen.
+        more: parameters beside it, such as a method's, which learn at the whole rate.
+        layer_decay: above 0, up to 1.
+        classes: how many logits there are.
+    """
+    more = [weight for weight in more if weight.requires_grad]
+    if layer_decay == 1:
+        return [*(weight for weight in model.parameters() if weight.requires_grad), *more]
+    _, net = parts_of(model)
+    named = dict(net.named_parameters())
+    groups = []
+    for depth, layer in enumerate(reversed(layers_of(net, classes))):
+        weights = [named[name] for name in layer if named[name].requires_grad]
+        groups.append({"params": [*weights, *(more if depth == 0 else [])], "lr_scale": float(layer_decay) ** depth})
+    return [group for group in groups if group["params"]]
+
+
+def said(model: nn.Module, groups: Sequence[dict[str, Any]], lr: float | int) -> str:
+    """What a run says of its fine-tuning; "" where all of the net is trained at one rate.
+
+    Args:
+        model: its frozen layers frozen.
+        groups: the optimizer's.
+        lr: the highest rate.
+    """
+    sizes = [(weight.numel(), weight.requires_grad) for weight in model.parameters()]
+    still = sum(size for size, trained in sizes if not trained)
+    scales = [group.get("lr_scale", 1.0) for group in groups]
+    return "; ".join(
+        [f"frozen: {still:,} of {sum(size for size, _ in sizes):,} parameters"] * bool(still)
+        + [f"rates fall from {lr * max(scales):.3g} at the logits to {lr * min(scales):.3g}"] * (min(scales) < 1)
+    )
