@@ -7,7 +7,6 @@ python tools/reference.py --out DIR
 from __future__ import annotations
 
 import argparse
-import importlib
 import inspect
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -18,8 +17,10 @@ from docstring_parser import parse
 from toughen import attacks, data, methods, models
 from toughen.cli.list import recipe_summary
 from toughen.cli.main import COMMANDS
+from toughen.cli.parsers import parser_of
 from toughen.config import settings
 from toughen.config.parsing import Parser
+from toughen.config.screens import flags, invocation
 from toughen.config.train import train_parser
 from toughen.evaluation.suite import SUITES, names
 from toughen.papers.markdown import folded
@@ -85,7 +86,7 @@ def option_rows(parser: Parser, leave_out: Sequence[str] = ()) -> list[tuple[str
     for action in parser._actions:
         if action.dest in ("help", *leave_out) or action.dest.endswith(".help"):
             continue
-        name = ", ".join(word for word in action.option_strings if not word.endswith("+")) or action.dest.upper()
+        name = ", ".join(flags(action)) or invocation(action)
         default = settings.PARTS.get(action.dest, action.default)
         default = " ".join(default) if isinstance(default, list) else default
         shown = written(default) if default not in (None, "", "==SUPPRESS==") and action.nargs != 0 else ""
@@ -93,19 +94,24 @@ def option_rows(parser: Parser, leave_out: Sequence[str] = ()) -> list[tuple[str
     return rows
 
 
+def examples(parser: Parser) -> str:
+    """A command's examples as a block of code."""
+    return "```sh\n" + "\n".join(parser.about.examples if parser.about else ()) + "\n```\n"
+
+
 def commands() -> str:
     rows = [(f"[{name}](#{name})", about) for name, about in COMMANDS.items()]
     parts = [f"# Commands\n\n{MADE}", table(["command", ""], rows)]
     for name, about in COMMANDS.items():
         parts.append(f"## {name}\n\n{about[0].upper()}{about[1:]}.\n")
+        parser = parser_of(name)
+        parts.append(examples(parser))
         if name == "plan":
             parts.append("It takes the arguments of [train](#train).\n")
             continue
         if name == "train":
-            given = option_rows(train_parser(), [*Recipe.__dataclass_fields__])
-            parts.append("Every field of a [recipe](recipe.md) is an option: `--batch_size 64` or `--batch-size 64`.\n")
-        else:
-            given = option_rows(getattr(importlib.import_module(f"toughen.cli.{name}"), f"{name}_parser")())
+            parts.append("Every field of a [recipe](recipe.md) is an option: `--batch-size 64` or `--batch_size 64`.\n")
+        given = option_rows(parser, [*Recipe.__dataclass_fields__] if name == "train" else [])
         parts.append(table(["argument", "default", "meaning"], given))
     parts.append(f"## Status\n\n{STATUS}\n")
     return "\n".join(parts)
@@ -132,7 +138,7 @@ def attack_page() -> str:
 def recipe_page() -> str:
     parser = train_parser()
     others = [action.dest for action in parser._actions if action.dest not in Recipe.__dataclass_fields__]
-    fields = [(name.replace("`--", "`"), *rest) for name, *rest in option_rows(parser, others)]
+    fields = [(name.replace("`--", "`").replace("-", "_"), *rest) for name, *rest in option_rows(parser, others)]
     kinds = [kind for module in (optimizers, schedules) for kind in vars(module).values() if inspect.isclass(kind)]
     own = [kind for kind in kinds if kind.__module__.startswith("toughen.training.") and kind.__subclasses__() == []]
     head = (

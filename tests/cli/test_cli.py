@@ -329,9 +329,9 @@ def test_what_needs_no_torch_does_not_wait_for_it(words: list[str]) -> None:
 
 
 def test_help_explains_every_setting() -> None:
-    told = toughen("train", "--help").out
+    told = toughen("train", "--help", "all").out
     for field in fields(Recipe):
-        assert f"--{field.name} " in told
+        assert f"--{field.name.replace('_', '-')} " in told
     flat = re.sub(r"\s+", " ", told)
     for words in (
         "image units, such as 8/255",
@@ -345,7 +345,7 @@ def test_help_explains_every_setting() -> None:
         assert words in flat
     for noise in ("<class", "Union[", "Literal[", "None", "toughen.methods."):
         assert noise not in flat
-    assert all(each.isprintable() or each == "\n" for each in told) and "--print_config[=flags]" in told
+    assert all(each.isprintable() or each == "\n" for each in told) and "--print-config[=flags]" in told
     inner = toughen("train", "--method.help", "NuAT").out
     assert "--method.lam" in inner and "weight of the nuclear norm" in inner and "Literal" not in inner
 

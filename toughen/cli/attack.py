@@ -4,10 +4,28 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from toughen.cli.shared import ATTACK, PROGRAM, add_asking, add_output, add_threat, own_model, progress_console
+from toughen.cli.shared import ATTACK, PROGRAM, Help, add_asking, add_output, add_threat, own_model, progress_console
 from toughen.config import settings
 from toughen.config.parsing import Parser, tidy
 from toughen.evaluation import attack_images
+
+HELP = Help(
+    usage=f"{PROGRAM} attack RUN|MODULE:FUNCTION|timm:NAME --out FILE [settings]",
+    about="Write the adversarial images of an attack as parquet.",
+    examples=(
+        f"{PROGRAM} attack runs/mine --out adversarial.parquet",
+        f"{PROGRAM} attack runs/mine --attack apgd-ce-50 --eps 4/255 --out apgd.parquet",
+        f"{PROGRAM} attack runs/mine --data photos --limit 100 --out hundred.parquet",
+    ),
+    shown={
+        "Model": "spec weights",
+        "Attack and threat": "attack eps norm",
+        "Test images": "data limit",
+        "Output": "out",
+        "Device": "device seed",
+    },
+    more={"Model": "model image_size resize", "Output": "quiet", "Device": "precision batch_size"},
+)
 
 
 def run(arguments: Sequence[str]) -> int:
@@ -20,11 +38,11 @@ def run(arguments: Sequence[str]) -> int:
 
 
 def attack_parser() -> Parser:
-    parser = Parser(prog=f"{PROGRAM} attack", description="Write the adversarial images of an attack as parquet.")
-    parser.add_argument("spec", type=str, help="a run directory, package.module:function or timm:NAME")
+    parser = Parser(prog=f"{PROGRAM} attack", about=HELP)
+    parser.add_argument("spec", type=str, metavar="RUN", help="a run directory, package.module:function or timm:NAME")
     parser.add_argument("--attack", type=str, default="pgd-20", help=ATTACK)
     add_threat(parser)
     add_asking(parser)
-    parser.add_argument("--out", type=str, required=True, help="the parquet file to write")
+    parser.add_argument("--out", type=str, metavar="FILE", required=True, help="the parquet file to write")
     add_output(parser)
     return parser

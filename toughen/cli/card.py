@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
-from toughen.cli.shared import PROGRAM
+from toughen.cli.shared import PROGRAM, Help
 from toughen.config.parsing import Parser, tidy
 from toughen.report.card import card
 from toughen.report.robustbench import entry
@@ -16,6 +16,21 @@ from toughen.runs.files import check_writable, write_text
 from toughen.runs.repository import check_name
 
 PAPER = ("title", "authors", "venue", "link")
+
+HELP = Help(
+    usage=f"{PROGRAM} card RUN [--out FILE] [settings]",
+    about="Write a model card, Markdown with the Hugging Face hub's metadata, or an entry of RobustBench.",
+    examples=(
+        f"{PROGRAM} card runs/mine",
+        f"{PROGRAM} card runs/mine --name me/robust-net --out README.md",
+        f'{PROGRAM} card runs/mine --format robustbench --title "A paper" --out entry.json',
+    ),
+    shown={
+        "Run": "run",
+        "Card": "format name out",
+        "Paper, for robustbench": "title authors venue link additional_data",
+    },
+)
 
 
 def run(arguments: Sequence[str]) -> int:
@@ -40,11 +55,8 @@ def run(arguments: Sequence[str]) -> int:
 
 
 def card_parser() -> Parser:
-    parser = Parser(
-        prog=f"{PROGRAM} card",
-        description="Write a model card, Markdown with the Hugging Face hub's metadata, or an entry of RobustBench.",
-    )
-    parser.add_argument("run", type=str, help="a run directory, evaluated or not")
+    parser = Parser(prog=f"{PROGRAM} card", about=HELP)
+    parser.add_argument("run", type=str, metavar="RUN", help="a run directory, evaluated or not")
     parser.add_argument("--name", type=str | None, help="user/name on the hub, for the lines that load it")
     parser.add_argument(
         "--format", type=Literal["markdown", "robustbench"], default="markdown", help="robustbench: its JSON"
@@ -54,5 +66,7 @@ def card_parser() -> Parser:
     parser.add_argument(
         "--additional_data", type=bool, default=False, help="trained on more than the set's own images (robustbench)"
     )
-    parser.add_argument("--out", type=str | None, help="the file, such as README.md (default: print it)")
+    parser.add_argument(
+        "--out", type=str | None, metavar="FILE", help="the file, such as README.md (default: print it)"
+    )
     return parser

@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from toughen.cli.shared import PROGRAM
+from toughen.cli.shared import PROGRAM, Help
 from toughen.config.parsing import Parser, tidy
 from toughen.report.compare import cautions, differing, unlike
 from toughen.report.ending import read_recipe
@@ -25,6 +25,17 @@ COLUMNS = ("run", "threat", "clean", "FGSM", "robust", "verdict", "train s", "pa
 WHOLE = ("run", "clean", "FGSM", "robust", "verdict")  # the others wrap where names need their room
 REST = 57  # columns of the terminal that all but the names take at least
 NARROWEST = 80  # columns; a narrower terminal wraps the lines, as a number that is cut is another one
+
+HELP = Help(
+    usage=f"{PROGRAM} compare RUN ... [--json]",
+    about="Show evaluated runs side by side: accuracy clean and attacked, the verdict, and what training cost.",
+    examples=(
+        f"{PROGRAM} compare runs/mine runs/other",
+        f"{PROGRAM} compare runs/*",
+        f"{PROGRAM} compare runs/* --json",
+    ),
+    shown={"Runs": "runs", "Output": "json"},
+)
 
 
 def run(arguments: Sequence[str]) -> int:
@@ -40,7 +51,7 @@ def run(arguments: Sequence[str]) -> int:
 
 
 def compare_parser() -> Parser:
-    parser = Parser(prog=f"{PROGRAM} compare", description="Show evaluated runs side by side.")
+    parser = Parser(prog=f"{PROGRAM} compare", about=HELP)
     parser.add_argument("runs", nargs="+", type=str, metavar="RUN", help="evaluated run directories")
     parser.add_argument("--json", action="store_true", help="print a list of JSON, accuracies as shares")
     return parser

@@ -15,7 +15,7 @@ from toughen import data, runs
 from toughen.attacks.pgd import PGD
 from toughen.cli import picture
 from toughen.cli.compare import print_comparison
-from toughen.cli.shared import PROGRAM, goes_on
+from toughen.cli.shared import PROGRAM, Help, goes_on
 from toughen.config.parsing import Parser, tidy
 from toughen.config.train import parse_train
 from toughen.data import Data
@@ -32,6 +32,13 @@ STANDARD = (
 RUNS = {"standard": STANDARD.split(), "robust": ["demo"]}
 CURVE, CURVE_IMAGES, SHOWN = (0.0, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.35, 0.4), 200, 5
 
+HELP = Help(
+    usage=f"{PROGRAM} demo [--out DIR]",
+    about="Train a standard and a robust classifier on embedded images, and attack both.",
+    examples=(f"{PROGRAM} demo", f"{PROGRAM} demo --out runs/first", f"{PROGRAM} compare runs/demo/*"),
+    shown={"Output": "out"},
+)
+
 
 def run(arguments: Sequence[str]) -> int:
     out = Path(demo_parser().read(tidy(arguments)).out)
@@ -40,8 +47,8 @@ def run(arguments: Sequence[str]) -> int:
 
 
 def demo_parser() -> Parser:
-    parser = Parser(prog=f"{PROGRAM} demo", description="Train a standard and a robust classifier, and attack both.")
-    parser.add_argument("--out", type=str, default="runs/demo", help="where both runs go")
+    parser = Parser(prog=f"{PROGRAM} demo", about=HELP)
+    parser.add_argument("--out", type=str, metavar="DIR", default="runs/demo", help="where both runs go")
     return parser
 
 

@@ -11,11 +11,30 @@ from rich.console import Console
 from torch import nn
 
 from toughen import runs
-from toughen.cli.shared import PROGRAM, add_output, add_threat, progress_console
+from toughen.cli.shared import PROGRAM, Help, add_output, add_threat, progress_console
 from toughen.config import settings
 from toughen.config.parsing import Parser, tidy
 from toughen.evaluation.diagnostics.diagnose import NAMES, TRANSFER, diagnose_runs
 from toughen.runs.follow_up import needs_name
+
+HELP = Help(
+    usage=f"{PROGRAM} diagnose RUN ... [settings]",
+    about="Look closer at trained runs: curves, surfaces, transfer.",
+    examples=(
+        f"{PROGRAM} diagnose runs/mine",
+        f"{PROGRAM} diagnose runs/mine --which eps steps loss --limit 200",
+        f"{PROGRAM} diagnose runs/mine runs/other --which transfer --out comparison",
+    ),
+    shown={
+        "Runs": "runs",
+        "Diagnostics": "which",
+        "Threat": "eps norm",
+        "Test images": "data limit",
+        "Output": "out json",
+        "Device": "device",
+    },
+    more={"Runs": "model", "Diagnostics": "transfer_attacks seed", "Output": "quiet", "Device": "precision"},
+)
 
 
 def run(arguments: Sequence[str]) -> int:
@@ -32,7 +51,7 @@ def run(arguments: Sequence[str]) -> int:
 
 
 def diagnose_parser() -> Parser:
-    parser = Parser(prog=f"{PROGRAM} diagnose", description="Look closer at trained runs: curves, surfaces, transfer.")
+    parser = Parser(prog=f"{PROGRAM} diagnose", about=HELP)
     parser.add_argument("runs", nargs="+", type=str, metavar="RUN", help="run directories; transfer needs two or more")
     parser.add_argument("--which", nargs="+", metavar="NAME", help=f"some of {', '.join(NAMES)} (default: all)")
     parser.add_argument(
@@ -57,7 +76,10 @@ def diagnose_parser() -> Parser:
         help="what attacks search in; figures are float32",
     )
     parser.add_argument(
-        "--out", type=str | None, help="where comparisons of runs go, and other eps or data (default: into each run)"
+        "--out",
+        type=str | None,
+        metavar="DIR",
+        help="where comparisons of runs go, and other eps or data (default: into each run)",
     )
     add_output(parser, json="what was written, and where,")
     return parser

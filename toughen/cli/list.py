@@ -13,7 +13,7 @@ from rich.text import Text
 
 from toughen import data as data_sets
 from toughen import methods, models
-from toughen.cli.shared import PROGRAM
+from toughen.cli.shared import PROGRAM, Help
 from toughen.config import settings
 from toughen.config.parsing import Parser, tidy
 from toughen.evaluation.suite import names as attack_names
@@ -25,6 +25,13 @@ ELSEWHERE = {  # nets that toughen did not write
     "package.module:function": "A net of your own: what the function returns, called with num_classes, and with shape "
     "where it takes that.",
 }
+
+HELP = Help(
+    usage=f"{PROGRAM} list methods|attacks|models|data|recipes",
+    about="List what can be named on the command line.",
+    examples=(f"{PROGRAM} list recipes", f"{PROGRAM} list methods", f"{PROGRAM} list attacks"),
+    shown={"What to list": "what"},
+)
 
 
 def run(arguments: Sequence[str]) -> int:
@@ -43,8 +50,13 @@ def run(arguments: Sequence[str]) -> int:
 
 
 def list_parser() -> Parser:
-    parser = Parser(prog=f"{PROGRAM} list", description="List what can be named on the command line.")
-    parser.add_argument("what", choices=["methods", "attacks", "models", "data", "recipes"])
+    parser = Parser(prog=f"{PROGRAM} list", about=HELP)
+    parser.add_argument(
+        "what",
+        choices=["methods", "attacks", "models", "data", "recipes"],
+        metavar="WHAT",
+        help="methods, attacks, models, data or recipes",
+    )
     return parser
 
 

@@ -10,8 +10,10 @@ from rich.console import Console
 from rich.table import Table
 
 from toughen import runs
-from toughen.cli.shared import PROGRAM
-from toughen.config.train import parse_train
+from toughen.cli.shared import PROGRAM, Help
+from toughen.config.parsing import Parser
+from toughen.config.screens import asked
+from toughen.config.train import GROUPS, MORE, parse_train, train_parser
 from toughen.data.doubts import doubts
 from toughen.engine.device import processor
 from toughen.engine.memory import peak
@@ -25,18 +27,26 @@ from toughen.utils import sizes
 from toughen.utils.duration import spell
 from toughen.utils.plural import count
 
-PLAN_USAGE = f"""{PROGRAM} plan [RECIPE_OR_YAML] [the arguments of {PROGRAM} train]
-
-Say what `{PROGRAM} train` with these arguments would train, on what, and for how long. Steps are
-tried for some seconds; nothing is trained and nothing is written."""
+HELP = Help(
+    usage=f"{PROGRAM} plan [RECIPE_OR_YAML] [the settings of {PROGRAM} train]",
+    about=f"Say what `{PROGRAM} train` with these words would train, on what, and for how long; steps are tried for "
+    "some seconds, and nothing is trained or written.",
+    examples=(
+        f"{PROGRAM} plan --data photos --eps 8/255",
+        f"{PROGRAM} plan --data photos --eps 8/255 --time-budget 30m",
+        f"{PROGRAM} plan demo --batch-size 128",
+    ),
+    shown={title: names for title, names in GROUPS.items() if title != "Output"},
+    more=MORE | {"Output": f"{GROUPS['Output']} {MORE['Output']}"},
+    defaults=False,
+)
 TRYING = 5.0  # seconds that steps are tried for
 COUNTED = 12  # classes whose images are listed
 
 
 def run(arguments: Sequence[str]) -> int:
-    if {"-h", "--help"} & set(arguments):
-        print(f"usage: {PLAN_USAGE}")
-        return 0
+    if asked(arguments):
+        plan_parser().read(arguments)
     recipe, config, _, _ = parse_train([word for word in arguments if word != "--resume"])
     with tempfile.TemporaryDirectory() as folder:
         for source in missing_sources(recipe, config, Path(folder)):  # a step costs the same with untrained ones
@@ -50,6 +60,11 @@ def run(arguments: Sequence[str]) -> int:
     tried = budget.tried(trainer, TRYING)
     show(Console(), {**images(trainer, data), **settings(trainer), **price(trainer, tried)})
     return 0
+
+
+def plan_parser() -> Parser:
+    """That of `toughen train`, under another name."""
+    return train_parser(HELP)
 
 
 def images(trainer: Trainer, data: Images) -> dict[str, str]:

@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from toughen import runs
-from toughen.cli.shared import ATTACK, PROGRAM, own_model
+from toughen.cli.shared import ATTACK, PROGRAM, Help, own_model
 from toughen.config.parsing import Parser, tidy
 from toughen.core.threat import Threat
 from toughen.data.files import load_files
@@ -24,6 +24,22 @@ from toughen.utils.fraction import Fraction, radius
 from toughen.utils.statistics import percent
 
 NO_ATTACK = "none"
+
+HELP = Help(
+    usage=f"{PROGRAM} predict RUN FILE ... [settings]",
+    about="Say the classes of image files, and whether a quick attack changes them.",
+    examples=(
+        f"{PROGRAM} predict runs/mine image.png",
+        f"{PROGRAM} predict runs/mine photos/test/*/*.png --attack none --json",
+        f"{PROGRAM} predict runs/mine image.png --attack pgd-100x5 --eps 4/255",
+    ),
+    shown={
+        "Model and images": "run files model",
+        "Attack and threat": "attack eps norm seed",
+        "Output": "json",
+        "Device": "device",
+    },
+)
 
 
 def run(arguments: Sequence[str]) -> int:
@@ -49,14 +65,11 @@ def run(arguments: Sequence[str]) -> int:
 
 
 def predict_parser() -> Parser:
-    parser = Parser(
-        prog=f"{PROGRAM} predict",
-        description="Say the classes of image files, and whether a quick attack changes them.",
-    )
-    parser.add_argument("run", type=str, help="a run directory")
+    parser = Parser(prog=f"{PROGRAM} predict", about=HELP)
+    parser.add_argument("run", type=str, metavar="RUN", help="a run directory")
     parser.add_argument("files", nargs="+", type=str, metavar="FILE", help="image files")
-    parser.add_argument("--attack", type=str, default="pgd-20", help=f"{ATTACK}; none makes no attack")
-    parser.add_argument("--eps", type=Fraction | None, help="radius in image units, such as 8/255 (default: the run's)")
+    parser.add_argument("--attack", type=str, default="pgd-20", help=f"none, or an attack {ATTACK}")
+    parser.add_argument("--eps", type=Fraction | None, help="radius in image units, as 8/255 (default: the run's)")
     parser.add_argument("--norm", type=Literal["linf", "l2"] | None, help="norm of the threat (default: the run's)")
     parser.add_argument("--model", type=str | None, help="package.module:function, for a run of a net of your own")
     parser.add_argument("--seed", type=int, default=0, help="decides the attack's random numbers")

@@ -10,7 +10,7 @@ from typing import Any
 
 from toughen import runs
 from toughen.cli.export import TENSORS_TAKE, about
-from toughen.cli.shared import PROGRAM, own_model
+from toughen.cli.shared import PROGRAM, Help, own_model
 from toughen.config.parsing import Parser, tidy
 from toughen.data.hub import unreachable
 from toughen.models.normalize import parts_of
@@ -21,6 +21,17 @@ from toughen.runs.single_file import with_statistics, write_single
 from toughen.utils import sizes
 
 RESULT = "evaluation.json"
+
+HELP = Help(
+    usage=f"{PROGRAM} push RUN USER/NAME [--yes] [settings]",
+    about="Upload a run to the Hugging Face hub: weights, card, evaluation; without --yes only say what.",
+    examples=(
+        f"{PROGRAM} push runs/mine me/robust-net",
+        f"{PROGRAM} push runs/mine me/robust-net --revision second",
+        f"{PROGRAM} push runs/mine me/robust-net --private --yes",
+    ),
+    shown={"Run": "run model", "Repository": "name revision private yes"},
+)
 
 
 def run(arguments: Sequence[str]) -> int:
@@ -107,12 +118,9 @@ def upload(folder: Path, name: str, revision: str | None, private: bool) -> None
 
 
 def push_parser() -> Parser:
-    parser = Parser(
-        prog=f"{PROGRAM} push",
-        description="Upload a run to the Hugging Face hub: weights, card, evaluation. Without --yes only say what.",
-    )
-    parser.add_argument("run", type=str, help="a run directory")
-    parser.add_argument("name", type=str, help="user/name of the repository")
+    parser = Parser(prog=f"{PROGRAM} push", about=HELP)
+    parser.add_argument("run", type=str, metavar="RUN", help="a run directory")
+    parser.add_argument("name", type=str, metavar="USER/NAME", help="user/name of the repository")
     parser.add_argument("--yes", action="store_true", help="upload; without it nothing leaves this machine")
     parser.add_argument("--private", action="store_true", help="make a new repository private")
     parser.add_argument("--revision", type=str | None, help="a branch to upload to (default: main)")

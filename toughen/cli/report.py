@@ -4,10 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from toughen.cli.shared import PROGRAM
+from toughen.cli.shared import PROGRAM, Help
 from toughen.config.parsing import Parser, tidy
 from toughen.report import write_report
 from toughen.report.values import clean
+
+HELP = Help(
+    usage=f"{PROGRAM} report RUN ... [--out FILE] [--overwrite]",
+    about="Write runs and their results as one HTML page, which needs no network.",
+    examples=(
+        f"{PROGRAM} report runs/mine",
+        f"{PROGRAM} report runs/mine runs/other --out both.html",
+        f"{PROGRAM} report runs/mine runs/other --out both.html --overwrite",
+    ),
+    shown={"Runs": "runs", "Output": "out overwrite"},
+)
 
 
 def run(arguments: Sequence[str]) -> int:
@@ -18,10 +29,14 @@ def run(arguments: Sequence[str]) -> int:
 
 
 def report_parser() -> Parser:
-    parser = Parser(prog=f"{PROGRAM} report", description="Write runs and their results as one HTML page.")
+    parser = Parser(prog=f"{PROGRAM} report", about=HELP)
     parser.add_argument("runs", nargs="+", type=str, metavar="RUN", help="run directories, evaluated or not")
     parser.add_argument(
-        "-o", "--out", type=str | None, help="the file (default: report.html, in the run's directory if it is one run)"
+        "-o",
+        "--out",
+        type=str | None,
+        metavar="FILE",
+        help="the file (default: report.html, in the run's directory if it is one run)",
     )
     parser.add_argument("--overwrite", action="store_true", help="replace a report that is there")
     return parser

@@ -8,16 +8,30 @@ from typing import Literal
 
 from rich.console import Console
 
-from toughen.cli.shared import PROGRAM, add_output, fail, goes_on, progress_console
+from toughen.cli.shared import PROGRAM, Help, add_output, fail, goes_on, progress_console
 from toughen.config.parsing import Parser, tidy
 from toughen.papers.arguments import ALL
 from toughen.papers.reproduce import list_all, reproduce
 
 RESULTS = "runs/reproduce"
-REPRODUCE_USAGE = """toughen reproduce --list [--out DIR]
-       toughen reproduce NAME --scale smoke|cpu|full [--rows A,B] [--seeds N]
-                         [--data DIR] [--out DIR] [options]
-       toughen reproduce NAME NAME...|all --scale ... [--time-limit 2h] [options]"""
+HELP = Help(
+    usage=f"{PROGRAM} reproduce NAME ...|all --scale smoke|cpu|full [settings]\n"
+    f"       {PROGRAM} reproduce --list [--out DIR]",
+    about="Run a table or figure of a paper: train what is missing, evaluate it, keep it, and print it beside the "
+    "published one; killed and repeated, it goes on.",
+    examples=(
+        f"{PROGRAM} reproduce --list",
+        f"{PROGRAM} reproduce nuat-table1a --scale smoke --rows NuAT,FBF --data photos",
+        f"{PROGRAM} reproduce all --scale cpu --data datasets --time-limit 2h",
+    ),
+    shown={
+        "What to run": "name list scale rows seeds",
+        "Test images": "data limit",
+        "Length and output": "time_limit out",
+        "Device": "device",
+    },
+    more={"Length and output": "quiet"},
+)
 
 
 def run(arguments: Sequence[str]) -> int:
@@ -42,16 +56,12 @@ def run(arguments: Sequence[str]) -> int:
 
 
 def reproduce_parser() -> Parser:
-    parser = Parser(
-        prog=f"{PROGRAM} reproduce",
-        usage=REPRODUCE_USAGE,
-        description="Run a table or figure of a paper: train what is missing, evaluate it, keep it, and print it "
-        "beside the published one. Killed and repeated, it goes on.",
-    )
+    parser = Parser(prog=f"{PROGRAM} reproduce", about=HELP)
     parser.add_argument(
         "name",
         type=str,
         nargs="*",
+        metavar="NAME",
         help="a table or figure, such as nuat-table1a; of several, or all, what costs least per missing figure is "
         "done first",
     )
@@ -59,13 +69,15 @@ def reproduce_parser() -> Parser:
     parser.add_argument(
         "--scale",
         type=Literal["smoke", "cpu", "full"] | None,
-        help="smoke: a few steps, to see it run; cpu: shorter training of narrower nets, 1,000 test images; full: the "
-        "paper's own setting",
+        help="smoke (a few steps, to see it run), cpu (shorter training of narrower nets) or full (the paper's own "
+        "setting); cpu evaluates on 1,000 test images",
     )
     parser.add_argument("--rows", type=str | None, help="some rows only, with commas between: NuAT,FBF")
-    parser.add_argument("--seeds", type=int | None, help="how many seeds (default: 1; the paper's for a spread)")
+    parser.add_argument("--seeds", type=int | None, help="how many seeds (default: 1, or the paper's for a spread)")
     parser.add_argument(
-        "--data", type=str | None, help="a folder that is a data set or holds mnist, cifar10, ... (default: the hub)"
+        "--data",
+        type=str | None,
+        help="a folder that is a data set, or holds mnist, cifar10 and the like (default: the hub)",
     )
     parser.add_argument(
         "--limit",
@@ -75,7 +87,7 @@ def reproduce_parser() -> Parser:
     parser.add_argument(
         "--time_limit", type=str | None, help="stop then, such as 2h, and say what is left; the same command goes on"
     )
-    parser.add_argument("--out", type=str, default=RESULTS, help="where runs and results are kept")
+    parser.add_argument("--out", type=str, metavar="DIR", default=RESULTS, help="where runs and results are kept")
     parser.add_argument("--device", type=str, default="auto", help="cpu, cuda and the like; auto takes a GPU if any")
     add_output(parser)
     return parser

@@ -13,6 +13,7 @@ from rich.console import Console
 
 from toughen.config.parsing import PROGRAM as PROGRAM
 from toughen.config.parsing import Parser
+from toughen.config.screens import Help as Help
 from toughen.utils.fraction import Fraction
 from toughen.utils.signals import exit_status, restore_sigterm
 
@@ -20,8 +21,8 @@ if TYPE_CHECKING:
     from torch import nn
 
 ATTACK = (
-    "NAME[-STEPS][xRESTARTS][@STEP_SIZE], step size in the units of eps: fgsm, pgd-100x5, pgd-40@0.01, apgd-t; or "
-    "package.module.Class for NAME"
+    "such as fgsm, pgd-100x5, pgd-40@0.01 or apgd-t; NAME[-STEPS][xRESTARTS][@STEP_SIZE], step size in the units of "
+    "eps, package.module.Class for a NAME of your own"
 )
 
 
@@ -76,7 +77,7 @@ def progress_console(quiet: bool) -> Console:
 def add_threat(parser: Parser, limit: int | None = None) -> None:
     """Which images, and what they are attacked within."""
     parser.add_argument("--data", type=str | None, help="a folder or a data set's name (default: the run's)")
-    parser.add_argument("--eps", type=Fraction | None, help="radius in image units, such as 8/255 (default: the run's)")
+    parser.add_argument("--eps", type=Fraction | None, help="radius in image units, as 8/255 (default: the run's)")
     parser.add_argument("--norm", type=Literal["linf", "l2"] | None, help="norm of the threat (default: the run's)")
     parser.add_argument("--limit", type=int | None, default=limit, help="take a balanced sample of so many images")
     parser.add_argument("--seed", type=int, default=0, help="decides the sample and all random numbers")

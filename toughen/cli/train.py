@@ -10,6 +10,7 @@ from pathlib import Path
 
 from toughen.cli.shared import PROGRAM, fail, progress_console, several
 from toughen.config.train import parse_train
+from toughen.config.train import train_parser as train_parser
 from toughen.core.distributed import world
 from toughen.runs import follow_up
 from toughen.utils.signals import Stopped, exit_status

@@ -9,14 +9,14 @@ import re
 import sys
 import traceback
 from argparse import Action, ArgumentError
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from itertools import zip_longest
 from typing import Any
 
 import jsonargparse
 from jsonargparse import ArgumentParser, DefaultHelpFormatter
 
-from toughen.config.settings import PARTS
+from toughen.config import screens
 from toughen.utils import strict_yaml
 from toughen.utils.plugins import describe_error
 
@@ -28,30 +28,30 @@ NEGATIVE = re.compile(r"-[\d.]+(e[+-]?\d+)?(/[\d.]+)?", re.IGNORECASE)
 
 
 class HelpFormatter(DefaultHelpFormatter):
-    """Help without Python's types: what an option is, its default, and for a part its choices."""
+    """Help on a part's settings, as `--method.help NAME` shows it, in the words of ``screens``."""
 
     def _get_help_string(self, action: Action) -> str:
-        about = (action.help or "").replace("None", "null")
-        kinds = known(getattr(action, "_typehint", None))
-        if action.dest.endswith(".help"):
-            return "show the settings of one, such as those of " + next(iter(kinds), "NAME") if kinds else about
-        default = PARTS.get(action.dest, action.default)
-        default = " ".join(default) if isinstance(default, list) else default
-        notes = [] if default in (None, {}, "==SUPPRESS==") or action.nargs == 0 else [f"default: {default}"]
-        notes += [f"one of {', '.join(kinds)}, or package.module.Class"] if kinds else []
-        return f"{about} ({'; '.join(notes)})" if notes else about
+        return screens.explained(action)
 
     def _format_action_invocation(self, action: Action, *given: Any) -> str:
-        """An option as it is written; jsonargparse rubs out the blank before ``[=flags]`` with a control character."""
-        return super()._format_action_invocation(action, *given).replace(" \b", "")
+        return screens.invocation(action)
+
+    def _format_usage(self, usage: str | None, actions: Iterable[Action], *given: Any) -> str:
+        part = next((action.dest.rsplit(".", 1)[0] for action in actions if "." in action.dest), "")
+        return f"usage: {PROGRAM} train --{part} NAME [--{part}.SETTING VALUE ...]\n\n"
 
 
 class Parser(ArgumentParser):
-    """A parser whose errors are ValueErrors of one short message; see ``read``."""
+    """A parser whose errors are ValueErrors of one short message; see ``read``.
 
-    def __init__(self, *args: Any, **settings: Any) -> None:
+    Args:
+        about: what its help says; None for a parser that jsonargparse makes for a part.
+    """
+
+    def __init__(self, *args: Any, about: screens.Help | None = None, **settings: Any) -> None:
         given = {"exit_on_error": False, "allow_abbrev": False, "formatter_class": HelpFormatter, **settings}
         super().__init__(*args, **given)
+        self.about = about
 
     def read(self, arguments: Sequence[str], *, origin: str = "", defaults: bool = True) -> jsonargparse.Namespace:
         """Parse a command line.
@@ -63,7 +63,11 @@ class Parser(ArgumentParser):
 
         Raises:
             ValueError: they are not what the parser knows.
+            SystemExit: they ask for help, which is printed.
         """
+        if self.about and (which := screens.asked(arguments)):
+            print(screens.screen(self.about, self.prog, self._actions, which == "all"), end="")
+            raise SystemExit(0)
         for name, value in options(arguments):
             strict_yaml.check_value(value, f"--{name}")
         try:
@@ -106,18 +110,6 @@ def tidy(arguments: Sequence[str]) -> list[str]:
             groups[-1].append(word)
     groups[1:] = sorted(groups[1:], key=lambda group: group[0].partition("=")[0].count("."))
     return [word for group in groups for word in group]
-
-
-def known(base: Any) -> list[str]:
-    """The names of the classes that may stand for a part of this type; none where it is no part."""
-    if not inspect.isclass(base) or base.__module__.split(".")[0] != "toughen":
-        return []
-    own = [kind.__name__ for kind in _below(base) if kind.__module__.startswith("toughen.")]
-    return sorted(name for name in own if not name.startswith("_"))
-
-
-def _below(base: Any) -> list[Any]:
-    return [each for kind in base.__subclasses__() for each in (kind, *_below(kind))]
 
 
 def explain(message: str, parser: ArgumentParser, dashes: str = "--") -> str:
@@ -189,7 +181,7 @@ def _unknown_option(word: str, parser: ArgumentParser) -> str:
 
 def _unknown_class(name: str, path: str, parser: ArgumentParser, option: str) -> str:
     top = next((action for action in parser._actions if action.dest == path.split(".")[0]), None)
-    names = known(getattr(top, "_typehint", None))
+    names = screens.known(getattr(top, "_typehint", None))
     if ":" in name:
         return f"{option} {name} is no class: write it as {name.replace(':', '.')}, with dots alone"
     if not name:

@@ -10,23 +10,57 @@ from typing import Any
 
 from toughen.config import settings
 from toughen.config.parsing import PROGRAM, Parser, options, tidy
+from toughen.config.screens import Help, asked
 from toughen.training import defaults
 from toughen.training.initial import read_initial
 from toughen.training.recipe import Recipe
 
-TRAIN_USAGE = """toughen train [RECIPE_OR_YAML] [--data D] [--model M] [--method C]
-                     [--eps 8/255] [--out DIR] [options]"""
-ABOUT = (
-    "Train a classifier as a recipe says. Without a recipe that names a method, what is not given is chosen for the "
-    f"images, in place of the defaults below: `{PROGRAM} plan` with the same words prints it."
+GROUPS = {
+    "Data": "data",
+    "Model": "model init",
+    "Method and threat": "method eps norm",
+    "Length and budget": "epochs time_budget batch_size",
+    "Output": "out resume",
+    "Device": "device seed",
+}
+MORE = {
+    "Data": "classes image_size memory_limit num_workers shuffle_buffer crop padding flip",
+    "Model": "model_settings normalize",
+    "Method and threat": "method.help eps_warmup label_smoothing",
+    "Length and budget": "stop_epoch",
+    "Output": "quiet json keep_at checkpoint_seconds callbacks",
+    "Device": "precision compile channels_last deterministic sync_batch_norm",
+    "Steps": "optimizer optimizer.help schedule schedule.help averaging",
+    "Weights that are kept": "validation validation_steps validation_every weights",
+    "Watch for a collapse": "watch watch_epochs log_every",
+    "Recipe": "config print_config",
+}
+HELP = Help(
+    usage=f"{PROGRAM} train [RECIPE_OR_YAML] [--data DATA] [--eps 8/255] [settings]",
+    about="Train a classifier on a folder of images, or as a recipe says (`toughen list recipes`); without one, what "
+    "is not given is chosen for the images.",
+    examples=(
+        f"{PROGRAM} train --data photos --eps 8/255 --out runs/mine",
+        f"{PROGRAM} train --data mnist-5k --method TRADES --eps 0.3 --time-budget 2m",
+        f"{PROGRAM} train demo --epochs 10 --optimizer.lr 0.02 --out runs/short",
+    ),
+    shown=GROUPS,
+    more=MORE,
+    defaults=False,  # as they are chosen for the images
 )
 
 
-def train_parser() -> Parser:
-    """Every field of a recipe is a flag."""
-    parser = Parser(prog=f"{PROGRAM} train", usage=TRAIN_USAGE, description=ABOUT)
+def train_parser(about: Help = HELP) -> Parser:
+    """Every field of a recipe is a flag.
+
+    Args:
+        about: what its help says.
+    """
+    parser = Parser(prog=about.usage.split(" [")[0], about=about)
     parser.add_argument("--config", action="config", help="the same as RECIPE_OR_YAML")
-    parser.add_argument("--out", type=str | None, help="the run directory; None means runs/ and the run's name")
+    parser.add_argument(
+        "--out", type=str | None, metavar="DIR", help="the run directory; None means runs/ and the run's name"
+    )
     parser.add_argument("--resume", action="store_true", help="go on with the run in --out, bit for bit")
     parser.add_argument("--quiet", action="store_true", help="say nothing on standard error but errors")
     parser.add_argument("--json", action="store_true", help="print where the weights are as JSON")
@@ -50,8 +84,8 @@ def parse_train(arguments: Sequence[str]) -> tuple[Recipe, str, str, bool]:
             f"name a recipe, such as nuat-mnist (`{PROGRAM} list recipes`), or settings: see `{PROGRAM} train --help`"
         )
     parser = train_parser()
-    if {"-h", "--help"} & set(arguments):  # the settings before it change nothing of what it says
-        parser.read(["--help"])
+    if asked(arguments):  # before a recipe is read, which changes nothing of what it says
+        parser.read(arguments)
     base = settings.read_recipe(name) if name else {}
     settings.find_own_classes(arguments, base)
     parser.read(["--config", json.dumps(settings.under(base, []))], origin=f"recipe {name}: ")

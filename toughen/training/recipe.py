@@ -51,7 +51,7 @@ class Recipe:
         label_smoothing: share of a label that is spread over all classes in the loss, 0..1; attacks know none.
         epochs: passes over the training images.
         time_budget: end within this time, such as 90s, 5m or 1h30m, at the end of the schedule, instead of after
-            ``epochs``: steps are timed first, and how many fit is revised as the run goes on.
+            ``epochs``; steps are timed first, and how many fit is revised as the run goes on.
         batch_size: images per step; an epoch's last batch is short, and left out where it would be a single image.
         optimizer: how weights move.
         schedule: how the learning rate moves.
@@ -66,7 +66,7 @@ class Recipe:
             of them, at most 1,000.
         validation_steps: steps of the PGD that chooses them.
         validation_every: epochs from one look at them to the next, from the first epoch on; the last one has one, too.
-        weights: which are kept: "best", of the epoch that stood best under that PGD, or "last", of the last epoch.
+        weights: which are kept; "best", of the epoch that stood best under that PGD, or "last", of the last epoch.
         watch: what happens when the model stood under PGD and collapses: "off" nothing, "warn" it is said, "rescue"
             training goes back to the last state near the best and on with the method's rescue for some epochs.
         watch_epochs: epochs of the first rescue; each further one takes twice as many.

@@ -1,0 +1,179 @@
+"""The help of all commands: a screen for most runs, everything on demand, and examples that work."""
+
+from __future__ import annotations
+
+import glob
+import re
+import shlex
+import shutil
+from functools import cache
+from pathlib import Path
+
+import pytest
+import torch
+from commands import Ended, digits, small, toughen
+
+from toughen import models
+from toughen.cli.main import COMMANDS
+from toughen.cli.parsers import parser_of
+from toughen.config.parsing import Parser, tidy
+from toughen.config.screens import OTHERS, Help
+from toughen.config.train import parse_train
+
+SCREEN = 42  # lines
+
+
+@pytest.fixture(autouse=True)
+def columns(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+
+
+@cache
+def parser(command: str) -> Parser:
+    return parser_of(command)
+
+
+def about(command: str) -> Help:
+    found = parser(command).about
+    assert found is not None
+    return found
+
+
+def told(*words: str) -> str:
+    """What is printed, on standard output alone."""
+    ended = toughen(*words)
+    assert (ended.status, ended.err) == (0, ""), ended
+    return ended.out
+
+
+def names(command: str) -> list[str]:
+    """All settings, as the parser knows them."""
+    return [each.dest for each in parser(command)._actions if each.dest != "help" and each.help != "==SUPPRESS=="]
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_fits_a_screen(command: str) -> None:
+    lines = told(command, "--help").splitlines()
+    assert len(lines) <= SCREEN and max(map(len, lines)) <= 80
+    assert lines[0].startswith(f"usage: toughen {command}")
+    blank, start = lines.index(""), lines.index("Examples:")
+    assert blank <= 2
+    assert [line.startswith("  toughen ") for line in lines[start + 1 : start + 5]] == [True, True, True, False]
+    sentence = " ".join(lines[blank + 1 : start - 1])
+    assert sentence.endswith(".") and ". " not in sentence
+    hidden = len(names(command)) > sum(len(group) for group in about(command).groups(False).values())
+    assert (lines[-1] == f"`toughen {command} --help all` shows every setting.") is hidden
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_each_setting_is_in_one_named_group(command: str) -> None:
+    named = [name for group in about(command).groups(True).values() for name in group]
+    assert sorted(named) == sorted(names(command))
+    assert f"{OTHERS}:" not in told(command, "--help", "all")
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_all_help_has_every_option_in_one_spelling(command: str) -> None:
+    text = told(command, "--help", "all")
+    written = {word for action in parser(command)._actions for word in action.option_strings if not word.endswith("+")}
+    for word in written - {"-h", "--help", "--print_shtab"}:
+        assert re.search(rf"(^  |, ){word.replace('_', '-')}[ ,\n\[]", text, re.MULTILINE), word
+    assert re.findall(r"--[\w.-]*_[\w.-]*", text) == [] and max(map(len, text.splitlines())) <= 80
+    for noise in ("<class", "Union[", "Literal[", "None", "toughen.methods.", "\b", "==SUPPRESS=="):
+        assert noise not in text
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_the_first_sentences_are_whole(command: str) -> None:
+    """They are cut out of longer texts."""
+    text = told(command, "--help")
+    assert text.count("(") == text.count(")") and not re.search(r"[:,;]\n\n|[,;]\)|\.\.\n", text)
+
+
+@pytest.mark.parametrize("words", [["-h"], ["--eps", "8/255", "--help"], ["no-recipe", "--help"]])
+def test_help_is_given_wherever_it_is_asked_for(words: list[str]) -> None:
+    assert told("train", *words) == told("train", "--help")
+    assert told("train", *words, "all") == told("train", "--help=all") != told("train", "--help")
+
+
+def test_a_narrow_terminal_gets_narrow_help(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "60")
+    lines = told("train", "--help", "all").split("Data:")[1].splitlines()
+    assert max(map(len, lines)) <= 60
+    assert "".join("".join(lines).split()) in "".join(told("train", "--help", "all").split())
+
+
+def test_the_meaning_and_the_default_of_a_setting_by_hand() -> None:
+    short, everything = told("evaluate", "--help"), told("evaluate", "--help", "all")
+    line = "  --processes N         processes that attack at once"
+    assert f"{line} (default: 1)\n" in short
+    assert f"{line}; the result is the same\n                        (default: 1)\n" in everything
+    assert "  --batch-size N        images per step\n" in told("train", "--help")  # no default: it is chosen
+    assert "  --norm linf|l2        norm of the threat (default: the run's)\n" in short
+
+
+# ---- Examples.
+
+
+def words_of(example: str) -> list[str]:
+    """A line as a shell reads it."""
+    words = shlex.split(example)
+    assert words[0] == "toughen"
+    return [name for word in words[1:] for name in (sorted(glob.glob(word)) if "*" in word else [word])]
+
+
+@pytest.mark.parametrize("command", [name for name in COMMANDS if name not in ("train", "plan", "demo")])
+def test_examples_are_understood(command: str) -> None:
+    for example in about(command).examples:
+        first, *words = shlex.split(example)[1:]
+        assert first == command
+        parser(command).read(tidy(words))
+
+
+@pytest.fixture
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with what the examples name, and the current one."""
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(digits(), "photos")
+    shutil.copytree(digits(), "datasets")
+    shutil.copy(next(Path("photos/test/7").iterdir()), "image.png")
+    Path("nets.py").write_text(
+        "from toughen import models\n\n"
+        "def small(num_classes, shape):\n    return models.create('fbf-mnist-cnn', num_classes, shape)\n"
+    )
+    return tmp_path
+
+
+def test_examples_of_training_are_understood(place: Path) -> None:
+    for example in [*about("train").examples, *about("plan").examples]:
+        recipe, *_ = parse_train(words_of(example)[1:])
+        assert recipe.method is not None
+
+
+SHORTER = {  # what makes them end in seconds
+    "train": "--epochs 1",
+    "evaluate": "--limit 10 --verdict false --details false",
+    "diagnose": "--limit 10",
+    "doctor": "--seconds 0.5",
+    "reproduce": "--scale smoke --time-limit 1s",
+}
+
+
+@pytest.mark.slow
+def test_examples_work(place: Path) -> None:
+    def run(example: str) -> Ended:
+        command, *words = words_of(example)
+        more = "--data photos --time-budget 10s" if command == "train" and "--time-budget" in words else ""
+        return toughen(command, *words, *(more or SHORTER.get(command, "")).split())
+
+    assert toughen(*small("--eps", 0.1, "--method", "FBF", "--out", "runs/other")).status == 0
+    torch.save(models.create("fbf-mnist-cnn", 10, (1, 28, 28)).state_dict(), "net.pth")
+    for command in COMMANDS:
+        for example in about(command).examples:
+            if command == "demo" or "--yes" in example:  # tests of their own
+                continue
+            ended = run(example)
+            assert ended.status == 0, (example, ended)
+        if command == "evaluate":
+            assert toughen("evaluate", "runs/other", *SHORTER["evaluate"].split()).status == 0
+            shutil.rmtree("runs/short")  # not evaluated
