@@ -219,8 +219,8 @@ SETTINGS = [  # words of a command line, and what the message must say
     ("--optimizer.lr fast", "--optimizer.lr must be a number", "fast"),
     ("--optimizer.momentum 5", "momentum is 5", "below 1"),
     ("--method GradAlign --method.lam 1e400 --eps 0.1", "--method.lam is inf", "finite"),
-    ("--method NFGSM --method.start_size inf --eps 0.1", "start_size", "finite"),
-    ("--method Free --method.step_size inf --eps 0.1", "step_size", "finite"),
+    ("--method NFGSM --method.start_size inf --eps 0.1", "start-size", "finite"),
+    ("--method Free --method.step_size inf --eps 0.1", "step-size", "finite"),
     ("--device cuda:99", "'cuda:99'", "auto or cpu"),
     ("--device gpu", "'gpu'", "auto or cpu"),
     ("--data nowhere/at/all", "'nowhere/at/all'", "mnist-5k"),
@@ -237,8 +237,8 @@ def test_settings(words: str, said: list[str], tmp_path: Path) -> None:
     ("words", "said"),
     [
         (("--eps", "!!bool x"), "--eps has a value that is not of the type"),
-        (("--model_settings={a: &a [*a]}",), "--model_settings has a value within itself"),
-        (("--model_settings", "{depth: 1, depth: 2}"), "--model_settings sets 'depth' twice"),
+        (("--model_settings={a: &a [*a]}",), "--model-settings has a value within itself"),
+        (("--model_settings", "{depth: 1, depth: 2}"), "--model-settings sets 'depth' twice"),
     ],
 )
 def test_yaml_of_the_command_line(words: tuple[str, ...], said: str, tmp_path: Path) -> None:
@@ -306,7 +306,7 @@ def test_a_step_that_memory_does_not_hold(tmp_path: Path, monkeypatch: pytest.Mo
         patched.setattr(FBF, "craft", starving)
         ended = toughen(*small("--method", "FBF", "--eps", 0.1, "--out", tmp_path / "run"))
     last = Ended(ended.status, ended.out, ended.err[ended.err.index("toughen: ") :])
-    refused(last, "memory does not hold a step on 16 images", "lower --batch_size", status=1)
+    refused(last, "memory does not hold a step on 16 images", "lower --batch-size", status=1)
     assert not list((tmp_path / "run").iterdir())
 
 
@@ -599,7 +599,7 @@ DIAGNOSE = [
     ("--which confusion --eps 8", "did you mean 8/255?"),
     ("--which confusion --precision fp8", "--precision must be bf16 or fp32 or fp64"),
     ("--which confusion --data nowhere", "'nowhere'"),
-    ("--which confusion --batch_size 7", "no option --batch_size"),
+    ("--which confusion --batch_size 7", "no option --batch-size"),
 ]
 
 

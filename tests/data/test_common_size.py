@@ -111,7 +111,7 @@ def test_shards_whose_images_differ_get_one_size_in_memory_and_streamed(tmp_path
     for stream in (False, True):
         loaded = data.load_training(str(tmp_path), image_size="auto", stream=stream)
         assert (loaded.shape, loaded.image_size) == ((1, 32, 32), 32)
-    with pytest.raises(ValueError, match="give --image_size N"):
+    with pytest.raises(ValueError, match="give --image-size N"):
         data.load_training(str(tmp_path))
 
 
@@ -199,7 +199,7 @@ def test_a_run_keeps_the_size_that_was_chosen_and_needs_no_flag_later(tmp_path: 
     words = ("--data", root, "--model", "resnet18", "--model_settings.width", 4, "--method", "FBF", "--eps", 0.1)
     ended = toughen(*small(*words, "--out", run))
     assert ended.status == 0, ended.err
-    assert "images are brought to 40x40 (--image_size): they have shorter sides of 40 to 90 pixels" in " ".join(
+    assert "images are brought to 40x40 (--image-size): they have shorter sides of 40 to 90 pixels" in " ".join(
         ended.err.split()
     )
     assert sizes_of(run) == (40, True)
@@ -216,4 +216,4 @@ def test_a_run_keeps_the_size_that_was_chosen_and_needs_no_flag_later(tmp_path: 
     repeated = toughen("train", run / "config.yaml", "--out", tmp_path / "repeated")
     assert repeated.status == 0 and "brought to" not in repeated.err
     assert (tmp_path / "repeated/model.safetensors").read_bytes() == (run / "model.safetensors").read_bytes()
-    refused(toughen(*small(*words, "--image_size", "keep", "--out", tmp_path / "kept")), "give --image_size N")
+    refused(toughen(*small(*words, "--image_size", "keep", "--out", tmp_path / "kept")), "give --image-size N")

@@ -327,7 +327,7 @@ BAD_PARQUET: dict[str, tuple[Callable[[Path], None], str]] = {
     ),
     "sizes differ": (
         parquet_case([GOOD, encoded(plain(1, (9, 8)))], [0, 1], TWO),
-        r"row 1 has 8x9 pixels, the first image 8x8: give --image_size N",
+        r"row 1 has 8x9 pixels, the first image 8x8: give --image-size N",
     ),
     "no train split": (parquet_case([GOOD], [0], TWO, "test.parquet"), r"no train split: call it train-\*.parquet"),
     "training.parquet": (parquet_case([GOOD], [0], TWO, "training.parquet"), r"no train split"),
@@ -496,7 +496,7 @@ def test_image_size_resizes_the_shorter_side_and_cuts_the_centre(tmp_path: Path)
     assert (across[:, 8, [3, 8, 13]].T.int() - middle).abs().max() < 20
     assert torch.equal(down, across.transpose(1, 2))
     assert (large.int() - across.int()).abs().float().mean() < 3
-    with pytest.raises(ValueError, match="give --image_size N"):
+    with pytest.raises(ValueError, match="give --image-size N"):
         load(str(tmp_path))
     with pytest.raises(ValueError, match="image_size 0 must be"):
         load(str(tmp_path), image_size=0)

@@ -429,7 +429,7 @@ def test_images_stay_encoded_where_they_exceed_the_limit(shards: Path, monkeypat
         ("--memory_limit 20KB", "need more than the memory limit of 20KB: "),
         ("--num_workers -1", "num_workers and checkpoint_seconds must not be below 0"),
         ("--shuffle_buffer 0", "shuffle_buffer is 0: it must be at least 1"),
-        ("--crop resized", "crop resized needs the size to resize to: add --image_size"),
+        ("--crop resized", "crop resized needs the size to resize to: add --image-size"),
         ("--crop resized --image_size 28 --method PGI --eps 0.1", "PGI keeps a history of each image"),
         ("--crop resized --image_size 28 --method EFGSM --eps 0.1", "EFGSM keeps a history of each image"),
         ("--crop resized --image_size 28 --method AWP --method.inner PGI --eps 0.1", "AWP keeps a history"),

@@ -239,7 +239,7 @@ def test_images_of_a_model_from_elsewhere_are_brought_to_a_size(own: None, tmp_p
             for number, size in enumerate([(40, 36), (36, 50)]):
                 Image.fromarray(source[label * 2 + number, 0].numpy()).resize(size).save(folder / f"{number}.png")
     how = ["--data", tmp_path, "--eps", "0.1", "--attacks", "fgsm", "--verdict", "false", "--out", tmp_path / "out"]
-    refused(toughen("evaluate", "own_nets:net", *how), "--image_size")
+    refused(toughen("evaluate", "own_nets:net", *how), "--image-size")
     ended = toughen("evaluate", "own_nets:net", *how, "--image_size", 28, "--resize", 32)
     assert ended.status == 0, ended.err
     found = find_target("own_nets:net", data=str(tmp_path), eps=0.1, image_size=28, resize=32).split.images

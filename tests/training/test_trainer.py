@@ -412,7 +412,7 @@ def test_a_net_that_ends_at_chance_level_is_said_to(
     told = " ".join(ended.err.split())
     said = f"right on {100 * clean:.1f} % of the 20 held-out images, and one answer for all of them would be on 10.0 %"
     assert (said in told) is (clean < 0.167)
-    for option in ("--optimizer.lr, now 0.1", "--eps (now 0.2)", "--eps_warmup, now 0", "--method.lam, now 4"):
+    for option in ("--optimizer.lr, now 0.1", "--eps (now 0.2)", "--eps-warmup, now 0", "--method.lam, now 4"):
         assert (option in told) is (clean < 0.167), option
 
 

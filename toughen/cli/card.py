@@ -22,8 +22,8 @@ HELP = Help(
     about="Write a model card, Markdown with the Hugging Face hub's metadata, or an entry of RobustBench.",
     examples=(
         f"{PROGRAM} card runs/mine",
-        f"{PROGRAM} card runs/mine --name me/robust-net --out README.md",
-        f'{PROGRAM} card runs/mine --format robustbench --title "A paper" --out entry.json',
+        f"{PROGRAM} card runs/mine --out README.md",
+        f"{PROGRAM} card runs/mine --name me/robust-net --out card.md",
     ),
     shown={
         "Run": "run",
@@ -39,7 +39,7 @@ def run(arguments: Sequence[str]) -> int:
     if given.format == "robustbench":
         text = json.dumps(entry(folder, **paper, additional_data=given.additional_data), indent=2) + "\n"
     elif any(paper.values()) or given.additional_data:
-        raise ValueError(f"--{', --'.join(PAPER)} and --additional_data are for --format robustbench")
+        raise ValueError(f"--{', --'.join(PAPER)} and --additional-data are for --format robustbench")
     else:
         text = card(folder, None if given.name is None else check_name(given.name))
     if given.out is None:

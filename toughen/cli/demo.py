@@ -26,7 +26,7 @@ from toughen.training.run import train
 
 EPS, ATTACKS = 0.3, ("fgsm", "pgd-100x5@0.01")
 STANDARD = (
-    "standard-mnist --data mnist-5k --model fbf-mnist-cnn --epochs 20 --batch_size 64 --optimizer.lr 0.05 "
+    "standard-mnist --data mnist-5k --model fbf-mnist-cnn --epochs 20 --batch-size 64 --optimizer.lr 0.05 "
     "--crop 2 --precision fp32"
 )
 RUNS = {"standard": STANDARD.split(), "robust": ["demo"]}

@@ -17,6 +17,7 @@ import jsonargparse
 from jsonargparse import ArgumentParser, DefaultHelpFormatter
 
 from toughen.config import screens
+from toughen.config.settings import flag, kebab
 from toughen.utils import strict_yaml
 from toughen.utils.plugins import describe_error
 
@@ -69,7 +70,7 @@ class Parser(ArgumentParser):
             print(screens.screen(self.about, self.prog, self._actions, which == "all"), end="")
             raise SystemExit(0)
         for name, value in options(arguments):
-            strict_yaml.check_value(value, f"--{name}")
+            strict_yaml.check_value(value, flag(name))
         try:
             return self.parse_args(list(arguments), defaults=defaults)
         except ArgumentError as error:
@@ -125,6 +126,7 @@ def explain(message: str, parser: ArgumentParser, dashes: str = "--") -> str:
     while match := re.fullmatch(r"Parser key \"(.+)\":|Problem with given class_path '(.+)':", lines[0]):
         path, owner = (f"{path}.{match[1]}".lstrip("."), owner) if match[1] else (path, match[2])
         lines.pop(0)
+    path = kebab(path) if dashes else path
     text, option = "\n".join(lines), dashes + path
     if match := re.match(r"Option '(.+)' is not accepted", text):
         return _unknown_setting(match[1], path, owner, parser, dashes)
@@ -136,7 +138,8 @@ def explain(message: str, parser: ArgumentParser, dashes: str = "--") -> str:
     if match := re.match(r"argument (\S+): (?:expected|ignored|invalid choice: (\S+) \(choose from (.+)\))", text):
         if match[2]:
             return f"there is no {match[2]} to show: use {match[3]}".replace("'", "")
-        return f"{match[1]} {'takes no' if 'ignored' in text else 'needs a'} value"
+        names = "/".join(kebab(name) for name in match[1].split("/") if not name.endswith("+"))
+        return f"{names} {'takes no' if 'ignored' in text else 'needs a'} value"
     if match := re.match(r"Expected a dot import path string: (.+)|(?:Import path (\S+)|Not a valid) .*subclass", text):
         return _unknown_class(match[1] or match[2] or "", path, parser, option)
     if owner and re.match(r"No module named|module .* has no attribute", text):
@@ -161,26 +164,28 @@ def _unknown_setting(name: str, path: str, owner: str, parser: ArgumentParser, d
     if not owner:
         names = [action.dest for action in parser._actions if action.option_strings and "." not in action.dest]
         return f"there is no setting {name!r}: {_choose(name, names, 'there are')}"
+    write = kebab if dashes else str
     if name == "class_path":
         return f"{path}: its settings belong under init_args, beside class_path"
     module, kind = owner.rsplit(".", 1)
     parameters = inspect.signature(getattr(importlib.import_module(module), kind)).parameters.values()
-    names = [each.name for each in parameters if each.kind not in (each.VAR_POSITIONAL, each.VAR_KEYWORD)]
-    return f"{kind} has no setting {dashes}{path}.{name}: {_choose(name, names)}"
+    names = [write(each.name) for each in parameters if each.kind not in (each.VAR_POSITIONAL, each.VAR_KEYWORD)]
+    return f"{kind} has no setting {dashes}{path}.{write(name)}: {_choose(write(name), names)}"
 
 
 def _unknown_option(word: str, parser: ArgumentParser) -> str:
     if not word.startswith("-"):
         return f"{word!r} is out of place: `{parser.prog} --help` shows what goes where"
-    names = [name for action in parser._actions for name in action.option_strings if name.startswith("--")]
-    close = difflib.get_close_matches(word.partition("=")[0], names, n=1)
-    return f"there is no option {word}: " + (
+    names = [name for action in parser._actions for name in screens.flags(action) if name.startswith("--")]
+    name, equals, value = word.partition("=")
+    close = difflib.get_close_matches(kebab(name), names, n=1)
+    return f"there is no option {kebab(name)}{equals}{value}: " + (
         f"did you mean {close[0]}?" if close else f"`{parser.prog} --help` lists all"
     )
 
 
 def _unknown_class(name: str, path: str, parser: ArgumentParser, option: str) -> str:
-    top = next((action for action in parser._actions if action.dest == path.split(".")[0]), None)
+    top = next((action for action in parser._actions if kebab(action.dest) == kebab(path.split(".")[0])), None)
     names = screens.known(getattr(top, "_typehint", None))
     if ":" in name:
         return f"{option} {name} is no class: write it as {name.replace(':', '.')}, with dots alone"

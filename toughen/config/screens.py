@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from types import UnionType
 from typing import Any, Literal, Union, get_args, get_origin
 
-from toughen.config.settings import PARTS
+from toughen.config.settings import PARTS, kebab
 
 INDENT = 24  # columns before what a setting means
 NARROWEST, WIDEST = 40, 100  # columns that help is folded to
@@ -99,11 +99,6 @@ def entry(action: Action, width: int, everything: bool, defaults: bool) -> Itera
         lines[0] = head.ljust(INDENT) + lines[0]
     yield lines[0] if len(head) <= INDENT - 2 else " " * INDENT + lines[0]
     yield from (" " * INDENT + line for line in lines[1:])
-
-
-def kebab(name: str) -> str:
-    """A setting's name as the help writes it: ``batch_size`` is ``batch-size``."""
-    return name.replace("_", "-")
 
 
 def flags(action: Action) -> list[str]:

@@ -88,8 +88,8 @@ def under(recipe: dict[str, Any], options: Sequence[tuple[str, str]]) -> dict[st
         options: the command line's, as (dotted name, value).
     """
     remaining = copy.deepcopy(recipe)
-    for option, value in options:
-        *above, name = option.split(".")
+    for path, value in options:
+        *above, name = path.split(".")
         node: Any = remaining
         for step in above:
             node = node.get(step) if isinstance(node, dict) else None
@@ -148,6 +148,16 @@ def _texts(value: Any) -> Iterator[str]:
             yield from _texts(part)
 
 
+def kebab(name: str) -> str:
+    """A setting's name as help and messages write it: ``batch_size`` is ``batch-size``."""
+    return name.replace("_", "-")
+
+
+def flag(path: str) -> str:
+    """A setting of a parsed tree as the command line writes it."""
+    return "--" + kebab(path.replace(".init_args", ""))
+
+
 def refuse_bases(settings: jsonargparse.Namespace) -> None:
     """See that every part is named by a class that does something.
 
@@ -157,9 +167,8 @@ def refuse_bases(settings: jsonargparse.Namespace) -> None:
     for path, node in _nodes(settings, ""):
         name = _last(node.class_path)
         if name in ("Method", "Optimizer", "Schedule") or name.startswith("_"):
-            option = f"--{path[1:]}".replace(".init_args", "")
             raise ValueError(
-                f"{option} {name} is only what all of them are built on: name one, as in `toughen train --help`"
+                f"{flag(path[1:])} {name} is only what all of them are built on: name one, as in `toughen train --help`"
             )
 
 
@@ -171,7 +180,7 @@ def refuse_infinite(settings: jsonargparse.Namespace) -> None:
     """
     for path, value in settings.items():
         if isinstance(value, float | Fraction) and not math.isfinite(value):
-            raise ValueError(f"--{path.replace('.init_args', '')} is {value}: give a finite number")
+            raise ValueError(f"{flag(path)} is {value}: give a finite number")
 
 
 def fill_threat(settings: jsonargparse.Namespace, given: jsonargparse.Namespace) -> None:
@@ -215,8 +224,7 @@ def _fill(settings: jsonargparse.Namespace, given: jsonargparse.Namespace, path:
             continue
         own = given.get(key)
         if own is not None and name in given and given[name] is not None and own != run:
-            option = f"--{path}.{name}".replace(".init_args", "")
-            raise ValueError(f"{option} {own} contradicts --{name} {run}: give one of them")
+            raise ValueError(f"{flag(f'{path}.{name}')} {own} contradicts --{name} {run}: give one of them")
         if own is None and run is not None:
             settings[key] = run
 

@@ -186,7 +186,7 @@ def pixels(item: Encoded, form: Form, crop: Callable[[int, int], Box] | None = N
     if image.size != form.size:
         raise ValueError(
             f"{item.where} has {image.width}x{image.height} pixels, the first image {form.size[0]}x{form.size[1]}: "
-            "give --image_size N to bring all to NxN"
+            "give --image-size N to bring all to NxN"
         )
     array = np.asarray(image)
     return array[None] if array.ndim == 2 else array.transpose(2, 0, 1)
@@ -249,5 +249,5 @@ def check_memory(needed: int) -> None:
     if needed > present:
         raise ValueError(
             f"the decoded images need {needed / 2**30:.1f} GiB, this machine has {present / 2**30:.1f}: "
-            "give a smaller --image_size or fewer --classes"
+            "give a smaller --image-size or fewer --classes"
         )

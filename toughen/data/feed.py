@@ -109,7 +109,7 @@ class StreamFeed(Feed):
         except (EOFError, OSError) as error:  # of the process that workers are forked off, or of the system
             reason = error or type(error).__name__
             raise Unreadable(
-                f"a process that decodes images cannot be started ({reason}): use --num_workers 0"
+                f"a process that decodes images cannot be started ({reason}): use --num-workers 0"
             ) from None
         for rows in cuts:
             try:
@@ -117,7 +117,7 @@ class StreamFeed(Feed):
             except (RuntimeError, EOFError, OSError) as error:  # of the pipes to them
                 reason = (str(error) or type(error).__name__).splitlines()[0]
                 raise Unreadable(
-                    f"a process that decodes images ended ({reason}): use --num_workers 0, or in a script of your own "
+                    f"a process that decodes images ended ({reason}): use --num-workers 0, or in a script of your own "
                     'put what it does under `if __name__ == "__main__":`'
                 ) from None
             if isinstance(images, str):
@@ -157,8 +157,8 @@ class StreamFeed(Feed):
         if waiting + decoded + held > limit:
             raise ValueError(
                 f"images need more than the memory limit of {spell(limit)}: {spell(waiting)} wait encoded (lower "
-                f"--shuffle_buffer, or write smaller row groups), {spell(decoded)} decoded (--num_workers, "
-                f"--batch_size), {spell(held)} are for validation (--validation); or raise --memory_limit"
+                f"--shuffle-buffer, or write smaller row groups), {spell(decoded)} decoded (--num-workers, "
+                f"--batch-size), {spell(held)} are for validation (--validation); or raise --memory-limit"
             )
 
 

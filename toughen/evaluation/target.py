@@ -88,7 +88,7 @@ def find_target(
             raise ValueError(f"what is {spec} to withstand? Give --eps, such as 8/255 (and --norm l2 for another norm)")
         test = test_images(str(spec), data, image_size, resize)
         return from_elsewhere(str(spec), test, weights, usable_threat(norm or "linf", eps), limit, seed)
-    for option, given in (("--weights", weights), ("--image_size", image_size), ("--resize", resize)):
+    for option, given in (("--weights", weights), ("--image-size", image_size), ("--resize", resize)):
         if given is not None:
             raise ValueError(f"{spec} is a run, which has its own weights and size of images: leave {option} out")
     return from_run(Path(spec), data=data, eps=eps, norm=norm, limit=limit, seed=seed, model=model)
@@ -144,7 +144,7 @@ def test_images(spec: str, data: str | None, image_size: int | None, resize: int
     if data is None:
         raise ValueError(f"which images is {spec} to be judged by? Give --data, a folder or a data set's name")
     if resize is not None and (image_size is None or resize < image_size):
-        raise ValueError(f"--resize {resize} is the shorter side before --image_size, such as 224, is cut out of it")
+        raise ValueError(f"--resize {resize} is the shorter side before --image-size, such as 224, is cut out of it")
     images = data_sets.load_test(data, image_size=image_size, resize=resize)
     return replace(images, name=data)
 

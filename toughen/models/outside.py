@@ -33,7 +33,7 @@ def data_configuration(name: str) -> Configuration:
         cfg = timm.get_pretrained_cfg(name) or timm.create_model(name).pretrained_cfg
         found = importlib.import_module("timm.data").resolve_data_config(pretrained_cfg=as_mapping(cfg), verbose=False)
     except Exception as error:  # each net has its own way to refuse
-        raise ValueError(f"timm says nothing of the images of {name!r} ({error}): give --image_size") from error
+        raise ValueError(f"timm says nothing of the images of {name!r} ({error}): give --image-size") from error
     return Configuration(int(found["input_size"][-1]), tuple(found["mean"]), tuple(found["std"]))
 
 

@@ -108,13 +108,13 @@ def keep(folder: Path, name: str, source: str = NAME) -> None:
 
 
 def kept_file(folder: Path, moment: int | str) -> Path:
-    """Where the weights of a moment are kept, a step or an epoch as ``--keep_at`` writes them."""
+    """Where the weights of a moment are kept, a step or an epoch as ``--keep-at`` writes them."""
     name = f"step {moment}" if isinstance(moment, int) else moment
     return folder / "kept" / f"{name.replace(' ', '-')}.safetensors"
 
 
 def keep_weights(folder: Path, moment: int | str, model: nn.Module) -> None:
-    """Keep the live weights of this moment, as ``--keep_at`` asks."""
+    """Keep the live weights of this moment, as ``--keep-at`` asks."""
     path = kept_file(folder, moment)
     path.parent.mkdir(exist_ok=True)
     write_tensors(path, model.state_dict(), {})

@@ -48,7 +48,7 @@ def headline(state: TrainingState, resumed: bool, images: Images, width: int = 8
     recipe, size, off, threat = state.recipe, state.recipe.image_size, images.split_off, state.main.threat
     parameters = sum(p.numel() for p in state.model.parameters())
     lines = [
-        f"images are brought to {size}x{size} (--image_size): {images.why}" * bool(size and images.why),
+        f"images are brought to {size}x{size} (--image-size): {images.why}" * bool(size and images.why),
         f"{type(state.main).__name__} on {recipe.data}" + (f", {threat.norm} eps {threat.eps}" if threat else ""),
         f"{recipe.model} ({parameters:,} parameters), {numbers(state)}"
         + f" + {off:,} kept apart as test images, which {recipe.data} has none of" * (off > 0),
@@ -87,7 +87,7 @@ def ending(state: TrainingState) -> str:
     if method.threat is not None:
         tries += [
             f"a smaller --eps (now {method.threat.eps})",
-            f"an eps that grows over more of the run (--eps_warmup, now {state.recipe.eps_warmup:g})",
+            f"an eps that grows over more of the run (--eps-warmup, now {state.recipe.eps_warmup:g})",
         ]
     for name, what in (("lam", "a smaller weight"), ("ramp", "a longer ramp of it")):
         if hasattr(method, name):

@@ -192,7 +192,7 @@ class Recipe:
 
     def _check_resized(self) -> None:
         if not isinstance(self.image_size, int):
-            raise ValueError("crop resized needs the size to resize to: add --image_size, such as 224")
+            raise ValueError("crop resized needs the size to resize to: add --image-size, such as 224")
         if self.method.keeps_images:
             raise ValueError(
                 f"{type(self.method).__name__} keeps a history of each image in the image's own pixels, which resized "

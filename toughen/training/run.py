@@ -161,7 +161,7 @@ def by_epoch(
         if lacking(error):
             raise RuntimeError(
                 f"training failed: memory does not hold a step on {trainer.recipe.batch_size} images: lower "
-                "--batch_size, or take a smaller --model"
+                "--batch-size, or take a smaller --model"
             ) from None
         raise
     finally:
