@@ -219,6 +219,13 @@ def test_the_verdict_comes_with_what_speaks_against_the_number() -> None:
     assert "verdict" not in printed(print_evaluation, Path("run"), result(0.9, 0.8, verdict=None))
 
 
+def test_how_breaks_of_a_model_that_draws_are_counted_is_said() -> None:
+    found = result(0.9, 0.8, verdict="masked", checks=[], draws={"asked": 20, "wrong": 16})
+    words = " ".join(printed(print_evaluation, Path("run"), found).split())
+    assert "answers at random: an image is broken where at least 16 of 20 fresh answers are wrong" in words
+    assert "at random" not in printed(print_evaluation, Path("run"), result(0.9, 0.8, verdict="masked", checks=[]))
+
+
 def test_parts_of_an_attack_are_shown_below_it() -> None:
     found = result(0.9, 0.8)
     part = {"robust_accuracy": 0.753, "seconds": 1.0, "passes": 100}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 from paths import NETS
@@ -101,3 +103,81 @@ def test_few_images_are_taken_in_small_blocks() -> None:
 def test_a_block_of_no_image_is_refused() -> None:
     with pytest.raises(ValueError, match="a block of 0 images is none"):
         FixedBatchModel(nn.Identity(), 0)
+
+
+# ---- models that draw their answers
+
+
+class Scripted(nn.Module):
+    """Answers to each image in turn as a list says: 1 for right (class 0), 0 for wrong; a hair differs each time."""
+
+    def __init__(self, *answers: str) -> None:
+        super().__init__()
+        self.answers, self.asked, self.images = answers, [0] * len(answers), 0
+
+    def forward(self, x: Images) -> Tensor:
+        self.images += len(x)
+        out = torch.zeros(len(x), 2)
+        for row, image in enumerate(x[:, 0, 0, 0].round().long().tolist()):
+            right = self.answers[image][self.asked[image] % len(self.answers[image])] == "1"
+            self.asked[image] += 1
+            out[row, 0 if right else 1] = 1.0 + 0.01 * self.asked[image]
+        return out
+
+
+def numbered(count: int) -> Images:
+    return torch.arange(float(count)).view(-1, 1, 1, 1)
+
+
+def test_a_break_of_a_model_that_draws_is_16_wrong_of_20() -> None:
+    """Blocks of one image, so that each is asked as often as it is judged; the draws lie in any order."""
+    few, enough, late = "0" * 15 + "1" * 5, "1" * 4 + "0" * 16, "01" * 4 + "0" * 12
+    net = Scripted(few, enough, late, "0", "1")
+    blocks = FixedBatchModel(net, 1, copied=False)
+    blocks.random = True
+    found = blocks.misclassifies(numbered(5), torch.zeros(5, dtype=torch.int64))
+    assert found.tolist() == [False, True, True, True, False]
+    assert net.asked == [20, 20, 20, 20, 5]  # five right answers of the first five settle it
+
+
+def test_why_16_of_20() -> None:
+    """The binomial's tail at a half is below 1 % from 16 on: how often one is broken that is wrong half the time."""
+    tail = {least: sum(math.comb(20, k) for k in range(least, 21)) / 2**20 for least in (15, 16)}
+    assert tail[16] < 0.01 < tail[15]
+
+    class Half(nn.Module):
+        def forward(self, x: Images) -> Tensor:
+            return torch.rand(len(x), 2)
+
+    blocks = FixedBatchModel(Half(), 1000, copied=False)
+    broken = blocks.misclassifies(torch.zeros(20_000, 1, 1, 1), torch.zeros(20_000, dtype=torch.int64))
+    assert float(broken.double().mean()) == pytest.approx(tail[16], abs=4 * (tail[16] / 20_000) ** 0.5)
+
+
+def test_luck_is_not_confirmed_to_an_attack_either() -> None:
+    """One wrong answer is what the search saw; of the two images one is wrong nine times in ten."""
+    net = Scripted("0" + "1" * 9, "1" + "0" * 9)
+    blocks = FixedBatchModel(net, 1, copied=False)
+    y = torch.zeros(2, dtype=torch.int64)
+    assert fooled(blocks, numbered(2), y, torch.tensor([[0.0, 1.0], [0.0, 1.0]])).tolist() == [False, True]
+    assert blocks.random is True
+
+
+def test_one_that_does_not_draw_is_asked_two_blocks_more_in_all(mnist: tuple[Images, Labels]) -> None:
+    x, y = mnist
+
+    class Counting(nn.Module):
+        images = 0
+
+        def forward(self, x: Images) -> Tensor:
+            self.images += len(x)
+            return torch.stack([x.mean((1, 2, 3)), x.std((1, 2, 3))], 1)
+
+    net = Counting()
+    blocks = FixedBatchModel(net, 16, copied=False)
+    before = torch.get_rng_state()
+    for _ in range(5):
+        found = blocks.misclassifies(x, y)
+        assert torch.equal(blocks.confirm(x, y, found), found)
+    assert net.images == 5 * 64 + 2 * 8 and blocks.counts.confirmation == 5 * 64 and blocks.random is False
+    assert torch.equal(torch.get_rng_state(), before)

@@ -282,8 +282,34 @@ def test_the_quick_suite_is_cheap_and_all_else_is_not(monkeypatch: pytest.Monkey
     assert "--suite standard cuts nothing" in found["price"]["told"]
     assert any((check["images"] or 0) < (check["of"] or 0) for check in found["checks"])
     whole = package.evaluate(net, str(digits()), attacks=["fgsm"], **QUICK | {"limit": 8})
-    assert "price" not in whole and len(asked) == 2
+    assert "price" not in whole and len(asked) == 2 and "draws" not in whole
     assert all(check["images"] == check["of"] for check in whole["checks"])
+
+
+# ---- models that draw their answers
+
+
+class Sometimes(nn.Module):
+    """Right about black images, and about lighter ones wrong so often."""
+
+    def __init__(self, often: float) -> None:
+        super().__init__()
+        self.often = often
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        light = x.mean((1, 2, 3))
+        out = torch.stack([1 - light, light], 1) + 0.01 * torch.rand(len(x), 2)
+        wrong = (light > 0.05) & (torch.rand(len(x)) < self.often)
+        return torch.where(wrong[:, None], out.flip(1), out)
+
+
+@pytest.mark.parametrize(("often", "robust"), [(0.95, (0.0, 0.02)), (0.4, (0.98, 1.0))])
+def test_a_break_that_is_luck_does_not_count(often: float, robust: tuple[float, float]) -> None:
+    """Of images that an attack moves to where 40 % of the answers are wrong, none is broken: 40 tries find no more."""
+    images = (torch.zeros(100, 1, 4, 4), torch.zeros(100, dtype=torch.int64))
+    found = package.evaluate(Sometimes(often), images, eps=0.1, attacks=["pgd-10"], verdict=False, details=False)
+    assert robust[0] <= found["robust_accuracy"] <= robust[1] and found["clean_accuracy"] == 1
+    assert found["draws"] == {"asked": 20, "wrong": 16}
 
 
 # ---- stopped, and gone on with

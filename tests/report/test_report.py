@@ -536,6 +536,17 @@ def test_long_names_are_cut_and_recipes_are_not(tmp_path: Path) -> None:
     assert "A" * 199 + "…" in page.text and "A" * 200 not in page.source and "B" * 5000 in page.text
 
 
+@pytest.mark.parametrize(
+    ("draws", "told"), [(None, False), ({"asked": 20, "wrong": 16}, True), ({"asked": "20", "wrong": [16]}, False)]
+)
+def test_how_breaks_of_a_model_that_draws_are_counted(draws: object, told: bool, tmp_path: Path) -> None:
+    """It is said; what toughen does not write is left out."""
+    run = write_run(tmp_path / "run")
+    change(run / "evaluation.json", draws=draws)
+    said = "The model answers at random: an image counts as broken where at least 16 of 20 fresh answers are wrong"
+    assert (said in report(run, out=tmp_path / "report.html").text) is told
+
+
 def test_values_of_files() -> None:
     assert [real(each) for each in (1, 2.5, True, "1", None, float("inf"), 10**400)] == [1.0, 2.5, *[None] * 5]
     assert [share(each) for each in (0, 1, 1.01, -0.1)] == [0.0, 1.0, None, None]

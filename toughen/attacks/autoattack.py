@@ -83,6 +83,6 @@ class AutoAttack(Attack):
                 rows = stands.nonzero()[:, 0]
                 if len(rows):
                     attacked = attack(model, x[rows], target[rows], noise.take(rows))
-                    broken = misclassified(model.exact(attacked), target[rows])
+                    broken = model.misclassifies(attacked, target[rows])
                     x_adv[rows[broken]], stands[rows[broken]] = attacked[broken], False
         return x_adv

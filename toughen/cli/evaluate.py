@@ -144,6 +144,10 @@ def print_evaluation(console: Console, folder: Path, result: dict[str, Any]) -> 
     console.print(table)
     for name, (low, high) in result.get("interval", {}).items():
         console.print(f"{name.replace('_', ' ')}: 95 % interval {percent(low)} to {percent(high)}", highlight=False)
+    if drawn := result.get("draws"):
+        often = f"{drawn['wrong']} of {drawn['asked']}"
+        rule = f"an image is broken where at least {often} fresh answers are wrong"
+        console.print(f"the model answers at random: {rule}", highlight=False)
     print_verdict(console, result)
     if said := result.get("seen_images"):
         console.print(f"whether these images were trained on: {said}", highlight=False)

@@ -77,7 +77,11 @@ class Classifier(nn.Module):
 
     @abstractmethod
     def confirm(self, x: Images, y: Labels, fell: Mask) -> Mask:
-        """Which of the images that the search takes for misclassified are so by ``exact``."""
+        """Which of the images that the search takes for misclassified are so by ``misclassifies``."""
+
+    @abstractmethod
+    def misclassifies(self, x: Images, y: Labels) -> Mask:
+        """Which images are broken: misclassified by ``exact``, and by more than luck where the model draws."""
 
     @abstractmethod
     def like(self, other: nn.Module) -> nn.Module:

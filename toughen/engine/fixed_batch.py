@@ -19,11 +19,12 @@ from toughen.core.types import Images, Labels, Logits, Mask, PerExample
 from toughen.engine import search_copy
 from toughen.engine.batches import Counts, block_size, filled, first, joined
 from toughen.engine.device import Precision, autocast, pick_precision, whole_float32
-from toughen.engine.logit_distance import unlike
+from toughen.engine.logit_distance import SAME, difference, unlike
 from toughen.engine.windows.query import search_windows
 
 EXACT_BLOCK = 8  # images per forward of the model itself: few fall at a time, and filling up costs
 UNLIKE = {"bf16": 0.2, "fp32": 1e-3, "fp64": 1e-6}  # of the logits' size: beyond, a copy answers something else
+DRAWS, WRONG = 20, 16  # answers of a model that draws to an image; how many of them are wrong where it is broken
 WORTH_BF16 = 5e6  # operations per image, below which casting costs more than it saves (measured on a CPU)
 
 
@@ -71,6 +72,7 @@ class FixedBatchModel(Classifier):
     Attributes:
         graph: the search's net as layers, of which a part can be computed alone; None where it is none, or on a GPU.
         counts: images that passed through since the start.
+        random: whether the model gives the same images other logits when asked again; None while nobody has seen.
     """
 
     def __init__(self, net: nn.Module, size: int, precision: Precision = "fp32", *, copied: bool = True) -> None:
@@ -84,6 +86,7 @@ class FixedBatchModel(Classifier):
         )
         self.graph = search_copy.graph(self.searched) if self.searched is not net else None
         self._seen_alike = False
+        self.random: bool | None = None
 
     @property
     def low_precision(self) -> bool:
@@ -163,12 +166,39 @@ class FixedBatchModel(Classifier):
     @torch.no_grad()
     def confirm(self, x: Images, y: Labels, fell: Mask) -> Mask:
         """Which of the images that the search takes for broken are broken for the model itself."""
-        if self._exact_search or not fell.any():
+        if not fell.any() or (self._exact_search and not self.draws(x)):
             return fell
         rows = fell.nonzero()[:, 0]
         confirmed = fell.clone()
-        confirmed[rows] = misclassified(self.exact(x[rows]), y[rows])
+        confirmed[rows] = self.misclassifies(x[rows], y[rows])
         return confirmed
+
+    @torch.no_grad()
+    def draws(self, x: Images) -> bool:
+        """Whether the model draws its answer; seen once, where one block of images is asked twice, uncounted."""
+        if self.random is None and len(x):
+            rows, _ = next(filled(len(x), min(self.size, EXACT_BLOCK), x.device))
+            with mode(self.net, "eval"), whole_float32(x.device), unseen_draws(x.device):
+                one, other = (self._once(self.net, x[rows]) for _ in range(2))
+            self.random = one.shape != other.shape or difference(one, other) > SAME
+        return bool(self.random)
+
+    @torch.no_grad()
+    def misclassifies(self, x: Images, y: Labels) -> Mask:
+        """Which images the model itself gets wrong; where it draws its answer, in ``WRONG`` of ``DRAWS`` fresh ones.
+
+        One wrong answer of a model that draws is luck, and an attack that tries often finds luck. Of an image that is
+        wrong in half of all answers or fewer, 16 of 20 are wrong with a probability of 0.6 % at most (binomial), so
+        what counts is wrong more often than right at a confidence of 99 %. 15 of 20 would be 2.1 %.
+        """
+        if not self.draws(x):
+            return misclassified(self.exact(x), y)
+        wrong = torch.zeros(len(x), dtype=torch.int64, device=x.device)
+        for draw in range(DRAWS):
+            rows = (wrong >= draw + WRONG - DRAWS).nonzero()[:, 0]  # those that can still be counted as broken
+            if len(rows):
+                wrong[rows] += misclassified(self.exact(x[rows]), y[rows]).long()
+        return wrong >= WRONG
 
     def input_gradient(self, x: Images, target: Labels | Logits, objective: Objective) -> InputGradient:
         """Block by block; all at once for an objective that couples the images of a batch."""

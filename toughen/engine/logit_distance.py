@@ -34,3 +34,12 @@ def apart(one: Logits, other: Logits) -> tuple[PerExample, PerExample]:
     centred = wanted - wanted.mean(1, keepdim=True)
     off = values - values.mean(1, keepdim=True) - centred
     return off.norm(dim=1), torch.maximum(centred.norm(dim=1), COMMON * wanted.norm(dim=1))
+
+
+SAME = 1e-3  # relative; float32 rounds at 1e-6, a GPU that multiplies in TF32 at 1e-4
+
+
+def difference(one: Logits, other: Logits) -> float:
+    """The largest relative difference between two logits of an image, as ``apart`` has it."""
+    off, size = apart(other, one)
+    return float((off / size.clamp(min=1e-12)).max())

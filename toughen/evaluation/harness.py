@@ -9,7 +9,6 @@ import torch
 from torch import Tensor, nn
 
 from toughen.attacks.base import Attack, threat_of
-from toughen.core.classifier import misclassified
 from toughen.core.gradients import mode
 from toughen.core.rng import ImageNoise
 from toughen.core.types import AnyImages, Images, Labels, Logits, Mask, PerExample
@@ -83,7 +82,10 @@ class Harness:
         return x.double() if self.blocks.precision == "fp64" else x
 
     def predict(self) -> Labels:
-        """The predicted classes; -1 where a logit is not finite, which counts as wrong."""
+        """The predicted classes; -1 where a logit is not finite, which counts as wrong.
+
+        A model that draws its answer is asked once: how often it is right so is how often it is right.
+        """
         rows = torch.arange(len(self.images), device=self.images.device)
         classes = []
         with mode(self.blocks, "eval"):
@@ -103,7 +105,7 @@ class Harness:
         with mode(self.blocks, "eval"):
             x_adv = call_attack(attack_round.attack, attack_round.key, self.blocks, x, y, noise)
             moved = verify_threat(x_adv, x, threat_of(attack_round.attack), attack_round.key)
-            fell = misclassified(self.blocks.exact(x_adv), y)
+            fell = self.blocks.misclassifies(x_adv, y)
         counts = {name: value - before[name] for name, value in asdict(self.blocks.counts).items()}
         return Outcome(rows, fell, torch.where(fell, moved, 0.0).float(), counts, x_adv if keep else None)
 

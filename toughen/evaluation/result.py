@@ -14,6 +14,7 @@ from torch import Tensor
 from toughen.core.types import Labels, Mask
 from toughen.data import Split
 from toughen.engine.batches import Counts
+from toughen.engine.fixed_batch import DRAWS, WRONG
 from toughen.evaluation.attacked import share
 from toughen.evaluation.harness import Verdicts
 from toughen.evaluation.state import State
@@ -33,6 +34,7 @@ class Evaluation:
         predictions: classes predicted on the clean images.
         parts: for each attack the part that each of its rounds belongs to.
         state: what each attack did.
+        random: whether the model draws its answer, so that an image is broken where most of many draws are wrong.
     """
 
     split: Split
@@ -40,6 +42,7 @@ class Evaluation:
     predictions: Labels
     parts: dict[str, list[str]]
     state: State
+    random: bool = False
 
     @property
     def correct(self) -> Mask:
@@ -67,11 +70,13 @@ class Evaluation:
 
     def summary(self) -> dict[str, Any]:
         """The figures, accuracies 0..1."""
+        draws = {"draws": {"asked": DRAWS, "wrong": WRONG}} if self.random else {}
         return {
             "clean_accuracy": share(self.correct),
             "robust_accuracy": share(self.robust),
             "attacks": {name: self._figures(name) for name in self.parts},
             "images": len(self.split),
+            **draws,
         }
 
     def _figures(self, name: str) -> dict[str, Any]:

@@ -117,9 +117,17 @@ def evaluation(value: Any, place: str = "") -> Evaluation | None:
 
 
 def _notes(fields: dict[str, Any]) -> tuple[str, ...]:
-    """What is to be said besides: of images that may have been trained on, and of checks that were cut."""
+    """What is to be said besides: of images that may have been trained on, random answers, and checks that were cut."""
     seen, cut = text(fields.get("seen_images")), text(mapping(fields.get("price")).get("told"), longest=SENTENCE)
-    return (*([f"Whether these images were trained on was {seen}."] if seen else []), *([cut] if cut else []))
+    drawn = mapping(fields.get("draws"))
+    asked, wrong = whole(drawn.get("asked")), whole(drawn.get("wrong"))
+    notes = [f"Whether these images were trained on was {seen}."] if seen else []
+    if asked and wrong:
+        notes.append(
+            f"The model answers at random: an image counts as broken where at least {wrong} of {asked} fresh answers "
+            "are wrong, which is more than luck."
+        )
+    return (*notes, *([cut] if cut else []))
 
 
 def _attacks(value: Any, images: int) -> tuple[Attack, ...]:

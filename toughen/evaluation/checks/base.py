@@ -12,7 +12,6 @@ import torch
 from torch import Tensor, nn
 
 from toughen.attacks.base import Attack, threat_of
-from toughen.core.classifier import misclassified
 from toughen.core.gradients import input_gradient
 from toughen.core.objectives import cross_entropy
 from toughen.core.rng import ImageNoise, derive_seed
@@ -209,7 +208,7 @@ class CheckContext:
         x, y = self.x(rows), self.y(rows)
         x_adv = attack(on or self.model, x, y, self.noise(name, rows))
         verify_threat(x_adv, x, threat_of(attack), name)
-        return misclassified(self.model.exact(x_adv), y)
+        return self.model.misclassifies(x_adv, y)
 
     @cached_property
     def clean(self) -> Logits:

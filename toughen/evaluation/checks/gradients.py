@@ -12,9 +12,8 @@ from toughen.core.gradients import input_gradient, logits
 from toughen.core.objectives import Objective, cross_entropy, margin, margin_loss
 from toughen.core.types import Images, Labels, Mask
 from toughen.engine.fixed_batch import UNLIKE
-from toughen.engine.logit_distance import unlike
+from toughen.engine.logit_distance import SAME, difference, unlike
 from toughen.evaluation.checks.base import Check, CheckContext, ModelCheck, allowed, judge, median, not_made, percent
-from toughen.evaluation.checks.outputs import SAME, difference
 from toughen.evaluation.price import DOUBLE, EXACT
 
 ZERO, DISAGREE = 0.05, 0.05  # shares of images that may lack a gradient, or have one that is not the function's

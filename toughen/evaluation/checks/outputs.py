@@ -10,21 +10,14 @@ from toughen.core.modules import unwrap
 from toughen.core.objectives import margin
 from toughen.core.types import Logits
 from toughen.engine.fixed_batch import EXACT_BLOCK
-from toughen.engine.logit_distance import apart
+from toughen.engine.logit_distance import SAME, difference
 from toughen.evaluation.checks.base import Check, CheckContext, ModelCheck, judge, median, not_made, percent
 from toughen.evaluation.price import EXACT
 
 REPEATS = 5
-SAME = 1e-3  # relative; float32 rounds at 1e-6, a GPU that multiplies in TF32 at 1e-4
 ALIKE = 1e-2  # between batches of different shapes
 HALF = 0.5  # of the images; a softmax's outputs are probabilities for all of them
 LARGEST = 87.0  # exp(-87) is float32's smallest normal number: beyond, the softmax of all other classes is 0
-
-
-def difference(one: Logits, other: Logits) -> float:
-    """The largest relative difference between two logits of an image, as ``apart`` has it."""
-    off, size = apart(other, one)
-    return float((off / size.clamp(min=1e-12)).max())
 
 
 def deterministic(context: CheckContext, name: str) -> Check:
