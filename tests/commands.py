@@ -103,7 +103,8 @@ def small(*more: object) -> list[object]:
     """Words of a run of a second: 70 images in five batches, 10 to validate with, two epochs, Standard by default."""
     words = f"train --data {digits()} --model fbf-mnist-cnn --validation 10 --validation_steps 2 --batch_size 16"
     method = [] if "--method" in more else ["--method", "Standard"]
-    return [*words.split(), "--epochs", 2, "--precision", "fp32", "--averaging", "null", *method, *more]
+    epochs = [] if "--time-budget" in more else ["--epochs", 2]
+    return [*words.split(), *epochs, "--precision", "fp32", "--averaging", "null", *method, *more]
 
 
 DYING = """import os, signal, sys

@@ -343,7 +343,7 @@ BAD_PARQUET: dict[str, tuple[Callable[[Path], None], str]] = {
     "other class names": (foreign_names, r"test.parquet names a class 'c' that the first training shard does not"),
     "not parquet": (no_parquet, r"train.parquet cannot be read as parquet \(.*download or write it anew"),
     "test class unseen": (unseen_class, r"class 'c' has test images and no training images"),
-    "one class": (parquet_case([GOOD], [0], ["a"]), r"has 1 classes: a classifier needs two"),
+    "one class": (parquet_case([GOOD], [0], ["a"]), r"has 1 class, a: a classifier needs two"),
 }
 
 
@@ -461,7 +461,7 @@ def test_classes_file_keeps_and_orders(tmp_path: Path) -> None:
         ("a\nzebra\n", "1 of the wanted classes are not in set, first 'zebra'"),
         ("a\nb\na\n", "names 'a' twice"),
         ("\n", "names no class"),
-        ("a\n", "has 1 classes"),
+        ("a\n", "has 1 class, a: "),
         ("\udcff", "is not text"),
     ],
 )
@@ -595,7 +595,7 @@ def beside(root: Path) -> None:
 
 
 BAD_FOLDERS: dict[str, tuple[Callable[[Path], None], str]] = {
-    "empty folder": (lambda root: None, r"has no class folders: expected ROOT/train/CLASS"),
+    "empty folder": (lambda root: None, r"is an empty folder: expected ROOT/train/CLASS"),
     "empty class folder": (empty_class, r"train/c has no images .*: fill or remove it"),
     "truncated picture": (truncated_picture, r"train/b/bad.jpg cannot be decoded"),
     "text as picture": (text_as_picture, r"test/a/bad.png cannot be decoded \(no known image format\)"),
@@ -637,7 +637,7 @@ def test_test_images_alone_can_be_evaluated_on_but_not_trained_on(tmp_path: Path
             training(str(root))
     with pytest.raises(ValueError, match="not in set, first 'c'"):
         load_test(str(root), classes=("a", "c"))
-    with pytest.raises(ValueError, match="has 1 classes: a classifier needs two or more"):
+    with pytest.raises(ValueError, match="has 1 class, a: a classifier needs two or more"):
         load_test(str(root), classes=("a",))
 
 

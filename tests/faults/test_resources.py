@@ -18,7 +18,8 @@ from toughen.data.feed import Unreadable
 from toughen.runs.files import read_tensors
 from toughen.training import checkpoint
 
-WORDS = small("--method", "FBF", "--eps", 0.2, "--checkpoint_seconds", 0, "--device", "cpu")
+SETTINGS = ("--method", "FBF", "--eps", 0.2, "--checkpoint_seconds", 0, "--device", "cpu")
+WORDS = small(*SETTINGS)
 
 
 @pytest.fixture
@@ -97,7 +98,7 @@ def test_a_clock_that_is_set_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         return now[0]
 
     monkeypatch.setattr(time, "time", back)
-    trained = toughen(*WORDS, "--time_budget", "3s", "--out", tmp_path / "run")
+    trained = toughen(*small(*SETTINGS, "--time-budget", "3s"), "--out", tmp_path / "run")
     assert trained.status == 0, trained.err
     lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
     assert all(0 < line["seconds"] < 60 for line in lines) and now[0] < begun - 3600

@@ -166,7 +166,7 @@ def test_what_is_tried_leaves_no_trace(tmp_path: Path, clock: Clock) -> None:
 
 def test_stopped_and_gone_on_with(tmp_path: Path) -> None:
     """The plan lies in the checkpoint; other words for the time are another run."""
-    words = [*small(), "--time-budget", "6s", "--optimizer.lr", "0.01", "--out", tmp_path / "run"]  # 0.1 may diverge
+    words = small("--time-budget", "6s", "--optimizer.lr", "0.01", "--out", tmp_path / "run")  # 0.1 may diverge
     ended = toughen(*words)
     assert ended.status == 0, ended.err
     again = toughen(*words, "--resume")

@@ -23,8 +23,12 @@ def run(arguments: Sequence[str]) -> int:
 
     quiet, as_json = "--quiet" in arguments, "--json" in arguments
     recipe, config, out, resume = parse_train(arguments)
+    console = progress_console(quiet)
+    if resume and not (Path(out) / checkpoint.NAME).exists():
+        said = f"{out} holds no checkpoint to go on from: the run begins"
+        console.print(said, highlight=False, markup=False, soft_wrap=True)
     try:
-        folder = train(recipe, out, config=config, resume=resume, console=progress_console(quiet))
+        folder = train(recipe, out, config=config, resume=resume, console=console)
     except Stopped as stopped:
         program = ["torchrun", "...", "-m", PROGRAM] if several() else [PROGRAM]
         command = shlex.join([*program, "train", *arguments]) + ("" if resume else " --resume")

@@ -52,6 +52,11 @@ def recipe_path(name: str) -> Path:
     if name in recipes():
         return recipes()[name]
     path = Path(name)
+    if path.is_dir():
+        raise ValueError(
+            f"{name} is a folder, no recipe: give a folder of images as --data {name}, and a run directory as --out to "
+            "go on with it, or as --init to begin with its weights"
+        )
     if path.is_file():
         return path
     if path.suffix in (".yaml", ".yml") or "/" in name:

@@ -87,6 +87,7 @@ def parse_train(arguments: Sequence[str]) -> tuple[Recipe, str, str, bool]:
     if asked(arguments):  # before a recipe is read, which changes nothing of what it says
         parser.read(arguments)
     base = settings.read_recipe(name) if name else {}
+    refuse_two_lengths(dict(options(arguments)), base)
     settings.find_own_classes(arguments, base)
     parser.read(["--config", json.dumps(settings.under(base, []))], origin=f"recipe {name}: ")
     if "method" not in base:
@@ -105,6 +106,24 @@ def parse_train(arguments: Sequence[str]) -> tuple[Recipe, str, str, bool]:
     fields = parser.instantiate(parsed)
     recipe = Recipe(**{name: fields[name] for name in Recipe.__dataclass_fields__})
     return recipe, config, out or f"runs/{Path(name).stem or default_name(recipe)}", resume
+
+
+def refuse_two_lengths(given: dict[str, str], recipe: dict[str, Any]) -> None:
+    """See that no epochs are given where a time budget takes their place; a recipe's own may stand beside it.
+
+    Args:
+        given: the command line's options by name.
+        recipe: the settings that lie under them.
+
+    Raises:
+        ValueError: both would say how long the run is.
+    """
+    budget = given.get("time_budget", recipe.get("time_budget"))
+    if "epochs" in given and budget not in (None, "null"):
+        raise ValueError(
+            f"--epochs {given['epochs']} and the time budget of {budget} both say how long the run is: leave --epochs "
+            "out, or give --time-budget null"
+        )
 
 
 def filled(base: dict[str, Any], given: dict[str, str]) -> dict[str, Any]:

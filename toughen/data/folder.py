@@ -17,16 +17,26 @@ import pyarrow.parquet as pq
 import torch
 
 from toughen.data import tables
+from toughen.data.layout import (
+    LAYOUTS,
+    PICTURES,
+    TESTS,
+    folders,
+    holds_pictures,
+    no_train,
+    pictures,
+    require_classes,
+    require_no_other_test,
+    require_no_run,
+    visible,
+)
 from toughen.data.sources import Encoded, Source, Sources, Store
 
 Opener: TypeAlias = Callable[[str], Any]  # of a path, giving a binary file
 
-PICTURES = {".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".bmp", ".webp", ".gif", ".tif", ".tiff"}
 _ARCHIVES = {".zip", ".tar", ".gz", ".tgz", ".bz2", ".xz", ".7z", ".rar"}
-_TESTS = ("test", "validation", "valid", "val")  # the first that is there is the test split
-_SPLITS = ("train", *_TESTS)
+_SPLITS = ("train", *TESTS)
 _ROWS = 1024  # read at a time
-_LAYOUTS = "expected ROOT/train/CLASS/*.png (and test), ROOT/CLASS/*.png, or train-*.parquet (and test-*.parquet)"
 
 
 def sources(root: Path) -> Sources:
@@ -38,13 +48,9 @@ def sources(root: Path) -> Sources:
     if not root.is_dir():
         advice = "unpack it and give the folder" if root.suffix.lower() in _ARCHIVES else "give the folder it lies in"
         raise ValueError(f"{root} is a file: {advice}")
-    shards = _visible([*root.glob("*.parquet"), *(f for s in (*_SPLITS, "data") for f in root.glob(f"{s}/*.parquet"))])
+    require_no_run(root)
+    shards = visible([*root.glob("*.parquet"), *(f for s in (*_SPLITS, "data") for f in root.glob(f"{s}/*.parquet"))])
     return parquet(root, shards, root.resolve().name) if shards else _class_folders(root)
-
-
-def _visible(paths: list[Path]) -> list[Path]:
-    """Sorted by path, without hidden ones (.DS_Store, ._copies of other systems)."""
-    return sorted(path for path in paths if not path.name.startswith("."))
 
 
 def parquet(root: PurePath, files: list[Any], name: str, opener: Opener | None = None) -> Sources:
@@ -62,7 +68,7 @@ def parquet(root: PurePath, files: list[Any], name: str, opener: Opener | None =
     splits: dict[str, list[PurePath]] = {}
     for file in files:
         splits.setdefault(_split_of(file, root), []).append(file)
-    tested = next((splits[name] for name in _TESTS if name in splits), None)
+    tested = next((splits[name] for name in TESTS if name in splits), None)
     if "train" not in splits:
         advice = f"{root} has parquet files, such as {files[0].name}, but no train split: call it train-*.parquet"
         if tested is None:
@@ -155,34 +161,28 @@ def _opened(file: PurePath, opener: Opener | None) -> Iterator[pq.ParquetFile]:
 
 def _class_folders(root: Path) -> Sources:
     name = root.resolve().name
-    if not _folders(root / "train"):  # also where a class is called train
-        if set(folder.name for folder in _folders(root)) & set(_TESTS) and not _is_class(root):
+    if not folders(root / "train"):  # also where a class is called train
+        if set(folder.name for folder in folders(root)) & set(TESTS) and not _is_class(root):
             return _only_test(root, name)
-        classes = tuple(folder.name for folder in _folders(root))
+        require_classes(root)
+        classes = tuple(folder.name for folder in folders(root))
         return Sources(name, _source(root, classes), None, classes)
-    classes = tuple(folder.name for folder in _folders(root / "train"))
-    tested = next((root / split for split in _TESTS if (root / split).is_dir()), None)
+    classes = tuple(folder.name for folder in folders(root / "train"))
+    tested = next((root / split for split in TESTS if (root / split).is_dir()), None)
+    if tested is None:
+        require_no_other_test(root, classes)
     return Sources(name, _source(root / "train", classes), _source(tested, classes) if tested else None, classes)
 
 
 def _only_test(root: Path, name: str) -> Sources:
-    tested = next(root / split for split in _TESTS if (root / split).is_dir())
-    classes = tuple(folder.name for folder in _folders(tested))
-    advice = f"{root} has no train split: add {root / 'train'} with one folder a class"
-    return Sources(name, None, _source(tested, classes), classes, advice)
+    tested = next(root / split for split in TESTS if (root / split).is_dir())
+    classes = tuple(folder.name for folder in folders(tested))
+    return Sources(name, None, _source(tested, classes), classes, no_train(root))
 
 
 def _is_class(root: Path) -> bool:
     """Whether the folders that are called like splits hold images themselves, and so are classes."""
-    return all(_pictures(root / name) for name in _TESTS if (root / name).is_dir())
-
-
-def _folders(path: Path) -> list[Path]:
-    return [entry for entry in _visible(list(path.iterdir())) if entry.is_dir()] if path.is_dir() else []
-
-
-def _pictures(folder: Path) -> list[Path]:
-    return [file for file in _visible(list(folder.iterdir())) if file.suffix.lower() in PICTURES and file.is_file()]
+    return all(pictures(root / name) for name in TESTS if (root / name).is_dir())
 
 
 def _require_all_read(folder: Path, files: list[Path]) -> None:
@@ -195,10 +195,10 @@ def _require_all_read(folder: Path, files: list[Path]) -> None:
     Raises:
         ValueError: one is in a format that is not read here or lies deeper, or a link to one leads nowhere.
     """
-    for entry in sorted(set(_visible(list(folder.iterdir()))) - set(files)):
+    for entry in sorted(set(visible(list(folder.iterdir()))) - set(files)):
         kind = mimetypes.guess_type(entry.name)[0] or ""
         if entry.is_dir():
-            if any(_pictures(Path(deeper)) for deeper, _, _ in os.walk(entry)):
+            if holds_pictures(entry):
                 raise ValueError(f"{entry} holds images below a class: move them up into {folder}, or out of it")
         elif entry.suffix.lower() in PICTURES or kind.startswith("image/"):
             if not entry.is_file():
@@ -240,18 +240,18 @@ def _source(split: Path, classes: tuple[str, ...]) -> Source:
     """
     names: list[bytes] = []
     labels: list[int] = []
-    folders = _folders(split)
-    if not folders:
-        raise ValueError(f"{split} has no class folders: {_LAYOUTS}")
-    if loose := _pictures(split):
+    kinds = folders(split)
+    if not kinds:
+        raise ValueError(f"{split} has no class folders: {LAYOUTS}")
+    if loose := pictures(split):
         raise ValueError(f"{loose[0]} lies beside the folders of the classes: move it into one of them, or away")
-    for folder in folders:
+    for folder in kinds:
         if folder.name not in classes:
             raise ValueError(f"{folder} is a class that the training images lack: add it there or remove it")
-        images = _pictures(folder)
-        if not images:
-            raise ValueError(f"{folder} has no images ({', '.join(sorted(PICTURES))}): fill or remove it; {_LAYOUTS}")
+        images = pictures(folder)
         _require_all_read(folder, images)
+        if not images:
+            raise ValueError(f"{folder} has no images ({', '.join(sorted(PICTURES))}): fill or remove it; {LAYOUTS}")
         names += [os.fsencode(file.relative_to(split)) for file in images]
         labels += [classes.index(folder.name)] * len(images)
     files = Files(split, names)

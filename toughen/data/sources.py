@@ -148,7 +148,8 @@ class Sources:
 
     def _require(self, *splits: tuple[str, Source]) -> None:
         if len(self.classes) < 2:
-            raise ValueError(f"{self.name} has {len(self.classes)} classes: a classifier needs two or more")
+            named = f"1 class, {self.classes[0]}" if self.classes else "no classes"
+            raise ValueError(f"{self.name} has {named}: a classifier needs two or more")
         for name, source in splits:
             if not len(source):
                 raise ValueError(f"{self.name} has no {name} images: add some, or list other classes")

@@ -12,8 +12,8 @@ from torch import Tensor
 
 from toughen.core.types import Labels
 from toughen.data import stratified
-from toughen.data.folder import PICTURES
 from toughen.data.ingest import peek
+from toughen.data.layout import PICTURES
 from toughen.papers.scales import Scale
 from toughen.runs.files import read_fields, write_json
 

@@ -52,10 +52,16 @@ def check_folder(folder: Path, config: str, resume: bool, later: str = "") -> No
     changed = sorted(name for name in unset if before[name] != now[name] and name not in (*FREE, later))
     if changed:
         name = changed[0].replace(".init_args", "").replace(".class_path", "")
+        was, given = (_shown(settings[changed[0]]) for settings in (before, now))
         raise ValueError(
-            f"{folder} was begun with other settings ({name}: {before[changed[0]]}, now {now[changed[0]]}): "
+            f"{folder} was begun with other settings ({name}: {was}, now {given}): "
             "repeat its own, or choose another --out"
         )
+
+
+def _shown(setting: str) -> str:
+    """A setting as ``settings_of`` has it, with whole numbers as they are written."""
+    return re.sub(r"^(-?\d+)\.0$", r"\1", setting)
 
 
 def settled(config: str, recipe: Recipe) -> str:

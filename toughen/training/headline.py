@@ -58,6 +58,8 @@ def headline(state: TrainingState, resumed: bool, images: Images, width: int = 8
         + f", {state.processes} processes" * (state.processes > 1),
         f"going on after step {state.step} of {state.steps}" * resumed,
         f"the number of processes has changed, {', '.join(state.restarted)} begins anew" * bool(state.restarted),
+        f"batch_size {recipe.batch_size:,} is more than there are images: each step takes all {state.images:,}"
+        * (recipe.batch_size > state.images),
         *(f"warning: {each}" for each in doubts(images.classes, images.trained, images.tested)),
     ]
     wrap = textwrap.TextWrapper(width, break_long_words=False, break_on_hyphens=False, subsequent_indent="  ")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, TypeAlias
@@ -16,6 +17,16 @@ class Optimizer:
     """The base of all optimizer settings; ``build`` makes torch's optimizer for these parameters."""
 
     lr: float | int
+
+    def __post_init__(self) -> None:
+        for name, end, where in (
+            ("lr", math.inf, "be a finite number, not below 0"),
+            ("weight_decay", math.inf, "be a finite number, not below 0"),
+            ("beta1", 1, "lie in 0..1, below 1"),
+            ("beta2", 1, "lie in 0..1, below 1"),
+        ):
+            if not 0 <= getattr(self, name, 0) < end:
+                raise ValueError(f"optimizer.{name} is {getattr(self, name)}: it must {where}")
 
     def build(self, parameters: Parameters) -> torch.optim.Optimizer:
         raise NotImplementedError
@@ -32,7 +43,7 @@ class SGD(Optimizer):
         nesterov: look ahead along the accumulated gradient.
 
     Raises:
-        ValueError: momentum is outside 0..1, or 1, which never forgets.
+        ValueError: momentum is outside 0..1, or 1, which never forgets; or a setting is below 0.
     """
 
     lr: float | int = 0.1
@@ -41,6 +52,7 @@ class SGD(Optimizer):
     nesterov: bool = False
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if not 0 <= self.momentum < 1:
             raise ValueError(f"momentum is {self.momentum}: it must lie in 0..1, below 1, such as 0.9")
 
