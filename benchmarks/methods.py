@@ -7,7 +7,6 @@ python benchmarks/methods.py --data DIR --table free             what Free cuts 
 python benchmarks/methods.py --data DIR --table nuat2            NuAT2's start and step
 python benchmarks/methods.py --data DIR --table pap              the weight of PAP's penalty, in the pipeline and naive
 python benchmarks/methods.py --data DIR --table warmup           how long eps grows for PGD-AT
-python benchmarks/methods.py --data DIR --table rmgm             R-MGM's batch and random start
 python benchmarks/methods.py --data mnist-5k --table efgsm       eFGSM as printed, and its two settings of ours
 python benchmarks/methods.py --data mnist-5k --table liet        LIET's weight, beside NuAT and PGD-AT
 python benchmarks/methods.py --data mnist-5k --table open        values that papers leave open
@@ -115,11 +114,6 @@ OPEN = {
     **{f"eFGSM sigma {sigma}": f"{MEASURED} --method.sigma {sigma}" for sigma in (0.05, 0.15, 0.3)},
     "eFGSM smoothing 0": f"{MEASURED} --method.smoothing 0",  # the others have 0.1
 }
-RMGM = {  # three of the recipe's fifty epochs; the start in the units of eps
-    f"{batch} {start}": f"--batch_size {batch} --method.start_size {start}"
-    for batch in (128, 32)
-    for start in (0.15, 0.05)
-}
 LIET = {f"LIET {lam}": f"--method LIET --method.lam {lam}" for lam in (3, 10, 30, 100)}
 LIET |= {name: ROWS[name] for name in ("NuAT", "PGD-AT")}
 TABLES = {
@@ -133,10 +127,9 @@ TABLES = {
     "efgsm": (PRINTED, EFGSM),
     "liet": (f"{SMALL} --eps_warmup 0.3", LIET),
     "open": (SMALL, OPEN),
-    "rmgm": ("rmgm-mnist --epochs 3 --weights last --watch warn", RMGM),
 }
 LIMITS = dict.fromkeys(
-    ("free", "nuat2", "pap", "warmup", "liet", "open", "rmgm"), "--limit 1000"
+    ("free", "nuat2", "pap", "warmup", "liet", "open"), "--limit 1000"
 )  # tables that attack fewer test images
 UNCHOSEN = "--averaging null --validation_every 1"  # what `train` would choose for the data
 EPS = "0.3"
