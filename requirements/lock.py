@@ -14,7 +14,7 @@ from pathlib import Path
 HERE = Path(__file__).parent
 HEAD = "# Made by `make lock`, not by hand. Works on every system and Python that pyproject.toml allows.\n"
 TORCH = re.compile(r"(torch|triton|nvidia-.*|cuda-.*)==")
-EXTRAS = ("demo", "dev", "docs", "onnx")
+EXTRAS = ("completion", "demo", "dev", "docs", "onnx")
 UV = "uv pip compile pyproject.toml requirements/torch.in --universal"
 QUIET = "--generate-hashes --no-header --no-emit-index-url --quiet"  # no file names a package index
 
