@@ -15,7 +15,7 @@ from pathlib import Path
 HERE = Path(__file__).parent
 HEAD = "# Made by `make lock`, not by hand. Works on every system and Python that pyproject.toml allows.\n"
 TORCH = re.compile(r"(torch|triton|nvidia-.*|cuda-.*)==")
-EXTRAS = ("demo", "dev", "docs", "onnx")
+EXTRAS = ("completion", "demo", "dev", "docs", "onnx")
 UV = "uv pip compile --universal"
 PACKAGE = ("pyproject.toml", "requirements/torch.in", *(word for name in EXTRAS for word in ("--extra", name)))
 AUDIT = ("requirements/audit.in", "--python-version", "3.11")  # the oldest that pyproject.toml allows

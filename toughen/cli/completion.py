@@ -1,0 +1,136 @@
+"""`toughen completion`: a script by which a shell completes commands, options and names."""
+
+from __future__ import annotations
+
+import argparse
+import inspect
+from argparse import Action, ArgumentParser
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from toughen import data, methods, models
+from toughen.cli.main import COMMANDS, INTRODUCTION
+from toughen.cli.parsers import parser_of
+from toughen.cli.shared import PROGRAM, Help
+from toughen.config import settings
+from toughen.config.parsing import Parser, tidy
+from toughen.config.screens import explained, flags, known, metavar, values
+from toughen.evaluation.diagnostics.diagnose import NAMES as DIAGNOSTICS
+from toughen.evaluation.suite import names as attack_names
+from toughen.training import optimizers, schedules
+
+HELP = Help(
+    usage=f"{PROGRAM} completion bash|zsh",
+    about="Print a script by which a shell completes commands, options and names with the tab key.",
+    examples=(
+        f"{PROGRAM} completion bash",
+        f"{PROGRAM} completion bash > ~/.local/share/bash-completion/completions/{PROGRAM}",
+        f"{PROGRAM} completion zsh > ~/.zfunc/_{PROGRAM}",
+    ),
+    shown={"Shell": "shell"},
+)
+FOLDERS = {"run", "runs", "spec", "surrogate"}  # settings that name one
+FILES = {"files", "weights", "config", "classes"}
+PARTS = {"method": methods, "optimizer": optimizers, "schedule": schedules}
+
+
+def run(arguments: Sequence[str]) -> int:
+    shell = completion_parser().read(tidy(arguments)).shell
+    try:
+        import shtab
+    except ImportError:
+        raise ValueError("scripts for tab completion need shtab: pip install 'toughen[completion]'") from None
+    print(shtab.complete(tree(), shell=shell))
+    return 0
+
+
+def completion_parser() -> Parser:
+    parser = Parser(prog=f"{PROGRAM} completion", about=HELP)
+    parser.add_argument("shell", choices=["bash", "zsh"], metavar="SHELL", help="bash or zsh")
+    return parser
+
+
+def tree() -> ArgumentParser:
+    """All commands as one plain parser, which reads nothing: shtab makes its scripts out of such a one."""
+    top = ArgumentParser(prog=PROGRAM, description=INTRODUCTION)
+    top.add_argument("--version", action="store_true", help="print the version")
+    commands = top.add_subparsers(dest="command")
+    for name, about in COMMANDS.items():
+        command = commands.add_parser(name, help=plain(about), description=plain(about))
+        if name in ("train", "plan"):
+            recipe = command.add_argument("recipe", nargs="?", help="a recipe or its YAML file")
+            complete(recipe, words("recipes", settings.recipes(), files="f"))
+        for action in parser_of(name)._actions:
+            if action.help != argparse.SUPPRESS and action.dest != "help":
+                copy(action, command)
+        if name in ("train", "plan"):
+            for option in part_settings():
+                command.add_argument(option, help="a setting of that part")
+    return top
+
+
+def copy(action: Action, command: ArgumentParser) -> None:
+    """Add an argument of ours to a plain parser, with what its value may be."""
+    about: dict[str, Any] = {"help": plain(explained(action, everything=False, defaults=False))}
+    if action.nargs == 0:
+        command.add_argument(*flags(action), action="store_true", **about)
+        return
+    many = action.nargs if action.nargs in ("+", "*", "?") else None
+    about |= {"nargs": many, "metavar": plain(metavar(action)), "choices": values(action) or None}
+    made = command.add_argument(*(flags(action) or [action.dest]), **about)
+    if not about["choices"]:
+        complete(made, value(action))
+
+
+def value(action: Action) -> Any:
+    """What shtab completes a setting's value with; None where it can be anything."""
+    import shtab
+
+    name = action.dest.removesuffix(".help")
+    if name in PARTS:
+        return words(name, known(getattr(action, "_typehint", None)))
+    if name == "out":
+        return shtab.FILE if action.metavar == "FILE" else shtab.DIRECTORY
+    if name in FOLDERS or name in FILES:
+        return shtab.DIRECTORY if name in FOLDERS else shtab.FILE
+    lists: dict[str, Iterable[str]] = {
+        "attack": attack_names(), "attacks": attack_names(), "transfer_attacks": attack_names(),
+        "which": DIAGNOSTICS, "model": models.names(),
+    }  # fmt: skip
+    if name == "data":
+        return words("data", data.names(), files="d")
+    if name == "init":
+        return shtab.FILE
+    return words(name, lists[name]) if name in lists else None
+
+
+def words(name: str, listed: Iterable[str], files: str = "") -> dict[str, Any]:
+    """A list of names, with files ("f") or folders ("d") beside them, as shtab takes it for both shells."""
+    function, joined = f"_{PROGRAM}_{name}", " ".join(listed)
+    bash = f'{function}() {{\n  compgen -W "{joined}" -- "$1"\n'
+    bash += f'  compgen -{files} -- "$1"\n' if files else ""
+    beside = {"f": " 'files:file:_files'", "d": " 'folders:folder:_files -/'", "": ""}[files]
+    zsh = f"{function}() {{\n  _alternative '{name}:{name}:({joined})'{beside}\n"
+    return {"bash": function, "zsh": function, "preamble": {"bash": bash + "}\n", "zsh": zsh + "}\n"}}
+
+
+def complete(action: Action, how: Any) -> None:
+    if how is not None:
+        action.complete = how  # type: ignore[attr-defined]
+
+
+def part_settings() -> list[str]:
+    """The settings of all methods, optimizers and schedules, as options."""
+    names = set()
+    for part, module in PARTS.items():
+        kinds = [kind for kind in vars(module).values() if inspect.isclass(kind)]
+        own = [kind for kind in kinds if kind.__module__.startswith(f"{PROGRAM}.") and not kind.__subclasses__()]
+        for kind in own:
+            given = inspect.signature(kind).parameters.values()
+            names |= {f"--{part}.{each.name.replace('_', '-')}" for each in given if each.kind is each.KEYWORD_ONLY}
+    return sorted(names)
+
+
+def plain(text: str) -> str:
+    """A text without what a shell would read in it."""
+    return "".join(" " if each in "`'\"$[]{}():;|\\%" else each for each in text)
