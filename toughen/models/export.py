@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, redirect_stdout
 from io import StringIO
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -42,8 +42,8 @@ def export(model: nn.Module, shape: tuple[int, int, int], path: Path, form: str,
     sample = (torch.zeros(2, *shape),)  # a single image would be taken for a fixed size
     free = ({0: torch.export.Dim("n", min=1)},)
     try:
-        with _silent():
-            program = torch.export.export(net, sample, dynamic_shapes=free)
+        with _silent(), _plain_attention():
+            program = _traced(net, sample, free)
             if form == "torch-export":
                 program.example_inputs = None  # they would be a pickle in the file
                 torch.export.save(program, path, extra_files={"about.json": json.dumps(dict(about))})
@@ -57,6 +57,21 @@ def export(model: nn.Module, shape: tuple[int, int, int], path: Path, form: str,
     except Exception as error:  # the exporters raise almost anything
         reason = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
         raise ValueError(f"the net cannot be exported as {form}: {reason[:200]}") from error
+
+
+def _traced(net: nn.Module, sample: tuple[Tensor], free: tuple[Any, ...]) -> torch.export.ExportedProgram:
+    """The net's computation: as it runs, or else out of its bytecode.
+
+    Running it fixes the number of images in torch's own attention (``nn.MultiheadAttention``). Reading its bytecode
+    does not, but fails for more nets than running does.
+    """
+    try:
+        return torch.export.export(net, sample, dynamic_shapes=free)
+    except Exception as first:  # the exporters raise almost anything
+        try:
+            return torch.export.export(net, sample, dynamic_shapes=free, strict=True)
+        except Exception:
+            raise first from None
 
 
 def load_exported(path: Path, form: str) -> Exported:
@@ -107,6 +122,17 @@ def _require(*packages: str) -> None:
             __import__(name)
         except ImportError:
             raise ValueError(f"ONNX needs the package {name}: pip install 'toughen[onnx]'") from None
+
+
+@contextmanager
+def _plain_attention() -> Iterator[None]:
+    """Without the fused kernel of ``nn.TransformerEncoderLayer``, which no format has."""
+    fused = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(fused)
 
 
 @contextmanager
