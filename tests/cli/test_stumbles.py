@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import re
+import shlex
+import shutil
 from pathlib import Path
 
 import pytest
-from commands import digits, refused, small, toughen
+import torch
+from commands import digits, files, refused, small, toughen
 from PIL import Image
+
+from toughen.engine.batches import block_size
 
 FOLDERS = [  # folders that hold an image each, files, and what the message must say; DIR is the set's folder
     ("training/a training/b test/a test/b", "", "no train split: rename DIR/training to DIR/train"),
@@ -19,6 +25,7 @@ FOLDERS = [  # folders that hold an image each, files, and what the message must
     ("train/a", "", "1 class, a: a classifier needs two or more"),
     ("", "notes.txt", "DIR has no class folders: expected ROOT/train/CLASS"),
     ("", "", "DIR is an empty folder: expected ROOT/train/CLASS"),
+    ("train/a train/b", "examples.parquet", "DIR/examples.parquet lies beside folders of images", "move it away"),
     ("", "config.yaml provenance.json examples.parquet", "DIR is a run directory and holds no data set"),
 ]
 
@@ -69,3 +76,76 @@ def test_what_a_run_says_of_its_beginning(tmp_path: Path) -> None:
     again = toughen(*words, "--resume")
     assert again.status == 0 and "holds no checkpoint" not in again.err
     refused(toughen(*words, "--epochs", 3, "--resume"), "begun with other settings (epochs: 1, now 3)")
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a whole run, one that ended in its first epoch, and what is no run."""
+    folder = tmp_path_factory.mktemp("place")
+    assert toughen(*small("--method", "FBF", "--eps", 0.2, "--out", folder / "run")).status == 0
+    (folder / "begun").mkdir()
+    shutil.copy(folder / "run" / "config.yaml", folder / "begun")
+    torch.save({"weights": torch.zeros(3)}, folder / "w.pth")
+    (folder / "notes.txt").write_text("text")
+    (folder / "photo.jpg").write_text("text")
+    (folder / "empty").mkdir()
+    return folder
+
+
+COMMANDS = [  # words of a command line, and what the message must say
+    ("trian run", "command 'trian' is unknown: did you mean train?"),
+    ("frobnicate", "command 'frobnicate' is unknown: `toughen --help` lists all"),
+    ("evaluate notes.txt", "notes.txt is a file, no run directory: name the folder that `toughen train` wrote"),
+    ("evaluate notes.txt --out there", "notes.txt is a file, no run directory"),
+    ("evaluate w.pth", "w.pth is a file, no run directory", "package.module:function --weights w.pth"),
+    ("evaluate run/model.safetensors", "run/model.safetensors is a file of a run: name its folder, run"),
+    ("diagnose run/model.safetensors", "name its folder, run"),
+    ("predict w.pth photo.jpg", "w.pth is a file, no run directory", "--weights w.pth"),
+    ("evaluate begun", "begun has no model.json: its first epoch has not ended", "--resume"),
+    ("evaluate empty", "empty has no model.json: it is no run directory", "toughen train"),
+    ("evaluate run --data DATA --attacks fgsm --out DATA", "DATA holds images in folders", "choose another out"),
+    ("predict run empty", "empty is a folder: name the image files in it, such as empty/*.jpg"),
+    ("predict run photo.jpg", "photo.jpg cannot be decoded (no known image format)"),
+    ("report empty", "empty is no run directory"),
+    ("report notes.txt", "there is no run directory notes.txt"),
+    ("compare run", "run has not been evaluated: run `toughen evaluate run` first"),
+]
+
+
+@pytest.mark.parametrize(("words", "said"), [(words, said) for words, *said in COMMANDS], ids=[c[0] for c in COMMANDS])
+def test_what_is_no_run(words: str, said: list[str], trained: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(trained)
+    data = str(digits())
+    before = files(trained), files(digits())
+    refused(toughen(*words.replace("DATA", data).split()), *(text.replace("DATA", data) for text in said))
+    assert (files(trained), files(digits())) == before
+
+
+def test_more_images_per_pass_than_there_are() -> None:
+    """A block is filled up to its size, so that a huge one would take memory for images that nobody has."""
+    assert [block_size(torch.device("cpu"), 50, given) for given in (1, 50, 10**9)] == [1, 50, 50]
+    assert block_size(torch.device("cpu"), 50) == 8
+
+
+def test_figures_say_of_how_many_images_they_are(trained: Path, tmp_path: Path) -> None:
+    for name, more in (("run", ()), ("few", ("--limit", 20))):
+        shutil.copytree(trained / "run", tmp_path / name)
+        words = ("evaluate", tmp_path / name, "--attacks", "fgsm", "--verdict", "false", "--details", "false", *more)
+        assert toughen(*words).status == 0
+    assert "accuracies are shares of 40 test images\n" in toughen("compare", tmp_path / "run").out
+    both = toughen("compare", tmp_path / "run", tmp_path / "few").out
+    assert "accuracies are shares of test images: 40 of run, 20 of few" in both
+
+
+def test_the_next_commands_of_a_plan_and_of_a_diagnosis(trained: Path, tmp_path: Path) -> None:
+    out = tmp_path / "my run"
+    words = [str(word) for word in small("--method", "FBF", "--eps", 0.2, "--epochs", 1, "--out", out)]
+    for folder in (out, tmp_path / "my run-2"):
+        planned = toughen("plan", *words[1:])
+        said = re.fullmatch(r"train it: toughen (.+)", planned.out.splitlines()[-1])
+        assert said, planned
+        assert toughen(*shlex.split(said[1])).status == 0
+        assert (folder / "model.safetensors").is_file()
+    ended = toughen("diagnose", out, "--which", "eps", "--limit", 10)
+    said = re.fullmatch(r"look at it: toughen (.+)", ended.out.splitlines()[-1])
+    assert said and toughen(*shlex.split(said[1])).status == 0 and (out / "report.html").is_file()

@@ -103,6 +103,7 @@ def print_comparison(console: Console, folders: Sequence[Path]) -> None:
         )
     console.print(table)
     console.print(_plain(f"robust: right while clean and under {_attacks(evaluated_runs)}"))
+    console.print(_plain(f"accuracies are shares of {_images(evaluated_runs)}"))
     if apart := differing([run for run, _ in evaluated_runs]):
         _bold(console, unlike(apart))
     for run, _ in evaluated_runs:
@@ -123,6 +124,13 @@ def _attacks(evaluated_runs: Sequence[tuple[Run, Evaluation]]) -> str:
     if len({own.names for _, own in evaluated_runs}) == 1:
         return evaluated_runs[0][1].names
     return "its own attacks: " + "; ".join(f"{run.name}: {own.names}" for run, own in evaluated_runs)
+
+
+def _images(evaluated_runs: Sequence[tuple[Run, Evaluation]]) -> str:
+    """On how many images the accuracies were measured: once, where it is the same number for all runs."""
+    if len({own.images for _, own in evaluated_runs}) == 1:
+        return f"{evaluated_runs[0][1].images:,} test images"
+    return "test images: " + ", ".join(f"{own.images:,} of {run.name}" for run, own in evaluated_runs)
 
 
 def evaluated(folder: Path, name: str) -> tuple[Run, Evaluation]:

@@ -15,6 +15,7 @@ from toughen.cli.shared import PROGRAM, Help, add_output, add_threat, progress_c
 from toughen.config import settings
 from toughen.config.parsing import Parser, tidy
 from toughen.evaluation.diagnostics.diagnose import NAMES, TRANSFER, diagnose_runs
+from toughen.runs import RECORD, follow_up
 from toughen.runs.follow_up import needs_name
 
 HELP = Help(
@@ -110,3 +111,7 @@ def print_diagnostics(console: Console, results: dict[str, Any]) -> None:
     for place, each in [*results["runs"].items(), *([("all runs", results["shared"])] if results["shared"] else [])]:
         console.print(f"{place}: {', '.join(each)}", highlight=False, markup=False)
     console.print(f"written: diagnostics.json in {', '.join(results['folders'])}", highlight=False, markup=False)
+    for folder in results["folders"]:
+        if (Path(folder) / RECORD).is_file():
+            said = f"look at it: {follow_up.report(folder)}"
+            console.print(said, highlight=False, markup=False, soft_wrap=True)

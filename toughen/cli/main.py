@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import importlib
 import os
 import sys
@@ -57,7 +58,9 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         print(f"{PROGRAM} {__version__}")
         raise SystemExit(0)
     if arguments[0] not in COMMANDS:
-        fail(f"command {arguments[0]!r} is unknown: use {', '.join(COMMANDS)}")
+        close = difflib.get_close_matches(arguments[0], COMMANDS, n=1)
+        advice = f"did you mean {close[0]}?" if close else f"`{PROGRAM} --help` lists all"
+        fail(f"command {arguments[0]!r} is unknown: {advice}")
     warnings.filterwarnings("ignore")
     if not several():
         if program:

@@ -17,6 +17,7 @@ from toughen.config.train import GROUPS, MORE, parse_train, train_parser
 from toughen.data.doubts import doubts
 from toughen.engine.device import processor
 from toughen.engine.memory import peak
+from toughen.runs import follow_up
 from toughen.training import budget
 from toughen.training.headline import Images
 from toughen.training.recipe import Recipe
@@ -47,7 +48,8 @@ COUNTED = 12  # classes whose images are listed
 def run(arguments: Sequence[str]) -> int:
     if asked(arguments):
         plan_parser().read(arguments)
-    recipe, config, _, _ = parse_train([word for word in arguments if word != "--resume"])
+    words = [word for word in arguments if word != "--resume"]
+    recipe, config, out, _ = parse_train(words)
     with tempfile.TemporaryDirectory() as folder:
         for source in missing_sources(recipe, config, Path(folder)):  # a step costs the same with untrained ones
             untrained, _, _ = build(source.recipe, source.folder)
@@ -58,7 +60,9 @@ def run(arguments: Sequence[str]) -> int:
         budget.plan_steps(trainer)
     trainer.method.check(trainer.state.epochs)
     tried = budget.tried(trainer, TRYING)
-    show(Console(), {**images(trainer, data), **settings(trainer), **price(trainer, tried)})
+    console = Console()
+    show(console, {**images(trainer, data), **settings(trainer), **price(trainer, tried)})
+    console.print(f"train it: {follow_up.train(words, out)}", highlight=False, markup=False, soft_wrap=True)
     return 0
 
 

@@ -35,6 +35,8 @@ def load_files(paths: Sequence[str | Path], shape: tuple[int, int, int], resize:
         )
     missing = [str(path) for path in paths if not Path(path).is_file()]
     if missing:
+        if Path(missing[0]).is_dir():
+            raise ValueError(f"{missing[0]} is a folder: name the image files in it, such as {missing[0]}/*.jpg")
         raise ValueError(f"there is no file {missing[0]}: name image files")
     form = Form("L" if channels == 1 else "RGB", (columns, rows), resize or rows)
     with bombs_refused():

@@ -22,6 +22,7 @@ from toughen.data.layout import (
     PICTURES,
     TESTS,
     folders,
+    holds_classes,
     holds_pictures,
     no_train,
     pictures,
@@ -50,7 +51,11 @@ def sources(root: Path) -> Sources:
         raise ValueError(f"{root} is a file: {advice}")
     require_no_run(root)
     shards = visible([*root.glob("*.parquet"), *(f for s in (*_SPLITS, "data") for f in root.glob(f"{s}/*.parquet"))])
-    return parquet(root, shards, root.resolve().name) if shards else _class_folders(root)
+    if not shards:
+        return _class_folders(root)
+    if not any(_split_of(file, root) for file in shards) and holds_classes(root):
+        raise ValueError(f"{shards[0]} lies beside folders of images, and is no split of a data set: move it away")
+    return parquet(root, shards, root.resolve().name)
 
 
 def parquet(root: PurePath, files: list[Any], name: str, opener: Opener | None = None) -> Sources:

@@ -34,6 +34,12 @@ def holds_pictures(folder: Path) -> bool:
     return any(pictures(Path(deeper)) for deeper, _, _ in os.walk(folder))
 
 
+def holds_classes(root: Path) -> bool:
+    """Whether there are images in the folders of a folder, or in those of its splits."""
+    within = [root / split for split in ("train", *TESTS)]
+    return any(pictures(each) for parent in (root, *within) for each in folders(parent))
+
+
 def misnamed_train(root: Path) -> Path | None:
     """The folder of classes that is meant for training, by a name that is not ``train``."""
     alike = [each for each in folders(root) if each.name.lower() in _TRAINING and each.name != "train"]

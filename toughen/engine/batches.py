@@ -11,13 +11,15 @@ from toughen.core.classifier import InputGradient
 from toughen.core.types import Labels
 
 
-def block_size(device: torch.device, n: int) -> int:
+def block_size(device: torch.device, n: int, given: int | None = None) -> int:
     """How many images a forward takes, where ``n`` are evaluated.
 
-    What fits a core's cache, or fills a GPU; less where there are few images, since blocks are filled up: a power of
-    two that leaves several blocks to share out between cores. It does not look at how many cores there are, so that
-    results are the same on another machine.
+    As many as the user gives, but no more than there are. Else what fits a core's cache, or fills a GPU; less where
+    there are few images, since blocks are filled up: a power of two that leaves several blocks to share out between
+    cores. It does not look at how many cores there are, so that results are the same on another machine.
     """
+    if given is not None:
+        return min(given, max(n, 1))
     if device.type != "cpu":
         return min(512, max(64, 1 << (n - 1).bit_length()))
     return min(64, max(8, 1 << max(n // 4, 1).bit_length() - 1))

@@ -51,7 +51,7 @@ def search_precision(net: nn.Module, image: Images, wanted: Precision | Literal[
 def classifier(net: nn.Module, x: Images, precision: Precision | Literal["auto"], batch_size: int | None) -> Classifier:
     """As ``toughen.core.classifier.as_classifier``, of a plain net."""
     wanted = "fp64" if x.dtype.itemsize == 8 else precision
-    return FixedBatchModel(net, batch_size or block_size(x.device, len(x)), search_precision(net, x[:1], wanted))
+    return FixedBatchModel(net, block_size(x.device, len(x), batch_size), search_precision(net, x[:1], wanted))
 
 
 class FixedBatchModel(Classifier):

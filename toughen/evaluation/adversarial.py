@@ -67,7 +67,7 @@ def attack_images(
     net, split = target.net.to(place), target.split.to(place)
     check_fit(net, target)
     searched = search_precision(net, as_floats(split.images[:1]), precision)
-    blocks = FixedBatchModel(net, batch_size or block_size(place, len(split)), searched)
+    blocks = FixedBatchModel(net, block_size(place, len(split), batch_size), searched)
     harness = Harness(blocks, split.images, split.labels, target.index, which.get("seed", 0))
     columns = _columns(harness, crafted, attack, target, console)
     _write(path, columns, target)

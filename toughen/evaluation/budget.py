@@ -64,9 +64,7 @@ def fit_to_budget(
     key |= {"time_budget": config.time_budget, "seed": config.seed, "precision": precision}
     images = world().broadcast(_remembered(out, key))
     if images is None:
-        blocks = FixedBatchModel(
-            target.net, config.batch_size or block_size(split.images.device, len(split)), precision
-        )
+        blocks = FixedBatchModel(target.net, block_size(split.images.device, len(split), config.batch_size), precision)
         harness = Harness(blocks, split.images, split.labels, target.index, config.seed)
         images = affordable(harness, attacks, target.threat, config, looked=config.details and out is not None)
         if out is not None:

@@ -56,7 +56,7 @@ class Job:
     @property
     def batch_size(self) -> int:
         """Images per forward pass."""
-        return self.config.batch_size or block_size(self.device, len(self.split))
+        return block_size(self.device, len(self.split), self.config.batch_size)
 
     def model(self) -> FixedBatchModel:
         """The model as it is attacked, with nothing counted yet."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from toughen.data.layout import holds_classes
 from toughen.evaluation.config import EvaluationConfig, chosen_attacks
 from toughen.evaluation.result import RESULT
 from toughen.evaluation.target import EvaluationTarget, is_elsewhere
@@ -16,17 +17,19 @@ def output_folder(spec: str | Path, out: str | Path | None) -> Path:
     """Where an evaluation's files go.
 
     Raises:
-        ValueError: ``out`` is empty.
+        ValueError: ``out`` is empty, or the model is named by a file.
     """
     if out is not None and not str(out):
         raise ValueError("out is empty: name a folder, or leave it out")
+    if Path(spec).is_file():
+        read_record(Path(spec))  # says what to do with a file
     if out is not None:
         return Path(out)
     return Path("runs") / str(spec).replace(":", "-").replace("/", "-") if is_elsewhere(spec) else Path(spec)
 
 
 def refuse_foreign(out: Path, run: Path | None) -> None:
-    """See that figures go into no other run's folder, where they would pass for that run's.
+    """See that figures go into no other run's folder, where they would pass for that run's, nor among images.
 
     Args:
         out: where they are to go.
@@ -41,6 +44,8 @@ def refuse_foreign(out: Path, run: Path | None) -> None:
             raise ValueError(
                 f"{out} {where} a run's directory, for whose own these figures would pass: choose another out"
             )
+    if holds_classes(out):
+        raise ValueError(f"{out} holds images in folders, and a data set takes no other files: choose another out")
 
 
 def refuse_another(target: EvaluationTarget, data: str | None) -> None:

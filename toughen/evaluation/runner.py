@@ -55,7 +55,7 @@ def measure(
         show: shows it.
     """
     index = torch.arange(len(split)) if index is None else index
-    blocks = FixedBatchModel(model, batch_size or block_size(split.images.device, len(split)), precision)
+    blocks = FixedBatchModel(model, block_size(split.images.device, len(split), batch_size), precision)
     harness = Harness(blocks, split.images, split.labels, index, seed)
     plans = {name: attack_rounds(name, attack) for name, attack in attacks.items()}
     with world().main_first():  # it clears up what a kill has left

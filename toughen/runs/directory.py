@@ -19,6 +19,8 @@ from toughen.utils.nearest import did_you_mean
 
 WEIGHTS, RECORD, SEEN = "model.safetensors", "model.json", "training-images.safetensors"
 METRICS = "metrics.jsonl"
+_CONFIG = "config.yaml"  # the first file of a run
+_WEIGHTS = {".safetensors", ".pth", ".pt", ".bin", ".ckpt"}  # endings of files of weights
 # timm's settings of where weights come from
 ELSEWHERE = ("pretrained", "pretrained_cfg", "pretrained_cfg_overlay", "checkpoint_path", "cache_dir")
 
@@ -97,18 +99,32 @@ def read_record(folder: Path) -> Record:
     Raises:
         ValueError: the folder is no run directory, or its record is damaged.
     """
+    if folder.is_file():
+        raise ValueError(_file(folder))
     if not folder.is_dir():
         raise ValueError(
             f"there is no run directory {folder}: {did_you_mean(folder)}name one that `toughen train` wrote"
         )
     for name in (RECORD, WEIGHTS):
         if not (folder / name).is_file():
-            raise ValueError(f"{folder} has no {name}: it is no run directory, or its first epoch never ended")
+            begun = "its first epoch has not ended: go on with the command that began it, and --resume"
+            other = "it is no run directory: name one that `toughen train` wrote"
+            raise ValueError(f"{folder} has no {name}: {begun if (folder / _CONFIG).is_file() else other}")
     fields = read_json(folder / RECORD)
     try:
         return valid_record(fields)
     except ValueError as error:
         raise ValueError(f"{folder / RECORD} is damaged ({error}): restore it from a copy, or train again") from None
+
+
+def _file(path: Path) -> str:
+    """What to do with a file that was named in place of a run directory."""
+    if (path.parent / RECORD).is_file():
+        return f"{path} is a file of a run: name its folder, {path.parent}"
+    advice = "name the folder that `toughen train` wrote"
+    if path.suffix in _WEIGHTS:
+        advice = f"to evaluate weights, name their net: `toughen evaluate package.module:function --weights {path}`"
+    return f"{path} is a file, no run directory: {advice}"
 
 
 def load(run: str | Path, model: nn.Module | None = None) -> nn.Module:

@@ -3,13 +3,26 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from toughen.utils.net_names import TYPED, made_by_itself
 
 _USUAL = {"linf": "8/255", "l2": "0.5"}  # radii to evaluate at, where nothing was trained against
+
+
+def train(words: Sequence[str], out: str) -> str:
+    """The command that trains what was planned.
+
+    Args:
+        words: of the plan, after the command's name.
+        out: the run directory that they lead to; where something is in it, another one is named.
+    """
+    folder, number = Path(out), 2
+    while folder.exists():
+        folder, number = Path(f"{out}-{number}"), number + 1
+    return shlex.join(["toughen", "train", *words, *(["--out", _typed(folder)] if str(folder) != out else [])])
 
 
 def evaluate(folder: str | Path, model: Mapping[str, Any], eps: float | None, norm: str) -> str:

@@ -33,6 +33,7 @@ from toughen.evaluation.diagnostics.surface import loss_surface
 from toughen.evaluation.diagnostics.transfer import transfer_matrix
 from toughen.evaluation.images import left_unchecked
 from toughen.evaluation.suite import parse_attack
+from toughen.runs import read_record
 from toughen.utils.progress import progress_bar
 
 TRANSFER = ("fgsm", "mi-fgsm-20", "pgd-20", "pgd-10")
@@ -153,6 +154,8 @@ def diagnose_runs(
     runs = [runs] if isinstance(runs, str | Path) else runs
     own, transfer = _chosen(which, len(runs))
     folders = [Path(run) for run in runs]
+    for file in filter(Path.is_file, folders):
+        read_record(file)  # says what to do with a file
     for folder in folders + ([Path(out)] if out else []):
         check_usable(folder)
     place = pick_device(device)
