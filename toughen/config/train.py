@@ -25,7 +25,7 @@ GROUPS = {
 }
 MORE = {
     "Data": "classes image_size memory_limit num_workers shuffle_buffer crop padding flip",
-    "Model": "model_settings normalize",
+    "Model": "model_settings normalize frozen layer_decay",
     "Method and threat": "method.help eps_warmup label_smoothing",
     "Length and budget": "stop_epoch",
     "Output": "quiet json keep_at checkpoint_seconds callbacks",
