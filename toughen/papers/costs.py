@@ -48,7 +48,7 @@ def _parts(tasks: Sequence[Task], store: Store) -> Iterator[tuple[str, float]]:
 
 def training_cost(model: RunSpec, store: Store, trained: set[str]) -> float:
     """Operations that training a model and the nets that it learns from takes."""
-    return sum(cost for _, cost in training_costs(model, "", store, trained))
+    return sum((cost for _, cost in training_costs(model, "", store, trained)), 0.0)
 
 
 def training_costs(model: RunSpec, title: str, store: Store, trained: set[str]) -> Iterator[tuple[str, float]]:
