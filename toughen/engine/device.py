@@ -116,7 +116,7 @@ def commit() -> str:
 
     It is that of the first call, since what this process runs stays what it was then.
     """
-    root = Path(__file__).resolve().parent.parent
+    root = Path(__file__).resolve().parents[2]
     if not (root / ".git").exists():
         return ""
     try:
