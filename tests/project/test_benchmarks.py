@@ -532,6 +532,21 @@ def test_the_page_has_the_figures_of_a_method_s_settings(table: str, seed: int, 
         assert (f"\n| {seed} | {line} |" if table == "nuat2" else f"\n| {line} |") in page
 
 
+def test_the_page_has_the_figures_of_exported_nets_which_say_the_same() -> None:
+    rows = read_json(BENCHMARKS / "results" / "onnx-nets.json")
+    page = (ROOT / "docs" / "how-to" / "export-a-model.md").read_text(encoding="utf-8")
+    assert len(rows) == 5
+    for name, row in rows.items():
+        found, furthest = row["broken"].values(), row["largest difference of a logit"]
+        otherwise, alone = row["classified otherwise"], sum(each["on one alone"] for each in found)
+        both = " | ".join(f"{each['original']}, {each['exported']}" for each in found)
+        right = f"{100 * row['clean accuracy']['original']:.1f} %"
+        line = f"`{name}` | {row['data']} | {right} | {otherwise['clean']} | {furthest['clean']:.0e} | {both} | {alone}"
+        assert f"\n| {line} |\n" in page
+        assert alone == sum(otherwise.values()) == 0 and max(furthest.values()) < 1e-3 and row["images"] == 1000
+        assert row["classes predicted"] > 1 and row["provenance"]["commit"]
+
+
 def test_the_page_has_the_figures_of_the_watch_and_no_rescue_did_harm() -> None:
     rows = read_json(BENCHMARKS / "results" / "watch.json").values()
     page = (ROOT / "docs" / "results" / "methods.md").read_text(encoding="utf-8")
