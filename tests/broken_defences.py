@@ -13,6 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from toughen.attacks.fgsm import FGSM
+from toughen.attacks.pgd import PGD
 from toughen.core.types import Images, Labels, Logits
 from toughen.data import load
 
@@ -70,6 +72,26 @@ def standard(seed: int = 0) -> nn.Module:
     """A net that withstands nothing."""
     torch.manual_seed(seed)
     return fit(net(), seed)
+
+
+def hardened(activation: type[nn.Module], eps: float, method: str) -> nn.Module:
+    """A sound net, trained for a few seconds: on two steps of PGD, on FGSM from a random start, or with TRADES."""
+    torch.manual_seed(7)
+    model = net(activation)
+    pgd, single = PGD(eps=eps, steps=2, step_size=eps), FGSM(eps=eps, start="uniform", step_size=1.25 * eps)
+    attack = single if method == "R-FGSM" else pgd
+    optimizer = torch.optim.Adam(model.parameters(), lr=3e-3)
+    for x, y in [*batches(7), *batches(57)]:
+        x_adv = attack(model, x, y)
+        out, clean = model(x_adv), model(x)
+        loss = F.cross_entropy(out, y)
+        if method == "TRADES":
+            apart = F.kl_div(out.log_softmax(1), clean.softmax(1), reduction="batchmean")
+            loss = F.cross_entropy(clean, y) + 6 * apart
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    return model.eval().requires_grad_(False)
 
 
 def k_winners() -> nn.Module:

@@ -114,6 +114,20 @@ class Vote(Wrapper):
         return out
 
 
+class Terraced(Wrapper):
+    """Adds to each logit a step after every unit of a random projection of the image; steps have no slope."""
+
+    def __init__(self, net: nn.Module, height: float = 2.0) -> None:
+        super().__init__(net)
+        self.height, generator = height, torch.Generator().manual_seed(0)
+        self.directions: Tensor
+        self.register_buffer("directions", torch.randn(784, 10, generator=generator))
+
+    def forward(self, x: Images) -> Logits:
+        odd = (x.flatten(1) @ self.directions.to(x)).floor().remainder(2)
+        return super().forward(x) + self.height * odd
+
+
 class TwoFaced(Wrapper):
     """Answers as another net in batches larger than those that judge."""
 

@@ -16,8 +16,10 @@ import broken_models as broken
 import pytest
 import torch
 import torch.nn.functional as F
+from broken_defences import k_winners
 from paths import NETS
 from problems import SmallNet, unchanged
+from scipy.stats import hypergeom
 from torch import nn
 
 from toughen import load
@@ -32,7 +34,7 @@ from toughen.data import load as load_data
 from toughen.engine.fixed_batch import FixedBatchModel
 from toughen.evaluation import verdict
 from toughen.evaluation.checks import stronger
-from toughen.evaluation.checks.base import CheckContext, allowed
+from toughen.evaluation.checks.base import CheckContext, allowed, at_most
 from toughen.evaluation.checks.probes import ProbeResults
 from toughen.evaluation.examination import checks
 from toughen.evaluation.verdict import Check, Claim, Word, word
@@ -87,10 +89,13 @@ def claim_of(
     n: int = 200,
     seed: int = 0,
     data: str = "mnist-5k",
+    sample: int | None = None,
 ) -> tuple[Claim, FixedBatchModel]:
-    """A number, made by hand out of attacks and float32 logits."""
+    """A number, made by hand out of attacks; on every fifth test image or so, or on a random sample of this number."""
     split = load_data(data).test
     rows = torch.arange(0, len(split), len(split) // n)[:n]
+    if sample is not None:
+        rows = torch.randperm(len(split), generator=torch.Generator().manual_seed(sample))[:n].sort().values
     images, y = split.images[rows], split.labels[rows]
     trained_mode, x = net.training, images.float() / 255
     with torch.random.fork_rng(), mode(net, "eval"):
@@ -99,7 +104,7 @@ def claim_of(
         robust, accuracies = correct.clone(), {}
         for i, attack in enumerate(attacks(threat)):
             x_adv = attack(blocks, x, y, ImageNoise(seed, str(i), rows.tolist()))
-            held = ~misclassified(blocks.exact(x_adv), y)
+            held = ~blocks.misclassifies(x_adv, y)
             robust, accuracies[str(i)] = robust & held, float((correct & held).double().mean())
     number = float(robust.double().mean())
     return Claim(net, images, y, rows, threat, seed, robust, correct, accuracies, number, trained_mode), blocks
@@ -132,6 +137,18 @@ def test_what_is_allowed_is_the_binomial_quantile(n: int, share: float) -> None:
 
     count = round(allowed(n, share) * n)
     assert at_most(count) >= 0.99 and (count == 0 or at_most(count - 1) < 0.99)
+
+
+@pytest.mark.parametrize(("broken", "n", "of"), [(0, 1, 10), (0, 12, 160), (3, 40, 160), (2, 100, 1000), (5, 50, 60)])
+def test_what_may_be_broken_at_most_is_the_hypergeometric_limit(broken: int, n: int, of: int) -> None:
+    limit = at_most(broken, n, of)
+    assert hypergeom.cdf(broken, of, limit, n) >= 0.05
+    assert limit == of - n + broken or hypergeom.cdf(broken, of, limit + 1, n) < 0.05
+
+
+def test_of_all_images_nothing_is_left_to_chance() -> None:
+    """Of one of ten, 9 may break and yet none be seen in a tenth of all draws; of ten of ten none."""
+    assert at_most(0, 1, 10) == 9 and at_most(0, 10, 10) == 0 and at_most(4, 10, 10) == 4
 
 
 def test_all_is_allowed_where_nothing_is_asked() -> None:
@@ -204,6 +221,8 @@ SPOILED: dict[str, tuple[Callable[[nn.Module], nn.Module], str]] = {
     "probabilities": (broken.Probabilities, "logits, not probabilities"),
     "noisy at a height": (broken.NoisyOnHeight, "the same answer each time"),
     "vote": (lambda net: broken.Vote(net, small_net()), "a margin without jumps"),
+    "terraced": (broken.Terraced, "a step without jumps"),
+    "k-winners-take-all": (lambda net: k_winners(), "a step without jumps"),
     "rounded to two levels": (partial(broken.Quantised, levels=2), "a margin without jumps"),
     "batch statistics": (broken.BatchStatistics, "the same answer alone"),
     "two-faced": (broken.TwoFaced, "the same answer alone"),
@@ -227,6 +246,11 @@ def test_a_spoiled_model_fails_the_check_that_is_made_for_it(name: str, hardened
     spoil, check = SPOILED[name]
     found = failed(looked_at(spoil(small_net(hardened=hardened))))
     assert check in found, found
+
+
+@pytest.mark.parametrize("name", ["shattered", "scaled"])
+def test_what_is_steep_does_not_jump(name: str) -> None:
+    assert looked_at(SPOILED[name][0](small_net()))["a step without jumps"].passed
 
 
 @pytest.mark.parametrize("spoil", [nn.Identity, broken.InFloat64])

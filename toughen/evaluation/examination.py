@@ -19,7 +19,16 @@ from toughen.core.rng import derive_seed
 from toughen.engine.fixed_batch import FixedBatchModel
 from toughen.evaluation import verdict
 from toughen.evaluation.checks import strength, stronger
-from toughen.evaluation.checks.base import DROP, Check, CheckContext, Claim, ModelCheck, not_made
+from toughen.evaluation.checks.base import (
+    DROP,
+    SUSPECT,
+    Check,
+    CheckContext,
+    Claim,
+    ModelCheck,
+    allowed,
+    not_made,
+)
 from toughen.evaluation.checks.probes import AttackCheck, Probe, ProbeResults
 from toughen.evaluation.examination_state import ExaminationState
 from toughen.evaluation.price import EXACT
@@ -182,8 +191,14 @@ class Examination:
         return sorted(self._probes, key=self._broken_share, reverse=True)
 
     def _suspicious(self, probe: Probe) -> bool:
-        """Whether a probe broke so many images that more of them must show whether this was chance."""
-        return self._broken_share(probe) * self.claim.robust_accuracy >= stronger.HIDDEN
+        """Whether a probe broke so many images that more of them must show whether this was chance.
+
+        More than 19 of 20 samples of this size have, where all that it can break is the error that is accepted.
+        """
+        n, number = self.results.count(probe.name), self.claim.robust_accuracy
+        if probe.sample != "robust" or not n or number <= DROP:
+            return False
+        return self._broken_share(probe) > allowed(n, DROP / number, SUSPECT)
 
     def _run(self, probe: Probe, to: int, show: Show) -> bool:
         """Extend a probe to the first ``to`` images of its sample; False where it has them or the budget is short."""

@@ -18,12 +18,16 @@ from toughen.core.rng import ImageNoise, derive_seed
 from toughen.core.threat import Threat
 from toughen.core.types import AnyImages, Images, Labels, Logits, Mask
 from toughen.engine.device import Precision
-from toughen.engine.fixed_batch import FixedBatchModel
+from toughen.engine.fixed_batch import DRAWS, EXACT_BLOCK, FixedBatchModel
 from toughen.evaluation.attacked import verify_threat
 from toughen.evaluation.harness import as_floats
+from toughen.evaluation.plan import cost
+from toughen.evaluation.price import EXACT
 
 DROP = 0.03  # the error of a robust accuracy that is accepted
 CONFIDENCE = 0.99  # the probability that a model at the limit passes a check
+SUSPECT = 0.95  # beyond this quantile, what a few images show calls for more of them
+UNSEEN = 0.05  # the probability, at the limit, of seeing as little as was seen
 
 
 @dataclass(frozen=True)
@@ -98,20 +102,39 @@ class Claim:
     own: bool = False
 
 
-def allowed(n: int, share: float) -> float:
+def allowed(n: int, share: float, confidence: float = CONFIDENCE) -> float:
     """The share of a sample of ``n`` images that is exceeded with probability 1 % where ``share`` is the true one.
 
-    The 99 % quantile of the binomial distribution, divided by ``n``; 1 where ``share`` is 1 or more.
+    The quantile of the binomial distribution at ``confidence``, divided by ``n``; 1 where ``share`` is 1 or more.
     """
     if share >= 1 or not n:
         return 1.0
     term, total = (1 - share) ** n, 0.0
     for count in range(n):
         total += term
-        if total >= CONFIDENCE:
+        if total >= confidence:
             return count / n
         term *= share / (1 - share) * (n - count) / (count + 1)
     return 1.0
+
+
+def at_most(broken: int, n: int, of: int) -> int:
+    """How many of all images an attack may break that broke some of a sample: the upper 95 % limit.
+
+    So many that a sample without more than ``broken`` among them is drawn with a probability of 5 % at least
+    (hypergeometric: images are drawn without putting back, so of a sample of all of them nothing is left to chance).
+
+    Args:
+        broken: images of the sample that broke.
+        n: images of the sample.
+        of: all images that it was drawn from.
+    """
+    low, high = broken, of - n + broken
+    while low < high:
+        middle = (low + high + 1) // 2
+        ways = sum(math.comb(middle, few) * math.comb(of - middle, n - few) for few in range(broken + 1))
+        low, high = (middle, high) if ways >= UNSEEN * math.comb(of, n) else (low, middle - 1)
+    return low
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -202,6 +225,19 @@ class CheckContext:
     def noise(self, name: str, rows: Labels) -> ImageNoise:
         """Random numbers that differ from those of the evaluation's attacks."""
         return ImageNoise(self.claim.seed, f"verdict {name}", self.claim.index[rows.cpu()].tolist())
+
+    def price(self, attack: Attack, passes: float | None = None) -> float:
+        """Forward passes of one image that an attack and the judgement on it take at most.
+
+        Of a model that draws, each break that is not confirmed takes some five answers more; the last one takes all.
+
+        Args:
+            attack: what is run.
+            passes: what it takes itself, where that is not what it says.
+        """
+        passes = cost(attack) if passes is None else passes
+        drawn = self.model.draws(self.x(self.correct[:EXACT_BLOCK]))
+        return 4 * passes + (3 + DRAWS) * EXACT if drawn else passes + 3 * EXACT
 
     def broken(self, attack: Attack, name: str, rows: Labels, on: nn.Module | None = None) -> Mask:
         """Which images the model misclassifies after an attack on it, or ``on`` another model."""

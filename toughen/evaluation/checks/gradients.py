@@ -18,6 +18,7 @@ from toughen.evaluation.price import DOUBLE, EXACT
 
 ZERO, DISAGREE = 0.05, 0.05  # shares of images that may lack a gradient, or have one that is not the function's
 JUMP, JUMPING = 0.1, 0.05  # the share of the way from one image to another that is no jump; of images that may jump
+PIECES, STEP_HALVINGS, STEP_JUMP = 8, 16, 0.05  # of a step; the share of its change that is no jump
 HALVINGS = 24  # of the way between two images, after which what still lies between is nothing that has a slope
 STEADY = 0.1  # the least median cosine between gradients eps / 20 apart
 
@@ -173,6 +174,51 @@ def continuous(context: CheckContext, name: str) -> Check:
     )
 
 
+def unbroken_step(context: CheckContext, name: str) -> Check:
+    """On a step of eps along the gradient, which attacks take in parts, the margin changes without a jump.
+
+    Of ``PIECES`` parts of the step the one is halved again and again in which the margin changes most. Of all that is
+    continuous, however steep, hardly a difference is left; of what jumps, a jump is. Activations that are switched off
+    at once, as in k-winners-take-all, jump so often that gradients tell little of what is near.
+    """
+    x, y, exact = context.x(context.correct), context.y(context.correct), context.model.exact
+    if difference(exact(x), exact(x)) > SAME:
+        return not_made(name, "the model answers at random")
+    gradient = _gradient(context, x, margin_loss)
+    if not gradient.isfinite().all() or _zero(gradient).all():
+        return not_made(name, "gradients are zero, or not finite")
+    end = context.threat.project(x + context.threat.eps * context.threat.steepest(gradient), x)
+    places = torch.linspace(0, 1, PIECES + 1, dtype=torch.float64, device=x.device)
+
+    def at(place: Tensor) -> Tensor:
+        return margin(exact(torch.lerp(x, end, place.to(x).view(-1, 1, 1, 1))), y).double()
+
+    margins = torch.stack([at(place.expand(len(x))) for place in places])  # [pieces + 1, n]
+    whole = (margins.amax(0) - margins.amin(0)).clamp(min=1e-30)
+    most = (margins[1:] - margins[:-1]).abs().argmax(0)
+    low, high = places[most], places[most + 1]
+    before, after = margins.gather(0, most[None])[0], margins.gather(0, most[None] + 1)[0]
+    for _ in range(STEP_HALVINGS):
+        middle = (low + high) / 2
+        between = at(middle)
+        first = (between - before).abs() >= (after - between).abs()
+        low, high = torch.where(first, low, middle), torch.where(first, middle, high)
+        before, after = torch.where(first, before, between), torch.where(first, between, after)
+    jumps = ((after - before).abs() / whole).nan_to_num(1)
+    figure = float((jumps > STEP_JUMP).double().mean())
+    typical = percent(float(jumps[jumps > STEP_JUMP].median())) if figure else ""
+    return judge(
+        name,
+        figure,
+        allowed(len(jumps), JUMPING),
+        "On a step of eps along the gradient the margin changes without a jump.",
+        f"On a step of eps along the gradient the margin jumps for {percent(figure)} of the images, by {typical} of "
+        "its whole change: something is switched at once, so that gradients tell little of what is near; attack with "
+        "many more steps and starts, or what stands before it.",
+        masking=True,
+    )
+
+
 def _cosine(one: Images, other: Images) -> Tensor:
     return torch.cosine_similarity(one.flatten(1).double(), other.flatten(1).double(), dim=1, eps=1e-300)
 
@@ -182,4 +228,5 @@ CHECKS = (
     ModelCheck(name="gradients of the function itself", about="gradients", make=true_slope, cost=5 * DOUBLE),
     ModelCheck(name="gradients that are not noise", about="gradients", make=steady, cost=4.0),
     ModelCheck(name="a margin without jumps", about="gradients", make=continuous, cost=28 * EXACT),
+    ModelCheck(name="a step without jumps", about="gradients", make=unbroken_step, cost=3 + 27 * EXACT),
 )

@@ -16,8 +16,6 @@ from toughen.core.threat import Threat
 from toughen.core.types import Labels, Mask
 from toughen.evaluation.checks.base import Check, CheckContext, allowed, judge, percent
 from toughen.evaluation.checks.probes import AttackCheck, HasRoom, Probe, ProbeResults
-from toughen.evaluation.plan import cost
-from toughen.evaluation.price import EXACT
 
 LOOSE = 0.03  # the share of images by which an order that holds may look turned
 APART = 0.10  # by which the cross-entropy may be the worse guide
@@ -41,7 +39,7 @@ def probes(context: CheckContext) -> list[Probe]:
         def run(rows: Labels, has_room: HasRoom) -> Mask:
             return context.broken(attack, name, rows)
 
-        return Probe(name, check, "correct", cost(attack) + 3 * EXACT, run)
+        return Probe(name, check, "correct", context.price(attack), run)
 
     plain = PGD(eps=eps, norm=norm, steps=20, stop_early=True)
     margin = PGD(eps=eps, norm=norm, steps=20, stop_early=True, objective=margin_loss)
@@ -75,13 +73,13 @@ def _without_bounds(context: CheckContext) -> Probe:
         while len(rows) and eps < largest:
             eps = min(2 * eps, diameter)
             for kind, attack in _reaching(threat, eps).items():
-                if len(rows) and not has_room(_blocks(context, len(rows)) * (cost(attack) + 3 * EXACT)):
+                if len(rows) and not has_room(_blocks(context, len(rows)) * (context.price(attack))):
                     return None
                 if len(rows):
                     rows = rows[~context.broken(attack, f"{name} {kind} {eps:.6g}", rows)]
         return ~torch.isin(places, rows)
 
-    each = [cost(attack) + 3 * EXACT for attack in _reaching(threat, threat.eps).values()]
+    each = [context.price(attack) for attack in _reaching(threat, threat.eps).values()]
     doubled = math.ceil(math.log2(max(diameter / threat.eps, 1)))
     return Probe(REACH, name, "correct", max(each), run, worst=sum(each) * doubled)
 

@@ -16,7 +16,7 @@ from toughen.core.types import Labels, Mask
 from toughen.evaluation.checks.base import DROP, Check, CheckContext, allowed, judge
 from toughen.evaluation.checks.probes import AttackCheck, HasRoom, Probe, ProbeResults
 from toughen.evaluation.plan import cost
-from toughen.evaluation.price import EXACT, QUERY
+from toughen.evaluation.price import QUERY
 
 HIDDEN = 0.10  # by which it cannot, unless an attack was kept from what it needs
 STEPS, MARGIN, SQUARE, RANDOM, TRANSFER = "steps", "margin", "square", "random", "transfer"
@@ -41,13 +41,15 @@ def probes(context: CheckContext) -> list[Probe]:
         attack = kind(eps=threat.eps, norm=threat.norm, **settings)  # type: ignore[call-arg]
 
         def run(rows: Labels, has_room: HasRoom) -> Mask:
-            context.extra_cost += passes * len(rows) if name == TRANSFER else 0  # of the source, which nobody counts
+            if name == TRANSFER:
+                context.extra_cost += 2.0 * MIFGSM.steps * len(rows)  # of the source, which nobody counts
             return context.broken(attack, noise or name, rows)
 
-        passes = {SQUARE: QUERY * cost(attack), RANDOM: POINTS, TRANSFER: 2 * MIFGSM.steps}.get(name, cost(attack))
+        passes = {SQUARE: QUERY * cost(attack), RANDOM: float(POINTS), TRANSFER: 2.0 * MIFGSM.steps}.get(name)
         group = RESTARTS if name in RESTARTS else TARGETS if name in TARGETS else ()
         after = group[: group.index(name)] if group else ()
-        return Probe(name, check, "robust", passes + 3 * EXACT, run, 3 if name == TARGETS[0] else 1, after=after)
+        factor = 3 if name == TARGETS[0] else 1
+        return Probe(name, check, "robust", context.price(attack, passes), run, factor, after=after)
 
     strong, steps, more = "no stronger attack is found", "more steps change little", "more restarts change little"
     free = [
