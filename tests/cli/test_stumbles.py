@@ -149,3 +149,15 @@ def test_the_next_commands_of_a_plan_and_of_a_diagnosis(trained: Path, tmp_path:
     ended = toughen("diagnose", out, "--which", "eps", "--limit", 10)
     said = re.fullmatch(r"look at it: toughen (.+)", ended.out.splitlines()[-1])
     assert said and toughen(*shlex.split(said[1])).status == 0 and (out / "report.html").is_file()
+
+
+def test_what_is_said_before_the_figures_of_a_run_that_has_not_ended(trained: Path, tmp_path: Path) -> None:
+    for name, epochs in (("whole", 2), ("stopped", 5)):
+        run = shutil.copytree(trained / "run", tmp_path / name)
+        config = (run / "config.yaml").read_text()
+        assert "\nepochs: 2\n" in config
+        (run / "config.yaml").write_text(config.replace("\nepochs: 2\n", f"\nepochs: {epochs}\n"))
+        ended = toughen("evaluate", run, "--attacks", "fgsm", "--verdict", "false", "--limit", 20)
+        said = " ".join(ended.err.split())
+        assert ended.status == 0 and ("2 of 5 epochs are done: it is still training" in said) is (name == "stopped")
+        assert re.search(r"a closer look at a few images, for the report; at most about (\d+[hms])+\b", said)

@@ -774,10 +774,17 @@ def test_timm_gets_classes_channels_and_settings(monkeypatch: pytest.MonkeyPatch
         assert given == {"num_classes": 7, "in_chans": 1, "drop_rate": 0.1}
         return nn.Sequential(nn.Flatten(), nn.Linear(16, 7))
 
-    monkeypatch.setitem(sys.modules, "timm", SimpleNamespace(create_model=create_model))
+    weights = ["tiny.a1_in1k", "tiny.a2_in1k"]
+    listed = {"list_models": lambda: ["tiny", "hugest"], "list_pretrained": lambda wanted: weights}
+    known = SimpleNamespace(create_model=create_model, is_model=lambda net: net == "tiny", **listed)
+    monkeypatch.setitem(sys.modules, "timm", known)
     assert models.create("timm:tiny", 7, (1, 4, 4), drop_rate=0.1)(torch.rand(2, 1, 4, 4)).shape == (2, 7)
-    with pytest.raises(ValueError, match=r"timm cannot make model 'huge': Unknown model \(huge\)"):
+    with pytest.raises(ValueError, match=r"make model 'huge': Unknown model \(huge\); did you mean hugest\?"):
         models.create("timm:huge")
+    with pytest.raises(ValueError, match=r"did you mean tiny.a2_in1k or tiny.a1_in1k\?"):
+        models.create("timm:tiny.a2_in9k")
+    with pytest.raises(ValueError, match=r"Unknown model \(nothing\)$"):
+        models.create("timm:nothing")
 
 
 # ---- descriptions and weights in files

@@ -30,7 +30,7 @@ OURS = [  # all that the commands below may say on standard error, line by line
     rf"(fgsm|pgd): +{PERCENT} stand, robust at most {PERCENT}, .* left",
     r"now the checks that say whether the number can be believed",
     r"[\w, %-]+: (.+, \d+ of )?\d+ images; at most about [\w ]+ left",
-    r"now a closer look at a few images, for the report",
+    r"now a closer look at a few images, for the report(; at most about [\w ]+)?",
 ]
 
 

@@ -32,6 +32,8 @@ from toughen.evaluation import evaluate_run, output_folder
 from toughen.evaluation.conclude import Unfinished
 from toughen.evaluation.examination import STOPPED
 from toughen.evaluation.result import RESULT
+from toughen.report.ending import read_recipe
+from toughen.report.read import CONFIG, read_run
 from toughen.runs import follow_up
 from toughen.utils.fraction import radius
 from toughen.utils.statistics import percent, warning
@@ -73,6 +75,7 @@ def run(arguments: Sequence[str]) -> int:
             surrogate_model, given["spec"], given["surrogate"], given["device"], console, given["data"]
         )
     folder = output_folder(given["spec"], given["out"])
+    _warn_unfinished(Path(given["spec"]), console)
     with goes_on():
         try:
             result = evaluate_run(**given, console=console)
@@ -81,6 +84,16 @@ def run(arguments: Sequence[str]) -> int:
             raise
     world().on_main(show, Console(), folder, result)
     return 0
+
+
+def _warn_unfinished(run: Path, console: Console) -> None:
+    """Say before its figures that a run's training has not come to its end."""
+    if not all((run / name).is_file() for name in (runs.RECORD, CONFIG)):
+        return
+    read = read_run(run, str(run))
+    read_recipe(read)
+    if read.unfinished:
+        console.print(f"warning: {read.name}: {read.unfinished}", highlight=False, markup=False, style="bold")
 
 
 def evaluate_parser() -> Parser:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from pathlib import Path
@@ -24,6 +25,7 @@ from toughen.evaluation.result import Evaluation, interval, write_results
 from toughen.evaluation.runner import measure
 from toughen.evaluation.target import EvaluationTarget
 from toughen.runs.locks import alone
+from toughen.utils.duration import spell
 from toughen.utils.progress import progress_bar
 
 
@@ -141,7 +143,7 @@ def _write(
     pictures: Any = None
     diagnostics: dict[str, dict[str, Any]] = {}
     if job.config.details and stopped is None:
-        job.say("now a closer look at a few images, for the report")
+        job.say(f"now a closer look at a few images, for the report{_at_most(result)}")
         try:
             pictures, diagnostics = _closer_look(job, attacked)
         except KeyboardInterrupt as signal:
@@ -156,6 +158,15 @@ def _write(
         attacked.state.remove()
         budget.clear_plan(out)
     return stopped
+
+
+def _at_most(result: Mapping[str, Any]) -> str:
+    """How long the closer look takes at most, by what the attacks' passes took; "" where they made none."""
+    figures = result["attacks"].values()
+    passes = sum(each["passes"] for each in figures)
+    if not passes:
+        return ""
+    return f"; at most about {spell(budget.LOOK * sum(each['seconds'] for each in figures) / passes)}"
 
 
 def _closer_look(job: Job, attacked: Evaluation) -> tuple[Any, dict[str, dict[str, Any]]]:

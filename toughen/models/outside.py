@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import importlib
 import inspect
 from collections.abc import Callable, Mapping
@@ -61,8 +62,19 @@ def from_timm(name: str, num_classes: int, shape: Shape, settings: Mapping[str, 
     try:
         model = timm.create_model(name, num_classes=num_classes, in_chans=shape[0], **settings)
     except Exception as error:  # each net has its own way to refuse a setting
-        raise ValueError(f"timm cannot make model {name!r}: {error}") from error
+        raise ValueError(f"timm cannot make model {name!r}: {str(error).rstrip('.')}{_alike(timm, name)}") from error
     return _module(f"timm:{name}", model)
+
+
+def _alike(timm: Any, name: str) -> str:
+    """For a message: names or pretrained weights of timm's like one that it does not have, "" where it has it."""
+    net, _, tag = name.partition(".")
+    if timm.is_model(net):
+        known = [each for each in timm.list_pretrained(f"{net}.*") if tag]
+        close = [] if name in known else difflib.get_close_matches(name, known, n=3, cutoff=0)
+    else:
+        close = difflib.get_close_matches(net.lower(), timm.list_models(), n=3)
+    return f"; did you mean {' or '.join(close)}?" if close else ""
 
 
 def pretrained(name: str, num_classes: int, shape: Shape) -> nn.Module:
