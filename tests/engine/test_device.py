@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import subprocess
+import sys
 from collections.abc import Iterator
 
 import pytest
 import torch
 from paths import ROOT
 
-from toughen.engine.device import choose_kernels, commit
+from toughen import models
+from toughen.engine.device import choose_kernels, commit, pick_layout
 
 
 @pytest.fixture(autouse=True)
@@ -43,3 +45,31 @@ def test_the_commit_is_what_git_says() -> None:
     ]
     commit.cache_clear()
     assert commit() == said[0].strip() + "+" * bool(said[1])
+
+
+NARROW_STEPS = """import torch
+import torch.nn.functional as F
+from toughen import models
+from toughen.engine.device import pick_layout
+model = models.create("resnet18", 3, (3, 48, 48), width=4).train()
+layout = pick_layout(model, torch.device("cpu"), channels_last=True)
+model.to(memory_format=layout)
+for _ in range(10):
+    x = torch.rand(16, 3, 48, 48).contiguous(memory_format=layout)
+    F.cross_entropy(model(x), torch.arange(16) % 3).backward()
+"""
+
+
+def test_narrow_strided_convolutions_do_not_crash() -> None:
+    """Within ten steps the layout that is quicker elsewhere ended the process; with one thread it may not."""
+    done = subprocess.run(
+        [sys.executable, "-c", NARROW_STEPS], capture_output=True, text=True, timeout=120, check=False
+    )
+    assert done.returncode == 0, (done.returncode, done.stderr[-500:])
+
+
+@pytest.mark.parametrize(("width", "device", "last"), [(8, "cpu", False), (16, "cpu", True), (8, "cuda", True)])
+def test_the_layout_of_images(width: int, device: str, last: bool) -> None:
+    model = models.create("resnet18", 10, (3, 32, 32), width=width)
+    found = [pick_layout(model, torch.device(device), channels_last=wanted) for wanted in (True, False)]
+    assert found == [torch.channels_last if last else torch.contiguous_format, torch.contiguous_format]

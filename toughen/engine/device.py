@@ -52,6 +52,25 @@ def kernels() -> str:
     return str(torch.backends.cpu.get_cpu_capability())
 
 
+NARROW = 16  # input channels
+
+
+def pick_layout(model: torch.nn.Module, device: torch.device, *, channels_last: bool) -> torch.memory_format:
+    """How images and filters lie in memory: channel by channel in each pixel where that is wanted and safe.
+
+    On a CPU, PyTorch 2.13's weight gradient of a strided 1 x 1 convolution with fewer than 16 input channels writes
+    beyond its memory in that layout, from images of 48 x 48 on, and the process crashes.
+    """
+    narrow = any(
+        isinstance(each, torch.nn.Conv2d)
+        and set(each.kernel_size) == {1}
+        and max(each.stride) > 1
+        and each.in_channels < NARROW
+        for each in model.modules()
+    )
+    return torch.channels_last if channels_last and not (narrow and device.type == "cpu") else torch.contiguous_format
+
+
 def choose_kernels(device: torch.device, *, deterministic: bool) -> None:
     """On a GPU: those that give the same bits each time, or those that turn out fastest here. A CPU's always repeat.
 

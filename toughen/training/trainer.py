@@ -20,7 +20,7 @@ from toughen.core.rng import StepNoise, derive_seed
 from toughen.core.types import Batch, Plan, Step
 from toughen.data import Augment, Data, Streamed
 from toughen.data.feed import Feed
-from toughen.engine.device import autocast, choose_kernels, pick_device, pick_precision, wait
+from toughen.engine.device import autocast, choose_kernels, pick_device, pick_layout, pick_precision, wait
 from toughen.engine.memory import keep_freed
 from toughen.evaluation.harness import as_floats
 from toughen.methods.base import Method
@@ -69,7 +69,7 @@ class Trainer:
         choose_kernels(self.device, deterministic=recipe.deterministic)
         self.precision = pick_precision(recipe.precision, self.device)
         self.dtype = torch.float64 if self.precision == "fp64" else torch.float32
-        self.layout = torch.channels_last if recipe.channels_last else torch.contiguous_format
+        self.layout = pick_layout(model, self.device, channels_last=recipe.channels_last)
         train, held_out, _ = data.split(recipe.validation, recipe.seed)
         self.train = train.to(self.device)
         self.feed: Feed = feed_of(recipe, self.train, held_out, self.device)
