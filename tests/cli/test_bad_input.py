@@ -212,7 +212,7 @@ SETTINGS = [  # words of a command line, and what the message must say
     ("--model no-net", "'no-net' is unknown", "small-cnn"),
     ("--model no_such:net", "cannot be imported", "PYTHONPATH"),
     ("--model_settings.depth 3", "no setting 'depth'"),
-    ("--schedule Cycle", "--schedule Cycle is unknown", "Cyclic"),
+    ("--schedule Cyclik", "--schedule Cyclik is unknown", "Cyclic"),
     ("--schedule.pek 0.2", "Cyclic has no setting --schedule.pek", "did you mean peak?"),
     ("--schedule Cosine --schedule.warmup 3", "warmup", "0..1"),
     ("--optimizer Sgdd", "--optimizer Sgdd is unknown", "SGD"),
@@ -370,7 +370,7 @@ def test_broken_data(tmp_path: Path) -> None:
     refused(attempt(), "nothing")
     shutil.rmtree(data)
     Image.new("L", (9, 9)).save(next((copied(tmp_path) / "train/3").iterdir()))
-    refused(attempt("--image_size", "keep"), "image_size")
+    refused(attempt("--image_size", "keep"), "image-size")
     shutil.rmtree(data)
     data.mkdir()
     refused(attempt(), str(data))
@@ -535,7 +535,7 @@ EVALUATE = [
     ("--suite fast", "--suite must be quick or standard or papers"),
     ("--precision fp8", "--precision must be auto or bf16 or fp32 or fp64"),
     ("--batch_size 0", "batch_size is 0", "at least 1"),
-    ("--batch_size few", "--batch_size must be a whole number"),
+    ("--batch_size few", "--batch-size must be a whole number"),
     ("--processes 0", "processes is 0", "at least 1"),
     ("--verdict maybe", "--verdict must be true or false"),
     ("--surrogate nowhere", "no run directory nowhere"),
@@ -716,7 +716,8 @@ def test_a_net_of_ones_own_needs_its_name(own: None, tmp_path: Path) -> None:
 
 
 def test_commands() -> None:
-    refused(toughen("trian"), "'trian' is unknown", "train, plan")
+    refused(toughen("trian"), "'trian' is unknown", "did you mean train")
+    refused(toughen("fly"), "'fly' is unknown", "--help")
     refused(toughen("list"), "WHAT is missing")
     refused(toughen("list", "methds"), "methds", "methods")
     assert toughen().status == 2

@@ -28,6 +28,7 @@ TREES = {  # wrappers, with what they are for
     "NuAT-H": "--method Hybrid --method.cheap NuAT",
     "DAT": "--method Delayed --method.after PGDAT --method.after.steps 2",
     "eFGSM with re-constructor": "--method Reconstruct --method.inner EFGSM",
+    "RS-ConvergeSmooth": "--method ConvergeSmooth --method.inner NFGSM --method.inner.start_size 0.2",
     "eFGSM + TRADES": "--method TRADES --method.crafter EFGSM",
     "delayed hybrid with AWP": "--method Delayed --method.after AWP --method.after.inner Hybrid"
     " --method.after.inner.cheap NuAT",
@@ -39,7 +40,9 @@ def lines(run: Path) -> list[dict[str, Any]]:
 
 
 def test_the_methods_that_need_more_are_the_wrappers_and_ensemble() -> None:
-    assert set(REGISTRY) - set(ALONE) == {"AWP", "Delayed", "Ensemble", "Hybrid", "Reconstruct"}
+    assert set(REGISTRY) - set(ALONE) == {
+        "AWP", "ConvergeSmooth", "Delayed", "Ensemble", "Hybrid", "Reconstruct",
+    }  # fmt: skip
 
 
 @pytest.mark.parametrize("name", ALONE)

@@ -134,16 +134,16 @@ def test_a_missing_package_is_named(run: Path, tmp_path: Path, monkeypatch: pyte
     assert list(tmp_path.iterdir()) == []
 
 
-class Sorts(nn.Module):
-    """A net whose logits depend on a Python number out of the image, which no export can follow."""
+class Branches(nn.Module):
+    """A net in which Python takes one way or another by the images, which no export can follow."""
 
     def forward(self, x: Images) -> Logits:
-        return x.flatten(1)[:, :10] * float(x.mean())
+        return x.flatten(1)[:, :10] * (1.0 if x.mean() > 0.5 else 2.0)
 
 
 def test_a_net_that_cannot_be_exported_says_so(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="the net cannot be exported as onnx: "):
-        export(Sorts(), (1, 28, 28), tmp_path / "net.onnx", "onnx", {})
+        export(Branches(), (1, 28, 28), tmp_path / "net.onnx", "onnx", {})
     assert list(tmp_path.iterdir()) == []
 
 

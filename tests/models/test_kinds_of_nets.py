@@ -123,7 +123,7 @@ def restored(name: str, folder: Path) -> nn.Module:
 
 
 @cache
-def test_images() -> tuple[Tensor, Tensor]:
+def digit_images() -> tuple[Tensor, Tensor]:
     test = load(str(digits()), image_size=SIDE).test  # 40 of the embedded test images
     return test.images.float() / 255, test.labels
 
@@ -147,7 +147,7 @@ def test_an_evaluation_says_what_a_loop_of_our_own_says(name: str, place: Path, 
     ended = toughen("evaluate", folder, *own(name), "--data", digits(), "--eps", ATTACKED, *more, "--out", tmp_path)
     assert ended.status == 0, ended.err
     found = json.loads((tmp_path / "evaluation.json").read_text())
-    net, (x, y) = restored(name, folder), test_images()
+    net, (x, y) = restored(name, folder), digit_images()
     clean = net(x).argmax(1) == y
     slope = torch.autograd.grad(F.cross_entropy(net(given := x.clone().requires_grad_()), y), given)[0]
     robust = clean & (net((x + ATTACKED * slope.sign()).clamp(0, 1)).argmax(1) == y)
@@ -166,7 +166,7 @@ def test_an_exported_net_says_the_same(name: str, place: Path, tmp_path: Path, m
         ended = process("-m", "toughen", "export", folder, *own(name), *more)
         assert ended.returncode == 0 and ended.stdout.count("the same classes") == 2, ended.stderr
     session = onnxruntime.InferenceSession(str(tmp_path / "net.onnx"), providers=["CPUExecutionProvider"])
-    x, _ = test_images()
+    x, _ = digit_images()
     with torch.no_grad():
         ours = restored(name, folder)(x)
     theirs = torch.from_numpy(session.run(["logits"], {"images": x.numpy()})[0])

@@ -182,7 +182,7 @@ def test_a_time_budget_and_compiled_steps_leave_frozen_layers_alone(
     weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(torch, "compile", lambda forward, **_: lambda *images: forward(*images))
-    run = [word for word in words(weights, "--compile", "default", "--time_budget", "5s")]
+    run = [word for word in words(weights, "--compile", "default", "--time-budget", "5s")]
     assert toughen(*run, "--out", tmp_path / "run").status == 0
     after, before = state_of(tmp_path / "run"), load_file(weights)
     same = [name for name, value in before.items() if torch.equal(after[f"model.net.{name}"], value)]
@@ -200,7 +200,7 @@ def test_wrong_values_are_refused_in_one_line(weights: Path, tmp_path: Path) -> 
         (("--frozen", 1), "would stay random: name their weights with --init"),
         ((*own, "--layer_decay", 0), "layer_decay is 0"),
         ((*own, "--layer_decay", 1.5), "layer_decay is 1.5"),
-        ((*own, "--layer_decay", "fast"), "--layer_decay must be a number"),
+        ((*own, "--layer_decay", "fast"), "--layer-decay must be a number"),
     ):
         refused(toughen(*start, *more), said, lines=1)
     assert not (tmp_path / "run").exists()

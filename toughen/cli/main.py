@@ -27,7 +27,7 @@ COMMANDS = {
     "card": "write a run's model card",
     "push": "upload a run to the Hugging Face hub; --yes does it",
     "list": "list methods, attacks, models, data or recipes",
-    "reproduce": "run a paper's table or figure, and show it beside what was published",
+    "reproduce": "run a paper's table or figure; show it beside what was published",
     "doctor": "say what this machine and installation can do, and what is missing",
     "demo": "train a standard and a robust classifier, and attack both",
     "completion": "print a script that completes words with the tab key",

@@ -24,7 +24,7 @@ def run(arguments: Sequence[str]) -> int:
     quiet, as_json = "--quiet" in arguments, "--json" in arguments
     recipe, config, out, resume = parse_train(arguments)
     console = progress_console(quiet)
-    if resume and not (Path(out) / checkpoint.NAME).exists():
+    if resume and _is_new(Path(out)):
         said = f"{out} holds no checkpoint to go on from: the run begins"
         console.print(said, highlight=False, markup=False, soft_wrap=True)
     try:
@@ -44,6 +44,13 @@ def run(arguments: Sequence[str]) -> int:
         )
     world().on_main(_tell, folder, as_json)
     return 0
+
+
+def _is_new(folder: Path) -> bool:
+    """Whether nothing lies there yet, nor a file in its way."""
+    if folder.exists():
+        return folder.is_dir() and not any(folder.iterdir())
+    return not any(each.is_file() for each in folder.parents)
 
 
 def _tell(folder: Path, as_json: bool) -> None:
