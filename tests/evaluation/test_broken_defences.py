@@ -6,6 +6,7 @@ At the price of the quick suite, on several samples of test images.
 from __future__ import annotations
 
 import pytest
+import torch
 from broken_defences import DEFENCES, hardened
 from test_verdict import claim_of, failed, in_earnest
 from test_verdict_price import priced
@@ -13,7 +14,11 @@ from torch import nn
 
 from toughen.attacks.base import Attack
 from toughen.attacks.pgd import PGD
+from toughen.core.rng import ImageNoise
 from toughen.core.threat import Threat
+from toughen.engine.fixed_batch import FixedBatchModel
+from toughen.evaluation.checks.base import DROP, Claim
+from toughen.evaluation.suite import parse_attack
 
 BUDGET = 100_000  # forward passes: about those of 20 seconds, which the quick suite always allows, for these nets
 SAMPLES = (0, 1)
@@ -54,8 +59,20 @@ SOUND = [  # activation, radius of the training, method
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize(("activation", "trained", "method"), SOUND)
 def test_no_sound_net_is_accused(activation: type[nn.Module], trained: float, method: str) -> None:
-    net = hardened(activation, trained, method)
-    for sample, eps in enumerate((0.1, 0.2)):
-        claim, blocks = claim_of(net, in_earnest, threat=Threat("linf", eps), n=200, sample=sample)
-        word, checks, _ = priced(claim, blocks, BUDGET)
-        assert word == "sound", (eps, [check.sentence for check in checks if check.passed is False])
+    """But where its number is too high all the same: PGD with 30 steps falls short on some of these nets."""
+    net, sample = hardened(activation, trained, method), SOUND.index((activation, trained, method))
+    claim, blocks = claim_of(net, in_earnest, threat=Threat("linf", trained), n=200, sample=sample)
+    word, checks, _ = priced(claim, blocks, BUDGET)
+    said = [check.sentence for check in checks if check.passed is False]
+    assert word == "sound" or (word == "doubtful" and too_high(claim, blocks) > DROP), said
+
+
+def too_high(claim: Claim, blocks: FixedBatchModel) -> float:
+    """By how much APGD-T and Square lower a number, on all images that stand."""
+    rows = claim.robust.nonzero()[:, 0]
+    x, y = claim.images[rows].float() / 255, claim.labels[rows]
+    broken = torch.zeros(len(rows), dtype=torch.bool)
+    for name in ("apgd-t", "square"):
+        x_adv = parse_attack(name, claim.threat)(blocks, x, y, ImageNoise(0, name, rows.tolist()))
+        broken |= blocks.misclassifies(x_adv, y)
+    return float(broken.sum()) / len(claim.labels)
