@@ -62,8 +62,8 @@ def test_an_advisory_fails_and_nothing_else(found: list[Any], status: int, words
 @pytest.mark.parametrize(
     ("said", "status"),
     [
-        ("requests.exceptions.ConnectionError: HTTPSConnectionPool(host='pypi.org'): Max retries exceeded", 0),
-        ("requests.exceptions.ReadTimeout: HTTPSConnectionPool(host='pypi.org'): Read timed out.", 0),
+        ("requests.exceptions.ConnectionError: HTTPSConnectionPool(host='index.example'): Max retries exceeded", 0),
+        ("requests.exceptions.ReadTimeout: HTTPSConnectionPool(host='index.example'): Read timed out.", 0),
         ("ERROR:pip_audit._cli:Could not connect to PyPI's vulnerability feed", 0),
         ("ERROR:pip_audit._cli:requirement file is not valid", 2),
     ],
