@@ -555,7 +555,8 @@ def few_steps(name: str, root: Path, out: Path, *more: object) -> None:
     lines = timeless(out)
     assert len(lines) == 2 and all(math.isfinite(line["loss"]) for line in lines) and record.classes == listed
     assert runs.streamed(out) and record.resize == round(record.shape[1] * 256 / 224)
-    ended = toughen("evaluate", out, "--attacks", "fgsm", "--verdict", "false", "--limit", 4)
+    words = ["--attacks", "fgsm", "--verdict", "false", "--details", "false", "--limit", 4]
+    ended = toughen("evaluate", out, *words)
     assert ended.status == 0, ended.err
 
 
