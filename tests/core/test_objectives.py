@@ -11,6 +11,7 @@ from jaxtyping import TypeCheckError
 from torch import Tensor
 from torch.autograd import gradcheck
 
+from toughen.core.nuclear_norm import by_polar_factor, nuclear_norm, polar_factor
 from toughen.core.objectives import (
     NuclearAscent,
     Objective,
@@ -19,7 +20,6 @@ from toughen.core.objectives import (
     kl_divergence,
     margin,
     margin_loss,
-    nuclear_norm,
     targeted,
 )
 
@@ -100,6 +100,28 @@ def test_zero_has_a_zero_gradient() -> None:
     (gradient,) = torch.autograd.grad(norm, matrix)
     assert norm.item() == 0
     assert torch.equal(gradient, torch.zeros(4, 3))
+
+
+@pytest.mark.parametrize("shape", [(6, 3), (3, 6), (64, 10), (128, 100), (1, 5)])
+def test_a_polar_factor_is_the_product_of_the_singular_vectors(shape: tuple[int, int]) -> None:
+    matrix = random(*shape)
+    u, _, vt = np.linalg.svd(matrix.numpy(), full_matrices=False)
+    np.testing.assert_allclose(polar_factor(matrix).numpy(), u @ vt, atol=1e-9)
+
+
+def test_a_polar_factor_sees_small_singular_values() -> None:
+    u, _ = torch.linalg.qr(random(64, 10))
+    v, _ = torch.linalg.qr(random(10, 10, seed=1))
+    values = torch.logspace(0, -5, 10, dtype=torch.float64)
+    matrix = (u * values @ v.T).requires_grad_()
+    norm = by_polar_factor(matrix)
+    assert norm.item() == pytest.approx(values.sum().item(), rel=1e-9)
+    (gradient,) = torch.autograd.grad(norm, matrix)
+    np.testing.assert_allclose(gradient.detach().numpy(), (u @ v.T).numpy(), atol=1e-6)
+
+
+def test_a_matrix_of_zeros_has_no_polar_factor() -> None:
+    assert not polar_factor(torch.zeros(4, 3)).any() and polar_factor(random(4, 3).float()).dtype == torch.float32
 
 
 def test_nuclear_ascent() -> None:

@@ -29,7 +29,7 @@ MORE = {
     "Method and threat": "method.help eps_warmup label_smoothing",
     "Length and budget": "stop_epoch",
     "Output": "quiet json keep_at checkpoint_seconds callbacks",
-    "Device": "precision compile channels_last deterministic sync_batch_norm",
+    "Device": "precision compile cuda_graphs channels_last deterministic sync_batch_norm",
     "Steps": "optimizer optimizer.help schedule schedule.help averaging",
     "Weights that are kept": "validation validation_steps validation_every weights",
     "Watch for a collapse": "watch watch_epochs log_every",

@@ -32,6 +32,7 @@ class _Within:
 
 
 _input_only, _crafting = _Within(), _Within()
+_counting: list[PassCounter] = []
 
 
 def towards_input() -> AbstractContextManager[None]:
@@ -158,10 +159,37 @@ class PassCounter:
 
         return hook
 
+    def add(self, other: PassCounter) -> None:
+        """Count what another counter has counted, too."""
+        self.forward += other.forward
+        self.input_gradient += other.input_gradient
+        self.weight_gradient += other.weight_gradient
+        self.crafted += other.crafted
+
     def __enter__(self) -> PassCounter:
+        _counting.append(self)
         self._hooks = [net.register_forward_hook(self._on_forward) for net in self.nets]
         return self
 
     def __exit__(self, *error: object) -> None:
+        _counting.remove(self)
         for hook in self._hooks:
             hook.remove()
+
+
+def add_passes(passes: PassCounter) -> None:
+    """Tell all counters at work of passes that they cannot see."""
+    for counter in _counting:
+        counter.add(passes)
+
+
+@contextmanager
+def uncounted() -> Iterator[None]:
+    """Within the block passes are not counted."""
+    names = ("forward", "input_gradient", "weight_gradient", "crafted")
+    before = [(counter, {name: getattr(counter, name) for name in names}) for counter in _counting]
+    try:
+        yield
+    finally:
+        for counter, figures in before:
+            vars(counter).update(figures)

@@ -9,6 +9,7 @@ from typing import Literal
 import torch
 import torch.nn.functional as F
 
+from toughen.core.nuclear_norm import nuclear_norm
 from toughen.core.types import Labels, Logits, Mask, PerExample, Scalar
 
 
@@ -106,15 +107,6 @@ class KL(Objective):
 
     def fooled(self, logits: Logits, target: Logits) -> Mask:
         return logits.argmax(1) != target.argmax(1)
-
-
-def nuclear_norm(matrix: Logits) -> Scalar:
-    """The sum of the singular values of an [n, k] matrix; for a matrix of zeros (x_adv = x) the gradient is zero.
-
-    There any matrix of norm 1 is a subgradient, and the one that the singular vectors happen to give means nothing.
-    """
-    norm = torch.linalg.matrix_norm(matrix, "nuc")
-    return torch.where(matrix.any(), norm, torch.zeros_like(norm))
 
 
 @dataclass(frozen=True)

@@ -61,9 +61,14 @@ class StepNoise(Noise):
     first: int = 0
     generator: torch.Generator | None = field(default=None, repr=False)
 
+    @property
+    def generator_seed(self) -> int:
+        """What the generator begins with."""
+        return derive_seed("step", self.seed, self.step)
+
     def random(self, like: Tensor, kind: str) -> Tensor:
         if self.generator is None:
-            self.generator = torch.Generator(like.device).manual_seed(derive_seed("step", self.seed, self.step))
+            self.generator = torch.Generator(like.device).manual_seed(self.generator_seed)
         shape = (max(self.total, self.first + len(like)), *like.shape[1:])
         drawn: Tensor = getattr(torch, kind)(shape, generator=self.generator, device=like.device, dtype=like.dtype)
         return drawn[self.first : self.first + len(like)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Hashable
 from dataclasses import replace
 from typing import Any
 
@@ -43,6 +44,10 @@ class AWP(Method):
     @property
     def is_adversarial(self) -> bool:
         return self.method.is_adversarial
+
+    @property
+    def graph_key(self) -> Hashable:
+        return None if self.progress < self.begin_at else self.method.graph_key
 
     def craft(self, model: nn.Module, x: Images, y: Labels, batch: Batch | None = None) -> Crafted:
         return self.method.craft(model, x, y, batch)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import inspect
+from collections.abc import Hashable
 from dataclasses import replace
 from typing import Any, ClassVar
 
@@ -81,6 +82,15 @@ class Method(nn.Module):
     def companions(self) -> list[nn.Module]:
         """The nets besides the trained one that a step runs, so that their cost is counted."""
         return [net for inner in self.inner() for net in inner.companions()]
+
+    @property
+    def graph_key(self) -> Hashable:
+        """Names what ``craft`` and ``loss`` do, so that a GPU may replay their kernels while it stays the same.
+
+        They then use no number of Python's that changes from step to step, read nothing back from the GPU, draw from
+        ``batch.noise`` and not from its ``shared``, and set no attribute. None, the default: they run in each step.
+        """
+        return None
 
     @property
     def differentiates_twice(self) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from typing import Any, Literal
 
 from torch import nn
@@ -69,6 +69,10 @@ class Delayed(Method):
     def now(self) -> Method:
         """The method that trains: ``after`` too where nobody sets ``progress``."""
         return self.after if self.switched or self.progress >= 1 else self.before
+
+    @property
+    def graph_key(self) -> Hashable:
+        return None if self.now.graph_key is None else (self.now, self.now.graph_key)
 
     @property
     def is_adversarial(self) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Hashable
 from dataclasses import replace
 from typing import Literal
 
@@ -67,6 +68,10 @@ class FGSMAT(Method):
             raise ValueError(f"share {self.share} parts a batch, but this one has {n} image: use larger batches")
         return min(max(round(self.share * n), 1), n - 1)
 
+    @property
+    def graph_key(self) -> Hashable:
+        return "the same in every step"
+
     def craft(self, model: nn.Module, x: Images, y: Labels, batch: Batch | None = None) -> Crafted:
         n = self.attacked(len(x))
         x_adv = self.attack(model, x[:n], y[:n], noise_of(batch))
@@ -111,6 +116,10 @@ class RFGSMAT(Method):
         step_size = radius - start_size
         self.attack = FGSM(eps=eps, norm=norm, step_size=step_size, start="bernoulli", start_size=start_size, mode=mode)
 
+    @property
+    def graph_key(self) -> Hashable:
+        return "the same in every step"
+
     def craft(self, model: nn.Module, x: Images, y: Labels, batch: Batch | None = None) -> Crafted:
         return Crafted(x_adv=self.attack(model, x, y, noise_of(batch)))
 
@@ -152,6 +161,10 @@ class FBF(Method):
         step_size = 1.25 * threat_of(self).eps if step_size is None else step_size
         known = "none" if start == "previous" else start
         self.attack = FGSM(eps=eps, norm=norm, step_size=step_size, start=known, mode=mode)
+
+    @property
+    def graph_key(self) -> Hashable:
+        return None if self.start_at == "previous" else self.start_at  # kept perturbations may grow
 
     def prepare(self, model: nn.Module, shape: tuple[int, int, int], classes: int, images: int | None = None) -> None:
         super().prepare(model, shape, classes, images)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Hashable
 from typing import Literal
 
 import torch
@@ -61,6 +62,10 @@ class GradAlign(Method):
         self.eps, self.norm, self.lam, self.both = eps, norm, lam, both
         self.step_size = 1.25 * threat_of(self).eps if step_size is None else step_size
         self.attack = FGSM(eps=eps, norm=norm, step_size=self.step_size, start=start, mode=mode)
+
+    @property
+    def graph_key(self) -> Hashable:
+        return "the same in every step"
 
     def craft(self, model: nn.Module, x: Images, y: Labels, batch: Batch | None = None) -> Crafted:
         threat, noise = threat_of(self), noise_of(batch)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Hashable
 from dataclasses import replace
 from typing import Any
 
@@ -40,6 +41,10 @@ class _Guided(Method):
         self.register_buffer("lam_now", torch.zeros((), dtype=torch.float64), persistent=False)
         self.register_buffer("guides", torch.zeros((), dtype=torch.float64), persistent=False)
         self.iteration = 0
+
+    @property
+    def graph_key(self) -> Hashable:
+        return "the same in every step"
 
     @property
     def progress(self) -> float:

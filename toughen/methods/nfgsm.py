@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Hashable
 
 from torch import nn
 
@@ -55,6 +56,10 @@ class NFGSM(Method):
             raise ValueError(f"start_size ({start_size}) and step_size ({step_size}) must be finite and at least 0")
         if limit is not None:
             Threat(norm, limit)  # refuses what is no radius
+
+    @property
+    def graph_key(self) -> Hashable:
+        return "the same in every step"
 
     def craft(self, model: nn.Module, x: Images, y: Labels, batch: Batch | None = None) -> Crafted:
         threat = threat_of(self)

@@ -8,7 +8,8 @@ from typing import Any, Literal
 from torch import Tensor, nn
 
 from toughen.core.gradients import logits
-from toughen.core.objectives import NuclearAscent, Objective, nuclear_norm
+from toughen.core.nuclear_norm import nuclear_norm
+from toughen.core.objectives import NuclearAscent, Objective
 from toughen.core.types import Crafted, Eps, Images, Labels, Logits, Norm, Plan, Step
 from toughen.methods.guided import _Guided
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Hashable
 from dataclasses import replace
 from typing import Any, Literal
 
@@ -78,6 +79,10 @@ class NuAT2(NuAT):
         self.average: nn.Module | None = None
         self.averaged = False  # whether the average has seen a step
         self.use_average = False
+
+    @property
+    def graph_key(self) -> Hashable:
+        return self.use_average
 
     def prepare(self, model: nn.Module, shape: tuple[int, int, int], classes: int, images: int | None = None) -> None:
         super().prepare(model, shape, classes, images)

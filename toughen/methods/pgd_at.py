@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Hashable
 from typing import Any, Literal
 
 from torch import nn
@@ -43,6 +44,10 @@ class PGDAT(Method):
     def rescue_settings(self) -> dict[str, Any]:
         """Ten steps at least; two steps, what other methods are rescued by, can collapse, too."""
         return {"steps": max(10, self.attack.steps)}
+
+    @property
+    def graph_key(self) -> Hashable:
+        return "the same in every step"
 
     def craft(self, model: nn.Module, x: Images, y: Labels, batch: Batch | None = None) -> Crafted:
         return Crafted(x_adv=self.attack(model, x, y, noise_of(batch)))

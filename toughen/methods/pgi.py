@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Hashable
 from typing import Any, Literal
 
 import torch
@@ -86,6 +87,10 @@ class PGI(Method):
         self.register_buffer("seen", like.new_zeros(rows, dtype=torch.bool))
 
     @property
+    def graph_key(self) -> Hashable:
+        return self.prior if self.sized else None  # what is kept may grow
+
+    @property
     def keeps_images(self) -> bool:
         return self.prior != "batch"
 
@@ -106,7 +111,7 @@ class PGI(Method):
             following = threat.project(start + self.step_size * threat.steepest(summed), x)
             _keep(self.momentum, rows, summed, view)
         _keep(self.start_at, rows, following - x, view)
-        self.seen[rows] = True
+        self.seen.index_fill_(0, rows, True)
         return Crafted(x_adv=x_adv, clean=at_start.logits, extra={"start": start}, bases={"start": x})
 
     def loss(self, model: nn.Module, x: Images, y: Labels, crafted: Crafted) -> Step:

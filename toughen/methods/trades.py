@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Hashable
 from typing import Any
 
 import torch
@@ -73,6 +74,10 @@ class TRADES(Method):
                     "same eps and norm"
                 )
             self.replays = require_craft_only("TRADES", crafter).replays
+
+    @property
+    def graph_key(self) -> Hashable:
+        return "its own images" if self.crafter is None else self.crafter.graph_key
 
     @property
     def is_adversarial(self) -> bool:

@@ -26,6 +26,7 @@ LATER = {  # what rows were trained with before there were such settings: not pa
     "label_smoothing": 0.0,
     "frozen": 0,
     "layer_decay": 1.0,
+    "cuda_graphs": True,
 }
 BASE = ("--watch", "warn")  # the papers train without a watch, so nothing is rescued
 

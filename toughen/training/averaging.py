@@ -2,32 +2,42 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from itertools import chain
 
-from torch import Tensor, nn
+import torch
+from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-Update = Callable[[Sequence[Tensor], Sequence[Tensor], Tensor | int], None]
 
-
-def averaged_copy(model: nn.Module, decay: float | int) -> AveragedModel:
+class ExponentialAverage(AveragedModel):
     """An exponential moving average of a model's weights and buffers, with a warm-up of the decay.
+
+    After t updates the decay is min(decay, (1 + t) / (10 + t)), as TensorFlow's moving average has it: without the
+    warm-up an average with a decay of 0.999 still holds 70 % of the initial weights after 350 steps.
 
     Args:
         model: what is averaged; the copy starts from it.
         decay: share of the average that is kept at each update, 0..1.
     """
-    return AveragedModel(model, multi_avg_fn=warmed_up(decay), use_buffers=True)
 
+    def __init__(self, model: nn.Module, decay: float | int) -> None:
+        super().__init__(model, use_buffers=True)
+        self.decay = float(decay)
 
-def warmed_up(decay: float | int) -> Update:
-    """An update whose decay is min(decay, (1 + t) / (10 + t)) after t updates, as TensorFlow's moving average has it.
+    @torch.no_grad()
+    def update_parameters(self, model: nn.Module) -> None:
+        """Move the average towards the model; the first time it becomes the model.
 
-    Without the warm-up an average with a decay of 0.999 still holds 70 % of the initial weights after 350 steps.
-    """
-
-    def update(averaged: Sequence[Tensor], current: Sequence[Tensor], count: Tensor | int) -> None:
-        t = int(count)  # torch keeps it on the CPU
-        get_ema_multi_avg_fn(min(float(decay), (1 + t) / (10 + t)))(averaged, current, count)
-
-    return update
+        torch's own reads the number of updates back from the model's device, and a GPU is waited for.
+        """
+        t = int(self.n_averaged)  # lies on the CPU
+        decay = min(self.decay, (1 + t) / (10 + t)) if t else 0.0
+        own, new = (list(chain(net.parameters(), net.buffers())) for net in (self.module, model))
+        for floating in (True, False):
+            some = [pair for pair in zip(own, new, strict=True) if pair[0].is_floating_point() is floating]
+            if not t:
+                for average, value in some:
+                    average.copy_(value)
+            elif some:
+                get_ema_multi_avg_fn(decay)([pair[0] for pair in some], [pair[1] for pair in some], t)
+        self.n_averaged += 1

@@ -7,10 +7,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, Literal, TypeAlias
 
-import torch
 from torch import nn
 
-Compiling: TypeAlias = Literal["off", "default", "reduce-overhead"]
+Compiling: TypeAlias = Literal["off", "default"]
 
 GRAPHS = 64  # kept of a net: a step asks for it in two modes, with and without gradients, for batches of some sizes
 
@@ -24,7 +23,7 @@ class Compiled:
 
     Args:
         model: the net.
-        how: "default", "reduce-overhead" (CUDA graphs, on a GPU), or "off", which leaves the net alone.
+        how: "default", or "off", which leaves the net alone.
     """
 
     def __init__(self, model: nn.Module, how: Compiling) -> None:
@@ -48,8 +47,6 @@ class Compiled:
         if self.forward is None:
             yield
             return
-        if self.how == "reduce-overhead":
-            torch.compiler.cudagraph_mark_step_begin()
         self.model.forward = self.forward
         try:
             yield

@@ -75,8 +75,11 @@ class Recipe:
         stop_epoch: end after this many of the epochs that the schedule is laid over (early stop); None: go through.
         precision: "fp32", "bf16" for autocast to bfloat16, "auto" for bf16 where the processor has it; "fp64" is for
             tests.
-        compile: let torch.compile make the net that training steps run: "default", "reduce-overhead", which uses CUDA
-            graphs on a GPU, or "off". The first steps then take minutes.
+        compile: "default" lets torch.compile make the net that training steps run, "off" does not. The first steps then
+            take minutes.
+        cuda_graphs: on a GPU, record a step's kernels once and replay them, where the method allows it: a small net's
+            step takes longer to launch than to compute. A net that is another one in each step by itself, such as by
+            Python's own random numbers, is noticed and no longer replayed.
         sync_batch_norm: where several processes train, let batch norm see all their images, not only its own (GPUs).
         channels_last: lay images and filters out channel by channel in each pixel.
         seed: decides weights, order, crops and noise.
@@ -125,6 +128,7 @@ class Recipe:
     stop_epoch: int | None = None
     precision: Literal["auto", "fp32", "bf16", "fp64"] = "auto"
     compile: Compiling = "off"
+    cuda_graphs: bool = True
     sync_batch_norm: bool = False
     channels_last: bool = True
     seed: int = 0

@@ -25,12 +25,13 @@ from toughen.engine.memory import keep_freed
 from toughen.evaluation.harness import as_floats
 from toughen.methods.base import Method
 from toughen.training import checkpoint
-from toughen.training.averaging import averaged_copy
+from toughen.training.averaging import ExponentialAverage
 from toughen.training.callbacks.base import Callback
 from toughen.training.callbacks.collapse import rescuers
 from toughen.training.callbacks.selection import callbacks_of, state_names
 from toughen.training.collapse import CollapseDetector
 from toughen.training.compiled import Compiled
+from toughen.training.cuda_graphs import StepGraphs, recorder_of
 from toughen.training.distributed_step import step_of, synchronised_batch_norm
 from toughen.training.divergence import check_step
 from toughen.training.fine_tuning import freeze, rates, train_mode
@@ -79,7 +80,7 @@ class Trainer:
         self.methods = self._prepared(data)
         self.resting = freeze(self.model, recipe.frozen, len(data.classes))
         self.compiled = Compiled(self.model, recipe.compile)
-        average = None if recipe.averaging is None else averaged_copy(self.model, recipe.averaging)
+        average = None if recipe.averaging is None else ExponentialAverage(self.model, recipe.averaging)
         trained = rates(self.model, self.method.parameters(), recipe.layer_decay, len(data.classes))
         self.optimizer = recipe.optimizer.build(trained)
         held_out, threat = held_out.to(self.device), self.method.threat
@@ -107,6 +108,14 @@ class Trainer:
             callbacks=state_names(self.callbacks),
         )
         self.state.kept_names = checkpoint.names(self.state.modules)
+        self.graphs = StepGraphs(
+            self.loss_and_gradients,
+            self.model,
+            self.methods,
+            self.pass_counter,
+            recorder_of(self.device, wanted=recipe.cuda_graphs),
+            lambda reason: self.state.note("cuda graphs", f"steps are no longer replayed: {reason}"),
+        )
 
     def by_epoch(self, shutdown: GracefulShutdown, display: Callback | None = None) -> Iterator[float]:
         """Train to the end, pausing after each epoch.
@@ -197,12 +206,16 @@ class Trainer:
     def counted_step(self, x: Tensor, y: Tensor, batch: Batch) -> Step:
         """A step whose figures and cost are added to the epoch's."""
         state = self.state
-        with PassCounter(self.model, state.method.companions(), self.image, self.costs, self.trained_share) as passes:
+        with self.pass_counter() as passes:
             step = self.step(x, y, batch)
         own = y[: state.own_of(state.step)]
         state.step += 1
         self.add_up(step, own, passes)
         return step
+
+    def pass_counter(self) -> PassCounter:
+        """Counts the passes of a step."""
+        return PassCounter(self.model, self.state.method.companions(), self.image, self.costs, self.trained_share)
 
     def step(self, x: Tensor, y: Tensor, batch: Batch) -> Step:
         """One optimizer step at the rate that its place in the run gives."""
@@ -213,22 +226,28 @@ class Trainer:
         if self.recipe.eps_warmup:
             method.perturbation_scale = min(1.0, state.adversarial_steps / (self.recipe.eps_warmup * state.steps))
         state.adversarial_steps += method.is_adversarial
-        torch.manual_seed(world().seed("model", self.recipe.seed, state.step))  # such as for dropout
-        with self.compiled():
-            with autocast(self.precision, self.device):
-                try:
-                    sizes = (state.size_of(state.step), state.own_of(state.step))
-                    step, logged = state.distributed_step.step(method, x, y, batch, *sizes)
-                except torch.linalg.LinAlgError as error:  # type: ignore[attr-defined]  # a singular value of NaN
-                    raise Diverged(f"the loss is not finite ({error})") from None
-            self.optimizer.zero_grad(set_to_none=True)
-            step.loss.backward()
-        check_step(self.model, x, step, batch, state.step + 1)
+        self.optimizer.zero_grad(set_to_none=True)
+        key = None if method.perturbation_scale < 1 or method.graph_key is None else (method, method.graph_key)
+        logged = self.graphs(key, x, y, batch, world().seed("model", self.recipe.seed, state.step))  # as for dropout
         self.optimizer.step()
         if state.average is not None:
             state.average.update_parameters(self.model)
         method.after_step(self.model)
         return logged
+
+    def loss_and_gradients(self, x: Tensor, y: Tensor, batch: Batch) -> Step:
+        """A step's loss, whose gradients are left in the weights; what is returned has no graph."""
+        state = self.state
+        with self.compiled():
+            with autocast(self.precision, self.device):
+                try:
+                    sizes = (state.size_of(state.step), state.own_of(state.step))
+                    step, logged = state.distributed_step.step(state.method, x, y, batch, *sizes)
+                except torch.linalg.LinAlgError as error:  # type: ignore[attr-defined]  # a singular value of NaN
+                    raise Diverged(f"the loss is not finite ({error})") from None
+            step.loss.backward()
+        check_step(self.model, x, step, batch, state.step + 1)
+        return Step(logged.loss.detach(), logged.logits.detach(), logged.terms)
 
     def add_up(self, step: Step, y: Tensor, passes: PassCounter | None = None) -> None:
         """Add a step's figures to the epoch's sums, without waiting for the device; of no image but its own."""
