@@ -46,7 +46,7 @@ SMALL = (
 ).split()
 WINDOW, WINDOWS = 10, 5  # steps between two waits for the device; how many such windows are counted
 LONG_EPOCH = 5.0  # seconds, above which the run is a short one
-COMPILING = ("default", "reduce-overhead")
+COMPILING = ("default",)
 WHOLE, SHORT = 100, 20  # epochs
 STEP_METHODS = ["Standard", "NuAT", "FBF", "GAT", "PGDAT", "TRADES", "NuAT2", "NFGSM", "PGI", "AWP"]
 TRAIN_METHODS = ["FBF", "NuAT", "GAT", "PGDAT", "TRADES"]

@@ -165,7 +165,7 @@ def test_one_step_equals_the_formulas(
     (net, written), x, y = pair(), mnist[0][:16].double(), mnist[1][:16]
     noise = torch.rand_like(x) * 2 - 1
     noise = noise.sign() if name == "RFGSMAT" else noise
-    method, batch = REGISTRY[name](eps=E, **settings), given(noise)
+    method, batch = REGISTRY[name](eps=E, **settings), given(noise)  # type: ignore[call-arg]
 
     x_adv = attacked(Written(net), x, y, noise, eps=E, **formula)
     probe = Net().train()

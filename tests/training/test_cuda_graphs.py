@@ -178,6 +178,14 @@ def test_replays_train_what_steps_train(name: str, tmp_path: Path, tape: type[Ta
     assert all(event["event"] == "switch" for line in timeless(other) for event in line["events"])
 
 
+def test_replays_follow_a_radius_that_grows(tmp_path: Path, tape: type[TapeRecorder]) -> None:
+    one, other = (
+        trained(tmp_path / str(graphs), PGDAT(eps=EPS, steps=2), graphs=graphs, eps_warmup=0.6)
+        for graphs in (False, True)
+    )
+    assert alike(one, other) and tape.count == 2 and tape.replays > 4
+
+
 @pytest.mark.parametrize("name", REGISTRY)
 def test_which_methods_are_recorded(name: str) -> None:
     method, model = build(name), DropoutNet()

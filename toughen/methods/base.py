@@ -35,8 +35,6 @@ class Method(nn.Module):
 
     Attributes:
         replays: how often a loop should train on the same batch.
-        perturbation_scale: share of the way from the clean images to the crafted ones at which a step is trained; 1
-            unless a trainer warms up.
         label_smoothing: share of a label that is spread over all classes in the loss's cross-entropy, 0..1.
         reports_clean: whether ``Step.terms`` holds "clean", the cross-entropy on clean images.
         rescued_by: the name of the method that trains after a collapse, ``package.module.Class`` for one of your own.
@@ -49,7 +47,7 @@ class Method(nn.Module):
     eps: Eps | None = None
     norm: Norm = "linf"
     replays: int = 1
-    perturbation_scale: float = 1.0
+    scale_now: Tensor
     label_smoothing: float = 0.0
     reports_clean: bool = False
     rescued_by: ClassVar[str] = "PGDAT"
@@ -63,6 +61,23 @@ class Method(nn.Module):
         super().__init_subclass__(**options)
         own = cls.__module__.rpartition(".")[0] == __package__
         KINDS[cls.__name__ if own else f"{cls.__module__}.{cls.__qualname__}"] = cls
+
+    def __init__(self) -> None:
+        super().__init__()
+        # a tensor, so that a recorded step reads what it is now
+        self.register_buffer("scale_now", torch.ones((), dtype=torch.float64), persistent=False)
+        self._scale = 1.0
+
+    @property
+    def perturbation_scale(self) -> float:
+        """Share of the way from the clean to the crafted images at which a step is trained; 1 but for a warm-up."""
+        return self._scale
+
+    @perturbation_scale.setter
+    def perturbation_scale(self, share: float) -> None:
+        if share != self._scale:
+            self._scale = share
+            self.scale_now.fill_(share)
 
     @property
     def progress(self) -> float:
@@ -162,7 +177,7 @@ class Method(nn.Module):
         with cost.crafting():
             crafted = self.craft(model, x, y, batch)
         if self.perturbation_scale < 1:
-            crafted = weaker(crafted, x, self.perturbation_scale)
+            crafted = weaker(crafted, x, self.scale_now)
         return self.loss(model, x, y, crafted)
 
     def craft(self, model: nn.Module, x: Images, y: Labels, batch: Batch | None = None) -> Crafted:
@@ -219,7 +234,7 @@ class Method(nn.Module):
             return next(inner for inner in reversed(self.inner()) if inner.threat is not None).rescue()
         if self.rescued_by not in KINDS:
             raise ValueError(f"{type(self).__name__} is rescued by {self.rescued_by!r}, and there is no such method")
-        return KINDS[self.rescued_by](eps=self.eps, norm=self.norm, **self.rescue_settings())
+        return KINDS[self.rescued_by](eps=self.eps, norm=self.norm, **self.rescue_settings())  # type: ignore[call-arg]
 
     def rescue_settings(self) -> dict[str, Any]:
         """What ``rescued_by`` is told besides the threat: two steps of PGD."""
@@ -247,7 +262,7 @@ def noise_of(batch: Batch | None) -> Noise | None:
     return batch.noise if batch else None
 
 
-def weaker(crafted: Crafted, x: Images, share: float) -> Crafted:
+def weaker(crafted: Crafted, x: Images, share: float | Tensor) -> Crafted:
     """All adversarial images brought back to this share of their way from the clean ones.
 
     Logits that craft shared are kept only where no other images than the clean ones can have given them.

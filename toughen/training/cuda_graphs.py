@@ -10,7 +10,7 @@ from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from itertools import chain
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -28,6 +28,7 @@ Take = Callable[[Tensor, Tensor, Batch], Step]
 """A step's loss and gradients, which are left in ``.grad``; what it returns is detached."""
 
 
+@runtime_checkable
 class Recorder(Protocol):
     """Records kernels and replays them."""
 
@@ -88,12 +89,14 @@ class Recording:
     """A recorded step.
 
     Attributes:
+        recorder: replays it.
         x, y, batch: the tensors it reads.
         step: the tensors it fills, beside the gradients.
         gradients: it fills these too, each beside its parameter.
         passes: what it costs: forward passes, gradients to the input, to weights, and of these that crafted images.
     """
 
+    recorder: Recorder
     x: Tensor
     y: Tensor
     batch: Batch
@@ -101,10 +104,41 @@ class Recording:
     gradients: list[tuple[nn.Parameter, Tensor | None]]
     passes: PassCounter
 
-    def fill(self, x: Tensor, y: Tensor, batch: Batch) -> None:
-        """Show it another batch."""
+    def replay(self, x: Tensor, y: Tensor, batch: Batch) -> Step:
+        """The step on another batch; the gradients are left in ``.grad``."""
         for own, new in zip(_tensors(self.x, self.y, self.batch), _tensors(x, y, batch), strict=True):
             own.copy_(new)
+        self.recorder.replay()
+        for parameter, gradient in self.gradients:
+            parameter.grad = gradient
+        step = self.step  # the next replay fills it anew
+        return Step(step.loss.clone(), step.logits.clone(), {name: term.clone() for name, term in step.terms.items()})
+
+
+@dataclass
+class Kind:
+    """The steps of one kind, on batches of one shape.
+
+    Attributes:
+        recorder: records one.
+        generator: random numbers in them come from there.
+        seen: how many there were.
+        unchecked: replays since the last one that was checked.
+        recording: what is replayed.
+    """
+
+    recorder: Recorder
+    generator: torch.Generator
+    seen: int = 0
+    unchecked: int = 0
+    recording: Recording | None = None
+
+    def seeded(self, batch: Batch, seed: int) -> Batch:
+        """The batch with noise out of the generator that a recording knows; it and torch's own stand at their start."""
+        assert isinstance(batch.noise, StepNoise)
+        torch.manual_seed(seed)
+        self.generator.manual_seed(batch.noise.generator_seed)
+        return replace(batch, noise=replace(batch.noise, generator=self.generator))
 
 
 class StepGraphs:
@@ -134,12 +168,9 @@ class StepGraphs:
         give_up: Callable[[str], None],
     ) -> None:
         self.take, self.modules, self.counter, self.give_up = take, [model, *methods], counter, give_up
-        self.new_recorder = recorder
-        self.recorder: Recorder | None = None
-        self.recording: Recording | None = None
-        self.generator: torch.Generator | None = None
+        self.recorder = recorder
         self.key: Hashable = None
-        self.seen = self.unchecked = 0  # steps of this key; replays since the last one that was checked
+        self.kinds: dict[Hashable, Kind] = {}  # by their batches' shapes
 
     def __call__(self, key: Hashable, x: Tensor, y: Tensor, batch: Batch, seed: int) -> Step:
         """A step's loss and gradients.
@@ -149,79 +180,64 @@ class StepGraphs:
             x, y, batch: what is trained on.
             seed: of torch's own generators.
         """
-        if self.new_recorder is None or key is None or not isinstance(batch.noise, StepNoise):
+        if self.recorder is None or key is None or not isinstance(batch.noise, StepNoise):
             torch.manual_seed(seed)
             return self.take(x, y, batch)
-        key = (key, x.shape, x.dtype)
         if key != self.key:
-            self.key, self.seen, self.recording, self.recorder = key, 0, None, self.new_recorder()
-            self.generator = torch.Generator(x.device)
-        self.seen += 1
-        if self.seen <= WARM_UP:
-            return self._apart(x, y, batch, seed)
-        if self.recording is None or self.unchecked >= BETWEEN_CHECKS:
-            return self._checked(x, y, batch, seed)
-        self.unchecked += 1
-        add_passes(self.recording.passes)
-        return self._replay(self.recording, x, y, batch, seed)
+            self.key = key
+            self.kinds.clear()
+        if x.shape not in self.kinds:
+            self.kinds[x.shape] = Kind(self.recorder(), torch.Generator(x.device))
+        kind = self.kinds[x.shape]
+        kind.seen += 1
+        if kind.seen <= WARM_UP:
+            return self._apart(kind, x, y, batch, seed)
+        if kind.recording is None or kind.unchecked >= BETWEEN_CHECKS:
+            return self._checked(kind, x, y, batch, seed)
+        kind.unchecked += 1
+        add_passes(kind.recording.passes)
+        kind.seeded(batch, seed)
+        return kind.recording.replay(x, y, batch)
 
-    def _apart(self, x: Tensor, y: Tensor, batch: Batch, seed: int) -> Step:
-        assert self.recorder is not None
-        own = self._seeded(batch, seed)
-        return self.recorder.apart(lambda: self.take(x, y, own))
+    def _apart(self, kind: Kind, x: Tensor, y: Tensor, batch: Batch, seed: int) -> Step:
+        own = kind.seeded(batch, seed)
+        return kind.recorder.apart(lambda: self.take(x, y, own))
 
-    def _seeded(self, batch: Batch, seed: int) -> Batch:
-        """The batch with noise out of the generator that a recording knows; both generators stand at its start."""
-        assert self.generator is not None and isinstance(batch.noise, StepNoise)
-        torch.manual_seed(seed)
-        self.generator.manual_seed(batch.noise.generator_seed)
-        return replace(batch, noise=replace(batch.noise, generator=self.generator))
-
-    def _checked(self, x: Tensor, y: Tensor, batch: Batch, seed: int) -> Step:
+    def _checked(self, kind: Kind, x: Tensor, y: Tensor, batch: Batch, seed: int) -> Step:
         """A step taken as it is and by a replay, one after the other from the same state."""
         before = self._state()
         with self.counter() as passes:
-            plain = self._apart(x, y, batch, seed)
+            plain = self._apart(kind, x, y, batch, seed)
         plain_gradients, after = self._gradients(), self._state()
         try:
             self._restore(before)
-            if self.recording is None:
+            if kind.recording is None:
                 with uncounted():
-                    self.recording = self._record(x, y, batch, seed, passes)
-            step = self._replay(self.recording, x, y, batch, seed)
+                    kind.recording = self._record(kind, x, y, batch, seed, passes)
+            kind.seeded(batch, seed)
+            step = kind.recording.replay(x, y, batch)
             apart = _distance([plain.loss, *plain_gradients], [step.loss, *self._gradients()])
             reason = "" if apart <= TOLERANCE else f"a replayed step differs by {apart:.1e} from the step itself"
         except RuntimeError as error:
             reason = str(error).strip().splitlines()[0]
         if not reason:
-            self.unchecked = 0
+            kind.unchecked = 0
             return step
         self._restore(after)
         for parameter, gradient in zip(self._parameters(), plain_gradients, strict=True):
             parameter.grad = gradient
-        self.new_recorder = self.recorder = self.recording = None
+        self.recorder = None
+        self.kinds.clear()
         self.give_up(reason)
         return plain
 
-    def _record(self, x: Tensor, y: Tensor, batch: Batch, seed: int, passes: PassCounter) -> Recording:
-        assert self.recorder is not None and self.generator is not None
-        x, y = x.clone(memory_format=torch.preserve_format), y.clone()
-        batch = _copied(self._seeded(batch, seed))
+    def _record(self, kind: Kind, x: Tensor, y: Tensor, batch: Batch, seed: int, passes: PassCounter) -> Recording:
+        x, y, batch = x.clone(memory_format=torch.preserve_format), y.clone(), _copied(kind.seeded(batch, seed))
         for parameter in self._parameters():
             parameter.grad = None  # a replay then writes gradients instead of adding to them
-        step = self.recorder.record(lambda: self.take(x, y, batch), self.generator)
+        step = kind.recorder.record(lambda: self.take(x, y, batch), kind.generator)
         gradients = list(zip(self._parameters(), self._gradients(), strict=True))
-        return Recording(x, y, batch, step, gradients, passes)
-
-    def _replay(self, recording: Recording, x: Tensor, y: Tensor, batch: Batch, seed: int) -> Step:
-        assert self.recorder is not None
-        recording.fill(x, y, batch)
-        self._seeded(batch, seed)
-        self.recorder.replay()
-        for parameter, gradient in recording.gradients:
-            parameter.grad = gradient
-        step = recording.step  # the next replay fills it anew
-        return Step(step.loss.clone(), step.logits.clone(), {name: term.clone() for name, term in step.terms.items()})
+        return Recording(kind.recorder, x, y, batch, step, gradients, passes)
 
     def _parameters(self) -> list[nn.Parameter]:
         return [each for module in self.modules for each in module.parameters()]

@@ -227,7 +227,7 @@ class Trainer:
             method.perturbation_scale = min(1.0, state.adversarial_steps / (self.recipe.eps_warmup * state.steps))
         state.adversarial_steps += method.is_adversarial
         self.optimizer.zero_grad(set_to_none=True)
-        key = None if method.perturbation_scale < 1 or method.graph_key is None else (method, method.graph_key)
+        key = None if method.graph_key is None else (method, method.graph_key, method.perturbation_scale < 1)
         logged = self.graphs(key, x, y, batch, world().seed("model", self.recipe.seed, state.step))  # as for dropout
         self.optimizer.step()
         if state.average is not None:
