@@ -50,6 +50,7 @@ COMPILING = ("default",)
 WHOLE, SHORT = 100, 20  # epochs
 STEP_METHODS = ["Standard", "NuAT", "FBF", "GAT", "PGDAT", "TRADES", "NuAT2", "NFGSM", "PGI", "AWP"]
 TRAIN_METHODS = ["FBF", "NuAT", "GAT", "PGDAT", "TRADES"]
+METHOD_IMAGES = 1000  # test images that the short runs' nets are attacked on
 LONG = "nuat-wa"  # the long run's directory
 RUN_FILES: tuple[str, ...] = (
     "config.yaml",
@@ -284,6 +285,7 @@ def methods(work: Work) -> None:
     names = ["FBF", "NuAT"] if smoke else TRAIN_METHODS
     words = ["--data", work.arguments.data, "--device", work.device, "--write", str(out), "--methods", *names]
     words += ["--runs", str(work.out / "runs"), "--epochs", str(1 if smoke else work.arguments.method_epochs)]
+    words += [] if smoke else ["--limit", str(METHOD_IMAGES)]
     if smoke:
         words += "--smoke --eps 0.2 --attacks fgsm pgd-10 --limit 40".split()
     try:
