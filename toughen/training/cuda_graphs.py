@@ -62,10 +62,15 @@ class CudaRecorder:
 
     def record(self, take: Callable[[], Step], generator: torch.Generator) -> Step:
         self.graph.register_generator_state(generator)
-        with _no_garbage_collected():
-            # a loader's thread may copy images meanwhile
-            with torch.cuda.graph(self.graph, stream=self.stream, capture_error_mode="thread_local"):
+        # "thread_local": a loader's thread may copy images meanwhile
+        graph = torch.cuda.graph(self.graph, stream=self.stream, capture_error_mode="thread_local")
+        try:
+            with _no_garbage_collected(), graph:
                 return take()
+        except BaseException:
+            for each in (torch.cuda.default_generators[self.stream.device.index], generator):
+                each.graphsafe_set_state(torch.Generator(generator.device).graphsafe_get_state())  # they still record
+            raise
 
     def replay(self) -> None:
         self.graph.replay()
