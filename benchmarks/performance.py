@@ -280,10 +280,13 @@ def gpu(found: dict[str, Any]) -> str:
         clean = percent(attacked["clean_accuracy"], 2)
         parts.append(f"Its weights on {attacked['images']} test images, {clean} right while clean:\n")
         parts.append(table(["attack", "stand", "seconds", "of the limit"], lines))
-    parts.append(f"torch {made['torch']}, commit {made['commit']}, {len(found['calls'])} calls.\n")
-    for name, write in (("steps", lambda piece: steps(piece["nets"])), ("methods", training)):
-        if pieces.get(name, {}).get("done"):
-            parts.append(write(pieces[name]).replace("\n## ", "\n### ").replace("## ", "### ", 1))
+    parts.append(f"torch {made['torch']}, commit {made['commit']}.\n")
+    for text in (
+        steps(nets) if (nets := pieces.get("steps", {}).get("nets")) else "",
+        training(pieces["methods"]) if pieces.get("methods", {}).get("done") else "",
+    ):
+        if text:
+            parts.append(text.replace("\n## ", "\n### ").replace("## ", "### ", 1))
     return "\n".join(parts)
 
 

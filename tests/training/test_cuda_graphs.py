@@ -18,12 +18,10 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from toughen import runs
-from toughen.core import objectives
+from toughen.core import nuclear_norm
 from toughen.core.cost import PassCounter
-from toughen.core.nuclear_norm import by_polar_factor, nuclear_norm
 from toughen.core.types import Batch, Crafted, Images, Labels, Step
 from toughen.methods import REGISTRY, Method
-from toughen.methods import nuat as nuat_module
 from toughen.methods.awp import AWP
 from toughen.methods.delayed import Delayed
 from toughen.methods.nuat import NuAT
@@ -119,8 +117,7 @@ def tape(monkeypatch: pytest.MonkeyPatch) -> type[TapeRecorder]:
     monkeypatch.setattr(trainer_module.Trainer, "_prepared", prepared)
     monkeypatch.setattr(trainer_module, "recorder_of", recorder_of)
     monkeypatch.setattr(trainer_module, "check_step", lambda *_: None)  # a GPU's is looked at now and then
-    for module in (objectives, nuat_module):
-        monkeypatch.setattr(module, "nuclear_norm", by_polar_factor)
+    monkeypatch.setattr(nuclear_norm, "by_singular_values", nuclear_norm.by_polar_factor)
     return Own
 
 
@@ -334,7 +331,7 @@ def test_a_gpu_s_run_goes_on_without_replays(
 def test_a_gpu_s_nuclear_norm_is_the_sum_of_singular_values(shape: tuple[int, int]) -> None:
     matrix = torch.randn(shape, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     ours, theirs = matrix.cuda().requires_grad_(), matrix.clone().requires_grad_()
-    ours_norm, norm = nuclear_norm(ours), torch.linalg.matrix_norm(theirs, "nuc")
+    ours_norm, norm = nuclear_norm.nuclear_norm(ours), torch.linalg.matrix_norm(theirs, "nuc")
     ours_norm.backward()
     norm.backward()
     assert ours_norm.item() == pytest.approx(norm.item(), rel=1e-9)

@@ -17,8 +17,14 @@ def nuclear_norm(matrix: Logits) -> Scalar:
     There any matrix of norm 1 is a subgradient, and the one that the singular vectors happen to give means nothing.
     """
     # on a GPU singular values make the host wait
-    norm = by_polar_factor(matrix) if matrix.is_cuda else torch.linalg.matrix_norm(matrix, "nuc")
+    norm = by_polar_factor(matrix) if matrix.is_cuda else by_singular_values(matrix)
     return torch.where(matrix.any(), norm, torch.zeros_like(norm))
+
+
+def by_singular_values(matrix: Logits) -> Scalar:
+    """The nuclear norm as LAPACK's singular values add up to it."""
+    norm: Scalar = torch.linalg.matrix_norm(matrix, "nuc")
+    return norm
 
 
 def by_polar_factor(matrix: Logits) -> Scalar:
