@@ -13,8 +13,8 @@ demo: environment  ## Train a standard and a robust classifier on embedded image
 test: environment  ## Run the tests, without the slow ones, on all cores
 	$(BIN)/pytest -n auto --dist loadfile -m "not slow"
 
-test-slow: environment  ## Run the slow tests
-	$(BIN)/pytest -m slow
+test-slow: environment  ## Run the slow tests, on all cores
+	$(BIN)/pytest -n auto --dist loadfile -m slow
 
 check: lint types test  ## Lint, check format and types, run the tests: what a change must pass
 
