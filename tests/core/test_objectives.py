@@ -11,13 +11,13 @@ from jaxtyping import TypeCheckError
 from torch import Tensor
 from torch.autograd import gradcheck
 
+from toughen.core.distances import kl_divergence
 from toughen.core.nuclear_norm import by_polar_factor, nuclear_norm, polar_factor
 from toughen.core.objectives import (
     NuclearAscent,
     Objective,
     cross_entropy,
     kl,
-    kl_divergence,
     margin,
     margin_loss,
     targeted,

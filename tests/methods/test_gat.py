@@ -12,7 +12,8 @@ from literal import Net, Pixels, Written, clip, close, cross_entropy, given, pai
 from torch import Tensor
 
 from toughen.attacks.pgd import PGD
-from toughen.core.objectives import GuidedAscent, squared_distance
+from toughen.core.distances import squared_distance
+from toughen.core.objectives import GuidedAscent
 from toughen.core.types import Crafted, Images, Labels, Step
 from toughen.methods.gat import GAT
 

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from literal import Net, Pixels, Written, clip, close, pair, same_step, sign_of_slope, two_pixels
 from torch import Tensor, nn
 
-from toughen.core.objectives import jensen_shannon
+from toughen.core.distances import jensen_shannon
 from toughen.core.rng import Noise, StepNoise
 from toughen.core.types import Batch, Images, Labels
 from toughen.methods.liet import LIET

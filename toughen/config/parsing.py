@@ -178,9 +178,12 @@ def _unknown_option(word: str, parser: ArgumentParser) -> str:
         return f"{word!r} is out of place: `{parser.prog} --help` shows what goes where"
     names = [name for action in parser._actions for name in screens.flags(action) if name.startswith("--")]
     name, equals, value = word.partition("=")
-    close = difflib.get_close_matches(kebab(name), names, n=1)
+    parts = {action.dest: getattr(action, "_typehint", None) for action in parser._actions if "." not in action.dest}
+    if part := screens.owner(name.lstrip("-").replace("-", "_"), parts):
+        return f"there is no option {kebab(name)}{equals}{value}: did you mean --{kebab(part)}.{kebab(name[2:])}?"
+    close = difflib.get_close_matches(kebab(name)[2:], [each[2:] for each in names], n=1)
     return f"there is no option {kebab(name)}{equals}{value}: " + (
-        f"did you mean {close[0]}?" if close else f"`{parser.prog} --help` lists all"
+        f"did you mean --{close[0]}?" if close else f"`{parser.prog} --help` lists all"
     )
 
 

@@ -182,5 +182,18 @@ def known(base: Any) -> list[str]:
     return sorted(name for name in own if not name.startswith("_"))
 
 
+def owner(name: str, bases: dict[str, Any]) -> str | None:
+    """Which of these parts first has a class with a setting of this name.
+
+    Args:
+        name: of the setting.
+        bases: the types of the parts, by the parts' names.
+    """
+    for part, base in bases.items():
+        if known(base) and any(name in inspect.signature(kind).parameters for kind in _below(base)):
+            return part
+    return None
+
+
 def _below(base: Any) -> list[Any]:
     return [each for kind in base.__subclasses__() for each in (kind, *_below(kind))]

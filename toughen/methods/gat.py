@@ -6,8 +6,9 @@ from typing import Any
 
 from torch import nn
 
+from toughen.core.distances import squared_distance
 from toughen.core.gradients import logits
-from toughen.core.objectives import GuidedAscent, Objective, squared_distance
+from toughen.core.objectives import GuidedAscent, Objective
 from toughen.core.types import Crafted, Eps, Images, Labels, Logits, Norm, Step
 from toughen.methods.guided import _Guided
 

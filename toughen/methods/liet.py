@@ -8,8 +8,9 @@ import torch
 from torch import Tensor, nn
 
 from toughen.attacks.base import threat_of
+from toughen.core.distances import jensen_shannon
 from toughen.core.gradients import input_gradient, logits, mode
-from toughen.core.objectives import SmoothedCrossEntropy, jensen_shannon
+from toughen.core.objectives import SmoothedCrossEntropy
 from toughen.core.rng import Noise
 from toughen.core.types import Batch, Crafted, Eps, Images, Labels, Logits, Norm, Real, Step
 from toughen.methods.base import Method, noise_of

@@ -11,9 +11,10 @@ from torch import Tensor, nn
 from toughen.attacks.base import threat_of
 from toughen.attacks.fgsm import FGSM
 from toughen.attacks.pgd import IFGSM
+from toughen.core.distances import kl_divergence, squared_logit_distance
 from toughen.core.dropout import SharedDropout
 from toughen.core.gradients import input_gradient, logits, mode
-from toughen.core.objectives import cross_entropy, kl, kl_divergence, squared_logit_distance
+from toughen.core.objectives import cross_entropy, kl
 from toughen.core.rng import Noise
 from toughen.core.types import Batch, Crafted, Eps, Images, Labels, Norm, Step
 from toughen.methods.base import Method, noise_of

@@ -9,8 +9,9 @@ import torch
 from torch import nn
 
 from toughen.attacks.base import threat_of
+from toughen.core.distances import squared_logit_distance
 from toughen.core.gradients import input_gradient, logits, mode
-from toughen.core.objectives import cross_entropy, squared_logit_distance
+from toughen.core.objectives import cross_entropy
 from toughen.core.types import Batch, Crafted, Eps, Images, Labels, Norm, Step
 from toughen.methods.base import Method, noise_of
 

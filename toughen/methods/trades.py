@@ -10,8 +10,9 @@ from torch import nn
 
 from toughen.attacks.base import threat_of
 from toughen.attacks.pgd import PGD
+from toughen.core.distances import kl_divergence
 from toughen.core.gradients import logits, mode
-from toughen.core.objectives import kl, kl_divergence
+from toughen.core.objectives import kl
 from toughen.core.types import Batch, Crafted, Eps, Images, Labels, Mode, Norm, Real, Step
 from toughen.methods.base import Method, noise_of
 from toughen.methods.craft_only import require_craft_only

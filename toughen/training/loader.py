@@ -1,11 +1,11 @@
-"""How a run's recipe has its training images fed."""
+"""How a run's recipe has its training images fed and augmented."""
 
 from __future__ import annotations
 
 import torch
 
 from toughen.core.distributed import world
-from toughen.data import EncodedSplit, Split
+from toughen.data import Augment, EncodedSplit, Split
 from toughen.data.feed import Feed, MemoryFeed, StreamFeed, usual_workers
 from toughen.data.ingest import SHARE
 from toughen.engine.device import pick_device
@@ -42,3 +42,19 @@ def feed_of(recipe: Recipe, train: Split | EncodedSplit, validation: Split, devi
     )
     feed.check_memory(memory_limit(recipe), validation.images.numel())
     return feed
+
+
+def augment_of(recipe: Recipe, shape: tuple[int, int, int]) -> Augment:
+    """What is done to each image; colour images are cropped and mirrored where the recipe does not say.
+
+    Raises:
+        ValueError: images of this shape cannot be cropped so.
+    """
+    colour = shape[0] > 1
+    augment = Augment(
+        pad=(4 if colour else 0) if recipe.crop is None else recipe.pad,
+        padding=recipe.padding,
+        flip=colour if recipe.flip is None else recipe.flip,
+    )
+    augment.check(*shape[1:])
+    return augment

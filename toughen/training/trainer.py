@@ -18,7 +18,7 @@ from toughen.core.cost import PassCounter, flops, trained_share
 from toughen.core.distributed import world
 from toughen.core.rng import StepNoise, derive_seed
 from toughen.core.types import Batch, Plan, Step
-from toughen.data import Augment, Data, Streamed
+from toughen.data import Data, Streamed
 from toughen.data.feed import Feed
 from toughen.engine.device import autocast, choose_kernels, pick_device, pick_layout, pick_precision, wait
 from toughen.engine.memory import keep_freed
@@ -35,7 +35,7 @@ from toughen.training.cuda_graphs import StepGraphs, recorder_of
 from toughen.training.distributed_step import step_of, synchronised_batch_norm
 from toughen.training.divergence import check_step
 from toughen.training.fine_tuning import freeze, rates, train_mode
-from toughen.training.loader import feed_of
+from toughen.training.loader import augment_of, feed_of
 from toughen.training.recipe import Recipe
 from toughen.training.saving import Diverged
 from toughen.training.training_state import TrainingState
@@ -74,7 +74,7 @@ class Trainer:
         train, held_out, _ = data.split(recipe.validation, recipe.seed)
         self.train = train.to(self.device)
         self.feed: Feed = feed_of(recipe, self.train, held_out, self.device)
-        self.augment = _augment(recipe, data.shape)
+        self.augment = augment_of(recipe, data.shape)
         self.image = torch.zeros(1, *data.shape, dtype=self.dtype, device=self.device)
         self.model = model.to(self.device, self.dtype, memory_format=self.layout)  # type: ignore[call-overload]
         self.methods = self._prepared(data)
@@ -291,19 +291,3 @@ class Trainer:
         for each in method.modules():
             if isinstance(each, Method):
                 each.label_smoothing = self.recipe.label_smoothing
-
-
-def _augment(recipe: Recipe, shape: tuple[int, int, int]) -> Augment:
-    """What is done to each image; colour images are cropped and mirrored where the recipe does not say.
-
-    Raises:
-        ValueError: images of this shape cannot be cropped so.
-    """
-    colour = shape[0] > 1
-    augment = Augment(
-        pad=(4 if colour else 0) if recipe.crop is None else recipe.pad,
-        padding=recipe.padding,
-        flip=colour if recipe.flip is None else recipe.flip,
-    )
-    augment.check(*shape[1:])
-    return augment
