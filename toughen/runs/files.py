@@ -82,9 +82,13 @@ def write_json(path: Path, value: Any) -> None:
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor], about: Mapping[str, Any] | None = None) -> None:
     """Write tensors and, as JSON in the file's metadata, everything else that belongs to them, and a digest of all."""
+    import torch
     from safetensors.torch import save
 
-    plain = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
+    plain = {
+        name: tensor.detach().to("cpu", memory_format=torch.contiguous_format, copy=True)
+        for name, tensor in tensors.items()
+    }
     content = save(plain, {"about": json.dumps({DIGEST: UNKNOWN, **(about or {})})})
     known = content.replace(_entry(UNKNOWN), _entry(hashlib.blake2b(content, digest_size=16).hexdigest()), 1)
     write_bytes(path, known)
