@@ -213,7 +213,7 @@ class StepGraphs:
         before = self._state()
         with self.counter() as passes:
             plain = self._apart(kind, x, y, batch, seed)
-        plain_gradients, after = self._gradients(), self._state()
+        expected = [plain.loss, *self._gradients()]
         try:
             self._restore(before)
             if kind.recording is None:
@@ -221,25 +221,24 @@ class StepGraphs:
                     kind.recording = self._record(kind, x, y, batch, seed, passes)
             kind.seeded(batch, seed)
             step = kind.recording.replay(x, y, batch)
-            apart = _distance([plain.loss, *plain_gradients], [step.loss, *self._gradients()])
+            apart = _distance(expected, [step.loss, *self._gradients()])
             reason = "" if apart <= TOLERANCE else f"a replayed step differs by {apart:.1e} from the step itself"
         except RuntimeError as error:
             reason = str(error).strip().splitlines()[0]
         if not reason:
             kind.unchecked = 0
             return step
-        self._restore(after)
-        for parameter, gradient in zip(self._parameters(), plain_gradients, strict=True):
-            parameter.grad = gradient
         self.recorder = None
         self.kinds.clear()
         self.give_up(reason)
-        return plain
+        self._restore(before)
+        self._forget_gradients()
+        with uncounted():
+            return self._apart(kind, x, y, batch, seed)
 
     def _record(self, kind: Kind, x: Tensor, y: Tensor, batch: Batch, seed: int, passes: PassCounter) -> Recording:
         x, y, batch = x.clone(memory_format=torch.preserve_format), y.clone(), _copied(kind.seeded(batch, seed))
-        for parameter in self._parameters():
-            parameter.grad = None  # a replay then writes gradients instead of adding to them
+        self._forget_gradients()  # a replay then writes them instead of adding to them
         step = kind.recorder.record(lambda: self.take(x, y, batch), kind.generator)
         gradients = list(zip(self._parameters(), self._gradients(), strict=True))
         return Recording(kind.recorder, x, y, batch, step, gradients, passes)
@@ -249,6 +248,10 @@ class StepGraphs:
 
     def _gradients(self) -> list[Tensor | None]:
         return [each.grad for each in self._parameters()]
+
+    def _forget_gradients(self) -> None:
+        for parameter in self._parameters():
+            parameter.grad = None
 
     def _state(self) -> list[tuple[Tensor, Tensor]]:
         """All buffers, each with what it holds now."""
@@ -273,12 +276,12 @@ def _distance(one: Sequence[Tensor | None], other: Sequence[Tensor | None]) -> f
     """How far apart a loss and its gradients are from others, relative to their size; the larger of the two."""
     if [each is None for each in one] != [each is None for each in other]:
         return float("inf")
-    pairs = [(a.double(), b.double()) for a, b in zip(one, other, strict=True) if a is not None and b is not None]
+    pairs = [(a, b) for a, b in zip(one, other, strict=True) if a is not None and b is not None]
     tiny, apart = torch.finfo(torch.float64).tiny, []
     for part in (pairs[:1], pairs[1:]):
-        size = sum((a.square().sum() for a, _ in part), torch.zeros_like(pairs[0][0]))
-        far = sum(((a - b).square().sum() for a, b in part), torch.zeros_like(pairs[0][0]))
-        apart.append(far.sqrt() / (size.sqrt() + tiny))
+        size = sum((a.double().square().sum() for a, _ in part), torch.zeros_like(pairs[0][0], dtype=torch.float64))
+        far = sum((a.double() - b).square().sum() for a, b in part)
+        apart.append((far / (size + tiny)) ** 0.5)
     return float(torch.stack(apart).max())
 
 
