@@ -302,7 +302,7 @@ def _first_steps(found: dict[str, Any]) -> list[list[str]]:
         ["TFLOP/s", f"{found['operations_per_second'] / 1e12:.3g}"],
         *([name, f"{rate / 1e12:.3g}"] for name, rate in found["best_operations_per_second"].items()),
         ["share of the better one", percent(found["share_of_arithmetic"])],
-        ["peak memory, MB", "" if peak is None else f"{peak / 1e6:.0f}"],
+        ["peak memory in tensors, MB", "" if peak is None else f"{peak / 1e6:.0f}"],
         ["precision", found["precision"]],
     ]
 

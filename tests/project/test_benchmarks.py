@@ -341,7 +341,7 @@ def test_tables_show_what_was_found(tmp_path: Path, scripts: Any) -> None:
         "| ms a step | 20.0 [18.0, 22.0] |",
         "| TFLOP/s | 30 |",
         "| default | 12.0 [10.8, 13.2] | 61 |",
-        "| peak memory, MB | 2500 |",
+        "| peak memory in tensors, MB | 2500 |",
         "|  | the run, 17 of 20 epochs |",
         "| seconds an epoch | 4.00 [3.00, 6.00] |",
         "| autoattack | 45.67 % | 222.2 | 40 % |",

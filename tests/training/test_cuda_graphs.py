@@ -27,7 +27,7 @@ from toughen.methods.delayed import Delayed
 from toughen.methods.nuat import NuAT
 from toughen.methods.pgd_at import PGDAT
 from toughen.methods.standard import Standard
-from toughen.training import Recipe, cuda_graphs, train
+from toughen.training import Callback, Recipe, TrainingState, cuda_graphs, train
 from toughen.training import trainer as trainer_module
 from toughen.training.cuda_graphs import CudaRecorder, Recorder, StepGraphs
 
@@ -77,26 +77,26 @@ class TapeRecorder:
     count = replays = 0
     modules: tuple[nn.Module, ...] = ()
 
-    def __init__(self) -> None:
-        self.tape = Tape()
-
     def apart(self, take: Callable[[], Step]) -> Step:
         return take()
 
-    def record(self, take: Callable[[], Step], generator: torch.Generator) -> Step:
+    def record(self, take: Callable[[], Step], generator: torch.Generator) -> tuple[Step, Callable[[], None]]:
         type(self).count += 1
+        tape = Tape()
         buffers = [(each, each.clone()) for module in self.modules for each in module.buffers()]
         try:
-            with self.tape:
-                return take()
+            with tape:
+                step = take()
         finally:
             for buffer, value in buffers:
                 buffer.copy_(value)
 
-    def replay(self) -> None:
-        type(self).replays += 1
-        with torch.no_grad():
-            self.tape.replay()
+        def replay() -> None:
+            type(self).replays += 1
+            with torch.no_grad():
+                tape.replay()
+
+        return step, replay
 
 
 @pytest.fixture
@@ -144,6 +144,7 @@ class MoodyNet(DropoutNet):
 def trained(folder: Path, method: Method, *, graphs: bool, net: type[nn.Module] = DropoutNet, **settings: Any) -> Path:
     """A run of two epochs, each of five full batches and one that is not full."""
     settings = {"epochs": 2, "batch_size": 12, "averaging": 0.9, "watch": "off", "device": "cpu", **settings}
+    callbacks = settings.pop("callbacks", ())
     settings = {"precision": "fp32", "channels_last": False, "model": f"{__name__}:{net.__name__}", **settings}
     train(
         Recipe(
@@ -155,6 +156,7 @@ def trained(folder: Path, method: Method, *, graphs: bool, net: type[nn.Module] 
             **settings,
         ),
         folder,
+        callbacks=callbacks,
     )
     return folder
 
@@ -193,6 +195,10 @@ def test_which_methods_are_recorded(name: str) -> None:
 class Ramp(Standard):
     """A weight that rises from step to step, as a number of Python's, which a recording cannot know."""
 
+    @property
+    def graph_key(self) -> str:
+        return "promised"
+
     def loss(self, model: nn.Module, x: Images, y: Labels, crafted: Crafted) -> Step:
         step = super().loss(model, x, y, crafted)
         return Step(step.loss * (1 + self.progress), step.logits, step.terms)
@@ -200,6 +206,10 @@ class Ramp(Standard):
 
 class Reading(Standard):
     """Reads its loss back."""
+
+    @property
+    def graph_key(self) -> str:
+        return "promised"
 
     def loss(self, model: nn.Module, x: Images, y: Labels, crafted: Crafted) -> Step:
         step = super().loss(model, x, y, crafted)
@@ -211,6 +221,10 @@ class Growing(Standard):
     """Counts its steps in a buffer, which must not count those that are only tried."""
 
     steps: Tensor
+
+    @property
+    def graph_key(self) -> str:
+        return "promised"
 
     def __init__(self) -> None:
         super().__init__()
@@ -245,6 +259,68 @@ def test_a_net_that_changes_by_itself_is_noticed(
     assert "differs" in note
 
 
+class AssigningNet(DropoutNet):
+    """Keeps a running mean in a new tensor each time."""
+
+    mean: Tensor
+
+    def __init__(self, num_classes: int = 10) -> None:
+        super().__init__(num_classes)
+        self.register_buffer("mean", torch.zeros(num_classes))
+
+    def forward(self, x: Tensor) -> Tensor:
+        out = super().forward(x)
+        self.mean = 0.9 * self.mean + 0.1 * out.detach().mean(0)
+        return out
+
+
+def test_a_buffer_that_is_assigned_anew_is_seen(tmp_path: Path, tape: type[TapeRecorder]) -> None:
+    one = trained(tmp_path / "one", Standard(), graphs=False, net=AssigningNet)
+    other = trained(tmp_path / "other", Standard(), graphs=True, net=AssigningNet)
+    assert files(one)[runs.WEIGHTS] == files(other)[runs.WEIGHTS] and not tape.count
+    (note,) = notes(other)
+    assert "a buffer is another tensor" in note
+
+
+def test_a_method_does_not_inherit_what_its_parent_promised() -> None:
+    class Own(Standard):
+        def loss(self, model: nn.Module, x: Images, y: Labels, crafted: Crafted) -> Step:
+            return super().loss(model, x, y, crafted)
+
+    class Renamed(Standard):
+        pass
+
+    assert Own().graph_key is None and Renamed().graph_key == Standard().graph_key
+
+
+class Meddling(Callback):
+    """Freezes a layer, puts batch norm at rest, and then listens to a layer."""
+
+    def __init__(self) -> None:
+        self.heard = 0
+
+    def on_epoch_start(self, state: TrainingState) -> None:
+        layers = next(module for module in state.model.modules() if isinstance(module, DropoutNet)).layers
+        if state.epoch == 1:
+            next(layers[0].parameters()).requires_grad_(False)
+            layers[1].eval()
+        if state.epoch == 2:
+            layers[5].register_forward_hook(self.listen)
+
+    def listen(self, *_: Any) -> None:
+        self.heard += 1
+
+
+def test_what_a_callback_does_to_the_net_is_heeded(tmp_path: Path, tape: type[TapeRecorder]) -> None:
+    heard = []
+    for graphs in (False, True):
+        callback = Meddling()
+        trained(tmp_path / str(graphs), Standard(), graphs=graphs, callbacks=[callback], epochs=3)
+        heard.append(callback.heard)
+    assert alike(tmp_path / "False", tmp_path / "True") and tape.count == 2  # one with each of the two states
+    assert heard[0] == heard[1] > 0
+
+
 def test_what_is_tried_leaves_no_trace(
     tmp_path: Path, tape: type[TapeRecorder], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -264,14 +340,14 @@ def test_a_step_keeps_its_figures_when_the_next_one_is_replayed(tape: type[TapeR
         step.loss.backward()
         return Step(step.loss.detach(), step.logits.detach(), step.terms)
 
-    told = list[str]()
-    graphs = StepGraphs(take, net, [method], lambda: PassCounter(net), tape, told.append)
+    graphs = StepGraphs(net, [method], tape)
+    count = partial(PassCounter, net)
     images, labels = torch.rand(8, 4, 1, 28, 28), torch.arange(32).view(8, 4) % 10
     done = []
     for number in range(8):
         net.zero_grad()
-        done.append(graphs("key", images[number], labels[number], a_batch(4, number), number))
-    assert tape.replays == 6 and not told
+        done.append(graphs("key", images[number], labels[number], a_batch(4, number), number, take, count))
+    assert tape.replays == 6 and not graphs.failure
     for number, step in enumerate(done):
         torch.manual_seed(number)
         assert torch.equal(method(net, images[number], labels[number], a_batch(4, number)).loss.detach(), step.loss)
@@ -303,18 +379,37 @@ def test_a_gpu_replays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     count = 0
 
     class Counted(CudaRecorder):
-        def replay(self) -> None:
-            nonlocal count
-            count += 1
-            super().replay()
+        def record(self, take: Callable[[], Step], generator: torch.Generator) -> tuple[Step, Callable[[], None]]:
+            step, replay = super().record(take, generator)
+
+            def counted() -> None:
+                nonlocal count
+                count += 1
+                replay()
+
+            return step, counted
 
     monkeypatch.setattr(cuda_graphs, "CudaRecorder", Counted)
     trained(tmp_path / "run", NuAT(eps=EPS), graphs=True, **ON_GPU)
     assert count == (3 * 5 - 2) + (3 - 2)  # full batches, and those that end an epoch
 
 
+class Drawing(Standard):
+    """Draws from torch's generator on the CPU."""
+
+    @property
+    def graph_key(self) -> str:
+        return "promised"
+
+    def loss(self, model: nn.Module, x: Images, y: Labels, crafted: Crafted) -> Step:
+        step = super().loss(model, x, y, crafted)
+        return Step(step.loss * (1 + float(torch.rand(()))), step.logits, step.terms)
+
+
 @gpu
-@pytest.mark.parametrize(("method", "reason"), [(Ramp, "a replayed step differs by"), (Reading, "captur")])
+@pytest.mark.parametrize(
+    ("method", "reason"), [(Ramp, "a replayed step differs by"), (Reading, "captur"), (Drawing, "on the CPU")]
+)
 def test_a_gpu_s_run_goes_on_without_replays(
     method: type[Method], reason: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -193,3 +193,11 @@ def uncounted() -> Iterator[None]:
     finally:
         for counter, figures in before:
             vars(counter).update(figures)
+
+
+def is_hooked(module: nn.Module) -> bool:
+    """Whether others than counters of passes listen to what goes forward or backward through a module."""
+    own = {hook.id for counter in _counting for hook in counter._hooks}
+    forward = (module._forward_hooks, module._forward_pre_hooks)
+    backward = (module._backward_hooks, module._backward_pre_hooks)
+    return any(set(hooks) - own for hooks in forward) or any(backward)

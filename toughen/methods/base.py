@@ -61,22 +61,24 @@ class Method(nn.Module):
         super().__init_subclass__(**options)
         own = cls.__module__.rpartition(".")[0] == __package__
         KINDS[cls.__name__ if own else f"{cls.__module__}.{cls.__qualname__}"] = cls
+        if {"craft", "loss"} & vars(cls).keys() and "graph_key" not in vars(cls):
+            cls.graph_key = Method.graph_key  # type: ignore[method-assign]  # what a parent promised of its own steps
 
     def __init__(self) -> None:
         super().__init__()
         # a tensor, so that a recorded step reads what it is now
         self.register_buffer("scale_now", torch.ones((), dtype=torch.float64), persistent=False)
-        self._scale = 1.0
+        self._perturbation_scale = 1.0
 
     @property
     def perturbation_scale(self) -> float:
         """Share of the way from the clean to the crafted images at which a step is trained; 1 but for a warm-up."""
-        return self._scale
+        return self._perturbation_scale
 
     @perturbation_scale.setter
     def perturbation_scale(self, share: float) -> None:
-        if share != self._scale:
-            self._scale = share
+        if share != self._perturbation_scale:
+            self._perturbation_scale = share
             self.scale_now.fill_(share)
 
     @property
@@ -103,7 +105,8 @@ class Method(nn.Module):
         """Names what ``craft`` and ``loss`` do, so that a GPU may replay their kernels while it stays the same.
 
         They then use no number of Python's that changes from step to step, read nothing back from the GPU, draw from
-        ``batch.noise`` and not from its ``shared``, and set no attribute. None, the default: they run in each step.
+        ``batch.noise`` and not from its ``shared``, and set no attribute. None, the default: they run in each step. A
+        class with a ``craft`` or ``loss`` of its own does not inherit its parent's name.
         """
         return None
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Hashable
 from typing import Any
 
 from torch import nn
@@ -66,6 +67,10 @@ class GAT(_Guided):
     def lam_at(self, progress: float) -> float:
         jumped = self.jump_at is not None and progress >= self.jump_at - 1e-9
         return float(self.lam * self.jump if jumped else self.lam)
+
+    @property
+    def graph_key(self) -> Hashable:
+        return "the same in every step"
 
     @property
     def adaptive(self) -> dict[str, Any] | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable
 from dataclasses import replace
 from typing import Any
 
@@ -41,10 +40,6 @@ class _Guided(Method):
         self.register_buffer("lam_now", torch.zeros((), dtype=torch.float64), persistent=False)
         self.register_buffer("guides", torch.zeros((), dtype=torch.float64), persistent=False)
         self.iteration = 0
-
-    @property
-    def graph_key(self) -> Hashable:
-        return "the same in every step"
 
     @property
     def progress(self) -> float:

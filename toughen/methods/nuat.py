@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Hashable
 from typing import Any, Literal
 
 from torch import Tensor, nn
@@ -77,6 +78,10 @@ class NuAT(_Guided):
     def weight(self, n: int) -> Tensor:
         """What multiplies the nuclear norm of ``n`` images now."""
         return self.lam_now / (self.divisor or n)
+
+    @property
+    def graph_key(self) -> Hashable:
+        return "the same in every step"
 
     @property
     def adaptive(self) -> dict[str, Any] | None:

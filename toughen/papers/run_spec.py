@@ -20,13 +20,19 @@ from toughen.papers.published.exhibits import Figure, Line, Plot
 from toughen.papers.scales import SCALES, Scale, nodes
 
 KEPT = "keep_at"
-ELSEWHERE = ("device", "num_workers", "memory_limit", "checkpoint_seconds")  # of a machine: they decide no figure
+# of a machine: they decide no figure
+ELSEWHERE = ("device", "num_workers", "memory_limit", "checkpoint_seconds", "cuda_graphs")
+    "device",
+    "num_workers",
+    "memory_limit",
+    "checkpoint_seconds",
+    "cuda_graphs",
+)  # of a machine: they decide no figure
 LATER = {  # what rows were trained with before there were such settings: not part of their names
     "validation_every": 1,
     "label_smoothing": 0.0,
     "frozen": 0,
     "layer_decay": 1.0,
-    "cuda_graphs": True,
 }
 BASE = ("--watch", "warn")  # the papers train without a watch, so nothing is rescued
 

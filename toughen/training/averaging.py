@@ -33,8 +33,8 @@ class ExponentialAverage(AveragedModel):
         t = int(self.n_averaged)  # lies on the CPU
         decay = min(self.decay, (1 + t) / (10 + t)) if t else 0.0
         own, new = (list(chain(net.parameters(), net.buffers())) for net in (self.module, model))
-        for floating in (True, False):
-            some = [pair for pair in zip(own, new, strict=True) if pair[0].is_floating_point() is floating]
+        for kind in sorted({each.dtype for each in own}, key=str):
+            some = [pair for pair in zip(own, new, strict=True) if pair[0].dtype is kind]
             if not t:
                 for average, value in some:
                     average.copy_(value)

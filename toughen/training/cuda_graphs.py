@@ -5,24 +5,26 @@ https://docs.pytorch.org/docs/stable/notes/cuda.html#cuda-graphs
 
 from __future__ import annotations
 
+import copy
 import gc
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import chain
-from typing import Protocol, runtime_checkable
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
 
-from toughen.core.cost import PassCounter, add_passes, uncounted
+from toughen.core.cost import PassCounter, add_passes, is_hooked, uncounted
 from toughen.core.distributed import world
 from toughen.core.rng import StepNoise
 from toughen.core.types import Batch, Step
 
 WARM_UP = 2  # steps without a graph: libraries choose their kernels in the first ones
-BETWEEN_CHECKS = 200  # steps, at least
-TOLERANCE = 1e-3  # by which a replayed loss and gradient may differ, relative to their size
+BETWEEN_CHECKS = 200  # replays, at most; fewer at first
+TOLERANCE = 1e-3  # by which what a replayed step leaves may differ, relative to its size
 
 Take = Callable[[Tensor, Tensor, Batch], Step]
 """A step's loss and gradients, which are left in ``.grad``; what it returns is detached."""
@@ -30,50 +32,58 @@ Take = Callable[[Tensor, Tensor, Batch], Step]
 
 @runtime_checkable
 class Recorder(Protocol):
-    """Records kernels and replays them."""
+    """Records kernels."""
 
     def apart(self, take: Callable[[], Step]) -> Step:
         """Run something without recording it, where what is recorded later runs."""
 
-    def record(self, take: Callable[[], Step], generator: torch.Generator) -> Step:
-        """Record what something would do. Its tensors are those that a replay fills.
+    def record(self, take: Callable[[], Step], generator: torch.Generator) -> tuple[Step, Callable[[], None]]:
+        """Record what something would do, without doing it.
 
         Args:
-            take: runs without effect.
+            take: what to record.
             generator: random numbers in it come from there, and from torch's own.
-        """
 
-    def replay(self) -> None:
-        """Do what was recorded."""
+        Returns:
+            What it returns, whose tensors a replay fills; and what replays it.
+        """
 
 
 class CudaRecorder:
-    """Records with ``torch.cuda.CUDAGraph``."""
+    """Records with ``torch.cuda.CUDAGraph``.
 
-    def __init__(self) -> None:
-        self.stream, self.graph = torch.cuda.Stream(), torch.cuda.CUDAGraph()
+    All recordings share their memory: no two replays run at once, and what a replay leaves is used before the next one.
+
+    Args:
+        device: the GPU.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self.device, self.stream, self.pool = device, torch.cuda.Stream(device), torch.cuda.graph_pool_handle()
 
     def apart(self, take: Callable[[], Step]) -> Step:
-        self.stream.wait_stream(torch.cuda.current_stream())
+        current = torch.cuda.current_stream(self.device)
+        self.stream.wait_stream(current)
         with torch.cuda.stream(self.stream):
             step = take()
-        torch.cuda.current_stream().wait_stream(self.stream)
+        current.wait_stream(self.stream)
         return step
 
-    def record(self, take: Callable[[], Step], generator: torch.Generator) -> Step:
-        self.graph.register_generator_state(generator)
+    def record(self, take: Callable[[], Step], generator: torch.Generator) -> tuple[Step, Callable[[], None]]:
+        graph, current = torch.cuda.CUDAGraph(), torch.cuda.current_stream(self.device)
+        graph.register_generator_state(generator)
         # "thread_local": a loader's thread may copy images meanwhile
-        graph = torch.cuda.graph(self.graph, stream=self.stream, capture_error_mode="thread_local")
-        try:
-            with _no_garbage_collected(), graph:
-                return take()
-        except BaseException:
-            for each in (torch.cuda.default_generators[self.stream.device.index], generator):
-                each.graphsafe_set_state(torch.Generator(generator.device).graphsafe_get_state())  # they still record
-            raise
-
-    def replay(self) -> None:
-        self.graph.replay()
+        recording = torch.cuda.graph(graph, pool=self.pool, stream=self.stream, capture_error_mode="thread_local")
+        with torch.cuda.device(self.device), _no_garbage_collected():
+            try:
+                with recording:
+                    step = take()
+            except BaseException:
+                torch.cuda.set_stream(current)
+                for each in (torch.cuda.default_generators[current.device.index], generator):  # they still record
+                    each.graphsafe_set_state(torch.Generator(self.device).graphsafe_get_state())
+                raise
+        return step, graph.replay
 
 
 @contextmanager
@@ -94,14 +104,14 @@ class Recording:
     """A recorded step.
 
     Attributes:
-        recorder: replays it.
+        run: replays it.
         x, y, batch: the tensors it reads.
         step: the tensors it fills, beside the gradients.
         gradients: it fills these too, each beside its parameter.
         passes: what it costs: forward passes, gradients to the input, to weights, and of these that crafted images.
     """
 
-    recorder: Recorder
+    run: Callable[[], None]
     x: Tensor
     y: Tensor
     batch: Batch
@@ -113,7 +123,7 @@ class Recording:
         """The step on another batch; the gradients are left in ``.grad``."""
         for own, new in zip(_tensors(self.x, self.y, self.batch), _tensors(x, y, batch), strict=True):
             own.copy_(new)
-        self.recorder.replay()
+        self.run()
         for parameter, gradient in self.gradients:
             parameter.grad = gradient
         step = self.step  # the next replay fills it anew
@@ -125,17 +135,16 @@ class Kind:
     """The steps of one kind, on batches of one shape.
 
     Attributes:
-        recorder: records one.
         generator: random numbers in them come from there.
         seen: how many there were.
-        unchecked: replays since the last one that was checked.
+        unchecked, until: replays since the last one that was checked, and after how many the next one is.
         recording: what is replayed.
     """
 
-    recorder: Recorder
     generator: torch.Generator
     seen: int = 0
     unchecked: int = 0
+    until: int = 1
     recording: Recording | None = None
 
     def seeded(self, batch: Batch, seed: int) -> Batch:
@@ -146,6 +155,25 @@ class Kind:
         return replace(batch, noise=replace(batch.noise, generator=self.generator))
 
 
+class Buffer(NamedTuple):
+    """A module's buffer, and what it held."""
+
+    module: nn.Module
+    name: str
+    tensor: Tensor
+    value: Tensor
+
+    @property
+    def is_in_place(self) -> bool:
+        """Whether the module still has this very tensor."""
+        return self.module._buffers.get(self.name) is self.tensor
+
+    @torch.no_grad()
+    def restore(self) -> None:
+        self.tensor.copy_(self.value)
+        self.module._buffers[self.name] = self.tensor
+
+
 class StepGraphs:
     """Takes a step's loss and gradients, by replaying a recorded step where that gives the same.
 
@@ -154,94 +182,144 @@ class StepGraphs:
     would stay what it was when it was recorded. Where they differ, or where recording fails, no more steps are
     replayed.
 
+    Attributes:
+        failure: why there are no more replays; "" while there is no reason.
+
     Args:
-        take: takes a step.
         model: what is trained.
         methods: those that may train it; their buffers are part of a step's state.
-        counter: makes a counter of passes for a method's companions.
-        recorder: makes what records a step; None where nothing can.
-        give_up: is told why there are no more replays.
+        recorder: makes what records steps; None where nothing can.
     """
 
-    def __init__(
-        self,
-        take: Take,
-        model: nn.Module,
-        methods: Sequence[nn.Module],
-        counter: Callable[[], PassCounter],
-        recorder: Callable[[], Recorder] | None,
-        give_up: Callable[[str], None],
-    ) -> None:
-        self.take, self.modules, self.counter, self.give_up = take, [model, *methods], counter, give_up
-        self.recorder = recorder
+    def __init__(self, model: nn.Module, methods: Sequence[nn.Module], recorder: Callable[[], Recorder] | None) -> None:
+        self.modules, self.new_recorder, self.failure = [model, *methods], recorder, ""
+        self.recorder: Recorder | None = None
         self.key: Hashable = None
         self.kinds: dict[Hashable, Kind] = {}  # by their batches' shapes
 
-    def __call__(self, key: Hashable, x: Tensor, y: Tensor, batch: Batch, seed: int) -> Step:
+    def __deepcopy__(self, memo: dict[int, Any]) -> StepGraphs:
+        model, *methods = copy.deepcopy(self.modules, memo)
+        return StepGraphs(model, methods, self.new_recorder)
+
+    def __call__(
+        self,
+        key: Hashable,
+        x: Tensor,
+        y: Tensor,
+        batch: Batch,
+        seed: int,
+        take: Take,
+        counter: Callable[[], PassCounter],
+    ) -> Step:
         """A step's loss and gradients.
 
         Args:
-            key: names all that a step depends on besides tensors; None where it must not be recorded.
+            key: names all that a step depends on besides tensors and the modules' modes; None where it must not be
+                recorded.
             x, y, batch: what is trained on.
             seed: of torch's own generators.
+            take: takes a step.
+            counter: makes a counter of passes.
         """
-        if self.recorder is None or key is None or not isinstance(batch.noise, StepNoise):
-            torch.manual_seed(seed)
-            return self.take(x, y, batch)
+        if key is not None and self.new_recorder is not None:
+            key = (key, self._modes()) if isinstance(batch.noise, StepNoise) and not self._hooked() else None
         if key != self.key:
+            self.forget()
             self.key = key
-            self.kinds.clear()
-        if x.shape not in self.kinds:
-            self.kinds[x.shape] = Kind(self.recorder(), torch.Generator(x.device))
-        kind = self.kinds[x.shape]
+        if key is None or self.new_recorder is None:
+            torch.manual_seed(seed)
+            return take(x, y, batch)
+        if self.recorder is None:
+            self.recorder = self.new_recorder()
+        kind = self.kinds.setdefault(x.shape, Kind(torch.Generator(x.device)))
         kind.seen += 1
-        if kind.seen <= WARM_UP:
-            return self._apart(kind, x, y, batch, seed)
-        if kind.recording is None or kind.unchecked >= BETWEEN_CHECKS:
-            return self._checked(kind, x, y, batch, seed)
-        kind.unchecked += 1
-        add_passes(kind.recording.passes)
-        kind.seeded(batch, seed)
-        return kind.recording.replay(x, y, batch)
-
-    def _apart(self, kind: Kind, x: Tensor, y: Tensor, batch: Batch, seed: int) -> Step:
-        own = kind.seeded(batch, seed)
-        return kind.recorder.apart(lambda: self.take(x, y, own))
-
-    def _checked(self, kind: Kind, x: Tensor, y: Tensor, batch: Batch, seed: int) -> Step:
-        """A step taken as it is and by a replay, one after the other from the same state."""
+        if kind.recording is not None and kind.unchecked < min(kind.until, BETWEEN_CHECKS):
+            kind.unchecked += 1
+            add_passes(kind.recording.passes)
+            kind.seeded(batch, seed)
+            return kind.recording.replay(x, y, batch)
         before = self._state()
-        with self.counter() as passes:
-            plain = self._apart(kind, x, y, batch, seed)
-        expected = [plain.loss, *self._gradients()]
+        step = self._tried(kind, before, x, y, batch, seed, take, counter)
+        if step is not None:
+            return step
+        self.new_recorder = self.recorder = kind.recording = None
+        self.forget()
+        for buffer in before:
+            buffer.restore()
+        torch.manual_seed(seed)
+        with uncounted():
+            return take(x, y, batch)
+
+    def forget(self) -> None:
+        """Let go of all recordings and of the gradients that they fill."""
+        if self.kinds:
+            self.kinds.clear()
+            self._forget_gradients()
+
+    def _modes(self) -> tuple[object, ...]:
+        modules = [each for module in self.modules for each in module.modules()]
+        return (*(each.training for each in modules), *(each.requires_grad for each in self._parameters()))
+
+    def _hooked(self) -> bool:
+        """Whether anyone listens to the model's passes, who would hear nothing of a replay."""
+        return any(is_hooked(each) for module in self.modules for each in module.modules())
+
+    def _tried(
+        self,
+        kind: Kind,
+        before: list[Buffer],
+        x: Tensor,
+        y: Tensor,
+        batch: Batch,
+        seed: int,
+        take: Take,
+        counter: Callable[[], PassCounter],
+    ) -> Step | None:
+        """A step that is taken as it is and, but for the first ones, by a replay, too; None where that did not work."""
+        assert self.recorder is not None
         try:
-            self._restore(before)
+            own = kind.seeded(batch, seed)
+            drawn = torch.random.get_rng_state()
+            with counter() as passes:
+                plain = self.recorder.apart(lambda: take(x, y, own))
+            if kind.seen <= WARM_UP or not bool(plain.loss.isfinite()):
+                return plain
+            if not all(buffer.is_in_place for buffer in before):
+                self.failure = "a buffer is another tensor after a step"
+                return None
+            if x.device.type != "cpu" and not torch.equal(drawn, torch.random.get_rng_state()):
+                self.failure = "a step draws random numbers on the CPU"
+                return None
+            expected = [plain.loss, plain.logits, *plain.terms.values(), *self._gradients()]
+            expected += [buffer.tensor.clone() for buffer in before]
+            for buffer in before:
+                buffer.restore()
             if kind.recording is None:
                 with uncounted():
-                    kind.recording = self._record(kind, x, y, batch, seed, passes)
+                    kind.recording = self._record(kind, x, y, batch, seed, take, passes)
             kind.seeded(batch, seed)
             step = kind.recording.replay(x, y, batch)
-            apart = _distance(expected, [step.loss, *self._gradients()])
-            reason = "" if apart <= TOLERANCE else f"a replayed step differs by {apart:.1e} from the step itself"
+            found = [step.loss, step.logits, *step.terms.values(), *self._gradients()]
+            apart = _distance(expected, [*found, *(buffer.tensor for buffer in before)])
         except RuntimeError as error:
-            reason = str(error).strip().splitlines()[0]
-        if not reason:
-            kind.unchecked = 0
-            return step
-        self.recorder = None
-        self.kinds.clear()
-        self.give_up(reason)
-        self._restore(before)
-        self._forget_gradients()
-        with uncounted():
-            return self._apart(kind, x, y, batch, seed)
+            self.failure = (str(error).strip() or type(error).__name__).splitlines()[0]
+            return None
+        if not apart <= TOLERANCE:
+            self.failure = f"a replayed step differs by {apart:.1e} from the step itself"
+            return None
+        kind.until = 2 * kind.until if kind.unchecked else 1
+        kind.unchecked = 0
+        return step
 
-    def _record(self, kind: Kind, x: Tensor, y: Tensor, batch: Batch, seed: int, passes: PassCounter) -> Recording:
+    def _record(
+        self, kind: Kind, x: Tensor, y: Tensor, batch: Batch, seed: int, take: Take, passes: PassCounter
+    ) -> Recording:
+        assert self.recorder is not None
         x, y, batch = x.clone(memory_format=torch.preserve_format), y.clone(), _copied(kind.seeded(batch, seed))
         self._forget_gradients()  # a replay then writes them instead of adding to them
-        step = kind.recorder.record(lambda: self.take(x, y, batch), kind.generator)
+        step, run = self.recorder.record(lambda: take(x, y, batch), kind.generator)
         gradients = list(zip(self._parameters(), self._gradients(), strict=True))
-        return Recording(kind.recorder, x, y, batch, step, gradients, passes)
+        return Recording(run, x, y, batch, step, gradients, passes)
 
     def _parameters(self) -> list[nn.Parameter]:
         return [each for module in self.modules for each in module.parameters()]
@@ -253,14 +331,14 @@ class StepGraphs:
         for parameter in self._parameters():
             parameter.grad = None
 
-    def _state(self) -> list[tuple[Tensor, Tensor]]:
-        """All buffers, each with what it holds now."""
-        return [(each, each.clone()) for each in chain(*(module.buffers() for module in self.modules))]
-
-    def _restore(self, state: list[tuple[Tensor, Tensor]]) -> None:
-        with torch.no_grad():
-            for buffer, value in state:
-                buffer.copy_(value)
+    def _state(self) -> list[Buffer]:
+        modules = {id(each): each for each in chain(*(module.modules() for module in self.modules))}
+        return [
+            Buffer(module, name, buffer, buffer.clone())
+            for module in modules.values()
+            for name, buffer in module._buffers.items()
+            if buffer is not None
+        ]
 
 
 def _copied(batch: Batch) -> Batch:
@@ -273,18 +351,20 @@ def _tensors(x: Tensor, y: Tensor, batch: Batch) -> list[Tensor]:
 
 
 def _distance(one: Sequence[Tensor | None], other: Sequence[Tensor | None]) -> float:
-    """How far apart a loss and its gradients are from others, relative to their size; the larger of the two."""
+    """By how much a tensor of one list differs most from that of another, relative to its length.
+
+    A length below a thousandth of the list's counts as that much.
+    """
     if [each is None for each in one] != [each is None for each in other]:
         return float("inf")
-    pairs = [(a, b) for a, b in zip(one, other, strict=True) if a is not None and b is not None]
-    tiny, apart = torch.finfo(torch.float64).tiny, []
-    for part in (pairs[:1], pairs[1:]):
-        size = sum((a.double().square().sum() for a, _ in part), torch.zeros_like(pairs[0][0], dtype=torch.float64))
-        far = sum((a.double() - b).square().sum() for a, b in part)
-        apart.append((far / (size + tiny)) ** 0.5)
-    return float(torch.stack(apart).max())
+    pairs = [(a, b) for a, b in zip(one, other, strict=True) if a is not None and b is not None and a.numel()]
+    lengths = torch.stack([a.double().norm() for a, _ in pairs])
+    apart = torch.stack([(a.double() - b).norm() for a, b in pairs])
+    return float((apart / lengths.clamp(min=1e-3 * lengths.norm() + torch.finfo(torch.float64).tiny)).max())
 
 
 def recorder_of(device: torch.device, *, wanted: bool) -> Callable[[], Recorder] | None:
     """What records steps on this device; None where nothing does: many processes wait for each other within a step."""
-    return CudaRecorder if wanted and device.type == "cuda" and not world().is_distributed else None
+    if not wanted or device.type != "cuda" or world().is_distributed:
+        return None
+    return partial(CudaRecorder, device)

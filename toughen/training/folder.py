@@ -23,7 +23,7 @@ from toughen.utils import strict_yaml
 SOURCES = "sources"  # holds runs of nets that the run's method needs
 CONFIG, PROVENANCE = "config.yaml", "provenance.json"
 # settings that may change when a run goes on: no result depends on them
-FREE = ("memory_limit", "num_workers", "checkpoint_seconds")
+FREE = ("memory_limit", "num_workers", "checkpoint_seconds", "cuda_graphs")
 
 
 def check_folder(folder: Path, config: str, resume: bool, later: str = "") -> None:

@@ -108,14 +108,7 @@ class Trainer:
             callbacks=state_names(self.callbacks),
         )
         self.state.kept_names = checkpoint.names(self.state.modules)
-        self.graphs = StepGraphs(
-            self.loss_and_gradients,
-            self.model,
-            self.methods,
-            self.pass_counter,
-            recorder_of(self.device, wanted=recipe.cuda_graphs),
-            lambda reason: self.state.note("cuda graphs", f"steps are no longer replayed: {reason}"),
-        )
+        self.graphs = StepGraphs(self.model, self.methods, recorder_of(self.device, wanted=recipe.cuda_graphs))
 
     def by_epoch(self, shutdown: GracefulShutdown, display: Callback | None = None) -> Iterator[float]:
         """Train to the end, pausing after each epoch.
@@ -155,6 +148,7 @@ class Trainer:
             raise
         finally:
             state.distributed_step.end()
+            self.graphs.forget()
             for callback in self.callbacks:
                 callback.on_fit_end(state)
 
@@ -228,7 +222,11 @@ class Trainer:
         state.adversarial_steps += method.is_adversarial
         self.optimizer.zero_grad(set_to_none=True)
         key = None if method.graph_key is None else (method, method.graph_key, method.perturbation_scale < 1)
-        logged = self.graphs(key, x, y, batch, world().seed("model", self.recipe.seed, state.step))  # as for dropout
+        seed = world().seed("model", self.recipe.seed, state.step)  # such as for dropout
+        logged = self.graphs(key, x, y, batch, seed, self.loss_and_gradients, self.pass_counter)
+        if self.graphs.failure:
+            state.note("cuda graphs", f"steps are no longer replayed: {self.graphs.failure}")
+            self.graphs.failure = ""
         self.optimizer.step()
         if state.average is not None:
             state.average.update_parameters(self.model)

@@ -23,7 +23,10 @@ class Callback:
         """Called before the first step that is done of an epoch in this session."""
 
     def on_step_end(self, state: TrainingState, step: Step) -> None:
-        """Called after each optimizer step; to look at a number of ``step`` is to wait for the device."""
+        """Called after each optimizer step; to look at a number of ``step`` is to wait for the device.
+
+        On a GPU the next step may write its gradients into the same tensors: clone what is to be kept of them.
+        """
 
     def due(self, state: TrainingState) -> bool:
         """Asked after each step but an epoch's last; where one process says yes, ``on_due`` is called in all.
