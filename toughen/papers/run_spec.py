@@ -22,12 +22,6 @@ from toughen.papers.scales import SCALES, Scale, nodes
 KEPT = "keep_at"
 # of a machine: they decide no figure
 ELSEWHERE = ("device", "num_workers", "memory_limit", "checkpoint_seconds", "cuda_graphs")
-    "device",
-    "num_workers",
-    "memory_limit",
-    "checkpoint_seconds",
-    "cuda_graphs",
-)  # of a machine: they decide no figure
 LATER = {  # what rows were trained with before there were such settings: not part of their names
     "validation_every": 1,
     "label_smoothing": 0.0,
