@@ -359,7 +359,7 @@ def _distance(one: Sequence[Tensor | None], other: Sequence[Tensor | None]) -> f
         return float("inf")
     pairs = [(a, b) for a, b in zip(one, other, strict=True) if a is not None and b is not None and a.numel()]
     lengths = torch.stack([a.double().norm() for a, _ in pairs])
-    apart = torch.stack([(a.double() - b).norm() for a, b in pairs])
+    apart = torch.stack([(a.double() - b.double()).norm() for a, b in pairs])
     return float((apart / lengths.clamp(min=1e-3 * lengths.norm() + torch.finfo(torch.float64).tiny)).max())
 
 
