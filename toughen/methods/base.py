@@ -279,20 +279,6 @@ def weaker(crafted: Crafted, x: Images, share: float | Tensor) -> Crafted:
     )
 
 
-def same_replays(wrapper: str, one: Method, other: Method) -> int:
-    """How often both methods want a batch.
-
-    Raises:
-        ValueError: they differ, so that no one order of the data serves both.
-    """
-    if one.replays != other.replays:
-        raise ValueError(
-            f"{wrapper} cannot hold {type(one).__name__}, which trains {one.replays} times on a batch, together with "
-            f"{type(other).__name__}, which does {other.replays} times: give both the same number of replays"
-        )
-    return one.replays
-
-
 def frozen_copy(model: nn.Module, *, persistent: bool = True) -> nn.Module:
     """A copy in evaluation mode whose weights are buffers: none is among ``parameters()``, so nothing trains them.
 

@@ -31,12 +31,13 @@ from toughen.training.callbacks.collapse import rescuers
 from toughen.training.callbacks.selection import callbacks_of, state_names
 from toughen.training.collapse import CollapseDetector
 from toughen.training.compiled import Compiled
-from toughen.training.cuda_graphs import StepGraphs, recorder_of
+from toughen.training.cuda_graphs import recorder_of
 from toughen.training.distributed_step import step_of, synchronised_batch_norm
 from toughen.training.divergence import check_step
 from toughen.training.fine_tuning import freeze, rates, train_mode
 from toughen.training.loader import augment_of, feed_of
 from toughen.training.recipe import Recipe
+from toughen.training.replayed_step import ReplayedStep
 from toughen.training.saving import Diverged
 from toughen.training.training_state import TrainingState
 from toughen.training.validation import Validation
@@ -108,7 +109,7 @@ class Trainer:
             callbacks=state_names(self.callbacks),
         )
         self.state.kept_names = checkpoint.names(self.state.modules)
-        self.graphs = StepGraphs(self.model, self.methods, recorder_of(self.device, wanted=recipe.cuda_graphs))
+        self.replayed_step = ReplayedStep(self.model, self.methods, recorder_of(self.device, wanted=recipe.cuda_graphs))
 
     def by_epoch(self, shutdown: GracefulShutdown, display: Callback | None = None) -> Iterator[float]:
         """Train to the end, pausing after each epoch.
@@ -148,7 +149,7 @@ class Trainer:
             raise
         finally:
             state.distributed_step.end()
-            self.graphs.forget()
+            self.replayed_step.forget()
             for callback in self.callbacks:
                 callback.on_fit_end(state)
 
@@ -223,10 +224,10 @@ class Trainer:
         self.optimizer.zero_grad(set_to_none=True)
         key = None if method.graph_key is None else (method, method.graph_key, method.perturbation_scale < 1)
         seed = world().seed("model", self.recipe.seed, state.step)  # such as for dropout
-        logged = self.graphs(key, x, y, batch, seed, self.loss_and_gradients, self.pass_counter)
-        if self.graphs.failure:
-            state.note("cuda graphs", f"steps are no longer replayed: {self.graphs.failure}")
-            self.graphs.failure = ""
+        logged = self.replayed_step(key, x, y, batch, seed, self.loss_and_gradients, self.pass_counter)
+        if self.replayed_step.failure:
+            state.note("cuda graphs", f"steps are no longer replayed: {self.replayed_step.failure}")
+            self.replayed_step.failure = ""
         self.optimizer.step()
         if state.average is not None:
             state.average.update_parameters(self.model)

@@ -27,9 +27,10 @@ from toughen.methods.delayed import Delayed
 from toughen.methods.nuat import NuAT
 from toughen.methods.pgd_at import PGDAT
 from toughen.methods.standard import Standard
-from toughen.training import Callback, Recipe, TrainingState, cuda_graphs, train
+from toughen.training import Callback, Recipe, TrainingState, cuda_graphs, replayed_step, train
 from toughen.training import trainer as trainer_module
-from toughen.training.cuda_graphs import CudaRecorder, Recorder, StepGraphs
+from toughen.training.cuda_graphs import CudaRecorder, Recorder
+from toughen.training.replayed_step import ReplayedStep
 
 VARIANTS: dict[str, Callable[[], Method]] = {
     "NuAT, ramp by epoch": lambda: NuAT(eps=EPS, ramp_by="epoch", share_clean=False),
@@ -243,7 +244,7 @@ def notes(folder: Path) -> list[str]:
 def test_what_cannot_be_replayed_is_noticed_and_trained_step_by_step(
     method: type[Method], reason: str, tmp_path: Path, tape: type[TapeRecorder], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(cuda_graphs, "BETWEEN_CHECKS", 0)
+    monkeypatch.setattr(replayed_step, "BETWEEN_CHECKS", 0)
     one = trained(tmp_path / "one", method(), graphs=False)
     other = trained(tmp_path / "other", method(), graphs=True)
     assert files(one)[runs.WEIGHTS] == files(other)[runs.WEIGHTS] and tape.count == 1
@@ -254,7 +255,7 @@ def test_what_cannot_be_replayed_is_noticed_and_trained_step_by_step(
 def test_a_net_that_changes_by_itself_is_noticed(
     tmp_path: Path, tape: type[TapeRecorder], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(cuda_graphs, "BETWEEN_CHECKS", 2)
+    monkeypatch.setattr(replayed_step, "BETWEEN_CHECKS", 2)
     (note,) = notes(trained(tmp_path / "run", Standard(), graphs=True, net=MoodyNet))
     assert "differs" in note
 
@@ -324,7 +325,7 @@ def test_what_a_callback_does_to_the_net_is_heeded(tmp_path: Path, tape: type[Ta
 def test_what_is_tried_leaves_no_trace(
     tmp_path: Path, tape: type[TapeRecorder], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(cuda_graphs, "BETWEEN_CHECKS", 1)
+    monkeypatch.setattr(replayed_step, "BETWEEN_CHECKS", 1)
     method = Growing()
     folder = trained(tmp_path / "run", method, graphs=True)
     assert not notes(folder) and tape.replays > 4 and int(method.steps) == 12
@@ -340,7 +341,7 @@ def test_a_step_keeps_its_figures_when_the_next_one_is_replayed(tape: type[TapeR
         step.loss.backward()
         return Step(step.loss.detach(), step.logits.detach(), step.terms)
 
-    graphs = StepGraphs(net, [method], tape)
+    graphs = ReplayedStep(net, [method], tape)
     count = partial(PassCounter, net)
     images, labels = torch.rand(8, 4, 1, 28, 28), torch.arange(32).view(8, 4) % 10
     done = []
@@ -413,7 +414,7 @@ class Drawing(Standard):
 def test_a_gpu_s_run_goes_on_without_replays(
     method: type[Method], reason: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(cuda_graphs, "BETWEEN_CHECKS", 0)
+    monkeypatch.setattr(replayed_step, "BETWEEN_CHECKS", 0)
     one = trained(tmp_path / "one", method(), graphs=False, **ON_GPU)
     other = trained(tmp_path / "other", method(), graphs=True, **ON_GPU)
     assert files(one)[runs.WEIGHTS] == files(other)[runs.WEIGHTS]
