@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import copy
+import gc
 import json
 import shutil
+import weakref
 from pathlib import Path
 from typing import Any
 
@@ -369,6 +371,20 @@ def test_a_seed_decides_everything(tmp_path: Path) -> None:
         train(recipe(method=NuAT(eps=0.2), seed=seed, crop=2), tmp_path / name)
     one, two, three = (files(tmp_path / name)[runs.WEIGHTS] for name in ("one", "two", "three"))
     assert one == two != three
+
+
+def test_a_trainer_is_freed_with_its_last_name(tmp_path: Path) -> None:
+    trainer = made(tmp_path, NuAT(eps=0.2))
+    x, y, batch = next(trainer.epoch_batches(0))
+    trainer.counted_step(x, y, batch)
+    known = weakref.ref(trainer)
+    gc.collect()
+    gc.disable()
+    try:
+        del trainer
+        assert known() is None  # a cycle would hold its net until a collection
+    finally:
+        gc.enable()
 
 
 def test_flops_of_a_layer_by_hand() -> None:
