@@ -281,6 +281,7 @@ def gpu(found: dict[str, Any]) -> str:
         parts.append(f"Its weights on {attacked['images']} test images, {clean} right while clean:\n")
         parts.append(table(["attack", "stand", "seconds", "of the limit"], lines))
     parts.append(f"torch {made['torch']}, commit {made['commit']}.\n")
+    parts += [f"Note on {name}: {note}.\n" for name, note in made.get("notes", {}).items()]
     for text in (
         steps(nets) if (nets := pieces.get("steps", {}).get("nets")) else "",
         training(pieces["methods"]) if pieces.get("methods", {}).get("done") else "",

@@ -42,6 +42,7 @@ SOUND = [  # activation, radius of the training, method
     (nn.GELU, 0.1, "R-FGSM"),
     (nn.Tanh, 0.1, "PGD"),
     (nn.Softplus, 0.1, "TRADES"),
+    (nn.SiLU, 0.2, "PGD"),
 ]
 
 

@@ -148,8 +148,8 @@ def plan(command: str, folder: Path, run: Path, drawn: Path, **more: Any) -> tup
 
 COMMANDS = {  # each how many operations one is disturbed, by what goes wrong: every try is two runs of the command
     "train": {"kill": 1, "full": 3},
-    "evaluate": {"kill": 4, "full": 4},
-    "reproduce": {"kill": 6, "full": 6},
+    "evaluate": {"kill": 2, "full": 4},
+    "reproduce": {"kill": 3, "full": 6},
     "reproduce, images too": {"kill": 97, "full": 131},
 }
 
