@@ -30,7 +30,8 @@ def record(folder: Path) -> dict[str, Any]:
     }
     if evaluation.exists():
         found["evaluation"] = read_json(evaluation)
-        found["evaluation"]["data"] = Path(found["evaluation"]["data"]).name
+        for place in ("model", "data"):
+            found["evaluation"][place] = Path(found["evaluation"][place]).name
     return found
 
 
