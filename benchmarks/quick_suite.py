@@ -21,8 +21,7 @@ import torch
 from turns import clock
 
 from toughen.engine.device import provenance
-from toughen.evaluation.config import QUICK_IMAGES
-from toughen.evaluation.suite import SUITES
+from toughen.evaluation.suite import QUICK_IMAGES, SUITES
 from toughen.runs.files import read_json, write_json
 
 OUT = Path(__file__).parent / "results" / "quick-suite.json"

@@ -149,7 +149,7 @@ def recipe_page() -> str:
 
 def name_page() -> str:
     listed = {
-        "Nets": models.names(),
+        "Nets": models.summaries(),
         "Data sets": data.names(),
         "Recipes": {name: recipe_summary(path) for name, path in settings.recipes().items()},
     }

@@ -245,6 +245,7 @@ def test_a_recipe_s_wrapper_changes_its_inner_method(own: Path) -> None:
     assert "beta: 2.0" in yaml.safe_dump(config("mine.yaml --method.after.beta 2"))
 
 
+@pytest.mark.slow
 def test_an_own_class_of_a_recipe_s_class_s_name_is_another_one(own: Path) -> None:
     Path("variant.py").write_text(
         "from toughen import methods\nclass NuAT(methods.NuAT):\n    def __init__(self, *, eps: float | None = None, "
@@ -278,7 +279,9 @@ def test_a_recipe_may_name_own_classes_too(own: Path) -> None:
     assert type(recipe("mine.yaml").method).__name__ == "Mine"
 
 
-@pytest.mark.parametrize("command", ["train", "evaluate", "list"])
+@pytest.mark.parametrize(
+    "command", ["train", *(pytest.param(each, marks=pytest.mark.slow) for each in ("evaluate", "list"))]
+)
 def test_help_answers_quickly(command: str) -> None:
     """In seconds, and against a bare import of torch; the least of three each, in turn: other tests may be running."""
     turns = [

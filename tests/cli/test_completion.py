@@ -18,6 +18,7 @@ from toughen.cli.parsers import parser_of
 from toughen.config import settings
 from toughen.config.screens import flags
 from toughen.evaluation.suite import names as attack_names
+from toughen.models import registry
 
 # what bash does on the tab key: the line's words, then the function that was registered for the program
 TAB = """
@@ -53,6 +54,14 @@ def place(tmp_path: Path) -> Path:
     (tmp_path / "photos").mkdir()
     (tmp_path / "photo.yaml").touch()
     return tmp_path
+
+
+def test_a_script_is_made_without_making_nets(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each of the 22 would be made once for every option: half a minute for a script that a shell may ask for daily."""
+    pytest.importorskip("shtab")
+    monkeypatch.setattr(registry, "_make_own", lambda *given: pytest.fail("a net was made"))
+    ended = toughen("completion", "bash")
+    assert ended.status == 0 and all(name in ended.out for name in registry.NETS)
 
 
 def test_commands(place: Path) -> None:

@@ -73,6 +73,7 @@ def load(hub: Hub, home: Path, x: Images, source: str, *revision: str) -> subpro
     return client(hub.endpoint, home, "-c", LOAD, source, home / "x.safetensors", home / "answer", *revision)
 
 
+@pytest.mark.slow
 def test_what_is_pushed_is_loaded_alike(run: Path, tmp_path: Path, mnist: tuple[Images, Labels]) -> None:
     words = ("-m", "toughen", "push", run, "me/robust", "--yes", "--private")
     with model_hub("me/robust", token="secret") as hub:

@@ -72,6 +72,7 @@ def test_an_evaluation_goes_on_to_the_same_end(number: signal.Signals, tmp_path:
     assert results[0] == results[1]
 
 
+@pytest.mark.slow
 @BOTH
 def test_the_checks_end_with_what_is_known_and_go_on(number: signal.Signals, tmp_path: Path) -> None:
     assert toughen(*small("--method", "FBF", "--eps", 0.2, "--out", tmp_path)).status == 0
@@ -90,6 +91,7 @@ def test_the_checks_end_with_what_is_known_and_go_on(number: signal.Signals, tmp
     assert not (tmp_path / "evaluation.1.json").exists() and not list(tmp_path.glob("evaluation-*"))
 
 
+@pytest.mark.slow
 def test_an_evaluation_while_its_source_is_trained(tmp_path: Path) -> None:
     assert toughen(*small("--method", "FBF", "--eps", 0.2, "--out", tmp_path)).status == 0
     words = ["evaluate", tmp_path, "--attacks", "fgsm", "--surrogate", "train"]

@@ -340,6 +340,7 @@ def shorter_shard(folder: Path) -> str:
     return "train-0.parquet has changed: row group"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("workers", [0, 1])
 @pytest.mark.parametrize("harm", [broken_shard, vanished_shard, shorter_shard])
 def test_a_file_that_is_damaged_while_a_run_goes_on(

@@ -24,6 +24,8 @@ from toughen.engine.windows.query import IncrementalQuery, MismatchError, images
 from toughen.engine.windows.receptive_field import ReceptiveField
 from toughen.models.registry import NETS
 
+DEEP = ("resnet34", "resnet50", "resnet56", "preact-resnet18", "vgg16", "vgg19")
+
 
 def walk(net: nn.Module, x: Images, sides: list[int], changes: int, size: int = 3) -> float:
     """Change two windows at a time, let half of the images have them, and again; the largest difference of logits."""
@@ -58,7 +60,14 @@ def read_as_released(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @torch.no_grad()
 @pytest.mark.usefixtures("read_as_released")
-@pytest.mark.parametrize("name", [*(name for name in NETS if not name.startswith("wrn")), "wrn-10-2"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        *(name for name in NETS if not name.startswith("wrn") and name not in DEEP),
+        "wrn-10-2",
+        *(pytest.param(name, marks=pytest.mark.slow) for name in DEEP),
+    ],
+)
 def test_every_net_of_ours(name: str) -> None:
     shape = NETS[name][1] if name in NETS else (3, 32, 32)
     net = toughen.models.create(name, 10, shape, mean=[0.4] * shape[0], std=[0.2] * shape[0])
@@ -142,6 +151,7 @@ def test_how_far_a_layer_looks() -> None:
 every_norm = pytest.mark.parametrize("norm", ["linf", "l2"])
 
 
+@pytest.mark.slow
 @torch.no_grad()
 @every_norm
 def test_square_finds_the_same(norm: Any, mnist: tuple[Images, Labels]) -> None:
@@ -260,6 +270,7 @@ def test_a_model_on_its_own_is_asked_in_full(mnist: tuple[Images, Labels]) -> No
     assert FixedBatchModel(net, 8, copied=False).graph is None  # reading it may change its layers
 
 
+@pytest.mark.slow
 def test_maps_take_no_more_memory_than_they_may(mnist: tuple[Images, Labels], monkeypatch: pytest.MonkeyPatch) -> None:
     """Pixels, 16 maps of 14 x 14, 32 of 7 x 7, in float32: where eleven images fit, two blocks of five do."""
     x, y = mnist

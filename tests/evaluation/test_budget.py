@@ -95,6 +95,7 @@ def test_what_was_begun_keeps_its_number(costly: None, monkeypatch: pytest.Monke
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 def test_the_price_is_that_of_the_machine(monkeypatch: pytest.MonkeyPatch) -> None:
     """Twice the images in twice the time: a measured budget is neither ten times too large nor too small."""
     found = room("2s")

@@ -106,6 +106,7 @@ def test_an_earlier_gallery_is_kept_with_its_evaluation(evaluated: Path, tmp_pat
     assert (tmp_path / "out/gallery.parquet").is_file()
 
 
+@pytest.mark.slow
 def test_what_diagnose_found_is_not_replaced(tmp_path: Path) -> None:
     record = replace(runs.read_record(NET), data=str(digits()))
     (tmp_path / "run").mkdir()

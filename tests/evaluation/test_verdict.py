@@ -175,6 +175,7 @@ def test_a_number_made_in_earnest_is_sound(threat: Threat, hardened: bool) -> No
     assert {name for name, check in by_name.items() if check.passed is None} == {"white-box beats black-box"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("hardened", [True, False])
 def test_a_number_that_no_attack_made_is_not_sound(hardened: bool) -> None:
     claim, blocks = claim_of(small_net(hardened=hardened), not_at_all)
@@ -325,6 +326,7 @@ def test_without_a_source_the_black_box_is_not_made_and_with_one_it_is() -> None
     assert judged(with_source, blocks)[1]["white-box beats black-box"].passed is True
 
 
+@pytest.mark.slow
 def test_a_model_in_training_mode_is_judged_in_evaluation_mode_and_told_so() -> None:
     net = small_net().train()
     claim, blocks = claim_of(net)
@@ -335,6 +337,7 @@ def test_a_model_in_training_mode_is_judged_in_evaluation_mode_and_told_so() -> 
     assert check.passed and check.figure is not None and check.figure > 0 and "training mode" in check.sentence
 
 
+@pytest.mark.slow
 def test_the_same_twice_whatever_was_drawn_before_and_no_trace_left() -> None:
     net = broken.Noisy(small_net())
     claim, _ = claim_of(net, not_at_all)

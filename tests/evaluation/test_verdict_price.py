@@ -61,6 +61,7 @@ def never_sound(net: nn.Module, budgets: tuple[int, ...] = BUDGETS, **how: Any) 
         )  # it takes back what attacks find: each is asked again
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SPOILED)
 def test_a_spoiled_model_is_never_sound_at_a_small_price(name: str) -> None:
     never_sound(SPOILED[name][0](small_net()), FEW, attacks=not_at_all)
@@ -80,6 +81,7 @@ def test_a_trained_net_that_hides_is_never_sound_at_any_price(name: str, kind: s
     never_sound(SPOILED[kind][0](digits_net(name)), threat=Threat("linf", 0.3), n=100)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("attacks", [not_at_all, by_fgsm])
 def test_so_is_not_the_number_of_a_net_that_fgsm_cannot_hurt(attacks: Callable[..., Any]) -> None:
     never_sound(digits_net("fgsm-at"), attacks=attacks, threat=Threat("linf", 0.3), n=100)
@@ -152,6 +154,7 @@ CHECKS = (
 """
 
 
+@pytest.mark.slow
 def test_a_new_file_in_the_folder_is_a_new_check(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "brightness.py").write_text(NEW)
     monkeypatch.setattr(checks_folder, "__path__", [*checks_folder.__path__, str(tmp_path)])
@@ -219,6 +222,7 @@ def test_the_passes_that_the_model_sees_are_within_the_budget(budget: int) -> No
     assert 0.5 * budget < net.seen[0] <= budget
 
 
+@pytest.mark.slow
 def test_a_larger_price_looks_at_more_images_of_all_that_there_are() -> None:
     claim, blocks = claim_of(small_net())
     few, more = ({c.name: c for c in priced(claim, blocks, budget)[1]} for budget in (5000, 20_000))
@@ -328,6 +332,7 @@ def test_a_break_that_is_luck_does_not_count(often: float, robust: tuple[float, 
 # ---- stopped, and gone on with
 
 
+@pytest.mark.slow
 def test_a_stopped_examination_goes_on_to_the_same_end(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Stopped before each of its steps in turn: the price is that of the first call, and every step is made once."""
     slow(monkeypatch, 6000)

@@ -56,6 +56,7 @@ def test_a_signal_to_the_group_while_train_starts_workers(number: signal.Signals
     assert all(bool((one[name] == other[name]).all()) for name in one | other)
 
 
+@pytest.mark.slow
 def test_a_signal_to_the_group_while_reproduce_starts_workers(tmp_path: Path) -> None:
     words = ["reproduce", "pap-table7", "--scale", "smoke", "--data", digits(), "--rows", "FGSM-AT", "--out", tmp_path]
     done = group_signalled(signal.SIGTERM, "stream", *words)

@@ -292,6 +292,7 @@ def test_sources_that_are_named_as_nets_are_trained_first(tmp_path: Path) -> Non
     assert weights[0] == weights[1]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("step", [2, 7, 12])  # of the first source, of the second one, of the run
 def test_a_run_killed_while_its_sources_train_goes_on(tmp_path: Path, step: int) -> None:
     assert toughen(*named(tmp_path / "whole")).status == 0

@@ -22,6 +22,7 @@ from toughen.attacks import PGD
 from toughen.core.types import Images, Labels, Logits
 from toughen.models.export import difference, export, load_exported
 
+QUICK = ("m-lenet", "small-cnn")  # whose export takes a few seconds
 NETS = {"resnet18": {"width": 8}, "wrn-16-4": {}, "m-lenet": {}, "vgg11": {}, "small-cnn": {}}
 
 
@@ -41,7 +42,9 @@ def images(net: str, digits: tuple[Images, Labels], count: int) -> Images:
 
 
 @pytest.mark.parametrize("form", ["onnx", "torch-export"])
-@pytest.mark.parametrize("net", NETS)
+@pytest.mark.parametrize(
+    "net", [name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in NETS]
+)
 def test_a_net_says_the_same_after_export(net: str, form: str, mnist: tuple[Images, Labels], tmp_path: Path) -> None:
     x = images(net, mnist, 70)
     torch.manual_seed(0)

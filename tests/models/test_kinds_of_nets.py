@@ -156,6 +156,7 @@ def test_an_evaluation_says_what_a_loop_of_our_own_says(name: str, place: Path, 
     assert len(net(x).argmax(1).unique()) > 2 and found["robust_accuracy"] < found["clean_accuracy"]
 
 
+@pytest.mark.slow
 @every_net
 def test_an_exported_net_says_the_same(name: str, place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """In a process of its own: the exporter cannot read functions whose arguments are checked while tests run."""

@@ -207,13 +207,17 @@ def test_a_net_has_the_millions_of_parameters_that_papers_state(
         assert parameters(models.create(name, 10, shape)) == pytest.approx(millions * 1e6, rel=tolerance)
 
 
-def test_names_say_how_many_parameters_a_net_has() -> None:
-    lines = models.names()
-    assert list(lines) == [
-        *("small-cnn", "madry-cnn", "m-lenet", "lenet+", "fbf-mnist-cnn", "efgsm-cnn", "A", "B", "C", "D"),
-        *("conv-4", "vgg11", "vgg16", "vgg19", "resnet18", "resnet34", "resnet50", "resnet56", "preact-resnet18"),
-        *("wrn-22-5", "wrn-28-10", "wrn-34-10"),
-    ]
+def test_summaries_say_how_many_parameters_a_net_has() -> None:
+    lines = models.summaries()
+    assert (
+        list(lines)
+        == models.names()
+        == [
+            *("small-cnn", "madry-cnn", "m-lenet", "lenet+", "fbf-mnist-cnn", "efgsm-cnn", "A", "B", "C", "D"),
+            *("conv-4", "vgg11", "vgg16", "vgg19", "resnet18", "resnet34", "resnet50", "resnet56", "preact-resnet18"),
+            *("wrn-22-5", "wrn-28-10", "wrn-34-10"),
+        ]
+    )
     assert "312,202 parameters on 1x28x28" in lines["small-cnn"] and "893,258 parameters on 1x28x28" in lines["B"]
     assert "6,711,194 parameters on 3x32x32" in lines["wrn-22-5"]
     assert "46,160,474 parameters" in lines["wrn-34-10"]

@@ -108,6 +108,7 @@ def test_a_damaged_list_is_named(harm: str, tmp_path: Path) -> None:
     refused(reproduce(tmp_path, "pap-table3", *FGSM), "weights.json is damaged")
 
 
+@pytest.mark.slow
 def test_a_table_s_row_keeps_what_a_figure_needs_of_it(tmp_path: Path, trained: list[str]) -> None:
     """R-MGM's table 3 has PGD, whose weights after some steps its figure 2 looks at."""
     assert reproduce(tmp_path, "rmgm-table3", "--rows", "PGD").status == 0

@@ -299,6 +299,7 @@ def test_a_run_has_one_wording() -> None:
         assert wordings.setdefault(key, run) == run
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scale", SCALES)
 def test_every_run_ends_after_what_it_is_to_change_within_it(scale: str) -> None:
     """A run that stops before its own switch would not be the row's."""

@@ -40,6 +40,7 @@ def test_every_session_is_kept(tmp_path: Path) -> None:
     assert 1 <= second["from_step"] <= 7 and found["commit"] == device.commit()
 
 
+@pytest.mark.slow
 def test_one_machine_and_commit_is_one_session(tmp_path: Path) -> None:
     words, before = begun(tmp_path / "run")
     before["processor"] = device.processor(device.pick_device("cpu"))  # the other process's may have other threads
@@ -79,6 +80,7 @@ def test_a_page_names_all_commits_of_a_training(tmp_path: Path) -> None:
     assert "one, two; trained in bf16, fp32 at commit aaa, bbb; measured at commit ccc" in said
 
 
+@pytest.mark.slow
 def test_what_the_watch_takes_is_not_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Ten steps of a small net take far less than ten looks of 0.3 s each."""
     signal = CollapseDetector.signal

@@ -58,6 +58,7 @@ def epochs(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, int]]:
     return seen
 
 
+@pytest.mark.slow
 def test_rows_whose_times_are_compared_take_turns_and_become_what_they_are_alone(
     tmp_path: Path, epochs: list[tuple[str, int]]
 ) -> None:
@@ -73,6 +74,7 @@ def test_rows_whose_times_are_compared_take_turns_and_become_what_they_are_alone
     assert partners(tmp_path / "alone", "PGD") == []
 
 
+@pytest.mark.slow
 def test_a_ratio_of_times_that_took_no_turns_is_marked(tmp_path: Path) -> None:
     both = reproduce(tmp_path / "turns", "Normal,PGD")
     assert both.status == 0 and both.out.count("≈") == 1  # in the words that explain it
@@ -95,6 +97,7 @@ def test_a_ratio_of_times_that_took_no_turns_is_marked(tmp_path: Path) -> None:
     assert damaged is not None and damaged.apart
 
 
+@pytest.mark.slow
 def test_turns_that_were_stopped_go_on_in_turns(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, epochs: list[tuple[str, int]]
 ) -> None:
@@ -116,6 +119,7 @@ def test_turns_that_were_stopped_go_on_in_turns(
     assert value is not None and not value.apart
 
 
+@pytest.mark.slow
 def test_one_that_went_on_alone_no_longer_counts_as_in_turns(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, epochs: list[tuple[str, int]]
 ) -> None:

@@ -59,6 +59,7 @@ RELEASED = ["Standard", "FGSMAT", "FBF", "NFGSM", "GradAlign", "PGI", "Free", "G
 RELEASED += ["PGDAT", "TRADES", "AWP", "TRADES-AWP"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", RELEASED)
 def test_a_released_step_makes_the_passes_it_is_said_to(method: str, scripts: Any) -> None:
     """Counted as operations; a net's first layer has no gradient towards images in the weights' own steps."""
@@ -282,6 +283,7 @@ def test_operations_are_told_apart(scripts: Any) -> None:
         assert breakdown.kind_of(name, shapes, images[1:], 10) == kind, name
 
 
+@pytest.mark.slow
 def test_the_shares_of_a_step_are_those_of_its_whole_time(tmp_path: Path) -> None:
     out = tmp_path / "found.json"
     words = ["--data", "mnist-5k", "--model", "small-cnn", "--methods", "NuAT", "--batch-size", "16", "--out", str(out)]
@@ -474,7 +476,8 @@ def test_rows_of_folders_are_summed_up(scripts: Any) -> None:
     assert folders.margins(found).splitlines()[2:] == [pair]
 
 
-def test_the_commands_of_a_grid_and_the_run_that_is_chosen(tmp_path: Path, scripts: Any) -> None:
+@pytest.mark.slow
+def test_the_commands_of_a_grid(tmp_path: Path, scripts: Any) -> None:
     grid = scripts("grid")
     for row in grid.ROWS:
         assert len({run.folder(tmp_path) for run in grid.grid(row)}) == 4
@@ -484,6 +487,9 @@ def test_the_commands_of_a_grid_and_the_run_that_is_chosen(tmp_path: Path, scrip
             assert {each.optimizer.lr for each in there} == {5e-3, 2e-3}  # the last word counts
             assert len({json.dumps(settings_of(each.method), default=str) for each in there}) in (1, 2)
 
+
+def test_the_run_of_a_grid_that_is_chosen(tmp_path: Path, scripts: Any) -> None:
+    grid = scripts("grid")
     assert len(list(itertools.islice(grid.steps("FBF", "mnist-5k", tmp_path), 4))) == 4
     for run, held in zip(grid.grid("FBF"), ((0.2, 0.8), (0.9, 0.3), (0.4, 0.5), (0.1, 0.1)), strict=True):
         folder = run.folder(tmp_path)
@@ -601,8 +607,11 @@ def test_the_gpu_command_goes_on_where_it_stopped(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", COMMANDS)
-def test_a_script_explains_itself(name: str) -> None:
-    command = [sys.executable, str(BENCHMARKS / f"{name}.py"), "--help"]
-    ended = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
-    assert ended.returncode == 0, ended.stderr
-    assert "usage" in ended.stdout and name in ended.stdout
+def test_a_script_explains_itself(
+    name: str, scripts: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", [f"{name}.py", "--help"])
+    with pytest.raises(SystemExit) as ended:
+        scripts(name).main()
+    told = capsys.readouterr().out
+    assert not ended.value.code and told.startswith(f"usage: {name}.py") and len(told.splitlines()) > 5

@@ -94,6 +94,7 @@ def test_a_model_that_is_being_trained_is_waited_for(tmp_path: Path) -> None:
     assert "sessions" not in record["provenance"] and len(list((folder / "cells").iterdir())) == 7
 
 
+@pytest.mark.slow
 def test_it_is_waited_for_no_longer_than_it_lives(tmp_path: Path) -> None:
     with stopped(0.5, "reproduce", "pap-table7", *FGSM, tmp_path, at="smoke/*/run/config.yaml", within=tmp_path):
         pass

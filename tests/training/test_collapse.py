@@ -207,6 +207,7 @@ def test_a_run_that_is_rescued_stands(tmp_path: Path) -> None:
     assert sum("collapse" in str(e.tensor_proto) for e in board.Tensors("events/text_summary")) == len(found)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("weights", ["best", "last"])
 def test_a_collapse_in_the_last_epoch_leaves_the_healthy_weights(tmp_path: Path, weights: str) -> None:
     run = tmp_path / "run"

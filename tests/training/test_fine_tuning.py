@@ -163,6 +163,7 @@ def test_a_killed_run_goes_on_bit_for_bit(weights: Path, tmp_path: Path, monkeyp
     same_end(tmp_path / "whole", tmp_path / "cut")
 
 
+@pytest.mark.slow
 def test_processes_train_what_one_does(tmp_path: Path) -> None:
     """A net without batch norm, which sees each process's images alone."""
     save_file(models.create("fbf-mnist-cnn", 10, (1, 28, 28)).state_dict(), tmp_path / "net.safetensors")
@@ -178,6 +179,7 @@ def test_processes_train_what_one_does(tmp_path: Path) -> None:
         assert torch.equal(one[key], value.double()) == name.startswith("0.")
 
 
+@pytest.mark.slow
 def test_a_time_budget_and_compiled_steps_leave_frozen_layers_alone(
     weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from rich.console import Console
@@ -39,13 +39,13 @@ def run(arguments: Sequence[str]) -> int:
     if what == "methods":
         print_methods(Console(), methods.REGISTRY)
         return 0
-    entries: dict[str, dict[str, str]] = {
-        "attacks": {name: about for name, (_, about) in attack_names().items()},
-        "models": models.names() | ELSEWHERE,
-        "data": data_sets.names(),
-        "recipes": {name: recipe_summary(path) for name, path in settings.recipes().items()},
+    entries: dict[str, Callable[[], dict[str, str]]] = {
+        "attacks": lambda: {name: about for name, (_, about) in attack_names().items()},
+        "models": lambda: models.summaries() | ELSEWHERE,
+        "data": data_sets.names,
+        "recipes": lambda: {name: recipe_summary(path) for name, path in settings.recipes().items()},
     }
-    print_entries(Console(), entries[what])
+    print_entries(Console(), entries[what]())
     return 0
 
 

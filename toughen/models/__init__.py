@@ -12,6 +12,7 @@ from toughen.models.registry import create as create
 from toughen.models.registry import describe as describe
 from toughen.models.registry import from_description as from_description
 from toughen.models.registry import names as names
+from toughen.models.registry import summaries as summaries
 
 __all__ = [
     "Normalize",
@@ -22,4 +23,5 @@ __all__ = [
     "from_description",
     "names",
     "pretrained",
+    "summaries",
 ]

@@ -54,7 +54,12 @@ NETS: dict[str, tuple[type[nn.Module], Shape]] = {  # each with the images of th
 FIELDS = ("name", "num_classes", "shape", "mean", "std", "settings")
 
 
-def names() -> dict[str, str]:
+def names() -> list[str]:
+    """The names of toughen's own nets."""
+    return list(NETS)
+
+
+def summaries() -> dict[str, str]:
     """toughen's own nets: name -> one line with the number of parameters at ten classes."""
     lines = {}
     with torch.device("meta"):  # counts without allocating
