@@ -5,6 +5,8 @@ from __future__ import annotations
 import _thread
 import re
 import signal
+import subprocess
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -128,6 +130,22 @@ def test_a_limit_ends_what_runs(handler: Any) -> None:
         assert deadline.passed and time.monotonic() < until and signal.getsignal(signal.SIGINT) == handler
     finally:
         signal.signal(signal.SIGINT, before)
+
+
+def test_a_limit_that_ends_at_once_leaves_torch_whole() -> None:
+    """Its first convolution imports torch._dynamo, and an import that is interrupted can't be made again."""
+    script = (
+        "import torch\n"
+        "from toughen.papers.cheapest_first import Deadline\n"
+        "step = lambda: torch.nn.Conv2d(1, 1, 3, device='meta')(torch.zeros(1, 1, 8, 8, device='meta'))\n"
+        "with torch.device('meta'), Deadline(0.3):\n"
+        "    while True:\n"
+        "        step()\n"
+        "with torch.device('meta'):\n"
+        "    print(list(step().shape))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0 and done.stdout == "[1, 1, 6, 6]\n", done.stderr
 
 
 def test_only_its_own_interrupt_is_a_limits() -> None:

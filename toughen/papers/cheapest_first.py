@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import _thread
+import importlib
 import itertools
 import json
 import signal
@@ -164,6 +165,8 @@ class Deadline:
 
     def __enter__(self) -> Deadline:
         if self._timer:
+            # torch would import it with the first step, for seconds: interrupted there it can't be imported again
+            importlib.import_module("torch._dynamo")
             self._ignored = signal.getsignal(signal.SIGINT) == signal.SIG_IGN  # as in a script's background job
             if self._ignored:  # else interrupt_main would do nothing
                 signal.signal(signal.SIGINT, signal.default_int_handler)
