@@ -277,6 +277,18 @@ def test_a_time_is_as_many_passes_as_fit(monkeypatch: pytest.MonkeyPatch) -> Non
     assert found == int(0.9 * 100 / 0.25) == 360
 
 
+def test_a_quick_block_among_slow_ones_is_not_taken_for_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where other programs take turns on the cores: blocks of 0.125, 0.125 and 1.25 s, half a second each, or 1/32 of
+    it for each of 16 passes."""
+    ticks = iter([0.0, 9.0, 9.0, 9.125, 9.125, 9.25, 9.25, 10.5])
+    monkeypatch.setattr("toughen.evaluation.price.time.perf_counter", lambda: next(ticks))
+    claim, _ = claim_of(small_net(), not_at_all, n=20)
+    found = price.passes_within(
+        FixedBatchModel(small_net(), 8), claim.images.float()[:20] / 255, claim.labels[:20], seconds=100.0
+    )
+    assert found == int(0.9 * 100 * 32) == 2880
+
+
 QUICK: dict[str, Any] = {"eps": 0.1, "limit": 40, "details": False, "batch_size": 8}
 
 

@@ -503,6 +503,13 @@ def test_the_run_of_a_grid_that_is_chosen(tmp_path: Path, scripts: Any) -> None:
     assert grid.figures("FBF", tmp_path) is None
 
 
+def test_the_page_of_defaults_has_the_figures_of_the_rows(scripts: Any) -> None:
+    folders, page = scripts("folders"), (ROOT / "docs" / "explanation" / "defaults.md").read_text(encoding="utf-8")
+    found = read_json(BENCHMARKS / "results" / "folders.json")
+    assert set(found) == {str(row) for row in folders.rows()}
+    assert folders.table(found) in page and folders.margins(found) in page
+
+
 def test_the_page_of_methods_has_the_figures_of_the_runs(scripts: Any) -> None:
     rows = read_json(BENCHMARKS / "results" / "methods-mnist.json")["rows"]
     assert list(rows) == list(scripts("methods").ROWS)
