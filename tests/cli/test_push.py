@@ -101,6 +101,7 @@ def test_what_is_pushed_is_loaded_alike(run: Path, tmp_path: Path, mnist: tuple[
     assert ended.returncode == 0, ended.stderr
 
 
+@pytest.mark.slow
 def test_without_a_token_or_the_right_to_write_it_is_said(run: Path, tmp_path: Path) -> None:
     words = ("-m", "toughen", "push", run, "me/robust", "--yes")
     with model_hub("me/robust", token="secret") as hub:

@@ -49,6 +49,7 @@ def stopped(done: subprocess.CompletedProcess[str], number: signal.Signals, said
     assert done.stderr.strip().splitlines()[-1] == said and "Traceback" not in done.stderr
 
 
+@pytest.mark.slow
 @BOTH
 def test_the_demo_in_training(number: signal.Signals, tmp_path: Path) -> None:
     stopped(signalled(number, STEP, 3, "demo", "--out", tmp_path), number, GOES_ON)

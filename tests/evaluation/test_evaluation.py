@@ -362,6 +362,7 @@ def test_classes_are_matched_by_name(trained: Path, tmp_path: Path) -> None:
     assert sorted((9 - test.test.labels).tolist()) == sorted(data.load(str(digits())).test.labels.tolist())
 
 
+@pytest.mark.slow
 def test_a_few_seen_images_are_no_reason_to_refuse(trained: Path, tmp_path: Path) -> None:
     """Real sets hold duplicates: up to one image in a hundred may be a training image."""
     fresh, seen = data.load("mnist-5k").test, data.load(str(digits())).train

@@ -173,6 +173,7 @@ def test_batch_size_and_company_change_nothing() -> None:
             assert torch.equal(verdict.distance, whole.verdicts[name].distance[rows])
 
 
+@pytest.mark.slow
 def test_threads_change_nothing() -> None:
     """Neither how many work at the chunks, nor how many the rest of the program uses."""
     net, split, threads = toughen.load(NETS / "fbf"), some(40), torch.get_num_threads()

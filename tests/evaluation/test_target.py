@@ -479,6 +479,7 @@ def test_the_quick_suite_looks_at_a_thousand_images() -> None:
 NUAT = {"defence": "nuclear", "weight": 4.0, "divisor": 128}
 
 
+@pytest.mark.slow
 def test_the_adaptive_attack_is_in_standard_for_a_run_that_knows_its_own(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -308,6 +308,7 @@ def test_a_few_images_are_not_called_chance_where_they_are_too_few_to_tell() -> 
     )
 
 
+@pytest.mark.slow
 def test_of_a_run_the_range_of_its_images_is_known() -> None:
     claim, blocks = claim_of(small_net(), not_at_all)
     check = judged(replace(claim, own=True), blocks)[1]["images as the model wants them"]

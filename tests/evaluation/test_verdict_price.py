@@ -426,14 +426,16 @@ def test_a_bar_and_lines_for_the_checks(monkeypatch: pytest.MonkeyPatch) -> None
         said = [line for line in file.getvalue().splitlines() if "s left" in line and "images;" in line]
     assert len(said) >= 10
     assert all("; at most about " in line for line in said) and len({line.split(":")[0] for line in said}) > 5
-    terminal = Console(file=io.StringIO(), width=200, force_terminal=True)
     monkeypatch.undo()
+    monkeypatch.setenv("TERM", "xterm-256color")  # a "dumb" one shows no bar
+    terminal = Console(file=io.StringIO(), width=200, force_terminal=True)
     package.evaluate(small_net(), str(digits()), attacks=["fgsm"], **QUICK | {"limit": 8}, console=terminal)
     assert "left" in terminal.file.getvalue()  # type: ignore[attr-defined]
 
 
 def test_the_time_left_is_whole_on_a_narrow_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
     """The description yields, not the numbers."""
+    monkeypatch.setenv("TERM", "xterm-256color")  # a "dumb" one shows no bar
     monkeypatch.setattr(Examination, "total_cost", lambda self: 1000)
     monkeypatch.setattr(Examination, "spent", 310)
     under_way: Any = object.__new__(Examination)

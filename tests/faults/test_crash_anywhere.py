@@ -154,7 +154,7 @@ COMMANDS = {  # each how many operations one is disturbed, by what goes wrong: e
 }
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", [pytest.param(each, marks=[pytest.mark.slow] * (each == "full")) for each in KINDS])
 def test_a_sample_of_operations(kind: str, run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Of training alone, since every try is two runs."""
     made, compared = plan("train", tmp_path / "w", run, tmp_path, kind=kind, first=5, stride=17)

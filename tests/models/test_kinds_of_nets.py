@@ -128,6 +128,7 @@ def digit_images() -> tuple[Tensor, Tensor]:
     return test.images.float() / 255, test.labels
 
 
+@pytest.mark.slow
 @every_net
 def test_training_moves_every_weight(name: str, place: Path) -> None:
     folder = trained(name, place)

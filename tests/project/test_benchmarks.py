@@ -510,6 +510,12 @@ def test_the_page_of_defaults_has_the_figures_of_the_rows(scripts: Any) -> None:
     assert folders.table(found) in page and folders.margins(found) in page
 
 
+def test_the_page_of_methods_has_the_figures_of_the_grid(scripts: Any) -> None:
+    rows = read_json(BENCHMARKS / "results" / "grid-mnist.json")["rows"]
+    page = (ROOT / "docs" / "results" / "methods.md").read_text(encoding="utf-8")
+    assert rows and scripts("grid").table(rows) in page
+
+
 def test_the_page_of_methods_has_the_figures_of_the_runs(scripts: Any) -> None:
     rows = read_json(BENCHMARKS / "results" / "methods-mnist.json")["rows"]
     assert list(rows) == list(scripts("methods").ROWS)

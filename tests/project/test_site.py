@@ -12,6 +12,8 @@ from pathlib import Path
 import pytest
 from paths import ROOT
 
+pytestmark = pytest.mark.slow
+
 
 def built(root: Path, out: Path) -> subprocess.CompletedProcess[str]:
     """Build the site of a tree of files."""

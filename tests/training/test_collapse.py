@@ -179,6 +179,7 @@ def test_a_run_that_is_not_watched_collapses(tmp_path: Path) -> None:
     assert not (tmp_path / "run" / checkpoint.HEALTHY).exists()
 
 
+@pytest.mark.slow
 def test_a_run_that_is_watched_is_told_of_its_collapse(tmp_path: Path) -> None:
     ended = toughen(*COLLAPSING.split(), "--watch", "warn", "--stop_epoch", 5, "--out", tmp_path / "run")
     assert "collapse: FGSM leaves" in ended.err and "back to" not in ended.err
@@ -276,6 +277,7 @@ def test_a_kill_during_a_rescue_changes_nothing(tmp_path: Path, monkeypatch: pyt
         same_end(tmp_path / "whole", cut)
 
 
+@pytest.mark.slow
 def test_what_does_not_stand_in_half_of_a_run_is_trained_otherwise_to_its_end(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
