@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import os
 import signal
 import subprocess
@@ -105,6 +106,36 @@ def environment(more: Mapping[str, str]) -> Iterator[None]:
     finally:
         os.environ.clear()
         os.environ.update(before)
+
+
+def chosen_rows(about: str | None, rows: Sequence[str], name: str) -> argparse.Namespace:
+    """What the command line of a table of MNIST runs says: data, rows, out, write, minutes.
+
+    Args:
+        about: the script's docstring.
+        rows: all rows that it knows.
+        name: of its folder of runs and of its file of results.
+    """
+    parser = argparse.ArgumentParser(description=about, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", required=True, help="MNIST: a folder of parquet shards, or a name of the hub")
+    told = f"some of {', '.join(rows)} (default: all)"
+    parser.add_argument("--rows", nargs="+", metavar="NAME", choices=list(rows), default=list(rows), help=told)
+    parser.add_argument("--out", type=Path, default=Path("runs", name), help="where the runs go")
+    default = Path("benchmarks", "results", f"{name}.json")
+    parser.add_argument("--write", type=Path, default=default, metavar="FILE", help=f"the results (default: {default})")
+    parser.add_argument("--minutes", type=float, help="end within this time; what is under way is gone on with")
+    known = parser.parse_args()
+    known.out.mkdir(parents=True, exist_ok=True)
+    return known
+
+
+@contextmanager
+def until_over() -> Iterator[None]:
+    """The block may be left by ``Over``, which is said."""
+    try:
+        yield
+    except Over:
+        print("stopped; the same command goes on", file=sys.stderr)
 
 
 def flags(given: dict[str, object]) -> Sequence[str]:

@@ -9,12 +9,10 @@ is not done again; a stopped run goes on.
 
 from __future__ import annotations
 
-import argparse
-import sys
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from box import Box, Over
+from box import Box, chosen_rows, until_over
 from record import record
 
 from toughen.runs.files import read_json, write_json
@@ -67,25 +65,16 @@ def table(rows: dict[str, Any]) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", required=True, help="MNIST: a folder of parquet shards, or a name of the hub")
-    parser.add_argument("--rows", nargs="+", metavar="NAME", choices=list(ROWS), default=list(ROWS))
-    parser.add_argument("--out", type=Path, default=Path("runs/full-mnist"), help="where the runs go")
-    parser.add_argument("--write", type=Path, default=Path("benchmarks/results/full-mnist.json"))
-    parser.add_argument("--minutes", type=float, help="end within this time; what is under way is gone on with")
-    known = parser.parse_args()
-    known.out.mkdir(parents=True, exist_ok=True)
+    known = chosen_rows(__doc__, list(ROWS), "full-mnist")
     box = Box(known.minutes)
     rows = read_json(known.write) if known.write.exists() else {}
-    try:
+    with until_over():
         for name in known.rows:
             if name not in rows:
                 out = known.out / name.lower().replace(", ", "-").replace(" ", "-")
                 run(name, ROWS[name], known.data, out, box)
                 rows = (read_json(known.write) if known.write.exists() else {}) | {name: record(out)}
                 write_json(known.write, {each: rows[each] for each in ROWS if each in rows})
-    except Over:
-        print("stopped; the same command goes on", file=sys.stderr)
     print(table(rows))
 
 

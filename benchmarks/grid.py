@@ -12,16 +12,14 @@ those of `methods.py`. What is done is not done again; a stopped run goes on. Se
 
 from __future__ import annotations
 
-import argparse
 import json
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import mean
 from typing import Any
 
-from box import Box, Over
+from box import Box, chosen_rows, until_over
 from methods import BASE, EPS, NATURAL, ROWS, SOURCE, SOURCES, UNCHOSEN, watched
 
 from toughen.runs.files import read_json, write_json
@@ -183,17 +181,10 @@ def table(rows: dict[str, Any]) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", required=True, help="MNIST: a folder of parquet shards, or a name of the hub")
-    parser.add_argument("--rows", nargs="+", metavar="NAME", choices=list(ROWS), default=list(ROWS))
-    parser.add_argument("--out", type=Path, default=Path("runs/grid"), help="where the runs go")
-    parser.add_argument("--write", type=Path, default=Path("benchmarks/results/grid-mnist.json"))
-    parser.add_argument("--minutes", type=float, help="end within this time; what is under way is gone on with")
-    known = parser.parse_args()
-    known.out.mkdir(parents=True, exist_ok=True)
+    known = chosen_rows(__doc__, list(ROWS), "grid-mnist")
     box = Box(known.minutes)
     about = {"base": BASE, "eps": EPS, "rates": RATES, "source": SOURCE, "sources": SOURCES, "attacks": ATTACKS}
-    try:
+    with until_over():
         for row in known.rows:
             if row in gathered(known.out, known.write):
                 continue
@@ -201,8 +192,6 @@ def main() -> None:
                 print("toughen", *words, flush=True)
                 box.toughen(*words)
             write_json(known.write, {**about, "rows": gathered(known.out, known.write)})
-    except Over:
-        print("stopped; the same command goes on", file=sys.stderr)
     print(table(gathered(known.out, known.write)))
 
 
