@@ -65,14 +65,16 @@ def follow(*words: object, run: Path) -> list[str]:
     evaluate = printed(trained.out, "evaluate them: ")
     unevaluated = toughen("compare", run)
     assert unevaluated.status == 2 and printed(unevaluated.err, "run `", "`") == evaluate
-    assert toughen("report", run).status == 0
+    reported = toughen("report", run)
+    assert reported.status == 0 and "compare" not in reported.out  # what was not evaluated has no line there
     assert printed(unescape((run / "report.html").read_text()), "run <code>", "</code>") == evaluate
     for _ in range(2):  # the second time a report is there
         done = toughen(*evaluate, *CHEAP)
         assert done.status == 0, done.err
         look = toughen(*printed(done.out, "look at it: "))
         assert look.status == 0, look.err
-    assert toughen("compare", run).status == 0
+        compare = toughen(*printed(look.out, "if you name them: "))
+        assert compare.status == 0 and re.search(r"linf 0\.2|linf 8/255", compare.out), compare.err
     model = evaluate[evaluate.index("--model") :][:2] if "--model" in evaluate else []
     eps = evaluate[evaluate.index("--eps") :][:2] if "--eps" in evaluate else []
     assert toughen("attack", run, "--attack", "fgsm", "--out", run / "fgsm.parquet", *model, *eps).status == 0
@@ -95,6 +97,22 @@ def test_a_net_of_ones_own_is_named(own: None, tmp_path: Path) -> None:
     run = tmp_path / "run"
     found = follow("own_followed:net", "--method", "FBF", "--eps", 0.2, run=run)
     assert found == ["evaluate", str(run), "--model", "own_followed:net"]
+
+
+def test_a_report_of_two_runs_prints_what_compares_both(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    found = []
+    for name in ("-one", "two of them"):
+        assert toughen(*small("--method", "FBF", "--eps", 0.2), f"--out={name}").status == 0
+        found.append(name if name[0] != "-" else f"./{name}")
+        assert toughen("evaluate", found[-1], *CHEAP).status == 0
+    look = toughen("report", *found, "--out", "both.html")
+    command = printed(look.out, "if you name them: ")
+    assert command == ["compare", *found]
+    compare = toughen(*command)
+    assert compare.status == 0 and "-one" in compare.out and "two of them" in compare.out, compare.err
+    Path("-one", "evaluation.json").unlink()
+    assert "compare" not in toughen("report", *found, "--out", "again.html").out
 
 
 @pytest.mark.parametrize("name", ["tiny", "tiny.a1_in1k"])

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 from toughen.cli.shared import PROGRAM, Help
 from toughen.config.parsing import Parser, tidy
 from toughen.report import write_report
+from toughen.report.read import RESULT
 from toughen.report.values import clean
+from toughen.runs import follow_up
 
 HELP = Help(
     usage=f"{PROGRAM} report RUN ... [--out FILE] [--overwrite]",
@@ -25,6 +28,8 @@ def run(arguments: Sequence[str]) -> int:
     given = report_parser().read(tidy(arguments))
     path = write_report(given.runs, given.out, overwrite=given.overwrite)
     print(f"written: {clean(str(path))}, open it in a browser")
+    if all((Path(run) / RESULT).is_file() for run in given.runs):
+        print(f"the same in a table, with more runs if you name them: {clean(follow_up.compare(given.runs))}")
     return 0
 
 

@@ -47,6 +47,11 @@ def report(folder: str | Path) -> str:
     return shlex.join(["toughen", "report", _typed(folder), *again])
 
 
+def compare(folders: Sequence[str | Path]) -> str:
+    """The command that shows evaluated runs as a table."""
+    return shlex.join(["toughen", "compare", *map(_typed, folders)])
+
+
 def needs_name(model: Mapping[str, Any]) -> bool:
     """Whether a net is only made where the user names it, and has a name that could be."""
     name = model.get("name")
