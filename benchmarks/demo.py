@@ -56,11 +56,12 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("runs/demos"), help="where the runs go")
     parser.add_argument("--write", type=Path, default=Path("benchmarks/results/demo.json"))
     parser.add_argument("--without-parts", action="store_true", help="leave out each part of the recipe")
+    parser.add_argument("--kernels", nargs="+", choices=list(KERNELS), default=list(KERNELS), help="default: all")
     parser.add_argument("--minutes", type=float, help="end within this time; what is under way is gone on with")
     known = parser.parse_args()
     box = Box(known.minutes)
     found: dict[str, Any] = read_json(known.write) if known.write.exists() else {}
-    runs = [(f"seed-{seed} {kernels}", seed, kernels, "") for seed, kernels in itertools.product(SEEDS, KERNELS)]
+    runs = [(f"seed-{seed} {kernels}", seed, kernels, "") for seed, kernels in itertools.product(SEEDS, known.kernels)]
     if known.without_parts:
         runs = [(f"{part}, seed-{seed}", seed, "native", more) for part, more in PARTS.items() for seed in SEEDS[:3]]
     for name, seed, kernels, more in runs:
