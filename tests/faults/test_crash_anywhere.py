@@ -19,6 +19,7 @@ from toughen.runs.files import read_tensors
 
 TRAIN = small("--method", "FBF", "--eps", 0.2, "--averaging", 0.5, "--batch_size", 40, "--checkpoint_seconds", 0)
 MOMENTS = 5  # for each method: 50 in all
+MOMENTS_OF_A_COMMAND = 25  # of evaluate, and of reproduce
 Compared = Callable[[Path], Any]
 
 
@@ -177,7 +178,17 @@ def test_operations_of_every_command(
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("name", METHODS)
-def test_random_moments(name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_random_moments_of_training(name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     given = words(*small(*METHODS[name].split(), "--checkpoint_seconds", 0, "--device", "cpu"), "--out", "{out}")
     made = Walk(words=given, again=[*given, "--resume"], folder=str(tmp_path / "w"), kind="moment", tries=MOMENTS)
     assert judge(walk(made, timeout=550), trained, "moment", name, capsys) > MOMENTS // 2
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("command", ["evaluate", "reproduce"])
+def test_random_moments_of_other_commands(
+    command: str, run: Path, drawn: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    made, compared = plan(command, tmp_path / "w", run, drawn, kind="moment", tries=MOMENTS_OF_A_COMMAND)
+    assert judge(walk(made, timeout=550), compared, "moment", command, capsys) > MOMENTS_OF_A_COMMAND // 2
