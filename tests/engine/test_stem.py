@@ -14,10 +14,16 @@ from toughen.engine import stem
 
 @pytest.mark.parametrize("bias", [True, False])
 @pytest.mark.parametrize(
-    ("channels", "kernel", "padding"), [(1, 3, 0), (1, (5, 4), (2, 1)), (3, 3, 1), (3, (1, 7), (0, 3)), (4, 5, 4)]
-)
-def test_the_gradient_is_that_of_any_convolution(channels: int, kernel: int, padding: int, bias: bool) -> None:
-    own = nn.Conv2d(channels, 6, kernel, padding=padding, bias=bias, dtype=torch.float64).requires_grad_(False)
+    ("channels", "kernel", "stride", "padding"),
+    [
+        (1, 3, 1, 0), (1, (5, 4), 1, (2, 1)), (3, 3, 1, 1), (3, (1, 7), 1, (0, 3)), (4, 5, 1, 4),
+        (1, 4, 2, 1), (1, 7, 2, 3), (1, 2, 3, 0), (1, (3, 5), (1, 2), (2, 0)), (1, 4, 4, 0),
+    ],
+)  # fmt: skip
+def test_the_gradient_is_that_of_any_convolution(
+    channels: int, kernel: int, stride: int, padding: int, bias: bool
+) -> None:
+    own = nn.Conv2d(channels, 6, kernel, stride, padding, bias=bias, dtype=torch.float64).requires_grad_(False)
     assert stem.fits(own)
     fast = copy.deepcopy(own)
     fast.__class__ = stem.Stem
@@ -34,7 +40,7 @@ def test_the_gradient_is_that_of_any_convolution(channels: int, kernel: int, pad
 
 @pytest.mark.parametrize(
     "settings",
-    [{"stride": 2}, {"dilation": 2}, {"groups": 3}, {"padding_mode": "reflect", "padding": 1}, {"padding": "same"}],
+    [{"stride": 2}, {"dilation": 2}, {"dilation": (1, 2)}, {"groups": 3}, {"padding_mode": "reflect", "padding": 1}, {"padding": "same"}],
 )
 def test_other_convolutions_are_left_alone(settings: dict[str, object]) -> None:
     assert not stem.fits(nn.Conv2d(3, 6, 3, **settings))  # type: ignore[arg-type]

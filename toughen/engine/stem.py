@@ -1,11 +1,13 @@
 """A net's first convolution, whose gradient towards the image is worth a way of its own.
 
 Towards one or three channels a CPU's convolution kernels run at a fraction of their speed: for a 3 x 3 convolution of
-32 channels over MNIST, back takes five times as long as forward, with as many operations.
+32 channels over MNIST, back takes five times as long as forward, with as many operations. With a stride it is faster
+for one channel alone: the 4 x 4 stride 2 of FBF's net 2 to 4 times, a 7 x 7 over large colour images a third as fast.
 """
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 import torch
@@ -17,9 +19,10 @@ FEW = 4  # channels up to which it is faster
 
 
 def fits(part: nn.Conv2d) -> bool:
-    """Whether a convolution is one whose gradient ``Stem`` can take: over an image, at every pixel, padded by zeros."""
+    """Whether a convolution is one whose gradient ``Stem`` can take: over an image, not dilated, padded by zeros."""
     plain = part.groups == 1 and part.padding_mode == "zeros" and not isinstance(part.padding, str)
-    return plain and part.in_channels <= FEW and set(part.stride) == set(part.dilation) == {1}
+    few = part.in_channels == 1 or (part.in_channels <= FEW and set(part.stride) == {1})
+    return plain and few and set(part.dilation) == {1}
 
 
 class Stem(nn.Conv2d):
@@ -30,7 +33,7 @@ class Stem(nn.Conv2d):
             return super().forward(x)
         if torch.is_autocast_enabled(x.device.type):
             x = x.to(self.weight.dtype)
-        out: Tensor = _Few.apply(x, self.weight, self.bias, self.padding)  # type: ignore[no-untyped-call]
+        out: Tensor = _Few.apply(x, self.weight, self.bias, self.stride, self.padding)  # type: ignore[no-untyped-call]
         return out
 
 
@@ -38,16 +41,24 @@ class _Few(torch.autograd.Function):
     """One product for all pixels and filter taps, laid out tap by tap, of which each is then added where it belongs."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, padding: tuple[int, int]) -> Tensor:
+    def forward(
+        ctx: Any,
+        x: Tensor,
+        weight: Tensor,
+        bias: Tensor | None,
+        stride: tuple[int, int],
+        padding: tuple[int, int],
+    ) -> Tensor:
         ctx.save_for_backward(weight)
-        ctx.size, ctx.padding, ctx.type = x.shape[2:], padding, x.dtype
-        return F.conv2d(x, weight, bias, padding=padding)
+        ctx.size, ctx.stride, ctx.padding, ctx.type = x.shape[2:], stride, padding, x.dtype
+        return F.conv2d(x, weight, bias, stride, padding)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         (weight,) = ctx.saved_tensors
         (n, _, down, across), (h, w), (above, left) = gradient.shape, ctx.size, ctx.padding
+        row_step, column_step = ctx.stride
         filters, channels, rows, columns = weight.shape
         pixels = gradient.permute(0, 2, 3, 1).reshape(-1, filters)
         taps = torch.mm(weight.permute(2, 3, 1, 0).reshape(-1, filters), pixels.t())
@@ -55,8 +66,8 @@ class _Few(torch.autograd.Function):
         padded = torch.zeros(
             channels, n, h + 2 * above, w + 2 * left, dtype=torch.promote_types(taps.dtype, torch.float32)
         )
-        for row in range(rows):
-            for column in range(columns):
-                padded[:, :, row : row + down, column : column + across] += taps[row, column]
+        for row, column in itertools.product(range(rows), range(columns)):
+            reached = padded[:, :, row::row_step, column::column_step]
+            reached[:, :, :down, :across] += taps[row, column]
         padded = padded[:, :, above : above + h, left : left + w].transpose(0, 1).to(ctx.type)
-        return padded, None, None, None
+        return padded, None, None, None, None
