@@ -40,8 +40,11 @@ def test_the_gradient_is_that_of_any_convolution(
 
 @pytest.mark.parametrize(
     "settings",
-    [{"stride": 2}, {"dilation": 2}, {"dilation": (1, 2)}, {"groups": 3}, {"padding_mode": "reflect", "padding": 1}, {"padding": "same"}],
-)
+    [
+        {"stride": 2}, {"dilation": 2}, {"dilation": (1, 2)}, {"groups": 3}, {"padding_mode": "reflect", "padding": 1},
+        {"padding": "same"},
+    ],
+)  # fmt: skip
 def test_other_convolutions_are_left_alone(settings: dict[str, object]) -> None:
     assert not stem.fits(nn.Conv2d(3, 6, 3, **settings))  # type: ignore[arg-type]
     assert not stem.fits(nn.Conv2d(5, 6, 3))
