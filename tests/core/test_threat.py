@@ -65,9 +65,23 @@ def test_steepest(norm: Norm, expected: tuple[float, ...], scale: float) -> None
     torch.testing.assert_close(found, image(*expected).float())
 
 
+@pytest.mark.parametrize(("norm", "expected"), [("linf", 7.0), ("l2", 5.0)])
+@pytest.mark.parametrize("scale", [1e-30, 1.0, 1e25])  # as above
+def test_dual(norm: Norm, expected: float, scale: float) -> None:
+    found = Threat(norm, 0.1).dual((image(3, -4, 0) * scale).float())
+    torch.testing.assert_close(found, torch.tensor([expected * scale]), rtol=1e-6, atol=0)
+
+
 @pytest.mark.parametrize("norm", ["linf", "l2"])
 def test_a_zero_gradient_gives_no_step(norm: Norm) -> None:
     assert torch.equal(Threat(norm, 0.1).steepest(image(0, 0)), image(0, 0))
+    assert Threat(norm, 0.1).dual(image(0, 0)) == 0
+
+
+@pytest.mark.parametrize("norm", ["linf", "l2"])
+def test_the_dual_of_what_is_no_number_is_none(norm: Norm) -> None:
+    assert Threat(norm, 0.1).dual(image(torch.inf, 1)).isinf()
+    assert Threat(norm, 0.1).dual(image(torch.nan, 1)).isnan()
 
 
 def test_distance() -> None:

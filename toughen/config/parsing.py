@@ -105,7 +105,7 @@ def tidy(arguments: Sequence[str]) -> list[str]:
         if word.startswith("--"):
             name, equals, value = word.partition("=")
             groups.append(["--" + name[2:].replace("-", "_") + equals + value])
-        elif NEGATIVE.fullmatch(word) and len(groups[-1]) == 1 and groups[-1][0].startswith("--"):
+        elif NEGATIVE.fullmatch(word) and len(groups[-1]) == 1 and re.fullmatch("--[^=]+", groups[-1][0]):
             groups[-1][0] += f"={word}"  # argparse takes -8/255 for an option
         else:
             groups[-1].append(word)

@@ -30,6 +30,10 @@ def _plain(value: Fraction) -> str | float:
 register_type(Fraction, serializer=_plain, deserializer=Fraction, fail_already_registered=False)
 # where a user's own class takes a plain float
 yaml.SafeDumper.add_representer(Fraction, lambda dumper, value: dumper.represent_float(float(value)))
+# texts such as 1e3, which jsonargparse would read back as numbers, get quotes
+yaml.SafeDumper.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"[-+]?[0-9][0-9_]*[eE][-+]?[0-9]+$|\.[0-9_]+$"), list("-+0123456789.")
+)
 
 
 PARTS = {"method": "Standard", "optimizer": "SGD", "schedule": "Cyclic"}  # what a run without a recipe takes

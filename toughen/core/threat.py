@@ -90,7 +90,12 @@ class Threat:
     def dual(self, gradient: Images) -> PerExample:
         """How much a linear function of this gradient changes per unit of this norm, at most: the dual norm."""
         flat = gradient.flatten(1)
-        return flat.abs().sum(1) if self.norm == "linf" else flat.norm(dim=1)
+        if self.norm == "linf":
+            return flat.abs().sum(1)
+        largest = flat.abs().amax(1)  # divided by first, because the squares of a gradient of 1e-23 are 0
+        largest = torch.where((largest > 0) & largest.isfinite(), largest, 1)
+        shares: Tensor = (flat / largest[:, None]).norm(dim=1)
+        return shares * largest
 
     def onto_plane(self, x: Images, normal: Images, value: PerExample) -> Images:
         """The shortest perturbations that lead to the plane value + <normal, delta> = 0 and stay within [0, 1].

@@ -18,7 +18,7 @@ from toughen.data.sets import Data, Split, by_class
 from toughen.data.sources import Source, Sources
 from toughen.data.stream import Streamed, encoded_split
 from toughen.utils import sizes
-from toughen.utils.nearest import meant
+from toughen.utils.nearest import expanded, meant
 
 Classes: TypeAlias = str | Path | tuple[str, ...]
 """The file that names classes, or the names."""
@@ -249,7 +249,7 @@ def _form_of_sample(train: Source, image_size: ImageSize, resize: int | None) ->
 def _find(spec: str) -> Sources:
     from toughen.data import folder, hub, remote  # pyarrow takes a while to import
 
-    path = Path(spec).expanduser()
+    path = expanded(Path(spec))
     if spec and path.exists():
         return folder.sources(path)
     if spec == embedded.NAME:
@@ -272,7 +272,7 @@ def _unknown(spec: str) -> str:
 def _classes_file(name: str | Path) -> Path:
     """A user's own file, or else the packaged one of this name."""
     packaged = Path(str(resources.files("toughen") / "data" / "classes" / f"{name}.txt"))
-    file = Path(name).expanduser()
+    file = expanded(Path(name))
     return packaged if not file.exists() and file.name == str(name) and packaged.is_file() else file
 
 

@@ -70,9 +70,9 @@ HIDDEN = {  # have a name above, or need more than a name
     "randompoints", "transfer",
 }  # fmt: skip
 _OWN = re.compile(  # restarts only after steps: the class may be called Mix2
-    r"(?P<name>[A-Za-z_]\w*(\.[A-Za-z_]\w*)+)(-(?P<steps>\d+)(x(?P<restarts>\d+))?)?(@(?P<step_size>[\d./eE-]+))?"
+    r"(?P<name>[A-Za-z_]\w*(\.[A-Za-z_]\w*)+)(-(?P<steps>[0-9]{1,18})(x(?P<restarts>[0-9]{1,18}))?)?(@(?P<step_size>[0-9./eE-]+))?"
 )
-_SPEC = re.compile(r"(?P<name>.+?)(-(?P<steps>\d+))?(x(?P<restarts>\d+))?(@(?P<step_size>[\d./e-]+))?")
+_SPEC = re.compile(r"(?P<name>.+?)(-(?P<steps>[0-9]{1,18}))?(x(?P<restarts>[0-9]{1,18}))?(@(?P<step_size>[0-9./e-]+))?")
 
 SUITES: dict[str, tuple[str, ...]] = {
     "quick": ("fgsm", "pgd-20", "apgd-dlr"),

@@ -18,7 +18,7 @@ def matches(value: object, hint: Any) -> bool:
     if origin in (Union, UnionType):
         return any(matches(value, each) for each in inner)
     if origin is Literal:
-        return value in inner
+        return any(type(value) is type(each) and value == each for each in inner)  # True is no 1
     if origin is tuple:
         return isinstance(value, list) and len(value) == len(inner) and all(map(matches, value, inner))
     if origin is list:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 
 UNITS = {"h": 3600.0, "m": 60.0, "s": 1.0}
-_FORM = re.compile(r"(?:(\d+(?:\.\d+)?)h)?(?:(\d+(?:\.\d+)?)m)?(?:(\d+(?:\.\d+)?)s)?")
+_NUMBER = r"([0-9]{1,9}(?:\.[0-9]{1,18})?)"  # more hours than that, as seconds, are soon no number of steps
+_FORM = re.compile(f"(?:{_NUMBER}h)?(?:{_NUMBER}m)?(?:{_NUMBER}s)?")
 
 
 def seconds(text: str) -> float:

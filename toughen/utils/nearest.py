@@ -3,12 +3,24 @@
 from __future__ import annotations
 
 import difflib
+import os
 from pathlib import Path
+
+
+def expanded(path: Path) -> Path:
+    """A path with the user's own folder in place of ~; as it is where there is no such user."""
+    return Path(os.path.expanduser(path))
 
 
 def meant(path: Path) -> Path | None:
     """The existing folder whose name is closest, where the part that is missing has one like it beside it."""
-    path = path.expanduser()
+    try:
+        return _meant(expanded(path))
+    except OSError:  # of a name that is too long, or a folder that may not be read
+        return None
+
+
+def _meant(path: Path) -> Path | None:
     missing = path
     while not missing.parent.is_dir():
         if missing.parent == missing:

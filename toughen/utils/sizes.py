@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 import re
+from fractions import Fraction
 from pathlib import Path
 
 UNITS = {"KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30, "TIB": 2**40}
-_FORM = re.compile(r"(\d+(?:\.\d+)?)\s*([KMGT]I?B)", re.IGNORECASE)
+# ASCII, as other letters are an I or a K, too, where case is ignored
+_FORM = re.compile(r"(\d{1,18}(?:\.\d{1,18})?)\s*([KMGT]I?B)", re.ASCII | re.IGNORECASE)
 _CONTAINER = Path("/sys/fs/cgroup/memory.max")
 
 
@@ -18,16 +20,17 @@ def number(text: str) -> int:
         ValueError: it is written in another way, or is none.
     """
     match = _FORM.fullmatch(text.strip())
-    amount = int(float(match[1]) * UNITS[match[2].upper()]) if match else 0
+    amount = int(Fraction(match[1]) * UNITS[match[2].upper()]) if match else 0
     if not amount:
         raise ValueError(f"{text!r} is no amount of memory: write one such as 512MB, 2GB or 1.5GiB")
     return amount
 
 
 def spell(amount: float | int) -> str:
-    """An amount in bytes, as ``number`` reads it."""
-    unit = next((unit for unit in ("GB", "MB") if amount >= UNITS[unit]), "KB")
-    return f"{amount / UNITS[unit]:.3g}{unit}"
+    """An amount in bytes, to three digits, as ``number`` reads it."""
+    unit = next((unit for unit in ("TB", "GB", "MB") if amount >= 0.9995 * UNITS[unit]), "KB")
+    share = amount / UNITS[unit]
+    return f"{share:.0f}{unit}" if share >= 999.5 else f"{share:.3g}{unit}"
 
 
 def available() -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Hashable
 from contextlib import suppress
 from typing import Any
 
@@ -37,22 +38,38 @@ def check_value(text: str, name: str) -> None:
         ValueError: as in ``read``.
     """
     with suppress(yaml.YAMLError):
-        _read(text, name)
+        _see(text, name)
+        if "!" in text:  # without a tag, what is no number after all is a text
+            _made(text, name)
 
 
 def _read(text: str, name: str) -> Any:
+    _see(text, name)
+    return _made(text, name)
+
+
+def _made(text: str, name: str) -> Any:
+    try:
+        return jsonargparse.get_loader("yaml")(text)
+    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:  # of a constructor
+        if isinstance(error, TypeError) and "!" not in text:  # `1:`, which is left a text, as `a:` is
+            return text
+        raise ValueError(
+            f"{name} has a value that is not of the type its tag (!!) says, or that begins as a number and is none: "
+            "mend it there"
+        ) from None
+
+
+def _see(text: str, name: str) -> None:
     try:
         _check(yaml.compose(text, Loader=yaml.SafeLoader), name)
     except RecursionError:
         raise ValueError(f"{name} is nested too deeply: mend it there") from None
-    try:
-        return jsonargparse.get_loader("yaml")(text)
-    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError):  # of a constructor, as !!int ""
-        raise ValueError(f"{name} has a value that is not of the type its tag (!!) says: mend it there") from None
 
 
 def _check(root: yaml.Node | None, name: str) -> None:
     sizes: dict[int, int | None] = {}  # None while a node's parts are counted
+    loader = yaml.SafeLoader("")
 
     def size(node: yaml.Node) -> int:
         if id(node) in sizes:
@@ -63,12 +80,13 @@ def _check(root: yaml.Node | None, name: str) -> None:
         sizes[id(node)] = None
         parts = []
         if isinstance(node, yaml.MappingNode):
-            keys = set[str]()
+            keys = set[Hashable]()
             for key, value in node.value:
-                if str(key.value) in keys:
+                meant = {str(key.value), _meaning(key, loader)}
+                if not meant.isdisjoint(keys):
                     line = key.start_mark.line + 1
                     raise ValueError(f"{name} sets {str(key.value)!r} twice (line {line}): keep one of them")
-                keys.add(str(key.value))
+                keys |= meant
                 parts.append(value)
         elif isinstance(node, yaml.SequenceNode):
             parts = node.value
@@ -79,3 +97,13 @@ def _check(root: yaml.Node | None, name: str) -> None:
 
     if root is not None:
         size(root)
+
+
+def _meaning(key: yaml.Node, loader: yaml.SafeLoader) -> Hashable:
+    """What a key is once it is read: `~` and `null` are one, and so are `1` and `true` where they are keys."""
+    if isinstance(key, yaml.ScalarNode):
+        with suppress(yaml.YAMLError, ArithmeticError, LookupError, ValueError):  # said where the whole is read
+            value = loader.construct_object(key)
+            if isinstance(value, Hashable):
+                return value
+    return str(key.value)
