@@ -97,23 +97,27 @@ class Difference(NamedTuple):
         logit: the largest difference of a logit.
         classes: how many images are classified otherwise.
         images: how many were compared.
+        share: the largest difference of a logit, as a share of its image's largest logit where that is over 1.
     """
 
     logit: float
     classes: int
     images: int
+    share: float
 
 
 def difference(model: nn.Module, exported: Exported, x: Images, batch_size: int = 50) -> Difference:
     """How far an exported classifier is from the one that it was made of."""
-    furthest, other = 0.0, 0
+    furthest, share, other = torch.zeros(()), torch.zeros(()), 0
     with torch.no_grad():
         for part in x.split(batch_size):
             ours: Tensor = model(part)
             theirs = exported(part)
-            furthest = max(furthest, float((ours - theirs).abs().max()))
+            apart, size = (ours - theirs).abs().amax(1).cpu(), ours.abs().amax(1).clamp(min=1).cpu()
+            furthest = torch.maximum(furthest, apart.max())  # a NaN stays one
+            share = torch.maximum(share, (apart / size).max())
             other += int((ours.argmax(1) != theirs.argmax(1)).sum())
-    return Difference(furthest, other, len(x))
+    return Difference(furthest.item(), other, len(x), share.item())
 
 
 def _require(*packages: str) -> None:
