@@ -15,6 +15,7 @@ from toughen import runs
 from toughen.attacks.base import Attack, threat_of
 from toughen.cli.shared import ATTACK, PROGRAM, Help, own_model
 from toughen.config.parsing import Parser, tidy
+from toughen.config.settings import find_own_classes
 from toughen.core.rng import ImageNoise
 from toughen.core.threat import Threat
 from toughen.core.types import Images, Labels
@@ -49,6 +50,7 @@ HELP = Help(
 
 
 def run(arguments: Sequence[str]) -> int:
+    find_own_classes(arguments)
     given = export_parser().read(tidy(arguments))
     folder = Path(given.run)
     record, model = runs.read_record(folder), runs.load(folder, own_model(given.run, given.model))
@@ -60,6 +62,7 @@ def run(arguments: Sequence[str]) -> int:
     test = load_test(folder, record, given.data)
     images, _ = sample(test.test, given.limit, 0)
     x = images.images.float() / 255
+    out.parent.mkdir(parents=True, exist_ok=True)
     part = out.with_name(f".part-{out.name}")  # until it is checked
     try:
         exported = write(part, given.format, record, model, given.run, given.model)
