@@ -165,6 +165,19 @@ class Branches(nn.Module):
         return x.flatten(1)[:, :10] * (1.0 if x.mean() > 0.5 else 2.0)
 
 
+class Singular(nn.Module):
+    """A net with an operator that ONNX has not."""
+
+    def forward(self, x: Images) -> Logits:
+        return torch.linalg.svdvals(x.mean(1))
+
+
+def test_an_operator_that_onnx_has_not_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="cannot be exported as onnx: No ONNX function found .*_linalg_svd"):
+        export(Singular(), (1, 10, 10), tmp_path / "net.onnx", "onnx", {})
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_net_that_cannot_be_exported_says_so(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="the net cannot be exported as onnx: "):
         export(Branches(), (1, 28, 28), tmp_path / "net.onnx", "onnx", {})

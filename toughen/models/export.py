@@ -55,7 +55,10 @@ def export(model: nn.Module, shape: tuple[int, int, int], path: Path, form: str,
             made.model.metadata_props.update(about)
             made.save(str(path))
     except Exception as error:  # the exporters raise almost anything
-        reason = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+        root: BaseException = error
+        while type(root).__name__ == "ConversionError" and root.__cause__ is not None:  # the last names the operator
+            root = root.__cause__
+        reason = next((line.strip() for line in str(root).splitlines() if line.strip()), type(root).__name__)
         raise ValueError(f"the net cannot be exported as {form}: {reason[:200]}") from error
 
 
