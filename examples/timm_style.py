@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader, TensorDataset
 import toughen
 
 parser = argparse.ArgumentParser(description=__doc__)
-parser.add_argument("--data", default="mnist-5k", help="a folder of images or a data set's name")
+parser.add_argument("--data", default="mnist-5k", help="a folder of images of one size, or a data set's name")
 parser.add_argument("--images", type=int, default=3600, help="train on so many of them")
 parser.add_argument("--epochs", type=int, default=5)
 given = parser.parse_args()

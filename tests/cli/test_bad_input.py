@@ -541,6 +541,7 @@ EVALUATE = [
     ("--surrogate nowhere", "no run directory nowhere"),
     ("--weights w.safetensors", "is a run", "--weights"),
     ("--attacks nonsense", "'nonsense' is unknown", "pgd-20"),
+    ("--attacks [fgsm,pgd-20]", "write fgsm pgd-20, with spaces between"),
     ("--attacks fgsm-3", "no steps"),
     ("--attacks pgd-0", "at least 1"),
     ("--attacks pgd-10@0", "'pgd-10@0'", "a step of 0 goes nowhere", "above 0"),

@@ -12,7 +12,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from commands import refused, small, toughen
+from commands import digits, refused, small, toughen
 from torch import nn
 
 from toughen import models, runs
@@ -97,6 +97,23 @@ def test_a_net_of_ones_own_is_named(own: None, tmp_path: Path) -> None:
     run = tmp_path / "run"
     found = follow("own_followed:net", "--method", "FBF", "--eps", 0.2, run=run)
     assert found == ["evaluate", str(run), "--model", "own_followed:net"]
+
+
+def test_every_command_finds_a_net_of_ones_own_in_the_current_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "own_here.py").write_text(OWN)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    assert toughen(*small("--model", "own_here:net", "--method", "FBF", "--eps", 0.2, "--out", "run")).status == 0
+    image = next(digits().rglob("test/*/*.png"))
+    form = ("--format", "safetensors", "--out", "new/net.safetensors")  # in a folder that is not there yet
+    for words in (("predict", "run", image), ("export", "run", *form), ("push", "run", "me/net")):
+        monkeypatch.setattr(sys, "path", [each for each in sys.path if each != str(tmp_path)])
+        monkeypatch.delitem(sys.modules, "own_here", raising=False)
+        ended = toughen(*words, "--model", "own_here:net")
+        assert ended.status == 0, ended.err
+    assert (tmp_path / "new" / "net.safetensors").is_file()
 
 
 def test_a_report_of_two_runs_prints_what_compares_both(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -19,6 +19,7 @@ from torch import nn
 
 from toughen import models, runs
 from toughen.attacks import PGD
+from toughen.cli.export import checked
 from toughen.core.types import Images, Labels, Logits
 from toughen.models.export import difference, export, load_exported
 
@@ -52,7 +53,7 @@ def test_a_net_says_the_same_after_export(net: str, form: str, mnist: tuple[Imag
     model = models.create(net, 10, shape, (0.5,) * shape[0], (0.25,) * shape[0], **NETS[net]).eval()
     path = tmp_path / "net.pt2"
     export(model, shape, path, form, {"classes": "[]"})
-    furthest, other, _ = difference(model, load_exported(path, form), x, batch_size=33)  # also a last batch of four
+    furthest, other, *_ = difference(model, load_exported(path, form), x, batch_size=33)  # also a last batch of four
     assert other == 0 and furthest < 1e-4
 
 
@@ -69,7 +70,7 @@ def test_a_net_of_timms_says_the_same_after_export(
     export(model, (1, 28, 28), path, form, {"classes": "[]"})
     exported = load_exported(path, form)
     for images in (x, PGD(eps=0.1, steps=3)(model, x, y)):
-        furthest, other, _ = difference(model, exported, images, batch_size=33)
+        furthest, other, *_ = difference(model, exported, images, batch_size=33)
         assert other == 0 and furthest < 1e-3
 
 
@@ -85,8 +86,28 @@ def test_a_difference_is_seen(mnist: tuple[Images, Labels]) -> None:
 
     x = mnist[0][:40]
     lower = int((halves(x).argmax(1) == 1).sum())
-    furthest, other, _ = difference(Halves(), lambda x: halves(x) + torch.tensor([1.0, 0.0]), x, batch_size=7)
+    furthest, other, *_ = difference(Halves(), lambda x: halves(x) + torch.tensor([1.0, 0.0]), x, batch_size=7)
     assert furthest == pytest.approx(1, abs=1e-6) and 0 < lower == other
+
+
+@pytest.mark.parametrize(
+    ("size", "apart", "right"),
+    [(4000.0, 0.5, True), (4000.0, 5.0, False), (0.1, 5e-4, True), (0.1, 5e-3, False), (1.0, float("nan"), False)],
+)
+def test_large_logits_are_compared_by_their_size(size: float, apart: float, right: bool) -> None:
+    """By hand: float32 has 7 digits, so that sums in another order may move a logit of 4,000 by 0.5."""
+
+    class Fixed(nn.Module):
+        def forward(self, x: Images) -> Logits:
+            return torch.tensor([[0.0, size]]).expand(len(x), -1)
+
+    net = Fixed()
+    found = difference(net, lambda x: net(x) + torch.tensor([apart, 0.0]), torch.rand(3, 1, 2, 2))
+    if right:
+        assert checked(found).logit == pytest.approx(apart)
+    else:
+        with pytest.raises(RuntimeError, match="differs from the run's"):
+            checked(found)
 
 
 def test_the_command_writes_a_net_that_onnx_runtime_runs_alike(run: Path, mnist: tuple[Images, Labels]) -> None:
@@ -142,6 +163,19 @@ class Branches(nn.Module):
 
     def forward(self, x: Images) -> Logits:
         return x.flatten(1)[:, :10] * (1.0 if x.mean() > 0.5 else 2.0)
+
+
+class Singular(nn.Module):
+    """A net with an operator that ONNX has not."""
+
+    def forward(self, x: Images) -> Logits:
+        return torch.linalg.svdvals(x.mean(1))
+
+
+def test_an_operator_that_onnx_has_not_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="cannot be exported as onnx: No ONNX function found .*_linalg_svd"):
+        export(Singular(), (1, 10, 10), tmp_path / "net.onnx", "onnx", {})
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_net_that_cannot_be_exported_says_so(tmp_path: Path) -> None:

@@ -36,6 +36,14 @@ def test_the_hubs_library_reads_the_figures(tmp_path: Path) -> None:
         assert line in found.content.splitlines(), line
 
 
+def test_what_is_said_below_the_failed_checks_is_a_paragraph_of_its_own(tmp_path: Path) -> None:
+    folder = write_run(tmp_path / "run")
+    found = json.loads((folder / "evaluation.json").read_text())
+    note = "To cost no longer than the attacks, 1 check was left out."
+    (folder / "evaluation.json").write_text(json.dumps({**found, "price": {"told": note}}))
+    assert f"\n- accuracy falls with eps: It rises from 10.0 % to 20.0 %.\n\n{note}\n" in card(folder)
+
+
 def test_what_was_never_evaluated_says_so(tmp_path: Path) -> None:
     folder = write_run(tmp_path / "run")
     (folder / "evaluation.json").unlink()

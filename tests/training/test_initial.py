@@ -99,7 +99,7 @@ def test_no_code_of_a_file_runs(tmp_path: Path) -> None:
     torch.save({"state_dict": {}, "args": argparse.Namespace(lr=1)}, tmp_path / "args.pth")
     for name, what in (("trap", "holds more than weights"), ("args", "(argparse.Namespace)")):
         ended = toughen(*small("--init", tmp_path / f"{name}.pth", "--out", tmp_path / "run"))
-        refused(ended, what, "Where you trust it", lines=1)
+        refused(ended, what, "Where you trust it", "found.state_dict()", "found['state_dict']", lines=1)
     assert not (tmp_path / "sprung").exists() and not (tmp_path / "run").exists()
 
 
@@ -133,6 +133,15 @@ def test_the_command_takes_the_net_of_the_weights_and_says_where_they_come_from(
     record = runs.read_record(tmp_path / "second")
     assert record.model["name"] == "fbf-mnist-cnn" and record.eps == 0.2
     assert f"init: {run}" in (tmp_path / "second" / "config.yaml").read_text()
+
+
+def test_without_data_it_is_that_of_the_run(run: Path, tmp_path: Path) -> None:
+    ended = toughen("train", "--init", run, "--eps", 0.2, "--epochs", 1, "--validation", 10, "--out", tmp_path / "on")
+    assert ended.status == 0, ended.err
+    assert runs.read_record(tmp_path / "on").data == runs.read_record(run).data != Recipe.data
+    named = ("--model", "fbf-mnist-cnn", "--eps", 0.2, "--epochs", 1, "--validation", 10)
+    assert toughen("train", "--init", run, *named, "--out", tmp_path / "named").status == 0
+    assert runs.read_record(tmp_path / "named").data == runs.read_record(run).data
 
 
 def test_a_killed_run_goes_on_as_if_it_had_not_been(run: Path, tmp_path: Path) -> None:

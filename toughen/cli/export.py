@@ -15,6 +15,7 @@ from toughen import runs
 from toughen.attacks.base import Attack, threat_of
 from toughen.cli.shared import ATTACK, PROGRAM, Help, own_model
 from toughen.config.parsing import Parser, tidy
+from toughen.config.settings import find_own_classes
 from toughen.core.rng import ImageNoise
 from toughen.core.threat import Threat
 from toughen.core.types import Images, Labels
@@ -28,7 +29,7 @@ from toughen.runs.single_file import load_single, write_single
 from toughen.utils.fraction import radius
 from toughen.utils.version import __version__
 
-TOLERANCE = 1e-3  # of a logit: float32 sums in another order
+TOLERANCE = 1e-3  # of a logit, or of the image's largest one where that is over 1: float32 sums in another order
 NAMES = {form: f"model{suffix}" for form, suffix in SUFFIXES.items()} | {"safetensors": "net.safetensors"}
 NO_ATTACK = "none"
 TENSORS_TAKE = (
@@ -49,6 +50,7 @@ HELP = Help(
 
 
 def run(arguments: Sequence[str]) -> int:
+    find_own_classes(arguments)
     given = export_parser().read(tidy(arguments))
     folder = Path(given.run)
     record, model = runs.read_record(folder), runs.load(folder, own_model(given.run, given.model))
@@ -60,6 +62,7 @@ def run(arguments: Sequence[str]) -> int:
     test = load_test(folder, record, given.data)
     images, _ = sample(test.test, given.limit, 0)
     x = images.images.float() / 255
+    out.parent.mkdir(parents=True, exist_ok=True)
     part = out.with_name(f".part-{out.name}")  # until it is checked
     try:
         exported = write(part, given.format, record, model, given.run, given.model)
@@ -92,7 +95,7 @@ def checked(found: Difference) -> Difference:
     Raises:
         RuntimeError: it is larger.
     """
-    if found.classes or not found.logit <= TOLERANCE:
+    if found.classes or not found.share <= TOLERANCE:
         raise RuntimeError(
             f"the exported net differs from the run's: {found.classes:,} of {found.images:,} images change class, "
             f"logits by up to {found.logit:.2g}; nothing is written"

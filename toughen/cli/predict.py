@@ -14,6 +14,7 @@ from rich.text import Text
 from toughen import runs
 from toughen.cli.shared import ATTACK, PROGRAM, Help, own_model
 from toughen.config.parsing import Parser, tidy
+from toughen.config.settings import find_own_classes
 from toughen.core.threat import Threat
 from toughen.data.files import load_files
 from toughen.engine.device import pick_device
@@ -43,6 +44,7 @@ HELP = Help(
 
 
 def run(arguments: Sequence[str]) -> int:
+    find_own_classes(arguments)
     given = predict_parser().read(tidy(arguments))
     folder, device = Path(given.run), pick_device(given.device)
     record, own = runs.read_record(folder), own_model(given.run, given.model)

@@ -12,6 +12,7 @@ from toughen import runs
 from toughen.cli.export import TENSORS_TAKE, about
 from toughen.cli.shared import PROGRAM, Help, own_model
 from toughen.config.parsing import Parser, tidy
+from toughen.config.settings import find_own_classes
 from toughen.data.hub import unreachable
 from toughen.models.normalize import parts_of
 from toughen.report.card import card, public_name
@@ -35,6 +36,7 @@ HELP = Help(
 
 
 def run(arguments: Sequence[str]) -> int:
+    find_own_classes(arguments)
     given = push_parser().read(tidy(arguments))
     name, run_folder = check_name(given.name), Path(given.run)
     with tempfile.TemporaryDirectory() as place:

@@ -137,10 +137,13 @@ def filled(base: dict[str, Any], given: dict[str, str]) -> dict[str, Any]:
         FileNotFoundError, ValueError: the data cannot be used as it is.
     """
     said = {**base, **given}
-    begun = {} if said.get("init") in (None, "null") or "model" in said else net_of(str(said["init"]))
+    begun = {} if said.get("init") in (None, "null") else begun_by(str(said["init"]))
+    begun = {
+        name: value for name, value in begun.items() if name not in said and not ("model" in said and "model" in name)
+    }
     size, epochs = str(said.get("image_size", "null")), str(said.get("epochs", ""))
     fields = defaults.for_data(
-        str(said.get("data", Recipe.data)),
+        str(said.get("data", begun.get("data", Recipe.data))),
         classes=said.get("classes"),
         image_size=int(size) if size.isdigit() else "keep" if size == "keep" else None,
         device=str(said.get("device", Recipe.device)),
@@ -153,10 +156,13 @@ def filled(base: dict[str, Any], given: dict[str, str]) -> dict[str, Any]:
     return {**fields, **begun, **base}
 
 
-def net_of(init: str) -> dict[str, Any]:
-    """The net of the weights that a run begins with, where they say of which they are."""
+def begun_by(init: str) -> dict[str, Any]:
+    """The net of the weights that a run begins with, where they say of which they are, and the data of a run's."""
     record = read_initial(init).record
-    return {} if record is None else {"model": record.model["name"], "model_settings": record.model["settings"]}
+    if record is None:
+        return {}
+    net = {"model": record.model["name"], "model_settings": record.model["settings"]}
+    return net | ({"data": record.data} if Path(init).is_dir() else {})
 
 
 def split_recipe(arguments: Sequence[str]) -> tuple[str, list[str]]:

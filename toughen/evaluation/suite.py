@@ -144,7 +144,7 @@ def _unknown(spec: str, name: str, known: Collection[str]) -> str:
     close = difflib.get_close_matches(name, known, n=1)
     hint = f"did you mean {close[0]}? " if close else ""
     if "," in spec:
-        hint = f"write {spec.replace(',', ' ')}, with spaces between. "
+        hint = f"write {' '.join(spec.strip('[]').replace(',', ' ').split())}, with spaces between. "
     return (
         f"attack {spec!r} is unknown: {hint}Write NAME[-STEPS][xRESTARTS][@STEP_SIZE], such as fgsm, pgd-20 or "
         f"pgd-100x5, with a name out of {', '.join(known)}, or package.module.Class of your own"

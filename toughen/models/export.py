@@ -55,7 +55,10 @@ def export(model: nn.Module, shape: tuple[int, int, int], path: Path, form: str,
             made.model.metadata_props.update(about)
             made.save(str(path))
     except Exception as error:  # the exporters raise almost anything
-        reason = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+        root: BaseException = error
+        while type(root).__name__ == "ConversionError" and root.__cause__ is not None:  # the last names the operator
+            root = root.__cause__
+        reason = next((line.strip() for line in str(root).splitlines() if line.strip()), type(root).__name__)
         raise ValueError(f"the net cannot be exported as {form}: {reason[:200]}") from error
 
 
@@ -97,23 +100,27 @@ class Difference(NamedTuple):
         logit: the largest difference of a logit.
         classes: how many images are classified otherwise.
         images: how many were compared.
+        share: the largest difference of a logit, as a share of its image's largest logit where that is over 1.
     """
 
     logit: float
     classes: int
     images: int
+    share: float
 
 
 def difference(model: nn.Module, exported: Exported, x: Images, batch_size: int = 50) -> Difference:
     """How far an exported classifier is from the one that it was made of."""
-    furthest, other = 0.0, 0
+    furthest, share, other = torch.zeros(()), torch.zeros(()), 0
     with torch.no_grad():
         for part in x.split(batch_size):
             ours: Tensor = model(part)
             theirs = exported(part)
-            furthest = max(furthest, float((ours - theirs).abs().max()))
+            apart, size = (ours - theirs).abs().amax(1).cpu(), ours.abs().amax(1).clamp(min=1).cpu()
+            furthest = torch.maximum(furthest, apart.max())  # a NaN stays one
+            share = torch.maximum(share, (apart / size).max())
             other += int((ours.argmax(1) != theirs.argmax(1)).sum())
-    return Difference(furthest, other, len(x))
+    return Difference(furthest.item(), other, len(x), share.item())
 
 
 def _require(*packages: str) -> None:

@@ -116,7 +116,7 @@ def figures(run: Run) -> str:
         f"| accuracy under | share right | forward passes per image | time |\n|---|---|---|---|\n{table}\n\n"
         f"The robust accuracy lies in {words.span(found)} with 95 % confidence, for images like these.\n\n"
         f"Verdict on the robust figure: {verdict}{words.meaning(found.verdict, cut=found.cut)} "
-        f"({words.checks(found)})\n" + "".join(f"\n{line}" for line in [*failed, *said]) + "\n" * bool(failed or said)
+        f"({words.checks(found)})\n" + "".join(f"\n{part}\n" for part in ("\n".join(failed), "\n".join(said)) if part)
     )
 
 

@@ -64,7 +64,8 @@ def _unpickled(path: Path) -> Mapping[str, Any]:
             raise ValueError(f"{path} is damaged, or no file of torch.save: restore it from a copy") from None
         raise ValueError(
             f"{path} holds more than weights ({needs[1]}), which only running its code could read, and is not opened. "
-            "Where you trust it: torch.save(torch.load(PATH, weights_only=False)['state_dict'], 'weights.pth')"
+            "Where you trust it: found = torch.load(PATH, weights_only=False), then torch.save(found.state_dict(), "
+            "'weights.pth') for a net, found['state_dict'] for a dictionary that holds one"
         ) from None
     if not isinstance(found, Mapping):
         raise ValueError(f"{path} holds {type(found).__name__}, no weights by name: save model.state_dict() there")

@@ -17,6 +17,7 @@ from toughen.runs.directory import checked_tensors, valid_record
 from toughen.runs.files import read_tensors
 from toughen.runs.repository import SCHEME, fetch
 from toughen.runs.weights_file import bare, misfit, read_weights
+from toughen.utils.fraction import radius
 from toughen.utils.plural import some
 
 Statistics = tuple[Sequence[float] | None, Sequence[float] | None]
@@ -126,7 +127,7 @@ def said(initial: Initial, new_head: str, classes: int) -> str:
     """What a run says of the weights that it begins with."""
     found = f"weights begin as those of {initial.source}"
     if initial.record is not None and initial.record.eps is not None:
-        found += f" ({initial.record.method}, {initial.record.norm} eps {initial.record.eps:g})"
+        found += f" ({initial.record.method}, {initial.record.norm} eps {radius(initial.record.eps)})"
     if new_head:
         before = "" if initial.record is None else f" in place of one for {some(initial.record.classes)}"
         found += f"; the last layer, {new_head}, is new, for {classes} classes{before}"
