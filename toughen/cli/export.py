@@ -29,7 +29,7 @@ from toughen.runs.single_file import load_single, write_single
 from toughen.utils.fraction import radius
 from toughen.utils.version import __version__
 
-TOLERANCE = 1e-3  # of a logit, or of the image's largest one where that is over 1: float32 sums in another order
+TOLERANCE = 1e-3  # of a logit, or 1e-4 of the image's largest one if that is more: float32 sums in another order
 NAMES = {form: f"model{suffix}" for form, suffix in SUFFIXES.items()} | {"safetensors": "net.safetensors"}
 NO_ATTACK = "none"
 TENSORS_TAKE = (
@@ -95,7 +95,7 @@ def checked(found: Difference) -> Difference:
     Raises:
         RuntimeError: it is larger.
     """
-    if found.classes or not found.share <= TOLERANCE:
+    if found.classes or not found.relative <= TOLERANCE:
         raise RuntimeError(
             f"the exported net differs from the run's: {found.classes:,} of {found.images:,} images change class, "
             f"logits by up to {found.logit:.2g}; nothing is written"

@@ -100,27 +100,27 @@ class Difference(NamedTuple):
         logit: the largest difference of a logit.
         classes: how many images are classified otherwise.
         images: how many were compared.
-        share: the largest difference of a logit, as a share of its image's largest logit where that is over 1.
+        relative: the same, divided by a tenth of its image's largest logit where that is over 10.
     """
 
     logit: float
     classes: int
     images: int
-    share: float
+    relative: float
 
 
 def difference(model: nn.Module, exported: Exported, x: Images, batch_size: int = 50) -> Difference:
     """How far an exported classifier is from the one that it was made of."""
-    furthest, share, other = torch.zeros(()), torch.zeros(()), 0
+    furthest, relative, other = torch.zeros(()), torch.zeros(()), 0
     with torch.no_grad():
         for part in x.split(batch_size):
             ours: Tensor = model(part)
             theirs = exported(part)
-            apart, size = (ours - theirs).abs().amax(1).cpu(), ours.abs().amax(1).clamp(min=1).cpu()
+            apart, size = (ours - theirs).abs().amax(1).cpu(), (ours.abs().amax(1) / 10).clamp(min=1).cpu()
             furthest = torch.maximum(furthest, apart.max())  # a NaN stays one
-            share = torch.maximum(share, (apart / size).max())
+            relative = torch.maximum(relative, (apart / size).max())
             other += int((ours.argmax(1) != theirs.argmax(1)).sum())
-    return Difference(furthest.item(), other, len(x), share.item())
+    return Difference(furthest.item(), other, len(x), relative.item())
 
 
 def _require(*packages: str) -> None:
