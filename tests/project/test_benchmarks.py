@@ -7,6 +7,7 @@ import inspect
 import itertools
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -508,6 +509,14 @@ def test_the_page_of_defaults_has_the_figures_of_the_rows(scripts: Any) -> None:
     found = read_json(BENCHMARKS / "results" / "folders.json")
     assert set(found) == {str(row) for row in folders.rows()}
     assert folders.table(found) in page and folders.margins(found) in page
+
+
+def test_the_page_has_the_seconds_of_the_first_steps(scripts: Any) -> None:
+    seconds = read_json(BENCHMARKS / "results" / "first-steps.json")["seconds"]
+    assert list(seconds) == list(scripts("first_steps").steps())
+    page = (ROOT / "docs" / "README.md").read_text(encoding="utf-8")
+    steps = ("install", "train a robust net", "evaluate it", "train in a plain PyTorch loop")
+    assert re.findall(r"\| (\d+) \|$", page, re.MULTILINE) == [f"{seconds[step]:.0f}" for step in steps]
 
 
 def test_the_page_of_methods_has_the_figures_of_the_grid(scripts: Any) -> None:
