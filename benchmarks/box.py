@@ -12,6 +12,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+from toughen.report.ending import read_recipe
+from toughen.report.read import read_run
+
 INTERRUPTED = 128 + signal.SIGINT
 LEAST = 10  # seconds that are worth starting a command in
 GRACE = 60  # seconds that a command may take to save its state
@@ -106,6 +109,15 @@ def environment(more: Mapping[str, str]) -> Iterator[None]:
     finally:
         os.environ.clear()
         os.environ.update(before)
+
+
+def finished(folder: Path) -> bool:
+    """Whether a run has come to its end; its weights are there from the first epoch on."""
+    if not (folder / "model.json").exists():
+        return False
+    run = read_run(folder, folder.name)
+    read_recipe(run)
+    return not run.unfinished
 
 
 def chosen_rows(about: str | None, rows: Sequence[str], name: str) -> argparse.Namespace:

@@ -12,7 +12,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from box import Box, chosen_rows, until_over
+from box import Box, chosen_rows, finished, until_over
 from record import record
 
 from toughen.runs.files import read_json, write_json
@@ -44,7 +44,7 @@ ROWS = {
 
 def run(name: str, row: Row, data: str, out: Path, box: Box) -> None:
     """Train and attack one row; both go on where they were."""
-    if not (out / "model.json").exists():
+    if not finished(out):
         box.toughen("train", *row.words.split(), "--seed", "0", "--data", data, "--out", str(out), "--resume")
     given = ["--data", data, "--eps", EPS, "--limit", str(IMAGES), "--verdict", "false", "--details", "false"]
     box.toughen("evaluate", str(out), *given, "--attacks", row.attack, "autoattack")

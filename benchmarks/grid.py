@@ -19,7 +19,7 @@ from pathlib import Path
 from statistics import mean
 from typing import Any
 
-from box import Box, chosen_rows, until_over
+from box import Box, chosen_rows, finished, until_over
 from methods import BASE, EPS, NATURAL, ROWS, SOURCE, SOURCES, UNCHOSEN, watched
 
 from toughen.runs.files import read_json, write_json
@@ -96,11 +96,6 @@ def epochs(run: Run, out: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in (run.folder(out) / "metrics.jsonl").read_text().splitlines()]
 
 
-def trained(run: Run, out: Path) -> bool:
-    """Whether it came to its end."""
-    return (run.folder(out) / "model.json").exists()
-
-
 def chosen(row: str, out: Path) -> Run:
     """The best run of a grid that is trained; the first of equals."""
     return max(grid(row), key=lambda run: held_out(run, out))
@@ -111,16 +106,16 @@ def steps(row: str, data: str, out: Path) -> Iterator[list[str]]:
     if row == "EAT":
         for name in SOURCES:
             place = out / "sources" / name
-            if not (place / "model.json").exists():
+            if not finished(place):
                 words = f"train {BASE} {UNCHOSEN} {SOURCE} --model {name} --data {data} --out {place} --resume"
                 yield words.split()
     for run in grid(row):
-        if not trained(run, out):
+        if not finished(run.folder(out)):
             yield ["train", *run.words(data, out).split()]
     best = chosen(row, out)
     for seed in SEEDS:
         run = Run(row, best.rate, best.own, seed)
-        if not trained(run, out):
+        if not finished(run.folder(out)):
             yield ["train", *run.words(data, out).split()]
         if not (run.folder(out) / "evaluation.json").exists():
             given = f"evaluate {run.folder(out)} --data {data} --eps {EPS} --limit {IMAGES} --verdict false"
@@ -129,7 +124,7 @@ def steps(row: str, data: str, out: Path) -> Iterator[list[str]]:
 
 def figures(row: str, out: Path) -> dict[str, Any] | None:
     """What came out for a method; None before it is whole."""
-    if not all(trained(run, out) for run in grid(row)):
+    if not all(finished(run.folder(out)) for run in grid(row)):
         return None
     best = chosen(row, out)
     runs = [Run(row, best.rate, best.own, seed) for seed in SEEDS]

@@ -496,8 +496,12 @@ def test_the_run_of_a_grid_that_is_chosen(tmp_path: Path, scripts: Any) -> None:
         folder = run.folder(tmp_path)
         folder.mkdir()
         (folder / "model.json").write_text("{}")
-        lines = [json.dumps({"validation": {"clean": 1.0, "pgd": each}}) for each in held]
+        lines = [json.dumps({"epoch": n, "validation": {"clean": 1.0, "pgd": each}}) for n, each in enumerate(held)]
         (folder / "metrics.jsonl").write_text("\n".join(lines))
+        (folder / "config.yaml").write_text("epochs: 3\n")
+    assert [words[0] for words in itertools.islice(grid.steps("FBF", "mnist-5k", tmp_path), 4)] == ["train"] * 4
+    for run in grid.grid("FBF"):  # two epochs are all of them
+        (run.folder(tmp_path) / "config.yaml").write_text("epochs: 2\n")
     assert grid.chosen("FBF", tmp_path) == grid.grid("FBF")[1]  # 0.9, in its first epoch
     left = [words[0] for words in grid.steps("FBF", "mnist-5k", tmp_path)]
     assert left == ["evaluate", "train", "evaluate", "train", "evaluate"]
