@@ -31,7 +31,7 @@ NETS: dict[str, dict[str, Any]] = {
     "test_kinds_of_nets:depthwise": {},
     "test_kinds_of_nets:attention": {},
     "timm:mobilenetv3_small_050": {},
-    "timm:lcnet_050": {},
+    "timm:efficientnet_b0": {},
     "timm:convnext_atto": {},
     "timm:vit_tiny_patch16_224": {"img_size": SIDE, "patch_size": 16},
 }

@@ -19,6 +19,11 @@ ROOM = 12  # GB: PyTorch's CUDA build as it comes and unpacked, with all the res
 MINUTES = 15  # for pip: some 3 GB from an index
 UNREACHED = re.compile(r"No matching distribution found|Could not find a version|ConnectionError|Max retries|timed out")
 PERCENT = r"[\d.]+ %"
+TESTING = ["mlxtend", "pytest", "pytest-timeout", "pytest-xdist", "beartype", "hypothesis"]  # for tests of timm's nets
+WITH_TIMM = [  # the files that have any
+    "models/test_kinds_of_nets.py", "models/test_layers.py", "models/test_export.py", "cli/test_follow_up.py",
+    "cli/test_push.py", "runs/test_single_file.py", "training/test_initial.py", "training/test_fine_tuning.py",
+]  # fmt: skip
 OURS = [  # all that the commands below may say on standard error, line by line
     r"NuAT on \S+,( linf eps 0\.1)?|  linf eps 0\.1",  # a long path takes the line
     r"\S+ \([\d,]+ parameters\), \d+ images \+ \d+ to choose the weights",
@@ -72,7 +77,8 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     subprocess.run([sys.executable, "-m", "venv", folder / "environment"], check=True)
     pip = [str(programs / "python"), "-m", "pip", "--disable-pip-version-check", "install", "--quiet", "--no-cache-dir"]
     try:
-        done = said([*pip, f"toughen[timm,mlflow,wandb] @ {wheel(folder).as_uri()}"], folder, 60 * MINUTES)
+        packages = [f"toughen[timm,onnx,mlflow,wandb] @ {wheel(folder).as_uri()}", *TESTING]
+        done = said([*pip, *packages], folder, 60 * MINUTES)
     except subprocess.TimeoutExpired:
         lacking(f"a package index that gives a PyTorch within {MINUTES} minutes")
     if done.returncode and UNREACHED.search(done.stderr):
@@ -150,3 +156,21 @@ def test_trackers(command: Callable[..., str], tmp_path: Path, monkeypatch: pyte
     assert len(metric.read_text().splitlines()) == 2  # a line for each epoch
     (kept,) = tmp_path.glob("wandb/offline-run-*/run-*.wandb")
     assert b"validation/pgd" in kept.read_bytes()
+
+
+def test_every_file_with_tests_of_timm_s_nets_is_named() -> None:
+    needs = re.compile(r"needs_timm|importorskip\(\"timm\"\)")
+    found = {path for path in (ROOT / "tests").glob("*/test_*.py") if needs.search(path.read_text(encoding="utf-8"))}
+    assert found - {Path(__file__)} == {ROOT / "tests" / name for name in WITH_TIMM}
+
+
+@pytest.mark.slow
+@pytest.mark.network
+@pytest.mark.timeout(60 * MINUTES + 1800)
+def test_timm_s_nets(installed: Path) -> None:
+    """timm has no place in the locked environment: it brings torchvision, which is built for one PyTorch."""
+    files = [str(ROOT / "tests" / name) for name in WITH_TIMM]
+    words = ["-m", "pytest", "-q", "-n0", "-k", "timm", "-p", "no:cacheprovider", *files]
+    done = said([str(installed / "python"), *words], ROOT, 1800)
+    assert done.returncode == 0 and "needs timm" not in done.stdout, done.stdout[-5000:]
+    assert int(re.findall(r"(\d+) passed", done.stdout)[-1]) > 70
