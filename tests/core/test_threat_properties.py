@@ -51,7 +51,7 @@ def nearest(x_adv: Tensor, x: Tensor, norm: Norm, eps: float) -> np.ndarray[Any,
         return found
     delta = point - middle
     length = lengths(delta, norm).reshape(-1, 1, 1, 1)
-    found = middle + np.where(length > eps, delta * (eps / np.where(length > 0, length, 1)), delta)
+    found = middle + np.where(length > eps, delta * (eps / np.where(length > eps, length, 1)), delta)
     return found
 
 

@@ -10,9 +10,11 @@ import math
 import re
 import sys
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from types import UnionType
+from typing import Any, Union, get_args, get_origin, get_type_hints
 
 import jsonargparse
 import yaml
@@ -192,6 +194,20 @@ def refuse_infinite(settings: jsonargparse.Namespace) -> None:
             raise ValueError(f"{flag(path)} is {value}: give a finite number")
 
 
+def refuse_nulls(settings: jsonargparse.Namespace) -> None:
+    """See that a part's setting is null only where its class takes that; jsonargparse lets null pass anywhere in it.
+
+    Raises:
+        ValueError: one is null, and its class takes no null.
+    """
+    for path, node in _nodes(settings, ""):
+        given = node.get("init_args")
+        types = {} if given is None else _types(node)
+        for name, value in vars(given).items() if given is not None else ():
+            if value is None and name in types and not _takes_null(types[name]):
+                raise ValueError(f"{flag(f'{path[1:]}.{name}')} may not be null: give a value, or leave it out")
+
+
 def fill_threat(settings: jsonargparse.Namespace, given: jsonargparse.Namespace) -> None:
     """Give the run's eps and norm to every part of the method that takes them and sets none of its own.
 
@@ -248,7 +264,28 @@ def _nodes(settings: Any, path: str) -> Iterator[tuple[str, jsonargparse.Namespa
         yield from _nodes(value, f"{path}.{name}")
 
 
+def _class(node: jsonargparse.Namespace) -> Any:
+    """The class that a part names."""
+    module, name = node.class_path.rsplit(".", 1)
+    return getattr(importlib.import_module(module), name)
+
+
 def _parameters(node: jsonargparse.Namespace) -> set[str]:
     """The settings of the class that a part names."""
-    module, name = node.class_path.rsplit(".", 1)
-    return set(inspect.signature(getattr(importlib.import_module(module), name)).parameters)
+    return set(inspect.signature(_class(node)).parameters)
+
+
+def _types(node: jsonargparse.Namespace) -> dict[str, Any]:
+    """The types of the settings of the class that a part names, and of those that it hands on to its bases."""
+    found: dict[str, Any] = {}
+    for kind in reversed(inspect.getmro(_class(node))):
+        with suppress(NameError, AttributeError, TypeError):  # a user's own, which names types that are not there
+            found |= get_type_hints(vars(kind).get("__init__", object.__init__))
+    return found
+
+
+def _takes_null(kind: Any) -> bool:
+    """Whether a type has None among its values; what is no plain type is not judged."""
+    if get_origin(kind) in (Union, UnionType):
+        return any(_takes_null(each) for each in get_args(kind))
+    return kind in (Any, object, type(None)) or not (isinstance(kind, type) or get_origin(kind) is not None)

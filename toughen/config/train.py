@@ -99,6 +99,7 @@ def parse_train(arguments: Sequence[str]) -> tuple[Recipe, str, str, bool]:
     settings.refuse_bases(parsed)
     settings.refuse_infinite(parsed)
     settings.fill_threat(parsed, given)
+    settings.refuse_nulls(parsed)
     out, resume = parsed.pop("out"), parsed.pop("resume")
     for word in ("config", "quiet", "json"):  # of the command, not of the run
         parsed.pop(word)
