@@ -10,7 +10,7 @@ import torch
 from scipy import stats
 from torch import Tensor
 
-from toughen.core.rng import ImageNoise, Noise, StepNoise, derive_seed
+from toughen.core.rng import ImageNoise, Noise, StepNoise, derive_seed, seed_generators
 
 Draw = Callable[[Noise, Tensor], Tensor]
 DRAWS: list[Draw] = [Noise.uniform, Noise.normal, Noise.sign]
@@ -134,3 +134,10 @@ def test_restarts_count_from_this_one() -> None:
 def test_the_number_of_images_must_fit() -> None:
     with pytest.raises(ValueError, match="noise for 1 images was asked for 6"):
         ImageNoise(0, "PGD", [0]).normal(X)
+
+
+def test_a_models_own_draws_are_seeded_as_pytorch_seeds_them() -> None:
+    torch.manual_seed(5)
+    expected = torch.randn(4)
+    seed_generators(5, torch.device("cpu"))
+    assert torch.equal(torch.randn(4), expected)

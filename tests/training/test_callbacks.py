@@ -21,6 +21,7 @@ from paths import ROOT
 from test_trainer import made, recipe
 
 from toughen.core.types import Step
+from toughen.methods.fast import FGSMAT
 from toughen.runs.files import read_tensors, write_tensors
 from toughen.training import Callback, TrainingState, callbacks, checkpoint, train
 from toughen.training.callbacks import time_budget
@@ -309,6 +310,30 @@ def test_the_best_weights_are_written(tmp_path: Path, monkeypatch: pytest.Monkey
         again.load_state_dict({"best": [0.5]})
 
 
+def test_both_looks_at_an_epochs_end_are_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """At the averaged weights, which may be kept, and at the live ones, which may have collapsed: 3 s each."""
+    clock = [100.0]
+    for name in ("validation", "collapse"):
+        now = SimpleNamespace(perf_counter=lambda: clock[0])
+        monkeypatch.setattr(f"toughen.training.callbacks.{name}.time", now)
+    trainer = made(tmp_path, FGSMAT(eps=0.2), averaging=0.9)
+    state, seen = trainer.state, list[object]()
+
+    def validation(model: torch.nn.Module) -> dict[str, float]:
+        seen.append(model)
+        clock[0] += 3.0
+        return {"clean": 0.9, "fgsm": 0.5, "pgd": 0.4}
+
+    state.validation = validation  # type: ignore[assignment]
+    monkeypatch.setattr("toughen.training.callbacks.validation.write_model", lambda *_: None)
+    metrics = line(state)
+    for each in trainer.callbacks:
+        if isinstance(each, BestWeights | CollapseWatch):
+            each.on_epoch_end(state, metrics)
+    assert seen == [state.kept_model, state.model]
+    assert metrics["validation_seconds"] == 6.0
+
+
 def test_weights_of_a_moment_are_written(tmp_path: Path) -> None:
     state, keep = made(tmp_path, keep_at=[3, "epoch 1"]).state, KeepWeights()
     name, bias = list(state.model.named_parameters())[-1]
@@ -377,8 +402,6 @@ def test_the_rest_of_a_budget_is_planned(tmp_path: Path, monkeypatch: pytest.Mon
 
 def test_a_rescue_goes_on_after_a_stop(tmp_path: Path) -> None:
     """The method of a rescued run follows from what the callback remembers, and the recipe's takes over after it."""
-    from toughen.methods.fast import FGSMAT
-
     trainer = made(tmp_path, FGSMAT(eps=0.2), watch="rescue")
     state = trainer.state
     watch = next(each for each in trainer.callbacks if isinstance(each, CollapseWatch))

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from toughen.core.cost import PassCounter, add_passes, is_hooked, uncounted
-from toughen.core.rng import StepNoise
+from toughen.core.rng import StepNoise, seed_generators
 from toughen.core.types import Batch, Step
 from toughen.training.cuda_graphs import Recorder
 
@@ -75,7 +75,7 @@ class Kind:
     def seeded(self, batch: Batch, seed: int) -> Batch:
         """The batch with noise out of the generator that a recording knows; it and torch's own stand at their start."""
         assert isinstance(batch.noise, StepNoise)
-        torch.manual_seed(seed)
+        seed_generators(seed, self.generator.device)
         self.generator.manual_seed(batch.noise.generator_seed)
         return replace(batch, noise=replace(batch.noise, generator=self.generator))
 
@@ -152,7 +152,7 @@ class ReplayedStep:
             self.forget()
             self.key = key
         if key is None or self.new_recorder is None:
-            torch.manual_seed(seed)
+            seed_generators(seed, x.device)
             return take(x, y, batch)
         if self.recorder is None:
             self.recorder = self.new_recorder()
@@ -171,7 +171,7 @@ class ReplayedStep:
         self.forget()
         for buffer in before:
             buffer.restore()
-        torch.manual_seed(seed)
+        seed_generators(seed, x.device)
         with uncounted():
             return take(x, y, batch)
 

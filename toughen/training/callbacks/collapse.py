@@ -61,6 +61,7 @@ class CollapseWatch(Callback):
         state.watched, state.started = state.watched + taken, state.started + taken
 
     def on_epoch_end(self, state: TrainingState, metrics: dict[str, Any]) -> None:
+        begun = time.perf_counter()
         if metrics["validation"]:
             live = metrics["validation"] if state.average is None else state.validation(state.model)
             collapsed = self.handle(state, live)
@@ -70,6 +71,7 @@ class CollapseWatch(Callback):
                 state.healthy = state.step
         if not self._rescued(state):
             state.method = state.main
+        metrics["validation_seconds"] = round(metrics["validation_seconds"] + time.perf_counter() - begun, 3)
 
     def handle(self, state: TrainingState, accuracies: dict[str, float]) -> bool:
         """Whether the live model is ill; if so it is said, and rescued where the recipe wants that.
