@@ -18,6 +18,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from toughen import models
+from toughen.models.outside import data_configuration
 
 Shape: TypeAlias = tuple[int, int, int]
 Weights: TypeAlias = dict[str, Tensor]
@@ -787,8 +788,10 @@ def test_timm_gets_classes_channels_and_settings(monkeypatch: pytest.MonkeyPatch
         models.create("timm:huge")
     with pytest.raises(ValueError, match=r"did you mean tiny.a2_in1k or tiny.a1_in1k\?"):
         models.create("timm:tiny.a2_in9k")
-    with pytest.raises(ValueError, match=r"Unknown model \(nothing\)$"):
+    with pytest.raises(ValueError, match=r"Unknown model \(nothing\); python -c .* tells the names that it has$"):
         models.create("timm:nothing")
+    with pytest.raises(ValueError, match=r"timm has no model 'huge'; did you mean hugest\?"):
+        data_configuration("huge")
 
 
 # ---- descriptions and weights in files

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import importlib
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from torch import nn
@@ -34,6 +34,8 @@ def data_configuration(name: str) -> Configuration:
         cfg = timm.get_pretrained_cfg(name) or timm.create_model(name).pretrained_cfg
         found = importlib.import_module("timm.data").resolve_data_config(pretrained_cfg=as_mapping(cfg), verbose=False)
     except Exception as error:  # each net has its own way to refuse
+        if hint := _hint(timm, name):
+            raise ValueError(f"timm has no model {name!r}{hint}") from error
         raise ValueError(f"timm says nothing of the images of {name!r} ({error}): give --image-size") from error
     return Configuration(int(found["input_size"][-1]), tuple(found["mean"]), tuple(found["std"]))
 
@@ -62,18 +64,22 @@ def from_timm(name: str, num_classes: int, shape: Shape, settings: Mapping[str, 
     try:
         model = timm.create_model(name, num_classes=num_classes, in_chans=shape[0], **settings)
     except Exception as error:  # each net has its own way to refuse a setting
-        raise ValueError(f"timm cannot make model {name!r}: {str(error).rstrip('.')}{_alike(timm, name)}") from error
+        raise ValueError(f"timm cannot make model {name!r}: {str(error).rstrip('.')}{_hint(timm, name)}") from error
     return _module(f"timm:{name}", model)
 
 
-def _alike(timm: Any, name: str) -> str:
-    """For a message: names or pretrained weights of timm's like one that it does not have, "" where it has it."""
+def _hint(timm: Any, name: str) -> str:
+    """For a message: which names of timm's there are instead of one that it does not have, "" where it has it."""
     net, _, tag = name.partition(".")
     if timm.is_model(net):
         known = [each for each in timm.list_pretrained(f"{net}.*") if tag]
         close = [] if name in known else difflib.get_close_matches(name, known, n=3, cutoff=0)
-    else:
-        close = difflib.get_close_matches(net.lower(), timm.list_models(), n=3)
+        return _did_you_mean(close)
+    close = difflib.get_close_matches(net.lower(), timm.list_models(), n=3)
+    return _did_you_mean(close) or '; python -c "import timm; print(timm.list_models())" tells the names that it has'
+
+
+def _did_you_mean(close: Sequence[str]) -> str:
     return f"; did you mean {' or '.join(close)}?" if close else ""
 
 
