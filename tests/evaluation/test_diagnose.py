@@ -14,8 +14,7 @@ from commands import digits, files
 
 from toughen import data, models, runs
 from toughen.attacks.fab import FAB
-from toughen.evaluation.diagnostics import NAMES, common, diagnose_runs
-from toughen.evaluation.diagnostics import diagnose as module
+from toughen.evaluation.diagnostics import NAMES, common, diagnose_runs, names
 
 SHAPE = (1, 28, 28)
 
@@ -86,7 +85,7 @@ def test_without_out_transfer_is_in_every_run(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", [name for name in NAMES if name != "transfer"])
 def test_every_diagnostic_runs_and_is_json(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "SURFACE_IMAGES", 2)
+    monkeypatch.setattr(names, "SURFACE_IMAGES", 2)
     monkeypatch.setattr("toughen.attacks.FAB", partial(FAB, steps=2, targets=2))
     run = make_run(tmp_path / "a", eps=0.02)
     found = diagnose_runs([run], which=[name], limit=10, device="cpu")["runs"]["a"]
@@ -116,7 +115,7 @@ def test_a_kill_loses_only_what_was_under_way(tmp_path: Path, monkeypatch: pytes
     def killed(case: Any) -> dict[str, Any]:
         raise KeyboardInterrupt
 
-    monkeypatch.setitem(module.OF_A_RUN, "nuclear", killed)
+    monkeypatch.setitem(names.OF_A_RUN, "nuclear", killed)
     with pytest.raises(KeyboardInterrupt):
         diagnose_runs([run], which=["confusion", "nuclear"], limit=10, device="cpu")
     assert read(run).keys() == {"confusion"}

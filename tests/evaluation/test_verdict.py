@@ -34,7 +34,8 @@ from toughen.data import load as load_data
 from toughen.engine.fixed_batch import FixedBatchModel
 from toughen.evaluation import verdict
 from toughen.evaluation.checks import stronger
-from toughen.evaluation.checks.base import CheckContext, allowed, at_most
+from toughen.evaluation.checks.base import CheckContext
+from toughen.evaluation.checks.chance import allowed, at_most
 from toughen.evaluation.checks.probes import ProbeResults
 from toughen.evaluation.examination import checks
 from toughen.evaluation.verdict import Check, Claim, Word, word

@@ -28,7 +28,7 @@ from toughen.engine.fixed_batch import FixedBatchModel
 from toughen.evaluation import checks as checks_folder
 from toughen.evaluation import conclude, examination, price, verdict
 from toughen.evaluation.checks import stronger
-from toughen.evaluation.checks.base import allowed
+from toughen.evaluation.checks.chance import allowed
 from toughen.evaluation.display import CheckProgress
 from toughen.evaluation.examination import SMALL, Examination
 from toughen.evaluation.examination_state import ExaminationState, restore
@@ -116,8 +116,8 @@ def test_every_check_has_a_price_and_every_probe_a_check() -> None:
     )
     made = Examination(*claim_of(small_net(), not_at_all), ExaminationState(), 8)
     made.make()
-    assert {probe.check for probe in made._probes} <= set(verdict.ATTACK_CHECKS)
-    names = {probe.name for probe in made._probes}
+    assert {probe.check for probe in made.applicable.probes} <= set(verdict.ATTACK_CHECKS)
+    names = {probe.name for probe in made.applicable.probes}
     needs = [
         each.probes(made.context) if callable(each.probes) else each.probes for each in verdict.ATTACK_CHECKS.values()
     ]

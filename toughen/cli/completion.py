@@ -15,7 +15,7 @@ from toughen.cli.shared import PROGRAM, Help
 from toughen.config import settings
 from toughen.config.parsing import Parser, tidy
 from toughen.config.screens import explained, flags, known, metavar, values
-from toughen.evaluation.diagnostics.diagnose import NAMES as DIAGNOSTICS
+from toughen.evaluation.diagnostics.names import NAMES as DIAGNOSTICS
 from toughen.evaluation.suite import names as attack_names
 from toughen.training import optimizers, schedules
 

@@ -14,7 +14,8 @@ from toughen import runs
 from toughen.cli.shared import PROGRAM, Help, add_output, add_threat, progress_console
 from toughen.config import settings
 from toughen.config.parsing import Parser, tidy
-from toughen.evaluation.diagnostics.diagnose import NAMES, TRANSFER, diagnose_runs
+from toughen.evaluation.diagnostics.diagnose import TRANSFER, diagnose_runs
+from toughen.evaluation.diagnostics.names import NAMES
 from toughen.runs import RECORD, follow_up
 from toughen.runs.follow_up import needs_name
 

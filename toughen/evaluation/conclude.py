@@ -12,7 +12,8 @@ from torch import nn
 
 from toughen.engine.fixed_batch import FixedBatchModel
 from toughen.evaluation.attacked import share
-from toughen.evaluation.checks.base import Check, Claim, at_most
+from toughen.evaluation.checks.base import Check, Claim
+from toughen.evaluation.checks.chance import at_most
 from toughen.evaluation.display import CheckProgress
 from toughen.evaluation.examination import FINE, LIMIT, STRONGER, Examination
 from toughen.evaluation.examination_state import ExaminationState, restore

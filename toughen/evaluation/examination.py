@@ -9,8 +9,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from functools import cached_property
-from types import ModuleType
 
 import torch
 
@@ -18,17 +16,10 @@ from toughen.core.gradients import mode
 from toughen.core.rng import derive_seed
 from toughen.engine.fixed_batch import FixedBatchModel
 from toughen.evaluation import verdict
+from toughen.evaluation.applicable import Applicable
 from toughen.evaluation.checks import strength, stronger
-from toughen.evaluation.checks.base import (
-    DROP,
-    SUSPECT,
-    Check,
-    CheckContext,
-    Claim,
-    ModelCheck,
-    allowed,
-    not_made,
-)
+from toughen.evaluation.checks.base import Check, CheckContext, Claim, ModelCheck, not_made
+from toughen.evaluation.checks.chance import DROP, SUSPECT, allowed
 from toughen.evaluation.checks.probes import AttackCheck, Probe, ProbeResults
 from toughen.evaluation.examination_state import ExaminationState
 from toughen.evaluation.price import EXACT
@@ -64,6 +55,7 @@ class Examination:
         self.rounds = self._rounds()
         self.context.unlimited = state.budget is None
         self.context.draw(self._images_per_check(), 2 * limit if self.context.unlimited else min(OF_ALL, 2 * limit))
+        self.applicable = Applicable(self.context)
         self.results = ProbeResults(self.context, limit, state.probes)
         self._counted = 0.0
 
@@ -94,36 +86,10 @@ class Examination:
             return check.cost * len(self.context.all)
         return check.cost * min(len(self.context.correct) if images is None else images, self.available["correct"])
 
-    @cached_property
-    def _no_correct(self) -> str:
-        """Why the model can't be checked; "" where it can."""
-        return "" if self.available["correct"] else "no image is right"
-
-    @cached_property
-    def _no_robust(self) -> str:
-        """Why no attack need be tried; "" where one need."""
-        return "" if self.available["robust"] else "no image stands, so no attack can lower the number"
-
-    @cached_property
-    def _no_gradient(self) -> str:
-        """Why no gradient can be followed; "" where one can."""
-        if self._no_correct or self._no_robust:
-            return self._no_robust or self._no_correct
-        return "" if self.context.differentiable else "the logits carry no gradient to the images"
-
-    @cached_property
-    def _probes(self) -> list[Probe]:
-        """The probes that can be run, in order of priority."""
-        if self._no_robust:
-            return []
-        first, then = [] if self._no_gradient else strength.probes(self.context), stronger.probes(self.context)
-        others = [probe for module in verdict.modules()[len(verdict.FIRST) :] for probe in _of(module, self.context)]
-        return [*first[:4], *then, *first[4:], *others]
-
     def total_cost(self) -> float:
         """Forward passes of one image that all checks take at most, without a budget."""
         with self._evaluation_mode():
-            probes = self._probes
+            probes = self.applicable.probes
         model_checks = sum(self._cost(name, self.limit) for name in verdict.MODEL_CHECKS)
         return model_checks + sum(max(probe.cost, probe.worst) * self.available[probe.sample] for probe in probes)
 
@@ -165,7 +131,7 @@ class Examination:
 
     def _check_model(self, show: Show) -> None:
         """Check data, outputs and gradients."""
-        for name, check in self._possible().items():
+        for name, check in self.applicable.model_checks.items():
             if name in self.state.checks or not self._has_room(self._cost(name)):
                 continue
             show(name, f"{len(self.context.correct)} images")
@@ -188,7 +154,7 @@ class Examination:
         return float(broken.double().mean()) if probe.sample == "robust" and len(broken) else 0.0
 
     def _most_successful_first(self) -> list[Probe]:
-        return sorted(self._probes, key=self._broken_share, reverse=True)
+        return sorted(self.applicable.probes, key=self._broken_share, reverse=True)
 
     def _suspicious(self, probe: Probe) -> bool:
         """Whether a probe broke so many images that more of them must show whether this was chance.
@@ -232,18 +198,21 @@ class Examination:
             self.context.too_few = None if stopped or self.state.budget is None else self._too_few()
             checks = [self._of_model(check, missing) for check in verdict.MODEL_CHECKS.values()]
             checks += [self._of_attacks(check, missing) for check in verdict.ATTACK_CHECKS.values()]
-        return [replace(check, masking=False) for check in checks] if self._no_robust else checks  # 0 % hides nothing
+        nothing_stands = bool(self.applicable.no_robust)  # and then nothing hides
+        return [replace(check, masking=False) for check in checks] if nothing_stands else checks
 
     def _of_model(self, check: ModelCheck, missing: str) -> Check:
         """The result of a check of the model."""
         if not check.runs_model:
             return check.make(self.context, check.name)
-        reason = self._reasons()[check.about]
+        reason = self.applicable.reasons[check.about]
         return self.state.checks.get(check.name) or not_made(check.name, reason or missing)
 
     def _of_attacks(self, check: AttackCheck, missing: str) -> Check:
         """The result of a check of what attacks did."""
-        reason = (self._no_gradient if check.gradients else self._no_robust) or check.impossible(self.context)
+        applicable = self.applicable
+        reason = applicable.no_gradient if check.gradients else applicable.no_robust
+        reason = reason or check.impossible(self.context)
         images, of = self._images_of(check)
         if reason or not images:
             return not_made(check.name, reason or missing)
@@ -252,7 +221,7 @@ class Examination:
 
     def _images_of(self, check: AttackCheck) -> tuple[int, int]:
         """How many images a check of attacks is based on, of how many."""
-        possible = {probe.name: probe for probe in self._probes}
+        possible = {probe.name: probe for probe in self.applicable.probes}
         names = check.probes(self.context) if callable(check.probes) else check.probes
         probes = [possible[name] for name in names if name in possible]
         images = (min if check.common else max)((self.results.count(probe.name) for probe in probes), default=0)
@@ -260,12 +229,12 @@ class Examination:
 
     def _too_few(self) -> tuple[int, int] | None:
         """How many images a decisive check had and how many it needs; None where all had enough."""
-        if not all(name in self.state.checks for name in self._possible()):
+        if not all(name in self.state.checks for name in self.applicable.model_checks):
             return 0, LEAST
         high = self.claim.robust_accuracy > DROP  # a lower number is within the error that is allowed
         core = dict.fromkeys(CORE, LEAST) | {stronger.TARGETS[0]: STRONG}
-        core |= {stronger.SQUARE: STRONG} if self._no_gradient else {}
-        for probe in self._probes:
+        core |= {stronger.SQUARE: STRONG} if self.applicable.no_gradient else {}
+        for probe in self.applicable.probes:
             count, available = self.results.count(probe.name), self.available[probe.sample]
             least = min(core.get(probe.name, 0), available)
             if (high or probe.sample == "correct") and count < least:
@@ -273,21 +242,6 @@ class Examination:
             if probe.name == stronger.TARGETS[0] and self._suspicious(probe) and count < available:
                 return count, min(2 * count, available)
         return None
-
-    def _possible(self) -> dict[str, ModelCheck]:
-        """The checks that can run the model."""
-        reasons, known = self._reasons(), verdict.MODEL_CHECKS.items()
-        return {name: check for name, check in known if check.runs_model and not reasons[check.about]}
-
-    def _reasons(self) -> dict[str, str]:
-        """Why checks about each subject can't be made; "" where they can."""
-        return {"data": "", "model": self._no_correct, "gradients": self._no_gradient}
-
-
-def _of(module: ModuleType, context: CheckContext) -> list[Probe]:
-    """The probes of a file of checks."""
-    probes: list[Probe] = module.probes(context) if hasattr(module, "probes") else []
-    return probes
 
 
 def checks(claim: Claim, blocks: FixedBatchModel, limit: int = LIMIT, budget: int | None = None) -> list[Check]:

@@ -25,6 +25,7 @@ from toughen.papers.costs import costs
 from toughen.papers.progress_board import ProgressBoard
 from toughen.papers.published import EXHIBITS, find
 from toughen.papers.published.exhibits import Settings
+from toughen.papers.scales import Scale
 from toughen.papers.store import Store
 from toughen.papers.tasks import Task, make_tasks, run_tasks
 from toughen.papers.terminal import say, show_exhibit
@@ -99,17 +100,12 @@ def reproduce(
     allowed = None if time_limit is None else seconds(time_limit)
     exhibits, rows = exhibits_of(names, rows, seeds, limit), rows or ()
     chosen, folder = scale_of(scale), Path(out)
-    check_writable(folder)
-    for place in (folder, *(folder / chosen.name).glob("**/")):
-        clear_temporaries(place)
+    _clear(folder, chosen)
     pick_device(device)
     places, lacking = places_of(exhibits, named, rows, data, chosen, folder)
     counts = {each.name: seeds_of(each, seeds) for each in exhibits}
-    tasks = {
-        each.name: make_tasks(each, list(places), rows, counts[each.name], chosen, limit)
-        for each in exhibits
-        if each.name not in lacking
-    }
+    at_hand = [each for each in exhibits if each.name not in lacking]
+    tasks = {each.name: make_tasks(each, list(places), rows, counts[each.name], chosen, limit) for each in at_hand}
     store, pace = Store(folder), Throughput()
     before = {name: len(missing(some, store)) for name, some in tasks.items()}
     context = RunContext(store, places, device, ProgressBoard(Console(quiet=True), {}))
@@ -118,20 +114,34 @@ def reproduce(
             _run(tasks[names[0]], context, progress, pace)
         else:
             _cheapest_first(tasks, context, progress, pace)
-    for each in exhibits:
-        if each.name in tasks and (named or len(missing(tasks[each.name], store)) < before[each.name]):
-            view = View(
-                Store(folder), chosen, limit or chosen.images, counts[each.name]
-            )  # a store that knows what is new
+    for each in at_hand:
+        if named or len(missing(tasks[each.name], store)) < before[each.name]:
+            view = View(Store(folder), chosen, limit or chosen.images, counts[each.name])  # with what is new
             show_exhibit(console, each, view, rows, places)
-    for name, reason in lacking.items():
-        say(console, f"{name}: its images are not at hand: {reason}")
-    for name, reason in context.failed.items():
-        say(console, f"{name}: could not be trained: {reason}", "bold red")
+    _tell(console, lacking, context.failed)
     for line in [] if alone else left_lines(tasks, store, pace.now, stopped=deadline.passed):
         say(console, line)
     say(console, f"results: {folder / chosen.name}")
     return context.failed
+
+
+def _clear(folder: Path, scale: Scale) -> None:
+    """Remove what killed processes left where results go.
+
+    Raises:
+        ValueError: nothing can be written there.
+    """
+    check_writable(folder)
+    for place in (folder, *(folder / scale.name).glob("**/")):
+        clear_temporaries(place)
+
+
+def _tell(console: Console, lacking: Mapping[str, str], failed: Mapping[str, str]) -> None:
+    """Print why tables and figures were left out, and why rows could not be trained."""
+    for name, reason in lacking.items():
+        say(console, f"{name}: its images are not at hand: {reason}")
+    for name, reason in failed.items():
+        say(console, f"{name}: could not be trained: {reason}", "bold red")
 
 
 def _run(tasks: Sequence[Task], context: RunContext, progress: Console, pace: Throughput) -> None:

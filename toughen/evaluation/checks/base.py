@@ -1,4 +1,4 @@
-"""What all checks share: the claim that is judged, a check's result, samples of images, the allowance for chance."""
+"""What all checks share: the claim that is judged, a check's result, samples of images."""
 
 from __future__ import annotations
 
@@ -23,11 +23,6 @@ from toughen.evaluation.attacked import verify_threat
 from toughen.evaluation.harness import as_floats
 from toughen.evaluation.plan import cost
 from toughen.evaluation.price import EXACT
-
-DROP = 0.03  # the error of a robust accuracy that is accepted
-CONFIDENCE = 0.99  # the probability that a model at the limit passes a check
-SUSPECT = 0.95  # beyond this quantile, what a few images show calls for more of them
-UNSEEN = 0.05  # the probability, at the limit, of seeing as little as was seen
 
 
 @dataclass(frozen=True)
@@ -100,41 +95,6 @@ class Claim:
     trained_mode: bool | None = False
     source: nn.Module | None = None
     own: bool = False
-
-
-def allowed(n: int, share: float, confidence: float = CONFIDENCE) -> float:
-    """The share of a sample of ``n`` images that is exceeded with probability 1 % where ``share`` is the true one.
-
-    The quantile of the binomial distribution at ``confidence``, divided by ``n``; 1 where ``share`` is 1 or more.
-    """
-    if share >= 1 or not n:
-        return 1.0
-    term, total = (1 - share) ** n, 0.0
-    for count in range(n):
-        total += term
-        if total >= confidence:
-            return count / n
-        term *= share / (1 - share) * (n - count) / (count + 1)
-    return 1.0
-
-
-def at_most(broken: int, n: int, of: int) -> int:
-    """How many of all images an attack may break that broke some of a sample: the upper 95 % limit.
-
-    So many that a sample without more than ``broken`` among them is drawn with a probability of 5 % at least
-    (hypergeometric: images are drawn without putting back, so of a sample of all of them nothing is left to chance).
-
-    Args:
-        broken: images of the sample that broke.
-        n: images of the sample.
-        of: all images that it was drawn from.
-    """
-    low, high = broken, of - n + broken
-    while low < high:
-        middle = (low + high + 1) // 2
-        ways = sum(math.comb(middle, few) * math.comb(of - middle, n - few) for few in range(broken + 1))
-        low, high = (middle, high) if ways >= UNSEEN * math.comb(of, n) else (low, middle - 1)
-    return low
 
 
 @dataclass(frozen=True, kw_only=True)

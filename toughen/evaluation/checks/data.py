@@ -10,7 +10,8 @@ from torch import Tensor
 
 from toughen.core.classifier import misclassified
 from toughen.core.types import Images
-from toughen.evaluation.checks.base import DROP, Check, CheckContext, ModelCheck, allowed, judge, not_made, percent
+from toughen.evaluation.checks.base import Check, CheckContext, ModelCheck, judge, not_made, percent
+from toughen.evaluation.checks.chance import DROP, allowed
 from toughen.evaluation.price import EXACT
 
 MEANS = {  # the usual mean and standard deviation per channel, in [0, 1] units

@@ -13,7 +13,8 @@ from toughen.core.objectives import Objective, cross_entropy, margin, margin_los
 from toughen.core.types import Images, Labels, Mask
 from toughen.engine.fixed_batch import UNLIKE
 from toughen.engine.logit_distance import SAME, difference, unlike
-from toughen.evaluation.checks.base import Check, CheckContext, ModelCheck, allowed, judge, median, not_made, percent
+from toughen.evaluation.checks.base import Check, CheckContext, ModelCheck, judge, median, not_made, percent
+from toughen.evaluation.checks.chance import allowed
 from toughen.evaluation.price import DOUBLE, EXACT
 
 ZERO, DISAGREE = 0.05, 0.05  # shares of images that may lack a gradient, or have one that is not the function's

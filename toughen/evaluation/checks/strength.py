@@ -14,7 +14,8 @@ from toughen.attacks.targeted import PGDLL, PGDR
 from toughen.core.objectives import margin_loss
 from toughen.core.threat import Threat
 from toughen.core.types import Labels, Mask
-from toughen.evaluation.checks.base import Check, CheckContext, allowed, judge, percent
+from toughen.evaluation.checks.base import Check, CheckContext, judge, percent
+from toughen.evaluation.checks.chance import allowed
 from toughen.evaluation.checks.probes import AttackCheck, HasRoom, Probe, ProbeResults
 
 LOOSE = 0.03  # the share of images by which an order that holds may look turned

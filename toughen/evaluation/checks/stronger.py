@@ -13,7 +13,8 @@ from toughen.attacks.square import Square
 from toughen.attacks.transfer import Transfer
 from toughen.core.objectives import margin_loss
 from toughen.core.types import Labels, Mask
-from toughen.evaluation.checks.base import DROP, Check, CheckContext, allowed, judge
+from toughen.evaluation.checks.base import Check, CheckContext, judge
+from toughen.evaluation.checks.chance import DROP, allowed
 from toughen.evaluation.checks.probes import AttackCheck, HasRoom, Probe, ProbeResults
 from toughen.evaluation.plan import cost
 from toughen.evaluation.price import QUERY

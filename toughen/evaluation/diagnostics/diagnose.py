@@ -1,9 +1,9 @@
-"""Diagnoses trained runs: every diagnostic by its name, on the runs' test images, into diagnostics.json."""
+"""Diagnoses trained runs on their test images, into diagnostics.json."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,24 +12,12 @@ from rich.console import Console
 from rich.progress import Progress, TaskID
 from torch import nn
 
-from toughen import attacks as registered
 from toughen.attacks.base import Attack
 from toughen.core.types import Eps, Norm
 from toughen.engine.device import Precision, pick_device, provenance
-from toughen.evaluation.diagnostics.boundary import boundary_distance
 from toughen.evaluation.diagnostics.cases import Case, load_cases, refuse_different_images
-from toughen.evaluation.diagnostics.confusion import confusion
-from toughen.evaluation.diagnostics.curves import (
-    accuracy_by_eps,
-    accuracy_by_restarts,
-    accuracy_by_steps,
-    loss_by_eps,
-    radii,
-)
-from toughen.evaluation.diagnostics.entropy import attack_entropy
-from toughen.evaluation.diagnostics.nuclear import mean_logit_distance, nuclear_norms
+from toughen.evaluation.diagnostics.names import OF_A_RUN, chosen
 from toughen.evaluation.diagnostics.store import add_diagnostics, check_usable
-from toughen.evaluation.diagnostics.surface import loss_surface
 from toughen.evaluation.diagnostics.transfer import transfer_matrix
 from toughen.evaluation.images import left_unchecked
 from toughen.evaluation.suite import parse_attack
@@ -37,74 +25,6 @@ from toughen.runs import read_record
 from toughen.utils.progress import progress_bar
 
 TRANSFER = ("fgsm", "mi-fgsm-20", "pgd-20", "pgd-10")
-SURFACE_IMAGES, BOUNDARY_IMAGES = 64, 128  # a stratified sample of so many: the one is long, the other slow
-
-
-def _eps(case: Case) -> dict[str, Any]:
-    values = radii(case.threat, case.x.shape[1:])
-    return accuracy_by_eps(case.model, case.x, case.y, case.pgd(), values, case.seed)
-
-
-def _steps(case: Case) -> dict[str, Any]:
-    return accuracy_by_steps(case.model, case.x, case.y, case.pgd(), seed=case.seed)
-
-
-def _restarts(case: Case) -> dict[str, Any]:
-    return accuracy_by_restarts(case.model, case.x, case.y, case.pgd(), seed=case.seed)
-
-
-def _loss(case: Case) -> dict[str, Any]:
-    values = radii(case.threat, case.x.shape[1:])
-    return loss_by_eps(case.model, case.x, case.y, case.threat, values, case.seed)
-
-
-def _surface(case: Case) -> dict[str, Any]:
-    some = case.some(SURFACE_IMAGES)
-    surface = loss_surface(some.model, some.x, some.y, some.threat, some.seed)
-    return surface | {"index": some.index.tolist()}
-
-
-def _confusion(case: Case) -> dict[str, Any]:
-    return confusion(case.model, case.x, case.y, case.pgd(), case.seed)
-
-
-def _entropy(case: Case) -> dict[str, Any]:
-    eps, norm = case.threat.eps, case.threat.norm
-    attacks = {kind: registered.LogitMatrix(eps=eps, norm=norm, kind=kind) for kind in ("nuclear", "frobenius")}
-    return attack_entropy(case.model, case.x, case.y, attacks, case.seed)
-
-
-def _nuclear(case: Case) -> dict[str, Any]:
-    return nuclear_norms(case.model, case.x, case.y, case.pgd(), case.seed)
-
-
-def _logit_distance(case: Case) -> dict[str, Any]:
-    return mean_logit_distance(case.model, case.x, case.y, case.threat, case.seed)
-
-
-def _boundary(case: Case) -> dict[str, Any]:
-    eps, norm = case.threat.eps, case.threat.norm
-    kinds = {"deepfool": registered.DeepFool, "fab-t": registered.FAB}
-    attacks = {name: kind(eps=eps, norm=norm, minimise=True) for name, kind in kinds.items()}
-    some = case.some(BOUNDARY_IMAGES)
-    distances = boundary_distance(some.model, some.x, some.y, attacks, some.threat, some.seed)
-    return distances | {"index": some.index.tolist()}
-
-
-OF_A_RUN: dict[str, Callable[[Case], dict[str, Any]]] = {
-    "eps": _eps,
-    "steps": _steps,
-    "restarts": _restarts,
-    "loss": _loss,
-    "surface": _surface,
-    "confusion": _confusion,
-    "entropy": _entropy,
-    "nuclear": _nuclear,
-    "logit-distance": _logit_distance,
-    "boundary": _boundary,
-}
-NAMES = (*OF_A_RUN, "transfer")
-"""What can be diagnosed; the last one only between two runs or more."""
 
 
 def diagnose_runs(
@@ -133,7 +53,7 @@ def diagnose_runs(
     Args:
         runs: run directories.
         data: the data set; None means the one that each run was trained on.
-        which: names out of ``NAMES``; None means all, without transfer where there is one run.
+        which: names out of ``diagnostics.NAMES``; None means all, without transfer where there is one run.
         transfer_attacks: short names, as ``parse_attack`` reads them.
         eps, norm: the threat; None means the one that the runs were trained against.
         limit: diagnose by a stratified sample of so many images.
@@ -152,7 +72,7 @@ def diagnose_runs(
         ValueError: runs, data, threat and diagnostics can't be used together.
     """
     runs = [runs] if isinstance(runs, str | Path) else runs
-    own, transfer = _chosen(which, len(runs))
+    own, transfer = chosen(which, len(runs))
     folders = [Path(run) for run in runs]
     for file in filter(Path.is_file, folders):
         read_record(file)  # says what to do with a file
@@ -254,20 +174,3 @@ def _by_what(
 def _mean_surface(surface: Mapping[str, Any]) -> dict[str, Any]:
     """A surface without those of single images."""
     return {name: value for name, value in surface.items() if name not in ("images", "index")}
-
-
-def _chosen(which: Sequence[str] | None, runs: int) -> tuple[list[str], bool]:
-    """The diagnostics of each run, in order, and whether transfer is among them.
-
-    Raises:
-        ValueError: a name is unknown, none was given, or transfer has but one run.
-    """
-    names = [name for name in NAMES if name != "transfer" or runs > 1] if which is None else list(dict.fromkeys(which))
-    for name in names:
-        if name not in NAMES:
-            raise ValueError(f"diagnostic {name!r} is unknown: choose out of {', '.join(NAMES)}")
-    if not names:
-        raise ValueError(f"no diagnostic was named: choose out of {', '.join(NAMES)}")
-    if "transfer" in names and runs < 2:
-        raise ValueError("transfer is between runs: name two or more")
-    return [name for name in names if name != "transfer"], "transfer" in names
