@@ -12,10 +12,13 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
 from paths import ROOT
@@ -586,6 +589,54 @@ def test_the_page_has_the_figures_of_the_watch_and_no_rescue_did_harm() -> None:
         rescues = sum("rescue" in event for event in rescued["events"])
         assert f"\n| {row['setting']} | {shares} | {rescues} |\n" in page
         assert rescued["robust"] >= off["robust"]
+
+
+def test_a_search_goes_on_with_the_trial_that_was_stopped(
+    tmp_path: Path, scripts: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    search, box = scripts("search"), scripts("box")
+    task, file, tried = search.TASKS["mnist"], tmp_path / "log.json", list[dict[str, Any]]()
+
+    def measure(task: Any, settings: dict[str, Any], data: Path, folder: Path, box: Any, seed: int = 0) -> Any:
+        tried.append(settings)
+        if len(tried) == 3:
+            raise scripts("box").Over
+        given = search.words(task, settings)
+        assert parse_train([*given, "--data", "mnist-5k"])[0].eps == 0.3  # a command line that can be run
+        return {"settings": settings, "words": " ".join(given), "seed": seed, "robust": -settings["lr"]}
+
+    monkeypatch.setattr(search, "measure", measure)
+    for _ in range(2):  # a process each
+        search.search(task, tmp_path, tmp_path, file, 6, box.Box(None))
+    assert len(tried) == 7 and tried[2] == tried[3]
+    log = read_json(file)["trials"]
+    assert sorted(line["trial"] for line in log) == list(range(6))
+    assert [line["settings"]["lr"] for line in log] == sorted(each["lr"] for each in [*tried[:2], *tried[3:]])
+    search.ablate(task, tmp_path, tmp_path, file, box.Box(None))
+    done, best = read_json(file)["ablation"], log[0]["settings"]
+    assert {line["seed"] for line in done["all parts"]} == {0, 1, 2} and len(done) > 1
+    for name, lines in list(done.items())[1:]:
+        part, without = search.PARTS[name.removeprefix("without ")]
+        assert [line["settings"] for line in lines] == [best | {part: without}] * 3 and best[part] != without
+    count = len(tried)
+    search.ablate(task, tmp_path, tmp_path, file, box.Box(None))
+    assert len(tried) == count  # nothing is done again
+
+
+def test_a_search_takes_its_images_out_of_the_training_images(tmp_path: Path, scripts: Any) -> None:
+    search, some = scripts("search"), data.load("mnist-5k").train
+    names = [f"{place}.png" for place in range(2000)]
+    images = pa.array([{"bytes": name.encode(), "path": name} for name in names])
+    labels = pa.array(
+        some.labels[torch.randperm(len(some), generator=torch.Generator().manual_seed(0))[:2000]].tolist()
+    )
+    pq.write_table(pa.table({"image": images, "label": labels}), tmp_path / "train-0.parquet")
+    task = replace(search.TASKS["mnist"], train=300, held_out=100)
+    folder = search.make_data(task, tmp_path, tmp_path / "out")
+    train, held_out = (pq.read_table(folder / f"{part}-0.parquet") for part in ("train", "test"))
+    assert (len(train), len(held_out)) == (300, 100)
+    assert not {str(image) for image in train["image"]} & {str(image) for image in held_out["image"]}
+    assert set(held_out["label"].to_pylist()) == set(range(10))
 
 
 def test_pairs_of_runs_stand_beside_each_other(tmp_path: Path, scripts: Any) -> None:

@@ -1,0 +1,238 @@
+"""A search for a recipe: the best composition of single-step methods, starts, averages, smoothing and schedules.
+
+python benchmarks/search.py --task mnist --data DIR [--minutes 60]
+python benchmarks/search.py --task mnist --data DIR --ablate [--minutes 60]
+
+Needs Optuna, which the development environment has. Each trial trains for the same number of passes per image. Its
+score is the accuracy under APGD-T on images that were taken out of the training images. No test image is used. What is
+done is not done again, and a trial that was stopped goes on. The log of all trials is
+benchmarks/results/search-TASK.json. With --ablate the best trial is trained with three seeds, and the same without each
+of its parts.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import optuna
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+from box import Box, until_over
+from optuna.storages import JournalStorage
+from optuna.storages.journal import JournalFileBackend
+
+from toughen.data.sets import stratified
+from toughen.runs.files import read_json, write_json
+
+SEEDS = (0, 1, 2)
+ATTACK = "apgd-t"
+PASSES = {"NuAT": 8, "GAT": 8, "PGI": 7}  # forward equivalents for each image and step
+
+
+@dataclass(frozen=True)
+class Task:
+    """What is searched for: a data set, a net and a threat.
+
+    Attributes:
+        words: what every trial is told.
+        eps: radius, in units of images in [0, 1].
+        crop: the shift in pixels, where there is one.
+        train, held_out: images of the search, both out of the training images.
+        passes: forward equivalents for each image, in all epochs together.
+    """
+
+    words: str
+    eps: str
+    crop: int
+    train: int
+    held_out: int
+    passes: int
+
+
+TASKS = {
+    "mnist": Task("--model m-lenet --normalize false --precision fp32", "0.3", 2, 10_000, 1000, 160),
+    "cifar10": Task("--model resnet18 --model_settings.width 16 --flip true", "8/255", 4, 20_000, 1000, 240),
+}
+PARTS = {  # of a recipe -> the value that leaves it out
+    "wide start": ("start", 0.5),
+    "averaged weights": ("averaging", "null"),
+    "label smoothing": ("label_smoothing", 0.0),
+    "shifts": ("crop", False),
+    "warm-up of eps": ("eps_warmup", 0.0),
+    "regulariser in every batch": ("alternate", True),
+}
+
+
+def suggest(trial: optuna.trial.BaseTrial) -> dict[str, Any]:
+    """The settings of a trial."""
+    found: dict[str, Any] = {"method": trial.suggest_categorical("method", list(PASSES))}
+    if found["method"] == "PGI":
+        found["step_size"] = trial.suggest_categorical("step_size", [0.5, 1.0, 1.25])
+        found["lam"] = trial.suggest_float("lam of PGI", 1, 32, log=True)
+    else:
+        found["start"] = trial.suggest_categorical("start", [0.5, 1.0])
+        found["alternate"] = trial.suggest_categorical("alternate", [False, True])
+        found["lam"] = trial.suggest_float(f"lam of {found['method']}", 1, 32, log=True)
+    return found | {
+        "lr": trial.suggest_float("lr", 0.01, 0.2, log=True),
+        "batch_size": trial.suggest_categorical("batch_size", [64, 128]),
+        "schedule": trial.suggest_categorical("schedule", ["Cosine", "OneCycle"]),
+        "averaging": trial.suggest_categorical("averaging", ["null", "0.99", "0.998", "0.9995"]),
+        "label_smoothing": trial.suggest_categorical("label_smoothing", [0.0, 0.1, 0.2, 0.4]),
+        "crop": trial.suggest_categorical("crop", [False, True]),
+        "eps_warmup": trial.suggest_categorical("eps_warmup", [0.0, 0.3]),
+    }
+
+
+def words(task: Task, settings: Mapping[str, Any]) -> list[str]:
+    """What follows `toughen train`, but for data, seed and output."""
+    method = settings["method"]
+    given = f"{task.words} --eps {task.eps} --method {method} --method.lam {settings['lam']:.4g}".split()
+    for name, option in (("start", "start_size"), ("step_size", "step_size")):
+        if name in settings:
+            given += [f"--method.{option}", str(settings[name] * radius(task))]
+    if "alternate" in settings:
+        given += ["--method.alternate", str(settings["alternate"]).lower()]
+    epochs = max(1, round(task.passes / PASSES[method]))
+    given += f"--epochs {epochs} --validation_every {max(1, epochs // 4)} --validation 500".split()
+    given += f"--optimizer SGD --optimizer.lr {settings['lr']:.4g} --optimizer.momentum 0.9".split()
+    given += f"--optimizer.weight_decay 5e-4 --schedule {settings['schedule']}".split()
+    smoothing = "method.smoothing" if method == "PGI" else "label_smoothing"
+    given += [f"--{smoothing}", str(settings["label_smoothing"])]
+    for name in ("batch_size", "averaging", "eps_warmup"):
+        given += [f"--{name}", str(settings[name])]
+    return [*given, "--crop", str(task.crop if settings["crop"] else 0)]
+
+
+def radius(task: Task) -> float:
+    """The radius of a task as a number."""
+    above, _, below = task.eps.partition("/")
+    return float(above) / float(below or 1)
+
+
+def make_data(task: Task, source: Path, out: Path) -> Path:
+    """A data set whose test images are held-out training images.
+
+    Args:
+        task: gives the sizes.
+        source: a folder of parquet shards, train-*.parquet.
+        out: where the folder `data` goes.
+    """
+    folder = out / "data"
+    if (folder / "test-0.parquet").exists():
+        return folder
+    table = pa.concat_tables(pq.read_table(path) for path in sorted(source.glob("train-*.parquet")))
+    labels = torch.tensor(table["label"].to_pylist())
+    rows = stratified(labels, task.train + task.held_out, seed=0)
+    held_out = stratified(labels[rows], task.held_out, seed=1)
+    mask = torch.ones(len(rows), dtype=torch.bool)
+    mask[held_out] = False
+    folder.mkdir(parents=True, exist_ok=True)
+    pq.write_table(table.take(rows[mask].tolist()), folder / "train-0.parquet")
+    pq.write_table(table.take(rows[held_out].tolist()), folder / "test-0.parquet")
+    return folder
+
+
+def measure(
+    task: Task, settings: Mapping[str, Any], data: Path, folder: Path, box: Box, seed: int = 0
+) -> dict[str, Any]:
+    """Train and attack; both go on where they were.
+
+    Raises:
+        Over: the time is up.
+    """
+    given = words(task, settings)
+    box.toughen("train", *given, "--seed", str(seed), "--data", str(data), "--out", str(folder), "--resume")
+    asked = f"--data {data} --eps {task.eps} --attacks {ATTACK} --verdict false --details false".split()
+    box.toughen("evaluate", str(folder), *asked)
+    found = read_json(folder / "evaluation.json")
+    lines = (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+    return {
+        "settings": dict(settings),
+        "words": " ".join(given),
+        "seed": seed,
+        "clean": found["clean_accuracy"],
+        "robust": found["robust_accuracy"],
+        "seconds": round(sum(json.loads(line)["seconds"] for line in lines), 1),
+        "provenance": read_json(folder / "provenance.json"),
+    }
+
+
+def search(task: Task, data: Path, out: Path, file: Path, trials: int, box: Box) -> None:
+    """Make trials until there are so many of them, or the time is up."""
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    storage = JournalStorage(JournalFileBackend(str(out / "study.log")))
+    study = optuna.create_study(study_name="search", storage=storage, direction="maximize", load_if_exists=True)
+    study.sampler = optuna.samplers.TPESampler(seed=len(study.trials))  # one seed would draw the same after each stop
+    with until_over():
+        while len(complete(study)) < trials:
+            begun = [each for each in study.trials if each.state == optuna.trial.TrialState.RUNNING]
+            trial = optuna.trial.Trial(study, begun[0]._trial_id) if begun else study.ask()
+            line = measure(task, suggest(trial), data, out / f"trial-{trial.number}", box)
+            trial.set_user_attr("line", line)
+            study.tell(trial, line["robust"])
+            write_json(file, logged(file) | {"trials": complete(study)})
+            print(f"{trial.number}: {100 * line['robust']:.1f} % of {line['words']}", flush=True)
+
+
+def complete(study: optuna.Study) -> list[dict[str, Any]]:
+    """The trials that are done, best first."""
+    done = [each for each in study.trials if each.state == optuna.trial.TrialState.COMPLETE]
+    lines = [{"trial": each.number, **each.user_attrs["line"]} for each in done]
+    return sorted(lines, key=lambda line: -float(line["robust"]))
+
+
+def ablate(task: Task, data: Path, out: Path, file: Path, box: Box) -> None:
+    """The best trial with three seeds, and without each of its parts."""
+    best = logged(file)["trials"][0]["settings"]
+    variants = {"all parts": best}
+    for part, (name, without) in PARTS.items():
+        if name in best and best[name] != without:
+            variants[f"without {part}"] = best | {name: without}
+    with until_over():
+        for name, settings in variants.items():
+            for seed in SEEDS:
+                done = logged(file)
+                lines = done["ablation"].setdefault(name, [])
+                if not any(line["seed"] == seed and line["settings"] == dict(settings) for line in lines):
+                    folder = out / f"{name.replace(' ', '-')}-{seed}"
+                    lines.append(measure(task, settings, data, folder, box, seed))
+                    write_json(file, done)
+    for name, lines in logged(file)["ablation"].items():
+        print(name, *(f"{100 * line['robust']:.1f}" for line in lines))
+
+
+def logged(file: Path) -> dict[str, Any]:
+    """What is in the log so far."""
+    return read_json(file) if file.exists() else {"trials": [], "ablation": {}}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--task", choices=list(TASKS), required=True)
+    parser.add_argument("--data", type=Path, required=True, help="a folder of parquet shards")
+    parser.add_argument("--out", type=Path, help="where the runs go (default: runs/search-TASK)")
+    parser.add_argument("--write", type=Path, help="the log (default: benchmarks/results/search-TASK.json)")
+    parser.add_argument("--trials", type=int, default=100)
+    parser.add_argument("--minutes", type=float, help="end within this time; what is under way is gone on with")
+    parser.add_argument("--ablate", action="store_true", help="leave out each part of the best trial")
+    known = parser.parse_args()
+    task, box = TASKS[known.task], Box(known.minutes)
+    out = known.out or Path("runs") / f"search-{known.task}"
+    file = known.write or Path(__file__).parent / "results" / f"search-{known.task}.json"
+    out.mkdir(parents=True, exist_ok=True)
+    data = make_data(task, known.data, out)
+    if known.ablate:
+        ablate(task, data, out, file, box)
+    else:
+        search(task, data, out, file, known.trials, box)
+
+
+if __name__ == "__main__":
+    main()
