@@ -532,6 +532,11 @@ def test_the_page_of_methods_has_the_figures_of_the_grid(scripts: Any) -> None:
     assert rows and scripts("grid").table(rows) in page
 
 
+def test_the_page_of_mnist_has_the_figures_of_the_full_runs(scripts: Any) -> None:
+    page = (ROOT / "docs" / "results" / "mnist.md").read_text(encoding="utf-8")
+    assert scripts("full_mnist").table(read_json(BENCHMARKS / "results" / "full-mnist.json")) in page
+
+
 def test_the_page_of_methods_has_the_figures_of_the_runs(scripts: Any) -> None:
     rows = read_json(BENCHMARKS / "results" / "methods-mnist.json")["rows"]
     assert list(rows) == list(scripts("methods").ROWS)
