@@ -83,15 +83,18 @@ def test_weights_are_judged_alike_in_a_run_and_elsewhere(own: None, tmp_path: Pa
     how = f"--attacks fgsm pgd-3x2 --data {digits()} --eps 0.15 --limit 30 --verdict false --out".split()
     weights = NETS / "standard" / runs.WEIGHTS
     assert toughen("evaluate", NETS / "standard", *how, tmp_path / "run").status == 0
-    ended = toughen("evaluate", "own_nets:net", "--weights", weights, *how, tmp_path / "own")
-    assert ended.status == 0, ended.err
-    run, elsewhere = (json.loads((tmp_path / name / "evaluation.json").read_text()) for name in ("run", "own"))
+    for spec, out in (("own_nets:net", "own"), ("fbf-mnist-cnn", "named")):
+        ended = toughen("evaluate", spec, "--weights", weights, *how, tmp_path / out)
+        assert ended.status == 0, ended.err
+    folders = ("run", "own", "named")
+    run, *elsewhere = (json.loads((tmp_path / name / "evaluation.json").read_text()) for name in folders)
     ways = (*TIMES, "weights", "epoch", "method")
-    assert figures(run, ways) == figures(elsewhere, ways)
-    assert elsewhere["weights"] == str(weights) and "method" not in elsewhere
     assert 0 < run["robust_accuracy"] < run["clean_accuracy"]
-    ledgers = [pq.read_table(tmp_path / name / "examples.parquet").to_pylist() for name in ("run", "own")]
-    assert ledgers[0] == ledgers[1] and len(ledgers[0]) == 30
+    for each in elsewhere:
+        assert figures(run, ways) == figures(each, ways)
+        assert each["weights"] == str(weights) and "method" not in each
+    ledgers = [pq.read_table(tmp_path / name / "examples.parquet").to_pylist() for name in folders]
+    assert ledgers[0] == ledgers[1] == ledgers[2] and len(ledgers[0]) == 30
 
 
 def test_a_net_from_elsewhere_is_not_taken_for_one_handed_over_in_training_mode(own: None) -> None:
@@ -109,6 +112,8 @@ def test_without_out_a_net_from_elsewhere_gets_a_folder_of_its_own(
 
 ELSEWHERE = [
     ("own_nets:net --eps 0.3", "own_nets:net", "--data"),
+    ("resnet18 --data DIGITS --eps 0.3", "resnet18 has no weights of its own", "--weights FILE"),
+    ("wrn-16-4 --data DIGITS --eps 0.3 --weights WEIGHTS", "model.safetensors does not fit the model"),
     ("own_nets:net --data DIGITS", "own_nets:net", "--eps", "8/255"),
     ("own_nets:net --data DIGITS --eps 0", "eps 0", "above 0"),
     ("own_nets:net --data DIGITS --eps 0.3 --resize 32", "--resize 32", "--image-size"),

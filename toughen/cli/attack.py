@@ -39,7 +39,12 @@ def run(arguments: Sequence[str]) -> int:
 
 def attack_parser() -> Parser:
     parser = Parser(prog=f"{PROGRAM} attack", about=HELP)
-    parser.add_argument("spec", type=str, metavar="RUN", help="a run directory, package.module:function or timm:NAME")
+    parser.add_argument(
+        "spec",
+        type=str,
+        metavar="RUN",
+        help="a run directory; package.module:function, timm:NAME or a net of `toughen list models`, with --weights",
+    )
     parser.add_argument("--attack", type=str, default="pgd-20", help=ATTACK)
     add_threat(parser)
     add_asking(parser)

@@ -98,7 +98,12 @@ def _warn_unfinished(run: Path, console: Console) -> None:
 
 def evaluate_parser() -> Parser:
     parser = Parser(prog=f"{PROGRAM} evaluate", about=HELP)
-    parser.add_argument("spec", type=str, metavar="RUN", help="a run directory, package.module:function or timm:NAME")
+    parser.add_argument(
+        "spec",
+        type=str,
+        metavar="RUN",
+        help="a run directory; package.module:function, timm:NAME or a net of `toughen list models`, with --weights",
+    )
     parser.add_argument(
         "--suite",
         type=Literal["quick", "standard", "papers"] | None,

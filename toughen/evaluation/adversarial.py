@@ -41,7 +41,7 @@ def attack_images(
     """Attack test images and write what comes out, every image with its place, label and predictions.
 
     Args:
-        spec: a run directory, ``package.module:function`` or ``timm:NAME``.
+        spec: a run directory, ``package.module:function``, ``timm:NAME`` or a net of toughen's, such as ``resnet18``.
         attack: a short name, as ``parse_attack`` reads it.
         out: the parquet file; image is float32 [c, h, w] in [0, 1], because bytes would move it.
         device, precision, batch_size: as in an evaluation.

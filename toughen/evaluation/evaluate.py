@@ -84,7 +84,7 @@ def evaluate_run(
     """Evaluate a run, or a model from elsewhere, and write evaluation.json, examples.parquet and what reports show.
 
     Args:
-        spec: a run directory, ``package.module:function`` or ``timm:NAME``.
+        spec: a run directory, ``package.module:function``, ``timm:NAME`` or a net of toughen's, such as ``resnet18``.
         data: the data set; None means the one that the run was trained on.
         weights: a safetensors file for a model from elsewhere.
         eps, norm: the threat; None means the one that was trained against.

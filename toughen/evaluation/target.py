@@ -67,7 +67,7 @@ def find_target(
     image_size: int | None = None,
     resize: int | None = None,
 ) -> EvaluationTarget:
-    """What the command line names: a run directory, ``package.module:function`` or ``timm:NAME``.
+    """What the command line names: a run directory, ``package.module:function``, ``timm:NAME`` or a net of toughen's.
 
     Args:
         spec: the model.
@@ -96,7 +96,7 @@ def find_target(
 
 def is_elsewhere(spec: str | Path) -> bool:
     """Whether a model is named by where it is made, and not by a run directory."""
-    return ":" in str(spec) and not Path(spec).exists()
+    return (":" in str(spec) or models.knows(str(spec))) and not Path(spec).exists()
 
 
 def from_run(
@@ -152,11 +152,13 @@ def test_images(spec: str, data: str | None, image_size: int | None, resize: int
 def from_elsewhere(
     spec: str, test: Data, weights: str | None, threat: Threat, limit: int | None, seed: int
 ) -> EvaluationTarget:
-    """A model of ``package.module:function`` or ``timm:NAME``, on the test images of a data set.
+    """A model of ``package.module:function``, ``timm:NAME`` or toughen's, on the test images of a data set.
 
     Raises:
         ValueError: it can't be made, or the weights don't fit it.
     """
+    if weights is None and models.knows(spec):
+        raise ValueError(f"{spec} has no weights of its own: give --weights FILE, or a run directory in its place")
     fetched = spec.startswith("timm:") and weights is None
     make = models.pretrained if fetched else models.create
     net = make(spec.removeprefix("timm:") if fetched else spec, len(test.classes), test.shape)

@@ -11,6 +11,7 @@ from toughen.models.reconstructor import create_reconstructor as create_reconstr
 from toughen.models.registry import create as create
 from toughen.models.registry import describe as describe
 from toughen.models.registry import from_description as from_description
+from toughen.models.registry import knows as knows
 from toughen.models.registry import names as names
 from toughen.models.registry import summaries as summaries
 

@@ -51,12 +51,18 @@ NETS: dict[str, tuple[type[nn.Module], Shape]] = {  # each with the images of th
     "wrn-28-10": (WideResNet, CIFAR),
     "wrn-34-10": (WideResNet, CIFAR),
 }
+WIDE = r"wrn-(\d{1,4})-(\d{1,4})"  # wrn-DEPTH-WIDTH
 FIELDS = ("name", "num_classes", "shape", "mean", "std", "settings")
 
 
 def names() -> list[str]:
     """The names of toughen's own nets."""
     return list(NETS)
+
+
+def knows(name: str) -> bool:
+    """Whether this is one of toughen's own nets, so that making it runs no other code."""
+    return bool(re.fullmatch(WIDE, name.lower())) or name.lower() in map(str.lower, NETS)
 
 
 def summaries() -> dict[str, str]:
@@ -171,7 +177,7 @@ def _make_own(name: str, num_classes: int, shape: Shape, given: Mapping[str, Any
 
 def _own(name: str, given: Mapping[str, Any]) -> tuple[type[nn.Module], str, dict[str, Any]]:
     """The class, exact name and settings of one of toughen's own nets."""
-    if match := re.fullmatch(r"wrn-(\d{1,4})-(\d{1,4})", name.lower()):
+    if match := re.fullmatch(WIDE, name.lower()):
         depth, width = map(int, match.groups())
         settings = resolve(name, WideResNet, {"depth": depth, "width": width, **given})
         return WideResNet, "wrn-{depth}-{width}".format(**settings), settings
