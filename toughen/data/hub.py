@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from importlib import import_module
 from pathlib import Path
 from time import monotonic
@@ -52,13 +52,13 @@ def sources(spec: str) -> Sources:
             no such set; that it has no training split.
     """
     path, _, configuration = spec.partition(":")
-    known = KNOWN.get(spec, Known(path, configuration or None, ""))
+    dataset = KNOWN.get(spec, Known(path, configuration or None, ""))
     trouble = unreachable()
     import datasets  # slow, and only hub sets need it
 
     try:
-        with _offline() if trouble else _online():
-            loaded = datasets.load_dataset(known.path, known.configuration)
+        with _offline() if trouble else nullcontext():
+            loaded = datasets.load_dataset(dataset.path, dataset.configuration)
     except Exception as error:  # the client raises its own, its transport's and the file system's
         if trouble:
             raise ValueError(
@@ -110,11 +110,11 @@ def unreachable(meanwhile: str | None = "datasets") -> str:
     """
     deadline = monotonic() + PATIENCE
     answer: list[str] = []
-    asking = threading.Thread(target=lambda: answer.append(_ask()), daemon=True)
-    asking.start()
+    thread = threading.Thread(target=lambda: answer.append(_ask()), daemon=True)
+    thread.start()
     if meanwhile is not None:
         import_module(meanwhile)
-    asking.join(max(0.0, deadline - monotonic()))
+    thread.join(max(0.0, deadline - monotonic()))
     return answer[0] if answer else f"no answer in {PATIENCE:g} s"
 
 
@@ -140,8 +140,3 @@ def _offline() -> Iterator[None]:
         yield
     finally:
         datasets.config.HF_HUB_OFFLINE = before
-
-
-@contextmanager
-def _online() -> Iterator[None]:
-    yield
