@@ -22,7 +22,7 @@ def names() -> dict[str, str]:
     from toughen.data import hub  # pyarrow takes a while to import
 
     own = {embedded.NAME: "the default, no download: handwritten digits, 28x28 grey, 4,000 + 1,000"}
-    return own | {name: f"{entry.about} (hub: {entry.path})" for name, entry in hub.KNOWN.items()}
+    return own | {name: f"{entry.about} (hub: {entry.path})" for name, entry in hub.HUB_SETS.items()}
 
 
 def find(spec: str, classes: Classes | None, image_size: ImageSize) -> Sources:

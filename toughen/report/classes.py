@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 
 from toughen.report.curves import measured
 from toughen.report.evaluations import Evaluation
-from toughen.report.figures import Cell, Figure, Table, share_cell
+from toughen.report.figures import Cell, Figure, Table, number_cell, share_cell
 from toughen.report.gallery import UNREADABLE
 from toughen.report.read import Run
 from toughen.report.values import grid, items, mapping
@@ -62,9 +62,12 @@ def class_figure(ledger: Ledger, names: Sequence[str]) -> Figure | None:
     clean = {label: ledger.clean[label] / ledger.images[label] for label in every}
     robust = {label: ledger.robust[label] / ledger.images[label] for label in every}
     rows = [
-        (Cell(class_name(label, names)), share_cell(clean[label]), share_cell(robust[label]), _count(ledger, label))
+        (
+            Cell(class_name(label, names)), share_cell(clean[label]), share_cell(robust[label]),
+            number_cell(ledger.images[label], ","),
+        )
         for label in every
-    ]
+    ]  # fmt: skip
     weakest = sorted(every, key=lambda label: robust[label])
     shown = every if len(every) <= DRAWN else weakest[:LISTED]
     low, high = (class_name(weakest[at], names) for at in (0, -1))
@@ -82,10 +85,6 @@ def class_figure(ledger: Ledger, names: Sequence[str]) -> Figure | None:
     about = "all evaluated images, all attacks" + ("" if shown == every else f"; the {LISTED} weakest classes")
     table = Table(("class", "clean", "under attack", "images"), tuple(rows), "accuracy by class")
     return Figure("Accuracy by class", "bars", alt, data, table, about)
-
-
-def _count(ledger: Ledger, label: int) -> Cell:
-    return Cell(f"{ledger.images[label]:,}", float(ledger.images[label]))
 
 
 def confusion_figures(diagnostics: dict[str, Any], names: Sequence[str], own: Evaluation | None) -> list[Figure]:

@@ -196,7 +196,7 @@ def others_table(run: Run) -> Table:
     rows = tuple(
         (
             Cell(each.place), Cell(each.data), Cell(words.threat(each.norm, each.eps), each.eps), Cell(each.names),
-            Cell(f"{each.images:,}", each.images), share_cell(each.clean), share_cell(each.robust),
+            number_cell(each.images, ","), share_cell(each.clean), share_cell(each.robust),
             Cell("outdated" if of_other_weights(run, each) else each.verdict or "not checked"),
         )
         for each in run.others

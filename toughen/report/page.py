@@ -126,7 +126,7 @@ def _chosen(runs: Sequence[Run]) -> list[Run]:
 
 
 def _notes(runs: Sequence[Run], apart: Sequence[str], shown: int) -> list[str]:
-    """What is to be notes of all runs."""
+    """What is to be said of all runs."""
     notes = []
     if apart:
         notes.append(unlike(apart))
