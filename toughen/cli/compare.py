@@ -69,8 +69,8 @@ def comparison(folders: Sequence[Path]) -> list[dict[str, Any]]:
         seconds, passes = training_cost(run) or (None, None)
         attacks = {attack.name: attack.accuracy for attack in own.attacks if not attack.part}
         about = {"run": str(folder), "norm": own.norm, "eps": own.eps, "images": own.images}
-        found = {"clean": own.clean, "attacks": attacks, "robust": own.robust, "verdict": own.verdict or None}
-        rows.append({**about, **found, "train_seconds": seconds, "passes_per_step": passes})
+        figures = {"clean": own.clean, "attacks": attacks, "robust": own.robust, "verdict": own.verdict or None}
+        rows.append({**about, **figures, "train_seconds": seconds, "passes_per_step": passes})
     return rows
 
 
@@ -107,8 +107,8 @@ def print_comparison(console: Console, folders: Sequence[Path]) -> None:
     if apart := differing([run for run, _ in evaluated_runs]):
         _bold(console, unlike(apart))
     for run, _ in evaluated_runs:
-        for said in (*cautions(run), *filter(None, [run.unfinished])):
-            _bold(console, f"{run.name}: {said}", "red")
+        for caution in (*cautions(run), *filter(None, [run.unfinished])):
+            _bold(console, f"{run.name}: {caution}", "red")
 
 
 def _plain(text: str) -> Text:

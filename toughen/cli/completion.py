@@ -114,9 +114,9 @@ def words(name: str, listed: Iterable[str], files: str = "") -> dict[str, Any]:
     return {"bash": function, "zsh": function, "preamble": {"bash": bash + "}\n", "zsh": zsh + "}\n"}}
 
 
-def complete(action: Action, how: Any) -> None:
-    if how is not None:
-        action.complete = how  # type: ignore[attr-defined]
+def complete(action: Action, completion: Any) -> None:
+    if completion is not None:
+        action.complete = completion  # type: ignore[attr-defined]
 
 
 def part_settings() -> list[str]:

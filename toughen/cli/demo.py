@@ -23,6 +23,7 @@ from toughen.evaluation import evaluate_run, measure
 from toughen.evaluation.harness import as_floats, predict
 from toughen.report import write_report
 from toughen.training.run import train
+from toughen.utils.console import say
 
 EPS, ATTACKS = 0.3, ("fgsm", "pgd-100x5@0.01")
 STANDARD = (
@@ -62,24 +63,22 @@ def demo(out: Path) -> int:
             raise ValueError(f"{out / name} is there, and not of a demo that was begun: choose another --out")
     for name, arguments in RUNS.items():
         words = [*arguments, "--out", str(out / name)]
-        progress.print(f"\n$ {shlex.join(['toughen', 'train', *words])}", highlight=False, soft_wrap=True)
+        say(progress, f"\n$ {shlex.join(['toughen', 'train', *words])}")
         recipe, config, _, _ = parse_train(arguments)
         train(recipe, out / name, config=config, resume=True)
     for name in RUNS:
         command = shlex.join(["toughen", "evaluate", str(out / name), "--eps", str(EPS), "--attacks", *ATTACKS])
-        progress.print(f"\n$ {command}", highlight=False, soft_wrap=True)
+        say(progress, f"\n$ {command}")
         evaluate_run(out / name, eps=EPS, attacks=ATTACKS, console=progress)
     draw(out)
     report = write_report([out / name for name in RUNS], out / "report.html", overwrite=True)
     console.print()
     print_comparison(console, [out / name for name in RUNS])
     seconds = time.perf_counter() - started
-    console.print(
-        f"\nin {seconds:.0f} seconds. Weights and results of each run, a picture, a page to open:",
-        highlight=False,
-    )
+    text = f"\nin {seconds:.0f} seconds. Weights and results of each run, a picture, a page to open:"
+    console.print(text, highlight=False)
     for place in [*(out / name for name in RUNS), out / "picture.png", report]:
-        console.print(f"  {place}", highlight=False, soft_wrap=True)
+        say(console, f"  {place}")
     return 0
 
 

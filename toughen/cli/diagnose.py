@@ -18,6 +18,7 @@ from toughen.evaluation.diagnostics.diagnose import TRANSFER, diagnose_runs
 from toughen.evaluation.diagnostics.names import NAMES
 from toughen.runs import RECORD, follow_up
 from toughen.runs.follow_up import needs_name
+from toughen.utils.console import say
 
 HELP = Help(
     usage=f"{PROGRAM} diagnose RUN ... [settings]",
@@ -114,5 +115,4 @@ def print_diagnostics(console: Console, results: dict[str, Any]) -> None:
     console.print(f"written: diagnostics.json in {', '.join(results['folders'])}", highlight=False, markup=False)
     for folder in results["folders"]:
         if (Path(folder) / RECORD).is_file():
-            said = f"look at it: {follow_up.report(folder)}"
-            console.print(said, highlight=False, markup=False, soft_wrap=True)
+            say(console, f"look at it: {follow_up.report(folder)}")

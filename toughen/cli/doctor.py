@@ -67,27 +67,27 @@ def run(arguments: Sequence[str]) -> int:
     if not 0 <= given.seconds <= LONGEST:
         raise ValueError(f"--seconds is {given.seconds:g}: give 0 to {LONGEST}")
     device = pick_device(given.device)
-    found = [*installation(), *machine(device)] + (speed(device, given.seconds) if given.seconds else [])
-    missing = [each for each in found if each.advice]
+    findings = [*installation(), *machine(device)] + (speed(device, given.seconds) if given.seconds else [])
     if given.json:
-        print(json.dumps([asdict(each) for each in found], indent=2))
-    elif not given.quiet:
-        Console().print(table(found), highlight=False)
-    if given.quiet and not given.json:
-        for each in missing:
-            print(f"{each.name}: {each.value}: {each.advice}")
+        print(json.dumps([asdict(each) for each in findings], indent=2))
+    elif given.quiet:
+        for each in findings:
+            if each.advice:
+                print(f"{each.name}: {each.value}: {each.advice}")
+    else:
+        Console().print(table(findings), highlight=False)
     return 0
 
 
 def installation() -> list[Finding]:
     """Versions, and what is not installed."""
-    found = [Finding("toughen", __version__), Finding("python", platform.python_version())]
-    found += [Finding(name, installed(name) or "missing", None, "" if installed(name) else f"pip install {name}")
-              for name in NEEDED]  # fmt: skip
-    for name, (use, how) in EXTRAS.items():
-        has = installed(name)
-        found.append(Finding(name, has or f"missing, for {use}", None, "" if has else how))
-    return found
+    findings = [Finding("toughen", __version__), Finding("python", platform.python_version())]
+    needed = {name: ("missing", f"pip install {name}") for name in NEEDED}
+    extras = {name: (f"missing, for {use}", advice) for name, (use, advice) in EXTRAS.items()}
+    for name, (absent, advice) in (needed | extras).items():
+        present = installed(name)
+        findings.append(Finding(name, present or absent, None, "" if present else advice))
+    return findings
 
 
 def installed(name: str) -> str:
@@ -134,13 +134,13 @@ def speed(device: torch.device, seconds: float) -> list[Finding]:
     ]  # fmt: skip
 
 
-def table(found: Sequence[Finding]) -> Table:
-    shown = Table("", "found", "what to do", box=None, pad_edge=False, show_header=False)
-    for column in shown.columns:
+def table(findings: Sequence[Finding]) -> Table:
+    rows = Table("", "found", "what to do", box=None, pad_edge=False, show_header=False)
+    for column in rows.columns:
         column.overflow = "fold"
-    for each in found:
-        shown.add_row(*map(Text, (each.name, each.value, each.advice)), style="bold" if each.advice else None)
-    return shown
+    for each in findings:
+        rows.add_row(*map(Text, (each.name, each.value, each.advice)), style="bold" if each.advice else None)
+    return rows
 
 
 def doctor_parser() -> Parser:

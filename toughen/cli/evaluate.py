@@ -35,6 +35,7 @@ from toughen.evaluation.result import RESULT
 from toughen.report.ending import read_recipe
 from toughen.report.read import CONFIG, read_run
 from toughen.runs import follow_up
+from toughen.utils.console import say
 from toughen.utils.fraction import radius
 from toughen.utils.statistics import percent, warning
 
@@ -148,8 +149,8 @@ def print_json(_: Console, folder: Path, result: dict[str, Any]) -> None:
 def print_evaluation(console: Console, folder: Path, result: dict[str, Any]) -> None:
     """One evaluation: accuracy clean, under each attack, and under all of them."""
     threat = result["threat"]
-    what = f"{result['images']:,} test images of {result['data']}, {threat['norm']} eps {radius(threat['eps'])}"
-    console.print(f"{folder}\n{what}", highlight=False, markup=False)
+    images = f"{result['images']:,} test images of {result['data']}, {threat['norm']} eps {radius(threat['eps'])}"
+    console.print(f"{folder}\n{images}", highlight=False, markup=False)
     table = Table("attack", "accuracy", "seconds", "passes per image", box=None, pad_edge=False)
     for column in table.columns[1:]:
         column.justify = "right"
@@ -167,12 +168,12 @@ def print_evaluation(console: Console, folder: Path, result: dict[str, Any]) -> 
         rule = f"an image is broken where at least {often} fresh answers are wrong"
         console.print(f"the model answers at random: {rule}", highlight=False)
     print_verdict(console, result)
-    if said := result.get("seen_images"):
-        console.print(f"whether these images were trained on: {said}", highlight=False)
+    if membership := result.get("seen_images"):
+        console.print(f"whether these images were trained on: {membership}", highlight=False)
     if warned := warning(result):
         console.print(warned, highlight=False, style="bold red")
     console.print(f"written: {folder / RESULT}, examples.parquet", highlight=False, markup=False)
-    console.print(f"look at it: {follow_up.report(folder)}", highlight=False, markup=False, soft_wrap=True)
+    say(console, f"look at it: {follow_up.report(folder)}")
 
 
 def _attack_row(table: Table, name: str, figures: dict[str, Any], images: int) -> None:

@@ -26,15 +26,15 @@ from toughen.evaluation.target import usable_threat
 from toughen.models.export import SUFFIXES, Difference, Exported, difference, export, load_exported
 from toughen.runs.files import check_writable
 from toughen.runs.single_file import load_single, write_single
+from toughen.utils.console import say
 from toughen.utils.fraction import radius
 from toughen.utils.version import __version__
 
 TOLERANCE = 1e-3  # of a logit, or 1e-4 of the image's largest one if that is more: float32 sums in another order
 NAMES = {form: f"model{suffix}" for form, suffix in SUFFIXES.items()} | {"safetensors": "net.safetensors"}
 NO_ATTACK = "none"
-TENSORS_TAKE = (
-    "(images - mean) / std, per channel, of float32 images [n, c, h, w] in [0, 1]"  # null: the images themselves
-)
+# mean or std null: the images themselves
+TENSORS_TAKE = "(images - mean) / std, per channel, of float32 images [n, c, h, w] in [0, 1]"
 BATCH = 50
 
 HELP = Help(
@@ -66,16 +66,16 @@ def run(arguments: Sequence[str]) -> int:
     part = out.with_name(f".part-{out.name}")  # until it is checked
     try:
         exported = write(part, given.format, record, model, given.run, given.model)
-        found = [(f"{len(x):,} test images of {test.name}", checked(difference(model, exported, x, BATCH)))]
+        differences = [(f"{len(x):,} test images of {test.name}", checked(difference(model, exported, x, BATCH)))]
         if attack is not None:
             x_adv = attacked(model, x, images.labels, attack, given.attack)
-            what = f"adversarial images by {given.attack} within {about(record)['threat']}"
-            found.append((what, checked(difference(model, exported, x_adv, BATCH))))
+            kind = f"adversarial images by {given.attack} within {about(record)['threat']}"
+            differences.append((kind, checked(difference(model, exported, x_adv, BATCH))))
         part.replace(out)
     finally:
         part.unlink(missing_ok=True)
-    said = "; ".join(f"on {what} the same classes, logits within {each.logit:.1g}" for what, each in found)
-    Console().print(f"{out}: {said}", highlight=False, markup=False, soft_wrap=True)
+    results = "; ".join(f"on {kind} the same classes, logits within {each.logit:.1g}" for kind, each in differences)
+    say(Console(), f"{out}: {results}")
     return 0
 
 
@@ -89,18 +89,18 @@ def write(path: Path, form: str, record: runs.Record, model: nn.Module, spec: st
     return load_exported(path, form)
 
 
-def checked(found: Difference) -> Difference:
+def checked(result: Difference) -> Difference:
     """A difference that rounding explains.
 
     Raises:
         RuntimeError: it is larger.
     """
-    if found.classes or not found.relative <= TOLERANCE:
+    if result.classes or not result.relative <= TOLERANCE:
         raise RuntimeError(
-            f"the exported net differs from the run's: {found.classes:,} of {found.images:,} images change class, "
-            f"logits by up to {found.logit:.2g}; nothing is written"
+            f"the exported net differs from the run's: {result.classes:,} of {result.images:,} images change class, "
+            f"logits by up to {result.logit:.2g}; nothing is written"
         )
-    return found
+    return result
 
 
 def threat(record: runs.Record, spec: str) -> Threat:

@@ -8,7 +8,6 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 
 from toughen import data as data_sets
@@ -18,6 +17,7 @@ from toughen.config import settings
 from toughen.config.parsing import Parser, tidy
 from toughen.evaluation.suite import names as attack_names
 from toughen.utils.collect import summary
+from toughen.utils.console import two_columns
 
 ELSEWHERE = {  # nets that toughen did not write
     "timm:NAME": "Any net of the package timm, as in `--model timm:resnet18`. timm must be installed (pip install "
@@ -86,9 +86,7 @@ def method_facts(kind: type) -> dict[str, str]:
 
 def print_methods(console: Console, kinds: Mapping[str, type]) -> None:
     """Each method with what it is, its paper, what a step costs and its settings; bare the ones that must be given."""
-    table = Table(box=None, show_header=False, pad_edge=False)
-    table.add_column(no_wrap=True, style="bold")
-    table.add_column()
+    table = two_columns()
     for name, kind in kinds.items():
         facts = method_facts(kind)
         passes = f"{facts['passes']} passes a step" + (" beyond what it wraps" if "+" in facts["passes"] else "")
@@ -104,9 +102,7 @@ def print_methods(console: Console, kinds: Mapping[str, type]) -> None:
 
 def print_entries(console: Console, entries: dict[str, str]) -> None:
     """Names and what they are."""
-    table = Table(box=None, show_header=False, pad_edge=False)
-    table.add_column(no_wrap=True, style="bold")
-    table.add_column()
+    table = two_columns()
     for name, about in entries.items():
         table.add_row(Text(name), Text(about))
     console.print(table)

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from rich.console import Console
-from rich.table import Table
 
 from toughen import runs
 from toughen.cli.shared import PROGRAM, Help
@@ -25,6 +24,7 @@ from toughen.training.run import build
 from toughen.training.sources import missing_sources
 from toughen.training.trainer import Trainer
 from toughen.utils import sizes
+from toughen.utils.console import say, two_columns
 from toughen.utils.duration import spell
 from toughen.utils.plural import count
 
@@ -62,7 +62,7 @@ def run(arguments: Sequence[str]) -> int:
     tried = budget.tried(trainer, TRYING)
     console = Console()
     show(console, {**images(trainer, data), **settings(trainer), **price(trainer, tried)})
-    console.print(f"train it: {follow_up.train(words, out)}", highlight=False, markup=False, soft_wrap=True)
+    say(console, f"train it: {follow_up.train(words, out)}")
     return 0
 
 
@@ -73,20 +73,20 @@ def plan_parser() -> Parser:
 
 def images(trainer: Trainer, data: Images) -> dict[str, str]:
     """What it would be trained and tested on, and what speaks against it."""
-    channels, rows, columns = trainer.image.shape[1:]
+    channels, height, width = trainer.image.shape[1:]
     held_out = len(trainer.state.validation.split)
     colour = {1: "grey", 3: "colour"}.get(channels, f"{channels} channels")
     apart = f", {data.split_off:,} kept apart to test on" * (data.split_off > 0)
     kept = f"{held_out:,} to choose the weights" if held_out else "none to choose the weights by: the last are kept"
     off = " (those kept apart)" * (data.split_off > 0)
-    said = {
+    rows = {
         "images": f"{len(trainer.train):,} to train on, {kept}{apart}",
-        "size": f"{rows} x {columns}, {colour}" + (f": {data.why}" if data.why else ""),
+        "size": f"{height} x {width}, {colour}" + (f": {data.why}" if data.why else ""),
         "classes": by_class(data.classes, data.trained),
         "test images": f"{sum(data.tested):,}{off}, of {by_class(data.classes, data.tested)}",
     }
-    warned = doubts(data.classes, data.trained, data.tested)
-    return said | ({"warning": "\n".join(warned)} if warned else {})
+    warnings = doubts(data.classes, data.trained, data.tested)
+    return rows | ({"warning": "\n".join(warnings)} if warnings else {})
 
 
 def by_class(names: Sequence[str], counts: Sequence[int]) -> str:
@@ -131,9 +131,7 @@ def price(trainer: Trainer, tried: budget.Tried) -> dict[str, str]:
 
 def show(console: Console, rows: dict[str, str]) -> None:
     """Names and values in two columns."""
-    table = Table(box=None, show_header=False, pad_edge=False)
-    table.add_column(no_wrap=True, style="bold")
-    table.add_column()
+    table = two_columns()
     for name, value in rows.items():
         table.add_row(name, value)
     console.print(table, highlight=False)

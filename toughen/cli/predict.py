@@ -54,12 +54,12 @@ def run(arguments: Sequence[str]) -> int:
     model = runs.load(folder, own).to(device)
     threat = _threat(given.eps, given.norm, record) if given.attack != NO_ATTACK else None
     attack = None if threat is None else parse_attack(given.attack, threat)
-    found = predict(model, x, attack, given.attack, given.seed)
+    predictions = predict(model, x, attack, given.attack, given.seed)
     if given.json:
-        for path, each in zip(given.files, found, strict=True):
+        for path, each in zip(given.files, predictions, strict=True):
             print(json.dumps(_fields(path, each, record.classes)))
     else:
-        Console().print(_table(given.files, found, record.classes))
+        Console().print(_table(given.files, predictions, record.classes))
         if threat is not None:
             threat_text = f"{threat.norm} {radius(threat.eps)}"
             print(f"attack: {given.attack} within {threat_text}. A stronger attack may change an answer that stands.")
@@ -92,21 +92,21 @@ def _threat(eps: Fraction | None, norm: str | None, record: runs.Record) -> Thre
     return usable_threat("l2" if (norm or record.norm) == "l2" else "linf", given)
 
 
-def _fields(path: str, found: Prediction, classes: Sequence[str]) -> dict[str, object]:
-    fields: dict[str, object] = {"file": path, "class": classes[found.label], "confidence": found.confidence}
-    if found.attacked is not None:
-        fields |= {"attacked_class": classes[found.attacked], "stands": found.attacked == found.label}
+def _fields(path: str, prediction: Prediction, classes: Sequence[str]) -> dict[str, object]:
+    fields: dict[str, object] = {"file": path, "class": classes[prediction.label], "confidence": prediction.confidence}
+    if prediction.attacked is not None:
+        fields |= {"attacked_class": classes[prediction.attacked], "stands": prediction.attacked == prediction.label}
     return fields
 
 
-def _table(files: Sequence[str], found: Sequence[Prediction], classes: Sequence[str]) -> Table:
+def _table(files: Sequence[str], predictions: Sequence[Prediction], classes: Sequence[str]) -> Table:
     table = Table("file", "class", "confidence", box=None, pad_edge=False)
     table.columns[0].overflow = "fold"
     table.columns[2].justify = "right"
-    attacked = any(each.attacked is not None for each in found)
+    attacked = any(each.attacked is not None for each in predictions)
     if attacked:
         table.add_column("under attack")
-    for path, each in zip(files, found, strict=True):
+    for path, each in zip(files, predictions, strict=True):
         cells = [Text(path), Text(classes[each.label]), Text(percent(each.confidence))]
         if each.attacked is not None:
             cells.append(Text("stands" if each.attacked == each.label else f"becomes {classes[each.attacked]}"))

@@ -16,12 +16,11 @@ from toughen.config.settings import find_own_classes
 from toughen.data.hub import unreachable
 from toughen.models.normalize import parts_of
 from toughen.report.card import card, public_name
+from toughen.report.read import RESULT
 from toughen.runs.files import read_fields, write_json, write_text
 from toughen.runs.repository import WEIGHTS, check_name, reason
 from toughen.runs.single_file import with_statistics, write_single
 from toughen.utils import sizes
-
-RESULT = "evaluation.json"
 
 HELP = Help(
     usage=f"{PROGRAM} push RUN USER/NAME [--yes] [settings]",

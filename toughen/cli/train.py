@@ -13,6 +13,7 @@ from toughen.config.train import parse_train
 from toughen.config.train import train_parser as train_parser
 from toughen.core.distributed import world
 from toughen.runs import follow_up
+from toughen.utils.console import say
 from toughen.utils.signals import Stopped, exit_status
 
 
@@ -25,8 +26,7 @@ def run(arguments: Sequence[str]) -> int:
     recipe, config, out, resume = parse_train(arguments)
     console = progress_console(quiet)
     if resume and _is_new(Path(out)):
-        said = f"{out} holds no checkpoint to go on from: the run begins"
-        console.print(said, highlight=False, markup=False, soft_wrap=True)
+        say(console, f"{out} holds no checkpoint to go on from: the run begins")
     try:
         folder = train(recipe, out, config=config, resume=resume, console=console)
     except Stopped as stopped:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from toughen.data.augment import Augment
-from toughen.data.ingest import load, load_test, load_training, names, peek
+from toughen.data.find import names
+from toughen.data.ingest import load, load_test, load_training, peek
 from toughen.data.sets import Data, Split, stratified
 from toughen.data.stream import EncodedSplit, Streamed
 

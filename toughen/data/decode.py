@@ -174,7 +174,8 @@ def pixels(item: Encoded, form: Form, crop: Callable[[int, int], Box] | None = N
             opened.load()
             if form.mode == "L" and opened.mode not in _GREY:
                 raise ValueError(f"{item.where} is in colour, the images looked at first are grey: save all as colour")
-            image = _convert(_upright(opened), form.mode)
+            upright = opened if _orientation(opened) == 1 else ImageOps.exif_transpose(opened)
+            image = _convert(upright, form.mode)
             if crop is None:
                 image = _fit(image, form)
             else:
@@ -210,11 +211,6 @@ def _orientation(image: Image.Image) -> int:
         return int(image.getexif().get(ExifTags.Base.Orientation, 1)) if "exif" in image.info else 1
     except Exception:  # as in _open
         return 1
-
-
-def _upright(image: Image.Image) -> Image.Image:
-    """Turned as its camera says."""
-    return ImageOps.exif_transpose(image) if _orientation(image) != 1 else image
 
 
 def _convert(image: Image.Image, mode: str) -> Image.Image:

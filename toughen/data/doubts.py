@@ -16,16 +16,16 @@ def doubts(classes: Sequence[str], trained: Sequence[int], tested: Sequence[int]
         classes: their names.
         trained, tested: images of each class; no numbers where nothing is known of them.
     """
-    said = []
+    sentences = []
     if few := _few(classes, trained):
-        said.append(
+        sentences.append(
             f"too few training images: {few}; below {FEWEST} a class nothing can be concluded from what comes out"
         )
     if lacking := without(classes, tested):
-        said.append(lacking)
+        sentences.append(lacking)
     if few := _few(classes, tested):
-        said.append(f"too few test images: {few}; below {FEWEST} a class their accuracy says next to nothing")
-    return said
+        sentences.append(f"too few test images: {few}; below {FEWEST} a class their accuracy says next to nothing")
+    return sentences
 
 
 def without(classes: Sequence[str], tested: Sequence[int]) -> str:

@@ -6,13 +6,8 @@ be computed, so a run that is resumed goes on with the very images that it would
 
 from __future__ import annotations
 
-import multiprocessing
-import os
-import signal
-import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from multiprocessing import forkserver, resource_tracker
 from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
@@ -20,14 +15,12 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Sampler
 
-from toughen.core.distributed import world
 from toughen.core.rng import derive_seed
-from toughen.core.types import AnyImages, ByteImages, Labels
-from toughen.data.decode import Form, bombs_refused, pixels
-from toughen.data.resized import ResizedCrop
+from toughen.core.types import AnyImages, Labels
 from toughen.data.sets import Split
 from toughen.data.sources import Encoded
 from toughen.data.stream import EncodedSplit, groups_of
+from toughen.data.workers import Decoder, Wanted, as_it_is, loader_settings
 from toughen.utils.sizes import spell
 
 AHEAD = 2  # batches that each worker decodes before they are asked for
@@ -126,15 +119,13 @@ class StreamFeed(Feed):
             yield Fed(images.to(self.device, non_blocking=True), labels, index)
 
     def _loader(self, decoder: Decoder, reads: _Reads) -> DataLoader[Any]:
-        settings: dict[str, Any] = {}
-        if self.workers:
-            settings = {"prefetch_factor": AHEAD, "multiprocessing_context": _context(), "worker_init_fn": _begin}
+        settings = {"prefetch_factor": AHEAD, **loader_settings()} if self.workers else {}
         return DataLoader(
             decoder,  # type: ignore[arg-type]  # anything with __getitem__ will do
             batch_size=None,
             sampler=reads,
             num_workers=self.workers,
-            collate_fn=_as_it_is,
+            collate_fn=as_it_is,
             pin_memory=self.device.type == "cuda",
             generator=torch.Generator(),  # the global one is the run's
             **settings,
@@ -184,14 +175,6 @@ def windowed(split: EncodedSplit, buffer: int, seed: int, epoch: int) -> Tensor:
     return queue[(torch.arange(count) + later).argsort(stable=True)]
 
 
-class Wanted(NamedTuple):
-    """A batch to be decoded, or why it could not be read."""
-
-    rows: list[int]
-    items: list[Encoded]
-    error: str = ""
-
-
 class _Reads(Sampler[Wanted]):
     """Reads the images of batches; of a group all that any of them wants are kept until they are."""
 
@@ -223,71 +206,3 @@ class _Reads(Sampler[Wanted]):
         first, end = np.searchsorted(self.groups, [group, group + 1])
         index = [place for place in range(first, end) if self.wanted[place]]
         return dict(zip(index, self.split.store.read(group, self.places[index].tolist()), strict=True))
-
-
-@dataclass(frozen=True)
-class Decoder:
-    """What workers do. Errors are returned, since one that is raised would arrive with the worker's traceback.
-
-    Attributes:
-        form: what images are turned into.
-        crops: seed and epoch of random resized crops, None for none.
-    """
-
-    form: Form
-    crops: tuple[int, int] | None
-
-    def __getitem__(self, wanted: Wanted) -> ByteImages | str:
-        if wanted.error:
-            return wanted.error
-        images = np.empty((len(wanted.items), *self.form.shape), np.uint8)
-        try:
-            with bombs_refused():
-                for place, (index, item) in enumerate(zip(wanted.rows, wanted.items, strict=True)):
-                    crop = None if self.crops is None else ResizedCrop(*self.crops, index)
-                    images[place] = pixels(item, self.form, crop)
-        except ValueError as error:
-            return str(error)
-        return torch.from_numpy(images)
-
-
-def _as_it_is(item: Any) -> Any:
-    return item
-
-
-def _context() -> Any:
-    """How workers are made: forked off a process that has imported this module and nothing else, where that is known.
-
-    Forked off the trainer itself they would inherit its threads' locks.
-    """
-    if "forkserver" not in multiprocessing.get_all_start_methods():
-        return multiprocessing.get_context("spawn")
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload([__name__])
-    resource_tracker.ensure_running()  # which the server needs; starting it unblocks both signals
-    ending = {signal.SIGINT, signal.SIGTERM}  # sent to the whole group: the trainer decides when workers end
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, ending)  # which the server and its workers inherit
-    try:
-        forkserver.ensure_running()
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
-    return context
-
-
-def _begin(worker: int) -> None:
-    """Have a worker end with its trainer, even one that is killed, and not on a signal that goes to both."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    threading.Thread(target=_end_with, args=[multiprocessing.parent_process()], daemon=True).start()
-
-
-def _end_with(trainer: Any) -> None:
-    """torch's own workers look whether their parent lives, which here is the process that they are forked off."""
-    trainer.join()
-    os._exit(1)
-
-
-def usual_workers() -> int:
-    """Processes that decode where nobody says how many: one fewer than each trainer's cores, 1 to 8."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return min(8, max(1, cores // world().local_world_size - 1))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from importlib import import_module
 from pathlib import Path
 from time import monotonic
@@ -22,26 +22,26 @@ _ROWS = 1024
 _GROUP = 100  # rows read together, out of files that the system maps into memory
 
 
-class Known(NamedTuple):
-    """A hub set under a short name."""
+class HubSet(NamedTuple):
+    """A set of the hub that has a short name here."""
 
     path: str
     configuration: str | None
     about: str
 
 
-KNOWN = {
-    "mnist": Known("ylecun/mnist", None, "handwritten digits, 28x28 grey, 60,000 + 10,000"),
-    "cifar10": Known("uoft-cs/cifar10", None, "10 kinds of things, 32x32 colour, 50,000 + 10,000"),
-    "cifar100": Known("uoft-cs/cifar100", None, "100 kinds of things (fine labels), 32x32 colour, 50,000 + 10,000"),
-    "fashion_mnist": Known("zalando-datasets/fashion_mnist", None, "clothes, 28x28 grey, 60,000 + 10,000"),
-    "svhn": Known("ufldl-stanford/svhn", "cropped_digits", "house numbers' digits, 32x32 colour, 73,257 + 26,032"),
+HUB_SETS = {
+    "mnist": HubSet("ylecun/mnist", None, "handwritten digits, 28x28 grey, 60,000 + 10,000"),
+    "cifar10": HubSet("uoft-cs/cifar10", None, "10 kinds of things, 32x32 colour, 50,000 + 10,000"),
+    "cifar100": HubSet("uoft-cs/cifar100", None, "100 kinds of things (fine labels), 32x32 colour, 50,000 + 10,000"),
+    "fashion_mnist": HubSet("zalando-datasets/fashion_mnist", None, "clothes, 28x28 grey, 60,000 + 10,000"),
+    "svhn": HubSet("ufldl-stanford/svhn", "cropped_digits", "house numbers' digits, 32x32 colour, 73,257 + 26,032"),
 }
 
 
 def is_name(spec: str) -> bool:
     """Whether this could name a hub set: a short name that is known, or OWNER/NAME, or OWNER/NAME:CONFIGURATION."""
-    return spec in KNOWN or re.fullmatch(r"\w[\w.-]*/\w[\w.-]*(:[\w.-]+)?", spec) is not None
+    return spec in HUB_SETS or re.fullmatch(r"\w[\w.-]*/\w[\w.-]*(:[\w.-]+)?", spec) is not None
 
 
 def sources(spec: str) -> Sources:
@@ -52,13 +52,13 @@ def sources(spec: str) -> Sources:
             no such set; that it has no training split.
     """
     path, _, configuration = spec.partition(":")
-    known = KNOWN.get(spec, Known(path, configuration or None, ""))
+    dataset = HUB_SETS.get(spec, HubSet(path, configuration or None, ""))
     trouble = unreachable()
     import datasets  # slow, and only hub sets need it
 
     try:
-        with _offline() if trouble else _online():
-            loaded = datasets.load_dataset(known.path, known.configuration)
+        with _offline() if trouble else nullcontext():
+            loaded = datasets.load_dataset(dataset.path, dataset.configuration)
     except Exception as error:  # the client raises its own, its transport's and the file system's
         if trouble:
             raise ValueError(
@@ -77,7 +77,7 @@ def sources(spec: str) -> Sources:
 
 def no_folder(spec: str) -> str:
     """For a message of what may have been meant as a folder: that there is none, and which one has a name like it."""
-    if spec in KNOWN:
+    if spec in HUB_SETS:
         return ""
     near = meant(Path(spec))
     return f"folder {spec} does not exist{f': did you mean {near}? A' if near else ', and a'}s a name of the hub, "
@@ -110,15 +110,15 @@ def unreachable(meanwhile: str | None = "datasets") -> str:
     """
     deadline = monotonic() + PATIENCE
     answer: list[str] = []
-    asking = threading.Thread(target=lambda: answer.append(_ask()), daemon=True)
-    asking.start()
+    thread = threading.Thread(target=lambda: answer.append(_request()), daemon=True)
+    thread.start()
     if meanwhile is not None:
         import_module(meanwhile)
-    asking.join(max(0.0, deadline - monotonic()))
+    thread.join(max(0.0, deadline - monotonic()))
     return answer[0] if answer else f"no answer in {PATIENCE:g} s"
 
 
-def _ask() -> str:
+def _request() -> str:
     """One request to the hub's own address, by its own client, so that proxies and mirrors are those the user set."""
     import huggingface_hub
 
@@ -140,8 +140,3 @@ def _offline() -> Iterator[None]:
         yield
     finally:
         datasets.config.HF_HUB_OFFLINE = before
-
-
-@contextmanager
-def _online() -> Iterator[None]:
-    yield

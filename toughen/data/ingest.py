@@ -2,37 +2,22 @@
 
 from __future__ import annotations
 
-import difflib
 from dataclasses import replace
-from importlib import resources
 from math import prod
-from pathlib import Path
-from typing import NamedTuple, TypeAlias
+from typing import NamedTuple
 
 import torch
 
-from toughen.data import embedded
 from toughen.data.common_size import ImageSize
 from toughen.data.decode import Form, check_memory, decode, form_of, look, survey
+from toughen.data.find import Classes, find
 from toughen.data.sets import Data, Split, by_class
 from toughen.data.sources import Source, Sources
 from toughen.data.stream import Streamed, encoded_split
 from toughen.utils import sizes
-from toughen.utils.nearest import expanded, meant
-
-Classes: TypeAlias = str | Path | tuple[str, ...]
-"""The file that names classes, or the names."""
 
 LOOKED = 20_000  # images of a split, at most, whose headers are all read by ``peek``
 SHARE = 0.5  # of the memory that is available, which decoded images may take where no limit is given
-
-
-def names() -> dict[str, str]:
-    """The data sets that have a name here, each with a line on what it is."""
-    from toughen.data import hub  # pyarrow takes a while to import
-
-    known = {embedded.NAME: "the default, no download: handwritten digits, 28x28 grey, 4,000 + 1,000"}
-    return known | {name: f"{entry.about} (hub: {entry.path})" for name, entry in hub.KNOWN.items()}
 
 
 def load(spec: str, *, classes: Classes | None = None, image_size: ImageSize = None, resize: int | None = None) -> Data:
@@ -56,7 +41,7 @@ def load(spec: str, *, classes: Classes | None = None, image_size: ImageSize = N
         FileNotFoundError: there is no such folder, name or file of classes.
         ValueError: the set cannot be used as it is; the message names the file and row.
     """
-    return _decoded(_wanted(spec, classes, image_size), image_size, resize)
+    return _decoded(find(spec, classes, image_size), image_size, resize)
 
 
 class Outline(NamedTuple):
@@ -98,10 +83,10 @@ def peek(
     Raises:
         FileNotFoundError, ValueError: as for ``load_training``.
     """
-    sources = _wanted(spec, classes, image_size)
+    sources = find(spec, classes, image_size)
     train, test = sources.both()
     _require_all_classes(sources, train)
-    looks = [look(_to_look_at(split)) for split in (train, test)]
+    looks = [look(_sample(split) if split.store and len(split) > LOOKED else split) for split in (train, test)]
     form = form_of(looks, image_size, resize)
     sides = [min(size) for each in looks for size in each.sizes]
     counts, tested = (by_class(split.labels, len(sources.classes)) for split in (train, test))
@@ -112,19 +97,8 @@ def peek(
     )  # fmt: skip
 
 
-def _to_look_at(split: Source) -> Source:
-    """All images of a split, or a sample of a large one."""
-    if split.store is None or len(split) <= LOOKED:
-        return split
-    return encoded_split(split, _UNKNOWN).sample().source()
-
-
 def _require_all_classes(sources: Sources, train: Source) -> None:
-    """See that every class can be learnt.
-
-    Raises:
-        ValueError: one has no training images.
-    """
+    """See that every class has training images."""
     lacking = torch.bincount(train.labels, minlength=len(sources.classes)).eq(0).nonzero()
     if len(lacking):
         raise ValueError(
@@ -152,7 +126,7 @@ def load_training(
     Raises:
         FileNotFoundError, ValueError: as for ``load``; or a class has no training images, or they cannot be streamed.
     """
-    sources = _wanted(spec, classes, image_size)
+    sources = find(spec, classes, image_size)
     train, test = sources.both()
     _require_all_classes(sources, train)
     if stream is None:
@@ -177,43 +151,35 @@ def load_test(
     Raises:
         FileNotFoundError, ValueError: as for ``load``.
     """
-    sources = _wanted(spec, classes, image_size)
+    sources = find(spec, classes, image_size)
     if (alone := sources.only_test()) is not None:
         form = survey((alone,), image_size, resize)
         check_memory(len(alone) * prod(form.shape))
-        split = Split(decode(alone, form), alone.labels)
-        return Data(sources.name, _none(form), split, sources.classes, 0, form.image_size, form.why)
+        return _data(sources, _none(form), Split(decode(alone, form), alone.labels), form)
     train, test = sources.both()
     if not _exceeds(train, test, image_size, None):
         return _decoded(sources, image_size, resize)
     form = _form_of_sample(train, image_size, resize)
     form = _common(form, survey((test,), None))
     check_memory(len(test) * prod(form.shape))
-    off = len(test) if sources.test is None else 0
-    split = encoded_split(test, form).decoded()
-    return Data(sources.name, _none(form), split, sources.classes, off, form.image_size, form.why)
+    return _data(sources, _none(form), encoded_split(test, form).decoded(), form)
 
 
 def _none(form: Form) -> Split:
     return Split(torch.empty(0, *form.shape, dtype=torch.uint8), torch.empty(0, dtype=torch.int64))
 
 
-def _wanted(spec: str, classes: Classes | None, image_size: ImageSize) -> Sources:
-    """The set that is meant, with the classes that are wanted."""
-    if isinstance(image_size, int) and image_size < 1:
-        raise ValueError(f"image_size {image_size} must be 1 pixel or more")
-    wanted = classes if classes is None or isinstance(classes, tuple) else read_classes(classes)
-    sources = _find(spec)
-    return sources if wanted is None else sources.keep(wanted)
-
-
 def _decoded(sources: Sources, image_size: ImageSize, resize: int | None) -> Data:
     train, test = sources.both()
     form = survey((train, test), image_size, resize)
     check_memory((len(train) + len(test)) * prod(form.shape))
-    splits = [Split(decode(source, form), source.labels) for source in (train, test)]
-    off = len(test) if sources.test is None else 0
-    return Data(sources.name, splits[0], splits[1], sources.classes, off, form.image_size, form.why)
+    decoded_train, decoded_test = (Split(decode(source, form), source.labels) for source in (train, test))
+    return _data(sources, decoded_train, decoded_test, form)
+
+
+def _data(sources: Sources, train: Split, test: Split, form: Form) -> Data:
+    split_off = len(test) if sources.test is None else 0
+    return Data(sources.name, train, test, sources.classes, split_off, form.image_size, form.why)
 
 
 def _exceeds(train: Source, test: Source, image_size: ImageSize, memory: int | None) -> bool:
@@ -237,65 +203,14 @@ def _common(form: Form, other: Form) -> Form:
 _UNKNOWN = Form("RGB", (0, 0), None)
 
 
+def _sample(split: Source) -> Source:
+    return encoded_split(split, _UNKNOWN).sample().source()
+
+
 def _form_of_sample(train: Source, image_size: ImageSize, resize: int | None) -> Form:
     """What all images are turned into, by what a sample of them is like.
 
     Raises:
         ValueError: one of them cannot be opened, or the images cannot be read in any order.
     """
-    return survey((encoded_split(train, _UNKNOWN).sample().source(),), image_size, resize)
-
-
-def _find(spec: str) -> Sources:
-    from toughen.data import folder, hub, remote  # pyarrow takes a while to import
-
-    path = expanded(Path(spec))
-    if spec and path.exists():
-        return folder.sources(path)
-    if spec == embedded.NAME:
-        return embedded.sources()
-    if remote.is_url(spec):
-        return remote.sources(spec)
-    if hub.is_name(spec):
-        return hub.sources(spec)
-    raise FileNotFoundError(_unknown(spec))
-
-
-def _unknown(spec: str) -> str:
-    """That there is no such folder, what may have been meant, and what there is."""
-    near = meant(Path(spec)) if spec else None
-    alike = [str(near)] if near else difflib.get_close_matches(spec, names(), n=1)
-    maybe = f"did you mean {alike[0]}? Else " if alike else ""
-    return f"folder {spec!r} does not exist: {maybe}give a folder of images or a known name: {', '.join(names())}"
-
-
-def _classes_file(name: str | Path) -> Path:
-    """A user's own file, or else the packaged one of this name."""
-    packaged = Path(str(resources.files("toughen") / "data" / "classes" / f"{name}.txt"))
-    file = expanded(Path(name))
-    return packaged if not file.exists() and file.name == str(name) and packaged.is_file() else file
-
-
-def read_classes(name: str | Path) -> tuple[str, ...]:
-    """The names in a file, one per line.
-
-    Args:
-        name: the file, or that of one that toughen brings, "imagenet100".
-
-    Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: it is not text, or a name stands there twice, or none does.
-    """
-    file = _classes_file(name)
-    if not file.is_file():
-        raise FileNotFoundError(f"classes {str(file)!r} is no file: give one with a class name per line")
-    try:
-        lines = [line.strip() for line in file.read_text(encoding="utf-8-sig").splitlines()]
-    except UnicodeDecodeError:
-        raise ValueError(f"classes {str(file)!r} is not text: write one class name per line, in UTF-8") from None
-    wanted = [line for line in lines if line]
-    twice = sorted({name for name in wanted if wanted.count(name) > 1}) if len(set(wanted)) < len(wanted) else []
-    if twice or not wanted:
-        problem = f"names {twice[0]!r} twice" if twice else "names no class"
-        raise ValueError(f"classes {str(file)!r} {problem}: write one class name per line")
-    return tuple(wanted)
+    return survey((_sample(train),), image_size, resize)

@@ -49,8 +49,8 @@ def misnamed_train(root: Path) -> Path | None:
 def no_train(root: Path) -> str:
     """That a folder has test images alone, and where those to train on should be."""
     meant = misnamed_train(root)
-    how = f"rename {meant} to {root / 'train'}" if meant else f"add {root / 'train'} with one folder a class"
-    return f"{root} has no train split: {how}"
+    remedy = f"rename {meant} to {root / 'train'}" if meant else f"add {root / 'train'} with one folder a class"
+    return f"{root} has no train split: {remedy}"
 
 
 def require_no_other_test(root: Path, classes: tuple[str, ...]) -> None:
@@ -83,13 +83,13 @@ def require_classes(root: Path) -> None:
     Raises:
         ValueError: it is empty, or it holds images without classes, splits by other names, or a set deeper down.
     """
-    found = folders(root)
+    inside = folders(root)
     if meant := misnamed_train(root):
         raise ValueError(f"{root} has no train split: rename {meant} to {root / 'train'}")
-    for inner in found:
+    for inner in inside:
         if not pictures(inner) and (folders(inner / "train") or misnamed_train(inner)):
             raise ValueError(f"{root} has its images deeper down: give {inner} in its place")
-    if found:
+    if inside:
         return
     if loose := pictures(root):
         raise ValueError(

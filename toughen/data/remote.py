@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from pathlib import PurePosixPath
 
-from toughen.data import folder, hub
+from toughen.data import hub, shards
 from toughen.data.sources import Sources
 
 
@@ -37,4 +37,4 @@ def sources(url: str) -> Sources:
         raise ValueError(f"{url} cannot be read ({reason[:200]}): check the address") from None
     if not files:
         raise ValueError(f"{url} has no parquet files: give the folder that holds train-*.parquet")
-    return folder.parquet(PurePosixPath(root), files, url, system.open)
+    return shards.sources(PurePosixPath(root), files, url, system.open)

@@ -77,40 +77,35 @@ class Images(Store):
         return repr(parts).encode()
 
 
-class _Columns(NamedTuple):
-    image: str
-    label: str
-    classes: tuple[str, ...] | None
-
-
 def sources(name: str, train: list[Shard], test: list[Shard] | None) -> Sources:
     """The splits of a tabular set; without class names in its metadata the classes are called by their numbers.
 
     Raises:
         ValueError: a column is missing or ambiguous, a label or an image is missing or out of range.
     """
-    columns = _columns(train[0])
-    labels = _labels(train, columns.label, columns.classes)
-    if columns.classes is None:
+    image, label, classes = _columns(train[0])
+    labels = _labels(train, label, classes)
+    if classes is None:
         count = int(labels.max()) + 1 if len(labels) else 0
         if count > len(labels):
             raise ValueError(
                 f"{name} has {len(labels)} training images and label {count - 1}: number classes from 0 up"
             )
-    classes = columns.classes or tuple(map(str, range(count)))
-    tested = None if test is None else _source(test, columns.image, _labels(test, columns.label, classes))
-    return Sources(name, _source(train, columns.image, labels), tested, classes)
+        classes = tuple(map(str, range(count)))
+    tested = None if test is None else _source(test, image, _labels(test, label, classes))
+    return Sources(name, _source(train, image, labels), tested, classes)
 
 
 def _source(shards: list[Shard], column: str, labels: Labels) -> Source:
     return Source(labels, lambda: _images(shards, column), Images(shards, column))
 
 
-def _columns(shard: Shard) -> _Columns:
+def _columns(shard: Shard) -> tuple[str, str, tuple[str, ...] | None]:
+    """The columns of images and of labels, and the classes where the metadata name them."""
     features = _features(shard.schema)
     image = _one(shard, "image", [column for column in shard.schema.names if _is_image(shard.schema, column, features)])
     label = _one(shard, "label", _label_columns(shard.schema, features))
-    return _Columns(image, label, _names(features, label))
+    return image, label, _names(features, label)
 
 
 def _names(features: dict[str, dict[str, Any]], column: str) -> tuple[str, ...] | None:
@@ -147,11 +142,11 @@ def _label_columns(schema: pa.Schema, features: dict[str, dict[str, Any]]) -> li
     return declared or guessed
 
 
-def _one(shard: Shard, what: str, candidates: list[str]) -> str:
+def _one(shard: Shard, kind: str, candidates: list[str]) -> str:
     preferred = [column for column in _LABELS if column in candidates] if len(candidates) > 1 else candidates
     if preferred:
         return preferred[0]
-    fact = f"several {what} columns ({', '.join(candidates)})" if candidates else f"no {what} column"
+    fact = f"several {kind} columns ({', '.join(candidates)})" if candidates else f"no {kind} column"
     raise ValueError(
         f"{shard.where} has {fact} among {', '.join(shard.schema.names) or 'none at all'}: "
         "keep one column of encoded images and one of integers called label"
@@ -195,9 +190,9 @@ def _shard_labels(
     return numbered
 
 
-def _wrong_label(shard: Shard, row: int, said: str, count: int | None) -> ValueError:
+def _wrong_label(shard: Shard, row: int, problem: str, count: int | None) -> ValueError:
     allowed = "from 0 up" if count is None else f"from 0 to {count - 1}"
-    return ValueError(f"{shard.where}, row {row}, has {said}: labels are integers {allowed}; correct or remove it")
+    return ValueError(f"{shard.where}, row {row}, has {problem}: labels are integers {allowed}; correct or remove it")
 
 
 def _images(shards: list[Shard], column: str) -> Iterator[Encoded]:

@@ -22,9 +22,10 @@ def exhibits_of(
     """The tables and figures that are meant.
 
     Raises:
-        ValueError: one is unknown, or its settings are all that there is of it.
+        ValueError: one is unknown, or its settings are all that there is of it, or a number means nothing for it.
     """
     if list(names) == [ALL]:
+        _check_range(seeds, limit)
         return [each for each in EXHIBITS.values() if not isinstance(each, Settings)]
     exhibits: list[Table | Figure] = []
     for each in map(find, dict.fromkeys(names)):
@@ -62,12 +63,17 @@ def check_counts(exhibit: Exhibit, seeds: int | None, limit: int | None) -> None
     for name, value in (("seeds", seeds), ("limit", limit)):
         if value is not None and isinstance(exhibit, Settings):
             raise ValueError(f"{exhibit.name} states settings, nothing of it is run: leave --{name} out")
+    _check_range(seeds, limit)
+    if seeds is not None and seeds > 1 and isinstance(exhibit, Figure):
+        raise ValueError(f"{exhibit.name} is a figure, which is drawn of one seed: leave --seeds out")
+
+
+def _check_range(seeds: int | None, limit: int | None) -> None:
+    for name, value in (("seeds", seeds), ("limit", limit)):
         if value is not None and value < 1:
             raise ValueError(f"{name} is {value}: it must be at least 1")
     if seeds is not None and seeds > MOST_SEEDS:
         raise ValueError(f"seeds is {seeds}: tables show at most {MOST_SEEDS}")
-    if seeds is not None and seeds > 1 and isinstance(exhibit, Figure):
-        raise ValueError(f"{exhibit.name} is a figure, which is drawn of one seed: leave --seeds out")
 
 
 def check_rows(exhibit: Exhibit, rows: Sequence[str] | None) -> None:

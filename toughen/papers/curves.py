@@ -100,11 +100,11 @@ def _watched(subject: Subject, plot: Plot, board: ProgressBoard) -> dict[str, An
         losses = _losses(subject, model, x, y, WATCHED_RADII, "pgd-40")["series"]
         series |= {f"{attack}, step {name}": values for attack, values in losses.items()}
         board.at(len(series) / 6)
-    seen = logit_distances(subject.run)
-    at = sorted(seen)
+    distances = logit_distances(subject.run)
+    at = sorted(distances)
     return {
         "x": "eps", "at": list(WATCHED_RADII), "series": series, "note": f"losses on {len(y):,} validation images",
-        "also": {"x": "step", "at": at, "series": {"logit distance": [seen[step] for step in at]}},
+        "also": {"x": "step", "at": at, "series": {"logit distance": [distances[step] for step in at]}},
     }  # fmt: skip
 
 

@@ -179,7 +179,7 @@ def some(labels: Labels, count: int | None) -> tuple[Tensor, str]:
     return torch.arange(count), FIRST
 
 
-def describe_images(cells: Iterable[Mapping[str, Any]], what: str = "test images") -> str:
+def describe_images(cells: Iterable[Mapping[str, Any]], noun: str = "test images") -> str:
     """What figures were measured on, in words; "" where on no images."""
     kinds = sorted({(cell["images"], cell.get("drawn", ALL)) for cell in cells if cell["images"]})
-    return " and ".join(DRAWN[drawn].format(f"{count:,}", what) for count, drawn in kinds)
+    return " and ".join(DRAWN[drawn].format(f"{count:,}", noun) for count, drawn in kinds)

@@ -11,9 +11,10 @@ from toughen.papers.datasets import SETS
 from toughen.papers.published.exhibits import STATED, Column, Exhibit, Figure, Panel, Row, Settings, Table
 from toughen.papers.scales import SCALES
 from toughen.papers.store import Store
-from toughen.papers.terminal import WIDTH, say, tell
+from toughen.papers.terminal import WIDTH, tell
 from toughen.papers.values import View, our, published, written
 from toughen.papers.weights import MANIFEST, listed
+from toughen.utils.console import say
 
 DEVICE = 10  # characters of its column
 

@@ -15,6 +15,7 @@ from toughen.evaluation.display import AttackProgress
 from toughen.evaluation.plan import AttackRound
 from toughen.evaluation.result import Evaluation
 from toughen.training.display import Silent
+from toughen.utils.console import say
 from toughen.utils.duration import spell
 from toughen.utils.statistics import percent
 
@@ -82,22 +83,21 @@ class ProgressBoard(AbstractContextManager["ProgressBoard"]):
         """Another process is at a model that is needed here."""
         self.part = f"waiting for another process at {folder.name}"
         if not self.console.is_terminal:
-            self.console.print(self.part, highlight=False, markup=False, soft_wrap=True)
+            say(self.console, self.part)
         self.bar.update(self.task, description=self.part)
 
-    def end(self, said: str = "") -> None:
+    def end(self, outcome: str = "done") -> None:
         """The running part is done, or was there already."""
         self.done += self.work.get(self.part, 0.0)
         self.shares.pop(self.part, None)
-        self._say(said or "done")
+        self._say(outcome)
         self.due = time.perf_counter() + FIRST
         self._show()
 
     def _say(self, text: str) -> None:
         """A line about the running part, where there is no terminal."""
         if not self.console.is_terminal:
-            line = ", ".join(filter(None, (f"{self.part}: {text}", self._left())))
-            self.console.print(line, highlight=False, markup=False, soft_wrap=True)
+            say(self.console, ", ".join(filter(None, (f"{self.part}: {text}", self._left()))))
 
     def _show(self) -> None:
         self.bar.update(self.task, completed=self._completed() / self.total, left=self._left())

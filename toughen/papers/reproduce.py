@@ -11,15 +11,7 @@ from rich.console import Console
 
 from toughen.engine.device import pick_device
 from toughen.papers import overview
-from toughen.papers.arguments import (
-    ALL,
-    check_counts,
-    check_rows,
-    exhibits_of,
-    places_of,
-    scale_of,
-    seeds_of,
-)
+from toughen.papers.arguments import ALL, check_counts, check_rows, exhibits_of, places_of, scale_of, seeds_of
 from toughen.papers.cheapest_first import Deadline, Place, left_lines, missing, next_tasks
 from toughen.papers.costs import costs
 from toughen.papers.progress_board import ProgressBoard
@@ -28,10 +20,11 @@ from toughen.papers.published.exhibits import Settings
 from toughen.papers.scales import Scale
 from toughen.papers.store import Store
 from toughen.papers.tasks import Task, make_tasks, run_tasks
-from toughen.papers.terminal import say, show_exhibit
+from toughen.papers.terminal import show_exhibit
 from toughen.papers.training import RunContext
 from toughen.papers.values import View
 from toughen.runs.files import check_writable, clear_temporaries
+from toughen.utils.console import say
 from toughen.utils.duration import seconds
 
 

@@ -11,7 +11,7 @@ from PIL import Image
 
 from toughen import data as data_sets
 from toughen.data import EncodedSplit, Split, stratified
-from toughen.data.ingest import read_classes
+from toughen.data.find import read_classes
 from toughen.papers import datasets
 from toughen.papers.datasets import HUB, SETS, fingerprint
 from toughen.papers.scales import EACH, SMALL, Scale
@@ -62,9 +62,9 @@ def at_scale(name: str, spec: str | None, scale: Scale, out: Path) -> str:
 def _loaded(name: str, spec: str) -> tuple[Split | EncodedSplit, Split, tuple[str, ...]]:
     """Training images, test images and classes of a set; large images are made smaller."""
     large = name.startswith("imagenet")
-    how = {"classes": "imagenet100" if name == "imagenet100" else None, "image_size": SMALL if large else None}
-    train = data_sets.load_training(spec, **how, stream=large)  # type: ignore[arg-type]
-    return train.train, data_sets.load_test(spec, **how).test, train.classes  # type: ignore[arg-type]
+    options = {"classes": "imagenet100" if name == "imagenet100" else None, "image_size": SMALL if large else None}
+    train = data_sets.load_training(spec, **options, stream=large)  # type: ignore[arg-type]
+    return train.train, data_sets.load_test(spec, **options).test, train.classes  # type: ignore[arg-type]
 
 
 def _drawn(name: str) -> tuple[Split, Split, tuple[str, ...]]:
@@ -93,11 +93,7 @@ def _pictures(folder: Path) -> int:
 
 
 def _check_sample(folder: Path, origin: str, files: str) -> None:
-    """See that a folder holds the sample of the images that lie at the origin now, as it was written.
-
-    Raises:
-        ValueError: it doesn't.
-    """
+    """See that a folder holds the sample of the images that lie at the origin now, as it was written."""
     written = read_fields(folder / ORIGIN)
     if written.get("images") != _pictures(folder):
         raise ValueError(f"{folder} is not the sample that was written there: remove it, or choose another --out")

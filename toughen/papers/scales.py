@@ -83,7 +83,9 @@ class Scale:
         if model.startswith("wrn-"):
             depth, width = self.wide
             return {"depth": depth, "width": max(1, round(width * int(model.split("-")[2]) / 10))}
-        return {"width": min(16, self.width) if model == "resnet56" else self.width} if _has_width(model) else {}
+        if not model.startswith(("resnet", "preact", "vgg", "conv-4")):
+            return {}
+        return {"width": min(16, self.width) if model == "resnet56" else self.width}
 
     def shorten(self, attack: Attack) -> Attack:
         """An attack at this scale."""
@@ -112,10 +114,6 @@ def _capped(attack: Attack, cap: int) -> Attack:
     counts = {name: getattr(attack, name, None) for name in CAPPED}
     changed = {name: min(count, cap) for name, count in counts.items() if isinstance(count, int)}
     return replace(attack, **changed)  # type: ignore[type-var]
-
-
-def _has_width(model: str) -> bool:
-    return model.startswith(("resnet", "preact", "vgg", "conv-4"))
 
 
 def nodes(value: Any) -> Iterator[dict[str, Any]]:

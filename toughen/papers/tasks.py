@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -147,13 +147,9 @@ def _row(task: Task, context: RunContext) -> None:
         except Diverged as error:
             context.failed[f"{source.words}, whose images {task.title} is shown"] = str(error)
     with held(folder.parent, partial(context.board.wait, folder.parent)):
-        for each in _measurable(task, sources, context):
-            _measure(task, each, folder, sources, context)
-
-
-def _measurable(task: Task, sources: Mapping[str, Path], context: RunContext) -> Iterator[Quantity]:
-    """What is missing and has its source trained; another process may have measured some since."""
-    return (each for each in missing_of(task, context.store) if not each.source or each.source.key in sources)
+        for each in missing_of(task, context.store):  # another process may have measured some since
+            if not each.source or each.source.key in sources:
+                _measure(task, each, folder, sources, context)
 
 
 def _measure(task: Task, each: Quantity, folder: Path, sources: Mapping[str, Path], context: RunContext) -> None:

@@ -14,15 +14,11 @@ from toughen.papers.samples import stands_in
 from toughen.papers.stated_settings import stated
 from toughen.papers.tasks import wanted
 from toughen.papers.values import PART, TIMED, View, in_part, lacking, our, published, written
+from toughen.utils.console import say
 
 WIDTH = 80
 MOST = 60  # places of one curve that are printed
 NO_FIGURE = "n/a"
-
-
-def say(console: Console, text: str = "", style: str = "") -> None:
-    """A line as it is."""
-    console.print(text, highlight=False, markup=False, soft_wrap=True, style=style or None)
 
 
 def tell(console: Console, text: str, style: str = "") -> None:
@@ -98,8 +94,9 @@ def show_panel(console: Console, panel: Panel, view: View, rows: Sequence[Row], 
         *(f"{row.name}: {row.note}" for row in rows if row.note),
     ]:
         tell(console, text)
-    for times in [column for column in panel.columns if column.timed][:1]:
-        unit = view.cells(panel, panel.row(panel.unit), times)
+    timed = next((column for column in panel.columns if column.timed), None)
+    if timed:
+        unit = view.cells(panel, panel.row(panel.unit), timed)
         more = "" if unit else ", which was not run: without it there are none"
         tell(console, f"times are ratios to those of {panel.unit}{more}")
 

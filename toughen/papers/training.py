@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import itertools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import partial
@@ -51,6 +51,10 @@ class RunContext:
     device: str
     board: ProgressBoard
     failed: dict[str, str] = field(default_factory=dict)
+
+    def show(self, console: Console, run: Path, epochs: int, steps: int, done: int) -> Training:
+        """The board as the display of one run's training."""
+        return Training(self.board, run, steps, done)
 
 
 def trained(model: RunSpec, title: str, context: RunContext) -> Path:
@@ -106,7 +110,7 @@ def _in_turns(models: Mapping[str, RunSpec], context: RunContext) -> dict[str, D
     going = {title: _open(models[title], context, group) for title in left.values()}
     shares = dict.fromkeys(going, 0.0)
     with GracefulShutdown() as shutdown:
-        turns = {title: _epochs(trainer, context, shutdown) for title, trainer in going.items()}
+        turns = {title: by_epoch(trainer, shutdown, QUIET, context.show) for title, trainer in going.items()}
         while turns and not shutdown.requested:
             title = min(turns, key=lambda each: shares[each])
             context.board.begin(f"{title}: train")
@@ -160,13 +164,6 @@ def _open(model: RunSpec, context: RunContext, group: Sequence[RunSpec]) -> Trai
     _move(folder / RUN / CONFIG, config)
     _note_turns(folder, group, context.store)
     return open_run(recipe, folder / RUN, config=config, resume=True, console=QUIET)
-
-
-def _epochs(trainer: Trainer, context: RunContext, shutdown: GracefulShutdown) -> Iterator[float]:
-    def show(console: Console, run: Path, epochs: int, steps: int, done: int) -> Training:
-        return Training(context.board, run, steps, done)
-
-    return by_epoch(trainer, shutdown, QUIET, show)
 
 
 def _kept(folder: Path, model: RunSpec) -> list[int | str]:

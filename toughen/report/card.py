@@ -11,8 +11,7 @@ import yaml
 from toughen.report import words
 from toughen.report.evaluations import Evaluation
 from toughen.report.read import Run, read_run
-from toughen.report.values import clean, items, mapping, whole
-from toughen.runs.files import read_fields
+from toughen.report.values import clean, items, whole
 from toughen.utils.statistics import percent
 
 ANYWHERE = "USER/NAME"
@@ -53,34 +52,34 @@ def code(text: str) -> str:
 def metadata(run: Run) -> dict[str, Any]:
     """What the hub reads: <https://huggingface.co/docs/hub/model-cards>."""
     timm = run.model.startswith("timm:")
-    found: dict[str, Any] = {
+    fields: dict[str, Any] = {
         "library_name": "timm" if timm else "toughen",
         "pipeline_tag": "image-classification",
         "tags": ["image-classification", "adversarial-robustness", "toughen"],
         "metrics": ["accuracy"],
     }
     if re.fullmatch(r"[\w.-]+/[\w.-]+", run.data) and not Path(run.data).exists():
-        found["datasets"] = [run.data]
+        fields["datasets"] = [run.data]
     if run.own is not None:
-        found["model-index"] = [{"name": clean(run.name), "results": [result(run.own)]}]
-    return found
+        fields["model-index"] = [{"name": clean(run.name), "results": [result(run.own)]}]
+    return fields
 
 
-def result(found: Evaluation) -> dict[str, Any]:
+def result(evaluation: Evaluation) -> dict[str, Any]:
     """An evaluation as an entry of the hub's model index."""
-    data = public_name(found.data) or "unknown"
+    data, threat = public_name(evaluation.data) or "unknown", words.threat(evaluation.norm, evaluation.eps)
     return {
         "task": {"type": "image-classification"},
         "dataset": {"name": data, "type": data},
         "metrics": [
-            {"type": "accuracy", "name": "accuracy on clean images", "value": found.clean},
-            {"type": "accuracy", "name": f"accuracy under attack, {threat(found)}", "value": found.robust},
+            {"type": "accuracy", "name": "accuracy on clean images", "value": evaluation.clean},
+            {
+                "type": "accuracy",
+                "name": f"accuracy under attack, {threat}",
+                "value": evaluation.robust,
+            },
         ],
     }
-
-
-def threat(found: Evaluation) -> str:
-    return words.threat(found.norm, found.eps)
 
 
 def about(run: Run) -> str:
@@ -96,27 +95,27 @@ def about(run: Run) -> str:
 
 def figures(run: Run) -> str:
     """How well it holds, and whether that can be believed."""
-    found = run.own
-    if found is None:
+    own = run.own
+    if own is None:
         return "## Evaluation\n\nNobody has evaluated it: `toughen evaluate` does.\n"
-    rows = [("clean images", percent(found.clean), "", "")]
-    for attack in found.attacks:
+    rows = [("clean images", percent(own.clean), "", "")]
+    for attack in own.attacks:
         name = f"{'of which ' * attack.part}{code(attack.name)}"
         passes = "" if attack.passes is None else f"{attack.passes:,.0f}"
         seconds = "" if attack.seconds is None else words.duration(attack.seconds)
         rows.append((name, percent(attack.accuracy), passes, seconds))
-    rows.append(("all of them together", f"**{percent(found.robust)}**", "", ""))
+    rows.append(("all of them together", f"**{percent(own.robust)}**", "", ""))
     table = "\n".join(f"| {' | '.join(row)} |" for row in rows)
-    verdict = f"**{found.verdict}**. " if found.verdict else ""
-    failed = [f"- {plain(each.name)}: {plain(each.sentence)}" for each in found.checks if each.passed is False]
-    said = [plain(each) for each in (run.outdated, found.warning, *found.notes) if each]
+    verdict = f"**{own.verdict}**. " if own.verdict else ""
+    failed = [f"- {plain(each.name)}: {plain(each.sentence)}" for each in own.checks if each.passed is False]
+    notes = [plain(each) for each in (run.outdated, own.warning, *own.notes) if each]
     return (
-        f"## Evaluation\n\nOn {words.count(found.images, 'test image')} of {code(public_name(found.data))}, attacked "
-        f"within {threat(found)}:\n\n"
+        f"## Evaluation\n\nOn {words.count(own.images, 'test image')} of {code(public_name(own.data))}, attacked "
+        f"within {words.threat(own.norm, own.eps)}:\n\n"
         f"| accuracy under | share right | forward passes per image | time |\n|---|---|---|---|\n{table}\n\n"
-        f"The robust accuracy lies in {words.span(found)} with 95 % confidence, for images like these.\n\n"
-        f"Verdict on the robust figure: {verdict}{words.meaning(found.verdict, cut=found.cut)} "
-        f"({words.checks(found)})\n" + "".join(f"\n{part}\n" for part in ("\n".join(failed), "\n".join(said)) if part)
+        f"The robust accuracy lies in {words.span(own)} with 95 % confidence, for images like these.\n\n"
+        f"Verdict on the robust figure: {verdict}{words.meaning(own.verdict, cut=own.cut)} "
+        f"({words.checks(own)})\n" + "".join(f"\n{part}\n" for part in ("\n".join(failed), "\n".join(notes)) if part)
     )
 
 
@@ -154,12 +153,10 @@ def loading(run: Run, name: str) -> str:
 
 def statistics(run: Run) -> tuple[list[float], list[float]]:
     """Mean and standard deviation of the net's first layer; 0 and 1 where it has none."""
-    net = read_fields(run.folder / "model.json").get("model", {})
-    shape = net.get("shape") if isinstance(net, dict) else None
-    channels = (whole(shape[0]) if isinstance(shape, list) and shape else None) or 1
-    given = mapping(net)
+    shape = items(run.net.get("shape"))
+    channels = (whole(shape[0]) if shape else None) or 1
     mean, std = (
-        [float(number) for number in items(given.get(name)) if type(number) in (int, float)] or [default] * channels
+        [float(number) for number in items(run.net.get(name)) if type(number) in (int, float)] or [default] * channels
         for name, default in (("mean", 0.0), ("std", 1.0))
     )
     return mean, std

@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 
 from toughen.report.curves import measured
 from toughen.report.evaluations import Evaluation
-from toughen.report.figures import Cell, Figure, Table, share_cell
+from toughen.report.figures import Cell, Figure, Table, number_cell, share_cell
 from toughen.report.gallery import UNREADABLE
 from toughen.report.read import Run
 from toughen.report.values import grid, items, mapping
@@ -62,9 +62,12 @@ def class_figure(ledger: Ledger, names: Sequence[str]) -> Figure | None:
     clean = {label: ledger.clean[label] / ledger.images[label] for label in every}
     robust = {label: ledger.robust[label] / ledger.images[label] for label in every}
     rows = [
-        (Cell(class_name(label, names)), share_cell(clean[label]), share_cell(robust[label]), _count(ledger, label))
+        (
+            Cell(class_name(label, names)), share_cell(clean[label]), share_cell(robust[label]),
+            number_cell(ledger.images[label], ","),
+        )
         for label in every
-    ]
+    ]  # fmt: skip
     weakest = sorted(every, key=lambda label: robust[label])
     shown = every if len(every) <= DRAWN else weakest[:LISTED]
     low, high = (class_name(weakest[at], names) for at in (0, -1))
@@ -84,15 +87,11 @@ def class_figure(ledger: Ledger, names: Sequence[str]) -> Figure | None:
     return Figure("Accuracy by class", "bars", alt, data, table, about)
 
 
-def _count(ledger: Ledger, label: int) -> Cell:
-    return Cell(f"{ledger.images[label]:,}", float(ledger.images[label]))
-
-
 def confusion_figures(diagnostics: dict[str, Any], names: Sequence[str], own: Evaluation | None) -> list[Figure]:
     """The confusion matrices, clean and under attack; none where there is nothing to show."""
     titles = {"clean": "Confusion, clean", "attacked": "Confusion, under attack"}
-    said = {"clean": measured({**diagnostics, "attack": None}, own), "attacked": measured(diagnostics, own)}
-    figures = [_confusion(title, mapping(diagnostics.get(name)), names, said[name]) for name, title in titles.items()]
+    about = {"clean": measured({**diagnostics, "attack": None}, own), "attacked": measured(diagnostics, own)}
+    figures = [_confusion(title, mapping(diagnostics.get(name)), names, about[name]) for name, title in titles.items()]
     return [figure for figure in figures if figure is not None]
 
 
@@ -106,9 +105,9 @@ def _confusion(title: str, diagnostics: dict[str, Any], names: Sequence[str], ab
         ((matrix[i][j], i, j) for i in range(size) for j in range(size) if i != j and matrix[i][j]), reverse=True
     )
     total = sum(map(sum, matrix))
-    said = "; ".join(f"{called[i]} for {called[j]} {n} times" for n, i, j in wrong[:3])
+    frequent = "; ".join(f"{called[i]} for {called[j]} {n} times" for n, i, j in wrong[:3])
     alt = f"{title}: {total - sum(n for n, _, _ in wrong)} of {total} images on the diagonal. "
-    alt += f"Most often taken: {said}." if said else "No image was taken for another class."
+    alt += f"Most often taken: {frequent}." if frequent else "No image was taken for another class."
     if size > DRAWN:
         listed = [(Cell(called[i]), Cell(called[j]), Cell(str(n), n)) for n, i, j in wrong[:LISTED]]
         table = Table(("class", "taken for", "images"), tuple(listed), f"{title}, the most frequent errors")

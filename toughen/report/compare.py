@@ -60,7 +60,7 @@ def cautions(run: Run) -> list[str]:
     if run.own is None:
         return []
     masked = f"The checks call its robust figure masked. {MEANING['masked']}" if run.own.verdict == "masked" else ""
-    return [said for said in (run.outdated, run.own.warning, masked) if said]
+    return [caution for caution in (run.outdated, run.own.warning, masked) if caution]
 
 
 def believable(run: Run) -> bool:
@@ -95,7 +95,7 @@ def cost_figure(runs: Sequence[Run]) -> Figure | None:
 
     Runs are left out whose cost is not known in whole.
     """
-    points, shown = [], []
+    points, rows, shown = [], [], []
     for run in runs:
         costs = {"seconds": run.history.seconds, "passes": run.history.passes, "all": run.history.all_passes}
         if run.own and any(costs.values()) and not run.history.partial:
@@ -103,19 +103,13 @@ def cost_figure(runs: Sequence[Run]) -> Figure | None:
             kind, mark = run.method or "unknown", doubt(run)
             point = {"name": run.name, "kind": kind, "mark": mark, "y": run.own.robust, "low": low, "high": high}
             points.append(point | costs)
+            name = Cell(f"{run.name} ({mark})" if mark else run.name)
+            rows.append((name, share_cell(run.own.robust), *map(number_cell, costs.values())))
             shown.append(run)
     if len(points) < 2:
         return None
     alt = f"Robust accuracy of {len(points)} runs against what training cost." + _best(shown)
-    rows = tuple(
-        (
-            Cell(f"{point['name']}" + f" ({point['mark']})" * bool(point["mark"])),
-            share_cell(_number(point["y"])),
-            *(number_cell(_number(point[name])) for name in COSTS),
-        )
-        for point in points
-    )
-    table = Table(("run", "robust", *COSTS.values()), rows, "robust accuracy and cost")
+    table = Table(("run", "robust", *COSTS.values()), tuple(rows), "robust accuracy and cost")
     data = {"points": points, "costs": COSTS, "y": "robust accuracy", "bars": len(points) <= BARS}
     about = "bars: the 95 % interval; " * (len(points) <= BARS) + "seconds compare only where the processor is the same"
     if any(point["mark"] for point in points):
@@ -139,7 +133,3 @@ def _best(runs: Sequence[Run]) -> str:
         return ""
     names = [run.name for run in runs if rank(run) == rank(best)]
     return f" The most robust {'is' if len(names) == 1 else 'are'} {', '.join(names[:6])}."
-
-
-def _number(value: object) -> float | None:
-    return float(value) if isinstance(value, int | float) else None

@@ -12,7 +12,6 @@ from toughen.report.curves import eps_figure, steps_figure
 from toughen.report.evaluations import Check, Evaluation
 from toughen.report.figures import Cell, Figure, Table, number_cell, share_cell
 from toughen.report.gallery import Twin, read_gallery
-from toughen.report.history import Event
 from toughen.report.read import DIAGNOSTICS, PROVENANCE, Run, of_other_weights
 from toughen.report.surface import surface_figure
 from toughen.report.training import epoch_table, last_validation, training_figures
@@ -41,47 +40,34 @@ class Details:
     anchor: str
     subtitle: str
     cards: list[Card]
+    cautions: list[str]
+    diagnostics: dict[str, Any]
+    gallery: dict[str, list[Twin]]
+    facts: list[tuple[str, str]]
+    robustness: list[Any]
+    by_class: list[Any]
+    training: list[Any]
+    watched: str
+    epochs: Table | None
+    others: Table | None
     finding: str = ""
     meaning: str = ""
-    warnings: list[str] = field(default_factory=list)
-    notes: list[str] = field(default_factory=list)
     attacks: Table | None = None
     failed: list[Check] = field(default_factory=list)
     other_checks: list[Check] = field(default_factory=list)
     other_summary: str = ""
-    gallery: dict[str, list[Twin]] = field(default_factory=dict)
-    robustness: list[Any] = field(default_factory=list)
-    by_class: list[Any] = field(default_factory=list)
-    training: list[Any] = field(default_factory=list)
-    events: tuple[Event, ...] = ()
-    watched: str = ""
-    epochs: Table | None = None
-    others: Table | None = None
-    facts: list[tuple[str, str]] = field(default_factory=list)
-    diagnostics: dict[str, Any] = field(default_factory=dict)
-
-    @property
-    def missing(self) -> list[str]:
-        """What is missing, as the run knows it by now."""
-        return self.run.missing
-
-    @property
-    def cautions(self) -> list[str]:
-        """What must be known before the number is compared."""
-        return cautions(self.run)
 
 
 def details(run: Run, anchor: str) -> Details:
     """Read what a run's pictures need, and put together what is said of it, whose recipe has been read."""
     curves = diagnostics(run)
-    view = Details(run, anchor, subtitle(run), cards(run), diagnostics=curves)
-    view.gallery, view.events = read_gallery(run), run.history.events
-    view.facts = facts(run)
-    view.robustness, view.by_class = _robustness(run, curves), _by_class(run, curves)
-    view.watched = watched(run)
-    view.training = training_figures(run.history)
-    view.epochs = epoch_table(run.history) if run.history.epochs else None
-    view.others = others_table(run) if run.others else None
+    view = Details(
+        run, anchor, subtitle(run), cards(run), cautions(run), curves,
+        gallery=read_gallery(run), facts=facts(run),
+        robustness=_robustness(run, curves), by_class=_by_class(run, curves), training=training_figures(run.history),
+        watched=watched(run), epochs=epoch_table(run.history) if run.history.epochs else None,
+        others=others_table(run) if run.others else None,
+    )  # fmt: skip
     if run.own:
         _add_evaluation(view, run.own)
         _add_what_lacks(view)
@@ -90,7 +76,6 @@ def details(run: Run, anchor: str) -> Details:
 
 def _add_evaluation(view: Details, own: Evaluation) -> None:
     view.finding, view.meaning = words.findings(own), words.meaning(own.verdict, cut=own.cut)
-    view.warnings, view.notes = [each for each in (own.warning,) if each], list(own.notes)
     view.attacks = attack_table(own)
     view.failed = [check for check in own.checks if check.passed is False]
     view.other_checks = [check for check in own.checks if check.passed is not False]
@@ -103,7 +88,7 @@ def _add_evaluation(view: Details, own: Evaluation) -> None:
 
 def _add_what_lacks(view: Details) -> None:
     """Say which pictures an evaluation left out."""
-    lacking = [] if view.gallery or any("gallery" in said for said in view.run.missing) else ["images under attack"]
+    lacking = [] if view.gallery or any("gallery" in each for each in view.run.missing) else ["images under attack"]
     lacking += [] if view.robustness else ["curves over eps and steps"]
     if lacking:
         who = f"`{view.run.evaluate}` makes them" if view.run.trained else "an evaluation makes them"
@@ -124,13 +109,12 @@ def watched(run: Run) -> str:
 
 
 def _robustness(run: Run, diagnostics: dict[str, Any]) -> list[Figure]:
-    curves = [
+    figures = (
         eps_figure({"": diagnostics.get("eps", {})}, run.own),
         steps_figure({"": diagnostics.get("steps", {})}, run.own),
-    ]
-    return [
-        figure for figure in (*curves, surface_figure(diagnostics.get("surface", {}), run.own)) if figure is not None
-    ]
+        surface_figure(diagnostics.get("surface", {}), run.own),
+    )
+    return [figure for figure in figures if figure is not None]
 
 
 def _by_class(run: Run, diagnostics: dict[str, Any]) -> list[Figure]:
@@ -151,8 +135,10 @@ def cards(run: Run) -> list[Card]:
     """How accurate, how robust, to be believed or not, and at what cost."""
     own, history = run.own, run.history
     if own is None:
-        seen = [Card(name, cell.text, (f"{when}, not test images",)) for when, name, cell in last_validation(history)]
-        answers = seen[:3] or [Card("Robust accuracy", "unknown", ("not evaluated yet",))]
+        validated = [
+            Card(name, cell.text, (f"{when}, not test images",)) for when, name, cell in last_validation(history)
+        ]
+        answers = validated[:3] or [Card("Robust accuracy", "unknown", ("not evaluated yet",))]
     else:
         right, standing = (round(share * own.images) for share in (own.clean, own.robust))
         within = words.threat(own.norm, own.eps)
@@ -178,8 +164,8 @@ def cost_card(run: Run) -> Card:
     """What training cost."""
     history = run.history
     if history.seconds is None:
-        said = "metrics.jsonl has no seconds" if history.epochs else "metrics.jsonl says nothing"
-        return Card("Cost of training", "unknown", (said,))
+        reason = "metrics.jsonl has no seconds" if history.epochs else "metrics.jsonl says nothing"
+        return Card("Cost of training", "unknown", (reason,))
     lines = [words.count(len(history.epochs), "epoch")]
     if history.passes is not None:
         lines = [f"{history.passes:.1f} passes a step (plain: 3)", lines[0]]
@@ -194,15 +180,8 @@ def attack_table(own: Evaluation) -> Table:
         cells = (number_cell(attack.seconds, ".1f"), number_cell(attack.passes, ",.1f"))
         name = Cell(("then " if attack.part else "") + attack.name)
         rows.append((name, share_cell(attack.accuracy), _interval(attack.accuracy, own.images), *cells))
-    rows.append(
-        (
-            Cell("all of them", strong=True),
-            share_cell(own.robust),
-            _interval(own.robust, own.images),
-            Cell(""),
-            Cell(""),
-        )
-    )
+    total = Cell("all of them", strong=True)
+    rows.append((total, share_cell(own.robust), _interval(own.robust, own.images), Cell(""), Cell("")))
     columns = ("attack", "accuracy", "95 % interval", "seconds", "passes per image")
     return Table(columns, tuple(rows), "accuracy under each attack")
 
@@ -217,7 +196,7 @@ def others_table(run: Run) -> Table:
     rows = tuple(
         (
             Cell(each.place), Cell(each.data), Cell(words.threat(each.norm, each.eps), each.eps), Cell(each.names),
-            Cell(f"{each.images:,}", each.images), share_cell(each.clean), share_cell(each.robust),
+            number_cell(each.images, ","), share_cell(each.clean), share_cell(each.robust),
             Cell("outdated" if of_other_weights(run, each) else each.verdict or "not checked"),
         )
         for each in run.others
@@ -230,11 +209,11 @@ def facts(run: Run) -> list[tuple[str, str]]:
     """Where a run comes from."""
     provenance = run.fields(run.folder / PROVENANCE)
     own = run.own.about if run.own else {}
-    training = [("trained with", text(provenance.get(name))) for name in ("toughen",) if provenance.get(name)]
     pairs: list[tuple[str, str | None]] = [
         ("run directory", run.place), ("method", run.method), ("net", run.model), ("data", run.data),
         ("threat in training", words.threat(run.norm, run.eps) if run.eps is not None else ""),
-        ("weights", run.weights), ("seed", text(run.settings.get("seed"))), *training,
+        ("weights", run.weights), ("seed", text(run.settings.get("seed"))),
+        ("trained with", text(provenance.get("toughen"))),
         ("processor in training", text(provenance.get("processor"))),
         ("precision in training", text(provenance.get("precision"))),
         *((name, text(provenance.get(name))) for name in ("commit", "torch", "python")),

@@ -1,27 +1,56 @@
-"""Whether a run has come to its end, as far as its files tell."""
+"""What a run's recipe tells of it, and whether the run has come to its end, as far as its files tell."""
 
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 from typing import Any
 
+import yaml
 from safetensors import SafetensorError, safe_open
 
-from toughen.report.read import WEIGHTS, Run, fill_in, read_config
-from toughen.report.values import mapping, text, whole
+from toughen.report.read import CONFIG, RECORD, WEIGHTS, Run
+from toughen.report.values import mapping, real, text, whole
 
 CHECKPOINT = "checkpoint.safetensors"
+IN_C = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # ten times as fast
+SHORT = 4096  # characters of a recipe that is read in C: tens of thousands of [ would end the process
 GOES_ON = "it is still training, or was stopped before its end (`toughen train ... --resume` goes on with it)."
 
 
 def read_recipe(run: Run) -> None:
     """Add what a run's recipe tells of it, and whether it has come to its end; parsing that takes some milliseconds."""
-    run.config, run.settings = read_config(run)
-    fill_in(run, run.settings)
+    run.config, run.settings = _read_config(run)
+    _fill_in(run, run.settings)
     run.unfinished = unfinished(run, run.settings)
     if run.unfinished:
         follows = " What follows is what is known so far." * run.unfinished.endswith(GOES_ON)
         run.missing.insert(0, run.unfinished + follows)
+
+
+def _fill_in(run: Run, settings: dict[str, Any]) -> None:
+    """Say of a run without weights what its recipe tells of it."""
+    if (run.folder / RECORD).is_file() or run.own is not None:
+        return
+    method = settings.get("method")
+    named = text(method if isinstance(method, str) else mapping(method).get("class_path"))
+    run.method, run.model = run.method or named.rpartition(".")[2], text(settings.get("model"))
+    run.data, run.norm = text(settings.get("data")).rstrip("/").rpartition("/")[2], text(settings.get("norm"))
+    with suppress(ValueError, ZeroDivisionError):  # a file may hold anything, as 1e999999999: no exact fractions here
+        above, _, below = str(settings.get("eps")).partition("/")
+        run.eps = real(float(above) / float(below or 1))
+
+
+def _read_config(run: Run) -> tuple[str, dict[str, Any]]:
+    """The recipe as it was written, and its settings."""
+    try:
+        written = (run.folder / CONFIG).read_text(encoding="utf-8", errors="replace")
+        return written, mapping(yaml.load(written, Loader=IN_C if len(written) <= SHORT else yaml.SafeLoader))
+    except FileNotFoundError:
+        return "", {}
+    except Exception:  # whatever the constructor of a tag raises comes through: KeyError, AttributeError and others
+        run.missing.append("config.yaml cannot be read, so the recipe is left out.")
+        return "", {}
 
 
 def unfinished(run: Run, settings: dict[str, Any]) -> str:

@@ -118,10 +118,10 @@ def evaluation(value: Any, place: str = "") -> Evaluation | None:
 
 def _notes(fields: dict[str, Any]) -> tuple[str, ...]:
     """What is to be said besides: of images that may have been trained on, random answers, and checks that were cut."""
-    seen, cut = text(fields.get("seen_images")), text(mapping(fields.get("price")).get("told"), longest=SENTENCE)
+    membership, cut = text(fields.get("seen_images")), text(mapping(fields.get("price")).get("told"), longest=SENTENCE)
     drawn = mapping(fields.get("draws"))
     asked, wrong = whole(drawn.get("asked")), whole(drawn.get("wrong"))
-    notes = [f"Whether these images were trained on was {seen}."] if seen else []
+    notes = [f"Whether these images were trained on was {membership}."] if membership else []
     if asked and wrong:
         notes.append(
             f"The model answers at random: an image counts as broken where at least {wrong} of {asked} fresh answers "

@@ -124,7 +124,7 @@ def number_cell(value: float | int | None, form: str = ".4g") -> Cell:
 
 
 def figure_of(spec: Lines) -> Figure:
-    """A figure of lines, with all their points in a table."""
+    """A figure of lines, with all their points in a table: a row for each x that any line has."""
     data = {
         "x": vars(spec.x),
         "y": vars(spec.y),
@@ -133,13 +133,9 @@ def figure_of(spec: Lines) -> Figure:
         ],
         "marks": [vars(mark) for mark in spec.marks],
     }
-    return Figure(spec.title, "lines", spec.alt, data, table_of(spec), spec.about)
-
-
-def table_of(spec: Lines) -> Table:
-    """A row for each x that any line has."""
     places = sorted({x for line in spec.lines for x, _ in line.points})
     values = [dict(line.points) for line in spec.lines]
     cell = share_cell if spec.y.percent else number_cell
     rows = [(number_cell(x, ".6g"), *(cell(each.get(x)) for each in values)) for x in places]
-    return Table((spec.x.label, *(line.label for line in spec.lines)), tuple(rows), spec.title)
+    table = Table((spec.x.label, *(line.label for line in spec.lines)), tuple(rows), spec.title)
+    return Figure(spec.title, "lines", spec.alt, data, table, spec.about)

@@ -123,13 +123,13 @@ def _is_line(fields: dict[str, Any], before: Sequence[Epoch]) -> bool:
 
 
 def _epoch(fields: dict[str, Any]) -> Epoch:
-    known = {name: real(fields.get(name)) for name in FIGURES} | {"accuracy": share(fields.get("accuracy"))}
+    figures = {name: real(fields.get(name)) for name in FIGURES} | {"accuracy": share(fields.get("accuracy"))}
     validation = {name: share(value) for name, value in mapping(fields.get("validation")).items()}
     terms = {name: real(value) for name, value in mapping(fields.get("terms")).items()}
     return Epoch(
         number=int(fields["epoch"]) + 1,
         method=text(fields.get("method")),
-        figures=_numbers(known),
+        figures=_numbers(figures),
         validation=_numbers(validation),
         terms=_numbers(terms),
         kept=fields.get("kept") is True,

@@ -58,16 +58,15 @@ def render(runs: Sequence[Run], title: str) -> str:
     book, chosen = Book(), _chosen(runs)
     every = {run.name: details(run, f"run-{number}") for number, run in enumerate(chosen, 1)}
     several = len(runs) > 1
-    library, script = (
-        _source("echarts/echarts.min.js"),
-        "\n".join(_source(f"templates/{name}.js") for name in ("figures", "report")),
-    )
+    library = _source("echarts/echarts.min.js")
+    script = "\n".join(_source(f"templates/{name}.js") for name in ("figures", "report"))
     overlays = _overlays(list(every.values()), book) if several else []
     cost = cost_figure(runs) if several else None
     apart = differing(runs)
     named = "attacks" in apart
     anchors = {name: each.anchor for name, each in every.items()}
     rows = [row(run, anchors.get(run.name, ""), attacks=named) for run in runs] if several else [None]
+    detailed = [place for place, run in enumerate(runs) if run.name in every]
     page = {
         "title": title,
         "subtitle": "" if several else next(iter(every.values())).subtitle,
@@ -78,8 +77,8 @@ def render(runs: Sequence[Run], title: str) -> str:
         "notes": _notes(runs, apart, len(every)) if several else [],
         "cost": book.place(cost) if cost else None,
         "overlays": overlays,
-        "picked": _picked(runs, every),
-        "first": _first(list(every.values())),
+        "picked": detailed[:PICKED],
+        "first": max(every.values(), key=lambda each: rank(each.run)).anchor,
         "details": [_placed(each, book) for each in every.values()],
         "figures": book.data,
         "style": Markup(_source("templates/report.css")),
@@ -92,20 +91,19 @@ def render(runs: Sequence[Run], title: str) -> str:
 
 def _environment() -> Environment:
     """Templates in which every text is escaped that is not marked as ours."""
-    loader = PackageLoader("toughen.report", "templates")
     environment = Environment(
-        loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
+        loader=PackageLoader("toughen.report", "templates"), autoescape=True, undefined=StrictUndefined,
+        trim_blocks=True, lstrip_blocks=True,
+    )  # fmt: skip
     environment.filters["code"] = _code
-    environment.policies["json.dumps_kwargs"] = {
-        "allow_nan": False
-    }  # a browser reads no NaN or Infinity: better no page
+    # a browser reads no NaN or Infinity: better no page
+    environment.policies["json.dumps_kwargs"] = {"allow_nan": False}
     return environment
 
 
-def _code(said: str) -> Markup:
+def _code(text: str) -> Markup:
     """A sentence with what stands between backticks as code; all of it escaped."""
-    parts = [escape(part) for part in said.split("`")]
+    parts = [escape(part) for part in text.split("`")]
     return Markup("").join(Markup("<code>{}</code>").format(part) if i % 2 else part for i, part in enumerate(parts))
 
 
@@ -123,49 +121,35 @@ def _policy(*scripts: str) -> str:
 
 def _chosen(runs: Sequence[Run]) -> list[Run]:
     """The runs whose details are shown: all, or the most robust ones, in their order."""
-    if len(runs) <= DETAILED:
-        return list(runs)
-    ranked = sorted(runs, key=rank, reverse=True)
-    names = {run.name for run in ranked[:DETAILED]}
+    names = {run.name for run in sorted(runs, key=rank, reverse=True)[:DETAILED]}
     return [run for run in runs if run.name in names]
-
-
-def _picked(runs: Sequence[Run], every: dict[str, Details]) -> set[int]:
-    """The places, in the table, of the runs that are drawn together at first."""
-    shown = [place for place, run in enumerate(runs) if run.name in every]
-    return set(shown[:PICKED])
-
-
-def _first(every: Sequence[Details]) -> str:
-    """The anchor of the run whose details are shown at first, the most robust one."""
-    return max(every, key=lambda each: rank(each.run)).anchor
 
 
 def _notes(runs: Sequence[Run], apart: Sequence[str], shown: int) -> list[str]:
     """What is to be said of all runs."""
-    said = []
+    notes = []
     if apart:
-        said.append(unlike(apart))
+        notes.append(unlike(apart))
     lacking = sum(run.own is None for run in runs)
     if lacking:
-        said.append(f"{lacking} of {len(runs)} have not been evaluated.")
+        notes.append(f"{lacking} of {len(runs)} have not been evaluated.")
     damaged = [run.name for run in runs if run.history.partial]
     if damaged:
-        said.append(f"Not in the figure of cost, as metrics.jsonl is damaged: {', '.join(damaged)}.")
+        notes.append(f"Not in the figure of cost, as metrics.jsonl is damaged: {', '.join(damaged)}.")
     if shown < len(runs):
-        said.append(
+        notes.append(
             f"The figures of single runs are those of the {shown} most robust, masked and outdated ones last; name "
             "fewer runs to see others."
         )
-    return said
+    return notes
 
 
 def _overlays(every: Sequence[Details], book: Book) -> list[Placed]:
     """Curves of several runs in one figure."""
     overlays = []
     for name, make in (("eps", eps_figure), ("steps", steps_figure)):
-        given = {each.run.name: each.diagnostics[name] for each in every if name in each.diagnostics}
-        figure = make(given, doubts={each.run.name: doubt(each.run) for each in every})
+        curves = {each.run.name: each.diagnostics[name] for each in every if name in each.diagnostics}
+        figure = make(curves, doubts={each.run.name: doubt(each.run) for each in every})
         if figure is not None and len(figure.data["lines"]) > 1:
             overlays.append(book.place(figure, overlay=True))
     return overlays

@@ -6,12 +6,9 @@ import json
 import os
 from collections import Counter
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
-
-import yaml
 
 from toughen.report.evaluations import Evaluation, evaluation
 from toughen.report.history import History, read_history
@@ -22,10 +19,6 @@ from toughen.utils.nearest import did_you_mean
 
 CONFIG, METRICS, RECORD, RESULT = "config.yaml", "metrics.jsonl", "model.json", "evaluation.json"
 PROVENANCE, DIAGNOSTICS, WEIGHTS = "provenance.json", "diagnostics.json", "model.safetensors"
-LOADER, IN_C = yaml.SafeLoader, getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-SHORT = (
-    4096  # characters of a recipe that is read in C, ten times as fast: tens of thousands of [ would end the process
-)
 SIGNS = (CONFIG, METRICS, RECORD, RESULT)  # a folder that holds one of these is a run, or what came out of one
 
 
@@ -230,28 +223,3 @@ def names(folders: Sequence[Path]) -> list[str]:
     ]
     counts = Counter(labels)  # what is not UTF-8 can look alike
     return [name if counts[name] == 1 else f"{name} ({at})" for at, name in enumerate(labels, 1)]
-
-
-def fill_in(run: Run, settings: dict[str, Any]) -> None:
-    """Say of a run without weights what its recipe tells of it."""
-    if (run.folder / RECORD).is_file() or run.own is not None:
-        return
-    method = settings.get("method")
-    named = text(method if isinstance(method, str) else mapping(method).get("class_path"))
-    run.method, run.model = run.method or named.rpartition(".")[2], text(settings.get("model"))
-    run.data, run.norm = text(settings.get("data")).rstrip("/").rpartition("/")[2], text(settings.get("norm"))
-    with suppress(ValueError, ZeroDivisionError):  # a file may hold anything, as 1e999999999: no exact fractions here
-        above, _, below = str(settings.get("eps")).partition("/")
-        run.eps = real(float(above) / float(below or 1))
-
-
-def read_config(run: Run) -> tuple[str, dict[str, Any]]:
-    """The recipe as it was written, and its settings."""
-    try:
-        written = (run.folder / CONFIG).read_text(encoding="utf-8", errors="replace")
-        return written, mapping(yaml.load(written, Loader=IN_C if len(written) <= SHORT else LOADER))
-    except FileNotFoundError:
-        return "", {}
-    except Exception:  # whatever the constructor of a tag raises comes through: KeyError, AttributeError and others
-        run.missing.append("config.yaml cannot be read, so the recipe is left out.")
-        return "", {}

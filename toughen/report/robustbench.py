@@ -30,17 +30,17 @@ def entry(
         ValueError: the folder is no run directory, or AutoAttack was not run on it.
     """
     run = read_run(folder, folder.name)
-    found = run.own
-    if found is None:
+    own = run.own
+    if own is None:
         raise ValueError(f"{folder} was not evaluated: toughen evaluate {folder} --attacks {ATTACK}")
-    reached = {attack.name: attack.accuracy for attack in found.attacks if not attack.part}
-    if ATTACK not in reached:
+    accuracies = {attack.name: attack.accuracy for attack in own.attacks if not attack.part}
+    if ATTACK not in accuracies:
         raise ValueError(
-            f"{folder} was attacked with {', '.join(reached)}: RobustBench's figure is AutoAttack's; run "
+            f"{folder} was attacked with {', '.join(accuracies)}: RobustBench's figure is AutoAttack's; run "
             f"toughen evaluate {folder} --attacks {ATTACK}"
         )
-    data, accuracy = public_name(found.data), f"{100 * reached[ATTACK]:.2f}"
-    told = {
+    data, accuracy = public_name(own.data), f"{100 * accuracies[ATTACK]:.2f}"
+    fields = {
         "link": link,
         "name": title or clean(run.name),
         "authors": authors,
@@ -49,12 +49,12 @@ def entry(
         "dataset": data,
         "venue": venue,
         "architecture": clean(run.model),
-        "eps": radius(found.eps),
-        "clean_acc": f"{100 * found.clean:.2f}",
+        "eps": radius(own.eps),
+        "clean_acc": f"{100 * own.clean:.2f}",
         "reported": accuracy,
         "autoattack_acc": accuracy,
-        "unreliable": found.verdict in ("doubtful", "masked"),
+        "unreliable": own.verdict in ("doubtful", "masked"),
     }
-    if found.images != WHOLE.get(data):
-        told["footnote"] = f"Evaluated on {found.images:,} test images."
-    return told
+    if own.images != WHOLE.get(data):
+        fields["footnote"] = f"Evaluated on {own.images:,} test images."
+    return fields

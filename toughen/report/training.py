@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from toughen.report.figures import Axis, Cell, Figure, Line, Lines, Mark, Table, figure_of, number_cell, share_cell
 from toughen.report.history import Epoch, History
@@ -14,40 +14,39 @@ EPOCH = Axis("epoch", whole=True)
 
 
 def training_figures(history: History) -> list[Figure]:
-    """Accuracy and loss; none where no epoch says anything."""
-    return [figure for figure in (_accuracy(history), _loss(history)) if figure is not None]
+    """Accuracy on training images and on those held out, clean and attacked; the loss and its parts.
 
-
-def _line(history: History, name: str, value: Callable[[Epoch], float | None], role: str, dashed: bool) -> Line | None:
-    points = [(float(epoch.number), figure) for epoch in history.epochs if (figure := value(epoch)) is not None]
-    return Line(name, points, role, dashed) if points else None
-
-
-def _accuracy(history: History) -> Figure | None:
-    """Accuracy on training images and on those held out, clean and attacked."""
-    kinds = list(dict.fromkeys(name for epoch in history.epochs for name in epoch.validation))
-    lines = [
-        _line(history, NAMES.get(kind, kind), lambda epoch, kind=kind: epoch.validation.get(kind), kind, False)  # type: ignore[misc]
-        for kind in kinds
+    None of a figure where no epoch says anything of it.
+    """
+    epochs = history.epochs
+    kinds = dict.fromkeys(name for epoch in epochs for name in epoch.validation)
+    terms = dict.fromkeys(name for epoch in epochs for name in epoch.terms)
+    accuracies = [
+        _line(epochs, NAMES.get(kind, kind), [each.validation.get(kind) for each in epochs], kind) for kind in kinds
     ]
-    lines.append(_line(history, "trained on", lambda epoch: epoch.figures.get("accuracy"), "train", True))
-    return _figure("Accuracy by epoch", Axis("accuracy", percent=True), lines, history)
-
-
-def _loss(history: History) -> Figure | None:
-    """The loss and its parts."""
-    terms = list(dict.fromkeys(name for epoch in history.epochs for name in epoch.terms))
-    lines = [_line(history, "loss", lambda epoch: epoch.figures.get("loss"), "loss", False)]
+    trained = [epoch.figures.get("accuracy") for epoch in epochs]
+    accuracies.append(_line(epochs, "trained on", trained, "train", dashed=True))
+    losses = [_line(epochs, "loss", [epoch.figures.get("loss") for epoch in epochs], "loss")]
     if len(terms) > 1:
-        lines += [
-            _line(history, f"part: {name}", lambda epoch, name=name: epoch.terms.get(name), "", True)  # type: ignore[misc]
-            for name in terms
+        losses += [
+            _line(epochs, f"part: {name}", [each.terms.get(name) for each in epochs], dashed=True) for name in terms
         ]
-    return _figure("Loss by epoch", Axis("loss"), lines, history)
+    figures = (
+        _figure("Accuracy by epoch", Axis("accuracy", percent=True), accuracies, history),
+        _figure("Loss by epoch", Axis("loss"), losses, history),
+    )
+    return [figure for figure in figures if figure is not None]
 
 
-def _figure(title: str, y: Axis, candidates: Sequence[Line | None], history: History) -> Figure | None:
-    lines = [line for line in candidates if line is not None]
+def _line(
+    epochs: Sequence[Epoch], name: str, values: Sequence[float | None], role: str = "", dashed: bool = False
+) -> Line:
+    points = [(float(epoch.number), value) for epoch, value in zip(epochs, values, strict=True) if value is not None]
+    return Line(name, points, role, dashed)
+
+
+def _figure(title: str, y: Axis, candidates: Sequence[Line], history: History) -> Figure | None:
+    lines = [line for line in candidates if line.points]
     if not lines:
         return None
     last = int(max(line.points[-1][0] for line in lines))

@@ -6,8 +6,9 @@ import torch
 
 from toughen.core.distributed import world
 from toughen.data import Augment, EncodedSplit, Split
-from toughen.data.feed import Feed, MemoryFeed, StreamFeed, usual_workers
+from toughen.data.feed import Feed, MemoryFeed, StreamFeed
 from toughen.data.ingest import SHARE
+from toughen.data.workers import usual_workers
 from toughen.engine.device import pick_device
 from toughen.training.recipe import Recipe
 from toughen.utils import sizes
