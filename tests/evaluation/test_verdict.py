@@ -205,7 +205,7 @@ def test_nothing_standing_is_sound_and_says_what_was_not_made() -> None:
     found, by_name = judged(claim, blocks)
     assert found == "sound", failed(by_name)
     assert by_name["no stronger attack is found"].passed is None
-    assert "no image stands" in by_name["no stronger attack is found"].sentence
+    assert "no image is robust" in by_name["no stronger attack is found"].sentence
     assert by_name["gradients that are not zero"].passed
 
 

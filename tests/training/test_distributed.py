@@ -238,7 +238,7 @@ def test_an_evaluation_of_which_a_process_is_killed(victim: int, tmp_path: Path)
     (ledger,) = (tmp_path / "cut").glob("evaluation-*.safetensors")
     read_tensors(ledger)
     again = toughen(*words, tmp_path / "cut")
-    assert again.status == 0 and "goes on where it stopped" in again.err, again
+    assert again.status == 0 and "continues where it stopped" in again.err, again
     tables = [pq.read_table(tmp_path / name / "examples.parquet") for name in ("whole", "cut")]
     assert tables[0].equals(tables[1])
 

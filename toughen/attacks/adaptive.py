@@ -25,7 +25,7 @@ class Adaptive(Attack):
 
     An image is returned where it first fooled the model, else at the last step.
 
-    Passes: one forward, and ``steps`` forwards with as many gradients; a fallen image costs no more, but for "nuclear",
+    Passes: one forward, and ``steps`` forwards with as many gradients; a broken image costs no more, but for "nuclear",
     where the others depend on it.
 
     Attributes:

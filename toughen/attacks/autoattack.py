@@ -22,7 +22,7 @@ Version: TypeAlias = Literal["standard", "plus", "rand", "v1"]
 
 @dataclass(frozen=True, kw_only=True)
 class AutoAttack(Attack):
-    """Several attacks one after the other, each on the images that still stand (Croce & Hein, arXiv:2003.01690).
+    """Several attacks one after the other, each on the images not broken yet (Croce & Hein, arXiv:2003.01690).
 
     Attributes:
         eps: radius, in the units of the images.
@@ -78,11 +78,11 @@ class AutoAttack(Attack):
         noise, model = noise or Noise(), as_classifier(model, x, precision=self.precision, batch_size=self.batch_size)
         x_adv = x.clone()
         with mode(model, "eval"):
-            stands = ~misclassified(model.exact(x), target)
+            robust = ~misclassified(model.exact(x), target)
             for attack in self.parts().values():
-                rows = stands.nonzero()[:, 0]
+                rows = robust.nonzero()[:, 0]
                 if len(rows):
                     attacked = attack(model, x[rows], target[rows], noise.take(rows))
                     broken = model.misclassifies(attacked, target[rows])
-                    x_adv[rows[broken]], stands[rows[broken]] = attacked[broken], False
+                    x_adv[rows[broken]], robust[rows[broken]] = attacked[broken], False
         return x_adv

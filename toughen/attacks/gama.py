@@ -145,7 +145,7 @@ class GAMAFW(_GAMA):
     Passes: as GAMA-PGD.
 
     Attributes:
-        rate: share of the way that the first steps go.
+        rate: share of the distance to that point that the first steps cover.
         drop_factor: how many times shorter steps become at each drop.
     """
 
@@ -155,7 +155,7 @@ class GAMAFW(_GAMA):
     def __post_init__(self) -> None:
         super().__post_init__()
         if not 0 <= self.rate <= 1:
-            raise ValueError(f"rate {self.rate} must be a share of the way, 0..1")
+            raise ValueError(f"rate {self.rate} must be a share of the distance, 0..1")
 
     def _move(self, x: Images, x_adv: Images, threat: Threat, gradient: Images, shrink: float) -> Images:
         rate = shrink * self.rate

@@ -21,7 +21,7 @@ class RandomPoints(Attack):
     A point outside the box is cut to it. Where this breaks an image that a gradient attack could not, the gradient is
     masked.
 
-    Passes: one forward for each point of every image that stands; an image leaves at the first that breaks it.
+    Passes: one forward for each point of an image, up to the first that breaks it.
 
     Attributes:
         eps: radius, in the units of the images.

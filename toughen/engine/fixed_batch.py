@@ -78,7 +78,7 @@ class FixedBatchModel(Classifier):
     def __init__(self, net: nn.Module, size: int, precision: Precision = "fp32", *, copied: bool = True) -> None:
         super().__init__()
         if size < 1:
-            raise ValueError(f"a block of {size} images is none: give a size of 1 or more")
+            raise ValueError(f"block size {size} is too small: give 1 or more")
         self.size, self.precision, self.counts = size, precision, Counts()
         self.net = copy.deepcopy(net).double() if precision == "fp64" else net
         self.searched = (

@@ -30,7 +30,7 @@ class EvaluationConfig:
         batch_size: images per forward pass; None chooses it for the device and the number of images.
         processes: how many processes attack at once; the result is the same for any number.
         verdict: whether to check that the robust accuracy can be trusted.
-        depth: how thorough the checks are: "cheap" limits them to the time that the attacks took, or 20 s, with fewer images;
+        depth: how thorough the checks are: "cheap" limits them to the time of the attacks, or 20 s, with fewer images;
             "whole" leaves nothing out. None means cheap for the quick suite, whole otherwise.
         details: whether to examine a few images more closely, for a report: gallery.parquet and diagnostics.json. Only
             where results are written.

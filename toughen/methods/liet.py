@@ -69,7 +69,7 @@ class LIET(Method):
                 f"lam ({lam}) and start_size ({self.start_size}) must be at least 0, refresh ({refresh}) at least 1"
             )
         if not 0 <= min_share <= max_share <= 1:
-            raise ValueError(f"min_share ({min_share}) and max_share ({max_share}) must lie in 0..1, in this order")
+            raise ValueError(f"min_share ({min_share}) and max_share ({max_share}) must be in 0..1, in this order")
         self.min_share, self.max_share, self.project, self.refresh = min_share, max_share, project, refresh
         self.leaves_ball = not project  # what it trains on may then lie outside of the threat that it trains for
         self.iteration = 0

@@ -50,7 +50,7 @@ class PAP(Method):
         lam: weight of the regulariser, the squared L2 distance of logits; the paper has 0.5 on MNIST, on CIFAR-10 0.1
             over FGSM and 1 over TRADES. 0 leaves it out: plain FGSM-AT, or single-step TRADES.
         eta: weight of the divergence over TRADES; ours is the best of 1, 3 and 6 on mnist-5k at eps 0.3, under PGD.
-        steps: I-FGSM steps, so many batches to a cycle in the pipeline; 2 at least. Of 5 to 40 none stood out there.
+        steps: I-FGSM steps, so many batches to a cycle in the pipeline; 2 at least. Of 5 to 40 none was clearly better.
         share: part of the batch that is regularised.
         schedule: "pipeline"; "naive", a fresh I-FGSM of all steps in every batch (gamma 1 + share N); or "replay", each
             batch trained on N times (gamma N (1 + share)). The last two are what the pipeline is measured against: they

@@ -139,7 +139,7 @@ class PGI(Method):
         elif batch is None or batch.index is None:
             raise ValueError(
                 "PGI keeps a start for each image: give Batch(index=...), each image's place in the set, "
-                'or take prior="batch"'
+                'or use prior="batch"'
             )
         else:
             rows = batch.index

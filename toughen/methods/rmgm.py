@@ -55,7 +55,7 @@ class RMGM(Method):
         radius = threat_of(self).eps
         self.start_size = radius / 2 if start_size is None else start_size
         if not 0 <= self.start_size <= radius:
-            raise ValueError(f"start_size {start_size} must lie between 0 and eps {eps}")
+            raise ValueError(f"start_size {start_size} must be between 0 and eps {eps}")
 
     def craft(self, model: nn.Module, x: Images, y: Labels, batch: Batch | None = None) -> Crafted:
         threat = threat_of(self)

@@ -35,6 +35,6 @@ def warning(result: dict[str, Any]) -> str | None:
     if gap is None or gap <= GAP:
         return None
     return (
-        f"Accuracy under FGSM is {percent(gap)} higher than under iterative attacks: FGSM is too weak for this model. "
-        "Such a model is not robust, whatever its FGSM accuracy (catastrophic overfitting, or no robust training)."
+        f"Accuracy under FGSM is {100 * gap:.1f} points higher than under iterative attacks: FGSM is too weak for this "
+        "model, which is not robust, whatever its FGSM accuracy (catastrophic overfitting, or no robust training)."
     )
