@@ -193,7 +193,8 @@ def test_it_is_sent_to_other_processes(own: Path) -> None:
 @pytest.mark.parametrize("given", [{"mine": "pgd-20"}, {"mine": PGD}, [PGD(eps=EPS)], {"mine": lambda *_: None}])
 def test_what_is_no_attack(given: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)  # as where a user calls it
-    with pytest.raises(ValueError, match="attack 'mine' is none: write a frozen|attacks names a PGD: give a list of"):
+    said = "attack 'mine' is not an attack: write a frozen|attacks holds a PGD: give a list of"
+    with pytest.raises(ValueError, match=said):
         evaluate(runs.load(RUN), some(), eps=EPS, attacks=given)
 
 

@@ -72,7 +72,7 @@ def test_what_a_run_says_of_its_beginning(tmp_path: Path) -> None:
     begun = toughen(*words, "--resume")
     said = " ".join(begun.err.split())
     assert begun.status == 0 and f"{tmp_path}/run holds no checkpoint to go on from: the run begins" in said
-    assert "batch_size 5,000 is more than there are images: each step takes all 70" in said
+    assert "batch_size 5,000 exceeds the number of images: each step uses all 70" in said
     again = toughen(*words, "--resume")
     assert again.status == 0 and "holds no checkpoint" not in again.err
     refused(toughen(*words, "--epochs", 3, "--resume"), "begun with other settings (epochs: 1, now 3)")
@@ -102,8 +102,8 @@ COMMANDS = [  # words of a command line, and what the message must say
     ("diagnose run/model.safetensors", "name its folder, run"),
     ("predict w.pth photo.jpg", "w.pth is a file, no run directory", "--weights w.pth"),
     ("evaluate begun", "begun has no model.json: its first epoch has not ended", "--resume"),
-    ("evaluate empty", "empty has no model.json: it is no run directory", "toughen train"),
-    ("evaluate run --data DATA --attacks fgsm --out DATA", "DATA holds images in folders", "choose another out"),
+    ("evaluate empty", "empty has no model.json: it is not a run directory", "toughen train"),
+    ("evaluate run --data DATA --attacks fgsm --out DATA", "DATA holds a data set", "choose another out"),
     ("predict run empty", "empty is a folder: name the image files in it, such as empty/*.jpg"),
     ("predict run photo.jpg", "photo.jpg cannot be decoded (no known image format)"),
     ("report empty", "empty is no run directory"),

@@ -216,7 +216,7 @@ def test_timm_s_pretrained_nets_get_what_they_were_trained_on(monkeypatch: pytes
 @pytest.mark.parametrize(
     ("about", "said"),
     [
-        ({**TIMM, "num_classes": 1000}, "1,000 classes apart and these images have 10"),
+        ({**TIMM, "num_classes": 1000}, "1,000 classes and these images have 10"),
         ({**TIMM, "mean": (0.4, 0.5, 0.6), "std": (0.2, 0.2, 0.2)}, "3 numbers, the images 1 channels"),
         ({}, "says nothing of what the weights"),
     ],
@@ -423,7 +423,7 @@ REFUSED: list[tuple[str, Any, Any, dict[str, Any], str]] = [
     ("batch_size", linear(), (X, Y), {"batch_size": 0}, "batch_size is 0"),
     ("processes", linear(), (X, Y), {"processes": 0}, "processes is 0"),
     ("what no process takes", lambda x: linear()(x), (X, Y), {"processes": 2}, "cannot be sent to other processes"),
-    ("another surrogate", linear(), (X, Y), {"surrogate": linear(7)}, "the source of black-box attacks does not fit"),
+    ("another surrogate", linear(), (X, Y), {"surrogate": linear(7)}, "source model of black-box attacks does not fit"),
 ]  # fmt: skip
 
 

@@ -304,8 +304,8 @@ def test_a_few_images_are_not_called_chance_where_they_are_too_few_to_tell() -> 
     few = replace(claim, correct=correct, robust=correct & False, robust_accuracy=0.0)
     check = judged(few, blocks)[1]["labels that fit"]
     assert check.passed is False and check.sentence == (
-        "The model is right on 25.0 % of the clean images, and 8 images are too few to tell that from chance, 10.0 %: "
-        "take more."
+        "The model classifies 25.0 % of the clean images correctly. Chance is 10.0 %, and 8 images are too few to "
+        "show a difference: evaluate more."
     )
 
 

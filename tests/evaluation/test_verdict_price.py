@@ -179,7 +179,7 @@ def test_without_room_for_what_matters_no_number_is_sound() -> None:
     found, checks, _ = priced(claim, blocks, 0)
     by_name = {check.name: check for check in checks}
     assert found == "doubtful" and failed(by_name) == {"enough images"}
-    assert "--suite standard sets no price" in by_name["enough images"].sentence
+    assert "--suite standard sets no time limit" in by_name["enough images"].sentence
     unmade = [check for check in checks if check.passed is None and check.name != "white-box beats black-box"]
     assert len(unmade) == len(checks) - 2, [check.name for check in checks if check.passed]
     assert all("the checks' time limit leaves no time" in check.sentence and check.images is None for check in unmade)

@@ -198,7 +198,7 @@ def test_a_run_that_is_rescued_stands(tmp_path: Path) -> None:
     ended = toughen(*COLLAPSING.split(), "--watch", "rescue", "--log_every", 24, "--out", run)
     assert ended.status == 0
     found, all_lines = collapses(run), lines(run)
-    assert len(found) >= 2 and "back to the state after step" in ended.err and "PGDAT for 1 epoch\n" in ended.err
+    assert len(found) >= 2 and "back to step" in ended.err and "then PGDAT for 1 epoch\n" in ended.err
     for number, event in enumerate(found):
         steps = 72 * 2**number
         ends_at = -(-event["step"] // 72) * 72 + steps

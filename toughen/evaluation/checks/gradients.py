@@ -58,7 +58,7 @@ def there(context: CheckContext, name: str) -> Check:
     figure = float(_zero(_gradient(context, x, cross_entropy)).double().mean())
     flat = float(_zero(_gradient(context, x, margin_loss)).double().mean())
     cause = (
-        "the margin's gradient is zero too, so the model contains a constant step (rounding, a threshold)"
+        "the margin's gradient is zero too, so part of the model is piecewise constant (such as rounding)"
         if flat > figure / 2
         else "the margin's is not, so the logits are too large for a softmax in float32: use a margin loss"
     )
