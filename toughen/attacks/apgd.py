@@ -27,8 +27,8 @@ class APGD(Attack):
 
     Each image has its own step size, 2 eps at first. At a few checkpoints (``checkpoints``) it is halved, and the
     search goes back to the best point so far, where too few steps since the last checkpoint raised the objective, or
-    where the best value is still the last checkpoint's and the step was not halved there. An image leaves where it
-    first fools the model, the random start included; one that never does ends at its best point.
+    where the best value is still the last checkpoint's and the step was not halved there. An image is finished as soon
+    as it is misclassified, the random start included; one that never is ends at its best point.
 
     Passes: ``restarts x (steps + 1)`` forwards and ``restarts x steps`` gradients for an image that is not broken, the
     forwards and gradients of all but the last point ``eot`` times. The authors' program takes a gradient at the last
@@ -40,9 +40,9 @@ class APGD(Attack):
         norm: "linf" or "l2".
         steps: gradient steps per restart.
         restarts: random starts, each for the images that are not broken yet.
-        objective: what is raised, per image: ``cross_entropy``, ``dlr`` or another.
+        objective: what is maximised, per image: ``cross_entropy``, ``dlr`` or another.
         rho: the share of the steps between two checkpoints that must raise the objective, 0..1.
-        eot: gradients averaged at each point, for a model that answers at random.
+        eot: gradients averaged at each point, for a model with random outputs.
 
     Raises:
         ValueError: a setting outside its range; an objective that couples the images of a batch.
@@ -135,7 +135,7 @@ class APGDT(Attack):
         targets: how many wrong classes are tried; all where there are fewer.
         first: the number of the first one, from 1, the class that is nearest to the true one by its logit.
         rho: the share of the steps between two checkpoints that must raise the objective, 0..1.
-        eot: gradients averaged at each point, for a model that answers at random.
+        eot: gradients averaged at each point, for a model with random outputs.
 
     Raises:
         ValueError: a setting outside its range.

@@ -29,9 +29,9 @@ class AutoAttack(Attack):
         norm: "linf" or "l2".
         version: "standard" (since August 2020: APGD-CE, APGD-T, FAB-T, Square); "v1" (until then, as papers of the
             time report it: APGD-CE, APGD-DLR, untargeted FAB, each from 5 starts, and Square); "plus" (both); "rand"
-            (for models that answer at random: APGD-CE and APGD-DLR on gradients averaged over 20 passes).
-        precision: what the search multiplies in; "auto" means bf16 where the processor has it and the net is worth
-            it. Whatever it finds is confirmed by the model itself.
+            (for models with random outputs: APGD-CE and APGD-DLR on gradients averaged over 20 passes).
+        precision: what the search computes in; "auto" means bf16 where the processor supports it and it saves time. The
+            unchanged model confirms each broken image.
         batch_size: images per forward pass; None means what suits the device.
     """
 

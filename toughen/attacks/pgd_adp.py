@@ -32,8 +32,8 @@ class PGDADP(Attack):
         norm: "linf" or "l2".
         steps: gradient steps.
         sizes: the step sizes that are tried, as shares of eps.
-        objective: what is raised, the cross-entropy or the margin for example; per image.
-        start: where it starts, as in PGD, cut to ball and box.
+        objective: what is maximised, the cross-entropy or the margin for example; per image.
+        start: where it starts, as in PGD, projected onto the ball and clipped to [0, 1].
     """
 
     eps: Eps | None = None

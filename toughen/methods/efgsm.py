@@ -27,18 +27,18 @@ class EFGSM(Method):
 
     Passes: 13 for ten classes, the step (1 and 1 for each rival class) and the weights' gradient (3); 5 at one class.
 
-    The start is x_e = x + N(sign(history) eps, sigma^2), cut to the ball (Eq. 11 and 14, the sign taken once). From
-    there a step of length Delta = min over all i != y of |z_y - z_i| / ||gradient of z_y - z_i||_1 (the dual norm, 2
-    for L2) raises z_i - z_y (Eq. 12). The sign of the whole perturbation is added to 0.95 of the history (Eq. 13), once
-    at each visit, so once an epoch. For L2 a sign is the direction of length 1.
+    The start is x_e = x + N(sign(history) eps, sigma^2), projected onto the ball (Eq. 11 and 14, the sign taken once).
+    From there a step of length Delta = min over all i != y of |z_y - z_i| / ||gradient of z_y - z_i||_1 (the dual norm,
+    2 for L2) raises z_i - z_y (Eq. 12). The sign of the whole perturbation is added to 0.95 of the history (Eq. 13),
+    once at each visit, so once an epoch. For L2 a sign is the direction of length 1.
 
     Eq. 12 takes a gradient for each class, and the paper does not say how that fits the cost it claims; ``classes`` 1
     takes the top rival alone. Other choices are ours because the paper leaves them open. Where the history is 0, as
     everywhere at first, its sign is random. It lies in the data set's coordinates and follows the image through shift
     and mirroring; what a crop leaves out of sight stays as it was. It is kept in half precision, two bytes a value (94
     MB for 60,000 MNIST images, 307 MB for CIFAR-10): only signs are used, and they can go wrong only where the votes
-    cancel to less than a tenth of one. The images are cut to the ball after the step too. With ``smoothing`` this is
-    the paper's AdvTrain row.
+    cancel to less than a tenth of one. The images are projected onto the ball after the step too. With ``smoothing``
+    this is the paper's AdvTrain row.
 
     Args:
         eps: radius, in the units of the images.

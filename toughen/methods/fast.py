@@ -94,7 +94,7 @@ class RFGSMAT(Method):
 
     Passes: 5.
 
-    As in the released code the images are cut to [0, 1] twice, after the random start and after the step.
+    As in the released code the images are clipped to [0, 1] twice, after the random start and after the step.
 
     Args:
         eps: radius, in the units of the images.
@@ -138,8 +138,8 @@ class FBF(Method):
         step_size: length of the step, in the units of eps; None means 1.25 eps (10/255 at 8/255, as released).
         start: where the step starts: "uniform" in the ball; "none" for the image itself; "previous" for the image with
             what the last batch's image in the same place was perturbed by.
-        clip_start: cut a uniform start to [0, 1] before the gradient is taken there, as released for CIFAR-10; the
-            code for MNIST does not, where cutting comes close to a collapse. A previous perturbation is never cut.
+        clip_start: clip a uniform start to [0, 1] before its gradient is computed, as released for CIFAR-10; the code
+            for MNIST does not, where clipping comes close to a collapse. A previous perturbation is never clipped.
         mode: the model's mode while attacking, "eval" or "train" (as released).
     """
 

@@ -152,7 +152,7 @@ def continuous(context: CheckContext, name: str) -> Check:
     if not len(others[0]):
         return not_made(name, "all correctly classified images are of one class")
     if difference(exact(x), exact(x)) > SAME:
-        return not_made(name, "the model answers at random")
+        return not_made(name, "the model has random outputs")
     end = x[torch.stack([each[row % len(each)] for row, each in enumerate(others)])]
     before, after = margin(exact(x), y), margin(exact(end), y)
     unlimited, low, high = before - after, torch.zeros_like(before), torch.ones_like(before)
@@ -186,7 +186,7 @@ def unbroken_step(context: CheckContext, name: str) -> Check:
     """
     x, y, exact = context.x(context.correct), context.y(context.correct), context.model.exact
     if difference(exact(x), exact(x)) > SAME:
-        return not_made(name, "the model answers at random")
+        return not_made(name, "the model has random outputs")
     gradient = _gradient(context, x, margin_loss)
     if not gradient.isfinite().all() or _zero(gradient).all():
         return not_made(name, "gradients are zero, or not finite")

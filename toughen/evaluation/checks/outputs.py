@@ -47,7 +47,7 @@ def alone(context: CheckContext, name: str) -> Check:
     with torch.no_grad(), mode(net, "eval"):
         together = among(EXACT_BLOCK)
         if difference(together, among(EXACT_BLOCK)) > SAME:
-            return not_made(name, "the model answers at random")
+            return not_made(name, "the model has random outputs")
         singly = torch.cat([unwrap(net(image[None]), 1) for image in context.x(context.correct[:EXACT_BLOCK])])
         figure = max(difference(singly, among(size)) for size in (EXACT_BLOCK, max(context.attack_batch, EXACT_BLOCK)))
     return judge(
