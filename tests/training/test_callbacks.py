@@ -256,7 +256,7 @@ def test_a_run_directory_imports_nothing(here: Path) -> None:
     assert toughen(*words).status == 0
     config = (here / "run/config.yaml").read_text()
     (here / "run/config.yaml").write_text(f"{config}callbacks:\n- trap.Mine\n")
-    refused(toughen(*words, "--resume"), "was begun with other settings (callbacks")
+    refused(toughen(*words, "--resume"), "was started with other settings (callbacks")
     assert toughen("evaluate", "run", "--attacks", "fgsm", "--verdict", "false").status == 0
     (here / "run/config.yaml").write_text(config)
     tensors, about = read_tensors(here / "run" / checkpoint.NAME)

@@ -426,7 +426,8 @@ def test_a_net_that_ends_at_chance_level_is_said_to(
     ended = toughen(*words)
     assert ended.status == 0, ended.err
     told = " ".join(ended.err.split())
-    said = f"{100 * clean:.1f} % of the 20 validation images correctly. The most frequent class alone is 10.0 %"
+    right = f"classify {100 * clean:.1f} % of the 20 validation images correctly."
+    said = f"{right} Always predicting the most frequent class gives 10.0 %"
     assert (said in told) is (clean < 0.167)
     for option in ("--optimizer.lr, now 0.1", "--eps (now 0.2)", "--eps-warmup, now 0", "--method.lam, now 4"):
         assert (option in told) is (clean < 0.167), option

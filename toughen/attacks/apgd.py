@@ -65,7 +65,7 @@ class APGD(Attack):
         if not 0 <= self.rho <= 1:
             raise ValueError(f"rho {self.rho} is a share of steps: it must be in 0..1")
         if getattr(self.objective, "batchwise", False):
-            raise ValueError("this objective couples the images of a batch, but APGD needs one value per image")
+            raise ValueError("this objective couples the images of a batch: give APGD one with a value per image")
 
     def __call__(self, model: nn.Module, x: Images, target: Labels | Logits, noise: Noise | None = None) -> Images:
         threat, noise = threat_of(self), noise or Noise()

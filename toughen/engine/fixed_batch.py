@@ -107,8 +107,8 @@ class FixedBatchModel(Classifier):
     def compare(self, x: Images) -> None:
         """See, once, that the search's copy answers as the model does; the model itself is searched where it does not.
 
-        A copy can be tied to what it was copied from, as by a hook that writes into it: it goes on with old maps then,
-        and whatever is tried on it, the model stands.
+        A copy can be tied to what it was copied from, as by a hook that writes into it: it continues with old maps
+        then, and no attack on it breaks the model.
         """
         if self._seen_alike or not len(x) or (self.searched is self.net and self.precision != "bf16"):
             return

@@ -100,7 +100,7 @@ def prepare(
         )
     job = replace(job, precision=_search_precision(job))
     if (job.precision, config.precision) == ("fp32", "bf16"):
-        job.say("this model's predictions differ in bf16, so attacks compute in fp32")
+        job.say("this model's outputs differ too much in bf16, so attacks compute in fp32")
     return job
 
 

@@ -45,7 +45,7 @@ def origin(model: nn.Module, x: Tensor, step: Step) -> str:
     """What is not finite first, on the way from the weights to the gradients."""
     for name, weight in model.named_parameters():
         if not bool(weight.isfinite().all()):
-            return f"the weight {name} has been so since the step before; found"
+            return f"the weight {name} has been NaN or infinite since the step before; found"
     if (layer := first_layer(model, x)) is not None:
         return f"the output of {layer} is the first that is NaN or infinite,"
     if not bool(step.logits.isfinite().all()):

@@ -54,7 +54,7 @@ def check_folder(folder: Path, config: str, resume: bool, later: str = "") -> No
         name = changed[0].replace(".init_args", "").replace(".class_path", "")
         was, given = (_shown(settings[changed[0]]) for settings in (before, now))
         raise ValueError(
-            f"{folder} was begun with other settings ({name}: {was}, now {given}): "
+            f"{folder} was started with other settings ({name}: {was}, now {given}): "
             "use the same settings, or choose another --out"
         )
 

@@ -94,6 +94,6 @@ def ending(state: TrainingState) -> str:
             tries.append(f"{what} (--method.{name}, now {getattr(method, name):g})")
     return (
         f"The kept weights classify {percent(kept['clean'])} of the {len(labels):,} validation images correctly. "
-        f"The most frequent class alone is {percent(chance)}: the net has learnt almost nothing. Train again with "
-        f"another --out and {'; or '.join(tries)}; or with more epochs."
+        f"Always predicting the most frequent class gives {percent(chance)}: the net has learnt almost nothing. "
+        f"Train again with another --out and {'; or '.join(tries)}; or with more epochs."
     )

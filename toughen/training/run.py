@@ -105,7 +105,7 @@ def open_run(
     world().barrier()  # all have seen the folder as it was
     resumed = resume and saving.resume(trainer.state)
     if resumed and not runs.same_images(folder, seen):
-        raise ValueError(f"the images of {recipe.data} have changed since {folder} was begun: choose another --out")
+        raise ValueError(f"the images of {recipe.data} have changed since {folder} was started: choose another --out")
     if trainer.state.finished:
         world().on_main(complete, folder, trainer.state)
         console.print(
