@@ -788,7 +788,7 @@ def test_timm_gets_classes_channels_and_settings(monkeypatch: pytest.MonkeyPatch
         models.create("timm:huge")
     with pytest.raises(ValueError, match=r"did you mean tiny.a2_in1k or tiny.a1_in1k\?"):
         models.create("timm:tiny.a2_in9k")
-    with pytest.raises(ValueError, match=r"Unknown model \(nothing\); python -c .* tells the names that it has$"):
+    with pytest.raises(ValueError, match=r"Unknown model \(nothing\); python -c .* prints their names$"):
         models.create("timm:nothing")
     with pytest.raises(ValueError, match=r"timm has no model 'huge'; did you mean hugest\?"):
         data_configuration("huge")

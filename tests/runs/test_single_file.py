@@ -103,7 +103,7 @@ def test_a_net_of_ones_own_is_loaded_without_toughen(
     with pytest.raises(ValueError, match="is never made because a file says so"):
         package.load(path)
     bare = models.create("mine:net", 10, (1, 28, 28))
-    with pytest.raises(ValueError, match="disagree about normalisation"):
+    with pytest.raises(ValueError, match="have different normalisation"):
         package.load(path, bare)
 
 

@@ -439,7 +439,7 @@ DELAYED = "--method Delayed --method.after PGDAT --method.switch_epoch 1"
 
 def test_a_stop_beyond_the_end_is_refused(tmp_path: Path) -> None:
     ended = toughen(*small("--epochs", 4, "--stop_epoch", 5, "--out", tmp_path / "run"))
-    assert ended.status == 2 and "must not lie beyond the 4 epochs" in ended.err
+    assert ended.status == 2 and "must not exceed the 4 epochs" in ended.err
 
 
 def test_a_terms_mean_is_over_the_images_that_have_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -115,7 +115,7 @@ def test_bad_weights_are_refused(run: Path, tmp_path: Path) -> None:
         ("gone.pth", "there are no weights"),
         ("damaged.pth", "is damaged, or not a file of torch.save"),
         ("damaged.safetensors", "is damaged"),
-        ("weights.h5", "no file of weights by its name"),
+        ("weights.h5", "not a file of weights"),
         ("list.pth", "holds list, not a state_dict"),
         ("none.pth", "holds no state_dict"),
         ("other.safetensors", "does not fit fbf-mnist-cnn: it has no "),

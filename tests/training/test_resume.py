@@ -302,6 +302,6 @@ def test_a_run_without_a_checkpoint_begins_anew(tmp_path: Path, monkeypatch: pyt
         toughen(*words, "--out", tmp_path / "cut")
     assert not (tmp_path / "cut" / checkpoint.NAME).exists()
     ended = toughen(*words, "--out", tmp_path / "cut", "--resume")
-    assert ended.status == 0 and "going on" not in ended.err
+    assert ended.status == 0 and "continues after" not in ended.err
     same_end(tmp_path / "whole", tmp_path / "cut")
     assert toughen(*words, "--out", tmp_path / "new", "--resume").status == 0  # nor does a missing directory matter

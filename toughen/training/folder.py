@@ -111,7 +111,7 @@ def begin(folder: Path, config: str, state: TrainingState, seen: dict[str, Tenso
 
 
 def withdraw(folder: Path) -> None:
-    """Take back a run that did not get through its first step: nothing is lost, and the command can be mended."""
+    """Take back a run that did not get through its first step: nothing is lost, and the command can be corrected."""
     for name in (CONFIG, PROVENANCE, runs.SEEN, checkpoint.HEALTHY):
         (folder / name).unlink(missing_ok=True)
     shutil.rmtree(folder / BOARD, ignore_errors=True)
