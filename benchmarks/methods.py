@@ -214,14 +214,14 @@ def watched(row: str, validation: list[dict[str, float]]) -> dict[str, Any]:
         return {"stood": None, "collapsed_after_epochs": []}
     judge, memory = Judge(chance=0.1, images=1000), CollapseMemory()
     collapsed = [epoch for epoch, found in enumerate(validation) if judge.collapsed(memory, found)]
-    return {"stood": judge.stood(memory), "collapsed_after_epochs": collapsed}
+    return {"stood": judge.was_robust(memory), "collapsed_after_epochs": collapsed}
 
 
 def word(row: dict[str, Any]) -> str:
     """Whether a run collapsed, for a table."""
     if row["collapsed_after_epochs"]:
         return "yes"
-    return "never stood" if row["stood"] is False else "no"
+    return "never robust" if row["stood"] is False else "no"
 
 
 def show(rows: dict[str, dict[str, Any]]) -> None:

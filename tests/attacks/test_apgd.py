@@ -416,7 +416,7 @@ def test_no_images(make: Callable[..., Attack]) -> None:
         (partial(APGD, steps=0), r"steps \(0\), restarts \(1\) and eot \(1\) must be at least 1"),
         (partial(APGD, restarts=0), r"restarts \(0\)"),
         (partial(APGD, eot=0), r"eot \(0\)"),
-        (partial(APGD, rho=1.5), "rho 1.5 is a share of steps: it must lie in 0..1"),
+        (partial(APGD, rho=1.5), "rho 1.5 is a share of steps: it must be in 0..1"),
         (partial(APGD, objective=NuclearAscent(None, 1.0)), "couples the images of a batch"),
         (partial(APGDT, steps=0), r"steps \(0\)"),
         (partial(APGDT, rho=-1), "rho -1"),

@@ -147,8 +147,8 @@ def test_it_is_held_to_the_threat(own: Path) -> None:
         ("no_such.Thing", ["'no_such.Thing' cannot be imported", "PYTHONPATH"]),
         ("broken_attacks.Thing", ["cannot be imported: at ", "broken_attacks.py, line 2: AttributeError"]),
         ("own_attacks.Nothing", ["own_attacks has no Nothing"]),
-        ("own_attacks.Plain", ["'own_attacks.Plain' is none", "toughen.attacks.Attack"]),
-        ("own_attacks.Bare", ["'own_attacks.Bare' is no frozen dataclass", "@dataclass"]),
+        ("own_attacks.Plain", ["'own_attacks.Plain' is not an attack", "toughen.attacks.Attack"]),
+        ("own_attacks.Bare", ["'own_attacks.Bare' is not a frozen dataclass", "@dataclass"]),
         ("own_attacks.Refusing", ["'own_attacks.Refusing' failed at ", "KeyError: 'here'"]),
         ("own_attacks.Demanding", ["'own_attacks.Demanding' needs depth", "default"]),
         ("own_attacks.Boundless", ["'own_attacks.Boundless' has no eps"]),
@@ -163,7 +163,7 @@ def test_what_cannot_be_used(own: Path, name: str, said: list[str]) -> None:
     assert not (own / "out").exists()
 
 
-@pytest.mark.parametrize(("name", "said"), [("Failing", "TypeError"), ("Short", "no images of the shape")])
+@pytest.mark.parametrize(("name", "said"), [("Failing", "TypeError"), ("Short", "images of the shape")])
 def test_one_that_fails_is_named(own: Path, name: str, said: str) -> None:
     words = ("--data", digits(), "--limit", "20", "--out")
     refused(toughen(*shown("--attacks", f"own_attacks.{name}", "--out", own / "out")), name, said, status=1)
@@ -193,7 +193,8 @@ def test_it_is_sent_to_other_processes(own: Path) -> None:
 @pytest.mark.parametrize("given", [{"mine": "pgd-20"}, {"mine": PGD}, [PGD(eps=EPS)], {"mine": lambda *_: None}])
 def test_what_is_no_attack(given: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)  # as where a user calls it
-    with pytest.raises(ValueError, match="attack 'mine' is none: write a frozen|attacks names a PGD: give a list of"):
+    said = "attack 'mine' is not an attack: write a frozen|attacks holds a PGD: give a list of"
+    with pytest.raises(ValueError, match=said):
         evaluate(runs.load(RUN), some(), eps=EPS, attacks=given)
 
 

@@ -204,7 +204,7 @@ SETTINGS = [  # words of a command line, and what the message must say
     ("--averaging 1.5", "averaging is 1.5", "below 1"),
     ("--validation 80", "below the 80 training images"),
     ("--resume=3", "--resume takes no value"),
-    ("surplus", "'surplus' is out of place", "--help"),
+    ("surplus", "'surplus' is not expected here", "--help"),
     ("--method NuATT --eps 0.1", "--method NuATT is unknown", "did you mean NuAT?"),
     ("--method nuat --eps 0.1", "did you mean NuAT?"),
     ("--method Robust", "--method Robust is unknown", "Standard", "TRADES"),
@@ -263,7 +263,7 @@ def test_a_users_own_parts(own: None, tmp_path: Path) -> None:
         ("--model own_parts:net --model_settings.depth 3", "depth"),
         ("--method own_parts.Mine --method.strenght 2", "Mine has no setting --method.strenght", "strength?"),
         ("--method own_parts.Nothing", "own_parts.Nothing cannot be imported"),
-        ("--method own_parts:Mine", "--method own_parts:Mine is no class", "own_parts.Mine"),
+        ("--method own_parts:Mine", "--method own_parts:Mine is not a class", "own_parts.Mine"),
         ("--method own_torn.Mine", "cannot be imported", "own_torn.py, line 1: SyntaxError"),
         ("--method own_failing.Mine", "cannot be imported", "own_failing.py, line 2: ZeroDivisionError"),
         ("--method own_leaving.Mine", "cannot be imported", "own_leaving.py, line 1: SystemExit: 3"),
@@ -283,7 +283,7 @@ def test_a_users_own_parts(own: None, tmp_path: Path) -> None:
 
 def test_what_a_method_keeps_must_come_back(own: None, tmp_path: Path) -> None:
     for words, *said in (
-        ("--method own_parts.Late", "method.kept was made while training went on", "`prepare`"),
+        ("--method own_parts.Late", "method.kept was created during training", "`prepare`"),
         ("--method own_parts.Numbered", "method's extra state cannot be kept", "texts as keys"),
     ):
         ended = toughen(*small(*words.split(), "--eps", 0.1, "--watch", "off", "--out", tmp_path / "run"))
@@ -309,7 +309,7 @@ def test_a_step_that_memory_does_not_hold(tmp_path: Path, monkeypatch: pytest.Mo
         patched.setattr(FBF, "craft", starving)
         ended = toughen(*small("--method", "FBF", "--eps", 0.1, "--out", tmp_path / "run"))
     last = Ended(ended.status, ended.out, ended.err[ended.err.index("toughen: ") :])
-    refused(last, "memory does not hold a step on 16 images", "lower --batch-size", status=1)
+    refused(last, "out of memory in a step on 16 images", "use a smaller --batch-size", status=1)
     assert not list((tmp_path / "run").iterdir())
 
 
@@ -428,7 +428,7 @@ def test_images_that_are_kept_apart_as_test_images_are_counted(run: Path, tmp_pa
     words = ("evaluate", run, "--data", digits() / "test", "--attacks", "fgsm", "--verdict", "false")
     ended = toughen(*words, "--out", tmp_path / "out")
     assert ended.status == 0, ended.err
-    assert "has no test images: 4 of its images are taken as such" in " ".join(ended.err.split())
+    assert "has no test images: 4 of its images, a stratified tenth, are used instead" in " ".join(ended.err.split())
 
 
 def test_a_damaged_config_is_not_overwritten(run: Path) -> None:
@@ -547,8 +547,8 @@ EVALUATE = [
     ("--attacks [fgsm,pgd-20]", "write fgsm pgd-20, with spaces between"),
     ("--attacks fgsm-3", "no steps"),
     ("--attacks pgd-0", "at least 1"),
-    ("--attacks pgd-10@0", "'pgd-10@0'", "a step of 0 goes nowhere", "above 0"),
-    ("--attacks pgd-10@-0.1", "a step of -0.1 goes nowhere"),
+    ("--attacks pgd-10@0", "'pgd-10@0'", "a step of 0 changes nothing", "above 0"),
+    ("--attacks pgd-10@-0.1", "a step of -0.1 changes nothing"),
     ("--attack fgsm", "no option --attack", "--attacks"),
     ("--data nowhere", "'nowhere'"),
     ("--device cuda:99", "'cuda:99'"),
@@ -565,7 +565,7 @@ NOT_ASKED = [
     ("own_parts:seven", "7 outputs", "10 classes"),
     ("own_parts:broken", "NaN", "load another"),
     ("own_parts:infinite", "infinite"),
-    ("own_parts:dark", "of 40 images are NaN or infinite", "mend the model"),
+    ("own_parts:dark", "of 40 images are NaN or infinite", "fix the model"),
     ("own_parts:single", "1 outputs", "10 classes"),
     ("own_parts:nothing", "has no 'nothing'"),
 ]

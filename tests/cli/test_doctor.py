@@ -68,7 +68,7 @@ def test_nothing_is_coloured_under_no_color(monkeypatch: pytest.MonkeyPatch) -> 
 def test_bad_words_are_refused() -> None:
     refused(toughen("doctor", "--seconds", -1), "--seconds is -1")
     refused(toughen("doctor", "--seconds", "soon"), "seconds")
-    refused(toughen("doctor", "--device", "tpu9"), "device 'tpu9' is not to be had here")
+    refused(toughen("doctor", "--device", "tpu9"), "device 'tpu9' is not available here")
 
 
 def test_extras_are_printed_whole() -> None:

@@ -65,7 +65,7 @@ def test_an_evaluation_goes_on_to_the_same_end(number: signal.Signals, tmp_path:
     stopped(signalled(number, CHUNK, 2, *cut), number, GOES_ON)
     assert not (tmp_path / "cut" / "evaluation.json").exists()
     ended = toughen(*cut)
-    assert ended.status == 0 and re.match(r"goes on where it stopped, \d+\.\d % of the work done\n", ended.err)
+    assert ended.status == 0 and re.match(r"continues where it stopped, \d+\.\d % of the work done\n", ended.err)
     results = [json.loads((tmp_path / name / "evaluation.json").read_text()) for name in ("whole", "cut")]
     for result in results:
         for timed in (result["provenance"], result, *result["attacks"].values()):
@@ -85,7 +85,7 @@ def test_the_checks_end_with_what_is_known_and_go_on(number: signal.Signals, tmp
     assert known["verdict"] in ("unfinished", "doubtful", "masked")
     assert any(check["passed"] for check in known["checks"])
     ended = toughen(*words)
-    assert ended.status == 0 and "goes on where it stopped, 100.0 % of the work done" in ended.err
+    assert ended.status == 0 and "continues where it stopped, 100.0 % of the work done" in ended.err
     whole = json.loads((tmp_path / "evaluation.json").read_text())
     assert whole["attacks"] == known["attacks"] and "unfinished" not in whole
     assert not any("stopped before" in check["sentence"] for check in whole["checks"])

@@ -46,8 +46,8 @@ def test_folders_that_lie_otherwise(folders: str, names: str, said: list[str], t
 
 
 TRAIN = [  # words of a command line, and what the message must say
-    ("train FOLDER --eps 0.1", "FOLDER is a folder, no recipe", "--data FOLDER", "--init"),
-    ("plan FOLDER --eps 0.1", "FOLDER is a folder, no recipe", "--data FOLDER"),
+    ("train FOLDER --eps 0.1", "FOLDER is a folder, not a recipe", "--data FOLDER", "--init"),
+    ("plan FOLDER --eps 0.1", "FOLDER is a folder, not a recipe", "--data FOLDER"),
     ("train demo --epochs 3 --time-budget 1m", "--epochs 3 and the time budget of 1m both say", "--time-budget null"),
     ("plan demo --time_budget=1m --epochs=3", "--epochs 3 and the time budget of 1m both say"),
     ("train timed.yaml --epochs 3", "--epochs 3 and the time budget of 90s both say"),
@@ -72,10 +72,10 @@ def test_what_a_run_says_of_its_beginning(tmp_path: Path) -> None:
     begun = toughen(*words, "--resume")
     said = " ".join(begun.err.split())
     assert begun.status == 0 and f"{tmp_path}/run holds no checkpoint to go on from: the run begins" in said
-    assert "batch_size 5,000 is more than there are images: each step takes all 70" in said
+    assert "batch_size 5,000 exceeds the number of images: each step uses all 70" in said
     again = toughen(*words, "--resume")
     assert again.status == 0 and "holds no checkpoint" not in again.err
-    refused(toughen(*words, "--epochs", 3, "--resume"), "begun with other settings (epochs: 1, now 3)")
+    refused(toughen(*words, "--epochs", 3, "--resume"), "started with other settings (epochs: 1, now 3)")
 
 
 @pytest.fixture(scope="module")
@@ -95,15 +95,15 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
 COMMANDS = [  # words of a command line, and what the message must say
     ("trian run", "command 'trian' is unknown: did you mean train?"),
     ("frobnicate", "command 'frobnicate' is unknown: `toughen --help` lists all"),
-    ("evaluate notes.txt", "notes.txt is a file, no run directory: name the folder that `toughen train` wrote"),
-    ("evaluate notes.txt --out there", "notes.txt is a file, no run directory"),
-    ("evaluate w.pth", "w.pth is a file, no run directory", "package.module:function --weights w.pth"),
+    ("evaluate notes.txt", "notes.txt is a file, not a run directory: name the folder that `toughen train` wrote"),
+    ("evaluate notes.txt --out there", "notes.txt is a file, not a run directory"),
+    ("evaluate w.pth", "w.pth is a file, not a run directory", "package.module:function --weights w.pth"),
     ("evaluate run/model.safetensors", "run/model.safetensors is a file of a run: name its folder, run"),
     ("diagnose run/model.safetensors", "name its folder, run"),
-    ("predict w.pth photo.jpg", "w.pth is a file, no run directory", "--weights w.pth"),
+    ("predict w.pth photo.jpg", "w.pth is a file, not a run directory", "--weights w.pth"),
     ("evaluate begun", "begun has no model.json: its first epoch has not ended", "--resume"),
-    ("evaluate empty", "empty has no model.json: it is no run directory", "toughen train"),
-    ("evaluate run --data DATA --attacks fgsm --out DATA", "DATA holds images in folders", "choose another out"),
+    ("evaluate empty", "empty has no model.json: it is not a run directory", "toughen train"),
+    ("evaluate run --data DATA --attacks fgsm --out DATA", "DATA holds a data set", "choose another out"),
     ("predict run empty", "empty is a folder: name the image files in it, such as empty/*.jpg"),
     ("predict run photo.jpg", "photo.jpg cannot be decoded (no known image format)"),
     ("report empty", "empty is no run directory"),

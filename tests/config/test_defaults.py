@@ -108,7 +108,7 @@ def test_a_recipe_says_what_python_must_pass() -> None:
         default_recipe("mnist-5k")
     with pytest.raises(TypeError, match="method"):
         Recipe(data="mnist-5k", eps=0.3)  # type: ignore[call-arg]
-    with pytest.raises(ValueError, match="Standard trains against nothing"):
+    with pytest.raises(ValueError, match="Standard trains without attacks"):
         Recipe(eps=0.3, method=Standard())
     with pytest.raises(ValueError, match="give both the same"):
         Recipe(eps=0.3, method=NuAT(eps=0.1))

@@ -114,7 +114,7 @@ def blind(x: Tensor) -> Tensor:
 @pytest.mark.parametrize("call", [blind, lambda x: x.detach().flatten(1) * nn.Parameter(torch.ones(16))])
 def test_models_without_a_gradient_are_refused(call: Any) -> None:
     """They would look robust to every attack that follows gradients."""
-    with pytest.raises(ValueError, match="no gradient to the images"):
+    with pytest.raises(ValueError, match="no gradient for the images"):
         input_gradient(Whole(call), torch.rand(2, 1, 4, 4), torch.tensor([0, 1]), cross_entropy)
 
 

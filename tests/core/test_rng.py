@@ -132,7 +132,7 @@ def test_restarts_count_from_this_one() -> None:
 
 
 def test_the_number_of_images_must_fit() -> None:
-    with pytest.raises(ValueError, match="noise for 1 images was asked for 6"):
+    with pytest.raises(ValueError, match="noise for 1 images was requested for 6"):
         ImageNoise(0, "PGD", [0]).normal(X)
 
 

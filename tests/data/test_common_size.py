@@ -199,7 +199,7 @@ def test_a_run_keeps_the_size_that_was_chosen_and_needs_no_flag_later(tmp_path: 
     words = ("--data", root, "--model", "resnet18", "--model_settings.width", 4, "--method", "FBF", "--eps", 0.1)
     ended = toughen(*small(*words, "--out", run))
     assert ended.status == 0, ended.err
-    assert "images are brought to 40x40 (--image-size): they have shorter sides of 40 to 90 pixels" in " ".join(
+    assert "images are resized to 40x40 (--image-size): they have shorter sides of 40 to 90 pixels" in " ".join(
         ended.err.split()
     )
     assert sizes_of(run) == (40, True)
@@ -214,6 +214,6 @@ def test_a_run_keeps_the_size_that_was_chosen_and_needs_no_flag_later(tmp_path: 
     assert toughen(*small(*other, tmp_path / "other")).status == 0 and sizes_of(tmp_path / "other") == (48, True)
     refused(toughen(*small(*words, "--out", tmp_path / "other"), "--resume"), "image_size: 48, now 40")
     repeated = toughen("train", run / "config.yaml", "--out", tmp_path / "repeated")
-    assert repeated.status == 0 and "brought to" not in repeated.err
+    assert repeated.status == 0 and "resized to" not in repeated.err
     assert (tmp_path / "repeated/model.safetensors").read_bytes() == (run / "model.safetensors").read_bytes()
     refused(toughen(*small(*words, "--image_size", "keep", "--out", tmp_path / "kept")), "give --image-size N")

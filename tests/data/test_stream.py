@@ -304,7 +304,7 @@ def test_a_killed_run_goes_on_bit_for_bit(shards: Path, tmp_path: Path, monkeypa
         toughen(*words, "--num_workers", 1, "--out", tmp_path / "cut")
     assert read_tensors(tmp_path / "cut" / checkpoint.NAME)[1]["step"] == 9
     ended = toughen(*words, "--num_workers", 2, "--memory_limit", "1GB", "--out", tmp_path / "cut", "--resume")
-    assert ended.status == 0 and "going on after step 9" in ended.err, ended.err
+    assert ended.status == 0 and "continues after step 9" in ended.err, ended.err
     one, other = state_of(tmp_path / "whole"), state_of(tmp_path / "cut")
     assert [name for name in one if not torch.equal(one[name], other[name])] == []
     assert timeless(tmp_path / "whole") == timeless(tmp_path / "cut")
@@ -365,7 +365,7 @@ def test_a_file_that_is_damaged_while_a_run_goes_on(
         ended = toughen(*words, "--out", run)
     last = ended.err.splitlines()[-1]
     assert ended.status == 1 and last.startswith(f"toughen: training failed: {shards}/{said[0]}"), ended.err
-    assert last.endswith("go on with --resume: nothing is lost") and "Traceback" not in ended.err
+    assert last.endswith("continue with --resume: nothing is lost") and "Traceback" not in ended.err
     assert read_tensors(run / checkpoint.NAME)[1]["step"] >= 12
     shutil.copytree(copy, shards, dirs_exist_ok=True)
     assert toughen(*words, "--out", run, "--resume").status == 0
@@ -428,12 +428,12 @@ def test_images_stay_encoded_where_they_exceed_the_limit(shards: Path, monkeypat
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        ("--memory_limit lots", "'lots' is no amount of memory: write one such as 512MB"),
-        ("--memory_limit 0MB", "'0MB' is no amount of memory"),
+        ("--memory_limit lots", "'lots' is not an amount of memory: write one such as 512MB"),
+        ("--memory_limit 0MB", "'0MB' is not an amount of memory"),
         ("--memory_limit 20KB", "need more than the memory limit of 20KB: "),
         ("--num_workers -1", "num_workers and checkpoint_seconds must not be below 0"),
         ("--shuffle_buffer 0", "shuffle_buffer is 0: it must be at least 1"),
-        ("--crop resized", "crop resized needs the size to resize to: add --image-size"),
+        ("--crop resized", "crop resized needs a size: add --image-size"),
         ("--crop resized --image_size 28 --method PGI --eps 0.1", "PGI keeps a history of each image"),
         ("--crop resized --image_size 28 --method EFGSM --eps 0.1", "EFGSM keeps a history of each image"),
         ("--crop resized --image_size 28 --method AWP --method.inner PGI --eps 0.1", "AWP keeps a history"),
@@ -522,7 +522,7 @@ def test_amounts_of_memory() -> None:
     ]  # fmt: skip
     assert [sizes.spell(amount) for amount in (512e6, 1.5e9, 64e3)] == ["512MB", "1.5GB", "64KB"]
     for text in ("512", "MB", "-1MB", "1PB", ""):
-        with pytest.raises(ValueError, match="no amount of memory"):
+        with pytest.raises(ValueError, match="not an amount of memory"):
             sizes.number(text)
     assert 2**20 < sizes.available() < 2**50
 

@@ -101,7 +101,7 @@ def test_few_images_are_taken_in_small_blocks() -> None:
 
 
 def test_a_block_of_no_image_is_refused() -> None:
-    with pytest.raises(ValueError, match="a block of 0 images is none"):
+    with pytest.raises(ValueError, match="block size 0 is too small"):
         FixedBatchModel(nn.Identity(), 0)
 
 

@@ -124,5 +124,5 @@ def test_on_the_command_line(costly: None, tmp_path: Path) -> None:
     found = json.loads((tmp_path / "evaluation.json").read_text())
     assert found["images"] == int(0.9 * 1 / 0.03) == 30 and "interval" in found
     assert not (tmp_path / budget.NAME).exists()
-    refused(toughen(*words, "--time-budget", "soon"), "'soon' is no time to keep to", "5m")
+    refused(toughen(*words, "--time-budget", "soon"), "'soon' is not a duration", "5m")
     refused(toughen(*words, "--time-budget", "0.1s"), "too short", "--attacks")

@@ -189,7 +189,7 @@ def test_a_surface_without_a_gradient_is_flat() -> None:
     )
     assert np.ptp(found["mean"]) == 0 and found["mean"][0][0] == pytest.approx(math.log(5))
     assert found["along"] == axis(Threat("linf", 1)) and found["along"][10] == 0
-    with pytest.raises(ValueError, match="no middle one"):
+    with pytest.raises(ValueError, match="use an odd number"):
         axis(Threat("linf", 1), 4)
 
 

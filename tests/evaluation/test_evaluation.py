@@ -117,7 +117,7 @@ def test_worst_case_over_restarts() -> None:
     ],
 )
 def test_an_attack_that_cheats_is_at_fault(make: Any, said: str) -> None:
-    with pytest.raises(RuntimeError, match=f"attack cheat .*{said}.*: mend it"):
+    with pytest.raises(RuntimeError, match=f"attack cheat .*{said}.*: fix it"):
         measure(Brightness(), pixels(0, 100, 255), {"cheat": Scripted(make=make)})
 
 
@@ -274,7 +274,7 @@ def test_a_run_s_own_figures_are_not_replaced_by_those_of_fewer_images_or_withou
 def test_a_damaged_file_of_diagnostics_is_said_before_anything_is_attacked(trained: Path, tmp_path: Path) -> None:
     (tmp_path / "diagnostics.json").write_text("[1]")
     words = ("--verdict", "false", "--limit", 10, "--attacks", "fgsm", "--out", tmp_path)
-    refused(toughen("evaluate", trained, *words), "diagnostics.json is damaged: move it away")
+    refused(toughen("evaluate", trained, *words), "diagnostics.json is damaged: move it elsewhere")
     assert [path.name for path in tmp_path.iterdir()] == ["diagnostics.json"]
 
 

@@ -95,7 +95,7 @@ def test_bad_words_are_refused(run: Path, files: list[Path], tmp_path: Path) -> 
         ((run, tmp_path / "none.png"), "there is no file"),
         ((run, tmp_path / "text.png"), "cannot be decoded"),
         ((run, files[0], "--attack", "pgdd"), "pgdd"),
-        ((run, files[0], "--eps", 0), "eps 0 leaves only the image itself"),
+        ((run, files[0], "--eps", 0), "eps 0 allows no change of the image"),
         ((normal, files[0]), "trained against no attack: give --eps"),
         ((tmp_path / "nowhere", files[0]), "there is no run directory"),
     ):

@@ -57,5 +57,5 @@ def test_what_is_no_state_is_refused(damage: str, tmp_path: Path) -> None:
     tensors, about = read_tensors(path)
     DAMAGE[damage](tensors, about)
     write_tensors(path, tensors, about)
-    with pytest.raises(ValueError, match="is damaged: remove it, and the evaluation starts anew"):
+    with pytest.raises(ValueError, match="is damaged: remove it, and the evaluation starts again"):
         restore(tmp_path, THIS, N)

@@ -131,7 +131,7 @@ ELSEWHERE = [
     ("own_net:net --data DIGITS --eps 0.3", "own_net", "cannot be imported"),
     ("RUN --weights WEIGHTS", "is a run", "--weights"),
     ("RUN --data DIGITS --norm l2", "linf eps 0.3", "--eps for l2"),
-    ("RUN --data DIGITS --surrogate CIFAR", "source of black-box attacks", "[1, 28, 28]"),
+    ("RUN --data DIGITS --surrogate CIFAR", "source model of black-box attacks", "[1, 28, 28]"),
     ("RUN --data DIGITS --surrogate nowhere", "no run directory nowhere"),
     ("RUN --data DIGITS --precision fp8", "--precision"),
     ("RUN --data DIGITS --batch_size 0", "batch_size is 0", "at least 1"),
@@ -221,9 +221,9 @@ def test_timm_s_pretrained_nets_get_what_they_were_trained_on(monkeypatch: pytes
 @pytest.mark.parametrize(
     ("about", "said"),
     [
-        ({**TIMM, "num_classes": 1000}, "1,000 classes apart and these images have 10"),
+        ({**TIMM, "num_classes": 1000}, "1,000 classes and these images have 10"),
         ({**TIMM, "mean": (0.4, 0.5, 0.6), "std": (0.2, 0.2, 0.2)}, "3 numbers, the images 1 channels"),
-        ({}, "says nothing of what the weights"),
+        ({}, "does not say what the weights"),
     ],
 )
 def test_timm_s_nets_for_other_images_are_refused(
@@ -390,7 +390,7 @@ X, Y = torch.zeros(4, 1, 28, 28, dtype=torch.uint8), torch.arange(4)
 REFUSED: list[tuple[str, Any, Any, dict[str, Any], str]] = [
     ("labels above", linear(), (X, Y + 7), {}, "labels go from 7 to 10, but the model has 10 outputs"),
     ("labels below", linear(), (X, Y - 1), {"limit": 2}, "labels go down to -1"),
-    ("labels as floats", linear(), (X, torch.eye(4)), {}, "one class number an image"),
+    ("labels as floats", linear(), (X, torch.eye(4)), {}, "one class number per image"),
     ("too few labels", linear(), (X, Y[:3]), {}, r"shape \[3\] for 4 images"),
     ("above the box", linear(), (X.float() + 255, Y), {}, "from 255 to 255: give bytes, or floats in"),
     ("above the box in a split", linear(), Split(X.float() + 1.01, Y), {}, "floats in"),
@@ -428,7 +428,7 @@ REFUSED: list[tuple[str, Any, Any, dict[str, Any], str]] = [
     ("batch_size", linear(), (X, Y), {"batch_size": 0}, "batch_size is 0"),
     ("processes", linear(), (X, Y), {"processes": 0}, "processes is 0"),
     ("what no process takes", lambda x: linear()(x), (X, Y), {"processes": 2}, "cannot be sent to other processes"),
-    ("another surrogate", linear(), (X, Y), {"surrogate": linear(7)}, "the source of black-box attacks does not fit"),
+    ("another surrogate", linear(), (X, Y), {"surrogate": linear(7)}, "source model of black-box attacks does not fit"),
 ]  # fmt: skip
 
 
@@ -606,7 +606,7 @@ def test_a_normal_twin_is_trained_once(tmp_path: Path) -> None:
 def test_no_twin_of_what_cannot_be_made_again(tmp_path: Path) -> None:
     words = ("--data", digits(), "--attacks", "fgsm", "--surrogate", "train", "--out", tmp_path / "out")
     run = changed_run("pgd-at", tmp_path / "run", subset=True)
-    refused(toughen("evaluate", run, *words), "no normal twin", "--surrogate RUN")
+    refused(toughen("evaluate", run, *words), "no standard model", "--surrogate RUN")
     refused(toughen("evaluate", "own_nets:net", *words, "--eps", 0.1), "own_nets:net")
     whole = changed_run("pgd-at", tmp_path / "whole")
     words = ("--data", digits(), "--attacks", "fgsmm", "--surrogate", "train", "--out", tmp_path / "out")

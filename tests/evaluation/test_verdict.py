@@ -205,7 +205,7 @@ def test_nothing_standing_is_sound_and_says_what_was_not_made() -> None:
     found, by_name = judged(claim, blocks)
     assert found == "sound", failed(by_name)
     assert by_name["no stronger attack is found"].passed is None
-    assert "no image stands" in by_name["no stronger attack is found"].sentence
+    assert "no image is robust" in by_name["no stronger attack is found"].sentence
     assert by_name["gradients that are not zero"].passed
 
 
@@ -304,8 +304,8 @@ def test_a_few_images_are_not_called_chance_where_they_are_too_few_to_tell() -> 
     few = replace(claim, correct=correct, robust=correct & False, robust_accuracy=0.0)
     check = judged(few, blocks)[1]["labels that fit"]
     assert check.passed is False and check.sentence == (
-        "The model is right on 25.0 % of the clean images, and 8 images are too few to tell that from chance, 10.0 %: "
-        "take more."
+        "The model classifies 25.0 % of the clean images correctly. Chance is 10.0 %, and 8 images are too few to "
+        "show a difference: evaluate more."
     )
 
 

@@ -179,10 +179,10 @@ def test_without_room_for_what_matters_no_number_is_sound() -> None:
     found, checks, _ = priced(claim, blocks, 0)
     by_name = {check.name: check for check in checks}
     assert found == "doubtful" and failed(by_name) == {"enough images"}
-    assert "--suite standard sets no price" in by_name["enough images"].sentence
+    assert "--suite standard sets no time limit" in by_name["enough images"].sentence
     unmade = [check for check in checks if check.passed is None and check.name != "white-box beats black-box"]
     assert len(unmade) == len(checks) - 2, [check.name for check in checks if check.passed]
-    assert all("its price leaves no room" in check.sentence and check.images is None for check in unmade)
+    assert all("the checks' time limit leaves no time" in check.sentence and check.images is None for check in unmade)
 
 
 # ---- what is spent, and what is said of it
@@ -236,13 +236,12 @@ def test_a_larger_price_looks_at_more_images_of_all_that_there_are() -> None:
 def test_what_was_cut_is_told() -> None:
     some = Check("a", True, 0.0, 1.0, ".", images=8, of=100), Check("b", True, 0.0, 1.0, ".", images=16, of=100)
     whole = Check("c", True, 0.0, 1.0, ".", images=30, of=30)
-    left = Check("d", None, None, None, "Not made: its price leaves no room for it; --suite standard sets none.")
+    left = Check("d", None, None, None, f"Not made: {examination.PRICE}.")
     strong = Check("no stronger attack is found", True, 0.0, 0.3, ".", images=8, of=100)
     assert conclude.omissions([whole]) == ""
     assert conclude.omissions([*some, whole, left, strong], 0.25) == (
-        "To cost no longer than the attacks or 20 s, 3 of 5 checks looked at 8 to 16 images instead of 100 or all and "
-        "1 was left out; they would not notice a number that is up to 25 points too high. --suite standard cuts "
-        "nothing."
+        "To take no longer than the attacks or 20 s, 3 of 5 checks used 8 to 16 images instead of 100 or all and "
+        "1 was left out. The number may still be up to 25 points too high. --suite standard leaves nothing out."
     )
 
 
@@ -308,7 +307,7 @@ def test_the_quick_suite_is_cheap_and_all_else_is_not(monkeypatch: pytest.Monkey
     asked, net = slow(monkeypatch, 3000), small_net()
     found = package.evaluate(net, str(digits()), **QUICK)
     assert asked == [20.0, 20.0] and found["price"]["passes"] == 3000 and found["price"]["spent"] <= 3000
-    assert "--suite standard cuts nothing" in found["price"]["told"]
+    assert "--suite standard leaves nothing out" in found["price"]["told"]
     assert any((check["images"] or 0) < (check["of"] or 0) for check in found["checks"])
     whole = package.evaluate(net, str(digits()), attacks=["fgsm"], **QUICK | {"limit": 8})
     assert "price" not in whole and len(asked) == 2 and "draws" not in whole

@@ -47,7 +47,7 @@ def test_a_weight_is_named(net: nn.Sequential) -> None:
     with torch.no_grad():
         net.get_parameter("3.weight")[0, 0] = torch.nan
     with pytest.raises(
-        Diverged, match=r"the weight 3.weight is not, .* on a batch of 7, the training images 7, 8, 9, 10, 11 and"
+        Diverged, match=r"the weight 3.weight has been NaN .* on a batch of 7, the training images 7, 8, 9, 10, 11 and"
     ):
         stepped(net, torch.ones(7, 1, 2, 2))
 

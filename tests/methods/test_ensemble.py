@@ -218,7 +218,7 @@ def refused(path: Path, match: str, shape: tuple[int, int, int] = (1, 28, 28), c
 def test_a_source_that_is_missing_or_no_run_is_refused(tmp_path: Path) -> None:
     refused(tmp_path / "nowhere", "there is no run directory .*nowhere")
     (tmp_path / "empty").mkdir()
-    refused(tmp_path / "empty", r"has no model\.json: it is no run directory")
+    refused(tmp_path / "empty", r"has no model\.json: it is not a run directory")
     broken = other_run(tmp_path / "broken")
     (broken / "model.json").write_text("{}")
     refused(broken, "is damaged")
@@ -231,9 +231,9 @@ def test_a_source_that_is_missing_or_no_run_is_refused(tmp_path: Path) -> None:
 
 def test_a_source_for_other_images_or_classes_is_refused(tmp_path: Path) -> None:
     few = other_run(tmp_path / "few", classes=["cat", "dog"])
-    refused(few, r"images of 1 x 28 x 28 in 2 classes, this run's are 1 x 28 x 28 in 10: .* same data")
+    refused(few, r"images of 1 x 28 x 28 in 2 classes, this run of 1 x 28 x 28 in 10: .* same data")
     colour = other_run(tmp_path / "colour", shape=[3, 32, 32])
-    refused(colour, r"images of 3 x 32 x 32 in 10 classes, this run's are 1 x 28 x 28 in 10")
+    refused(colour, r"images of 3 x 32 x 32 in 10 classes, this run of 1 x 28 x 28 in 10")
 
 
 def test_no_source_and_no_eps_are_refused() -> None:

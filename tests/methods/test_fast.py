@@ -231,7 +231,7 @@ def test_a_share_of_the_batch_and_a_clean_weight_equal_the_formulas(
 
 def test_a_batch_that_cannot_be_parted_and_bad_shares_are_refused() -> None:
     model, x, y = Pixels(), two_pixels((0.5, 0.5)), torch.tensor([0])
-    with pytest.raises(ValueError, match=r"share 0\.5 parts a batch.* 1 image"):
+    with pytest.raises(ValueError, match=r"share 0\.5 splits a batch.* 1 image"):
         FGSMAT(eps=0.25, share=0.5)(model, x, y)
     assert FGSMAT(eps=0.25)(model, x, y).loss.isfinite()
     for share in (0, -0.1, 1.1, math.nan):

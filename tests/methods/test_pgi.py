@@ -237,7 +237,7 @@ def test_a_batch_that_does_not_say_which_images_it_holds_is_refused(mnist: tuple
     priors: list[Prior] = ["momentum", "epoch"]
     for prior in priors:
         for batch in (None, Batch()):
-            with pytest.raises(ValueError, match=r'give Batch\(index=...\).* or take prior="batch"'):
+            with pytest.raises(ValueError, match=r'give Batch\(index=...\).* or use prior="batch"'):
                 made(net, eps=E, prior=prior).craft(net, x, y, batch)
     assert made(net, eps=E, prior="batch").craft(net, x, y).x_adv.shape == x.shape
 

@@ -245,7 +245,7 @@ def test_a_delayed_method_inside_switches_by_the_clean_loss(mnist: tuple[Images,
 @pytest.mark.parametrize(
     ("inner", "message"),
     [
-        (Free(eps=EPS), "Free moves its images"),
+        (Free(eps=EPS), "Free perturbs images"),
         (AWP(inner=FGSMAT(eps=EPS)), "put AWP around Reconstruct"),
         (Hybrid(cheap=NuAT(eps=EPS)), "put Reconstruct into its cheap"),
         (Delayed(before=NuAT(eps=EPS), after=EFGSM(eps=EPS)), "while NuAT trains.*give switch_epoch a number"),

@@ -189,8 +189,8 @@ def test_a_crafter_with_another_threat_is_refused() -> None:
 
 def test_a_crafter_that_works_through_its_own_loss_is_refused() -> None:
     for crafter, remedy in (
-        (Free(eps=0.1), "Free moves its images .* take another attack"),
-        (Delayed(after=Free(eps=0.1, replays=1)), "Free moves its images"),
+        (Free(eps=0.1), "Free perturbs images .* use another method"),
+        (Delayed(after=Free(eps=0.1, replays=1)), "Free perturbs images"),
         (Hybrid(cheap=NuAT(eps=0.1)), "Hybrid switches .* put TRADES into its cheap"),
         (AWP(inner=EFGSM(eps=0.1)), "AWP perturbs weights .* put AWP around TRADES"),
     ):

@@ -788,7 +788,7 @@ def test_timm_gets_classes_channels_and_settings(monkeypatch: pytest.MonkeyPatch
         models.create("timm:huge")
     with pytest.raises(ValueError, match=r"did you mean tiny.a2_in1k or tiny.a1_in1k\?"):
         models.create("timm:tiny.a2_in9k")
-    with pytest.raises(ValueError, match=r"Unknown model \(nothing\); python -c .* tells the names that it has$"):
+    with pytest.raises(ValueError, match=r"Unknown model \(nothing\); python -c .* prints their names$"):
         models.create("timm:nothing")
     with pytest.raises(ValueError, match=r"timm has no model 'huge'; did you mean hugest\?"):
         data_configuration("huge")
@@ -903,7 +903,7 @@ def with_weight(name: str, value: float) -> nn.Module:
 @pytest.mark.parametrize(
     ("model", "message"),
     [
-        (flat(classes=9), "has 9 outputs and the data 10 classes: make it with num_classes=10"),
+        (flat(classes=9), "has 9 outputs and the data 10 classes: create it with num_classes=10"),
         (
             flat(Returns(lambda z: z[:, :, None])),
             r"returns torch.float32 of shape \[2, 10, 1\] for 2 images: logits are needed",
@@ -916,7 +916,7 @@ def with_weight(name: str, value: float) -> nn.Module:
         (with_weight("2.weight", math.nan), "weight '2.weight' holds NaN or infinity"),
         (with_weight("0.bias", math.inf), "weight '0.bias' holds NaN or infinity"),
         (with_weight("0.running_var", math.nan), "buffer '0.running_var' holds NaN"),
-        (flat(nn.Softmax(1)), "returns probabilities .* take the softmax off its end"),
+        (flat(nn.Softmax(1)), "returns probabilities .* remove the softmax at its end"),
         (nn.Sequential(nn.Flatten(), nn.Linear(3072, 10)), r"cannot take images of shape \[3, 4, 4\]: .*mat1 and mat2"),
         (nn.Conv2d(1, 10, 3), r"cannot take images of shape \[3, 4, 4\]"),
     ],

@@ -160,4 +160,4 @@ def test_several_are_run_by_one_command(tmp_path: Path) -> None:
     ended = reproduce(tmp_path, "pap-table1", "pap-table7")
     refused(ended, "pap-table1 states settings", "leave it out")
     refused(reproduce(tmp_path, "all", "--rows", "FGSM-AT"), "--rows are of one table")
-    refused(reproduce(tmp_path, "pap-table7", "--time-limit", "soon"), "is no time to keep to")
+    refused(reproduce(tmp_path, "pap-table7", "--time-limit", "soon"), "is not a duration")

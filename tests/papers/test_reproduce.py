@@ -432,7 +432,7 @@ def test_a_folder_may_be_moved_before_its_runs_are_finished(tmp_path: Path) -> N
     config.write_text(config.read_text().replace("epochs: ", "epochs: 1"))
     (folder / "trained.json").unlink()
     shutil.rmtree(folder / "cells")
-    refused(reproduce(tmp_path / "there", *words), "begun with other settings", "epochs")
+    refused(reproduce(tmp_path / "there", *words), "started with other settings", "epochs")
 
 
 def test_a_torn_line_is_passed_over_and_spoils_no_other(tmp_path: Path) -> None:

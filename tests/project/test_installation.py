@@ -31,11 +31,11 @@ OURS = [  # all that the commands below may say on standard error, line by line
     r"warning: too few (training|test) images: \d images of each class; below 20 a class( their)?",
     r"  nothing can be concluded from what comes out|  accuracy says next to nothing",
     rf"epoch +\d+/2  loss +[\d.]+  clean +{PERCENT}  fgsm +{PERCENT}  pgd +{PERCENT} +[\d.]+ s(  kept)?",
-    rf"collapse: FGSM leaves {PERCENT}, PGD {PERCENT}, of clean images {PERCENT} are right.*",
-    rf"(fgsm|pgd): +{PERCENT} stand, robust at most {PERCENT}, .* left",
-    r"now the checks that say whether the number can be believed",
+    rf"collapse: accuracy {PERCENT} under FGSM, {PERCENT} under PGD, {PERCENT} on clean images.*",
+    rf"(fgsm|pgd): accuracy +{PERCENT}, robust accuracy at most {PERCENT}, .* left",
+    r"now the checks of whether the robust accuracy can be trusted",
     r"[\w, %-]+: (.+, \d+ of )?\d+ images; at most about [\w ]+ left",
-    r"now a closer look at a few images, for the report(; at most about [\w ]+)?",
+    r"now some diagnostics on a few images, for the report(; at most about [\w ]+)?",
 ]
 
 
@@ -116,7 +116,7 @@ def test_what_is_not_ours_is_seen() -> None:
     assert foreign("accuracy falls with eps: PGD-20 at 0.3, 4 of 4 images; at most about 0 s left\n") == []
     assert foreign("an unbounded attack reaches 0 %: unbounded, 4 of 4 images; at most about 9 s left\n") == []
     assert foreign("logits, not probabilities: 20 images; at most about 9 s left\n") == []
-    assert foreign("pgd: 10.0 % stand, robust at most 10.0 %, 0 s, about 0 s left\n") == []
+    assert foreign("pgd: accuracy 10.0 %, robust accuracy at most 10.0 %, 0 s, about 0 s left\n") == []
 
 
 @pytest.mark.slow

@@ -129,11 +129,11 @@ def test_figures_hold_the_files_numbers(tmp_path: Path) -> None:
 
 def test_events_are_marked_and_told(tmp_path: Path) -> None:
     run = write_run(tmp_path / "run")
-    event = {"event": "collapse", "step": 20, "text": "collapse: FGSM leaves 91.0 %, PGD 2.0 %"}
+    event = {"event": "collapse", "step": 20, "text": "collapse: accuracy 91.0 % under FGSM, 2.0 % under PGD"}
     lines = [epoch(0), epoch(1, events=[event]), epoch(2)]
     (run / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     page = report(run, out=tmp_path / "report.html")
-    assert "Epoch 2. collapse: FGSM leaves 91.0 %, PGD 2.0 %" in page.text and "saw no collapse" not in page.text
+    assert f"Epoch 2. {event['text']}" in page.text and "saw no collapse" not in page.text
     marks = [each["data"]["marks"] for each in page.figures.values() if "marks" in each["data"]]
     assert {"x": 2.0, "text": event["text"]} in [mark for found in marks for mark in found]
 
@@ -143,7 +143,7 @@ def test_a_model_that_is_blind_to_single_steps_is_not_praised(tmp_path: Path) ->
     attacks = {name: {"robust_accuracy": value} for name, value in (("fgsm", 0.85), ("pgd-20", 0.01))}
     (run / "evaluation.json").write_text(json.dumps(evaluation(0.01, attacks=attacks)))
     page = report(run, out=tmp_path / "report.html")
-    assert "single steps are blind" in page.text and "So it is not robust." in page.text
+    assert "FGSM is too weak for this model" in page.text and "So it is not robust." in page.text
 
 
 def test_another_evaluation_stands_beside_the_run_s_own(tmp_path: Path) -> None:
@@ -194,7 +194,7 @@ def test_a_warning_of_any_run_stands_where_runs_are_compared(tmp_path: Path) -> 
     change(runs[0] / "evaluation.json", robust_accuracy=0.01, attacks=BLIND)
     text = report(*runs, out=tmp_path / "report.html").text
     assert re.search(r"a 90\.0 % 1\.0 % .{,30} doubtful blind to single steps 90", text)
-    assert text.index("a. FGSM leaves 84.0 % more standing") < text.index("Details of")
+    assert text.index("a. Accuracy under FGSM is 84.0 points higher") < text.index("Details of")
     assert text.count("blind to single steps") == 1 and "b. FGSM" not in text
 
 

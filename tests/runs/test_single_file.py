@@ -103,7 +103,7 @@ def test_a_net_of_ones_own_is_loaded_without_toughen(
     with pytest.raises(ValueError, match="is never made because a file says so"):
         package.load(path)
     bare = models.create("mine:net", 10, (1, 28, 28))
-    with pytest.raises(ValueError, match="disagree about normalisation"):
+    with pytest.raises(ValueError, match="have different normalisation"):
         package.load(path, bare)
 
 
@@ -124,7 +124,7 @@ def test_what_is_no_such_file_is_refused(run: Path, tmp_path: Path) -> None:
     foreign, damaged = tmp_path / "foreign.safetensors", tmp_path / "damaged.safetensors"
     save_file({"w": torch.zeros(1)}, foreign)
     damaged.write_bytes(b"no tensors")
-    for path, said in ((foreign, "does not say of which net it is"), (damaged, "is damaged")):
+    for path, said in ((foreign, "does not name its net"), (damaged, "is damaged")):
         with pytest.raises(ValueError, match=said):
             package.load(path)
     with pytest.raises(ValueError, match="there is no file"):

@@ -235,12 +235,12 @@ def test_a_file_among_toughens_callbacks_goes_by_its_class_name(here: Path, monk
         ("nowhere.Mine", "cannot be imported"),
         ("mine.Missing", "mine has no Missing"),
         ("mine.Othr", "did you mean Other?"),
-        ("mine.net", "is no subclass of toughen.training.Callback"),
+        ("mine.net", "is not a subclass of toughen.training.Callback"),
         ("mine.Failing", "cannot be made"),
         ("mine.Asks", "cannot be made"),
         ("Mine", "write package.module.MyCallback"),
         ("FiniteCheck", "is in every run"),
-        ("mine.net.", "is no import path"),
+        ("mine.net.", "is not an import path"),
     ],
 )
 def test_what_is_no_callback_is_refused(path: str, said: str, here: Path) -> None:
@@ -256,7 +256,7 @@ def test_a_run_directory_imports_nothing(here: Path) -> None:
     assert toughen(*words).status == 0
     config = (here / "run/config.yaml").read_text()
     (here / "run/config.yaml").write_text(f"{config}callbacks:\n- trap.Mine\n")
-    refused(toughen(*words, "--resume"), "was begun with other settings (callbacks")
+    refused(toughen(*words, "--resume"), "was started with other settings (callbacks")
     assert toughen("evaluate", "run", "--attacks", "fgsm", "--verdict", "false").status == 0
     (here / "run/config.yaml").write_text(config)
     tensors, about = read_tensors(here / "run" / checkpoint.NAME)

@@ -77,7 +77,7 @@ def test_a_recorded_run_is_judged_as_it_went(name: str) -> None:
     for each in curve["found"]:
         found = dict(zip(("clean", "fgsm", "pgd"), each, strict=True))
         fallen.append(judge.collapsed(state, found))
-        never.append(judge.never_stood(state, found))
+        never.append(judge.never_robust(state, found))
     assert (fallen.index(True) if any(fallen) else None) == curve["falls"]
     assert any(never[curve["epochs"] // 2 - 1 :]) is name.startswith("never stood")
 
@@ -122,10 +122,12 @@ def test_where_few_images_are_held_out_standing_takes_more(images: int, clear: f
 
 def test_what_a_constant_answer_would_beat_does_not_stand() -> None:
     state, judge = CollapseMemory(best_pgd=0.14), Judge(chance=0.1, images=1000)
-    assert judge.never_stood(state, {"fgsm": 0.4, "pgd": 0.02})
-    assert not judge.never_stood(state, {"fgsm": 0.4, "pgd": 0.11})  # on its way
-    assert not judge.never_stood(state, {"fgsm": 0.04, "pgd": 0.0})  # nothing is masked: it has only learnt nothing
-    assert not judge.never_stood(CollapseMemory(best_pgd=0.16), {"fgsm": 0.4, "pgd": 0.02})  # stood: that is a collapse
+    assert judge.never_robust(state, {"fgsm": 0.4, "pgd": 0.02})
+    assert not judge.never_robust(state, {"fgsm": 0.4, "pgd": 0.11})  # on its way
+    assert not judge.never_robust(state, {"fgsm": 0.04, "pgd": 0.0})  # nothing is masked: it has only learnt nothing
+    assert not judge.never_robust(
+        CollapseMemory(best_pgd=0.16), {"fgsm": 0.4, "pgd": 0.02}
+    )  # stood: that is a collapse
 
 
 def test_a_rescue_that_collapses_is_followed_by_a_stronger_one() -> None:
@@ -182,7 +184,7 @@ def test_a_run_that_is_not_watched_collapses(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_a_run_that_is_watched_is_told_of_its_collapse(tmp_path: Path) -> None:
     ended = toughen(*COLLAPSING.split(), "--watch", "warn", "--stop_epoch", 5, "--out", tmp_path / "run")
-    assert "collapse: FGSM leaves" in ended.err and "back to" not in ended.err
+    assert "collapse: accuracy" in ended.err and "back to" not in ended.err
     assert [event["step"] for event in collapses(tmp_path / "run")] == [360]
     assert lines(tmp_path / "run")[-1]["validation"]["pgd"] < 0.2
 
@@ -196,7 +198,7 @@ def test_a_run_that_is_rescued_stands(tmp_path: Path) -> None:
     ended = toughen(*COLLAPSING.split(), "--watch", "rescue", "--log_every", 24, "--out", run)
     assert ended.status == 0
     found, all_lines = collapses(run), lines(run)
-    assert len(found) >= 2 and "back to the state after step" in ended.err and "PGDAT for 1 epoch\n" in ended.err
+    assert len(found) >= 2 and "back to step" in ended.err and "then PGDAT for 1 epoch\n" in ended.err
     for number, event in enumerate(found):
         steps = 72 * 2**number
         ends_at = -(-event["step"] // 72) * 72 + steps
@@ -282,12 +284,12 @@ def test_what_does_not_stand_in_half_of_a_run_is_trained_otherwise_to_its_end(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Not before eight epochs, and once; killed after that it ends the same."""
-    monkeypatch.setattr(Judge, "never_stood", lambda *_: True)
+    monkeypatch.setattr(Judge, "never_robust", lambda *_: True)
     words = small("--method", "FBF", "--eps", 0.2, "--epochs", 11, "--checkpoint_seconds", 0)
     assert toughen(*words, "--out", tmp_path / "whole").status == 0
     assert [line["method"] for line in lines(tmp_path / "whole")] == ["FBF"] * 8 + ["PGDAT"] * 3
     (event,) = events(tmp_path / "whole")
-    assert (event["event"], event["step"], event["back_to"]) == ("never stood", 40, 0)
+    assert (event["event"], event["step"], event["back_to"]) == ("never robust", 40, 0)
     assert event["text"].endswith("PGDAT to the end")
     with monkeypatch.context() as patched, pytest.raises(Killed):
         kill_at_step(patched, 47)
@@ -437,7 +439,7 @@ DELAYED = "--method Delayed --method.after PGDAT --method.switch_epoch 1"
 
 def test_a_stop_beyond_the_end_is_refused(tmp_path: Path) -> None:
     ended = toughen(*small("--epochs", 4, "--stop_epoch", 5, "--out", tmp_path / "run"))
-    assert ended.status == 2 and "must not lie beyond the 4 epochs" in ended.err
+    assert ended.status == 2 and "must not exceed the 4 epochs" in ended.err
 
 
 def test_a_terms_mean_is_over_the_images_that_have_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

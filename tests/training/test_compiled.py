@@ -122,5 +122,5 @@ def test_a_compiled_run_goes_on_bit_for_bit(tmp_path: Path) -> None:
     assert process("-m", "toughen", *words, "--out", tmp_path / "whole").returncode == 0
     assert killed_at(7, *words, "--out", tmp_path / "cut").returncode == -signal.SIGKILL
     ended = process("-m", "toughen", *words, "--out", tmp_path / "cut", "--resume")
-    assert ended.returncode == 0 and "going on after step 7 of 10" in ended.stderr, ended.stderr
+    assert ended.returncode == 0 and "continues after step 7 of 10" in ended.stderr, ended.stderr
     same_end(tmp_path / "whole", tmp_path / "cut")

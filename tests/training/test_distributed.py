@@ -165,7 +165,7 @@ def test_two_processes_that_were_killed_go_on_bit_for_bit(name: str, tmp_path: P
     killed = torchrun(2, [script(tmp_path, DIES), *words, "--out", tmp_path / "cut"])
     assert killed.status != 0
     ended = toughen_in(2, *words, "--out", tmp_path / "cut", "--resume")
-    assert ended.status == 0 and "going on after step 7" in ended.err, ended
+    assert ended.status == 0 and "continues after step 7" in ended.err, ended
     first, second = state_of(tmp_path / "whole"), state_of(tmp_path / "cut")
     assert first.keys() == second.keys()
     assert [name for name in first if not torch.equal(first[name], second[name])] == []
@@ -177,8 +177,8 @@ def test_a_run_goes_on_with_another_number_of_processes(tmp_path: Path) -> None:
     words = small(*METHODS["free"].split(), "--eps", 0.2, "--checkpoint_seconds", 0, "--out", tmp_path / "run")
     assert torchrun(2, [script(tmp_path, DIES), *words]).status != 0
     ended = toughen(*words, "--resume")
-    assert ended.status == 0 and "going on after step 7" in ended.err
-    assert "the number of processes has changed, method.delta begins anew" in ended.err
+    assert ended.status == 0 and "continues after step 7" in ended.err
+    assert "the number of processes has changed, method.delta starts again" in ended.err
     lines = timeless(tmp_path / "run")
     assert [line["epoch"] for line in lines] == [0, 1] and math.isfinite(lines[1]["loss"])
     assert lines[0]["passes"] == pytest.approx(3.0)  # none was counted twice or forgotten
@@ -207,7 +207,7 @@ def test_training_of_which_a_process_is_killed(victim: int, tmp_path: Path) -> N
     assert read_tensors(tmp_path / "run" / checkpoint.NAME)[1]["step"] == 7
     read_tensors(tmp_path / "run" / checkpoint.PREVIOUS)
     again = toughen(*words, "--resume")
-    assert again.status == 0 and "going on after step 7" in again.err, again
+    assert again.status == 0 and "continues after step 7" in again.err, again
     assert [line["epoch"] for line in timeless(tmp_path / "run")] == [0, 1]
 
 
@@ -238,7 +238,7 @@ def test_an_evaluation_of_which_a_process_is_killed(victim: int, tmp_path: Path)
     (ledger,) = (tmp_path / "cut").glob("evaluation-*.safetensors")
     read_tensors(ledger)
     again = toughen(*words, tmp_path / "cut")
-    assert again.status == 0 and "goes on where it stopped" in again.err, again
+    assert again.status == 0 and "continues where it stopped" in again.err, again
     tables = [pq.read_table(tmp_path / name / "examples.parquet") for name in ("whole", "cut")]
     assert tables[0].equals(tables[1])
 

@@ -155,7 +155,7 @@ def test_a_killed_run_goes_on_bit_for_bit(weights: Path, tmp_path: Path, monkeyp
     run = words(weights, *more)
     ended = toughen(*run, "--out", tmp_path / "whole")
     assert ended.status == 0, ended.err
-    assert "frozen: 112 of 2,064 parameters; rates fall from 0.001 at the logits to 0.00025" in ended.err
+    assert "frozen: 112 of 2,064 parameters; learning rates 0.001 (last layer) to 0.00025" in ended.err
     with monkeypatch.context() as patched, pytest.raises(Killed):
         kill_at_step(patched, 7)
         toughen(*run, "--out", tmp_path / "cut")
@@ -199,7 +199,7 @@ def test_wrong_values_are_refused_in_one_line(weights: Path, tmp_path: Path) -> 
         ((*own, "--frozen", "true"), "frozen"),
         ((*own, "--frozen", -1), "frozen is -1: give a number of layers"),
         ((*own, "--frozen", 4), "frozen is 4, and the net has 4 layers"),
-        (("--frozen", 1), "would stay random: name their weights with --init"),
+        (("--frozen", 1), "would stay random: give their weights with --init"),
         ((*own, "--layer_decay", 0), "layer_decay is 0"),
         ((*own, "--layer_decay", 1.5), "layer_decay is 1.5"),
         ((*own, "--layer_decay", "fast"), "--layer-decay must be a number"),

@@ -45,7 +45,7 @@ def same(one: Mapping[str, Tensor], other: Mapping[str, Tensor], but: str = "no 
 def test_a_run_goes_on_from_another(run: Path, tmp_path: Path) -> None:
     weights, said = begun(tmp_path, init=str(run), normalize=True)
     same(weights, load_file(run / "model.safetensors"))  # its normalisation, too
-    assert said == f"weights begin as those of {run} (FGSMAT, linf eps 0.1)"
+    assert said == f"initial weights: those of {run} (FGSMAT, linf eps 0.1)"
     fresh, _ = begun(tmp_path)
     assert [name for name in fresh if name.endswith(".weight") and torch.equal(fresh[name], weights[name])] == []
     exported = tmp_path / "net.safetensors"
@@ -62,7 +62,7 @@ def test_other_classes_get_a_new_last_layer(run: Path, tmp_path: Path) -> None:
     layer = head.removesuffix(".weight")
     same({k: v for k, v in weights.items() if layer not in k}, {k: v for k, v in before.items() if layer not in k})
     assert len(weights[head]) == 3
-    assert said.endswith(f"; the last layer, {layer.removeprefix('net.')}, is new, for 3 classes in place of one for "
+    assert said.endswith(f"; the last layer, {layer.removeprefix('net.')}, is new, for 3 classes instead of "
                          "0, 1, 2, 3 and 6 others")  # fmt: skip
 
 
@@ -83,7 +83,7 @@ def test_weights_of_torch_save_are_taken_out_of_what_wraps_them(tmp_path: Path) 
     assert found.more == ["epoch", "optimizer"]
     weights, said = begun(tmp_path, init=str(tmp_path / "net.pth"), normalize=False)
     same(weights, net.state_dict())
-    assert said.endswith("; what the file holds besides (epoch, optimizer) is left out")
+    assert said.endswith("; the rest of the file (epoch, optimizer) is not used")
 
 
 class Trap:
@@ -99,7 +99,7 @@ def test_no_code_of_a_file_runs(tmp_path: Path) -> None:
     torch.save({"state_dict": {}, "args": argparse.Namespace(lr=1)}, tmp_path / "args.pth")
     for name, what in (("trap", "holds more than weights"), ("args", "(argparse.Namespace)")):
         ended = toughen(*small("--init", tmp_path / f"{name}.pth", "--out", tmp_path / "run"))
-        refused(ended, what, "Where you trust it", "found.state_dict()", "found['state_dict']", lines=1)
+        refused(ended, what, "If you trust it", "found.state_dict()", "found['state_dict']", lines=1)
     assert not (tmp_path / "sprung").exists() and not (tmp_path / "run").exists()
 
 
@@ -113,11 +113,11 @@ def test_bad_weights_are_refused(run: Path, tmp_path: Path) -> None:
     save_file({"w": torch.tensor([float("nan")])}, tmp_path / "nan.safetensors")
     for name, said in (
         ("gone.pth", "there are no weights"),
-        ("damaged.pth", "is damaged, or no file of torch.save"),
+        ("damaged.pth", "is damaged, or not a file of torch.save"),
         ("damaged.safetensors", "is damaged"),
-        ("weights.h5", "no file of weights by its name"),
-        ("list.pth", "holds list, no weights by name"),
-        ("none.pth", "holds no weights by name"),
+        ("weights.h5", "not a file of weights"),
+        ("list.pth", "holds list, not a state_dict"),
+        ("none.pth", "holds no state_dict"),
         ("other.safetensors", "does not fit fbf-mnist-cnn: it has no "),
         ("nan.safetensors", "holds NaN or infinity in w"),
     ):
@@ -129,7 +129,7 @@ def test_bad_weights_are_refused(run: Path, tmp_path: Path) -> None:
 def test_the_command_takes_the_net_of_the_weights_and_says_where_they_come_from(run: Path, tmp_path: Path) -> None:
     words = ("train", "--data", digits(), "--init", run, "--eps", 0.2, "--epochs", 1, "--validation", 10)
     ended = toughen(*words, "--out", tmp_path / "second")
-    assert ended.status == 0 and "weights begin as those of" in ended.err, ended.err
+    assert ended.status == 0 and "initial weights: those of" in ended.err, ended.err
     record = runs.read_record(tmp_path / "second")
     assert record.model["name"] == "fbf-mnist-cnn" and record.eps == 0.2
     assert f"init: {run}" in (tmp_path / "second" / "config.yaml").read_text()

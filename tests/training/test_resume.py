@@ -41,7 +41,7 @@ def test_a_killed_run_goes_on_bit_for_bit(name: str, tmp_path: Path, monkeypatch
             toughen(*words, "--out", tmp_path / "cut", "--resume")
         assert read_tensors(tmp_path / "cut" / checkpoint.NAME)[1]["step"] == step - 1
     ended = toughen(*words, "--out", tmp_path / "cut", "--resume")
-    assert ended.status == 0 and "going on after step 8 of 10" in ended.err
+    assert ended.status == 0 and "continues after step 8 of 10" in ended.err
     same_end(tmp_path / "whole", tmp_path / "cut")
 
 
@@ -118,7 +118,7 @@ def test_a_torn_checkpoint_falls_back_on_the_one_before(
     torn = last.read_bytes()[: last.stat().st_size // 2]
     last.write_bytes(torn)
     ended = toughen(*words, "--out", tmp_path / "cut", "--resume")
-    assert ended.status == 0 and f"going on after step {before} of 10" in ended.err
+    assert ended.status == 0 and f"continues after step {before} of 10" in ended.err
     assert (tmp_path / "cut" / checkpoint.DAMAGED).read_bytes() == torn
     same_end(tmp_path / "whole", tmp_path / "cut")
 
@@ -213,7 +213,7 @@ def test_what_a_checkpoint_says_of_itself_may_be_anything(
     tensors, _ = read_tensors(run / checkpoint.NAME)
     (tmp_path / "run" / checkpoint.NAME).write_bytes(save(tensors, {"about": about}))
     ended = toughen(*words, "--out", tmp_path / "run", "--resume")
-    assert ended.status == 0 and "going on after step 6 of 10" in ended.err  # from the one before
+    assert ended.status == 0 and "continues after step 6 of 10" in ended.err  # from the one before
 
 
 def test_settings_and_provenance_of_other_kinds(stopped: tuple[list[Any], Path], tmp_path: Path) -> None:
@@ -302,6 +302,6 @@ def test_a_run_without_a_checkpoint_begins_anew(tmp_path: Path, monkeypatch: pyt
         toughen(*words, "--out", tmp_path / "cut")
     assert not (tmp_path / "cut" / checkpoint.NAME).exists()
     ended = toughen(*words, "--out", tmp_path / "cut", "--resume")
-    assert ended.status == 0 and "going on" not in ended.err
+    assert ended.status == 0 and "continues after" not in ended.err
     same_end(tmp_path / "whole", tmp_path / "cut")
     assert toughen(*words, "--out", tmp_path / "new", "--resume").status == 0  # nor does a missing directory matter

@@ -108,7 +108,7 @@ def test_a_tracker_that_fails_ends_no_run(tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.setattr(Noting, "sent", [])
     assert toughen(*WORDS, "--out", tmp_path / "alone").status == 0
     ended = toughen(*WORDS, "--callbacks", f"{__name__}.Noting", "--out", tmp_path / "run")
-    assert ended.status == 0 and "Noting did not take the figures" in ended.err and "and more" not in ended.err
+    assert ended.status == 0 and "Noting did not accept the figures" in ended.err and "and more" not in ended.err
     one, other = (read_tensors(tmp_path / name / "model.safetensors")[0] for name in ("alone", "run"))
     assert all(torch.equal(one[name], other[name]) for name in one)
 
@@ -123,4 +123,4 @@ def test_a_tracker_that_cannot_be_reached_says_so_before_training(
     words = [*WORDS, "--callbacks", f"{__name__}.Noting", "--out", tmp_path / "run"]
     ended = toughen(*words)
     assert ended.status == 2 and "Traceback" not in ended.err
-    assert ended.err.strip().splitlines()[-1] == "toughen: Noting cannot begin the run: no route to host"
+    assert ended.err.strip().splitlines()[-1] == "toughen: Noting cannot start the run: no route to host"

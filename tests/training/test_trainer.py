@@ -408,9 +408,9 @@ def test_it_is_said_which_images_are_kept_apart_as_test_images(limit: str, tmp_p
     assert "70 images + 10 to choose the weights\n2 epochs of" in whole.err
     shutil.copytree(digits() / "train", tmp_path / "images")
     ended = toughen(*small("--data", tmp_path / "images", "--memory_limit", limit, "--out", tmp_path / "run"))
-    said = "62 images + 10 to choose the weights + 8 kept apart as test images, which"
+    said = "62 images + 10 to choose the weights + 8 for the test, because"
     told = " ".join(ended.err.split())
-    assert ended.status == 0 and said in told and f"{tmp_path / 'images'} has none of 2 epochs" in told
+    assert ended.status == 0 and said in told and f"{tmp_path / 'images'} has no test images 2 epochs" in told
     assert toughen(*small("--data", tmp_path / "images", "--out", tmp_path / "run", "--resume")).status == 0
 
 
@@ -426,7 +426,8 @@ def test_a_net_that_ends_at_chance_level_is_said_to(
     ended = toughen(*words)
     assert ended.status == 0, ended.err
     told = " ".join(ended.err.split())
-    said = f"right on {100 * clean:.1f} % of the 20 held-out images, and one answer for all of them would be on 10.0 %"
+    right = f"classify {100 * clean:.1f} % of the 20 validation images correctly."
+    said = f"{right} Always predicting the most frequent class gives 10.0 %"
     assert (said in told) is (clean < 0.167)
     for option in ("--optimizer.lr, now 0.1", "--eps (now 0.2)", "--eps-warmup, now 0", "--method.lam, now 4"):
         assert (option in told) is (clean < 0.167), option

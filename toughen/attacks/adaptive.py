@@ -23,9 +23,9 @@ from toughen.core.types import Eps, Images, Labels, Logits, Norm, Real
 class Adaptive(Attack):
     """Multi-step PGD on the defence's own objective: NuAT's, GAT's or TRADES' (Tramer et al., arXiv:2002.08347).
 
-    An image is returned where it first fooled the model, else at the last step.
+    An image is returned as it was first misclassified, or else after the last step.
 
-    Passes: one forward, and ``steps`` forwards with as many gradients; a fallen image costs no more, but for "nuclear",
+    Passes: one forward, and ``steps`` forwards with as many gradients; a broken image costs no more, but for "nuclear",
     where the others depend on it.
 
     Attributes:

@@ -18,7 +18,7 @@ from toughen.core.threat import Threat
 from toughen.core.types import Eps, Images, Labels, Logits, Mask, Norm, Real
 
 _Round: TypeAlias = Callable[[Labels], tuple[Images, Mask]]
-"""Attacks some images, by their places: what it found, and which of them stand."""
+"""Attacks some images, by their places: what it found, and which of them are not broken."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,22 +27,22 @@ class APGD(Attack):
 
     Each image has its own step size, 2 eps at first. At a few checkpoints (``checkpoints``) it is halved, and the
     search goes back to the best point so far, where too few steps since the last checkpoint raised the objective, or
-    where the best value is still the last checkpoint's and the step was not halved there. An image leaves where it
-    first fools the model, the random start included; one that never does ends at its best point.
+    where the best value is still the last checkpoint's and the step was not halved there. An image is finished as soon
+    as it is misclassified, the random start included; one that never is ends at its best point.
 
-    Passes: ``restarts x (steps + 1)`` forwards and ``restarts x steps`` gradients for an image that stands, the
+    Passes: ``restarts x (steps + 1)`` forwards and ``restarts x steps`` gradients for an image that is not broken, the
     forwards and gradients of all but the last point ``eot`` times. The authors' program takes a gradient at the last
-    point too, which nothing uses, carries fallen images along to the end, and begins with a forward of the clean
+    point too, which nothing uses, carries broken images along to the end, and begins with a forward of the clean
     images. A step along an L2 gradient has its full length however small the gradient; theirs shrinks below 1e-12.
 
     Attributes:
         eps: radius, in the units of the images.
         norm: "linf" or "l2".
         steps: gradient steps per restart.
-        restarts: random starts, each for the images that still stand.
-        objective: what is raised, per image: ``cross_entropy``, ``dlr`` or another.
+        restarts: random starts, each for the images that are not broken yet.
+        objective: what is maximised, per image: ``cross_entropy``, ``dlr`` or another.
         rho: the share of the steps between two checkpoints that must raise the objective, 0..1.
-        eot: gradients averaged at each point, for a model that answers at random.
+        eot: gradients averaged at each point, for a model with random outputs.
 
     Raises:
         ValueError: a setting outside its range; an objective that couples the images of a batch.
@@ -63,9 +63,9 @@ class APGD(Attack):
                 f"steps ({self.steps}), restarts ({self.restarts}) and eot ({self.eot}) must be at least 1"
             )
         if not 0 <= self.rho <= 1:
-            raise ValueError(f"rho {self.rho} is a share of steps: it must lie in 0..1")
+            raise ValueError(f"rho {self.rho} is a share of steps: it must be in 0..1")
         if getattr(self.objective, "batchwise", False):
-            raise ValueError("this objective couples the images of a batch, but APGD judges each image by itself")
+            raise ValueError("this objective couples the images of a batch: give APGD one with a value per image")
 
     def __call__(self, model: nn.Module, x: Images, target: Labels | Logits, noise: Noise | None = None) -> Images:
         threat, noise = threat_of(self), noise or Noise()
@@ -80,7 +80,7 @@ class APGD(Attack):
 
     @torch.no_grad()
     def once(self, model: nn.Module, x: Images, y: Labels, noise: Noise, objective: Objective) -> tuple[Images, Mask]:
-        """One restart: what it found, and which images stand; the model is in the mode in which it is attacked."""
+        """One restart: what it found, and which images are not broken; the model is in the mode of the attack."""
         threat, marks = threat_of(self), checkpoints(self.steps)
         state, result = Ascent.at(_start(x, threat, noise), x, y, 2 * threat.eps), torch.empty_like(x)
         standing = torch.ones(len(x), dtype=torch.bool, device=x.device)
@@ -119,7 +119,7 @@ class APGDT(Attack):
     """Auto-PGD towards one wrong class after the other, by the targeted DLR loss (Croce & Hein, arXiv:2003.01690).
 
     The classes are the wrong ones with the highest logits on the clean image, the highest first; each has its own
-    random start, and only images that still stand go on to the next. With two or three classes there is no fourth
+    random start, and only images that are not broken go on to the next. With two or three classes there is no fourth
     logit to scale by, and the plain margin towards the class takes the loss's place (``TargetedDLR``).
 
     Target number k of a full run is ``replace(attack, first=k, targets=1)`` with the same noise, which is keyed by k;
@@ -135,7 +135,7 @@ class APGDT(Attack):
         targets: how many wrong classes are tried; all where there are fewer.
         first: the number of the first one, from 1, the class that is nearest to the true one by its logit.
         rho: the share of the steps between two checkpoints that must raise the objective, 0..1.
-        eot: gradients averaged at each point, for a model that answers at random.
+        eot: gradients averaged at each point, for a model with random outputs.
 
     Raises:
         ValueError: a setting outside its range.
@@ -194,7 +194,7 @@ def checkpoints(steps: int) -> dict[int, int]:
 
 
 def _in_turn(x: Images, rounds: Iterable[_Round]) -> Images:
-    """What several rounds find, each on the images that the ones before left standing."""
+    """What several rounds find, each on the images that the ones before did not break."""
     x_adv, rows = x.detach().clone(), torch.arange(len(x), device=x.device)
     for attack in rounds:
         if not len(rows):

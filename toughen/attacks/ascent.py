@@ -13,7 +13,7 @@ from toughen.core.types import Images, Labels, Mask, PerExample, Real
 
 @dataclass
 class Ascent:
-    """What an ascent knows of the images that still stand; a row each.
+    """What an ascent knows of the images that are not broken yet; a row each.
 
     Attributes:
         rows: their places in the batch.

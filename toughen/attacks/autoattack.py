@@ -22,16 +22,16 @@ Version: TypeAlias = Literal["standard", "plus", "rand", "v1"]
 
 @dataclass(frozen=True, kw_only=True)
 class AutoAttack(Attack):
-    """Several attacks one after the other, each on the images that still stand (Croce & Hein, arXiv:2003.01690).
+    """Several attacks one after the other, each on the images not broken yet (Croce & Hein, arXiv:2003.01690).
 
     Attributes:
         eps: radius, in the units of the images.
         norm: "linf" or "l2".
         version: "standard" (since August 2020: APGD-CE, APGD-T, FAB-T, Square); "v1" (until then, as papers of the
             time report it: APGD-CE, APGD-DLR, untargeted FAB, each from 5 starts, and Square); "plus" (both); "rand"
-            (for models that answer at random: APGD-CE and APGD-DLR on gradients averaged over 20 passes).
-        precision: what the search multiplies in; "auto" means bf16 where the processor has it and the net is worth
-            it. Whatever it finds is confirmed by the model itself.
+            (for models with random outputs: APGD-CE and APGD-DLR on gradients averaged over 20 passes).
+        precision: what the search computes in; "auto" means bf16 where the processor supports it and it saves time. The
+            unchanged model confirms each broken image.
         batch_size: images per forward pass; None means what suits the device.
     """
 
@@ -78,11 +78,11 @@ class AutoAttack(Attack):
         noise, model = noise or Noise(), as_classifier(model, x, precision=self.precision, batch_size=self.batch_size)
         x_adv = x.clone()
         with mode(model, "eval"):
-            stands = ~misclassified(model.exact(x), target)
+            robust = ~misclassified(model.exact(x), target)
             for attack in self.parts().values():
-                rows = stands.nonzero()[:, 0]
+                rows = robust.nonzero()[:, 0]
                 if len(rows):
                     attacked = attack(model, x[rows], target[rows], noise.take(rows))
                     broken = model.misclassifies(attacked, target[rows])
-                    x_adv[rows[broken]], stands[rows[broken]] = attacked[broken], False
+                    x_adv[rows[broken]], robust[rows[broken]] = attacked[broken], False
         return x_adv

@@ -22,21 +22,21 @@ ENOUGH = 1e-4
 class DeepFool(Attack):
     """Steps to the nearest boundary of a linearised model until the prediction changes (arXiv:1511.04599).
 
-    It seeks the shortest way out of the predicted class and is judged at ``eps`` here: what it ends at is projected
-    onto the threat, so that an image counts only where it is broken within ``eps``. An image that is misclassified
-    already comes back as it is.
+    It searches for the shortest perturbation that changes the predicted class. Here its result is projected onto the
+    threat, so that an image counts only where it is broken within ``eps``. An image that is misclassified already comes
+    back as it is.
 
-    The authors leave the box [0, 1]; here each iterate is cut to it, so that what is returned is what was looked at.
+    The authors allow pixels outside [0, 1]; here each iterate is clipped to it and evaluated after that.
 
-    Passes: one forward of the clean images; then for each step of an image that stands two forwards and, with k
-    candidates, k - 1 gradients. The second forward sees who left, and saves those all of their next gradients.
+    Passes: one forward of the clean images; then for each step of an image that is not broken two forwards and, with k
+    candidates, k - 1 gradients. The second forward finds the broken images, which need no further gradients.
 
     Attributes:
         eps: radius, in the units of the images.
-        norm: "linf" or "l2", in which the way is measured, and in which it is short.
+        norm: "linf" or "l2", in which the perturbation is measured and minimised.
         candidates: how many classes, those with the highest logits on the clean image, its own among them.
         steps: at most.
-        overshoot: by what share of its length the whole perturbation is stretched.
+        overshoot: by what share of its length the perturbation is extended.
         minimise: return where the attack ends, however far: it may lie OUTSIDE the threat.
 
     Raises:

@@ -22,10 +22,10 @@ from toughen.core.types import Eps, Images, Labels, Logits, Norm, Real
 class FAB(Attack):
     """Searches the nearest adversarial image along the decision boundary (Croce & Hein, arXiv:1907.02044).
 
-    Each step takes the boundary for a plane, goes a little beyond the plane's nearest points to the iterate and to the
-    clean image, mixed by their distances, and comes back towards the clean image where that crossed the boundary.
-    Within a budget, an image leaves where it first fools the model no farther than eps; one that never does gets all
-    steps of all rounds and ends at its last point within eps.
+    Each step approximates the boundary by a plane, goes a little beyond the plane's nearest points to the iterate and
+    to the clean image, mixed by their distances, and comes back towards the clean image where that crossed the
+    boundary. Within a budget, an image is finished as soon as it is misclassified within eps; one that never is gets
+    all steps of all rounds and ends at its last point within eps.
 
     Round number k of a full run, that is target k with all its restarts, or without targets restart k, is
     ``replace(attack, first=k, targets=1)`` or ``replace(attack, first=k, restarts=1)`` with the same noise, which is
@@ -34,12 +34,12 @@ class FAB(Attack):
     Passes: one forward of the clean images for the order of their classes (exact where the model searches in low
     precision), then for each target and restart ``steps + 1`` forwards and ``steps`` gradients (each k - 1 of them
     without targets, for k classes) if no step crosses the boundary. A step that does costs one forward more, since a
-    point that came back is another one. A point that did not cross is where the next step starts, so one pass both
-    looks at it and takes its gradient; that has to be guessed from the steps before (``Boundary.stood``), and a wrong
-    guess costs one gradient more, or one forward. The authors' program has ``2 steps`` forwards and ``steps`` gradients
-    (each k of them), with weight gradients, and three forwards around them. All iterates are the same, except that a
-    search in bf16 asks the model itself where an image first comes close to the boundary in a round, and wherever it
-    may have fallen, and corrects its logits by that.
+    point that came back is another one. A point that did not cross is where the next step starts, so one pass gives
+    both its logits and its gradient; whether it crosses is predicted from the steps before (``Boundary.stood``), and a
+    wrong prediction costs one gradient more, or one forward. The authors' program has ``2 steps`` forwards and
+    ``steps`` gradients (each k of them), with weight gradients, and three forwards around them. All iterates are the
+    same, except that a search in bf16 evaluates the model in full precision where an image first comes close to the
+    boundary in a round, and where it may be broken, and corrects its logits by that.
 
     Attributes:
         eps: radius, in the units of the images.

@@ -22,7 +22,7 @@ class FGSM(Attack):
         eps: radius, in the units of the images.
         norm: "linf" or "l2".
         step_size: length of the step, in the units of eps; None means eps.
-        objective: what is raised.
+        objective: what is maximised.
         start: "none" for the image itself, or a random start as in PGD.
         start_size: how far a random start goes, in the units of eps; None means eps.
         mode: "eval" attacks the model in evaluation mode, "train" with each part in its own mode.

@@ -24,7 +24,7 @@ class _GAMA(Attack):
         eps: radius, in the units of the images.
         norm: "linf" or "l2".
         steps: gradient steps per restart.
-        restarts: random starts; an image that fell in one is not attacked in the next.
+        restarts: random starts; an image that is broken in one is not attacked in the next.
         weight: of the squared distance at the first step, from where it falls linearly.
         span: share of the steps after which that weight is 0.
         drops: shares of the steps at which steps become shorter.
@@ -114,8 +114,9 @@ class _GAMA(Attack):
 class GAMAPGD(_GAMA):
     """GAMA-PGD: margin in probabilities plus a distance whose weight decays (Sriramanan et al., arXiv:2011.14969).
 
-    The distance is taken, as released, from the prediction at the random start, which is not cut to the box. On MNIST
-    the authors use weight 5, span 0.5, steps of eps and drops at 0.5 and 0.75 (`gama-pgd-mnist` in an evaluation).
+    The distance is taken, as released, from the prediction at the random start, which is not clipped to [0, 1]. On
+    MNIST the authors use weight 5, span 0.5, steps of eps and drops at 0.5 and 0.75 (`gama-pgd-mnist` in an
+    evaluation).
 
     Passes: ``restarts x steps`` forwards and as many gradients; with more than one restart one forward more for each
     but the last. The released code sends the start forward at every step again; its prediction never changes.
@@ -145,7 +146,7 @@ class GAMAFW(_GAMA):
     Passes: as GAMA-PGD.
 
     Attributes:
-        rate: share of the way that the first steps go.
+        rate: share of the distance to that point that the first steps cover.
         drop_factor: how many times shorter steps become at each drop.
     """
 
@@ -155,7 +156,7 @@ class GAMAFW(_GAMA):
     def __post_init__(self) -> None:
         super().__post_init__()
         if not 0 <= self.rate <= 1:
-            raise ValueError(f"rate {self.rate} must be a share of the way, 0..1")
+            raise ValueError(f"rate {self.rate} must be a share of the distance, 0..1")
 
     def _move(self, x: Images, x_adv: Images, threat: Threat, gradient: Images, shrink: float) -> Images:
         rate = shrink * self.rate

@@ -47,10 +47,10 @@ def check_kind(name: str, kind: object) -> None:
         ValueError: it is not.
     """
     if not (inspect.isclass(kind) and issubclass(kind, Attack) and is_dataclass(kind)):
-        raise ValueError(f"attack {name!r} is none: {HOW}")
+        raise ValueError(f"attack {name!r} is not an attack: {HOW}")
     undecorated = "__dataclass_fields__" not in vars(kind) and inspect.get_annotations(kind)
     if undecorated or not kind.__dataclass_params__.frozen:
-        raise ValueError(f"attack {name!r} is no frozen dataclass of its own: put @dataclass(frozen=True) above it")
+        raise ValueError(f"attack {name!r} is not a frozen dataclass: put @dataclass(frozen=True) above it")
 
 
 def _check_settings(path: str, kind: type[Attack]) -> None:
@@ -62,4 +62,4 @@ def _check_settings(path: str, kind: type[Attack]) -> None:
     if needed:
         raise ValueError(f"attack {path!r} needs {needed[0]}: give the field a default")
     if settings.keys() != {field.name for field in fields(kind) if field.init}:  # type: ignore[arg-type]
-        raise ValueError(f"attack {path!r} has an __init__ of its own: leave it to the dataclass")
+        raise ValueError(f"attack {path!r} defines its own __init__: leave it to the dataclass")

@@ -30,12 +30,12 @@ class PGD(Attack):
         step_size: length of a step, in the units of eps; None means 2.5 eps / steps.
         restarts: random starts; per image a result that fools the model is kept before others, of several the one
             with the highest objective.
-        objective: what is raised.
+        objective: what is maximised.
         start: "uniform", "bernoulli", "gaussian", "none", or images to start at.
         start_size: how far a random start goes, in the units of eps; None means eps (0.001 for "gaussian").
         decay: share of the accumulated gradient kept at each step (MI-FGSM, arXiv:1710.06081); 0 means none.
         mode: "eval" attacks the model in evaluation mode, "train" with each part in its own mode.
-        stop_early: an image stays where it first fools the model, and the attack ends when all do.
+        stop_early: an image is returned as it was first misclassified; the attack ends when all are.
 
     Raises:
         ValueError: a setting outside its range; restarts of an objective that couples the images of a batch.
@@ -122,7 +122,7 @@ class IFGSM(Attack):
         eps: radius, in the units of the images.
         norm: "linf" or "l2".
         steps: gradient steps.
-        objective: what is raised.
+        objective: what is maximised.
         mode: "eval" attacks the model in evaluation mode, "train" with each part in its own mode.
     """
 

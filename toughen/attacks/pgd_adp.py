@@ -21,9 +21,9 @@ SIZES = (1, 1 / 2, 1 / 4, 1 / 8, 1 / 16, 1 / 32, 1 / 64)
 class PGDADP(Attack):
     """PGD-ADP: PGD that takes, at each step and for each image, the best of several step sizes (Chen & Lee, ACCV 2020).
 
-    The paper says no more than that the step size is searched at each of 100 steps. Ours: each size of ``sizes`` is
+    The paper says only that the step size is searched at each of 100 steps. Ours: each size of ``sizes`` is
     tried along the step's direction, and the one with the highest objective is taken, even if it is lower than before;
-    an image is done as soon as any of them fools the model.
+    an image is finished as soon as one of them is misclassified.
 
     Passes: ``steps x (1 + len(sizes))`` forwards and ``steps`` gradients.
 
@@ -32,8 +32,8 @@ class PGDADP(Attack):
         norm: "linf" or "l2".
         steps: gradient steps.
         sizes: the step sizes that are tried, as shares of eps.
-        objective: what is raised, the cross-entropy or the margin for example; per image.
-        start: where it starts, as in PGD, cut to ball and box.
+        objective: what is maximised, the cross-entropy or the margin for example; per image.
+        start: where it starts, as in PGD, projected onto the ball and clipped to [0, 1].
     """
 
     eps: Eps | None = None
@@ -50,7 +50,7 @@ class PGDADP(Attack):
         if not self.sizes or not all(0 < size <= 2 for size in self.sizes):
             raise ValueError(f"sizes {self.sizes} must be shares of eps, one or more, above 0 and at most 2")
         if self.objective.batchwise:
-            raise ValueError("this objective couples the images of a batch, so no image can choose a step: use another")
+            raise ValueError("this objective couples the images of a batch, so none can choose a step: use another")
 
     def __call__(self, model: nn.Module, x: Images, target: Labels | Logits, noise: Noise | None = None) -> Images:
         threat, noise = threat_of(self), (noise or Noise()).restart(0)

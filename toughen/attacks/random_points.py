@@ -18,10 +18,9 @@ from toughen.core.types import Eps, Images, Labels, Logits, Norm
 class RandomPoints(Attack):
     """Uniform points of the ball, of which the one with the lowest margin is kept (a check in arXiv:1802.00420).
 
-    A point outside the box is cut to it. Where this breaks an image that a gradient attack could not, the gradient is
-    masked.
+    Points are clipped to [0, 1]. Where this breaks an image that a gradient attack could not, the gradient is masked.
 
-    Passes: one forward for each point of every image that stands; an image leaves at the first that breaks it.
+    Passes: one forward for each point of an image, up to the first that breaks it.
 
     Attributes:
         eps: radius, in the units of the images.

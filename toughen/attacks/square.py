@@ -1,4 +1,4 @@
-"""The Square attack: a random search that asks the model for logits alone."""
+"""The Square attack: a random search that uses the model's logits alone."""
 
 from __future__ import annotations
 
@@ -31,15 +31,15 @@ class Square(Attack):
     A window of the best image so far gets another perturbation; the image stays changed where its margin falls. Windows
     and their signs are one query's for all images, the start is each image's own.
 
-    Passes: ``queries + 1`` forwards per restart for every image that stands. The clean image is not asked for, and an
-    image leaves at the query that breaks it; neither changes a verdict.
+    Passes: ``queries + 1`` forwards per restart for every unbroken image. The clean image gets no query, and an image
+    stops at the query that breaks it; neither changes a verdict.
 
     Attributes:
         eps: radius, in the units of the images.
         norm: "linf" or "l2".
         queries: changes tried per restart, one forward each.
         p_init: share of the pixels that the first windows cover, in (0, 1].
-        restarts: searches from other starts, for the images that still stand.
+        restarts: searches from other starts, for the images that are not broken yet.
         rescale_schedule: stretch the schedule of window sizes, made for 10,000 queries, to ``queries``; AutoAttack
             does not, so that its 5,000 queries end with windows meant for the middle of a search.
 
@@ -93,7 +93,7 @@ class Square(Attack):
 def _search(
     model: nn.Module, x: Images, y: Labels, threat: Threat, noise: Noise, sides: list[int]
 ) -> tuple[Images, Tensor]:
-    """One restart: the images that it ends with, and which of them stand."""
+    """One restart: the images that it ends with, and which of them are not broken."""
     kind = _LInf if threat.norm == "linf" else _L2
 
     def search(rows: Labels, query: Query) -> tuple[Images, Tensor]:
@@ -106,10 +106,10 @@ def _search(
 
 
 class _Search(ABC):
-    """One restart for the images that stand; what a window is filled with depends on the norm.
+    """One restart for the images that are not broken; what a window is filled with depends on the norm.
 
     Attributes:
-        x, x_adv, y, best, rows: of the images that stand: clean, best so far, labels, its margin, place in ``result``.
+        x, x_adv, y, best, rows: of the unbroken images: clean, best so far, labels, its margin, place in ``result``.
         result: all images; those that left are as they were then.
         shared: draws that are the same for all images.
     """
@@ -156,7 +156,7 @@ class _Search(ABC):
         self.result[self.rows] = self.x_adv
 
     def _judge(self, changed: list[tuple[Window, Images]]) -> None:
-        """Ask the model, take back what did not lower an image's margin, and let broken images go.
+        """Query the model, take back what did not lower an image's margin, and let broken images go.
 
         An image whose margin is negative in low precision only goes on from there, to lower ones.
         """

@@ -27,7 +27,7 @@ class _TargetedPGD(Attack):
         steps: gradient steps.
         step_size: length of a step, in the units of eps; None means 2.5 eps / steps.
         start: where it starts, as in PGD.
-        stop_early: an image stays where it is first misclassified, as whatever class; False goes on to the target.
+        stop_early: an image is returned as it was first misclassified, as any class; False goes on to the target.
     """
 
     eps: Eps | None = None

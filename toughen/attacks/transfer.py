@@ -20,7 +20,7 @@ from toughen.core.types import Eps, Images, Labels, Logits, Norm
 class Transfer(Attack):
     """Makes images on a source model that the attacked model does not share (Papernot et al., arXiv:1605.07277).
 
-    The attacked model is never asked. Every image gets the attack's full strength, whether or not the source is fooled.
+    The attacked model is not used. Every image gets the attack's full strength, whether or not the source is fooled.
 
     Passes: none of the attacked model; of the source what ``attack`` costs, and one forward for its own labels.
 

@@ -22,8 +22,8 @@ from toughen.utils import strict_yaml
 from toughen.utils.plugins import describe_error
 
 PROGRAM = "toughen"
-WORDS = {"int": "a whole number", "float": "a number", "Fraction": "a number", "bool": "true or false", "str": "a text"}
-WORDS |= {"NoneType": "null", "dict": "a mapping such as '{depth: 28}'", "list": "a list"}
+WORDS = {"int": "a whole number", "float": "a number", "Fraction": "a number", "bool": "true or false"}
+WORDS |= {"str": "a string", "NoneType": "null", "dict": "a mapping such as '{depth: 28}'", "list": "a list"}
 
 NEGATIVE = re.compile(r"-[\d.]+(e[+-]?\d+)?(/[\d.]+)?", re.IGNORECASE)
 
@@ -175,7 +175,7 @@ def _unknown_setting(name: str, path: str, owner: str, parser: ArgumentParser, d
 
 def _unknown_option(word: str, parser: ArgumentParser) -> str:
     if not word.startswith("-"):
-        return f"{word!r} is out of place: `{parser.prog} --help` shows what goes where"
+        return f"{word!r} is not expected here: `{parser.prog} --help` shows the order of arguments"
     names = [name for action in parser._actions for name in screens.flags(action) if name.startswith("--")]
     name, equals, value = word.partition("=")
     parts = {action.dest: getattr(action, "_typehint", None) for action in parser._actions if "." not in action.dest}
@@ -191,7 +191,7 @@ def _unknown_class(name: str, path: str, parser: ArgumentParser, option: str) ->
     top = next((action for action in parser._actions if kebab(action.dest) == kebab(path.split(".")[0])), None)
     names = screens.known(getattr(top, "_typehint", None))
     if ":" in name:
-        return f"{option} {name} is no class: write it as {name.replace(':', '.')}, with dots alone"
+        return f"{option} {name} is not a class: write it as {name.replace(':', '.')}, with dots alone"
     if not name:
         return f"{option} must be the name of a class: {_choose('', names, 'use')}"
     return f"{option} {name} is unknown: {_choose(name, names, 'use')}" + (

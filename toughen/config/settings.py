@@ -60,8 +60,8 @@ def recipe_path(name: str) -> Path:
     path = Path(name)
     if path.is_dir():
         raise ValueError(
-            f"{name} is a folder, no recipe: give a folder of images as --data {name}, and a run directory as --out to "
-            "go on with it, or as --init to begin with its weights"
+            f"{name} is a folder, not a recipe: give a folder of images as --data {name}, and a run directory as --out "
+            "to continue it, or as --init to start from its weights"
         )
     if path.is_file():
         return path
@@ -179,7 +179,7 @@ def refuse_bases(settings: jsonargparse.Namespace) -> None:
         name = _last(node.class_path)
         if name in ("Method", "Optimizer", "Schedule") or name.startswith("_"):
             raise ValueError(
-                f"{flag(path[1:])} {name} is only what all of them are built on: name one, as in `toughen train --help`"
+                f"{flag(path[1:])} {name} is only their base class: name one, as in `toughen train --help`"
             )
 
 
@@ -222,9 +222,7 @@ def fill_threat(settings: jsonargparse.Namespace, given: jsonargparse.Namespace)
         ValueError: a part sets another value, or nobody takes the run's eps, or it is zero.
     """
     if settings.eps is not None and float(settings.eps) == 0:
-        raise ValueError(
-            "eps is 0, which nothing has to withstand: use an eps above 0, or --method Standard without one"
-        )
+        raise ValueError("eps is 0, which allows no attack: use an eps above 0, or --method Standard without eps")
     nodes = dict(_nodes(settings.method, "method"))
     leaves = [path for path, node in nodes.items() if "eps" in _parameters(node)]
     name = _last(settings.method.class_path)

@@ -37,8 +37,8 @@ MORE = {
 }
 HELP = Help(
     usage=f"{PROGRAM} train [RECIPE_OR_YAML] [--data DATA] [--eps 8/255] [settings]",
-    about="Train a classifier on a folder of images, or as a recipe says (`toughen list recipes`); without one, what "
-    "is not given is chosen for the images.",
+    about="Train a classifier on a folder of images, or with a recipe (`toughen list recipes`); without a recipe, "
+    "settings that are not given are chosen for the images.",
     examples=(
         f"{PROGRAM} train --data photos --eps 8/255 --out runs/mine",
         f"{PROGRAM} train --data mnist-5k --method TRADES --eps 0.3 --time-budget 2m",
@@ -61,9 +61,9 @@ def train_parser(about: Help = HELP) -> Parser:
     parser.add_argument(
         "--out", type=str | None, metavar="DIR", help="the run directory; None means runs/ and the run's name"
     )
-    parser.add_argument("--resume", action="store_true", help="go on with the run in --out, bit for bit")
-    parser.add_argument("--quiet", action="store_true", help="say nothing on standard error but errors")
-    parser.add_argument("--json", action="store_true", help="print where the weights are as JSON")
+    parser.add_argument("--resume", action="store_true", help="continue the run in --out, bit for bit")
+    parser.add_argument("--quiet", action="store_true", help="print only errors on standard error")
+    parser.add_argument("--json", action="store_true", help="print the path of the weights as JSON")
     parser.add_class_arguments(Recipe)
     parser.set_defaults(dict.fromkeys(settings.PARTS))  # filled in below the recipe, where nothing of them can stay
     return parser
@@ -122,8 +122,8 @@ def refuse_two_lengths(given: dict[str, str], recipe: dict[str, Any]) -> None:
     budget = given.get("time_budget", recipe.get("time_budget"))
     if "epochs" in given and budget not in (None, "null"):
         raise ValueError(
-            f"--epochs {given['epochs']} and the time budget of {budget} both say how long the run is: leave --epochs "
-            "out, or give --time-budget null"
+            f"--epochs {given['epochs']} and the time budget of {budget} both set the length of the run: leave "
+            "--epochs out, or give --time-budget null"
         )
 
 

@@ -147,7 +147,7 @@ def _towards(x: Images, total: Scalar, *, keep: bool, create_graph: bool = False
     if gradient is None and not strict:
         return torch.zeros_like(x)
     if gradient is None:
-        raise ValueError("the logits carry no gradient to the images: remove no_grad() and detach() from the model")
+        raise ValueError("the logits have no gradient for the images: remove no_grad() and detach() from the model")
     return gradient
 
 

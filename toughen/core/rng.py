@@ -106,7 +106,7 @@ class ImageNoise(Noise):
 
     def random(self, like: Tensor, kind: str) -> Tensor:
         if len(like) != len(self.index):
-            raise ValueError(f"noise for {len(self.index)} images was asked for {len(like)}")
+            raise ValueError(f"noise for {len(self.index)} images was requested for {len(like)}")
         generator = torch.Generator()
         rows = []
         for image in self.index:

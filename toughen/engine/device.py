@@ -30,7 +30,7 @@ def pick_device(name: str) -> torch.device:
         device = torch.device(world().local_device(name))
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError, NotImplementedError):
-        raise ValueError(f"device {name!r} is not to be had here: use auto or cpu") from None
+        raise ValueError(f"device {name!r} is not available here: use auto or cpu") from None
     return device
 
 

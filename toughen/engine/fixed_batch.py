@@ -78,7 +78,7 @@ class FixedBatchModel(Classifier):
     def __init__(self, net: nn.Module, size: int, precision: Precision = "fp32", *, copied: bool = True) -> None:
         super().__init__()
         if size < 1:
-            raise ValueError(f"a block of {size} images is none: give a size of 1 or more")
+            raise ValueError(f"block size {size} is too small: give 1 or more")
         self.size, self.precision, self.counts = size, precision, Counts()
         self.net = copy.deepcopy(net).double() if precision == "fp64" else net
         self.searched = (
@@ -107,8 +107,8 @@ class FixedBatchModel(Classifier):
     def compare(self, x: Images) -> None:
         """See, once, that the search's copy answers as the model does; the model itself is searched where it does not.
 
-        A copy can be tied to what it was copied from, as by a hook that writes into it: it goes on with old maps then,
-        and whatever is tried on it, the model stands.
+        A copy can be tied to what it was copied from, as by a hook that writes into it: it continues with old maps
+        then, and no attack on it breaks the model.
         """
         if self._seen_alike or not len(x) or (self.searched is self.net and self.precision != "bf16"):
             return

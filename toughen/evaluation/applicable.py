@@ -23,19 +23,19 @@ class Applicable:
     @cached_property
     def no_correct(self) -> str:
         """Why the model can't be checked; "" where it can."""
-        return "" if len(self.context.correct) else "no image is right"
+        return "" if len(self.context.correct) else "the model classifies no image correctly"
 
     @cached_property
     def no_robust(self) -> str:
         """Why no attack need be tried; "" where one need."""
-        return "" if len(self.context.robust) else "no image stands, so no attack can lower the number"
+        return "" if len(self.context.robust) else "no image is robust, so no attack can lower the robust accuracy"
 
     @cached_property
     def no_gradient(self) -> str:
         """Why no gradient can be followed; "" where one can."""
         if self.no_correct or self.no_robust:
             return self.no_robust or self.no_correct
-        return "" if self.context.differentiable else "the logits carry no gradient to the images"
+        return "" if self.context.differentiable else "the logits have no gradient with respect to the images"
 
     @property
     def reasons(self) -> dict[str, str]:

@@ -24,7 +24,7 @@ def call_attack(attack: Attack, name: str, model: nn.Module, x: Images, y: Label
     except Exception as error:  # the user's own code may raise anything
         raise RuntimeError(f"attack {name} failed {describe_error(error)}") from error
     if not isinstance(x_adv, Tensor) or x_adv.shape != x.shape:
-        raise RuntimeError(f"attack {name} returned no images of the shape that it was given: mend it")
+        raise RuntimeError(f"attack {name} must return images of the shape that it was given: fix it")
     return x_adv
 
 
@@ -48,7 +48,7 @@ def verify_threat(x_adv: Images, x: Images, threat: Threat, name: str, *, anywhe
     if not (low >= 0 and high <= 1):
         faults.append(f"returned pixels from {low:.6g} to {high:.6g}, outside [0, 1]")
     if faults:
-        raise RuntimeError(f"attack {name} {' and '.join(faults)}: mend it")
+        raise RuntimeError(f"attack {name} {' and '.join(faults)}: fix it")
     return moved
 
 

@@ -106,7 +106,7 @@ def affordable(
     if needed(FEWEST) > room:
         raise ValueError(
             f"--time-budget {config.time_budget} is too short for these attacks: {FEWEST} images take about "
-            f"{spell(needed(FEWEST) / AIM)}; give more, or fewer attacks (--attacks), or leave the checks out "
+            f"{spell(needed(FEWEST) / AIM)}; give more time, or fewer attacks (--attacks), or leave the checks out "
             "(--verdict false, --details false)"
         )
     most = int((room - look) / each)

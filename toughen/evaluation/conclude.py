@@ -15,7 +15,7 @@ from toughen.evaluation.attacked import share
 from toughen.evaluation.checks.base import Check, Claim
 from toughen.evaluation.checks.chance import at_most
 from toughen.evaluation.display import CheckProgress
-from toughen.evaluation.examination import FINE, LIMIT, STRONGER, Examination
+from toughen.evaluation.examination import FINE, LIMIT, PRICE, STRONGER, Examination
 from toughen.evaluation.examination_state import ExaminationState, restore
 from toughen.evaluation.price import allowed_seconds, passes_within
 from toughen.evaluation.result import Evaluation
@@ -108,17 +108,18 @@ def omissions(checks: Sequence[Check], unseen: float | None = None) -> str:
         unseen: how much too high the number may be all the same; None where nothing is known of that.
     """
     fewer = [check.images for check in checks if check.images is not None and check.images < (check.of or 0)]
-    left_out = sum(check.passed is None and "its price" in check.sentence for check in checks)
+    left_out = sum(check.passed is None and PRICE in check.sentence for check in checks)
     if not fewer and not left_out:
         return ""
     parts = []
     if fewer:
         span = f"{min(fewer)} to {max(fewer)}" if len(set(fewer)) > 1 else f"{fewer[0]}"
-        parts.append(f"{len(fewer)} of {len(checks)} checks looked at {span} images instead of {LIMIT} or all")
+        parts.append(f"{len(fewer)} of {len(checks)} checks used {span} images instead of {LIMIT} or all")
     if left_out:
         parts.append(f"{left_out} {'was' if left_out == 1 else 'were'} left out")
-    passes = f"; they would not notice a number that is up to {100 * unseen:.0f} points too high" if unseen else ""
-    return f"To cost no longer than the attacks or 20 s, {' and '.join(parts)}{passes}. --suite standard cuts nothing."
+    passes = f". The number may still be up to {100 * unseen:.0f} points too high" if unseen else ""
+    done = f"{' and '.join(parts)}{passes}"
+    return f"To take no longer than the attacks or 20 s, {done}. --suite standard leaves nothing out."
 
 
 def claim_of(evaluation: Evaluation, target: EvaluationTarget, inputs: VerdictInputs) -> Claim:

@@ -22,18 +22,18 @@ class EvaluationConfig:
     Attributes:
         suite: "quick", "standard" or "papers"; None means quick, unless there are attacks.
         attacks: instead of a suite: short names, as ``parse_attack`` reads them, or attacks by names of one's own.
-        limit: evaluate a stratified sample of so many images; None means all, 1,000 for the quick suite.
+        limit: evaluate a stratified sample of this many images; None means all, 1,000 for the quick suite.
         time_budget: end within this time, such as 5m, by attacking fewer images, a stratified sample.
         seed: of the sample and of the attacks.
-        precision: what attacks search in; what they find is confirmed by the model as it is. "auto" means bf16 where
-            the processor has it and the net is worth it, "fp32" is for a number that is published, "fp64" for a test.
-        batch_size: images per forward pass; None means what suits the device and the number of images.
+        precision: what attacks compute in; the unchanged model confirms each broken image. "auto" means bf16 where the
+            processor supports it and it saves time, "fp32" is for a number that is published, "fp64" for a test.
+        batch_size: images per forward pass; None chooses it for the device and the number of images.
         processes: how many processes attack at once; the result is the same for any number.
-        verdict: whether to make the checks that say if the number can be believed.
-        depth: how deep the checks look: "cheap" lets them cost no more than the attacks did, or 20 s, by looking at
-            fewer images; "whole" cuts nothing. None means cheap for the quick suite, whole otherwise.
-        details: whether to look closer at a few images, for a report: gallery.parquet and diagnostics.json. Only where
-            results are written.
+        verdict: whether to check that the robust accuracy can be trusted.
+        depth: how thorough the checks are: "cheap" limits them to the time of the attacks, or 20 s, with fewer images;
+            "whole" leaves nothing out. None means cheap for the quick suite, whole otherwise.
+        details: whether to examine a few images more closely, for a report: gallery.parquet and diagnostics.json. Only
+            where results are written.
     """
 
     suite: str | None = None
@@ -50,7 +50,7 @@ class EvaluationConfig:
 
     @property
     def images(self) -> int | None:
-        """How many images are looked at; None means all."""
+        """How many images are evaluated; None means all."""
         return QUICK_IMAGES if self.limit is None and self.quick else self.limit
 
     @property
@@ -60,7 +60,7 @@ class EvaluationConfig:
 
     @property
     def cheap(self) -> bool:
-        """Whether the checks have a price."""
+        """Whether the checks have a time limit."""
         return self.quick if self.depth is None else self.depth == "cheap"
 
     def check(self) -> None:
@@ -84,11 +84,11 @@ class EvaluationConfig:
             raise ValueError(f"attacks is the text {self.attacks!r}: give a list of names")
         for each in () if self.attacks is None else self.attacks:
             if not isinstance(each, str):
-                raise ValueError(f"attacks names a {type(each).__name__}: give a list of names, or attacks by names")
+                raise ValueError(f"attacks holds a {type(each).__name__}: give a list of names, or a dict of attacks")
 
 
 def chosen_attacks(target: EvaluationTarget, config: EvaluationConfig) -> dict[str, Attack]:
-    """The attacks that are asked for, by their names.
+    """The chosen attacks, by their names.
 
     Raises:
         ValueError: none is named, or there is none of a name, or one is bound by another threat.
@@ -97,7 +97,7 @@ def chosen_attacks(target: EvaluationTarget, config: EvaluationConfig) -> dict[s
         shape = tuple(target.split.images.shape[1:])
         return suite(config.suite or "quick", target.threat, shape, target.adaptive)
     if not config.attacks:
-        raise ValueError("no attack was named: give one or more, such as --attacks fgsm pgd-20")
+        raise ValueError("no attack is given: give one or more, such as --attacks fgsm pgd-20")
     if isinstance(config.attacks, Mapping):
         return {name: held(name, attack, target.threat) for name, attack in config.attacks.items()}
     attacks: dict[str, Attack] = {}

@@ -57,7 +57,7 @@ class AttackProgress(AbstractContextManager["AttackProgress"]):
     def __enter__(self) -> AttackProgress:
         if self.before:
             done = self.before / (self.before + self._left())
-            self.console.print(f"goes on where it stopped, {percent(done)} of the work done", highlight=False)
+            self.console.print(f"continues where it stopped, {percent(done)} of the work done", highlight=False)
         self.bar.start()
         return self
 
@@ -79,7 +79,8 @@ class AttackProgress(AbstractContextManager["AttackProgress"]):
         title = name if part == name else f"{name} {part}"
         rate = (time.perf_counter() - self.begun) / max(1, self._spent() - self.before)
         self.console.print(
-            f"{title}: {100 * self.evaluation.accuracy(name):.1f} % stand, robust at most {100 * self._bound():.1f} %, "
+            f"{title}: accuracy {percent(self.evaluation.accuracy(name))}, "
+            f"robust accuracy at most {percent(self._bound())}, "
             f"{self.evaluation.state.of(name).seconds.get(part, 0.0):.0f} s, about {rate * self._left():.0f} s left",
             highlight=False,
             soft_wrap=True,
@@ -149,7 +150,7 @@ class CheckProgress(AbstractContextManager["CheckProgress"]):
         self.bar.stop()
 
     def show(self, check: str, what: str) -> None:
-        """A check looks at something."""
+        """A check begins with some images."""
         self.bar.update(self.task, description=f"{check}: {what}")
         now, spent = time.perf_counter(), self.examination.spent
         if self.console.is_terminal or now - self.said < EVERY:

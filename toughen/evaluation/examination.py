@@ -29,8 +29,8 @@ Show = Callable[[str, str], None]
 LIMIT = 100  # images of a sample
 SHARE = 0.3  # of the budget, for the checks of outputs and gradients
 FINE = 20_000  # passes; with fewer, the first round has 4 images instead of 8
-PRICE = "its price leaves no room for it; --suite standard sets none"
-STOPPED = "stopped before; the same command goes on"
+PRICE = "the checks' time limit leaves no time for it; --suite standard has no limit"
+STOPPED = "the evaluation was stopped before; the same command continues"
 STRONGER = "no stronger attack is found"
 OF_ALL = 100  # images of the sample of all images, where there is a budget: its checks need forward passes alone
 LEAST, STRONG = 4, 12  # images that the probes of CORE, and the first stronger attack, need before a number is sound
@@ -198,8 +198,8 @@ class Examination:
             self.context.too_few = None if stopped or self.state.budget is None else self._too_few()
             checks = [self._of_model(check, missing) for check in verdict.MODEL_CHECKS.values()]
             checks += [self._of_attacks(check, missing) for check in verdict.ATTACK_CHECKS.values()]
-        nothing_stands = bool(self.applicable.no_robust)  # and then nothing hides
-        return [replace(check, masking=False) for check in checks] if nothing_stands else checks
+        none_robust = bool(self.applicable.no_robust)  # and then nothing hides
+        return [replace(check, masking=False) for check in checks] if none_robust else checks
 
     def _of_model(self, check: ModelCheck, missing: str) -> Check:
         """The result of a check of the model."""

@@ -31,7 +31,8 @@ def load_test(folder: Path, record: runs.Record, name: str | None) -> Data:
         )
     if len(data.classes) != len(record.classes):
         raise ValueError(
-            f"{data.name} has {len(data.classes)} classes, {folder} knows {len(record.classes)}: give other --data"
+            f"{data.name} has {len(data.classes)} classes, {folder} was trained on {len(record.classes)}: "
+            "give other --data"
         )
     return data
 
@@ -75,6 +76,6 @@ def refuse_seen(folder: Path, data: Data, split: Split) -> None:
     seen = runs.share_seen(folder, data.hashes(split))
     if seen is not None and seen > SEEN_LIMIT:
         raise ValueError(
-            f"{folder} was trained on {100 * seen:.0f} % of these images, so their accuracy says nothing: "
-            "evaluate it on other data (--data)"
+            f"{folder} was trained on {100 * seen:.0f} % of these images, so accuracy on them says nothing about new "
+            "images: evaluate it on other data (--data)"
         )

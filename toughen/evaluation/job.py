@@ -92,15 +92,15 @@ def prepare(
         check_source(other, outputs, split.images)
     job = Job(target, split, attacks, other, "fp32", config, out, console)
     if target.about.get("weights") == "as made":
-        job.say(f"no --weights: {target.name} is evaluated as it is made")
+        job.say(f"no --weights: {target.name} is evaluated with the weights that it is created with")
     if target.split_off:
         job.say(
-            f"{target.data} has no test images: {target.split_off:,} of its images are taken as such, a "
-            "stratified tenth; put them below test/ to attack all"
+            f"{target.data} has no test images: {target.split_off:,} of its images, a stratified "
+            "tenth, are used instead; to attack all, put them in a folder test/"
         )
     job = replace(job, precision=_search_precision(job))
     if (job.precision, config.precision) == ("fp32", "bf16"):
-        job.say("in bf16 this model answers otherwise, so attacks search in fp32")
+        job.say("this model's outputs differ too much in bf16, so attacks compute in fp32")
     return job
 
 

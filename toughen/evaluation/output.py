@@ -42,17 +42,17 @@ def refuse_foreign(out: Path, run: Path | None) -> None:
         if (folder / RECORD).is_file() and (run is None or not run.exists() or not folder.samefile(run)):
             where = "is" if folder == out else "lies in"
             raise ValueError(
-                f"{out} {where} a run's directory, for whose own these figures would pass: choose another out"
+                f"{out} {where} a run's directory, and these figures are not that run's: choose another out"
             )
     if holds_classes(out):
-        raise ValueError(f"{out} holds images in folders, and a data set takes no other files: choose another out")
+        raise ValueError(f"{out} holds a data set, images in class folders: choose another out")
 
 
 def refuse_another(target: EvaluationTarget, data: str | None) -> None:
     """See that what goes into a run's own folder was measured at the run's own threat and data.
 
     Raises:
-        ValueError: it was not, and would stand in place of the run's own figures.
+        ValueError: it was not, and would replace the run's own figures.
     """
     if target.folder is None:
         return
@@ -64,7 +64,8 @@ def refuse_another(target: EvaluationTarget, data: str | None) -> None:
     name = f"{threat.norm}-{float(threat.eps):.4g}" if not own_threat else "other-data"
     raise ValueError(
         f"{target.folder} was trained {'on' if own_threat else 'against'} {own}, so this is another evaluation: "
-        f"give --out {target.folder / name} to have it beside the run's own, or the run itself to put it first"
+        f"give --out {target.folder / name} to keep both, or "
+        f"--out {target.folder} to replace the run's results"
     )
 
 
@@ -87,7 +88,7 @@ def refuse_weaker(target: EvaluationTarget, config: EvaluationConfig) -> None:
         return  # damaged, or of other weights
     names = list(chosen_attacks(target, config))
     left_out = [name for name in known if name not in names]
-    beside = f"give --out {target.folder / names[0].replace('/', '-')} to have it beside the run's own, or"
+    beside = f"give --out {target.folder / names[0].replace('/', '-')} to keep both, or"
     if left_out and (config.attacks is not None or len(names) < len(known)):
         raise ValueError(
             f"{target.folder} was evaluated under {', '.join(known)}, and this leaves out {', '.join(left_out)}: "

@@ -121,7 +121,7 @@ def _judge(job: Job, attacked: Evaluation) -> tuple[dict[str, Any], KeyboardInte
 
 def _conclude(job: Job, attacked: Evaluation) -> tuple[dict[str, Any], KeyboardInterrupt | None]:
     """The verdict, and the signal that came before all checks were made."""
-    job.say("now the checks that say whether the number can be believed")
+    job.say("now the checks of whether the robust accuracy can be trusted")
     mode = None if isinstance(job.target.net, FunctionModel) else job.target.net.training
     verdict = VerdictInputs(job.model(), job.config.seed, job.source, mode, job.config.cheap)
     return conclude(attacked, job.target, verdict, job.console)
@@ -143,7 +143,7 @@ def _write(
     pictures: Any = None
     diagnostics: dict[str, dict[str, Any]] = {}
     if job.config.details and stopped is None:
-        job.say(f"now a closer look at a few images, for the report{_at_most(result)}")
+        job.say(f"now some diagnostics on a few images, for the report{_at_most(result)}")
         try:
             pictures, diagnostics = _closer_look(job, attacked)
         except KeyboardInterrupt as signal:

@@ -122,7 +122,7 @@ def restore(folder: Path | None, fingerprint: tuple[object, ...], n: int) -> Sta
         for name, rest in about.items():
             fields = [tensors.get(f"{name}:{each}") for each in FIELDS]
             if first_mismatch(rest, KEPT) or not all(map(_is_field, fields, FIELDS.values(), [n] * len(fields))):
-                raise ValueError(f"{path} is damaged: remove it, and the evaluation starts anew")
+                raise ValueError(f"{path} is damaged: remove it, and the evaluation starts again")
             state.attacks[name] = Progress(*fields, **rest)  # type: ignore[arg-type]
     return state
 

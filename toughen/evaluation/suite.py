@@ -36,7 +36,7 @@ NAMED: dict[str, tuple[Callable[..., Attack], str]] = {  # what the field calls 
         partial(PGD, steps=1, start="bernoulli"),
         "Half of eps at random, then the other half along the gradient (Tramer et al., arXiv:1705.07204).",
     ),
-    "pgd-margin": (partial(PGD, objective=margin_loss), "PGD on the margin, which a large logit cannot saturate."),
+    "pgd-margin": (partial(PGD, objective=margin_loss), "PGD on the margin loss, which large logits cannot saturate."),
     "pgd-r": (PGDR, summary(PGDR)),
     "pgd-ll": (PGDLL, summary(PGDLL)),
     "pgd-adp": (PGDADP, summary(PGDADP)),
@@ -112,7 +112,7 @@ def parse_attack(spec: str, threat: Threat) -> Attack:
     if match["step_size"] is not None:
         given["step_size"] = Fraction(match["step_size"])
         if not given["step_size"] > 0:
-            raise ValueError(f"attack {spec!r}: a step of {match['step_size']} goes nowhere; write one above 0")
+            raise ValueError(f"attack {spec!r}: a step of {match['step_size']} changes nothing; use one above 0")
     kind: Any = make.func if isinstance(make, partial) else make
     for setting in given.keys() - {field.name for field in fields(kind)}:
         raise ValueError(f"attack {spec!r}: {kind.__name__} has no {setting}; leave it out")
@@ -134,8 +134,8 @@ def held(name: str, attack: Attack, threat: Threat) -> Attack:
     own = threat_of(attack)
     if own.norm != threat.norm or not math.isclose(own.eps, threat.eps, rel_tol=1e-6):  # float32's 8/255 will do
         raise ValueError(
-            f"attack {name} is bound by {own.norm} eps {own.eps:g}, the evaluation by {threat.norm} eps "
-            f"{threat.eps:g}: they must agree"
+            f"attack {name} has the threat {own.norm} eps {own.eps:g}, the evaluation {threat.norm} eps "
+            f"{threat.eps:g}: give both the same"
         )
     return attack
 

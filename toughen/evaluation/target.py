@@ -85,12 +85,12 @@ def find_target(
     """
     if is_elsewhere(spec):
         if eps is None:
-            raise ValueError(f"what is {spec} to withstand? Give --eps, such as 8/255 (and --norm l2 for another norm)")
+            raise ValueError(f"{spec} needs a threat: give --eps, such as 8/255 (and --norm l2 for L2)")
         test = test_images(str(spec), data, image_size, resize)
         return from_elsewhere(str(spec), test, weights, usable_threat(norm or "linf", eps), limit, seed)
     for option, given in (("--weights", weights), ("--image-size", image_size), ("--resize", resize)):
         if given is not None:
-            raise ValueError(f"{spec} is a run, which has its own weights and size of images: leave {option} out")
+            raise ValueError(f"{spec} is a run, which has its own weights and image size: leave {option} out")
     return from_run(Path(spec), data=data, eps=eps, norm=norm, limit=limit, seed=seed, model=model)
 
 
@@ -142,9 +142,9 @@ def test_images(spec: str, data: str | None, image_size: int | None, resize: int
         ValueError: none was named, or it can't be read.
     """
     if data is None:
-        raise ValueError(f"which images is {spec} to be judged by? Give --data, a folder or a data set's name")
+        raise ValueError(f"{spec} needs images to be evaluated on: give --data, a folder or a data set's name")
     if resize is not None and (image_size is None or resize < image_size):
-        raise ValueError(f"--resize {resize} is the shorter side before --image-size, such as 224, is cut out of it")
+        raise ValueError(f"--resize {resize} needs an --image-size of at most that, such as 224, to crop to")
     images = data_sets.load_test(data, image_size=image_size, resize=resize)
     return replace(images, name=data)
 
@@ -224,7 +224,7 @@ def checked(images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
     if not numbers or labels.shape != images.shape[:1]:
         raise ValueError(
             f"labels are {labels.dtype} of shape {list(labels.shape)} for {len(images)} images: "
-            "give one class number an image"
+            "give one class number per image"
         )
     if len(labels) and int(labels.min()) < 0:
         raise ValueError(f"labels go down to {int(labels.min())}: number the classes from 0")
@@ -240,5 +240,5 @@ def usable_threat(norm: Norm, eps: Eps) -> Threat:
     if not isinstance(eps, int | float):
         raise ValueError(f"eps is {eps!r}: give a number, such as 8 / 255")
     if eps == 0:
-        raise ValueError("eps 0 leaves only the image itself: give a radius above 0, such as --eps 8/255")
+        raise ValueError("eps 0 allows no change of the image: give a radius above 0, such as --eps 8/255")
     return Threat(norm, eps)

@@ -36,7 +36,7 @@ def check_fit(net: nn.Module, target: EvaluationTarget) -> int:
     except ValueError as error:
         if own <= outputs:
             raise
-        raise ValueError(f"{error}, or give toughen.evaluate images and labels by the model's own numbers") from None
+        raise ValueError(f"{error}, or give toughen.evaluate images and labels with the model's classes") from None
     low, high = int(split.labels.min()), int(split.labels.max())
     if low < 0 or high >= outputs:
         raise ValueError(
@@ -45,8 +45,8 @@ def check_fit(net: nn.Module, target: EvaluationTarget) -> int:
     undefined = int((predict(net, split.images) < 0).sum())
     if undefined:
         raise ValueError(
-            f"the model's logits of {undefined} of {len(split)} images are NaN or infinite: no accuracy can be told; "
-            "mend the model, or leave these images out"
+            f"the model's logits of {undefined} of {len(split)} images are NaN or infinite, so there is no accuracy: "
+            "fix the model, or leave these images out"
         )
     return outputs
 
@@ -62,7 +62,7 @@ def _outputs(net: nn.Module, x: Images) -> int:
         reason += "; its weights are not float32, as the images are: make it .float()" if others else ""
         raise ValueError(f"the model cannot take images of shape {list(x.shape[1:])}: {reason}") from error
     if not torch.equal(given, x):
-        raise ValueError("the model writes into the images that it is given: let its forward make new ones")
+        raise ValueError("the model changes its input images in place: let its forward return new tensors")
     return unwrap(out, len(x)).shape[1]
 
 
@@ -88,4 +88,4 @@ def check_source(source: nn.Module, outputs: int, images: AnyImages) -> None:
     try:
         models.check(source, outputs, shape, probabilities=True)
     except ValueError as error:
-        raise ValueError(f"the source of black-box attacks does not fit: {error}") from None
+        raise ValueError(f"the source model of black-box attacks does not fit: {error}") from None

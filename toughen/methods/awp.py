@@ -18,7 +18,7 @@ class AWP(Method):
     """The loss of any method at adversarially perturbed weights (Wu et al., arXiv:2004.05884): AT-AWP, TRADES-AWP.
 
     Passes: +3, one more loss towards the weights: 3 where the method's loss runs the model once, 6 where twice. A clean
-    pass that the method's attack and loss share is made anew, because the loss is taken at other weights.
+    pass that the method's attack and loss share is made again, because the loss is taken at other weights.
 
     The inner method crafts once. One step of ascent on its loss gives each weight matrix w of the model a direction v
     as long as w; the loss is then taken at w + gamma v, and its gradient moves w. The model's own weights are never

@@ -138,7 +138,7 @@ class Method(nn.Module):
 
     @property
     def is_adversarial(self) -> bool:
-        """Whether the next batch trains against the threat in full, so that a model that does not stand collapsed."""
+        """Whether the next batch trains against the threat in full, so that a model that is not robust collapsed."""
         return self.threat is not None
 
     @property

@@ -20,7 +20,7 @@ class ConvergeSmooth(Method):
     loss share a clean pass, as NuAT's and GAT's.
 
     Before a single-step method collapses its clean loss leaves its course. Where a batch's clean cross-entropy lies
-    further than a bound from the last epoch's mean, it is added to the loss if it is too high, and taken away if it is
+    further than a bound from the last epoch's mean, it is added to the loss if it is too high, and subtracted if it is
     too low. The bound is the last change between two epochs' means, kept between gamma / ratio and gamma. It acts from
     the second epoch after the start (``stride``) until as many epochs before the learning rate's first drop, where the
     loss may jump.
@@ -30,7 +30,7 @@ class ConvergeSmooth(Method):
 
     Args:
         inner: the method that crafts, and whose loss is taken.
-        weight: of the clean loss that is added or taken away.
+        weight: of the clean loss that is added or subtracted.
         gamma: the largest bound, in nats; 0.03 as released.
         ratio: gamma over the smallest bound; 1, as released, makes the bound gamma.
         stride: epochs without the constraint after the start and before the first drop of the rate; 1 as released.

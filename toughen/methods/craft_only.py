@@ -15,12 +15,12 @@ def require_craft_only(holder: str, method: Method) -> Method:
         ValueError: it, or one that it wraps, does its work in its loss, and would silently do nothing.
     """
     lost = {
-        Free: "moves its images by the gradient of its own loss: take another attack, such as FBF",
+        Free: "perturbs images with the gradient of its own loss: use another method, such as FBF",
         Hybrid: f"switches by its own clean loss: put {holder} into its cheap and its strong method",
         AWP: f"perturbs weights in its own loss: put AWP around {holder}",
     }
     for inner in method.modules():
         for kind, remedy in lost.items():
             if isinstance(inner, kind):
-                raise ValueError(f"{holder} takes a method's images and not its loss, but {kind.__name__} {remedy}")
+                raise ValueError(f"{holder} uses a method's images and not its loss, but {kind.__name__} {remedy}")
     return method

@@ -29,7 +29,7 @@ class Delayed(Method):
 
     Args:
         after: the method that training ends with.
-        before: what is trained until the switch; clean images unless told.
+        before: the method until the switch; None means training on clean images.
         switch_epoch: the epoch, from 0, that first trains ``after``, or "auto".
         sensitivity: Kneedle's S, above 0: the epochs without progress that make a knee. Of its authors' 1 and more, 5
             comes nearest to the switch after a seventh of 85 epochs that the slides' hours on MNIST mean.
@@ -57,7 +57,7 @@ class Delayed(Method):
         self.reports_clean = self.before.reports_clean and after.reports_clean
         if switch_epoch == "auto" and not self.before.reports_clean:
             name = type(self.before).__name__
-            raise ValueError(f"{name} reports no clean loss, so no switch follows from it: give switch_epoch a number")
+            raise ValueError(f"{name} reports no clean loss, which auto needs: give switch_epoch a number")
         if switch_epoch != "auto" and switch_epoch < 0:
             raise ValueError(f"switch_epoch {switch_epoch} must be 0 or more, or auto")
         if not sensitivity > 0 or not 0 <= (latest or 0) <= 1:
@@ -108,7 +108,7 @@ class Delayed(Method):
         done, loss = metrics["epoch"] + 1, metrics["terms"].get("clean")
         if self.switch_epoch == "auto":
             if loss is None:
-                raise ValueError("Delayed was told no clean loss to judge by: give switch_epoch a number")
+                raise ValueError("Delayed got no clean loss, which auto needs: give switch_epoch a number")
             self.losses.append(loss)
             settled = lead_lost(self.losses) >= self.sensitivity
             reason = f"the clean loss settled at {loss:.4f}" if settled else "the learning rate is about to drop"

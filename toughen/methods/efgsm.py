@@ -27,18 +27,18 @@ class EFGSM(Method):
 
     Passes: 13 for ten classes, the step (1 and 1 for each rival class) and the weights' gradient (3); 5 at one class.
 
-    The start is x_e = x + N(sign(history) eps, sigma^2), cut to the ball (Eq. 11 and 14, the sign taken once). From
-    there a step of length Delta = min over all i != y of |z_y - z_i| / ||gradient of z_y - z_i||_1 (the dual norm, 2
-    for L2) raises z_i - z_y (Eq. 12). The sign of the whole perturbation is added to 0.95 of the history (Eq. 13), once
-    at each visit, so once an epoch. For L2 a sign is the direction of length 1.
+    The start is x_e = x + N(sign(history) eps, sigma^2), projected onto the ball (Eq. 11 and 14, the sign taken once).
+    From there a step of length Delta = min over all i != y of |z_y - z_i| / ||gradient of z_y - z_i||_1 (the dual norm,
+    2 for L2) raises z_i - z_y (Eq. 12). The sign of the whole perturbation is added to 0.95 of the history (Eq. 13),
+    once at each visit, so once an epoch. For L2 a sign is the direction of length 1.
 
     Eq. 12 takes a gradient for each class, and the paper does not say how that fits the cost it claims; ``classes`` 1
     takes the top rival alone. Other choices are ours because the paper leaves them open. Where the history is 0, as
     everywhere at first, its sign is random. It lies in the data set's coordinates and follows the image through shift
     and mirroring; what a crop leaves out of sight stays as it was. It is kept in half precision, two bytes a value (94
     MB for 60,000 MNIST images, 307 MB for CIFAR-10): only signs are used, and they can go wrong only where the votes
-    cancel to less than a tenth of one. The images are cut to the ball after the step too. With ``smoothing`` this is
-    the paper's AdvTrain row.
+    cancel to less than a tenth of one. The images are projected onto the ball after the step too. With ``smoothing``
+    this is the paper's AdvTrain row.
 
     Args:
         eps: radius, in the units of the images.
@@ -46,7 +46,7 @@ class EFGSM(Method):
         sigma: deviation of the start per pixel (L2: of the whole image), in the units of eps; None means eps / 2.
         classes: how many other classes are tried for the step, the highest logits first; None tries all, as Eq. 12 has
             it. 1 takes the top rival alone, which costs one gradient whatever the number of classes.
-        remember: what the history adds up: the sign of the whole "perturbation", as Eq. 13 has it, or of the step's
+        remember: what the history sums: the sign of the whole "perturbation", as in Eq. 13, or of the step's
             "gradient", as the text below it has it. The first confirms itself wherever Delta is short of eps.
         smoothing: share of a label that is spread over all classes.
         stop_drop: end training after an epoch whose estimated robust share is lower than the last one's by more than
@@ -83,7 +83,7 @@ class EFGSM(Method):
         if stop_drop is not None and not 0 < stop_drop <= 1:
             raise ValueError(f"stop_drop {stop_drop} must be a share of the images, above 0 and at most 1")
         self.classes, self.remember, self.smoothing, self.stop_drop = classes, remember, smoothing, stop_drop
-        self.last_share: float | None = None  # of images that looked robust in the last epoch
+        self.last_share: float | None = None  # of images that were robust by the estimate in the last epoch
         self.rivals = 1  # set by prepare
 
     def prepare(self, model: nn.Module, shape: tuple[int, int, int], classes: int, images: int | None = None) -> None:
@@ -91,7 +91,7 @@ class EFGSM(Method):
             raise ValueError("EFGSM keeps a history of each image: call prepare with images, the training set's size")
         self.rivals = classes - 1 if self.classes is None else self.classes
         if self.rivals >= classes:
-            raise ValueError(f"classes {self.rivals} must be below the data's {classes}: an image's own is no rival")
+            raise ValueError(f"classes {self.rivals} must be below the data's {classes}: the true class is not counted")
         super().prepare(model, shape, classes, images)
         device = next(model.parameters()).device
         self.register_buffer("history", torch.zeros(images, *shape, dtype=torch.float16, device=device))
@@ -160,7 +160,7 @@ def to_boundary(model: nn.Module, x: Images, y: Labels, threat: Threat, rivals: 
     """Per image the unit step towards the class whose linear boundary is nearest, how far that is, if it is right.
 
     Args:
-        model: asked in evaluation mode; one forward, and a gradient for each rival.
+        model: run in evaluation mode; one forward, and a gradient for each rival.
         x, y: images and their classes.
         threat: in whose norm distances are.
         rivals: so many classes are tried, the highest logits first.

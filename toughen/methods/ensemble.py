@@ -90,7 +90,7 @@ class Ensemble(Method):
         """
         for path, before, now in zip(self.sources, state["sources"], self.digests, strict=True):
             if before != now:
-                raise ValueError(f"the weights of source {path} have changed since the run was begun: put them back")
+                raise ValueError(f"the weights of source {path} have changed since the run was started: restore them")
 
     def craft(self, model: nn.Module, x: Images, y: Labels, batch: Batch | None = None) -> Crafted:
         noise = noise_of(batch) or Noise()
@@ -114,7 +114,7 @@ def source(path: str, shape: tuple[int, int, int], classes: int) -> nn.Module:
     if len(record.classes) != classes or tuple(record.shape) != shape:
         sizes = [" x ".join(map(str, each)) for each in (record.shape, shape)]
         raise ValueError(
-            f"source {path} is for images of {sizes[0]} in {len(record.classes)} classes, this run's are {sizes[1]} in "
+            f"source {path} has images of {sizes[0]} in {len(record.classes)} classes, this run of {sizes[1]} in "
             f"{classes}: name runs on the same data"
         )
     try:

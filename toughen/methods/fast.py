@@ -29,7 +29,7 @@ class FGSMAT(Method):
         start: where the step starts, "none" for the image itself or "uniform" in the ball.
         share: part of the batch that is attacked, its first images; the rest stays clean. The cross-entropy is the
             batch's mean. Both parts hold at least one image.
-        clean_weight: weight of a further cross-entropy on all images as they are, taken in a pass of its own.
+        clean_weight: weight of a further cross-entropy on all images as they are, computed in a separate pass.
         mode: the model's mode while attacking, "eval" or "train".
 
     Raises:
@@ -49,7 +49,7 @@ class FGSMAT(Method):
     ) -> None:
         super().__init__()
         if not 0 < share <= 1:
-            raise ValueError(f"share {share} must lie in 0..1, above 0; Standard trains on clean images alone")
+            raise ValueError(f"share {share} must be in 0..1, above 0; for clean images alone use Standard")
         if not clean_weight >= 0:
             raise ValueError(f"clean_weight {clean_weight} must be at least 0")
         self.eps, self.norm, self.share, self.clean_weight = eps, norm, share, clean_weight
@@ -65,7 +65,7 @@ class FGSMAT(Method):
         if self.share == 1:
             return n
         if n < 2:
-            raise ValueError(f"share {self.share} parts a batch, but this one has {n} image: use larger batches")
+            raise ValueError(f"share {self.share} splits a batch, but this one has {n} image: use larger batches")
         return min(max(round(self.share * n), 1), n - 1)
 
     @property
@@ -94,7 +94,7 @@ class RFGSMAT(Method):
 
     Passes: 5.
 
-    As in the released code the images are cut to [0, 1] twice, after the random start and after the step.
+    As in the released code the images are clipped to [0, 1] twice, after the random start and after the step.
 
     Args:
         eps: radius, in the units of the images.
@@ -112,7 +112,7 @@ class RFGSMAT(Method):
         radius = threat_of(self).eps
         start_size = radius / 2 if start_size is None else start_size
         if not 0 <= start_size <= radius:
-            raise ValueError(f"start_size {start_size} must lie between 0 and eps {eps}")
+            raise ValueError(f"start_size {start_size} must be between 0 and eps {eps}")
         step_size = radius - start_size
         self.attack = FGSM(eps=eps, norm=norm, step_size=step_size, start="bernoulli", start_size=start_size, mode=mode)
 
@@ -138,8 +138,8 @@ class FBF(Method):
         step_size: length of the step, in the units of eps; None means 1.25 eps (10/255 at 8/255, as released).
         start: where the step starts: "uniform" in the ball; "none" for the image itself; "previous" for the image with
             what the last batch's image in the same place was perturbed by.
-        clip_start: cut a uniform start to [0, 1] before the gradient is taken there, as released for CIFAR-10; the
-            code for MNIST does not, where cutting comes close to a collapse. A previous perturbation is never cut.
+        clip_start: clip a uniform start to [0, 1] before its gradient is computed, as released for CIFAR-10; the code
+            for MNIST does not, where clipping comes close to a collapse. A previous perturbation is never clipped.
         mode: the model's mode while attacking, "eval" or "train" (as released).
     """
 

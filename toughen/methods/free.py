@@ -31,8 +31,8 @@ class Free(Method):
         replays: m, how often a batch is trained on.
         step_size: length of the perturbation's step, in the units of eps; None means eps, as released.
         clamp: what keeps the image within [0, 1]: "delta" cuts the perturbation itself to what the batch's images
-            allow, as FBF's authors do; "image" cuts the image alone, as released by Free's authors: a cut pixel gives
-            no gradient, so its perturbation stays as it is, on pixels of 0 and 1 for ever.
+            allow, as FBF's authors do; "image" clips the image alone, as released by Free's authors: a clipped pixel
+            gives no gradient, so its perturbation stays as it is, on pixels of 0 and 1 for ever.
 
     Raises:
         ValueError: eps is missing or none that the norm admits, replays is below 1, or step_size below 0.

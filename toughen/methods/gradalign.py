@@ -25,18 +25,18 @@ class GradAlign(Method):
     of that gradient towards the weights (4).
 
     lam (1 - cos) is added to the adversarial cross-entropy, where cos is the cosine between the gradient at x and the
-    gradient at x + eta, with eta uniform in the ball and not cut to [0, 1]. As released, the gradient at x is the one
-    that the attack took, a constant, and only the one at x + eta is differentiated. An image without gradient at one of
-    the two points is left out of the mean.
+    gradient at x + eta, with eta uniform in the ball and not clipped to [0, 1]. As released, the gradient at x is the
+    one that the attack took, a constant, and only the one at x + eta is differentiated. An image without gradient at
+    one of the two points is left out of the mean.
 
     Args:
         eps: radius, in the units of the images.
         norm: "linf" or "l2".
         lam: weight of the alignment; 0.2 is the paper's value for CIFAR-10 at 8/255, where 16/255 has 2.
-        step_size: length of the attack's step, in the units of eps; None means 1.25 eps (as released; cut to the ball).
+        step_size: length of the attack's step, in the units of eps; None means 1.25 eps (as released), then projected.
         start: where the attack starts, "none" for the image itself, or "uniform" in the ball; the released code then
             compares the gradient there.
-        both: differentiate the gradient at x too, as the formula is printed: it is then taken once more.
+        both: differentiate the gradient at x too, as in the printed formula: it is then computed again.
         mode: the model's mode in attack and alignment, "eval" or "train" (as released).
 
     Raises:

@@ -15,7 +15,7 @@ from toughen.methods.replays import same_replays
 
 
 class Hybrid(Method):
-    """A cheap method that gives way to a strong one while the clean loss has dropped suddenly (NuAT, section 5.5).
+    """A cheap method that is replaced by a strong one while the clean loss has dropped suddenly (NuAT, section 5.5).
 
     Passes: +0, those of whichever method a batch is trained with.
 
@@ -29,7 +29,7 @@ class Hybrid(Method):
         cheap: trains as long as nothing happens; must report the clean loss.
         strong: takes over after a drop; None means the cheap method's ``rescue()``, NuAT2 for NuAT.
         threshold: the drop that calls the strong method, as a share of the previous epoch's mean clean loss.
-        window: batches between two looks.
+        window: batches between two checks of the clean loss.
 
     Raises:
         ValueError: the cheap method reports no clean loss, the two repeat batches differently or train against
@@ -103,9 +103,9 @@ class Hybrid(Method):
 
     def _decide(self) -> None:
         """At the end of a window: the strong method while the loss is down; one window of it where it reports none."""
-        blind = self.use_strong and not self.strong.reports_clean
+        unseen = self.use_strong and not self.strong.reports_clean
         mean = float(self.window_sum) / self.counted
-        self.use_strong = not blind and mean < (1 - self.threshold) * self.last_mean  # False in the first epoch: NaN
+        self.use_strong = not unseen and mean < (1 - self.threshold) * self.last_mean  # False in the first epoch: NaN
         self.window_sum.zero_()
         self.counted = 0
 

@@ -23,7 +23,7 @@ class LIET(Method):
     few more for the perturbations of the classes.
 
     Mitigating Catastrophic Overfitting in Fast Adversarial Training via Label Information Elimination, as released. A
-    net that overfits to one step writes the label into the step: its gradient on an empty image already tells the
+    net that overfits to one step writes the label into the step: its gradient on an empty image already shows the
     class. So the start is the class's own perturbation, eps along the gradient's sign on a grey image with that label,
     added or taken away, of which random noise replaces a random share of the values. The loss is the cross-entropy
     after the step plus lam x the Jensen-Shannon divergence between the outputs at the start and after the step.
@@ -40,8 +40,8 @@ class LIET(Method):
         min_share: least share of values that noise replaces, drawn for each batch; 0 at 16/255 (as released).
         max_share: the largest; 1 at 16/255 (as released).
         start_size: how far the noise goes, in the units of eps; None means eps, at 16/255 2 eps (as released).
-        project: cut the images that are trained on to the ball; False at 16/255 (as released).
-        refresh: steps after which the classes' perturbations are made anew, 20 as released.
+        project: project the training images onto the ball; False at 16/255 (as released).
+        refresh: steps after which the classes' perturbations are computed again, 20 as released.
 
     Raises:
         ValueError: eps is missing or none that the norm admits, or a setting is out of its range.
@@ -69,7 +69,7 @@ class LIET(Method):
                 f"lam ({lam}) and start_size ({self.start_size}) must be at least 0, refresh ({refresh}) at least 1"
             )
         if not 0 <= min_share <= max_share <= 1:
-            raise ValueError(f"min_share ({min_share}) and max_share ({max_share}) must lie in 0..1, in this order")
+            raise ValueError(f"min_share ({min_share}) and max_share ({max_share}) must be in 0..1, in this order")
         self.min_share, self.max_share, self.project, self.refresh = min_share, max_share, project, refresh
         self.leaves_ball = not project  # what it trains on may then lie outside of the threat that it trains for
         self.iteration = 0

@@ -16,19 +16,19 @@ from toughen.methods.base import Method, noise_of
 
 
 class NFGSM(Method):
-    """FGSM around an image with more noise than eps, and not cut to the ball (de Jorge et al., arXiv:2202.01181).
+    """FGSM around an image with more noise than eps, without projection (de Jorge et al., arXiv:2202.01181).
 
     Passes: 5, an attack of one step (2) and the weights' gradient (3).
 
     The noise is part of the image rather than the start of an attack, so the images that are trained on lie up to
-    start_size + step_size away, 3 eps by default. They are cut to [0, 1] alone, after the noise and after the step.
+    start_size + step_size away, 3 eps by default. They are only clipped to [0, 1], after the noise and after the step.
 
     Args:
         eps: radius, in the units of the images.
         norm: "linf" or "l2".
         start_size: how far the uniform noise goes, in the units of eps; None means 2 eps, as released.
         step_size: length of the step, in the units of eps; None means eps, as released.
-        limit: radius to which noise and step together are cut, in the units of eps; None leaves them, as released.
+        limit: largest radius of noise and step together, in the units of eps; None means no limit, as released.
         mode: the model's mode while attacking, "eval" or "train" (as released).
 
     Raises:

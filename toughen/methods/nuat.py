@@ -105,6 +105,6 @@ class NuAT(_Guided):
         self.progress = self._progress
 
     def rescue_settings(self) -> dict[str, Any]:
-        """This method's own settings; the collapsed net cannot be blind to NuAT2's second step."""
+        """This method's own settings; the collapsed net cannot resist NuAT2's second step in the same way."""
         names = ("lam", "ramp", "ramp_by", "start_size", "cross_entropy_on", "divisor")
         return {name: getattr(self, name) for name in names}

@@ -31,14 +31,14 @@ class PAP(Method):
     batch, with the weights of that batch; in the first both are the same. gamma, the input gradients spent on crafting
     for each clean image, is 1 + 2 share = 1.2.
 
-    Neither N in training nor eta is published, nor batch norm's mode while attacking (ours: evaluation), the cut to
-    [0, 1] (ours: at every step), whether the three sets share a forward pass (ours: they do) and whether both logits
+    Neither N in training nor eta is published, nor batch norm's mode while attacking (ours: evaluation), the clipping
+    to [0, 1] (ours: at every step), whether the three sets share a forward pass (ours: they do) and whether both logits
     get a gradient (ours: they do). Over TRADES the divergence's slope is taken at x + 0.001 N(0, 1), as in TRADES, and
     the step starts at x, as in Eq. 10.
 
     Eq. 7 compares one net's logits of two images. Where the net has dropout (SmallCNN, the paper's for MNIST), both go
-    through it with one mask, so that equal images have equal logits and the regulariser sees no noise of dropout's. The
-    paper says nothing of it, and no code is released; attacks are made without dropout.
+    through it with one mask, so that equal images have equal logits and dropout adds no noise to the regulariser. The
+    paper does not mention this, and no code is released; attacks are made without dropout.
 
     A batch whose share is less than one image is refused, unless earlier ones were larger: then it is an epoch's last.
     If a cycle begins in it, the images set aside last go through one more; the naive schedule leaves it unregularised.
@@ -50,7 +50,7 @@ class PAP(Method):
         lam: weight of the regulariser, the squared L2 distance of logits; the paper has 0.5 on MNIST, on CIFAR-10 0.1
             over FGSM and 1 over TRADES. 0 leaves it out: plain FGSM-AT, or single-step TRADES.
         eta: weight of the divergence over TRADES; ours is the best of 1, 3 and 6 on mnist-5k at eps 0.3, under PGD.
-        steps: I-FGSM steps, so many batches to a cycle in the pipeline; 2 at least. Of 5 to 40 none stood out there.
+        steps: I-FGSM steps, so many batches to a cycle in the pipeline; 2 at least. Of 5 to 40 none was clearly better.
         share: part of the batch that is regularised.
         schedule: "pipeline"; "naive", a fresh I-FGSM of all steps in every batch (gamma 1 + share N); or "replay", each
             batch trained on N times (gamma N (1 + share)). The last two are what the pipeline is measured against: they

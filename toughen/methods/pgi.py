@@ -26,7 +26,7 @@ class PGI(Method):
     over images and classes, with gradient through both. ``prior`` "momentum" is FGSM-MEP: each image's start moves
     along the sign of its gradients' sum, older ones decayed, each divided by the batch's L1 norm, as released. "epoch"
     is FGSM-EP: an image starts at its last perturbation; "batch" is FGSM-BP: at that of the last batch's image in the
-    same place. A first start is +-eps at random per pixel and not cut to [0, 1], as released. All passes run in the
+    same place. A first start is +-eps at random per pixel and not clipped to [0, 1], as released. All passes run in the
     mode that the model is in.
 
     What is kept of an image lies in its own coordinates and follows it through shift and mirroring, where the released
@@ -139,7 +139,7 @@ class PGI(Method):
         elif batch is None or batch.index is None:
             raise ValueError(
                 "PGI keeps a start for each image: give Batch(index=...), each image's place in the set, "
-                'or take prior="batch"'
+                'or use prior="batch"'
             )
         else:
             rows = batch.index

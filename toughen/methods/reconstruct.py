@@ -54,8 +54,7 @@ class Reconstruct(Method):
             if isinstance(each, Delayed) and each.switch_epoch == "auto" and each.before.threat is not None:
                 name = type(each.before).__name__
                 raise ValueError(
-                    f"Reconstruct takes no clean loss while {name} trains, so no switch follows from it: give "
-                    "switch_epoch a number"
+                    f"Reconstruct has no clean loss while {name} trains, which auto needs: give switch_epoch a number"
                 )
         self.method, self.kind, self.lam, self.smoothing = (
             require_craft_only("Reconstruct", inner),

@@ -21,9 +21,9 @@ class RMGM(Method):
 
     Passes: 10, two attacks of one step (4) and a pass over both batches at once (6), so that batch norm sees both.
 
-    Batch norm's mode while attacking is not published, nor is the cut to [0, 1]; ours are evaluation and at every step.
-    Both attacks take their gradient in one pass, which changes nothing in that mode. The paper's two ablations are
-    FGSM+R-FGSM, cross_entropy_on="both" with lam=0, and "lambda = 0", lam=0 alone: that keeps the joint pass, so it
+    Batch norm's mode while attacking is not published, nor is the clipping to [0, 1]; ours are evaluation and at every
+    step. Both attacks take their gradient in one pass, which changes nothing in that mode. The paper's two ablations
+    are FGSM+R-FGSM, cross_entropy_on="both" with lam=0, and "lambda = 0", lam=0 alone: that keeps the joint pass, so it
     differs from FGSM-AT in what batch norm or dropout does. LeNet+ has neither: there it equals FGSM-AT, although the
     paper's rows differ (PGD-40 1.89 and 0.17 %).
 
@@ -55,7 +55,7 @@ class RMGM(Method):
         radius = threat_of(self).eps
         self.start_size = radius / 2 if start_size is None else start_size
         if not 0 <= self.start_size <= radius:
-            raise ValueError(f"start_size {start_size} must lie between 0 and eps {eps}")
+            raise ValueError(f"start_size {start_size} must be between 0 and eps {eps}")
 
     def craft(self, model: nn.Module, x: Images, y: Labels, batch: Batch | None = None) -> Crafted:
         threat = threat_of(self)

@@ -28,14 +28,14 @@ def check(model: nn.Module, num_classes: int, shape: Shape, *, probabilities: bo
     if out.shape[1] != num_classes:
         raise ValueError(
             f"the model has {out.shape[1]} outputs and the data {num_classes} classes: "
-            f"make it with num_classes={num_classes}"
+            f"create it with num_classes={num_classes}"
         )
     if not out.isfinite().all():
         raise ValueError("the model returns NaN or infinite logits although its weights are finite: check its layers")
     if not probabilities and (out >= 0).all() and ((out.sum(1) - 1).abs() <= 1e-4).all():
         raise ValueError(
             "the model returns probabilities (no output below 0, each row adds up to 1), but logits are needed: "
-            "take the softmax off its end"
+            "remove the softmax at its end"
         )
 
 

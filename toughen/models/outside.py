@@ -36,7 +36,7 @@ def data_configuration(name: str) -> Configuration:
     except Exception as error:  # each net has its own way to refuse
         if hint := _hint(timm, name):
             raise ValueError(f"timm has no model {name!r}{hint}") from error
-        raise ValueError(f"timm says nothing of the images of {name!r} ({error}): give --image-size") from error
+        raise ValueError(f"timm has no input size for {name!r} ({error}): give --image-size") from error
     return Configuration(int(found["input_size"][-1]), tuple(found["mean"]), tuple(found["std"]))
 
 
@@ -76,7 +76,7 @@ def _hint(timm: Any, name: str) -> str:
         close = [] if name in known else difflib.get_close_matches(name, known, n=3, cutoff=0)
         return _did_you_mean(close)
     close = difflib.get_close_matches(net.lower(), timm.list_models(), n=3)
-    return _did_you_mean(close) or '; python -c "import timm; print(timm.list_models())" tells the names that it has'
+    return _did_you_mean(close) or '; python -c "import timm; print(timm.list_models())" prints their names'
 
 
 def _did_you_mean(close: Sequence[str]) -> str:
@@ -98,11 +98,11 @@ def pretrained(name: str, num_classes: int, shape: Shape) -> nn.Module:
     about = getattr(model, "pretrained_cfg", {})
     classes, mean, std = about.get("num_classes"), about.get("mean"), about.get("std")
     if classes is None or mean is None or std is None:
-        raise ValueError(f"timm says nothing of what the weights of {name!r} were trained on: give --weights")
+        raise ValueError(f"timm does not say what the weights of {name!r} were trained on: give --weights")
     if classes != num_classes:
         raise ValueError(
-            f"timm's {name!r} tells {classes:,} classes apart and these images have {num_classes:,}, so that its last "
-            f"layer would be a new one: evaluate it on images of its classes, or give --weights"
+            f"timm's {name!r} has {classes:,} classes and these images have {num_classes:,}, so its last "
+            f"layer would be new and random: evaluate it on images of its classes, or give --weights"
         )
     return normalized(model, shape[0], mean, std)
 

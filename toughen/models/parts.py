@@ -31,7 +31,7 @@ def require_side(net: str, shape: Shape, smallest: int) -> None:
     if min(shape[1:]) < smallest:
         raise ValueError(
             f"{net} needs images of at least {smallest}x{smallest} pixels, these are {shape[1]}x{shape[2]}: "
-            "enlarge them, or take resnet18"
+            "enlarge them, or use resnet18"
         )
 
 

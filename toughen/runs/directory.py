@@ -107,8 +107,8 @@ def read_record(folder: Path) -> Record:
         )
     for name in (RECORD, WEIGHTS):
         if not (folder / name).is_file():
-            begun = "its first epoch has not ended: go on with the command that began it, and --resume"
-            other = "it is no run directory: name one that `toughen train` wrote"
+            begun = "its first epoch has not ended: repeat the command that started it, with --resume"
+            other = "it is not a run directory: name one that `toughen train` wrote"
             raise ValueError(f"{folder} has no {name}: {begun if (folder / _CONFIG).is_file() else other}")
     fields = read_json(folder / RECORD)
     try:
@@ -124,7 +124,7 @@ def _file(path: Path) -> str:
     advice = "name the folder that `toughen train` wrote"
     if path.suffix in _WEIGHTS:
         advice = f"to evaluate weights, name their net: `toughen evaluate package.module:function --weights {path}`"
-    return f"{path} is a file, no run directory: {advice}"
+    return f"{path} is a file, not a run directory: {advice}"
 
 
 def load(run: str | Path, model: nn.Module | None = None) -> nn.Module:
@@ -143,8 +143,8 @@ def load(run: str | Path, model: nn.Module | None = None) -> nn.Module:
     tensors, about = read_tensors(folder / WEIGHTS)
     if not _same(about, record):
         raise ValueError(
-            f"{folder / RECORD} and {WEIGHTS} do not belong together, as after a kill between them: "
-            "go on with the run (`toughen train ... --resume`), or restore both from one copy"
+            f"{folder / RECORD} and {WEIGHTS} do not belong together, as after a kill between the two: "
+            "continue the run (`toughen train ... --resume`), or restore both from one copy"
         )
     try:
         check_kinds(net, tensors)

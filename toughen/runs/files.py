@@ -108,12 +108,12 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         with safe_open(path, framework="pt") as file:
             about = json.loads((file.metadata() or {}).get("about", "{}"))
             if isinstance(about, dict) and not _is_whole(path, about.pop(DIGEST, None)):
-                raise ValueError(f"{path} is damaged (its bytes are not those written): restore it, or train again")
+                raise ValueError(f"{path} is damaged (its checksum is wrong): restore it, or train again")
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
     except (SafetensorError, json.JSONDecodeError, RecursionError, OSError) as error:
         raise ValueError(f"{path} is damaged ({error}): restore it from a copy, or train again") from None
     if not isinstance(about, dict):
-        raise ValueError(f"{path} is damaged (what it says of itself is no mapping): restore it from a copy")
+        raise ValueError(f"{path} is damaged (its metadata is not a mapping): restore it from a copy")
     return tensors, about
 
 

@@ -85,9 +85,7 @@ def _locked(folder: Path, waiting: Callable[[], object] | None) -> int:
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 if waiting is None:
-                    raise ValueError(
-                        f"another process is at work in {folder}: wait for it, or choose another --out"
-                    ) from None
+                    raise ValueError(f"another process uses {folder}: wait for it, or choose another --out") from None
                 waiting()
                 fcntl.flock(descriptor, fcntl.LOCK_EX)
     except BaseException:

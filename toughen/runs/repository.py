@@ -17,7 +17,7 @@ def check_name(name: str) -> str:
         ValueError: it is none.
     """
     if _NAME.fullmatch(name) is None or ".." in name or "--" in name:
-        raise ValueError(f"{name!r} is no name of a repository: write user/name, of letters, digits, '.', '-' and '_'")
+        raise ValueError(f"{name!r} is not a repository: write user/name, of letters, digits, '.', '-' and '_'")
     return name
 
 
@@ -34,7 +34,7 @@ def fetch(address: str, revision: str | None = None) -> Path:
     name, _, given = address.removeprefix(SCHEME).partition("@")
     check_name(name)
     if revision is not None and given and revision != given:
-        raise ValueError(f"{address} names a revision and {revision!r} is given, too: leave one of them out")
+        raise ValueError(f"{address} names a revision, and revision={revision!r} another one: leave one out")
     from huggingface_hub import errors, hf_hub_download  # slow
 
     from toughen.data.hub import unreachable

@@ -76,7 +76,7 @@ def load_single(path: Path, model: nn.Module | None = None) -> nn.Module:
     whole = models.from_description(record.model) if model is None else model
     layer, net = parts_of(whole)
     if (layer is None) != (record.model["mean"] is None):
-        raise ValueError(f"{path} and the net that is given disagree about normalisation: give the net of the run")
+        raise ValueError(f"{path} and the given net have different normalisation: give the net of the run")
     try:
         net.load_state_dict(checked_tensors(path, tensors))
     except RuntimeError as error:
@@ -92,7 +92,7 @@ def _read(path: Path) -> tuple[dict[str, Any], Record]:
         record = valid_record(about)
     except ValueError:
         raise ValueError(
-            f"{path} does not say of which net it is: give a file of `toughen export --format safetensors`, or make "
+            f"{path} does not name its net: give a file of `toughen export --format safetensors`, or create "
             "the net yourself and load the weights with `toughen evaluate package.module:function --weights`"
         ) from None
     if not {"mean", "std"} <= record.model.keys():

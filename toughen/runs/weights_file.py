@@ -43,13 +43,13 @@ def read_weights(path: Path) -> WeightsFile:
         tensors, about = read_tensors(path)
         return WeightsFile(bare(tensors), about, [])
     if path.suffix not in PICKLED:
-        raise ValueError(f"{path} is no file of weights by its name: give one that ends in .safetensors or .pth")
+        raise ValueError(f"{path} is not a file of weights: give one that ends in .safetensors or .pth")
     found = _unpickled(path)
     key = next((name for name in CONTAINERS if _are_weights(found.get(name))), None)
     weights = found if key is None else found[key]
     tensors = {str(name): value for name, value in weights.items() if isinstance(value, Tensor)}
     if not tensors:
-        raise ValueError(f"{path} holds no weights by name: save model.state_dict() there")
+        raise ValueError(f"{path} holds no state_dict: save model.state_dict() there")
     more = [str(name) for name in found if name != key] if key is not None else []
     more += [str(name) for name, value in weights.items() if not isinstance(value, Tensor)]
     return WeightsFile(bare(tensors), {}, more)
@@ -61,14 +61,14 @@ def _unpickled(path: Path) -> Mapping[str, Any]:
     except Exception as error:  # damaged, or more than tensors
         needs = re.search(r"GLOBAL ([\w.]+)", str(error))
         if needs is None:
-            raise ValueError(f"{path} is damaged, or no file of torch.save: restore it from a copy") from None
+            raise ValueError(f"{path} is damaged, or not a file of torch.save: restore it from a copy") from None
         raise ValueError(
-            f"{path} holds more than weights ({needs[1]}), which only running its code could read, and is not opened. "
-            "Where you trust it: found = torch.load(PATH, weights_only=False), then torch.save(found.state_dict(), "
+            f"{path} holds more than weights ({needs[1]}), which could run code, and is not opened. "
+            "If you trust it: found = torch.load(PATH, weights_only=False), then torch.save(found.state_dict(), "
             "'weights.pth') for a net, found['state_dict'] for a dictionary that holds one"
         ) from None
     if not isinstance(found, Mapping):
-        raise ValueError(f"{path} holds {type(found).__name__}, no weights by name: save model.state_dict() there")
+        raise ValueError(f"{path} holds {type(found).__name__}, not a state_dict: save model.state_dict() there")
     return found
 
 
@@ -107,5 +107,5 @@ def misfit(own: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> str:
         if name not in given and not name.endswith("num_batches_tracked"):
             return f"it has no {name}"
         if name in given and given[name].shape != tensor.shape:
-            return f"{name} is {list(given[name].shape)} there and {list(tensor.shape)} here"
-    return next((f"it has {name}, which the net has not" for name in given if name not in own), "")
+            return f"{name} has shape {list(given[name].shape)} there and {list(tensor.shape)} here"
+    return next((f"it has {name}, and the net has no such tensor" for name in given if name not in own), "")

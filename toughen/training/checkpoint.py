@@ -90,7 +90,7 @@ def check_names(modules: dict[str, nn.Module], before: set[str]) -> None:
     new = sorted(names(modules) - before)
     if new:
         raise ValueError(
-            f"{new[0]} was made while training went on, so that no checkpoint could be loaded: make it in the method's "
+            f"{new[0]} was created during training, so no checkpoint could be loaded: create it in the method's "
             "`prepare`, or in the model's `__init__`"
         )
 

@@ -182,6 +182,6 @@ def synchronised_batch_norm(model: nn.Module, device: torch.device) -> nn.Module
         ValueError: torch has them on GPUs only.
     """
     if device.type != "cuda":
-        raise ValueError("sync_batch_norm needs GPUs: leave it out, and each process normalises by its own images")
+        raise ValueError("sync_batch_norm needs GPUs: leave it out; each process then uses its own images' statistics")
     synchronised: nn.Module = nn.SyncBatchNorm.convert_sync_batchnorm(model)
     return synchronised

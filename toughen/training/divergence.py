@@ -18,7 +18,7 @@ NAMED = 5  # images of a batch that a message names
 def check_step(model: nn.Module, x: Tensor, step: Step, batch: Batch, number: int) -> None:
     """See that a step's loss and gradients are finite, before the optimizer takes them.
 
-    Only for one process on a CPU: elsewhere each look would wait, and ``FiniteCheck`` looks every 50 steps.
+    Only for one process on a CPU: elsewhere each check would wait, and ``FiniteCheck`` checks every 50 steps.
 
     Args:
         model: the net, with its gradients.
@@ -45,17 +45,17 @@ def origin(model: nn.Module, x: Tensor, step: Step) -> str:
     """What is not finite first, on the way from the weights to the gradients."""
     for name, weight in model.named_parameters():
         if not bool(weight.isfinite().all()):
-            return f"the weight {name} is not, since the step before; found"
+            return f"the weight {name} has been NaN or infinite since the step before; found"
     if (layer := first_layer(model, x)) is not None:
-        return f"the output of {layer} is the first that is not,"
+        return f"the output of {layer} is the first that is NaN or infinite,"
     if not bool(step.logits.isfinite().all()):
-        return "the net's logits of adversarial images are not, those of the clean ones are,"
+        return "the logits of adversarial images are NaN or infinite, those of the clean ones are finite,"
     if not bool(step.loss.isfinite()):
-        return "logits are finite, and the loss is not,"
+        return "the logits are finite, and the loss is not,"
     named = [
         name for name, each in model.named_parameters() if each.grad is not None and not each.grad.isfinite().all()
     ]
-    return f"going back from the loss, the gradient of {named[-1]} is the first that is not,"
+    return f"in the backward pass, the gradient of {named[-1]} is the first that is NaN or infinite,"
 
 
 @torch.no_grad()

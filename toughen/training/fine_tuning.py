@@ -29,10 +29,11 @@ def check_settings(frozen: Frozen, layer_decay: float | int, *, has_weights: boo
     if isinstance(frozen, int) and (isinstance(frozen, bool) or frozen < 0):
         raise ValueError(f"frozen is {frozen}: give a number of layers, 0 or more, or backbone for all but the last")
     if frozen and not has_weights:
-        raise ValueError(f"frozen is {frozen}, and those layers would stay random: name their weights with --init")
+        raise ValueError(f"frozen is {frozen}, and those layers would stay random: give their weights with --init")
     if not 0 < layer_decay <= 1:
         raise ValueError(
-            f"layer_decay is {layer_decay}: it multiplies the rate from layer to layer, so it must be above 0, up to 1"
+            f"layer_decay is {layer_decay}: it multiplies the learning rate from layer to layer, so it must be "
+            "above 0, at most 1"
         )
 
 
@@ -136,5 +137,5 @@ def said(model: nn.Module, groups: Sequence[dict[str, Any]], lr: float | int) ->
     scales = [group.get("lr_scale", 1.0) for group in groups]
     return "; ".join(
         [f"frozen: {still:,} of {sum(size for size, _ in sizes):,} parameters"] * bool(still)
-        + [f"rates fall from {lr * max(scales):.3g} at the logits to {lr * min(scales):.3g}"] * (min(scales) < 1)
+        + [f"learning rates {lr * max(scales):.3g} (last layer) to {lr * min(scales):.3g}"] * (min(scales) < 1)
     )

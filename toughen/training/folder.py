@@ -42,9 +42,9 @@ def check_folder(folder: Path, config: str, resume: bool, later: str = "") -> No
     if not folder.exists() or all(path.name.startswith(".") or path.name == SOURCES for path in folder.iterdir()):
         return  # what a run leaves that was killed before its first file: hidden files, and nets that it needs
     if not (folder / CONFIG).is_file():
-        raise ValueError(f"{folder} holds something that is no run: choose another --out")
+        raise ValueError(f"{folder} holds files that are not a run's: choose another --out")
     if not resume:
-        raise ValueError(f"{folder} holds a run already: choose another --out, or go on with it with --resume")
+        raise ValueError(f"{folder} holds a run already: choose another --out, or continue it with --resume")
     written = (folder / CONFIG).read_text(encoding="utf-8", errors="surrogateescape")
     before, now = settings_of(folder / CONFIG, written), settings_of(folder, config)
     unset = dict.fromkeys(before.keys() | now.keys(), "None")
@@ -54,8 +54,8 @@ def check_folder(folder: Path, config: str, resume: bool, later: str = "") -> No
         name = changed[0].replace(".init_args", "").replace(".class_path", "")
         was, given = (_shown(settings[changed[0]]) for settings in (before, now))
         raise ValueError(
-            f"{folder} was begun with other settings ({name}: {was}, now {given}): "
-            "repeat its own, or choose another --out"
+            f"{folder} was started with other settings ({name}: {was}, now {given}): "
+            "use the same settings, or choose another --out"
         )
 
 
@@ -111,7 +111,7 @@ def begin(folder: Path, config: str, state: TrainingState, seen: dict[str, Tenso
 
 
 def withdraw(folder: Path) -> None:
-    """Take back a run that did not get through its first step: nothing is lost, and the command can be mended."""
+    """Take back a run that did not get through its first step: nothing is lost, and the command can be corrected."""
     for name in (CONFIG, PROVENANCE, runs.SEEN, checkpoint.HEALTHY):
         (folder / name).unlink(missing_ok=True)
     shutil.rmtree(folder / BOARD, ignore_errors=True)

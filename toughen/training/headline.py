@@ -48,17 +48,17 @@ def headline(state: TrainingState, resumed: bool, images: Images, width: int = 8
     recipe, size, off, threat = state.recipe, state.recipe.image_size, images.split_off, state.main.threat
     parameters = sum(p.numel() for p in state.model.parameters())
     lines = [
-        f"images are brought to {size}x{size} (--image-size): {images.why}" * bool(size and images.why),
+        f"images are resized to {size}x{size} (--image-size): {images.why}" * bool(size and images.why),
         f"{type(state.main).__name__} on {recipe.data}" + (f", {threat.norm} eps {threat.eps}" if threat else ""),
         f"{recipe.model} ({parameters:,} parameters), {numbers(state)}"
-        + f" + {off:,} kept apart as test images, which {recipe.data} has none of" * (off > 0),
+        + f" + {off:,} for the test, because {recipe.data} has no test images" * (off > 0),
         images.init,
         images.tuning,
         f"{length(state)}, {state.precision} on {state.device}"
         + f", {state.processes} processes" * (state.processes > 1),
-        f"going on after step {state.step} of {state.steps}" * resumed,
-        f"the number of processes has changed, {', '.join(state.restarted)} begins anew" * bool(state.restarted),
-        f"batch_size {recipe.batch_size:,} is more than there are images: each step takes all {state.images:,}"
+        f"continues after step {state.step} of {state.steps}" * resumed,
+        f"the number of processes has changed, {', '.join(state.restarted)} starts again" * bool(state.restarted),
+        f"batch_size {recipe.batch_size:,} exceeds the number of images: each step uses all {state.images:,}"
         * (recipe.batch_size > state.images),
         *(f"warning: {each}" for each in doubts(images.classes, images.trained, images.tested)),
     ]
@@ -69,9 +69,7 @@ def headline(state: TrainingState, resumed: bool, images: Images, width: int = 8
 def numbers(state: TrainingState) -> str:
     """How many images are trained on, and how many are held out."""
     held_out = len(state.validation.split)
-    kept = (
-        f" + {held_out:,} to choose the weights" if held_out else ", none to choose the weights by: the last are kept"
-    )
+    kept = f" + {held_out:,} to choose the weights" if held_out else ", no validation images: the last weights are kept"
     return count(state.images, "image") + kept
 
 
@@ -85,7 +83,7 @@ def ending(state: TrainingState) -> str:
     if kept["clean"] > chance + math.sqrt(chance * (1 - chance) / len(labels)):
         return ""
     method, lr = state.main, state.recipe.optimizer.lr
-    tries = [f"a lower rate (--optimizer.lr, now {lr:g})"]
+    tries = [f"a lower learning rate (--optimizer.lr, now {lr:g})"]
     if method.threat is not None:
         tries += [
             f"a smaller --eps (now {method.threat.eps})",
@@ -95,7 +93,7 @@ def ending(state: TrainingState) -> str:
         if hasattr(method, name):
             tries.append(f"{what} (--method.{name}, now {getattr(method, name):g})")
     return (
-        f"The kept weights are right on {percent(kept['clean'])} of the {len(labels):,} held-out images, and one "
-        f"answer for all of them would be on {percent(chance)}: the net has learnt next to nothing. Train again with "
-        f"another --out and {'; or '.join(tries)}; or with more epochs."
+        f"The kept weights classify {percent(kept['clean'])} of the {len(labels):,} validation images correctly. "
+        f"Always predicting the most frequent class gives {percent(chance)}: the net has learnt almost nothing. "
+        f"Train again with another --out and {'; or '.join(tries)}; or with more epochs."
     )

@@ -125,12 +125,12 @@ def put_in(initial: Initial, model: nn.Module, net_name: str, classes: Sequence[
 
 def said(initial: Initial, new_head: str, classes: int) -> str:
     """What a run says of the weights that it begins with."""
-    found = f"weights begin as those of {initial.source}"
+    found = f"initial weights: those of {initial.source}"
     if initial.record is not None and initial.record.eps is not None:
         found += f" ({initial.record.method}, {initial.record.norm} eps {radius(initial.record.eps)})"
     if new_head:
-        before = "" if initial.record is None else f" in place of one for {some(initial.record.classes)}"
+        before = "" if initial.record is None else f" instead of {some(initial.record.classes)}"
         found += f"; the last layer, {new_head}, is new, for {classes} classes{before}"
     if initial.more:
-        found += f"; what the file holds besides ({some(initial.more)}) is left out"
+        found += f"; the rest of the file ({some(initial.more)}) is not used"
     return found

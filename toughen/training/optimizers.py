@@ -22,8 +22,8 @@ class Optimizer:
         for name, end, where in (
             ("lr", math.inf, "be a finite number, not below 0"),
             ("weight_decay", math.inf, "be a finite number, not below 0"),
-            ("beta1", 1, "lie in 0..1, below 1"),
-            ("beta2", 1, "lie in 0..1, below 1"),
+            ("beta1", 1, "be in 0..1, below 1"),
+            ("beta2", 1, "be in 0..1, below 1"),
         ):
             if not 0 <= getattr(self, name, 0) < end:
                 raise ValueError(f"optimizer.{name} is {getattr(self, name)}: it must {where}")
@@ -40,7 +40,7 @@ class SGD(Optimizer):
         lr: the highest learning rate; the schedule multiplies it by 0..1.
         momentum: share of the accumulated gradient kept at each step.
         weight_decay: L2 penalty (half its gradient's factor) on all parameters.
-        nesterov: look ahead along the accumulated gradient.
+        nesterov: use Nesterov momentum.
 
     Raises:
         ValueError: momentum is outside 0..1, or 1, which never forgets; or a setting is below 0.
@@ -54,7 +54,7 @@ class SGD(Optimizer):
     def __post_init__(self) -> None:
         super().__post_init__()
         if not 0 <= self.momentum < 1:
-            raise ValueError(f"momentum is {self.momentum}: it must lie in 0..1, below 1, such as 0.9")
+            raise ValueError(f"momentum is {self.momentum}: it must be in 0..1, below 1, such as 0.9")
 
     def build(self, parameters: Parameters) -> torch.optim.Optimizer:
         return torch.optim.SGD(

@@ -29,66 +29,66 @@ class Recipe:
         data: a folder of parquet shards or of class-named image folders, or a data set's name (`toughen list data`).
         classes: a file that names the classes to keep, one a line, or "imagenet100"; None keeps all.
         image_size: resize the shorter side to this many pixels and crop the centre; "keep" leaves images as they are.
-            None chooses a size where they differ or are larger than 224x224, and leaves them as they are elsewhere.
-        memory_limit: memory that images may take, such as 512MB; a set that exceeds it decoded stays encoded, and is
-            read and decoded as it is trained on. None means half of what is available, here and on the device.
-        num_workers: processes that then decode; 0: the run's own. None means one fewer than cores, up to 8.
-        shuffle_buffer: images among which those of a shard are then shuffled; class folders are shuffled as a whole.
+            None chooses a size if sizes differ or exceed 224x224, and otherwise leaves images as they are.
+        memory_limit: memory that images may take, such as 512MB; a larger data set stays encoded, and is read and
+            decoded during training. None means half of the available memory, here and on the device.
+        num_workers: processes that then decode images; 0: the run's own. None means one fewer than cores, up to 8.
+        shuffle_buffer: size of the buffer that then shuffles a shard's images; class folders are shuffled fully.
         model: a net's name (`toughen list models`), `timm:NAME`, or `package.module:function`.
         model_settings: settings of the net by name, such as depth or width.
-        init: weights to begin with, in place of random ones: a run directory, a .safetensors or .pth file, or
-            hf://user/name. What they are normalised by comes with them; the last layer is new where classes differ.
-        frozen: how many of the net's layers keep their weights, counted from the images; "backbone" is all but the one
-            that gives the logits. Their batch norms keep their statistics, too.
-        layer_decay: layer-wise decay of the learning rate: each layer learns at this times the rate of the one after
-            it, up to 1, which gives all the same. 0.65 to 0.9 are usual for fine-tuning.
+        init: initial weights, instead of random ones: a run directory, a .safetensors or .pth file, or
+            hf://user/name. Their normalisation is used, too; the last layer is new if the classes differ.
+        frozen: how many of the net's layers keep their weights, counted from the images; "backbone" is all but the
+            last one. Their batch norms keep their statistics, too.
+        layer_decay: layer-wise decay of the learning rate: each layer's rate is this factor times the rate of the next
+            layer; 1 gives all the same. 0.65 to 0.9 are usual for fine-tuning.
         normalize: give the net the training images' mean and standard deviation as its first layer.
-        eps: radius of the threat in image units, such as 8/255; fills the method wherever it sets none.
-        norm: norm of the threat; fills the method wherever it sets none.
-        eps_warmup: share of the run over which adversarial images grow from the clean ones to the method's, from the
-            first step that trains against the threat; some nets that begin at a large eps never leave equal logits.
+        eps: radius of the threat in image units, such as 8/255, for all parts of the method that set none.
+        norm: norm of the threat, for all parts of the method that set none.
+        eps_warmup: share of the run over which perturbations grow linearly from zero to full size, from the first step
+            that trains against the threat; at a large eps some nets do not learn without it.
         method: how to train (`toughen list methods`).
-        label_smoothing: share of a label that is spread over all classes in the loss, 0..1; attacks know none.
+        label_smoothing: share of a label that is spread over all classes in the loss, 0..1; attacks do not use it.
         epochs: passes over the training images.
-        time_budget: end within this time, such as 90s, 5m or 1h30m, at the end of the schedule, instead of after
-            ``epochs``; steps are timed first, and how many fit is revised as the run goes on.
-        batch_size: images per step; an epoch's last batch is short, and left out where it would be a single image.
-        optimizer: how weights move.
-        schedule: how the learning rate moves.
-        averaging: share of the averaged weights kept at each step, such as 0.9998; None keeps no average. At step t
-            at most (1 + t) / (10 + t) is kept, so that a short run's average forgets its beginning.
+        time_budget: end within this time, such as 90s, 5m or 1h30m, with the complete schedule, instead of after
+            ``epochs``; the number of steps is estimated from their time, and updated during the run.
+        batch_size: images per step; an epoch's last batch may be smaller, and is left out if it is a single image.
+        optimizer: how weights are updated.
+        schedule: how the learning rate changes.
+        averaging: share of the averaged weights kept at each step, such as 0.9998; None: no average. At step t at
+            most (1 + t) / (10 + t) is kept, so that a short run's average forgets its beginning.
         crop: pixels of padding for random crops; None means 4 for colour images and 0 for grey ones. "resized" resizes
             a random part of each image, 8 to 100 % of its area, to ``image_size``, and for validation and test the
             shorter side to 256/224 of that before the centre is cropped, as is usual for ImageNet.
         padding: what the border of a crop is filled with.
         flip: mirror images left to right at random; None means yes for colour images and no for grey ones.
-        validation: training images kept aside to choose the best weights, balanced over classes; None means a tenth
+        validation: training images held out to choose the best weights, balanced over classes; None means a tenth
             of them, at most 1,000.
         validation_steps: steps of the PGD that chooses them.
-        validation_every: epochs from one look at them to the next, from the first epoch on; the last one has one, too.
-        weights: which are kept; "best", of the epoch that stood best under that PGD, or "last", of the last epoch.
-        watch: what happens when the model stood under PGD and collapses: "off" nothing, "warn" it is said, "rescue"
-            training goes back to the last state near the best and on with the method's rescue for some epochs.
+        validation_every: validate every so many epochs, from the first epoch on, and after the last one.
+        weights: which are kept: "best", of the epoch with the best accuracy under that PGD, or "last", of the last one.
+        watch: what happens if a robust model loses its accuracy under PGD (collapse): "off" nothing, "warn" a message,
+            "rescue" training goes back to the last state near the best, then uses the method's rescue for some epochs.
         watch_epochs: epochs of the first rescue; each further one takes twice as many.
-        log_every: steps between two looks at the logits' distance under FGSM and R-FGSM, the watch's signal.
+        log_every: steps between two measurements of the distance of FGSM and R-FGSM logits, the watch's signal.
         keep_at: steps (500) and epochs from 0 ("epoch 3") whose weights are kept in the run's folder "kept".
-        stop_epoch: end after this many of the epochs that the schedule is laid over (early stop); None: go through.
-        precision: "fp32", "bf16" for autocast to bfloat16, "auto" for bf16 where the processor has it; "fp64" is for
+        stop_epoch: end after this many of the epochs that the schedule is laid over (early stop); None: all of them.
+        precision: "fp32", "bf16" for autocast to bfloat16, "auto" for bf16 if the processor supports it; "fp64" is for
             tests.
-        compile: "default" lets torch.compile make the net that training steps run, "off" does not. The first steps then
+        compile: "default" compiles the net of training steps with torch.compile, "off" does not. The first steps then
             take minutes.
         cuda_graphs: on a GPU, record a step's kernels once and replay them, where the method allows it: a small net's
-            step takes longer to launch than to compute. A net that is another one in each step by itself, such as by
-            Python's own random numbers, is noticed and no longer replayed.
-        sync_batch_norm: where several processes train, let batch norm see all their images, not only its own (GPUs).
-        channels_last: lay images and filters out channel by channel in each pixel.
-        seed: decides weights, order, crops and noise.
-        device: "cpu", "cuda" and the like; "auto" takes a GPU where there is one.
-        deterministic: on a GPU, kernels that repeat bit for bit, which a resumed run needs to end exactly as an
-            uninterrupted one, in place of those that are timed and chosen; a CPU's always repeat.
-        checkpoint_seconds: how often, in seconds, a checkpoint falls inside an epoch; each epoch ends with one.
-        callbacks: what is called between steps and epochs beside what every run has: the class name of one of
-            toughen's optional callbacks, `package.module.MyCallback`, or a list of such; made without arguments.
+            step takes longer to launch than to compute. A net whose steps differ in other ways, such as by Python's own
+            random numbers, is detected and no longer replayed.
+        sync_batch_norm: with several processes, batch norm uses the images of all of them, not only its own (GPUs).
+        channels_last: store images and filters in torch's channels_last memory format.
+        seed: of the initial weights, the order, the crops and the noise.
+        device: "cpu", "cuda" and the like; "auto" uses a GPU if there is one.
+        deterministic: on a GPU, use deterministic kernels instead of the fastest; a resumed run then ends exactly as an
+            uninterrupted one. On a CPU they are always deterministic.
+        checkpoint_seconds: seconds between two checkpoints within an epoch; each epoch also ends with one.
+        callbacks: additional callbacks: the class name of one of toughen's optional ones, `package.module.MyCallback`,
+            or a list of such; created without arguments.
     """
 
     data: str = "mnist-5k"
@@ -151,18 +151,18 @@ class Recipe:
             if (getattr(self, name) or 0) < 1 and not (name == "stop_epoch" and self.stop_epoch is None):
                 raise ValueError(f"{name} is {getattr(self, name)}: it must be at least 1")
         if self.stop_epoch is not None and self.stop_epoch > self.epochs:
-            raise ValueError(f"stop_epoch is {self.stop_epoch}: it must not lie beyond the {self.epochs} epochs")
+            raise ValueError(f"stop_epoch is {self.stop_epoch}: it must not exceed the {self.epochs} epochs")
         if self.time_budget is not None:
             seconds(self.time_budget)
             if self.stop_epoch is not None:
-                raise ValueError("time_budget and stop_epoch both say when to end: give one of them")
+                raise ValueError("time_budget and stop_epoch both set the end of training: give one of them")
         if self.averaging is not None and not 0 <= self.averaging < 1:
-            raise ValueError(f"averaging is {self.averaging}: it must lie in 0..1, below 1, such as 0.9998")
+            raise ValueError(f"averaging is {self.averaging}: it must be in 0..1, below 1, such as 0.9998")
         if not 0 <= self.label_smoothing < 1:
             raise ValueError(f"label_smoothing is {self.label_smoothing}: it must be a share of a label, 0..1, below 1")
         if self.label_smoothing and (own := [each for each in _with_losses(self.method) if hasattr(each, "smoothing")]):
             name = type(own[0]).__name__
-            raise ValueError(f"{name} has a smoothing of its own (--method.smoothing): give that, not label_smoothing")
+            raise ValueError(f"{name} has its own smoothing (--method.smoothing): use that instead of label_smoothing")
         if not 0 <= self.eps_warmup < 1:
             raise ValueError(f"eps_warmup is {self.eps_warmup}: it must be a share of the run, 0..1, below 1")
         if (self.validation or 0) < 0 or self.pad < 0 or (self.num_workers or 0) < 0 or self.checkpoint_seconds < 0:
@@ -187,7 +187,7 @@ class Recipe:
         if self.eps is None:
             return
         if threat is None:
-            raise ValueError(f"eps is {self.eps}, and {name} trains against nothing: give a method with this eps")
+            raise ValueError(f"eps is {self.eps}, and {name} trains without attacks: give a method with this eps")
         if float(threat.eps) != float(self.eps) or threat.norm != self.norm:
             raise ValueError(
                 f"the recipe's threat is {self.norm} eps {self.eps}, that of {name} {threat.norm} eps {threat.eps}: "
@@ -196,11 +196,11 @@ class Recipe:
 
     def _check_resized(self) -> None:
         if not isinstance(self.image_size, int):
-            raise ValueError("crop resized needs the size to resize to: add --image-size, such as 224")
+            raise ValueError("crop resized needs a size: add --image-size, such as 224")
         if self.method.keeps_images:
             raise ValueError(
-                f"{type(self.method).__name__} keeps a history of each image in the image's own pixels, which resized "
-                "crops do not show: use --crop 4, or another method"
+                f"{type(self.method).__name__} keeps a history of each image's pixels, which resized "
+                "crops do not fit: use --crop 4, or another method"
             )
 
     @property

@@ -210,7 +210,7 @@ class ReplayedStep:
             if kind.seen <= WARM_UP or not bool(plain.loss.isfinite()):
                 return plain
             if not all(buffer.is_in_place for buffer in before):
-                self.failure = "a buffer is another tensor after a step"
+                self.failure = "a step replaces a buffer by a new tensor"
                 return None
             if x.device.type != "cpu" and not torch.equal(drawn, torch.random.get_rng_state()):
                 self.failure = "a step draws random numbers on the CPU"

@@ -97,7 +97,7 @@ def open_run(
     folder = Path(out)
     check_folder(folder, config, resume, later="image_size" if recipe.image_size is None else "")
     for source in missing_sources(recipe, config, folder):
-        console.print(f"first the source {source.recipe.model}, trained normally", highlight=False)
+        console.print(f"first the source model {source.recipe.model} is trained without attacks", highlight=False)
         train(source.recipe, source.folder, config=source.config, resume=True, console=console)
     trainer, seen, images = build(recipe, folder, callbacks)
     config = settled(config, trainer.recipe)
@@ -105,11 +105,11 @@ def open_run(
     world().barrier()  # all have seen the folder as it was
     resumed = resume and saving.resume(trainer.state)
     if resumed and not runs.same_images(folder, seen):
-        raise ValueError(f"the images of {recipe.data} have changed since {folder} was begun: choose another --out")
+        raise ValueError(f"the images of {recipe.data} have changed since {folder} was started: choose another --out")
     if trainer.state.finished:
         world().on_main(complete, folder, trainer.state)
         console.print(
-            f"{folder} is finished already: nothing is left to do", highlight=False, markup=False, soft_wrap=True
+            f"{folder} is finished already: there is nothing to do", highlight=False, markup=False, soft_wrap=True
         )
         return trainer
     if recipe.time_budget is not None and not trainer.state.planned:
@@ -145,13 +145,11 @@ def by_epoch(
     try:
         yield from trainer.by_epoch(shutdown, ShowProgress(console, show))
     except Unreadable as error:
-        raise RuntimeError(
-            f"training failed: {error}. Once that is mended, go on with --resume: nothing is lost"
-        ) from None
+        raise RuntimeError(f"training failed: {error}. Fix that and continue with --resume: nothing is lost") from None
     except OSError as error:
         raise RuntimeError(
-            f"training failed: cannot write to {folder} ({error.strerror or error}). Make room or mend it, and go on "
-            "with --resume: the last checkpoint is whole"
+            f"training failed: cannot write to {folder} ({error.strerror or error}). Free space or fix it, and "
+            "continue with --resume: the last checkpoint is complete"
         ) from None
     except Diverged:
         raise
@@ -160,8 +158,8 @@ def by_epoch(
             world().on_main(withdraw, folder)
         if lacking(error):
             raise RuntimeError(
-                f"training failed: memory does not hold a step on {trainer.recipe.batch_size} images: lower "
-                "--batch-size, or take a smaller --model"
+                f"training failed: out of memory in a step on {trainer.recipe.batch_size} images: use a smaller "
+                "--batch-size or a smaller --model"
             ) from None
         raise
     finally:

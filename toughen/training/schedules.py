@@ -232,4 +232,4 @@ def _check_gamma(gamma: float | int) -> None:
 def _check_momenta(low: float | int, high: float | int) -> None:
     for name, value in (("low_momentum", low), ("high_momentum", high)):
         if not 0 <= value < 1:
-            raise ValueError(f"{name} is {value}: it must lie in 0..1, below 1")
+            raise ValueError(f"{name} is {value}: it must be in 0..1, below 1")

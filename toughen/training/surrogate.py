@@ -32,7 +32,7 @@ def train_source(run: Path, device: str = "auto", console: Console | None = None
     record = runs.read_record(run)
     if ":" in record.model["name"] or record.subset:
         what = "a net of your own" if ":" in record.model["name"] else "some of the classes only"
-        raise ValueError(f"{run} has {what}, so no normal twin can be trained for it: give --surrogate RUN")
+        raise ValueError(f"{run} has {what}, so no standard model can be trained for it: give --surrogate RUN")
     recipe = Recipe(
         data=data or record.data,
         image_size=record.image_size,
@@ -53,6 +53,6 @@ def train_source(run: Path, device: str = "auto", console: Console | None = None
     )
     if console is not None and not (run / FOLDER).exists():
         console.print(
-            f"training a normal {recipe.model} for black-box attacks, kept in {run / FOLDER}", highlight=False
+            f"training a standard {recipe.model} for black-box attacks, saved in {run / FOLDER}", highlight=False
         )
     return train(recipe, run / FOLDER, config=config, resume=True)

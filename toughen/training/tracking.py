@@ -71,7 +71,7 @@ class Tracker(Callback):
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         if not isinstance(state.get("run_id"), str):
-            raise ValueError("run_id is no text")
+            raise ValueError("run_id is not a string")
         self.run_id = state["run_id"]
 
     def _begin(self, state: TrainingState) -> None:
@@ -80,14 +80,14 @@ class Tracker(Callback):
         try:
             self.run_id, self.begun = self.begin(state.folder.name, settings), True
         except Exception as error:  # the tracker's own, its transport's and the file system's
-            raise ValueError(f"{type(self).__name__} cannot begin the run: {first_line(error)}") from error
+            raise ValueError(f"{type(self).__name__} cannot start the run: {first_line(error)}") from error
 
     def _told(self, call: Callable[..., None], *given: Any) -> None:
         """Call the tracker; a run does not end because it cannot be reached."""
         try:
             call(*given)
         except Exception as error:
-            said = f"{type(self).__name__} did not take the figures, which metrics.jsonl has: {first_line(error)}"
+            said = f"{type(self).__name__} did not accept the figures (metrics.jsonl has them): {first_line(error)}"
             world().console().print(said, highlight=False, markup=False, soft_wrap=True)
 
 

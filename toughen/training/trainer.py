@@ -226,7 +226,7 @@ class Trainer:
         seed = world().seed("model", self.recipe.seed, state.step)  # such as for dropout
         logged = self.replayed_step(key, x, y, batch, seed, self.loss_and_gradients, self.pass_counter)
         if self.replayed_step.failure:
-            state.note("cuda graphs", f"steps are no longer replayed: {self.replayed_step.failure}")
+            state.note("cuda graphs", f"CUDA graphs are no longer used: {self.replayed_step.failure}")
             self.replayed_step.failure = ""
         self.optimizer.step()
         if state.average is not None:

@@ -19,7 +19,7 @@ def seconds(text: str) -> float:
     given = match.groups() if match else ()
     total = sum(float(part) * unit for part, unit in zip(given, UNITS.values(), strict=False) if part)
     if not total:
-        raise ValueError(f"{text!r} is no time to keep to: write one such as 90s, 5m or 1h30m")
+        raise ValueError(f"{text!r} is not a duration: write one such as 90s, 5m or 1h30m")
     return total
 
 

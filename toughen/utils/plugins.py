@@ -39,7 +39,7 @@ def import_object(path: str, kind: str) -> Any:
     """
     place, _, name = path.rpartition(".")
     if not place or not all(part.isidentifier() for part in path.split(".")):
-        raise ValueError(f"{kind} {path!r} is no import path: write package.module.Class")
+        raise ValueError(f"{kind} {path!r} is not an import path: write package.module.Class")
     holder = module(place, f"{kind} {path!r}")
     if not hasattr(holder, name):
         near = difflib.get_close_matches(name, vars(holder), n=1)

@@ -22,7 +22,7 @@ def number(text: str) -> int:
     match = _FORM.fullmatch(text.strip())
     amount = int(Fraction(match[1]) * UNITS[match[2].upper()]) if match else 0
     if not amount:
-        raise ValueError(f"{text!r} is no amount of memory: write one such as 512MB, 2GB or 1.5GiB")
+        raise ValueError(f"{text!r} is not an amount of memory: write one such as 512MB, 2GB or 1.5GiB")
     return amount
 
 

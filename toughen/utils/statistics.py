@@ -1,4 +1,4 @@
-"""What accuracies say: as text, of images that were not looked at, and of a model that is blind to single steps."""
+"""What accuracies say: as text, of images that were not seen, and of a model that resists single steps alone."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ GAP = 0.2  # a model that FGSM finds this much more robust than the other attack
 
 
 def percent(share: float) -> str:
-    """A share, 0..1, as it stands in tables and sentences."""
+    """A share, 0..1, as tables and sentences show it."""
     return f"{100 * share:.1f} %"
 
 
@@ -35,6 +35,6 @@ def warning(result: dict[str, Any]) -> str | None:
     if gap is None or gap <= GAP:
         return None
     return (
-        f"FGSM leaves {percent(gap)} more standing than iterated attacks do: single steps are blind here. "
-        "Such a model is not robust, whatever its FGSM accuracy (catastrophic overfitting, or no robust training)."
+        f"Accuracy under FGSM is {100 * gap:.1f} points higher than under iterative attacks: FGSM is too weak for this "
+        "model, which is not robust, whatever its FGSM accuracy (catastrophic overfitting, or no robust training)."
     )

@@ -28,7 +28,7 @@ def read(text: str, name: str) -> Any:
     except yaml.YAMLError as error:
         place, problem = getattr(error, "problem_mark", None), getattr(error, "problem", None)
         where = f" (line {place.line + 1}: {problem})" if place and problem else ""
-        raise ValueError(f"{name} is not valid YAML{where}: mend it there") from None
+        raise ValueError(f"{name} is not valid YAML{where}: correct it") from None
 
 
 def check_value(text: str, name: str) -> None:
@@ -55,8 +55,8 @@ def _made(text: str, name: str) -> Any:
         if isinstance(error, TypeError) and "!" not in text:  # `1:`, which is left a text, as `a:` is
             return text
         raise ValueError(
-            f"{name} has a value that is not of the type its tag (!!) says, or that begins as a number and is none: "
-            "mend it there"
+            f"{name} has a value that is not of the type its tag (!!) says, or that begins like a number and is none: "
+            "correct it"
         ) from None
 
 
@@ -64,7 +64,7 @@ def _see(text: str, name: str) -> None:
     try:
         _check(yaml.compose(text, Loader=yaml.SafeLoader), name)
     except RecursionError:
-        raise ValueError(f"{name} is nested too deeply: mend it there") from None
+        raise ValueError(f"{name} is nested too deeply: make it flatter") from None
 
 
 def _check(root: yaml.Node | None, name: str) -> None:
@@ -75,7 +75,7 @@ def _check(root: yaml.Node | None, name: str) -> None:
         if id(node) in sizes:
             known = sizes[id(node)]
             if known is None:
-                raise ValueError(f"{name} has a value within itself (line {node.start_mark.line + 1}): mend it there")
+                raise ValueError(f"{name} has a value within itself (line {node.start_mark.line + 1}): remove it")
             return known
         sizes[id(node)] = None
         parts = []

@@ -63,7 +63,7 @@ class Graph:
         self.module = fx.GraphModule(net, graph)
         self.images, *more = [node for node in graph.nodes if node.op == "placeholder"]
         if more:
-            raise ValueError(f"{type(net).__name__} wants more than images")
+            raise ValueError(f"{type(net).__name__} needs more inputs than images")
 
     def layers(self, image: Images) -> list[Layer]:
         """The layers that can be computed in part, for images of this one's size, [1, c, h, w]; none if it fails."""

@@ -65,38 +65,39 @@ def input_range(context: CheckContext, name: str) -> Check:
         accuracies[best] - as_given,
         allowed(len(x), GAIN),
         "No other range or normalisation of the images makes the model much more accurate.",
-        f"The model is right on {percent(as_given)} of images in [0, 1], and on {percent(accuracies[best])} given "
-        f"{best}: make that its first layer, for the number is about something else.",
+        f"The model classifies {percent(as_given)} of the images in [0, 1] correctly, but "
+        f"{percent(accuracies[best])} of {best}: make that conversion its first layer. Until then the number means "
+        "nothing.",
     )
 
 
 def enough(context: CheckContext, name: str) -> Check:
     """There are so many images that a check could fail at all."""
     few, number = len(context.correct), context.claim.robust_accuracy
-    if number > DROP:  # one that stands of many says nothing, and is no more than may be wrong
+    if number > DROP:  # one robust image of many says nothing, and is no more than may be wrong
         few = min(few, len(context.robust))
-    bad = f"The checks look at {few} image{'' if few == 1 else 's'}, of which nothing can be told: evaluate more."
+    bad = f"The checks use {few} image{'' if few == 1 else 's'}, which is too few for a verdict: evaluate more images."
     if context.too_few is not None:
         had, least = map(float, context.too_few)
-        bad = f"Within its price a check that matters looks at {had:.0f} images, where {least:.0f} are the least: "
-        return judge(name, had, least, "", bad + "--suite standard sets no price.", least=True)
-    return judge(name, float(few), LEAST, f"The checks look at {few} images or more.", bad, least=True)
+        bad = f"Within its time limit an important check used {had:.0f} images, but it needs {least:.0f} or more: "
+        return judge(name, had, least, "", bad + "--suite standard sets no time limit.", least=True)
+    return judge(name, float(few), LEAST, f"The checks use {few} images or more.", bad, least=True)
 
 
 def labels_fit(context: CheckContext, name: str) -> Check:
     """The model is right more often than chance, and no other numbering of the classes makes it much more so."""
     n, chance = len(context.claim.labels), 1 / context.classes
     accuracy = float(context.claim.correct.double().mean())
-    fact = f"The model is right on {percent(accuracy)} of the clean images"
+    fact = f"The model classifies {percent(accuracy)} of the clean images correctly"
     other = _renumbered(context.model.exact(context.x(context.all)).argmax(1), context.y(context.all), context.classes)
     if other > max(0.5, accuracy + 0.2 + 1 / len(context.all) ** 0.5):  # a few images fit some numbering by luck
-        bad = f"{fact}, and would be on {percent(other)} were its classes numbered otherwise: give the data its order."
+        bad = f"{fact}, but {percent(other)} if its classes are numbered in another order: give the data that order."
         return judge(name, accuracy, other, "", bad, least=True)
     threshold = chance + 2.33 * math.sqrt(chance * (1 - chance) / n)  # one set in a hundred is above by luck
     if accuracy > chance and threshold > chance + 0.1:
-        bad = f"{fact}, and {n} images are too few to tell that from chance, {percent(chance)}: take more."
+        bad = f"{fact}. Chance is {percent(chance)}, and {n} images are too few to show a difference: evaluate more."
         return judge(name, accuracy, threshold, f"{fact}; chance is {percent(chance)}.", bad, least=True)
-    bad = f"{fact}, which is chance: the labels are not the images' own, or the model knows nothing."
+    bad = f"{fact}, which is no better than chance: the labels are wrong, or the model has learnt nothing."
     return judge(name, accuracy, threshold, f"{fact}; chance is {percent(chance)}.", bad, least=True)
 
 

@@ -45,21 +45,22 @@ def there(context: CheckContext, name: str) -> Check:
     """The cross-entropy has a gradient towards the image."""
     x, threshold = context.x(context.correct), allowed(len(context.correct), ZERO)
     if not context.differentiable:
-        bad = "The logits carry no gradient to the images, so gradient attacks see nothing: evaluate with Square, or "
-        return judge(name, 1.0, threshold, "", bad + "take out of the model what cuts it off.", masking=True)
+        bad = "The logits have no gradient with respect to the images, so gradient attacks cannot work: evaluate with "
+        bad += "Square, or remove what blocks the gradient from the model (no_grad, detach)."
+        return judge(name, 1.0, threshold, "", bad, masking=True)
     start = context.threat.start(x, "uniform", context.noise(name, context.correct), context.threat.eps)
     undefined = _undefined(_gradient(context, x, cross_entropy)) | _undefined(_gradient(context, start, cross_entropy))
     figure = float(undefined.double().mean())
     if figure > threshold:
         bad = f"For {percent(figure)} of the images the gradient is NaN or infinite in some pixels, at the image or at "
-        bad += "a random start: attacks leave these pixels as they are; find the root, logarithm or power without a "
-        return judge(name, figure, threshold, "", bad + "slope there, and mend it.", masking=True)
+        bad += "a random start, and attacks do not change these pixels: look for a root, logarithm or power whose "
+        return judge(name, figure, threshold, "", bad + "derivative is not finite there, and fix it.", masking=True)
     figure = float(_zero(_gradient(context, x, cross_entropy)).double().mean())
     flat = float(_zero(_gradient(context, x, margin_loss)).double().mean())
     cause = (
-        "the margin's is zero too, so something in the model is flat (rounding, a threshold) and hides the slope"
+        "the margin's gradient is zero too, so part of the model is piecewise constant (such as rounding)"
         if flat > figure / 2
-        else "the margin's is not, so the logits are too large for a softmax in float32: attack with a margin loss"
+        else "the margin's is not, so the logits are too large for a softmax in float32: use a margin loss"
     )
     return judge(
         name,
@@ -86,10 +87,10 @@ def true_slope(context: CheckContext, name: str) -> Check:
         name,
         figure,
         allowed(int((~zero).sum()), DISAGREE),
-        f"A small step along the gradient does what the gradient says, but for {percent(figure)} of the images.",
-        f"For {percent(figure)} of the images a small step along the gradient does not do what the gradient says: it "
-        "is another function's, or noise, and leads attacks astray, unless a step's gradient is replaced on purpose "
-        "(straight-through, BPDA).",
+        f"A small step changes the margin as the gradient predicts, except for {percent(figure)} of the images.",
+        f"For {percent(figure)} of the images a small step does not change the margin as the gradient predicts: the "
+        "gradient belongs to another function, or is noise, so attacks that use it are too weak. This is no fault if "
+        "a gradient is replaced on purpose (straight-through, BPDA).",
         masking=True,
     )
 
@@ -131,8 +132,9 @@ def steady(context: CheckContext, name: str) -> Check:
         name,
         figure,
         STEADY,
-        f"Gradients eps / 20 apart have a median cosine of {figure:.2f}.",
-        f"Gradients eps / 20 apart have a median cosine of {figure:.2f}: they change too fast to be followed.",
+        f"Gradients at points eps / 20 apart have a median cosine of {figure:.2f}.",
+        f"Gradients at points eps / 20 apart have a median cosine of {figure:.2f}: they change too fast for a "
+        "gradient attack.",
         masking=True,
         least=True,
     )
@@ -148,18 +150,18 @@ def continuous(context: CheckContext, name: str) -> Check:
     x, y, exact = context.x(context.correct), context.y(context.correct), context.model.exact
     others = [(y != label).nonzero()[:, 0] for label in y]
     if not len(others[0]):
-        return not_made(name, "all images that are right are of one class")
+        return not_made(name, "all correctly classified images are of one class")
     if difference(exact(x), exact(x)) > SAME:
-        return not_made(name, "the model answers at random")
+        return not_made(name, "the model has random outputs")
     end = x[torch.stack([each[row % len(each)] for row, each in enumerate(others)])]
     before, after = margin(exact(x), y), margin(exact(end), y)
     unlimited, low, high = before - after, torch.zeros_like(before), torch.ones_like(before)
     for _ in range(HALVINGS):
         middle = (low + high) / 2
         margins = margin(exact(torch.lerp(x, end, middle.to(x).view(-1, 1, 1, 1))), y)
-        stands = margins > 0
-        before, after = torch.where(stands, margins, before), torch.where(stands, after, margins)
-        low, high = torch.where(stands, middle, low), torch.where(stands, high, middle)
+        right = margins > 0
+        before, after = torch.where(right, margins, before), torch.where(right, after, margins)
+        low, high = torch.where(right, middle, low), torch.where(right, high, middle)
     jumps = ((before - after) / unlimited.clamp(min=1e-30)).nan_to_num(1).clamp(max=1)
     figure = float((jumps > JUMP).double().mean())
     typical = percent(float(jumps[jumps > JUMP].median())) if figure else ""
@@ -167,10 +169,10 @@ def continuous(context: CheckContext, name: str) -> Check:
         name,
         figure,
         allowed(len(jumps), JUMPING),
-        "Between two images the margin passes through 0 without a jump.",
-        f"Between two images the margin jumps over 0 for {percent(figure)} of them, by {typical} of its whole way: a "
-        "vote, a threshold or a rounding decides, which no slope leads to; attack what stands before it, or by "
-        "transfer (--surrogate).",
+        "Between two images the margin passes through 0 continuously.",
+        f"Between two images the margin jumps over 0 for {percent(figure)} of them, by {typical} of its total change: "
+        "a vote, a threshold or a rounding decides the class, which no gradient can show. Attack the model before "
+        "that step, or by transfer (--surrogate).",
         masking=True,
     )
 
@@ -184,7 +186,7 @@ def unbroken_step(context: CheckContext, name: str) -> Check:
     """
     x, y, exact = context.x(context.correct), context.y(context.correct), context.model.exact
     if difference(exact(x), exact(x)) > SAME:
-        return not_made(name, "the model answers at random")
+        return not_made(name, "the model has random outputs")
     gradient = _gradient(context, x, margin_loss)
     if not gradient.isfinite().all() or _zero(gradient).all():
         return not_made(name, "gradients are zero, or not finite")
@@ -212,10 +214,10 @@ def unbroken_step(context: CheckContext, name: str) -> Check:
         name,
         figure,
         allowed(len(jumps), JUMPING),
-        "On a step of eps along the gradient the margin changes without a jump.",
+        "On a step of eps along the gradient the margin changes continuously.",
         f"On a step of eps along the gradient the margin jumps for {percent(figure)} of the images, by {typical} of "
-        "its whole change: something is switched at once, so that gradients tell little of what is near; attack with "
-        "many more steps and starts, or what stands before it.",
+        "its total change: a step function in the model makes gradients unreliable. Attack with many more steps and "
+        "restarts, or attack the model before that step.",
         masking=True,
     )
 

@@ -29,9 +29,10 @@ def deterministic(context: CheckContext, name: str) -> Check:
         name,
         figure,
         SAME,
-        f"Asked {REPEATS} times, the model gives the same logits.",
-        f"Asked {REPEATS} times, the model's logits differ by up to {percent(figure)}: it answers at random, so an "
-        "image stands by luck and its gradient is one of many; average over its draws (AutoAttack `rand`).",
+        f"The model gives the same logits for the same images {REPEATS} times.",
+        f"In {REPEATS} forward passes of the same images the logits differ by up to {percent(figure)}: the model is "
+        "random, so an image can be robust by chance, and each gradient is one random sample. Use an attack that "
+        "averages over the randomness (AutoAttack `rand`).",
     )
 
 
@@ -46,7 +47,7 @@ def alone(context: CheckContext, name: str) -> Check:
     with torch.no_grad(), mode(net, "eval"):
         together = among(EXACT_BLOCK)
         if difference(together, among(EXACT_BLOCK)) > SAME:
-            return not_made(name, "the model answers at random")
+            return not_made(name, "the model has random outputs")
         singly = torch.cat([unwrap(net(image[None]), 1) for image in context.x(context.correct[:EXACT_BLOCK])])
         figure = max(difference(singly, among(size)) for size in (EXACT_BLOCK, max(context.attack_batch, EXACT_BLOCK)))
     return judge(
@@ -54,8 +55,8 @@ def alone(context: CheckContext, name: str) -> Check:
         figure,
         ALIKE,
         "An image has the same logits alone and in a batch.",
-        f"An image's logits change by up to {percent(figure)} with the images beside it, so the number holds for these "
-        "batches only: take running statistics instead of a batch's.",
+        f"An image's logits change by up to {percent(figure)} with the other images in its batch, so the number is "
+        "valid for these batches only: use running statistics instead of batch statistics.",
     )
 
 
@@ -67,9 +68,9 @@ def unscaled(context: CheckContext, name: str) -> Check:
         name,
         figure,
         HALF,
-        "The outputs are logits, as the losses of the attacks need them.",
+        "The outputs are logits, as the attacks' losses need.",
         f"For {percent(figure)} of the images the outputs are 0 or more and add up to 1: they are probabilities, whose "
-        "cross-entropy is nearly flat; take the softmax off the model's end.",
+        "cross-entropy has almost no gradient. Remove the softmax at the end of the model.",
         masking=True,
     )
 
@@ -83,8 +84,8 @@ def usual_size(context: CheckContext, name: str) -> Check:
         figure,
         LARGEST,
         f"{fact}.",
-        f"{fact}, where a softmax in float32 is 0 or 1 and the cross-entropy has no slope: divide the logits, or "
-        "attack with a scale-free loss (APGD-T).",
+        f"{fact}. A softmax in float32 is then 0 or 1, and the cross-entropy has no gradient: divide the logits, or "
+        "attack with a scale-invariant loss (APGD-T).",
         masking=True,
     )
 
@@ -92,12 +93,12 @@ def usual_size(context: CheckContext, name: str) -> Check:
 def evaluation_mode(context: CheckContext, name: str) -> Check:
     """In which mode the model was handed over; it is always judged in evaluation mode, so this never fails."""
     if context.claim.trained_mode is None:
-        return not_made(name, "the model is a function, whose nets are asked in evaluation mode where they can be seen")
+        return not_made(name, "the model is a function; the modules that it was seen to use are in evaluation mode")
     if not context.claim.trained_mode:
         return Check(name, True, 0.0, None, "The model was handed over in evaluation mode.")
     figure = float((_in_training_mode(context).argmax(1) != context.clean.argmax(1)).double().mean())
-    sentence = "The model was handed over in training mode; the number is of its evaluation mode, which predicts "
-    return Check(name, True, figure, None, f"{sentence}{percent(figure)} of the images otherwise.")
+    sentence = "The model was handed over in training mode. The number is for evaluation mode, in which the prediction "
+    return Check(name, True, figure, None, f"{sentence}differs for {percent(figure)} of the images.")
 
 
 @torch.no_grad()

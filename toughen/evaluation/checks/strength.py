@@ -18,15 +18,15 @@ from toughen.evaluation.checks.base import Check, CheckContext, judge, percent
 from toughen.evaluation.checks.chance import allowed
 from toughen.evaluation.checks.probes import AttackCheck, HasRoom, Probe, ProbeResults
 
-LOOSE = 0.03  # the share of images by which an order that holds may look turned
-APART = 0.10  # by which the cross-entropy may be the worse guide
+LOOSE = 0.03  # the share of images by which an order that holds may appear reversed
+APART = 0.10  # by which the cross-entropy may be worse than the margin
 FACTORS = (0.25, 0.5, 1, 2, 3)  # of the threat's radius
 SINGLE, PLAIN, MARGIN, REACH = "FGSM", "PGD-20", "PGD-20 on the margin", "unbounded"
 TOWARDS = {"PGD-R-20": PGDR, "PGD-LL-20": PGDLL}
 
 
 def radii(context: CheckContext) -> dict[str, float]:
-    """The radii at which PGD is tried, by the names of the looks."""
+    """The radii at which PGD is tried, by the names of the attack runs."""
     eps = context.threat.eps
     distances = [min(factor * eps, context.diameter) for factor in FACTORS]
     return {PLAIN if radius == eps else f"{PLAIN} at {radius:.6g}": radius for radius in distances}
@@ -60,7 +60,7 @@ def probes(context: CheckContext) -> list[Probe]:
 
 
 def _without_bounds(context: CheckContext) -> Probe:
-    """With the whole box to move in, or half its diameter: what stands is not broken.
+    """With the whole box to move in, or half its diameter: images that stay correct are not broken.
 
     The radius is doubled until it is there: a long step at once leads from the image to where nothing has a slope. Even
     small steps of one size do on sound nets (MNIST: NuAT, and within L2 balls all that were trained for L-inf), so
@@ -103,21 +103,21 @@ def _reaching(threat: Threat, eps: float) -> dict[str, Attack]:
 
 
 def unbounded(results: ProbeResults, name: str) -> Check:
-    """With the whole box to move in, or half its diameter, no image stands."""
+    """With the whole box to move in, or half its diameter, every image is broken."""
     (figure,) = results.accuracies([REACH])
-    fact = f"With eps doubled up to {furthest(results.context):.3g}, {percent(figure)} of the clean-right images stand"
-    bad = f"{fact}, although an attack may show nearly any image: it is kept from finding what is there."
+    fact = f"{_of_right(percent(figure))} with eps doubled up to {furthest(results.context):.3g}"
+    bad = f"{fact}, although almost any image is allowed there: gradient attacks do not work on this model."
     return judge(name, figure, _allowed(results, [REACH], LOOSE), f"{fact}.", bad, masking=True)
 
 
 def falls_with_eps(results: ProbeResults, name: str) -> Check:
     """Accuracy under PGD does not rise with eps."""
     names = radii(results.context)
-    stands = results.accuracies(list(names))
-    figure = max(after - min(stands[: i + 1]) for i, after in enumerate(stands[1:]))
-    shown = ", ".join(f"{each:.0%} at {radius:.3g}" for each, radius in zip(stands, names.values(), strict=True))
-    fact = f"Of the clean-right images {shown} stand under PGD-20"
-    bad = f"{fact}: more room makes the attack weaker, so it is led astray."
+    robust = results.accuracies(list(names))
+    figure = max(after - min(robust[: i + 1]) for i, after in enumerate(robust[1:]))
+    shown = ", ".join(f"{each:.0%} at eps {radius:.3g}" for each, radius in zip(robust, names.values(), strict=True))
+    fact = f"{_of_right(shown)} under PGD-20"
+    bad = f"{fact}: a larger eps makes the attack weaker, so its gradients are misleading."
     return judge(name, figure, _allowed(results, list(names), LOOSE), f"{fact}.", bad, masking=True)
 
 
@@ -137,17 +137,21 @@ def cross_entropy_leads(results: ProbeResults, name: str) -> Check:
 
 
 def _order(results: ProbeResults, name: str, others: list[str], slack: float) -> Check:
-    """PGD leaves hardly more images standing than the best of the other attacks."""
-    pgd, *stands = results.accuracies([PLAIN, *others])
-    least = min(stands)
-    other = others[stands.index(least)]
-    fact = f"Of the clean-right images {percent(pgd)} stand under PGD-20 and {percent(least)} under {other}"
-    bad = f"{fact}: PGD is led astray."
+    """PGD breaks hardly fewer images than the best of the other attacks."""
+    pgd, *robust = results.accuracies([PLAIN, *others])
+    least = min(robust)
+    other = others[robust.index(least)]
+    fact = f"{_of_right(percent(pgd))} under PGD-20 and {percent(least)} under {other}"
+    bad = f"{fact}: the gradients that PGD-20 uses are misleading."
     return judge(name, pgd - least, _allowed(results, [PLAIN, *others], slack), f"{fact}.", bad, masking=True)
 
 
+def _of_right(share: str) -> str:
+    return f"Of the images that are right without an attack, {share} are still right"
+
+
 def _allowed(results: ProbeResults, names: list[str], share: float) -> float:
-    """What chance is allowed on the images that all of these looks had."""
+    """What chance is allowed on the images that all of these attack runs had."""
     return allowed(min(results.count(name) for name in names), share)
 
 

@@ -1,4 +1,4 @@
-"""Whether the images that stand go on standing under attacks that the evaluation may not have run."""
+"""Whether the robust images stay robust under attacks that the evaluation may not have run."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from toughen.evaluation.checks.probes import AttackCheck, HasRoom, Probe, ProbeR
 from toughen.evaluation.plan import cost
 from toughen.evaluation.price import QUERY
 
-HIDDEN = 0.10  # by which it cannot, unless an attack was kept from what it needs
+HIDDEN = 0.10  # by which it cannot, unless something hinders the attack
 STEPS, MARGIN, SQUARE, RANDOM, TRANSFER = "steps", "margin", "square", "random", "transfer"
 RESTARTS = ("restart 0", "restart 1", "restart 2")
 TARGETS = ("target 1", "target 2", "target 3")
@@ -27,15 +27,15 @@ PGDS = (STEPS, *RESTARTS)
 GRADIENT = (*PGDS, MARGIN, *TARGETS)
 EVERY = (*GRADIENT, SQUARE, RANDOM)
 POINTS = 200
-DESCRIPTIONS = {  # how the looks are called
+DESCRIPTIONS = {  # how the attack runs are called
     "PGD-200": (STEPS,), "PGD on the margin": (MARGIN,), "APGD-T": TARGETS, "Square": (SQUARE,),
     "PGD-40 from other starts": RESTARTS, "random points": (RANDOM,),
 }  # fmt: skip
-NO_SOURCE = "there is no other model to make images on; give one (--surrogate RUN)"
+NO_SOURCE = "it needs images made on another model; give one (--surrogate RUN)"
 
 
 def probes(context: CheckContext) -> list[Probe]:
-    """The attacks, what tells most for its passes first."""
+    """The attacks, the most informative for its passes first."""
     threat = context.threat
 
     def probe(name: str, check: str, kind: type[Attack], noise: str = "", **settings: object) -> Probe:
@@ -76,12 +76,12 @@ def _judged(results: ProbeResults, name: str, broken: Mask, what: str, cause: st
     number, n = results.context.claim.robust_accuracy, len(broken)
     figure = number * float(broken.double().mean())
     threshold, clearly = (number * allowed(n, share / number) for share in (DROP, HIDDEN))
-    fact = f"{what} {int(broken.sum())} of {n} images that stand, {100 * figure:.1f} points of the number"
+    fact = f"{what} {int(broken.sum())} of {n} robust images, {100 * figure:.1f} points of the robust accuracy"
     return judge(name, figure, threshold, f"{fact}.", f"{fact}: {cause}.", masking=figure > clearly)
 
 
 def _only(results: ProbeResults, name: str, others: Iterable[str], first: str) -> Mask:
-    """Which images one look broke and no other one did, of those that it and the first of the others had."""
+    """Which images one attack run broke and no other did, of those that it and the first of the others had."""
     n = results.count(name)
     n = min(n, results.count(first)) if results.context.differentiable else n
     return results.broken(name, n) & ~results.any_of(others, n)
@@ -101,7 +101,7 @@ def _stronger(results: ProbeResults, name: str, n: int) -> Check:
     """The same on the first ``n`` images."""
     names = [words for words, probes in DESCRIPTIONS.items() if any(results.count(each) for each in probes)]
     attacks = ", ".join(names[:-1]) + " and " + names[-1] if len(names) > 1 else names[0]
-    cause = "the number is from attacks too weak for this model; evaluate with AutoAttack"
+    cause = "the evaluation's attacks are too weak for this model; evaluate with AutoAttack"
     broken = results.any_of(EVERY, n)
     check = _judged(results, name, broken, f"{attacks} break{'' if len(names) > 1 else 's'}", cause)
     return replace(check, images=n)
@@ -115,7 +115,7 @@ def _excess(check: Check) -> tuple[bool, float, int]:
 
 def steps_settle(results: ProbeResults, name: str) -> Check:
     """More steps break little."""
-    cause = "the attacks behind the number had too few steps"
+    cause = "the evaluation's attacks had too few steps"
     return _judged(results, name, results.broken(STEPS), "PGD-200 breaks", cause)
 
 
@@ -123,28 +123,27 @@ def restarts_settle(results: ProbeResults, name: str) -> Check:
     """More random starts break little."""
     starts = sum(results.count(each) > 0 for each in RESTARTS)
     what = f"PGD-40 from {starts} more start{'s' if starts > 1 else ''} breaks"
-    cause = "the attacks behind the number had too few restarts"
+    cause = "the evaluation's attacks had too few restarts"
     return _judged(results, name, results.any_of(RESTARTS), what, cause)
 
 
 def gradient_free(results: ProbeResults, name: str) -> Check:
     """Square breaks little that gradients can't."""
-    cause = "gradients do not show the way to what is there"
+    cause = "gradients do not lead to adversarial images that exist"
     broken = _only(results, SQUARE, GRADIENT, TARGETS[0])
     return _judged(results, name, broken, "Square, and no gradient attack, breaks", cause)
 
 
 def random_points(results: ProbeResults, name: str) -> Check:
     """200 uniform points break little that PGD can't."""
+    cause = "attacks are better without this model's gradients"
     broken = _only(results, RANDOM, PGDS, RESTARTS[0])
-    return _judged(
-        results, name, broken, "One of 200 random points, and not PGD, breaks", "gradients are worse than none"
-    )
+    return _judged(results, name, broken, "One of 200 random points, and not PGD, breaks", cause)
 
 
 def black_box(results: ProbeResults, name: str) -> Check:
     """Images made on another model break little that the model's own gradients can't."""
-    cause = "another model's gradients lead better than its own"
+    cause = "another model's gradients attack it better than its own"
     broken = _only(results, TRANSFER, GRADIENT, TARGETS[0])
     return _judged(results, name, broken, "MI-FGSM on another model, and not its own gradients, breaks", cause)
 

@@ -129,7 +129,8 @@ def _results(
         name = "other-data" if own else f"{threat.norm}-{float(threat.eps):.4g}"
         what = f"on {record.data}" if own or record.eps is None else f"against {record.norm} eps {radius(record.eps)}"
         raise ValueError(
-            f"{folder} was trained {what}, so these are not its own diagnostics: give --out, such as {folder / name}"
+            f"{folder} was trained {what}, so these diagnostics do not belong in its directory: "
+            f"give --out, such as {folder / name}"
         )
     return out / _name(folder, folders).strip("/").replace("/", "-")
 
@@ -151,7 +152,7 @@ def common_threat(records: Sequence[run_files.Record], eps: Eps | None, norm: No
         )
     radius = next(iter(radii))
     if not radius:
-        raise ValueError("eps 0 leaves nothing to diagnose: give a radius above 0, such as --eps 8/255")
+        raise ValueError("with eps 0 there is nothing to diagnose: give a radius above 0, such as --eps 8/255")
     return Threat(next(iter(norms), "linf"), radius)  # type: ignore[arg-type]
 
 
@@ -166,5 +167,5 @@ def refuse_different_images(cases: Sequence[Case]) -> None:
         if not (torch.equal(first.x, case.x) and torch.equal(first.y, case.y)):
             raise ValueError(
                 f"{first.name} and {case.name} are tested on different images or number the classes differently, so "
-                "nothing can be transferred between them: give one set (--data), or diagnose them apart"
+                "no image can be transferred between them: give one data set (--data), or diagnose them one by one"
             )

@@ -103,7 +103,7 @@ def accuracy_by_restarts(
         ValueError: the attack has no restarts, or fewer than one is asked for.
     """
     if restarts < 1:
-        raise ValueError(f"restarts is {restarts}: ask for 1 or more")
+        raise ValueError(f"restarts is {restarts}: use 1 or more")
     model = blocked(model, x)
     once = ending_early(with_settings(attack, restarts=1))
     robust = clean = correct(model, x, y)

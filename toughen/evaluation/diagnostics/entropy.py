@@ -57,7 +57,7 @@ def attack_entropy(
         ValueError: the batch is below 1.
     """
     if batch < 1:
-        raise ValueError(f"batch is {batch}: attack 1 image or more together")
+        raise ValueError(f"batch is {batch}: use 1 image or more per batch")
     model = blocked(model, x)
     return {name: _of_attack(model, x, y, attack, seed, batch) for name, attack in attacks.items()}
 

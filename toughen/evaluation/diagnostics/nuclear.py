@@ -45,7 +45,7 @@ def nuclear_norms(
         ValueError: the batch is below 1.
     """
     if batch < 1:
-        raise ValueError(f"batch is {batch}: take 1 image or more together")
+        raise ValueError(f"batch is {batch}: use 1 image or more per batch")
     model = blocked(model, x)
     clean = exact_logits(model, x)
     attacked = clean.clone()

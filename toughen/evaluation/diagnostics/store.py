@@ -22,7 +22,7 @@ def read_diagnostics(folder: Path) -> dict[str, Any]:
         return {}
     diagnostics = read_json(folder / RESULT)
     if not (isinstance(diagnostics, dict) and all(isinstance(each, dict) for each in diagnostics.values())):
-        raise ValueError(f"{folder / RESULT} is damaged: move it away and diagnose again")
+        raise ValueError(f"{folder / RESULT} is damaged: move it elsewhere and diagnose again")
     return diagnostics
 
 

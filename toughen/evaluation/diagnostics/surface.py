@@ -25,7 +25,7 @@ def axis(threat: Threat, points: int = POINTS) -> list[float]:
         ValueError: the number of points is even or below 3, so that none would lie at the image itself.
     """
     if points < 3 or points % 2 == 0:
-        raise ValueError(f"{points} points have no middle one, where the image lies: use an odd number from 3 on")
+        raise ValueError(f"points is {points}: use an odd number, 3 or more, so that the image is the middle point")
     half = points // 2
     return [round(float(threat.eps * step / half), 12) for step in range(-half, half + 1)]
 

@@ -17,7 +17,7 @@ from toughen.training.collapse import CollapseDetector, CollapseMemory
 from toughen.training.training_state import TrainingState
 from toughen.utils.statistics import percent
 
-HALF, EPOCHS = 0.5, 8  # so much of the run, and at least so long, against the threat: what does not stand yet will not
+HALF, EPOCHS = 0.5, 8  # so much of the run, and at least so long, against the threat: not robust then is too late
 TO_THE_END = 2**53  # a step that no run reaches
 
 
@@ -32,10 +32,10 @@ def rescuers(method: Method) -> list[Method]:
 
 
 class CollapseWatch(Callback):
-    """Looks at the model every ``log_every`` steps and after validations, and goes back to a healthy state.
+    """Checks the model every ``log_every`` steps and after validations, and goes back to a healthy state.
 
     Args:
-        detector: says when to look within an epoch, and judges what is found.
+        detector: says when to validate within an epoch, and judges what is found.
     """
 
     def __init__(self, detector: CollapseDetector) -> None:
@@ -51,7 +51,7 @@ class CollapseWatch(Callback):
     def on_step_end(self, state: TrainingState, step: Step) -> None:
         if state.step % state.recipe.log_every:
             return
-        wait(state.device)  # what the look gives are numbers, so that it is over where it ends
+        wait(state.device)  # what the check gives are numbers, so that it is over where it ends
         begun = time.perf_counter()
         distance = world().broadcast(self.detector.signal(state.model, state.step))
         state.scalars["logit_distance"] = distance
@@ -85,8 +85,8 @@ class CollapseWatch(Callback):
             self._handle_collapse(state, accuracies)
             return True
         late = state.adversarial_steps >= max(HALF * state.steps, EPOCHS * state.steps_per_epoch)
-        if late and not memory.never_stood and not self._rescued(state) and judge.never_stood(memory, accuracies):
-            self._handle_never_stood(state, accuracies)
+        if late and not memory.never_stood and not self._rescued(state) and judge.never_robust(memory, accuracies):
+            self._handle_never_robust(state, accuracies)
             return True
         return False
 
@@ -97,31 +97,31 @@ class CollapseWatch(Callback):
         self.memory = CollapseMemory.of(state)
 
     def _handle_collapse(self, state: TrainingState, accuracies: dict[str, float]) -> None:
-        """Go back to a state that stood, and on with a rescue; after a collapse of that one with the next."""
+        """Go back to a robust state, and on with a rescue; after a collapse of that one with the next."""
         memory = self.memory
         memory.collapses += 1
         more, text = dict[str, Any](), f"collapse: {_seen(accuracies)}"
         if state.rescuers:
             if state.method is not state.main:
                 memory.rescuer = min(memory.rescuer + 1, len(state.rescuers) - 1)
-            shortest = max(state.recipe.watch_epochs, state.recipe.validation_every)  # so that a look sees its end
+            shortest = max(state.recipe.watch_epochs, state.recipe.validation_every)  # to validate its end
             epochs = min(shortest * 2 ** (memory.collapses - 1), state.epochs)
             until = (math.ceil(state.step / state.steps_per_epoch) + epochs) * state.steps_per_epoch
             more = self._go_back(state, max(memory.rescue_until, until))
             what = f"{more['rescue']} for {epochs} epoch{'s' * (epochs > 1)}"
-            text += f"; back to the state after step {state.healthy}, "
-            text += "where the run ends" if state.finished else what
+            text += f"; back to step {state.healthy}, "
+            text += "where the run ends" if state.finished else f"then {what}"
         state.note("collapse", text, **accuracies, **more)
 
-    def _handle_never_stood(self, state: TrainingState, accuracies: dict[str, float]) -> None:
-        """Begin anew with a rescue, and on to the end: nothing stood that there would be to go back to."""
+    def _handle_never_robust(self, state: TrainingState, accuracies: dict[str, float]) -> None:
+        """Start again with a rescue, and on to the end: there is no robust state to go back to."""
         self.memory.never_stood = True
         more, best = dict[str, Any](), percent(self.memory.best_pgd)
-        text = f"half of the training is over and nothing stands: {_seen(accuracies)}, PGD never left more than {best}"
+        text = f"half of the training is over and the model is not robust: {_seen(accuracies)}; best under PGD {best}"
         if state.rescuers and not state.finished:
             more = self._go_back(state, TO_THE_END)
-            text += f"; back to the state after step {state.healthy}, {more['rescue']} to the end"
-        state.note("never stood", text, **accuracies, **more)
+            text += f"; back to step {state.healthy}, then {more['rescue']} to the end"
+        state.note("never robust", text, **accuracies, **more)
 
     def _go_back(self, state: TrainingState, until: int) -> dict[str, Any]:
         """Return to the last healthy state, and train it with the rescue up to this step; what an event says of it."""
@@ -141,4 +141,4 @@ class CollapseWatch(Callback):
 
 def _seen(accuracies: dict[str, float]) -> str:
     clean, fgsm, pgd = (percent(accuracies[name]) for name in ("clean", "fgsm", "pgd"))
-    return f"FGSM leaves {fgsm}, PGD {pgd}, of clean images {clean} are right"
+    return f"accuracy {fgsm} under FGSM, {pgd} under PGD, {clean} on clean images"

@@ -65,7 +65,7 @@ def state_names(used: Sequence[Callback]) -> dict[str, Callback]:
 def _instance(name: str) -> Callback:
     kind = import_object(name, "callback") if "." in name else _optional(name)
     if not (isinstance(kind, type) and issubclass(kind, Callback)):
-        raise ValueError(f"callback {name!r} is no subclass of toughen.training.Callback")
+        raise ValueError(f"callback {name!r} is not a subclass of toughen.training.Callback")
     if "." not in name:
         return kind()
     try:
@@ -77,7 +77,7 @@ def _instance(name: str) -> Callback:
 def _optional(name: str) -> type[Callback]:
     """The class of this name in a file of this folder, if not every run has it."""
     if name in BUILT_IN:
-        raise ValueError(f"callback {name!r} is in every run whose settings want it: leave it out")
+        raise ValueError(f"callback {name!r} is in every run whose settings need it: leave it out")
     optional = {key: kind for key, kind in collect(callbacks.__name__, callbacks.__path__, Callback).items()
                 if key not in BUILT_IN}  # fmt: skip
     if name not in optional:
