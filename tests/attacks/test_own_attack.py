@@ -135,10 +135,18 @@ def test_its_images_are_written(own: Path) -> None:
 
 
 def test_it_is_held_to_the_threat(own: Path) -> None:
-    refused(toughen(*shown("--attacks", "own_attacks.Wide", "--out", own / "a")), "beyond eps", "mend it", status=1)
-    refused(toughen(*shown("--attacks", "own_attacks.Liar", "--out", own / "b")), "bound by linf eps 0.6", "must agree")
+    refused(toughen(*shown("--attacks", "own_attacks.Wide", "--out", own / "a")), "beyond eps", "fix it", status=1)
+    refused(
+        toughen(*shown("--attacks", "own_attacks.Liar", "--out", own / "b")),
+        "the threat linf eps 0.6",
+        "give both the same",
+    )
     written = ("--data", digits(), "--limit", "20", "--out", own / "x.parquet")
-    refused(toughen("attack", RUN, "--attack", "own_attacks.Liar", *written), "bound by linf eps 0.6", "must agree")
+    refused(
+        toughen("attack", RUN, "--attack", "own_attacks.Liar", *written),
+        "the threat linf eps 0.6",
+        "give both the same",
+    )
 
 
 @pytest.mark.parametrize(
@@ -200,7 +208,7 @@ def test_what_is_no_attack(given: Any, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_an_object_is_held_to_the_threat_too() -> None:
     for attack in (PGD(eps=EPS / 2), PGD(eps=EPS, norm="l2")):
-        with pytest.raises(ValueError, match="attack mine is bound by .* must agree"):
+        with pytest.raises(ValueError, match="attack mine has the threat .* give both the same"):
             evaluate(runs.load(RUN), some(), eps=EPS, attacks={"mine": attack})
 
 

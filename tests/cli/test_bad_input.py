@@ -399,7 +399,7 @@ def test_existing_directories(run: Path, tmp_path: Path) -> None:
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine/thesis.txt").write_text("mine")
     for resume in ([], ["--resume"]):
-        refused(toughen(*words, "--out", tmp_path / "mine", *resume), "no run", "another --out")
+        refused(toughen(*words, "--out", tmp_path / "mine", *resume), "not a run's", "another --out")
         refused(toughen(*words, "--out", tmp_path / "mine/thesis.txt", *resume), "is a file", "another --out")
         refused(toughen(*words, "--out", tmp_path / "mine/thesis.txt/run", *resume), "thesis.txt")
     assert files(tmp_path / "mine") == {"thesis.txt": b"mine"}
@@ -615,7 +615,7 @@ def test_diagnose(words: str, said: list[str], trained: Path) -> None:
 
 def test_no_run(tmp_path: Path) -> None:
     refused(toughen("evaluate", tmp_path / "none"), "no run directory", "toughen train")
-    refused(toughen("evaluate", tmp_path), "no model.json", "no run directory")
+    refused(toughen("evaluate", tmp_path), "no model.json", "not a run directory")
     (tmp_path / "runs/nuat").mkdir(parents=True)
     for command in ("evaluate", "report", "compare"):
         said = f"there is no run directory {tmp_path}/runs/nut: did you mean {tmp_path}/runs/nuat?"

@@ -48,9 +48,13 @@ def test_folders_that_lie_otherwise(folders: str, names: str, said: list[str], t
 TRAIN = [  # words of a command line, and what the message must say
     ("train FOLDER --eps 0.1", "FOLDER is a folder, not a recipe", "--data FOLDER", "--init"),
     ("plan FOLDER --eps 0.1", "FOLDER is a folder, not a recipe", "--data FOLDER"),
-    ("train demo --epochs 3 --time-budget 1m", "--epochs 3 and the time budget of 1m both say", "--time-budget null"),
-    ("plan demo --time_budget=1m --epochs=3", "--epochs 3 and the time budget of 1m both say"),
-    ("train timed.yaml --epochs 3", "--epochs 3 and the time budget of 90s both say"),
+    (
+        "train demo --epochs 3 --time-budget 1m",
+        "--epochs 3 and the time budget of 1m both set the length",
+        "--time-budget null",
+    ),
+    ("plan demo --time_budget=1m --epochs=3", "--epochs 3 and the time budget of 1m both set the length"),
+    ("train timed.yaml --epochs 3", "--epochs 3 and the time budget of 90s both set the length"),
     ("train demo --optimizer.lr -1", "optimizer.lr is -1", "not below 0"),
     ("train demo --optimizer.weight_decay -1", "optimizer.weight_decay is -1", "not below 0"),
     ("train demo --optimizer Adam --optimizer.beta2 1.5", "optimizer.beta2 is 1.5", "below 1"),
@@ -160,4 +164,4 @@ def test_what_is_said_before_the_figures_of_a_run_that_has_not_ended(trained: Pa
         ended = toughen("evaluate", run, "--attacks", "fgsm", "--verdict", "false", "--limit", 20)
         said = " ".join(ended.err.split())
         assert ended.status == 0 and ("2 of 5 epochs are done: it is still training" in said) is (name == "stopped")
-        assert re.search(r"a closer look at a few images, for the report; at most about (\d+[hms])+\b", said)
+        assert re.search(r"some diagnostics on a few images, for the report; at most about (\d+[hms])+\b", said)

@@ -172,7 +172,7 @@ def test_a_set_that_says_little_is_said_to(tmp_path: Path) -> None:
         max(len(line) for line in trained.err.splitlines() if str(tmp_path) not in line and "epoch " not in line) <= 80
     )
     said = " ".join(trained.err.split())
-    assert "14 images, none to choose the weights by: the last are kept 1 epoch of 1 step," in said
+    assert "14 images, no validation images: the last weights are kept 1 epoch of 1 step," in said
     evaluated = toughen("evaluate", tmp_path / "run", "--attacks", "fgsm", "--verdict", "false")
     assert evaluated.status == 0 and "no test images of 2" in evaluated.err
 

@@ -440,7 +440,7 @@ def test_an_attack_on_few_images_is_not_diluted_by_others_on_many() -> None:
     check = stronger.stronger(results, "no stronger attack is found")
     assert check.masking and check.images == 20
     assert check.figure == pytest.approx(0.5 * claim.robust_accuracy)
-    assert "10 of 20 images" in check.sentence
+    assert "10 of 20 robust images" in check.sentence
     few = ProbeResults(CheckContext(claim, blocks, 100), 100, broken | {stronger.SQUARE: [False] * 20})
     check = stronger.stronger(few, "no stronger attack is found")
     assert check.passed and check.figure == 0.0 and check.images == 100

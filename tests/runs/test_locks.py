@@ -54,7 +54,7 @@ def wait_until(happened: Callable[[], bool]) -> None:
 def test_a_run_that_is_being_trained_is_left_alone(tmp_path: Path) -> None:
     words = small("--method", "FBF", "--eps", 0.1, "--checkpoint_seconds", 0, "--out", tmp_path / "run")
     with stopped(0.5, *words, at="run/checkpoint.safetensors", within=tmp_path):
-        refused(toughen(*words, "--resume"), "another process is at work", "run", "--out")
+        refused(toughen(*words, "--resume"), "another process uses", "run", "--out")
     assert toughen(*words, "--resume").status == 0  # it was killed, so nobody is at work any more
     words[-1] = tmp_path / "alone"
     assert toughen(*words).status == 0
@@ -68,7 +68,7 @@ def test_a_run_that_is_being_evaluated_is_left_alone(tmp_path: Path) -> None:
     words = ["evaluate", run, "--attacks", "fgsm", "pgd-2", "--limit", 20, "--verdict", "false", "--details", "false"]
     with stopped(5, *words, at="run/evaluation-*.safetensors", within=tmp_path):
         kept = files(run)
-        refused(toughen(*words), "another process is at work", "run", "--out")
+        refused(toughen(*words), "another process uses", "run", "--out")
         assert files(run) == kept
         assert toughen(*words, "--out", tmp_path / "beside").status == 0
     assert toughen(*words).status == 0

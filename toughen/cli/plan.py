@@ -77,7 +77,7 @@ def images(trainer: Trainer, data: Images) -> dict[str, str]:
     held_out = len(trainer.state.validation.split)
     colour = {1: "grey", 3: "colour"}.get(channels, f"{channels} channels")
     apart = f", {data.split_off:,} kept apart to test on" * (data.split_off > 0)
-    kept = f"{held_out:,} to choose the weights" if held_out else "none to choose the weights by: the last are kept"
+    kept = f"{held_out:,} to choose the weights" if held_out else "no validation images: the last weights are kept"
     off = " (those kept apart)" * (data.split_off > 0)
     rows = {
         "images": f"{len(trainer.train):,} to train on, {kept}{apart}",

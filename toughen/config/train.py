@@ -38,7 +38,7 @@ MORE = {
 HELP = Help(
     usage=f"{PROGRAM} train [RECIPE_OR_YAML] [--data DATA] [--eps 8/255] [settings]",
     about="Train a classifier on a folder of images, or with a recipe (`toughen list recipes`); without a recipe, "
-    "settings that are not given are chosen for the images.",
+    "settings are chosen for the images.",
     examples=(
         f"{PROGRAM} train --data photos --eps 8/255 --out runs/mine",
         f"{PROGRAM} train --data mnist-5k --method TRADES --eps 0.3 --time-budget 2m",

@@ -43,8 +43,8 @@ class Recipe:
         layer_decay: layer-wise decay of the learning rate: each layer's rate is this factor times the rate of the next
             layer; 1 gives all the same. 0.65 to 0.9 are usual for fine-tuning.
         normalize: give the net the training images' mean and standard deviation as its first layer.
-        eps: radius of the threat in image units, such as 8/255, for all parts of the method that set none.
-        norm: norm of the threat, for all parts of the method that set none.
+        eps: radius of the threat in image units, such as 8/255; for all parts of the method that set none.
+        norm: norm of the threat; for all parts of the method that set none.
         eps_warmup: share of the run over which perturbations grow linearly from zero to full size, from the first step
             that trains against the threat; at a large eps some nets do not learn without it.
         method: how to train (`toughen list methods`).
@@ -82,7 +82,7 @@ class Recipe:
             random numbers, is detected and no longer replayed.
         sync_batch_norm: with several processes, batch norm uses the images of all of them, not only its own (GPUs).
         channels_last: store images and filters in torch's channels_last memory format.
-        seed: of the initial weights, the order, the crops and the noise.
+        seed: of the initial weights, order, crops and noise.
         device: "cpu", "cuda" and the like; "auto" uses a GPU if there is one.
         deterministic: on a GPU, use deterministic kernels instead of the fastest; a resumed run then ends exactly as an
             uninterrupted one. On a CPU they are always deterministic.
