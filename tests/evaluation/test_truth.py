@@ -20,8 +20,8 @@ def test_pgd_finds_what_there_is_to_find(data_root: Path, tmp_path: Path) -> Non
     weights = data_root / "models" / "wk17a.pth"
     if not weights.exists():
         pytest.skip(f"needs {weights.name} of vtjeng/MIPVerify_data beside the data sets, in models/")
-    words = f"fbf-mnist-cnn --weights {weights} --data {data_root / 'mnist'} --eps 0.1 --attacks pgd-50 --verdict false"
-    ended = toughen("evaluate", *words.split(), "--details", "false", "--out", tmp_path / "out")
+    words = f"fbf-mnist-cnn --weights {weights} --data {data_root / 'mnist'} --eps 0.1 --verdict false --details false"
+    ended = toughen("evaluate", *words.split(), "--attacks", "pgd-50x2", "pgd-margin-50", "--out", tmp_path / "out")
     assert ended.status == 0, ended.err
     found = json.loads((tmp_path / "out" / "evaluation.json").read_text())
     assert found["images"] == 10_000 and found["clean_accuracy"] == CLEAN
