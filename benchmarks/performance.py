@@ -1,4 +1,4 @@
-"""Writes docs/results/performance.md out of the files in benchmarks/results; a table without its file is left out.
+"""Write docs/results/performance.md from the files in benchmarks/results; a table without its file is left out.
 
 python benchmarks/performance.py
 python benchmarks/performance.py --results DIR --page FILE
@@ -20,41 +20,47 @@ RESULTS = Path(__file__).parent / "results"
 PAGE = Path(__file__).parent.parent / "docs" / "results" / "performance.md"
 HEAD = """# Performance
 
-Time and memory of a training step, of a run and of an evaluation. `python benchmarks/performance.py` makes this page
-out of `benchmarks/results/`, so that no figure is typed by hand. What a ratio compares took turns in one session.
-Brackets hold the lowest and the highest round. AutoAttack against the reference is in [evaluation.md](evaluation.md).
+This page has the time and memory of a training step, of a run and of an evaluation. `python benchmarks/performance.py`
+writes it from `benchmarks/results/`. The two sides of each ratio ran alternately in one session. A cell "a [b, c]"
+holds the median and, in brackets, the lowest and the highest value over the rounds. AutoAttack against the reference
+is in [evaluation.md](evaluation.md).
 """
 STEPS = """| column | meaning |
 | --- | --- |
-| units | time in plain training steps (forward, backward with weight gradients, SGD) in float32, of the same net on \
-the same images, in the same round |
-| released | the step as the method's public script makes it, in plain float32 (`benchmarks/official.py`); PAP and \
-R-MGM have no public code, and theirs follow the papers; the rest have none |
-| F | the operations of a step, in forward passes of its batch |
-| of its passes | the step's time over that of the bare passes it consists of, in the same precision and layout |
-| of the limit | the step's operations a second, as a share of those of a large product or convolution in the same \
-rounds, whichever did more |
-| peak MB | memory that steps take beyond what is there before them |
-| units elsewhere | units of the scripts themselves on another machine |
+| units | time of the step, divided by the time of a plain training step (forward, backward with weight \
+gradients, SGD) in float32, of the same net on the same images, in the same round |
+| released | the step as the method's public script makes it, in plain float32 (`benchmarks/official.py`); the \
+steps of PAP and R-MGM follow the papers, because there is no public code; methods that are missing have neither |
+| F | floating-point operations of a step, divided by those of a forward pass of its batch |
+| of its passes | time of the step, divided by the time of its forward and backward passes alone, in the same \
+precision and memory layout |
+| of the limit | operations a second of the step, as a share of those of a large matrix product or convolution in the \
+same rounds, whichever is faster |
+| peak MB | memory that steps take beyond what is allocated before them |
+| x released | how many times as fast as the released step |
+| units elsewhere | units of the released scripts themselves, on another machine |
 
-EFGSM, alone and in Reconstruct, takes the top rival alone (`--method.classes 1`). With all classes, its default, F is 8
-more for ten."""
-EVALUATION = """Equal steps of eps / 4 from the image itself, in evaluation mode, on the same images of the same net.
-The unit is a plain float32 training step of the same net on these images in the same round. F: operations, in forward
-passes of these images. toughen leaves images alone that fell, and confirms what it found. "Right": the share of
-images that the net in float32 still classifies correctly."""
-BREAKDOWN = """Milliseconds of a step in the middle one of five rounds [in the fastest, in the slowest], and percent of
-it by kind of operation, on one thread, by PyTorch's profiler (`benchmarks/breakdown.py`). "Between operations" is the
+EFGSM, alone and in Reconstruct, uses only the class with the highest other logit (`--method.classes 1`). With all of
+ten classes, its default, F is 8 more."""
+EVALUATION = """All attacks take steps of eps / 4 from the clean image, in evaluation mode, on the same images of the
+same net. The unit is a plain float32 training step of the same net on these images in the same round. F:
+floating-point operations, divided by those of a forward pass of these images. toughen does not attack images further
+that are already misclassified, and it confirms each adversarial image in float32. "Robust": the share of images that
+the net in float32 still classifies correctly."""
+BREAKDOWN = """Milliseconds of a step in the round with the median time of five rounds [in the fastest, in the
+slowest], and the percentage of each kind of operation, on one thread, by PyTorch's profiler
+(`benchmarks/breakdown.py`). "Making images" is the arithmetic on images in the attack. "Between operations" is the
 time of Python, and of PyTorch from one operation to the next."""
-SCALING = """The points of a table took turns. Only the quantity of the first column differs between them."""
-TRAIN = """The same net, images, optimizer, schedule and length for every method. "Robust" is the share of test images
-that withstood every attack named below. "Seconds to" is the training time until held-out images first had this
-accuracy under PGD, over all seeds: median [least, most], a dash where a seed never did. The curves and each method's
-settings are in `train.json`."""
+SCALING = """The rows of a table ran alternately. They differ only in the quantity of the first column. "x first" is the
+time divided by that of the first row."""
+TRAIN = """Every method has the same net, images, optimizer, schedule and number of epochs. "Robust" is the share of
+test images that withstand every attack named below the table. "Seconds to" is the training time after which the
+accuracy of held-out images under PGD first reached this value: median [least, most] over all seeds, a dash if a seed
+never reached it. The curves and each method's settings are in `train.json`."""
 
-PRECISION = """Whether speed costs accuracy: pairs of runs with the same seed, images, net and schedule. One has the
-default of a processor that multiplies bf16 (bf16 autocast, channels last), one has float32 with images channel by
-channel."""
+PRECISION = """Pairs of runs with the same seed, images, net and schedule show whether bf16 costs accuracy. One run has
+the default of a processor with bf16 multiplication (bf16 autocast, channels-last memory format). The other has float32
+and the contiguous memory format."""
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
@@ -64,7 +70,7 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 
 def spread(found: Sequence[float], digits: int = 2) -> str:
-    """Median, lowest and highest."""
+    """Median, lowest and highest value."""
     middle, low, high = (f"{value:.{digits}f}" for value in found)
     return f"{middle} [{low}, {high}]"
 
@@ -78,7 +84,7 @@ def units(line: dict[str, Any] | None) -> str:
 
 
 def about(*found: dict[str, Any]) -> str:
-    """Where it was measured, all that there is of each."""
+    """Processor, versions, commit, rounds and precision of the measurements, each value once."""
     parts = []
     for name in ("processor", "torch", "commit", "rounds", "precision"):
         values = dict.fromkeys(str(each[name]) for each in found if name in each)
@@ -96,7 +102,8 @@ def _steps(model: str, rows: dict[str, Any]) -> str:
     made = [row["about"] for row in rows.values()]
     unit = sorted(1000 * row["times"]["unit"]["seconds"] for row in rows.values())
     ours = {name.split()[1] for row in rows.values() for name in row["times"] if name.startswith("toughen ")}
-    parts = [f"## A training step: {model}, batches of {made[0]['batch_size']}\n\n{STEPS}\n", _released(rows)]
+    parts = [f"## A training step: {model}, batches of {made[0]['batch_size']}\n", _speedups(rows, sorted(ours))]
+    parts += [f"{STEPS}\n", _released(rows)]
     parts += [_ours(rows, precision) for precision in sorted(ours)]
     shares = [row["times"][f"toughen {each}"]["data_share"] for row in rows.values() for each in ours]
     parts.append(
@@ -104,6 +111,20 @@ def _steps(model: str, rows: dict[str, Any]) -> str:
         f"{percent(max(shares), 1)} of a step. {about(*made)}.\n"
     )
     return "\n".join(parts)
+
+
+def _speedups(rows: dict[str, Any], precisions: Sequence[str]) -> str:
+    """How many times as fast as the released steps toughen's are, over the methods that have one."""
+    sentences = []
+    for precision in precisions:
+        times = [row["times"][f"toughen {precision}"] for row in rows.values()]
+        medians = [each["times_as_fast_as_released"][0] for each in times if "times_as_fast_as_released" in each]
+        if medians:
+            sentences.append(
+                f"In {precision} toughen's steps are {min(medians):.2f} to {max(medians):.2f} times as fast as the "
+                f"released ones (medians of {len(medians)} methods)."
+            )
+    return " ".join(sentences) + "\n" if sentences else ""
 
 
 def _released(rows: dict[str, Any]) -> str:
@@ -156,7 +177,7 @@ def breakdown(found: dict[str, Any]) -> str:
 def evaluation(found: dict[str, Any]) -> str:
     """What evaluate.py found."""
     parts = [f"## PGD in an evaluation\n\n{EVALUATION}\n"]
-    head = ["contestant", "units", "seconds", "F", "x plain loop", "right"]
+    head = ["contestant", "units", "seconds", "F", "x plain loop", "robust"]
     for name, result in found.items():
         lines = [
             [
@@ -243,17 +264,17 @@ def precision(fast: dict[str, Any], exact: dict[str, Any]) -> str:
 def streaming(found: dict[str, Any]) -> str:
     """What streaming.py found."""
     head = ["", *(f"{part} of the epoch" for part in ("1st fifth", "2nd", "3rd", "4th", "5th")), "most"]
-    runs = {"whole run": "memory_mb", f"killed at step {found['killed_at_step']}, gone on": "memory_mb_resumed"}
+    runs = {"whole run": "memory_mb", f"killed at step {found['killed_at_step']}, resumed": "memory_mb_resumed"}
     lines = [
         [what, *(str(value) for value in found[name]["fifths"]), str(found[name]["most"])]
         for what, name in runs.items()
     ]
     same = "the same weights" if found["same_weights_after_the_kill"] else "other weights"
     return (
-        f"## A data set larger than the memory it may use\n\n{found['shards']} of JPEG shards trained on with "
-        f"`--memory-limit {found['limit']}`, which bounds the images alone: resident megabytes of the run and its "
-        f"worker, with PyTorch, net and activations.\n\n{table(head, lines)}\n"
-        f"Both ended with {same}. {found['steps']} steps, `{found['command']}`. {about(found)}.\n"
+        f"## A data set larger than the memory it may use\n\nResident memory, in megabytes, of a run and its worker "
+        f"process. The run trains on {found['shards']} of JPEG shards with `--memory-limit {found['limit']}`. The "
+        f"limit holds for the images only; the table includes PyTorch, net and activations.\n\n{table(head, lines)}\n"
+        f"Both runs ended with {same}. {found['steps']} steps, `{found['command']}`. {about(found)}.\n"
     )
 
 
@@ -264,22 +285,22 @@ def gpu(found: dict[str, Any]) -> str:
     first = pieces.get("first steps", {})
     if first.get("done"):
         parts.append(table(["", f"{first['recipe']}, first {first['steps']} steps"], _first_steps(first)))
-    if made_faster := pieces.get("compiled steps", {}):
-        parts.append(table(["compiled", "ms a step", "first steps, s"], _compiled_steps(made_faster)))
+    if compiled := pieces.get("compiled steps", {}):
+        parts.append(table(["compiled", "ms a step", "first steps, s"], _compiled_steps(compiled)))
     run = pieces.get("training", {})
     if run.get("epochs_done"):
-        parts.append(table(["", f"the run, {run['epochs_done']} of {run['epochs']} epochs"], _run(run)))
-        parts.append(f"Its length: {run['why']}.\n")
+        parts.append(table(["", f"the whole run, {run['epochs_done']} of {run['epochs']} epochs"], _run(run)))
+        parts.append(f"How its number of epochs was chosen: {run['why']}.\n")
     attacked = pieces.get("autoattack", {})
     if attacked.get("done"):
         lines = [
             [name, percent(line["robust_accuracy"], 2), f"{line['seconds']:.1f}", percent(line["share_of_arithmetic"])]
             for name, line in attacked["attacks"].items()
         ]
-        lines.append(["all of them", percent(attacked["robust_accuracy"], 2), "", ""])
+        lines.append(["all attacks together", percent(attacked["robust_accuracy"], 2), "", ""])
         clean = percent(attacked["clean_accuracy"], 2)
-        parts.append(f"Its weights on {attacked['images']} test images, {clean} right while clean:\n")
-        parts.append(table(["attack", "stand", "seconds", "of the limit"], lines))
+        parts.append(f"The weights of this run on {attacked['images']} test images. Clean accuracy is {clean}.\n")
+        parts.append(table(["attack", "robust", "seconds", "of the limit"], lines))
     parts.append(f"torch {made['torch']}, commit {made['commit']}.\n")
     parts += [f"Note on {name}: {note}.\n" for name, note in made.get("notes", {}).items()]
     for text in (
@@ -302,7 +323,7 @@ def _first_steps(found: dict[str, Any]) -> list[list[str]]:
         ["F a step", f"{found['passes_per_image']:.1f}"],
         ["TFLOP/s", f"{found['operations_per_second'] / 1e12:.3g}"],
         *([name, f"{rate / 1e12:.3g}"] for name, rate in found["best_operations_per_second"].items()),
-        ["share of the better one", percent(found["share_of_arithmetic"])],
+        ["share of the faster of the two", percent(found["share_of_arithmetic"])],
         ["peak memory in tensors, MB", "" if peak is None else f"{peak / 1e6:.0f}"],
         ["precision", found["precision"]],
     ]

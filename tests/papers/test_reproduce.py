@@ -579,7 +579,7 @@ def test_times_of_trainings_are_brought_to_all_epochs(tmp_path: Path) -> None:
     view = View(Store(tmp_path), scale)
     found = [view.value(panel, panel.row(name), time) for name in ("AWP 200", "NuAT2-WA 80", "FBF 30")]
     assert [each and each.mean for each in found] == pytest.approx([1.25, 1.0, 0.375])
-    assert "brought to the epochs of the recipe" in markdown.panel_part(panel, view)
+    assert "scaled up to all of them" in markdown.panel_part(panel, view)
 
 
 def test_wide_nets_keep_their_order_and_the_reconstructor_stays_the_smaller_one() -> None:

@@ -1,4 +1,4 @@
-"""docs/results/reproduction.md: every published figure with ours beside it, or the words that it was not run."""
+"""docs/results/reproduction.md: every published figure beside ours, or the words "not run"."""
 
 from __future__ import annotations
 
@@ -21,24 +21,25 @@ WIDTH = 120  # of a line of prose
 SHOWN = ("full", "cpu")  # smoke shows that a table runs, and nothing more
 HEAD = f"""# Reproduction
 
-Every table and figure of five papers: what was published, and what came out here. `python benchmarks/reproduction.py`
-makes this page out of `results/reproduction/`, so that no figure of ours is typed by hand. `toughen reproduce NAME
---scale full --data DIR` runs a table, `toughen reproduce --list` names all
-([how to](../how-to/reproduce-a-papers-table.md)).
+This page compares every table and figure of five papers with runs of toughen. The main results are summarised in
+[MNIST](mnist.md) and [CIFAR-10](cifar10.md). `python benchmarks/reproduction.py` writes this page from
+`results/reproduction/`. `toughen reproduce NAME --scale full --data DIR` runs a table, and `toughen reproduce --list`
+lists all ([how to](../how-to/reproduce-a-papers-table.md)).
 
-- A cell holds the published figure and ours: published / ours, in percent unless the table says otherwise. A published
-  dash is a figure that the paper does not have. "Not run" is a figure of ours that is missing.
-- Scale "full" is the paper's own setting as the recipes have it; they say which values are ours. Scale "cpu" trains
-  smaller nets for fewer epochs and is for comparing rows. The scale is named above each table.
-- A time is a ratio to that of one row. {TIMED}
-- Runs are trained without the watch's rescue (`--watch warn`). The weights are those that did best on held-out training
-  images. Two kinds of rows keep the last weights (`--weights last`): those that are there for their collapse, and those
-  of DAT, whose slides list early stop separately.
+- A cell holds published / ours, in percent unless the table says otherwise. A dash means that the paper has no figure.
+  "Not run" means that toughen has none.
+- Scale "full" has the paper's own settings. Values that the paper does not state are ours, and the recipes name them.
+  Scale "cpu" trains smaller nets for fewer epochs, and only its rows can be compared with each other. The caption of
+  each table names the scale.
+- A time is given as a ratio to the time of one row. {TIMED}
+- Runs are trained without rescues (`--watch warn`). The weights are those that did best on held-out training images.
+  Two kinds of rows keep the last weights (`--weights last`): rows that show a collapse, and rows of DAT, whose slides
+  list early stop separately.
 """
 
 
 def page(results: Path) -> str:
-    """The page, out of a folder of results."""
+    """The page, from a folder of results."""
     store = Store(results)
     parts = [HEAD]
     for paper, exhibits in PAPERS.items():
@@ -95,7 +96,7 @@ def panel_part(panel: Panel, view: View) -> str:
 
 
 def apart(panel: Panel, view: View) -> list[str]:
-    """Where not all figures of a panel are from the same images: which are from which."""
+    """Which figures are from which images, if not all of a panel are from the same ones."""
     rows: dict[str, dict[str, list[str]]] = {}
     for row in panel.rows:
         for column in panel.columns:
@@ -128,7 +129,7 @@ def cells(panel: Panel, row: Row, view: View) -> list[str]:
 
 
 def origin(cells: Sequence[dict[str, Any]]) -> str:
-    """Where our figures come from: how and where they were trained, and on what they were measured."""
+    """How and where our figures were trained, and on what they were measured."""
     if not cells:
         return ""
     trained = [session for each in cells if each["training"] for session in sessions(each["training"]["provenance"])]
@@ -147,7 +148,7 @@ def origin(cells: Sequence[dict[str, Any]]) -> str:
 
 
 def together(provenances: Sequence[dict[str, Any]], name: str) -> str:
-    """All that is said of one thing."""
+    """The distinct values of one entry, separated by commas."""
     return ", ".join(sorted({str(each[name]) for each in provenances if name in each}))
 
 

@@ -17,13 +17,13 @@ from toughen.papers.store import TRAINED, Quantity, Store, record_of
 from toughen.papers.tasks import figure_quantity, table_quantities, table_run_spec
 
 MOST_SEEDS = 10
-NO_RATIO = "measured, but not beside what it is compared with"
+NO_RATIO = "measured, but not together with the row that it is compared with"
 ONE_SEED = "measured with one seed"
 TIMED = (
-    "Times are of whole trainings on one kind of processor and in one precision, which took turns epoch by epoch; ≈ "
-    "stands before a ratio to one that took no turns with it: what else the machine did meanwhile is in that."
+    "Times are those of whole trainings on one kind of processor and in one precision, which ran alternately, epoch by "
+    "epoch. ≈ marks a ratio of trainings that did not alternate, so that other work on the machine may have changed it."
 )
-PART = "Times of whole trainings are brought to the epochs of the recipe, of which this scale trains a part."
+PART = "This scale trains a part of the recipe's epochs. Times of whole trainings are scaled up to all of them."
 
 
 @dataclass(frozen=True)
