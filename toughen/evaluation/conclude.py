@@ -11,14 +11,13 @@ from rich.console import Console
 from torch import nn
 
 from toughen.engine.fixed_batch import FixedBatchModel
-from toughen.evaluation.attacked import share
 from toughen.evaluation.checks.base import Check, Claim
 from toughen.evaluation.checks.chance import at_most
 from toughen.evaluation.display import CheckProgress
 from toughen.evaluation.examination import FINE, LIMIT, PRICE, STRONGER, Examination
 from toughen.evaluation.examination_state import ExaminationState, restore
 from toughen.evaluation.price import allowed_seconds, passes_within
-from toughen.evaluation.result import Evaluation
+from toughen.evaluation.result import Evaluation, share
 from toughen.evaluation.target import EvaluationTarget
 from toughen.evaluation.verdict import word
 from toughen.utils import hashing
@@ -44,14 +43,14 @@ class VerdictInputs:
     """The model behind a robust accuracy, and how thorough the checks are.
 
     Attributes:
-        blocks: the model, as the evaluation ran it.
+        model: the model, as the evaluation ran it.
         seed: of the evaluation.
         source: a normally trained net for the same images; None where there is none.
         trained_mode: whether the model was passed in training mode; None for a function.
         cheap: whether the checks may cost no more than the attacks did, or 20 s.
     """
 
-    blocks: FixedBatchModel
+    model: FixedBatchModel
     seed: int
     source: nn.Module | None
     trained_mode: bool | None
@@ -71,7 +70,7 @@ def conclude(
     """
     claim = claim_of(evaluation, target, inputs)
     state = _state(evaluation, claim, inputs)
-    examination, stopped = Examination(claim, inputs.blocks, state), None
+    examination, stopped = Examination(claim, inputs.model, state), None
     try:
         with CheckProgress(examination, console) as progress:
             examination.make(progress.show)
@@ -126,7 +125,7 @@ def claim_of(evaluation: Evaluation, target: EvaluationTarget, inputs: VerdictIn
     """The robust accuracy and what it was measured on."""
     split, source = evaluation.split, inputs.source
     return Claim(
-        net=inputs.blocks.net,
+        net=inputs.model.net,
         images=split.images,
         labels=split.labels,
         index=evaluation.index,
@@ -152,21 +151,21 @@ def _state(evaluation: Evaluation, claim: Claim, inputs: VerdictInputs) -> Exami
         return known
     state = ExaminationState(path, key)
     if inputs.cheap:
-        state.budget, state.size = _budget(claim, inputs.blocks, allowed_seconds(_seconds(evaluation)))
+        state.budget, state.size = _budget(claim, inputs.model, allowed_seconds(_seconds(evaluation)))
     state.save()
     return state
 
 
-def _budget(claim: Claim, blocks: FixedBatchModel, seconds: float) -> tuple[int | None, int | None]:
+def _budget(claim: Claim, model: FixedBatchModel, seconds: float) -> tuple[int | None, int | None]:
     """Forward passes that fit into the time, and images per block; (None, None) where all checks fit."""
-    rows = torch.arange(min(blocks.size, len(claim.labels)), device=claim.labels.device)
-    unlimited = Examination(claim, blocks, ExaminationState())
+    rows = torch.arange(min(model.size, len(claim.labels)), device=claim.labels.device)
+    unlimited = Examination(claim, model, ExaminationState())
     x, y = unlimited.context.x(rows), unlimited.context.y(rows)
     if passes_within(unlimited.context.model, x, y, seconds) >= unlimited.total_cost():
         return None, None
     on_cpu = claim.labels.device.type == "cpu"
-    size = min(blocks.size, 8 if on_cpu else 64)
-    budget = passes_within(Examination(claim, blocks, ExaminationState(size=size)).context.model, x, y, seconds)
+    size = min(model.size, 8 if on_cpu else 64)
+    budget = passes_within(Examination(claim, model, ExaminationState(size=size)).context.model, x, y, seconds)
     return budget, min(size, 4) if on_cpu and budget < FINE else size
 
 

@@ -26,14 +26,14 @@ PGD_STEPS = 20
 
 
 def collect_report_data(
-    evaluation: Evaluation, target: EvaluationTarget, blocks: FixedBatchModel, seed: int, show: Callable[[str], None]
+    evaluation: Evaluation, target: EvaluationTarget, model: FixedBatchModel, seed: int, show: Callable[[str], None]
 ) -> dict[str, dict[str, Any]]:
     """Accuracy against eps and against steps, a loss surface and confusion matrices, as `toughen diagnose` makes them.
 
     Args:
         evaluation: results of the attacks; a sample of its images is used.
         target: what is judged.
-        blocks: its model.
+        model: its model.
         seed: of the sample and of all random numbers.
         show: told the name of each diagnostic before it is made.
     """
@@ -46,10 +46,10 @@ def collect_report_data(
     for name, diagnostic in diagnostics.items():
         show(name)
         rows = stratified(evaluation.split.labels, min(counts[name], len(evaluation.split)), seed)
-        results[name] = _timed(diagnostic, evaluation, rows, threat, blocks, seed) | {
+        results[name] = _timed(diagnostic, evaluation, rows, threat, model, seed) | {
             "index": evaluation.index[rows].tolist()
         }
-        results[name]["about"] |= {"data": target.data, "seed": seed, "precision": blocks.precision}
+        results[name]["about"] |= {"data": target.data, "seed": seed, "precision": model.precision}
     return results
 
 
@@ -58,17 +58,17 @@ def _timed(
     evaluation: Evaluation,
     rows: Labels,
     threat: Threat,
-    blocks: FixedBatchModel,
+    model: FixedBatchModel,
     seed: int,
 ) -> dict[str, Any]:
     """A diagnostic of some images, and what it took."""
     here = rows.to(evaluation.split.labels.device)
     x = as_floats(evaluation.split.images[here])
-    x = x.double() if blocks.precision == "fp64" else x
-    started, before = time.perf_counter(), blocks.counts.total
-    result = diagnostic(blocks, x, evaluation.split.labels[here], threat, seed)
+    x = x.double() if model.precision == "fp64" else x
+    started, before = time.perf_counter(), model.counts.total
+    result = diagnostic(model, x, evaluation.split.labels[here], threat, seed)
     about: dict[str, Any] = {"images": len(rows), "threat": {"norm": threat.norm, "eps": float(threat.eps)}}
-    about |= {"seconds": round(time.perf_counter() - started, 3), "passes": blocks.counts.total - before}
+    about |= {"seconds": round(time.perf_counter() - started, 3), "passes": model.counts.total - before}
     return result | {"about": about | {"by": "evaluate"}}
 
 

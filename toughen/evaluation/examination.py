@@ -43,14 +43,14 @@ class Examination:
 
     Args:
         claim: the robust accuracy and what it was measured on.
-        blocks: the model, as the evaluation ran it.
+        model: the model, as the evaluation ran it.
         state: results of an examination that was stopped, and the budget.
         limit: the most images of a sample.
     """
 
-    def __init__(self, claim: Claim, blocks: FixedBatchModel, state: ExaminationState, limit: int = LIMIT) -> None:
+    def __init__(self, claim: Claim, model: FixedBatchModel, state: ExaminationState, limit: int = LIMIT) -> None:
         self.claim, self.state, self.limit = claim, state, limit
-        self.context = CheckContext(claim, blocks, limit, state.size)
+        self.context = CheckContext(claim, model, limit, state.size)
         self.available = {"correct": len(self.context.correct), "robust": len(self.context.robust)}
         self.rounds = self._rounds()
         self.context.unlimited = state.budget is None
@@ -244,16 +244,16 @@ class Examination:
         return None
 
 
-def checks(claim: Claim, blocks: FixedBatchModel, limit: int = LIMIT, budget: int | None = None) -> list[Check]:
+def checks(claim: Claim, model: FixedBatchModel, limit: int = LIMIT, budget: int | None = None) -> list[Check]:
     """Make every check that can be made; the others say why they were not.
 
     Args:
         claim: the robust accuracy and what it was measured on.
-        blocks: the model, as the evaluation ran it.
+        model: the model, as the evaluation ran it.
         limit: the most images of a sample.
         budget: forward passes of one image that all checks may take together; None sets no limit.
     """
     state = ExaminationState(budget=budget, size=None if budget is None else SMALL)
-    examination = Examination(claim, blocks, state, limit)
+    examination = Examination(claim, model, state, limit)
     examination.make()
     return examination.checks()

@@ -21,12 +21,13 @@ from toughen.evaluation.diagnostics.store import add_closer_look, check_usable, 
 from toughen.evaluation.function_model import FunctionModel
 from toughen.evaluation.gallery import gallery
 from toughen.evaluation.job import Job, Source, prepare
-from toughen.evaluation.result import Evaluation, interval, write_results
+from toughen.evaluation.result import Evaluation, write_results
 from toughen.evaluation.runner import measure
 from toughen.evaluation.target import EvaluationTarget
 from toughen.runs.locks import alone
 from toughen.utils.duration import spell
 from toughen.utils.progress import progress_bar
+from toughen.utils.statistics import interval
 
 
 def run_evaluation(

@@ -18,21 +18,21 @@ DOUBLE = 12.0  # one in float64 on a CPU
 QUERY = 1.25  # one of Square, including the work that finds which outputs a window reaches
 
 
-def passes_within(blocks: FixedBatchModel, x: Images, y: Labels, seconds: float) -> int:
+def passes_within(model: FixedBatchModel, x: Images, y: Labels, seconds: float) -> int:
     """How many forward passes of one image fit into a time; a gradient counts as one more.
 
     Args:
-        blocks: the model as the checks run it.
+        model: the model as the checks run it.
         x, y: a few images to time; fewer than a block are filled up.
         seconds: the time.
     """
     taken: list[float] = []
-    with mode(blocks, "eval"):
+    with mode(model, "eval"):
         while len(taken) <= CALLS and sum(taken[1:]) < SECONDS:
             started = time.perf_counter()
-            float(input_gradient(blocks, x[: blocks.size], y[: blocks.size], cross_entropy).value.sum())
+            float(input_gradient(model, x[: model.size], y[: model.size], cross_entropy).value.sum())
             taken.append(time.perf_counter() - started)
-    return int(AIM * seconds * 2 * blocks.size / fmean(taken[1:]))  # the first one warms up
+    return int(AIM * seconds * 2 * model.size / fmean(taken[1:]))  # the first one warms up
 
 
 def allowed_seconds(attacks: float) -> float:

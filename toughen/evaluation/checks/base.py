@@ -11,7 +11,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from toughen.attacks.base import Attack, threat_of
+from toughen.attacks.base import Attack
 from toughen.core.gradients import input_gradient
 from toughen.core.objectives import cross_entropy
 from toughen.core.rng import ImageNoise, derive_seed
@@ -19,7 +19,7 @@ from toughen.core.threat import Threat
 from toughen.core.types import AnyImages, Images, Labels, Logits, Mask
 from toughen.engine.device import Precision
 from toughen.engine.fixed_batch import DRAWS, EXACT_BLOCK, FixedBatchModel
-from toughen.evaluation.attacked import verify_threat
+from toughen.evaluation.call_attack import call_attack
 from toughen.evaluation.harness import as_floats
 from toughen.evaluation.plan import cost
 from toughen.evaluation.price import EXACT
@@ -135,16 +135,16 @@ class CheckContext:
 
     Args:
         claim: the robust accuracy and what it was measured on.
-        blocks: the model, as the evaluation ran it.
+        model: the model, as the evaluation ran it.
         limit: images of each sample; ``all`` has twice as many.
         size: images per block of ``model``; None means the attacks' own.
     """
 
-    def __init__(self, claim: Claim, blocks: FixedBatchModel, limit: int, size: int | None = None) -> None:
-        self.claim, self.attack_batch = claim, blocks.size
-        same = blocks.precision in ("fp32", "fp64") and size in (None, blocks.size)
-        precision: Precision = "fp64" if blocks.precision == "fp64" else "fp32"
-        self.model = blocks if same else FixedBatchModel(blocks.net, size or blocks.size, precision)
+    def __init__(self, claim: Claim, model: FixedBatchModel, limit: int, size: int | None = None) -> None:
+        self.claim, self.attack_batch = claim, model.size
+        same = model.precision in ("fp32", "fp64") and size in (None, model.size)
+        precision: Precision = "fp64" if model.precision == "fp64" else "fp32"
+        self.model = model if same else FixedBatchModel(model.net, size or model.size, precision)
         self.too_few: tuple[int, int] | None = None
         self.extra_cost, self.unlimited = 0.0, True
         self.draw(limit, 2 * limit)
@@ -199,11 +199,10 @@ class CheckContext:
         drawn = self.model.draws(self.x(self.correct[:EXACT_BLOCK]))
         return 4 * passes + (3 + DRAWS) * EXACT if drawn else passes + 3 * EXACT
 
-    def broken(self, attack: Attack, name: str, rows: Labels, on: nn.Module | None = None) -> Mask:
-        """Which images the model misclassifies after an attack on it, or ``on`` another model."""
+    def broken(self, attack: Attack, name: str, rows: Labels) -> Mask:
+        """Which of the images in ``rows`` the model misclassifies after an attack on it."""
         x, y = self.x(rows), self.y(rows)
-        x_adv = attack(on or self.model, x, y, self.noise(name, rows))
-        verify_threat(x_adv, x, threat_of(attack), name)
+        x_adv, _ = call_attack(attack, name, self.model, x, y, self.noise(name, rows))
         return self.model.misclassifies(x_adv, y)
 
     @cached_property

@@ -12,8 +12,8 @@ from toughen.attacks.base import Attack
 from toughen.core.threat import Threat
 from toughen.core.types import Images, Labels, Mask, PerExample, Real
 from toughen.engine.fixed_batch import FixedBatchModel
-from toughen.evaluation.attacked import share
 from toughen.evaluation.diagnostics.common import blocked, correct, crafted, described, number
+from toughen.evaluation.result import share
 
 QUANTILES = (0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95)
 

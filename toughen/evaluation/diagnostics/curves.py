@@ -15,7 +15,6 @@ from toughen.attacks.pgd import PGD
 from toughen.core.threat import Threat
 from toughen.core.types import Eps, Images, Labels
 from toughen.engine.fixed_batch import FixedBatchModel
-from toughen.evaluation.attacked import share
 from toughen.evaluation.diagnostics.common import (
     blocked,
     correct,
@@ -28,6 +27,7 @@ from toughen.evaluation.diagnostics.common import (
     standing_after,
     with_settings,
 )
+from toughen.evaluation.result import share
 
 MULTIPLES = (0.0, 0.25, 0.5, 0.75, 1.0, 1.25, 1.5, 2.0, 3.0, 4.0, 8.0)
 STEPS = (1, 2, 5, 10, 20, 50, 100)

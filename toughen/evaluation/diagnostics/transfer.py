@@ -9,8 +9,8 @@ from torch import Tensor, nn
 
 from toughen.attacks.base import Attack
 from toughen.core.types import Images, Labels
-from toughen.evaluation.attacked import share
 from toughen.evaluation.diagnostics.common import blocked, correct, crafted, described
+from toughen.evaluation.result import share
 
 
 def transfer_matrix(
