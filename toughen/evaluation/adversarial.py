@@ -19,7 +19,7 @@ from toughen.engine.fixed_batch import FixedBatchModel, search_precision
 from toughen.evaluation.call_attack import call_attack
 from toughen.evaluation.config import EvaluationConfig
 from toughen.evaluation.harness import Harness, as_floats, chunk_size, predicted
-from toughen.evaluation.plan import every_iterate
+from toughen.evaluation.plan import with_early_stop
 from toughen.evaluation.suite import parse_attack
 from toughen.evaluation.target import EvaluationTarget, find_target
 from toughen.evaluation.validate import check_fit
@@ -63,7 +63,7 @@ def attack_images(
     EvaluationConfig(limit=which.get("limit"), precision=precision, batch_size=batch_size).check()
     place = pick_device(device)
     target = find_target(spec, **which)
-    crafted = every_iterate(parse_attack(attack, target.threat))
+    crafted = with_early_stop(parse_attack(attack, target.threat))
     net, split = target.net.to(place), target.split.to(place)
     check_fit(net, target)
     searched = search_precision(net, as_floats(split.images[:1]), precision)
