@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Self
 
 import torch
 from torch import nn
@@ -47,7 +46,7 @@ class Case:
     data: str
     seed: int = 0
 
-    def sample(self, count: int) -> Self:
+    def sample(self, count: int) -> Case:
         """The same with a stratified sample of at most ``count`` images."""
         rows = stratified(self.y, min(count, len(self.y)), self.seed)
         here = rows.to(self.y.device)

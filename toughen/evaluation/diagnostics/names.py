@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import partial
 from typing import Any
 
 from toughen.attacks import FAB, DeepFool, LogitMatrix
@@ -75,7 +74,7 @@ def boundary(case: Case) -> dict[str, Any]:
     return boundary_distance(case.model, case.x, case.y, attacks, case.threat, case.seed)
 
 
-def _on_sample(diagnostic: Callable[[Case], dict[str, Any]], count: int, case: Case) -> dict[str, Any]:
+def _on_sample(case: Case, count: int, diagnostic: Callable[[Case], dict[str, Any]]) -> dict[str, Any]:
     """A diagnostic of a stratified sample, and the positions of its images in the test set."""
     sample = case.sample(count)
     return diagnostic(sample) | {"index": sample.index.tolist()}
@@ -86,12 +85,12 @@ OF_A_RUN: dict[str, Callable[[Case], dict[str, Any]]] = {
     "steps": steps_curve,
     "restarts": restarts_curve,
     "loss": loss_curve,
-    "surface": partial(_on_sample, surface, SURFACE_IMAGES),
+    "surface": lambda case: _on_sample(case, SURFACE_IMAGES, surface),
     "confusion": confusion_matrices,
     "entropy": entropies,
     "nuclear": logit_norms,
     "logit-distance": logit_distances,
-    "boundary": partial(_on_sample, boundary, BOUNDARY_IMAGES),
+    "boundary": lambda case: _on_sample(case, BOUNDARY_IMAGES, boundary),
 }
 """Each diagnostic of a single model, by its name in diagnostics.json."""
 NAMES = (*OF_A_RUN, "transfer")
