@@ -57,11 +57,11 @@ def ours(precision: Any, processes: int = 1, seed: int = 0) -> Callable[..., Fou
         found = measure(net, split, attacks, precision=precision, index=index, processes=processes, seed=seed)
         if not sequence:
             return {
-                name: ((found.correct & ~verdict.broken).tolist(), sum(found.state.of(name).seconds.values()))
-                for name, verdict in found.verdicts.items()
+                name: ((found.correct & ~result.broken).tolist(), sum(found.state.of(name).seconds.values()))
+                for name, result in found.results.items()
             }
         progress, names = found.state.of("autoattack"), found.parts["autoattack"]
-        last = [PARTS.index(names[by]) if by >= 0 else len(PARTS) for by in progress.by.tolist()]
+        last = [PARTS.index(names[by]) if by >= 0 else len(PARTS) for by in progress.broken_by.tolist()]
         return {
             part: ([number < by for by in last], progress.seconds.get(part, 0.0)) for number, part in enumerate(PARTS)
         }

@@ -117,8 +117,8 @@ def one(row: Row, sets: Path, out: Path) -> None:
     sample = test.take(data.stratified(test.labels, LIMIT.get(row.name, FEWER), seed=0))
     threat, model = Threat("linf", Fraction(row.eps)), runs.load(folder)
     found = measure(model, sample, {name: parse_attack(name, threat) for name in ("fgsm", PGD)})
-    stands = found.state.of(PGD)
-    left = (found.correct.cpu() & ~stands.fell).nonzero()[:, 0]
+    broken = found.state.of(PGD).broken
+    left = (found.correct.cpu() & ~broken).nonzero()[:, 0]
     under = measure(model, sample.take(left), {APGD: parse_attack(APGD, threat)}).accuracy(APGD) if len(left) else 0.0
     about |= {
         "settings": {name: getattr(recipe, name) for name in ("model", "model_settings", "epochs", "batch_size")},

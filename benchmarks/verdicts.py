@@ -32,7 +32,7 @@ from toughen.evaluation.config import EvaluationConfig, chosen_attacks
 from toughen.evaluation.examination import checks
 from toughen.evaluation.runner import measure
 from toughen.evaluation.target import from_function
-from toughen.evaluation.verdict import word
+from toughen.evaluation.verdict import verdict_of
 from toughen.runs.files import read_json, write_json
 
 NETS = Path(__file__).parent.parent / "tests" / "nets"
@@ -124,7 +124,7 @@ def judge_cheaply(case: Case, data: str, images: int, seed: int, prices: Sequenc
     found = measure(candidate.net, candidate.split, attacks, seed=seed, index=candidate.index, batch_size=block)
     blocks = FixedBatchModel(candidate.net, block)
     claim = claim_of(found, candidate, VerdictInputs(blocks, seed, None, None, cheap=True))
-    words = {str(passes): word(checks(claim, blocks, budget=passes)) for passes in prices}
+    words = {str(passes): verdict_of(checks(claim, blocks, budget=passes)) for passes in prices}
     return {
         "images": len(candidate.split),
         "reported": found.summary()["robust_accuracy"],

@@ -71,7 +71,7 @@ def broken(net: nn.Module, x: Images, y: Labels, attacks: dict[str, Attack]) -> 
     split = Split(x, y)
     found = measure(net, split, attacks, precision="fp64")
     return {name: int((found.correct & ~found.robust).sum()) if name == "all" else int(
-        (found.correct & verdict.broken).sum()) for name, verdict in found.verdicts.items()}  # fmt: skip
+        (found.correct & verdict.broken).sum()) for name, verdict in found.results.items()}  # fmt: skip
 
 
 @pytest.mark.slow
@@ -114,7 +114,7 @@ def test_the_same_fall_as_under_the_reference(precision: Precision, data_root: P
         theirs = []
         for attack.seed in (0, 1):
             theirs.append(net(attack.perturb(x.clone(), y.clone())).argmax(1) == y)
-        ours = ~found.verdicts[name].broken[found.correct]
+        ours = ~found.results[name].broken[found.correct]
         beyond = int(((ours != theirs[0]) & (ours != theirs[1])).sum())
         seeds = int((theirs[0] != theirs[1]).sum())
         assert beyond <= seeds and 10 < int(ours.sum()) < 35, (name, beyond, seeds, int(ours.sum()))

@@ -16,7 +16,7 @@ from torch import Tensor
 from toughen.core.rng import StepNoise
 from toughen.core.threat import Threat
 from toughen.core.types import Norm
-from toughen.evaluation.attacked import verify_threat
+from toughen.evaluation.call_attack import verify_threat
 from toughen.utils.fraction import Fraction
 
 SHAPES = array_shapes(min_dims=4, max_dims=4, max_side=3)

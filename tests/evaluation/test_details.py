@@ -63,7 +63,7 @@ def test_the_gallery_shows_what_the_ledger_says(evaluated: Path) -> None:
 
 def test_a_fallen_image_is_shown_as_the_start_that_broke_it_left_it() -> None:
     state = State(None, 2)
-    state.of("pgd").fell[0], state.of("pgd").by[0] = True, 2  # the third of three starts broke the first image
+    state.of("pgd").broken[0], state.of("pgd").broken_by[0] = True, 2  # the third of three starts broke the first image
     split = data.load("mnist-5k").test.take(torch.arange(2))
     found = Evaluation(split, torch.arange(2), split.labels, {"pgd": ["pgd"] * 3}, state)
     ((piece, rows),) = to_run(found, {"broken": [0], "stands": []}, {"pgd": PGD(eps=0.3, restarts=3)})

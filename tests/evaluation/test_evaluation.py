@@ -25,7 +25,7 @@ from toughen.data import Split
 from toughen.evaluation import evaluate_run, measure, parse_attack
 from toughen.evaluation.harness import as_floats, predict, run_attack
 from toughen.evaluation.images import load_test, sample
-from toughen.evaluation.result import interval
+from toughen.utils.statistics import interval
 
 
 @pytest.fixture(scope="module")
@@ -99,11 +99,11 @@ def test_worst_case_over_restarts() -> None:
         return (x + (0.1 if number == 0 else -0.1)).clamp(0, 1)
 
     split = pixels(110, 140, 20)
-    verdicts = run_attack(
+    result = run_attack(
         Brightness(), split.images, split.labels, torch.ones(3, dtype=torch.bool), Scripted(make=make, restarts=3),
         name="scripted", seed=0,
     )  # fmt: skip
-    assert verdicts.broken.tolist() == [True, True, False]
+    assert result.broken.tolist() == [True, True, False]
     assert attacked == [[20, 110, 140], [20, 140], [20]]
 
 
@@ -149,13 +149,13 @@ def test_verdicts_do_not_depend_on_what_else_is_attacked(trained: Path) -> None:
     net, test = runs.load(trained), data.load(str(digits())).test
     attack = {"pgd": PGD(eps=0.15, steps=2, step_size=0.08, restarts=2)}
     whole = measure(net, test, attack)
-    fallen = whole.verdicts["pgd"].broken & whole.correct
+    fallen = whole.results["pgd"].broken & whole.correct
     assert 0 < int(fallen.sum()) < int(whole.correct.sum())  # else there is nothing to compare
     rows = torch.tensor([33, 2, 17, 8, 25, 39, 11])
     part = measure(net, test.take(rows), attack, index=rows)
     assert torch.equal(part.predictions, whole.predictions[rows])
-    assert torch.equal(part.verdicts["pgd"].broken, whole.verdicts["pgd"].broken[rows])
-    assert torch.equal(part.verdicts["pgd"].distance, whole.verdicts["pgd"].distance[rows])
+    assert torch.equal(part.results["pgd"].broken, whole.results["pgd"].broken[rows])
+    assert torch.equal(part.results["pgd"].distance, whole.results["pgd"].distance[rows])
 
 
 def test_noise_belongs_to_seed_attack_restart_and_image() -> None:

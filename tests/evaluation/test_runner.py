@@ -133,8 +133,8 @@ def test_pieces_make_the_whole() -> None:
         assert len(parts) == {"pgd": 3, "apgd": 2, "apgd-t": 3, "fab-t": 3, "square": 1}[name]
         found = measure(net, split, {name: attack}, precision="fp64")
         whole = measure(net, split, {name: Whole(attack=attack)}, precision="fp64")
-        assert torch.equal(found.verdicts[name].broken, whole.verdicts[name].broken), name
-        assert 0 < int(found.verdicts[name].broken.sum()) < 40
+        assert torch.equal(found.results[name].broken, whole.results[name].broken), name
+        assert 0 < int(found.results[name].broken.sum()) < 40
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -161,16 +161,16 @@ def test_batch_size_and_company_change_nothing() -> None:
     for block in (7, 128):
         assert exact[block].ledger().equals(exact[1].ledger())
         assert torch.equal(found[block].robust, found[1].robust)
-        for name, verdict in found[block].verdicts.items():
-            other = found[1].verdicts[name]
-            assert torch.equal(verdict.broken, other.broken)
-            assert torch.allclose(verdict.distance, other.distance, atol=1e-5, rtol=0)
+        for name, result in found[block].results.items():
+            other = found[1].results[name]
+            assert torch.equal(result.broken, other.broken)
+            assert torch.allclose(result.distance, other.distance, atol=1e-5, rtol=0)
     rows = torch.tensor([31, 2, 17, 8])  # alone, in another order: bit for bit
     for precision, whole in (("fp32", found[7]), ("bf16", measure(net, split, SHORT, batch_size=7, precision="bf16"))):
         part: Any = measure(net, split.take(rows), SHORT, index=rows, batch_size=7, precision=precision)  # type: ignore[arg-type]
-        for name, verdict in part.verdicts.items():
-            assert torch.equal(verdict.broken, whole.verdicts[name].broken[rows])
-            assert torch.equal(verdict.distance, whole.verdicts[name].distance[rows])
+        for name, result in part.results.items():
+            assert torch.equal(result.broken, whole.results[name].broken[rows])
+            assert torch.equal(result.distance, whole.results[name].distance[rows])
 
 
 @pytest.mark.slow

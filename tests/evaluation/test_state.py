@@ -21,9 +21,9 @@ THIS = ("model", 0)
 def left(folder: Path) -> Path:
     """The file of an evaluation whose attack broke one image of two that it tried."""
     state = restore(folder, THIS, N)
-    rows, fell, moved = torch.tensor([1, 3]), torch.tensor([False, True]), torch.tensor([0.0, 0.25])
+    rows, broken, distance = torch.tensor([1, 3]), torch.tensor([False, True]), torch.tensor([0.0, 0.25])
     counts = {"forward": 4, "gradient": 2, "confirmation": 1, "padding": 0}
-    state.of("pgd").add(Outcome(rows=rows, fell=fell, moved=moved, counts=counts), "first", 1.5)
+    state.of("pgd").add(Outcome(rows=rows, broken=broken, distance=distance, counts=counts), "first", 1.5)
     state.save()
     assert state.path is not None
     return state.path
@@ -32,8 +32,10 @@ def left(folder: Path) -> Path:
 def test_it_is_read_again(tmp_path: Path) -> None:
     left(tmp_path)
     found = restore(tmp_path, THIS, N).of("pgd")
-    assert found.fell.tolist() == [False, False, False, True, False] and found.by.tolist() == [-1, -1, -1, 0, -1]
-    assert found.done.tolist() == [False, True, False, True, False] and found.moved.tolist() == [0, 0, 0, 0.25, 0]
+    assert found.broken.tolist() == [False, False, False, True, False]
+    assert found.broken_by.tolist() == [-1, -1, -1, 0, -1]
+    assert found.done.tolist() == [False, True, False, True, False]
+    assert found.distance.tolist() == [0, 0, 0, 0.25, 0]
     assert (found.round, found.seconds, found.counts["first"]["forward"]) == (0, {"first": 1.5}, 4)
     assert not restore(tmp_path, ("another model", 0), N).attacks
 

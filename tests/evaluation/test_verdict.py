@@ -34,11 +34,11 @@ from toughen.data import load as load_data
 from toughen.engine.fixed_batch import FixedBatchModel
 from toughen.evaluation import verdict
 from toughen.evaluation.checks import stronger
-from toughen.evaluation.checks.base import CheckContext
+from toughen.evaluation.checks.base import Check, CheckContext, Claim
 from toughen.evaluation.checks.chance import allowed, at_most
 from toughen.evaluation.checks.probes import ProbeResults
 from toughen.evaluation.examination import checks
-from toughen.evaluation.verdict import Check, Claim, Word, word
+from toughen.evaluation.verdict import Verdict, verdict_of
 
 THREAT = Threat("linf", 0.1)
 MakeAttacks = Callable[[Threat], list[Attack]]
@@ -111,9 +111,9 @@ def claim_of(
     return Claim(net, images, y, rows, threat, seed, robust, correct, accuracies, number, trained_mode), blocks
 
 
-def judged(claim: Claim, blocks: FixedBatchModel, limit: int = 32) -> tuple[Word, dict[str, Check]]:
+def judged(claim: Claim, blocks: FixedBatchModel, limit: int = 32) -> tuple[Verdict, dict[str, Check]]:
     found = checks(claim, blocks, limit)
-    return word(found), {check.name: check for check in found}
+    return verdict_of(found), {check.name: check for check in found}
 
 
 def failed(found: dict[str, Check]) -> set[str]:
@@ -126,9 +126,9 @@ def failed(found: dict[str, Check]) -> set[str]:
 def test_the_word_is_the_worst_that_a_check_says() -> None:
     fine, unknown = Check("a", True, 0.0, 1.0, "."), Check("b", None, None, None, "Not made: why.")
     rough, hidden = Check("c", False, 2.0, 1.0, "."), Check("d", False, 2.0, 1.0, ".", masking=True)
-    assert word([]) == word([fine, unknown]) == "sound"
-    assert word([fine, rough, unknown]) == "doubtful"
-    assert word([hidden, rough, fine]) == "masked"
+    assert verdict_of([]) == verdict_of([fine, unknown]) == "sound"
+    assert verdict_of([fine, rough, unknown]) == "doubtful"
+    assert verdict_of([hidden, rough, fine]) == "masked"
 
 
 @pytest.mark.parametrize(("n", "share"), [(10, 0.1), (100, 0.03), (40, 0.5), (1, 0.03), (7, 0.0)])

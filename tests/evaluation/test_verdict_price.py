@@ -28,11 +28,12 @@ from toughen.engine.fixed_batch import FixedBatchModel
 from toughen.evaluation import checks as checks_folder
 from toughen.evaluation import conclude, examination, price, verdict
 from toughen.evaluation.checks import stronger
+from toughen.evaluation.checks.base import Check, Claim
 from toughen.evaluation.checks.chance import allowed
 from toughen.evaluation.display import CheckProgress
 from toughen.evaluation.examination import SMALL, Examination
 from toughen.evaluation.examination_state import ExaminationState, restore
-from toughen.evaluation.verdict import Check, Claim, Word, word
+from toughen.evaluation.verdict import Verdict, verdict_of
 
 BUDGETS = (500, 1500, 3000, 5000, 6000, 12_000)  # passes; the quick suite spends 3,000 on a dozen images that stand
 FEW = (5000,)  # of which what every number must have had is paid, and little more
@@ -40,11 +41,11 @@ FEW = (5000,)  # of which what every number must have had is paid, and little mo
 
 def priced(
     claim: Claim, blocks: FixedBatchModel, budget: int, limit: int = 100
-) -> tuple[Word, list[Check], Examination]:
+) -> tuple[Verdict, list[Check], Examination]:
     examination = Examination(claim, blocks, ExaminationState(budget=budget, size=SMALL), limit)
     examination.make()
     found = examination.checks()
-    return word(found), found, examination
+    return verdict_of(found), found, examination
 
 
 # ---- no masked model is sound, and no price is exceeded
@@ -391,8 +392,8 @@ def test_a_check_that_failed_is_known_before_the_end(monkeypatch: pytest.MonkeyP
     with pytest.raises(KeyboardInterrupt):
         examination.make()
     found = examination.checks(stopped=True)
-    assert word(found, complete=False) == "masked"
-    assert word([replace(check, passed=True) for check in found], complete=False) == "unfinished"
+    assert verdict_of(found, complete=False) == "masked"
+    assert verdict_of([replace(check, passed=True) for check in found], complete=False) == "unfinished"
 
 
 @pytest.mark.parametrize("harm", ["{", "[]", '{"asked": {}}'])

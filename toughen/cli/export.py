@@ -12,14 +12,14 @@ from rich.console import Console
 from torch import nn
 
 from toughen import runs
-from toughen.attacks.base import Attack, threat_of
+from toughen.attacks.base import Attack
 from toughen.cli.shared import ATTACK, PROGRAM, Help, own_model
 from toughen.config.parsing import Parser, tidy
 from toughen.config.settings import find_own_classes
 from toughen.core.rng import ImageNoise
 from toughen.core.threat import Threat
 from toughen.core.types import Images, Labels
-from toughen.evaluation.attacked import call_attack, verify_threat
+from toughen.evaluation.call_attack import call_attack
 from toughen.evaluation.images import load_test, sample
 from toughen.evaluation.suite import parse_attack
 from toughen.evaluation.target import usable_threat
@@ -118,8 +118,7 @@ def attacked(model: nn.Module, x: Images, y: Labels, attack: Attack, name: str) 
     """Adversarial images that are found through the run's classifier."""
     parts = []
     for rows in torch.arange(len(x)).split(BATCH):
-        x_adv = call_attack(attack, name, model, x[rows], y[rows], ImageNoise(0, name, rows.tolist()))
-        verify_threat(x_adv, x[rows], threat_of(attack), name)
+        x_adv, _ = call_attack(attack, name, model, x[rows], y[rows], ImageNoise(0, name, rows.tolist()))
         parts.append(x_adv)
     return torch.cat(parts)
 

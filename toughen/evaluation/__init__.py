@@ -1,4 +1,4 @@
-"""How well a model holds: attacks run over a data set, judged image by image, and a verdict on the number."""
+"""Evaluation of a model's robustness: attacks on a data set, a result for each image, and a verdict on the number."""
 
 from typing import TYPE_CHECKING
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from toughen.evaluation.runner import measure as measure
     from toughen.evaluation.suite import SUITES as SUITES
     from toughen.evaluation.suite import parse_attack as parse_attack
-else:  # training wants two small parts of this package, not all of it
+else:  # training needs only small parts of this package
     __getattr__, __dir__ = lazily(
         __name__,
         {

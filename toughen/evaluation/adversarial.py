@@ -10,16 +10,16 @@ import torch
 from rich.console import Console
 from torch import Tensor
 
-from toughen.attacks.base import Attack, threat_of
+from toughen.attacks.base import Attack
 from toughen.core.gradients import mode
 from toughen.core.rng import ImageNoise
 from toughen.engine.batches import block_size
 from toughen.engine.device import Precision, pick_device
 from toughen.engine.fixed_batch import FixedBatchModel, search_precision
-from toughen.evaluation.attacked import call_attack, verify_threat
+from toughen.evaluation.call_attack import call_attack
 from toughen.evaluation.config import EvaluationConfig
 from toughen.evaluation.harness import Harness, as_floats, chunk_size, predicted
-from toughen.evaluation.plan import every_iterate
+from toughen.evaluation.plan import with_early_stop
 from toughen.evaluation.suite import parse_attack
 from toughen.evaluation.target import EvaluationTarget, find_target
 from toughen.evaluation.validate import check_fit
@@ -63,12 +63,12 @@ def attack_images(
     EvaluationConfig(limit=which.get("limit"), precision=precision, batch_size=batch_size).check()
     place = pick_device(device)
     target = find_target(spec, **which)
-    crafted = every_iterate(parse_attack(attack, target.threat))
+    crafted = with_early_stop(parse_attack(attack, target.threat))
     net, split = target.net.to(place), target.split.to(place)
     check_fit(net, target)
     searched = search_precision(net, as_floats(split.images[:1]), precision)
-    blocks = FixedBatchModel(net, block_size(place, len(split), batch_size), searched)
-    harness = Harness(blocks, split.images, split.labels, target.index, which.get("seed", 0))
+    model = FixedBatchModel(net, block_size(place, len(split), batch_size), searched)
+    harness = Harness(model, split.images, split.labels, target.index, which.get("seed", 0))
     columns = _columns(harness, crafted, attack, target, console)
     _write(path, columns, target)
     wrong = sum(p != y for p, y in zip(columns["adversarial_prediction"], columns["label"], strict=True))
@@ -83,15 +83,15 @@ def _columns(
     after: list[Tensor] = []
     distance: list[Tensor] = []
     rows = torch.arange(len(harness.images), device=harness.images.device)
-    with progress_bar(console or Console(quiet=True)) as bar, mode(harness.blocks, "eval"):
+    with progress_bar(console or Console(quiet=True)) as bar, mode(harness.model, "eval"):
         task = bar.add_task(name, total=len(rows))
-        for part in rows.split(chunk_size(harness.images, harness.blocks.size)):
+        for part in rows.split(chunk_size(harness.images, harness.model.size)):
             x = harness.floats(part)
             noise = ImageNoise(harness.seed, name, harness.index[part.cpu()].tolist())
-            x_adv = call_attack(attack, name, harness.blocks, x, harness.labels[part], noise)
-            distance.append(verify_threat(x_adv, x, threat_of(attack), name).cpu())
+            x_adv, moved = call_attack(attack, name, harness.model, x, harness.labels[part], noise)
+            distance.append(moved.cpu())
             kept = x_adv.float()  # what is written, and so what is predicted
-            after.append(predicted(harness.blocks.exact(kept.to(x.dtype))).cpu())
+            after.append(predicted(harness.model.exact(kept.to(x.dtype))).cpu())
             images.append(kept.cpu())
             bar.advance(task, len(part))
     return {

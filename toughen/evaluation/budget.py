@@ -64,8 +64,8 @@ def fit_to_budget(
     key |= {"time_budget": config.time_budget, "seed": config.seed, "precision": precision}
     images = world().broadcast(_remembered(out, key))
     if images is None:
-        blocks = FixedBatchModel(target.net, block_size(split.images.device, len(split), config.batch_size), precision)
-        harness = Harness(blocks, split.images, split.labels, target.index, config.seed)
+        model = FixedBatchModel(target.net, block_size(split.images.device, len(split), config.batch_size), precision)
+        harness = Harness(model, split.images, split.labels, target.index, config.seed)
         images = affordable(harness, attacks, target.threat, config, looked=config.details and out is not None)
         if out is not None:
             world().on_main(_remember, out, key, images)
@@ -115,7 +115,7 @@ def affordable(
 
 def _price(harness: Harness, attack: Attack, processes: int) -> float:
     """Seconds of a pass of one image in an attack, with all workers of all processes busy."""
-    size = harness.blocks.size
+    size = harness.model.size
     rows = torch.arange(max(size, min(len(harness.images), 4 * size)), device=harness.images.device) % len(
         harness.images
     )

@@ -1,4 +1,4 @@
-"""The verdict of an evaluation: plans the budget of the checks, makes them and states the result."""
+"""The verdict of an evaluation: plans the budget of the checks, makes them and summarises the result."""
 
 from __future__ import annotations
 
@@ -11,25 +11,24 @@ from rich.console import Console
 from torch import nn
 
 from toughen.engine.fixed_batch import FixedBatchModel
-from toughen.evaluation.attacked import share
 from toughen.evaluation.checks.base import Check, Claim
 from toughen.evaluation.checks.chance import at_most
 from toughen.evaluation.display import CheckProgress
 from toughen.evaluation.examination import FINE, LIMIT, PRICE, STRONGER, Examination
 from toughen.evaluation.examination_state import ExaminationState, restore
 from toughen.evaluation.price import allowed_seconds, passes_within
-from toughen.evaluation.result import Evaluation
+from toughen.evaluation.result import Evaluation, share
 from toughen.evaluation.target import EvaluationTarget
-from toughen.evaluation.verdict import word
+from toughen.evaluation.verdict import verdict_of
 from toughen.utils import hashing
 
 
 class Unfinished(KeyboardInterrupt):
-    """An evaluation was stopped after its attacks; what is known is written, and the same call goes on.
+    """An evaluation was stopped after its attacks; its results so far are written, and the same call resumes it.
 
     Attributes:
-        result: what is known, as evaluation.json holds it.
-        number: the signal's.
+        result: the contents of evaluation.json.
+        number: the signal's number, where there was a signal.
     """
 
     def __init__(self, result: dict[str, Any], stopped: KeyboardInterrupt) -> None:
@@ -41,17 +40,17 @@ class Unfinished(KeyboardInterrupt):
 
 @dataclass(frozen=True)
 class VerdictInputs:
-    """The model behind a robust accuracy, and how thorough the checks are.
+    """What the checks need besides the results of the attacks.
 
     Attributes:
-        blocks: the model, as the evaluation ran it.
+        model: the model, as the evaluation ran it.
         seed: of the evaluation.
-        source: a normally trained net for the same images; None where there is none.
+        source: a normally trained net for the same images, for transfer attacks; None where there is none.
         trained_mode: whether the model was passed in training mode; None for a function.
-        cheap: whether the checks may cost no more than the attacks did, or 20 s.
+        cheap: whether the checks are limited to the time of the attacks, or 20 s.
     """
 
-    blocks: FixedBatchModel
+    model: FixedBatchModel
     seed: int
     source: nn.Module | None
     trained_mode: bool | None
@@ -61,17 +60,21 @@ class VerdictInputs:
 def conclude(
     evaluation: Evaluation, target: EvaluationTarget, inputs: VerdictInputs, console: Console | None
 ) -> tuple[dict[str, Any], KeyboardInterrupt | None]:
-    """The verdict with its checks, as evaluation.json holds them; and the signal that stopped them early, if any.
+    """Make the checks.
 
     Args:
-        evaluation: results of the attacks; the state of the checks is saved beside theirs.
-        target: what was attacked.
+        evaluation: results of the attacks; the state of the checks is stored beside theirs.
+        target: what was evaluated.
         inputs: the model, and how thorough the checks are.
         console: where to show progress.
+
+    Returns:
+        The fields of evaluation.json with the verdict and its checks, and the signal that stopped the checks early, if
+        there was one.
     """
     claim = claim_of(evaluation, target, inputs)
     state = _state(evaluation, claim, inputs)
-    examination, stopped = Examination(claim, inputs.blocks, state), None
+    examination, stopped = Examination(claim, inputs.model, state), None
     try:
         with CheckProgress(examination, console) as progress:
             examination.make(progress.show)
@@ -79,7 +82,7 @@ def conclude(
         stopped = signal
     checks = examination.checks(stopped=stopped is not None)
     verdict: dict[str, Any] = {
-        "verdict": word(checks, complete=stopped is None),
+        "verdict": verdict_of(checks, complete=stopped is None),
         "checks": [asdict(check) for check in checks],
     }
     if state.budget is not None:
@@ -89,9 +92,9 @@ def conclude(
 
 
 def unseen(checks: Sequence[Check], claim: Claim) -> float | None:
-    """How much too high the number may be, after what the stronger attacks broke of their sample: the upper 95 % limit.
+    """By how much the robust accuracy may be too high, 0..1: the upper 95 % limit from the stronger attacks' sample.
 
-    None where they were not run, or broke too much already.
+    None if these attacks were not run, or if their check failed.
     """
     check = next((check for check in checks if check.name == STRONGER and check.passed), None)
     if check is None or check.images is None or check.figure is None:
@@ -101,11 +104,11 @@ def unseen(checks: Sequence[Check], claim: Claim) -> float | None:
 
 
 def omissions(checks: Sequence[Check], unseen: float | None = None) -> str:
-    """A sentence on what was left out to stay within the budget; "" where nothing was.
+    """A sentence on what was left out because of the budget; "" if nothing was.
 
     Args:
-        checks: those that were made, and those that were not.
-        unseen: how much too high the number may be all the same; None where nothing is known of that.
+        checks: all checks, including those that were not made.
+        unseen: the return value of ``unseen``.
     """
     fewer = [check.images for check in checks if check.images is not None and check.images < (check.of or 0)]
     left_out = sum(check.passed is None and PRICE in check.sentence for check in checks)
@@ -117,16 +120,16 @@ def omissions(checks: Sequence[Check], unseen: float | None = None) -> str:
         parts.append(f"{len(fewer)} of {len(checks)} checks used {span} images instead of {LIMIT} or all")
     if left_out:
         parts.append(f"{left_out} {'was' if left_out == 1 else 'were'} left out")
-    passes = f". The number may still be up to {100 * unseen:.0f} points too high" if unseen else ""
-    done = f"{' and '.join(parts)}{passes}"
-    return f"To take no longer than the attacks or 20 s, {done}. --suite standard leaves nothing out."
+    limit = f". The number may still be up to {100 * unseen:.0f} points too high" if unseen else ""
+    omitted = f"{' and '.join(parts)}{limit}"
+    return f"To take no longer than the attacks or 20 s, {omitted}. --suite standard leaves nothing out."
 
 
 def claim_of(evaluation: Evaluation, target: EvaluationTarget, inputs: VerdictInputs) -> Claim:
     """The robust accuracy and what it was measured on."""
     split, source = evaluation.split, inputs.source
     return Claim(
-        net=inputs.blocks.net,
+        net=inputs.model.net,
         images=split.images,
         labels=split.labels,
         index=evaluation.index,
@@ -143,30 +146,30 @@ def claim_of(evaluation: Evaluation, target: EvaluationTarget, inputs: VerdictIn
 
 
 def _state(evaluation: Evaluation, claim: Claim, inputs: VerdictInputs) -> ExaminationState:
-    """The saved state, or a new one with a budget: passes are timed once, and the budget is saved."""
+    """The stored state of the checks, or a new one; its budget is measured once and stored."""
     path = None if evaluation.state.path is None else evaluation.state.path.with_suffix(".json")
     weights = () if claim.source is None else tuple(map(hashing.of_tensor, claim.source.state_dict().values()))
     key = {"cheap": inputs.cheap, "source": list(map(str, weights)), "trained_mode": inputs.trained_mode}
     key |= {"own": claim.own}
-    if (known := restore(path, key)) is not None:
-        return known
+    if (stored := restore(path, key)) is not None:
+        return stored
     state = ExaminationState(path, key)
     if inputs.cheap:
-        state.budget, state.size = _budget(claim, inputs.blocks, allowed_seconds(_seconds(evaluation)))
+        state.budget, state.size = _budget(claim, inputs.model, allowed_seconds(_seconds(evaluation)))
     state.save()
     return state
 
 
-def _budget(claim: Claim, blocks: FixedBatchModel, seconds: float) -> tuple[int | None, int | None]:
-    """Forward passes that fit into the time, and images per block; (None, None) where all checks fit."""
-    rows = torch.arange(min(blocks.size, len(claim.labels)), device=claim.labels.device)
-    unlimited = Examination(claim, blocks, ExaminationState())
+def _budget(claim: Claim, model: FixedBatchModel, seconds: float) -> tuple[int | None, int | None]:
+    """Forward passes that fit into the time, and images per batch; (None, None) if all checks fit."""
+    rows = torch.arange(min(model.size, len(claim.labels)), device=claim.labels.device)
+    unlimited = Examination(claim, model, ExaminationState())
     x, y = unlimited.context.x(rows), unlimited.context.y(rows)
     if passes_within(unlimited.context.model, x, y, seconds) >= unlimited.total_cost():
         return None, None
     on_cpu = claim.labels.device.type == "cpu"
-    size = min(blocks.size, 8 if on_cpu else 64)
-    budget = passes_within(Examination(claim, blocks, ExaminationState(size=size)).context.model, x, y, seconds)
+    size = min(model.size, 8 if on_cpu else 64)
+    budget = passes_within(Examination(claim, model, ExaminationState(size=size)).context.model, x, y, seconds)
     return budget, min(size, 4) if on_cpu and budget < FINE else size
 
 

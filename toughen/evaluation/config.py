@@ -1,4 +1,4 @@
-"""What an evaluation is told: which attacks, on how many images, how they search, and what is checked."""
+"""The settings of an evaluation: attacks, images, precision, processes and checks."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Literal
 
 from toughen.attacks.base import Attack
 from toughen.engine.device import Precision
-from toughen.evaluation.suite import QUICK_IMAGES, held, parse_attack, suite
+from toughen.evaluation.suite import QUICK_IMAGES, check_attack, parse_attack, suite
 from toughen.evaluation.target import EvaluationTarget
 from toughen.utils.duration import seconds
 
@@ -21,9 +21,9 @@ class EvaluationConfig:
 
     Attributes:
         suite: "quick", "standard" or "papers"; None means quick, unless there are attacks.
-        attacks: instead of a suite: short names, as ``parse_attack`` reads them, or attacks by names of one's own.
+        attacks: instead of a suite: short names, as ``parse_attack`` reads them, or attacks with names of your own.
         limit: evaluate a stratified sample of this many images; None means all, 1,000 for the quick suite.
-        time_budget: end within this time, such as 5m, by attacking fewer images, a stratified sample.
+        time_budget: end within this time, such as 5m, by attacking a smaller stratified sample.
         seed: of the sample and of the attacks.
         precision: what attacks compute in; the unchanged model confirms each broken image. "auto" means bf16 where the
             processor supports it and it saves time, "fp32" is for a number that is published, "fp64" for a test.
@@ -64,10 +64,10 @@ class EvaluationConfig:
         return self.quick if self.depth is None else self.depth == "cheap"
 
     def check(self) -> None:
-        """See that the numbers make sense.
+        """Check the values of the fields.
 
         Raises:
-            ValueError: they don't.
+            ValueError: one of them is not valid.
         """
         for name, value in (("limit", self.limit), ("batch_size", self.batch_size), ("processes", self.processes)):
             if value is not None and value < 1:
@@ -82,16 +82,16 @@ class EvaluationConfig:
             raise ValueError(f"precision {self.precision!r} is unknown: use {', '.join(PRECISIONS)}")
         if isinstance(self.attacks, str):
             raise ValueError(f"attacks is the text {self.attacks!r}: give a list of names")
-        for each in () if self.attacks is None else self.attacks:
-            if not isinstance(each, str):
-                raise ValueError(f"attacks holds a {type(each).__name__}: give a list of names, or a dict of attacks")
+        for name in self.attacks or ():
+            if not isinstance(name, str):
+                raise ValueError(f"attacks holds a {type(name).__name__}: give a list of names, or a dict of attacks")
 
 
 def chosen_attacks(target: EvaluationTarget, config: EvaluationConfig) -> dict[str, Attack]:
-    """The chosen attacks, by their names.
+    """The attacks of an evaluation, by their names in results.
 
     Raises:
-        ValueError: none is named, or there is none of a name, or one is bound by another threat.
+        ValueError: there are none, a name is unknown or given twice, or an attack has another threat.
     """
     if config.attacks is None:
         shape = tuple(target.split.images.shape[1:])
@@ -99,15 +99,15 @@ def chosen_attacks(target: EvaluationTarget, config: EvaluationConfig) -> dict[s
     if not config.attacks:
         raise ValueError("no attack is given: give one or more, such as --attacks fgsm pgd-20")
     if isinstance(config.attacks, Mapping):
-        return {name: held(name, attack, target.threat) for name, attack in config.attacks.items()}
+        for name, attack in config.attacks.items():
+            check_attack(name, attack, target.threat)
+        return dict(config.attacks)
     attacks: dict[str, Attack] = {}
     for spec in config.attacks:
         attack = parse_attack(spec, target.threat)
-        if any(
-            type(each) is type(attack) and each == attack for each in attacks.values()
-        ):  # noise goes by the spelling
-            raise ValueError(
-                f"attack {spec.strip()} is named twice: name it once (x2 behind its steps means 2 restarts)"
-            )
-        attacks[spec.strip()] = attack
+        name = spec.strip()
+        # compared as attacks: random numbers are keyed by the name, so "pgd-20" and "PGD-20" would differ
+        if any(type(other) is type(attack) and other == attack for other in attacks.values()):
+            raise ValueError(f"attack {name} is named twice: name it once (x2 behind its steps means 2 restarts)")
+        attacks[name] = attack
     return attacks

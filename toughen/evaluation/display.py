@@ -19,10 +19,9 @@ from rich.progress import (
 )
 from rich.table import Column
 
-from toughen.evaluation.attacked import share
 from toughen.evaluation.examination import Examination
 from toughen.evaluation.plan import AttackRound
-from toughen.evaluation.result import Evaluation
+from toughen.evaluation.result import Evaluation, share
 from toughen.utils.statistics import percent
 
 EVERY = 10.0  # seconds between the lines about the checks where there is no terminal
@@ -106,9 +105,9 @@ class AttackProgress(AbstractContextManager["AttackProgress"]):
         total = 0
         for name, plan in self.plans.items():
             progress = self.evaluation.state.of(name)
-            robust = int((correct & ~progress.fell).sum())
+            robust = int((correct & ~progress.broken).sum())
             for number, attack_round in enumerate(plan[progress.round :]):
-                done = int((correct & ~progress.fell & progress.done).sum()) if number == 0 else 0
+                done = int((correct & ~progress.broken & progress.done).sum()) if number == 0 else 0
                 total += attack_round.cost * (robust - done)
         return total
 

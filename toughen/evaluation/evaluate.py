@@ -1,4 +1,4 @@
-"""The two ways in: any model that PyTorch can call, and what the command line names."""
+"""The two entry points: for any model that PyTorch can call, and for what the command line can name."""
 
 from __future__ import annotations
 
@@ -36,22 +36,21 @@ def evaluate(
     """Evaluate any model that PyTorch can call.
 
     Args:
-        model: images [n, c, h, w] in [0, 1] to logits [n, k], normalisation inside; a module or a function.
+        model: a module or a function from images [n, c, h, w] in [0, 1] to logits [n, k]; it normalises them itself.
         data: a folder or a data set's name, a ``toughen.data.Data``, a ``Split``, or (images, labels): bytes, or floats
             in [0, 1], and class numbers.
         eps, norm: the threat.
-        surrogate: a normally trained net for the same images, to see that black-box attacks are the weaker ones.
-        out: where to write evaluation.json, examples.parquet and what reports show, and to keep the state; None writes
-            nothing.
+        surrogate: a normally trained net for the same images, to check that transfer attacks are weaker.
+        out: folder for evaluation.json, examples.parquet, the files for a report, and the state; None writes nothing.
         console: where to show progress.
         config: the fields of ``EvaluationConfig``: suite, attacks, limit, time_budget, seed, precision, batch_size,
             processes, verdict, depth, details.
 
     Returns:
-        What evaluation.json holds.
+        The contents of evaluation.json.
 
     Raises:
-        Unfinished: a KeyboardInterrupt that came after the attacks, with what is known, which is written, too.
+        Unfinished: a KeyboardInterrupt after the attacks; the results so far are in it, and are written, too.
         ValueError: model, data and threat can't be used together.
     """
     settings = EvaluationConfig(**config)
@@ -81,34 +80,34 @@ def evaluate_run(
     console: Console | None = None,
     **config: Any,
 ) -> dict[str, Any]:
-    """Evaluate a run, or a model from elsewhere, and write evaluation.json, examples.parquet and what reports show.
+    """Evaluate a run or another model, and write evaluation.json, examples.parquet and the files for a report.
 
     Args:
         spec: a run directory, ``package.module:function``, ``timm:NAME`` or a net of toughen's, such as ``resnet18``.
         data: the data set; None means the one that the run was trained on.
-        weights: a safetensors file for a model from elsewhere.
+        weights: a safetensors file, for a model that is no run.
         eps, norm: the threat; None means the one that was trained against.
         device: "auto", "cpu", "cuda" and the like.
-        out: where to write; None means the run directory (runs/NAME for a model from elsewhere), where an earlier
-            evaluation is kept under another name. At another threat or on other data than the run's it must be given.
+        out: where to write; None means the run directory (runs/NAME for other models), where an earlier evaluation's
+            files are renamed. It must be given at another threat or on other data than the run's.
         model: the net, for a run of a net of your own.
-        image_size, resize: what images are brought to for a model from elsewhere, as ``find_target`` takes them.
-        surrogate: a normally trained net for the same images, for black-box attacks; or what makes it, called when all
-            else has been checked.
+        image_size, resize: as in ``find_target``, for a model that is no run.
+        surrogate: a normally trained net for the same images, for transfer attacks; or a function that returns it,
+            called after all other checks of the arguments.
         console: where to show progress.
         config: the fields of ``EvaluationConfig``: suite, attacks, limit, time_budget, seed, precision, batch_size,
             processes, verdict, depth, details.
 
     Returns:
-        What evaluation.json holds.
+        The contents of evaluation.json.
 
     Raises:
-        Unfinished: a KeyboardInterrupt that came after the attacks, with what is known, which is written, too.
+        Unfinished: a KeyboardInterrupt after the attacks; the results so far are in it, and are written, too.
         ValueError: model, data, threat or attacks can't be used together.
     """
     settings = EvaluationConfig(**config)
     settings.check()
-    place = pick_device(device)
+    torch_device = pick_device(device)
     folder = output_folder(spec, out)
     check_writable(folder)
     refuse_foreign(folder, None if is_elsewhere(spec) else Path(spec))
@@ -116,10 +115,10 @@ def evaluate_run(
         spec, data=data, weights=weights, eps=eps, norm=norm, limit=settings.images, seed=settings.seed, model=model,
         image_size=image_size, resize=resize,
     )  # fmt: skip
-    lacking = without(target.class_names, by_class(target.split.labels, len(target.class_names)))
-    if console is not None and lacking:
-        console.print(f"warning: {lacking}", highlight=False, markup=False, style="bold")
+    missing = without(target.class_names, by_class(target.split.labels, len(target.class_names)))
+    if console is not None and missing:
+        console.print(f"warning: {missing}", highlight=False, markup=False, style="bold")
     if out is None:
         refuse_another(target, data)
         refuse_weaker(target, settings)
-    return run_evaluation(target, settings, device=place, out=folder, source=surrogate, console=console)
+    return run_evaluation(target, settings, device=torch_device, out=folder, source=surrogate, console=console)

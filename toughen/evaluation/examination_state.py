@@ -1,4 +1,4 @@
-"""The state of an examination: results so far and the budget, in a file beside the attacks' state."""
+"""The state of the checks: their results so far and their budget, in a file beside the attacks' state."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ class ExaminationState:
     """Results of checks, and what they have cost.
 
     Attributes:
-        path: the file; None writes none.
+        path: the file; None stores nothing.
         key: what the checks depend on besides the attacks' state; a file with another key is not used.
-        budget: forward passes of one image that the checks may take together; None sets no limit.
-        size: images per block of the model; None means the attacks' own.
+        budget: forward passes of one image that all checks may take together; None sets no limit.
+        size: images per batch; None means those of the attacks.
         spent: forward passes so far.
-        checks: results of the checks of the model.
-        probes: per probe, which of the first images of its sample broke.
-        closed: probes that the budget was too small for.
+        checks: results of the checks of the model, by name.
+        probes: by probe, which of the first images of its sample it broke.
+        closed: probes that are not extended any more, because the budget was too small.
     """
 
     path: Path | None = None
@@ -55,7 +55,7 @@ class ExaminationState:
 
 
 def restore(path: Path | None, key: Mapping[str, Any]) -> ExaminationState | None:
-    """The state in a file; None where there is none, or it has another key or is damaged."""
+    """The state in a file; None if there is none, or if it has another key or is damaged."""
     if path is None or not path.is_file():
         return None
     try:

@@ -1,4 +1,4 @@
-"""What decides an evaluation's outcome, so that a state is only gone on with where it belongs."""
+"""Everything that decides an evaluation's results, so that a stored state is resumed only where it belongs."""
 
 from __future__ import annotations
 
@@ -21,144 +21,138 @@ from toughen.core.gradients import mode
 from toughen.evaluation.harness import Harness
 from toughen.utils import hashing
 
+SCALARS = (str, int, float, bool, NoneType, torch.dtype, torch.device)
+MODULE_ATTRIBUTES = frozenset(vars(nn.Module()))  # what every module has, such as its submodules
+
 
 def fingerprint(harness: Harness, attacks: Mapping[str, Attack]) -> tuple[object, ...]:
-    """The model's weights, settings, code and a few logits, the images, the attacks, the seed and how it is asked.
+    """The images, the seed, the model's weights, settings, code and some logits, the versions, and the attacks.
 
-    Its logits are those of a few clean images and of what no clean image is like, where a defence may begin.
+    The logits are of a few clean images, of their negatives, and of their means with noise: a defence may change its
+    behaviour only on images that are unlike clean ones.
     """
-    blocks, first = (
-        harness.blocks,
-        torch.arange(min(len(harness.images), harness.blocks.size), device=harness.images.device),
-    )
-    x = harness.floats(first)
+    model = harness.model
+    x = harness.floats(torch.arange(min(len(harness.images), model.size), device=harness.images.device))
     noise = torch.rand(x.shape[1:], generator=torch.Generator().manual_seed(0)).to(x)
-    with mode(blocks, "eval"):
-        out = torch.cat([blocks.exact(each) for each in (x, 1 - x, (x + noise) / 2)])
-    seen = (
+    with mode(model, "eval"):
+        logits = torch.cat([model.exact(each) for each in (x, 1 - x, (x + noise) / 2)])
+    return (
         hashing.of_tensor(harness.images),
         hashing.of_tensor(harness.labels),
         hashing.of_tensor(harness.index),
         harness.seed,
-    )
-    settings = (
-        _plain(blocks.net),
-        hashing.of_tensor(out),
-        blocks.size,
-        blocks.precision,
+        _canonical(model.net),
+        hashing.of_tensor(logits),
+        model.size,
+        model.precision,
         torch.__version__,
-        _own_source(),
+        _package_hash(),
+        tuple((name, _canonical(attack)) for name, attack in attacks.items()),
     )
-    return (*seen, *settings, tuple((name, _plain(attack)) for name, attack in attacks.items()))
 
 
-PLAIN = (str, int, float, bool, NoneType, torch.dtype, torch.device)
-OF_MODULES = frozenset(vars(nn.Module()))  # what every module has: its parts are looked at one by one
-
-
-def _plain(value: object, within: tuple[int, ...] = ()) -> object:
-    """A value as text and numbers that are the same in every process.
+def _canonical(value: object, parents: tuple[int, ...] = ()) -> object:
+    """A value as nested tuples of text and numbers, the same in every process.
 
     Args:
         value: anything.
-        within: what it lies in, by address, since a net or a function may hold on to itself.
+        parents: ids of the objects that contain it, because a net or a function may contain itself.
     """
-    if isinstance(value, PLAIN):
+    if isinstance(value, SCALARS):
         return str(value)
-    if id(value) in within:
+    if id(value) in parents:
         return "itself"
-    within = (*within, id(value))
+    parents = (*parents, id(value))
     if isinstance(value, Tensor):
         return hashing.of_tensor(value)
     if isinstance(value, nn.Module):
-        return tuple((name, *_of_module(part, within)) for name, part in value.named_modules())
+        return tuple((name, *_of_module(module, parents)) for name, module in value.named_modules())
     if is_dataclass(value) and not isinstance(value, type):
-        settings = tuple((each.name, _plain(getattr(value, each.name), within)) for each in fields(value))
-        return *_kind(value), settings
+        settings = tuple((each.name, _canonical(getattr(value, each.name), parents)) for each in fields(value))
+        return *_of_class(value), settings
     if isinstance(value, tuple | list):
-        return tuple(_plain(each, within) for each in value)
+        return tuple(_canonical(each, parents) for each in value)
     if isinstance(value, np.ndarray | np.generic):
-        held = _bytes(value) if value.dtype.kind in "biufcmM" else _plain(value.tolist(), within)
-        return str(value.dtype), value.shape, held
+        content = _array_hash(value) if value.dtype.kind in "biufcmM" else _canonical(value.tolist(), parents)
+        return str(value.dtype), value.shape, content
     if isinstance(value, set | frozenset):
-        return tuple(sorted(repr(_plain(each, within)) for each in value))  # their order is the process's
+        return tuple(sorted(repr(_canonical(each, parents)) for each in value))  # its order differs between processes
     if isinstance(value, dict):
-        return tuple((str(name), _plain(each, within)) for name, each in value.items())
+        return tuple((str(name), _canonical(each, parents)) for name, each in value.items())
     if inspect.isroutine(value):
-        return getattr(value, "__qualname__", ""), _source(value), _plain(_bound(value), within)
+        return getattr(value, "__qualname__", ""), _source(value), _canonical(_captured(value), parents)
     if isinstance(value, partial):
-        return _plain([value.func, value.args, value.keywords], within)
-    return *_kind(value), tuple((name, str(each)) for name, each in _settings(value).items() if isinstance(each, PLAIN))
+        return _canonical([value.func, value.args, value.keywords], parents)
+    attributes = getattr(value, "__dict__", {})
+    scalars = tuple((name, str(each)) for name, each in attributes.items() if isinstance(each, SCALARS))
+    return *_of_class(value), scalars
 
 
-def _bytes(array: Any) -> str:
+def _array_hash(array: Any) -> str:
     return hashlib.blake2b(np.ascontiguousarray(array).tobytes(), digest_size=16).hexdigest()
 
 
-def _of_module(part: nn.Module, within: tuple[int, ...]) -> tuple[object, ...]:
-    """A module without the modules in it: code, weights, buffers that are not saved, and settings."""
-    tensors = {**part._parameters, **part._buffers}
+def _of_module(module: nn.Module, parents: tuple[int, ...]) -> tuple[object, ...]:
+    """A module without its submodules: code, weights, buffers (those that are not saved, too) and settings."""
+    tensors = {**module._parameters, **module._buffers}
     weights = tuple((name, hashing.of_tensor(each)) for name, each in tensors.items() if each is not None)
-    settings = {name: each for name, each in vars(part).items() if name not in OF_MODULES}
-    return *_kind(part), weights, _plain(settings, within)
+    settings = {name: each for name, each in vars(module).items() if name not in MODULE_ATTRIBUTES}
+    return *_of_class(module), weights, _canonical(settings, parents)
 
 
-def _kind(value: object) -> tuple[object, ...]:
-    return type(value).__name__, *(_source(kind) for kind in inspect.getmro(type(value)))
+def _of_class(value: object) -> tuple[object, ...]:
+    """The name of a value's class, and the code of this class and its bases."""
+    return type(value).__name__, *(_source(each) for each in inspect.getmro(type(value)))
 
 
-def _settings(value: object) -> dict[str, object]:
-    return dict(getattr(value, "__dict__", {}))
-
-
-def _bound(function: Any) -> list[object]:
-    """What a function was given when it was made: its object, defaults and closure."""
-    function, held = getattr(function, "__func__", function), [getattr(function, "__self__", None)]
-    held = [each for each in held if not inspect.ismodule(each)]  # as of a builtin
+def _captured(function: Any) -> list[object]:
+    """The objects that a function got when it was defined: ``self``, closure variables and defaults."""
+    function, captured = getattr(function, "__func__", function), [getattr(function, "__self__", None)]
+    captured = [each for each in captured if not inspect.ismodule(each)]  # a builtin function has its module there
     for cell in getattr(function, "__closure__", None) or ():
         try:
-            held.append(cell.cell_contents)
-        except ValueError:  # it is not filled yet
+            captured.append(cell.cell_contents)
+        except ValueError:  # the variable has no value yet
             continue
-    return [*held, getattr(function, "__defaults__", None), getattr(function, "__kwdefaults__", None)]
+    return [*captured, getattr(function, "__defaults__", None), getattr(function, "__kwdefaults__", None)]
 
 
 @cache
-def _own_source() -> str:
-    """toughen's own code: what a later version says of an attack is not what an earlier one said."""
+def _package_hash() -> str:
+    """A hash of toughen's own code, because another version's attacks may give other results."""
     root = Path(toughen.__file__).parent
     texts = (path.read_bytes() for path in sorted(root.rglob("*.py")))
     return hashlib.blake2b(b"".join(texts), digest_size=16).hexdigest()
 
 
-def _source(thing: Any) -> str:
-    """A class or function that toughen did not write may be another the next time, though it has the same name."""
-    if str(getattr(thing, "__module__", "")).partition(".")[0] in ("toughen", "torch", "builtins"):
+def _source(definition: Any) -> str:
+    """The code of a user's class or function, which may change while its name stays; "" for toughen's and PyTorch's."""
+    if str(getattr(definition, "__module__", "")).partition(".")[0] in ("toughen", "torch", "builtins"):
         return ""
-    parts = vars(thing).values() if inspect.isclass(thing) else [thing]
-    functions = [part for part in parts if hasattr(part, "__code__")]
-    compiled = repr([(_compiled(part.__code__), _globals(part)) for part in functions])
+    members = vars(definition).values() if inspect.isclass(definition) else [definition]
+    functions = [member for member in members if hasattr(member, "__code__")]
+    compiled = repr([(_bytecode(each.__code__), _globals(each)) for each in functions])
     try:
-        return compiled + inspect.getsource(inspect.getmodule(thing) or thing)
-    except (OSError, TypeError):  # typed in, not in a file
+        return compiled + inspect.getsource(inspect.getmodule(definition) or definition)
+    except (OSError, TypeError):  # it was typed in, and has no file
         return compiled
 
 
 def _globals(function: Any) -> list[tuple[str, str]]:
-    """The plain values of its module that a function asks for by name, which may come from the environment."""
+    """The scalar global variables that a function uses; their values may come from the environment."""
     known = getattr(function, "__globals__", {})
-    names = [name for name in function.__code__.co_names if isinstance(known.get(name), PLAIN)]
-    return [(name, str(known[name])) for name in names if name in known]
+    names = [name for name in function.__code__.co_names if name in known]
+    return [(name, str(known[name])) for name in names if isinstance(known[name], SCALARS)]
 
 
-def _compiled(code: CodeType) -> tuple[object, ...]:
-    """What a function does, without what differs between processes: addresses, and the order of sets."""
-    constants = [
-        _compiled(each)
-        if isinstance(each, CodeType)
-        else sorted(map(repr, each))
-        if isinstance(each, frozenset)
-        else each
-        for each in code.co_consts
-    ]
+def _bytecode(code: CodeType) -> tuple[object, ...]:
+    """A function's bytecode, constants and names, without what differs between processes: ids and the order of sets."""
+    constants: list[object] = []
+    for constant in code.co_consts:
+        if isinstance(constant, CodeType):
+            constants.append(_bytecode(constant))
+        elif isinstance(constant, frozenset):
+            constants.append(sorted(map(repr, constant)))
+        else:
+            constants.append(constant)
     return code.co_code, constants, code.co_names

@@ -27,7 +27,7 @@ PICTURES = ("image", "attacked", "difference")
 
 
 def gallery(
-    evaluation: Evaluation, target: EvaluationTarget, attacks: Mapping[str, Attack], blocks: FixedBatchModel, seed: int
+    evaluation: Evaluation, target: EvaluationTarget, attacks: Mapping[str, Attack], model: FixedBatchModel, seed: int
 ) -> pa.Table:
     """Some of the images that fell, some that stand, some that were wrong before, drawn at random among each.
 
@@ -38,11 +38,11 @@ def gallery(
         evaluation: results of the attacks.
         target: what was judged.
         attacks: what it was attacked with.
-        blocks: its model, in blocks of the evaluation's size, so that the same images come out.
+        model: its model, in blocks of the evaluation's size, so that the same images come out.
         seed: of the evaluation.
     """
     split = evaluation.split
-    harness = Harness(blocks, split.images, split.labels, evaluation.index, seed)
+    harness = Harness(model, split.images, split.labels, evaluation.index, seed)
     rows = _drawn(evaluation, seed)
     twins: dict[int, tuple[str, Tensor]] = {}
     for attack_round, group in to_run(evaluation, rows, attacks):
@@ -86,8 +86,8 @@ def to_run(
     plans = {name: attack_rounds(name, attack) for name, attack in attacks.items()}
     chosen: dict[tuple[str, int], list[int]] = {}
     for row in rows["broken"]:
-        name = next(name for name in plans if bool(evaluation.state.of(name).fell[row]))
-        chosen.setdefault((name, int(evaluation.state.of(name).by[row])), []).append(row)
+        name = next(name for name in plans if bool(evaluation.state.of(name).broken[row]))
+        chosen.setdefault((name, int(evaluation.state.of(name).broken_by[row])), []).append(row)
     if rows["stands"]:
         chosen.setdefault((list(plans)[-1], 0), []).extend(rows["stands"])
     return [(plans[name][number], group) for (name, number), group in chosen.items()]
@@ -111,7 +111,7 @@ def _row(
     if twin is None:
         return columns
     attack, x_adv = twin
-    after = int(harness.blocks.exact(x_adv[None])[0].argmax())
+    after = int(harness.model.exact(x_adv[None])[0].argmax())
     delta = x_adv - x[0]
     gain = 0.5 / max(float(delta.abs().max()), 1e-6)
     columns |= {"attack": attack, "attacked_prediction": after, "attacked_prediction_name": _name(after, names)}

@@ -8,22 +8,28 @@ from dataclasses import asdict, dataclass
 import torch
 from torch import Tensor, nn
 
-from toughen.attacks.base import Attack, threat_of
+from toughen.attacks.base import Attack
 from toughen.core.gradients import mode
 from toughen.core.rng import ImageNoise
 from toughen.core.types import AnyImages, Images, Labels, Logits, Mask, PerExample
 from toughen.engine.batches import block_size
 from toughen.engine.device import Precision
 from toughen.engine.fixed_batch import FixedBatchModel
-from toughen.evaluation.attacked import call_attack, verify_threat
+from toughen.evaluation.call_attack import call_attack
 from toughen.evaluation.plan import AttackRound, attack_rounds
 
-PIXELS = 2**24  # numbers in the images that are attacked at once: what an attack keeps of them is several times this
+MAX_NUMBERS = 2**24  # in the images attacked at once: what an attack keeps of them is several times as much
+MAX_IMAGES = 1024
 
 
 @dataclass(frozen=True)
-class Verdicts:
-    """Per image: whether the attack broke it, and how far it then moved it (0 where it didn't)."""
+class AttackResult:
+    """What an attack did to each image.
+
+    Attributes:
+        broken: [n], whether the model misclassifies the adversarial image.
+        distance: [n], of the adversarial image from the clean one; 0 where the image is not broken.
+    """
 
     broken: Mask
     distance: PerExample
@@ -31,83 +37,84 @@ class Verdicts:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What one round of an attack did to some images.
+    """What one round of an attack did to a chunk of images.
 
     Attributes:
-        rows: their places in the evaluated set.
-        fell: which of them it broke.
-        moved: the distance of the adversarial image, 0 where it broke none.
+        rows: [n], which of the evaluated images they are.
+        broken, distance: [n], as in ``AttackResult``.
         counts: passes by kind, as ``toughen.engine.batches.Counts`` names them.
-        x_adv: the images themselves, where they were asked for.
+        x_adv: the adversarial images [n, c, h, w]; None unless they were asked for.
     """
 
     rows: Tensor
-    fell: Mask
-    moved: PerExample
+    broken: Mask
+    distance: PerExample
     counts: dict[str, int]
     x_adv: Images | None = None
 
 
 def as_floats(images: AnyImages) -> Images:
-    """Bytes 0..255 as floats in [0, 1]; floats stay what they are."""
+    """Bytes 0..255 as floats in [0, 1]; floats are returned as they are."""
     return images.to(torch.float32).div_(255) if images.dtype == torch.uint8 else images
 
 
 def chunk_size(images: AnyImages, block: int) -> int:
-    """How many images are attacked at once: whole blocks, and no more than memory holds well."""
-    return max(1, min(1024, PIXELS // max(1, images[0].numel())) // block) * block
+    """How many images to attack at once: a multiple of ``block``, and no more than fit well into memory."""
+    return max(1, min(MAX_IMAGES, MAX_NUMBERS // max(1, images[0].numel())) // block) * block
 
 
 @dataclass
 class Harness:
-    """A model and the images that it is judged on.
+    """A model and the images that it is evaluated on.
 
     Attributes:
-        blocks: the model, asked in blocks.
-        images: [n, c, h, w] bytes, on the model's device.
-        labels: their classes.
-        index: each image's place in the whole test set, which keys its random numbers.
+        model: the model, run in batches of one size.
+        images: [n, c, h, w], bytes or floats in [0, 1], on the model's device.
+        labels: [n], their classes.
+        index: [n], each image's position in the test set; its random numbers are keyed by it.
         seed: of the evaluation.
     """
 
-    blocks: FixedBatchModel
+    model: FixedBatchModel
     images: AnyImages
     labels: Labels
     index: Tensor
     seed: int
 
     def floats(self, rows: Tensor) -> Images:
-        """Some images, in [0, 1], of the precision that the model is asked in."""
+        """Some of the images, in [0, 1]; float64 if the model computes in it."""
         x = as_floats(self.images[rows])
-        return x.double() if self.blocks.precision == "fp64" else x
+        return x.double() if self.model.precision == "fp64" else x
 
     def predict(self) -> Labels:
-        """The predicted classes; -1 where a logit is not finite, which counts as wrong.
+        """The predicted classes [n]; -1 where a logit is not finite, which counts as wrong.
 
-        A model that draws its answer is asked once: how often it is right so is how often it is right.
+        A model with random outputs is run once: on average, the accuracy of one run is its accuracy.
         """
         rows = torch.arange(len(self.images), device=self.images.device)
-        classes = []
-        with mode(self.blocks, "eval"):
-            for part in rows.split(chunk_size(self.images, self.blocks.size)):
-                classes.append(predicted(self.blocks.exact(self.floats(part))))
-        return torch.cat(classes)
+        with mode(self.model, "eval"):
+            chunks = rows.split(chunk_size(self.images, self.model.size))
+            return torch.cat([predicted(self.model.exact(self.floats(chunk))) for chunk in chunks])
 
     def attack(self, attack_round: AttackRound, rows: Tensor, keep: bool = False) -> Outcome:
-        """Run a round of an attack on some images, and judge its result by the model itself.
+        """Run a round of an attack on some images, and judge its result with the model itself.
+
+        Args:
+            attack_round: the attack, with one restart or target.
+            rows: which images, on the model's device.
+            keep: whether to return the adversarial images, too.
 
         Raises:
             RuntimeError: the attack left the threat or the box [0, 1].
         """
-        before = asdict(self.blocks.counts)
+        before = asdict(self.model.counts)
         x, y = self.floats(rows), self.labels[rows]
         noise = ImageNoise(self.seed, attack_round.key, self.index[rows.cpu()].tolist(), attack_round.number)
-        with mode(self.blocks, "eval"):
-            x_adv = call_attack(attack_round.attack, attack_round.key, self.blocks, x, y, noise)
-            moved = verify_threat(x_adv, x, threat_of(attack_round.attack), attack_round.key)
-            fell = self.blocks.misclassifies(x_adv, y)
-        counts = {name: value - before[name] for name, value in asdict(self.blocks.counts).items()}
-        return Outcome(rows, fell, torch.where(fell, moved, 0.0).float(), counts, x_adv if keep else None)
+        with mode(self.model, "eval"):
+            x_adv, distance = call_attack(attack_round.attack, attack_round.key, self.model, x, y, noise)
+            broken = self.model.misclassifies(x_adv, y)
+        counts = {name: value - before[name] for name, value in asdict(self.model.counts).items()}
+        return Outcome(rows, broken, torch.where(broken, distance, 0.0).float(), counts, x_adv if keep else None)
 
 
 def predicted(logits: Logits) -> Labels:
@@ -116,15 +123,15 @@ def predicted(logits: Logits) -> Labels:
 
 
 def predict(model: nn.Module, images: AnyImages) -> Labels:
-    """The predicted classes in evaluation mode; -1 where a logit is not finite, which counts as wrong."""
-    return _bench(model, images, torch.zeros(len(images), dtype=torch.int64), None, 0).predict()
+    """The predicted classes [n] in evaluation mode; -1 where a logit is not finite, which counts as wrong."""
+    return _harness(model, images, torch.zeros(len(images), dtype=torch.int64), None, 0, None).predict()
 
 
 def run_attack(
     model: nn.Module,
     images: AnyImages,
     labels: Labels,
-    robust: Mask,
+    correct: Mask,
     attack: Attack,
     *,
     name: str,
@@ -132,49 +139,46 @@ def run_attack(
     index: Tensor | None = None,
     precision: Precision | None = None,
     advance: Callable[[int], None] = lambda images: None,
-) -> Verdicts:
-    """Attack every standing image, restart after restart; an image that fell is left alone.
+) -> AttackResult:
+    """Attack images, restart after restart; a broken image is not attacked again.
 
     Args:
         model: the model, in any mode; it is attacked in evaluation mode.
-        images: [n, c, h, w] bytes, on the model's device.
-        labels: their classes.
-        standing: which images to attack, those that are right on the clean image.
-        attack: its restarts are run one by one here, so that survivors share full blocks.
-        name: keys the random numbers, with ``seed`` and each image's place in the evaluated set.
+        images: [n, c, h, w], bytes or floats in [0, 1], on the model's device.
+        labels: [n], their classes.
+        correct: [n], which images to attack: those that are classified correctly.
+        attack: its restarts are run one by one here, so that the remaining images share full batches.
+        name: keys the random numbers, with ``seed`` and ``index``.
         seed: of the evaluation.
-        index: each image's place in the evaluated set; None means 0..n-1.
-        precision: what a copy of the model searches in; what it finds is confirmed by the model. None: no copy.
-        advance: told how many images are done, for a progress display.
+        index: [n], each image's position in the evaluated set; None means 0..n-1.
+        precision: of the copy that the attack runs on; the model confirms each broken image. None: no copy.
+        advance: called with the number of images that were attacked, for a progress display.
 
     Raises:
         RuntimeError: the attack left the threat or the box [0, 1].
     """
-    harness = _bench(model, images, labels, index, seed, precision)
-    broken, distance = torch.zeros_like(robust), torch.zeros(len(images), device=images.device)
+    harness = _harness(model, images, labels, index, seed, precision)
+    broken, distance = torch.zeros_like(correct), torch.zeros(len(images), device=images.device)
     for attack_round in attack_rounds(name, attack):
-        rows = (robust & ~broken).nonzero()[:, 0]
-        for part in rows.split(chunk_size(images, harness.blocks.size)) if len(rows) else ():
-            outcome = harness.attack(attack_round, part)
-            broken[part], distance[part] = outcome.fell, outcome.moved
-            advance(len(part))
-    return Verdicts(broken, distance)
+        rows = (correct & ~broken).nonzero()[:, 0]
+        for chunk in rows.split(chunk_size(images, harness.model.size)) if len(rows) else ():
+            outcome = harness.attack(attack_round, chunk)
+            broken[chunk], distance[chunk] = outcome.broken, outcome.distance
+            advance(len(chunk))
+    return AttackResult(broken, distance)
 
 
-def _bench(
-    model: nn.Module,
-    images: AnyImages,
-    labels: Labels,
-    index: Tensor | None,
-    seed: int,
-    search: Precision | None = None,
+def _harness(
+    model: nn.Module, images: AnyImages, labels: Labels, index: Tensor | None, seed: int, precision: Precision | None
 ) -> Harness:
+    """A harness in the model's own precision; with ``precision``, attacks run on a copy in it."""
     index = torch.arange(len(images)) if index is None else index
-    precision: Precision = "fp64" if dtype_of(model) == torch.float64 else search or "fp32"
-    blocks = FixedBatchModel(model, block_size(images.device, len(images)), precision, copied=search is not None)
-    return Harness(blocks, images, labels, index, seed)
+    chosen: Precision = "fp64" if dtype_of(model) == torch.float64 else precision or "fp32"
+    size = block_size(images.device, len(images))
+    fixed_batch = FixedBatchModel(model, size, chosen, copied=precision is not None)
+    return Harness(fixed_batch, images, labels, index, seed)
 
 
 def dtype_of(model: nn.Module) -> torch.dtype:
-    """What a model computes in: its first weights' type; float32 where it has none."""
+    """The type of a model's first floating-point weights; float32 where it has none."""
     return next((each.dtype for each in model.parameters() if each.is_floating_point()), torch.float32)

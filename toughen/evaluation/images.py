@@ -1,4 +1,4 @@
-"""The images that a run is judged by: of its own shape and classes, not the ones it was trained on, all or a sample."""
+"""The images of an evaluation: with the run's shape and classes, not trained on, all or a sample of them."""
 
 from __future__ import annotations
 
@@ -11,19 +11,24 @@ from toughen import data as data_sets
 from toughen import runs
 from toughen.data import Data, Split
 
-SEEN_LIMIT = 0.01  # the share of evaluated images that may have been trained on: real sets hold a few duplicates
+SEEN_LIMIT = 0.01  # share of the images that may be training images: real data sets have a few duplicates
 
 
 def load_test(folder: Path, record: runs.Record, name: str | None) -> Data:
-    """The data to evaluate on, of the shape and with the classes that the run knows.
+    """The data set to evaluate a run on, with the run's image shape and classes.
+
+    Args:
+        folder: the run directory, for messages.
+        record: the run's model.json.
+        name: the data set; None means the one that the run was trained on.
 
     Raises:
-        ValueError: it has others.
+        ValueError: its images have another shape, or it has another number of classes.
     """
     spec = name or record.data
     data = _with_classes(spec, record) if record.subset else _load(spec, record, None)
     if data.classes != tuple(record.classes) and sorted(data.classes) == sorted(record.classes):
-        data = _with_classes(spec, record)  # the same classes, numbered otherwise
+        data = _with_classes(spec, record)  # the same classes in another order
     if list(data.shape) != record.shape:
         raise ValueError(
             f"{data.name} has images of shape {list(data.shape)}, {folder} was trained on {record.shape}: "
@@ -38,7 +43,7 @@ def load_test(folder: Path, record: runs.Record, name: str | None) -> Data:
 
 
 def _with_classes(spec: str, record: runs.Record) -> Data:
-    """The data set with the run's classes only, in its order."""
+    """The data set with only the run's classes, in the run's order."""
     return _load(spec, record, tuple(record.classes))
 
 
@@ -47,7 +52,7 @@ def _load(spec: str, record: runs.Record, classes: tuple[str, ...] | None) -> Da
 
 
 def sample(test: Split, limit: int | None, seed: int) -> tuple[Split, Tensor]:
-    """All test images, or a stratified sample of them, and their places in the test set.
+    """All test images or a stratified sample of ``limit``, and their positions [n] in the test set.
 
     Raises:
         ValueError: the limit is below 1.
@@ -61,17 +66,17 @@ def sample(test: Split, limit: int | None, seed: int) -> tuple[Split, Tensor]:
 
 
 def left_unchecked(folder: Path) -> dict[str, str]:
-    """What a result must say of the images, since nothing could see whether the run was trained on them."""
+    """The field of a result that says that ``refuse_seen`` was not possible; empty where it was."""
     if not runs.streamed(folder):
         return {}
     return {"seen_images": "not checked, as the run streamed its training images and kept no list of them"}
 
 
 def refuse_seen(folder: Path, data: Data, split: Split) -> None:
-    """See that a run is not judged by the images it was trained on.
+    """Check that a run is not evaluated on its training images.
 
     Raises:
-        ValueError: it would be.
+        ValueError: more than ``SEEN_LIMIT`` of the images are among them.
     """
     seen = runs.share_seen(folder, data.hashes(split))
     if seen is not None and seen > SEEN_LIMIT:
@@ -79,3 +84,36 @@ def refuse_seen(folder: Path, data: Data, split: Split) -> None:
             f"{folder} was trained on {100 * seen:.0f} % of these images, so accuracy on them says nothing about new "
             "images: evaluate it on other data (--data)"
         )
+
+
+def valid_split(images: Tensor, labels: Tensor) -> Split:
+    """Check a user's images and labels.
+
+    Args:
+        images: [n, c, h, w], bytes or floats in [0, 1].
+        labels: [n], class numbers from 0.
+
+    Returns:
+        The images as bytes or float32, and the labels as int64.
+
+    Raises:
+        ValueError: they are of another kind, or there are none.
+    """
+    for name, value in (("images", images), ("labels", labels)):
+        if not isinstance(value, Tensor):
+            raise ValueError(f"{name} are {type(value).__name__}: give tensors, such as torch.as_tensor({name})")
+    if images.ndim != 4 or not len(images):
+        raise ValueError(f"images have shape {list(images.shape)}: give some, [n, channels, rows, columns]")
+    if images.dtype != torch.uint8:
+        low, high = float(images.min()), float(images.max())
+        if not images.is_floating_point() or not (low >= 0 and high <= 1):
+            raise ValueError(f"images are {images.dtype} from {low:g} to {high:g}: give bytes, or floats in [0, 1]")
+    integers = not (labels.is_floating_point() or labels.is_complex() or labels.dtype == torch.bool)
+    if not integers or labels.shape != images.shape[:1]:
+        raise ValueError(
+            f"labels are {labels.dtype} of shape {list(labels.shape)} for {len(images)} images: "
+            "give one class number per image"
+        )
+    if len(labels) and int(labels.min()) < 0:
+        raise ValueError(f"labels go down to {int(labels.min())}: number the classes from 0")
+    return Split(images if images.dtype == torch.uint8 else images.float(), labels.long())

@@ -1,4 +1,4 @@
-"""An evaluation that is about to begin: a model, images and attacks that were seen to fit together."""
+"""Checks that model, images, attacks and settings fit together, before an evaluation begins."""
 
 from __future__ import annotations
 
@@ -19,23 +19,23 @@ from toughen.engine.fixed_batch import FixedBatchModel, search_precision
 from toughen.evaluation.config import EvaluationConfig, chosen_attacks
 from toughen.evaluation.harness import as_floats
 from toughen.evaluation.target import EvaluationTarget
-from toughen.evaluation.validate import check_fit, check_sendable, check_source
+from toughen.evaluation.validate import check_fit, check_picklable, check_source
 
 Source: TypeAlias = nn.Module | Callable[[], nn.Module]
-"""A net, or what makes it."""
+"""A net, or a function that returns it."""
 
 
 @dataclass(frozen=True)
 class Job:
-    """A model, images and attacks that were seen to fit together, all on one device.
+    """A model, images and attacks that fit together, all on one device.
 
     Attributes:
-        target: the model and what it is to withstand.
-        split: the images, where the model is.
-        attacks: by the names that they have in results.
-        source: a normally trained net for the same images; None where there is none.
-        precision: what attacks search in.
-        config: how the model is evaluated.
+        target: the model and the threat.
+        split: the images, on the model's device.
+        attacks: by their names in results.
+        source: a normally trained net for the same images, for transfer attacks; None where there is none.
+        precision: what attacks compute in.
+        config: the settings of the evaluation.
         out: where to write; None writes nothing.
         console: where to show progress.
     """
@@ -59,10 +59,11 @@ class Job:
         return block_size(self.device, len(self.split), self.config.batch_size)
 
     def model(self) -> FixedBatchModel:
-        """The model as it is attacked, with nothing counted yet."""
+        """The model as attacks see it, with new counts of its passes."""
         return FixedBatchModel(self.target.net, self.batch_size, self.precision)
 
     def say(self, sentence: str) -> None:
+        """Print a sentence on the console, if there is one."""
         if self.console is not None:
             self.console.print(sentence, highlight=False, markup=False)
 
@@ -75,22 +76,29 @@ def prepare(
     source: Source | None,
     console: Console | None,
 ) -> Job:
-    """See that the model, its images, the attacks and the source fit together.
+    """Check that the model, its images, the attacks and the source fit together.
+
+    Args:
+        target: the model, its images and the threat.
+        config: the settings of the evaluation.
+        device: where to evaluate; None means where the model is.
+        out, source, console: as in ``run_evaluation``.
 
     Raises:
         ValueError: they don't.
     """
-    place = device or next(target.net.parameters(), target.split.images).device
-    net, split = target.net.to(place), target.split.to(place)
+    device = device or next(target.net.parameters(), target.split.images).device
+    net, split = target.net.to(device), target.split.to(device)
     outputs = check_fit(net, target)
     attacks = chosen_attacks(target, config)
     if config.processes > 1:
-        for name, thing in {"the model": net, **{f"attack {name}": attack for name, attack in attacks.items()}}.items():
-            check_sendable(name, thing)
-    other = source if source is None or isinstance(source, nn.Module) else source()
-    if other is not None:
-        check_source(other, outputs, split.images)
-    job = Job(target, split, attacks, other, "fp32", config, out, console)
+        check_picklable("the model", net)
+        for name, attack in attacks.items():
+            check_picklable(f"attack {name}", attack)
+    source_net = source if source is None or isinstance(source, nn.Module) else source()
+    if source_net is not None:
+        check_source(source_net, outputs, split.images)
+    job = Job(target, split, attacks, source_net, "fp32", config, out, console)
     if target.about.get("weights") == "as made":
         job.say(f"no --weights: {target.name} is evaluated with the weights that it is created with")
     if target.split_off:
@@ -105,7 +113,7 @@ def prepare(
 
 
 def _search_precision(job: Job) -> Precision:
-    """What attacks search in, after seeing that the model answers so as it does otherwise."""
+    """What attacks compute in: not bf16 if the model's logits differ too much in it."""
     images = job.split.images
     precision = search_precision(job.target.net, as_floats(images[:1]), job.config.precision)
     if precision != "bf16":

@@ -17,16 +17,17 @@ from toughen.evaluation import budget
 from toughen.evaluation.conclude import Unfinished, VerdictInputs, conclude
 from toughen.evaluation.config import EvaluationConfig
 from toughen.evaluation.details import collect_report_data
-from toughen.evaluation.diagnostics.store import add_closer_look, check_usable, set_aside
+from toughen.evaluation.diagnostics.store import add_missing, check_usable, set_aside
 from toughen.evaluation.function_model import FunctionModel
 from toughen.evaluation.gallery import gallery
 from toughen.evaluation.job import Job, Source, prepare
-from toughen.evaluation.result import Evaluation, interval, write_results
+from toughen.evaluation.result import Evaluation, write_results
 from toughen.evaluation.runner import measure
 from toughen.evaluation.target import EvaluationTarget
 from toughen.runs.locks import alone
 from toughen.utils.duration import spell
 from toughen.utils.progress import progress_bar
+from toughen.utils.statistics import interval
 
 
 def run_evaluation(
@@ -153,7 +154,7 @@ def _write(
         result["unfinished"] = begun
     set_aside(out)
     write_results(out, result, attacked.ledger(), pictures, begun)
-    add_closer_look(out, diagnostics)
+    add_missing(out, diagnostics)
     if stopped is None:
         attacked.state.remove()
         budget.clear_plan(out)

@@ -1,4 +1,4 @@
-"""An attack in rounds, one for each restart or target; a round is run on the images that earlier ones left."""
+"""Divides an attack into rounds, one for each restart or target; each attacks the images that no earlier one broke."""
 
 from __future__ import annotations
 
@@ -15,11 +15,10 @@ class AttackRound:
     """One restart, or one target, of an attack or of a part of AutoAttack.
 
     Attributes:
-        part: what it is called in results, such as "pgd-20" or "apgd-t".
-        key: what its random numbers are keyed by.
-        number: which restart it is, for the random numbers.
-        attack: the attack, with one restart and one target.
-        cost: forward equivalents for an image that stands, roughly: for the estimate of the time left.
+        part: its name in results, such as "pgd-20" or "apgd-t".
+        key, number: what its random numbers are keyed by: the attack's name, and the number of the restart.
+        attack: the attack, with one restart or one target.
+        cost: forward passes for an image that it does not break, roughly, for estimates of the time left.
     """
 
     part: str
@@ -30,7 +29,7 @@ class AttackRound:
 
 
 def attack_rounds(name: str, attack: Attack) -> list[AttackRound]:
-    """All rounds of an attack, in their order."""
+    """All rounds of an attack, in order; those of AutoAttack part by part."""
     if isinstance(attack, AutoAttack):
         return [
             attack_round
@@ -40,31 +39,36 @@ def attack_rounds(name: str, attack: Attack) -> list[AttackRound]:
     return list(_rounds(name, name, attack))
 
 
-def every_iterate(attack: Attack) -> Attack:
-    """The same attack, which ends for an image at the first iterate that fools the model, where it can."""
-    known = {field.name for field in fields(attack)}  # type: ignore[arg-type]
-    return replace(attack, stop_early=True) if "stop_early" in known else attack  # type: ignore[type-var]
+def with_early_stop(attack: Attack) -> Attack:
+    """The attack with ``stop_early``, where it has this setting: an image is done at the first adversarial iterate."""
+    return replace(attack, stop_early=True) if "stop_early" in _settings(attack) else attack  # type: ignore[type-var]
+
+
+def _settings(attack: Attack) -> set[str]:
+    return {field.name for field in fields(attack)}  # type: ignore[arg-type]
 
 
 def _rounds(part: str, key: str, attack: Attack) -> Iterator[AttackRound]:
-    attack = every_iterate(attack)
-    known = {field.name for field in fields(attack)}  # type: ignore[arg-type]
+    attack, known = with_early_stop(attack), _settings(attack)
     targets, restarts = getattr(attack, "targets", None), getattr(attack, "restarts", 1)
     first = getattr(attack, "first", 1)
-    if targets is not None:  # these key their random numbers by the target themselves
+    if targets is not None:  # such an attack keys its random numbers by the target itself
         numbers = [(0, {"first": first + number, "targets": 1}) for number in range(targets)]
     elif "first" in known:
         numbers = [(0, {"first": first + number, "restarts": 1}) for number in range(restarts)]
     else:
         numbers = [(number, {"restarts": 1} if "restarts" in known else {}) for number in range(restarts)]
-    for number, single in numbers:
-        each: Attack = replace(attack, **single)  # type: ignore[type-var]
-        yield AttackRound(part, key, number, each, cost(each))
+    for number, settings in numbers:
+        single: Attack = replace(attack, **settings)  # type: ignore[type-var]
+        yield AttackRound(part, key, number, single, cost(single))
 
 
 def cost(attack: Attack) -> int:
-    """Forward equivalents of an attack without targets for an image that stands, roughly."""
+    """Forward passes of an attack without targets for an image that it does not break, roughly.
+
+    A step with a gradient counts as two, an average over random outputs (``eot``) as many times as much.
+    """
     queries, steps = getattr(attack, "queries", None), getattr(attack, "steps", 1)
     restarts = getattr(attack, "restarts", 1) * getattr(attack, "eot", 1)
-    each = 2 + len(getattr(attack, "sizes", ())) + isinstance(attack, FAB)  # FAB looks at most points twice
-    return restarts * (queries + 1 if queries is not None else each * steps + 1)
+    per_step = 2 + len(getattr(attack, "sizes", ())) + isinstance(attack, FAB)  # FAB runs most points twice
+    return restarts * (queries + 1 if queries is not None else per_step * steps + 1)

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from toughen.attacks.base import Attack, threat_of
+from toughen.attacks.base import Attack
 from toughen.core.gradients import mode
 from toughen.core.rng import ImageNoise
 from toughen.core.types import Images
-from toughen.evaluation.attacked import call_attack, verify_threat
+from toughen.evaluation.call_attack import call_attack
 
 
 @dataclass(frozen=True)
@@ -54,8 +54,7 @@ def predict(
             after: list[int | None] = [None] * len(rows)
             if attack is not None:
                 noise = ImageNoise(seed, name, rows.tolist())
-                x_adv = call_attack(attack, name, model, part, label, noise)
-                verify_threat(x_adv, part, threat_of(attack), name)
+                x_adv, _ = call_attack(attack, name, model, part, label, noise)
                 with torch.no_grad():
                     after = list(model(x_adv).argmax(1).tolist())
             predictions += map(Prediction, label.tolist(), confidence.tolist(), after)

@@ -1,4 +1,4 @@
-"""What an evaluation found, image by image, its figures, and its files."""
+"""An evaluation's results: each image's, the figures made of them, and the files that hold both."""
 
 from __future__ import annotations
 
@@ -15,26 +15,24 @@ from toughen.core.types import Labels, Mask
 from toughen.data import Split
 from toughen.engine.batches import Counts
 from toughen.engine.fixed_batch import DRAWS, WRONG
-from toughen.evaluation.attacked import share
-from toughen.evaluation.harness import Verdicts
+from toughen.evaluation.harness import AttackResult
 from toughen.evaluation.state import State
 from toughen.runs.files import read_fields, replace_file, write_json
-from toughen.utils.statistics import interval as interval
 
 RESULT, LEDGER, GALLERY = "evaluation.json", "examples.parquet", "gallery.parquet"
 
 
 @dataclass
 class Evaluation:
-    """What was found.
+    """The results of all attacks on all images.
 
     Attributes:
-        split: the evaluated images, on the model's device.
-        index: their places in the test set.
-        predictions: classes predicted on the clean images.
-        parts: for each attack the part that each of its rounds belongs to.
-        state: what each attack did.
-        random: whether the model draws its answer, so that an image is broken where most of many draws are wrong.
+        split: the n evaluated images, on the model's device.
+        index: [n], their positions in the test set.
+        predictions: [n], the classes predicted on the clean images.
+        parts: by attack, the part that each of its rounds belongs to, such as "apgd-t".
+        state: each attack's results.
+        random: whether the model's outputs are random; an image is then broken where most of many outputs are wrong.
     """
 
     split: Split
@@ -46,30 +44,30 @@ class Evaluation:
 
     @property
     def correct(self) -> Mask:
-        """Which images are right while clean."""
+        """[n], which clean images are classified correctly."""
         return self.predictions == self.split.labels
 
     @property
-    def verdicts(self) -> dict[str, Verdicts]:
-        """Per attack, which images it broke and how far it moved them."""
+    def results(self) -> dict[str, AttackResult]:
+        """Each attack's results, by its name."""
         device = self.split.labels.device
-        states = {name: self.state.of(name) for name in self.parts}
-        return {name: Verdicts(each.fell.to(device), each.moved.to(device)) for name, each in states.items()}
+        progress = {name: self.state.of(name) for name in self.parts}
+        return {name: AttackResult(each.broken.to(device), each.distance.to(device)) for name, each in progress.items()}
 
     @property
     def robust(self) -> Mask:
-        """Which images are right while clean and under every attack."""
+        """[n], which images are classified correctly, clean and under every attack."""
         robust = self.correct
-        for verdicts in self.verdicts.values():
-            robust = robust & ~verdicts.broken
+        for result in self.results.values():
+            robust = robust & ~result.broken
         return robust
 
     def accuracy(self, name: str) -> float:
-        """The share of all images that are right while clean and under one attack."""
-        return share(self.correct & ~self.verdicts[name].broken)
+        """Accuracy under one attack, 0..1: of all images, those classified correctly, clean and under it."""
+        return share(self.correct & ~self.results[name].broken)
 
     def summary(self) -> dict[str, Any]:
-        """The figures, accuracies 0..1."""
+        """The figures of evaluation.json; accuracies are 0..1."""
         draws = {"draws": {"asked": DRAWS, "wrong": WRONG}} if self.random else {}
         return {
             "clean_accuracy": share(self.correct),
@@ -80,33 +78,34 @@ class Evaluation:
         }
 
     def _figures(self, name: str) -> dict[str, Any]:
+        """One attack's accuracy and cost, and those of its parts where it has several."""
         progress = self.state.of(name)
         names = list(dict.fromkeys(self.parts[name]))
         figures: dict[str, Any] = {"robust_accuracy": self.accuracy(name), **_cost(progress.seconds, progress.counts)}
         if len(names) > 1:
             figures["parts"] = {}
-            for part in names:  # each attacks what the ones before left
-                broken = progress.fell & torch.tensor(
-                    [by >= 0 and names.index(self.parts[name][by]) <= names.index(part) for by in progress.by.tolist()]
-                )
+            rounds = progress.broken_by.tolist()
+            for number, part in enumerate(names):  # each attacks the images that the parts before it left
+                by_then = [each >= 0 and names.index(self.parts[name][each]) <= number for each in rounds]
+                broken = progress.broken & torch.tensor(by_then)
                 cost = _cost({part: progress.seconds.get(part, 0.0)}, {part: progress.counts.get(part, {})})
                 figures["parts"][part] = {"robust_accuracy": share(self.correct.cpu() & ~broken), **cost}
         return figures
 
     def broken_by(self) -> tuple[list[str | None], list[float | None]]:
-        """For each image the first attack (or part of one) that broke it, and how far it moved it."""
+        """For each image the first attack, or part of one, that broke it, and the distance of its adversarial image."""
         names: list[str | None] = [None] * len(self.split)
         distance: list[float | None] = [None] * len(self.split)
         for name in self.parts:
             progress = self.state.of(name)
-            for row in progress.fell.nonzero()[:, 0].tolist():
+            for row in progress.broken.nonzero()[:, 0].tolist():
                 if names[row] is None:
-                    names[row] = self.parts[name][int(progress.by[row])]
-                    distance[row] = float(progress.moved[row])
+                    names[row] = self.parts[name][int(progress.broken_by[row])]
+                    distance[row] = float(progress.distance[row])
         return names, distance
 
     def ledger(self) -> pa.Table:
-        """A row per image: place, label, clean prediction, the first attack that broke it, how far it moved it."""
+        """The table of examples.parquet, a row for each image: clean prediction, what broke it first, its distance."""
         broken_by, distance = self.broken_by()
         columns: dict[str, Any] = {
             "index": self.index.tolist(),
@@ -115,13 +114,18 @@ class Evaluation:
             "broken_by": pa.array(broken_by, pa.string()),
             "distance": pa.array(distance, pa.float32()),
         }
-        for name, verdicts in self.verdicts.items():
-            columns[f"stands_{name}"] = (self.correct & ~verdicts.broken).tolist()
+        for name, result in self.results.items():
+            columns[f"stands_{name}"] = (self.correct & ~result.broken).tolist()
         return pa.table(columns)
 
 
+def share(mask: Mask) -> float:
+    """The share of True values in a mask [n], 0..1."""
+    return int(mask.sum()) / len(mask)
+
+
 def _cost(seconds: dict[str, float], counts: dict[str, dict[str, int]]) -> dict[str, Any]:
-    """Seconds, and passes over all images together: forward equivalents, and what else was spent."""
+    """The sum of the parts' seconds and passes; a pass is one image's forward pass, or one image's gradient."""
     total = Counts(**{name: sum(each.get(name, 0) for each in counts.values()) for name in Counts.__dataclass_fields__})
     return {
         "seconds": round(sum(seconds.values()), 3),
@@ -135,15 +139,15 @@ def _cost(seconds: dict[str, float], counts: dict[str, dict[str, int]]) -> dict[
 def write_results(
     folder: Path, result: dict[str, Any], ledger: pa.Table, gallery: pa.Table | None = None, begun: str = ""
 ) -> None:
-    """Write the files; what an earlier evaluation left there is kept as evaluation.1.json and so on.
+    """Write the files; an earlier evaluation's files there are renamed to evaluation.1.json and so on.
 
     Args:
-        folder: where.
-        result, ledger, gallery: what each of them holds.
-        begun: the name of this evaluation, whose own unfinished results are replaced.
+        folder: where to write.
+        result, ledger, gallery: the contents of evaluation.json, examples.parquet and gallery.parquet.
+        begun: the name of this evaluation's state; its own unfinished results are replaced.
 
     Raises:
-        ValueError: nothing can be written there.
+        ValueError: the folder cannot be written to.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)

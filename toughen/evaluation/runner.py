@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -39,29 +40,30 @@ def measure(
     console: Console | None = None,
     show: Callable[[Evaluation, Mapping[str, list[AttackRound]], Console | None], AttackProgress] = AttackProgress,
 ) -> Evaluation:
-    """Run each attack on all images that are right while clean.
+    """Run each attack on all images that are classified correctly.
 
     Args:
         model: takes images in [0, 1], returns logits; its modes are restored.
-        split: images and labels, on the model's device.
-        attacks: by the names they get in the results.
+        split: n images and labels, on the model's device.
+        attacks: by their names in the results.
         seed: of all random numbers, which are further keyed by attack, restart and image.
-        index: each image's place in the whole test set; None means 0..n-1.
-        precision: what attacks search in; what they find is confirmed by the model as it is.
-        batch_size: images per forward pass; None means what suits the device and the number of images.
+        index: [n], each image's position in the test set; None means 0..n-1.
+        precision: what attacks compute in; the unchanged model confirms each broken image.
+        batch_size: images per forward pass; None chooses it for the device and the number of images.
         processes: how many processes attack; the result is the same for any number.
-        folder: where the state is kept, so that this can be killed and called again; None keeps none.
+        folder: where the state is stored, so that a killed call can be repeated and resumes; None stores nothing.
         console: where to show progress; None shows none.
-        show: shows it.
+        show: makes the progress display.
     """
+    device = split.labels.device
     index = torch.arange(len(split)) if index is None else index
-    blocks = FixedBatchModel(model, block_size(split.images.device, len(split), batch_size), precision)
-    harness = Harness(blocks, split.images, split.labels, index, seed)
+    fixed_batch = FixedBatchModel(model, block_size(device, len(split), batch_size), precision)
+    harness = Harness(fixed_batch, split.images, split.labels, index, seed)
     plans = {name: attack_rounds(name, attack) for name, attack in attacks.items()}
-    with world().main_first():  # it clears up what a kill has left
+    with world().main_first():  # it removes temporary files that a killed process left
         state = restore(folder, fingerprint(harness, attacks), len(split))
     parts = {name: [attack_round.part for attack_round in plan] for name, plan in plans.items()}
-    random = blocks.draws(harness.floats(index.new_tensor(range(min(blocks.size, len(split)))).to(split.labels.device)))
+    random = fixed_batch.draws(harness.floats(torch.arange(min(fixed_batch.size, len(split)), device=device)))
     evaluation = Evaluation(split, index, harness.predict(), parts, state, random)
     with Workers(harness, processes) as workers, show(evaluation, plans, console) as display:
         for name, plan in plans.items():
@@ -75,10 +77,10 @@ def _attack(
     """Run one attack round by round, each on the images that are still robust; save after each chunk."""
     progress, images = evaluation.state.of(name), evaluation.split.images
     for attack_round in plan[progress.round :]:
-        rows = (evaluation.correct.cpu() & ~progress.fell & ~progress.done).nonzero()[:, 0]
-        chunks = rows.to(images.device).split(_chunk(attack_round, len(rows), workers)) if len(rows) else ()
+        rows = (evaluation.correct.cpu() & ~progress.broken & ~progress.done).nonzero()[:, 0]
+        chunks = rows.to(images.device).split(_chunk_size(attack_round, len(rows), workers)) if len(rows) else ()
         started = time.perf_counter()
-        for outcome in _everyone(workers, attack_round, chunks):
+        for outcome in _outcomes(workers, attack_round, chunks):
             now = time.perf_counter()
             progress.add(outcome, attack_round.part, now - started)
             started = now
@@ -90,22 +92,26 @@ def _attack(
             display.finished(name, attack_round.part)
 
 
-def _everyone(workers: Workers, attack_round: AttackRound, chunks: Sequence[Tensor]) -> Iterator[Outcome]:
-    """What all processes did to the chunks, of which each takes its share; every process hears of all."""
+def _outcomes(workers: Workers, attack_round: AttackRound, chunks: Sequence[Tensor]) -> Iterator[Outcome]:
+    """The outcomes on all chunks. Each distributed process attacks its share, and all of them get every outcome."""
     group = world()
     outcomes = workers.run(attack_round, chunks[group.rank :: group.world_size])
     for _ in range(0, len(chunks), group.world_size):
         outcome = next(outcomes, None)
-        mine = {} if outcome is None else {name: getattr(outcome, name) for name in ("rows", "fell", "moved")}
+        own = {} if outcome is None else {name: getattr(outcome, name) for name in ("rows", "broken", "distance")}
         counts = group.all_gather({} if outcome is None else outcome.counts)
-        for tensors, spent in zip(group.all_gather_tensors(mine), counts, strict=True):
+        for tensors, spent in zip(group.all_gather_tensors(own), counts, strict=True):
             if tensors:
                 yield Outcome(**tensors, counts=spent)
 
 
-def _chunk(attack_round: AttackRound, rows: int, workers: Workers) -> int:
-    """How many images are attacked at once: whole blocks, and as many for each worker, where images are not coupled."""
-    block, most = workers.harness.blocks.size, chunk_size(workers.harness.images, workers.harness.blocks.size)
+def _chunk_size(attack_round: AttackRound, rows: int, workers: Workers) -> int:
+    """How many images to attack at once: whole batches, and equal shares for all workers.
+
+    An attack that couples the images of a batch gets chunks of a size that doesn't depend on the number of workers.
+    """
+    batch = workers.harness.model.size
+    largest = chunk_size(workers.harness.images, batch)
     if getattr(attack_round.attack, "batchwise", False):
-        return most
-    return min(most, -(-rows // (workers.count * world().world_size * block)) * block)
+        return largest
+    return min(largest, math.ceil(rows / (workers.count * world().world_size * batch)) * batch)

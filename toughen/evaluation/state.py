@@ -1,4 +1,4 @@
-"""The state of an evaluation, saved after every chunk of images, so that a killed one goes on from there."""
+"""The state of an evaluation, saved after every chunk of images, so that a killed evaluation can be resumed."""
 
 from __future__ import annotations
 
@@ -16,26 +16,31 @@ from toughen.evaluation.harness import Outcome
 from toughen.runs.files import clear_temporaries, read_tensors, write_tensors
 from toughen.runs.json_types import first_mismatch
 
-FIELDS = {"fell": torch.bool, "by": torch.int16, "moved": torch.float32, "done": torch.bool}
-KEPT = {"round": int, "seconds": dict[str, float], "counts": dict[str, dict[str, int]]}
+TENSORS = {  # fields of ``Progress`` with their names in the file and their types
+    "broken": ("fell", torch.bool),
+    "broken_by": ("by", torch.int16),
+    "distance": ("moved", torch.float32),
+    "done": ("done", torch.bool),
+}
+PLAIN = {"round": int, "seconds": dict[str, float], "counts": dict[str, dict[str, int]]}  # stored as JSON
 
 
 @dataclass
 class Progress:
-    """What one attack has done.
+    """One attack's results so far.
 
     Attributes:
-        fell: [n] images that it broke.
-        by: [n] the number of the round that broke them, -1 where none did.
-        moved: [n] how far, 0 where it broke nothing.
-        done: [n] images that the round under way is through with.
-        round: the number of the round under way.
-        seconds, counts: spent so far, by part; ``counts`` as ``toughen.engine.batches.Counts`` names them.
+        broken: [n], which images it broke.
+        broken_by: [n], the number of the round that broke each image; -1 where none did.
+        distance: [n], of the adversarial image from the clean one; 0 where the image is not broken.
+        done: [n], which images the current round has attacked.
+        round: the number of the current round.
+        seconds, counts: time and passes so far, by part; ``counts`` as in ``toughen.engine.batches.Counts``.
     """
 
-    fell: Tensor
-    by: Tensor
-    moved: Tensor
+    broken: Tensor
+    broken_by: Tensor
+    distance: Tensor
     done: Tensor
     round: int = 0
     seconds: dict[str, float] = field(default_factory=dict)
@@ -43,34 +48,40 @@ class Progress:
 
     @classmethod
     def begin(cls, n: int) -> Progress:
-        """Nothing done of ``n`` images."""
+        """The progress before the first round, on ``n`` images."""
         no = torch.zeros(n, dtype=torch.bool)
         return cls(no, torch.full((n,), -1, dtype=torch.int16), torch.zeros(n), no.clone())
 
     def add(self, outcome: Outcome, part: str, seconds: float) -> None:
-        """Add what a round did to a chunk of images."""
-        rows, fell = outcome.rows.cpu(), outcome.fell.cpu()
+        """Add the results of the current round on a chunk of images.
+
+        Args:
+            outcome: the results.
+            part: the part of the attack that the round belongs to.
+            seconds: how long it took.
+        """
+        rows, broken = outcome.rows.cpu(), outcome.broken.cpu()
         self.done[rows] = True
-        self.fell[rows[fell]], self.by[rows[fell]] = True, self.round
-        self.moved[rows[fell]] = outcome.moved.cpu()[fell]
+        self.broken[rows[broken]], self.broken_by[rows[broken]] = True, self.round
+        self.distance[rows[broken]] = outcome.distance.cpu()[broken]
         self.seconds[part] = self.seconds.get(part, 0.0) + seconds
         before = self.counts.get(part, asdict(Counts()))
         self.counts[part] = {name: before[name] + count for name, count in outcome.counts.items()}
 
     def next_round(self) -> None:
-        """The round under way is through with every image."""
+        """End the current round."""
         self.round += 1
         self.done.zero_()
 
 
 @dataclass
 class State:
-    """All attacks' progress, and the file that keeps it.
+    """All attacks' progress, and the file that stores it.
 
     Attributes:
-        path: the file; None keeps nothing.
+        path: the file; None stores nothing.
         n: how many images are evaluated.
-        attacks: by the names that they have in the results.
+        attacks: each attack's progress, by its name in the results.
     """
 
     path: Path | None
@@ -82,7 +93,7 @@ class State:
         return self.attacks.setdefault(name, Progress.begin(self.n))
 
     def save(self) -> None:
-        """Keep it: the file before or this one is there whole, whenever the process is killed."""
+        """Write the file in one step, so that a kill leaves the earlier or the new one."""
         if self.path is not None:
             world().on_main(self._write, self.path)
 
@@ -90,24 +101,29 @@ class State:
         tensors: dict[str, Tensor] = {}
         about: dict[str, Any] = {}
         for name, progress in self.attacks.items():
-            tensors |= {f"{name}:{each}": getattr(progress, each) for each in FIELDS}
-            about[name] = {each: getattr(progress, each) for each in KEPT}
+            tensors |= {f"{name}:{stored}": getattr(progress, each) for each, (stored, _) in TENSORS.items()}
+            about[name] = {each: getattr(progress, each) for each in PLAIN}
         path.parent.mkdir(parents=True, exist_ok=True)
         write_tensors(path, tensors, about)
 
     @property
     def name(self) -> str:
-        """What this evaluation is told from others by; "" where nothing is kept."""
+        """The file's name without suffix, which identifies this evaluation; "" where nothing is stored."""
         return "" if self.path is None else self.path.stem
 
     def remove(self) -> None:
-        """The evaluation is over, and its results are written; what is kept of its checks goes, too."""
+        """Remove the file, and that of the checks; called when the results are written."""
         for path in [self.path, self.path.with_suffix(".json")] if self.path is not None else []:
             world().on_main(path.unlink, missing_ok=True)
 
 
 def restore(folder: Path | None, fingerprint: tuple[object, ...], n: int) -> State:
-    """The state of this very evaluation (model, images, attacks, seed), where one was left; else a new one.
+    """The stored state of an evaluation, or a new one where none is stored.
+
+    Args:
+        folder: where states are stored; None stores nothing.
+        fingerprint: identifies the evaluation: model, images, attacks, seed.
+        n: how many images are evaluated.
 
     Raises:
         ValueError: the file is damaged.
@@ -120,12 +136,12 @@ def restore(folder: Path | None, fingerprint: tuple[object, ...], n: int) -> Sta
     if path.is_file():
         tensors, about = read_tensors(path)
         for name, rest in about.items():
-            fields = [tensors.get(f"{name}:{each}") for each in FIELDS]
-            if first_mismatch(rest, KEPT) or not all(map(_is_field, fields, FIELDS.values(), [n] * len(fields))):
+            fields = {each: tensors.get(f"{name}:{stored}") for each, (stored, _) in TENSORS.items()}
+            valid = all(
+                tensor is not None and tensor.dtype == TENSORS[each][1] and tensor.shape == (n,)
+                for each, tensor in fields.items()
+            )
+            if not valid or first_mismatch(rest, PLAIN):
                 raise ValueError(f"{path} is damaged: remove it, and the evaluation starts again")
-            state.attacks[name] = Progress(*fields, **rest)  # type: ignore[arg-type]
+            state.attacks[name] = Progress(**fields, **rest)  # type: ignore[arg-type]
     return state
-
-
-def _is_field(tensor: Tensor | None, kind: torch.dtype, n: int) -> bool:
-    return tensor is not None and tensor.dtype == kind and tensor.shape == (n,)

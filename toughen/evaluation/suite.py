@@ -1,4 +1,4 @@
-"""Attacks by short names, such as `pgd-100x5` and `apgd-t`, and the suites that are made of them."""
+"""Attacks by short names, such as `pgd-100x5` and `apgd-t`, and the suites that consist of them."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from toughen.core.types import Real
 from toughen.utils.collect import summary
 from toughen.utils.fraction import Fraction
 
-NAMED: dict[str, tuple[Callable[..., Attack], str]] = {  # what the field calls a class with settings of its own
+NAMED: dict[str, tuple[Callable[..., Attack], str]] = {  # short names other than a class's own in lower case
     "i-fgsm": (IFGSM, summary(IFGSM)),
     "mi-fgsm": (MIFGSM, summary(MIFGSM)),
     "r-fgsm": (
@@ -65,14 +65,16 @@ NAMED: dict[str, tuple[Callable[..., Attack], str]] = {  # what the field calls 
         for version in ("plus", "rand", "v1")
     },
 }
-HIDDEN = {  # have a name above, or need more than a name
+UNLISTED = {  # classes with another name above, or that need more than a name
     "adaptive", "apgd", "apgdt", "gamafw", "gamapgd", "ifgsm", "logitmatrix", "mifgsm", "pgdadp", "pgdll", "pgdr",
     "randompoints", "transfer",
 }  # fmt: skip
-_OWN = re.compile(  # restarts only after steps: the class may be called Mix2
+_IMPORT_PATH = re.compile(  # of a user's own class; restarts only after steps, because its name may end in x2
     r"(?P<name>[A-Za-z_]\w*(\.[A-Za-z_]\w*)+)(-(?P<steps>[0-9]{1,18})(x(?P<restarts>[0-9]{1,18}))?)?(@(?P<step_size>[0-9./eE-]+))?"
 )
-_SPEC = re.compile(r"(?P<name>.+?)(-(?P<steps>[0-9]{1,18}))?(x(?P<restarts>[0-9]{1,18}))?(@(?P<step_size>[0-9./e-]+))?")
+_SHORT_NAME = re.compile(
+    r"(?P<name>.+?)(-(?P<steps>[0-9]{1,18}))?(x(?P<restarts>[0-9]{1,18}))?(@(?P<step_size>[0-9./e-]+))?"
+)
 
 SUITES: dict[str, tuple[str, ...]] = {
     "quick": ("fgsm", "pgd-20", "apgd-dlr"),
@@ -83,64 +85,70 @@ SUITES: dict[str, tuple[str, ...]] = {
     ),
 }  # fmt: skip
 DEFENCES = ("nuclear", "guided", "kl")
-ADAPTIVE = {"defence": str, "weight": int | float, "divisor": int | None, "group": int}  # in a run's model.json
-QUICK_IMAGES = 1000  # how many images the quick suite looks at, unless told otherwise
+ADAPTIVE = {"defence": str, "weight": int | float, "divisor": int | None, "group": int}  # types in model.json
+QUICK_IMAGES = 1000  # how many images the quick suite uses by default
 
 
 def names() -> dict[str, tuple[Callable[..., Attack], str]]:
-    """All short names: what makes the attack, and a line on it."""
+    """All short names, with the function or class that makes the attack and its description in one line."""
     plain = {name.lower(): (kind, summary(kind)) for name, kind in attacks.REGISTRY.items()}
-    return {name: factory for name, factory in sorted((plain | NAMED).items()) if name not in HIDDEN}
+    return {name: factory for name, factory in sorted((plain | NAMED).items()) if name not in UNLISTED}
 
 
 def parse_attack(spec: str, threat: Threat) -> Attack:
     """The attack that a short name stands for: ``NAME[-STEPS][xRESTARTS][@STEP_SIZE]``, step size in units of eps.
 
-    The name may be an import path, ``package.module.Class``, of an attack of one's own.
+    The name may be the import path of your own attack, ``package.module.Class``.
+
+    Args:
+        spec: the short name, in any case.
+        threat: norm and radius of the attack.
 
     Raises:
-        ValueError: no attack has this name, or it has no such setting.
+        ValueError: no attack has this name, it has no such setting, or your own attack has another threat.
     """
     spec, known = spec.strip(), names()
-    own = _OWN.fullmatch(spec)
-    match = own or _SPEC.fullmatch(spec.lower())
-    if match is None or (own is None and match["name"] not in known):
+    import_path = _IMPORT_PATH.fullmatch(spec)
+    match = import_path or _SHORT_NAME.fullmatch(spec.lower())
+    if match is None or (import_path is None and match["name"] not in known):
         raise ValueError(_unknown(spec, match["name"] if match else "", known))
     name = match["name"]
-    make: Any = imported(name) if own else known[name][0]
-    given: dict[str, Any] = {name: int(match[name]) for name in ("steps", "restarts") if match[name] is not None}
+    make: Any = imported(name) if import_path else known[name][0]
+    settings: dict[str, Any] = {key: int(match[key]) for key in ("steps", "restarts") if match[key] is not None}
     if match["step_size"] is not None:
-        given["step_size"] = Fraction(match["step_size"])
-        if not given["step_size"] > 0:
+        settings["step_size"] = Fraction(match["step_size"])
+        if not settings["step_size"] > 0:
             raise ValueError(f"attack {spec!r}: a step of {match['step_size']} changes nothing; use one above 0")
     kind: Any = make.func if isinstance(make, partial) else make
-    for setting in given.keys() - {field.name for field in fields(kind)}:
-        raise ValueError(f"attack {spec!r}: {kind.__name__} has no {setting}; leave it out")
+    for unknown in settings.keys() - {field.name for field in fields(kind)}:
+        raise ValueError(f"attack {spec!r}: {kind.__name__} has no {unknown}; leave it out")
     if name == "r-fgsm":
-        given = {"start_size": threat.eps / 2, "step_size": threat.eps / 2, **given}
+        settings = {"start_size": threat.eps / 2, "step_size": threat.eps / 2, **settings}
     if name == "gama-pgd-mnist":
-        given = {"step_size": threat.eps, **given}
-    settings = {"eps": threat.eps, "norm": threat.norm, **given}
-    return held(spec, made(spec, make, settings) if own else make(**settings), threat)
+        settings = {"step_size": threat.eps, **settings}
+    settings = {"eps": threat.eps, "norm": threat.norm, **settings}
+    attack: Attack = made(spec, make, settings) if import_path else make(**settings)
+    check_attack(spec, attack, threat)
+    return attack
 
 
-def held(name: str, attack: Attack, threat: Threat) -> Attack:
-    """An attack, after seeing that it keeps to the threat: what it says of itself is what its images are checked by.
+def check_attack(name: str, attack: Attack, threat: Threat) -> None:
+    """Check that an attack has the evaluation's threat; its images are verified against its own eps and norm.
 
     Raises:
-        ValueError: it does not, or is no attack.
+        ValueError: it has another one, or is not an attack.
     """
     check_kind(name, type(attack))
     own = threat_of(attack)
-    if own.norm != threat.norm or not math.isclose(own.eps, threat.eps, rel_tol=1e-6):  # float32's 8/255 will do
+    if own.norm != threat.norm or not math.isclose(own.eps, threat.eps, rel_tol=1e-6):  # 8/255 in float32 is accepted
         raise ValueError(
             f"attack {name} has the threat {own.norm} eps {own.eps:g}, the evaluation {threat.norm} eps "
             f"{threat.eps:g}: give both the same"
         )
-    return attack
 
 
 def _unknown(spec: str, name: str, known: Collection[str]) -> str:
+    """The error message for an unknown name."""
     close = difflib.get_close_matches(name, known, n=1)
     hint = f"did you mean {close[0]}? " if close else ""
     if "," in spec:
@@ -158,9 +166,9 @@ def suite(
 
     Args:
         chosen: "quick", "standard" or "papers".
-        threat: what all of them are bound by.
-        shape: one image's [c, h, w]; the papers' step sizes, and GAMA-PGD's settings, are others on MNIST.
-        adaptive: what a run says of its method's own objective, for the adaptive attack; None where it has none.
+        threat: norm and radius of all attacks.
+        shape: [c, h, w] of an image; with one channel, the papers suite has the papers' settings for MNIST.
+        adaptive: settings of the adaptive attack, from a run's model.json; None where there is none.
 
     Raises:
         ValueError: there is no such suite.
@@ -173,14 +181,18 @@ def suite(
         attacks |= {name: _published(name, threat, mnist) for name in attacks if name.startswith("pgd-")}
         if mnist and "gama-pgd" in attacks:
             attacks["gama-pgd"] = parse_attack("gama-pgd-mnist", threat)
-    own = None if adaptive is None else _adaptive(adaptive, threat)
-    if chosen != "quick" and own is not None:
-        attacks["adaptive"] = own
+    adaptive_attack = None if adaptive is None else _adaptive(adaptive, threat)
+    if chosen != "quick" and adaptive_attack is not None:
+        attacks["adaptive"] = adaptive_attack
     return attacks
 
 
 def _adaptive(settings: Mapping[str, Any], threat: Threat) -> Adaptive:
-    """The attack on a method's own objective, out of what a file says of it, which anyone may have changed."""
+    """The attack on a method's own objective, with settings from a file, which are checked.
+
+    Raises:
+        ValueError: the settings are not valid.
+    """
     wrong = [name for name, value in settings.items() if not isinstance(value, ADAPTIVE.get(name, ()))]
     if settings.get("defence") not in DEFENCES:
         wrong = ["defence"]
@@ -193,6 +205,6 @@ def _adaptive(settings: Mapping[str, Any], threat: Threat) -> Adaptive:
 
 
 def _published(name: str, threat: Threat, mnist: bool) -> Attack:
-    """PGD with the step of the papers: 0.01 at eps 0.3 on MNIST, 2/255 at eps 8/255 elsewhere, in proportion."""
-    last: Real = threat.eps / 30 if mnist else threat.eps / 4
-    return parse_attack(name if name == "pgd-adp" else f"{name}@{last:.12g}", threat)
+    """PGD with the papers' step size: eps / 30 on MNIST (0.01 at 0.3), eps / 4 elsewhere (2/255 at 8/255)."""
+    step_size: Real = threat.eps / 30 if mnist else threat.eps / 4
+    return parse_attack(name if name == "pgd-adp" else f"{name}@{step_size:.12g}", threat)

@@ -1,4 +1,4 @@
-"""What is to be evaluated: a run, a model from elsewhere with its weights, or any function of images."""
+"""What is evaluated: a run, another model with its weights, or any function, with images and a threat."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from toughen import data as data_sets
@@ -16,27 +15,27 @@ from toughen.core.threat import Threat
 from toughen.core.types import Eps, Norm
 from toughen.data import Data, Split
 from toughen.evaluation.function_model import FunctionModel
-from toughen.evaluation.images import left_unchecked, load_test, refuse_seen, sample
-from toughen.evaluation.weights import load_weights
+from toughen.evaluation.images import left_unchecked, load_test, refuse_seen, sample, valid_split
+from toughen.runs.weights_file import put_in, read_weights
 from toughen.utils.fraction import radius
 
 
 @dataclass(frozen=True)
 class EvaluationTarget:
-    """A model and the images that it is judged by.
+    """A model, and the images and the threat that it is evaluated with.
 
     Attributes:
-        name: what it is called in messages and results.
-        net: the model, in whatever mode it came.
+        name: the model's name in messages and results.
+        net: the model, in any mode.
         split: the test images, or a sample of them.
-        index: their places in the test set.
+        index: [n], their positions in the test set.
         total: how many images the whole test set has.
         threat: norm and radius.
         data: the data set, as it was named.
         class_names: in the order of the logits; () where only numbers are known.
         folder: the run directory; None for any other model.
-        about: what results say of the model besides: method, weights, epoch.
-        adaptive: what the run says of its method's own objective, for the adaptive attack.
+        about: further fields of the results: method, weights, epoch.
+        adaptive: settings of the adaptive attack, from the run's model.json.
         split_off: as in ``Data``.
     """
 
@@ -67,18 +66,18 @@ def find_target(
     image_size: int | None = None,
     resize: int | None = None,
 ) -> EvaluationTarget:
-    """What the command line names: a run directory, ``package.module:function``, ``timm:NAME`` or a net of toughen's.
+    """The target that the command line names.
 
     Args:
-        spec: the model.
+        spec: a run directory, ``package.module:function``, ``timm:NAME`` or a net of toughen's.
         data: the data set; None means the one that the run was trained on.
-        weights: a safetensors file, for a model from elsewhere.
+        weights: a safetensors file, for a model that is no run.
         eps, norm: the threat; None means the one that was trained against.
-        limit: how many test images, a stratified sample; None means all.
-        seed: decides the sample.
+        limit: use a stratified sample of this many test images; None means all.
+        seed: of the sample.
         model: the net, for a run of a net of your own.
-        image_size: bring images to so many pixels a side, for a model from elsewhere; None leaves them as they are.
-        resize: with ``image_size``, bring the shorter side to so many pixels before the centre is cut out.
+        image_size: resize images to this height and width in pixels, for a model that is no run; None: don't resize.
+        resize: with ``image_size``, first resize the shorter side to this many pixels, then crop the centre.
 
     Raises:
         ValueError: model, data and threat can't be used together.
@@ -87,15 +86,15 @@ def find_target(
         if eps is None:
             raise ValueError(f"{spec} needs a threat: give --eps, such as 8/255 (and --norm l2 for L2)")
         test = test_images(str(spec), data, image_size, resize)
-        return from_elsewhere(str(spec), test, weights, usable_threat(norm or "linf", eps), limit, seed)
-    for option, given in (("--weights", weights), ("--image-size", image_size), ("--resize", resize)):
-        if given is not None:
+        return from_spec(str(spec), test, weights, usable_threat(norm or "linf", eps), limit, seed)
+    for option, value in (("--weights", weights), ("--image-size", image_size), ("--resize", resize)):
+        if value is not None:
             raise ValueError(f"{spec} is a run, which has its own weights and image size: leave {option} out")
     return from_run(Path(spec), data=data, eps=eps, norm=norm, limit=limit, seed=seed, model=model)
 
 
 def is_elsewhere(spec: str | Path) -> bool:
-    """Whether a model is named by where it is made, and not by a run directory."""
+    """Whether ``spec`` names a function, a timm model or a net of toughen's, and not a run directory."""
     return (":" in str(spec) or models.knows(str(spec))) and not Path(spec).exists()
 
 
@@ -109,10 +108,10 @@ def from_run(
     seed: int,
     model: nn.Module | None = None,
 ) -> EvaluationTarget:
-    """A run's weights and the test images of the data set that it was trained on, or of another with its classes.
+    """A run, with the test images of its data set or of another with the same classes; arguments as ``find_target``.
 
     Raises:
-        ValueError: run, data and threat can't be used together, or the images were trained on.
+        ValueError: run, data and threat can't be used together, or the run was trained on the images.
     """
     record = runs.read_record(folder)
     if eps is None and record.eps is not None and norm not in (None, record.norm):
@@ -128,18 +127,27 @@ def from_run(
     split, index = sample(test.test, limit, seed)
     refuse_seen(folder, test, split)
     about = {"weights": record.weights, "epoch": record.epoch, "method": record.method, **left_unchecked(folder)}
-    named, total = data or record.data, len(test.test)
-    names, off = tuple(record.classes), test.split_off
     return EvaluationTarget(
-        str(folder), net, split, index, total, threat, named, names, folder, about, record.adaptive, off
+        name=str(folder),
+        net=net,
+        split=split,
+        index=index,
+        total=len(test.test),
+        threat=threat,
+        data=data or record.data,
+        class_names=tuple(record.classes),
+        folder=folder,
+        about=about,
+        adaptive=record.adaptive,
+        split_off=test.split_off,
     )
 
 
 def test_images(spec: str, data: str | None, image_size: int | None, resize: int | None) -> Data:
-    """The data set that a model from elsewhere is judged by, as it was named.
+    """The data set for a model that is no run.
 
     Raises:
-        ValueError: none was named, or it can't be read.
+        ValueError: none was named, it can't be read, or ``resize`` does not fit ``image_size``.
     """
     if data is None:
         raise ValueError(f"{spec} needs images to be evaluated on: give --data, a folder or a data set's name")
@@ -149,25 +157,51 @@ def test_images(spec: str, data: str | None, image_size: int | None, resize: int
     return replace(images, name=data)
 
 
-def from_elsewhere(
+def from_spec(
     spec: str, test: Data, weights: str | None, threat: Threat, limit: int | None, seed: int
 ) -> EvaluationTarget:
-    """A model of ``package.module:function``, ``timm:NAME`` or toughen's, on the test images of a data set.
+    """A model named ``package.module:function``, ``timm:NAME`` or like a net of toughen's, on a data set's test images.
 
     Raises:
         ValueError: it can't be made, or the weights don't fit it.
     """
     if weights is None and models.knows(spec):
         raise ValueError(f"{spec} has no weights of its own: give --weights FILE, or a run directory in its place")
-    fetched = spec.startswith("timm:") and weights is None
-    make = models.pretrained if fetched else models.create
-    net = make(spec.removeprefix("timm:") if fetched else spec, len(test.classes), test.shape)
+    pretrained = spec.startswith("timm:") and weights is None
+    make = models.pretrained if pretrained else models.create
+    net = make(spec.removeprefix("timm:") if pretrained else spec, len(test.classes), test.shape)
     loaded = None if weights is None else load_weights(net, Path(weights))
-    net.eval()  # it has just been made, so the mode that it is in was nobody's choice
+    net.eval()  # a new model is in training mode, but not because the user chose it
     split, index = sample(test.test, limit, seed)
-    about = {"weights": loaded or ("pretrained" if fetched else "as made")}
-    total, off = len(test.test), test.split_off
-    return EvaluationTarget(spec, net, split, index, total, threat, test.name, test.classes, about=about, split_off=off)
+    return EvaluationTarget(
+        name=spec,
+        net=net,
+        split=split,
+        index=index,
+        total=len(test.test),
+        threat=threat,
+        data=test.name,
+        class_names=test.classes,
+        about={"weights": loaded or ("pretrained" if pretrained else "as made")},
+        split_off=test.split_off,
+    )
+
+
+def load_weights(net: nn.Module, path: Path) -> str:
+    """Load the tensors of a .safetensors or .pth file into a model; nothing in the file is executed.
+
+    Returns:
+        The file's name, and which of its contents were left out.
+
+    Raises:
+        ValueError: there is no such file, it has another format, or it belongs to another model.
+    """
+    weights = read_weights(path)
+    try:
+        put_in(net, weights.tensors)
+    except ValueError as error:
+        raise ValueError(f"{path} does not fit the model: {error}") from None
+    return f"{path}, without {', '.join(weights.more)}" if weights.more else str(path)
 
 
 def from_function(
@@ -179,63 +213,45 @@ def from_function(
     limit: int | None,
     seed: int,
 ) -> EvaluationTarget:
-    """Any model that PyTorch can call, on images given in any way.
+    """Any model that PyTorch can call, on images in any form; arguments as in ``evaluate``.
 
     Raises:
-        ValueError: the images are none, or not in [0, 1], or the labels are no class numbers.
+        ValueError: there are no images, they are not in [0, 1], or the labels are not class numbers.
     """
     name = type(model).__name__ if isinstance(model, nn.Module) else getattr(model, "__name__", "function")
     if isinstance(data, str):
         data = data_sets.load(data)
-    named, names = (data.name, data.classes) if isinstance(data, Data) else ("", ())
-    given = data.test if isinstance(data, Data) else data
-    if isinstance(given, tuple | list):
-        if len(given) != 2:
-            raise ValueError(f"data is a {type(given).__name__} of {len(given)}: give (images, labels)")
-        test = Split(*checked(*given))
-    elif isinstance(given, Split):
-        test = Split(*checked(given.images, given.labels))
+    data_name, class_names = (data.name, data.classes) if isinstance(data, Data) else ("", ())
+    images = data.test if isinstance(data, Data) else data
+    if isinstance(images, tuple | list):
+        if len(images) != 2:
+            raise ValueError(f"data is a {type(images).__name__} of {len(images)}: give (images, labels)")
+        test = valid_split(*images)
+    elif isinstance(images, Split):
+        test = valid_split(images.images, images.labels)
     else:
         raise ValueError(
-            f"data is {type(given).__name__}: give (images, labels), a Split, a Data, or a data set's name"
+            f"data is {type(images).__name__}: give (images, labels), a Split, a Data, or a data set's name"
         )
     net = model if isinstance(model, nn.Module) else FunctionModel(model).to(test.images.device)
     split, index = sample(test, limit, seed)
-    named = named or f"{len(test):,} images"
-    return EvaluationTarget(name, net, split, index, len(test), usable_threat(norm, eps), named, names)
-
-
-def checked(images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-    """Images, bytes or float32 in [0, 1], and labels, as an evaluation takes them.
-
-    Raises:
-        ValueError: they are of another kind, or there are none.
-    """
-    for name, given in (("images", images), ("labels", labels)):
-        if not isinstance(given, Tensor):
-            raise ValueError(f"{name} are {type(given).__name__}: give tensors, such as torch.as_tensor({name})")
-    if images.ndim != 4 or not len(images):
-        raise ValueError(f"images have shape {list(images.shape)}: give some, [n, channels, rows, columns]")
-    if images.dtype != torch.uint8:
-        low, high = float(images.min()), float(images.max())
-        if not images.is_floating_point() or not (low >= 0 and high <= 1):
-            raise ValueError(f"images are {images.dtype} from {low:g} to {high:g}: give bytes, or floats in [0, 1]")
-    numbers = not (labels.is_floating_point() or labels.is_complex() or labels.dtype == torch.bool)
-    if not numbers or labels.shape != images.shape[:1]:
-        raise ValueError(
-            f"labels are {labels.dtype} of shape {list(labels.shape)} for {len(images)} images: "
-            "give one class number per image"
-        )
-    if len(labels) and int(labels.min()) < 0:
-        raise ValueError(f"labels go down to {int(labels.min())}: number the classes from 0")
-    return images if images.dtype == torch.uint8 else images.float(), labels.long()
+    return EvaluationTarget(
+        name=name,
+        net=net,
+        split=split,
+        index=index,
+        total=len(test),
+        threat=usable_threat(norm, eps),
+        data=data_name or f"{len(test):,} images",
+        class_names=class_names,
+    )
 
 
 def usable_threat(norm: Norm, eps: Eps) -> Threat:
-    """A threat that leaves something to withstand.
+    """A threat with a radius above 0.
 
     Raises:
-        ValueError: eps is 0, or none that the norm admits.
+        ValueError: eps is not a number, is 0, or is not valid for the norm.
     """
     if not isinstance(eps, int | float):
         raise ValueError(f"eps is {eps!r}: give a number, such as 8 / 255")

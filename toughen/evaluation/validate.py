@@ -1,4 +1,4 @@
-"""What is seen to before a model is judged: that it, its source and its attacks fit the images and the processes."""
+"""Checks before an evaluation: the model fits the images and classes, and can be sent to other processes."""
 
 from __future__ import annotations
 
@@ -17,18 +17,21 @@ from toughen.evaluation.target import EvaluationTarget
 
 
 def check_fit(net: nn.Module, target: EvaluationTarget) -> int:
-    """See that a model answers these images with logits of these classes, and say how many these are.
+    """Check that a model returns finite logits for the target's images and classes.
+
+    Returns:
+        How many logits there are for an image.
 
     Raises:
-        ValueError: the model can't take the images, has too few or too many outputs, a label is none of them, a logit
-            is NaN or infinite, or no such image can be as far from another as the threat allows.
+        ValueError: the model can't take the images or changes them, the number of its outputs does not fit the classes
+            or labels, a logit is NaN or infinite, or eps exceeds the longest distance between two such images.
     """
-    place = next(net.parameters(), target.split.images).device
-    split, outputs = target.split.to(place), len(target.class_names)
+    device = next(net.parameters(), target.split.images).device
+    split = target.split.to(device)
     target.threat.check(as_floats(split.images[:1]))
     shape: Any = tuple(split.images.shape[1:])
-    own = _outputs(net, as_floats(split.images[:2]))  # of their own type, where the check below asks in the weights'
-    outputs = outputs or own
+    own = _outputs(net, as_floats(split.images[:2]))  # in the images' type; the check below uses that of the weights
+    outputs = len(target.class_names) or own
     if outputs < 2:
         raise ValueError(f"the model has {outputs} output: one for each class is needed, two or more")
     try:
@@ -52,34 +55,43 @@ def check_fit(net: nn.Module, target: EvaluationTarget) -> int:
 
 
 def _outputs(net: nn.Module, x: Images) -> int:
-    """How many logits a model returns."""
+    """How many logits a model returns for an image; checks that it takes the images and leaves them unchanged."""
     try:
         with mode(net, "eval"), torch.no_grad():
-            out = net(given := x.clone())
+            out = net(passed := x.clone())
     except Exception as error:  # a user's own net may raise anything
         reason = str(error).split("\n")[0] or type(error).__name__
-        others = {each.dtype for each in net.parameters() if each.is_floating_point()} - {torch.float32}
-        reason += "; its weights are not float32, as the images are: make it .float()" if others else ""
+        other_types = {each.dtype for each in net.parameters() if each.is_floating_point()} - {torch.float32}
+        reason += "; its weights are not float32, as the images are: make it .float()" if other_types else ""
         raise ValueError(f"the model cannot take images of shape {list(x.shape[1:])}: {reason}") from error
-    if not torch.equal(given, x):
+    if not torch.equal(passed, x):
         raise ValueError("the model changes its input images in place: let its forward return new tensors")
     return unwrap(out, len(x)).shape[1]
 
 
-def check_sendable(name: str, thing: object) -> None:
-    """See that other processes can be given a model, or an attack.
+def check_picklable(name: str, value: object) -> None:
+    """Check that a model or an attack can be sent to other processes.
+
+    Args:
+        name: the value's name in the message.
+        value: the model or the attack.
 
     Raises:
-        ValueError: they can't, as with a function that was made inside another one.
+        ValueError: it can't, such as a function that was defined inside another one.
     """
     try:
-        pickle.dumps(thing)
-    except Exception as error:  # whatever its own parts raise
+        pickle.dumps(value)
+    except Exception as error:  # a user's class may raise anything
         raise ValueError(f"{name} cannot be sent to other processes ({error}): use 1 process") from None
 
 
 def check_source(source: nn.Module, outputs: int, images: AnyImages) -> None:
-    """See that black-box attacks can be made on a net.
+    """Check that a net can be the source of transfer attacks.
+
+    Args:
+        source: the net.
+        outputs: how many logits the evaluated model has.
+        images: the evaluated images.
 
     Raises:
         ValueError: it is for other images or classes.

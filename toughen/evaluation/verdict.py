@@ -1,6 +1,6 @@
-"""Whether a robust accuracy can be believed: all checks, and one word as their result.
+"""All checks of a robust accuracy, and the verdict that they result in.
 
-The word is about the number, not about the model: a model that falls at once, reported at 0 %, is sound.
+The verdict is about the number, not about the model: 0 % for a model without any robustness is sound.
 """
 
 from __future__ import annotations
@@ -13,45 +13,47 @@ from typing import Literal, TypeAlias
 
 from toughen.evaluation import checks
 from toughen.evaluation.checks import data, gradients, outputs, strength, stronger
-from toughen.evaluation.checks.base import Check as Check
-from toughen.evaluation.checks.base import Claim as Claim
-from toughen.evaluation.checks.base import ModelCheck
+from toughen.evaluation.checks.base import Check, ModelCheck
 from toughen.evaluation.checks.probes import AttackCheck
 
-Word: TypeAlias = Literal["sound", "doubtful", "masked", "unfinished"]
+Verdict: TypeAlias = Literal["sound", "doubtful", "masked", "unfinished"]
 
-FIRST = (data, outputs, gradients, strength, stronger)  # in the order in which results name their checks
-SUBJECTS = ("data", "model", "gradients")
+OWN = (data, outputs, gradients, strength, stronger)  # toughen's own modules; results list their checks in this order
+SUBJECTS = ("data", "model", "gradients")  # of the checks of the model, in the order in which they are made
 
 
-def modules() -> list[ModuleType]:
-    """All files of checks: a new one in the folder, with ``CHECKS`` in it, comes after those that are here."""
+def added_modules() -> list[ModuleType]:
+    """Further modules in the folder ``checks`` that define ``CHECKS``, by name."""
     names = sorted(info.name for info in pkgutil.iter_modules(checks.__path__))
-    others = [importlib.import_module(f"{checks.__name__}.{name}") for name in names]
-    return [*FIRST, *(each for each in others if each not in FIRST and hasattr(each, "CHECKS"))]
+    modules = [importlib.import_module(f"{checks.__name__}.{name}") for name in names]
+    return [module for module in modules if module not in OWN and hasattr(module, "CHECKS")]
 
 
 def model_checks() -> dict[str, ModelCheck]:
-    """The checks that run the model, by name: first those about the data, last those about gradients."""
-    checks = [each for module in modules() for each in module.CHECKS if isinstance(each, ModelCheck)]
-    return {each.name: each for each in sorted(checks, key=lambda each: SUBJECTS.index(each.about))}
+    """The checks that run the model, by name, in the order in which they are made."""
+    found = [each for module in (*OWN, *added_modules()) for each in module.CHECKS if isinstance(each, ModelCheck)]
+    return {check.name: check for check in sorted(found, key=lambda check: SUBJECTS.index(check.about))}
 
 
 def attack_checks() -> dict[str, AttackCheck]:
-    """The checks of what probes did, by name."""
-    checks = [each for module in modules() for each in module.CHECKS if isinstance(each, AttackCheck)]
-    return {each.name: each for each in checks}
+    """The checks of the probes' results, by name."""
+    found = [each for module in (*OWN, *added_modules()) for each in module.CHECKS if isinstance(each, AttackCheck)]
+    return {check.name: check for check in found}
 
 
 MODEL_CHECKS, ATTACK_CHECKS = model_checks(), attack_checks()
 
 
-def word(checks: Iterable[Check], *, complete: bool = True) -> Word:
-    """One word: "masked" where a failed check shows that attacks can't work on this model, "doubtful" where any failed.
+def verdict_of(checks: Iterable[Check], *, complete: bool = True) -> Verdict:
+    """The verdict that follows from checks.
 
     Args:
-        checks: those that were made.
-        complete: whether all were made that can be; else "unfinished" takes the place of "sound".
+        checks: all checks; those that were not made don't count.
+        complete: whether all possible checks were made.
+
+    Returns:
+        "masked" if a failed check shows that attacks can't work on this model, "doubtful" if any other check failed,
+        else "sound", or "unfinished" if checks are missing.
     """
     failed = [check for check in checks if check.passed is False]
     if any(check.masking for check in failed):

@@ -21,18 +21,22 @@ from toughen.engine.memory import keep_freed
 from toughen.evaluation.harness import Harness, Outcome
 from toughen.evaluation.plan import AttackRound
 
-SWITCH = 5e-5  # seconds: Python's own 5 ms are longer than most operations, and a thread that waits so long idles
-_own = threading.local()  # in a worker: its own harness
+SWITCH_INTERVAL = 5e-5  # seconds: within Python's default, 5 ms, a waiting thread could do several operations
+_local = threading.local()  # ``_local.harness`` is the worker's own harness
 
 
 class Workers(AbstractContextManager["Workers"]):
     """Runs rounds of attacks on chunks of images; results don't depend on the number of workers.
 
-    On a CPU each core has a thread that computes alone, which is faster than to split every operation among the cores.
+    With one process on a CPU, each core gets a thread with a copy of the model. This is faster than to split every
+    operation among the cores.
+
+    Attributes:
+        count: how many workers there are.
 
     Args:
         harness: the model and the images.
-        processes: how many processes; each takes its share of the cores, or the next GPU.
+        processes: how many processes; each gets an equal share of the cores, or the next GPU.
     """
 
     def __init__(self, harness: Harness, processes: int) -> None:
@@ -42,25 +46,23 @@ class Workers(AbstractContextManager["Workers"]):
         self.count = self.threads if on_cpu else processes
         self.pool: Executor | None = None
         if processes > 1:
-            self.pool = _pool(harness, processes)
+            self.pool = _process_pool(harness, processes)
             self.count = max(processes, self.count)
         elif on_cpu:
             self._start_threads()
 
     def _start_threads(self) -> None:
-        """Start a thread for each core, where each can have its own copies of the nets; else start none."""
-        first, twins = (
-            torch.arange(min(len(self.harness.images), 2 * self.harness.blocks.size)),
-            SimpleQueue[FixedBatchModel](),
-        )
+        """Start a thread for each core, each with its own copy of the model; none where the model can't be copied."""
+        rows = torch.arange(min(len(self.harness.images), 2 * self.harness.model.size))
+        copies = SimpleQueue[FixedBatchModel]()
         for _ in range(self.threads):
-            twin = self.harness.blocks.twin(self.harness.floats(first))
+            twin = self.harness.model.twin(self.harness.floats(rows))
             if twin is None:
                 return
-            twins.put(twin)
+            copies.put(twin)
         torch.set_num_threads(1)
-        sys.setswitchinterval(SWITCH)
-        self.pool = ThreadPoolExecutor(self.threads, initializer=_start_thread, initargs=(self.harness, twins))
+        sys.setswitchinterval(SWITCH_INTERVAL)
+        self.pool = ThreadPoolExecutor(self.threads, initializer=_start_thread, initargs=(self.harness, copies))
 
     def run(self, attack_round: AttackRound, chunks: Iterable[Tensor]) -> Iterator[Outcome]:
         """The outcome of a round on each chunk of images, in the order of completion."""
@@ -68,15 +70,15 @@ class Workers(AbstractContextManager["Workers"]):
             for rows in chunks:
                 yield self.harness.attack(attack_round, rows)
             return
-        with mode(self.harness.blocks, "eval"):  # once for all threads
-            waiting = [self.pool.submit(_do, attack_round, rows.cpu()) for rows in chunks]
+        with mode(self.harness.model, "eval"):  # once for all threads
+            futures = [self.pool.submit(_attack, attack_round, rows.cpu()) for rows in chunks]
             try:
-                for done in as_completed(waiting):
-                    yield done.result()
+                for future in as_completed(futures):
+                    yield future.result()
             finally:
-                for each in waiting:
-                    each.cancel()
-                wait(waiting)
+                for future in futures:
+                    future.cancel()
+                wait(futures)
 
     def __exit__(self, *error: object) -> None:
         if self.pool is not None:
@@ -85,40 +87,48 @@ class Workers(AbstractContextManager["Workers"]):
         sys.setswitchinterval(self.interval)
 
 
-def _start_thread(harness: Harness, twins: SimpleQueue[FixedBatchModel]) -> None:
-    """Set a worker thread up: nets and counts of its own."""
+def _start_thread(harness: Harness, copies: SimpleQueue[FixedBatchModel]) -> None:
+    """Initialise a worker thread with its own copy of the model."""
     torch.set_num_threads(1)
-    _own.harness = replace(harness, blocks=twins.get())
+    _local.harness = replace(harness, model=copies.get())
 
 
-def _pool(harness: Harness, processes: int) -> ProcessPoolExecutor:
-    # spawned: a process that runs several threads or holds a GPU cannot be forked safely
+def _process_pool(harness: Harness, processes: int) -> ProcessPoolExecutor:
+    # spawned, because a process with several threads or with a GPU can't be forked safely
     context: Any = multiprocessing.get_context("spawn")
-    numbers, threads = context.SimpleQueue(), max(1, torch.get_num_threads() // processes)
-    for number in range(processes):
-        numbers.put(number)
-    net = copy.deepcopy(harness.blocks.net).cpu()
-    model = (net, harness.blocks.size, harness.blocks.precision)
-    seen = (harness.images.cpu(), harness.labels.cpu(), harness.index, harness.seed)
+    ranks, threads = context.SimpleQueue(), max(1, torch.get_num_threads() // processes)
+    for rank in range(processes):
+        ranks.put(rank)
+    net = copy.deepcopy(harness.model.net).cpu()
+    model = (net, harness.model.size, harness.model.precision)
+    images = (harness.images.cpu(), harness.labels.cpu(), harness.index, harness.seed)
+    kind = harness.images.device.type
     return ProcessPoolExecutor(
-        processes, context, initializer=_start, initargs=(numbers, threads, harness.images.device.type, model, seen)
+        processes, context, initializer=_start_process, initargs=(ranks, threads, kind, model, images)
     )
 
 
-def _start(numbers: Any, threads: int, device: str, model: tuple[Any, ...], seen: tuple[Any, ...]) -> None:
-    """Set a worker process up."""
+def _start_process(ranks: Any, threads: int, kind: str, model: tuple[Any, ...], images: tuple[Any, ...]) -> None:
+    """Initialise a worker process.
+
+    Args:
+        ranks: a queue with a number for each process.
+        threads: how many threads PyTorch may use.
+        kind: type of the device; the rank chooses among several GPUs.
+        model: net, batch size and precision of the ``FixedBatchModel``.
+        images: the other arguments of ``Harness``.
+    """
     keep_freed()
     torch.set_num_threads(threads)
-    number = numbers.get()
-    place = torch.device(device, number % torch.cuda.device_count()) if device == "cuda" else torch.device(device)
+    rank = ranks.get()
+    device = torch.device(kind, rank % torch.cuda.device_count()) if kind == "cuda" else torch.device(kind)
     net, size, precision = model
-    images, labels, index, seed = seen
-    _own.harness = Harness(
-        FixedBatchModel(net.to(place), size, precision), images.to(place), labels.to(place), index, seed
-    )
+    x, y, index, seed = images
+    _local.harness = Harness(FixedBatchModel(net.to(device), size, precision), x.to(device), y.to(device), index, seed)
 
 
-def _do(attack_round: AttackRound, rows: Tensor) -> Outcome:
-    harness: Harness = _own.harness
+def _attack(attack_round: AttackRound, rows: Tensor) -> Outcome:
+    """Run a round in a worker; the results are on the CPU."""
+    harness: Harness = _local.harness
     outcome = harness.attack(attack_round, rows.to(harness.images.device))
-    return Outcome(rows, outcome.fell.cpu(), outcome.moved.cpu(), outcome.counts)
+    return Outcome(rows, outcome.broken.cpu(), outcome.distance.cpu(), outcome.counts)

@@ -26,7 +26,7 @@ from toughen.evaluation.diagnostics import (
     loss_surface,
     nuclear_norms,
 )
-from toughen.evaluation.diagnostics.common import correct, crafted
+from toughen.evaluation.diagnostics.common import attack_chunks, correct
 from toughen.evaluation.harness import as_floats
 from toughen.papers.measure import Measured, Subject
 from toughen.papers.progress_board import ProgressBoard, logit_distances
@@ -188,7 +188,7 @@ def _of_kept(
     attack, epochs, accuracies = subject.attack(plot.attack), [], []
     for epoch, source in kept(subject):
         correct_count = 0
-        for rows, x_adv in crafted(source, subject.x, subject.y, attack, 0):
+        for rows, x_adv in attack_chunks(source, subject.x, subject.y, attack, 0):
             correct_count += int(correct(source if target is None else target, x_adv, subject.y[rows]).sum())
         epochs.append(epoch + 1)
         accuracies.append(correct_count / len(subject.y))

@@ -23,9 +23,9 @@ from toughen.core.types import Images, Labels, Real
 from toughen.engine.batches import block_size
 from toughen.engine.device import pick_device, provenance
 from toughen.engine.fixed_batch import FixedBatchModel, search_precision
-from toughen.evaluation.attacked import share
 from toughen.evaluation.diagnostics import attack_entropy
 from toughen.evaluation.harness import as_floats
+from toughen.evaluation.result import share
 from toughen.evaluation.runner import measure
 from toughen.evaluation.suite import parse_attack
 from toughen.evaluation.target import EvaluationTarget, find_target

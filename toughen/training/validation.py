@@ -45,7 +45,7 @@ class Validation:
             counts["clean"] = int(right.sum())
             for name, attack in self.attacks.items():
                 of = f"validation-{name}"
-                verdicts = run_attack(
+                result = run_attack(
                     model,
                     part.images,
                     part.labels,
@@ -56,7 +56,7 @@ class Validation:
                     index=index,
                     precision=self.precision,
                 )
-                counts[name] = int((right & ~verdicts.broken).sum())
+                counts[name] = int((right & ~result.broken).sum())
         everyone = world().all_gather(counts)
         return {name: sum(each[name] for each in everyone) / len(self.split) for name in counts}
 

@@ -1,1 +1,1 @@
-"""The sanity checks behind a robust accuracy, one file per kind of doubt."""
+"""The sanity checks of a robust accuracy, one file for each kind."""

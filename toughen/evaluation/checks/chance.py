@@ -1,4 +1,4 @@
-"""What chance allows a sample of images: the limits that checks hold their figures to."""
+"""Statistics of samples of images: thresholds with an allowance for chance."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ import math
 
 DROP = 0.03  # the error of a robust accuracy that is accepted
 CONFIDENCE = 0.99  # the probability that a model at the limit passes a check
-SUSPECT = 0.95  # beyond this quantile, what a few images show calls for more of them
-UNSEEN = 0.05  # the probability, at the limit, of seeing as little as was seen
+SUSPECT = 0.95  # the quantile above which a result on a few images must be confirmed on more
+UNSEEN = 0.05  # one minus the confidence of ``at_most``
 
 
 def allowed(n: int, share: float, confidence: float = CONFIDENCE) -> float:
-    """The share of a sample of ``n`` images that is exceeded with probability 1 % where ``share`` is the true one.
+    """The largest share in a sample of ``n`` images that is still compatible with a true share of ``share``.
 
-    The quantile of the binomial distribution at ``confidence``, divided by ``n``; 1 where ``share`` is 1 or more.
+    This is the quantile of the binomial distribution at ``confidence``, divided by ``n``; 1 if ``share`` is 1 or more.
     """
     if share >= 1 or not n:
         return 1.0
@@ -27,19 +27,19 @@ def allowed(n: int, share: float, confidence: float = CONFIDENCE) -> float:
 
 
 def at_most(broken: int, n: int, of: int) -> int:
-    """How many of all images an attack may break that broke some of a sample: the upper 95 % limit.
+    """The upper 95 % confidence limit for how many of all images an attack breaks, given how many of a sample.
 
-    So many that a sample without more than ``broken`` among them is drawn with a probability of 5 % at least
-    (hypergeometric: images are drawn without putting back, so of a sample of all of them nothing is left to chance).
+    This is the largest number for which a sample has at most ``broken`` such images with a probability of 5 % or more.
+    The distribution is hypergeometric: images are drawn without replacement, so a sample of all images is exact.
 
     Args:
-        broken: images of the sample that broke.
-        n: images of the sample.
-        of: all images that it was drawn from.
+        broken: how many images of the sample the attack broke.
+        n: size of the sample.
+        of: how many images the sample was drawn from.
     """
     low, high = broken, of - n + broken
     while low < high:
         middle = (low + high + 1) // 2
-        ways = sum(math.comb(middle, few) * math.comb(of - middle, n - few) for few in range(broken + 1))
+        ways = sum(math.comb(middle, count) * math.comb(of - middle, n - count) for count in range(broken + 1))
         low, high = (middle, high) if ways >= UNSEEN * math.comb(of, n) else (low, middle - 1)
     return low

@@ -1,4 +1,4 @@
-"""Whether the images and labels are those that the model knows: if not, the number is about something else."""
+"""Checks of the data: whether the model expects such images and labels, and whether there are enough of them."""
 
 from __future__ import annotations
 
@@ -10,9 +10,10 @@ from torch import Tensor
 
 from toughen.core.classifier import misclassified
 from toughen.core.types import Images
-from toughen.evaluation.checks.base import Check, CheckContext, ModelCheck, judge, not_made, percent
+from toughen.evaluation.checks.base import Check, CheckContext, ModelCheck, judge, not_made
 from toughen.evaluation.checks.chance import DROP, allowed
 from toughen.evaluation.price import EXACT
+from toughen.utils.statistics import percent
 
 MEANS = {  # the usual mean and standard deviation per channel, in [0, 1] units
     "ImageNet": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
@@ -20,25 +21,25 @@ MEANS = {  # the usual mean and standard deviation per channel, in [0, 1] units
     "CIFAR-100": ((0.5071, 0.4865, 0.4409), (0.2673, 0.2564, 0.2762)),
     "MNIST": ((0.1307,), (0.3081,)),
 }
-LEAST = 2.0  # images, below which the allowance for chance is all of them
-FIRST = 16  # images that choose among other inputs where the checks have a price; all of them judge the best one
-KINDS = 8  # other inputs that a model may want
-GAIN = 0.05  # of clean accuracy by other input, beyond which the model was made for that
+LEAST = 2.0  # images; with fewer, the allowance for chance is 100 %
+FIRST = 16  # with a budget, other input formats are tried on this many images, and the best one on all
+FORMATS = 8  # number of other input formats, at most
+GAIN = 0.05  # a larger gain of clean accuracy shows that the model expects the other format
 
 
-def _otherwise(x: Images) -> dict[str, Callable[[Images], Images]]:
-    """How else the model may want its images: in words, and as a function of images in [0, 1]."""
-    inputs: dict[str, Callable[[Images], Images]] = {
+def _other_formats(x: Images) -> dict[str, Callable[[Images], Images]]:
+    """Other input formats that the model may expect: each one's name, and how to convert images in [0, 1] to it."""
+    formats: dict[str, Callable[[Images], Images]] = {
         "pixels of 0 to 255": lambda x: 255 * x,
         "pixels of -1 to 1": lambda x: 2 * x - 1,
         "pixels of -0.5 to 0.5": lambda x: x - 0.5,
     }
     for name, (mean, deviation) in MEANS.items():
         if len(mean) in (1, x.shape[1]):
-            inputs[f"images normalised as for {name}"] = _normalise(x, mean, deviation)
-    own = x.mean((0, 2, 3)), x.std((0, 2, 3)).clamp(min=1e-3)
-    inputs["images normalised by their own mean and deviation"] = _normalise(x, own[0].tolist(), own[1].tolist())
-    return inputs
+            formats[f"images normalised as for {name}"] = _normalise(x, mean, deviation)
+    own_mean, own_deviation = x.mean((0, 2, 3)).tolist(), x.std((0, 2, 3)).clamp(min=1e-3).tolist()
+    formats["images normalised by their own mean and deviation"] = _normalise(x, own_mean, own_deviation)
+    return formats
 
 
 def _normalise(x: Images, mean: object, deviation: object) -> Callable[[Images], Images]:
@@ -55,11 +56,13 @@ def input_range(context: CheckContext, name: str) -> Check:
     def accuracy(images: Images) -> float:
         return float((~misclassified(context.model.exact(images), y[: len(images)])).double().mean())
 
-    others = _otherwise(x)
-    first = {how: accuracy(make(x)[: None if context.unlimited else FIRST]) for how, make in others.items()}
-    best = max(first, key=lambda how: first[how])
+    formats = _other_formats(x)
+    count = None if context.unlimited else FIRST
+    accuracies = {kind: accuracy(convert(x)[:count]) for kind, convert in formats.items()}
+    best = max(accuracies, key=lambda kind: accuracies[kind])
     as_given = accuracy(x)
-    accuracies = first if context.unlimited else {best: accuracy(others[best](x))}
+    if not context.unlimited:
+        accuracies[best] = accuracy(formats[best](x))
     return judge(
         name,
         accuracies[best] - as_given,
@@ -71,29 +74,30 @@ def input_range(context: CheckContext, name: str) -> Check:
     )
 
 
-def enough(context: CheckContext, name: str) -> Check:
-    """There are so many images that a check could fail at all."""
-    few, number = len(context.correct), context.claim.robust_accuracy
-    if number > DROP:  # one robust image of many says nothing, and is no more than may be wrong
-        few = min(few, len(context.robust))
-    bad = f"The checks use {few} image{'' if few == 1 else 's'}, which is too few for a verdict: evaluate more images."
+def enough_images(context: CheckContext, name: str) -> Check:
+    """There are enough images for checks to fail."""
+    count, number = len(context.correct), context.claim.robust_accuracy
+    if number > DROP:  # a lower number is within the accepted error, with any number of robust images
+        count = min(count, len(context.robust))
+    used = f"{count} image{'' if count == 1 else 's'}"
+    bad = f"The checks use {used}, which is too few for a verdict: evaluate more images."
     if context.too_few is not None:
         had, least = map(float, context.too_few)
         bad = f"Within its time limit an important check used {had:.0f} images, but it needs {least:.0f} or more: "
         return judge(name, had, least, "", bad + "--suite standard sets no time limit.", least=True)
-    return judge(name, float(few), LEAST, f"The checks use {few} images or more.", bad, least=True)
+    return judge(name, float(count), LEAST, f"The checks use {count} images or more.", bad, least=True)
 
 
 def labels_fit(context: CheckContext, name: str) -> Check:
-    """The model is right more often than chance, and no other numbering of the classes makes it much more so."""
+    """The model is better than chance, and no other numbering of the classes makes it much more accurate."""
     n, chance = len(context.claim.labels), 1 / context.classes
     accuracy = float(context.claim.correct.double().mean())
     fact = f"The model classifies {percent(accuracy)} of the clean images correctly"
     other = _renumbered(context.model.exact(context.x(context.all)).argmax(1), context.y(context.all), context.classes)
-    if other > max(0.5, accuracy + 0.2 + 1 / len(context.all) ** 0.5):  # a few images fit some numbering by luck
+    if other > max(0.5, accuracy + 0.2 + 1 / len(context.all) ** 0.5):  # with few images, some numbering fits by chance
         bad = f"{fact}, but {percent(other)} if its classes are numbered in another order: give the data that order."
         return judge(name, accuracy, other, "", bad, least=True)
-    threshold = chance + 2.33 * math.sqrt(chance * (1 - chance) / n)  # one set in a hundred is above by luck
+    threshold = chance + 2.33 * math.sqrt(chance * (1 - chance) / n)  # exceeded by chance in 1 % of data sets
     if accuracy > chance and threshold > chance + 0.1:
         bad = f"{fact}. Chance is {percent(chance)}, and {n} images are too few to show a difference: evaluate more."
         return judge(name, accuracy, threshold, f"{fact}; chance is {percent(chance)}.", bad, least=True)
@@ -102,9 +106,9 @@ def labels_fit(context: CheckContext, name: str) -> Check:
 
 
 def _renumbered(predicted: Tensor, labels: Tensor, classes: int) -> float:
-    """The accuracy when each predicted class is read as another one, pair after pair, the most frequent pair first."""
+    """The accuracy if the classes are renumbered: greedily, the most frequent pair of prediction and label first."""
     if classes > len(labels):
-        return 0.0  # too few images to say anything
+        return 0.0  # too few images
     counts = torch.bincount(predicted * classes + labels, minlength=classes * classes).view(classes, classes)
     total = 0
     for _ in range(classes):
@@ -114,15 +118,15 @@ def _renumbered(predicted: Tensor, labels: Tensor, classes: int) -> float:
     return total / len(labels)
 
 
-def _every_kind(context: CheckContext) -> float:
-    """Forwards of all images as they are, and as other models want them."""
-    every = len(context.all)
-    kinds = every * KINDS if context.unlimited else min(FIRST, every) * KINDS + every
-    return EXACT * (every + kinds * (not context.claim.own))
+def _input_range_cost(context: CheckContext) -> float:
+    """Forward passes of all images in [0, 1], and of images in other formats."""
+    n = len(context.all)
+    others = n * FORMATS if context.unlimited else min(FIRST, n) * FORMATS + n
+    return EXACT * (n + others * (not context.claim.own))
 
 
 CHECKS = (
-    ModelCheck(name="images as the model wants them", about="data", make=input_range, cost=_every_kind),
+    ModelCheck(name="images as the model wants them", about="data", make=input_range, cost=_input_range_cost),
     ModelCheck(name="labels that fit", about="data", make=labels_fit, cost=lambda context: EXACT * len(context.all)),
-    ModelCheck(name="enough images", about="data", make=enough, runs_model=False),
+    ModelCheck(name="enough images", about="data", make=enough_images, runs_model=False),
 )

@@ -1,4 +1,4 @@
-"""Whether the gradient that attacks follow is there, is the function's own, and holds a little further."""
+"""Checks of the gradients that attacks use: they exist, are correct and stable, and the model is continuous."""
 
 from __future__ import annotations
 
@@ -13,36 +13,40 @@ from toughen.core.objectives import Objective, cross_entropy, margin, margin_los
 from toughen.core.types import Images, Labels, Mask
 from toughen.engine.fixed_batch import UNLIKE
 from toughen.engine.logit_distance import SAME, difference, unlike
-from toughen.evaluation.checks.base import Check, CheckContext, ModelCheck, judge, median, not_made, percent
+from toughen.evaluation.checks.base import Check, CheckContext, ModelCheck, judge, median, not_made
 from toughen.evaluation.checks.chance import allowed
 from toughen.evaluation.price import DOUBLE, EXACT
+from toughen.utils.statistics import percent
 
-ZERO, DISAGREE = 0.05, 0.05  # shares of images that may lack a gradient, or have one that is not the function's
-JUMP, JUMPING = 0.1, 0.05  # the share of the way from one image to another that is no jump; of images that may jump
-PIECES, STEP_HALVINGS, STEP_JUMP = 8, 16, 0.05  # of a step; the share of its change that is no jump
-HALVINGS = 24  # of the way between two images, after which what still lies between is nothing that has a slope
-STEADY = 0.1  # the least median cosine between gradients eps / 20 apart
+ZERO, WRONG = 0.05, 0.05  # shares of images that may have a zero gradient, or a wrong one
+JUMPING = 0.05  # share of images that may have a jump of the margin
+JUMP, HALVINGS = 0.1, 24  # between two images: a jump's least share of the total change; halvings of the interval
+STEP_JUMP, STEP_HALVINGS, PIECES = 0.05, 16, 8  # on a step: likewise; the pieces that it is divided into first
+STABLE = 0.1  # the least median cosine between gradients eps / 20 apart
 
 
 def _zero(gradient: Images) -> Mask:
+    """[n], whose gradient is zero in all pixels."""
     return (gradient == 0).flatten(1).all(1)
 
 
 def _undefined(gradient: Images) -> Mask:
+    """[n], whose gradient is NaN or infinite in some pixels."""
     return ~gradient.isfinite().flatten(1).all(1)
 
 
 def _inside(x: Images) -> Images:
-    """The images a little off the box's faces, where a model may clamp and most pixels of some sets lie."""
+    """The images moved away from 0 and 1, where a model may clamp its input; on some data most pixels are there."""
     return 0.02 + 0.96 * x
 
 
 def _gradient(context: CheckContext, x: Images, objective: Objective) -> Images:
+    """The gradient at ``x``, which belongs to the images in ``context.correct``."""
     return input_gradient(context.model, x, context.y(context.correct), objective).gradient
 
 
-def there(context: CheckContext, name: str) -> Check:
-    """The cross-entropy has a gradient towards the image."""
+def gradient_exists(context: CheckContext, name: str) -> Check:
+    """The cross-entropy has a finite gradient that is not zero."""
     x, threshold = context.x(context.correct), allowed(len(context.correct), ZERO)
     if not context.differentiable:
         bad = "The logits have no gradient with respect to the images, so gradient attacks cannot work: evaluate with "
@@ -72,21 +76,21 @@ def there(context: CheckContext, name: str) -> Check:
     )
 
 
-def true_slope(context: CheckContext, name: str) -> Check:
+def gradient_correct(context: CheckContext, name: str) -> Check:
     """The margin changes along its gradient as much as the gradient says (central difference)."""
     net, dtype, step = _exact_copy(context)
     x, y = _inside(context.x(context.correct).to(dtype)), context.y(context.correct)
     size = context.model.size
-    blocks = zip(torch.split(x, size), torch.split(y, size), strict=True)
-    parts = [_off(net, *block, step) for block in blocks]
-    off, zero = (torch.cat(each) for each in zip(*parts, strict=True))
+    batches = zip(torch.split(x, size), torch.split(y, size), strict=True)
+    results = [_wrong_gradients(net, *batch, step) for batch in batches]
+    wrong, zero = (torch.cat(each) for each in zip(*results, strict=True))
     if zero.all():
         return not_made(name, "all gradients are zero")
-    figure = float(off[~zero].double().mean())
+    figure = float(wrong[~zero].double().mean())
     return judge(
         name,
         figure,
-        allowed(int((~zero).sum()), DISAGREE),
+        allowed(int((~zero).sum()), WRONG),
         f"A small step changes the margin as the gradient predicts, except for {percent(figure)} of the images.",
         f"For {percent(figure)} of the images a small step does not change the margin as the gradient predicts: the "
         "gradient belongs to another function, or is noise, so attacks that use it are too weak. This is no fault if "
@@ -96,20 +100,20 @@ def true_slope(context: CheckContext, name: str) -> Check:
 
 
 def _exact_copy(context: CheckContext) -> tuple[nn.Module, torch.dtype, float]:
-    """The model in float64 where it can be, and the length of a step per pixel that its rounding allows."""
+    """The model in float64 if possible, else itself; its type; and a step per pixel that is large enough for it."""
     try:
         net, x = copy.deepcopy(context.model.net).double(), context.x(context.correct)
         with torch.no_grad():
             out = torch.cat([logits(net, part) for part in x.double().split(context.model.size)])
-        if out.dtype == torch.float64 and unlike(out, context.clean) <= UNLIKE["fp32"]:  # the model's, not an old map's
+        if out.dtype == torch.float64 and unlike(out, context.clean) <= UNLIKE["fp32"]:  # the copy computes the same
             return net, torch.float64, 1e-5
     except (RuntimeError, TypeError, NotImplementedError, AttributeError):
         pass
     return context.model.net, torch.float32, 3e-3
 
 
-def _off(net: nn.Module, x: Images, y: Labels, step: float) -> tuple[Mask, Mask]:
-    """Per image: whether slope and gradient disagree by more than half, and whether the gradient is zero."""
+def _wrong_gradients(net: nn.Module, x: Images, y: Labels, step: float) -> tuple[Mask, Mask]:
+    """[n] each: whether the central difference is off by more than half, and whether the gradient is zero."""
     gradient = input_gradient(net, x, y, margin_loss).gradient
     direction = gradient / gradient.flatten(1).norm(dim=1).clamp(min=1e-30).view(-1, 1, 1, 1)
     direction = direction * math.sqrt(x.shape[1:].numel()) * step
@@ -119,19 +123,19 @@ def _off(net: nn.Module, x: Images, y: Labels, step: float) -> tuple[Mask, Mask]
     return ~((rise - expected).abs() <= 0.5 * expected), _zero(gradient)
 
 
-def steady(context: CheckContext, name: str) -> Check:
+def gradient_stable(context: CheckContext, name: str) -> Check:
     """A step of eps / 20 in a random direction leaves the gradient's direction roughly as it is."""
     x, threat = _inside(context.x(context.correct)), context.threat
     nearby = threat.start(x, "uniform", context.noise(name, context.correct), threat.eps / 20, clip=False)
-    one, other = (_gradient(context, each, margin_loss) for each in (x, nearby))
-    usable = ~(_zero(one) | _zero(other) | _undefined(one) | _undefined(other))
+    first, second = (_gradient(context, each, margin_loss) for each in (x, nearby))
+    usable = ~(_zero(first) | _zero(second) | _undefined(first) | _undefined(second))
     if not usable.any():
         return not_made(name, "all gradients are zero, or not finite")
-    figure = median(_cosine(one, other)[usable])
+    figure = median(_cosine(first, second)[usable])
     return judge(
         name,
         figure,
-        STEADY,
+        STABLE,
         f"Gradients at points eps / 20 apart have a median cosine of {figure:.2f}.",
         f"Gradients at points eps / 20 apart have a median cosine of {figure:.2f}: they change too fast for a "
         "gradient attack.",
@@ -140,12 +144,12 @@ def steady(context: CheckContext, name: str) -> Check:
     )
 
 
-def continuous(context: CheckContext, name: str) -> Check:
-    """Between an image and one of another class the margin passes through 0, and does not jump over it.
+def margin_continuous(context: CheckContext, name: str) -> Check:
+    """Between an image and one of another class the margin passes through 0 without a jump.
 
-    Where a vote, a threshold or a rounding decides, a slope that is there belongs to something else, such as a small
-    smooth term, and neither gradients nor Square's margin lead to where the decision turns. The place is found by
-    halving, so that all that is continuous, however steep, has hardly a difference left.
+    If a vote, a threshold or a rounding decides the class, a gradient can only come from something else, such as a
+    small smooth term. Then neither gradients nor Square's margin lead to the decision boundary. The boundary is found
+    by bisection. At its end, a continuous margin, however steep, hardly differs between both ends of the interval.
     """
     x, y, exact = context.x(context.correct), context.y(context.correct), context.model.exact
     others = [(y != label).nonzero()[:, 0] for label in y]
@@ -155,14 +159,14 @@ def continuous(context: CheckContext, name: str) -> Check:
         return not_made(name, "the model has random outputs")
     end = x[torch.stack([each[row % len(each)] for row, each in enumerate(others)])]
     before, after = margin(exact(x), y), margin(exact(end), y)
-    unlimited, low, high = before - after, torch.zeros_like(before), torch.ones_like(before)
+    total, low, high = before - after, torch.zeros_like(before), torch.ones_like(before)
     for _ in range(HALVINGS):
         middle = (low + high) / 2
         margins = margin(exact(torch.lerp(x, end, middle.to(x).view(-1, 1, 1, 1))), y)
-        right = margins > 0
-        before, after = torch.where(right, margins, before), torch.where(right, after, margins)
-        low, high = torch.where(right, middle, low), torch.where(right, high, middle)
-    jumps = ((before - after) / unlimited.clamp(min=1e-30)).nan_to_num(1).clamp(max=1)
+        correct = margins > 0
+        before, after = torch.where(correct, margins, before), torch.where(correct, after, margins)
+        low, high = torch.where(correct, middle, low), torch.where(correct, high, middle)
+    jumps = ((before - after) / total.clamp(min=1e-30)).nan_to_num(1).clamp(max=1)
     figure = float((jumps > JUMP).double().mean())
     typical = percent(float(jumps[jumps > JUMP].median())) if figure else ""
     return judge(
@@ -177,12 +181,13 @@ def continuous(context: CheckContext, name: str) -> Check:
     )
 
 
-def unbroken_step(context: CheckContext, name: str) -> Check:
+def step_continuous(context: CheckContext, name: str) -> Check:
     """On a step of eps along the gradient, which attacks take in parts, the margin changes without a jump.
 
-    Of ``PIECES`` parts of the step the one is halved again and again in which the margin changes most. Of all that is
-    continuous, however steep, hardly a difference is left; of what jumps, a jump is. Activations that are switched off
-    at once, as in k-winners-take-all, jump so often that gradients tell little of what is near.
+    The step is divided into ``PIECES``. The piece in which the margin changes most is bisected, always towards the
+    larger change. At the end, a continuous margin, however steep, hardly differs between both ends of the interval; a
+    jump remains. Activations that are switched off abruptly, as in k-winners-take-all, jump so often that gradients say
+    little about nearby points.
     """
     x, y, exact = context.x(context.correct), context.y(context.correct), context.model.exact
     if difference(exact(x), exact(x)) > SAME:
@@ -191,23 +196,24 @@ def unbroken_step(context: CheckContext, name: str) -> Check:
     if not gradient.isfinite().all() or _zero(gradient).all():
         return not_made(name, "gradients are zero, or not finite")
     end = context.threat.project(x + context.threat.eps * context.threat.steepest(gradient), x)
-    places = torch.linspace(0, 1, PIECES + 1, dtype=torch.float64, device=x.device)
+    points = torch.linspace(0, 1, PIECES + 1, dtype=torch.float64, device=x.device)
 
-    def at(place: Tensor) -> Tensor:
-        return margin(exact(torch.lerp(x, end, place.to(x).view(-1, 1, 1, 1))), y).double()
+    def margin_at(point: Tensor) -> Tensor:
+        """The margins [n] at points [n] of the step, from 0 at ``x`` to 1 at its end."""
+        return margin(exact(torch.lerp(x, end, point.to(x).view(-1, 1, 1, 1))), y).double()
 
-    margins = torch.stack([at(place.expand(len(x))) for place in places])  # [pieces + 1, n]
-    whole = (margins.amax(0) - margins.amin(0)).clamp(min=1e-30)
+    margins = torch.stack([margin_at(point.expand(len(x))) for point in points])  # [PIECES + 1, n]
+    total = (margins.amax(0) - margins.amin(0)).clamp(min=1e-30)
     most = (margins[1:] - margins[:-1]).abs().argmax(0)
-    low, high = places[most], places[most + 1]
+    low, high = points[most], points[most + 1]
     before, after = margins.gather(0, most[None])[0], margins.gather(0, most[None] + 1)[0]
     for _ in range(STEP_HALVINGS):
         middle = (low + high) / 2
-        between = at(middle)
+        between = margin_at(middle)
         first = (between - before).abs() >= (after - between).abs()
         low, high = torch.where(first, low, middle), torch.where(first, middle, high)
         before, after = torch.where(first, before, between), torch.where(first, between, after)
-    jumps = ((after - before).abs() / whole).nan_to_num(1)
+    jumps = ((after - before).abs() / total).nan_to_num(1)
     figure = float((jumps > STEP_JUMP).double().mean())
     typical = percent(float(jumps[jumps > STEP_JUMP].median())) if figure else ""
     return judge(
@@ -222,14 +228,14 @@ def unbroken_step(context: CheckContext, name: str) -> Check:
     )
 
 
-def _cosine(one: Images, other: Images) -> Tensor:
-    return torch.cosine_similarity(one.flatten(1).double(), other.flatten(1).double(), dim=1, eps=1e-300)
+def _cosine(first: Images, second: Images) -> Tensor:
+    return torch.cosine_similarity(first.flatten(1).double(), second.flatten(1).double(), dim=1, eps=1e-300)
 
 
 CHECKS = (
-    ModelCheck(name="gradients that are not zero", about="model", make=there, cost=8.0),
-    ModelCheck(name="gradients of the function itself", about="gradients", make=true_slope, cost=5 * DOUBLE),
-    ModelCheck(name="gradients that are not noise", about="gradients", make=steady, cost=4.0),
-    ModelCheck(name="a margin without jumps", about="gradients", make=continuous, cost=28 * EXACT),
-    ModelCheck(name="a step without jumps", about="gradients", make=unbroken_step, cost=3 + 27 * EXACT),
+    ModelCheck(name="gradients that are not zero", about="model", make=gradient_exists, cost=8.0),
+    ModelCheck(name="gradients of the function itself", about="gradients", make=gradient_correct, cost=5 * DOUBLE),
+    ModelCheck(name="gradients that are not noise", about="gradients", make=gradient_stable, cost=4.0),
+    ModelCheck(name="a margin without jumps", about="gradients", make=margin_continuous, cost=28 * EXACT),
+    ModelCheck(name="a step without jumps", about="gradients", make=step_continuous, cost=3 + 27 * EXACT),
 )

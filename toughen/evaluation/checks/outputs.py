@@ -1,4 +1,4 @@
-"""Whether the model answers with logits, the same ones each time, whatever company an image is in."""
+"""Checks of the model's outputs: they are logits of a usual size, deterministic, and independent of the batch."""
 
 from __future__ import annotations
 
@@ -11,17 +11,18 @@ from toughen.core.objectives import margin
 from toughen.core.types import Logits
 from toughen.engine.fixed_batch import EXACT_BLOCK
 from toughen.engine.logit_distance import SAME, difference
-from toughen.evaluation.checks.base import Check, CheckContext, ModelCheck, judge, median, not_made, percent
+from toughen.evaluation.checks.base import Check, CheckContext, ModelCheck, judge, median, not_made
 from toughen.evaluation.price import EXACT
+from toughen.utils.statistics import percent
 
 REPEATS = 5
-ALIKE = 1e-2  # between batches of different shapes
-HALF = 0.5  # of the images; a softmax's outputs are probabilities for all of them
-LARGEST = 87.0  # exp(-87) is float32's smallest normal number: beyond, the softmax of all other classes is 0
+SIMILAR = 1e-2  # the largest relative difference of logits between batches of different sizes
+HALF = 0.5  # share of images; with a softmax in the model, the outputs of all images are probabilities
+LARGEST = 87.0  # exp(-87) is float32's smallest normal number: with a larger margin, other classes' softmax is 0
 
 
 def deterministic(context: CheckContext, name: str) -> Check:
-    """The same images, asked again, have the same logits."""
+    """The same images have the same logits each time."""
     x = context.x(context.correct)
     first = context.model.exact(x)
     figure = max(difference(first, context.model.exact(x)) for _ in range(REPEATS - 1))
@@ -36,31 +37,31 @@ def deterministic(context: CheckContext, name: str) -> Check:
     )
 
 
-def alone(context: CheckContext, name: str) -> Check:
-    """An image has the same logits alone, among as many as judge it, and among as many as attacks ask for."""
+def batch_independent(context: CheckContext, name: str) -> Check:
+    """An image has the same logits alone, in a batch that confirms results, and in one of the attacks' batches."""
     net, n = context.model.net, len(context.correct)
 
-    def among(size: int) -> Logits:
-        """The first images' logits in a batch of this size, filled up with the others from the first one on."""
+    def logits_in_batch(size: int) -> Logits:
+        """The first images' logits in a batch of this size, which repeats the images if there are too few."""
         return unwrap(net(context.x(context.correct[torch.arange(size) % n])), size)[: min(n, EXACT_BLOCK)]
 
     with torch.no_grad(), mode(net, "eval"):
-        together = among(EXACT_BLOCK)
-        if difference(together, among(EXACT_BLOCK)) > SAME:
+        if difference(logits_in_batch(EXACT_BLOCK), logits_in_batch(EXACT_BLOCK)) > SAME:
             return not_made(name, "the model has random outputs")
-        singly = torch.cat([unwrap(net(image[None]), 1) for image in context.x(context.correct[:EXACT_BLOCK])])
-        figure = max(difference(singly, among(size)) for size in (EXACT_BLOCK, max(context.attack_batch, EXACT_BLOCK)))
+        alone = torch.cat([unwrap(net(image[None]), 1) for image in context.x(context.correct[:EXACT_BLOCK])])
+        sizes = (EXACT_BLOCK, max(context.attack_batch, EXACT_BLOCK))
+        figure = max(difference(alone, logits_in_batch(size)) for size in sizes)
     return judge(
         name,
         figure,
-        ALIKE,
+        SIMILAR,
         "An image has the same logits alone and in a batch.",
         f"An image's logits change by up to {percent(figure)} with the other images in its batch, so the number is "
         "valid for these batches only: use running statistics instead of batch statistics.",
     )
 
 
-def unscaled(context: CheckContext, name: str) -> Check:
+def not_probabilities(context: CheckContext, name: str) -> Check:
     """The outputs are not probabilities."""
     out = context.clean
     figure = float(((out >= -1e-6).all(1) & ((out.sum(1) - 1).abs() <= 1e-3)).double().mean())
@@ -75,7 +76,7 @@ def unscaled(context: CheckContext, name: str) -> Check:
     )
 
 
-def usual_size(context: CheckContext, name: str) -> Check:
+def usual_scale(context: CheckContext, name: str) -> Check:
     """The softmax is not saturated in float32."""
     figure = median(margin(context.clean, context.y(context.correct)))
     fact = f"Half of the images have a margin of {figure:.3g} or more between the two highest logits"
@@ -91,7 +92,7 @@ def usual_size(context: CheckContext, name: str) -> Check:
 
 
 def evaluation_mode(context: CheckContext, name: str) -> Check:
-    """In which mode the model was handed over; it is always judged in evaluation mode, so this never fails."""
+    """The mode in which the user passed the model. It is always evaluated in evaluation mode, so this never fails."""
     if context.claim.trained_mode is None:
         return not_made(name, "the model is a function; the modules that it was seen to use are in evaluation mode")
     if not context.claim.trained_mode:
@@ -103,9 +104,9 @@ def evaluation_mode(context: CheckContext, name: str) -> Check:
 
 @torch.no_grad()
 def _in_training_mode(context: CheckContext) -> Logits:
-    """The logits of the right images in training mode; buffers and modes are put back."""
+    """The logits of the images in ``context.correct`` in training mode; buffers and modes are restored."""
     net, x = context.model.net, context.x(context.correct)
-    kept: dict[str, Tensor] = {name: each.clone() for name, each in net.named_buffers()}
+    buffers: dict[str, Tensor] = {name: each.clone() for name, each in net.named_buffers()}
     modes = {module: module.training for module in net.modules()}
     try:
         return unwrap(net.train()(x), len(x))
@@ -113,18 +114,24 @@ def _in_training_mode(context: CheckContext) -> Logits:
         for module, training in modes.items():
             module.training = training
         for name, each in net.named_buffers():
-            each.copy_(kept[name])
+            each.copy_(buffers[name])
 
 
-def _alone_and_together(context: CheckContext) -> float:
-    """Forwards among 8, of 8 alone, and among as many as attacks ask for."""
+def _batch_independent_cost(context: CheckContext) -> float:
+    """Forward passes in batches of 8, of 8 images alone, and in a batch of the attacks."""
     return 32.0 + context.attack_batch
 
 
 CHECKS = (
     ModelCheck(name="evaluation mode", about="model", make=evaluation_mode, cost=1.0),
     ModelCheck(name="the same answer each time", about="model", make=deterministic, cost=5 * EXACT),
-    ModelCheck(name="the same answer alone", about="model", make=alone, cost=_alone_and_together, images=EXACT_BLOCK),
-    ModelCheck(name="logits, not probabilities", about="model", make=unscaled, cost=EXACT),
-    ModelCheck(name="logits of a usual size", about="model", make=usual_size, cost=EXACT),
+    ModelCheck(
+        name="the same answer alone",
+        about="model",
+        make=batch_independent,
+        cost=_batch_independent_cost,
+        images=EXACT_BLOCK,
+    ),
+    ModelCheck(name="logits, not probabilities", about="model", make=not_probabilities, cost=EXACT),
+    ModelCheck(name="logits of a usual size", about="model", make=usual_scale, cost=EXACT),
 )

@@ -1,6 +1,6 @@
 """Probes: attacks that the checks run on a few images first, and on more where the budget allows.
 
-An attack's result on an image doesn't depend on the images beside it, so a probe in parts equals one at once.
+An attack's result on an image doesn't depend on the other images, so a probe may be run in parts.
 """
 
 from __future__ import annotations
@@ -21,18 +21,17 @@ HasRoom: TypeAlias = Callable[[float], bool]
 
 @dataclass(frozen=True)
 class Probe:
-    """An attack, or several in turn, on a sample of images.
+    """An attack, or several one after another, on a sample of images.
 
     Attributes:
-        name: results are stored under it.
-        check: the first check that uses it.
+        name: its results are stored under it.
+        check: the name of the first check that uses it.
         sample: which images it attacks: those classified correctly, or the robust ones.
-        cost: forward passes per image that it takes at most; for a probe that asks ``has_room`` itself, those before it
-            first asks.
-        run: takes rows of images and ``has_room``; returns which of them broke, None where the budget was short.
-        factor: how many times as many images as other probes it gets while few are attacked.
-        worst: forward passes per image that it takes at most, with all that it asks for; 0 means ``cost``.
-        after: probes of the same kind; an image that one of them broke is left out here.
+        cost: forward passes per image, at most; if it calls ``has_room`` itself, those before its first call.
+        run: takes rows of images and ``has_room``; returns which of them it broke, None where the budget was too small.
+        factor: multiplies the number of images in each round.
+        worst: forward passes per image, at most, with those that it asks ``has_room`` for; 0 means ``cost``.
+        after: probes of the same kind; an image that one of them broke is not attacked again.
     """
 
     name: str
@@ -46,12 +45,12 @@ class Probe:
 
 
 class ProbeResults:
-    """What probes did to the images of their samples.
+    """Which images of their samples the probes broke.
 
     Args:
         context: the model and its images.
-        limit: images of a sample.
-        broken: per probe, which of the first images of its sample broke; extended in place.
+        limit: size of a sample.
+        broken: by probe, which of the first images of its sample it broke; extended in place.
     """
 
     def __init__(self, context: CheckContext, limit: int, broken: dict[str, list[bool]] | None = None) -> None:
@@ -67,30 +66,30 @@ class ProbeResults:
         return len(self._broken.get(name, ()))
 
     def extend(self, probe: Probe, to: int, has_room: HasRoom) -> bool:
-        """Run a probe on the images up to number ``to``; False where the budget was short."""
+        """Run a probe on the next images, up to number ``to``; False where the budget was too small."""
         first = self.count(probe.name)
         rows = self.rows[probe.sample][first:to]
-        broken = torch.zeros(len(rows), dtype=torch.bool)
+        skipped = torch.zeros(len(rows), dtype=torch.bool)
         for other in probe.after:
             known = self._broken.get(other, [])[first:to]
-            broken[: len(known)] |= torch.tensor(known, dtype=torch.bool)
-        left = (~broken).nonzero()[:, 0]
-        fell = probe.run(rows[left.to(rows.device)], has_room) if len(left) else broken[left]
-        if fell is None:
+            skipped[: len(known)] |= torch.tensor(known, dtype=torch.bool)
+        attacked = (~skipped).nonzero()[:, 0]
+        broken = probe.run(rows[attacked.to(rows.device)], has_room) if len(attacked) else skipped[attacked]
+        if broken is None:
             return False
-        new = torch.zeros_like(broken)
-        new[left] = fell.cpu()
+        new = torch.zeros_like(skipped)
+        new[attacked] = broken.cpu()
         self._broken[probe.name] = [*self._broken.get(probe.name, []), *new.tolist()]
         return True
 
     def broken(self, name: str, n: int | None = None) -> Mask:
-        """Which of the first ``n`` images a probe broke; False where it was not run."""
+        """[n], which of the first ``n`` images a probe broke, False where it was not run; None: all it was run on."""
         known = self._broken.get(name, [])
         n = len(known) if n is None else n
         return torch.tensor([*known[:n], *[False] * (n - len(known[:n]))], dtype=torch.bool)
 
     def any_of(self, names: Iterable[str], n: int | None = None) -> Mask:
-        """Which of the first ``n`` images any of the probes broke; None means as many as the longest probe had."""
+        """[n], which of the first ``n`` images any of the probes broke; None means all that any of them was run on."""
         names = list(names)
         n = max((self.count(name) for name in names), default=0) if n is None else n
         broken = torch.zeros(n, dtype=torch.bool)
@@ -99,22 +98,22 @@ class ProbeResults:
         return broken
 
     def accuracies(self, names: Sequence[str]) -> list[float]:
-        """Accuracy under each probe, on the images that all of them were run on."""
+        """Accuracy under each probe, 0..1, on the images that all of them were run on."""
         n = min(self.count(name) for name in names)
         return [1 - float(self.broken(name, n).double().mean()) for name in names]
 
 
 @dataclass(frozen=True, kw_only=True)
 class AttackCheck:
-    """A check of what probes did.
+    """A check of the probes' results.
 
     Attributes:
         name: its name in results.
-        judge: makes the check, given the probes' results and the name; may set ``images`` where it uses fewer.
-        probes: names of the probes that it needs.
+        judge: makes the check, given the probes' results and the name; sets ``images`` if it uses fewer.
+        probes: the names of the probes that it needs, or a function that returns them.
         gradients: whether it needs gradients.
         common: whether it uses the images that all these probes were run on; else those that any was run on.
-        impossible: why it can't be made of such a model; "" where it can.
+        impossible: returns why it can't be made of a model; "" if it can.
     """
 
     name: str

@@ -1,4 +1,4 @@
-"""Whether the robust images stay robust under attacks that the evaluation may not have run."""
+"""Checks that stronger attacks, other than those of the evaluation, don't break many more images."""
 
 from __future__ import annotations
 
@@ -19,7 +19,8 @@ from toughen.evaluation.checks.probes import AttackCheck, HasRoom, Probe, ProbeR
 from toughen.evaluation.plan import cost
 from toughen.evaluation.price import QUERY
 
-HIDDEN = 0.10  # by which it cannot, unless something hinders the attack
+HIDDEN = 0.10  # a larger error of the robust accuracy shows that something hinders attacks
+# names of probes:
 STEPS, MARGIN, SQUARE, RANDOM, TRANSFER = "steps", "margin", "square", "random", "transfer"
 RESTARTS = ("restart 0", "restart 1", "restart 2")
 TARGETS = ("target 1", "target 2", "target 3")
@@ -27,7 +28,7 @@ PGDS = (STEPS, *RESTARTS)
 GRADIENT = (*PGDS, MARGIN, *TARGETS)
 EVERY = (*GRADIENT, SQUARE, RANDOM)
 POINTS = 200
-DESCRIPTIONS = {  # how the attack runs are called
+DESCRIPTIONS = {  # of the probes, in sentences
     "PGD-200": (STEPS,), "PGD on the margin": (MARGIN,), "APGD-T": TARGETS, "Square": (SQUARE,),
     "PGD-40 from other starts": RESTARTS, "random points": (RANDOM,),
 }  # fmt: skip
@@ -35,7 +36,7 @@ NO_SOURCE = "it needs images made on another model; give one (--surrogate RUN)"
 
 
 def probes(context: CheckContext) -> list[Probe]:
-    """The attacks, the most informative for its passes first."""
+    """The attacks; the one that usually breaks most images per pass is first."""
     threat = context.threat
 
     def probe(name: str, check: str, kind: type[Attack], noise: str = "", **settings: object) -> Probe:
@@ -43,7 +44,7 @@ def probes(context: CheckContext) -> list[Probe]:
 
         def run(rows: Labels, has_room: HasRoom) -> Mask:
             if name == TRANSFER:
-                context.extra_cost += 2.0 * MIFGSM.steps * len(rows)  # of the source, which nobody counts
+                context.extra_cost += 2.0 * MIFGSM.steps * len(rows)  # passes of the source model
             return context.broken(attack, noise or name, rows)
 
         passes = {SQUARE: QUERY * cost(attack), RANDOM: float(POINTS), TRANSFER: 2.0 * MIFGSM.steps}.get(name)
@@ -62,17 +63,25 @@ def probes(context: CheckContext) -> list[Probe]:
     if not context.differentiable:
         return free
     starts = [probe(name, more, PGD, steps=40, stop_early=True) for name in RESTARTS]
-    towards = [
+    targeted = [
         probe(name, strong, APGDT, "targets", steps=100, targets=1, first=number)
         for number, name in enumerate(TARGETS, 1)
     ]
     margin = probe(MARGIN, strong, PGD, steps=100, objective=margin_loss, stop_early=True)
     longer = probe(STEPS, steps, PGD, steps=200, stop_early=True)
-    return [towards[0], *free[:-1], starts[0], free[-1], longer, margin, towards[1], *starts[1:], towards[2]]
+    return [targeted[0], *free[:-1], starts[0], free[-1], longer, margin, targeted[1], *starts[1:], targeted[2]]
 
 
 def _judged(results: ProbeResults, name: str, broken: Mask, what: str, cause: str) -> Check:
-    """Whether the number stays nearly where it is without the broken images."""
+    """Whether the robust accuracy is nearly the same without the broken images.
+
+    Args:
+        results: the probes' results.
+        name: the check's name.
+        broken: [n], which of the first robust images were broken.
+        what: the beginning of the sentence: what breaks them.
+        cause: the end of the sentence if the check fails.
+    """
     number, n = results.context.claim.robust_accuracy, len(broken)
     figure = number * float(broken.double().mean())
     threshold, clearly = (number * allowed(n, share / number) for share in (DROP, HIDDEN))
@@ -81,24 +90,24 @@ def _judged(results: ProbeResults, name: str, broken: Mask, what: str, cause: st
 
 
 def _only(results: ProbeResults, name: str, others: Iterable[str], first: str) -> Mask:
-    """Which images one attack run broke and no other did, of those that it and the first of the others had."""
+    """Which images one probe broke and none of the others did, among those that it and ``first`` were run on."""
     n = results.count(name)
     n = min(n, results.count(first)) if results.context.differentiable else n
     return results.broken(name, n) & ~results.any_of(others, n)
 
 
 def stronger(results: ProbeResults, name: str) -> Check:
-    """All of these attacks together break little.
+    """All of these attacks together break few images.
 
-    With a budget some are run on fewer images than others. So the check is made on the first images that each number of
-    attacks was run on, and the worst of these results counts: on all images the attacks that had few would be diluted.
+    With a budget, some attacks are run on fewer images than others. So the check is made for each of these numbers of
+    images, and the worst result counts. On all images alone, attacks that were run on few would hardly count.
     """
     lengths = sorted({results.count(each) for each in EVERY} - {0})
     return max((_stronger(results, name, n) for n in lengths), key=lambda check: _excess(check))
 
 
 def _stronger(results: ProbeResults, name: str, n: int) -> Check:
-    """The same on the first ``n`` images."""
+    """The check on the first ``n`` images."""
     names = [words for words, probes in DESCRIPTIONS.items() if any(results.count(each) for each in probes)]
     attacks = ", ".join(names[:-1]) + " and " + names[-1] if len(names) > 1 else names[0]
     cause = "the evaluation's attacks are too weak for this model; evaluate with AutoAttack"
@@ -108,19 +117,19 @@ def _stronger(results: ProbeResults, name: str, n: int) -> Check:
 
 
 def _excess(check: Check) -> tuple[bool, float, int]:
-    """What orders checks from the best to the worst result; of equal ones the one on more images is the worst."""
+    """A key that sorts checks from the best to the worst result; of equal results, that on more images comes last."""
     assert check.figure is not None and check.threshold is not None and check.images is not None
     return check.masking, check.figure - check.threshold, check.images
 
 
 def steps_settle(results: ProbeResults, name: str) -> Check:
-    """More steps break little."""
+    """More steps break few images."""
     cause = "the evaluation's attacks had too few steps"
     return _judged(results, name, results.broken(STEPS), "PGD-200 breaks", cause)
 
 
 def restarts_settle(results: ProbeResults, name: str) -> Check:
-    """More random starts break little."""
+    """More random starts break few images."""
     starts = sum(results.count(each) > 0 for each in RESTARTS)
     what = f"PGD-40 from {starts} more start{'s' if starts > 1 else ''} breaks"
     cause = "the evaluation's attacks had too few restarts"
@@ -128,27 +137,28 @@ def restarts_settle(results: ProbeResults, name: str) -> Check:
 
 
 def gradient_free(results: ProbeResults, name: str) -> Check:
-    """Square breaks little that gradients can't."""
+    """Square breaks few images that gradient attacks don't."""
     cause = "gradients do not lead to adversarial images that exist"
     broken = _only(results, SQUARE, GRADIENT, TARGETS[0])
     return _judged(results, name, broken, "Square, and no gradient attack, breaks", cause)
 
 
 def random_points(results: ProbeResults, name: str) -> Check:
-    """200 uniform points break little that PGD can't."""
+    """200 uniform random points break few images that PGD doesn't."""
     cause = "attacks are better without this model's gradients"
     broken = _only(results, RANDOM, PGDS, RESTARTS[0])
     return _judged(results, name, broken, "One of 200 random points, and not PGD, breaks", cause)
 
 
 def black_box(results: ProbeResults, name: str) -> Check:
-    """Images made on another model break little that the model's own gradients can't."""
+    """Attacks on another model break few images that attacks on the model's own gradients don't."""
     cause = "another model's gradients attack it better than its own"
     broken = _only(results, TRANSFER, GRADIENT, TARGETS[0])
     return _judged(results, name, broken, "MI-FGSM on another model, and not its own gradients, breaks", cause)
 
 
 def _no_source(context: CheckContext) -> str:
+    """Why there can't be a transfer attack; "" if there can."""
     return NO_SOURCE if context.claim.source is None else ""
 
 

@@ -1,4 +1,4 @@
-"""Why a model holds or seems to: curves, surfaces, confusions, norms, distances and transfer, as plain data."""
+"""Diagnostics of a model's robustness: curves, loss surfaces, confusion matrices, norms, distances, transfer."""
 
 from toughen.evaluation.diagnostics.boundary import boundary_distance as boundary_distance
 from toughen.evaluation.diagnostics.confusion import confusion as confusion

@@ -1,4 +1,4 @@
-"""What is diagnosed: runs with their nets, the test images that they are shown, and the threat that they share."""
+"""What is diagnosed: a model with test images and a threat; and the cases of trained runs."""
 
 from __future__ import annotations
 
@@ -17,24 +17,22 @@ from toughen.core.types import Eps, Images, Labels, Norm
 from toughen.data import Data, stratified
 from toughen.engine.device import Precision
 from toughen.engine.fixed_batch import FixedBatchModel
-from toughen.evaluation.diagnostics.common import blocked
+from toughen.evaluation.diagnostics.common import as_fixed_batch
 from toughen.evaluation.images import load_test, refuse_seen, sample
 from toughen.utils.fraction import radius
 
 
 @dataclass(frozen=True, kw_only=True)
 class Case:
-    """One model and what it is diagnosed by.
+    """One model, and the images and the threat that it is diagnosed with.
 
     Attributes:
-        name: what the model is called in tables.
-        model: in blocks.
-        x: clean images in [0, 1], on the model's device.
-        y: their classes.
-        index: their places in the test set.
-        threat: what the model is to hold against.
-        folder: the run directory.
-        results: where its diagnostics go.
+        name: the model's name in tables.
+        model: run in batches of one size.
+        x: [n, c, h, w], clean images in [0, 1], on the model's device.
+        y: [n], their classes.
+        index: [n], their positions in the test set, on the CPU.
+        threat: norm and radius of the attacks.
         data: the data set, as it was named.
         seed: of all random numbers.
     """
@@ -45,20 +43,31 @@ class Case:
     y: Labels
     index: Labels
     threat: Threat
-    folder: Path
-    results: Path
     data: str
     seed: int = 0
 
-    def some(self, count: int) -> Case:
-        """The same with a stratified sample of at most so many images."""
+    def sample(self, count: int) -> Case:
+        """The same with a stratified sample of at most ``count`` images."""
         rows = stratified(self.y, min(count, len(self.y)), self.seed)
         here = rows.to(self.y.device)
         return replace(self, x=self.x[here], y=self.y[here], index=self.index[rows])
 
     def pgd(self) -> Attack:
-        """PGD with 20 steps, at the threat."""
+        """PGD with 20 steps, within the threat."""
         return PGD(eps=self.threat.eps, norm=self.threat.norm, steps=20)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunCase(Case):
+    """A trained run.
+
+    Attributes:
+        folder: the run directory.
+        results: where its diagnostics are written.
+    """
+
+    folder: Path
+    results: Path
 
 
 def load_cases(
@@ -73,8 +82,8 @@ def load_cases(
     precision: Precision,
     out: Path | None,
     models: Mapping[str, nn.Module],
-) -> list[Case]:
-    """The runs' nets and test images; ``diagnose_runs`` says what the arguments are.
+) -> list[RunCase]:
+    """The runs' models and test images; the arguments are those of ``diagnose_runs``.
 
     Raises:
         ValueError: a run, its data or the threat can't be used.
@@ -85,13 +94,13 @@ def load_cases(
     records = [run_files.read_record(folder) for folder in folders]
     threat = common_threat(records, eps, norm)
     threat.check(torch.empty(1, *records[0].shape))
-    sets: dict[str, Data] = {}
+    sets: dict[str, Data] = {}  # loaded once for all runs that use the same
     cases = []
     for run, folder, record in zip(runs, folders, records, strict=True):
-        kind = repr(
-            (data or record.data, record.classes, record.shape, record.image_size, record.resize, record.subset)
-        )
-        test = sets.setdefault(kind, sets.get(kind) or load_test(folder, record, data))
+        key = repr((data or record.data, record.classes, record.shape, record.image_size, record.resize, record.subset))
+        if key not in sets:
+            sets[key] = load_test(folder, record, data)
+        test = sets[key]
         split, index = sample(test.test, limit, seed)
         if not len(split):
             raise ValueError(f"{test.name} has no test images: give other --data")
@@ -100,8 +109,8 @@ def load_cases(
         x = split.images.to(device).float() / 255
         x = x.double() if precision == "fp64" else x
         net = run_files.load(folder, models.get(str(run))).to(device)
-        case = Case(
-            name=_name(folder, folders), model=blocked(net, x, precision), x=x, y=split.labels.to(device),
+        case = RunCase(
+            name=_name(folder, folders), model=as_fixed_batch(net, x, precision), x=x, y=split.labels.to(device),
             index=index, threat=threat, seed=seed, folder=folder, results=results, data=data or record.data,
         )  # fmt: skip
         cases.append(case)
@@ -109,18 +118,18 @@ def load_cases(
 
 
 def _name(folder: Path, folders: Sequence[Path]) -> str:
-    """The folder's own name, where no other run has it too."""
-    alike = [other for other in folders if other.name == folder.name]
-    return folder.name if len(alike) == 1 and folder.name else str(folder)
+    """The folder's name; its path where another run's folder has the same name."""
+    same_name = [other for other in folders if other.name == folder.name]
+    return folder.name if len(same_name) == 1 and folder.name else str(folder)
 
 
 def _results(
     folder: Path, record: run_files.Record, folders: Sequence[Path], threat: Threat, data: str | None, out: Path | None
 ) -> Path:
-    """Where a run's diagnostics go: into its directory, but beside it what was not asked at its own threat and data.
+    """Where a run's diagnostics are written: its directory, or a folder in ``out`` at another threat or on other data.
 
     Raises:
-        ValueError: there is no other place.
+        ValueError: the threat or the data are not the run's own, and there is no ``out``.
     """
     own = record.trained_against(threat.norm, threat.eps)
     if own and data in (None, record.data):
@@ -136,10 +145,10 @@ def _results(
 
 
 def common_threat(records: Sequence[run_files.Record], eps: Eps | None, norm: Norm | None) -> Threat:
-    """The threat given, or else the one that all runs which were trained against any share.
+    """The threat that was given, or else the one that the runs were trained against.
 
     Raises:
-        ValueError: there is none, or there are several.
+        ValueError: the runs have no threat or different ones, or eps is 0.
     """
     trained = [record for record in records if record.eps is not None]
     norms = {"l2" if record.norm == "l2" else "linf" for record in trained} if norm is None else {norm}
@@ -157,10 +166,10 @@ def common_threat(records: Sequence[run_files.Record], eps: Eps | None, norm: No
 
 
 def refuse_different_images(cases: Sequence[Case]) -> None:
-    """See that what is compared image by image is shown the same images, with the same labels.
+    """Check that all cases have the same images and labels, because they are compared image by image.
 
     Raises:
-        ValueError: it is not.
+        ValueError: they don't.
     """
     first = cases[0]
     for case in cases[1:]:

@@ -1,4 +1,4 @@
-"""Helpers of the diagnostics: the model in blocks, attacks chunk by chunk, and figures as JSON."""
+"""Helpers of the diagnostics: the model in batches of one size, attacks chunk by chunk, and figures as JSON."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from toughen.attacks.base import Attack, threat_of
+from toughen.attacks.base import Attack
 from toughen.core.classifier import misclassified
 from toughen.core.gradients import mode
 from toughen.core.rng import ImageNoise
@@ -19,51 +19,46 @@ from toughen.core.types import Images, Labels, Logits, Mask, PerExample
 from toughen.engine.batches import block_size
 from toughen.engine.device import Precision
 from toughen.engine.fixed_batch import FixedBatchModel
-from toughen.evaluation.attacked import call_attack, verify_threat
+from toughen.evaluation.call_attack import call_attack
 
-NUMBERS = 2**22  # numbers in the images attacked at a time, so that memory does not grow with the data set
+NUMBERS = 2**22  # in the images attacked at once, so that memory does not grow with the data set
 
 
-def blocked(model: nn.Module, x: Images, precision: Precision = "fp32") -> FixedBatchModel:
-    """The model in blocks of the size that suits the images' device; one that is in blocks already stays as it is.
+def as_fixed_batch(model: nn.Module, x: Images, precision: Precision = "fp32") -> FixedBatchModel:
+    """The model, run in batches of a size that suits the images' device; a ``FixedBatchModel`` is returned as it is.
 
     Raises:
         ValueError: there are no images.
     """
     if not len(x):
         raise ValueError("there are no images to diagnose the model by: give some")
-    return (
-        model if isinstance(model, FixedBatchModel) else FixedBatchModel(model, block_size(x.device, len(x)), precision)
-    )
+    if isinstance(model, FixedBatchModel):
+        return model
+    return FixedBatchModel(model, block_size(x.device, len(x)), precision)
 
 
 def chunk_size(x: Images) -> int:
-    """How many images to work on at a time."""
+    """How many images to work on at once."""
     return max(block_size(x.device, len(x)), NUMBERS // x.shape[1:].numel())
 
 
 def exact_logits(model: FixedBatchModel, x: Images) -> Logits:
-    """The judged model's own logits, in evaluation mode."""
+    """The model's own logits [n, k] in float32 or float64, in evaluation mode."""
     with mode(model, "eval"):
         return model.exact(x)
 
 
-def classes(logits: Logits) -> Labels:
-    """The predicted classes; -1 where a logit is not finite."""
-    return torch.where(logits.isfinite().all(1), logits.argmax(1), -1)
-
-
 def losses(logits: Logits, y: Labels) -> PerExample:
-    """Each image's cross-entropy, in nats."""
+    """Each image's cross-entropy [n], in nats."""
     return F.cross_entropy(logits, y, reduction="none")
 
 
 def correct(model: FixedBatchModel, x: Images, y: Labels) -> Mask:
-    """Which images are classified correctly."""
+    """[n], which images are classified correctly."""
     return ~misclassified(exact_logits(model, x), y)
 
 
-def crafted(
+def attack_chunks(
     model: FixedBatchModel,
     x: Images,
     y: Labels,
@@ -72,50 +67,45 @@ def crafted(
     rows: Tensor | None = None,
     *,
     restart: int = 0,
-    together: int | None = None,
+    chunk: int | None = None,
 ) -> Iterator[tuple[Tensor, Images]]:
-    """The attacked images, some at a time, with their places.
+    """Attack images chunk by chunk; yields the rows of each chunk with its adversarial images.
 
-    The random numbers are keyed by seed, restart and place alone: every model, radius and number of steps meets the
-    same ones, so that what differs between two figures is not their draws.
+    The random numbers are keyed by seed, restart and row alone. All models, radii and numbers of steps get the same
+    ones, so figures don't differ by their random numbers.
 
     Args:
-        model: whose gradients are followed.
-        x: clean images in [0, 1].
-        y: their true classes.
-        attack: is run in evaluation mode.
+        model: the model that is attacked; any mode.
+        x: [n, c, h, w], clean images in [0, 1].
+        y: [n], their classes.
+        attack: run in evaluation mode.
         seed: of the random numbers.
         rows: which images to attack; None means all.
-        restart: which of the attack's random starts is the first.
-        together: how many to attack at a time; None means what memory holds well.
+        restart: number of the attack's first random start.
+        chunk: how many to attack at once; None means as many as fit well into memory.
 
     Raises:
-        RuntimeError: the attack left its threat (unless it searches for the nearest image) or the box [0, 1].
+        RuntimeError: the attack left its threat or the box [0, 1]. An attack that searches for the nearest adversarial
+            image may leave its threat.
     """
-    name = type(attack).__name__
-    for part in (torch.arange(len(x), device=x.device) if rows is None else rows).split(together or chunk_size(x)):
+    name, any_distance = type(attack).__name__, getattr(attack, "minimise", False)
+    for part in (torch.arange(len(x), device=x.device) if rows is None else rows).split(chunk or chunk_size(x)):
         if not len(part):
             return
         noise = ImageNoise(seed, "diagnostics", part.tolist(), restart)
         with mode(model, "eval"):
-            x_adv = call_attack(attack, name, model, x[part], y[part], noise)
-        verify_threat(x_adv, x[part], threat_of(attack), name, anywhere=getattr(attack, "minimise", False))
+            x_adv, _ = call_attack(attack, name, model, x[part], y[part], noise, any_distance=any_distance)
         yield part, x_adv
 
 
-def standing_after(
+def robust_after(
     model: FixedBatchModel, x: Images, y: Labels, attack: Attack, seed: int, robust: Mask, restart: int = 0
 ) -> Mask:
-    """Which of the images that stand still do after an attack on them."""
-    left = robust.clone()
-    for rows, x_adv in crafted(model, x, y, attack, seed, robust.nonzero()[:, 0], restart=restart):
-        left[rows] = correct(model, x_adv, y[rows])
-    return left
-
-
-def ending_early(attack: Attack) -> Attack:
-    """The attack as an evaluation runs it: an image is done once it is broken, where the attack can do that."""
-    return with_settings(attack, stop_early=True) if hasattr(attack, "stop_early") else attack
+    """[n], which of the images in ``robust`` the model still classifies correctly after an attack on them."""
+    still_robust = robust.clone()
+    for rows, x_adv in attack_chunks(model, x, y, attack, seed, robust.nonzero()[:, 0], restart=restart):
+        still_robust[rows] = correct(model, x_adv, y[rows])
+    return still_robust
 
 
 def with_settings(attack: Attack, **settings: Any) -> Attack:
@@ -130,25 +120,25 @@ def with_settings(attack: Attack, **settings: Any) -> Attack:
     return replace(attack, **settings)  # type: ignore[type-var]
 
 
-def described(attack: Attack) -> dict[str, Any]:
-    """An attack's name and settings, as JSON can hold them."""
+def describe_attack(attack: Attack) -> dict[str, Any]:
+    """An attack's class and settings, for JSON."""
     settings: dict[str, Any] = {"attack": type(attack).__name__}
     for field in fields(attack):  # type: ignore[arg-type]
         value = getattr(attack, field.name)
         if isinstance(value, float):
-            value = float(value)
+            value = float(value)  # of a Fraction
         settings[field.name] = value if isinstance(value, str | int | float | None) else type(value).__name__
     return settings
 
 
 def number(value: Tensor | float) -> float | None:
-    """A figure to seven digits; None where it is not finite, which JSON cannot hold."""
+    """A figure rounded to seven digits, for JSON; None where it is not finite, which JSON can't hold."""
     value = float(value)
     return float(f"{value:.7g}") if math.isfinite(value) else None
 
 
 def numbers(values: Tensor) -> list[Any]:
-    """A tensor of figures as nested lists."""
+    """A tensor as nested lists of such figures."""
     return _rounded(values.tolist())
 
 

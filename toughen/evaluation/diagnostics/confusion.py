@@ -1,4 +1,4 @@
-"""Which classes are taken for which, clean and under an attack, and how well each class holds."""
+"""Confusion matrices and each class's accuracy, clean and under an attack."""
 
 from __future__ import annotations
 
@@ -10,21 +10,21 @@ from torch import nn
 from toughen.attacks.base import Attack
 from toughen.core.types import Images, Labels
 from toughen.evaluation.diagnostics.common import (
-    blocked,
-    classes,
-    crafted,
-    described,
-    ending_early,
+    as_fixed_batch,
+    attack_chunks,
+    describe_attack,
     exact_logits,
 )
+from toughen.evaluation.harness import predicted
+from toughen.evaluation.plan import with_early_stop
 
 
 def matrix(y: Labels, predictions: Labels, count: int) -> list[list[int]]:
     """How often each true class (row) was predicted as each class (column).
 
     Args:
-        y: true classes.
-        predictions: predicted classes; -1, a prediction that is none, is counted nowhere.
+        y: [n], true classes.
+        predictions: [n], predicted classes; those of -1, where a logit is not finite, are left out.
         count: number of classes.
     """
     valid = predictions >= 0
@@ -34,40 +34,40 @@ def matrix(y: Labels, predictions: Labels, count: int) -> list[list[int]]:
 
 
 def class_accuracy(y: Labels, predictions: Labels, count: int) -> list[float | None]:
-    """The share of each class's images that are predicted as it, 0..1; None for a class without images."""
-    of, hits = torch.bincount(y, minlength=count), torch.bincount(y[predictions == y], minlength=count)
-    return [hit / all_ if all_ else None for hit, all_ in zip(hits.tolist(), of.tolist(), strict=True)]
+    """Each class's accuracy, 0..1; None for a class without images."""
+    totals, hits = torch.bincount(y, minlength=count), torch.bincount(y[predictions == y], minlength=count)
+    return [hit / total if total else None for hit, total in zip(hits.tolist(), totals.tolist(), strict=True)]
 
 
 def confusion(model: nn.Module, x: Images, y: Labels, attack: Attack, seed: int = 0) -> dict[str, Any]:
     """Confusion matrices and each class's accuracy, clean and under an attack.
 
-    An image that is wrong while clean needs no attack and keeps its prediction, so the diagonal under attack adds up
-    to the robust accuracy of an evaluation. An attack that can stop early does: a broken image is then predicted as
-    the first wrong class that it met.
+    Images that are misclassified without an attack keep their prediction, so the diagonal under attack adds up to the
+    robust accuracy of an evaluation. The attack stops early if it can: a broken image then counts for the first wrong
+    class that the attack reached.
 
     Args:
-        model: returns logits; any mode.
-        x: clean images in [0, 1].
-        y: their classes.
-        attack: run on the images that are right while clean.
+        model: returns logits; in any mode.
+        x: [n, c, h, w], clean images in [0, 1].
+        y: [n], their classes.
+        attack: run on the images that are classified correctly.
         seed: of its random numbers.
 
     Returns:
-        for "clean" and "attacked": ``matrix`` [true][predicted] in images, ``class_accuracy``, ``accuracy``, and
-        ``invalid``, the number of images with a logit that is not finite, which are in no column.
+        For "clean" and "attacked": ``matrix`` [true][predicted], in images; ``class_accuracy``; ``accuracy``;
+        ``invalid``, the number of images with a logit that is not finite, which the matrix leaves out.
     """
-    model = blocked(model, x)
+    model = as_fixed_batch(model, x)
     logits = exact_logits(model, x)
-    count, clean = logits.shape[1], classes(logits)
+    count, clean = logits.shape[1], predicted(logits)
     attacked = clean.clone()
-    rows_right = (clean == y).nonzero()[:, 0]
-    for rows, x_adv in crafted(model, x, y, ending_early(attack), seed, rows_right):
-        attacked[rows] = classes(exact_logits(model, x_adv))
-    predictions_of = {"clean": clean, "attacked": attacked}
+    correct = (clean == y).nonzero()[:, 0]
+    for rows, x_adv in attack_chunks(model, x, y, with_early_stop(attack), seed, correct):
+        attacked[rows] = predicted(exact_logits(model, x_adv))
+    predictions = {"clean": clean, "attacked": attacked}
     return {
-        "attack": described(attack),
-        **{name: _summary(y, predictions, count) for name, predictions in predictions_of.items()},
+        "attack": describe_attack(attack),
+        **{name: _summary(y, each, count) for name, each in predictions.items()},
     }
 
 

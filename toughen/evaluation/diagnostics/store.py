@@ -1,4 +1,4 @@
-"""diagnostics.json: what is known about a run or about several, each diagnostic under its name."""
+"""Reads and writes diagnostics.json, which has each diagnostic of a run, or of several, under its name."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ RESULT = "diagnostics.json"
 
 
 def read_diagnostics(folder: Path) -> dict[str, Any]:
-    """What a folder's diagnostics.json holds; nothing where there is none.
+    """The contents of a folder's diagnostics.json; empty where there is none.
 
     Raises:
         ValueError: it is damaged.
@@ -27,63 +27,66 @@ def read_diagnostics(folder: Path) -> dict[str, Any]:
 
 
 def check_usable(folder: Path) -> None:
-    """See that diagnostics can be added to a folder, before time is spent on them.
+    """Check that diagnostics can be added to a folder, before time is spent on them.
 
     Raises:
-        ValueError: they can't.
+        ValueError: the folder can't be written to, or its diagnostics.json is damaged.
     """
     check_writable(folder)
     read_diagnostics(folder)
 
 
 def set_aside(folder: Path) -> None:
-    """Make room for what a new evaluation finds: what is not of the weights that are there, or was found by an earlier
-    evaluation, is kept as diagnostics.1.json and so on; what `toughen diagnose` found of these weights stays.
+    """Rename diagnostics.json to diagnostics.1.json and so on, before a new evaluation writes its diagnostics.
+
+    The diagnostics that `toughen diagnose` made of the present weights are written to a new diagnostics.json. Those of
+    older weights and those of an earlier evaluation are in the renamed file only.
 
     Raises:
-        ValueError: nothing can be written there, or what is there is damaged.
+        ValueError: the folder can't be written to, or its diagnostics.json is damaged.
     """
     weights, path = folder / "model.safetensors", folder / RESULT
     before = read_diagnostics(folder)
     if not before:
         return
-    fresh = not weights.is_file() or path.stat().st_mtime_ns >= weights.stat().st_mtime_ns
-    stays = {name: each for name, each in before.items() if fresh and not _of_evaluation(each)}
-    if stays == before:
+    current = not weights.is_file() or path.stat().st_mtime_ns >= weights.stat().st_mtime_ns
+    kept = {name: each for name, each in before.items() if current and not _of_evaluation(each)}
+    if kept == before:
         return
     number = next(n for n in range(1, 10**6) if not (folder / f"diagnostics.{n}.json").exists())
     try:
         path.rename(folder / f"diagnostics.{number}.json")
     except OSError as error:
         raise ValueError(f"cannot write to {folder} ({error.strerror}): choose another --out") from None
-    if stays:
-        add_diagnostics(folder, stays)
+    if kept:
+        add_diagnostics(folder, kept)
 
 
 def _of_evaluation(diagnostic: Mapping[str, Any]) -> bool:
+    """Whether a diagnostic was made by an evaluation, and not by `toughen diagnose`."""
     about = diagnostic.get("about")
     return isinstance(about, dict) and about.get("by") == "evaluate"
 
 
-def add_closer_look(folder: Path, results: Mapping[str, Any]) -> None:
-    """Write what an evaluation found besides; where `toughen diagnose` found the same, its own stays.
+def add_missing(folder: Path, results: Mapping[str, Any]) -> None:
+    """Write the diagnostics whose names are not in the folder's file yet.
 
     Raises:
-        ValueError: nothing can be written there, or what is there is damaged.
+        ValueError: the folder can't be written to, or its diagnostics.json is damaged.
     """
-    there = read_diagnostics(folder)
-    if new := {name: each for name, each in results.items() if name not in there}:
+    known = read_diagnostics(folder)
+    if new := {name: each for name, each in results.items() if name not in known}:
         add_diagnostics(folder, new)
 
 
 def add_diagnostics(folder: Path, results: Mapping[str, Any]) -> None:
-    """Write diagnostics into a folder's file; those of other names stay there. A line each, because they are long.
+    """Write diagnostics to a folder's file, a line for each; those with other names remain.
 
     Raises:
-        ValueError: nothing can be written there.
+        ValueError: the folder can't be written to.
     """
-    every = {**read_diagnostics(folder), **results}
-    lines = [f"{json.dumps(name)}: {json.dumps(value, allow_nan=False)}" for name, value in sorted(every.items())]
+    merged = {**read_diagnostics(folder), **results}
+    lines = [f"{json.dumps(name)}: {json.dumps(value, allow_nan=False)}" for name, value in sorted(merged.items())]
     try:
         folder.mkdir(parents=True, exist_ok=True)
         write_text(folder / RESULT, "{\n" + ",\n".join(lines) + "\n}\n")

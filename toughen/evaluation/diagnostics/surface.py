@@ -1,4 +1,4 @@
-"""The loss around an image: along its gradient, and along a random direction orthogonal to it."""
+"""The loss around an image, along its gradient and along a random direction orthogonal to it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from toughen.core.objectives import cross_entropy
 from toughen.core.rng import ImageNoise
 from toughen.core.threat import Threat
 from toughen.core.types import Images, Labels, Real
-from toughen.evaluation.diagnostics.common import blocked, chunk_size, exact_logits, losses, number, numbers
+from toughen.evaluation.diagnostics.common import as_fixed_batch, chunk_size, exact_logits, losses, number, numbers
 
 POINTS = 21  # an odd number, so that the image itself is one of them
 
@@ -22,7 +22,7 @@ def axis(threat: Threat, points: int = POINTS) -> list[float]:
     """Evenly spaced distances from -eps to eps, in the units of the images.
 
     Raises:
-        ValueError: the number of points is even or below 3, so that none would lie at the image itself.
+        ValueError: the number of points is even or below 3.
     """
     if points < 3 or points % 2 == 0:
         raise ValueError(f"points is {points}: use an odd number, 3 or more, so that the image is the middle point")
@@ -31,34 +31,35 @@ def axis(threat: Threat, points: int = POINTS) -> list[float]:
 
 
 def directions(model: nn.Module, x: Images, y: Labels, threat: Threat, seed: int = 0) -> tuple[Images, Images]:
-    """The two directions of each image's surface: its loss's steepest one, and one orthogonal to that, as long.
+    """The two directions of each image's loss surface: steepest ascent, and one of equal length orthogonal to it.
 
-    The first is the gradient's sign, or its L2 direction for that norm. The second is a random draw of signs that
-    depends on seed and place alone, less its part along the first; so all models meet the same draw. Where the
-    gradient is zero, the first is zero and the second the draw itself.
+    The first is the gradient's sign for L-inf, the normalised gradient for L2. The second consists of random signs,
+    minus their projection onto the first. The signs depend on the seed and the image's row alone, so they are the same
+    for all models. Where the gradient is zero, the first direction is zero and the second is the random signs.
 
     Args:
-        model: returns logits; any mode.
-        x: clean images in [0, 1].
-        y: their classes.
-        threat: its norm says which direction is steepest.
-        seed: of the draw.
+        model: returns logits; in any mode.
+        x: [n, c, h, w], clean images in [0, 1].
+        y: [n], their classes.
+        threat: its norm decides which direction is steepest.
+        seed: of the random signs.
 
     Returns:
-        both, shaped like ``x``, of length 1 in the norm up to the orthogonalisation.
+        Both directions, [n, c, h, w]. The first has length 1 in the threat's norm, the second the same L2 norm.
     """
-    model = blocked(model, x)
+    model = as_fixed_batch(model, x)
     with mode(model, "eval"):
         steepest = threat.steepest(input_gradient(model, x, y, cross_entropy).gradient)
-    draw = ImageNoise(seed, "surface", list(range(len(x)))).sign(x)
-    draw = draw if threat.norm == "linf" else threat.steepest(draw)
+    signs = ImageNoise(seed, "surface", list(range(len(x)))).sign(x)
+    signs = signs if threat.norm == "linf" else threat.steepest(signs)
     squared = _dot(steepest, steepest)
-    other = draw - steepest * _dot(draw, steepest) / torch.where(squared > 0, squared, 1)
-    wanted = torch.where(squared > 0, squared, _dot(draw, draw)).sqrt()
-    return steepest, other * (wanted / _dot(other, other).sqrt().clamp(min=1e-12))
+    orthogonal = signs - steepest * _dot(signs, steepest) / torch.where(squared > 0, squared, 1)
+    length = torch.where(squared > 0, squared, _dot(signs, signs)).sqrt()
+    return steepest, orthogonal * (length / _dot(orthogonal, orthogonal).sqrt().clamp(min=1e-12))
 
 
 def _dot(a: Tensor, b: Tensor) -> Tensor:
+    """Each image's dot product, [n, 1, 1, 1]."""
     return (a * b).sum((1, 2, 3), keepdim=True)
 
 
@@ -76,37 +77,38 @@ def loss_surface(
 ) -> dict[str, Any]:
     """Cross-entropy at x + d1 steepest + d2 orthogonal over a grid (NuAT, Fig. 1), in nats.
 
-    By default the points are not cut to [0, 1], as in the paper's formula. Cutting would bend the surface of even a
-    linear model, most of all on digits, whose pixels mostly lie at 0 or 1 and then stand still; what is looked for
-    is how the model bends. So some points are no images, and in the corners, where both distances add up, points lie
-    up to twice as far away as on the axes.
+    By default the points are not clipped to [0, 1], as in the paper's formula. Clipping would make the surface of even
+    a linear model curved, most of all on digits, whose pixels are mostly 0 or 1; the surface should show the curvature
+    of the model. So some points are not valid images. Those in the corners, where both distances add up, are up to
+    twice as far from the image as those on the axes.
 
     Args:
-        model: returns logits; any mode.
-        x: clean images in [0, 1].
-        y: their classes.
-        threat: its radius spans both axes where they are not given.
+        model: returns logits; in any mode.
+        x: [n, c, h, w], clean images in [0, 1].
+        y: [n], their classes.
+        threat: its norm decides the first direction, its radius the default axes.
         seed: of the second direction.
         along: distances d1 along the steepest direction; None means ``axis(threat)``.
-        across: distances d2 along the other; None means ``axis(threat)``.
-        clip: cut every point to [0, 1].
-        keep: of how many images, from the first on, to keep the surface itself; None means all.
+        across: distances d2 along the orthogonal direction; None means ``axis(threat)``.
+        clip: clip every point to [0, 1].
+        keep: return the own surfaces of the first ``keep`` images; None means all.
 
     Returns:
-        ``along``, ``across``, ``clip``; ``mean`` and ``median`` over images, [d1][d2]; ``images``, [image][d1][d2].
+        ``along``, ``across``, ``clip``; ``mean`` and ``median`` over images, [d1][d2]; ``largest``, the highest loss;
+        ``images``, each image's own surface, [image][d1][d2]; ``count``, how many images there are.
     """
-    model = blocked(model, x)
+    model = as_fixed_batch(model, x)
     along, across = axis(threat) if along is None else along, axis(threat) if across is None else across
     first, second = directions(model, x, y, threat, seed)
     surface = x.new_empty(len(x), len(along), len(across))
-    images = max(1, chunk_size(x) // len(across))  # whose points along the second direction are held at a time
-    for rows in torch.arange(len(x), device=x.device).split(images):
+    chunk = max(1, chunk_size(x) // len(across))  # an image becomes len(across) points
+    for rows in torch.arange(len(x), device=x.device).split(chunk):
         steps = x.new_tensor(across).view(-1, 1, 1, 1, 1) * second[rows]
-        for place, distance in enumerate(along):
+        for column, distance in enumerate(along):
             points = (x[rows] + distance * first[rows] + steps).flatten(0, 1)
             points = points.clamp(0, 1) if clip else points
             values = losses(exact_logits(model, points), y[rows].repeat(len(across)))
-            surface[rows, place] = values.view(len(across), -1).T
+            surface[rows, column] = values.view(len(across), -1).T
     return {
         "along": [float(distance) for distance in along],
         "across": [float(distance) for distance in across],

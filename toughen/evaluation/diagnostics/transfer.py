@@ -1,4 +1,4 @@
-"""What images crafted on one model do to another."""
+"""Transfer attacks: the accuracy of each model on adversarial images made on each other model."""
 
 from __future__ import annotations
 
@@ -9,36 +9,37 @@ from torch import Tensor, nn
 
 from toughen.attacks.base import Attack
 from toughen.core.types import Images, Labels
-from toughen.evaluation.attacked import share
-from toughen.evaluation.diagnostics.common import blocked, correct, crafted, described
+from toughen.evaluation.diagnostics.common import as_fixed_batch, attack_chunks, correct, describe_attack
+from toughen.evaluation.result import share
 
 
 def transfer_matrix(
     models: Mapping[str, nn.Module], x: Images, y: Labels, attack: Attack, seed: int = 0
 ) -> dict[str, Any]:
-    """How every model fares on the images crafted on every model, itself among them.
+    """Every model's accuracy on the adversarial images made on every model, including itself.
 
-    All images are attacked, whether or not the source is right on them, and none ends early unless the attack says
-    so: images that are barely wrong for their source transfer worst. Random starts are the same for all sources.
+    All images are attacked, including those that the source misclassifies. The attack stops early only if it is set to:
+    adversarial images close to the source's decision boundary transfer worst. Random starts are the same for all
+    sources.
 
     Args:
         models: by name; each returns logits.
-        x: clean images in [0, 1].
-        y: their classes.
+        x: [n, c, h, w], clean images in [0, 1].
+        y: [n], their classes.
         attack: run once on each model.
         seed: of its random numbers.
 
     Returns:
-        ``models``, the names; ``clean_accuracy`` of each; ``accuracy`` [source][target], the share of all images that
-        the target gets right when they were crafted on the source; ``fell`` [source][target], the share of those
-        right while clean that are then wrong (None where none was right).
+        ``models``, the names; ``clean_accuracy`` of each; ``accuracy`` [source][target] of the target on images made on
+        the source; ``fell`` [source][target], the share of the images that the target classifies correctly when clean
+        and misclassifies when made on the source (None where it classifies no clean image correctly).
     """
-    nets = {name: blocked(model, x) for name, model in models.items()}
+    nets = {name: as_fixed_batch(model, x) for name, model in models.items()}
     clean = {name: correct(model, x, y) for name, model in nets.items()}
     accuracy, fell = [], []
     for source in nets.values():
         after = {name: mask.clone() for name, mask in clean.items()}
-        for rows, x_adv in crafted(source, x, y, attack, seed):
+        for rows, x_adv in attack_chunks(source, x, y, attack, seed):
             for name, target in nets.items():
                 after[name][rows] = correct(target, x_adv, y[rows])
         accuracy.append([share(after[name]) for name in nets])
@@ -48,7 +49,7 @@ def transfer_matrix(
         "clean_accuracy": [share(mask) for mask in clean.values()],
         "accuracy": accuracy,
         "fell": fell,
-        "attack": described(attack),
+        "attack": describe_attack(attack),
     }
 
 
