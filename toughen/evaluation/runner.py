@@ -61,7 +61,9 @@ def measure(
     with world().main_first():  # it clears up what a kill has left
         state = restore(folder, fingerprint(harness, attacks), len(split))
     parts = {name: [attack_round.part for attack_round in plan] for name, plan in plans.items()}
-    random = blocks.draws(harness.floats(index.new_tensor(range(min(blocks.size, len(split)))).to(split.labels.device)))
+    random = blocks.is_random(
+        harness.floats(index.new_tensor(range(min(blocks.size, len(split)))).to(split.labels.device))
+    )
     evaluation = Evaluation(split, index, harness.predict(), parts, state, random)
     with Workers(harness, processes) as workers, show(evaluation, plans, console) as display:
         for name, plan in plans.items():

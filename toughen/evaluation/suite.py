@@ -18,7 +18,7 @@ from toughen.attacks.base import Attack, threat_of
 from toughen.attacks.fab import FAB
 from toughen.attacks.gama import GAMAFW, GAMAPGD
 from toughen.attacks.logit_matrix import LogitMatrix
-from toughen.attacks.outside import check_kind, imported, made
+from toughen.attacks.outside import check_kind, import_attack, instantiate
 from toughen.attacks.pgd import IFGSM, MIFGSM, PGD
 from toughen.attacks.pgd_adp import PGDADP
 from toughen.attacks.random_points import RandomPoints
@@ -107,7 +107,7 @@ def parse_attack(spec: str, threat: Threat) -> Attack:
     if match is None or (own is None and match["name"] not in known):
         raise ValueError(_unknown(spec, match["name"] if match else "", known))
     name = match["name"]
-    make: Any = imported(name) if own else known[name][0]
+    make: Any = import_attack(name) if own else known[name][0]
     given: dict[str, Any] = {name: int(match[name]) for name in ("steps", "restarts") if match[name] is not None}
     if match["step_size"] is not None:
         given["step_size"] = Fraction(match["step_size"])
@@ -121,7 +121,7 @@ def parse_attack(spec: str, threat: Threat) -> Attack:
     if name == "gama-pgd-mnist":
         given = {"step_size": threat.eps, **given}
     settings = {"eps": threat.eps, "norm": threat.norm, **given}
-    return held(spec, made(spec, make, settings) if own else make(**settings), threat)
+    return held(spec, instantiate(spec, make, settings) if own else make(**settings), threat)
 
 
 def held(name: str, attack: Attack, threat: Threat) -> Attack:

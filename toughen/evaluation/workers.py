@@ -17,7 +17,7 @@ from torch import Tensor, multiprocessing
 
 from toughen.core.gradients import mode
 from toughen.engine.fixed_batch import FixedBatchModel
-from toughen.engine.memory import keep_freed
+from toughen.engine.memory import keep_freed_memory
 from toughen.evaluation.harness import Harness, Outcome
 from toughen.evaluation.plan import AttackRound
 
@@ -36,7 +36,7 @@ class Workers(AbstractContextManager["Workers"]):
     """
 
     def __init__(self, harness: Harness, processes: int) -> None:
-        keep_freed()
+        keep_freed_memory()
         self.harness, self.threads, self.interval = harness, torch.get_num_threads(), sys.getswitchinterval()
         on_cpu = harness.images.device.type == "cpu"
         self.count = self.threads if on_cpu else processes
@@ -54,7 +54,7 @@ class Workers(AbstractContextManager["Workers"]):
             SimpleQueue[FixedBatchModel](),
         )
         for _ in range(self.threads):
-            twin = self.harness.blocks.twin(self.harness.floats(first))
+            twin = self.harness.blocks.thread_copy(self.harness.floats(first))
             if twin is None:
                 return
             twins.put(twin)
@@ -107,7 +107,7 @@ def _pool(harness: Harness, processes: int) -> ProcessPoolExecutor:
 
 def _start(numbers: Any, threads: int, device: str, model: tuple[Any, ...], seen: tuple[Any, ...]) -> None:
     """Set a worker process up."""
-    keep_freed()
+    keep_freed_memory()
     torch.set_num_threads(threads)
     number = numbers.get()
     place = torch.device(device, number % torch.cuda.device_count()) if device == "cuda" else torch.device(device)

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from toughen.attacks.base import threat_of
 from toughen.core.distributed import world
-from toughen.core.gradients import InputGradient, logits, lowest_gradient, mode
+from toughen.core.gradients import InputGradient, logits, mode, nearest_gradient
 from toughen.core.objectives import CrossEntropy
 from toughen.core.rng import Noise
 from toughen.core.threat import Threat
@@ -172,7 +172,7 @@ def to_boundary(model: nn.Module, x: Images, y: Labels, threat: Threat, rivals: 
         return gradient.value.abs() / gained.clamp(min=1e-12)
 
     with mode(model, "eval"):
-        nearest = lowest_gradient(model, x, y, [_Rival(rank) for rank in range(rivals)], distance)
+        nearest = nearest_gradient(model, x, y, [_Rival(rank) for rank in range(rivals)], distance)
     return threat.steepest(nearest.gradient), distance(nearest), _Rival(0)(nearest.logits, y) < 0
 
 

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from toughen.core.distributed import world
 from toughen.core.types import Plan
-from toughen.engine.device import wait
+from toughen.engine.device import synchronize
 from toughen.training.callbacks.time_budget import AIM, SHARE, TimeBudget, fitting
 from toughen.training.trainer import Trainer
 from toughen.utils.duration import seconds, spell
@@ -65,7 +65,7 @@ def tried(trainer: Trainer, enough: float) -> Tried:
     for x, y, batch in islice(other.epoch_batches(0), state.steps_per_epoch):
         started = time.perf_counter()
         other.counted_step(x, y, batch)
-        wait(state.device)
+        synchronize(state.device)
         taken.append(time.perf_counter() - started)
         if len(taken) <= WARM_STEPS:
             continue

@@ -18,7 +18,7 @@ from toughen.core.distributed import world
 from toughen.core.rng import derive_seed
 from toughen.data import Data, Streamed
 from toughen.data.feed import Unreadable
-from toughen.engine.memory import lacking
+from toughen.engine.memory import is_out_of_memory
 from toughen.runs.json_types import is_json
 from toughen.training import budget, fine_tuning, saving
 from toughen.training import initial as initial_weights
@@ -156,7 +156,7 @@ def by_epoch(
     except Exception as error:
         if not trainer.state.step:
             world().on_main(withdraw, folder)
-        if lacking(error):
+        if is_out_of_memory(error):
             raise RuntimeError(
                 f"training failed: out of memory in a step on {trainer.recipe.batch_size} images: use a smaller "
                 "--batch-size or a smaller --model"

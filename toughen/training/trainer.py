@@ -20,8 +20,8 @@ from toughen.core.rng import StepNoise, derive_seed
 from toughen.core.types import Batch, Plan, Step
 from toughen.data import Data, Streamed
 from toughen.data.feed import Feed
-from toughen.engine.device import autocast, choose_kernels, pick_device, pick_layout, pick_precision, wait
-from toughen.engine.memory import keep_freed
+from toughen.engine.device import autocast, choose_kernels, pick_device, pick_layout, pick_precision, synchronize
+from toughen.engine.memory import keep_freed_memory
 from toughen.evaluation.harness import as_floats
 from toughen.methods.base import Method
 from toughen.training import checkpoint
@@ -66,7 +66,7 @@ class Trainer:
         callbacks: Sequence[Callback] = (),
     ) -> None:
         self.recipe, self.folder, self.method = recipe, folder, recipe.method
-        keep_freed()
+        keep_freed_memory()
         self.device = pick_device(recipe.device)
         choose_kernels(self.device, deterministic=recipe.deterministic)
         self.precision = pick_precision(recipe.precision, self.device)
@@ -168,7 +168,7 @@ class Trainer:
             if state.step == state.end_of(epoch):  # maybe before the epoch's last batch
                 break
             self._pause(shutdown)
-        wait(self.device)
+        synchronize(self.device)
         state.count_seconds()
         metrics = world().broadcast(state.epoch_figures(epoch, self.forward_flops))  # methods decide by them
         state.close_epoch(metrics)

@@ -18,7 +18,7 @@ from toughen.core.rng import ImageNoise, derive_seed
 from toughen.core.threat import Threat
 from toughen.core.types import AnyImages, Images, Labels, Logits, Mask
 from toughen.engine.device import Precision
-from toughen.engine.fixed_batch import DRAWS, EXACT_BLOCK, FixedBatchModel
+from toughen.engine.fixed_batch import EXACT_BLOCK, TRIALS, FixedBatchModel
 from toughen.evaluation.attacked import verify_threat
 from toughen.evaluation.harness import as_floats
 from toughen.evaluation.plan import cost
@@ -196,8 +196,8 @@ class CheckContext:
             passes: what it takes itself, where that is not what it says.
         """
         passes = cost(attack) if passes is None else passes
-        drawn = self.model.draws(self.x(self.correct[:EXACT_BLOCK]))
-        return 4 * passes + (3 + DRAWS) * EXACT if drawn else passes + 3 * EXACT
+        drawn = self.model.is_random(self.x(self.correct[:EXACT_BLOCK]))
+        return 4 * passes + (3 + TRIALS) * EXACT if drawn else passes + 3 * EXACT
 
     def broken(self, attack: Attack, name: str, rows: Labels, on: nn.Module | None = None) -> Mask:
         """Which images the model misclassifies after an attack on it, or ``on`` another model."""

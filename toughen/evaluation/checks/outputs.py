@@ -10,7 +10,7 @@ from toughen.core.modules import unwrap
 from toughen.core.objectives import margin
 from toughen.core.types import Logits
 from toughen.engine.fixed_batch import EXACT_BLOCK
-from toughen.engine.logit_distance import SAME, difference
+from toughen.engine.logit_distance import SAME, largest_difference
 from toughen.evaluation.checks.base import Check, CheckContext, ModelCheck, judge, median, not_made, percent
 from toughen.evaluation.price import EXACT
 
@@ -24,7 +24,7 @@ def deterministic(context: CheckContext, name: str) -> Check:
     """The same images, asked again, have the same logits."""
     x = context.x(context.correct)
     first = context.model.exact(x)
-    figure = max(difference(first, context.model.exact(x)) for _ in range(REPEATS - 1))
+    figure = max(largest_difference(first, context.model.exact(x)) for _ in range(REPEATS - 1))
     return judge(
         name,
         figure,
@@ -46,10 +46,12 @@ def alone(context: CheckContext, name: str) -> Check:
 
     with torch.no_grad(), mode(net, "eval"):
         together = among(EXACT_BLOCK)
-        if difference(together, among(EXACT_BLOCK)) > SAME:
+        if largest_difference(together, among(EXACT_BLOCK)) > SAME:
             return not_made(name, "the model has random outputs")
         singly = torch.cat([unwrap(net(image[None]), 1) for image in context.x(context.correct[:EXACT_BLOCK])])
-        figure = max(difference(singly, among(size)) for size in (EXACT_BLOCK, max(context.attack_batch, EXACT_BLOCK)))
+        figure = max(
+            largest_difference(singly, among(size)) for size in (EXACT_BLOCK, max(context.attack_batch, EXACT_BLOCK))
+        )
     return judge(
         name,
         figure,

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from toughen.core.distributed import world
-from toughen.engine.device import wait
+from toughen.engine.device import synchronize
 from toughen.training.callbacks.base import Callback
 from toughen.training.progress import RunProgress
 from toughen.training.training_state import TrainingState
@@ -44,7 +44,7 @@ class TimeBudget(Callback):
         return self.timer.passed >= SHARE * self.budget
 
     def on_due(self, state: TrainingState) -> None:
-        wait(state.device)  # until the steps that are counted are done
+        synchronize(state.device)  # until the steps that are counted are done
         step_seconds, left = self.timer.read(state.step), AIM * self.budget - state.total_spent
         epoch_end = last_validation(state.history) if state.history else self.validation_seconds or 0.0
         ends = math.ceil(state.planned / state.steps_per_epoch) - state.step // state.steps_per_epoch
