@@ -63,26 +63,21 @@ class Boundary:
         correction: Tensor,
     ) -> Boundary:
         """The state before the first pass."""
-        has_plane = torch.zeros(len(x), dtype=torch.bool, device=x.device)
-        value, gradient, clean_side = (
-            torch.zeros_like(best_distance),
-            torch.zeros_like(x),
-            ~has_plane[:, None].expand(-1, 3),
-        )
+        none = torch.zeros(len(x), dtype=torch.bool, device=x.device)
         return cls(
-            rows,
-            x,
-            y,
-            towards,
-            start,
-            result,
-            best_distance,
-            value,
-            gradient,
-            has_plane,
-            clean_side,
-            correction,
-            has_plane,
+            rows=rows,
+            x=x,
+            y=y,
+            towards=towards,
+            x_adv=start,
+            result=result,
+            best_distance=best_distance,
+            value=torch.zeros_like(best_distance),
+            gradient=torch.zeros_like(x),
+            has_plane=none,
+            clean_side=~none[:, None].expand(-1, 3),
+            correction=correction,
+            calibrated=none,
         )
 
     def take(self, rows: Labels) -> Boundary:

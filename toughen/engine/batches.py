@@ -49,7 +49,7 @@ class Counts:
 
 
 def padded_batches(n: int, size: int, device: torch.device) -> Iterator[tuple[Labels, int]]:
-    """Rows 0 to n - 1 in batches of one size, each with its length before padding; the last is padded with its first row."""
+    """Rows 0 to n - 1 in batches of one size, the last one padded with its first row; and each one's real length."""
     for rows in torch.arange(n, device=device).split(size):
         yield torch.cat([rows, rows[:1].expand(size - len(rows))]), len(rows)
 
