@@ -6,7 +6,7 @@ from pathlib import Path
 
 from torch import nn
 
-from toughen.runs.weights_file import put_in, read_weights
+from toughen.runs.weights_file import load_into, read_weights
 
 
 def load_weights(net: nn.Module, path: Path) -> str:
@@ -20,7 +20,7 @@ def load_weights(net: nn.Module, path: Path) -> str:
     """
     found = read_weights(path)
     try:
-        put_in(net, found.tensors)
+        load_into(net, found.tensors)
     except ValueError as error:
         raise ValueError(f"{path} does not fit the model: {error}") from None
     return f"{path}, without {', '.join(found.more)}" if found.more else str(path)

@@ -19,7 +19,7 @@ from toughen.core.types import Batch, Crafted, Eps, Images, Labels, Logits, Mask
 from toughen.methods.base import Method, noise_of
 from toughen.methods.history import to_image, to_view
 
-KEPT = 0.95  # share of the history kept at each visit (Eq. 13)
+HISTORY_DECAY = 0.95  # share of the history kept at each visit (Eq. 13)
 
 
 class EFGSM(Method):
@@ -112,7 +112,7 @@ class EFGSM(Method):
         direction, length, right = to_boundary(model, start, y, threat, self.rivals)
         x_adv = threat.project(start + length.view(-1, 1, 1, 1) * direction, x)
         vote = threat.steepest(x_adv - x) if self.remember == "perturbation" else direction
-        moved = to_image(KEPT * past + vote, batch).to(history.dtype)
+        moved = to_image(HISTORY_DECAY * past + vote, batch).to(history.dtype)
         self.history[batch.index] = torch.where(to_image(torch.ones_like(x), batch) > 0, moved, history)
         robust = right & (length > threat.eps)
         self.counts += torch.stack([robust.sum(), robust.new_ones((), dtype=torch.int64) * len(x)])
