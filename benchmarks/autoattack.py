@@ -33,7 +33,7 @@ from toughen.attacks.base import Attack
 from toughen.core.types import Norm
 from toughen.data import Split
 from toughen.engine.device import pick_device, provenance
-from toughen.engine.memory import keep_freed
+from toughen.engine.memory import keep_freed_memory
 from toughen.evaluation import measure
 from toughen.evaluation.harness import as_floats, predict
 from toughen.runs.files import read_json, write_json
@@ -76,7 +76,7 @@ def reference(seed: int, malloc: bool = False) -> Callable[..., Found]:
         net: nn.Module, split: Split, index: Tensor, norm: Norm, eps: float, parts: list[str], sequence: bool
     ) -> Found:
         if malloc:
-            keep_freed()
+            keep_freed_memory()
         named = {"linf": "Linf", "l2": "L2"}[norm]
         made = Reference(net, norm=named, eps=eps, seed=seed, version="standard", device=split.images.device)
         made.apgd.loss, made.fab.targeted = "ce", True

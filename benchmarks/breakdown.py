@@ -24,7 +24,7 @@ from trainers import some
 
 from toughen import data as data_sets
 from toughen.engine.device import provenance
-from toughen.engine.memory import keep_freed
+from toughen.engine.memory import keep_freed_memory
 from toughen.runs.files import read_json, write_json
 
 BETWEEN = "between operations"
@@ -95,7 +95,7 @@ def main() -> None:
     arguments = parser.parse_args()
     arguments.out.parent.mkdir(parents=True, exist_ok=True)
     arguments.device = "cpu"
-    keep_freed()
+    keep_freed_memory()
     torch.set_num_threads(1)
     data = some(data_sets.load(arguments.data), IMAGES)
     known = read_json(arguments.out) if arguments.out.exists() else {}

@@ -41,7 +41,7 @@ from toughen.core.rng import derive_seed
 from toughen.data import Split
 from toughen.engine.device import Precision, provenance
 from toughen.engine.fixed_batch import FixedBatchModel
-from toughen.engine.memory import keep_freed
+from toughen.engine.memory import keep_freed_memory
 from toughen.evaluation import measure
 from toughen.evaluation.harness import as_floats
 from toughen.runs.files import read_json, write_json
@@ -198,7 +198,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "evaluate.json")
     arguments = parser.parse_args()
     arguments.out.parent.mkdir(parents=True, exist_ok=True)
-    keep_freed()
+    keep_freed_memory()
     torch.backends.cudnn.benchmark = True
     net, split = loaded(arguments)
     about = {"rounds": arguments.rounds, "images": len(split), "eps": arguments.eps, "seed": 0}

@@ -94,8 +94,10 @@ def seconds(row: Row, sets: Path) -> dict[str, float]:
         for trained, found in taken.items():
             other = Row(row.name, row.eps, row.seed, row.kernels, trained)
             trainer, _, _ = build(parse_train(words(other, sets))[0], Path("."))
-            tried = budget.tried(trainer, TRIED)
-            found.append(trainer.state.steps_per_epoch * tried.step + tried.look / trainer.recipe.validation_every)
+            tried = budget.measure(trainer, TRIED)
+            found.append(
+                trainer.state.steps_per_epoch * tried.step + tried.validation / trainer.recipe.validation_every
+            )
     return {trained: median(found) for trained, found in taken.items()}
 
 

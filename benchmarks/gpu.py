@@ -37,7 +37,7 @@ from turns import figures, take_turns
 
 from toughen.core.cost import PassCounter
 from toughen.engine.device import pick_device, provenance
-from toughen.engine.memory import keep_freed
+from toughen.engine.memory import keep_freed_memory
 from toughen.runs.files import read_json, write_json
 
 RECIPE = ["nuat-wa-cifar10"]
@@ -383,7 +383,7 @@ def main() -> None:
     parser.add_argument("--method-epochs", type=int, default=5, help="of the short runs")
     parser.add_argument("--smoke", action="store_true", help="tiny settings, for any processor")
     arguments = parser.parse_args()
-    keep_freed()
+    keep_freed_memory()
     work, started = Work(arguments), time.perf_counter()
     whole = False
     try:

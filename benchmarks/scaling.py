@@ -30,7 +30,7 @@ from trainers import endless, made_up, ready
 from turns import WARM, ratio, take_turns
 
 from toughen.engine.device import provenance
-from toughen.engine.memory import keep_freed
+from toughen.engine.memory import keep_freed_memory
 from toughen.runs.files import read_json, write_json
 from toughen.training.trainer import Trainer
 
@@ -145,7 +145,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "scaling.json")
     arguments = parser.parse_args()
     arguments.out.parent.mkdir(parents=True, exist_ok=True)
-    keep_freed()
+    keep_freed_memory()
     torch.backends.cudnn.benchmark = True
     about = {"method": arguments.method, "model": arguments.model, "fixed": FIXED, "rounds": arguments.rounds}
     about |= {"steps": arguments.steps, "warm_up_rounds": WARM, "launches": arguments.launches, "seed": 0}

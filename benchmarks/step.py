@@ -36,7 +36,7 @@ from toughen.core.cost import PassCounter
 from toughen.core.gradients import mode
 from toughen.data import Data
 from toughen.engine.device import autocast, provenance
-from toughen.engine.memory import keep_freed
+from toughen.engine.memory import keep_freed_memory
 from toughen.runs.files import read_json, write_json
 from toughen.training.trainer import Trainer
 
@@ -215,7 +215,7 @@ def share_of_arithmetic(found: dict[str, Any], name: str, best: list[str]) -> fl
 
 def memory(method: str, contestant: str, data: Data, arguments: argparse.Namespace) -> int:
     """Bytes that some steps take at their highest, beyond what is there before (on a CPU under Linux only)."""
-    keep_freed()
+    keep_freed_memory()
     released = contestant == "released"
     run = theirs(method, data, arguments) if released else Ours(prepared(method, contestant, data, arguments))
     if arguments.device != "cpu":
@@ -278,7 +278,7 @@ def main() -> None:
     arguments = parser.parse_args()
     arguments.out.parent.mkdir(parents=True, exist_ok=True)
     started = time.perf_counter()
-    keep_freed()
+    keep_freed_memory()
     torch.backends.cudnn.benchmark = True
     data = some(data_sets.load(arguments.data), IMAGES)
     known = read_json(arguments.out) if arguments.out.exists() else {}

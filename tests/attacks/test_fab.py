@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from toughen.attacks.fab import FAB
 from toughen.core.cost import PassCounter
-from toughen.core.gradients import lowest_gradient
+from toughen.core.gradients import nearest_gradient
 from toughen.core.objectives import LogitDifference
 from toughen.core.rng import ImageNoise, Noise, StepNoise
 from toughen.core.threat import Threat
@@ -387,9 +387,9 @@ def test_blocks_count_passes_and_take_planes_only_where_that_saves_some(
 def test_images_beyond_the_wanted_ones_only_go_forward(digits: tuple[SmallNet, Images, Labels]) -> None:
     net, x, y = digits
     seek = [LogitDifference((y + 1) % 10), LogitDifference((y + 2) % 10)]
-    both = lowest_gradient(net, x, y, seek, lambda found: found.value)
+    both = nearest_gradient(net, x, y, seek, lambda found: found.value)
     for model in (net, FixedBatchModel(net, 4, "fp64")):
-        some = lowest_gradient(model, x, y, seek, lambda found: found.value, 6)
+        some = nearest_gradient(model, x, y, seek, lambda found: found.value, 6)
         torch.testing.assert_close(some.logits, both.logits, rtol=0, atol=1e-12)
         torch.testing.assert_close(some.gradient[:6], both.gradient[:6], rtol=0, atol=1e-12)
         torch.testing.assert_close(some.value[:6], both.value[:6], rtol=0, atol=1e-12)

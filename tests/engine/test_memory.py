@@ -10,9 +10,9 @@ import pytest
 
 WORK = """
 import ctypes, resource, sys, torch
-from toughen.engine.memory import keep_freed
+from toughen.engine.memory import keep_freed_memory
 ctypes.CDLL(None).mallopt(-3, 128 * 1024)  # its default, which otherwise moves as the heap happens to lie
-done = keep_freed() if sys.argv[1] == "keep" else None
+done = keep_freed_memory() if sys.argv[1] == "keep" else None
 
 def passes(count):
     for _ in range(count):

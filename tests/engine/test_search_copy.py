@@ -21,7 +21,7 @@ from toughen.core.gradients import input_gradient, logits
 from toughen.core.objectives import cross_entropy
 from toughen.core.threat import Threat
 from toughen.core.types import Images, Labels, Logits
-from toughen.engine.device import Precision, whole_float32
+from toughen.engine.device import Precision, without_tf32
 from toughen.engine.fixed_batch import FixedBatchModel
 from toughen.evaluation.fingerprint import fingerprint
 from toughen.evaluation.function_model import FunctionModel
@@ -83,9 +83,9 @@ def test_a_copy_that_is_tied_to_its_model_is_not_searched(precision: Precision, 
     with torch.no_grad():
         hooked(x[:8])
     blocks = FixedBatchModel(hooked, 8, precision)
-    assert blocks.searched is not hooked
+    assert blocks.search_net is not hooked
     slope = input_gradient(blocks, x, y, cross_entropy).gradient
-    assert blocks.searched is hooked and blocks.graph is None
+    assert blocks.search_net is hooked and blocks.graph is None
     wanted = input_gradient(trained(), x, y, cross_entropy)
     loose = 1e-5 if precision == "fp32" else 0.1
     assert (slope - wanted.gradient).norm() <= loose * wanted.gradient.norm()
@@ -98,7 +98,7 @@ def test_copies_of_other_models_are_searched(mnist: tuple[Images, Labels]) -> No
         for precision in ("fp32", "bf16"):
             blocks = FixedBatchModel(net, 16, precision)
             logits(blocks, mnist[0])
-            assert blocks.searched is not net
+            assert blocks.search_net is not net
 
 
 def test_a_hook_hides_nothing_from_an_evaluation(mnist: tuple[Images, Labels]) -> None:
@@ -114,9 +114,9 @@ def test_a_hook_hides_nothing_from_an_evaluation(mnist: tuple[Images, Labels]) -
 
 def test_a_twin_shares_the_weights_and_nothing_else(mnist: tuple[Images, Labels]) -> None:
     blocks = FixedBatchModel(Keeping().eval(), 16)
-    twin = blocks.twin(mnist[0])
+    twin = blocks.thread_copy(mnist[0])
     assert twin is not None
-    for mine, other in ((blocks.net, twin.net), (blocks.searched, twin.searched)):
+    for mine, other in ((blocks.net, twin.net), (blocks.search_net, twin.search_net)):
         assert mine is not other and mine.net is not other.net
         assert all(one is two for one, two in zip(mine.parameters(), other.parameters(), strict=True))
     assert torch.equal(logits(twin, mnist[0]), logits(blocks, mnist[0]))
@@ -128,7 +128,7 @@ def test_a_twin_shares_the_weights_and_nothing_else(mnist: tuple[Images, Labels]
 def test_a_model_that_cannot_be_copied_has_no_twin(mnist: tuple[Images, Labels]) -> None:
     net = trained()
     for model in (Hooked().eval(), FunctionModel(lambda x: net(x))):
-        assert FixedBatchModel(model, 16).twin(mnist[0]) is None
+        assert FixedBatchModel(model, 16).thread_copy(mnist[0]) is None
 
 
 @contextmanager
@@ -301,7 +301,7 @@ def test_a_gpu_multiplies_all_of_float32_where_a_number_is_judged() -> None:
     before = torch.backends.cudnn.allow_tf32
     torch.backends.cudnn.allow_tf32 = True
     try:
-        with whole_float32(torch.device("cuda")):
+        with without_tf32(torch.device("cuda")):
             assert not torch.backends.cudnn.allow_tf32
         assert torch.backends.cudnn.allow_tf32
     finally:

@@ -24,7 +24,7 @@ def test_the_gradient_is_that_of_any_convolution(
     channels: int, kernel: int, stride: int, padding: int, bias: bool
 ) -> None:
     own = nn.Conv2d(channels, 6, kernel, stride, padding, bias=bias, dtype=torch.float64).requires_grad_(False)
-    assert stem.fits(own)
+    assert stem.is_supported(own)
     fast = copy.deepcopy(own)
     fast.__class__ = stem.Stem
     x = torch.randn(3, channels, 9, 11, dtype=torch.float64)
@@ -46,8 +46,8 @@ def test_the_gradient_is_that_of_any_convolution(
     ],
 )  # fmt: skip
 def test_other_convolutions_are_left_alone(settings: dict[str, object]) -> None:
-    assert not stem.fits(nn.Conv2d(3, 6, 3, **settings))  # type: ignore[arg-type]
-    assert not stem.fits(nn.Conv2d(5, 6, 3))
+    assert not stem.is_supported(nn.Conv2d(3, 6, 3, **settings))  # type: ignore[arg-type]
+    assert not stem.is_supported(nn.Conv2d(5, 6, 3))
 
 
 def test_in_bf16_it_is_as_near_as_the_usual_one(mnist: tuple[Images, Labels]) -> None:

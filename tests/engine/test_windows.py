@@ -35,7 +35,7 @@ def walk(net: nn.Module, x: Images, sides: list[int], changes: int, size: int = 
     h, w = x.shape[2:]
     for side in sides:
         asking.resize(x, side)
-        assert asking.parts, "nothing is computed window by window"
+        assert asking.batches, "nothing is computed window by window"
         for number in range(changes):
             windows, changed = [], x.clone()
             for corner in ((0, 0), (h - side, w - side)):  # the first time, so that maps' edges are met
@@ -46,7 +46,7 @@ def walk(net: nn.Module, x: Images, sides: list[int], changes: int, size: int = 
                 windows[-1].of(changed).copy_(new)
             difference = max(difference, float((asking.logits(changed, windows) - blocks.net(changed)).abs().max()))
             stay = torch.rand(len(x), generator=random) < 0.5
-            asking.settle(stay)
+            asking.accept(stay)
             x = torch.where(stay.view(-1, 1, 1, 1), changed, x)
     asking.finish(x)
     return difference
@@ -134,17 +134,17 @@ def test_how_far_a_layer_looks() -> None:
                 changed = image.clone()
                 window.of(changed).add_(1 + torch.rand(1, 1, bottom - top, 3))
                 after = layer(changed)
-                found = reach.touched(window, after.shape[2:])
+                found = reach.affected_outputs(window, after.shape[2:])
                 outside = before != after
                 found.of(outside).fill_(False)
                 assert not outside.any()
                 if found.empty:
                     continue
-                cut = reach.cut(changed, found)
+                cut = reach.crop_inputs(changed, found)
                 torch.testing.assert_close(
                     F.conv2d(cut, layer.weight, layer.bias, stride, 0, dilation), found.of(after), rtol=0, atol=1e-5
                 )
-                down, across = reach.most((bottom - top, 3))
+                down, across = reach.max_outputs((bottom - top, 3))
                 assert found.bottom - found.top <= down and found.right - found.left <= across
 
 

@@ -32,7 +32,7 @@ from toughen.training.callbacks.early_stop import EarlyStop
 from toughen.training.callbacks.finite import FiniteCheck
 from toughen.training.callbacks.kept_weights import KeepWeights
 from toughen.training.callbacks.selection import state_names
-from toughen.training.callbacks.time_budget import StepTimer, fitting, replan
+from toughen.training.callbacks.time_budget import StepTimer, replan, steps_that_fit
 from toughen.training.callbacks.validation import BestWeights
 from toughen.training.saving import Diverged
 from toughen.utils.signals import Stopped
@@ -390,8 +390,8 @@ def test_the_rest_of_a_budget_is_planned(tmp_path: Path, monkeypatch: pytest.Mon
     monkeypatch.setattr("toughen.training.progress.time", now)
     state = made(tmp_path, time_budget="100s").state
     state.begun, state.planned, state.step = 0.0, 90, 10
-    assert fitting(state, 77.0, 1.0, 6.0) == 7 * 5  # 7 x 11 s
-    assert fitting(state, 80.0, 1.0, 6.0) == 7 * 5  # another look, at least a step after it, does not fit
+    assert steps_that_fit(state, 77.0, 1.0, 6.0) == 7 * 5  # 7 x 11 s
+    assert steps_that_fit(state, 80.0, 1.0, 6.0) == 7 * 5  # another look, at least a step after it, does not fit
     replan(state, 100.0, 1.0, 6.0)
     assert (state.planned, state.planned_at) == (10 + 35, 10) and state.planned_progress == pytest.approx(10 / 90)
     assert state.progress(10) == pytest.approx(10 / 90) and state.progress(45) == 1

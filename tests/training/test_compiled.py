@@ -16,8 +16,8 @@ from torch import Tensor, nn
 
 from toughen import runs
 from toughen.core.gradients import input_gradient
+from toughen.core.modules import frozen_copy
 from toughen.core.objectives import cross_entropy
-from toughen.methods.base import frozen_copy
 from toughen.training.compiled import Compiled
 
 pytestmark = pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler on a CPU")

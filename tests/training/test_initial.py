@@ -19,7 +19,7 @@ from toughen.methods.standard import Standard
 from toughen.models.normalize import parts_of
 from toughen.runs.weights_file import read_weights
 from toughen.training import Recipe
-from toughen.training.initial import image_size, put_in, read_initial, statistics
+from toughen.training.initial import image_size, load_into, read_initial, statistics
 from toughen.training.run import build
 
 
@@ -69,8 +69,8 @@ def test_other_classes_get_a_new_last_layer(run: Path, tmp_path: Path) -> None:
 def test_as_many_classes_of_other_names_get_a_new_last_layer(run: Path) -> None:
     model = models.create("fbf-mnist-cnn", 10, (1, 28, 28), [0.5], [0.5])
     initial = read_initial(str(run))
-    assert "is new" in put_in(initial, model, "it", [f"letter {number}" for number in range(10)])
-    assert "is new" not in put_in(initial, model, "it", [str(number) for number in range(10)])
+    assert "is new" in load_into(initial, model, "it", [f"letter {number}" for number in range(10)])
+    assert "is new" not in load_into(initial, model, "it", [str(number) for number in range(10)])
     assert parts_of(model)[1].state_dict().keys() == initial.tensors.keys()
 
 
@@ -165,7 +165,7 @@ def test_size_and_normalisation_are_timms_own(name: str, tmp_path: Path) -> None
     assert statistics(initial, name, 3) == (about["mean"], about["std"])
     assert image_size(initial, name, {"img_size": 28}) == 28 and statistics(initial, name, 1) is None
     model = models.create(name, 5, (3, 224, 224), about["mean"], about["std"])
-    assert "is new, for 5 classes" in put_in(initial, model, name, list("abcde"))
+    assert "is new, for 5 classes" in load_into(initial, model, name, list("abcde"))
     head = timm.create_model(name.removeprefix("timm:"), num_classes=7).pretrained_cfg["classifier"]
     kept = {key: value for key, value in parts_of(model)[1].state_dict().items() if not key.startswith(head)}
     same(kept, {key: value for key, value in net.state_dict().items() if not key.startswith(head)})

@@ -196,9 +196,7 @@ def test_which_methods_are_recorded(name: str) -> None:
 class Ramp(Standard):
     """A weight that rises from step to step, as a number of Python's, which a recording cannot know."""
 
-    @property
-    def graph_key(self) -> str:
-        return "promised"
+    graph_key = "promised"
 
     def loss(self, model: nn.Module, x: Images, y: Labels, crafted: Crafted) -> Step:
         step = super().loss(model, x, y, crafted)
@@ -208,9 +206,7 @@ class Ramp(Standard):
 class Reading(Standard):
     """Reads its loss back."""
 
-    @property
-    def graph_key(self) -> str:
-        return "promised"
+    graph_key = "promised"
 
     def loss(self, model: nn.Module, x: Images, y: Labels, crafted: Crafted) -> Step:
         step = super().loss(model, x, y, crafted)
@@ -223,9 +219,7 @@ class Growing(Standard):
 
     steps: Tensor
 
-    @property
-    def graph_key(self) -> str:
-        return "promised"
+    graph_key = "promised"
 
     def __init__(self) -> None:
         super().__init__()
@@ -398,9 +392,7 @@ def test_a_gpu_replays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 class Drawing(Standard):
     """Draws from torch's generator on the CPU."""
 
-    @property
-    def graph_key(self) -> str:
-        return "promised"
+    graph_key = "promised"
 
     def loss(self, model: nn.Module, x: Images, y: Labels, crafted: Crafted) -> Step:
         step = super().loss(model, x, y, crafted)

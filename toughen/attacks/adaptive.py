@@ -67,11 +67,11 @@ class Adaptive(Attack):
 
     @property
     def batchwise(self) -> bool:
-        """Whether the images of a batch are coupled."""
+        """Whether the objective couples the images of a batch."""
         return self.defence == "nuclear"
 
     def objective(self, clean: Logits) -> Objective:
-        """What is raised for images with these clean logits; the target is the true label."""
+        """The objective for images with these clean logits, [n, k]; its target is the true label."""
         if self.defence == "nuclear":
             return NuclearAscent(clean, self.weight / (self.divisor or len(clean)))
         if self.defence == "guided":
@@ -107,13 +107,13 @@ class Adaptive(Attack):
     def _coupled(
         self, model: nn.Module, x: Images, y: Labels, x_adv: Images, clean: Logits, threat: Threat, step_size: Real
     ) -> Images:
-        """One group, whose images all stay to the end; what is returned of each is where it first fell."""
+        """One group: all its images take all steps; each is returned as it was first misclassified."""
         objective, result = self.objective(clean), x_adv
-        fallen = torch.zeros(len(x), dtype=torch.bool, device=x.device)
+        broken = torch.zeros(len(x), dtype=torch.bool, device=x.device)
         for _ in range(self.steps):
             outputs = input_gradient(model, x_adv, y, objective)
-            fell = confirmed(model, x_adv, y, misclassified(outputs.logits, y) & ~fallen)
-            result = torch.where(fell.view(-1, 1, 1, 1), threat.project(x_adv, x), result)
-            fallen |= fell
+            newly_broken = confirmed(model, x_adv, y, misclassified(outputs.logits, y) & ~broken)
+            result = torch.where(newly_broken.view(-1, 1, 1, 1), threat.project(x_adv, x), result)
+            broken |= newly_broken
             x_adv = threat.project(x_adv + step_size * threat.steepest(outputs.gradient), x)
-        return torch.where(fallen.view(-1, 1, 1, 1), result, x_adv)
+        return torch.where(broken.view(-1, 1, 1, 1), result, x_adv)

@@ -18,7 +18,7 @@ from toughen.core.threat import Threat
 from toughen.core.types import Eps, Images, Labels, Logits, Mask, Norm, Real
 
 _Round: TypeAlias = Callable[[Labels], tuple[Images, Mask]]
-"""Attacks some images, by their places: what it found, and which of them are not broken."""
+"""One round of an attack: from the rows to attack to their adversarial images and a mask of the robust ones."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,33 +76,33 @@ class APGD(Attack):
             return lambda rows: self.once(model, x[rows], target[rows], own.take(rows), self.objective.select(rows))
 
         with mode(model, "eval"):
-            return _in_turn(x, (once(number) for number in range(self.restarts)))
+            return _run_rounds(x, (once(number) for number in range(self.restarts)))
 
     @torch.no_grad()
     def once(self, model: nn.Module, x: Images, y: Labels, noise: Noise, objective: Objective) -> tuple[Images, Mask]:
-        """One restart: what it found, and which images are not broken; the model is in the mode of the attack."""
+        """One restart, on a model in evaluation mode: the resulting images, and a mask of those that are not broken."""
         threat, marks = threat_of(self), checkpoints(self.steps)
         state, result = Ascent.at(_start(x, threat, noise), x, y, 2 * threat.eps), torch.empty_like(x)
-        standing = torch.ones(len(x), dtype=torch.bool, device=x.device)
+        robust = torch.ones(len(x), dtype=torch.bool, device=x.device)
         for number in range(self.steps + 1):
             if number:
                 state.move(threat, keep=0.75 if number > 1 else 1.0)
-            outputs = self._look(model, state, objective, last=number == self.steps)
-            fell = fooled(model, state.x_adv, state.y, outputs.logits)
-            state.learn(outputs, start=number == 0)
-            if fell.any():
-                out, going = state.rows[fell], (~fell).nonzero()[:, 0]
-                result[out], standing[out] = state.x_adv[fell], False
+            outputs = self._evaluate(model, state, objective, last=number == self.steps)
+            broken = fooled(model, state.x_adv, state.y, outputs.logits)
+            state.update(outputs, start=number == 0)
+            if broken.any():
+                out, going = state.rows[broken], (~broken).nonzero()[:, 0]
+                result[out], robust[out] = state.x_adv[broken], False
                 state, objective = state.take(going), objective.select(going)
                 if not len(going):
                     break
             if number in marks:
-                state.check(self.rho * marks[number])
+                state.checkpoint(self.rho * marks[number])
         result[state.rows] = state.best
-        return result, standing
+        return result, robust
 
-    def _look(self, model: nn.Module, state: Ascent, objective: Objective, last: bool) -> InputGradient:
-        """Gradient (its mean over ``eot`` passes), value and logits (the last pass's) where the images are now."""
+    def _evaluate(self, model: nn.Module, state: Ascent, objective: Objective, last: bool) -> InputGradient:
+        """Gradient (the mean of ``eot`` passes), value and logits (of the last pass) at the current points."""
         if last:
             out = logits(model, state.x_adv)
             return InputGradient(state.gradient, objective(out, state.y), out)
@@ -110,7 +110,7 @@ class APGD(Attack):
         for _ in range(self.eot):
             outputs = input_gradient(model, state.x_adv, state.y, objective)
             total += outputs.gradient
-        # a gradient that is not a number would make an image that is none, and what a model says of it means nothing
+        # a NaN in the gradient would make an image of NaN
         return outputs._replace(gradient=(total / self.eot).nan_to_num())
 
 
@@ -171,7 +171,7 @@ class APGDT(Attack):
                 return lambda rows: apgd.once(model, x[rows], target[rows], own.take(rows), TargetedDLR(towards[rows]))
 
             last = min(self.first - 1 + self.targets, classes.shape[1])
-            return _in_turn(x, (once(number) for number in range(self.first - 1, last)))
+            return _run_rounds(x, (once(number) for number in range(self.first - 1, last)))
 
 
 @torch.no_grad()
@@ -183,24 +183,24 @@ def wrong_classes(model: nn.Module, x: Images, y: Labels) -> Tensor:
 
 
 def checkpoints(steps: int) -> dict[int, int]:
-    """After which steps the step size is judged, and over how many steps: for 100 after 22, 41, 57, 70, 80, 87, ..."""
+    """The checkpoints, and the steps since the one before: for 100 steps after 22, 41, 57, 70, 80, 87, ..."""
     interval, shrink, least = (max(int(share * steps), 1) for share in (0.22, 0.03, 0.06))
     intervals, at = {}, interval
-    while at < steps:  # the last point is followed by no step
+    while at < steps:  # no step follows the last point
         intervals[at] = interval
         interval = max(interval - shrink, least)
         at += interval
     return intervals
 
 
-def _in_turn(x: Images, rounds: Iterable[_Round]) -> Images:
-    """What several rounds find, each on the images that the ones before did not break."""
+def _run_rounds(x: Images, rounds: Iterable[_Round]) -> Images:
+    """The images after several rounds, each on those that the rounds before did not break."""
     x_adv, rows = x.detach().clone(), torch.arange(len(x), device=x.device)
     for attack in rounds:
         if not len(rows):
             break
-        x_adv[rows], standing = attack(rows)
-        rows = rows[standing]
+        x_adv[rows], robust = attack(rows)
+        rows = rows[robust]
     return x_adv
 
 

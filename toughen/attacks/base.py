@@ -1,4 +1,4 @@
-"""The shape of every attack."""
+"""The base class of attacks."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from toughen.core.types import Eps, Images, Labels, Logits, Norm
 class Attack:
     """The base of all attacks: a frozen dataclass whose settings are its fields and whose work is its call.
 
-    An attack keeps no state, restores every submodule's own mode, leaves no ``.grad``, and judges nothing: whoever
-    calls it compares the predictions on what it returns.
+    An attack keeps no state, restores every submodule's own mode and leaves no ``.grad``. It does not say whether it
+    succeeded: the caller compares the predictions on the images that it returns.
 
     Attributes:
         eps: radius of the threat, in the units of the images.
@@ -24,11 +24,11 @@ class Attack:
     norm: Norm
 
     def __call__(self, model: nn.Module, x: Images, target: Labels | Logits, noise: Noise | None = None) -> Images:
-        """Images within the threat around ``x`` that raise the attack's objective.
+        """Images within the threat around ``x`` with a high value of the attack's objective.
 
         Args:
             model: returns logits; any mode, any device.
-            x: clean images in [0, 1].
+            x: clean images in [0, 1], [n, c, h, w].
             target: what the objective compares with, the true labels for most.
             noise: source of random numbers; None means torch's global generator.
         """
@@ -39,7 +39,7 @@ def threat_of(attack: object) -> Threat:
     """The threat that an attack's or a method's ``eps`` and ``norm`` describe.
 
     Raises:
-        ValueError: eps was left out, or is none that the norm admits.
+        ValueError: eps is missing, or outside the norm's range.
     """
     eps: Eps | None = getattr(attack, "eps", None)
     norm: Norm = getattr(attack, "norm", "linf")

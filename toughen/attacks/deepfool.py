@@ -1,4 +1,4 @@
-"""DeepFool: the nearest boundary, step by step, each time taken for a plane."""
+"""DeepFool: steps to the nearest boundary of the linearised model."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ import torch
 from torch import Tensor, nn
 
 from toughen.attacks.base import Attack, threat_of
-from toughen.core.gradients import InputGradient, fooled, logits, lowest_gradient, mode
+from toughen.core.gradients import InputGradient, fooled, logits, mode, nearest_gradient
 from toughen.core.objectives import LogitDifference
 from toughen.core.rng import Noise
 from toughen.core.threat import Threat
 from toughen.core.types import Eps, Images, Labels, Logits, Norm, PerExample, Real
 
-ENOUGH = 1e-4
-"""What each step goes beyond the plane, so that steps do not die away before the boundary."""
+EXTRA_STEP = 1e-4
+"""Added to the length of each step, so that steps do not vanish before the boundary."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,32 +63,32 @@ class DeepFool(Attack):
         threat.check(x)
         with mode(model, "eval"):
             out = logits(model, x)
-            stands = (~fooled(model, x, target, out)).nonzero()[:, 0]
+            robust = (~fooled(model, x, target, out)).nonzero()[:, 0]
             result = x.clone()
-            if len(stands):
-                y = target[stands]
-                others = out[stands].scatter(1, y[:, None], -torch.inf).argsort(dim=1, descending=True, stable=True)
-                result[stands] = self._run(model, x[stands], y, others[:, :-1][:, : self.candidates - 1], threat)
+            if len(robust):
+                y = target[robust]
+                others = out[robust].scatter(1, y[:, None], -torch.inf).argsort(dim=1, descending=True, stable=True)
+                result[robust] = self._run(model, x[robust], y, others[:, :-1][:, : self.candidates - 1], threat)
         return result if self.minimise else threat.project(result, x)
 
     def _run(self, model: nn.Module, x: Images, y: Labels, others: Tensor, threat: Threat) -> Images:
-        """Where each image ends that is predicted as ``y`` now; ``others`` are the other candidates, [n, k - 1]."""
+        """The last iterates of images that are predicted as ``y``; ``others`` are the other candidates, [n, k - 1]."""
 
         def distance(outputs: InputGradient) -> PerExample:
             return outputs.value.abs() / threat.dual(outputs.gradient).clamp(min=1e-30)
 
         result, rows, total, x_adv = x.clone(), torch.arange(len(x), device=x.device), torch.zeros_like(x), x
         for _ in range(self.steps):
-            outputs = lowest_gradient(
+            outputs = nearest_gradient(
                 model, x_adv, y[rows], [LogitDifference(each) for each in others[rows].unbind(1)], distance
             )
-            # no farther than across the box: a gradient of almost nothing points to no boundary
-            reach = (distance(outputs) + ENOUGH).clamp(max=float(x[0].numel()))
+            # at most the largest distance in the box: where the gradient almost vanishes, the distance is huge
+            reach = (distance(outputs) + EXTRA_STEP).clamp(max=float(x[0].numel()))
             total = total + reach.view(-1, 1, 1, 1) * threat.steepest(outputs.gradient)
             x_adv = (x[rows] + (1 + self.overshoot) * total).clamp(0, 1)
             result[rows] = x_adv
-            stands = (~fooled(model, x_adv, y[rows], logits(model, x_adv))).nonzero()[:, 0]
-            if not len(stands):
+            robust = (~fooled(model, x_adv, y[rows], logits(model, x_adv))).nonzero()[:, 0]
+            if not len(robust):
                 break
-            rows, total, x_adv = rows[stands], total[stands], x_adv[stands]
+            rows, total, x_adv = rows[robust], total[robust], x_adv[robust]
         return result

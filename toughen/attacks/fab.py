@@ -1,4 +1,4 @@
-"""FAB: the shortest way across the boundary, by projections onto the tangent of the boundary."""
+"""FAB: the smallest adversarial perturbation, by projections onto a linear approximation of the boundary."""
 
 from __future__ import annotations
 
@@ -35,8 +35,8 @@ class FAB(Attack):
     precision), then for each target and restart ``steps + 1`` forwards and ``steps`` gradients (each k - 1 of them
     without targets, for k classes) if no step crosses the boundary. A step that does costs one forward more, since a
     point that came back is another one. A point that did not cross is where the next step starts, so one pass gives
-    both its logits and its gradient; whether it crosses is predicted from the steps before (``Boundary.stood``), and a
-    wrong prediction costs one gradient more, or one forward. The authors' program has ``2 steps`` forwards and
+    both its logits and its gradient. Whether a point crosses is predicted from the last three; a wrong prediction costs
+    one gradient or one forward more. The authors' program has ``2 steps`` forwards and
     ``steps`` gradients (each k of them), with weight gradients, and three forwards around them. All iterates are the
     same, except that a search in bf16 evaluates the model in full precision where an image first comes close to the
     boundary in a round, and where it may be broken, and corrects its logits by that.
@@ -91,22 +91,22 @@ class FAB(Attack):
         x_adv, best = x.detach().clone(), x.new_full((len(x),), torch.inf)
         with mode(model, "eval"):
             order = wrong_classes(model, x, target)
-            shift = order.new_zeros((len(x), order.shape[1] + 1), dtype=x.dtype)
+            correction = order.new_zeros((len(x), order.shape[1] + 1), dtype=x.dtype)
             for number, restart, classes in self._rounds(order):
-                # what fell leaves, or, where the nearest is sought, what cannot come nearer
+                # images that are broken are done; with ``minimise``, those at distance 0
                 rows = (best > 0 if self.minimise else best == torch.inf).nonzero()[:, 0]
                 if not len(rows):
                     break
                 start = _random(x[rows], threat, noise.restart(number).take(rows)) if restart else x[rows]
                 state = Boundary.at(
-                    start, x[rows], target[rows], classes[rows], rows, x_adv[rows], best[rows], shift[rows]
+                    start, x[rows], target[rows], classes[rows], rows, x_adv[rows], best[rows], correction[rows]
                 )
                 for part in self._run(model, state, threat):
-                    x_adv[part.rows], best[part.rows] = part.kept, part.best
+                    x_adv[part.rows], best[part.rows] = part.result, part.best_distance
         return x_adv
 
     def _rounds(self, classes: Tensor) -> Iterator[tuple[int, int, Tensor]]:
-        """Each round's number, for its noise; its restart; and the classes whose boundary it seeks."""
+        """For each round: its number, which keys its noise; its restart; and the classes it moves towards, [n, m]."""
         before = self.first - 1
         if self.targets is None:
             for restart in range(before, before + self.restarts):
@@ -117,36 +117,36 @@ class FAB(Attack):
                 yield number * self.restarts + restart, restart, classes[:, number : number + 1]
 
     def _run(self, model: nn.Module, state: Boundary, threat: Threat) -> Iterator[Boundary]:
-        """One round: yields images as they leave, and at last those that got all steps."""
+        """One round; yields the states of images that are done, and at the end those of the rest."""
         for number in range(self.steps + 1):
             if number:
-                state.differentiate(model, threat)
+                state.compute_planes(model, threat)
                 state.x_adv = self._moved(state, threat)
-            out = state.look(model, threat, last=number == self.steps)
-            seems = misclassified(out + state.shift, state.y)
+            out = state.evaluate(model, threat, last=number == self.steps)
+            seems = misclassified(out + state.correction, state.y)
             moved = threat.distance(state.x_adv, state.x)
-            near = moved < state.best if self.minimise else moved <= threat.eps
+            near = moved < state.best_distance if self.minimise else moved <= threat.eps
             if low_precision(model):
                 seems = state.calibrate(model, out, seems, near)
-                fell = seems & near
+                adversarial = seems & near
             else:
-                fell = confirmed(model, state.x_adv, state.y, seems & near)
-            crossed = seems & (fell | ~near)
-            keep = fell if self.minimise else near & (fell | ~seems)
-            state.kept = torch.where(keep.view(-1, 1, 1, 1), state.x_adv, state.kept)
-            state.best = torch.where(fell, moved, state.best)
+                adversarial = confirmed(model, state.x_adv, state.y, seems & near)
+            crossed = seems & (adversarial | ~near)
+            keep = adversarial if self.minimise else near & (adversarial | ~seems)
+            state.result = torch.where(keep.view(-1, 1, 1, 1), state.x_adv, state.result)
+            state.best_distance = torch.where(adversarial, moved, state.best_distance)
             if number:
                 state.step_back(crossed, self.beta)
-            gone = fell & (state.best == 0) if self.minimise else fell
-            if gone.any():
-                yield state.take(gone.nonzero()[:, 0])
-                state = state.take((~gone).nonzero()[:, 0])
+            done = adversarial & (state.best_distance == 0) if self.minimise else adversarial
+            if done.any():
+                yield state.take(done.nonzero()[:, 0])
+                state = state.take((~done).nonzero()[:, 0])
             if not len(state.rows):
                 return
         yield state
 
     def _moved(self, state: Boundary, threat: Threat) -> Images:
-        """The next iterates: beyond the projections of iterate and clean image onto the plane, mixed."""
+        """The next iterates: a mix of iterate and clean image, each moved ``eta`` times its way to the plane."""
         x, x_adv, slope = state.x, state.x_adv, state.gradient
         at_x = state.value + (slope * (x - x_adv)).flatten(1).sum(1)  # the plane's function at the clean image
         both = threat.onto_plane(torch.cat([x_adv, x]), torch.cat([slope, slope]), torch.cat([state.value, at_x]))

@@ -1,4 +1,4 @@
-"""Guided attacks: margin in probabilities, led away from where they start."""
+"""GAMA: attacks on the margin in probabilities, guided by a distance from the prediction at the start."""
 
 from __future__ import annotations
 
@@ -62,9 +62,9 @@ class _GAMA(Attack):
             rows = torch.arange(len(x), device=x.device)
             for restart in range(self.restarts):
                 begin = threat.start(x, self.start, noise.restart(restart), clip=False).detach()
-                x_adv, standing = self._run(model, x[rows], target[rows], begin[rows], threat)
+                x_adv, robust = self._run(model, x[rows], target[rows], begin[rows], threat)
                 result = result.index_copy(0, rows, x_adv)
-                rows = rows[standing]
+                rows = rows[robust]
                 if not len(rows) or restart == self.restarts - 1:
                     break
                 with torch.no_grad():
@@ -75,28 +75,28 @@ class _GAMA(Attack):
         return result
 
     def _run(self, model: nn.Module, x: Images, y: Labels, x_adv: Images, threat: Threat) -> tuple[Images, Mask]:
-        """One restart: each image where it fell, else the last iterate; and which had not fallen before that one."""
+        """One restart: each image as first broken, else the last iterate; and which were not broken before that one."""
         result, rows = x_adv, torch.arange(len(x), device=x.device)
-        standing = torch.ones_like(rows, dtype=torch.bool)
+        robust = torch.ones_like(rows, dtype=torch.bool)
         reference: Logits | None = None
         for step in range(self.steps):
             outputs = input_gradient(model, x_adv, y, GuidedMargin(reference, self.weight_at(step)))
             x_next = threat.project(self._move(x, x_adv, threat, outputs.gradient, self.shrink(step)), x)
             if reference is None:
-                reference = outputs.logits  # the start is not cut to the box, so an image cannot fall there
+                reference = outputs.logits  # the start is not clipped to the box, so it is no result
             else:
-                fell = fooled(model, x_adv, y, outputs.logits)
-                if fell.any():
-                    result, going = result.index_copy(0, rows[fell], x_adv[fell]), (~fell).nonzero()[:, 0]
-                    standing[rows[fell]] = False
+                broken = fooled(model, x_adv, y, outputs.logits)
+                if broken.any():
+                    result, going = result.index_copy(0, rows[broken], x_adv[broken]), (~broken).nonzero()[:, 0]
+                    robust[rows[broken]] = False
                     rows, x, y, x_next, reference = rows[going], x[going], y[going], x_next[going], reference[going]
                 if not len(rows):
-                    return result, standing
+                    return result, robust
             x_adv = x_next
-        return result.index_copy(0, rows, x_adv), standing
+        return result.index_copy(0, rows, x_adv), robust
 
     def _move(self, x: Images, x_adv: Images, threat: Threat, gradient: Images, shrink: float) -> Images:
-        """Where a step leads that is ``shrink`` times the first one, before it is cut to ball and box."""
+        """The next iterate before projection; the step is ``shrink`` times as long as the first one."""
         raise NotImplementedError
 
     def weight_at(self, step: int) -> float:
@@ -105,7 +105,7 @@ class _GAMA(Attack):
         return float(self.weight * max(0.0, 1 - step / length)) if length > 0 else 0.0
 
     def shrink(self, step: int) -> float:
-        """How long this step is, compared with the first."""
+        """The length of this step, relative to the first."""
         done = sum(step >= share * self.steps - 1e-9 for share in self.drops)
         return float(self.drop_factor**-done)
 

@@ -1,4 +1,4 @@
-"""Attacks that toughen did not write: a user's own classes."""
+"""A user's own attack classes: import, check and instantiation."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from typing import Any
 from toughen.attacks.base import Attack
 from toughen.utils.plugins import describe_error, import_object
 
-HOW = "write a frozen dataclass under toughen.attacks.Attack"
+ADVICE = "write a frozen dataclass under toughen.attacks.Attack"
 
 
-def imported(path: str) -> type[Attack]:
+def import_attack(path: str) -> type[Attack]:
     """The class at ``package.module.Class``.
 
     Raises:
-        ValueError: it cannot be imported, or is no attack that eps and norm are enough to make.
+        ValueError: it cannot be imported, is no attack, or needs more settings than eps and norm.
     """
     kind = import_object(path, "attack")
     check_kind(path, kind)
@@ -26,11 +26,11 @@ def imported(path: str) -> type[Attack]:
     return checked
 
 
-def made(spec: str, kind: Callable[..., Attack], settings: Mapping[str, Any]) -> Attack:
-    """An attack of such a class.
+def instantiate(spec: str, kind: Callable[..., Attack], settings: Mapping[str, Any]) -> Attack:
+    """An attack of a user's own class.
 
     Raises:
-        ValueError: the class fails.
+        ValueError: its constructor raised an error.
     """
     try:
         return kind(**settings)
@@ -41,13 +41,13 @@ def made(spec: str, kind: Callable[..., Attack], settings: Mapping[str, Any]) ->
 
 
 def check_kind(name: str, kind: object) -> None:
-    """See that a class is an attack whose settings are its fields.
+    """Check that a class is a frozen dataclass under ``Attack``.
 
     Raises:
         ValueError: it is not.
     """
     if not (inspect.isclass(kind) and issubclass(kind, Attack) and is_dataclass(kind)):
-        raise ValueError(f"attack {name!r} is not an attack: {HOW}")
+        raise ValueError(f"attack {name!r} is not an attack: {ADVICE}")
     undecorated = "__dataclass_fields__" not in vars(kind) and inspect.get_annotations(kind)
     if undecorated or not kind.__dataclass_params__.frozen:
         raise ValueError(f"attack {name!r} is not a frozen dataclass: put @dataclass(frozen=True) above it")

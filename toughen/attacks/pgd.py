@@ -70,13 +70,13 @@ class PGD(Attack):
         with mode(model, self.mode):
             best = self._run(model, x, target, threat, noise.restart(0))
             if self.restarts > 1:
-                fell, value = self._reached(model, best, target)
+                is_fooled, value = self._success(model, best, target)
             for number in range(1, self.restarts):
                 x_adv = self._run(model, x, target, threat, noise.restart(number))
-                falls, new = self._reached(model, x_adv, target)
-                better = (falls & ~fell) | ((falls == fell) & (new > value))
+                new_fooled, new = self._success(model, x_adv, target)
+                better = (new_fooled & ~is_fooled) | ((new_fooled == is_fooled) & (new > value))
                 best = torch.where(better.view(-1, 1, 1, 1), x_adv, best)
-                fell, value = fell | falls, torch.where(better, new, value)
+                is_fooled, value = is_fooled | new_fooled, torch.where(better, new, value)
         return best
 
     def _run(self, model: nn.Module, x: Images, target: Labels | Logits, threat: Threat, noise: Noise) -> Images:
@@ -93,10 +93,11 @@ class PGD(Attack):
                 velocity = direction = direction if velocity is None else self.decay * velocity + direction
             moved = threat.project(x_adv + step_size * threat.steepest(direction), x)
             if self.stop_early:
-                fell = confirmed(model, x_adv, target, objective.fooled(outputs.logits, target))
-                if fell.any():
-                    going = (~fell).nonzero()[:, 0]
-                    result = result.index_copy(0, rows[fell], threat.project(x_adv[fell], x[fell]))
+                is_fooled = confirmed(model, x_adv, target, objective.fooled(outputs.logits, target))
+                if is_fooled.any():
+                    going = (~is_fooled).nonzero()[:, 0]
+                    fooled_images = threat.project(x_adv[is_fooled], x[is_fooled])
+                    result = result.index_copy(0, rows[is_fooled], fooled_images)
                     rows, x, target, moved = rows[going], x[going], target[going], moved[going]
                     objective = objective.select(going)
                     velocity = None if velocity is None else velocity[going]
@@ -105,13 +106,12 @@ class PGD(Attack):
             x_adv = moved
         return result.index_copy(0, rows, x_adv) if self.stop_early else x_adv
 
-    def _reached(self, model: nn.Module, x_adv: Images, target: Labels | Logits) -> tuple[Mask, PerExample]:
-        """Which images fool the model, and the objective: a misclassified image is worth more than any that is not."""
-        with torch.no_grad():
-            scores = logits(model, x_adv)
-            return confirmed(model, x_adv, target, self.objective.fooled(scores, target)), self.objective(
-                scores, target
-            )
+    @torch.no_grad()
+    def _success(self, model: nn.Module, x_adv: Images, target: Labels | Logits) -> tuple[Mask, PerExample]:
+        """Which images fool the model, and each one's objective."""
+        out = logits(model, x_adv)
+        is_fooled = confirmed(model, x_adv, target, self.objective.fooled(out, target))
+        return is_fooled, self.objective(out, target)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -61,14 +61,14 @@ class PGDADP(Attack):
         with mode(model, "eval"):
             for step in range(self.steps):
                 outputs = input_gradient(model, x_adv, target, objective)
-                fell = fooled(model, x_adv, target, outputs.logits) if step == 0 else torch.zeros_like(target).bool()
+                broken = fooled(model, x_adv, target, outputs.logits) if step == 0 else torch.zeros_like(target).bool()
                 moved, later = self._search(
                     model, x, x_adv, threat.steepest(outputs.gradient), target, objective, threat
                 )
-                x_adv, fell = torch.where(fell.view(-1, 1, 1, 1), x_adv, moved), fell | later
+                x_adv, broken = torch.where(broken.view(-1, 1, 1, 1), x_adv, moved), broken | later
                 result = result.index_copy(0, rows, x_adv)
-                if fell.any():
-                    going = (~fell).nonzero()[:, 0]
+                if broken.any():
+                    going = (~broken).nonzero()[:, 0]
                     rows, x, x_adv, target = rows[going], x[going], x_adv[going], target[going]
                     objective = objective.select(going)
                 if not len(rows):
@@ -86,7 +86,7 @@ class PGDADP(Attack):
         objective: Objective,
         threat: Threat,
     ) -> tuple[Images, Mask]:
-        """The best of the steps in this direction, and which images it fools: none is better than one that does."""
+        """The best step in this direction, and which images it breaks; a step that breaks an image is the best."""
         best, value = x_adv, x_adv.new_full((len(x),), -torch.inf)
         for size in self.sizes:
             candidate = threat.project(x_adv + size * threat.eps * direction, x)

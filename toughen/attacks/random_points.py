@@ -1,4 +1,4 @@
-"""Random points of the ball: what an attack that looks for nothing finds."""
+"""Random points of the ball, without any search: a baseline that gradient attacks must beat."""
 
 from __future__ import annotations
 
@@ -54,10 +54,10 @@ class RandomPoints(Attack):
                 x_adv = threat.start(x[rows], "uniform", noise)
                 out = logits(model, x_adv)
                 value = margin(out, target[rows]).to(lowest)
-                fell = fooled(model, x_adv, target[rows], out)
-                keep = fell | (value < lowest[rows])
+                broken = fooled(model, x_adv, target[rows], out)
+                keep = broken | (value < lowest[rows])
                 result[rows[keep]], lowest[rows[keep]] = x_adv[keep], value[keep]
-                if fell.any():
-                    stands = (~fell).nonzero()[:, 0]
-                    rows, noise = rows[stands], noise.take(stands)
+                if broken.any():
+                    robust = (~broken).nonzero()[:, 0]
+                    rows, noise = rows[robust], noise.take(robust)
         return result

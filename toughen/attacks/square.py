@@ -28,11 +28,11 @@ HALVINGS = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)
 class Square(Attack):
     """Random search over square windows, without gradients (Andriushchenko et al., arXiv:1912.00049).
 
-    A window of the best image so far gets another perturbation; the image stays changed where its margin falls. Windows
-    and their signs are one query's for all images, the start is each image's own.
+    Each query changes the perturbation in a window of the best image so far, and keeps the change where it lowers the
+    margin. Windows and signs are the same for all images; the start is drawn for each image.
 
     Passes: ``queries + 1`` forwards per restart for every unbroken image. The clean image gets no query, and an image
-    stops at the query that breaks it; neither changes a verdict.
+    stops at the query that breaks it; neither changes which images are broken.
 
     Attributes:
         eps: radius, in the units of the images.
@@ -93,13 +93,13 @@ class Square(Attack):
 def _search(
     model: nn.Module, x: Images, y: Labels, threat: Threat, noise: Noise, sides: list[int]
 ) -> tuple[Images, Tensor]:
-    """One restart: the images that it ends with, and which of them are not broken."""
+    """One restart: the resulting images, and the rows of those that are not broken."""
     kind = _LInf if threat.norm == "linf" else _L2
 
     def search(rows: Labels, query: Query) -> tuple[Images, Tensor]:
-        begun = kind(x[rows], y[rows], threat, noise.take(rows), query)
-        begun.run(sides)
-        return begun.result, rows[begun.rows]
+        restart = kind(x[rows], y[rows], threat, noise.take(rows), query)
+        restart.run(sides)
+        return restart.result, rows[restart.rows]
 
     parts = search_windows(model, x, min(sides), search)
     return torch.cat([result for result, _ in parts]), torch.cat([left for _, left in parts])
@@ -109,9 +109,10 @@ class _Search(ABC):
     """One restart for the images that are not broken; what a window is filled with depends on the norm.
 
     Attributes:
-        x, x_adv, y, best, rows: of the unbroken images: clean, best so far, labels, its margin, place in ``result``.
-        result: all images; those that left are as they were then.
-        shared: draws that are the same for all images.
+        x, x_adv, y, best, rows: of the images that are not broken: the clean image, the best one so far, the label, the
+            lowest margin so far, the row in ``result``.
+        result: all images; broken ones as they were broken.
+        shared: the generator of draws that all images share.
     """
 
     per_image: tuple[str, ...] = ("x", "x_adv", "y", "best", "rows")
@@ -141,6 +142,7 @@ class _Search(ABC):
         """
 
     def run(self, sides: list[int]) -> None:
+        """Query the start, then a window of each of these sides, in pixels."""
         self._judge([])
         drawn = torch.rand((len(sides), 5 + self.x.shape[1]), generator=self.shared, dtype=torch.float64)
         places, signs = drawn[:, :5].tolist(), _sign(drawn[:, 5:]).to(self.x)[:, None, :, None, None]
@@ -156,9 +158,9 @@ class _Search(ABC):
         self.result[self.rows] = self.x_adv
 
     def _judge(self, changed: list[tuple[Window, Images]]) -> None:
-        """Query the model, take back what did not lower an image's margin, and let broken images go.
+        """Query the model, undo the changes that did not lower an image's margin, and remove broken images.
 
-        An image whose margin is negative in low precision only goes on from there, to lower ones.
+        An image whose margin is negative in low precision alone is not broken, and its search goes on.
         """
         out = self.query.logits(self.x_adv, [window for window, _ in changed])
         value = margin(out, self.y)
@@ -166,35 +168,34 @@ class _Search(ABC):
         for window, before in changed:
             view = window.of(self.x_adv)
             view.copy_(torch.where(better.view(-1, 1, 1, 1), view, before))
-        self.query.settle(better)
+        self.query.accept(better)
         self.best = torch.where(better, value, self.best)
         seem = (better & ~(value > 0)).nonzero()[:, 0]
         if len(seem):
-            fell = fooled(self.query.model, self.x_adv[seem], self.y[seem], out[seem])
-            self._release(seem[fell])
+            broken = seem[fooled(self.query.model, self.x_adv[seem], self.y[seem], out[seem])]
+            if len(broken):
+                self._remove(broken)
 
-    def _release(self, fell: Labels) -> None:
-        if not len(fell):
-            return
-        self.result[self.rows[fell]] = self.x_adv[fell]
-        stands = torch.ones_like(self.rows, dtype=torch.bool).index_fill_(0, fell, False)
+    def _remove(self, broken: Labels) -> None:
+        self.result[self.rows[broken]] = self.x_adv[broken]
+        robust = torch.ones_like(self.rows, dtype=torch.bool).index_fill_(0, broken, False)
         for name in self.per_image:
-            setattr(self, name, getattr(self, name)[stands])
+            setattr(self, name, getattr(self, name)[robust])
         if len(self.rows):
-            self.query.keep(stands)
+            self.query.select(robust)
 
 
 class _LInf(_Search):
-    """Windows that move by twice the radius, so that they end on the ball's or the box's faces.
+    """A window changes by +-2 eps per channel, clipped to ball and box, so that pixels lie on the faces of one of them.
 
     Attributes:
-        lower, upper: of the ball cut with the box.
+        lower, upper: bounds of the ball cut with the box.
     """
 
     per_image = (*_Search.per_image, "lower", "upper")
 
     def start(self, noise: Noise) -> Images:
-        """Stripes one pixel wide."""
+        """Vertical stripes, one pixel wide, of +-eps."""
         self.lower, self.upper = ((self.x + bound).clamp(0, 1) for bound in (-self.threat.eps, self.threat.eps))
         return (self.x + self.threat.eps * noise.sign(self.x[:, :, :1])).clamp(0, 1)
 
@@ -207,13 +208,13 @@ class _LInf(_Search):
 
 
 class _L2(_Search):
-    """A window that gets what another one gives up, and what of the radius is unused.
+    """One window loses its perturbation, and another gets a new one of the length that this and eps leave.
 
-    Its new perturbation has exactly the length that is left, so that nothing outside the two windows changes.
+    So nothing outside the two windows changes.
     """
 
     def start(self, noise: Noise) -> Images:
-        """A grid of tiles, each turned one way for all images, with signs of their own; as long as the radius."""
+        """A grid of bumps of length eps; all images share the orientations, each has its own signs."""
         h, w = self.x.shape[2:]
         side = max(min(h, w) // 5, 1)
         down, across = h // side, w // side
@@ -234,10 +235,10 @@ class _L2(_Search):
         unused = self.threat.eps**2 - self.threat.distance(self.x_adv, self.x).square()
         delta = view - x
         length = _length(delta)
-        view.copy_(x)  # what the windows share counts once
+        view.copy_(x)  # so that pixels in both windows count once
         freed = length.square() + _length(other - other_x).square()
         new = _unit(_bump(side, places[4] > 0.5).to(x) * sign + delta / (length + TINY))
-        # rounding may have used a little more than the radius: then this gives it back
+        # ``unused`` may be slightly negative by rounding
         new *= (unused.view(-1, 1, 1, 1) / x.shape[1] + freed).clamp(min=0).sqrt()
         other.copy_(other_x)
         view.copy_((x + new).clamp_(0, 1))
@@ -263,7 +264,7 @@ def _sign(share: Tensor) -> Tensor:
 
 
 def _window(images: Images, side: int, place: list[float]) -> Window:
-    """``side`` x ``side`` pixels; as in AutoAttack no window but one of full size reaches the last ones."""
+    """``side`` x ``side`` pixels; as in AutoAttack, only a window of full size includes the last row and column."""
     top, left = (int(share * (size - side)) for share, size in zip(place[:2], images.shape[2:], strict=True))
     return Window(top, top + side, left, left + side)
 

@@ -60,7 +60,7 @@ class Transfer(Attack):
         threat.check(x)
         x = x.detach()
         if isinstance(model, Classifier):
-            source = model.like(source)
+            source = model.wrap(source)
         with mode(source, "eval"):
             if self.labels == "source":
                 with torch.no_grad():

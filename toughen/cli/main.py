@@ -94,13 +94,13 @@ def _run(name: str, *arguments: str) -> NoReturn:
     except (RuntimeError, MemoryError) as error:
         if several():
             signals.ignore_sigterm()  # until it is said
-        from toughen.core.distributed import lost  # imports torch
+        from toughen.core.distributed import is_lost_process  # imports torch
         from toughen.data.feed import Unreadable
-        from toughen.engine.memory import lacking
+        from toughen.engine.memory import is_out_of_memory
 
-        if lost(error) and not isinstance(error, Unreadable):  # which names the process that ended
+        if is_lost_process(error) and not isinstance(error, Unreadable):  # which names the process that ended
             fail(LOST[name] if name in LOST else LOST_ELSEWHERE, status=1)
-        if not lacking(error):
+        if not is_out_of_memory(error):
             fail(str(error), status=1)
         fail(f"memory does not suffice ({str(error).splitlines()[0][:200] if str(error) else 'MemoryError'})", status=1)
     except KeyboardInterrupt as stopped:

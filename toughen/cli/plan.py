@@ -59,7 +59,7 @@ def run(arguments: Sequence[str]) -> int:
     if recipe.time_budget is not None:
         budget.plan_steps(trainer)
     trainer.method.check(trainer.state.epochs)
-    tried = budget.tried(trainer, TRYING)
+    tried = budget.measure(trainer, TRYING)
     console = Console()
     show(console, {**images(trainer, data), **settings(trainer), **price(trainer, tried)})
     say(console, f"train it: {follow_up.train(words, out)}")
@@ -113,12 +113,12 @@ def settings(trainer: Trainer) -> dict[str, str]:
     }
 
 
-def price(trainer: Trainer, tried: budget.Tried) -> dict[str, str]:
+def price(trainer: Trainer, tried: budget.StepCost) -> dict[str, str]:
     """What it would take, by what was tried."""
     whole = trainer.state.last_step / trainer.state.steps_per_epoch * len(trainer.train) * tried.passes
     looks = -(-trainer.state.last_step // trainer.state.steps_per_epoch) // trainer.recipe.validation_every + 1
-    seconds = trainer.state.last_step * tried.step + looks * tried.look
-    validations = f", {tried.look:.1f} s each of {count(looks, 'validation')}" * bool(
+    seconds = trainer.state.last_step * tried.step + looks * tried.validation
+    validations = f", {tried.validation:.1f} s each of {count(looks, 'validation')}" * bool(
         len(trainer.state.validation.split)
     )
     return {

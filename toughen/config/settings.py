@@ -1,4 +1,4 @@
-"""From a command line and a YAML recipe to settings: where recipes lie, and how eps and norm reach every leaf."""
+"""Settings from a command line and a YAML recipe: finds and merges recipes, and passes eps and norm to all methods."""
 
 from __future__ import annotations
 
@@ -89,10 +89,10 @@ def read_recipe(name: str) -> dict[str, Any]:
 
 
 def under(recipe: dict[str, Any], options: Sequence[tuple[str, str]]) -> dict[str, Any]:
-    """A recipe as it lies under a command line: without the parts that this replaces, and with the default ones.
+    """A recipe without the settings that a command line replaces, and with defaults for missing parts.
 
-    A part that is replaced leaves nothing behind: jsonargparse would hand its settings, defaults among them, to the
-    class that takes its place wherever the names agree.
+    A replaced part is removed as a whole: jsonargparse would pass its settings, defaults among them, to the class that
+    replaces it, wherever the names agree.
 
     Args:
         recipe: settings by name; not changed.
@@ -126,7 +126,7 @@ def _forget(part: Any, name: str, value: str) -> None:
 
 
 def _same_class(one: str, other: str) -> bool:
-    """Whether two names mean one class: toughen's own go by their last part, too, a user's by the whole path alone."""
+    """Whether two names mean the same class: toughen's own go by their last part, a user's by the whole path."""
     own = [path for path in (one, other) if "." in path and not path.startswith("toughen.")]
     return one == other if own else _last(one) == _last(other)
 
@@ -136,9 +136,9 @@ def _last(path: Any) -> str:
 
 
 def find_own_classes(arguments: Sequence[str], recipe: Any = None) -> None:
-    """Let a user's own module be imported from the current folder, where an import path is given.
+    """Add the current folder to ``sys.path`` where an import path of a user's own class is given.
 
-    The installed command does not look there by itself, and must not: a file could take a package's place.
+    Not otherwise: a file in the current folder could hide a package.
 
     Args:
         arguments: the command line.
@@ -170,10 +170,10 @@ def flag(path: str) -> str:
 
 
 def refuse_bases(settings: jsonargparse.Namespace) -> None:
-    """See that every part is named by a class that does something.
+    """Check that no part is named by an abstract base class.
 
     Raises:
-        ValueError: a part is named by the base of its kind.
+        ValueError: one is.
     """
     for path, node in _nodes(settings, ""):
         name = _last(node.class_path)
@@ -184,7 +184,7 @@ def refuse_bases(settings: jsonargparse.Namespace) -> None:
 
 
 def refuse_infinite(settings: jsonargparse.Namespace) -> None:
-    """See that every number is one.
+    """Check that every number is finite.
 
     Raises:
         ValueError: one is NaN or infinite.

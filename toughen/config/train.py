@@ -93,7 +93,7 @@ def parse_train(arguments: Sequence[str]) -> tuple[Recipe, str, str, bool]:
     if "method" not in base:
         words = [word for word in arguments if not word.startswith("--print_config")]
         parser.read(["--config", json.dumps(settings.under(base, options(words))), *words])
-        base = filled(base, dict(options(arguments)))
+        base = fill_for_data(base, dict(options(arguments)))
     arguments = ["--config", json.dumps(settings.under(base, options(arguments))), *arguments]
     parsed, given = parser.read(arguments), parser.read(arguments, defaults=False)
     settings.refuse_bases(parsed)
@@ -127,8 +127,8 @@ def refuse_two_lengths(given: dict[str, str], recipe: dict[str, Any]) -> None:
         )
 
 
-def filled(base: dict[str, Any], given: dict[str, str]) -> dict[str, Any]:
-    """What is chosen for the data, under what a recipe without a method says.
+def fill_for_data(base: dict[str, Any], given: dict[str, str]) -> dict[str, Any]:
+    """A recipe without a method, completed by settings that are chosen for the data.
 
     Args:
         base: the recipe; empty where there is none.
@@ -137,28 +137,30 @@ def filled(base: dict[str, Any], given: dict[str, str]) -> dict[str, Any]:
     Raises:
         FileNotFoundError, ValueError: the data cannot be used as it is.
     """
-    said = {**base, **given}
-    begun = {} if said.get("init") in (None, "null") else begun_by(str(said["init"]))
-    begun = {
-        name: value for name, value in begun.items() if name not in said and not ("model" in said and "model" in name)
+    known = {**base, **given}
+    initial = {} if known.get("init") in (None, "null") else settings_of_weights(str(known["init"]))
+    initial = {
+        name: value
+        for name, value in initial.items()
+        if name not in known and not ("model" in known and "model" in name)
     }
-    size, epochs = str(said.get("image_size", "null")), str(said.get("epochs", ""))
+    size, epochs = str(known.get("image_size", "null")), str(known.get("epochs", ""))
     fields = defaults.for_data(
-        str(said.get("data", begun.get("data", Recipe.data))),
-        classes=said.get("classes"),
+        str(known.get("data", initial.get("data", Recipe.data))),
+        classes=known.get("classes"),
         image_size=int(size) if size.isdigit() else "keep" if size == "keep" else None,
-        device=str(said.get("device", Recipe.device)),
+        device=str(known.get("device", Recipe.device)),
         epochs=int(epochs) if epochs.isdigit() else None,
-        model=said.get("model", begun.get("model")),
+        model=known.get("model", initial.get("model")),
         methods=[
             word for name, value in given.items() if name.startswith("method") for word in re.findall(r"\w+", value)
         ],
     )
-    return {**fields, **begun, **base}
+    return {**fields, **initial, **base}
 
 
-def begun_by(init: str) -> dict[str, Any]:
-    """The net of the weights that a run begins with, where they say of which they are, and the data of a run's."""
+def settings_of_weights(init: str) -> dict[str, Any]:
+    """The model settings, and for a run directory the data, that initial weights name; {} where they name none."""
     record = read_initial(init).record
     if record is None:
         return {}

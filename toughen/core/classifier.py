@@ -1,4 +1,4 @@
-"""A model as attacks see it: logits, gradients towards the input, and who is misclassified."""
+"""A model as attacks see it: logits, gradients with respect to the input, and which images are misclassified."""
 
 from __future__ import annotations
 
@@ -13,12 +13,18 @@ from toughen.core.objectives import Objective
 from toughen.core.types import Images, Labels, Logits, Mask, PerExample, Scalar
 from toughen.core.window import Window
 
-Found = TypeVar("Found")
-ENGINE = "toughen.engine.fixed_batch"  # named and not imported: it is made of what is here
+Result = TypeVar("Result")
+ENGINE = "toughen.engine.fixed_batch"  # imported when it is used, because it imports this module
 
 
 class InputGradient(NamedTuple):
-    """The gradient towards the images, and the values and logits it was taken at, detached unless asked otherwise."""
+    """An objective's gradient with respect to the images, with the values and logits of the same pass.
+
+    Attributes:
+        gradient: [n, c, h, w], detached unless ``create_graph``.
+        value: the objective, [n] or one scalar for the batch, detached.
+        logits: [n, k], detached unless ``keep_graph``.
+    """
 
     gradient: Images
     value: PerExample | Scalar
@@ -26,84 +32,85 @@ class InputGradient(NamedTuple):
 
 
 class Query:
-    """Asks a model about images that change a window at a time.
+    """Gives a random search the logits of images of which it changes one window after the other.
 
-    A search changes windows of all images, asks for the ``logits``, and says in ``settle`` which images keep the
-    change. So a model may compute again only what a window reaches; one that is asked in full need not listen.
+    The search changes windows in all images, asks for the ``logits``, and passes to ``accept`` which images keep the
+    change. With that a model can recompute only what depends on the window. A query that computes all of the logits
+    each time implements ``logits`` alone.
 
     Attributes:
-        model: what is asked.
+        model: gives the logits.
     """
 
     model: nn.Module
 
     def logits(self, x: Images, windows: Sequence[Window]) -> Logits:
-        """The logits of ``x``, of which these windows changed."""
+        """The logits of ``x``, [n, k], which differs from the last accepted images in these windows."""
         raise NotImplementedError
 
     def resize(self, x: Images, side: int) -> None:
-        """From here on windows have this side, in pixels; ``x`` are the images as they are settled."""
+        """Called before windows of this side, in pixels; ``x`` are the accepted images."""
 
-    def settle(self, stay: Mask) -> None:
-        """The changes of these images stay, those of the others have been taken back."""
+    def accept(self, accepted: Mask) -> None:
+        """Called after ``logits``: in these images the changes are kept, in the others the search has undone them."""
 
-    def keep(self, rows: Mask) -> None:
-        """Only these images are asked about from here on."""
+    def select(self, rows: Mask) -> None:
+        """Called when the search continues with these images alone."""
 
     def finish(self, x: Images) -> None:
-        """No windows any more; ``x`` are the images as they are settled."""
+        """Called after the last window; ``x`` are the accepted images."""
 
 
 class Classifier(nn.Module):
-    """A model that may answer attacks with less precision than it is judged with.
+    """A model that attacks may search in lower precision than the one in which their results are judged.
 
-    Attacks use the functions of ``toughen.core.gradients``, which take a plain module as well. ``forward`` gives the
-    logits that an attack searches with.
+    Attacks call it through ``toughen.core.gradients``, whose functions take a plain module as well. ``forward`` gives
+    the logits for the search.
     """
 
     @property
     @abstractmethod
     def low_precision(self) -> bool:
-        """Whether the logits of the search are too coarse to judge by."""
+        """Whether the search's logits are too imprecise to judge an image by."""
 
     @property
     @abstractmethod
     def pass_size(self) -> int:
-        """How many images a pass takes at least: fewer cost as much."""
+        """Images per pass: a pass on fewer images costs as much."""
 
     @abstractmethod
     def exact(self, x: Images) -> Logits:
-        """The logits that images are judged by, in float32 at least."""
+        """The logits that images are judged by, in float32 or float64."""
 
     @abstractmethod
-    def confirm(self, x: Images, y: Labels, fell: Mask) -> Mask:
-        """Which of the images that the search takes for misclassified are so by ``misclassifies``."""
+    def confirm(self, x: Images, y: Labels, fooled: Mask) -> Mask:
+        """Those of the ``fooled`` images, misclassified in the search, that are misclassified by ``misclassifies``."""
 
     @abstractmethod
     def misclassifies(self, x: Images, y: Labels) -> Mask:
-        """Which images are broken: misclassified by ``exact``, and by more than luck where the model draws."""
+        """Which images are misclassified by ``exact``; with random outputs, significantly more often than not."""
 
     @abstractmethod
-    def like(self, other: nn.Module) -> nn.Module:
-        """Another model, asked in the same way."""
+    def wrap(self, other: nn.Module) -> nn.Module:
+        """Another model as a ``Classifier`` with the same batch size and precision."""
 
     @abstractmethod
     def input_gradient(self, x: Images, target: Labels | Logits, objective: Objective) -> InputGradient:
-        """As ``toughen.core.gradients.input_gradient``; zeros where the logits carry no gradient."""
+        """As ``toughen.core.gradients.input_gradient``, but zeros where the logits have no gradient."""
 
     @abstractmethod
-    def lowest_gradient(
+    def nearest_gradient(
         self,
         x: Images,
         target: Labels | Logits,
         objectives: Sequence[Objective],
-        height: Callable[[InputGradient], PerExample],
-        wanted: int,
+        distance: Callable[[InputGradient], PerExample],
+        count: int,
     ) -> InputGradient:
-        """As ``toughen.core.gradients.lowest_gradient``."""
+        """As ``toughen.core.gradients.nearest_gradient``."""
 
     @abstractmethod
-    def search_windows(self, x: Images, side: int, search: Callable[[Labels, Query], Found]) -> list[Found]:
+    def search_windows(self, x: Images, side: int, search: Callable[[Labels, Query], Result]) -> list[Result]:
         """As ``toughen.core.queries.search_windows``."""
 
 
@@ -114,12 +121,12 @@ def as_classifier(
     precision: Literal["auto", "bf16", "fp32", "fp64"] = "auto",
     batch_size: int | None = None,
 ) -> Classifier:
-    """A model as an evaluation asks it; one that is asked so already as it is.
+    """A model as an evaluation calls it; a ``Classifier`` is returned as it is.
 
     Args:
         model: any module that returns logits.
-        x: the images that it will be asked about.
-        precision: what it multiplies in where it is searched; "auto" means bf16 where that is worth it.
+        x: the images that it will be called with, [n, c, h, w].
+        precision: of the search; "auto" means bf16 where that is faster.
         batch_size: images per pass; None means what suits the device.
     """
     if isinstance(model, Classifier):

@@ -1,4 +1,4 @@
-"""Counts passes through a model: a forward is 1 F per image, a gradient to the input 1 F more, to the weights 2 F."""
+"""Counts passes: a forward pass is 1 F per image, a backward pass to the input 1 F, one to the weights 2 F."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from toughen.core.modules import mode, unwrap
 
 
-class _Within:
-    """How many blocks of a kind are open, in whatever threads; a backward pass may run in one of its own."""
+class _OpenBlocks:
+    """Counts the open ``with`` blocks of a kind in all threads: a backward pass may run in a thread of its own."""
 
     def __init__(self) -> None:
         self.lock, self.depth = threading.Lock(), 0
@@ -31,32 +31,32 @@ class _Within:
                 self.depth -= 1
 
 
-_input_only, _crafting = _Within(), _Within()
+_input_only, _crafting = _OpenBlocks(), _OpenBlocks()
 _counting: list[PassCounter] = []
 
 
 def towards_input() -> AbstractContextManager[None]:
-    """Within the block a backward pass is one that computes no weight gradient."""
+    """Within the block, a backward pass is counted as one to the input: it computes no weight gradient."""
     return _input_only()
 
 
 def crafting() -> AbstractContextManager[None]:
-    """Within the block passes serve to make adversarial images; a gradient to images that went forward here is one."""
+    """Within the block, passes make adversarial images: input gradients of its forward passes count as crafting."""
     return _crafting()
 
 
 def flops(net: nn.Module, *inputs: Tensor) -> int:
-    """Floating-point operations of one forward pass, counted by torch where they happen (a multiply-add is two)."""
+    """Floating-point operations of one forward pass, as torch counts them (a multiply-add is two)."""
     with mode(net, "eval"), torch.no_grad(), FlopCounterMode(display=False) as counter:
         net.forward(*inputs)
     return int(counter.get_total_flops())
 
 
 def trained_share(net: nn.Module, image: Tensor) -> float:
-    """What a gradient to the weights costs against one to all weights, where some are frozen; 1 where none is.
+    """The cost of a backward pass to the trained weights, relative to one to all weights; 1 where none is frozen.
 
     Args:
-        net: gives logits.
+        net: returns logits.
         image: one image, [1, c, h, w].
     """
     trained = [weight for weight in net.parameters() if weight.requires_grad]
@@ -82,19 +82,19 @@ def _backward_flops(net: nn.Module, image: Tensor, weights: list[nn.Parameter]) 
 
 
 class PassCounter:
-    """Counts, while the ``with`` block lasts, what a model really did, in images times passes.
+    """Counts the passes through a model within a ``with`` block, in images times passes.
 
     Args:
         model: the net whose forward pass is the unit.
-        companions: other nets that may run; each weighs as much as its forward pass costs against the model's.
+        companions: other nets that may run; a pass of theirs counts by its cost relative to the model's.
         image: one image, [1, c, h, w], to measure the model's forward pass with; needed for companions.
-        costs: these weights by the nets' identity, where they are known; others are measured on first use and added.
-        share: of the model's weight gradient that is computed, where some of its weights are frozen.
+        costs: these relative costs by ``id(net)``; missing ones are measured on first use and added.
+        share: the cost of the model's backward pass to the weights, as ``trained_share`` gives it.
 
     Attributes:
-        forward, input_gradient, weight_gradient: images that went forward, and backward to the input or to weights.
-        crafted: gradients to the input that made adversarial images, several of one forward each by itself, and those
-            that a weight gradient brought along too: PAP's gamma (Definition 1) times the images.
+        forward, input_gradient, weight_gradient: passes forward, backward to the input, and backward to the weights.
+        crafted: gradients to the input that made adversarial images, also those that come with a weight gradient: PAP's
+            gamma (Definition 1) times the images.
     """
 
     def __init__(
@@ -111,11 +111,11 @@ class PassCounter:
 
     @property
     def total(self) -> float:
-        """Forward equivalents: a gradient towards weights passes every layer twice."""
+        """Passes in F: a weight gradient costs two forward passes."""
         return self.forward + self.input_gradient + 2 * self.weight_gradient
 
     def _cost(self, net: nn.Module, x: Tensor) -> float:
-        """A companion's forward pass of one image, in the model's."""
+        """The cost of a net's forward pass, relative to the model's."""
         if net is self.nets[0]:
             return 1.0
         if id(net) not in self.costs:
@@ -132,7 +132,9 @@ class PassCounter:
         self.forward += n
         if out.requires_grad:
             share = self.share if module is self.nets[0] else 1.0
-            rest = (1 - share) * args[0].requires_grad  # frozen layers are passed on the way to images alone
+            rest = (1 - share) * args[
+                0
+            ].requires_grad  # the gradient passes frozen layers only on its way to the images
             out.register_hook(lambda gradient: self._on_backward(n, share, rest))
             if args[0].requires_grad:
                 args[0].register_hook(self._on_images(n, len(out) if _crafting.depth else 0))
@@ -145,22 +147,22 @@ class PassCounter:
             self.input_gradient += rest * n
 
     def _on_images(self, n: float, images: int) -> Callable[[Tensor], None]:
-        """What happens when a gradient reaches the images that went forward."""
+        """A hook for the images of a forward pass: counts each gradient that reaches them."""
 
         seen = False
 
         def hook(gradient: Tensor) -> None:
             nonlocal seen
-            if _crafting.depth or not seen:  # a loss that goes on from an attack's pass makes no more images
+            if _crafting.depth or not seen:  # a loss that reuses an attack's pass makes no images
                 self.crafted += images
             seen = True
-            if gradient.requires_grad:  # to differentiate a gradient is one more backward through each layer
+            if gradient.requires_grad:  # differentiating it again is one more backward pass
                 gradient.register_hook(lambda second: self._on_backward(n))
 
         return hook
 
     def add(self, other: PassCounter) -> None:
-        """Count what another counter has counted, too."""
+        """Add the counts of another counter."""
         self.forward += other.forward
         self.input_gradient += other.input_gradient
         self.weight_gradient += other.weight_gradient
@@ -178,14 +180,14 @@ class PassCounter:
 
 
 def add_passes(passes: PassCounter) -> None:
-    """Tell all counters at work of passes that they cannot see."""
+    """Add passes that no hook sees, such as replayed ones, to all open counters."""
     for counter in _counting:
         counter.add(passes)
 
 
 @contextmanager
 def uncounted() -> Iterator[None]:
-    """Within the block passes are not counted."""
+    """Within the block, passes are not counted."""
     names = ("forward", "input_gradient", "weight_gradient", "crafted")
     before = [(counter, {name: getattr(counter, name) for name in names}) for counter in _counting]
     try:
@@ -196,7 +198,7 @@ def uncounted() -> Iterator[None]:
 
 
 def is_hooked(module: nn.Module) -> bool:
-    """Whether others than counters of passes listen to what goes forward or backward through a module."""
+    """Whether a module has hooks other than those of pass counters."""
     own = {hook.id for counter in _counting for hook in counter._hooks}
     forward = (module._forward_hooks, module._forward_pre_hooks)
     backward = (module._backward_hooks, module._backward_pre_hooks)

@@ -1,7 +1,7 @@
 """The processes that train and evaluate together, as torchrun starts them, behind one object: ``world()``.
 
-A program that nobody started several times is its own only process. Its group is a plain ``ProcessGroup``, which sends
-nothing, so that no other file asks how many processes there are, or whether it is the one that writes.
+Without torchrun there is a single process. Its group is a plain ``ProcessGroup``, which sends nothing. So no other
+module has to ask how many processes there are, or which of them writes files.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ from toughen.core.rng import derive_seed
 
 P = ParamSpec("P")
 T = TypeVar("T")
-PATIENCE = timedelta(hours=24)  # the main process may work alone for long; torchrun ends the rest of one that dies
-LOST = ("gloo/transport", "NCCL", "Connection closed by peer", "Connection reset by peer")  # in what a library says
+TIMEOUT = timedelta(hours=24)  # the main process may work alone for long; if one dies, torchrun ends the others
+LOST = ("gloo/transport", "NCCL", "Connection closed by peer", "Connection reset by peer")  # in error messages
 
 
 @dataclass(frozen=True)
 class ProcessGroup:
-    """One process, which is a group by itself: what it would be sent is its own, and there is nobody to wait for.
+    """A group of one process: it receives its own values and waits for nobody.
 
     Attributes:
         rank: this process's number, from 0; process 0 is the main one, which writes files and talks to the user.
@@ -46,7 +46,7 @@ class ProcessGroup:
 
     @property
     def is_distributed(self) -> bool:
-        """Whether there are others, which wait where this process fails to meet them."""
+        """Whether there is more than one process."""
         return self.world_size > 1
 
     def on_main(self, call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T | None:
@@ -58,11 +58,11 @@ class ProcessGroup:
         return Console(stderr=True, quiet=self.rank > 0)
 
     def shard(self, n: int) -> slice:
-        """This process's part of ``n`` rows: consecutive ones, as many as the others' give or take one."""
+        """This process's part of ``n`` rows: consecutive ones; the parts differ by one row at most."""
         return slice(n * self.rank // self.world_size, n * (self.rank + 1) // self.world_size)
 
     def padded_shard(self, n: int) -> slice:
-        """The same for a training batch: where it is empty, a padding batch of two rows, which weighs nothing."""
+        """As ``shard``, for a training batch: an empty part is replaced by two rows, whose loss has weight 0."""
         part = self.shard(n)
         return part if part.stop > part.start else slice(0, 2)
 
@@ -71,11 +71,14 @@ class ProcessGroup:
         return 0, 0
 
     def seed(self, *parts: object) -> int:
-        """A seed of this process's own; the main one's is that of a process alone."""
+        """A seed that differs between processes; the main process's is that of a single process."""
         return derive_seed(*parts, *[self.rank] * (self.rank > 0))
 
     def own_of(self, saved: list[T], merge: Callable[[list[T]], T]) -> T | None:
-        """Of what as many processes saved, one each, this one's; else the main process has all of it, merged."""
+        """This process's item of a list with one from each process.
+
+        If it was saved by another number of processes: the merged list in the main process, None in the others.
+        """
         return saved[self.rank] if len(saved) == self.world_size else self.on_main(merge, saved)
 
     def local_device(self, name: str) -> str:
@@ -83,40 +86,40 @@ class ProcessGroup:
         return name
 
     def first_to_say(self, message: str) -> bool:
-        """Whether no other process has said this: what goes wrong in all of them is told once."""
+        """Whether no other process has printed this message: what goes wrong in all of them is printed once."""
         return True
 
     def barrier(self) -> None:
-        """Wait for all."""
+        """Wait for all processes."""
 
     @contextmanager
     def main_first(self) -> Iterator[None]:
-        """The main process does what the block holds before the others do."""
+        """The main process runs the block before the others do."""
         yield
 
     def any(self, *flags: bool) -> tuple[bool, ...]:
-        """Which of the flags is set in any process."""
+        """For each flag, whether it is set in any process."""
         return flags
 
     def all_reduce(self, values: Tensor) -> Tensor:
-        """The sum over all processes, on the device where the values lie."""
+        """The sum over all processes, on the values' device."""
         return values
 
     def broadcast(self, value: T) -> T:
-        """The main process's value, in all of them; anything that JSON holds."""
+        """The main process's value, in all processes; it must be JSON."""
         return value
 
     def all_gather(self, value: T) -> list[T]:
-        """The values of all processes, in their order; anything that JSON holds."""
+        """The values of all processes, in the order of ranks; they must be JSON."""
         return [value]
 
     def all_gather_tensors(self, tensors: dict[str, Tensor]) -> list[dict[str, Tensor]]:
-        """Each process's tensors by name, in the processes' order; on the CPU where they were sent."""
+        """Each process's tensors by name, in the order of ranks; on the CPU if there are several processes."""
         return [tensors]
 
 
 class TorchProcessGroup(ProcessGroup):
-    """The processes of torch's default group."""
+    """The processes of torch's default process group."""
 
     def noise_place(self, n: int) -> tuple[int, int]:
         return n, self.shard(n).start
@@ -176,13 +179,13 @@ _world = ProcessGroup()
 
 
 def world() -> ProcessGroup:
-    """The group of this process; by itself outside of ``joined``."""
+    """The group of this process; a single process outside of ``joined``."""
     return _world
 
 
 @contextmanager
 def joined() -> Iterator[None]:
-    """Within the block the processes that torchrun started train and evaluate together: all of them must.
+    """Within the block, the processes that torchrun started form one group; all of them must enter it.
 
     Raises:
         RuntimeError: they cannot reach each other.
@@ -200,12 +203,12 @@ def joined() -> Iterator[None]:
     finally:
         _world = ProcessGroup()
         if begun_here:
-            gc.collect()  # what still holds on to the group would end it too late, with an abort
+            gc.collect()  # an object that still holds the group would abort the process when it is freed later
             dist.destroy_process_group()
 
 
-def lost(error: BaseException) -> bool:
-    """Whether an error says that another process is gone, with which this one works."""
+def is_lost_process(error: BaseException) -> bool:
+    """Whether an error says that another process of the group has died."""
     said = str(error)
     return isinstance(error, dist.DistError | BrokenExecutor) or any(sign in said for sign in LOST)
 
@@ -215,7 +218,7 @@ def _init_process_group() -> None:
         torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")) % torch.cuda.device_count())
     backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
     try:
-        dist.init_process_group(backend, timeout=PATIENCE)
-    except (ValueError, RuntimeError) as error:  # a part of torchrun's variables is missing, or nobody answers
+        dist.init_process_group(backend, timeout=TIMEOUT)
+    except (ValueError, RuntimeError) as error:  # one of torchrun's variables is missing, or no process answers
         reason = str(error).splitlines()[0]
         raise RuntimeError(f"the processes cannot reach each other ({reason}): start them with torchrun") from None

@@ -1,6 +1,6 @@
-"""The one place that runs a model and differentiates towards its input.
+"""Runs a model and differentiates it with respect to its input; no other module of attacks or methods does.
 
-Nothing here computes a weight gradient, leaves a ``.grad``, or changes a submodule's mode for longer than a block.
+Nothing here computes a weight gradient, leaves a ``.grad``, or changes a submodule's mode beyond a ``with`` block.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from toughen.core.types import Images, Labels, Logits, Mask, PerExample, Scalar
 
 
 def logits(model: nn.Module, x: Images) -> Logits:
-    """The model's logits, in float32 at least, out of a tensor or of an object with ``.logits``.
+    """The model's logits, [n, k], in float32 or float64; the model returns a tensor or an object with ``.logits``.
 
     Raises:
         ValueError: the model did not return [n, k].
@@ -33,33 +33,33 @@ def logits(model: nn.Module, x: Images) -> Logits:
 
 
 def fooled(model: nn.Module, x: Images, y: Labels, out: Logits) -> Mask:
-    """Which images are misclassified, where ``out`` are the model's logits of them."""
+    """Which images are misclassified, given their logits ``out``; a ``Classifier`` confirms the result."""
     return confirmed(model, x, y, misclassified(out, y))
 
 
-def confirmed(model: nn.Module, x: Images, y: Labels, fell: Mask) -> Mask:
-    """The images that seem to be misclassified, less those that a model which searches in low precision takes back."""
-    return model.confirm(x, y, fell) if isinstance(model, Classifier) else fell
+def confirmed(model: nn.Module, x: Images, y: Labels, fooled: Mask) -> Mask:
+    """Those of the ``fooled`` images, misclassified in the search, that a ``Classifier`` confirms; else all of them."""
+    return model.confirm(x, y, fooled) if isinstance(model, Classifier) else fooled
 
 
 def exact_logits(model: nn.Module, x: Images) -> Logits:
-    """The logits that images are judged by, which a ``Classifier`` may not have searched with."""
+    """The logits that images are judged by; a ``Classifier`` may search with less precise ones."""
     return model.exact(x) if isinstance(model, Classifier) else logits(model, x)
 
 
 def low_precision(model: nn.Module) -> bool:
-    """Whether the logits of the search are too coarse to judge by."""
+    """Whether the search's logits are too imprecise to judge an image by."""
     return isinstance(model, Classifier) and model.low_precision
 
 
 def pass_size(model: nn.Module) -> int:
-    """How many images a pass takes at least: fewer cost as much."""
+    """Images per pass of a ``Classifier``, where a pass on fewer images costs as much; 1 for a plain module."""
     return model.pass_size if isinstance(model, Classifier) else 1
 
 
 @contextmanager
 def _uncached_casts(x: Tensor) -> Iterator[None]:
-    """Under autocast, keep weights that were cast without a graph from being reused by a later pass that needs one."""
+    """Under autocast, do not cache weights that are cast without a graph: a later pass may need one with a graph."""
     device = x.device.type
     if not torch.is_autocast_enabled(device):
         yield
@@ -69,20 +69,20 @@ def _uncached_casts(x: Tensor) -> Iterator[None]:
 
 
 @contextmanager
-def _weights_apart(model: nn.Module) -> Iterator[None]:
-    """Within the block no weight of a compiled net wants a gradient: it would get one, with the images' or without."""
-    wanting = [weight for weight in model.parameters() if weight.requires_grad] if is_compiled(model) else []
-    for weight in wanting:
+def _frozen_if_compiled(model: nn.Module) -> Iterator[None]:
+    """Within the block, no weight of a compiled net requires a gradient: compiled code would compute it each time."""
+    weights = [weight for weight in model.parameters() if weight.requires_grad] if is_compiled(model) else []
+    for weight in weights:
         weight.requires_grad_(False)
     try:
         yield
     finally:
-        for weight in wanting:
+        for weight in weights:
             weight.requires_grad_()
 
 
 def is_compiled(model: nn.Module) -> bool:
-    """Whether another forward than the class's own stands in for it, as ``training.compiled`` lets it."""
+    """Whether the module's ``forward`` is replaced by a compiled one, as ``training.compiled`` does."""
     return "forward" in vars(model)
 
 
@@ -95,20 +95,19 @@ def input_gradient(
     create_graph: bool = False,
     keep_graph: bool = False,
 ) -> InputGradient:
-    """The objective's gradient towards ``x``, summed over examples, at the cost of one forward and one more pass.
+    """The gradient of the objective, summed over the images, with respect to ``x``: one forward and one backward pass.
 
     Args:
         model: any module that returns logits; its modes and its ``.grad`` stay as they are.
         x: images, [n, c, h, w].
         target: what the objective compares with.
         objective: what is differentiated.
-        create_graph: keep the gradient differentiable towards weights, for methods that penalise it.
-        keep_graph: keep the logits differentiable, for methods whose loss goes on from this pass.
-            Neither is for a ``Classifier``.
+        create_graph: keep the graph of the gradient, for methods that penalise it; not for a ``Classifier``.
+        keep_graph: keep the graph of the logits, for methods whose loss uses this pass; not for a ``Classifier``.
 
     Raises:
-        ValueError: the model returned no logits, or cut them off from the images; a ``Classifier``, which is evaluated
-            and not trained, has a gradient of zeros then.
+        ValueError: the model returned no logits, or logits without a gradient for the images. A ``Classifier`` returns
+            a gradient of zeros instead.
     """
     if isinstance(model, Classifier):
         return model.input_gradient(x, target, objective)
@@ -125,21 +124,25 @@ def gradient_of_batch(
     keep_graph: bool = False,
     strict: bool = True,
 ) -> InputGradient:
-    """``input_gradient`` of a plain net; without ``strict`` it is zero where the logits carry none."""
+    """``input_gradient`` of a plain net; without ``strict`` it is zero where the logits have no gradient."""
     keep = create_graph or keep_graph
-    with torch.enable_grad(), nullcontext() if keep else _weights_apart(model):
+    with torch.enable_grad(), nullcontext() if keep else _frozen_if_compiled(model):
         x = x.detach().requires_grad_()
         with FastDoubleBackward() if create_graph else nullcontext():
             out = logits(model, x)
         with torch.autocast(x.device.type, enabled=False):
             value = objective(out, target)
             total = value.sum()
-        gradient = _towards(x, total, keep=keep, create_graph=create_graph, strict=strict)
+        gradient = _gradient_of(total, x, keep=keep, create_graph=create_graph, strict=strict)
     return InputGradient(gradient, value.detach(), out if keep_graph else out.detach())
 
 
-def _towards(x: Images, total: Scalar, *, keep: bool, create_graph: bool = False, strict: bool = True) -> Images:
-    """The scalar's gradient; ``keep`` leaves its graph for another one; without ``strict`` none is zeros."""
+def _gradient_of(total: Scalar, x: Images, *, keep: bool, create_graph: bool = False, strict: bool = True) -> Images:
+    """The gradient of ``total`` with respect to ``x``; ``keep`` retains the graph.
+
+    Raises:
+        ValueError: there is none; without ``strict`` it is zero instead.
+    """
     gradient = None
     if total.requires_grad:
         with cost.towards_input():
@@ -151,51 +154,54 @@ def _towards(x: Images, total: Scalar, *, keep: bool, create_graph: bool = False
     return gradient
 
 
-def lowest_gradient(
+def nearest_gradient(
     model: nn.Module,
     x: Images,
     target: Labels | Logits,
     objectives: Sequence[Objective],
-    height: Callable[[InputGradient], PerExample],
-    wanted: int | None = None,
+    distance: Callable[[InputGradient], PerExample],
+    count: int | None = None,
 ) -> InputGradient:
-    """For each image the gradient of that objective whose ``height`` is lowest; one forward, one gradient for each.
+    """For each image, the gradient and value of the objective whose ``distance`` is smallest.
+
+    Each objective is zero on a boundary, and ``distance`` estimates how far that boundary is. One forward pass, and one
+    backward pass for each objective.
 
     Args:
         model: any module that returns logits; its modes and its ``.grad`` stay as they are.
         x: images, [n, c, h, w].
         target: what the objectives compare with.
-        objectives: what is differentiated, all from the same pass; per example, at least one.
-        height: the figure to choose by, out of gradient and value; of equals the first is taken.
-        wanted: of how many images, the first ones, gradient and value are needed; None means all. The others only go
-            forward, exactly as those do, and theirs are zero (not, where they share a block with one that is wanted).
+        objectives: at least one, each with a value per image.
+        distance: from gradient and value to a distance per image; of equal ones the first objective is taken.
+        count: of how many images, the first ones, gradient and value are needed; None means all. The others only get
+            logits. Their gradient and value are zero, or computed anyway where they share a batch with the first ones.
 
     Raises:
-        ValueError: the model returned no logits, or cut them off from the images.
+        ValueError: the model returned no logits, or logits without a gradient for the images.
     """
-    wanted = len(x) if wanted is None else wanted
+    count = len(x) if count is None else count
     if isinstance(model, Classifier):
-        return model.lowest_gradient(x, target, objectives, height, wanted)
+        return model.nearest_gradient(x, target, objectives, distance, count)
     rows = torch.arange(len(x), device=x.device)
     parts: list[InputGradient] = []
-    for part, some in ((rows[:wanted], objectives), (rows[wanted:], ())):
+    for part, some in ((rows[:count], objectives), (rows[count:], ())):
         if len(part):
             taken = [objective.select(part) for objective in some]
-            parts.append(lowest_of_batch(model, x[part], target[part], taken, height))
+            parts.append(nearest_of_batch(model, x[part], target[part], taken, distance))
     return InputGradient(*(torch.cat(part) for part in zip(*parts, strict=True)))
 
 
-def lowest_of_batch(
+def nearest_of_batch(
     net: nn.Module,
     x: Images,
     target: Labels | Logits,
     objectives: Sequence[Objective],
-    height: Callable[[InputGradient], PerExample],
+    distance: Callable[[InputGradient], PerExample],
     *,
     strict: bool = True,
 ) -> InputGradient:
-    """``lowest_gradient`` of a plain net for all images; zeros without an objective."""
-    with torch.set_grad_enabled(bool(objectives)), _weights_apart(net):
+    """``nearest_gradient`` of a plain net for all images; gradient and value are zero without an objective."""
+    with torch.set_grad_enabled(bool(objectives)), _frozen_if_compiled(net):
         x = x.detach().requires_grad_()
         out = logits(net, x)
         best = InputGradient(torch.zeros_like(x), out.detach().new_zeros(len(x)), out.detach())
@@ -203,14 +209,14 @@ def lowest_of_batch(
             with torch.autocast(x.device.type, enabled=False):
                 value = objective(out, target)
                 total = value.sum()
-            gradient = _towards(x, total, keep=number < len(objectives), strict=strict)
+            gradient = _gradient_of(total, x, keep=number < len(objectives), strict=strict)
             candidate = InputGradient(gradient, value.detach(), out.detach())
-            best = candidate if number == 1 else _lower(best, candidate, height)
+            best = candidate if number == 1 else _nearer(best, candidate, distance)
     return best._replace(gradient=best.gradient.detach())
 
 
-def _lower(one: InputGradient, other: InputGradient, height: Callable[[InputGradient], PerExample]) -> InputGradient:
-    """For each image the lower one of two gradients of the same pass."""
-    take = ~(height(one) <= height(other))  # the other one too where the first is not a number
+def _nearer(one: InputGradient, other: InputGradient, distance: Callable[[InputGradient], PerExample]) -> InputGradient:
+    """For each image the gradient and value with the smaller distance, of two from the same pass."""
+    take = ~(distance(one) <= distance(other))  # also where the first distance is NaN
     gradient = torch.where(take.view(-1, 1, 1, 1), other.gradient, one.gradient)
     return InputGradient(gradient, torch.where(take, other.value, one.value), one.logits)

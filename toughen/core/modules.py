@@ -1,7 +1,8 @@
-"""What is done to any model: the mode that it runs in, and its logits out of what it returns."""
+"""Helpers for any model: its mode, its logits, and a frozen copy."""
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -13,10 +14,10 @@ from toughen.core.types import Logits, Mode
 
 @contextmanager
 def mode(model: nn.Module, wanted: Mode) -> Iterator[None]:
-    """Within the block "eval" puts all of the model into evaluation mode; "train" leaves each part in its own mode.
+    """Within the block, "eval" puts the whole model into evaluation mode; "train" leaves each submodule as it is.
 
-    "train" is what sources mean by attacking in training mode, except that a part frozen by its user stays frozen.
-    Afterwards every submodule has the mode it had.
+    So with "train", a submodule that the user put into evaluation mode stays in it. After the block, every submodule
+    has its former mode.
     """
     if wanted == "train":
         yield
@@ -32,7 +33,7 @@ def mode(model: nn.Module, wanted: Mode) -> Iterator[None]:
 
 
 def unwrap(out: object, n: int) -> Logits:
-    """A model's logits for ``n`` images, in float32 at least, out of a tensor or of an object with ``.logits``.
+    """A model's logits for ``n`` images, in float32 or float64, from a tensor or an object with ``.logits``.
 
     Raises:
         ValueError: the model did not return [n, k].
@@ -42,3 +43,21 @@ def unwrap(out: object, n: int) -> Logits:
         shape = tuple(out.shape) if isinstance(out, Tensor) else type(out).__name__
         raise ValueError(f"a model must return logits of shape [{n}, classes], this one returned {shape}")
     return out.float() if out.dtype in (torch.bfloat16, torch.float16) else out
+
+
+def frozen_copy(model: nn.Module, *, persistent: bool = True) -> nn.Module:
+    """A copy in evaluation mode whose weights are buffers, so that no optimizer trains them.
+
+    Args:
+        model: what is copied.
+        persistent: whether its state is part of ``state_dict()``, and so of checkpoints.
+    """
+    copied = copy.deepcopy(model).eval()
+    copied.__dict__.pop("forward", None)  # a compiled forward would use the model's own weights
+    for module in copied.modules():
+        for name, weight in list(module.named_parameters(recurse=False)):
+            delattr(module, name)
+            module.register_buffer(name, weight.detach(), persistent=persistent)
+        if not persistent:
+            module._non_persistent_buffers_set |= set(module._buffers)
+    return copied

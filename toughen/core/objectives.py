@@ -1,4 +1,4 @@
-"""What an attack raises: an objective maps logits and a target to one value per example, higher for a better attack."""
+"""Objectives that attacks maximise: from logits [n, k] and a target to one value per image, [n]."""
 
 from __future__ import annotations
 
@@ -14,26 +14,27 @@ from toughen.core.types import Labels, Logits, Mask, PerExample, Scalar
 
 
 class Objective:
-    """The base of all objectives; it holds no logic.
+    """The base of all objectives.
 
-    ``batchwise`` says that the value is one scalar that couples the images of a batch: then restarts cannot be compared
-    per image, and an attack refuses them.
+    Attributes:
+        batchwise: the value is one scalar for the batch, which couples its images. Restarts cannot be compared per
+            image then, and attacks refuse them.
     """
 
     batchwise: bool = False
 
-    def __repr__(self) -> str:  # the same in every process; those with settings show them instead
+    def __repr__(self) -> str:  # without an address, so that it is the same in every process
         return f"{type(self).__name__}()"
 
     def select(self, rows: Labels) -> Objective:
-        """The objective of some images of the batch; its own where it holds nothing per image."""
+        """The objective for some images of the batch; the same one where it holds nothing per image."""
         return self
 
     def __call__(self, logits: Logits, target: Labels | Logits) -> PerExample | Scalar:
         raise NotImplementedError
 
     def fooled(self, logits: Logits, target: Labels | Logits) -> Mask:
-        """Which images need no further work."""
+        """Which images fool the model, so that the attack on them is done, [n]."""
         raise NotImplementedError
 
 
@@ -116,7 +117,7 @@ class NuclearAscent(Objective):
 
 
 class PredictedCrossEntropy(CrossEntropy):
-    """-log p of the class that the model itself predicts where it is attacked, so that no label can leak (EAT)."""
+    """-log p of the class that the model predicts at the attacked point, so that no label leaks (EAT)."""
 
     def __call__(self, logits: Logits, target: Labels) -> PerExample:
         return F.cross_entropy(logits, logits.argmax(1), reduction="none")
@@ -144,7 +145,8 @@ class GuidedAscent(CrossEntropy):
 class DLR(CrossEntropy):
     """The margin loss over the distance from the highest logit to the third (Croce & Hein, arXiv:2003.01690).
 
-    So its scale is free of the logits'. Two classes have no third logit: theirs is the plain margin loss.
+    So it does not depend on the scale of the logits. With two classes there is no third logit, and it is the plain
+    margin loss.
     """
 
     def __call__(self, logits: Logits, target: Labels) -> PerExample:
@@ -158,8 +160,8 @@ class DLR(CrossEntropy):
 class TargetedDLR(CrossEntropy):
     """The logit of one wrong class minus the true one, over the highest less the mean of the third and fourth.
 
-    Two or three classes have no fourth logit: theirs is the plain margin towards that class. Any wrong prediction
-    counts as success (Croce & Hein, arXiv:2003.01690).
+    With two or three classes there is no fourth logit, and it is the plain difference of the two logits. Any wrong
+    prediction counts as success (Croce & Hein, arXiv:2003.01690).
 
     Attributes:
         towards: for each image the class to be predicted instead of the true one.
@@ -185,7 +187,7 @@ class LogitDifference(CrossEntropy):
 
     Attributes:
         towards: for each image the wrong class.
-        shift: what to add to each image's value, where the logits are known to be off; None means nothing.
+        shift: added to each image's value, [n], to correct logits of low precision; None adds nothing.
     """
 
     towards: Labels
@@ -200,20 +202,12 @@ class LogitDifference(CrossEntropy):
         return ahead if self.shift is None else ahead + self.shift
 
 
-cross_entropy = CrossEntropy()
-predicted_cross_entropy = PredictedCrossEntropy()
-margin_loss = Margin()
-dlr = DLR()
-targeted = Targeted()
-kl = KL()
-
-
 @dataclass(frozen=True)
 class TowardsClass(CrossEntropy):
-    """log p of a class chosen for each image; the target stays the true label, so that any other prediction counts.
+    """log p of a class chosen for each image; any prediction but the true label, the target, counts as success.
 
     Attributes:
-        classes: where each image is to be moved.
+        classes: the class towards which each image is moved, [n].
     """
 
     classes: Labels
@@ -222,7 +216,7 @@ class TowardsClass(CrossEntropy):
         return TowardsClass(self.classes[rows])
 
     def __call__(self, logits: Logits, target: Labels) -> PerExample:
-        return targeted(logits, self.classes)
+        return -F.cross_entropy(logits, self.classes, reduction="none")
 
 
 @dataclass(frozen=True)
@@ -230,7 +224,7 @@ class GuidedMargin(CrossEntropy):
     """The best other probability minus the true one, plus ``weight`` x the squared distance of probabilities (GAMA).
 
     Attributes:
-        reference: logits that the distance is taken from, detached; None leaves it out.
+        reference: logits that the distance is measured from, [n, k], detached; None leaves the distance out.
         weight: of the squared distance.
     """
 
@@ -249,7 +243,7 @@ class GuidedMargin(CrossEntropy):
 
 @dataclass(frozen=True)
 class DivergenceAscent(CrossEntropy):
-    """KL(p_clean || p) of ``KL``, with the true label as the target, so that it says which images are misclassified.
+    """KL(p_clean || p) as ``KL``, but with the true label as the target, for ``fooled``.
 
     Attributes:
         clean: logits of the clean images, detached.
@@ -266,7 +260,7 @@ class DivergenceAscent(CrossEntropy):
 
 @dataclass(frozen=True)
 class LogitNorm(Objective):
-    """One norm of the matrix f(x') - f(x) of a batch, and nothing else (NuAT's comparison of attacks).
+    """The nuclear or the Frobenius norm of the matrix f(x') - f(x) of a batch (NuAT's comparison of attacks).
 
     Attributes:
         clean: logits of the clean images, detached.
@@ -283,3 +277,11 @@ class LogitNorm(Objective):
 
     def fooled(self, logits: Logits, target: Labels) -> Mask:
         return logits.argmax(1) != target
+
+
+cross_entropy = CrossEntropy()
+predicted_cross_entropy = PredictedCrossEntropy()
+margin_loss = Margin()
+dlr = DLR()
+targeted = Targeted()
+kl = KL()

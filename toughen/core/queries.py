@@ -1,4 +1,4 @@
-"""Searches that change a window of each image at a time, and need the logits alone."""
+"""Black-box searches that change a window of each image at a time."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import nn
 
-from toughen.core.classifier import Classifier, Found, Query
+from toughen.core.classifier import Classifier, Query, Result
 from toughen.core.gradients import logits
 from toughen.core.types import Images, Labels, Logits
 from toughen.core.window import Window
 
 
 class FullQuery(Query):
-    """Asks a model about all of every image; nothing is kept between two questions."""
+    """Computes the logits of whole images each time, and keeps nothing between two calls."""
 
     def __init__(self, model: nn.Module) -> None:
         self.model = model
@@ -23,17 +23,18 @@ class FullQuery(Query):
         return logits(self.model, x)
 
 
-def search_windows(model: nn.Module, x: Images, side: int, search: Callable[[Labels, Query], Found]) -> list[Found]:
-    """Run a search on all images, or on some after others; one that is run twice must find the same again.
+def search_windows(model: nn.Module, x: Images, side: int, search: Callable[[Labels, Query], Result]) -> list[Result]:
+    """Run a search on all images, or on one group of images after the other.
 
     Args:
-        model: any module that returns logits; a ``Classifier`` may compute again only what a window reaches.
-        x: the images to begin with.
+        model: any module that returns logits; a ``Classifier`` may recompute only what depends on a window.
+        x: the images to begin with, [n, c, h, w].
         side: of the smallest windows, in pixels.
-        search: the rows of the images to search, and what to ask, to anything.
+        search: called with the rows of ``x`` to search and the query to use. It may be called twice for the same rows,
+            and must then return the same result.
 
     Returns:
-        What the search returned for each part, in the order of the images.
+        What ``search`` returned for each group, in the order of the images.
     """
     if isinstance(model, Classifier):
         return model.search_windows(x, side, search)

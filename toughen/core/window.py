@@ -1,4 +1,4 @@
-"""Rectangles of pixels."""
+"""A rectangle of pixels."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ class Window(NamedTuple):
 
     @property
     def empty(self) -> bool:
-        """Whether there is no pixel in it."""
+        """Whether it contains no pixel."""
         return self.top >= self.bottom or self.left >= self.right
 
     def of(self, maps: Tensor) -> Tensor:
-        """A view of these pixels of all maps, [n, c, h, w]."""
+        """A view of these pixels in each map, [n, c, rows, columns], of maps [n, c, h, w]."""
         return maps[:, :, self.top : self.bottom, self.left : self.right]
 
-    def around(self, other: Window) -> Window:
-        """The smallest window that holds both."""
+    def union(self, other: Window) -> Window:
+        """The smallest window that contains both."""
         if self.empty or other.empty:
             return other if self.empty else self
         (top, bottom, left, right), (above, below, west, east) = self, other

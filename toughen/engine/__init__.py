@@ -1,1 +1,1 @@
-"""How a net is asked fast and exactly: batches of one size, copies to search with, windows, devices, memory."""
+"""Runs a net fast and reproducibly: batches of a fixed size, optimised copies, incremental logits, devices, memory."""

@@ -1,4 +1,4 @@
-"""Batches of one size: how large, the last one filled up, and what went through a model."""
+"""Batches of a fixed size: the size, the padding of the last one, and counts of what passed through a model."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from toughen.core.types import Labels
 
 
 def block_size(device: torch.device, n: int, given: int | None = None) -> int:
-    """How many images a forward takes, where ``n`` are evaluated.
+    """Images per forward pass, where ``n`` images are evaluated.
 
-    As many as the user gives, but no more than there are. Else what fits a core's cache, or fills a GPU; less where
-    there are few images, since blocks are filled up: a power of two that leaves several blocks to share out between
-    cores. It does not look at how many cores there are, so that results are the same on another machine.
+    ``given`` by the user, but at most ``n``. Otherwise a power of two: up to 64 on a CPU, whose cache that fits, and up
+    to 512 on a GPU. On a CPU there are several batches, to distribute over cores. The number of cores has no influence,
+    so that results are the same on another machine.
     """
     if given is not None:
         return min(given, max(n, 1))
@@ -27,13 +27,14 @@ def block_size(device: torch.device, n: int, given: int | None = None) -> int:
 
 @dataclass
 class Counts:
-    """What a model did, in images.
+    """Passes through a model, in images.
 
     Attributes:
-        forward: images that went forward, those of gradients among them.
-        gradient: images whose gradient was taken, each as costly as a forward.
-        confirmation: forwards of the model itself: to judge, to confirm, to order the classes of the clean image.
-        padding: forwards and gradients that only filled the last block up, not counted above.
+        forward: forward passes of the search, including those of gradients.
+        gradient: backward passes to the input, each as costly as a forward pass.
+        confirmation: forward passes of the model itself: to judge and confirm results, to order the classes of the
+            clean image, and to check the search's logits.
+        padding: forward and backward passes of padding images, not counted above.
     """
 
     forward: int = 0
@@ -43,21 +44,21 @@ class Counts:
 
     @property
     def total(self) -> int:
-        """Forward equivalents of the attack itself, as its paper would count them."""
+        """Passes of the attack itself, as its paper would count them."""
         return self.forward + self.gradient
 
 
-def filled(n: int, size: int, device: torch.device) -> Iterator[tuple[Labels, int]]:
-    """Rows 0 to n - 1 in blocks of one size, the last one filled up with its first row; and how many are real."""
+def padded_batches(n: int, size: int, device: torch.device) -> Iterator[tuple[Labels, int]]:
+    """Rows 0 to n - 1 in batches of one size, the last one padded with its first row; and each one's real length."""
     for rows in torch.arange(n, device=device).split(size):
         yield torch.cat([rows, rows[:1].expand(size - len(rows))]), len(rows)
 
 
-def first(result: InputGradient, n: int) -> InputGradient:
+def first_images(result: InputGradient, n: int) -> InputGradient:
     """The gradients of the first ``n`` images."""
     return InputGradient(result.gradient[:n], result.value[:n], result.logits[:n])
 
 
-def joined(parts: Sequence[InputGradient]) -> InputGradient:
-    """The gradients of all parts, one after the other."""
+def concatenated(parts: Sequence[InputGradient]) -> InputGradient:
+    """The gradients of all batches, one after the other."""
     return InputGradient(*(torch.cat(part) for part in zip(*parts, strict=True)))

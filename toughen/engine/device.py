@@ -1,4 +1,4 @@
-"""Which processor a run uses, in which precision, and what to call both in results."""
+"""The device and precision of a run, and how result files name them."""
 
 from __future__ import annotations
 
@@ -52,11 +52,11 @@ def kernels() -> str:
     return str(torch.backends.cpu.get_cpu_capability())
 
 
-NARROW = 16  # input channels
+FEW_CHANNELS = 16  # below so many input channels PyTorch has the fault that ``pick_layout`` avoids
 
 
 def pick_layout(model: torch.nn.Module, device: torch.device, *, channels_last: bool) -> torch.memory_format:
-    """How images and filters lie in memory: channel by channel in each pixel where that is wanted and safe.
+    """The memory format of images and filters: channels last where that is wanted and safe.
 
     On a CPU, PyTorch 2.13's weight gradient of a strided 1 x 1 convolution with fewer than 16 input channels writes
     beyond its memory in that layout, from images of 48 x 48 on, and the process crashes.
@@ -65,16 +65,16 @@ def pick_layout(model: torch.nn.Module, device: torch.device, *, channels_last: 
         isinstance(each, torch.nn.Conv2d)
         and set(each.kernel_size) == {1}
         and max(each.stride) > 1
-        and each.in_channels < NARROW
+        and each.in_channels < FEW_CHANNELS
         for each in model.modules()
     )
     return torch.channels_last if channels_last and not (narrow and device.type == "cpu") else torch.contiguous_format
 
 
 def choose_kernels(device: torch.device, *, deterministic: bool) -> None:
-    """On a GPU: those that give the same bits each time, or those that turn out fastest here. A CPU's always repeat.
+    """On a GPU, use deterministic kernels, or else the fastest by measurement. On a CPU they are always deterministic.
 
-    Call it before anything runs there: cuBLAS reads its setting once.
+    Call it before anything runs on the GPU: cuBLAS reads its setting once.
     """
     if device.type != "cuda":
         return
@@ -84,8 +84,8 @@ def choose_kernels(device: torch.device, *, deterministic: bool) -> None:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
 
 
-def wait(device: torch.device) -> None:
-    """Until the device has done what it was told to, so that time can be taken."""
+def synchronize(device: torch.device) -> None:
+    """Wait until a GPU has completed all kernels, so that time can be measured."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
 
@@ -96,8 +96,8 @@ def autocast(precision: Precision, device: torch.device) -> AbstractContextManag
 
 
 @contextmanager
-def whole_float32(device: torch.device) -> Iterator[None]:
-    """Within the block convolutions multiply all of float32's bits; on a GPU they leave 13 of them out otherwise."""
+def without_tf32(device: torch.device) -> Iterator[None]:
+    """Within the block, convolutions on a GPU multiply in float32 instead of TF32, which has 13 bits less."""
     before = torch.backends.cudnn.allow_tf32
     if device.type != "cuda" or not before:
         yield
@@ -123,7 +123,7 @@ def cpu_flags() -> set[str]:
 
 
 def processor(device: torch.device) -> str:
-    """What the device is called."""
+    """The device's name: the GPU, or the CPU with its number of threads and cores."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     return f"{_cpuinfo('model name') or platform.machine()}, {torch.get_num_threads()} of {os.cpu_count()} cores"
@@ -133,7 +133,7 @@ def processor(device: torch.device) -> str:
 def commit() -> str:
     """The commit of toughen's own checkout, with "+" where files differ from it; "" for an installed package.
 
-    It is that of the first call, since what this process runs stays what it was then.
+    Later calls return the result of the first one: a process keeps running the code that it has imported.
     """
     root = Path(__file__).resolve().parents[2]
     if not (root / ".git").exists():

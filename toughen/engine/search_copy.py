@@ -1,4 +1,4 @@
-"""Copies of a net to search with: laid out for speed, as a graph of layers, or for another thread."""
+"""Copies of a net: in channels_last or bf16 for a fast search, as a graph of layers, or for another thread."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from torch import Tensor, nn
 from toughen.engine import stem
 from toughen.engine.windows.graph import Graph
 
-FAILING = (RuntimeError, TypeError, NotImplementedError, AttributeError)  # what a net that cannot be copied raises
+FAILING = (RuntimeError, TypeError, NotImplementedError, AttributeError)  # raised where a net cannot be copied
 
 
 def fast_copy(net: nn.Module, *, bf16: bool) -> nn.Module:
-    """A copy laid out channels last, for bf16 with its convolutions cast once instead of at every pass.
+    """A frozen copy in evaluation mode, in channels_last; for bf16, its convolutions are cast once, not in every pass.
 
-    A net that cannot be copied comes back itself.
+    A net that cannot be copied is returned itself.
     """
     try:
         copied: nn.Module = copy.deepcopy(net).requires_grad_(False).eval()
@@ -30,35 +30,35 @@ def fast_copy(net: nn.Module, *, bf16: bool) -> nn.Module:
             if type(part) is nn.Conv2d:
                 part.to(torch.bfloat16)
             elif type(part) is nn.Linear:
-                part.__class__ = _Head
+                part.__class__ = _Float32Linear
     if next(copied.parameters(), torch.empty(0)).device.type == "cpu":
         for part in copied.modules():
-            if type(part) is nn.Conv2d and stem.fits(part):
+            if type(part) is nn.Conv2d and stem.is_supported(part):
                 part.__class__ = stem.Stem
     return copied
 
 
 def graph(net: nn.Module) -> Graph | None:
-    """A copy as a graph; where launching kernels costs more than they do, asking in full is as fast."""
+    """A net as a graph of layers; None where it cannot be traced, or on a GPU, where full passes are as fast."""
     if next(net.parameters(), torch.empty(0)).device.type != "cpu":
         return None
     try:
         return Graph(net)
-    except ValueError:  # it is asked in full, with the same result
+    except ValueError:  # full passes give the same logits
         return None
 
 
 def share_weights(net: nn.Module) -> nn.Module:
-    """A copy with the same weights, not copied, and buffers of its own."""
+    """A copy that shares the parameters and has its own buffers."""
     shared: nn.Module = copy.deepcopy(net, {id(weight): weight for weight in net.parameters()})
     return shared
 
 
-class _Head(nn.Linear):
-    """A linear layer that, where it sees one vector an image, multiplies in float32.
+class _Float32Linear(nn.Linear):
+    """A linear layer that multiplies in float32 under autocast, where its input is one vector per image.
 
-    It is a small share of the work, but decides how finely logits are told apart: with bf16 logits, Square cannot see
-    what a small window does, and stalls.
+    This costs little and makes the logits precise. With bf16 logits, Square does not see the effect of a small window
+    and makes no progress.
     """
 
     def forward(self, x: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""How fast a device runs a net, measured in a given time."""
+"""Measures how fast a device runs a net."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ import torch
 from torch import nn
 
 from toughen.core.types import Images
-from toughen.engine.device import autocast, wait
+from toughen.engine.device import autocast, synchronize
 
-FEWEST = 2  # steps that are timed at least, after one that is not
+FEWEST = 2  # timed steps at least, after one for warm-up
 
 
 def passes_per_second(net: nn.Module, x: Images, seconds: float, *, bf16: bool = False) -> float:
-    """Images that go forward and backward in a second.
+    """Images per second, forward and backward.
 
     Args:
-        net: any net; its weights get no gradients that stay.
+        net: any net; no ``.grad`` is left on its weights.
         x: a batch, on the net's device.
-        seconds: measured for so long, for two batches at least.
+        seconds: duration of the measurement; at least two batches are timed.
         bf16: run under autocast to bfloat16.
     """
     steps, started = 0, perf_counter()
@@ -31,7 +31,7 @@ def passes_per_second(net: nn.Module, x: Images, seconds: float, *, bf16: bool =
         with autocast("bf16", x.device) if bf16 else nullcontext():
             loss = net(x).float().logsumexp(1).sum()
         torch.autograd.grad(loss, tuple(net.parameters()))
-        wait(x.device)
+        synchronize(x.device)
         steps += 1
         if steps == 1:  # warms up
             started, deadline = perf_counter(), perf_counter() + seconds
@@ -40,12 +40,12 @@ def passes_per_second(net: nn.Module, x: Images, seconds: float, *, bf16: bool =
 
 
 def bf16_gain(net: nn.Module, x: Images, seconds: float, plain: float) -> float:
-    """How many times as fast as ``plain`` passes are in bf16."""
+    """How many times as fast passes are in bf16; ``plain`` are images per second without it."""
     return passes_per_second(net, x, seconds, bf16=True) / plain
 
 
 def lacks_compiler(device: torch.device) -> str:
-    """What torch.compile lacks here, in a few words; "" for nothing. Nothing is compiled, which takes long."""
+    """What torch.compile lacks on this machine, in a few words; "" if nothing. Nothing is compiled, which is slow."""
     if device.type == "cuda":
         return "" if find_spec("triton") else "the package triton is missing"
     names = [os.environ.get("CXX", ""), "g++", "clang++", "c++"]

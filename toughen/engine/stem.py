@@ -1,9 +1,9 @@
-"""A net's first convolution, whose gradient towards the image is worth a way of its own.
+"""A faster backward pass to the image for a net's first convolution on a CPU.
 
-Towards one or three channels a CPU's convolution kernels run at a fraction of their speed: for a 3 x 3 convolution of
-32 channels over MNIST, back takes five times as long as forward, with as many operations. With a stride it is faster
-for one channel alone: for the 4 x 4 of FBF's net 1.3 to 4 times, by the quickest of 24 on a busy core, while a 7 x 7
-over large colour images was a third as fast.
+PyTorch's kernels are slow for a gradient with respect to one or three channels: for a 3 x 3 convolution of 32 channels
+on MNIST, the backward pass takes five times as long as the forward pass, with as many operations. The product of
+matrices here is faster; with a stride, for one channel alone: 1.3 to 4 times as fast for the 4 x 4 of FBF's net (the
+quickest of 24 runs on a busy core), but a third as fast for a 7 x 7 on large colour images.
 """
 
 from __future__ import annotations
@@ -16,30 +16,30 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-FEW = 4  # channels up to which it is faster
+MAX_CHANNELS = 4  # input channels up to which it is faster, without a stride
 
 
-def fits(part: nn.Conv2d) -> bool:
-    """Whether a convolution is one whose gradient ``Stem`` can take: over an image, not dilated, padded by zeros."""
+def is_supported(part: nn.Conv2d) -> bool:
+    """Whether ``Stem`` can replace a convolution and is faster: few input channels, no dilation, padded with zeros."""
     plain = part.groups == 1 and part.padding_mode == "zeros" and not isinstance(part.padding, str)
-    few = part.in_channels == 1 or (part.in_channels <= FEW and set(part.stride) == {1})
+    few = part.in_channels == 1 or (part.in_channels <= MAX_CHANNELS and set(part.stride) == {1})
     return plain and few and set(part.dilation) == {1}
 
 
 class Stem(nn.Conv2d):
-    """A convolution with frozen weights over few channels; forward it is any other one."""
+    """A convolution over few channels with frozen weights; only its backward pass differs from ``nn.Conv2d``."""
 
     def forward(self, x: Tensor) -> Tensor:
         if not x.requires_grad or not torch.is_grad_enabled():
             return super().forward(x)
         if torch.is_autocast_enabled(x.device.type):
             x = x.to(self.weight.dtype)
-        out: Tensor = _Few.apply(x, self.weight, self.bias, self.stride, self.padding)  # type: ignore[no-untyped-call]
+        out: Tensor = _StemConvolution.apply(x, self.weight, self.bias, self.stride, self.padding)  # type: ignore[no-untyped-call]
         return out
 
 
-class _Few(torch.autograd.Function):
-    """One product for all pixels and filter taps, laid out tap by tap, of which each is then added where it belongs."""
+class _StemConvolution(torch.autograd.Function):
+    """Its backward pass is one matrix product for all pixels and filter taps, whose results are then added per tap."""
 
     @staticmethod
     def forward(

@@ -14,7 +14,7 @@ from torch import Tensor
 from toughen.core.types import Labels, Mask
 from toughen.data import Split
 from toughen.engine.batches import Counts
-from toughen.engine.fixed_batch import DRAWS, WRONG
+from toughen.engine.fixed_batch import TRIALS, WRONG_TRIALS
 from toughen.evaluation.harness import AttackResult
 from toughen.evaluation.state import State
 from toughen.runs.files import read_fields, replace_file, write_json
@@ -68,7 +68,7 @@ class Evaluation:
 
     def summary(self) -> dict[str, Any]:
         """The figures of evaluation.json; accuracies are 0..1."""
-        draws = {"draws": {"asked": DRAWS, "wrong": WRONG}} if self.random else {}
+        draws = {"draws": {"asked": TRIALS, "wrong": WRONG_TRIALS}} if self.random else {}
         return {
             "clean_accuracy": share(self.correct),
             "robust_accuracy": share(self.robust),

@@ -63,7 +63,7 @@ def measure(
     with world().main_first():  # it removes temporary files that a killed process left
         state = restore(folder, fingerprint(harness, attacks), len(split))
     parts = {name: [attack_round.part for attack_round in plan] for name, plan in plans.items()}
-    random = fixed_batch.draws(harness.floats(torch.arange(min(fixed_batch.size, len(split)), device=device)))
+    random = fixed_batch.is_random(harness.floats(torch.arange(min(fixed_batch.size, len(split)), device=device)))
     evaluation = Evaluation(split, index, harness.predict(), parts, state, random)
     with Workers(harness, processes) as workers, show(evaluation, plans, console) as display:
         for name, plan in plans.items():

@@ -18,7 +18,7 @@ from toughen.attacks.base import Attack, threat_of
 from toughen.attacks.fab import FAB
 from toughen.attacks.gama import GAMAFW, GAMAPGD
 from toughen.attacks.logit_matrix import LogitMatrix
-from toughen.attacks.outside import check_kind, imported, made
+from toughen.attacks.outside import check_kind, import_attack, instantiate
 from toughen.attacks.pgd import IFGSM, MIFGSM, PGD
 from toughen.attacks.pgd_adp import PGDADP
 from toughen.attacks.random_points import RandomPoints
@@ -113,7 +113,7 @@ def parse_attack(spec: str, threat: Threat) -> Attack:
     if match is None or (import_path is None and match["name"] not in known):
         raise ValueError(_unknown(spec, match["name"] if match else "", known))
     name = match["name"]
-    make: Any = imported(name) if import_path else known[name][0]
+    make: Any = import_attack(name) if import_path else known[name][0]
     settings: dict[str, Any] = {key: int(match[key]) for key in ("steps", "restarts") if match[key] is not None}
     if match["step_size"] is not None:
         settings["step_size"] = Fraction(match["step_size"])
@@ -127,7 +127,7 @@ def parse_attack(spec: str, threat: Threat) -> Attack:
     if name == "gama-pgd-mnist":
         settings = {"step_size": threat.eps, **settings}
     settings = {"eps": threat.eps, "norm": threat.norm, **settings}
-    attack: Attack = made(spec, make, settings) if import_path else make(**settings)
+    attack: Attack = instantiate(spec, make, settings) if import_path else make(**settings)
     check_attack(spec, attack, threat)
     return attack
 

@@ -16,7 +16,7 @@ from toughen.core.types import Eps, Norm
 from toughen.data import Data, Split
 from toughen.evaluation.function_model import FunctionModel
 from toughen.evaluation.images import left_unchecked, load_test, refuse_seen, sample, valid_split
-from toughen.runs.weights_file import put_in, read_weights
+from toughen.runs.weights_file import load_into, read_weights
 from toughen.utils.fraction import radius
 
 
@@ -198,7 +198,7 @@ def load_weights(net: nn.Module, path: Path) -> str:
     """
     weights = read_weights(path)
     try:
-        put_in(net, weights.tensors)
+        load_into(net, weights.tensors)
     except ValueError as error:
         raise ValueError(f"{path} does not fit the model: {error}") from None
     return f"{path}, without {', '.join(weights.more)}" if weights.more else str(path)

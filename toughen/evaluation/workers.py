@@ -17,7 +17,7 @@ from torch import Tensor, multiprocessing
 
 from toughen.core.gradients import mode
 from toughen.engine.fixed_batch import FixedBatchModel
-from toughen.engine.memory import keep_freed
+from toughen.engine.memory import keep_freed_memory
 from toughen.evaluation.harness import Harness, Outcome
 from toughen.evaluation.plan import AttackRound
 
@@ -40,7 +40,7 @@ class Workers(AbstractContextManager["Workers"]):
     """
 
     def __init__(self, harness: Harness, processes: int) -> None:
-        keep_freed()
+        keep_freed_memory()
         self.harness, self.threads, self.interval = harness, torch.get_num_threads(), sys.getswitchinterval()
         on_cpu = harness.images.device.type == "cpu"
         self.count = self.threads if on_cpu else processes
@@ -56,7 +56,7 @@ class Workers(AbstractContextManager["Workers"]):
         rows = torch.arange(min(len(self.harness.images), 2 * self.harness.model.size))
         copies = SimpleQueue[FixedBatchModel]()
         for _ in range(self.threads):
-            twin = self.harness.model.twin(self.harness.floats(rows))
+            twin = self.harness.model.thread_copy(self.harness.floats(rows))
             if twin is None:
                 return
             copies.put(twin)
@@ -118,7 +118,7 @@ def _start_process(ranks: Any, threads: int, kind: str, model: tuple[Any, ...], 
         model: net, batch size and precision of the ``FixedBatchModel``.
         images: the other arguments of ``Harness``.
     """
-    keep_freed()
+    keep_freed_memory()
     torch.set_num_threads(threads)
     rank = ranks.get()
     device = torch.device(kind, rank % torch.cuda.device_count()) if kind == "cuda" else torch.device(kind)

@@ -1,8 +1,7 @@
-"""The shape of every method: min over max, as a module used like a criterion."""
+"""The base class of training methods: modules that are called like a criterion."""
 
 from __future__ import annotations
 
-import copy
 import inspect
 from collections.abc import Hashable
 from dataclasses import replace
@@ -20,28 +19,29 @@ from toughen.core.threat import Threat
 from toughen.core.types import Batch, Crafted, Eps, Images, Labels, Logits, Norm, Plan, Step
 
 KINDS: dict[str, type[Method]] = {}
-"""All methods by the names that the command line knows, those of other packages by their import paths."""
+"""All methods by class name; those of other packages by import path."""
 
 
 class Method(nn.Module):
     """The base of all methods: ``loss = method(model, x, y).loss``.
 
-    A method consists of ``craft``, the inner maximum, and ``loss``, the outer minimum; calling it does one after the
-    other. What it must remember between batches is its buffers, submodules and extra state, so that it travels in
-    checkpoints. Copies of the model that it keeps are frozen; extra weights that are trained are its parameters.
+    A method solves a min-max problem: ``craft`` makes adversarial images (the inner maximum), and ``loss`` is minimised
+    on them (the outer minimum). Calling the method does one after the other. Its state between batches is held in
+    buffers, submodules and extra state, so that checkpoints contain it. Copies of the model are frozen; additional
+    weights to train are parameters of the method.
 
-    ``loss`` may be called more than once, and with other weights, for the same crafted images: what a step moves in the
-    method's memory is moved in ``craft`` or ``after_step``.
+    ``loss`` may be called several times for the same images, also at other weights. So it must not change the method's
+    state; ``craft`` and ``after_step`` may.
 
     Attributes:
         replays: how often a loop should train on the same batch.
         label_smoothing: share of a label that is spread over all classes in the loss's cross-entropy, 0..1.
         reports_clean: whether ``Step.terms`` holds "clean", the cross-entropy on clean images.
-        rescued_by: the name of the method that trains after a collapse, ``package.module.Class`` for one of your own.
-        per_image_buffers: names of those with a row for each training image; where many processes train, each image's
-            row is that of the process which last saw it.
-        per_process_buffers: names of those of which each of many processes has its own, such as what belongs to a
-            place in the batch; all others are the same in every process.
+        rescued_by: name of the method that trains after a collapse; ``package.module.Class`` for one of your own.
+        per_image_buffers: names of buffers with a row per training image; with several processes, each image's row is
+            synchronised from the process that last saw the image.
+        per_process_buffers: names of buffers that differ between processes, such as those with a row per place in the
+            batch; all others are the same in every process.
     """
 
     eps: Eps | None = None
@@ -62,17 +62,17 @@ class Method(nn.Module):
         own = cls.__module__.rpartition(".")[0] == __package__
         KINDS[cls.__name__ if own else f"{cls.__module__}.{cls.__qualname__}"] = cls
         if {"craft", "loss"} & vars(cls).keys() and "graph_key" not in vars(cls):
-            cls.graph_key = Method.graph_key  # type: ignore[method-assign]  # what a parent promised of its own steps
+            cls.graph_key = Method.graph_key  # type: ignore[method-assign]  # the parent's key is valid for its own craft and loss only
 
     def __init__(self) -> None:
         super().__init__()
-        # a tensor, so that a recorded step reads what it is now
+        # a tensor, so that a replayed CUDA graph reads the current value
         self.register_buffer("scale_now", torch.ones((), dtype=torch.float64), persistent=False)
         self._perturbation_scale = 1.0
 
     @property
     def perturbation_scale(self) -> float:
-        """Share of the way from the clean to the crafted images at which a step is trained; 1 but for a warm-up."""
+        """The factor by which crafted perturbations are scaled, 0..1; below 1 only during a warm-up of eps."""
         return self._perturbation_scale
 
     @perturbation_scale.setter
@@ -83,7 +83,7 @@ class Method(nn.Module):
 
     @property
     def progress(self) -> float:
-        """The share of training done, 0..1; 1 unless a trainer sets it, so that a bare loop trains the real thing."""
+        """The share of training done, 0..1; 1 without a trainer, so that ramps are at their end."""
         return self._progress
 
     @progress.setter
@@ -102,11 +102,11 @@ class Method(nn.Module):
 
     @property
     def graph_key(self) -> Hashable:
-        """Names what ``craft`` and ``loss`` do, so that a GPU may replay their kernels while it stays the same.
+        """A key of what ``craft`` and ``loss`` compute: while it is the same, a GPU may replay a CUDA graph of it.
 
-        They then use no number of Python's that changes from step to step, read nothing back from the GPU, draw from
-        ``batch.noise`` and not from its ``shared``, and set no attribute. None, the default: they run in each step. A
-        class with a ``craft`` or ``loss`` of its own does not inherit its parent's name.
+        This requires that they use no Python number that changes between steps, do not synchronise with the GPU, draw
+        random numbers from ``batch.noise`` but not from its ``shared``, and set no attribute. None, the default, means
+        that they run in each step. A class that defines ``craft`` or ``loss`` does not inherit its parent's key.
         """
         return None
 
@@ -117,7 +117,7 @@ class Method(nn.Module):
 
     @property
     def keeps_images(self) -> bool:
-        """Whether it, or one that it wraps, remembers something of each image, and follows it by shift and flip."""
+        """Whether it, or one that it wraps, keeps a state per image, which it aligns by shift and flip."""
         return any(inner.keeps_images for inner in self.inner())
 
     @property
@@ -138,15 +138,15 @@ class Method(nn.Module):
 
     @property
     def is_adversarial(self) -> bool:
-        """Whether the next batch trains against the threat in full, so that a model that is not robust collapsed."""
+        """Whether the next batch is trained against the threat; then a model that is not robust has collapsed."""
         return self.threat is not None
 
     @property
     def adaptive(self) -> dict[str, Any] | None:
-        """What ``toughen.attacks.Adaptive`` must be told to raise what this method is trained against at its end.
+        """The settings of ``toughen.attacks.Adaptive`` for this method's own objective at the end of training.
 
-        Plain data, without eps and norm, which are the threat's; None where cross-entropy is all there is to raise. A
-        wrapper's is that of the last method it wraps.
+        Plain data, without eps and norm; None where the objective is cross-entropy. A wrapper's are those of the last
+        method that it wraps.
         """
         inner = self.inner()
         return inner[-1].adaptive if inner else None
@@ -188,15 +188,15 @@ class Method(nn.Module):
         raise NotImplementedError
 
     def loss(self, model: nn.Module, x: Images, y: Labels, crafted: Crafted) -> Step:
-        """The outer minimum: what is lowered, given the crafted images."""
+        """The outer minimum: the loss to minimise on the crafted images."""
         raise NotImplementedError
 
     def cross_entropy(self, out: Logits, y: Labels) -> Tensor:
-        """The batch's mean cross-entropy with smoothed labels, as ``loss`` takes it; an attack knows no smoothing."""
+        """The batch's mean cross-entropy with ``label_smoothing``, for ``loss``; attacks use none."""
         return F.cross_entropy(out, y, label_smoothing=self.label_smoothing)
 
     def adversarial_cross_entropy(self, model: nn.Module, y: Labels, crafted: Crafted) -> Step:
-        """Cross-entropy on the crafted images and on nothing else, the outer minimum of plain adversarial training."""
+        """Cross-entropy on the crafted images alone, the loss of plain adversarial training."""
         out = logits(model, crafted.x_adv)
         robust = self.cross_entropy(out, y)
         return Step(robust, out, {"robust": robust.detach()})
@@ -211,7 +211,7 @@ class Method(nn.Module):
             inner.check(epochs)
 
     def start(self, plan: Plan) -> None:
-        """Called before the first step of each session, of one that goes on, too, after its state was loaded."""
+        """Called before the first step of each session; when a run is resumed, after its state was loaded."""
         for inner in self.inner():
             inner.start(plan)
 
@@ -226,7 +226,7 @@ class Method(nn.Module):
             inner.after_epoch(metrics)
 
     def rescue(self) -> Method | None:
-        """What to train after a collapse: ``rescued_by`` at the same threat, for a wrapper what the method in it says.
+        """What to train after a collapse: ``rescued_by`` at the same threat; for a wrapper, the inner method's rescue.
 
         Raises:
             ValueError: there is no method of that name.
@@ -240,13 +240,13 @@ class Method(nn.Module):
         return KINDS[self.rescued_by](eps=self.eps, norm=self.norm, **self.rescue_settings())  # type: ignore[call-arg]
 
     def rescue_settings(self) -> dict[str, Any]:
-        """What ``rescued_by`` is told besides the threat: two steps of PGD."""
+        """The settings of ``rescued_by`` besides the threat: two steps of PGD."""
         assert self.threat is not None
-        # of 0.5 to 1.25 eps tried on 3,600 MNIST images at eps 0.3, this step learns and is blind to single steps least
+        # the best of step sizes from 0.5 to 1.25 eps, tried on 3,600 MNIST images at eps 0.3
         return {"steps": 2, "step_size": 5 / 6 * self.threat.eps}
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *rest: Any) -> None:
-        """Own buffers take the size that was saved: what is kept per slot of a batch grows with the first batches."""
+        """Resize own buffers to the saved size: those with a row per place in the batch grow with the first batches."""
         for name, buffer in self.named_buffers(recurse=False):
             saved = state_dict.get(prefix + name)
             if isinstance(saved, Tensor) and saved.shape[1:] == buffer.shape[1:] and saved.shape != buffer.shape:
@@ -266,9 +266,9 @@ def noise_of(batch: Batch | None) -> Noise | None:
 
 
 def weaker(crafted: Crafted, x: Images, share: float | Tensor) -> Crafted:
-    """All adversarial images brought back to this share of their way from the clean ones.
+    """The crafted images with their perturbations scaled by ``share``.
 
-    Logits that craft shared are kept only where no other images than the clean ones can have given them.
+    Shared logits are kept only where they are certainly those of the clean images.
     """
     moved = {name: base + share * (crafted.extra[name] - base) for name, base in crafted.bases.items()}
     return replace(
@@ -279,19 +279,15 @@ def weaker(crafted: Crafted, x: Images, share: float | Tensor) -> Crafted:
     )
 
 
-def frozen_copy(model: nn.Module, *, persistent: bool = True) -> nn.Module:
-    """A copy in evaluation mode whose weights are buffers: none is among ``parameters()``, so nothing trains them.
+def same_replays(wrapper: str, one: Method, other: Method) -> int:
+    """The number of replays that two methods in one wrapper share.
 
-    Args:
-        model: what is copied.
-        persistent: whether the copy's state travels in checkpoints.
+    Raises:
+        ValueError: they differ; the data can only be replayed in one way.
     """
-    copied = copy.deepcopy(model).eval()
-    copied.__dict__.pop("forward", None)  # a compiled one would go on computing with the model's own weights
-    for module in copied.modules():
-        for name, weight in list(module.named_parameters(recurse=False)):
-            delattr(module, name)
-            module.register_buffer(name, weight.detach(), persistent=persistent)
-        if not persistent:
-            module._non_persistent_buffers_set |= set(module._buffers)
-    return copied
+    if one.replays != other.replays:
+        raise ValueError(
+            f"{wrapper} cannot hold {type(one).__name__}, which trains {one.replays} times on a batch, together with "
+            f"{type(other).__name__}, which does {other.replays} times: give both the same number of replays"
+        )
+    return one.replays

@@ -1,4 +1,4 @@
-"""A method of which another takes the images and not the loss."""
+"""Checks a method whose images another method trains on, without its loss."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from toughen.methods.hybrid import Hybrid
 
 
 def require_craft_only(holder: str, method: Method) -> Method:
-    """The method, whose ``craft`` is going to be all that runs of it.
+    """Return a method of which only ``craft`` will be called.
 
     Raises:
-        ValueError: it, or one that it wraps, does its work in its loss, and would silently do nothing.
+        ValueError: it, or one that it wraps, works in its ``loss``, which would never be called.
     """
     lost = {
         Free: "perturbs images with the gradient of its own loss: use another method, such as FBF",

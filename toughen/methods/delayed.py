@@ -8,8 +8,7 @@ from typing import Any, Literal
 from torch import nn
 
 from toughen.core.types import Batch, Crafted, Images, Labels, Plan, Step
-from toughen.methods.base import Method
-from toughen.methods.replays import same_replays
+from toughen.methods.base import Method, same_replays
 from toughen.methods.standard import Standard
 
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from toughen.attacks.base import threat_of
 from toughen.core.distributed import world
-from toughen.core.gradients import InputGradient, logits, lowest_gradient, mode
+from toughen.core.gradients import InputGradient, logits, mode, nearest_gradient
 from toughen.core.objectives import CrossEntropy
 from toughen.core.rng import Noise
 from toughen.core.threat import Threat
@@ -19,7 +19,7 @@ from toughen.core.types import Batch, Crafted, Eps, Images, Labels, Logits, Mask
 from toughen.methods.base import Method, noise_of
 from toughen.methods.history import to_image, to_view
 
-KEPT = 0.95  # share of the history kept at each visit (Eq. 13)
+HISTORY_DECAY = 0.95  # share of the history kept at each visit (Eq. 13)
 
 
 class EFGSM(Method):
@@ -112,7 +112,7 @@ class EFGSM(Method):
         direction, length, right = to_boundary(model, start, y, threat, self.rivals)
         x_adv = threat.project(start + length.view(-1, 1, 1, 1) * direction, x)
         vote = threat.steepest(x_adv - x) if self.remember == "perturbation" else direction
-        moved = to_image(KEPT * past + vote, batch).to(history.dtype)
+        moved = to_image(HISTORY_DECAY * past + vote, batch).to(history.dtype)
         self.history[batch.index] = torch.where(to_image(torch.ones_like(x), batch) > 0, moved, history)
         robust = right & (length > threat.eps)
         self.counts += torch.stack([robust.sum(), robust.new_ones((), dtype=torch.int64) * len(x)])
@@ -172,7 +172,7 @@ def to_boundary(model: nn.Module, x: Images, y: Labels, threat: Threat, rivals: 
         return gradient.value.abs() / gained.clamp(min=1e-12)
 
     with mode(model, "eval"):
-        nearest = lowest_gradient(model, x, y, [_Rival(rank) for rank in range(rivals)], distance)
+        nearest = nearest_gradient(model, x, y, [_Rival(rank) for rank in range(rivals)], distance)
     return threat.steepest(nearest.gradient), distance(nearest), _Rival(0)(nearest.logits, y) < 0
 
 

@@ -11,10 +11,11 @@ from toughen import models, runs
 from toughen.attacks.base import threat_of
 from toughen.attacks.fgsm import FGSM
 from toughen.core.gradients import logits
+from toughen.core.modules import frozen_copy
 from toughen.core.objectives import predicted_cross_entropy
 from toughen.core.rng import Noise
 from toughen.core.types import Batch, Crafted, Eps, Images, Labels, Mode, Norm, Step
-from toughen.methods.base import Method, frozen_copy, noise_of
+from toughen.methods.base import Method, noise_of
 from toughen.utils import hashing
 
 

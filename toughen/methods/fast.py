@@ -36,6 +36,8 @@ class FGSMAT(Method):
         ValueError: eps is missing or none that the norm admits, share is not in 0..1, or clean_weight is below 0.
     """
 
+    graph_key = "the same in every step"
+
     def __init__(
         self,
         *,
@@ -67,10 +69,6 @@ class FGSMAT(Method):
         if n < 2:
             raise ValueError(f"share {self.share} splits a batch, but this one has {n} image: use larger batches")
         return min(max(round(self.share * n), 1), n - 1)
-
-    @property
-    def graph_key(self) -> Hashable:
-        return "the same in every step"
 
     def craft(self, model: nn.Module, x: Images, y: Labels, batch: Batch | None = None) -> Crafted:
         n = self.attacked(len(x))
@@ -104,6 +102,8 @@ class RFGSMAT(Method):
         mode: the model's mode while attacking, "eval" or "train".
     """
 
+    graph_key = "the same in every step"
+
     def __init__(
         self, *, eps: Eps | None = None, norm: Norm = "linf", start_size: Eps | None = None, mode: Mode = "eval"
     ) -> None:
@@ -115,10 +115,6 @@ class RFGSMAT(Method):
             raise ValueError(f"start_size {start_size} must be between 0 and eps {eps}")
         step_size = radius - start_size
         self.attack = FGSM(eps=eps, norm=norm, step_size=step_size, start="bernoulli", start_size=start_size, mode=mode)
-
-    @property
-    def graph_key(self) -> Hashable:
-        return "the same in every step"
 
     def craft(self, model: nn.Module, x: Images, y: Labels, batch: Batch | None = None) -> Crafted:
         return Crafted(x_adv=self.attack(model, x, y, noise_of(batch)))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable
 from typing import Any
 
 from torch import nn
@@ -43,6 +42,7 @@ class GAT(_Guided):
     """
 
     reports_clean = True
+    graph_key = "the same in every step"
 
     def __init__(
         self,
@@ -67,10 +67,6 @@ class GAT(_Guided):
     def lam_at(self, progress: float) -> float:
         jumped = self.jump_at is not None and progress >= self.jump_at - 1e-9
         return float(self.lam * self.jump if jumped else self.lam)
-
-    @property
-    def graph_key(self) -> Hashable:
-        return "the same in every step"
 
     @property
     def adaptive(self) -> dict[str, Any] | None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Hashable
 from typing import Literal
 
 import torch
@@ -44,6 +43,7 @@ class GradAlign(Method):
     """
 
     differentiates_twice = True
+    graph_key = "the same in every step"
 
     def __init__(
         self,
@@ -62,10 +62,6 @@ class GradAlign(Method):
         self.eps, self.norm, self.lam, self.both = eps, norm, lam, both
         self.step_size = 1.25 * threat_of(self).eps if step_size is None else step_size
         self.attack = FGSM(eps=eps, norm=norm, step_size=self.step_size, start=start, mode=mode)
-
-    @property
-    def graph_key(self) -> Hashable:
-        return "the same in every step"
 
     def craft(self, model: nn.Module, x: Images, y: Labels, batch: Batch | None = None) -> Crafted:
         threat, noise = threat_of(self), noise_of(batch)

@@ -1,4 +1,4 @@
-"""What GAT and NuAT share: a term that guides attack and loss alike, and alternates in the attack."""
+"""The base of GAT and NuAT, which add the same term to the attack's objective and to the loss."""
 
 from __future__ import annotations
 
@@ -17,9 +17,10 @@ from toughen.methods.base import Method, noise_of
 
 
 class _Guided(Method):
-    """One step from a Bernoulli start that raises the cross-entropy and, in every other batch or in all, a guide.
+    """One step from a Bernoulli start that raises the cross-entropy plus a guide, a distance from the clean output.
 
-    What changes by step is a tensor that is filled in place, so that compiled steps need not be compiled again.
+    With ``alternate`` the attack has the guide in every other batch only. Numbers that change between steps are tensors
+    filled in place, so that compiled or recorded steps stay valid.
 
     Attributes:
         lam_now: the guide's weight in this step.
@@ -65,7 +66,7 @@ class _Guided(Method):
         self.guides.fill_(not (self.alternate and value % 2 == 0))
 
     def objective(self, clean: Logits) -> Objective:
-        """What the attack raises, compared with these clean logits."""
+        """The attack's objective, given the logits of the clean images."""
         raise NotImplementedError
 
     def craft(self, model: nn.Module, x: Images, y: Labels, batch: Batch | None = None) -> Crafted:

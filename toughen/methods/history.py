@@ -1,4 +1,4 @@
-"""What a method keeps per image lies as the image lies in the data set, and follows it through crop and mirroring."""
+"""Maps state kept per image between the coordinates of the stored image and of its cropped and flipped view."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def to_image(perturbation: Images, batch: Batch | None) -> Images:
 
 
 def _moved(values: Images, batch: Batch | None, *, back: bool) -> Images:
-    """Each pixel taken from where ``Augment`` put it, or from where it took it; a batch that says nothing is still."""
+    """Invert or apply the shift and flip of ``Augment``; a batch without both changes nothing."""
     if batch is None or (batch.shift is None and batch.flip is None):
         return values
     n, _, height, width = values.shape

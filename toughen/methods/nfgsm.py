@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Hashable
 
 from torch import nn
 
@@ -36,6 +35,7 @@ class NFGSM(Method):
     """
 
     leaves_ball = True  # what it trains on may lie outside of the threat that it trains for
+    graph_key = "the same in every step"
 
     def __init__(
         self,
@@ -56,10 +56,6 @@ class NFGSM(Method):
             raise ValueError(f"start_size ({start_size}) and step_size ({step_size}) must be finite and at least 0")
         if limit is not None:
             Threat(norm, limit)  # refuses what is no radius
-
-    @property
-    def graph_key(self) -> Hashable:
-        return "the same in every step"
 
     def craft(self, model: nn.Module, x: Images, y: Labels, batch: Batch | None = None) -> Crafted:
         threat = threat_of(self)

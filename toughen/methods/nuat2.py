@@ -10,9 +10,10 @@ import torch
 from torch import nn
 
 from toughen.core.gradients import logits, mode
+from toughen.core.modules import frozen_copy
 from toughen.core.objectives import NuclearAscent
 from toughen.core.types import Batch, Crafted, Eps, Images, Labels, Norm, Real
-from toughen.methods.base import Method, frozen_copy, noise_of
+from toughen.methods.base import Method, noise_of
 from toughen.methods.nuat import NuAT
 
 TAU = 0.99  # share of the average kept at each step; the average that is reported is another, the trainer's

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable
 from typing import Any, Literal
 
 from torch import nn
@@ -27,6 +26,8 @@ class PGDAT(Method):
         mode: the model's mode while attacking, "eval" or "train" (as released).
     """
 
+    graph_key = "the same in every step"
+
     def __init__(
         self,
         *,
@@ -44,10 +45,6 @@ class PGDAT(Method):
     def rescue_settings(self) -> dict[str, Any]:
         """Ten steps at least; two steps, what other methods are rescued by, can collapse, too."""
         return {"steps": max(10, self.attack.steps)}
-
-    @property
-    def graph_key(self) -> Hashable:
-        return "the same in every step"
 
     def craft(self, model: nn.Module, x: Images, y: Labels, batch: Batch | None = None) -> Crafted:
         return Crafted(x_adv=self.attack(model, x, y, noise_of(batch)))

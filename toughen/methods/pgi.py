@@ -146,13 +146,13 @@ class PGI(Method):
             needed = 0 if self.sized else int(rows.max()) + 1
         more = needed - len(self.seen)
         if more > 0:
-            self.start_at, self.seen = _longer(self.start_at, more), _longer(self.seen, more)
+            self.start_at, self.seen = _extended(self.start_at, more), _extended(self.seen, more)
             if self.prior == "momentum":
-                self.momentum = _longer(self.momentum, more)
+                self.momentum = _extended(self.momentum, more)
         return rows
 
 
-def _longer(kept: Tensor, more: int) -> Tensor:
+def _extended(kept: Tensor, more: int) -> Tensor:
     return torch.cat([kept, kept.new_zeros(more, *kept.shape[1:])])
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable
-
 from torch import nn
 
 from toughen.core.gradients import logits
@@ -18,10 +16,7 @@ class Standard(Method):
     """
 
     reports_clean = True
-
-    @property
-    def graph_key(self) -> Hashable:
-        return "the same in every step"
+    graph_key = "the same in every step"
 
     def craft(self, model: nn.Module, x: Images, y: Labels, batch: Batch | None = None) -> Crafted:
         return Crafted(x_adv=x)

@@ -1,4 +1,4 @@
-"""Whether a model can be trained, attacked and believed: asked once, before anything is spent on it."""
+"""Checks a model before training or evaluation: input shape, outputs, finite weights."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Models that toughen did not write: timm's, and a user's own."""
+"""timm's models, and a user's own."""
 
 from __future__ import annotations
 

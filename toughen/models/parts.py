@@ -1,4 +1,4 @@
-"""What several nets share."""
+"""Layers and checks that several nets share."""
 
 from __future__ import annotations
 

@@ -23,7 +23,7 @@ from toughen.models.settings import resolve
 from toughen.models.vgg import VGG11, VGG16, VGG19, Conv4
 from toughen.models.wide_resnet import WideResNet
 from toughen.utils.collect import summary
-from toughen.utils.net_names import made_by_itself
+from toughen.utils.net_names import may_be_created
 
 MNIST: Shape = (1, 28, 28)
 CIFAR: Shape = (3, 32, 32)
@@ -152,7 +152,7 @@ def from_description(record: object) -> nn.Module:
     name, num_classes, shape, mean, std, settings = (record[field] for field in FIELDS)
     if not isinstance(name, str) or not isinstance(settings, dict) or not isinstance(shape, list):
         raise ValueError("a model's description must have a text as name, a list as shape and a mapping as settings")
-    if not made_by_itself(name, settings):
+    if not may_be_created(name, settings):
         raise ValueError(
             f"model {name!r} with its settings is neither one of toughen's nets nor a plain one of timm's and is never "
             "made because a file says so: if you trust it, give --model package.module:function or timm:NAME yourself"

@@ -1,4 +1,4 @@
-"""Run directories: their files, how these are written and locked, and the commands that go on with a run."""
+"""Run directories: files and their format, atomic writing, locks, and the next commands for a run."""
 
 from typing import TYPE_CHECKING
 

@@ -1,4 +1,4 @@
-"""The commands that a command prints as the next one: each does its work as it is printed."""
+"""The next command that a command suggests, complete as printed."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from toughen.utils.net_names import TYPED, made_by_itself
+from toughen.utils.net_names import TYPED, may_be_created
 
 _USUAL = {"linf": "8/255", "l2": "0.5"}  # radii to evaluate at, where nothing was trained against
 
@@ -55,7 +55,7 @@ def compare(folders: Sequence[str | Path]) -> str:
 def needs_name(model: Mapping[str, Any]) -> bool:
     """Whether a net is only made where the user names it, and has a name that could be."""
     name = model.get("name")
-    if not isinstance(name, str) or made_by_itself(name, model.get("settings")):
+    if not isinstance(name, str) or may_be_created(name, model.get("settings")):
         return False
     return TYPED.fullmatch(name) is not None
 

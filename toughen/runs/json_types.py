@@ -1,4 +1,4 @@
-"""Plain data, as JSON has it: what of it is not of the type that it should be."""
+"""Checks values read from JSON against type hints."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``toughen.load``: a trained classifier from wherever it lies."""
+"""``toughen.load``: a trained classifier from a run directory, a file or the hub."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Weights out of files that others wrote: safetensors, and PyTorch's own, of which only tensors are read."""
+"""Weights from files of other programs: safetensors, and those of ``torch.save``, read with ``weights_only``."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def read_weights(path: Path) -> WeightsFile:
         raise ValueError(f"there are no weights {path}: give a .safetensors or .pth file, or a run directory")
     if path.suffix == ".safetensors":
         tensors, about = read_tensors(path)
-        return WeightsFile(bare(tensors), about, [])
+        return WeightsFile(without_wrapper_names(tensors), about, [])
     if path.suffix not in PICKLED:
         raise ValueError(f"{path} is not a file of weights: give one that ends in .safetensors or .pth")
     found = _unpickled(path)
@@ -52,7 +52,7 @@ def read_weights(path: Path) -> WeightsFile:
         raise ValueError(f"{path} holds no state_dict: save model.state_dict() there")
     more = [str(name) for name in found if name != key] if key is not None else []
     more += [str(name) for name, value in weights.items() if not isinstance(value, Tensor)]
-    return WeightsFile(bare(tensors), {}, more)
+    return WeightsFile(without_wrapper_names(tensors), {}, more)
 
 
 def _unpickled(path: Path) -> Mapping[str, Any]:
@@ -76,8 +76,8 @@ def _are_weights(value: object) -> bool:
     return isinstance(value, Mapping) and any(isinstance(each, Tensor) for each in value.values())
 
 
-def bare(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Tensors without what wrappers put before all of their names, such as DistributedDataParallel's "module."."""
+def without_wrapper_names(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Tensors without the prefixes of wrappers, such as DistributedDataParallel's "module.", if all names have them."""
     own = {name: value for name, value in tensors.items() if not name.startswith("normalize.")}
     kept = {name: value for name, value in tensors.items() if name.startswith("normalize.")}
     while own and (found := _WRAPPED.match(next(iter(own)))) and all(name.startswith(found[0]) for name in own):
@@ -87,22 +87,22 @@ def bare(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return own | kept
 
 
-def put_in(net: nn.Module, tensors: Mapping[str, Tensor]) -> None:
-    """Put weights into a net, whatever wrappers either of them has been saved or made with.
+def load_into(net: nn.Module, tensors: Mapping[str, Tensor]) -> None:
+    """Load weights into a net, ignoring the prefixes of wrappers on either side.
 
     Raises:
-        ValueError: they are another net's.
+        ValueError: they belong to another net.
     """
     full = net.state_dict()
-    own = bare(full)
-    if fault := misfit(own, tensors):
+    own = without_wrapper_names(full)
+    if fault := find_mismatch(own, tensors):
         raise ValueError(fault)
     names = {id(tensor): name for name, tensor in own.items()}
     net.load_state_dict({name: tensors.get(names[id(tensor)], tensor) for name, tensor in full.items()})
 
 
-def misfit(own: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> str:
-    """The first thing in which weights differ from those of a net; "" where they fit."""
+def find_mismatch(own: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> str:
+    """The first name or shape in which weights differ from those of a net; "" where they fit."""
     for name, tensor in own.items():
         if name not in given and not name.endswith("num_batches_tracked"):
             return f"it has no {name}"

@@ -28,7 +28,7 @@ class ExponentialAverage(AveragedModel):
     def update_parameters(self, model: nn.Module) -> None:
         """Move the average towards the model; the first time it becomes the model.
 
-        torch's own reads the number of updates back from the model's device, and a GPU is waited for.
+        torch's own method reads the number of updates from the model's device, which synchronises with a GPU.
         """
         t = int(self.n_averaged)  # lies on the CPU
         decay = min(self.decay, (1 + t) / (10 + t)) if t else 0.0

@@ -1,4 +1,4 @@
-"""A run that ends within a time: how many steps fit is measured before the first."""
+"""Time budgets: before its first step, measure how many steps of a run fit into the given time."""
 
 from __future__ import annotations
 
@@ -9,24 +9,24 @@ from typing import NamedTuple
 
 from toughen.core.distributed import world
 from toughen.core.types import Plan
-from toughen.engine.device import wait
-from toughen.training.callbacks.time_budget import AIM, SHARE, TimeBudget, fitting
+from toughen.engine.device import synchronize
+from toughen.training.callbacks.time_budget import AIM, SHARE, TimeBudget, steps_that_fit
 from toughen.training.trainer import Trainer
 from toughen.utils.duration import seconds, spell
 
-WARM_STEPS, FEWEST_STEPS = 3, 6  # how long steps are tried: at least so many, up to a share of the budget
-MOST = 2.5  # times that share, after which no more than one step beyond the first ones is tried
+WARM_STEPS, FEWEST_STEPS = 3, 6  # steps for warm-up, and timed steps at least; timing takes a share of the budget
+MOST = 2.5  # times that share: a longer measurement ends after fewer steps
 
 
 def plan_steps(trainer: Trainer) -> None:
-    """Lay the schedule over as many steps as fit into the budget, counted from when the trainer was made.
+    """Set the number of steps, and so the schedule, to what fits into the budget, counted from the trainer's creation.
 
     Raises:
         ValueError: not one epoch fits.
     """
     state, budget = trainer.state, seconds(str(trainer.recipe.time_budget))
-    step, validation, _ = tried(trainer, SHARE * budget)
-    steps = world().broadcast(fitting(state, AIM * budget - state.total_spent, step, validation))
+    step, validation, _ = measure(trainer, SHARE * budget)
+    steps = world().broadcast(steps_that_fit(state, AIM * budget - state.total_spent, step, validation))
     if steps < state.steps_per_epoch:
         needed = (state.total_spent + state.steps_per_epoch * step + validation) / AIM
         raise ValueError(
@@ -39,20 +39,25 @@ def plan_steps(trainer: Trainer) -> None:
             callback.validation_seconds = validation
 
 
-class Tried(NamedTuple):
-    """What steps on a copy took: seconds of a step and of a validation, and forward passes an image and step."""
+class StepCost(NamedTuple):
+    """What steps cost.
+
+    Attributes:
+        step, validation: seconds of a step and of a validation.
+        passes: forward passes per image and step.
+    """
 
     step: float
-    look: float
+    validation: float
     passes: float
 
 
-def tried(trainer: Trainer, enough: float) -> Tried:
-    """Try some steps, and what comes at an epoch's end, on a copy that is then forgotten.
+def measure(trainer: Trainer, enough: float) -> StepCost:
+    """Time some steps and a validation on a copy of the trainer, which is then dropped.
 
     Args:
         trainer: the run, before its first step.
-        enough: seconds after which no further step is tried, once a few are done.
+        enough: seconds after which the measurement ends, if enough steps are timed.
     """
     shared = (trainer.train, trainer.feed, trainer.detector, trainer.state.validation, *trainer.callbacks)
     other = copy.deepcopy(trainer, {id(part): part for part in shared})
@@ -65,7 +70,7 @@ def tried(trainer: Trainer, enough: float) -> Tried:
     for x, y, batch in islice(other.epoch_batches(0), state.steps_per_epoch):
         started = time.perf_counter()
         other.counted_step(x, y, batch)
-        wait(state.device)
+        synchronize(state.device)
         taken.append(time.perf_counter() - started)
         if len(taken) <= WARM_STEPS:
             continue
@@ -77,4 +82,4 @@ def tried(trainer: Trainer, enough: float) -> Tried:
         state.validation(state.model)
     steps = taken[WARM_STEPS:] or taken
     ended = time.perf_counter() - started
-    return Tried(sum(steps) / len(steps), ended, state.totals.passes / max(1, state.totals.images))
+    return StepCost(sum(steps) / len(steps), ended, state.totals.passes / max(1, state.totals.images))

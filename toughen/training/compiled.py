@@ -1,4 +1,4 @@
-"""The net as torch.compile makes it, within training steps and nowhere else."""
+"""torch.compile for the net, in training steps alone."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from torch import nn
 
 Compiling: TypeAlias = Literal["off", "default"]
 
-GRAPHS = 64  # kept of a net: a step asks for it in two modes, with and without gradients, for batches of some sizes
+GRAPHS = 64  # compiled versions kept: two modes, with and without gradients, several batch sizes
 
 
 class Compiled:
-    """Lets a net run compiled for a while.
+    """A context manager within which a net runs compiled.
 
-    Each shape is compiled by itself, so that a resumed run, which meets them in another order, computes the same. The
-    net stays what it is for all that copies, saves, counts or validates it: only its ``forward`` is exchanged, and only
-    within the block.
+    Each shape is compiled separately, so that a resumed run, which sees shapes in another order, computes the same. The
+    module itself stays as it is, for copies, checkpoints, counters and validation: only its ``forward`` is replaced,
+    and only within the block.
 
     Args:
         model: the net.

@@ -1,4 +1,4 @@
-"""What records a training step's kernels as a CUDA graph.
+"""Records the kernels of a training step as a CUDA graph.
 
 https://docs.pytorch.org/docs/stable/notes/cuda.html#cuda-graphs
 """
@@ -22,17 +22,17 @@ class Recorder(Protocol):
     """Records kernels."""
 
     def apart(self, take: Callable[[], Step]) -> Step:
-        """Run something without recording it, where what is recorded later runs."""
+        """Run a step without recording it, on the stream on which steps are recorded."""
 
     def record(self, take: Callable[[], Step], generator: torch.Generator) -> tuple[Step, Callable[[], None]]:
-        """Record what something would do, without doing it.
+        """Record the kernels of a step without running them.
 
         Args:
-            take: what to record.
-            generator: random numbers in it come from there, and from torch's own.
+            take: the step.
+            generator: the source of its random numbers, besides torch's own.
 
         Returns:
-            What it returns, whose tensors a replay fills; and what replays it.
+            The result of ``take``, whose tensors each replay fills; and the function that replays the recording.
         """
 
 

@@ -13,7 +13,7 @@ from toughen import data as data_sets
 from toughen.core.types import Eps, Norm
 from toughen.data.ingest import Outline
 from toughen.engine.device import pick_device
-from toughen.training.recipe import Recipe, bring_to
+from toughen.training.recipe import Recipe, data_image_size
 
 SMALL_GREY = 32  # rows and columns up to which grey images need no ResNet
 SMALL = 64  # up to which images keep all their pixels in a ResNet's first stage
@@ -76,7 +76,7 @@ def for_data(
     Raises:
         FileNotFoundError, ValueError: the data cannot be used as it is.
     """
-    outline = data_sets.peek(data, classes=classes, image_size=bring_to(image_size))
+    outline = data_sets.peek(data, classes=classes, image_size=data_image_size(image_size))
     fields = chosen(outline, pick_device(device).type, epochs, methods)
     if model is not None:
         del fields["model"]

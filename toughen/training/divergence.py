@@ -1,4 +1,4 @@
-"""Where numbers stop being numbers: the step, its batch and the layer, before they reach the weights."""
+"""Finds where NaN or infinity first occurs in a step, before the weights are updated."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ NAMED = 5  # images of a batch that a message names
 
 
 def check_step(model: nn.Module, x: Tensor, step: Step, batch: Batch, number: int) -> None:
-    """See that a step's loss and gradients are finite, before the optimizer takes them.
+    """Check that a step's loss and gradients are finite, before the optimizer uses them.
 
-    Only for one process on a CPU: elsewhere each check would wait, and ``FiniteCheck`` checks every 50 steps.
+    Only for one process on a CPU: elsewhere each check would synchronise, and ``FiniteCheck`` checks every 50 steps.
 
     Args:
         model: the net, with its gradients.
@@ -42,7 +42,7 @@ def check_step(model: nn.Module, x: Tensor, step: Step, batch: Batch, number: in
 
 
 def origin(model: nn.Module, x: Tensor, step: Step) -> str:
-    """What is not finite first, on the way from the weights to the gradients."""
+    """What is the first to be NaN or infinite: a weight, an output, the logits, the loss or a gradient."""
     for name, weight in model.named_parameters():
         if not bool(weight.isfinite().all()):
             return f"the weight {name} has been NaN or infinite since the step before; found"
@@ -60,7 +60,7 @@ def origin(model: nn.Module, x: Tensor, step: Step) -> str:
 
 @torch.no_grad()
 def first_layer(model: nn.Module, x: Tensor) -> str | None:
-    """The first layer that gives for these images what is not finite; None where none does."""
+    """The first layer whose output for these images is NaN or infinite; None if there is none."""
     layers: list[str] = []
     net = copy.deepcopy(model)
     for name, module in net.named_modules():

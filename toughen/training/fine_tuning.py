@@ -38,7 +38,7 @@ def check_settings(frozen: Frozen, layer_decay: float | int, *, has_weights: boo
 
 
 def freeze(model: nn.Module, frozen: Frozen, classes: int) -> list[nn.Module]:
-    """Take the gradient from the parameters of the layers that are not to be trained.
+    """Set ``requires_grad`` to False on the parameters of the frozen layers.
 
     Args:
         model: as ``toughen.models.create`` makes it; changed in place.
@@ -47,10 +47,10 @@ def freeze(model: nn.Module, frozen: Frozen, classes: int) -> list[nn.Module]:
         classes: how many logits there are.
 
     Returns:
-        The modules that lie in frozen layers as a whole; see ``train_mode``.
+        The modules whose parameters are all frozen, for ``train_mode``.
 
     Raises:
-        ValueError: there are not so many layers, or it can't be told which one gives the logits.
+        ValueError: there are not so many layers, or the layer that gives the logits is not known.
     """
     if not frozen:
         return []
@@ -58,7 +58,7 @@ def freeze(model: nn.Module, frozen: Frozen, classes: int) -> list[nn.Module]:
     named = dict(net.named_parameters())
     for name in _frozen_names(net, frozen, classes):
         named[name].requires_grad_(False)
-    return _resting(net)
+    return _frozen_modules(net)
 
 
 def _frozen_names(net: nn.Module, frozen: Frozen, classes: int) -> list[str]:
@@ -79,24 +79,24 @@ def _frozen_names(net: nn.Module, frozen: Frozen, classes: int) -> list[str]:
     return [name for layer in layers for name in layer if not name.startswith(f"{head}.")]
 
 
-def _resting(net: nn.Module) -> list[nn.Module]:
-    """The modules without a parameter to train; a norm that has none at all goes with the parameters before it."""
-    resting, rests = [], False
+def _frozen_modules(net: nn.Module) -> list[nn.Module]:
+    """The modules with no parameter to train; a norm without parameters is frozen with the parameters before it."""
+    frozen_modules, is_frozen = [], False
     for module in net.modules():
         if weights := list(module.parameters()):
             if not any(weight.requires_grad for weight in weights):
-                resting.append(module)
+                frozen_modules.append(module)
             if own := list(module.parameters(recurse=False)):
-                rests = not any(weight.requires_grad for weight in own)
-        elif rests and isinstance(module, _NormBase):
-            resting.append(module)
-    return resting
+                is_frozen = not any(weight.requires_grad for weight in own)
+        elif is_frozen and isinstance(module, _NormBase):
+            frozen_modules.append(module)
+    return frozen_modules
 
 
-def train_mode(model: nn.Module, resting: Iterable[nn.Module]) -> None:
-    """Put a model into training mode, but modules that rest into evaluation mode: their batch norms learn nothing."""
+def train_mode(model: nn.Module, frozen_modules: Iterable[nn.Module]) -> None:
+    """Put a model into training mode, but frozen modules into evaluation mode, so that batch-norm statistics stay."""
     model.train()
-    for module in resting:
+    for module in frozen_modules:
         module.eval()
 
 
@@ -124,8 +124,8 @@ def rates(model: nn.Module, more: Iterable[nn.Parameter], layer_decay: float | i
     return [group for group in groups if group["params"]]
 
 
-def said(model: nn.Module, groups: Sequence[dict[str, Any]], lr: float | int) -> str:
-    """What a run says of its fine-tuning; "" where all of the net is trained at one rate.
+def describe(model: nn.Module, groups: Sequence[dict[str, Any]], lr: float | int) -> str:
+    """A message on frozen parameters and learning rates; "" where the whole net is trained at one rate.
 
     Args:
         model: its frozen layers frozen.

@@ -1,4 +1,4 @@
-"""Weights that a run begins with: another run's, or those of a file."""
+"""Initial weights of a run: those of another run, of a file or of a model on the hub."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from toughen.models.outside import data_configuration
 from toughen.runs.directory import checked_tensors, valid_record
 from toughen.runs.files import read_tensors
 from toughen.runs.repository import SCHEME, fetch
-from toughen.runs.weights_file import bare, misfit, read_weights
+from toughen.runs.weights_file import find_mismatch, read_weights, without_wrapper_names
 from toughen.utils.fraction import radius
 from toughen.utils.plural import some
 
@@ -52,7 +52,7 @@ def read_initial(spec: str) -> Initial:
     path = fetch(spec) if spec.startswith(SCHEME) else Path(spec)
     if path.is_dir():
         record = runs.read_record(path)
-        tensors = bare(read_tensors(path / runs.WEIGHTS)[0])
+        tensors = without_wrapper_names(read_tensors(path / runs.WEIGHTS)[0])
         more: Sequence[str] = ()
     else:
         tensors, about, more = read_weights(path)
@@ -85,31 +85,31 @@ def image_size(initial: Initial, net: str, settings: Mapping[str, Any]) -> int |
 
 
 def statistics(initial: Initial, net: str, channels: int) -> Statistics | None:
-    """What the weights expect images to be normalised by; None where nobody knows."""
+    """Mean and std that the weights were trained with; None where they are not known."""
     if initial.statistics is not None or not net.startswith("timm:"):
         return initial.statistics
     found = data_configuration(net.removeprefix("timm:"))
     return (found.mean, found.std) if len(found.mean) == channels else None
 
 
-def put_in(initial: Initial, model: nn.Module, net_name: str, classes: Sequence[str]) -> str:
-    """Put the weights into a model; its last layer stays new where the classes are others.
+def load_into(initial: Initial, model: nn.Module, net_name: str, classes: Sequence[str]) -> str:
+    """Load the weights into a model, except the last layer where the classes differ.
 
     Args:
         initial: the weights.
         model: as ``toughen.models.create`` makes it; changed in place.
-        net_name: what messages call it.
+        net_name: the net's name in messages.
         classes: of the images that it is for.
 
     Returns:
-        What was done, in a sentence or two.
+        A message on what was loaded.
 
     Raises:
         ValueError: the weights are another net's.
     """
     _, net = parts_of(model)
     full, given = net.state_dict(), dict(initial.tensors)
-    own = bare(full)
+    own = without_wrapper_names(full)
     head = head_of(net, len(classes))
     in_head = [short for short, name in zip(own, full, strict=True) if head and name.startswith(f"{head}.")]
     known = None if initial.record is None else initial.record.classes
@@ -117,14 +117,14 @@ def put_in(initial: Initial, model: nn.Module, net_name: str, classes: Sequence[
     is_new |= any(name in given and given[name].shape != own[name].shape for name in in_head)
     if is_new:
         given |= {name: own[name] for name in in_head}
-    if fault := misfit(own, given):
+    if fault := find_mismatch(own, given):
         raise ValueError(f"--init {initial.source} does not fit {net_name}: {fault}; name its --model and its settings")
     net.load_state_dict({name: given.get(short, full[name]) for short, name in zip(own, full, strict=True)})
-    return said(initial, head if is_new else "", len(classes))
+    return describe(initial, head if is_new else "", len(classes))
 
 
-def said(initial: Initial, new_head: str, classes: int) -> str:
-    """What a run says of the weights that it begins with."""
+def describe(initial: Initial, new_head: str, classes: int) -> str:
+    """A message on the initial weights, and on the last layer where it is new."""
     found = f"initial weights: those of {initial.source}"
     if initial.record is not None and initial.record.eps is not None:
         found += f" ({initial.record.method}, {initial.record.norm} eps {radius(initial.record.eps)})"

@@ -1,4 +1,4 @@
-"""What a training run is: every field is a line of a recipe and a flag of ``toughen train``."""
+"""The settings of a training run: every field is a key in a recipe and an option of ``toughen train``."""
 
 from __future__ import annotations
 
@@ -182,7 +182,7 @@ class Recipe:
                 raise ValueError(f'keep_at holds {moment!r}: write a step such as 500, or an epoch such as "epoch 3"')
 
     def _check_threat(self) -> None:
-        """eps and norm are the method's: in Python nothing fills them in."""
+        """Check that the recipe's eps and norm are those of the method: in Python nothing fills them in."""
         threat, name = self.method.threat, type(self.method).__name__
         if self.eps is None:
             return
@@ -209,9 +209,9 @@ class Recipe:
         return self.crop if isinstance(self.crop, int) else 0
 
     @property
-    def bring_to(self) -> ImageSize:
+    def data_image_size(self) -> ImageSize:
         """``image_size`` as ``toughen.data`` takes it."""
-        return bring_to(self.image_size)
+        return data_image_size(self.image_size)
 
     @property
     def resize(self) -> int | None:
@@ -222,12 +222,12 @@ class Recipe:
 
 
 def _with_losses(method: Method) -> list[Method]:
-    """A method and those in it, but what only crafts images."""
+    """A method and those that it wraps, except one that only crafts images."""
     inner = [each for each in method.inner() if each is not getattr(method, "crafter", None)]
     return [method, *(found for each in inner for found in _with_losses(each))]
 
 
-def bring_to(image_size: int | Literal["keep"] | None) -> ImageSize:
+def data_image_size(image_size: int | Literal["keep"] | None) -> ImageSize:
     """A recipe's ``image_size`` as ``toughen.data`` takes it."""
     if image_size is None:
         return "auto"

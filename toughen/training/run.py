@@ -18,7 +18,7 @@ from toughen.core.distributed import world
 from toughen.core.rng import derive_seed
 from toughen.data import Data, Streamed
 from toughen.data.feed import Unreadable
-from toughen.engine.memory import lacking
+from toughen.engine.memory import is_out_of_memory
 from toughen.runs.json_types import is_json
 from toughen.training import budget, fine_tuning, saving
 from toughen.training import initial as initial_weights
@@ -156,7 +156,7 @@ def by_epoch(
     except Exception as error:
         if not trainer.state.step:
             world().on_main(withdraw, folder)
-        if lacking(error):
+        if is_out_of_memory(error):
             raise RuntimeError(
                 f"training failed: out of memory in a step on {trainer.recipe.batch_size} images: use a smaller "
                 "--batch-size or a smaller --model"
@@ -186,7 +186,7 @@ def build(
     data = data_sets.load_training(
         recipe.data,
         classes=recipe.classes,
-        image_size=recipe.bring_to,
+        image_size=recipe.data_image_size,
         resize=recipe.resize,
         memory=memory_limit(recipe),
         stream=True if recipe.crop == "resized" else runs.streamed(folder),
@@ -198,7 +198,7 @@ def build(
     torch.manual_seed(derive_seed("weights", recipe.seed))
     net = (recipe.model, len(data.classes), data.shape, mean, std)
     model = models.create(*net, **recipe.model_settings)
-    init = initial_weights.put_in(initial, model, recipe.model, data.classes) if initial is not None else ""
+    init = initial_weights.load_into(initial, model, recipe.model, data.classes) if initial is not None else ""
     models.check(model, len(data.classes), data.shape)
     _check_adaptive(recipe)
     record = runs.Record(
@@ -220,7 +220,7 @@ def build(
     trainer = Trainer(recipe, data, model, folder, record, named)
     if recipe.time_budget is None:
         check_moments(recipe.keep_at, trainer.state.last_step, trainer.state.steps_per_epoch)
-    tuning = fine_tuning.said(trainer.model, trainer.optimizer.param_groups, recipe.optimizer.lr)
+    tuning = fine_tuning.describe(trainer.model, trainer.optimizer.param_groups, recipe.optimizer.lr)
     about = Images(data.split_off, data.why, data.classes, data.trained, data.tested, init, tuning)
     return trainer, data.seen(), about
 

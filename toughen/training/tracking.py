@@ -1,4 +1,4 @@
-"""What callbacks share that send a run's figures to a tracker of experiments."""
+"""The base of callbacks that send a run's figures to an experiment tracker."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from toughen.utils.signals import Stopped
 
 
 class Tracker(Callback):
-    """Sends an epoch's figures at its end; a run that is gone on with goes on in the tracker, too.
+    """Sends each epoch's figures; a resumed run continues in the tracker, too.
 
     Attributes:
         package: the tracker's, which is not among toughen's own requirements.
@@ -57,14 +57,14 @@ class Tracker(Callback):
         self.run_id = world().broadcast(self.run_id)
 
     def on_epoch_end(self, state: TrainingState, metrics: dict[str, Any]) -> None:
-        world().on_main(self._told, self.log, flat(metrics), state.step)
+        world().on_main(self._call, self.log, flat(metrics), state.step)
 
     def on_exception(self, state: TrainingState, error: BaseException) -> None:
         self.failed = not isinstance(error, Stopped)
 
     def on_fit_end(self, state: TrainingState) -> None:
         if self.begun:
-            world().on_main(self._told, self.end)
+            world().on_main(self._call, self.end)
 
     def state_dict(self) -> dict[str, Any]:
         return {"run_id": self.run_id}
@@ -82,8 +82,8 @@ class Tracker(Callback):
         except Exception as error:  # the tracker's own, its transport's and the file system's
             raise ValueError(f"{type(self).__name__} cannot start the run: {first_line(error)}") from error
 
-    def _told(self, call: Callable[..., None], *given: Any) -> None:
-        """Call the tracker; a run does not end because it cannot be reached."""
+    def _call(self, call: Callable[..., None], *given: Any) -> None:
+        """Call the tracker; a failure is printed and does not end the run."""
         try:
             call(*given)
         except Exception as error:

@@ -20,8 +20,8 @@ from toughen.core.rng import StepNoise, derive_seed
 from toughen.core.types import Batch, Plan, Step
 from toughen.data import Data, Streamed
 from toughen.data.feed import Feed
-from toughen.engine.device import autocast, choose_kernels, pick_device, pick_layout, pick_precision, wait
-from toughen.engine.memory import keep_freed
+from toughen.engine.device import autocast, choose_kernels, pick_device, pick_layout, pick_precision, synchronize
+from toughen.engine.memory import keep_freed_memory
 from toughen.evaluation.harness import as_floats
 from toughen.methods.base import Method
 from toughen.training import checkpoint
@@ -66,7 +66,7 @@ class Trainer:
         callbacks: Sequence[Callback] = (),
     ) -> None:
         self.recipe, self.folder, self.method = recipe, folder, recipe.method
-        keep_freed()
+        keep_freed_memory()
         self.device = pick_device(recipe.device)
         choose_kernels(self.device, deterministic=recipe.deterministic)
         self.precision = pick_precision(recipe.precision, self.device)
@@ -79,7 +79,7 @@ class Trainer:
         self.image = torch.zeros(1, *data.shape, dtype=self.dtype, device=self.device)
         self.model = model.to(self.device, self.dtype, memory_format=self.layout)  # type: ignore[call-overload]
         self.methods = self._prepared(data)
-        self.resting = freeze(self.model, recipe.frozen, len(data.classes))
+        self.frozen_modules = freeze(self.model, recipe.frozen, len(data.classes))
         self.compiled = Compiled(self.model, recipe.compile)
         average = None if recipe.averaging is None else ExponentialAverage(self.model, recipe.averaging)
         trained = rates(self.model, self.method.parameters(), recipe.layer_decay, len(data.classes))
@@ -154,7 +154,7 @@ class Trainer:
                 callback.on_fit_end(state)
 
     def run_epoch(self, shutdown: GracefulShutdown) -> None:
-        """The rest of the running epoch; a signal in its last step awaits what follows that."""
+        """Train the rest of the current epoch; a signal during its last step takes effect after its callbacks."""
         state, epoch = self.state, self.state.epoch
         self.train_mode()
         state.start_clock()
@@ -168,7 +168,7 @@ class Trainer:
             if state.step == state.end_of(epoch):  # maybe before the epoch's last batch
                 break
             self._pause(shutdown)
-        wait(self.device)
+        synchronize(self.device)
         state.count_seconds()
         metrics = world().broadcast(state.epoch_figures(epoch, self.forward_flops))  # methods decide by them
         state.close_epoch(metrics)
@@ -177,12 +177,12 @@ class Trainer:
 
     def train_mode(self) -> None:
         """The model as it is trained: frozen layers stay in evaluation mode."""
-        train_mode(self.model, self.resting)
+        train_mode(self.model, self.frozen_modules)
 
     def epoch_batches(self, epoch: int) -> Iterator[tuple[Tensor, Tensor, Batch]]:
-        """What is left of an epoch, the order keyed by seed and epoch: images, labels and what is known of them.
+        """The remaining batches of an epoch, in an order keyed by seed and epoch: images, labels and a ``Batch``.
 
-        Of each batch only this process's part; where that is empty, a padding batch of two of its images.
+        Only this process's part of each batch; where that is empty, two of the batch's images as padding.
         """
         state, first, replays = self.state, self.state.step, self.state.replays
         fed = self.feed.batches(epoch, first // replays % state.batches, world().padded_shard)
@@ -199,7 +199,7 @@ class Trainer:
                 yield x, labels, Batch(index=rows, shift=shift, flip=flip, noise=noise)
 
     def counted_step(self, x: Tensor, y: Tensor, batch: Batch) -> Step:
-        """A step whose figures and cost are added to the epoch's."""
+        """A step whose loss, accuracy and passes are added to the epoch's totals."""
         state = self.state
         with self.pass_counter() as passes:
             step = self.step(x, y, batch)
@@ -213,7 +213,7 @@ class Trainer:
         return PassCounter(self.model, self.state.method.companions(), self.image, self.costs, self.trained_share)
 
     def step(self, x: Tensor, y: Tensor, batch: Batch) -> Step:
-        """One optimizer step at the rate that its place in the run gives."""
+        """One optimizer step, with the learning rate of the schedule."""
         state, method, progress = self.state, self.state.method, self.state.progress(self.state.step)
         self.recipe.schedule.set(self.optimizer, self.recipe.optimizer.lr, progress)
         method.progress = progress
@@ -235,7 +235,7 @@ class Trainer:
         return logged
 
     def loss_and_gradients(self, x: Tensor, y: Tensor, batch: Batch) -> Step:
-        """A step's loss, whose gradients are left in the weights; what is returned has no graph."""
+        """Compute a step's loss and leave its gradients in ``.grad``; the returned tensors have no graph."""
         state = self.state
         with self.compiled():
             with autocast(self.precision, self.device):
@@ -249,7 +249,7 @@ class Trainer:
         return Step(logged.loss.detach(), logged.logits.detach(), logged.terms)
 
     def add_up(self, step: Step, y: Tensor, passes: PassCounter | None = None) -> None:
-        """Add a step's figures to the epoch's sums, without waiting for the device; of no image but its own."""
+        """Add a step's figures for this process's images to the epoch's sums, without synchronising with the device."""
         totals, n = self.state.totals, len(y)
         if passes is not None:
             totals.passes, totals.crafted = totals.passes + passes.total, totals.crafted + passes.crafted
@@ -265,7 +265,7 @@ class Trainer:
         totals.images += n
 
     def _pause(self, shutdown: GracefulShutdown) -> None:
-        """Call what a clock makes due, and stop where a signal asked for it, in all processes after the same step."""
+        """Call ``on_due`` of callbacks that are due, and stop on a signal: in all processes after the same step."""
         raised = world().any(bool(shutdown.requested), *[callback.due(self.state) for callback in self.callbacks])
         for callback, due in zip(self.callbacks, raised[1:], strict=True):
             if due:
@@ -274,7 +274,7 @@ class Trainer:
             raise Stopped(shutdown.requested or signal.SIGTERM)
 
     def _prepared(self, data: Data | Streamed) -> list[Method]:
-        """The recipe's method and those that may rescue it, with all their buffers."""
+        """The recipe's method and its rescue methods, with all buffers allocated."""
         self._prepare(self.method, data)
         if self.recipe.sync_batch_norm:
             self.model = synchronised_batch_norm(self.model, self.device)

@@ -1,1 +1,1 @@
-"""What has nothing to do with adversarial training, and no dependency does."""
+"""General helpers: text, units, signals, hashing, plug-ins."""

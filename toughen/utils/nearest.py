@@ -1,4 +1,4 @@
-"""The name that was meant where a path leads nowhere."""
+"""Suggests an existing folder for a path that does not exist."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from pathlib import Path
 
 
 def expanded(path: Path) -> Path:
-    """A path with the user's own folder in place of ~; as it is where there is no such user."""
+    """A path with ~ expanded to the home folder."""
     return Path(os.path.expanduser(path))
 
 
 def meant(path: Path) -> Path | None:
-    """The existing folder whose name is closest, where the part that is missing has one like it beside it."""
+    """The existing folder with the closest name; None if there is none."""
     try:
         return _meant(expanded(path))
     except OSError:  # of a name that is too long, or a folder that may not be read

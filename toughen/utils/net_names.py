@@ -1,4 +1,4 @@
-"""Which nets a run's files may name. They are untrusted, and a name of one's own would be imported."""
+"""Which nets may be created because a run's file names them: files are not trusted, and other names import code."""
 
 from __future__ import annotations
 
@@ -18,11 +18,10 @@ _SETTINGS = frozenset(  # of timm's nets, of their layers alone: none names a fi
 )
 
 
-def of_registry(name: str, settings: Mapping[str, Any]) -> bool:
-    """Whether a net is one of timm's registry with plain settings, so that making it runs nobody's code but timm's.
+def is_plain_timm(name: str, settings: Mapping[str, Any]) -> bool:
+    """Whether a net is in timm's registry and its settings are plain, so that creating it runs no code but timm's.
 
-    ``pretrained``, true or false, is let through: whoever makes the net from a file leaves it out, as the weights are
-    the run's.
+    ``pretrained`` is allowed as true or false: it is left out when the net is created, as the run has the weights.
     """
     plain = (
         type(value) is bool if key == "pretrained" else key in _SETTINGS and _is_plain(value)
@@ -35,8 +34,8 @@ def _is_plain(value: object) -> bool:
     return isinstance(value, bool | int | float) or (isinstance(value, str) and _WORD.fullmatch(value) is not None)
 
 
-def made_by_itself(name: object, settings: object) -> bool:
-    """Whether a net is made because a file names it; any other one is only where the user names it."""
+def may_be_created(name: object, settings: object) -> bool:
+    """Whether a net may be created because a file names it; any other net must be named by the user."""
     if not isinstance(name, str) or not isinstance(settings, dict):
         return False
-    return ":" not in name or of_registry(name, settings)
+    return ":" not in name or is_plain_timm(name, settings)

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM: finish the step, save, and say how to go on; where there is no step, end as Ctrl-C does."""
+"""Ctrl-C and SIGTERM: training finishes the step and saves; elsewhere both end the program."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from types import FrameType
 
 
 class Terminated(KeyboardInterrupt):
-    """SIGTERM came where no ``GracefulShutdown`` waited for it."""
+    """SIGTERM outside of a ``GracefulShutdown`` block."""
 
     number = signal.SIGTERM
 
@@ -25,10 +25,10 @@ class Stopped(KeyboardInterrupt):
 
 
 class GracefulShutdown:
-    """While its ``with`` block lasts, SIGINT and SIGTERM only ask; a second one stops at once, without saving.
+    """Within its block, SIGINT and SIGTERM only set ``requested``; a second signal stops at once, without saving.
 
     Attributes:
-        requested: the signal's number, 0 until one came.
+        requested: the signal's number; 0 before a signal.
     """
 
     requested: int = 0
@@ -48,17 +48,17 @@ class GracefulShutdown:
 
 
 def end_on_sigterm() -> None:
-    """Have SIGTERM raise ``Terminated`` from here on, so that a program tidies up and says its word."""
+    """Let SIGTERM raise ``Terminated``, so that the program cleans up and prints a message."""
     signal.signal(signal.SIGTERM, _terminate)
 
 
 def ignore_sigterm() -> None:
-    """Let a process that is about to end say why, although it is told to end."""
+    """Ignore SIGTERM, so that a process that ends with an error can still print it."""
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
 
 
 def restore_sigterm() -> None:
-    """Have SIGTERM end the process at once and silently, as it does by itself."""
+    """Let SIGTERM end the process at once, the default."""
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
@@ -67,5 +67,5 @@ def _terminate(number: int, frame: FrameType | None) -> None:
 
 
 def exit_status(stopped: KeyboardInterrupt) -> int:
-    """What a program that was stopped leaves with, as shells have it: 128 and the signal's number."""
+    """The exit status of a stopped program, as shells define it: 128 plus the signal's number."""
     return 128 + int(getattr(stopped, "number", signal.SIGINT))

@@ -1,4 +1,4 @@
-"""YAML that says one thing: no key twice, nothing within itself, nothing that aliases blow up."""
+"""Strict YAML: no repeated keys, no recursive values, no aliases that expand to huge values."""
 
 from __future__ import annotations
 
@@ -9,19 +9,18 @@ from typing import Any
 import jsonargparse
 import yaml
 
-LARGEST = 10_000  # values, aliases followed: no recipe has a hundredth
+LARGEST = 10_000  # values with aliases expanded; recipes have below a hundred
 
 
 def read(text: str, name: str) -> Any:
-    """What a YAML text holds; nothing in it is executed.
+    """The value of a YAML text; nothing in it is executed.
 
     Args:
         text: the file's.
         name: what errors call it.
 
     Raises:
-        ValueError: it is no YAML, holds a value that its tag does not fit, or sets a key twice, of which YAML would
-            take the last.
+        ValueError: it is not YAML, sets a key twice (YAML would take the last), or a value does not fit its tag.
     """
     try:
         return _read(text, name)
@@ -32,23 +31,23 @@ def read(text: str, name: str) -> Any:
 
 
 def check_value(text: str, name: str) -> None:
-    """See that an option's value, where it is YAML and no mere text, says one thing.
+    """Check an option's value as ``read`` does, where it is YAML rather than plain text.
 
     Raises:
         ValueError: as in ``read``.
     """
     with suppress(yaml.YAMLError):
-        _see(text, name)
-        if "!" in text:  # without a tag, what is no number after all is a text
-            _made(text, name)
+        _check_text(text, name)
+        if "!" in text:  # without a tag, a value that is not a number is a string
+            _construct(text, name)
 
 
 def _read(text: str, name: str) -> Any:
-    _see(text, name)
-    return _made(text, name)
+    _check_text(text, name)
+    return _construct(text, name)
 
 
-def _made(text: str, name: str) -> Any:
+def _construct(text: str, name: str) -> Any:
     try:
         return jsonargparse.get_loader("yaml")(text)
     except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:  # of a constructor
@@ -60,7 +59,7 @@ def _made(text: str, name: str) -> Any:
         ) from None
 
 
-def _see(text: str, name: str) -> None:
+def _check_text(text: str, name: str) -> None:
     try:
         _check(yaml.compose(text, Loader=yaml.SafeLoader), name)
     except RecursionError:
@@ -100,7 +99,7 @@ def _check(root: yaml.Node | None, name: str) -> None:
 
 
 def _meaning(key: yaml.Node, loader: yaml.SafeLoader) -> Hashable:
-    """What a key is once it is read: `~` and `null` are one, and so are `1` and `true` where they are keys."""
+    """A key's value: `~` and `null` are the same key, and so are `1` and `true`, as Python compares them."""
     if isinstance(key, yaml.ScalarNode):
         with suppress(yaml.YAMLError, ArithmeticError, LookupError, ValueError):  # said where the whole is read
             value = loader.construct_object(key)

@@ -1,1 +1,1 @@
-"""Logits of images that change in a window at a time, at the price of what the window reaches."""
+"""Logits of images of which only a window of pixels changes: only the activations that depend on it are recomputed."""

@@ -1,4 +1,4 @@
-"""A net as a graph of layers (torch.fx), and what of it a window of the images reaches."""
+"""A net as a torch.fx graph of layers, and which activations depend on a window of the image."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from toughen.engine.stem import Stem
 from toughen.engine.windows.receptive_field import ReceptiveField
 from toughen.models.normalize import Normalize
 
-MOST = 0.6  # of a map: a layer of which more is reached is computed in full
+MAX_SHARE = 0.6  # of a feature map: a layer of which a window affects more is computed in full
 
 
 Compute: TypeAlias = Callable[..., Tensor]
@@ -27,138 +27,142 @@ Compute: TypeAlias = Callable[..., Tensor]
 
 @dataclass(frozen=True)
 class Layer:
-    """A node of a net's graph whose outputs can be computed for a window alone.
+    """A node of the graph whose output can be computed for a window alone.
 
     Attributes:
-        node: it.
-        inputs: the nodes whose maps it reads.
-        reach: how far it looks.
-        compute: its outputs, from as much of its inputs as they see.
-        size: rows and columns of its map.
+        node: the node in the torch.fx graph.
+        inputs: the nodes whose feature maps it reads.
+        receptive_field: which inputs each output depends on.
+        compute: computes outputs from the inputs that they depend on.
+        size: rows and columns of its feature map.
     """
 
     node: fx.Node
     inputs: tuple[fx.Node, ...]
-    reach: ReceptiveField
+    receptive_field: ReceptiveField
     compute: Compute
     size: tuple[int, int]
 
 
 class Graph:
-    """A net as a graph of layers. While it is read, no other thread may call a net: torch.fx listens to all of them.
+    """A net as a graph of layers, traced by torch.fx. No other thread may call a net during tracing.
 
     Args:
-        net: in evaluation mode; layers of it that write to their input are made not to.
+        net: in evaluation mode; its in-place layers are switched to out-of-place.
 
     Raises:
-        ValueError: the net cannot be read as such a graph.
+        ValueError: the net cannot be traced, or the graph holds an in-place operation or a constant tensor.
     """
 
     def __init__(self, net: nn.Module) -> None:
         try:
             graph = _Tracer().trace(net)
-        except Exception as error:  # whatever a stranger's forward does when it is read
+        except Exception as error:  # a user's own forward may raise anything when it is traced
             raise ValueError(f"{type(net).__name__} cannot be read as a graph: {error}") from error
-        _keep_inputs(graph, net)
+        _forbid_in_place(graph, net)
         self.module = fx.GraphModule(net, graph)
         self.images, *more = [node for node in graph.nodes if node.op == "placeholder"]
         if more:
             raise ValueError(f"{type(net).__name__} needs more inputs than images")
 
     def layers(self, image: Images) -> list[Layer]:
-        """The layers that can be computed in part, for images of this one's size, [1, c, h, w]; none if it fails."""
-        sizes = _Sizes(self.module)
+        """The layers that can be computed for a window alone; empty where the graph fails on this image.
+
+        Args:
+            image: one image, [1, c, h, w]; the layers are for images of its size.
+        """
+        sizes = _ShapeRecorder(self.module)
         try:
             sizes.run(image)
-        except Exception:  # it was made for the images that it was read with, or asks what a graph cannot know
+        except Exception:  # its forward depends on the image's size or values
             return []
         parts = dict(self.module.named_modules())
-        candidates = (_layer(node, sizes.found, parts) for node in self.module.graph.nodes)
+        candidates = (_layer(node, sizes.shapes, parts) for node in self.module.graph.nodes)
         return [layer for layer in candidates if layer]
 
 
 class Split:
-    """A net's first layers, computed window by window, and the rest.
+    """A net in two parts: first layers that are recomputed in a window only, and the remainder, computed in full.
 
     Args:
         graph: the net.
-        layers: those that can be computed in part.
+        layers: those that can be computed for a window alone.
         side: of the windows, in pixels.
 
     Attributes:
-        layers: those of which a window of this side reaches at most ``MOST``, in their order.
-        kept: the nodes whose maps stand by, the images first.
-        whole: a net from images to (the kept nodes' maps, logits).
-        rest: a net from the kept nodes' maps to logits.
+        layers: those of which a window of this side affects at most ``MAX_SHARE``, in the graph's order.
+        cached: the nodes whose feature maps are kept between queries, the images first.
+        full: a net from images to (feature maps of the cached nodes, logits).
+        remainder: a net from the cached nodes' feature maps to logits.
     """
 
     def __init__(self, graph: Graph, layers: Iterable[Layer], side: int) -> None:
-        self.graph, self.layers = graph, _reached_in_part(graph.images, layers, side)
+        self.graph, self.layers = graph, _partial_layers(graph.images, layers, side)
         local = {layer.node: layer for layer in self.layers}
-        self.kept = [graph.images, *(node for node in local if any(_stands_by(user, local) for user in node.users))]
-        self.whole, self.rest = self._whole(), self._rest(set(local))
+        self.cached = [graph.images, *(node for node in local if any(_needs_cache(user, local) for user in node.users))]
+        self.full, self.remainder = self._with_cached_maps(), self._from_cached_maps(set(local))
 
-    def _whole(self) -> nn.Module:
-        whole = fx.Graph()
+    def _with_cached_maps(self) -> nn.Module:
+        full = fx.Graph()
         copied: dict[fx.Node, fx.Node] = {}
-        out = whole.graph_copy(self.graph.module.graph, copied)
-        whole.output(([copied[node] for node in self.kept], out))
-        return fx.GraphModule(self.graph.module, whole)
+        out = full.graph_copy(self.graph.module.graph, copied)
+        full.output(([copied[node] for node in self.cached], out))
+        return fx.GraphModule(self.graph.module, full)
 
-    def _rest(self, local: set[fx.Node]) -> nn.Module:
-        rest = fx.Graph()
-        copied = {node: rest.placeholder(f"kept_{number}") for number, node in enumerate(self.kept)}
+    def _from_cached_maps(self, local: set[fx.Node]) -> nn.Module:
+        remainder = fx.Graph()
+        copied = {node: remainder.placeholder(f"cached_{number}") for number, node in enumerate(self.cached)}
         for node in self.graph.module.graph.nodes:
             if node not in local and node not in copied:
-                copied[node] = rest.node_copy(node, copied.__getitem__)
-        return fx.GraphModule(self.graph.module, rest)
+                copied[node] = remainder.node_copy(node, copied.__getitem__)
+        return fx.GraphModule(self.graph.module, remainder)
 
-    def reached(self, window: Window) -> list[tuple[Layer, Window]]:
-        """The outputs of each layer that a window of the images reaches, in the layers' order."""
+    def affected(self, window: Window) -> list[tuple[Layer, Window]]:
+        """The layers that depend on a window of the images, in the graph's order, each with its affected outputs."""
         windows, affected = {self.graph.images: window}, []
         for layer in self.layers:
-            seen = reduce(Window.around, (windows[node] for node in layer.inputs))
-            windows[layer.node] = layer.reach.touched(seen, layer.size)
+            changed = reduce(Window.union, (windows[node] for node in layer.inputs))
+            windows[layer.node] = layer.receptive_field.affected_outputs(changed, layer.size)
             if not windows[layer.node].empty:
                 affected.append((layer, windows[layer.node]))
         return affected
 
 
-def _reached_in_part(images: fx.Node, layers: Iterable[Layer], side: int) -> list[Layer]:
-    """The layers that see a window only through others of them, and never much of it."""
-    sides, kept = {images: (side, side)}, []
+def _partial_layers(images: fx.Node, layers: Iterable[Layer], side: int) -> list[Layer]:
+    """The layers whose inputs are the images or other such layers, and of which a window affects few outputs."""
+    sides, partial_layers = {images: (side, side)}, []
     for layer in layers:
         if all(node in sides for node in layer.inputs):
             down, across = zip(*(sides[node] for node in layer.inputs), strict=True)
-            reached = layer.reach.most((max(down), max(across)))
-            if math.prod(reached) <= MOST * math.prod(layer.size):
-                sides[layer.node] = reached
-                kept.append(layer)
-    return kept
+            affected = layer.receptive_field.max_outputs((max(down), max(across)))
+            if math.prod(affected) <= MAX_SHARE * math.prod(layer.size):
+                sides[layer.node] = affected
+                partial_layers.append(layer)
+    return partial_layers
 
 
-class _Sizes(fx.Interpreter):
-    """Runs a net to learn the shapes of what its nodes return."""
+class _ShapeRecorder(fx.Interpreter):
+    """Runs a net and records the shape of each node's output."""
 
     def __init__(self, module: fx.GraphModule) -> None:
         super().__init__(module)
-        self.found: dict[fx.Node, tuple[int, ...]] = {}
+        self.shapes: dict[fx.Node, tuple[int, ...]] = {}
 
     def run_node(self, n: fx.Node) -> Any:
         value = super().run_node(n)
-        self.found[n] = tuple(value.shape) if isinstance(value, Tensor) else ()
+        self.shapes[n] = tuple(value.shape) if isinstance(value, Tensor) else ()
         return value
 
 
 class _Tracer(fx.Tracer):
-    """Keeps layers whole, those of toughen's that torch does not know among them."""
+    """Does not trace into layers, toughen's ``Normalize`` included."""
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
-        whole = isinstance(m, (nn.Conv2d, nn.Linear, Normalize))
-        return whole or super().is_leaf_module(m, module_qualified_name)
+        is_layer = isinstance(m, (nn.Conv2d, nn.Linear, Normalize))
+        return is_layer or super().is_leaf_module(m, module_qualified_name)
 
 
-SAME = (
+POINTWISE_MODULES = (
     Normalize,
     nn.Identity,
     nn.Dropout,
@@ -171,18 +175,18 @@ SAME = (
     nn.Softplus,
     nn.Sigmoid,
 )
-"""Modules that look at one place, whatever a map's size."""
+"""Modules whose output at a pixel depends on that pixel alone."""
 
-FUNCTIONS: tuple[Any, ...] = (operator.add, torch.add, torch.relu, F.relu)
-"""Functions that do."""
+POINTWISE_FUNCTIONS: tuple[Any, ...] = (operator.add, torch.add, torch.relu, F.relu)
+"""Functions for which the same holds."""
 
 
-def _keep_inputs(graph: fx.Graph, net: nn.Module) -> None:
-    """Keep layers from writing to their input, as far as that can be seen here.
+def _forbid_in_place(graph: fx.Graph, net: nn.Module) -> None:
+    """Switch off the in-place setting of layers and functions.
 
     Raises:
-        ValueError: there is something that cannot be replaced, or a tensor that was made while the net was read, which
-            may have been drawn at random.
+        ValueError: an operation is in place by its name (``add_``), or the trace holds a constant tensor, which may
+            have been drawn at random.
     """
     for part in net.modules():
         if getattr(part, "inplace", False):
@@ -195,52 +199,56 @@ def _keep_inputs(graph: fx.Graph, net: nn.Module) -> None:
             raise ValueError(f"{name} cannot be repeated in part")
 
 
-def _stands_by(user: fx.Node, local: dict[fx.Node, Layer]) -> bool:
-    """Whether a node's maps have to stand by for this user of theirs."""
+def _needs_cache(user: fx.Node, local: dict[fx.Node, Layer]) -> bool:
+    """Whether a node's feature map has to be cached for this user: one that needs more of it than the window."""
     layer = local.get(user)
-    return layer is None or not layer.reach.pointwise or len(layer.inputs) > 1
+    return layer is None or not layer.receptive_field.pointwise or len(layer.inputs) > 1
 
 
 def _layer(node: fx.Node, shapes: dict[fx.Node, tuple[int, ...]], parts: dict[str, nn.Module]) -> Layer | None:
-    """The node as a layer that can be computed in part; None if it is none."""
+    """The node as a layer that can be computed for a window alone; None where it cannot."""
     inputs, shape = tuple(node.all_input_nodes), shapes.get(node, ())
     if not inputs or any(len(each) != 4 for each in (shape, *map(shapes.__getitem__, inputs))):
         return None
     rule: tuple[ReceptiveField, Compute] | None = None
     if node.op == "call_module" and len(node.args) == 1:
         rule = _of_module(parts[str(node.target)])
-    elif node.op == "call_function" and node.target in FUNCTIONS and inputs == node.args and not node.kwargs:
+    elif node.op == "call_function" and node.target in POINTWISE_FUNCTIONS and inputs == node.args and not node.kwargs:
         same = all(shapes[each] == shape for each in inputs)
         rule = (ReceptiveField(), node.target) if same else None  # type: ignore[assignment]
     return Layer(node, inputs, *rule, (shape[2], shape[3])) if rule else None
 
 
 def _of_module(part: nn.Module) -> tuple[ReceptiveField, Compute] | None:
-    """How far a module looks, and what it makes of a piece of its input."""
+    """A module's receptive field and how it is computed on a crop of its input; None where it must see all of it."""
     if type(part) in (nn.Conv2d, Stem):
         assert isinstance(part, nn.Conv2d)
         if part.padding_mode != "zeros" or isinstance(part.padding, str):
             return None
-        reach = ReceptiveField(_two(part.kernel_size), _two(part.stride), _two(part.padding), _two(part.dilation))
-        return reach, partial(_convolve, part)
-    if type(part) is nn.MaxPool2d and not part.ceil_mode and not part.return_indices:
-        reach = ReceptiveField(
-            _two(part.kernel_size), _two(part.stride), _two(part.padding), _two(part.dilation), -torch.inf
+        receptive_field = ReceptiveField(
+            _pair(part.kernel_size), _pair(part.stride), _pair(part.padding), _pair(part.dilation)
         )
-        return reach, partial(F.max_pool2d, kernel_size=part.kernel_size, stride=part.stride, dilation=part.dilation)
-    if type(part) is nn.AvgPool2d and not part.ceil_mode and (part.count_include_pad or _two(part.padding) == (0, 0)):
-        reach = ReceptiveField(_two(part.kernel_size), _two(part.stride), _two(part.padding))
-        return reach, partial(
+        return receptive_field, partial(_convolve, part)
+    if type(part) is nn.MaxPool2d and not part.ceil_mode and not part.return_indices:
+        receptive_field = ReceptiveField(
+            _pair(part.kernel_size), _pair(part.stride), _pair(part.padding), _pair(part.dilation), -torch.inf
+        )
+        return receptive_field, partial(
+            F.max_pool2d, kernel_size=part.kernel_size, stride=part.stride, dilation=part.dilation
+        )
+    if type(part) is nn.AvgPool2d and not part.ceil_mode and (part.count_include_pad or _pair(part.padding) == (0, 0)):
+        receptive_field = ReceptiveField(_pair(part.kernel_size), _pair(part.stride), _pair(part.padding))
+        return receptive_field, partial(
             F.avg_pool2d, kernel_size=part.kernel_size, stride=part.stride, divisor_override=part.divisor_override
         )
-    still = type(part) is nn.BatchNorm2d and part.running_mean is not None
-    return (ReceptiveField(), part) if still or type(part) in SAME else None
+    fixed = type(part) is nn.BatchNorm2d and part.running_mean is not None
+    return (ReceptiveField(), part) if fixed or type(part) in POINTWISE_MODULES else None
 
 
-def _convolve(part: nn.Conv2d, cut: Tensor) -> Tensor:
-    return F.conv2d(cut, part.weight, part.bias, part.stride, 0, part.dilation, part.groups)
+def _convolve(part: nn.Conv2d, crop: Tensor) -> Tensor:
+    return F.conv2d(crop, part.weight, part.bias, part.stride, 0, part.dilation, part.groups)
 
 
-def _two(value: int | Iterable[int]) -> tuple[int, int]:
+def _pair(value: int | Iterable[int]) -> tuple[int, int]:
     first, second = (value, value) if isinstance(value, int) else value
     return first, second

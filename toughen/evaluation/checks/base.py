@@ -18,7 +18,7 @@ from toughen.core.rng import ImageNoise, derive_seed
 from toughen.core.threat import Threat
 from toughen.core.types import AnyImages, Images, Labels, Logits, Mask
 from toughen.engine.device import Precision
-from toughen.engine.fixed_batch import DRAWS, EXACT_BLOCK, FixedBatchModel
+from toughen.engine.fixed_batch import EXACT_BLOCK, TRIALS, FixedBatchModel
 from toughen.evaluation.call_attack import call_attack
 from toughen.evaluation.harness import as_floats
 from toughen.evaluation.plan import cost
@@ -198,15 +198,15 @@ class CheckContext:
     def price(self, attack: Attack, passes: float | None = None) -> float:
         """Forward passes per image that an attack and the confirmation of its result take at most.
 
-        If the model's outputs are random, each adversarial image is confirmed with several passes, up to ``DRAWS``.
+        If the model's outputs are random, each adversarial image is confirmed with several passes, up to ``TRIALS``.
 
         Args:
             attack: the attack.
             passes: its own forward passes per image; None means ``cost(attack)``.
         """
         passes = cost(attack) if passes is None else passes
-        random = self.model.draws(self.x(self.correct[:EXACT_BLOCK]))
-        return 4 * passes + (3 + DRAWS) * EXACT if random else passes + 3 * EXACT
+        random = self.model.is_random(self.x(self.correct[:EXACT_BLOCK]))
+        return 4 * passes + (3 + TRIALS) * EXACT if random else passes + 3 * EXACT
 
     def broken(self, attack: Attack, name: str, rows: Labels) -> Mask:
         """Which of the images in ``rows`` the model misclassifies after an attack on it."""

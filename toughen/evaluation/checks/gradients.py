@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from toughen.core.gradients import input_gradient, logits
 from toughen.core.objectives import Objective, cross_entropy, margin, margin_loss
 from toughen.core.types import Images, Labels, Mask
-from toughen.engine.fixed_batch import UNLIKE
-from toughen.engine.logit_distance import SAME, difference, unlike
+from toughen.engine.fixed_batch import MAX_DIFFERENCE
+from toughen.engine.logit_distance import SAME, largest_difference, relative_difference
 from toughen.evaluation.checks.base import Check, CheckContext, ModelCheck, judge, median, not_made
 from toughen.evaluation.checks.chance import allowed
 from toughen.evaluation.price import DOUBLE, EXACT
@@ -105,7 +105,8 @@ def _exact_copy(context: CheckContext) -> tuple[nn.Module, torch.dtype, float]:
         net, x = copy.deepcopy(context.model.net).double(), context.x(context.correct)
         with torch.no_grad():
             out = torch.cat([logits(net, part) for part in x.double().split(context.model.size)])
-        if out.dtype == torch.float64 and unlike(out, context.clean) <= UNLIKE["fp32"]:  # the copy computes the same
+        same = relative_difference(out, context.clean) <= MAX_DIFFERENCE["fp32"]
+        if out.dtype == torch.float64 and same:
             return net, torch.float64, 1e-5
     except (RuntimeError, TypeError, NotImplementedError, AttributeError):
         pass
@@ -155,7 +156,7 @@ def margin_continuous(context: CheckContext, name: str) -> Check:
     others = [(y != label).nonzero()[:, 0] for label in y]
     if not len(others[0]):
         return not_made(name, "all correctly classified images are of one class")
-    if difference(exact(x), exact(x)) > SAME:
+    if largest_difference(exact(x), exact(x)) > SAME:
         return not_made(name, "the model has random outputs")
     end = x[torch.stack([each[row % len(each)] for row, each in enumerate(others)])]
     before, after = margin(exact(x), y), margin(exact(end), y)
@@ -190,7 +191,7 @@ def step_continuous(context: CheckContext, name: str) -> Check:
     little about nearby points.
     """
     x, y, exact = context.x(context.correct), context.y(context.correct), context.model.exact
-    if difference(exact(x), exact(x)) > SAME:
+    if largest_difference(exact(x), exact(x)) > SAME:
         return not_made(name, "the model has random outputs")
     gradient = _gradient(context, x, margin_loss)
     if not gradient.isfinite().all() or _zero(gradient).all():

@@ -10,7 +10,7 @@ from toughen.core.modules import unwrap
 from toughen.core.objectives import margin
 from toughen.core.types import Logits
 from toughen.engine.fixed_batch import EXACT_BLOCK
-from toughen.engine.logit_distance import SAME, difference
+from toughen.engine.logit_distance import SAME, largest_difference
 from toughen.evaluation.checks.base import Check, CheckContext, ModelCheck, judge, median, not_made
 from toughen.evaluation.price import EXACT
 from toughen.utils.statistics import percent
@@ -25,7 +25,7 @@ def deterministic(context: CheckContext, name: str) -> Check:
     """The same images have the same logits each time."""
     x = context.x(context.correct)
     first = context.model.exact(x)
-    figure = max(difference(first, context.model.exact(x)) for _ in range(REPEATS - 1))
+    figure = max(largest_difference(first, context.model.exact(x)) for _ in range(REPEATS - 1))
     return judge(
         name,
         figure,
@@ -46,11 +46,11 @@ def batch_independent(context: CheckContext, name: str) -> Check:
         return unwrap(net(context.x(context.correct[torch.arange(size) % n])), size)[: min(n, EXACT_BLOCK)]
 
     with torch.no_grad(), mode(net, "eval"):
-        if difference(logits_in_batch(EXACT_BLOCK), logits_in_batch(EXACT_BLOCK)) > SAME:
+        if largest_difference(logits_in_batch(EXACT_BLOCK), logits_in_batch(EXACT_BLOCK)) > SAME:
             return not_made(name, "the model has random outputs")
         alone = torch.cat([unwrap(net(image[None]), 1) for image in context.x(context.correct[:EXACT_BLOCK])])
         sizes = (EXACT_BLOCK, max(context.attack_batch, EXACT_BLOCK))
-        figure = max(difference(alone, logits_in_batch(size)) for size in sizes)
+        figure = max(largest_difference(alone, logits_in_batch(size)) for size in sizes)
     return judge(
         name,
         figure,

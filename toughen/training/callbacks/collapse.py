@@ -9,7 +9,7 @@ from typing import Any
 
 from toughen.core.distributed import world
 from toughen.core.types import Step
-from toughen.engine.device import wait
+from toughen.engine.device import synchronize
 from toughen.methods.base import Method
 from toughen.training import checkpoint, saving
 from toughen.training.callbacks.base import Callback
@@ -51,7 +51,7 @@ class CollapseWatch(Callback):
     def on_step_end(self, state: TrainingState, step: Step) -> None:
         if state.step % state.recipe.log_every:
             return
-        wait(state.device)  # what the check gives are numbers, so that it is over where it ends
+        synchronize(state.device)  # what the check gives are numbers, so that it is over where it ends
         begun = time.perf_counter()
         distance = world().broadcast(self.detector.signal(state.model, state.step))
         state.scalars["logit_distance"] = distance

@@ -1,4 +1,4 @@
-"""Keeps a run to its time: how many steps still fit is looked at as it goes on."""
+"""Keeps a run within its time budget: the number of remaining steps is updated during the run."""
 
 from __future__ import annotations
 
@@ -8,28 +8,28 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from toughen.core.distributed import world
-from toughen.engine.device import wait
+from toughen.engine.device import synchronize
 from toughen.training.callbacks.base import Callback
 from toughen.training.progress import RunProgress
 from toughen.training.training_state import TrainingState
 from toughen.utils.duration import seconds
 
-SHARE = 0.04  # of the budget between two looks within an epoch
-MUCH = 1.1  # by such a factor the rest may miss the time that is left until the epoch's end
+SHARE = 0.04  # of the budget between two checks within an epoch
+MUCH = 1.1  # factor by which the needed time may differ from the time left before the steps are planned anew
 AIM = 0.97  # share of the budget that is filled: what comes after the last step takes time too
 
 
 class TimeBudget(Callback):
     """Plans the rest of the run anew as epochs end, and within one whose steps have become much slower or faster.
 
-    Faster steps count within an epoch, too: a run of few epochs would else have all but ended, its rate at 0, when it
-    is found to have time left, as where another program was busy while steps were tried.
+    This holds for faster steps, too: a run of few epochs, whose steps were timed while another program was busy, would
+    otherwise find time left when its learning rate is almost 0.
 
     Args:
         budget: the time, such as "5m".
 
     Attributes:
-        validation_seconds: what a validation took where it was tried; None where it was not.
+        validation_seconds: as measured before the first step; None where it was not.
     """
 
     def __init__(self, budget: str) -> None:
@@ -44,7 +44,7 @@ class TimeBudget(Callback):
         return self.timer.passed >= SHARE * self.budget
 
     def on_due(self, state: TrainingState) -> None:
-        wait(state.device)  # until the steps that are counted are done
+        synchronize(state.device)  # until the steps that are counted are done
         step_seconds, left = self.timer.read(state.step), AIM * self.budget - state.total_spent
         epoch_end = last_validation(state.history) if state.history else self.validation_seconds or 0.0
         ends = math.ceil(state.planned / state.steps_per_epoch) - state.step // state.steps_per_epoch
@@ -60,7 +60,7 @@ class TimeBudget(Callback):
 
 
 class StepTimer:
-    """How fast steps go: a method may become much slower within an epoch (Delayed).
+    """Times steps: a method may become much slower within an epoch (Delayed).
 
     Args:
         step: where the run stands.
@@ -75,29 +75,29 @@ class StepTimer:
         return time.perf_counter() - self.began
 
     def read(self, step: int) -> float:
-        """What a step has taken since the last reading."""
+        """Seconds per step since the last reading."""
         taken = self.passed / max(1, step - self.step)
         self.step, self.began = step, time.perf_counter()
         return taken
 
 
 def replan(state: RunProgress, budget: float, step_seconds: float, validation_seconds: float) -> None:
-    """Lay the rest of the schedule over the steps that still fit.
+    """Set the number of remaining steps, and so the rest of the schedule, to what still fits.
 
     Args:
         state: where the run stands.
         budget: seconds of the whole run.
-        step_seconds, validation_seconds: what a step and a validation took lately.
+        step_seconds, validation_seconds: current time of a step and of a validation.
     """
     if state.step >= state.planned:
         return
     left = AIM * budget - state.total_spent
     state.planned_at, state.planned_progress = state.step, state.progress(state.step)
-    steps = fitting(state, left, step_seconds, validation_seconds)
+    steps = steps_that_fit(state, left, step_seconds, validation_seconds)
     state.planned = state.step + max(1, world().broadcast(steps))
 
 
-def fitting(state: RunProgress, left: float, step: float, validation: float) -> int:
+def steps_that_fit(state: RunProgress, left: float, step: float, validation: float) -> int:
     """How many steps, with the validation that follows some epochs and the last one, fit into the seconds left."""
     per_epoch, every = state.steps_per_epoch, state.recipe.validation_every
     epoch_end, left = validation / every, left - validation * (1 - 1 / every)
