@@ -1,4 +1,4 @@
-"""How much arithmetic something is, and how much the processor does at its best."""
+"""Count the floating-point operations of a call, and measure the processor's highest rate."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from toughen.engine.device import Precision, autocast
 
 
 class _Operations(TorchDispatchMode):
-    """Adds up the operations of all that runs, by torch's own formulas; ``FlopCounterMode`` refuses autograd.grad."""
+    """Counts the operations of every call by torch's formulas; ``FlopCounterMode`` does not support autograd.grad."""
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
@@ -28,7 +28,7 @@ class _Operations(TorchDispatchMode):
 
 
 def counted(run: Callable[[], object], calls: int = 1) -> float:
-    """Floating-point operations of a call, counted where they happen; a mean over some."""
+    """Floating-point operations of a call, as the mean over ``calls`` calls."""
     counter = _Operations()
     with counter:
         for _ in range(calls):
@@ -37,7 +37,7 @@ def counted(run: Callable[[], object], calls: int = 1) -> float:
 
 
 def best(device: str, precision: Precision, small: bool = False) -> dict[str, Callable[[], object]]:
-    """What a processor is at its best at: one large product, and one large convolution of the kind that nets have."""
+    """Two operations that a processor runs at its highest rate: a large matrix product and a large convolution."""
     side, images, channels = (8192, 512, 256) if device != "cpu" else (1536, 32, 128)
     if small:
         side, images, channels = 256, 4, 16

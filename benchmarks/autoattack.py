@@ -1,13 +1,13 @@
-"""AutoAttack here and in the reference package, on the same images of the same nets: verdicts, and seconds.
+"""AutoAttack here and in the reference package, on the same images of the same nets: robust images, and seconds.
 
 python benchmarks/autoattack.py RUN [RUN ...] --data DIR --images 1000               each attack by itself
 python benchmarks/autoattack.py RUN --data DIR --images 200 --sequence               the ensemble, as it is used
 python benchmarks/autoattack.py RUN --data DIR --images 100 --sequence --profile     what the seconds go into
 
-Images are taken in groups; on each group all contestants run one after the other, in an order that turns from group to
-group, so that whatever else the machine does meets all of them. Each contestant has a process of its own, as its user
-would start it: toughen sets the C library's malloc up, which would make the reference faster too ("reference, malloc
-set up" is that). The file is written after each group; a run that was stopped goes on where it stood.
+Images are taken in groups. On each group all implementations run one after the other. The order rotates from group to
+group, so that other work on the machine affects all of them alike. Each implementation has its own process, as its
+user would start it. toughen configures the C library's malloc, which would make the reference faster too; "reference,
+malloc set up" measures that. The file is written after each group. A run that was stopped is resumed.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ PARTS = ("apgd-ce", "apgd-t", "fab-t", "square")
 SEEDS = 8  # of each, at most
 BATCH = 250  # the reference's own default
 Found = dict[str, tuple[list[bool], float]]
-"""For each attack which of the images stand, and the seconds it took."""
+"""For each attack which of the images are robust, and the seconds it took."""
 
 
 def ours(precision: Any, processes: int = 1, seed: int = 0) -> Callable[..., Found]:
@@ -70,7 +70,7 @@ def ours(precision: Any, processes: int = 1, seed: int = 0) -> Callable[..., Fou
 
 
 def reference(seed: int, malloc: bool = False) -> Callable[..., Found]:
-    """The reference package, its own calls in its own order."""
+    """The reference package: its attacks, in its order."""
 
     def run(
         net: nn.Module, split: Split, index: Tensor, norm: Norm, eps: float, parts: list[str], sequence: bool
@@ -120,7 +120,7 @@ def _loaded(run: str, data: str) -> tuple[Any, nn.Module, Split]:
 
 
 def work(name: str, run: str, data: str, index: list[int], parts: list[str], sequence: bool, profiled: bool) -> Found:
-    """One contestant on one group of images; what its own process does."""
+    """Run one implementation on one group of images, in its own process."""
     record, net, test = _loaded(run, data)
     rows = torch.tensor(index)
     asked = (net, test.take(rows), rows, record.norm, record.eps, parts, sequence)
@@ -134,7 +134,7 @@ def work(name: str, run: str, data: str, index: list[int], parts: list[str], seq
 
 
 def compare(run: str, arguments: argparse.Namespace, path: Path) -> dict[str, Any]:
-    """One net: every contestant on every group of images."""
+    """Run every implementation on every group of images, for one net."""
     record, net, test = _loaded(run, arguments.data)
     index = data_sets.stratified(test.labels, arguments.images, 0)
     split = test.take(index)
@@ -149,7 +149,7 @@ def compare(run: str, arguments: argparse.Namespace, path: Path) -> dict[str, An
     entry |= {"method": record.method, "group": arguments.group, **provenance(pick_device("cpu"))}
     groups = right.nonzero()[:, 0].split(arguments.group)
     done = entry.setdefault("groups", [])
-    names = [name for name in CONTESTANTS if name in arguments.contestants]
+    names = [name for name in CONTESTANTS if name in arguments.implementations]
     parts = [part for part in PARTS if part in arguments.attacks]
     spawn = multiprocessing.get_context("spawn")
     pools = {name: ProcessPoolExecutor(1, spawn) for name in names}
@@ -243,7 +243,7 @@ def main() -> None:
     parser.add_argument("--data", required=True)
     parser.add_argument("--images", type=int, default=1000)
     parser.add_argument("--group", type=int, default=250, help="images per group; the reference takes them by 250")
-    parser.add_argument("--contestants", nargs="+", default=DEFAULT, choices=list(CONTESTANTS))
+    parser.add_argument("--implementations", nargs="+", default=DEFAULT, choices=list(CONTESTANTS))
     parser.add_argument("--attacks", nargs="+", default=list(PARTS), choices=PARTS)
     parser.add_argument("--sequence", action="store_true", help="each attack on what the ones before left")
     parser.add_argument("--profile", action="store_true")

@@ -1,12 +1,12 @@
-"""What a training step's time goes into, for every method: shares of it by kind of operation.
+"""How the time of a training step divides into kinds of operations, for every method.
 
 python benchmarks/breakdown.py --data DIR                                        ResNet-18, 64 images, bf16
 python benchmarks/breakdown.py --data DIR --model small-cnn --methods NuAT GAT
 
-PyTorch's profiler sums up the time within each operation itself, on one thread, so that the sums are the step's; what
-is left is Python's, and PyTorch's between operations. Shares are those of the round that took the median time, of five.
-An operation is told apart by its name, and where that does not tell, by the shapes it is given: of the batch's images,
-or of its logits. The file is written after each method; one that is there already is left out.
+PyTorch's profiler sums up the time within each operation, on one thread. The rest of the step is the time of Python,
+and of PyTorch between operations. Shares are those of the round with the median time, of five rounds. An operation is
+classified by its name, or else by the shapes of its inputs: those of images, or of logits. The file is written after
+each method. A method that the file already has is skipped.
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ def measure(own: Ours, steps: int, image: Sequence[int], classes: int) -> dict[s
 
 
 def one_round(own: Ours, steps: int, image: Sequence[int], classes: int) -> dict[str, Any]:
-    """The same, of some steps."""
+    """Seconds of a step and the share of each kind of operation, over ``steps`` steps."""
     with profile(activities=[ProfilerActivity.CPU], record_shapes=True) as profiler:
         started = time.perf_counter()
         for _ in range(steps):

@@ -2,7 +2,7 @@
 
 python benchmarks/clock.py --data DIR [--write benchmarks/results/methods-mnist-clock.json]
 
-Each round takes some steps of every method in turn, so that whatever slows the machine meets all of them alike. A step
+Each round takes some steps of every method in turn, so that other work on the machine affects all of them alike. A step
 is everything from the batch to the optimizer. The plain training step of the same round is the baseline of the ratios.
 """
 
@@ -36,7 +36,7 @@ def prepared(row: str, data: str, sources: Path) -> Trainer:
 
 
 def measure(trainers: dict[str, Trainer]) -> dict[str, list[list[float]]]:
-    """Seconds of each step, by row and round; the first round only warms up."""
+    """Seconds of each step, by row and round; the first round is a warm-up and is not counted."""
     batches = {row: endless(trainer) for row, trainer in trainers.items()}
     seconds: dict[str, list[list[float]]] = {row: [] for row in trainers}
     for number in range(ROUNDS + 1):

@@ -1,4 +1,4 @@
-"""What the robust model of `toughen demo` reaches, over seeds and kernels: one promise, many machines.
+"""Accuracies of the robust model of `toughen demo` over seeds and CPU kernels.
 
 python benchmarks/demo.py [--minutes 30]
 python benchmarks/demo.py --without-parts --write benchmarks/results/demo-parts.json
@@ -19,7 +19,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from box import KERNELS, Box, Over, environment
+from time_limit import KERNELS, OutOfTime, TimeLimit, environment
 
 from toughen.cli.demo import ATTACKS, EPS
 from toughen.runs.files import read_json, write_json
@@ -34,7 +34,7 @@ PARTS = {  # of the recipe -> what leaves it out
 
 
 def figures(folder: Path) -> dict[str, Any]:
-    """What a run came to."""
+    """The figures of a run."""
     found = read_json(folder / "evaluation.json")
     epochs = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     fgsm = found["attacks"]["fgsm"]["robust_accuracy"]
@@ -59,7 +59,7 @@ def main() -> None:
     parser.add_argument("--kernels", nargs="+", choices=list(KERNELS), default=list(KERNELS), help="default: all")
     parser.add_argument("--minutes", type=float, help="end within this time; what is under way is gone on with")
     known = parser.parse_args()
-    box = Box(known.minutes)
+    time_limit = TimeLimit(known.minutes)
     found: dict[str, Any] = read_json(known.write) if known.write.exists() else {}
     runs = [(f"seed-{seed} {kernels}", seed, kernels, "") for seed, kernels in itertools.product(SEEDS, known.kernels)]
     if known.without_parts:
@@ -70,9 +70,11 @@ def main() -> None:
         folder = known.out / name.replace(" ", "-").replace(",", "")
         try:
             with environment(KERNELS[kernels]):
-                box.toughen("train", "demo", "--seed", str(seed), *more.split(), "--out", str(folder), "--resume")
-                box.toughen("evaluate", str(folder), "--eps", str(EPS), "--attacks", *ATTACKS)
-        except Over:
+                time_limit.toughen(
+                    "train", "demo", "--seed", str(seed), *more.split(), "--out", str(folder), "--resume"
+                )
+                time_limit.toughen("evaluate", str(folder), "--eps", str(EPS), "--attacks", *ATTACKS)
+        except OutOfTime:
             break
         found[name] = figures(folder)
         known.write.parent.mkdir(parents=True, exist_ok=True)

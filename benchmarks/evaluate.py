@@ -1,14 +1,15 @@
-"""What PGD costs in an evaluation: here, in a plain loop, and in other packages, on the same images of the same net.
+"""Time of PGD in toughen, in a plain loop, and in other packages, on the same images of the same net.
 
 python benchmarks/evaluate.py --data DIR                              an untrained ResNet-18, 64 images
 python benchmarks/evaluate.py --data DIR --run RUN --device cuda      a trained net, at the threat it was trained for
 
-All take the same number of equal steps from the image itself towards the same labels, in evaluation mode, and run in
-turns. The unit is one plain training step (forward, backward with weight gradients, SGD) in float32 on these images in
-the same round. Whoever does less work is seen: the operations of each are counted, its images are judged by the net in
-float32, and their distance is checked. "toughen" is the attack alone, all steps on all images; "toughen evaluate",
-which needs a trained net, is what `toughen evaluate` does: it leaves images alone that fell, and confirms what it
-found. AutoAttack against its reference: benchmarks/autoattack.py.
+All make the same number of steps of the same size from the clean image, with the same labels, in evaluation mode. They
+run alternately. The unit is one plain training step (forward, backward with weight gradients, SGD) in float32 on these
+images in the same round. So that no implementation does less work unnoticed, the operations of each are counted, its
+images are classified by the net in float32, and their distance is checked. "toughen" is the attack alone, all steps on
+all images; "toughen evaluate", which needs a trained net, is what `toughen evaluate` does: it does not attack
+misclassified images further, and it confirms adversarial images in float32. AutoAttack against its reference:
+benchmarks/autoattack.py.
 """
 
 from __future__ import annotations
@@ -50,8 +51,8 @@ UNIT, PLAIN = "plain training step", "plain loop"
 PRECISIONS: tuple[Precision, ...] = ("fp32", "bf16")
 
 
-class Contestant:
-    """Attacks the images when called, and keeps what came out.
+class Implementation:
+    """Attacks the images when called, and keeps the result.
 
     Args:
         attack: images and labels to adversarial images, or to a mask of the images that stand.
@@ -66,7 +67,7 @@ class Contestant:
 
 
 def plain_loop(net: nn.Module, eps: float, step_size: float, steps: int) -> Callable[[Tensor, Tensor], Tensor]:
-    """PGD with nothing around it, and with no weight gradients."""
+    """PGD as a plain loop, without weight gradients."""
 
     def attack(x: Tensor, y: Tensor) -> Tensor:
         x_adv = x
@@ -80,7 +81,7 @@ def plain_loop(net: nn.Module, eps: float, step_size: float, steps: int) -> Call
 
 
 def of_foolbox(net: nn.Module, eps: float, step_size: float, steps: int) -> Callable[[Tensor, Tensor], Tensor]:
-    """foolbox's, as its users call it."""
+    """foolbox's PGD, called as in its documentation."""
     model = PyTorchModel(net, bounds=(0, 1), device=next(net.parameters()).device)
     attack = LinfPGD(abs_stepsize=step_size, steps=steps, random_start=False)
 
@@ -104,7 +105,7 @@ def ours(net: nn.Module, attack: PGD, precision: Precision, images: int) -> Call
 
 
 def whole(net: nn.Module, split: Split, attack: PGD, precision: Precision) -> Callable[[Tensor, Tensor], Tensor]:
-    """toughen's evaluation: which images stand."""
+    """toughen's evaluation: which images are robust."""
 
     def run(x: Tensor, y: Tensor) -> Tensor:
         return measure(net, split, {"pgd": attack}, precision=precision).robust
@@ -112,10 +113,10 @@ def whole(net: nn.Module, split: Split, attack: PGD, precision: Precision) -> Ca
     return run
 
 
-def contestants(
+def implementations(
     net: nn.Module, split: Split, eps: float, step_size: float, steps: int, trained: bool
-) -> dict[str, Contestant]:
-    """Everyone, each with a net of its own."""
+) -> dict[str, Implementation]:
+    """All implementations, each with its own copy of the net."""
     x, y = as_floats(split.images), split.labels
     pgd = PGD(eps=eps, steps=steps, step_size=step_size, start="none")
     attacks = {
@@ -127,24 +128,24 @@ def contestants(
         attacks[f"toughen {precision}"] = ours(copy.deepcopy(net), pgd, precision, len(x))
         if trained:
             attacks[f"toughen evaluate {precision}"] = whole(copy.deepcopy(net), split, pgd, precision)
-    return {name: Contestant(attack, x, y) for name, attack in attacks.items()}
+    return {name: Implementation(attack, x, y) for name, attack in attacks.items()}
 
 
-def judged(net: nn.Module, found: Tensor, split: Split, eps: float) -> dict[str, float]:
-    """Accuracy on what came out, and how far the images were moved."""
+def measured(net: nn.Module, found: Tensor, split: Split, eps: float) -> dict[str, float]:
+    """Accuracy on the adversarial images, and their largest distance."""
     if found.dtype == torch.bool:
         return {"robust_accuracy": float(found.float().mean())}
     x = as_floats(split.images)
     moved = float((found - x).abs().max())
     if not moved <= eps * (1 + 1e-4) + 1e-6 or float(found.min()) < 0 or float(found.max()) > 1:
-        raise RuntimeError(f"images were moved by {moved:.6g}, eps is {eps:.6g}: this contestant is wrong")
+        raise RuntimeError(f"images were moved by {moved:.6g}, eps is {eps:.6g}: this implementation is wrong")
     with torch.no_grad():
         right = net(found).argmax(1) == split.labels
     return {"robust_accuracy": float(right.float().mean()), "distance": moved}
 
 
 def training_step(net: nn.Module, split: Split) -> Callable[[], None]:
-    """The unit."""
+    """A plain training step: the unit of time."""
     own = copy.deepcopy(net).train()
     optimizer = SGD(own.parameters(), lr=0.01, momentum=0.9, weight_decay=5e-4)
     x, y = as_floats(split.images), split.labels
@@ -152,18 +153,18 @@ def training_step(net: nn.Module, split: Split) -> Callable[[], None]:
 
 
 def compare(net: nn.Module, split: Split, steps: int, arguments: argparse.Namespace) -> dict[str, Any]:
-    """One number of steps: all contestants in turns."""
-    found = contestants(net, split, arguments.eps, arguments.step_size, steps, arguments.run is not None)
+    """Time all implementations alternately, for one number of steps."""
+    found = implementations(net, split, arguments.eps, arguments.step_size, steps, arguments.run is not None)
     runs: dict[str, Callable[[], object]] = {UNIT: training_step(net, split), **found}
     seconds = take_turns(runs, arguments.device, arguments.rounds)
     forward = flops(net, as_floats(split.images[:1])) * len(split)
     result: dict[str, Any] = {UNIT: figures(seconds[UNIT], seconds[UNIT])}
-    for name, contestant in found.items():
+    for name, implementation in found.items():
         result[name] = {
             **figures(seconds[name], seconds[UNIT]),
             "times_as_fast_as_plain_loop": ratio(seconds[PLAIN], seconds[name]),
             "work": None if name.startswith("toughen evaluate") else counted(runs[name]) / forward,
-            **judged(net, contestant.found, split, arguments.eps),
+            **measured(net, implementation.found, split, arguments.eps),
         }
     return result
 

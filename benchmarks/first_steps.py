@@ -1,4 +1,4 @@
-"""How long a new user's first steps take, as the tutorials give them: from a clone to a net, a verdict, an own loop.
+"""Time of the tutorials' commands in a fresh clone: training a net, evaluating it, and training in a plain loop.
 
 python benchmarks/first_steps.py [--write FILE]
 

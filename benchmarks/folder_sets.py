@@ -1,4 +1,4 @@
-"""Five sets of pictures in class folders, made out of Fashion-MNIST and CIFAR-10, as people have them: `folders.py`.
+"""Five sets of pictures in class folders, made from Fashion-MNIST and CIFAR-10, for `folders.py`.
 
 python benchmarks/folder_sets.py --fashion DIR --cifar10 DIR --out DIR
 
@@ -57,7 +57,7 @@ def cifar10(folder: Path, part: str) -> Images:
 
 
 def photographs(images: list[Image.Image], seed: int) -> Iterator[Image.Image]:
-    """The images enlarged, each to a size and a shape of its own."""
+    """The images enlarged, each to a different size and aspect ratio."""
     generator = np.random.default_rng(seed)
     for image in images:
         shorter, ratio = int(generator.integers(*SIZES)), generator.uniform(1, LONGEST)

@@ -22,7 +22,7 @@ from statistics import median
 from typing import Any
 
 import torch
-from box import KERNELS, Box, Over, environment
+from time_limit import KERNELS, OutOfTime, TimeLimit, environment
 
 from toughen import data, runs
 from toughen.config.train import parse_train
@@ -74,7 +74,7 @@ class Row:
 
 
 def rows() -> list[Row]:
-    """All of them, those first that tell most."""
+    """All rows, the most informative ones first."""
     turns = [(trained, RUNS[0]) for trained in TRAINED]
     turns += [("default", run) for run in RUNS[1:]]
     turns += [("pgd-at", run) for run in RUNS[1:3]]
@@ -102,7 +102,7 @@ def seconds(row: Row, sets: Path) -> dict[str, float]:
 
 
 def one(row: Row, sets: Path, out: Path) -> None:
-    """Train and attack one row in this process, and write what came out beside its run."""
+    """Train and attack one row in this process, and write the result into its run directory."""
     given, about = words(row, sets), dict[str, Any]()
     if row.trained == "pgd-at":
         place = out / f"{row.folder}.seconds.json"
@@ -138,7 +138,7 @@ def one(row: Row, sets: Path, out: Path) -> None:
 
 
 def gathered(out: Path, kept: dict[str, Any]) -> dict[str, Any]:
-    """What is known of all rows, in their order: of this machine's runs, and what was written before."""
+    """The results of all rows, in their order: from this machine's runs, and from the file written before."""
     found = dict[str, Any]()
     for row in rows():
         place = out / f"{row.folder}.json"
@@ -195,7 +195,7 @@ def main() -> None:
         one(rows()[known.one], known.sets_at, known.out)
         return
     known.out.mkdir(parents=True, exist_ok=True)
-    box = Box(known.minutes)
+    time_limit = TimeLimit(known.minutes)
     places = ["--sets-at", str(known.sets_at), "--out", str(known.out)]
     for number, row in enumerate(rows()):
         kept = read_json(known.write) if known.write.exists() else {}
@@ -204,8 +204,8 @@ def main() -> None:
         print(row, flush=True)
         try:
             with environment(KERNELS[row.kernels]):
-                box.script("folders", *places, "--one", str(number))
-        except Over:
+                time_limit.script("folders", *places, "--one", str(number))
+        except OutOfTime:
             break
         except subprocess.CalledProcessError as error:
             sys.exit(f"{row} failed with status {error.returncode}")

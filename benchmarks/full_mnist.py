@@ -12,8 +12,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from box import Box, chosen_rows, finished, until_over
 from record import record
+from time_limit import TimeLimit, chosen_rows, finished, until_out_of_time
 
 from toughen.runs.files import read_json, write_json
 
@@ -42,12 +42,12 @@ ROWS = {
 }
 
 
-def run(name: str, row: Row, data: str, out: Path, box: Box) -> None:
-    """Train and attack one row; both go on where they were."""
+def run(name: str, row: Row, data: str, out: Path, time_limit: TimeLimit) -> None:
+    """Train and attack one row; both are resumed if they were stopped."""
     if not finished(out):
-        box.toughen("train", *row.words.split(), "--seed", "0", "--data", data, "--out", str(out), "--resume")
+        time_limit.toughen("train", *row.words.split(), "--seed", "0", "--data", data, "--out", str(out), "--resume")
     given = ["--data", data, "--eps", EPS, "--limit", str(IMAGES), "--verdict", "false", "--details", "false"]
-    box.toughen("evaluate", str(out), *given, "--attacks", row.attack, "autoattack")
+    time_limit.toughen("evaluate", str(out), *given, "--attacks", row.attack, "autoattack")
 
 
 def table(rows: dict[str, Any]) -> str:
@@ -66,13 +66,13 @@ def table(rows: dict[str, Any]) -> str:
 
 def main() -> None:
     known = chosen_rows(__doc__, list(ROWS), "full-mnist")
-    box = Box(known.minutes)
+    time_limit = TimeLimit(known.minutes)
     rows = read_json(known.write) if known.write.exists() else {}
-    with until_over():
+    with until_out_of_time():
         for name in known.rows:
             if name not in rows:
                 out = known.out / name.lower().replace(", ", "-").replace(" ", "-")
-                run(name, ROWS[name], known.data, out, box)
+                run(name, ROWS[name], known.data, out, time_limit)
                 rows = (read_json(known.write) if known.write.exists() else {}) | {name: record(out)}
                 write_json(known.write, {each: rows[each] for each in ROWS if each in rows})
     print(table(rows))

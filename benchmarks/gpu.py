@@ -29,9 +29,9 @@ from pathlib import Path
 from typing import Any
 
 import arithmetic
-import parcel
+import state_archive
 import torch
-from box import Box, Over, flags
+from time_limit import OutOfTime, TimeLimit, flags
 from trainers import endless, ready
 from turns import figures, take_turns
 
@@ -64,20 +64,20 @@ RUN_FILES += ("training-images.safetensors", "evaluation-budget.json")
 
 
 class Work:
-    """What is done so far, and the time that is left.
+    """The results so far, and the time that is left.
 
     Attributes:
         arguments: the command line.
         out: where the state lies.
-        box: the time of this call.
+        time_limit: the time of this call.
         found: the content of gpu.json.
     """
 
     def __init__(self, arguments: argparse.Namespace) -> None:
-        self.arguments, self.out, self.box = arguments, arguments.out, Box(arguments.minutes)
+        self.arguments, self.out, self.time_limit = arguments, arguments.out, TimeLimit(arguments.minutes)
         self.out.mkdir(parents=True, exist_ok=True)
         if arguments.previous is not None and not (self.out / "gpu.json").exists():
-            parcel.unpack(arguments.previous, self.out)
+            state_archive.unpack(arguments.previous, self.out)
         path = self.out / "gpu.json"
         self.found: dict[str, Any] = read_json(path) if path.exists() else {"pieces": {}, "calls": []}
         place = pick_device(arguments.device)
@@ -105,7 +105,7 @@ class Work:
 
 
 def first_steps(work: Work) -> None:
-    """How long a step takes, what it consists of, and how much of the processor's best arithmetic it is."""
+    """Time a step, count its passes, and compare its rate with the processor's highest rate."""
     trainer = ready(work.words)
     batches, losses = endless(trainer), list[float]()
     window = 2 if work.arguments.smoke else WINDOW
@@ -145,12 +145,12 @@ def first_steps(work: Work) -> None:
 
 
 def compiled_steps(work: Work) -> None:
-    """How long a step takes with each way to compile the net, its first ones apart."""
+    """Time a step with each way to compile the net, the first steps separately."""
     piece = work.piece("compiled steps")
     for how in COMPILING[:1] if work.arguments.smoke else COMPILING:
         if how in piece:
             continue
-        work.box.check()
+        work.time_limit.check()
         piece[how] = {"failed": "the process did not live to tell"}
         work.save()
         try:
@@ -194,12 +194,12 @@ def fastest(work: Work) -> tuple[str, float]:
 
 
 def best_rate(work: Work) -> float:
-    """Operations a second of the best arithmetic that was seen here."""
+    """The highest measured rate, in operations a second."""
     return float(max(work.found["pieces"]["first steps"]["best_operations_per_second"].values()))
 
 
 def training(work: Work) -> None:
-    """The long run."""
+    """Train the long run."""
     piece = work.piece("training")
     if "epochs" not in piece:
         piece["compile"], epoch = fastest(work)
@@ -210,7 +210,7 @@ def training(work: Work) -> None:
     work.run.parent.mkdir(parents=True, exist_ok=True)
     try:
         length = ["--epochs", str(piece["epochs"]), "--compile", piece["compile"]]
-        work.box.toughen("train", *work.words, *length, "--out", str(work.run), "--resume")
+        work.time_limit.toughen("train", *work.words, *length, "--out", str(work.run), "--resume")
     finally:
         piece.update(run_figures(work.run, best_rate(work)))
 
@@ -250,7 +250,7 @@ def autoattack(work: Work) -> None:
     piece = work.piece("autoattack")
     started = time.perf_counter()
     try:
-        work.box.toughen("evaluate", str(work.run), *asked, "--verdict", "false", "--attacks", *attacks)
+        work.time_limit.toughen("evaluate", str(work.run), *asked, "--verdict", "false", "--attacks", *attacks)
     finally:
         piece["wall_seconds"] = piece.get("wall_seconds", 0.0) + time.perf_counter() - started
     found = read_json(work.run / "evaluation.json")
@@ -270,13 +270,13 @@ def steps(work: Work) -> None:
     if smoke:
         words += "--model fbf-mnist-cnn --batch-size 20 --rounds 2 --steps 1 --smoke".split()
     try:
-        work.box.script("step", *words, *minutes(work.box))
+        work.time_limit.script("step", *words, *minutes(work.time_limit))
     finally:
         if out.exists():
             (work.piece("steps")["nets"],) = [read_json(out)]
     nets = work.piece("steps").get("nets", {})  # none where there was no time for a single one
     if not set(methods) <= {method for rows in nets.values() for method in rows}:
-        raise Over
+        raise OutOfTime
 
 
 def methods(work: Work) -> None:
@@ -289,17 +289,17 @@ def methods(work: Work) -> None:
     if smoke:
         words += "--smoke --eps 0.2 --attacks fgsm pgd-10 --limit 40".split()
     try:
-        work.box.script("train", *words, *minutes(work.box))
+        work.time_limit.script("train", *words, *minutes(work.time_limit))
     finally:
         if out.exists():
             work.piece("methods").update(read_json(out))
     if not set(names) <= set(work.piece("methods").get("methods", {})):
-        raise Over
+        raise OutOfTime
 
 
-def minutes(box: Box) -> list[str]:
+def minutes(time_limit: TimeLimit) -> list[str]:
     """What is left for a script, as its option."""
-    return [] if box.left is None else ["--minutes", f"{max(0.0, box.left - 20) / 60:.2f}"]
+    return [] if time_limit.left is None else ["--minutes", f"{max(0.0, time_limit.left - 20) / 60:.2f}"]
 
 
 PIECES: dict[str, Callable[[Work], None]] = {
@@ -313,7 +313,7 @@ PIECES: dict[str, Callable[[Work], None]] = {
 
 
 def go_on(work: Work) -> bool:
-    """Do what fits into the time; whether everything is done. A piece that fails is named, and the next one begins."""
+    """Run the pieces until the time limit; return whether all are done. A piece that fails is recorded and skipped."""
     whole = True
     for name, do in PIECES.items():
         piece = work.piece(name)
@@ -324,11 +324,11 @@ def go_on(work: Work) -> bool:
             continue
         started = time.perf_counter()
         try:
-            work.box.check()
+            work.time_limit.check()
             piece.pop("failed", None)
             do(work)
             piece["done"] = True
-        except Over:
+        except OutOfTime:
             print(f"{name}: the time is up", flush=True)
             return False
         except (subprocess.CalledProcessError, RuntimeError, ValueError) as error:
@@ -345,7 +345,7 @@ NEEDS = {"training": ["first steps", "compiled steps"], "autoattack": ["training
 
 
 def needed(out: Path, trained: bool) -> list[Path]:
-    """What the next call needs of the state, first what matters most; no weights of short runs that are judged."""
+    """The files that the next call needs, most important first, without the weights of short runs already evaluated."""
     runs = sorted(
         (path for path in (out / "runs").glob("*") if path.is_dir()), key=lambda run: (run.name != LONG, run.name)
     )
@@ -360,13 +360,13 @@ def needed(out: Path, trained: bool) -> list[Path]:
 
 
 def pack(out: Path, folder: Path, most: int) -> None:
-    """Write what the next call needs, and gpu.json by itself too; what does not fit is named there."""
+    """Write the files that the next call needs, and gpu.json, which names the files that do not fit."""
     found = read_json(out / "gpu.json")
     paths = needed(out, found["pieces"].get("training", {}).get("done", False))
-    fitting = parcel.fitting(paths, most)
+    fitting = state_archive.fitting(paths, most)
     found["left_out_of_pack"] = [str(path.relative_to(out)) for path in paths if path not in fitting]
     write_json(out / "gpu.json", found)
-    parcel.pack(out, folder, [out / "gpu.json", *fitting])
+    state_archive.pack(out, folder, [out / "gpu.json", *fitting])
     shutil.copyfile(out / "gpu.json", folder / "gpu.json")
 
 

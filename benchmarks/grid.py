@@ -19,8 +19,8 @@ from pathlib import Path
 from statistics import mean
 from typing import Any
 
-from box import Box, chosen_rows, finished, until_over
 from methods import BASE, EPS, NATURAL, ROWS, SOURCE, SOURCES, UNCHOSEN, watched
+from time_limit import TimeLimit, chosen_rows, finished, until_out_of_time
 
 from toughen.runs.files import read_json, write_json
 
@@ -66,7 +66,7 @@ class Run:
     seed: int
 
     def folder(self, out: Path) -> Path:
-        """Where it lies."""
+        """The run directory."""
         own = OWN.get(self.row, LONGER).index(self.own)
         name = self.row.lower().replace(" + ", "-").replace(" ", "-")
         return out / f"{name}_{self.rate}_{own}_seed-{self.seed}"
@@ -92,7 +92,7 @@ def held_out(run: Run, out: Path) -> float:
 
 
 def epochs(run: Run, out: Path) -> list[dict[str, Any]]:
-    """What a run has noted of its epochs."""
+    """The epochs in a run's metrics file."""
     return [json.loads(line) for line in (run.folder(out) / "metrics.jsonl").read_text().splitlines()]
 
 
@@ -102,7 +102,7 @@ def chosen(row: str, out: Path) -> Run:
 
 
 def steps(row: str, data: str, out: Path) -> Iterator[list[str]]:
-    """The commands that are left for a method, in their order."""
+    """The commands that are still to be run for a method, in their order."""
     if row == "EAT":
         for name in SOURCES:
             place = out / "sources" / name
@@ -123,7 +123,7 @@ def steps(row: str, data: str, out: Path) -> Iterator[list[str]]:
 
 
 def figures(row: str, out: Path) -> dict[str, Any] | None:
-    """What came out for a method; None before it is whole."""
+    """The figures of a method; None until all of its runs are complete."""
     if not all(finished(run.folder(out)) for run in grid(row)):
         return None
     best = chosen(row, out)
@@ -156,7 +156,7 @@ def of_run(run: Run, out: Path) -> dict[str, Any]:
 
 
 def gathered(out: Path, write: Path) -> dict[str, Any]:
-    """All rows that are known, those of this machine's runs and those that were written before."""
+    """All rows: those of this machine's runs and those in the file written before."""
     kept = read_json(write)["rows"] if write.exists() else {}
     found = {row: figures(row, out) or kept.get(row) for row in ROWS}
     return {row: values for row, values in found.items() if values}
@@ -177,15 +177,15 @@ def table(rows: dict[str, Any]) -> str:
 
 def main() -> None:
     known = chosen_rows(__doc__, list(ROWS), "grid-mnist")
-    box = Box(known.minutes)
+    time_limit = TimeLimit(known.minutes)
     about = {"base": BASE, "eps": EPS, "rates": RATES, "source": SOURCE, "sources": SOURCES, "attacks": ATTACKS}
-    with until_over():
+    with until_out_of_time():
         for row in known.rows:
             if row in gathered(known.out, known.write):
                 continue
             for words in steps(row, known.data, known.out):
                 print("toughen", *words, flush=True)
-                box.toughen(*words)
+                time_limit.toughen(*words)
             write_json(known.write, {**about, "rows": gathered(known.out, known.write)})
     print(table(gathered(known.out, known.write)))
 

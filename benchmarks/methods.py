@@ -164,7 +164,7 @@ def train(row: str, base: str, words: str, data: str, out: Path, limit: str = ""
 
 
 def figures(row: str, words: str, out: Path) -> dict[str, Any]:
-    """One row of the table: what was asked for, what that came to, and what came out."""
+    """One row of the table: its settings, the resulting configuration, and the figures."""
     folder = place(row, out)
     config = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8").replace(f"{out}/", ""))
     found = read_json(folder / "evaluation.json")
@@ -191,7 +191,7 @@ def figures(row: str, words: str, out: Path) -> dict[str, Any]:
 
 
 def kept(write: Path, about: dict[str, Any], table: dict[str, str], wanted: list[str]) -> dict[str, Any]:
-    """The rows that the result file has, whose runs may lie elsewhere, but those that have other settings by now.
+    """The rows of the result file, without those that are run again; their runs may be on another machine.
 
     Raises:
         ValueError: the whole file has other settings, or a row has that is not wanted again.
@@ -209,7 +209,7 @@ def kept(write: Path, about: dict[str, Any], table: dict[str, str], wanted: list
 
 
 def watched(row: str, validation: list[dict[str, float]]) -> dict[str, Any]:
-    """What the watch finds in a run: whether it ever stood, and after which epochs, from 0, it had collapsed."""
+    """What the watch finds in a run: whether it was ever robust, and after which epochs, from 0, it had collapsed."""
     if row in NATURAL:
         return {"stood": None, "collapsed_after_epochs": []}
     judge, memory = Judge(chance=0.1, images=1000), CollapseMemory()

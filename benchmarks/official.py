@@ -1,4 +1,4 @@
-"""Training steps as the methods' released scripts make them: what toughen's steps are timed against.
+"""Training steps as in the methods' released scripts; toughen's steps are timed against them.
 
 Written from the algorithms, in plain float32, with the passes that the scripts make and no others: where they call
 ``backward()`` on the model, weight gradients are made here too, and a forward that they repeat is repeated. PAP and
@@ -28,7 +28,7 @@ def _descend(optimizer: Optimizer, loss: Tensor) -> None:
 
 
 def _ascended(loss: Tensor, images: Tensor) -> Tensor:
-    """The gradient towards the images, out of a backward pass that fills every weight's ``.grad`` too."""
+    """The gradient with respect to the images, by a backward pass that also computes every weight's ``.grad``."""
     loss.backward()
     assert images.grad is not None
     return images.grad.detach()
@@ -56,7 +56,7 @@ def fgsm(model: nn.Module, optimizer: Optimizer, x: Tensor, y: Tensor, number: i
 
 
 def nfgsm(model: nn.Module, optimizer: Optimizer, x: Tensor, y: Tensor, number: int) -> None:
-    """pdejorge/N-FGSM, train.py: noise of twice eps, a step of eps, no cut to the ball; towards the images alone."""
+    """pdejorge/N-FGSM, train.py: noise of twice eps, a step of eps, no projection to the ball, no weight gradients."""
     eta = torch.empty_like(x).uniform_(-2 * EPS, 2 * EPS)
     eta = ((x + eta).clamp(0, 1) - x).requires_grad_()
     (gradient,) = torch.autograd.grad(F.cross_entropy(model(x + eta), y), eta)
@@ -323,7 +323,7 @@ STEPS: dict[str, Any] = {  # a step, or what makes one that remembers
 
 
 def step(method: str) -> Step:
-    """A step of this method, with a memory of its own where it has one."""
+    """A step of this method, with its own state if the method has one."""
     found = standard if method == "Standard" else STEPS[method]
     made: Step = found() if isinstance(found, type) else found
     return made

@@ -94,7 +94,7 @@ def trained(name: str, net: Net, data: Data, seed: int) -> nn.Module:
 
 
 def compare(name: str, net: Net, data: Data, images: int, attack: int, seed: int) -> dict[str, Any]:
-    """The line of one net: so many images are classified, and so many of them attacked."""
+    """The row of one net; the numbers of images that are classified and attacked are given."""
     started = time.perf_counter()
     model = trained(name, net, data, seed)
     chosen = torch.randperm(len(data.test), generator=torch.Generator().manual_seed(seed))[:images]

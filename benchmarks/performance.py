@@ -151,8 +151,8 @@ def _ours(rows: dict[str, Any], precision: str) -> str:
     return table(head, lines)
 
 
-def megabytes(row: dict[str, Any], contestant: str) -> str:
-    return f"{row['peak_bytes'][contestant] / 1e6:.0f}"
+def megabytes(row: dict[str, Any], implementation: str) -> str:
+    return f"{row['peak_bytes'][implementation] / 1e6:.0f}"
 
 
 def breakdown(found: dict[str, Any]) -> str:
@@ -177,18 +177,18 @@ def breakdown(found: dict[str, Any]) -> str:
 def evaluation(found: dict[str, Any]) -> str:
     """What evaluate.py found."""
     parts = [f"## PGD in an evaluation\n\n{EVALUATION}\n"]
-    head = ["contestant", "units", "seconds", "F", "x plain loop", "robust"]
+    head = ["implementation", "units", "seconds", "F", "x plain loop", "robust"]
     for name, result in found.items():
         lines = [
             [
-                contestant,
+                implementation,
                 units(line),
                 f"{line['seconds']:.3g}",
                 f"{line['work']:.0f}" if line["work"] else "",
                 spread(line["times_as_fast_as_plain_loop"]),
                 percent(line["robust_accuracy"], 1),
             ]
-            for contestant, line in result["times"].items()
+            for implementation, line in result["times"].items()
             if "robust_accuracy" in line
         ]
         made = result["about"]

@@ -1,4 +1,4 @@
-"""Nets that others published, with what is known of their robustness, beside what toughen finds.
+"""Published nets of known robustness, beside toughen's figures.
 
 python benchmarks/published_models.py --models DIR --mnist DIR [--limit N] [--minutes 30]
 
@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from box import Box, until_over
+from time_limit import TimeLimit, until_out_of_time
 
 from toughen.runs.files import read_json, write_json
 
@@ -90,15 +90,17 @@ def main() -> None:
     parser.add_argument("--write", type=Path, default=Path(__file__).parent / "results" / "published-models.json")
     parser.add_argument("--minutes", type=float, help="end within this time; what is under way is gone on with")
     known = parser.parse_args()
-    box, rows = Box(known.minutes), read_json(known.write) if known.write.exists() else {}
-    with until_over():
+    time_limit, rows = TimeLimit(known.minutes), read_json(known.write) if known.write.exists() else {}
+    with until_out_of_time():
         for name, net in MODELS.items():
             file = known.models / net.file
             if name in rows or not file.exists():
                 continue
             given = ["--weights", str(file), "--data", known.mnist, "--eps", net.eps, "--out", str(known.out / name)]
             given += ["--limit", str(known.limit)] if known.limit else []
-            box.toughen("evaluate", net.net, *given, "--attacks", *ATTACKS, "--verdict", "false", "--details", "false")
+            time_limit.toughen(
+                "evaluate", net.net, *given, "--attacks", *ATTACKS, "--verdict", "false", "--details", "false"
+            )
             found = read_json(known.out / name / "evaluation.json")
             found |= {"data": "mnist", "weights": net.file, "sha256": sha256(file), "source": net.source}
             rows[name] = found

@@ -1,4 +1,4 @@
-"""Keep what a run directory says of a run in one JSON file of results/.
+"""Write a run directory's settings and figures into one JSON file of results/.
 
 python benchmarks/record.py RUN results/NAME.json
 """
@@ -16,12 +16,12 @@ from toughen.runs.files import read_json, write_json
 
 
 def record(folder: Path) -> dict[str, Any]:
-    """Settings, where it ran, each epoch's figures, and the evaluation where there is one."""
+    """Settings, provenance, each epoch's figures, and the evaluation if there is one."""
     lines = (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
     epochs = [json.loads(line) for line in lines]
     evaluation = folder / "evaluation.json"
     config = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))
-    config["data"] = Path(config["data"]).name  # a folder's place on some machine tells nobody anything
+    config["data"] = Path(config["data"]).name  # without the path on this machine
     found: dict[str, Any] = {
         "config": config,
         "provenance": read_json(folder / "provenance.json"),

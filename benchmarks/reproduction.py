@@ -1,7 +1,7 @@
-"""Writes docs/results/reproduction.md out of results/reproduction, where what `toughen reproduce` measured is kept.
+"""Write docs/results/reproduction.md from results/reproduction, the kept results of `toughen reproduce`.
 
 python benchmarks/reproduction.py
-python benchmarks/reproduction.py --add runs/reproduce   # first takes over a folder's figures (not its runs' weights)
+python benchmarks/reproduction.py --add runs/reproduce   # first copies a folder's figures, without weights
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ RESULTS, PAGE = ROOT / "results" / "reproduction", ROOT / "docs" / "results" / "
 
 
 def add(folder: Path, results: Path) -> int:
-    """Copy the figures of a folder that `toughen reproduce` wrote; how many there were.
+    """Copy the figures of a folder that `toughen reproduce` wrote, and return their number.
 
     Those of a model that was trained anew replace all that were measured of the former one.
 
@@ -45,7 +45,9 @@ def add(folder: Path, results: Path) -> int:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="Write docs/results/reproduction.md.")
-    parser.add_argument("--add", type=Path, help="an --out of `toughen reproduce` whose figures are taken over first")
+    parser.add_argument(
+        "--add", type=Path, help="an --out folder of `toughen reproduce` whose figures are copied first"
+    )
     parser.add_argument("--results", type=Path, default=RESULTS, help="where figures are kept")
     parser.add_argument("--page", type=Path, default=PAGE, help="the page to write")
     given = parser.parse_args()

@@ -48,7 +48,7 @@ MEANS["processes"] = "processes"
 
 
 def trainer_at(axis: str, point: int, arguments: argparse.Namespace) -> Trainer:
-    """A trainer where only this differs from the other points of its axis."""
+    """A trainer that differs from the other points of its axis only in this quantity."""
     at = {**FIXED, **({"batch": 8, "size": 16} if arguments.smoke else {}), axis: point}
     data = made_up(max(at["images"], 2 * at["batch"], at["classes"]), at["size"], at["classes"])
     words = [*BASE.split(), *shlex.split(arguments.method), "--model", arguments.model, "--data", data.name]
@@ -57,7 +57,7 @@ def trainer_at(axis: str, point: int, arguments: argparse.Namespace) -> Trainer:
 
 
 def stepping(trainer: Trainer) -> Callable[[], None]:
-    """A step, with what it takes to make its batch."""
+    """A function that makes a batch and a training step."""
     batches = endless(trainer)
 
     def run() -> None:
@@ -68,7 +68,7 @@ def stepping(trainer: Trainer) -> Callable[[], None]:
 
 
 def axis(name: str, arguments: argparse.Namespace) -> dict[str, Any]:
-    """One axis: its points in turns."""
+    """Time the points of one axis alternately."""
     points = (SMOKE if arguments.smoke else POINTS)[name]
     trainers = {str(point): trainer_at(name, point, arguments) for point in points}
     runs = {point: stepping(trainer) for point, trainer in trainers.items()}

@@ -23,9 +23,9 @@ import optuna
 import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
-from box import Box, until_over
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
+from time_limit import TimeLimit, until_out_of_time
 
 from toughen.data.sets import stratified
 from toughen.runs.files import read_json, write_json
@@ -91,7 +91,7 @@ def suggest(trial: optuna.trial.BaseTrial) -> dict[str, Any]:
 
 
 def words(task: Task, settings: Mapping[str, Any]) -> list[str]:
-    """What follows `toughen train`, but for data, seed and output."""
+    """The options of `toughen train`, except data, seed and output."""
     method = settings["method"]
     given = f"{task.words} --eps {task.eps} --method {method} --method.lam {settings['lam']:.4g}".split()
     for name, option in (("start", "start_size"), ("step_size", "step_size")):
@@ -140,17 +140,17 @@ def make_data(task: Task, source: Path, out: Path) -> Path:
 
 
 def measure(
-    task: Task, settings: Mapping[str, Any], data: Path, folder: Path, box: Box, seed: int = 0
+    task: Task, settings: Mapping[str, Any], data: Path, folder: Path, time_limit: TimeLimit, seed: int = 0
 ) -> dict[str, Any]:
-    """Train and attack; both go on where they were.
+    """Train and attack; both are resumed if they were stopped.
 
     Raises:
-        Over: the time is up.
+        OutOfTime: the time is up.
     """
     given = words(task, settings)
-    box.toughen("train", *given, "--seed", str(seed), "--data", str(data), "--out", str(folder), "--resume")
+    time_limit.toughen("train", *given, "--seed", str(seed), "--data", str(data), "--out", str(folder), "--resume")
     asked = f"--data {data} --eps {task.eps} --attacks {ATTACK} --verdict false --details false".split()
-    box.toughen("evaluate", str(folder), *asked)
+    time_limit.toughen("evaluate", str(folder), *asked)
     found = read_json(folder / "evaluation.json")
     lines = (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
     return {
@@ -164,17 +164,17 @@ def measure(
     }
 
 
-def search(task: Task, data: Path, out: Path, file: Path, trials: int, box: Box) -> None:
-    """Make trials until there are so many of them, or the time is up."""
+def search(task: Task, data: Path, out: Path, file: Path, trials: int, time_limit: TimeLimit) -> None:
+    """Run trials until their number is reached, or the time limit."""
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     storage = JournalStorage(JournalFileBackend(str(out / "study.log")))
     study = optuna.create_study(study_name="search", storage=storage, direction="maximize", load_if_exists=True)
     study.sampler = optuna.samplers.TPESampler(seed=len(study.trials))  # one seed would draw the same after each stop
-    with until_over():
+    with until_out_of_time():
         while len(complete(study)) < trials:
             begun = [each for each in study.trials if each.state == optuna.trial.TrialState.RUNNING]
             trial = optuna.trial.Trial(study, begun[0]._trial_id) if begun else study.ask()
-            line = measure(task, suggest(trial), data, out / f"trial-{trial.number}", box)
+            line = measure(task, suggest(trial), data, out / f"trial-{trial.number}", time_limit)
             trial.set_user_attr("line", line)
             study.tell(trial, line["robust"])
             write_json(file, logged(file) | {"trials": complete(study)})
@@ -188,28 +188,28 @@ def complete(study: optuna.Study) -> list[dict[str, Any]]:
     return sorted(lines, key=lambda line: -float(line["robust"]))
 
 
-def ablate(task: Task, data: Path, out: Path, file: Path, box: Box) -> None:
+def ablate(task: Task, data: Path, out: Path, file: Path, time_limit: TimeLimit) -> None:
     """The best trial with three seeds, and without each of its parts."""
     best = logged(file)["trials"][0]["settings"]
     variants = {"all parts": best}
     for part, (name, without) in PARTS.items():
         if name in best and best[name] != without:
             variants[f"without {part}"] = best | {name: without}
-    with until_over():
+    with until_out_of_time():
         for name, settings in variants.items():
             for seed in SEEDS:
                 done = logged(file)
                 lines = done["ablation"].setdefault(name, [])
                 if not any(line["seed"] == seed and line["settings"] == dict(settings) for line in lines):
                     folder = out / f"{name.replace(' ', '-')}-{seed}"
-                    lines.append(measure(task, settings, data, folder, box, seed))
+                    lines.append(measure(task, settings, data, folder, time_limit, seed))
                     write_json(file, done)
     for name, lines in logged(file)["ablation"].items():
         print(name, *(f"{100 * line['robust']:.1f}" for line in lines))
 
 
 def logged(file: Path) -> dict[str, Any]:
-    """What is in the log so far."""
+    """The trials in the log."""
     return read_json(file) if file.exists() else {"trials": [], "ablation": {}}
 
 
@@ -223,15 +223,15 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, help="end within this time; what is under way is gone on with")
     parser.add_argument("--ablate", action="store_true", help="leave out each part of the best trial")
     known = parser.parse_args()
-    task, box = TASKS[known.task], Box(known.minutes)
+    task, time_limit = TASKS[known.task], TimeLimit(known.minutes)
     out = known.out or Path("runs") / f"search-{known.task}"
     file = known.write or Path(__file__).parent / "results" / f"search-{known.task}.json"
     out.mkdir(parents=True, exist_ok=True)
     data = make_data(task, known.data, out)
     if known.ablate:
-        ablate(task, data, out, file, box)
+        ablate(task, data, out, file, time_limit)
     else:
-        search(task, data, out, file, known.trials, box)
+        search(task, data, out, file, known.trials, time_limit)
 
 
 if __name__ == "__main__":

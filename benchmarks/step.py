@@ -84,7 +84,7 @@ def prepared(method: str, precision: str, data: Data, arguments: argparse.Namesp
 
 
 class Ours:
-    """toughen's step, from the batch to the optimizer; what the batch took is noted apart."""
+    """toughen's step, from the batch to the optimizer; the time of the batch is also recorded separately."""
 
     def __init__(self, trainer: Trainer) -> None:
         self.trainer, self.batches, self.data = trainer, endless(trainer), list[float]()
@@ -117,7 +117,7 @@ def attacked_in(trainer: Trainer) -> str:
 
 
 def bare(trainer: Trainer) -> dict[str, Callable[[], None]]:
-    """The passes of a step, by kind, with nothing around them."""
+    """The forward and backward passes of a step, by kind, without the rest of the step."""
     model, x, y = copy.deepcopy(trainer.model), *next(endless(trainer))[:2]
     frozen = copy.deepcopy(model).requires_grad_(False)
     wanted: Any = attacked_in(trainer)
@@ -143,7 +143,7 @@ def bare(trainer: Trainer) -> dict[str, Callable[[], None]]:
 
 
 def theirs(method: str, data: Data, arguments: argparse.Namespace) -> Callable[[], None]:
-    """The released script's step, on a net of its own in float32."""
+    """The released script's step, on its own net in float32."""
     trainer = prepared("Standard", "fp32", data, arguments)
     model = copy.deepcopy(trainer.model).to(memory_format=torch.contiguous_format).train()
     optimizer = SGD(model.parameters(), lr=0.01, momentum=0.9, weight_decay=5e-4)
@@ -160,7 +160,7 @@ def theirs(method: str, data: Data, arguments: argparse.Namespace) -> Callable[[
 
 
 def measure(method: str, data: Data, arguments: argparse.Namespace) -> dict[str, Any]:
-    """One method: all of it in turns."""
+    """Time all implementations of one method alternately."""
     ours = {precision: Ours(prepared(method, precision, data, arguments)) for precision in arguments.precision}
     runs: dict[str, Callable[[], object]] = {"unit": theirs("Standard", data, arguments)}
     if method in official.STEPS:
@@ -200,7 +200,7 @@ def measure(method: str, data: Data, arguments: argparse.Namespace) -> dict[str,
 
 
 def against_passes(passes: dict[str, float], found: dict[str, Any], precision: str) -> dict[str, Any]:
-    """What a step would take if it were nothing but its passes, and how much more it takes."""
+    """The time of a step's passes alone, and the ratio of the step's time to it."""
     prices = {kind: found[f"bare {kind} {precision}"]["seconds"] for kind in passes}
     limit = sum(passes[kind] * prices[kind] for kind in ("input_gradient", "weight_gradient"))
     limit += (passes["forward"] - passes["input_gradient"] - passes["weight_gradient"]) * prices["forward"]
@@ -208,16 +208,16 @@ def against_passes(passes: dict[str, float], found: dict[str, Any], precision: s
 
 
 def share_of_arithmetic(found: dict[str, Any], name: str, best: list[str]) -> float:
-    """Operations a second over those of the best that was seen in the same precision."""
+    """Operations a second, divided by the highest measured rate in the same precision."""
     rates: dict[str, float] = {each: found[each]["operations"] / found[each]["seconds"] for each in (name, *best)}
     return rates[name] / max(rates[each] for each in best)
 
 
-def memory(method: str, contestant: str, data: Data, arguments: argparse.Namespace) -> int:
-    """Bytes that some steps take at their highest, beyond what is there before (on a CPU under Linux only)."""
+def memory(method: str, implementation: str, data: Data, arguments: argparse.Namespace) -> int:
+    """Peak memory of some steps in bytes, beyond what is allocated before (on a CPU under Linux only)."""
     keep_freed_memory()
-    released = contestant == "released"
-    run = theirs(method, data, arguments) if released else Ours(prepared(method, contestant, data, arguments))
+    released = implementation == "released"
+    run = theirs(method, data, arguments) if released else Ours(prepared(method, implementation, data, arguments))
     if arguments.device != "cpu":
         before = torch.cuda.memory_allocated()
         torch.cuda.reset_peak_memory_stats()
@@ -235,7 +235,7 @@ def _resident(name: str) -> int:
 
 
 def peaks(method: str, data: Data, arguments: argparse.Namespace) -> dict[str, int]:
-    """Peak memory of each contestant; on a CPU each in a process of its own, whose size tells."""
+    """Peak memory of each implementation; on a CPU from the memory of its own process."""
     names = [*arguments.precision, *(["released"] if method in official.STEPS else [])]
     found = {}
     if arguments.device != "cpu":
@@ -247,7 +247,7 @@ def peaks(method: str, data: Data, arguments: argparse.Namespace) -> dict[str, i
 
 
 def show(method: str, row: dict[str, Any]) -> None:
-    """What was found of a method, a line a contestant."""
+    """What was found of a method, a line a implementation."""
     for name, line in row["times"].items():
         if not name.startswith(("toughen", "released")):
             continue

@@ -1,4 +1,4 @@
-"""Memory while a run trains on a set that it may not hold, and whether it goes on to the same weights after a kill.
+"""Memory of a run on a data set larger than its limit, and whether a killed and resumed run has the same weights.
 
 python benchmarks/streaming.py --folder DIR --gigabytes 2 --limit 512MB
 
@@ -65,7 +65,7 @@ def generate(folder: Path, amount: int) -> None:
 
 
 def tree(process: int) -> list[int]:
-    """A process and all that came of it."""
+    """A process and its descendants."""
     try:
         tasks = list(Path(f"/proc/{process}/task").iterdir())
         children = [int(child) for task in tasks for child in (task / "children").read_text().split()]
@@ -87,7 +87,7 @@ def memory(process: int) -> int:
 
 
 def steps_done(folder: Path) -> int:
-    """Where a run's last checkpoint stands."""
+    """The number of steps in a run's last checkpoint."""
     try:
         return int(read_tensors(folder / "checkpoint.safetensors")[1]["step"])
     except (OSError, ValueError):
@@ -95,7 +95,7 @@ def steps_done(folder: Path) -> int:
 
 
 def run(words: list[str], folder: Path, kill_at: int | None = None) -> tuple[float, list[int]]:
-    """Seconds that a command took, and the memory that it had twice a second."""
+    """Run a command; return its seconds, and its memory, measured twice a second."""
     words = [*words, "--out", str(folder)]
     started, found = time.perf_counter(), list[int]()
     process = subprocess.Popen([sys.executable, "-m", "toughen", *words], env={**os.environ, "OMP_NUM_THREADS": "1"})

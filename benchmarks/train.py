@@ -1,4 +1,4 @@
-"""Time to robustness: how accurate methods become under attack, against the seconds that they train, on equal terms.
+"""Time to robustness: accuracy under attack against seconds of training, with equal settings for all methods.
 
 python benchmarks/train.py --data DIR --epochs 30 --seeds 0 1 2
 python benchmarks/train.py --data DIR --time-budget 10m --methods NuAT GAT PGDAT --device cuda --minutes 9
@@ -19,8 +19,8 @@ import statistics
 from pathlib import Path
 from typing import Any
 
-from box import Box, Over, flags
 from step import METHODS
+from time_limit import OutOfTime, TimeLimit, flags
 
 from toughen.runs.files import read_json, write_json
 
@@ -34,20 +34,20 @@ TARGETS = [0.2, 0.3, 0.4, 0.45]  # accuracies under validation's PGD, to be reac
 
 
 def place(method: str, seed: int, arguments: argparse.Namespace) -> Path:
-    """A run's directory."""
+    """The run directory."""
     return Path(arguments.runs) / f"{method.lower()}-{seed}"
 
 
 def settings(method: str, arguments: argparse.Namespace) -> str:
-    """A method's own flags."""
+    """The options of a method."""
     return " ".join([METHODS[method], *(words for name, words in arguments.flags if name == method)])
 
 
-def train(method: str, seed: int, box: Box, arguments: argparse.Namespace) -> None:
+def train(method: str, seed: int, time_limit: TimeLimit, arguments: argparse.Namespace) -> None:
     """One run, or what is left of it, and its evaluation.
 
     Raises:
-        Over: the time is up.
+        OutOfTime: the time is up.
     """
     folder = place(method, seed, arguments)
     if (folder / "evaluation.json").exists():
@@ -57,13 +57,13 @@ def train(method: str, seed: int, box: Box, arguments: argparse.Namespace) -> No
     words += [] if method == "Standard" else ["--eps", arguments.eps]
     length = {"time_budget": arguments.time_budget} if arguments.time_budget else {"epochs": arguments.epochs}
     words += flags({"data": arguments.data, "seed": seed, "device": arguments.device, **length, "out": folder})
-    box.toughen("train", "--averaging", "null", "--validation_every", "1", *words, "--resume")
+    time_limit.toughen("train", "--averaging", "null", "--validation_every", "1", *words, "--resume")
     asked = flags({"data": arguments.data, "eps": arguments.eps, "device": arguments.device, "limit": arguments.limit})
-    box.toughen("evaluate", str(folder), *asked, "--verdict", "false", "--attacks", *arguments.attacks)
+    time_limit.toughen("evaluate", str(folder), *asked, "--verdict", "false", "--attacks", *arguments.attacks)
 
 
 def figures(folder: Path) -> dict[str, Any] | None:
-    """What a run says of itself; None while it is not done."""
+    """The figures of a run; None until it is complete."""
     if not (folder / "evaluation.json").exists():
         return None
     epochs = [json.loads(line) for line in (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
@@ -87,7 +87,7 @@ def figures(folder: Path) -> dict[str, Any] | None:
 
 
 def reached(curve: list[dict[str, float]], target: float) -> float | None:
-    """Seconds of training until validation's PGD first left so much; None where it never did."""
+    """Seconds of training until PGD accuracy on held-out images first reached this value; None if it never did."""
     return next((point["seconds"] for point in curve if point.get("pgd", 0.0) >= target), None)
 
 
@@ -110,7 +110,7 @@ def summary(seeds: dict[str, dict[str, Any]], targets: list[float]) -> dict[str,
 
 
 def collect(arguments: argparse.Namespace) -> dict[str, Any]:
-    """Everything that is done so far."""
+    """The results of all runs that are complete."""
     methods: dict[str, Any] = {}
     for method in arguments.methods:
         seeds = {
@@ -130,7 +130,7 @@ def collect(arguments: argparse.Namespace) -> dict[str, Any]:
 
 
 def draw(found: dict[str, Any], path: Path) -> None:
-    """The curves as a picture, a line a method and seed."""
+    """Plot the curves, a line for each method and seed."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(7, 4.5))
@@ -176,13 +176,13 @@ def main() -> None:
     if arguments.smoke:
         arguments.base = SMOKE
     arguments.write.parent.mkdir(parents=True, exist_ok=True)
-    box = Box(arguments.minutes)
+    time_limit = TimeLimit(arguments.minutes)
     try:
         for seed in arguments.seeds:
             for method in arguments.methods:
-                train(method, seed, box, arguments)
+                train(method, seed, time_limit, arguments)
                 write_json(arguments.write, collect(arguments))
-    except Over:
+    except OutOfTime:
         print("the time is up: repeat the command to go on")
     found = collect(arguments)
     write_json(arguments.write, found)

@@ -1,4 +1,4 @@
-"""Trainers as at the start of a run, and the batches to time their steps with."""
+"""Trainers as at the start of a run, and batches for timing their steps."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def ready(words: Sequence[str], data: Data | None = None) -> Trainer:
 
 @cache
 def untrained(model: str, shape: tuple[int, int, int], classes: int) -> Path:
-    """The run directory of a net as it was made, for methods that take nets: one costs as much as a trained one."""
+    """The run directory of an untrained net, for methods that need nets; it takes as much time as a trained one."""
     folder = Path(tempfile.mkdtemp())
     atexit.register(shutil.rmtree, folder)
     record = runs.Record(
@@ -65,7 +65,7 @@ def untrained(model: str, shape: tuple[int, int, int], classes: int) -> Path:
 
 
 def endless(trainer: Trainer) -> Iterator[tuple[Tensor, Tensor, Batch]]:
-    """Full batches of the first epoch, over and over, wherever the trainer stands."""
+    """Full batches of the first epoch, repeated, whatever the trainer's step."""
     full = max(1, len(trainer.train) // trainer.recipe.batch_size) * trainer.method.replays
     while True:
         step, trainer.state.step = trainer.state.step, 0
@@ -77,13 +77,13 @@ def endless(trainer: Trainer) -> Iterator[tuple[Tensor, Tensor, Batch]]:
 
 
 def some(data: Data, images: int) -> Data:
-    """The same data set with so many training images, balanced over classes; a step costs what it did."""
+    """The data set with fewer training images, balanced over classes; the time of a step is unchanged."""
     train = data.train.take(stratified(data.train.labels, min(images, len(data.train)), 0))
     return Data(name=data.name, train=train, test=data.test, classes=data.classes)
 
 
 def made_up(images: int, side: int, classes: int, channels: int = 3) -> Data:
-    """Noise with labels, to time steps with where no data set has this size."""
+    """Random images with labels, for timing steps at sizes that no data set has."""
     generator = torch.Generator().manual_seed(0)
     shape = (images, channels, side, side)
     split = Split(

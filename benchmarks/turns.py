@@ -1,4 +1,4 @@
-"""Contestants that take turns in one process, and what comes out: medians with their spread, also in a unit's."""
+"""Time functions alternately in one process: medians and spread, in seconds and relative to a unit."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def clock(run: Callable[[], object], device: str) -> float:
 
 
 def wait(device: str) -> None:
-    """Let a GPU finish what it was given."""
+    """Wait until a GPU has finished its work."""
     if device != "cpu":
         torch.cuda.synchronize()
 
@@ -29,18 +29,18 @@ def wait(device: str) -> None:
 def take_turns(
     runs: Mapping[str, Callable[[], object]], device: str, rounds: int, steps: int = 1
 ) -> dict[str, list[float]]:
-    """Seconds of a call in each round; whatever slows the machine meets all of a round alike.
+    """Seconds of a call in each round; other work on the machine affects all functions of a round alike.
 
     Args:
-        runs: the contestants.
+        runs: the functions.
         device: where they run.
-        rounds: how many are counted, after ``WARM`` others.
-        steps: calls of each in a round, which counts their mean: some methods' steps differ in turn.
+        rounds: how many are counted, after ``WARM`` warm-up rounds.
+        steps: calls of each in a round; their mean counts, because the steps of some methods alternate.
     """
     seconds: dict[str, list[float]] = {name: [] for name in runs}
     names = list(runs)
     for number in range(rounds + WARM):
-        first = number % len(names)  # none has the same one before it in every round
+        first = number % len(names)  # the order rotates, so that the predecessor changes
         for name in names[first:] + names[:first]:
             taken = [clock(runs[name], device) for _ in range(steps)]
             if number >= WARM:

@@ -1,4 +1,4 @@
-"""The verdict on numbers that are known to be right, and on numbers that are known not to be.
+"""Verdicts on numbers that are known to be right or wrong.
 
 python benchmarks/verdicts.py --mnist DIR --cifar10 DIR
 python benchmarks/verdicts.py --mnist DIR --rec RUN        a net with a re-constructor besides, by all of AutoAttack
@@ -50,7 +50,7 @@ SPOILED: dict[str, Spoil] = {
 
 @dataclass(frozen=True)
 class Case:
-    """A net, the threat it is held against, and the attacks that make the number.
+    """A net, the threat model, and the attacks that make the number.
 
     Attributes:
         net: a folder of tests/nets, or a run directory.
@@ -67,7 +67,7 @@ class Case:
 
     @property
     def name(self) -> str:
-        """What it is called in the results."""
+        """Its name in the results."""
         what = f"{Path(self.net).name}, {self.spoiled}" if self.spoiled else Path(self.net).name
         return f"{what}, {self.norm} {self.eps:.4g}, by {' '.join(self.attacks)}"
 
@@ -114,7 +114,7 @@ def judge(case: Case, data: str, images: int, seed: int) -> dict[str, Any]:
 
 
 def judge_cheaply(case: Case, data: str, images: int, seed: int, prices: Sequence[int]) -> dict[str, Any]:
-    """The word on one case's number at each price, in passes."""
+    """The verdict on one case's number at each price, in passes."""
     folder = Path(case.net) if Path(case.net).exists() else NETS / case.net
     net: Any = toughen.load(folder).eval()
     model = SPOILED[case.spoiled](net) if case.spoiled else net

@@ -17,9 +17,9 @@ import json
 from pathlib import Path
 from typing import Any
 
-from box import Box, Over, flags
 from rich.console import Console
 from rich.table import Table
+from time_limit import OutOfTime, TimeLimit, flags
 
 from toughen.runs import WEIGHTS
 from toughen.runs.files import read_json, write_json
@@ -47,29 +47,29 @@ HERE = Path(__file__).parent
 
 
 def run_of(row: str, mode: str, seed: int, arguments: argparse.Namespace) -> Path:
-    """A run's directory."""
+    """The run directory."""
     name = row.lower().replace(", ", "-").replace(" ", "-")
     return Path(arguments.runs) / f"{name}-{mode}-{seed}"
 
 
-def train(row: str, mode: str, seed: int, box: Box, arguments: argparse.Namespace) -> None:
+def train(row: str, mode: str, seed: int, time_limit: TimeLimit, arguments: argparse.Namespace) -> None:
     """One run, or what is left of it, and its evaluation.
 
     Raises:
-        Over: the time is up.
+        OutOfTime: the time is up.
     """
     folder, (name, words) = run_of(row, mode, seed, arguments), ROWS[row]
     folder.parent.mkdir(parents=True, exist_ok=True)
     data = arguments.fashion if name == "fashion" else name
     given = flags({"data": data, "watch": mode, "seed": seed, "out": folder})
-    box.toughen("train", *f"{NET} {words}".split(), *given, "--resume")
+    time_limit.toughen("train", *f"{NET} {words}".split(), *given, "--resume")
     if not (folder / "evaluation.json").exists():
         asked = flags({"data": data, "limit": arguments.limit})
-        box.toughen("evaluate", str(folder), *asked, "--verdict", "false", "--attacks", *ATTACKS)
+        time_limit.toughen("evaluate", str(folder), *asked, "--verdict", "false", "--attacks", *ATTACKS)
 
 
 def figures(folder: Path) -> dict[str, Any]:
-    """What a run says of itself."""
+    """The figures of a run."""
     epochs = [json.loads(line) for line in (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
     found = read_json(folder / "evaluation.json")
     return {
@@ -87,7 +87,7 @@ def figures(folder: Path) -> dict[str, Any]:
 
 
 def weights(row: str, mode: str, seed: int, arguments: argparse.Namespace) -> str:
-    """What tells the weights that a run kept from others."""
+    """A digest of the weights that a run kept."""
     return hashlib.sha256((run_of(row, mode, seed, arguments) / WEIGHTS).read_bytes()).hexdigest()
 
 
@@ -117,7 +117,7 @@ def main() -> None:
     parser.add_argument("--write", type=Path, default=HERE / "results" / "watch.json")
     arguments = parser.parse_args()
     rows = read_json(arguments.write) if arguments.write.exists() else {}
-    box = Box(arguments.minutes)
+    time_limit = TimeLimit(arguments.minutes)
     try:
         for seed, mode, name in itertools.product(arguments.seeds, arguments.modes, arguments.rows):
             data, words = ROWS[name]
@@ -126,13 +126,13 @@ def main() -> None:
             if {key: row[key] for key in about} != about:
                 parser.error(f"{arguments.write} was made with other settings of {name}: remove it, or give another")
             if mode not in row["modes"]:
-                train(name, mode, seed, box, arguments)
+                train(name, mode, seed, time_limit, arguments)
                 row["modes"][mode] = figures(run_of(name, mode, seed, arguments))
                 row["modes"][mode]["weights"] = weights(name, mode, seed, arguments)
                 write_json(arguments.write, rows)
             if len({row["modes"][each]["weights"] for each in ("off", "warn") if each in row["modes"]}) > 1:
                 parser.error(f"{name}, seed {seed}: --watch warn ended in other weights than --watch off")
-    except Over:
+    except OutOfTime:
         print("the time is up: repeat the command to go on")
     show(rows)
 

@@ -1,4 +1,4 @@
-"""Looks up the locked packages among published vulnerabilities.
+"""Look for published vulnerabilities of the locked packages.
 
 python tools/audit.py [--osv_url URL]
 
@@ -37,11 +37,11 @@ Package = tuple[str, str]
 
 
 class Unreached(Exception):
-    """The package index or the source of advisories does not answer."""
+    """The package index or the vulnerability service does not answer."""
 
 
 def pinned(locks: Iterable[Path]) -> set[Package]:
-    """All packages of some locks."""
+    """All packages in the lock files."""
     lines = [line for lock in locks for line in lock.read_text().splitlines(keepends=True)]
     return {(match[1], match[2]) for line in lines if (match := PIN.match(line))}
 
@@ -58,12 +58,12 @@ def rounds(packages: Iterable[Package]) -> list[dict[str, str]]:
 
 
 def run(command: Sequence[str | Path]) -> subprocess.CompletedProcess[str]:
-    """Run a program and keep what it says."""
+    """Run a program and capture its output."""
     return subprocess.run(command, capture_output=True, text=True)
 
 
 def tool() -> Path:
-    """The program pip-audit, installed where it is not yet.
+    """The path of pip-audit, which is installed if it is missing.
 
     Raises:
         Unreached: it must be installed, and the package index does not answer.
@@ -91,7 +91,7 @@ def tool() -> Path:
 
 
 def ask(program: Path, packages: dict[str, str], osv_url: str | None) -> list[dict[str, Any]]:
-    """What is known of packages, as pip-audit writes it: dictionaries with "name", and "vulns" or "skip_reason".
+    """pip-audit's report on packages: dictionaries with "name", and "vulns" or "skip_reason".
 
     Raises:
         Unreached: the source of advisories does not answer.
@@ -115,7 +115,7 @@ def last_line(text: str) -> str:
 
 
 def judge(found: Sequence[dict[str, Any]]) -> tuple[int, str]:
-    """Exit status and words for what is known of all packages."""
+    """Exit status and message for the reports on all packages."""
     asked = [package for package in found if "vulns" in package]
     unknown = sorted(f"{package['name']}: {package['skip_reason']}" for package in found if "vulns" not in package)
     hit = [(package, advisory) for package in asked for advisory in package["vulns"]]

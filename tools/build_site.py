@@ -1,4 +1,4 @@
-"""Builds the documentation site: the pages of the repository, in their own places, and API pages out of docstrings.
+"""Build the documentation site: the pages of the repository at their own paths, and API pages from docstrings.
 
 python tools/build_site.py [--out site]
 
@@ -57,7 +57,7 @@ def api(folder: Path) -> dict[str, str]:
 
 
 def navigation(page: str, pages: dict[str, str]) -> list[Any]:
-    """What docs/README.md lists, by its headings."""
+    """The pages that docs/README.md lists, by heading."""
     found: list[Any] = [{"Home": "README.md"}]
     for part in page.split("\n## ")[1:]:
         title, _, rest = part.partition("\n")
@@ -69,7 +69,7 @@ def navigation(page: str, pages: dict[str, str]) -> list[Any]:
 
 
 def build(out: Path) -> int:
-    """Build the site, and return the exit status of what builds it."""
+    """Build the site, and return the exit status of the site builder."""
     with tempfile.TemporaryDirectory() as place:
         source = Path(place) / "source"
         source.mkdir()

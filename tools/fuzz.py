@@ -1,4 +1,4 @@
-"""Random input for a while: ``python tools/fuzz.py --minutes 10 --seed 0``.
+"""Run the property tests with random input for a given time: ``python tools/fuzz.py --minutes 10 --seed 0``.
 
 All properties of ``tests/*/test_*_properties.py`` take turns, each round with the next seed, until the time is over.
 Prints a line for each: inputs tried, seconds, and the seeds under which it failed, with the smallest failing input.
@@ -26,7 +26,7 @@ TIMES = 5  # as many inputs in a round as the suite tries
 
 @dataclass
 class Tried:
-    """What came of one property.
+    """The result of one property.
 
     Attributes:
         inputs: how many were tried.
@@ -73,7 +73,7 @@ def explore(each: Any, seed: int, tried: Tried) -> None:
 
 
 def table(results: dict[str, Tried], first: int) -> str:
-    """What came of all of them, as Markdown."""
+    """The results of all properties, as Markdown."""
     lines = ["| property | inputs | seconds | failed under seeds |", "|---|---:|---:|---|"]
     for name, tried in results.items():
         failed = ", ".join(map(str, tried.failures)) or "none"

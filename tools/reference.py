@@ -1,4 +1,4 @@
-"""Writes docs/reference out of docstrings, signatures and the parsers of the commands.
+"""Write docs/reference from docstrings, signatures and the parsers of the commands.
 
 python tools/reference.py
 python tools/reference.py --out DIR
@@ -45,7 +45,7 @@ def code(text: object) -> str:
 
 
 def plain(text: str | None) -> str:
-    """A piece of a docstring in one line of Markdown."""
+    """A part of a docstring as one line of Markdown."""
     return " ".join((text or "").replace("``", "`").split()).replace("None", "null")
 
 
@@ -59,7 +59,7 @@ def written(value: Any) -> str:
 
 
 def explained(kind: type) -> dict[str, str]:
-    """The sentence of a class's docstring, or of one that it comes from, on each of its settings."""
+    """The docstring's sentence on each setting of a class, from the class or a base class."""
     texts = [vars(each).get("__doc__") or "" for each in reversed(kind.__mro__) if each is not object]
     entries = [entry for text in texts for entry in parse(text).params]
     return {name: plain(entry.description) for entry in entries for name in entry.arg_name.split(", ")}

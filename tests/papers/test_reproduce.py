@@ -563,10 +563,10 @@ def test_times_are_compared_as_ratios_and_on_one_machine_only(tmp_path: Path) ->
     assert View(Store(tmp_path), SCALES["cpu"]).value(panel, panel.row("PGD"), column) is None
     lines = markdown.panel_part(panel, view).splitlines()
     assert "| PGD | 53.0 (19.6 x) / ≈15 x |" in lines and "| EAT | 5.5 (2.04 x) / not run |" in lines
-    assert any(line.startswith("| Proposed | 8.8 (3.26 x) / measured, but not beside") for line in lines)
+    assert any(line.startswith("| Proposed | 8.8 (3.26 x) / measured, but not together") for line in lines)
     proposed = panel.row("Proposed")
     assert [line.split()[-2:] for line in panel_lines(panel, view, [proposed])[1:3]] == [["3.26", "x"], ["ours", "n/a"]]
-    assert lacking(panel, proposed, column, view).startswith("measured, but not beside")
+    assert lacking(panel, proposed, column, view).startswith("measured, but not together")
 
 
 def test_times_of_trainings_are_brought_to_all_epochs(tmp_path: Path) -> None:

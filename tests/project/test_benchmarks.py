@@ -91,7 +91,7 @@ def test_every_released_step_is_counted(scripts: Any) -> None:
     assert set(official.STEPS) <= set(scripts("step").METHODS)
 
 
-def test_contestants_take_turns(scripts: Any) -> None:
+def test_implementations_take_turns(scripts: Any) -> None:
     """Each as often as the others, none always after the same one; what warms up is not counted."""
     turns, calls = scripts("turns"), list[str]()
     runs = {name: (lambda name=name: calls.append(name)) for name in "abc"}
@@ -109,19 +109,19 @@ def test_all_who_evaluate_make_the_same_images(scripts: Any) -> None:
     evaluate = scripts("evaluate")
     net, eps = toughen.load(ROOT / "tests" / "nets" / "pgd-at"), 0.3
     split = data.load("mnist-5k").test.take(torch.arange(0, 1000, 100))
-    found = evaluate.contestants(net, split, eps, eps / 4, 5, True)
-    for contestant in found.values():
-        contestant()
+    found = evaluate.implementations(net, split, eps, eps / 4, 5, True)
+    for implementation in found.values():
+        implementation()
     images = found["plain loop"].found
     for name in ("torchattacks", "foolbox", "toughen fp32"):
         assert torch.allclose(found[name].found, images, atol=1e-6), name
     same = ((found["toughen bf16"].found - images).abs() < 1e-3).float().mean()
     assert same > 0.7  # a gradient near zero may point the other way, at each step
-    judged = {name: evaluate.judged(net, each.found, split, eps) for name, each in found.items()}
-    assert len({each["robust_accuracy"] for each in judged.values()}) == 1 and len(judged) == 7
-    assert judged["plain loop"]["distance"] == pytest.approx(eps, abs=1e-6)
-    with pytest.raises(RuntimeError, match="this contestant is wrong"):
-        evaluate.judged(net, images, split, 0.29)
+    measured = {name: evaluate.measured(net, each.found, split, eps) for name, each in found.items()}
+    assert len({each["robust_accuracy"] for each in measured.values()}) == 1 and len(measured) == 7
+    assert measured["plain loop"]["distance"] == pytest.approx(eps, abs=1e-6)
+    with pytest.raises(RuntimeError, match="this implementation is wrong"):
+        evaluate.measured(net, images, split, 0.29)
 
 
 def test_made_up_images_are_of_the_size_that_was_asked_for(scripts: Any) -> None:
@@ -138,20 +138,20 @@ def test_made_up_images_are_of_the_size_that_was_asked_for(scripts: Any) -> None
 
 
 def test_scripts_that_run_out_of_time_are_asked_to_stop(scripts: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    box = scripts("box")
-    monkeypatch.setattr(box, "LEAST", 0)
+    time_limit = scripts("time_limit")
+    monkeypatch.setattr(time_limit, "LEAST", 0)
     sleeps = "import time\ntry: time.sleep(60)\nexcept KeyboardInterrupt: raise SystemExit(130)"
     before = signal.signal(signal.SIGINT, signal.SIG_IGN)  # as in the background of a shell
     try:
-        with pytest.raises(box.Over):
-            box.Box(1 / 60).python("-c", sleeps)
+        with pytest.raises(time_limit.OutOfTime):
+            time_limit.TimeLimit(1 / 60).python("-c", sleeps)
     finally:
         signal.signal(signal.SIGINT, before)
-    with pytest.raises(box.Over):
-        box.Box(0).python("-c", "")
+    with pytest.raises(time_limit.OutOfTime):
+        time_limit.TimeLimit(0).python("-c", "")
     with pytest.raises(subprocess.CalledProcessError):
-        box.Box(None).python("-c", "raise SystemExit(3)")
-    box.Box(1).python("-c", "")
+        time_limit.TimeLimit(None).python("-c", "raise SystemExit(3)")
+    time_limit.TimeLimit(1).python("-c", "")
 
 
 def test_time_to_robustness_is_of_all_seeds(scripts: Any) -> None:
@@ -184,14 +184,14 @@ def test_a_gpu_state_goes_from_machine_to_machine(
     part: int, tmp_path: Path, scripts: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What the next call needs arrives as it was, and nothing else, such as the weights of a judged run."""
-    gpu, parcel = scripts("gpu"), scripts("parcel")
-    monkeypatch.setattr(parcel, "PART", part)
+    gpu, state_archive = scripts("gpu"), scripts("state_archive")
+    monkeypatch.setattr(state_archive, "PART", part)
     some_state(tmp_path / "out")
     gpu.pack(tmp_path / "out", tmp_path / "pack", 10**9)
     sizes = [path.stat().st_size for path in (tmp_path / "pack").glob("state.*")]
     assert max(sizes) <= part and (len(sizes) > 3) == (part == 10_000)
     (tmp_path / "new").mkdir()
-    parcel.unpack(tmp_path / "pack", tmp_path / "new")
+    state_archive.unpack(tmp_path / "pack", tmp_path / "new")
     arrived = {str(path.relative_to(tmp_path / "new")) for path in (tmp_path / "new").rglob("*") if path.is_file()}
     assert arrived == {
         "gpu.json",
@@ -599,32 +599,32 @@ def test_the_page_has_the_figures_of_the_watch_and_no_rescue_did_harm() -> None:
 def test_a_search_goes_on_with_the_trial_that_was_stopped(
     tmp_path: Path, scripts: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    search, box = scripts("search"), scripts("box")
+    search, time_limit = scripts("search"), scripts("time_limit")
     task, file, tried = search.TASKS["mnist"], tmp_path / "log.json", list[dict[str, Any]]()
 
-    def measure(task: Any, settings: dict[str, Any], data: Path, folder: Path, box: Any, seed: int = 0) -> Any:
+    def measure(task: Any, settings: dict[str, Any], data: Path, folder: Path, time_limit: Any, seed: int = 0) -> Any:
         tried.append(settings)
         if len(tried) == 3:
-            raise scripts("box").Over
+            raise scripts("time_limit").OutOfTime
         given = search.words(task, settings)
         assert parse_train([*given, "--data", "mnist-5k"])[0].eps == 0.3  # a command line that can be run
         return {"settings": settings, "words": " ".join(given), "seed": seed, "robust": -settings["lr"]}
 
     monkeypatch.setattr(search, "measure", measure)
     for _ in range(2):  # a process each
-        search.search(task, tmp_path, tmp_path, file, 6, box.Box(None))
+        search.search(task, tmp_path, tmp_path, file, 6, time_limit.TimeLimit(None))
     assert len(tried) == 7 and tried[2] == tried[3]
     log = read_json(file)["trials"]
     assert sorted(line["trial"] for line in log) == list(range(6))
     assert [line["settings"]["lr"] for line in log] == sorted(each["lr"] for each in [*tried[:2], *tried[3:]])
-    search.ablate(task, tmp_path, tmp_path, file, box.Box(None))
+    search.ablate(task, tmp_path, tmp_path, file, time_limit.TimeLimit(None))
     done, best = read_json(file)["ablation"], log[0]["settings"]
     assert {line["seed"] for line in done["all parts"]} == {0, 1, 2} and len(done) > 1
     for name, lines in list(done.items())[1:]:
         part, without = search.PARTS[name.removeprefix("without ")]
         assert [line["settings"] for line in lines] == [best | {part: without}] * 3 and best[part] != without
     count = len(tried)
-    search.ablate(task, tmp_path, tmp_path, file, box.Box(None))
+    search.ablate(task, tmp_path, tmp_path, file, time_limit.TimeLimit(None))
     assert len(tried) == count  # nothing is done again
 
 

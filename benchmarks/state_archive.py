@@ -1,4 +1,4 @@
-"""A folder's files in parts of a size that travels, and back."""
+"""Pack a folder's files into parts of limited size, and unpack them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ HEADER = 1024  # what a file takes in an archive besides itself, about
 
 
 def fitting(paths: Sequence[Path], most: int) -> list[Path]:
-    """The files that fit into so many bytes, the first ones first."""
+    """The files that fit into ``most`` bytes, in order."""
     taken, size = list[Path](), 0
     for path in paths:
         if size + path.stat().st_size + HEADER <= most:
@@ -37,7 +37,7 @@ def pack(root: Path, folder: Path, paths: Sequence[Path]) -> None:
 
 
 def unpack(folder: Path, root: Path) -> None:
-    """Put back what ``pack`` wrote; a folder without parts is taken as it is."""
+    """Unpack what ``pack`` wrote; a folder without parts is copied as it is."""
     parts = sorted(folder.glob("state.*"))
     if not parts:
         shutil.copytree(folder, root, dirs_exist_ok=True, copy_function=shutil.copyfile)

@@ -1,4 +1,4 @@
-"""Commands that end within a time, and are gone on with later."""
+"""Commands with a time limit that are resumed by a later call."""
 
 from __future__ import annotations
 
@@ -16,23 +16,23 @@ from toughen.report.ending import read_recipe
 from toughen.report.read import read_run
 
 INTERRUPTED = 128 + signal.SIGINT
-LEAST = 10  # seconds that are worth starting a command in
+LEAST = 10  # with fewer seconds left no command is started
 GRACE = 60  # seconds that a command may take to save its state
-KERNELS: dict[str, dict[str, str]] = {  # what limits a processor to an older one's instructions
+KERNELS: dict[str, dict[str, str]] = {  # variables that limit a processor to an older instruction set
     "native": {},
     "avx2": {"ONEDNN_MAX_CPU_ISA": "AVX2", "ATEN_CPU_CAPABILITY": "avx2"},
 }
 
 
-class Over(Exception):
-    """The time is up; what was under way is saved."""
+class OutOfTime(Exception):
+    """The time limit is reached; unfinished work is saved."""
 
 
-class Box:
-    """The time of one call.
+class TimeLimit:
+    """The time limit of one call.
 
     Args:
-        minutes: how long it may take from now on; None sets no end.
+        minutes: the limit, counted from now; None means no limit.
     """
 
     def __init__(self, minutes: float | None) -> None:
@@ -44,19 +44,19 @@ class Box:
         return None if self.end is None else self.end - time.monotonic()
 
     def check(self, needed: float = 0.0) -> None:
-        """See that so many seconds are left.
+        """Check that at least ``needed`` seconds are left.
 
         Raises:
-            Over: they aren't.
+            OutOfTime: they aren't.
         """
         if self.left is not None and self.left <= needed:
-            raise Over
+            raise OutOfTime
 
     def toughen(self, *words: str) -> None:
-        """Run a toughen command that can be gone on with; at the end of the time it is asked to save and stop.
+        """Run a toughen command that can be resumed; at the time limit it is asked to save and stop.
 
         Raises:
-            Over: it was stopped.
+            OutOfTime: it was stopped.
             CalledProcessError: it failed.
         """
         self.python("-m", "toughen", *words)
@@ -76,18 +76,18 @@ class Box:
             _ended(process, GRACE)
             raise
         if status == INTERRUPTED or status == -signal.SIGINT:
-            raise Over
+            raise OutOfTime
         if status:
             raise subprocess.CalledProcessError(status, command)
 
 
 def _interruptible() -> None:
-    """Have a child be stopped by SIGINT even where what started this script, such as nohup, has it ignored."""
+    """Let SIGINT stop a child process even if the parent, such as nohup, ignores it."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def _ended(process: subprocess.Popen[bytes], seconds: float | None) -> int:
-    """The status of a process, which is asked to stop after so many seconds and made to some time later."""
+    """The exit status of a process; it is asked to stop after ``seconds`` and killed ``GRACE`` seconds later."""
     for wait, ask in ((seconds, process.send_signal), (GRACE, None)):
         try:
             return process.wait(wait)
@@ -101,7 +101,7 @@ def _ended(process: subprocess.Popen[bytes], seconds: float | None) -> int:
 
 @contextmanager
 def environment(more: Mapping[str, str]) -> Iterator[None]:
-    """Within the block commands have these environment variables, too."""
+    """Set these environment variables within the block."""
     before = dict(os.environ)
     os.environ.update(more)
     try:
@@ -112,7 +112,7 @@ def environment(more: Mapping[str, str]) -> Iterator[None]:
 
 
 def finished(folder: Path) -> bool:
-    """Whether a run has come to its end; its weights are there from the first epoch on."""
+    """Whether a run is complete; its weights exist from the first epoch on."""
     if not (folder / "model.json").exists():
         return False
     run = read_run(folder, folder.name)
@@ -121,7 +121,7 @@ def finished(folder: Path) -> bool:
 
 
 def chosen_rows(about: str | None, rows: Sequence[str], name: str) -> argparse.Namespace:
-    """What the command line of a table of MNIST runs says: data, rows, out, write, minutes.
+    """Parse the command line of a script that makes a table of MNIST runs: data, rows, out, write, minutes.
 
     Args:
         about: the script's docstring.
@@ -135,21 +135,21 @@ def chosen_rows(about: str | None, rows: Sequence[str], name: str) -> argparse.N
     parser.add_argument("--out", type=Path, default=Path("runs", name), help="where the runs go")
     default = Path("benchmarks", "results", f"{name}.json")
     parser.add_argument("--write", type=Path, default=default, metavar="FILE", help=f"the results (default: {default})")
-    parser.add_argument("--minutes", type=float, help="end within this time; what is under way is gone on with")
+    parser.add_argument("--minutes", type=float, help="stop within this time; a later call resumes")
     known = parser.parse_args()
     known.out.mkdir(parents=True, exist_ok=True)
     return known
 
 
 @contextmanager
-def until_over() -> Iterator[None]:
-    """The block may be left by ``Over``, which is said."""
+def until_out_of_time() -> Iterator[None]:
+    """Catch ``OutOfTime`` in the block and print how to resume."""
     try:
         yield
-    except Over:
-        print("stopped; the same command goes on", file=sys.stderr)
+    except OutOfTime:
+        print("stopped at the time limit; repeat the same command to resume", file=sys.stderr)
 
 
 def flags(given: dict[str, object]) -> Sequence[str]:
-    """Settings as words of a command line."""
+    """Settings as command-line options."""
     return [word for name, value in given.items() if value is not None for word in (f"--{name}", str(value))]
