@@ -6,7 +6,7 @@ import io
 import json
 import platform
 import time
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 
 import pytest
 import torch
@@ -57,6 +57,18 @@ def test_what_is_missing_is_said_with_the_way_to_get_it(monkeypatch: pytest.Monk
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     ended = toughen("doctor", "--quiet", "--seconds", 0)
     assert ended.out == "onnx: missing, for toughen export: pip install 'toughen[onnx]'\n" and ended.status == 0
+
+
+@pytest.mark.parametrize("package", ["mlflow-skinny", "mlflow"])  # toughen[mlflow] installs the first
+def test_mlflow_is_found_as_either_of_its_packages(package: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def one(name: str) -> str:
+        if name == package:
+            return "3.17.2"
+        raise PackageNotFoundError
+
+    monkeypatch.setattr("toughen.cli.doctor.version", one)
+    (found,) = [each for each in doctor.installation() if each.name == "mlflow"]
+    assert found.value == "3.17.2" and not found.advice
 
 
 def test_nothing_is_coloured_under_no_color(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import json
+import re
 import shutil
 from functools import partial
 from pathlib import Path
@@ -11,6 +13,7 @@ from typing import Any
 import pytest
 import torch
 from commands import digits, files
+from rich.console import Console
 
 from toughen import data, models, runs
 from toughen.attacks.fab import FAB
@@ -163,3 +166,12 @@ def test_runs_with_other_test_images_cannot_be_compared(tmp_path: Path) -> None:
     turned = make_run(tmp_path / "b", classes=[str(label) for label in range(9, -1, -1)])
     with pytest.raises(ValueError, match="different images or number the classes differently"):
         diagnose_runs([run, turned], which=["transfer"], device="cpu")
+
+
+def test_without_a_terminal_a_line_follows_each_diagnostic(tmp_path: Path) -> None:
+    first, second, out = make_run(tmp_path / "a"), make_run(tmp_path / "b", 1), io.StringIO()
+    console = Console(file=out, force_terminal=False)
+    which = ["steps", "transfer"]
+    diagnose_runs([first, second], which=which, transfer_attacks=["fgsm"], limit=10, device="cpu", console=console)
+    titles = [re.sub(r", \d+ s$", "", line) for line in out.getvalue().splitlines()]
+    assert titles == ["a: steps", "b: steps", "transfer: fgsm"]

@@ -50,6 +50,12 @@ def test_files_are_brought_to_what_a_net_takes(tmp_path: Path) -> None:
     assert colour.shape == (1, 3, 28, 28) and torch.equal(colour[0, 1], torch.from_numpy(grey))
 
 
+def test_a_colour_file_is_refused_by_a_net_of_grey_images(tmp_path: Path) -> None:
+    Image.new("RGB", (28, 28), "red").save(tmp_path / "red.png")
+    with pytest.raises(ValueError, match="red.png is in colour, and the net takes grey images: save it as a grey"):
+        load_files([tmp_path / "red.png"], (1, 28, 28))
+
+
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("runs") / "run"

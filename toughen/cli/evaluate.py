@@ -41,7 +41,7 @@ from toughen.utils.statistics import percent, warning
 
 HELP = Help(
     usage=f"{PROGRAM} evaluate RUN|MODULE:FUNCTION|timm:NAME [settings]",
-    about="Attack a model on test images, and judge whether the number that comes out can be believed.",
+    about="Attack a model on test images, and judge whether the robust accuracy can be believed.",
     examples=(
         f"{PROGRAM} evaluate runs/mine",
         f"{PROGRAM} evaluate runs/mine --suite standard --limit 1000 --time-budget 10m",

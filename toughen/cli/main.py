@@ -13,11 +13,11 @@ from typing import NoReturn
 from toughen.cli.shared import PROGRAM, fail, several
 from toughen.utils import signals
 
-INTRODUCTION = "Train image classifiers that hold under adversarial attack, and measure how\nwell they hold."
+INTRODUCTION = "Train image classifiers that withstand adversarial attacks, and measure how\nrobust they are."
 COMMANDS = {
     "train": "train a classifier on a folder of images, or as a recipe says",
-    "plan": "say what `train` would do with the same arguments, and take",
-    "evaluate": "attack a model on test images, and judge the number that comes out",
+    "plan": "say what `train` would do, and how long it would take",
+    "evaluate": "attack a model on test images, and judge the robust accuracy",
     "attack": "write the adversarial images of an attack as parquet",
     "diagnose": "look closer at runs: curves, surfaces, transfer",
     "compare": "show evaluated runs side by side",
@@ -25,7 +25,7 @@ COMMANDS = {
     "predict": "say the classes of image files, and whether an attack changes them",
     "export": "write a run's classifier as ONNX, torch.export or safetensors",
     "card": "write a run's model card",
-    "push": "upload a run to the Hugging Face hub; --yes does it",
+    "push": "upload a run to the Hugging Face hub, with --yes",
     "list": "list methods, attacks, models, data or recipes",
     "reproduce": "run a paper's table or figure; show it beside what was published",
     "doctor": "say what this machine and installation can do, and what is missing",

@@ -62,7 +62,7 @@ def run(arguments: Sequence[str]) -> int:
         Console().print(_table(given.files, predictions, record.classes))
         if threat is not None:
             threat_text = f"{threat.norm} {radius(threat.eps)}"
-            print(f"attack: {given.attack} within {threat_text}. A stronger attack may change an answer that stands.")
+            print(f"attack: {given.attack} within {threat_text}\nA stronger attack may change an answer that stands.")
     return 0
 
 

@@ -18,7 +18,7 @@ HELP = Help(
     usage=f"{PROGRAM} reproduce NAME ...|all --scale smoke|cpu|full [settings]\n"
     f"       {PROGRAM} reproduce --list [--out DIR]",
     about="Run a table or figure of a paper: train what is missing, evaluate it, keep it, and print it beside the "
-    "published one; killed and repeated, it goes on.",
+    "published one; repeat the command to continue after a kill.",
     examples=(
         f"{PROGRAM} reproduce --list",
         f"{PROGRAM} reproduce pap-table7 --scale smoke --rows FGSM-AT --data datasets",

@@ -156,6 +156,10 @@ def _open(item: Encoded) -> Image.Image:
         raise _damaged(item, error) from None
 
 
+class Coloured(ValueError):
+    """An image is in colour where only grey ones fit."""
+
+
 def pixels(item: Encoded, form: Form, crop: Callable[[int, int], Box] | None = None) -> Pixels:
     """One image as [c, h, w].
 
@@ -173,7 +177,7 @@ def pixels(item: Encoded, form: Form, crop: Callable[[int, int], Box] | None = N
             _require_bytes(item, opened)
             opened.load()
             if form.mode == "L" and opened.mode not in _GREY:
-                raise ValueError(f"{item.where} is in colour, the images looked at first are grey: save all as colour")
+                raise Coloured(f"{item.where} is in colour, the images looked at first are grey: save all as colour")
             upright = opened if _orientation(opened) == 1 else ImageOps.exif_transpose(opened)
             image = _convert(upright, form.mode)
             if crop is None:

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from toughen.core.types import ByteImages
-from toughen.data.decode import Form, bombs_refused, pixels
+from toughen.data.decode import Coloured, Form, Pixels, bombs_refused, pixels
 from toughen.data.sources import Encoded
 
 
@@ -40,5 +40,11 @@ def load_files(paths: Sequence[str | Path], shape: tuple[int, int, int], resize:
         raise ValueError(f"there is no file {missing[0]}: name image files")
     form = Form("L" if channels == 1 else "RGB", (columns, rows), resize or rows)
     with bombs_refused():
-        decoded = [pixels(Encoded(str(path), Path(path)), form) for path in paths]
-    return torch.from_numpy(np.stack(decoded))
+        return torch.from_numpy(np.stack([_decoded(path, form) for path in paths]))
+
+
+def _decoded(path: str | Path, form: Form) -> Pixels:
+    try:
+        return pixels(Encoded(str(path), Path(path)), form)
+    except Coloured:
+        raise ValueError(f"{path} is in colour, and the net takes grey images: save it as a grey image first") from None

@@ -22,6 +22,7 @@ from toughen.evaluation.diagnostics.transfer import transfer_matrix
 from toughen.evaluation.images import left_unchecked
 from toughen.evaluation.suite import parse_attack
 from toughen.runs import read_record
+from toughen.utils.console import say
 from toughen.utils.progress import progress_bar
 
 TRANSFER = ("fgsm", "mi-fgsm-20", "pgd-20", "pgd-10")
@@ -135,7 +136,7 @@ def _diagnose_each(
             result = OF_A_RUN[name](case)
             results[case.name][name] = result | _about(result, [case], about, started, before)
             add_diagnostics(case.results, {name: results[case.name][name]})
-            bar.advance(task)
+            _report_end(f"{case.name}: {name}", results[case.name][name], bar, task)
     return results
 
 
@@ -149,8 +150,15 @@ def _transfer(
         started, before = time.perf_counter(), _passes(cases)
         result = transfer_matrix({case.name: case.model for case in cases}, first.x, first.y, attack, first.seed)
         results[name] = result | _about(result, cases, about, started, before)
-        bar.advance(task)
+        _report_end(f"transfer: {name}", results[name], bar, task)
     return results
+
+
+def _report_end(title: str, result: Mapping[str, Any], bar: Progress, task: TaskID) -> None:
+    """One diagnostic is ready. Without a terminal, which would show the bar, a line says so."""
+    bar.advance(task)
+    if not bar.console.is_terminal:
+        say(bar.console, f"{title}, {result['about']['seconds']:.0f} s")
 
 
 def _passes(cases: Sequence[Case]) -> int:
