@@ -89,7 +89,7 @@ def test_the_command_says_what_the_run_says(run: Path, files: list[Path], mnist:
 
 def test_the_table_names_the_attack(run: Path, files: list[Path]) -> None:
     ended = toughen("predict", run, *files[:2])
-    assert ended.status == 0 and "under attack" in ended.out and "pgd-20 within linf 0.1." in ended.out
+    assert ended.status == 0 and "under attack" in ended.out and "pgd-20 within linf 0.1\n" in ended.out
     assert all(len(line) <= 200 for line in ended.out.splitlines())
 
 
