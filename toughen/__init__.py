@@ -1,4 +1,4 @@
-"""toughen: trains image classifiers that hold under adversarial attack, fast, and says honestly how well they hold."""
+"""toughen: trains image classifiers that withstand adversarial attacks, and checks their robust accuracy."""
 
 from typing import TYPE_CHECKING
 
