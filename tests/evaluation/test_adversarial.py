@@ -21,6 +21,7 @@ from toughen.attacks.pgd import PGD
 from toughen.core.types import Images
 from toughen.evaluation import adversarial, attack_images
 from toughen.runs.files import replace_file
+from toughen.utils import progress
 
 RUN = NETS / "standard"
 
@@ -161,6 +162,16 @@ def test_a_model_from_elsewhere_is_attacked(tmp_path: Path, monkeypatch: pytest.
     assert toughen("attack", RUN, *how, tmp_path / "run.parquet").status == 0
     own, run = (pq.read_table(tmp_path / f"{name}.parquet") for name in ("own", "run"))
     assert own.equals(run) and own.num_rows == 10
+
+
+def test_without_a_terminal_lines_say_how_much_is_done(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(progress, "EVERY", 0.0)
+    monkeypatch.setattr(adversarial, "chunk_size", lambda images, size: 4)
+    ended = write(tmp_path / "adv.parquet")
+    lines = [line for line in ended.err.splitlines() if "left" in line]
+    assert [line.split(",")[0] for line in lines] == [f"pgd-3: {done} of 40 images" for done in range(4, 40, 4)], (
+        ended.err
+    )
 
 
 def test_what_is_there_stays(tmp_path: Path) -> None:

@@ -53,11 +53,12 @@ def run(arguments: Sequence[str]) -> int:
     find_own_classes(arguments)
     given = export_parser().read(tidy(arguments))
     folder = Path(given.run)
-    record, model = runs.read_record(folder), runs.load(folder, own_model(given.run, given.model))
+    record = runs.read_record(folder)
     out = Path(given.out) if given.out else folder / NAMES[given.format]
     if out.exists():
         raise ValueError(f"{out} is there already: choose another --out, or remove it")
     check_writable(out.parent)
+    model = runs.load(folder, own_model(given.run, given.model))
     attack = None if given.attack == NO_ATTACK else parse_attack(given.attack, threat(record, given.run))
     test = load_test(folder, record, given.data)
     images, _ = sample(test.test, given.limit, 0)
@@ -74,7 +75,7 @@ def run(arguments: Sequence[str]) -> int:
         part.replace(out)
     finally:
         part.unlink(missing_ok=True)
-    results = "; ".join(f"on {kind} the same classes, logits within {each.logit:.1g}" for kind, each in differences)
+    results = "; ".join(f"on {kind} the same classes, {logits_differ(each)}" for kind, each in differences)
     say(Console(), f"{out}: {results}")
     return 0
 
@@ -101,6 +102,11 @@ def checked(result: Difference) -> Difference:
             f"logits by up to {result.logit:.2g}; nothing is written"
         )
     return result
+
+
+def logits_differ(result: Difference) -> str:
+    """By how much logits differ, in words."""
+    return f"logits within {result.logit:.1g}" if result.logit else "identical logits"
 
 
 def threat(record: runs.Record, spec: str) -> Threat:

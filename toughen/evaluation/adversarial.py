@@ -24,7 +24,7 @@ from toughen.evaluation.suite import parse_attack
 from toughen.evaluation.target import EvaluationTarget, find_target
 from toughen.evaluation.validate import check_fit
 from toughen.runs.files import check_writable, replace_file
-from toughen.utils.progress import progress_bar
+from toughen.utils.progress import ProgressLines, progress_bar
 
 
 def attack_images(
@@ -84,7 +84,7 @@ def _columns(
     distance: list[Tensor] = []
     rows = torch.arange(len(harness.images), device=harness.images.device)
     with progress_bar(console or Console(quiet=True)) as bar, mode(harness.model, "eval"):
-        task = bar.add_task(name, total=len(rows))
+        task, lines = bar.add_task(name, total=len(rows)), ProgressLines(bar.console, name, "images", len(rows))
         for part in rows.split(chunk_size(harness.images, harness.model.size)):
             x = harness.floats(part)
             noise = ImageNoise(harness.seed, name, harness.index[part.cpu()].tolist())
@@ -94,6 +94,7 @@ def _columns(
             after.append(predicted(harness.model.exact(kept.to(x.dtype))).cpu())
             images.append(kept.cpu())
             bar.advance(task, len(part))
+            lines.advance(len(part))
     return {
         "index": target.index.tolist(),
         "label": harness.labels.tolist(),
