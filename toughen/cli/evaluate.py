@@ -108,8 +108,8 @@ def evaluate_parser() -> Parser:
     parser.add_argument(
         "--suite",
         type=Literal["quick", "standard", "papers"] | None,
-        help="quick (FGSM, PGD, APGD, on 1,000 images; the default), standard (PGD-100 with 5 starts, GAMA-PGD, "
-        "AutoAttack) or papers (the attacks in the papers' tables)",
+        help="quick, if none is named (FGSM, PGD, APGD), standard (PGD-100, GAMA-PGD, AutoAttack) or papers (the "
+        "attacks in the papers' tables); quick uses 1,000 images, and standard's PGD-100 uses 5 starts",
     )
     parser.add_argument("--attacks", nargs="+", metavar="ATTACK", help=f"attacks instead of a suite, {ATTACK}")
     add_threat(parser)

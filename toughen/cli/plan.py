@@ -30,8 +30,8 @@ from toughen.utils.plural import count
 
 HELP = Help(
     usage=f"{PROGRAM} plan [RECIPE_OR_YAML] [the settings of {PROGRAM} train]",
-    about=f"Show what `{PROGRAM} train` with the same arguments would train, on which images, and for how long. Some "
-    "steps are timed for a few seconds; nothing is kept or written.",
+    about=f"Show what `{PROGRAM} train` with the same arguments would train, on which images, and for how long; some "
+    "steps are timed for a few seconds, and nothing is kept or written.",
     examples=(
         f"{PROGRAM} plan --data photos --eps 8/255",
         f"{PROGRAM} plan --data photos --eps 8/255 --time-budget 30m",

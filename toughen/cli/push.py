@@ -24,7 +24,7 @@ from toughen.utils import sizes
 
 HELP = Help(
     usage=f"{PROGRAM} push RUN USER/NAME [--yes] [settings]",
-    about="Upload a run to the Hugging Face hub: weights, card, evaluation. Without --yes, only show what.",
+    about="Upload a run to the Hugging Face hub: weights, card, evaluation; without --yes, only show what.",
     examples=(
         f"{PROGRAM} push runs/mine me/robust-net",
         f"{PROGRAM} push runs/mine me/robust-net --revision second",

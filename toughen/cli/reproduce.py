@@ -18,7 +18,7 @@ HELP = Help(
     usage=f"{PROGRAM} reproduce NAME ...|all --scale smoke|cpu|full [settings]\n"
     f"       {PROGRAM} reproduce --list [--out DIR]",
     about="Run a table or figure of a paper: train and evaluate what is missing, keep the results, and print them with "
-    "the published ones. A stopped command continues when it is repeated.",
+    "the published ones; a stopped command continues when it is repeated.",
     examples=(
         f"{PROGRAM} reproduce --list",
         f"{PROGRAM} reproduce pap-table7 --scale smoke --rows FGSM-AT --data datasets",
