@@ -82,7 +82,7 @@ def test_runs_that_were_not_measured_alike_are_marked(tmp_path: Path) -> None:
 def test_runs_that_were_attacked_otherwise_are_marked(tmp_path: Path) -> None:
     one, found = run_with(tmp_path / "a", result(0.9, 0.8)), result(0.9, 0.9)
     del found["attacks"]["pgd-20"]
-    text = printed(print_comparison, [one, run_with(tmp_path / "b", found)]).replace("\n", " ")
+    text = " ".join(printed(print_comparison, [one, run_with(tmp_path / "b", found)]).split())
     assert "its own attacks: a: fgsm, pgd-20; b: fgsm" in text and "differ in attacks:" in text
 
 
