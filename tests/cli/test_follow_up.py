@@ -71,7 +71,7 @@ def follow(*words: object, run: Path) -> list[str]:
     for _ in range(2):  # the second time a report is there
         done = toughen(*evaluate, *CHEAP)
         assert done.status == 0, done.err
-        look = toughen(*printed(done.out, "look at it: "))
+        look = toughen(*printed(done.out, "view it: "))
         assert look.status == 0, look.err
         compare = toughen(*printed(look.out, "if you name them: "))
         assert compare.status == 0 and re.search(r"linf 0\.2|linf 8/255", compare.out), compare.err

@@ -105,7 +105,7 @@ def test_a_narrow_terminal_gets_narrow_help(monkeypatch: pytest.MonkeyPatch) -> 
 
 def test_the_meaning_and_the_default_of_a_setting_by_hand() -> None:
     short, everything = told("evaluate", "--help"), told("evaluate", "--help", "all")
-    line = "  --processes N         processes that attack at once"
+    line = "  --processes N         number of parallel processes"
     assert f"{line} (default: 1)\n" in short
     assert f"{line}; the result is the same\n                        (default: 1)\n" in everything
     assert "  --batch-size N        images per step\n" in told("train", "--help")  # no default: it is chosen

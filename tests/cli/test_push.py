@@ -107,7 +107,7 @@ def test_without_a_token_or_the_right_to_write_it_is_said(run: Path, tmp_path: P
     with model_hub("me/robust", token="secret") as hub:
         one_line(client(hub.endpoint, tmp_path, *words), "hf auth login", "HF_TOKEN")
         wrong = client(hub.endpoint, tmp_path, *words, HF_TOKEN="wrong")
-        one_line(wrong, "the hub did not take me/robust", "your token may write there")
+        one_line(wrong, "the hub refused me/robust", "your token has write access")
         assert hub.uploaded == {} and wrong.returncode == 2
     one_line(client(hub.endpoint, tmp_path, *words, HF_TOKEN="secret"), "the hub cannot be reached")
 

@@ -35,7 +35,7 @@ CHECK = "toughen.evaluation.examination_state:ExaminationState:save"
 PGD = "toughen.attacks.pgd:PGD:__call__"
 LOADED = "toughen.training.run:Trainer:__init__"
 BOTH = pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-GOES_ON = "toughen: stopped; what is done is kept, and the same command goes on"
+GOES_ON = "toughen: stopped; the finished work is kept, and the same command continues it"
 
 
 def signalled(number: signal.Signals, place: str, calls: int, *words: object) -> subprocess.CompletedProcess[str]:
@@ -80,7 +80,7 @@ def test_the_checks_end_with_what_is_known_and_go_on(number: signal.Signals, tmp
     words = ["evaluate", tmp_path, "--limit", 20, "--details", "false"]
     done = signalled(number, CHECK, 8, *words)
     stopped(done, number, GOES_ON)
-    assert "all of them" in done.stdout and "stopped before: " in done.stdout and "sound" not in done.stdout
+    assert "all attacks" in done.stdout and "stopped before: " in done.stdout and "sound" not in done.stdout
     known = json.loads((tmp_path / "evaluation.json").read_text())
     assert known["verdict"] in ("unfinished", "doubtful", "masked")
     assert any(check["passed"] for check in known["checks"])

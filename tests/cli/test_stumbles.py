@@ -17,15 +17,15 @@ from toughen.engine.batches import block_size
 FOLDERS = [  # folders that hold an image each, files, and what the message must say; DIR is the set's folder
     ("training/a training/b test/a test/b", "", "no train split: rename DIR/training to DIR/train"),
     ("Train/a Train/b Val/a Val/b", "", "no train split: rename DIR/Train to DIR/train"),
-    ("train/a train/b dev/a dev/b", "", "DIR/dev has folders of the same classes as DIR/train", "call it DIR/test"),
-    ("photos/train/a photos/train/b", "", "DIR has its images deeper down: give DIR/photos in its place"),
-    ("train/a/2021 train/b", "", "DIR/train/a/2021 holds images below a class", "move them up into DIR/train/a"),
-    ("a/2021 b", "", "DIR/a/2021 holds images below a class", "move them up into DIR/a"),
+    ("train/a train/b dev/a dev/b", "", "DIR/dev has folders of the same classes as", "rename it to DIR/test"),
+    ("photos/train/a photos/train/b", "", "DIR has its images in a subfolder: give DIR/photos instead"),
+    ("train/a/2021 train/b", "", "DIR/train/a/2021 has images in a subfolder of a class", "move them into DIR/train/a"),
+    ("a/2021 b", "", "DIR/a/2021 has images in a subfolder of a class", "move them into DIR/a"),
     (".", "", "DIR has 1 image and no class folders", "make a folder for each class"),
     ("train/a", "", "1 class, a: a classifier needs two or more"),
     ("", "notes.txt", "DIR has no class folders: expected ROOT/train/CLASS"),
     ("", "", "DIR is an empty folder: expected ROOT/train/CLASS"),
-    ("train/a train/b", "examples.parquet", "DIR/examples.parquet lies beside folders of images", "move it away"),
+    ("train/a train/b", "examples.parquet", "DIR/examples.parquet is next to folders of images", "move it away"),
     ("", "config.yaml provenance.json examples.parquet", "DIR is a run directory and holds no data set"),
 ]
 
@@ -75,7 +75,7 @@ def test_what_a_run_says_of_its_beginning(tmp_path: Path) -> None:
     words = [*small("--batch-size", 5000, "--epochs", 1), "--out", tmp_path / "run"]
     begun = toughen(*words, "--resume")
     said = " ".join(begun.err.split())
-    assert begun.status == 0 and f"{tmp_path}/run holds no checkpoint to go on from: the run begins" in said
+    assert begun.status == 0 and f"{tmp_path}/run has no checkpoint to resume from: a new run starts" in said
     assert "batch_size 5,000 exceeds the number of images: each step uses all 70" in said
     again = toughen(*words, "--resume")
     assert again.status == 0 and "holds no checkpoint" not in again.err
@@ -109,7 +109,7 @@ COMMANDS = [  # words of a command line, and what the message must say
     ("evaluate empty", "empty has no model.json: it is not a run directory", "toughen train"),
     ("evaluate run --data DATA --attacks fgsm --out DATA", "DATA holds a data set", "choose another out"),
     ("predict run empty", "empty is a folder: name the image files in it, such as empty/*.jpg"),
-    ("predict run photo.jpg", "photo.jpg cannot be decoded (no known image format)"),
+    ("predict run photo.jpg", "photo.jpg cannot be decoded (unknown image format)"),
     ("report empty", "empty is no run directory"),
     ("report notes.txt", "there is no run directory notes.txt"),
     ("compare run", "run has not been evaluated: run `toughen evaluate run` first"),
@@ -136,9 +136,9 @@ def test_figures_say_of_how_many_images_they_are(trained: Path, tmp_path: Path) 
         shutil.copytree(trained / "run", tmp_path / name)
         words = ("evaluate", tmp_path / name, "--attacks", "fgsm", "--verdict", "false", "--details", "false", *more)
         assert toughen(*words).status == 0
-    assert "accuracies are shares of 40 test images\n" in toughen("compare", tmp_path / "run").out
+    assert "accuracies on 40 test images\n" in toughen("compare", tmp_path / "run").out
     both = toughen("compare", tmp_path / "run", tmp_path / "few").out
-    assert "accuracies are shares of test images: 40 of run, 20 of few" in both
+    assert "accuracies on different numbers of test images: 40 of run, 20 of few" in both
 
 
 def test_the_next_commands_of_a_plan_and_of_a_diagnosis(trained: Path, tmp_path: Path) -> None:
@@ -151,7 +151,7 @@ def test_the_next_commands_of_a_plan_and_of_a_diagnosis(trained: Path, tmp_path:
         assert toughen(*shlex.split(said[1])).status == 0
         assert (folder / "model.safetensors").is_file()
     ended = toughen("diagnose", out, "--which", "eps", "--limit", 10)
-    said = re.fullmatch(r"look at it: toughen (.+)", ended.out.splitlines()[-1])
+    said = re.fullmatch(r"view it:  toughen (.+)", ended.out.splitlines()[-1])
     assert said and toughen(*shlex.split(said[1])).status == 0 and (out / "report.html").is_file()
 
 
@@ -163,5 +163,5 @@ def test_what_is_said_before_the_figures_of_a_run_that_has_not_ended(trained: Pa
         (run / "config.yaml").write_text(config.replace("\nepochs: 2\n", f"\nepochs: {epochs}\n"))
         ended = toughen("evaluate", run, "--attacks", "fgsm", "--verdict", "false", "--limit", 20)
         said = " ".join(ended.err.split())
-        assert ended.status == 0 and ("2 of 5 epochs are done: it is still training" in said) is (name == "stopped")
+        assert ended.status == 0 and ("2 of 5 epochs are done: training is still" in said) is (name == "stopped")
         assert re.search(r"some diagnostics on a few images, for the report; at most about (\d+[hms])+\b", said)

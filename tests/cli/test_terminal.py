@@ -69,21 +69,21 @@ def test_runs_side_by_side(tmp_path: Path) -> None:
     text = printed(print_comparison, [robust, blind])
     assert "92.0 %" in text and "86.0 %" in text and "0.0 %" in text
     assert " 8 " in text and "8.0" in text  # 3 + 5 seconds, 8 passes
-    assert "too weak for this model" in " ".join(text.split()) and "not measured alike" not in text
+    assert "too weak for this model" in " ".join(text.split()) and "The evaluations differ" not in text
 
 
 def test_runs_that_were_not_measured_alike_are_marked(tmp_path: Path) -> None:
     one = run_with(tmp_path / "a", result(0.9, 0.8))
     other = run_with(tmp_path / "b", result(0.9, 0.8, threat={"norm": "linf", "eps": 0.1}))
     text = printed(print_comparison, [one, other]).replace("\n", " ")
-    assert "not measured alike (not the same: threat): compare" in text
+    assert "The evaluations differ in threat: their numbers are not" in text
 
 
 def test_runs_that_were_attacked_otherwise_are_marked(tmp_path: Path) -> None:
     one, found = run_with(tmp_path / "a", result(0.9, 0.8)), result(0.9, 0.9)
     del found["attacks"]["pgd-20"]
-    text = printed(print_comparison, [one, run_with(tmp_path / "b", found)]).replace("\n", " ")
-    assert "its own attacks: a: fgsm, pgd-20; b: fgsm" in text and "(not the same: attacks)" in text
+    text = " ".join(printed(print_comparison, [one, run_with(tmp_path / "b", found)]).split())
+    assert "its own attacks: a: fgsm, pgd-20; b: fgsm" in text and "differ in attacks:" in text
 
 
 @pytest.mark.parametrize(("eps", "said"), [(8 / 255, "linf eps 8/255"), (0.3, "linf eps 0.3"), (0.03, "linf eps 0.03")])
@@ -99,7 +99,7 @@ def test_an_evaluation_of_former_weights_is_marked(tmp_path: Path) -> None:
     assert "again" not in printed(print_comparison, [run])
     (run / "model.json").write_text(json.dumps({"epoch": 3, "weights": "live"}))
     text = " ".join(printed(print_comparison, [run]).split())
-    assert "of the weights after epoch 1; those here now are after epoch 4" in text
+    assert "used the weights after epoch 1, but the run now has those after epoch 4" in text
 
 
 @pytest.mark.parametrize("name", ["m/[/b]/r", "[red]x", "a\x1b[31mb", "two\nlines", "x" * 120, "\udcff"])
@@ -222,8 +222,8 @@ def test_the_verdict_comes_with_what_speaks_against_the_number() -> None:
 def test_how_breaks_of_a_model_that_draws_are_counted_is_said() -> None:
     found = result(0.9, 0.8, verdict="masked", checks=[], draws={"asked": 20, "wrong": 16})
     words = " ".join(printed(print_evaluation, Path("run"), found).split())
-    assert "answers at random: an image is broken where at least 16 of 20 fresh answers are wrong" in words
-    assert "at random" not in printed(print_evaluation, Path("run"), result(0.9, 0.8, verdict="masked", checks=[]))
+    assert "predictions are random: an image is broken if at least 16 of 20 repeated predictions are wrong" in words
+    assert "are random" not in printed(print_evaluation, Path("run"), result(0.9, 0.8, verdict="masked", checks=[]))
 
 
 def test_parts_of_an_attack_are_shown_below_it() -> None:
@@ -291,8 +291,8 @@ def test_methods_are_listed_with_paper_cost_and_settings_in_80_columns() -> None
     assert max(map(len, text.splitlines())) <= 80
     words = " ".join(text.split())
     assert "Cited Lowers f(x) (in a way) on KL(a || b), and more. Doe & Roe, arXiv:0000.00000; Poe, Eq. 2;" in words
-    assert "; 6.2 passes a step eps, start=none, size=None, given Around" in words
-    assert "+3 passes a step beyond what it wraps" in words
+    assert "; 6.2 passes per step eps, start=none, size=None, given Around" in words
+    assert "+3 passes per step in addition to the wrapped method" in words
 
 
 def test_every_method_names_its_paper_its_cost_and_its_settings() -> None:

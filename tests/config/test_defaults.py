@@ -165,9 +165,9 @@ def test_a_set_that_says_little_is_said_to(tmp_path: Path) -> None:
     told = " ".join(planned.out.split())
     assert "test images 5, of 3: 0 4, 1 1, 2 0" in told and "1: 1 epoch of 1, 13 images each" in told
     for said in (told, " ".join(trained.err.split())):
-        assert "too few training images: 0 has 3, 1 has 3, 2 has 8; below 20 a class nothing can be concluded" in said
-        assert "no test images of 2: accuracy will say nothing of it" in said
-        assert "too few test images: 0 has 4, 1 has 1; below 20" in said
+        assert "too few training images: 0 has 3, 1 has 3, 2 has 8; with fewer than 20 per class, results" in said
+        assert "no test images of 2: accuracy does not cover it" in said
+        assert "too few test images: 0 has 4, 1 has 1; with fewer than 20" in said
     assert (
         max(len(line) for line in trained.err.splitlines() if str(tmp_path) not in line and "epoch " not in line) <= 80
     )

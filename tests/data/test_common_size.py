@@ -171,11 +171,11 @@ def nested(path: Path) -> None:
 
 BAD: dict[str, tuple[Callable[[Path], object], str]] = {
     "truncated": (cut, "5.jpg cannot be decoded"),
-    "no picture": (lambda path: path.write_text("text"), "5.jpg cannot be decoded (no known image format)"),
+    "no picture": (lambda path: path.write_text("text"), "5.jpg cannot be decoded (unknown image format)"),
     "16 bits": (sixteen, "5.png has pixels of mode I;16: save it with 8 bits"),
-    "nested": (nested, "move them up"),
+    "nested": (nested, "in a subfolder of a class: move them into"),
     "empty class": (lambda path: (path.parent.parent / "none").mkdir(), "none has no images"),
-    "loose": (lambda path: path.rename(path.parent.parent / "5.jpg"), "5.jpg lies beside the folders of the classes"),
+    "loose": (lambda path: path.rename(path.parent.parent / "5.jpg"), "5.jpg is next to the class folders"),
 }
 
 

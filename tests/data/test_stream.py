@@ -22,7 +22,7 @@ from PIL import Image
 
 from toughen import data, runs
 from toughen.data import Streamed
-from toughen.data.feed import Fed, MemoryFeed, StreamFeed, Unreadable, windowed
+from toughen.data.feed import LoadedBatch, MemoryFeed, StreamFeed, Unreadable, windowed
 from toughen.data.resized import TRIES, ResizedCrop, box
 from toughen.data.sources import Encoded
 from toughen.evaluation.images import load_test
@@ -69,7 +69,7 @@ def feed(folder: Path, **settings: Any) -> StreamFeed:
     return StreamFeed(**base | settings)
 
 
-def same(one: list[Fed], other: list[Fed]) -> bool:
+def same(one: list[LoadedBatch], other: list[LoadedBatch]) -> bool:
     return len(one) == len(other) and all(
         torch.equal(a, b) for left, right in zip(one, other, strict=True) for a, b in zip(left, right, strict=True)
     )
@@ -437,7 +437,7 @@ def test_images_stay_encoded_where_they_exceed_the_limit(shards: Path, monkeypat
         ("--crop resized --image_size 28 --method PGI --eps 0.1", "PGI keeps a history of each image"),
         ("--crop resized --image_size 28 --method EFGSM --eps 0.1", "EFGSM keeps a history of each image"),
         ("--crop resized --image_size 28 --method AWP --method.inner PGI --eps 0.1", "AWP keeps a history"),
-        ("--crop resized --image_size 28 --data mnist-5k", "cannot be read in any order: give a folder"),
+        ("--crop resized --image_size 28 --data mnist-5k", "cannot be streamed: give a folder"),
     ],
 )
 def test_settings_that_do_not_go_together_are_refused(tmp_path: Path, words: str, said: str) -> None:
@@ -459,7 +459,7 @@ def test_a_colour_image_among_grey_ones_is_refused_when_it_comes(
     file = sorted((tmp_path / "data/train/3").iterdir())[0]
     given = streamed(tmp_path / "data").train
     Image.open(file).convert("RGB").save(file)
-    with pytest.raises(Unreadable, match=rf"{file} is in colour, the images looked at first are grey"):
+    with pytest.raises(Unreadable, match=rf"{file} is in colour, but the images before it are grey"):
         list(StreamFeed(split=given, seed=0, batch_size=8, device=CPU, buffer=8).batches(0))
 
 
@@ -575,9 +575,9 @@ def test_imagenet_s_recipes_train_at_224_pixels(name: str, tmp_path: Path) -> No
 
 def test_the_hundred_classes_have_a_name(tmp_path: Path) -> None:
     root = colours(tmp_path, each=1, side=(8, 8))
-    with pytest.raises(ValueError, match="100 of the wanted classes are not in .*, first 'n01484850'"):
+    with pytest.raises(ValueError, match="does not have 100 of the given classes, the first is 'n01484850'"):
         data.load(str(root), classes="imagenet100")
-    with pytest.raises(FileNotFoundError, match="classes 'imagenet101' is no file"):
+    with pytest.raises(FileNotFoundError, match="no file of classes 'imagenet101'"):
         data.load(str(root), classes="imagenet101")
 
 

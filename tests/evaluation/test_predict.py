@@ -80,9 +80,9 @@ def test_the_command_says_what_the_run_says(run: Path, files: list[Path], mnist:
     assert [line["file"] for line in lines] == [str(path) for path in files]
     assert [int(line["class"]) for line in lines] == probabilities.argmax(1).tolist()
     assert [line["confidence"] for line in lines] == pytest.approx(probabilities.amax(1).tolist(), abs=1e-5)
-    assert all(line["stands"] == (line["attacked_class"] == line["class"]) for line in lines)
+    assert all(line["unchanged"] == (line["attacked_class"] == line["class"]) for line in lines)
     at_one = toughen("predict", run, *files, "--json", "--eps", 1)  # any image can be reached
-    assert not any(json.loads(line)["stands"] for line in at_one.out.splitlines())
+    assert not any(json.loads(line)["unchanged"] for line in at_one.out.splitlines())
     none = toughen("predict", run, files[0], "--attack", "none", "--json")
     assert set(json.loads(none.out)) == {"file", "class", "confidence"}
 
@@ -102,7 +102,7 @@ def test_bad_words_are_refused(run: Path, files: list[Path], tmp_path: Path) -> 
         ((run, tmp_path / "text.png"), "cannot be decoded"),
         ((run, files[0], "--attack", "pgdd"), "pgdd"),
         ((run, files[0], "--eps", 0), "eps 0 allows no change of the image"),
-        ((normal, files[0]), "trained against no attack: give --eps"),
+        ((normal, files[0]), "trained without an attack: give --eps"),
         ((tmp_path / "nowhere", files[0]), "there is no run directory"),
     ):
         ended = toughen("predict", *words)

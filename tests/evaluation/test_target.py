@@ -288,8 +288,8 @@ def test_runs_of_own_nets_are_diagnosed_by_the_names_that_are_given(own: None, t
     assert first == same != other
     assert diagnosed("own_nets:net", "own_nets:net") == [first, same, other]
     refused(toughen("diagnose", mine, also, *words[:-1]), "own_nets:net", "--model")
-    refused(toughen("diagnose", mine, *words, "own_nets:net", "own_nets:net"), "--model names 2, and 1 of the runs")
-    refused(toughen("diagnose", ours, *words, "own_nets:net"), "--model names 1, and 0 of the runs")
+    refused(toughen("diagnose", mine, *words, "own_nets:net", "own_nets:net"), "--model has 2 names, but 1 of the runs")
+    refused(toughen("diagnose", ours, *words, "own_nets:net"), "--model has 1 names, but 0 of the runs")
     refused(toughen("diagnose", mine, *words, "own_nets:other"), "does not fit the net")
 
 

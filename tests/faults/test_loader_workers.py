@@ -62,6 +62,6 @@ def test_a_signal_to_the_group_while_reproduce_starts_workers(tmp_path: Path) ->
     done = group_signalled(signal.SIGTERM, "stream", *words)
     assert done.returncode == 128 + signal.SIGTERM and "Traceback" not in done.stderr, done.stderr
     assert done.stderr.strip().splitlines()[-1] == (
-        "toughen: stopped; what is done is kept, and the same command goes on"
+        "toughen: stopped; the finished work is kept, and the same command continues it"
     )
     assert list(tmp_path.glob("smoke/*/run/checkpoint.safetensors"))

@@ -124,7 +124,7 @@ def test_the_command_writes_a_net_that_onnx_runtime_runs_alike(run: Path, mnist:
     about = {each.key: each.value for each in onnx.load(run / "model.onnx").metadata_props}
     assert json.loads(about["classes"]) == [str(digit) for digit in range(10)] and about["threat"] == "linf 0.1"
     again = toughen("export", run)
-    assert again.status == 2 and "is there already" in again.err
+    assert again.status == 2 and "exists already" in again.err
 
 
 def test_an_attack_through_the_exported_program_finds_what_it_finds_on_the_run(

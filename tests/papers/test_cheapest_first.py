@@ -102,7 +102,7 @@ def test_it_stops_at_the_limit_says_what_is_left_and_goes_on(tmp_path: Path, mon
         ended = reproduce(tmp_path, "pap-table7", "--rows", "FGSM-AT", "--time-limit", "2h")
     assert ended.status == 0, ended.err
     lines = ended.out.splitlines()
-    assert "stopped at the time limit; the same command goes on" in lines
+    assert "stopped at the time limit; the same command continues" in lines
     (left,) = (line.split() for line in lines if re.match(r"pap-table7 +\d+ of", line))
     assert left[:4] == ["pap-table7", "1", "of", "1"] and left[4:] == ["under", "0.1"]
     assert max(len(line) for line in lines if not line.startswith("results: ")) <= 80
@@ -113,7 +113,7 @@ def test_it_stops_at_the_limit_says_what_is_left_and_goes_on(tmp_path: Path, mon
 
     monkeypatch.setattr(Trainer, "run_epoch", noted)
     again = reproduce(tmp_path, "pap-table7", "--rows", "FGSM-AT", "--time-limit", "2h")
-    assert again.status == 0 and "nothing is left to do" in again.out
+    assert again.status == 0 and "everything is done" in again.out
     assert epochs in (["FGSMAT", "FGSMAT", "again"], ["FGSMAT", "FGSMAT"])  # the first epoch is not trained again
 
 
@@ -158,6 +158,6 @@ def test_only_its_own_interrupt_is_a_limits() -> None:
 
 def test_several_are_run_by_one_command(tmp_path: Path) -> None:
     ended = reproduce(tmp_path, "pap-table1", "pap-table7")
-    refused(ended, "pap-table1 states settings", "leave it out")
-    refused(reproduce(tmp_path, "all", "--rows", "FGSM-AT"), "--rows are of one table")
+    refused(ended, "pap-table1 only states settings", "leave it out")
+    refused(reproduce(tmp_path, "all", "--rows", "FGSM-AT"), "--rows needs exactly one table")
     refused(reproduce(tmp_path, "pap-table7", "--time-limit", "soon"), "is not a duration")

@@ -84,8 +84,8 @@ def test_changed_weights_are_refused_until_they_are_back_or_trained_anew(tmp_pat
     now = hashlib.sha256(weights.read_bytes()).hexdigest()
     refused(
         reproduce(tmp_path, "pap-table3", *FGSM),
-        "model.safetensors is not what was trained", now[:12], hashlib.sha256(whole).hexdigest()[:12],
-        f"remove {folder}, and it is run again",
+        "model.safetensors has changed", now[:12], hashlib.sha256(whole).hexdigest()[:12],
+        f"remove {folder}, and the model is trained again",
     )  # fmt: skip
     assert len(trained) == 2 and len(list((folder / "cells").iterdir())) == 1  # nothing was measured of them
     weights.write_bytes(whole)

@@ -367,7 +367,7 @@ def test_a_paper_s_file_keeps_the_digits_that_are_printed(tmp_path: Path) -> Non
     ("there", "instead", "said"),
     [
         ("99.10 2.0 1+1", "99.10 2.0", "p-table1: panels 1: rows, Ours: 2 published figures for 3 columns"),
-        ("99.10 2.0 1+1", "99.1o 2.0 1+1", "rows, Ours: '99.1o' under Clean is no figure"),
+        ("99.10 2.0 1+1", "99.1o 2.0 1+1", "rows, Ours: '99.1o' under Clean is not a number"),
         ("{published: 98.00 - 2, run", "{published: 98.00, run", "published is 98.0: .*needs quotes"),
         ("run: pgd-mnist, ", "", "Theirs: missing: run"),
         ("against: Ours", "beside: Ours", "Theirs: unknown: beside; there are name, run, published"),

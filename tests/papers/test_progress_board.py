@@ -50,7 +50,7 @@ def test_the_time_left_counts_only_what_this_call_did(tmp_path: Path, clock: Clo
         assert told._left() == "about 1m5s left"
         clock.now += 5  # 50 operations in 10 s, 300 left
         told.end()
-    assert lines(console) == ["A: train: goes on from 50.0 %", "A: train: done, about 1m left"]
+    assert lines(console) == ["A: train: continues from 50.0 %", "A: train: done, about 1m left"]
 
 
 def test_what_comes_before_the_first_step_says_nothing_of_the_time_left(tmp_path: Path, clock: Clock) -> None:
@@ -98,4 +98,4 @@ def test_a_terminal_has_one_line_alone(tmp_path: Path, clock: Clock) -> None:
         training = Training(told, tmp_path, 200, 100)
         clock.now += 20
         training.step(150, 0)
-    assert "goes on" not in "".join(lines(console)) and "% done" not in "".join(lines(console))
+    assert "continues" not in "".join(lines(console)) and "% done" not in "".join(lines(console))

@@ -67,7 +67,7 @@ def test_a_table_is_run_kept_and_shown_beside_the_published_one(tmp_path: Path) 
     ended = reproduce(tmp_path, "pap-table3", "--rows", "fgsm-at")
     assert ended.status == 0, ended.err
     lines = ended.out.splitlines()
-    assert "its figures mean nothing" in ended.out.replace("\n", " ") and width(lines) <= 80
+    assert "its results have no meaning" in ended.out.replace("\n", " ") and width(lines) <= 80
     (paper,) = (line for line in lines if line.startswith("FGSM-AT"))
     assert paper.split() == ["FGSM-AT", "paper", "99.29", "98.61", "29.90", "28.14", "22.05", "12.41"]
     (ours,) = (line.split() for line in lines if line.split()[:1] == ["ours"])
@@ -124,7 +124,7 @@ def test_a_command_that_was_stopped_goes_on(tmp_path: Path, monkeypatch: pytest.
 
     monkeypatch.setattr(measure, "accuracy", stopped)
     ended = reproduce(tmp_path, *words)
-    assert ended.status == 130 and ended.err.splitlines()[-1].endswith("the same command goes on")
+    assert ended.status == 130 and ended.err.splitlines()[-1].endswith("the same command continues it")
     monkeypatch.setattr(measure, "accuracy", going_on)
     assert reproduce(tmp_path, *words).status == 0
     assert measured == ["pgd-100@0.01", "pgd-r-100@0.01", "pgd-ll-100@0.01"]
@@ -159,7 +159,7 @@ def test_a_source_that_diverges_costs_only_what_it_is_shown_for(
     ended = reproduce(tmp_path, "pap-table5", "--rows", "FGSM-AT")
     assert ended.status == 1
     said = " ".join(ended.out.split())
-    assert "whose images FGSM-AT on mnist, SmallCNN is shown: could not be trained: the loss became nan" in said
+    assert "the black-box source for FGSM-AT on mnist, SmallCNN: could not be trained: the loss became nan" in said
     figures = [line.split()[1:] for line in ended.out.splitlines() if line.split()[:1] == ["ours"]]
     assert 0 <= float(figures[0][0]) <= 100 and figures[0][1] == "-"
 
@@ -182,7 +182,7 @@ def test_a_figure_is_drawn_as_numbers(tmp_path: Path, name: str) -> None:
     ended = reproduce(tmp_path, name, *rows)
     assert ended.status == 0, ended.err
     assert width(ended.out.splitlines()) <= 80
-    assert "CIFAR-10" in ended.out and "not run: its images are not at hand" in ended.out
+    assert "CIFAR-10" in ended.out and "not run: its images are not available" in ended.out
     assert {"pap-figure2": "\n0.3 * ", "pap-figure3": "random starts", "rmgm-figure4": "r-fgsm"}[name] in ended.out
 
 
@@ -195,7 +195,7 @@ def test_a_long_curve_is_printed_in_part_and_says_so() -> None:
     assert places[:8] == [1, 2, 3, 4, 5, 6, 7, 8] and places[-1] == 1058 and len(places) <= 60
     gaps = [after - before for before, after in zip(places[:-1], places[1:], strict=True)]
     assert max(gaps) == gaps[-1] < 1058 / 8, "no stretch without a place, and none missing at the end"
-    assert lines[-1] == f"{len(places)} of 1,058 places, closer together at first"
+    assert lines[-1] == f"{len(places)} of 1,058 points, denser at the start"
     whole = curve_lines({"x": "epoch", "at": list(range(60)), "series": {"loss": [0.5] * 60}}, "0.3")
     assert len(whole) == 61 and whole[-1].split() == ["59", "0.5"]
 
@@ -242,7 +242,8 @@ def test_what_is_seen_and_kept_within_training_is_drawn(tmp_path: Path) -> None:
     assert list((tmp_path / "smoke").glob("rmgm-mnist-*")) == [run]
     next((run / "cells").glob("watched-*")).unlink()
     (run / "run" / "kept" / "step-3.safetensors").unlink()
-    refused(reproduce(tmp_path, "rmgm-figure1"), "step-3.safetensors is missing", f"remove {run}, and it is run again")
+    ended = reproduce(tmp_path, "rmgm-figure1")
+    refused(ended, "step-3.safetensors is missing", f"remove {run}, and the model is trained again")
 
 
 @pytest.mark.parametrize(
@@ -262,7 +263,7 @@ def test_what_is_seen_and_kept_within_training_is_drawn(tmp_path: Path) -> None:
         (("pap-table3", "--scale", "smoke", "--seeds", "100000000"), ("seeds is 100000000", "at most 10")),
         (("pap-table3", "--scale", "smoke", "--limit", "1e3"), ("limit must be", "whole number", "not 1000.0")),
         (("pap-figure2", "--scale", "smoke", "--seeds", "3"), ("is a figure", "leave --seeds out")),
-        (("pap-table1", "--limit", "0"), ("states settings", "leave --limit out")),
+        (("pap-table1", "--limit", "0"), ("only states settings", "leave --limit out")),
         (("all", "--scale", "smoke", "--seeds", "0"), ("seeds is 0",)),
         (("all", "--scale", "smoke", "--limit", "-5"), ("limit is -5",)),
         (("pap-table1", "--list"), ("leave pap-table1 out",)),
@@ -318,9 +319,9 @@ def test_at_smoke_drawn_images_stand_in_for_what_a_folder_of_sets_lacks(tmp_path
     ended = toughen(*words, "--scale", "smoke")
     assert ended.status == 0, ended.err
     said = " ".join(ended.out.split())
-    assert "CIFAR-10 is not at hand: drawn images" in said and "MNIST is not at hand" not in said
+    assert "CIFAR-10 is not available: noise images" in said and "MNIST is not available" not in said
     places = at_hand(table("dat-table1"), [], str(sets), SCALES["smoke"], tmp_path / "out")
-    assert {name: samples.stands_in(place) for name, place in places.items()} == {
+    assert {name: samples.is_generated(place) for name, place in places.items()} == {
         "cifar10": True,
         "cifar100": True,
         "mnist": False,
@@ -413,7 +414,7 @@ def test_a_run_that_was_taken_away_is_asked_for(tmp_path: Path) -> None:
     (folder,) = (tmp_path / "smoke").glob("fgsm-mnist-*")
     next((folder / "cells").glob("clean-*")).unlink()
     (folder / "run" / "model.json").unlink()
-    refused(reproduce(tmp_path, *words), "lacks model.json", f"remove {folder}, and it is run again")
+    refused(reproduce(tmp_path, *words), "lacks model.json", f"remove {folder}, and the model is trained again")
 
 
 def test_a_folder_may_be_moved_before_its_runs_are_finished(tmp_path: Path) -> None:
@@ -859,12 +860,12 @@ def test_the_page_says_which_figures_are_from_which_images(tmp_path: Path) -> No
         ("FGSM-AT", "fgsm", 1000, "first"),
     ):
         if row == "FGSM-AT" and of == "clean":
-            assert markdown.apart(panel, view) == []
+            assert markdown.image_notes(panel, view) == []
         model = run_spec(panel.row(row).run, "mnist", 0, SCALES["full"])
         quantity = Quantity(of, "0.3", None if drawn == "all" else count)
         store.write(model, quantity, 0.5, images=count, drawn=drawn, seconds=1.0, provenance={})
         view = View(Store(tmp_path), SCALES["full"])
-    assert markdown.apart(panel, view) == [
+    assert markdown.image_notes(panel, view) == [
         "Normal: 10,000 test images.\n",
         "FGSM-AT: Clean on 10,000 test images; FGSM on the first 1,000 test images.\n",
     ]

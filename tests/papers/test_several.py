@@ -94,7 +94,7 @@ def test_a_ratio_of_times_that_took_no_turns_is_marked(tmp_path: Path) -> None:
     record = folder_of(tmp_path / "turns", "PGD") / "trained.json"
     record.write_text(json.dumps(json.loads(record.read_text()) | {"in_turns_with": 5}))
     damaged = View(Store(tmp_path / "turns"), SMOKE).value(PANEL, PGD, COLUMN)
-    assert damaged is not None and damaged.apart
+    assert damaged is not None and damaged.approximate
 
 
 @pytest.mark.slow
@@ -111,12 +111,12 @@ def test_turns_that_were_stopped_go_on_in_turns(
     with monkeypatch.context() as patched:
         patched.setattr(Trainer, "run_epoch", stopping)
         ended = reproduce(tmp_path, "Normal,PGD")
-    assert ended.status == 128 + signal.SIGTERM and "the same command goes on" in ended.err
+    assert ended.status == 128 + signal.SIGTERM and "the same command continues it" in ended.err
     assert reproduce(tmp_path, "Normal,PGD").status == 0
     assert epochs == [("Standard", 0), ("PGDAT", 0), ("Standard", 1), ("PGDAT", 1)]
     assert partners(tmp_path, "Normal") == [folder_of(tmp_path, "PGD").name]
     value = View(Store(tmp_path), SMOKE).value(PANEL, PGD, COLUMN)
-    assert value is not None and not value.apart
+    assert value is not None and not value.approximate
 
 
 @pytest.mark.slow
@@ -136,7 +136,7 @@ def test_one_that_went_on_alone_no_longer_counts_as_in_turns(
     assert reproduce(tmp_path, "PGD").status == 0
     assert reproduce(tmp_path, "Normal,PGD").status == 0
     value = View(Store(tmp_path), SMOKE).value(PANEL, PGD, COLUMN)
-    assert value is not None and value.apart
+    assert value is not None and value.approximate
 
 
 def test_one_that_diverges_holds_up_no_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -28,8 +28,8 @@ OURS = [  # all that the commands below may say on standard error, line by line
     r"NuAT on \S+,( linf eps 0\.1)?|  linf eps 0\.1",  # a long path takes the line
     r"\S+ \([\d,]+ parameters\), \d+ images \+ \d+ to choose the weights",
     r"2 epochs of \d+ steps, \w+ on (cpu|cuda)",
-    r"warning: too few (training|test) images: \d images of each class; below 20 a class( their)?",
-    r"  nothing can be concluded from what comes out|  accuracy says next to nothing",
+    r"warning: too few (training|test) images: \d images of each class; with fewer than 20 per",
+    r"  class, (results are|accuracy is) not reliable",
     rf"epoch +\d+/2  loss +[\d.]+  clean +{PERCENT}  fgsm +{PERCENT}  pgd +{PERCENT} +[\d.]+ s(  kept)?",
     rf"collapse: accuracy {PERCENT} under FGSM, {PERCENT} under PGD, {PERCENT} on clean images.*",
     rf"(fgsm|pgd): accuracy +{PERCENT}, robust accuracy at most {PERCENT}, .* left",

@@ -22,14 +22,14 @@ def test_the_hubs_library_reads_the_figures(tmp_path: Path) -> None:
     assert results[1].metric_name == "accuracy under attack, L∞ eps 0.3" and results[0].dataset_name == "digits"
     assert found.data.library_name == "toughen" and found.data.pipeline_tag == "image-classification"
     for line in (
-        "| clean images | 90.0 % |  |  |",
+        "| none (clean images) | 90.0 % |  |  |",
         "| `fgsm` | 60.0 % | 2 | 0.5 s |",  # 400 passes over 200 images
         "| `pgd-20` | 50.0 % | 40 | 10 s |",
-        "| all of them together | **50.0 %** |  |  |",
-        "Verdict on the robust figure: **doubtful**. Take it with care: a check failed. (1 check passed, 1 failed, 1 "
-        "could not be made)",
+        "| all attacks together | **50.0 %** |  |  |",
+        "Verdict on the robust accuracy: **doubtful**. Use the number with care: a check failed. (1 check passed, "
+        "1 failed, 1 could not be made)",
         "- accuracy falls with eps: It rises from 10.0 % to 20.0 %.",
-        "| cost | 8.0 forward passes per image and step; plain training takes 3 |",
+        "| cost | 8.0 forward passes per image and step; standard training takes 3 |",
         "| time | 90 s for 3 epochs |",
         'model = toughen.load("hf://me/robust-digits")  # images in [0, 1] to logits',
     ):
@@ -48,7 +48,7 @@ def test_what_was_never_evaluated_says_so(tmp_path: Path) -> None:
     folder = write_run(tmp_path / "run")
     (folder / "evaluation.json").unlink()
     found: Any = ModelCard(card(folder))
-    assert found.data.eval_results is None and "Nobody has evaluated it" in found.content
+    assert found.data.eval_results is None and "The model has not been evaluated" in found.content
 
 
 def test_names_out_of_files_stay_text(tmp_path: Path) -> None:
@@ -90,7 +90,7 @@ def test_the_command_prints_or_writes_it(tmp_path: Path) -> None:
     assert printed.status == 0 and printed.out == card(folder, "me/net")
     assert toughen("card", folder, "--name", "me/net", "--out", tmp_path / "README.md").status == 0
     assert (tmp_path / "README.md").read_text(encoding="utf-8") == printed.out
-    refused(toughen("card", folder, "--out", tmp_path / "README.md"), "is there already")
+    refused(toughen("card", folder, "--out", tmp_path / "README.md"), "exists already")
 
 
 @pytest.mark.parametrize(
@@ -109,7 +109,7 @@ def test_bad_words_are_refused(tmp_path: Path, words: tuple[str, ...], said: str
 def test_an_entry_of_robustbench_has_the_fields_of_its_files(tmp_path: Path) -> None:
     """Fields as in RobustBench's model_info/cifar10/Linf/Addepalli2022Efficient_RN18.json."""
     folder = write_run(tmp_path / "run")
-    refused(toughen("card", folder, "--format", "robustbench"), "attacked with fgsm, pgd-20", "--attacks autoattack")
+    refused(toughen("card", folder, "--format", "robustbench"), "evaluated with fgsm, pgd-20", "--attacks autoattack")
     found = json.loads((folder / "evaluation.json").read_text())
     found["attacks"]["autoattack"] = {**found["attacks"]["pgd-20"], "robust_accuracy": 0.525}
     (folder / "evaluation.json").write_text(json.dumps(found))
@@ -143,4 +143,4 @@ def test_an_entry_of_robustbench_has_the_fields_of_its_files(tmp_path: Path) -> 
     }
     refused(toughen("card", folder, "--title", "A paper"), "--format robustbench")
     (folder / "evaluation.json").unlink()
-    refused(toughen("card", folder, "--format", "robustbench"), "was not evaluated")
+    refused(toughen("card", folder, "--format", "robustbench"), "has not been evaluated")

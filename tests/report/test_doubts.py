@@ -14,7 +14,7 @@ from commands import refused, toughen
 from run_files import PNG, epoch, evaluation, write_run
 from test_report import PASSED, Page, change, report
 
-MASKED = "The checks call its robust figure masked. Do not believe it"
+MASKED = "The verdict on its robust accuracy is masked. Do not believe the number"
 
 
 def masked(folder: Path, robust: float = 0.85) -> Path:
@@ -35,7 +35,7 @@ def test_a_masked_figure_is_said_where_runs_are_compared(tmp_path: Path) -> None
     page = report(*runs, out=tmp_path / "report.html")
     data, alt = cost(page)
     assert f"blind. {MASKED}" in page.text and f"honest. {MASKED}" not in page.text
-    assert [point["mark"] for point in data["points"]] == ["", "masked"] and "hollow: masked" in page.text
+    assert [point["mark"] for point in data["points"]] == ["", "masked"] and "hollow points: masked" in page.text
     assert alt.endswith("The most robust is honest.")
     assert page.all("main")[0]["data-first"] == "run-1"  # the honest one, though the other's number is higher
     ended = toughen("compare", *runs)
@@ -72,12 +72,12 @@ def test_a_cost_that_is_not_whole_is_said_beside_it(tmp_path: Path) -> None:
     (runs[0] / "metrics.jsonl").write_text("\n".join([lines[0], lines[1][:30], lines[2]]))
     (runs[1] / "metrics.jsonl").write_text(lines[0] + "\n")
     page = report(*runs, out=tmp_path / "report.html")
-    assert re.search(r"run-00 90\.0 % .{,60} 60 at least, of damaged metrics\.jsonl 8\.0", page.text)
-    assert re.search(r"run-01 90\.0 % .{,60} 30 not at its end 8\.0", page.text)
+    assert re.search(r"run-00 90\.0 % .{,60} 60 at least: metrics\.jsonl is damaged 8\.0", page.text)
+    assert re.search(r"run-01 90\.0 % .{,60} 30 training is not finished 8\.0", page.text)
     assert re.search(r"run-02 90\.0 % .{,60} 90 8\.0", page.text)
-    assert "Not in the figure of cost, as metrics.jsonl is damaged: run-00." in page.text
+    assert "Left out of the cost figure because metrics.jsonl is damaged: run-00." in page.text
     marks = {point["name"]: point["mark"] for point in cost(page)[0]["points"]}
-    assert "run-00" not in marks and marks["run-01"] == "not at its end" and marks["run-02"] == ""
+    assert "run-00" not in marks and marks["run-01"] == "training is not finished" and marks["run-02"] == ""
 
 
 def test_the_card_says_that_a_cost_is_not_whole(tmp_path: Path) -> None:
@@ -94,7 +94,7 @@ def test_a_line_that_no_trainer_writes_is_left_out(change: dict[str, Any], tmp_p
     lines = [epoch(0), epoch(1) | change, epoch(2)]
     (run / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     text = report(run, out=tmp_path / "report.html").text
-    assert "Line 2 of metrics.jsonl cannot be read" in text and "The watch saw no collapse" not in text
+    assert "Line 2 of metrics.jsonl cannot be read" in text and "The watch found no collapse" not in text
     assert "Cost of training at least 60 s" in text
 
 
@@ -104,7 +104,7 @@ def test_an_epoch_that_is_not_there_is_said(tmp_path: Path) -> None:
     (run / "metrics.jsonl").write_text(f"{lines[0]}\n{lines[2]}\n")
     text = report(run, out=tmp_path / "report.html").text
     assert "lacks 1 line of epochs before the last one" in text and "epochs are done" not in text
-    assert "Cost of training at least 60 s" in text and "The watch saw no collapse" not in text
+    assert "Cost of training at least 60 s" in text and "The watch found no collapse" not in text
     refused(toughen("compare", run), "metrics.jsonl is damaged")
 
 
@@ -113,7 +113,7 @@ def test_without_held_out_images_nothing_was_watched(tmp_path: Path) -> None:
         run = write_run(tmp_path / folder)
         (run / "metrics.jsonl").write_text("".join(json.dumps(epoch(n, validation=found)) + "\n" for n in range(3)))
         text = report(run, out=tmp_path / f"{folder}.html").text
-        assert ("The watch saw no collapse." in text) is (folder == "seen")
+        assert ("The watch found no collapse." in text) is (folder == "seen")
 
 
 def test_a_doubtful_run_s_curve_says_so(tmp_path: Path) -> None:
@@ -138,9 +138,9 @@ def test_equals_are_both_the_most_robust(tmp_path: Path) -> None:
 def test_compare_says_that_a_run_is_not_at_its_end(tmp_path: Path) -> None:
     ended = toughen("compare", write_run(tmp_path / "whole"), write_run(tmp_path / "short", epochs=2))
     said = " ".join(ended.out.split())
-    assert ended.status == 0 and "short: 2 of 3 epochs are done: it is still training" in said
+    assert ended.status == 0 and "short: 2 of 3 epochs are done: training is still running" in said
     assert "whole: " not in said
-    refused(toughen("compare", tmp_path / "whole", tmp_path / "whole"), "named twice")
+    refused(toughen("compare", tmp_path / "whole", tmp_path / "whole"), "named more than once")
 
 
 def test_a_sound_number_and_what_its_checks_can_tell_agree(tmp_path: Path) -> None:
@@ -152,7 +152,7 @@ def test_a_sound_number_and_what_its_checks_can_tell_agree(tmp_path: Path) -> No
     )
     (run / "evaluation.json").write_text(json.dumps(evaluation(verdict="sound", checks=checks, price={"told": told})))
     text = report(run, out=tmp_path / "report.html").text
-    assert told in text and "as finely as they can tell" in text and "can be believed: no check" not in text
+    assert told in text and "But the checks were shortened" in text and "can be believed: no check" not in text
     assert f'<p class="note">{told}' in (tmp_path / "report.html").read_text()
 
 
@@ -211,7 +211,7 @@ def test_advice_is_given_where_it_can_be_followed(tmp_path: Path) -> None:
     (runs[1] / "model.json").unlink()
     texts = [report(run, out=tmp_path / f"{run.name}.html").text for run in runs]
     for text in texts:
-        assert "There are no images under attack" in text and "Nobody has checked" in text
+        assert "There are no images under attack" in text and "No checks were made" in text
     assert texts[0].count("toughen evaluate") == 2 and "toughen evaluate" not in texts[1]
 
 

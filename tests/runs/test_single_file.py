@@ -170,5 +170,5 @@ def test_adversarial_images_are_compared_too(run: Path, tmp_path: Path, monkeypa
 def test_an_attack_that_has_no_threat_or_name_is_refused(run: Path, tmp_path: Path) -> None:
     plain = tmp_path / "plain"
     assert toughen(*small("--out", plain)).status == 0
-    refused(toughen("export", plain, "--attack", "pgd-3"), "was trained without a threat", "leave --attack out")
+    refused(toughen("export", plain, "--attack", "pgd-3"), "was trained without an attack", "leave --attack out")
     refused(toughen("export", run, "--attack", "pdg-3", "--out", tmp_path / "x.onnx"), "pdg")

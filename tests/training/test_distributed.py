@@ -233,7 +233,7 @@ def test_an_evaluation_of_which_a_process_is_killed(victim: int, tmp_path: Path)
     begun = time.monotonic()
     ended = torchrun(2, [script(tmp_path, DIES_ATTACKING), victim, *words, tmp_path / "cut"], timeout=120)
     took = time.monotonic() - begun
-    one_line(ended, "the same command goes on")
+    one_line(ended, "the same command continues it")
     assert took < SECONDS, took
     (ledger,) = (tmp_path / "cut").glob("evaluation-*.safetensors")
     read_tensors(ledger)
@@ -262,7 +262,7 @@ def test_an_evaluation_whose_own_processes_are_killed(tmp_path: Path) -> None:
     begun = time.monotonic()
     done = process(script(tmp_path, DIES_IN_A_POOL), *words, "--processes", 2)
     took = time.monotonic() - begun
-    one_line(Ended(done.returncode, done.stdout, done.stderr), "the same command goes on")
+    one_line(Ended(done.returncode, done.stdout, done.stderr), "the same command continues it")
     assert took < SECONDS and "Traceback" not in done.stderr, done.stderr
     assert toughen(*words).status == 0
 

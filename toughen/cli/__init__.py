@@ -1,1 +1,1 @@
-"""What can be done on the command line: a module for each command, with what it takes and what it does."""
+"""The command line: a module for each command, with its parser and its ``run``."""

@@ -4,14 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from toughen.cli.shared import ATTACK, PROGRAM, Help, add_asking, add_output, add_threat, own_model, progress_console
+from toughen.cli.shared import (
+    ATTACK,
+    PROGRAM,
+    Help,
+    add_model_options,
+    add_output,
+    add_threat,
+    own_model,
+    progress_console,
+)
 from toughen.config import settings
 from toughen.config.parsing import Parser, tidy
 from toughen.evaluation import attack_images
 
 HELP = Help(
     usage=f"{PROGRAM} attack RUN|MODULE:FUNCTION|timm:NAME --out FILE [settings]",
-    about="Write the adversarial images of an attack as parquet.",
+    about="Attack test images, and write the adversarial images as parquet.",
     examples=(
         f"{PROGRAM} attack runs/mine --out adversarial.parquet",
         f"{PROGRAM} attack runs/mine --attack apgd-ce-50 --eps 4/255 --out apgd.parquet",
@@ -47,7 +56,7 @@ def attack_parser() -> Parser:
     )
     parser.add_argument("--attack", type=str, default="pgd-20", help=ATTACK)
     add_threat(parser)
-    add_asking(parser)
+    add_model_options(parser)
     parser.add_argument("--out", type=str, metavar="FILE", required=True, help="the parquet file to write")
     add_output(parser)
     return parser

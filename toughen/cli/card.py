@@ -1,4 +1,4 @@
-"""`toughen card`: a run as a model card, or as an entry of RobustBench's leaderboard."""
+"""`toughen card`: writes a run's model card, or its entry for RobustBench's leaderboard."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ PAPER = ("title", "authors", "venue", "link")
 
 HELP = Help(
     usage=f"{PROGRAM} card RUN [--out FILE] [settings]",
-    about="Write a model card, Markdown with the Hugging Face hub's metadata, or an entry of RobustBench.",
+    about="Write a run's model card for the Hugging Face hub, or its entry for RobustBench's leaderboard.",
     examples=(
         f"{PROGRAM} card runs/mine",
         f"{PROGRAM} card runs/mine --out README.md",
@@ -39,7 +39,9 @@ def run(arguments: Sequence[str]) -> int:
     if given.format == "robustbench":
         text = json.dumps(entry(folder, **paper, additional_data=given.additional_data), indent=2) + "\n"
     elif any(paper.values()) or given.additional_data:
-        raise ValueError(f"--{', --'.join(PAPER)} and --additional-data are for --format robustbench")
+        raise ValueError(
+            f"--{', --'.join(PAPER)} and --additional-data need --format robustbench: add it, or leave them out"
+        )
     else:
         text = card(folder, None if given.name is None else check_name(given.name))
     if given.out is None:
@@ -47,7 +49,7 @@ def run(arguments: Sequence[str]) -> int:
         return 0
     out = Path(given.out)
     if out.exists():
-        raise ValueError(f"{out} is there already: choose another --out, or remove it")
+        raise ValueError(f"{out} exists already: choose another --out, or remove it")
     check_writable(out.parent)
     write_text(out, text)
     print(f"written: {out}")
@@ -57,16 +59,18 @@ def run(arguments: Sequence[str]) -> int:
 def card_parser() -> Parser:
     parser = Parser(prog=f"{PROGRAM} card", about=HELP)
     parser.add_argument("run", type=str, metavar="RUN", help="a run directory, evaluated or not")
-    parser.add_argument("--name", type=str | None, help="user/name on the hub, for the lines that load it")
     parser.add_argument(
-        "--format", type=Literal["markdown", "robustbench"], default="markdown", help="robustbench: its JSON"
+        "--name", type=str | None, help="user/name on the hub, for the card's code that loads the model"
+    )
+    parser.add_argument(
+        "--format", type=Literal["markdown", "robustbench"], default="markdown", help="robustbench writes JSON"
     )
     for name in PAPER:
-        parser.add_argument(f"--{name}", type=str, default="", help="of the paper, for robustbench")
+        parser.add_argument(f"--{name}", type=str, default="", help=f"the paper's {name}, for robustbench")
     parser.add_argument(
-        "--additional_data", type=bool, default=False, help="trained on more than the set's own images (robustbench)"
+        "--additional_data", type=bool, default=False, help="training used more than the set's own images (robustbench)"
     )
     parser.add_argument(
-        "--out", type=str | None, metavar="FILE", help="the file, such as README.md (default: print it)"
+        "--out", type=str | None, metavar="FILE", help="the file to write, such as README.md (default: print the card)"
     )
     return parser

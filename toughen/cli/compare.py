@@ -14,21 +14,21 @@ from rich.text import Text
 
 from toughen.cli.shared import PROGRAM, Help
 from toughen.config.parsing import Parser, tidy
-from toughen.report.compare import cautions, differing, unlike
+from toughen.report.compare import cautions, differing, differing_warning
 from toughen.report.ending import read_recipe
 from toughen.report.evaluations import Evaluation
-from toughen.report.read import METRICS, RESULT, SIGNS, Run, names, read_run
+from toughen.report.read import METRICS, RESULT, RUN_FILES, Run, names, read_run
 from toughen.utils.fraction import radius
 from toughen.utils.statistics import percent
 
 COLUMNS = ("run", "threat", "clean", "FGSM", "robust", "verdict", "train s", "passes a step")
-WHOLE = ("run", "clean", "FGSM", "robust", "verdict")  # the others wrap where names need their room
-REST = 57  # columns of the terminal that all but the names take at least
-NARROWEST = 80  # columns; a narrower terminal wraps the lines, as a number that is cut is another one
+NEVER_WRAPPED = ("run", "clean", "FGSM", "robust", "verdict")  # the other columns wrap if long names need the space
+REST = 57  # the least width, in characters, of all columns except the names
+NARROWEST = 80  # characters; a narrower terminal wraps the table's lines, since a cut number would be wrong
 
 HELP = Help(
     usage=f"{PROGRAM} compare RUN ... [--json]",
-    about="Show evaluated runs side by side: accuracy clean and attacked, the verdict, and what training cost.",
+    about="Compare evaluated runs: clean and robust accuracy, the verdict, and the cost of training.",
     examples=(
         f"{PROGRAM} compare runs/mine runs/other",
         f"{PROGRAM} compare runs/*",
@@ -53,12 +53,12 @@ def run(arguments: Sequence[str]) -> int:
 def compare_parser() -> Parser:
     parser = Parser(prog=f"{PROGRAM} compare", about=HELP)
     parser.add_argument("runs", nargs="+", type=str, metavar="RUN", help="evaluated run directories")
-    parser.add_argument("--json", action="store_true", help="print a list of JSON, accuracies as shares")
+    parser.add_argument("--json", action="store_true", help="print JSON, with accuracies from 0 to 1")
     return parser
 
 
 def comparison(folders: Sequence[Path]) -> list[dict[str, Any]]:
-    """What ``print_comparison`` shows of each run, for a program; accuracies are shares, 0..1.
+    """The numbers that ``print_comparison`` prints, as a dictionary for each run; accuracies are 0..1.
 
     Raises:
         ValueError: as ``print_comparison``.
@@ -75,19 +75,19 @@ def comparison(folders: Sequence[Path]) -> list[dict[str, Any]]:
 
 
 def print_comparison(console: Console, folders: Sequence[Path]) -> None:
-    """Evaluated runs side by side.
+    """Print a table of evaluated runs.
 
     Raises:
-        ValueError: one was not evaluated, or what it says of itself is damaged.
+        ValueError: a run has not been evaluated, or its files are damaged.
     """
     evaluated_runs = [evaluated(folder, name) for folder, name in zip(folders, names(folders), strict=True)]
     table = Table(*COLUMNS, box=None, pad_edge=False, padding=(0, 1, 0, 0))
     for column in table.columns:
-        column.no_wrap = column.header in WHOLE
+        column.no_wrap = column.header in NEVER_WRAPPED
         column.justify = "left" if column.header in ("run", "threat", "verdict") else "right"
     fits = max(cell_len(run.name) for run, _ in evaluated_runs) <= console.width - REST
     for number, (run, own) in enumerate(evaluated_runs, 1):
-        if not fits:  # what is cut could not be told apart
+        if not fits:  # cut names could be equal, so the table has numbers instead of names
             console.print(_plain(f"[{number}] {run.name}"), overflow="fold")
         fgsm = next((attack for attack in own.attacks if attack.name == "fgsm" and not attack.part), None)
         cost = training_cost(run)
@@ -102,17 +102,17 @@ def print_comparison(console: Console, folders: Sequence[Path]) -> None:
             f"{cost[1]:.1f}" if cost else "-",
         )
     console.print(table)
-    console.print(_plain(f"robust: right while clean and under {_attacks(evaluated_runs)}"))
-    console.print(_plain(f"accuracies are shares of {_images(evaluated_runs)}"))
-    if apart := differing([run for run, _ in evaluated_runs]):
-        _bold(console, unlike(apart))
+    console.print(_plain(f"robust: right without an attack and under {_attacks(evaluated_runs)}"))
+    console.print(_plain(f"accuracies on {_images(evaluated_runs)}"))
+    if differences := differing([run for run, _ in evaluated_runs]):
+        _bold(console, differing_warning(differences))
     for run, _ in evaluated_runs:
         for caution in (*cautions(run), *filter(None, [run.unfinished])):
             _bold(console, f"{run.name}: {caution}", "red")
 
 
 def _plain(text: str) -> Text:
-    """A text that may hold anything, as it stands: no markup, and no character that steers a terminal."""
+    """A text without markup and without control characters, so that names from files cannot control the terminal."""
     return Text("".join(each if each.isprintable() else "\N{REPLACEMENT CHARACTER}" for each in text))
 
 
@@ -127,21 +127,25 @@ def _attacks(evaluated_runs: Sequence[tuple[Run, Evaluation]]) -> str:
 
 
 def _images(evaluated_runs: Sequence[tuple[Run, Evaluation]]) -> str:
-    """On how many images the accuracies were measured: once, where it is the same number for all runs."""
+    """The number of test images: one number if it is the same for all runs, else one for each run."""
     if len({own.images for _, own in evaluated_runs}) == 1:
         return f"{evaluated_runs[0][1].images:,} test images"
-    return "test images: " + ", ".join(f"{own.images:,} of {run.name}" for run, own in evaluated_runs)
+    return "different numbers of test images: " + ", ".join(
+        f"{own.images:,} of {run.name}" for run, own in evaluated_runs
+    )
 
 
 def evaluated(folder: Path, name: str) -> tuple[Run, Evaluation]:
     """A run and its own evaluation.
 
     Raises:
-        ValueError: there is none, or it is damaged.
+        ValueError: the run has not been evaluated, or its evaluation is damaged.
     """
     if folder.is_dir() and not (folder / RESULT).is_file():
-        if not any((folder / sign).is_file() for sign in SIGNS):
-            raise ValueError(f"{folder} is no run directory, or has not been evaluated: run `toughen evaluate` first")
+        if not any((folder / file).is_file() for file in RUN_FILES):
+            raise ValueError(
+                f"{folder} is not a run directory: name one that `toughen train` or `toughen evaluate` wrote"
+            )
         raise ValueError(f"{folder} has not been evaluated: run `{read_run(folder, name).evaluate}` first")
     run = read_run(folder, name)
     read_recipe(run)
@@ -151,10 +155,10 @@ def evaluated(folder: Path, name: str) -> tuple[Run, Evaluation]:
 
 
 def training_cost(run: Run) -> tuple[float, float] | None:
-    """Seconds of training and mean passes per image; None where nothing was kept of it.
+    """Seconds of training and mean forward passes per image and step; None if the run has no metrics.jsonl.
 
     Raises:
-        ValueError: what was kept is damaged.
+        ValueError: metrics.jsonl is damaged.
     """
     seconds, passes = run.history.seconds, run.history.passes
     if not (run.folder / METRICS).is_file():

@@ -1,4 +1,4 @@
-"""`toughen completion`: a script by which a shell completes commands, options and names."""
+"""`toughen completion`: prints a script for tab completion in a shell."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from toughen.training import optimizers, schedules
 
 HELP = Help(
     usage=f"{PROGRAM} completion bash|zsh",
-    about="Print a script by which a shell completes commands, options and names with the tab key.",
+    about="Print a script for tab completion of commands, options and names in a shell.",
     examples=(
         f"{PROGRAM} completion bash",
         f"{PROGRAM} completion bash > ~/.local/share/bash-completion/completions/{PROGRAM}",
@@ -29,7 +29,7 @@ HELP = Help(
     ),
     shown={"Shell": "shell"},
 )
-FOLDERS = {"run", "runs", "spec", "surrogate"}  # settings that name one
+FOLDERS = {"run", "runs", "spec", "surrogate"}  # settings that take a folder
 FILES = {"files", "weights", "config", "classes"}
 PARTS = {"method": methods, "optimizer": optimizers, "schedule": schedules}
 
@@ -51,7 +51,7 @@ def completion_parser() -> Parser:
 
 
 def tree() -> ArgumentParser:
-    """All commands as one plain parser, which reads nothing: shtab makes its scripts out of such a one."""
+    """All commands as one ``ArgumentParser``, from which shtab generates the scripts; it never parses anything."""
     top = ArgumentParser(prog=PROGRAM, description=INTRODUCTION)
     top.add_argument("--version", action="store_true", help="print the version")
     commands = top.add_subparsers(dest="command")
@@ -65,12 +65,12 @@ def tree() -> ArgumentParser:
                 copy(action, command)
         if name in ("train", "plan"):
             for option in part_settings():
-                command.add_argument(option, help="a setting of that part")
+                command.add_argument(option, help="a setting of this method, optimizer or schedule")
     return top
 
 
 def copy(action: Action, command: ArgumentParser) -> None:
-    """Add an argument of ours to a plain parser, with what its value may be."""
+    """Add an argument to the parser for shtab, with its possible values."""
     about: dict[str, Any] = {"help": plain(explained(action, everything=False, defaults=False))}
     if action.nargs == 0:
         command.add_argument(*flags(action), action="store_true", **about)
@@ -83,7 +83,7 @@ def copy(action: Action, command: ArgumentParser) -> None:
 
 
 def value(action: Action) -> Any:
-    """What shtab completes a setting's value with; None where it can be anything."""
+    """The completions of a setting's value, as shtab takes them; None if there are none."""
     import shtab
 
     name = action.dest.removesuffix(".help")
@@ -105,12 +105,12 @@ def value(action: Action) -> Any:
 
 
 def words(name: str, listed: Iterable[str], files: str = "") -> dict[str, Any]:
-    """A list of names, with files ("f") or folders ("d") beside them, as shtab takes it for both shells."""
+    """Completions from a list of names, and also from files ("f") or folders ("d"), as shtab takes them."""
     function, joined = f"_{PROGRAM}_{name}", " ".join(listed)
     bash = f'{function}() {{\n  compgen -W "{joined}" -- "$1"\n'
     bash += f'  compgen -{files} -- "$1"\n' if files else ""
-    beside = {"f": " 'files:file:_files'", "d": " 'folders:folder:_files -/'", "": ""}[files]
-    zsh = f"{function}() {{\n  _alternative '{name}:{name}:({joined})'{beside}\n"
+    paths = {"f": " 'files:file:_files'", "d": " 'folders:folder:_files -/'", "": ""}[files]
+    zsh = f"{function}() {{\n  _alternative '{name}:{name}:({joined})'{paths}\n"
     return {"bash": function, "zsh": function, "preamble": {"bash": bash + "}\n", "zsh": zsh + "}\n"}}
 
 
@@ -132,5 +132,5 @@ def part_settings() -> list[str]:
 
 
 def plain(text: str) -> str:
-    """A text without what a shell would read in it."""
+    """A text without the characters that a shell would interpret."""
     return "".join(" " if each in "`'\"$[]{}():;|\\%" else each for each in text)

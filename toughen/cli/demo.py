@@ -1,4 +1,4 @@
-"""`toughen demo`: a standard and a robust classifier, both attacked, in a table, a picture and a report."""
+"""`toughen demo`: trains a standard and a robust classifier, attacks both, and writes a picture and a report."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from toughen import data, runs
 from toughen.attacks.pgd import PGD
 from toughen.cli import picture
 from toughen.cli.compare import print_comparison
-from toughen.cli.shared import PROGRAM, Help, goes_on
+from toughen.cli.shared import PROGRAM, Help, resumable
 from toughen.config.parsing import Parser, tidy
 from toughen.config.train import parse_train
 from toughen.data import Data
@@ -35,7 +35,7 @@ CURVE, CURVE_IMAGES, SHOWN = (0.0, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.35, 0.4), 
 
 HELP = Help(
     usage=f"{PROGRAM} demo [--out DIR]",
-    about="Train a standard and a robust classifier on embedded images, and attack both.",
+    about="Train a standard and a robust classifier on images that need no download, and attack both.",
     examples=(f"{PROGRAM} demo", f"{PROGRAM} demo --out runs/first", f"{PROGRAM} compare runs/demo/*"),
     shown={"Output": "out"},
 )
@@ -43,24 +43,24 @@ HELP = Help(
 
 def run(arguments: Sequence[str]) -> int:
     out = Path(demo_parser().read(tidy(arguments)).out)
-    with goes_on():
+    with resumable():
         return demo(out)
 
 
 def demo_parser() -> Parser:
     parser = Parser(prog=f"{PROGRAM} demo", about=HELP)
-    parser.add_argument("--out", type=str, metavar="DIR", default="runs/demo", help="where both runs go")
+    parser.add_argument("--out", type=str, metavar="DIR", default="runs/demo", help="the folder for both runs")
     return parser
 
 
 def demo(out: Path) -> int:
-    """Train both (or go on with them), evaluate both, and print what came out."""
+    """Train (or resume) both runs, evaluate both, and print the results."""
     console, progress = Console(), Console(stderr=True)
     started = time.perf_counter()
     begun = any((out / name).is_dir() for name in RUNS)
     for name in () if begun else ("picture.png", "report.html"):
         if (out / name).exists():
-            raise ValueError(f"{out / name} is there, and not of a demo that was begun: choose another --out")
+            raise ValueError(f"{out / name} exists, but {out} has no runs of the demo: choose another --out")
     for name, arguments in RUNS.items():
         words = [*arguments, "--out", str(out / name)]
         say(progress, f"\n$ {shlex.join(['toughen', 'train', *words])}")
@@ -75,7 +75,7 @@ def demo(out: Path) -> int:
     console.print()
     print_comparison(console, [out / name for name in RUNS])
     seconds = time.perf_counter() - started
-    text = f"\nin {seconds:.0f} seconds. Weights and results of each run, a picture, a page to open:"
+    text = f"\ndone in {seconds:.0f} seconds. Both runs, a picture, and a report to open in a browser:"
     console.print(text, highlight=False)
     for place in [*(out / name for name in RUNS), out / "picture.png", report]:
         say(console, f"  {place}")
@@ -83,31 +83,31 @@ def demo(out: Path) -> int:
 
 
 def draw(out: Path) -> None:
-    """Both models' accuracy against eps, and the same images attacked on each."""
+    """Write the picture: both models' accuracy against eps, and the same images attacked on each model."""
     test = data.load("mnist-5k")
     models = {name: runs.load(out / name) for name in RUNS}
     curves = {name: accuracy_against_eps(model, test) for name, model in models.items()}
-    twins = {name: attacked(model, test) for name, model in models.items()}
-    picture.draw(out / "picture.png", curves, twins, f"PGD-20, {CURVE_IMAGES} test images")
+    examples = {name: attacked(model, test) for name, model in models.items()}
+    picture.draw(out / "picture.png", curves, examples, f"PGD-20, {CURVE_IMAGES} test images")
 
 
 def accuracy_against_eps(model: nn.Module, test: Data) -> dict[float, float]:
-    """Accuracy under PGD-20 at each eps of the curve, on a balanced sample."""
+    """Accuracy under PGD-20 at each eps of the curve, on a stratified sample."""
     sample = test.test.take(data.stratified(test.test.labels, CURVE_IMAGES, seed=0))
     attacks = {str(eps): PGD(eps=eps, steps=20) for eps in CURVE}
     evaluation = measure(model, sample, attacks)
     return {eps: evaluation.accuracy(str(eps)) for eps in CURVE}
 
 
-def attacked(model: nn.Module, test: Data) -> list[picture.Twin]:
-    """One image of each of the last classes, attacked by PGD-100 at eps 0.3."""
+def attacked(model: nn.Module, test: Data) -> list[picture.Example]:
+    """One image of each of the last ``SHOWN`` classes, attacked by PGD-100 at eps 0.3."""
     first = [int((test.test.labels == label).nonzero()[0]) for label in range(len(test.classes))][-SHOWN:]
     split = test.test.take(torch.tensor(first))
     x = as_floats(split.images)
     x_adv = PGD(eps=EPS, steps=100, step_size=0.01)(model, x, split.labels)
     before, after = predict(model, split.images), model(x_adv).argmax(1)
     return [
-        picture.Twin(
+        picture.Example(
             x[i, 0].numpy(), x_adv[i, 0].numpy(), *(test.classes[int(p[i])] for p in (before, after, split.labels))
         )
         for i in range(len(split))

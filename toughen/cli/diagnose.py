@@ -22,7 +22,7 @@ from toughen.utils.console import say
 
 HELP = Help(
     usage=f"{PROGRAM} diagnose RUN ... [settings]",
-    about="Look closer at trained runs: curves, surfaces, transfer.",
+    about="Measure details of trained runs: accuracy curves, loss surfaces, transfer of attacks.",
     examples=(
         f"{PROGRAM} diagnose runs/mine",
         f"{PROGRAM} diagnose runs/mine --which eps steps loss --limit 200",
@@ -62,57 +62,57 @@ def diagnose_parser() -> Parser:
         nargs="+",
         metavar="ATTACK",
         default=list(TRANSFER),
-        help="what transfer is measured with; named as in `toughen evaluate`",
+        help="the attacks for transfer, named as in `toughen evaluate`",
     )
     parser.add_argument(
         "--model",
         nargs="+",
         metavar="MODEL",
-        help="package.module:function or timm:NAME, for runs of nets that toughen did not write: one for all of these, "
-        "or one for each, in their order",
+        help="package.module:function or timm:NAME, for runs whose nets are not part of toughen: one for all of them, "
+        "or one for each, in the order of the runs",
     )
     add_threat(parser, limit=500)
     parser.add_argument(
         "--precision",
         type=Literal["bf16", "fp32", "fp64"],
         default="fp32",
-        help="what attacks search in; figures are float32",
+        help="precision of the attacks; results are computed in float32",
     )
     parser.add_argument(
         "--out",
         type=str | None,
         metavar="DIR",
-        help="where comparisons of runs go, and other eps or data (default: into each run)",
+        help="folder for results that compare runs or use another eps or data (default: each run)",
     )
-    add_output(parser, json="what was written, and where,")
+    add_output(parser, json="the results and their folders")
     return parser
 
 
 def own_models(folders: Sequence[str], names: Sequence[str]) -> dict[str, nn.Module]:
-    """The nets that toughen did not write, by their runs; made from names that the user typed, never from a file's.
+    """The nets that are not part of toughen, by run; created from names that the user typed, never from a file's.
 
     Raises:
-        ValueError: there are not as many names as such runs, or one can't be made.
+        ValueError: the number of names does not match the number of such runs, or a net cannot be created.
     """
     records = {folder: runs.read_record(Path(folder)) for folder in folders} if names else {}
     foreign = {folder: record for folder, record in records.items() if ":" in str(record.model.get("name"))}
     own = {folder: record for folder, record in foreign.items() if needs_name(record.model)}
-    if not own or len(names) not in (1, len(own)):  # timm's nets may be named, too
+    if not own or len(names) not in (1, len(own)):  # nets of timm may be named, but need not be
         own = foreign
     if names and (not own or len(names) not in (1, len(own))):
         raise ValueError(
-            f"--model names {len(names)}, and {len(own)} of the runs are of nets that toughen did not write: give one "
-            "for all of these, or one for each"
+            f"--model has {len(names)} names, but {len(own)} of the runs have nets that are not part of toughen: give "
+            "one name for all of them, or one for each"
         )
     each = [*names] * len(own) if len(names) == 1 else names
     return {folder: runs.create_own(record, name) for (folder, record), name in zip(own.items(), each, strict=True)}
 
 
 def print_diagnostics(console: Console, results: dict[str, Any]) -> None:
-    """Where each run's diagnostics went, and what they are."""
+    """Print the diagnostics of each run, and the folders that they were written to."""
     for place, each in [*results["runs"].items(), *([("all runs", results["shared"])] if results["shared"] else [])]:
         console.print(f"{place}: {', '.join(each)}", highlight=False, markup=False)
     console.print(f"written: diagnostics.json in {', '.join(results['folders'])}", highlight=False, markup=False)
     for folder in results["folders"]:
         if (Path(folder) / RECORD).is_file():
-            say(console, f"look at it: {follow_up.report(folder)}")
+            say(console, f"view it: {follow_up.report(folder)}")

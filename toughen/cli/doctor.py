@@ -1,4 +1,4 @@
-"""`toughen doctor`: what this machine and this installation can do, and what is missing."""
+"""`toughen doctor`: checks the installation and the machine, and measures speed."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from toughen.utils.version import __version__
 LONGEST = 600
 NET, SHAPE, BATCH = "resnet18", (3, 32, 32), 32
 NEEDED = ("torch", "numpy", "datasets", "huggingface-hub", "safetensors", "pyarrow", "pillow", "jsonargparse", "rich")
-EXTRAS = {  # what each is for, and how to get it
+EXTRAS = {  # the purpose of each package, and how to install it
     "timm": ("nets of timm's, --model timm:NAME", "pip install 'toughen[timm]'"),
     "onnx": ("toughen export", "pip install 'toughen[onnx]'"),
     "onnxruntime": ("toughen export, to check what it wrote", "pip install 'toughen[onnx]'"),
@@ -40,7 +40,7 @@ CLIENTS = {"mlflow": "mlflow-skinny"}  # the part of a package that toughen need
 
 HELP = Help(
     usage=f"{PROGRAM} doctor [--seconds X] [settings]",
-    about="Say what this machine and installation can do, and what is missing.",
+    about="Check this installation and this machine: versions, missing packages, memory, speed.",
     examples=(f"{PROGRAM} doctor", f"{PROGRAM} doctor --seconds 0 --quiet", f"{PROGRAM} doctor --device cpu --json"),
     shown={"Speed": "seconds device", "Output": "quiet json"},
 )
@@ -48,12 +48,12 @@ HELP = Help(
 
 @dataclass(frozen=True)
 class Finding:
-    """One line of the examination.
+    """One line of the output.
 
     Attributes:
-        name: what was looked at.
-        value: what was found, in words.
-        figure: the same as a number; None where it is none.
+        name: what was checked.
+        value: the result as text.
+        figure: the result as a number, if it is one.
         advice: what to do about it; "" for nothing.
     """
 
@@ -81,7 +81,7 @@ def run(arguments: Sequence[str]) -> int:
 
 
 def installation() -> list[Finding]:
-    """Versions, and what is not installed."""
+    """The versions of the packages, and those that are missing."""
     findings = [Finding("toughen", __version__), Finding("python", platform.python_version())]
     needed = {name: ("missing", f"pip install {name}") for name in NEEDED}
     extras = {name: (f"missing, for {use}", advice) for name, (use, advice) in EXTRAS.items()}
@@ -109,7 +109,7 @@ def machine(device: torch.device) -> list[Finding]:
     few = "" if threads >= usable or "OMP_NUM_THREADS" in os.environ else f"set OMP_NUM_THREADS={usable}"
     free = sizes.available() if device.type != "cuda" else torch.cuda.mem_get_info(device)[0]
     gpus = [torch.cuda.get_device_name(number) for number in range(torch.cuda.device_count())]
-    built = "" if torch.version.cuda or getattr(torch.version, "hip", None) else " (this torch is built for CPUs alone)"
+    built = "" if torch.version.cuda or getattr(torch.version, "hip", None) else " (this torch is built for CPUs only)"
     return [
         Finding("device", f"{device}: {processor(device)}"),
         Finding("kernels", kernels()),
@@ -120,7 +120,7 @@ def machine(device: torch.device) -> list[Finding]:
 
 
 def speed(device: torch.device, seconds: float) -> list[Finding]:
-    """Passes in a second, in float32 and in bf16, and whether torch.compile works."""
+    """Images per second in float32, the speed-up with bf16, and whether torch.compile works."""
     net = models.create(NET, 10, SHAPE, width=16).to(device)
     x = torch.rand(BATCH, *SHAPE, device=device)
     plain = passes_per_second(net, x, seconds * 0.4)
@@ -130,9 +130,9 @@ def speed(device: torch.device, seconds: float) -> list[Finding]:
     advice = "" if fits else f"try --precision {'bf16' if gain > 1 else 'fp32'}, and measure with your own net"
     fault = lacks_compiler(device)
     return [
-        Finding("passes", f"{plain:,.0f} images a second forward and backward, {NET} of 16 channels, fp32", plain),
+        Finding("passes", f"{plain:,.0f} images per second forward and backward, {NET} with 16 channels, fp32", plain),
         Finding("bf16", f"{gain:.2f} times as fast as fp32 with this net; auto takes {chosen}", gain, advice),
-        Finding("compile", "a compiler is there" if not fault else fault, float(not fault),
+        Finding("compile", "a compiler is installed" if not fault else fault, float(not fault),
                 "" if not fault else "leave --compile off, or install it"),
     ]  # fmt: skip
 
@@ -148,8 +148,10 @@ def table(findings: Sequence[Finding]) -> Table:
 
 def doctor_parser() -> Parser:
     parser = Parser(prog=f"{PROGRAM} doctor", about=HELP)
-    parser.add_argument("--seconds", type=float, default=6.0, help="time the speed is measured for; 0 leaves it out")
+    parser.add_argument(
+        "--seconds", type=float, default=6.0, help="seconds that speed is measured for; 0: not measured"
+    )
     parser.add_argument("--device", type=str, default="auto", help="cpu, cuda and the like; auto takes a GPU if any")
-    parser.add_argument("--quiet", action="store_true", help="print only what is missing")
+    parser.add_argument("--quiet", action="store_true", help="print only problems, with advice")
     parser.add_argument("--json", action="store_true", help="print all as JSON")
     return parser

@@ -18,12 +18,12 @@ from toughen.cli.shared import (
     ATTACK,
     PROGRAM,
     Help,
-    add_asking,
+    add_model_options,
     add_output,
     add_threat,
-    goes_on,
     own_model,
     progress_console,
+    resumable,
 )
 from toughen.config import settings
 from toughen.config.parsing import Parser, tidy
@@ -41,7 +41,7 @@ from toughen.utils.statistics import percent, warning
 
 HELP = Help(
     usage=f"{PROGRAM} evaluate RUN|MODULE:FUNCTION|timm:NAME [settings]",
-    about="Attack a model on test images, and judge whether the robust accuracy can be believed.",
+    about="Measure a model's accuracy under attack on test images, and check whether the number can be believed.",
     examples=(
         f"{PROGRAM} evaluate runs/mine",
         f"{PROGRAM} evaluate runs/mine --suite standard --limit 1000 --time-budget 10m",
@@ -77,7 +77,7 @@ def run(arguments: Sequence[str]) -> int:
         )
     folder = output_folder(given["spec"], given["out"])
     _warn_unfinished(Path(given["spec"]), console)
-    with goes_on():
+    with resumable():
         try:
             result = evaluate_run(**given, console=console)
         except Unfinished as stopped:
@@ -88,7 +88,7 @@ def run(arguments: Sequence[str]) -> int:
 
 
 def _warn_unfinished(run: Path, console: Console) -> None:
-    """Say before its figures that a run's training has not come to its end."""
+    """Warn, before the results, that a run's training is not finished."""
     if not all((run / name).is_file() for name in (runs.RECORD, CONFIG)):
         return
     read = read_run(run, str(run))
@@ -108,32 +108,34 @@ def evaluate_parser() -> Parser:
     parser.add_argument(
         "--suite",
         type=Literal["quick", "standard", "papers"] | None,
-        help="quick, if none is named (FGSM, PGD, APGD), standard (PGD-100, GAMA-PGD, AutoAttack) or papers (what "
-        "their tables report); quick takes 1,000 images, and standard's PGD-100 5 starts",
+        help="quick, if none is named (FGSM, PGD, APGD), standard (PGD-100, GAMA-PGD, AutoAttack) or papers (the "
+        "attacks in the papers' tables); quick uses 1,000 images, and standard's PGD-100 uses 5 starts",
     )
-    parser.add_argument("--attacks", nargs="+", metavar="ATTACK", help=f"in place of a suite, {ATTACK}")
+    parser.add_argument("--attacks", nargs="+", metavar="ATTACK", help=f"attacks instead of a suite, {ATTACK}")
     add_threat(parser)
-    add_asking(parser)
+    add_model_options(parser)
     parser.add_argument(
-        "--surrogate", type=str | None, help="a normally trained run for black-box checks; `train` makes one"
+        "--surrogate", type=str | None, help="a run trained without attacks, for black-box checks; `train` trains one"
     )
+    parser.add_argument("--processes", type=int, default=1, help="number of parallel processes; the result is the same")
     parser.add_argument(
-        "--processes", type=int, default=1, help="processes that attack at once; the result is the same"
-    )
-    parser.add_argument(
-        "--time_budget", type=str | None, help="end within this time, such as 5m, by attacking fewer images, a sample"
+        "--time_budget",
+        type=str | None,
+        help="end within this time, such as 5m, by attacking a smaller sample of images",
     )
     parser.add_argument("--verdict", type=bool, default=True, help="whether to check that the number can be believed")
     parser.add_argument(
-        "--details", type=bool, default=True, help="whether to look closer at a few images, for `toughen report`"
+        "--details", type=bool, default=True, help="whether to write images and curves for `toughen report`"
     )
-    parser.add_argument("--out", type=str | None, metavar="DIR", help="where to write (default: the run directory)")
+    parser.add_argument(
+        "--out", type=str | None, metavar="DIR", help="the folder for the results (default: the run directory)"
+    )
     add_output(parser, json="evaluation.json and its folder")
     return parser
 
 
 def surrogate_model(spec: str, surrogate: str, device: str, console: Console, data: str | None) -> nn.Module:
-    """The net whose adversarial images are tried on the model: a run's, or one that is trained for it and kept."""
+    """The surrogate for transfer attacks: the net of a run, or one that is trained for this model and kept."""
     if surrogate != "train":
         return runs.load(surrogate)
     from toughen.training.surrogate import train_source
@@ -142,12 +144,12 @@ def surrogate_model(spec: str, surrogate: str, device: str, console: Console, da
 
 
 def print_json(_: Console, folder: Path, result: dict[str, Any]) -> None:
-    """The same for a program."""
+    """Print an evaluation as JSON."""
     print(json.dumps({"folder": str(folder), **result}, indent=2))
 
 
 def print_evaluation(console: Console, folder: Path, result: dict[str, Any]) -> None:
-    """One evaluation: accuracy clean, under each attack, and under all of them."""
+    """Print an evaluation: accuracy clean, under each attack, and under all attacks; then the verdict."""
     threat = result["threat"]
     images = f"{result['images']:,} test images of {result['data']}, {threat['norm']} eps {radius(threat['eps'])}"
     console.print(f"{folder}\n{images}", highlight=False, markup=False)
@@ -159,21 +161,21 @@ def print_evaluation(console: Console, folder: Path, result: dict[str, Any]) -> 
         _attack_row(table, name, figures, result["images"])
         for part, each in figures.get("parts", {}).items():
             _attack_row(table, f"  then {part}", each, result["images"])
-    table.add_row("all of them", percent(result["robust_accuracy"]), style="bold")
+    table.add_row("all attacks", percent(result["robust_accuracy"]), style="bold")
     console.print(table)
     for name, (low, high) in result.get("interval", {}).items():
         console.print(f"{name.replace('_', ' ')}: 95 % interval {percent(low)} to {percent(high)}", highlight=False)
     if drawn := result.get("draws"):
-        often = f"{drawn['wrong']} of {drawn['asked']}"
-        rule = f"an image is broken where at least {often} fresh answers are wrong"
-        console.print(f"the model answers at random: {rule}", highlight=False)
+        counts = f"{drawn['wrong']} of {drawn['asked']}"
+        rule = f"an image is broken if at least {counts} repeated predictions are wrong"
+        console.print(f"the model's predictions are random: {rule}", highlight=False)
     print_verdict(console, result)
     if membership := result.get("seen_images"):
-        console.print(f"whether these images were trained on: {membership}", highlight=False)
+        console.print(f"whether these images were used for training: {membership}", highlight=False)
     if warned := warning(result):
         console.print(warned, highlight=False, style="bold red")
     console.print(f"written: {folder / RESULT}, examples.parquet", highlight=False, markup=False)
-    say(console, f"look at it: {follow_up.report(folder)}")
+    say(console, f"view it: {follow_up.report(folder)}")
 
 
 def _attack_row(table: Table, name: str, figures: dict[str, Any], images: int) -> None:
@@ -182,7 +184,7 @@ def _attack_row(table: Table, name: str, figures: dict[str, Any], images: int) -
 
 
 def print_verdict(console: Console, result: dict[str, Any]) -> None:
-    """Whether the number can be believed, and the checks that say it cannot; the others are in evaluation.json."""
+    """Print whether the number can be believed, and the failed checks; all checks are in evaluation.json."""
     word, checks = result.get("verdict"), result.get("checks", [])
     if word is None:
         return

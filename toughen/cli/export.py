@@ -1,4 +1,4 @@
-"""`toughen export`: a run's classifier as a file that other programs read."""
+"""`toughen export`: writes a run's classifier in a format for other programs."""
 
 from __future__ import annotations
 
@@ -30,16 +30,18 @@ from toughen.utils.console import say
 from toughen.utils.fraction import radius
 from toughen.utils.version import __version__
 
-TOLERANCE = 1e-3  # of a logit, or 1e-4 of the image's largest one if that is more: float32 sums in another order
+TOLERANCE = (
+    1e-3  # for a logit's difference, which comes from another order of float32 sums; see ``Difference.relative``
+)
 NAMES = {form: f"model{suffix}" for form, suffix in SUFFIXES.items()} | {"safetensors": "net.safetensors"}
 NO_ATTACK = "none"
-# mean or std null: the images themselves
+# if mean and std are null, the net takes the images themselves
 TENSORS_TAKE = "(images - mean) / std, per channel, of float32 images [n, c, h, w] in [0, 1]"
 BATCH = 50
 
 HELP = Help(
     usage=f"{PROGRAM} export RUN [--format FORMAT] [--out FILE] [settings]",
-    about="Write a run's classifier for other programs, checked against it on test images.",
+    about="Write a run's classifier for other programs, and check the file on test images.",
     examples=(
         f"{PROGRAM} export runs/mine",
         f"{PROGRAM} export runs/mine --format safetensors --out net.safetensors",
@@ -56,7 +58,7 @@ def run(arguments: Sequence[str]) -> int:
     record = runs.read_record(folder)
     out = Path(given.out) if given.out else folder / NAMES[given.format]
     if out.exists():
-        raise ValueError(f"{out} is there already: choose another --out, or remove it")
+        raise ValueError(f"{out} exists already: choose another --out, or remove it")
     check_writable(out.parent)
     model = runs.load(folder, own_model(given.run, given.model))
     attack = None if given.attack == NO_ATTACK else parse_attack(given.attack, threat(record, given.run))
@@ -64,7 +66,7 @@ def run(arguments: Sequence[str]) -> int:
     images, _ = sample(test.test, given.limit, 0)
     x = images.images.float() / 255
     out.parent.mkdir(parents=True, exist_ok=True)
-    part = out.with_name(f".part-{out.name}")  # until it is checked
+    part = out.with_name(f".part-{out.name}")  # renamed to ``out`` once it is checked
     try:
         exported = write(part, given.format, record, model, given.run, given.model)
         differences = [(f"{len(x):,} test images of {test.name}", checked(difference(model, exported, x, BATCH)))]
@@ -81,7 +83,7 @@ def run(arguments: Sequence[str]) -> int:
 
 
 def write(path: Path, form: str, record: runs.Record, model: nn.Module, spec: str, own: str | None) -> Exported:
-    """Write the file, and give back the classifier that is read from it."""
+    """Write the file, and return the classifier that is loaded from it."""
     if form == "safetensors":
         write_single(path, record, model, {**about(record), "input": TENSORS_TAKE})
         return load_single(path, own_model(spec, own))
@@ -91,15 +93,15 @@ def write(path: Path, form: str, record: runs.Record, model: nn.Module, spec: st
 
 
 def checked(result: Difference) -> Difference:
-    """A difference that rounding explains.
+    """The given difference, if rounding explains it.
 
     Raises:
-        RuntimeError: it is larger.
+        RuntimeError: the difference is larger.
     """
     if result.classes or not result.relative <= TOLERANCE:
         raise RuntimeError(
-            f"the exported net differs from the run's: {result.classes:,} of {result.images:,} images change class, "
-            f"logits by up to {result.logit:.2g}; nothing is written"
+            f"the exported net differs from the run's: {result.classes:,} of {result.images:,} predictions change, and "
+            f"logits differ by up to {result.logit:.2g}; no file was written: try another --format"
         )
     return result
 
@@ -110,18 +112,18 @@ def logits_differ(result: Difference) -> str:
 
 
 def threat(record: runs.Record, spec: str) -> Threat:
-    """What the run was trained against.
+    """The threat that the run was trained against.
 
     Raises:
         ValueError: it was trained without a threat.
     """
     if record.eps is None:
-        raise ValueError(f"{spec} was trained without a threat, so there is none to attack within: leave --attack out")
+        raise ValueError(f"{spec} was trained without an attack, so it has no eps to attack with: leave --attack out")
     return usable_threat("l2" if record.norm == "l2" else "linf", record.eps)
 
 
 def attacked(model: nn.Module, x: Images, y: Labels, attack: Attack, name: str) -> Images:
-    """Adversarial images that are found through the run's classifier."""
+    """Adversarial images, made by attacking the run's classifier."""
     parts = []
     for rows in torch.arange(len(x)).split(BATCH):
         x_adv, _ = call_attack(attack, name, model, x[rows], y[rows], ImageNoise(0, name, rows.tolist()))
@@ -130,7 +132,7 @@ def attacked(model: nn.Module, x: Images, y: Labels, attack: Attack, name: str) 
 
 
 def about(record: runs.Record) -> dict[str, str]:
-    """What the file says of itself."""
+    """The metadata of the file."""
     return {
         "classes": json.dumps(record.classes),
         "input": "float32 [n, c, h, w] in [0, 1]; normalisation is inside",
@@ -147,12 +149,15 @@ def export_parser() -> Parser:
         "--format", type=Literal["onnx", "torch-export", "safetensors"], default="onnx", help="the file's format"
     )
     parser.add_argument(
-        "--out", type=str | None, metavar="FILE", help="the file (default: in the run, named by the format)"
+        "--out",
+        type=str | None,
+        metavar="FILE",
+        help="the file to write (default: in the run directory, named after the format)",
     )
-    parser.add_argument("--data", type=str | None, help="test images to check it on (default: the run's)")
-    parser.add_argument("--limit", type=int | None, default=1000, help="check on so many of them")
+    parser.add_argument("--data", type=str | None, help="data set for the check (default: the run's)")
+    parser.add_argument("--limit", type=int | None, default=1000, help="number of test images for the check")
     parser.add_argument(
-        "--attack", type=str, default=NO_ATTACK, help=f"check on adversarial images of the run, too, {ATTACK}"
+        "--attack", type=str, default=NO_ATTACK, help=f"check also on adversarial images of this attack, {ATTACK}"
     )
     parser.add_argument("--model", type=str | None, help="package.module:function, for a run of a net of your own")
     return parser

@@ -19,16 +19,16 @@ from toughen.evaluation.suite import names as attack_names
 from toughen.utils.collect import summary
 from toughen.utils.console import two_columns
 
-ELSEWHERE = {  # nets that toughen did not write
+ELSEWHERE = {  # nets that are not part of toughen
     "timm:NAME": "Any net of the package timm, as in `--model timm:resnet18`. timm must be installed (pip install "
     "'toughen[timm]'); python -c \"import timm; print(timm.list_models())\" prints its names.",
-    "package.module:function": "A net of your own: what the function returns, called with num_classes, and with shape "
-    "where it takes that.",
+    "package.module:function": "A net of your own: the function returns it. It is called with num_classes, and with "
+    "shape if it has that parameter.",
 }
 
 HELP = Help(
     usage=f"{PROGRAM} list methods|attacks|models|data|recipes",
-    about="List what can be named on the command line.",
+    about="List the names of methods, attacks, models, data sets or recipes.",
     examples=(f"{PROGRAM} list recipes", f"{PROGRAM} list methods", f"{PROGRAM} list attacks"),
     shown={"What to list": "what"},
 )
@@ -66,10 +66,10 @@ def recipe_summary(path: Path) -> str:
 
 
 def method_facts(kind: type) -> dict[str, str]:
-    """What a method's docstring and signature say of it: "about", "paper", "passes" and "settings"; "" where nothing.
+    """Facts from a method's docstring and signature: "about", "paper", "passes" and "settings"; "" if missing.
 
-    The paper is the last parenthesis after a blank in the docstring's first line, the passes the number in its line
-    ``Passes:``, with a sign where a wrapper adds them to those of the method it wraps.
+    The paper is in the last parentheses of the docstring's first line. The passes are the number in its line
+    ``Passes:``; a plus sign means that a wrapper adds them to those of the wrapped method.
     """
     text, about = inspect.getdoc(kind) or "", summary(kind)
     cited = list(re.finditer(r" \(([^()]+)\)", about))
@@ -85,11 +85,13 @@ def method_facts(kind: type) -> dict[str, str]:
 
 
 def print_methods(console: Console, kinds: Mapping[str, type]) -> None:
-    """Each method with what it is, its paper, what a step costs and its settings; bare the ones that must be given."""
+    """Print each method with its paper, the cost of a step, and its settings; required settings have no default."""
     table = two_columns()
     for name, kind in kinds.items():
         facts = method_facts(kind)
-        passes = f"{facts['passes']} passes a step" + (" beyond what it wraps" if "+" in facts["passes"] else "")
+        passes = f"{facts['passes']} passes per step" + (
+            " in addition to the wrapped method" * ("+" in facts["passes"])
+        )
         cost = "; ".join(part for part in (facts["paper"], passes) if part)
         table.add_row(Text(name), Text(facts["about"]))
         table.add_row("", Text(cost, style="dim"))
@@ -101,7 +103,7 @@ def print_methods(console: Console, kinds: Mapping[str, type]) -> None:
 
 
 def print_entries(console: Console, entries: dict[str, str]) -> None:
-    """Names and what they are."""
+    """Print names with their descriptions."""
     table = two_columns()
     for name, about in entries.items():
         table.add_row(Text(name), Text(about))

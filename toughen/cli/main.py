@@ -1,4 +1,4 @@
-"""The command line: find the command, and turn what goes wrong into one message and a status."""
+"""The program's entry point: runs the command, and turns errors into one message and an exit status."""
 
 from __future__ import annotations
 
@@ -10,43 +10,44 @@ import warnings
 from collections.abc import Sequence
 from typing import NoReturn
 
-from toughen.cli.shared import PROGRAM, fail, several
+from toughen.cli.shared import KEPT, PROGRAM, fail, several
 from toughen.utils import signals
 
 INTRODUCTION = "Train image classifiers that withstand adversarial attacks, and measure how\nrobust they are."
 COMMANDS = {
-    "train": "train a classifier on a folder of images, or as a recipe says",
-    "plan": "say what `train` would do, and how long it would take",
-    "evaluate": "attack a model on test images, and judge the robust accuracy",
-    "attack": "write the adversarial images of an attack as parquet",
-    "diagnose": "look closer at runs: curves, surfaces, transfer",
-    "compare": "show evaluated runs side by side",
+    "train": "train a classifier on a folder of images, or by a recipe",
+    "plan": "show what `train` would do with the same arguments, and how long",
+    "evaluate": "measure accuracy under attack, and whether it can be believed",
+    "attack": "attack test images, and write the adversarial images as parquet",
+    "diagnose": "measure details: accuracy curves, loss surfaces, transfer of attacks",
+    "compare": "compare evaluated runs in a table",
     "report": "write runs and their results as one HTML page",
-    "predict": "say the classes of image files, and whether an attack changes them",
+    "predict": "predict classes of image files, and whether an attack changes them",
     "export": "write a run's classifier as ONNX, torch.export or safetensors",
     "card": "write a run's model card",
     "push": "upload a run to the Hugging Face hub, with --yes",
     "list": "list methods, attacks, models, data or recipes",
-    "reproduce": "run a paper's table or figure; show it beside what was published",
-    "doctor": "say what this machine and installation can do, and what is missing",
+    "reproduce": "run a paper's table or figure, and compare with the published one",
+    "doctor": "check this installation and this machine, and measure speed",
     "demo": "train a standard and a robust classifier, and attack both",
-    "completion": "print a script that completes words with the tab key",
+    "completion": "print a script for tab completion in a shell",
 }
-SHARED = ("train", "evaluate")  # what torchrun may start several times
-LOST_ELSEWHERE = "another process that worked on this ended (killed, or out of memory)"
+DISTRIBUTED = ("train", "evaluate")  # the commands that may run in several processes under torchrun
+LOST_PROCESS = "another process of this command ended (it was killed, or ran out of memory)"
 LOST = {
-    "train": f"{LOST_ELSEWHERE}: the last checkpoint is whole; go on with --resume",
-    "evaluate": f"{LOST_ELSEWHERE}: what is done is kept, and the same command goes on",
+    "train": f"{LOST_PROCESS}: the last checkpoint is complete; continue with --resume",
+    "evaluate": f"{LOST_PROCESS}: {KEPT}",
 }
 
 
 def usage() -> str:
     commands = "\n".join(f"  {name:10s} {about}" for name, about in COMMANDS.items())
-    return f"usage: {PROGRAM} COMMAND ...\n\n{INTRODUCTION}\n\n{commands}\n\n`{PROGRAM} COMMAND --help` tells more."
+    more = f"`{PROGRAM} COMMAND --help` explains a command."
+    return f"usage: {PROGRAM} COMMAND ...\n\n{INTRODUCTION}\n\n{commands}\n\n{more}"
 
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
-    """Run a command and leave with its status: 0 done, 1 a run that failed, 2 bad input, 128 + n on signal n."""
+    """Run a command and exit with its status: 0 success, 1 a run that failed, 2 bad input, 128 + n on signal n."""
     program = arguments is None and not several()
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     if not arguments or arguments[0] in ("-h", "--help"):
@@ -68,23 +69,23 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         _run(*arguments)
     from toughen.core import distributed
 
-    if arguments[0] == "evaluate":  # training waits for signals itself
-        signals.end_on_sigterm()  # as torchrun sends it to the others where one process has ended
+    if arguments[0] == "evaluate":  # training has its own signal handlers
+        signals.end_on_sigterm()  # torchrun sends SIGTERM to the other processes when one has ended
     try:
         with distributed.joined():
-            if arguments[0] not in SHARED:
-                others = ", ".join(SHARED)
-                fail(f"{arguments[0]} works in one process: start it without torchrun (more of them: {others})")
+            if arguments[0] not in DISTRIBUTED:
+                others = " and ".join(DISTRIBUTED)
+                fail(f"{arguments[0]} runs in one process only: start it without torchrun ({others} can use torchrun)")
             _run(*arguments)
     except RuntimeError as error:
         fail(str(error), status=1)
 
 
 def _run(name: str, *arguments: str) -> NoReturn:
-    """Run a command, and turn what goes wrong into one message and a status."""
+    """Run a command, and turn errors into one message and an exit status."""
     try:
         raise SystemExit(importlib.import_module(f"toughen.cli.{name}").run(arguments))
-    except BrokenPipeError:  # who reads our output has seen enough
+    except BrokenPipeError:  # the reader of the output, such as `head`, has ended
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         raise SystemExit(0) from None
     except OSError as error:
@@ -93,15 +94,16 @@ def _run(name: str, *arguments: str) -> NoReturn:
         fail(str(error))
     except (RuntimeError, MemoryError) as error:
         if several():
-            signals.ignore_sigterm()  # until it is said
+            signals.ignore_sigterm()  # so that the message is still printed
         from toughen.core.distributed import is_lost_process  # imports torch
         from toughen.data.feed import Unreadable
         from toughen.engine.memory import is_out_of_memory
 
-        if is_lost_process(error) and not isinstance(error, Unreadable):  # which names the process that ended
-            fail(LOST[name] if name in LOST else LOST_ELSEWHERE, status=1)
+        if is_lost_process(error) and not isinstance(error, Unreadable):  # ``Unreadable`` has a message of its own
+            fail(LOST.get(name, LOST_PROCESS), status=1)
         if not is_out_of_memory(error):
             fail(str(error), status=1)
-        fail(f"memory does not suffice ({str(error).splitlines()[0][:200] if str(error) else 'MemoryError'})", status=1)
+        reason = str(error).splitlines()[0][:200] if str(error) else "MemoryError"
+        fail(f"out of memory ({reason}): use smaller batches or images, or close other programs", status=1)
     except KeyboardInterrupt as stopped:
         fail("stopped", status=signals.exit_status(stopped))

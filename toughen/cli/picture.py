@@ -1,4 +1,4 @@
-"""The demo's picture: accuracy against eps, and images with what the attack made of them."""
+"""The demo's picture: accuracy against eps, and adversarial images with their predictions."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ COLOURS = ("#d1495b", "#00798c", "#edae49", "#66a182")
 
 
 @dataclass(frozen=True)
-class Twin:
-    """One image, [h, w] or [h, w, 3] in [0, 1], under attack.
+class Example:
+    """One image before and after an attack.
 
     Attributes:
-        clean, attacked: the images.
+        clean, attacked: the images, [h, w] or [h, w, 3], in [0, 1].
         before, after: the names of the classes predicted for them.
         label: the true class.
     """
@@ -33,19 +33,19 @@ class Twin:
 
 
 def draw(
-    path: Path, curves: Mapping[str, Mapping[float, float]], twins: Mapping[str, Sequence[Twin]], title: str
+    path: Path, curves: Mapping[str, Mapping[float, float]], examples: Mapping[str, Sequence[Example]], title: str
 ) -> None:
     """Write a PNG.
 
     Args:
-        path: where to.
-        curves: per model, accuracy 0..1 at each eps.
-        twins: per model, the same images attacked; as many for each.
-        title: what was attacked, and how.
+        path: the file.
+        curves: for each model, the accuracy, 0..1, at each eps.
+        examples: for each model, the same images attacked on it.
+        title: the attack and the number of images.
     """
-    from matplotlib.figure import Figure  # slow to import; no window system is touched this way
+    from matplotlib.figure import Figure  # slow to import; unlike pyplot it needs no display
 
-    columns = max(len(row) for row in twins.values())
+    columns = max(len(row) for row in examples.values())
     figure = Figure(figsize=(9.6, 3.2), dpi=110, layout="constrained")
     panels: Any = figure.subfigures(1, 2, width_ratios=(1, 1.35))
     left, right = panels
@@ -55,17 +55,17 @@ def draw(
     axes.set(xlabel="eps", ylabel="accuracy under attack, %", ylim=(-3, 103), title=title)
     axes.legend(frameon=False, loc="lower left")
     axes.spines[["top", "right"]].set_visible(False)
-    grid = right.subplots(len(twins), columns, squeeze=False)
-    for row, (colour, (name, images)) in enumerate(zip(COLOURS, twins.items(), strict=False)):
-        for axis, twin in zip(grid[row], images, strict=False):
-            _show(axis, twin)
+    grid = right.subplots(len(examples), columns, squeeze=False)
+    for row, (colour, (name, images)) in enumerate(zip(COLOURS, examples.items(), strict=False)):
+        for axis, example in zip(grid[row], images, strict=False):
+            _show(axis, example)
         grid[row][0].set_ylabel(name, color=colour, fontweight="bold")
     replace_file(path, lambda temporary: figure.savefig(temporary, format="png"))
 
 
-def _show(axis: Any, twin: Twin) -> None:
-    """An attacked image, and what the model saw before and after."""
-    axis.imshow(twin.attacked, cmap="gray", vmin=0, vmax=1)
+def _show(axis: Any, example: Example) -> None:
+    """Draw the adversarial image, with the predictions before and after the attack."""
+    axis.imshow(example.attacked, cmap="gray", vmin=0, vmax=1)
     axis.set(xticks=[], yticks=[])
-    held = twin.after == twin.label
-    axis.set_title(f"{twin.before} → {twin.after}", fontsize=10, color="#00798c" if held else "#d1495b")
+    correct = example.after == example.label
+    axis.set_title(f"{example.before} → {example.after}", fontsize=10, color="#00798c" if correct else "#d1495b")

@@ -1,4 +1,4 @@
-"""`toughen plan`: what a training run would be and take, without training."""
+"""`toughen plan`: shows what a training run would do and how long it would take, without training."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ from toughen.utils.plural import count
 
 HELP = Help(
     usage=f"{PROGRAM} plan [RECIPE_OR_YAML] [the settings of {PROGRAM} train]",
-    about=f"Say what `{PROGRAM} train` with these words would train, on what, and for how long; steps are tried for "
-    "some seconds, and nothing is trained or written.",
+    about=f"Show what `{PROGRAM} train` with the same arguments would train, on which images, and for how long; some "
+    "steps are timed for a few seconds, and nothing is kept or written.",
     examples=(
         f"{PROGRAM} plan --data photos --eps 8/255",
         f"{PROGRAM} plan --data photos --eps 8/255 --time-budget 30m",
@@ -41,8 +41,8 @@ HELP = Help(
     more=MORE | {"Output": f"{GROUPS['Output']} {MORE['Output']}"},
     defaults=False,
 )
-TRYING = 5.0  # seconds that steps are tried for
-COUNTED = 12  # classes whose images are listed
+TRYING = 5.0  # seconds that steps are timed for
+COUNTED = 12  # with at most this many classes, the number of images is listed for each class
 
 
 def run(arguments: Sequence[str]) -> int:
@@ -51,7 +51,9 @@ def run(arguments: Sequence[str]) -> int:
     words = [word for word in arguments if word != "--resume"]
     recipe, config, out, _ = parse_train(words)
     with tempfile.TemporaryDirectory() as folder:
-        for source in missing_sources(recipe, config, Path(folder)):  # a step costs the same with untrained ones
+        for source in missing_sources(
+            recipe, config, Path(folder)
+        ):  # the time of a step is the same with untrained sources
             untrained, _, _ = build(source.recipe, source.folder)
             source.folder.mkdir(parents=True)
             runs.write_model(source.folder, untrained.state.record, untrained.model)
@@ -67,20 +69,20 @@ def run(arguments: Sequence[str]) -> int:
 
 
 def plan_parser() -> Parser:
-    """That of `toughen train`, under another name."""
+    """The parser of `toughen train`, with the help of `toughen plan`."""
     return train_parser(HELP)
 
 
 def images(trainer: Trainer, data: Images) -> dict[str, str]:
-    """What it would be trained and tested on, and what speaks against it."""
+    """The rows about the images: numbers, size and classes, and warnings about too few images."""
     channels, height, width = trainer.image.shape[1:]
     held_out = len(trainer.state.validation.split)
     colour = {1: "grey", 3: "colour"}.get(channels, f"{channels} channels")
-    apart = f", {data.split_off:,} kept apart to test on" * (data.split_off > 0)
+    held_out_test = f", {data.split_off:,} held out for testing" * (data.split_off > 0)
     kept = f"{held_out:,} to choose the weights" if held_out else "no validation images: the last weights are kept"
-    off = " (those kept apart)" * (data.split_off > 0)
+    off = " (the held-out ones)" * (data.split_off > 0)
     rows = {
-        "images": f"{len(trainer.train):,} to train on, {kept}{apart}",
+        "images": f"{len(trainer.train):,} to train on, {kept}{held_out_test}",
         "size": f"{height} x {width}, {colour}" + (f": {data.why}" if data.why else ""),
         "classes": by_class(data.classes, data.trained),
         "test images": f"{sum(data.tested):,}{off}, of {by_class(data.classes, data.tested)}",
@@ -90,7 +92,7 @@ def images(trainer: Trainer, data: Images) -> dict[str, str]:
 
 
 def by_class(names: Sequence[str], counts: Sequence[int]) -> str:
-    """How many classes, and the images of each: of the largest and the smallest where they are many."""
+    """The number of classes, and the images of each; with many classes, only of the smallest and the largest."""
     if len(names) <= COUNTED:
         return f"{len(names)}: " + ", ".join(f"{name} {number:,}" for name, number in zip(names, counts, strict=True))
     (least, rare), (most, common) = (which(zip(counts, names, strict=True)) for which in (min, max))
@@ -98,7 +100,7 @@ def by_class(names: Sequence[str], counts: Sequence[int]) -> str:
 
 
 def settings(trainer: Trainer) -> dict[str, str]:
-    """What would be trained, and how."""
+    """The rows about the net, the method and the number of steps."""
     recipe: Recipe = trainer.recipe
     state = trainer.state
     threat = trainer.method.threat
@@ -114,23 +116,23 @@ def settings(trainer: Trainer) -> dict[str, str]:
 
 
 def price(trainer: Trainer, tried: budget.StepCost) -> dict[str, str]:
-    """What it would take, by what was tried."""
+    """The rows about the cost, estimated from the timed steps."""
     whole = trainer.state.last_step / trainer.state.steps_per_epoch * len(trainer.train) * tried.passes
-    looks = -(-trainer.state.last_step // trainer.state.steps_per_epoch) // trainer.recipe.validation_every + 1
-    seconds = trainer.state.last_step * tried.step + looks * tried.validation
-    validations = f", {tried.validation:.1f} s each of {count(looks, 'validation')}" * bool(
+    validations = -(-trainer.state.last_step // trainer.state.steps_per_epoch) // trainer.recipe.validation_every + 1
+    seconds = trainer.state.last_step * tried.step + validations * tried.validation
+    validating = f", {tried.validation:.1f} s for each of {count(validations, 'validation')}" * bool(
         len(trainer.state.validation.split)
     )
     return {
-        "passes": f"{tried.passes:.1f} forward passes an image and step, {whole:,.0f} in all",
-        "memory": f"{sizes.spell(peak(trainer.device))} at most, while steps were tried",
-        "time": f"{spell(seconds)}: {1000 * tried.step:.0f} ms a step{validations}",
+        "passes": f"{tried.passes:.1f} forward passes per image and step, {whole:,.0f} in total",
+        "memory": f"{sizes.spell(peak(trainer.device))} at most during the timed steps",
+        "time": f"{spell(seconds)}: {1000 * tried.step:.0f} ms per step{validating}",
         "device": f"{processor(trainer.device)}, {trainer.precision}",
     }
 
 
 def show(console: Console, rows: dict[str, str]) -> None:
-    """Names and values in two columns."""
+    """Print names and values in two columns."""
     table = two_columns()
     for name, value in rows.items():
         table.add_row(name, value)

@@ -1,4 +1,4 @@
-"""`toughen predict`: the classes of image files, and whether an attack changes them."""
+"""`toughen predict`: predicts the classes of image files, and whether an attack changes them."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ NO_ATTACK = "none"
 
 HELP = Help(
     usage=f"{PROGRAM} predict RUN FILE ... [settings]",
-    about="Say the classes of image files, and whether a quick attack changes them.",
+    about="Predict the classes of image files, and whether a quick attack changes them.",
     examples=(
         f"{PROGRAM} predict runs/mine image.png",
         f"{PROGRAM} predict runs/mine photos/test/*/*.png --attack none --json",
@@ -62,7 +62,7 @@ def run(arguments: Sequence[str]) -> int:
         Console().print(_table(given.files, predictions, record.classes))
         if threat is not None:
             threat_text = f"{threat.norm} {radius(threat.eps)}"
-            print(f"attack: {given.attack} within {threat_text}\nA stronger attack may change an answer that stands.")
+            print(f"attack: {given.attack} within {threat_text}\nA stronger attack may change more predictions.")
     return 0
 
 
@@ -81,21 +81,21 @@ def predict_parser() -> Parser:
 
 
 def _threat(eps: Fraction | None, norm: str | None, record: runs.Record) -> Threat:
-    """What the answer is attacked within.
+    """The threat of the attack.
 
     Raises:
-        ValueError: the run was trained against nothing and no radius is given, or it is 0.
+        ValueError: no radius is given and the run was trained without an attack, or the radius is 0.
     """
     given = eps if eps is not None else record.eps
     if given is None:
-        raise ValueError("the run was trained against no attack: give --eps, such as 8/255, or --attack none")
+        raise ValueError("the run was trained without an attack: give --eps, such as 8/255, or --attack none")
     return usable_threat("l2" if (norm or record.norm) == "l2" else "linf", given)
 
 
 def _fields(path: str, prediction: Prediction, classes: Sequence[str]) -> dict[str, object]:
     fields: dict[str, object] = {"file": path, "class": classes[prediction.label], "confidence": prediction.confidence}
     if prediction.attacked is not None:
-        fields |= {"attacked_class": classes[prediction.attacked], "stands": prediction.attacked == prediction.label}
+        fields |= {"attacked_class": classes[prediction.attacked], "unchanged": prediction.attacked == prediction.label}
     return fields
 
 
@@ -109,6 +109,6 @@ def _table(files: Sequence[str], predictions: Sequence[Prediction], classes: Seq
     for path, each in zip(files, predictions, strict=True):
         cells = [Text(path), Text(classes[each.label]), Text(percent(each.confidence))]
         if each.attacked is not None:
-            cells.append(Text("stands" if each.attacked == each.label else f"becomes {classes[each.attacked]}"))
+            cells.append(Text("not changed" if each.attacked == each.label else f"becomes {classes[each.attacked]}"))
         table.add_row(*cells)
     return table

@@ -1,4 +1,4 @@
-"""`toughen push`: a run to the Hugging Face hub."""
+"""`toughen push`: uploads a run to the Hugging Face hub."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from toughen.utils import sizes
 
 HELP = Help(
     usage=f"{PROGRAM} push RUN USER/NAME [--yes] [settings]",
-    about="Upload a run to the Hugging Face hub: weights, card, evaluation; without --yes only say what.",
+    about="Upload a run to the Hugging Face hub: weights, card, evaluation; without --yes, only show what.",
     examples=(
         f"{PROGRAM} push runs/mine me/robust-net",
         f"{PROGRAM} push runs/mine me/robust-net --revision second",
@@ -50,7 +50,7 @@ def run(arguments: Sequence[str]) -> int:
 
 
 def prepare(run_folder: Path, folder: Path, name: str, own: str | None) -> None:
-    """Write the files of the repository. Of a local data set only the folder's name is in them."""
+    """Write the files of the repository. For a local data set, they contain only the folder's name, not its path."""
     record = runs.read_record(run_folder)
     model = runs.load(run_folder, own_model(str(run_folder), own))
     record = replace(record, data=public_name(record.data))
@@ -63,7 +63,7 @@ def prepare(run_folder: Path, folder: Path, name: str, own: str | None) -> None:
 
 
 def timm_config(record: runs.Record) -> dict[str, Any]:
-    """The file by which timm makes the net of a repository."""
+    """The config.json from which timm creates the net of a repository."""
     architecture = record.model["name"].removeprefix("timm:")
     settings = {key: value for key, value in record.model["settings"].items() if key != "pretrained"}
     channels, rows, columns = record.shape
@@ -82,8 +82,8 @@ def timm_config(record: runs.Record) -> dict[str, Any]:
 
 
 def tell(folder: Path, name: str, revision: str | None) -> None:
-    """What would be uploaded, and nothing else."""
-    print(f"dry run: to {name}{f' ({revision})' if revision else ''} would go")
+    """Print what would be uploaded."""
+    print(f"dry run: these files would be uploaded to {name}{f' ({revision})' if revision else ''}")
     for path in sorted(folder.iterdir()):
         print(f"  {path.name:20s} {sizes.spell(path.stat().st_size)}")
     for line in (folder / "README.md").read_text(encoding="utf-8").splitlines():
@@ -92,16 +92,16 @@ def tell(folder: Path, name: str, revision: str | None) -> None:
 
 
 def upload(folder: Path, name: str, revision: str | None, private: bool) -> None:
-    """Make the repository where there is none, and put all files into it in one commit.
+    """Create the repository if it does not exist, and upload all files in one commit.
 
     Raises:
-        ValueError: nobody is logged in, the hub cannot be reached, or it refuses.
+        ValueError: the user is not logged in, the hub cannot be reached, or it refuses the upload.
     """
     import huggingface_hub
 
     if huggingface_hub.get_token() is None:
         raise ValueError(
-            "the hub knows nobody here: log in with `hf auth login`, or set HF_TOKEN to a token that writes"
+            "you are not logged in to the hub: run `hf auth login`, or set HF_TOKEN to a token with write access"
         )
     if trouble := unreachable(meanwhile=None):
         raise ValueError(f"the hub cannot be reached ({trouble}): nothing was uploaded, try again later")
@@ -112,9 +112,9 @@ def upload(folder: Path, name: str, revision: str | None, private: bool) -> None
             hub.create_branch(name, branch=revision, exist_ok=True)
         message = f"{name.rpartition('/')[2]}, trained by toughen"
         hub.upload_folder(repo_id=name, folder_path=folder, revision=revision, commit_message=message)
-    except Exception as error:  # the client raises its transport's, too
+    except Exception as error:  # the client also raises the errors of its HTTP library
         raise ValueError(
-            f"the hub did not take {name} ({reason(error)}): check the name, and that your token may write there"
+            f"the hub refused {name} ({reason(error)}): check the name, and that your token has write access to it"
         ) from None
 
 
@@ -122,7 +122,7 @@ def push_parser() -> Parser:
     parser = Parser(prog=f"{PROGRAM} push", about=HELP)
     parser.add_argument("run", type=str, metavar="RUN", help="a run directory")
     parser.add_argument("name", type=str, metavar="USER/NAME", help="user/name of the repository")
-    parser.add_argument("--yes", action="store_true", help="upload; without it nothing leaves this machine")
+    parser.add_argument("--yes", action="store_true", help="upload; without it nothing is uploaded")
     parser.add_argument("--private", action="store_true", help="make a new repository private")
     parser.add_argument("--revision", type=str | None, help="a branch to upload to (default: main)")
     parser.add_argument("--model", type=str | None, help="package.module:function, for a run of a net of your own")

@@ -14,7 +14,7 @@ from toughen.runs import follow_up
 
 HELP = Help(
     usage=f"{PROGRAM} report RUN ... [--out FILE] [--overwrite]",
-    about="Write runs and their results as one HTML page, which needs no network.",
+    about="Write runs and their results as one HTML page, which works offline.",
     examples=(
         f"{PROGRAM} report runs/mine",
         f"{PROGRAM} report runs/mine runs/other --out both.html",
@@ -29,7 +29,7 @@ def run(arguments: Sequence[str]) -> int:
     path = write_report(given.runs, given.out, overwrite=given.overwrite)
     print(f"written: {clean(str(path))}, open it in a browser")
     if all((Path(run) / RESULT).is_file() for run in given.runs):
-        print(f"the same in a table, with more runs if you name them: {clean(follow_up.compare(given.runs))}")
+        print(f"compare runs in the terminal: {clean(follow_up.compare(given.runs))}")
     return 0
 
 
@@ -41,7 +41,7 @@ def report_parser() -> Parser:
         "--out",
         type=str | None,
         metavar="FILE",
-        help="the file (default: report.html, in the run's directory if it is one run)",
+        help="the file to write (default: report.html, for one run in its directory)",
     )
-    parser.add_argument("--overwrite", action="store_true", help="replace a report that is there")
+    parser.add_argument("--overwrite", action="store_true", help="replace an existing report")
     return parser

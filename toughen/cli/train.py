@@ -26,13 +26,13 @@ def run(arguments: Sequence[str]) -> int:
     recipe, config, out, resume = parse_train(arguments)
     console = progress_console(quiet)
     if resume and _is_new(Path(out)):
-        say(console, f"{out} holds no checkpoint to go on from: the run begins")
+        say(console, f"{out} has no checkpoint to resume from: a new run starts")
     try:
         folder = train(recipe, out, config=config, resume=resume, console=console)
     except Stopped as stopped:
         program = ["torchrun", "...", "-m", PROGRAM] if several() else [PROGRAM]
         command = shlex.join([*program, "train", *arguments]) + ("" if resume else " --resume")
-        text = f"\nstopped on {stopped}; the state is saved. Go on with:\n  {command}"
+        text = f"\nstopped on {stopped}; the state is saved. Continue with:\n  {command}"
         world().on_main(print, text, file=sys.stderr)
         return exit_status(stopped)
     except Diverged as error:
@@ -47,14 +47,14 @@ def run(arguments: Sequence[str]) -> int:
 
 
 def _is_new(folder: Path) -> bool:
-    """Whether nothing lies there yet, nor a file in its way."""
+    """Whether a run can start in the folder: it is empty or does not exist, and no parent of it is a file."""
     if folder.exists():
         return folder.is_dir() and not any(folder.iterdir())
     return not any(each.is_file() for each in folder.parents)
 
 
 def _tell(folder: Path, as_json: bool) -> None:
-    """Where the weights are, and what to do with them."""
+    """Print where the weights are, and the command that evaluates them."""
     from toughen import runs
 
     record = runs.read_record(folder)

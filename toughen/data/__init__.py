@@ -1,4 +1,4 @@
-"""Data sets of uint8 images, decoded once or while they are trained on: the embedded one, the hub's, folders."""
+"""Data sets of uint8 images, from a package, the hub or a folder, decoded once or during training."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Random crops and mirroring of a whole batch at once, on the device where it lies."""
+"""Random crops and flips of a whole batch at once, on the batch's device."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from toughen.core.types import Images, Mask
 
 @dataclass(frozen=True, kw_only=True)
 class Augment:
-    """A random crop, then a random mirroring, drawn for each image by itself.
+    """A random crop, then a random flip, drawn independently for each image.
 
     Args:
-        pad: rows and columns by which the content may move each way, in pixels; 0: no crop.
-        padding: what comes into sight: "zero" black, "reflect" the image mirrored at its edge pixel.
-        flip: mirror left to right with probability one half.
+        pad: pixels of padding on each side before the crop, so that the content moves by at most as many; 0: no crop.
+        padding: the padding's content: "zero" black, "reflect" the image mirrored at its edge pixel.
+        flip: flip left to right with probability one half.
 
     Raises:
         ValueError: ``pad`` is negative, ``padding`` unknown.
@@ -37,13 +37,13 @@ class Augment:
             raise ValueError(f'padding {self.padding!r} is unknown: use "zero" or "reflect"')
 
     def __call__(self, images: Images, noise: Noise | None) -> tuple[Images, Tensor, Mask]:
-        """Augmented images, and what was done to each, as ``Batch`` wants it.
+        """Augmented images, with the shift and the flip of each, as ``Batch`` takes them.
 
         Returns:
             the images, [n, c, h, w]; the shift, int64 [n, 2], rows down and columns right; the flip, bool [n].
 
         Raises:
-            ValueError: reflection is asked to reach further than the image is wide or high.
+            ValueError: as ``check``.
         """
         noise = noise or Noise()
         count, _, height, width = images.shape
@@ -58,10 +58,10 @@ class Augment:
         return (self._move(images, shift, flip) if self.pad or self.flip else images), shift, flip
 
     def check(self, height: int, width: int) -> None:
-        """See that images of this size can be augmented so.
+        """Check that images of this size can be augmented with these settings.
 
         Raises:
-            ValueError: they are padded by more than they are wide or high, or reflected as far as that.
+            ValueError: ``pad`` is more than the height or the width; with reflection, it is not less.
         """
         side = min(height, width)
         if self.padding == "reflect" and self.pad >= side:
@@ -71,7 +71,7 @@ class Augment:
             )
         if self.pad > side:
             raise ValueError(
-                f"crop {self.pad} exceeds the image's {side} pixels, so that it would vanish: lower --crop"
+                f"crop {self.pad} exceeds the image's {side} pixels, so a crop could contain only padding: lower --crop"
             )
 
     def _shift(self, like: Tensor, noise: Noise) -> Tensor:
@@ -80,7 +80,7 @@ class Augment:
         return share.mul(2 * self.pad + 1).floor().long() - self.pad
 
     def _move(self, images: Images, shift: Tensor, flip: Mask) -> Images:
-        """Every image shifted, then mirrored where ``flip`` says so: one gather from the padded batch."""
+        """Every image shifted, then flipped where ``flip`` is true, by one gather from the padded batch."""
         height, width = images.shape[2:]
         padded = F.pad(images, [self.pad] * 4, mode="constant" if self.padding == "zero" else "reflect")
         column = torch.arange(width, device=images.device)

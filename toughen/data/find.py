@@ -1,4 +1,4 @@
-"""The set that a user means by a folder, a name or a URL, with its images still encoded."""
+"""Finds a data set by a folder, a name or a URL; its images are not decoded yet."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from toughen.data.sources import Sources
 from toughen.utils.nearest import expanded, meant
 
 Classes: TypeAlias = str | Path | tuple[str, ...]
-"""The file that names classes, or the names."""
+"""A file with class names, or the names."""
 
 
 def names() -> dict[str, str]:
-    """The data sets that have a name here, each with a line on what it is."""
+    """The data sets with a short name, each with a description."""
     from toughen.data import hub  # pyarrow takes a while to import
 
     own = {embedded.NAME: "the default, no download: handwritten digits, 28x28 grey, 4,000 + 1,000"}
@@ -26,7 +26,7 @@ def names() -> dict[str, str]:
 
 
 def find(spec: str, classes: Classes | None, image_size: ImageSize) -> Sources:
-    """The set that is meant, with the classes that are wanted."""
+    """The set of this folder, name or URL, restricted to the given classes."""
     if isinstance(image_size, int) and image_size < 1:
         raise ValueError(f"image_size {image_size} must be 1 pixel or more")
     wanted = classes if classes is None or isinstance(classes, tuple) else read_classes(classes)
@@ -50,7 +50,7 @@ def _encoded(spec: str) -> Sources:
 
 
 def _unknown(spec: str) -> str:
-    """That there is no such folder, what may have been meant, and what there is."""
+    """The message for an unknown set: the most similar name, and all known names."""
     near = meant(Path(spec)) if spec else None
     alike = [str(near)] if near else difflib.get_close_matches(spec, names(), n=1)
     maybe = f"did you mean {alike[0]}? Else " if alike else ""
@@ -58,7 +58,7 @@ def _unknown(spec: str) -> str:
 
 
 def _classes_file(name: str | Path) -> Path:
-    """A user's own file, or else the packaged one of this name."""
+    """The user's file, or the packaged file of this name if there is none."""
     packaged = Path(str(resources.files("toughen") / "data" / "classes" / f"{name}.txt"))
     file = expanded(Path(name))
     return packaged if not file.exists() and file.name == str(name) and packaged.is_file() else file
@@ -68,22 +68,22 @@ def read_classes(name: str | Path) -> tuple[str, ...]:
     """The names in a file, one per line.
 
     Args:
-        name: the file, or that of one that toughen brings, "imagenet100".
+        name: the file, or "imagenet100" for the file in the package.
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: it is not text, or a name stands there twice, or none does.
+        ValueError: it is not text, has no names, or has a name more than once.
     """
     file = _classes_file(name)
     if not file.is_file():
-        raise FileNotFoundError(f"classes {str(file)!r} is no file: give one with a class name per line")
+        raise FileNotFoundError(f"there is no file of classes {str(file)!r}: give a file with one class name per line")
     try:
         lines = [line.strip() for line in file.read_text(encoding="utf-8-sig").splitlines()]
     except UnicodeDecodeError:
         raise ValueError(f"classes {str(file)!r} is not text: write one class name per line, in UTF-8") from None
     wanted = [line for line in lines if line]
-    twice = min((name for name, number in Counter(wanted).items() if number > 1), default="")
-    if twice or not wanted:
-        problem = f"names {twice!r} twice" if twice else "names no class"
-        raise ValueError(f"classes {str(file)!r} {problem}: write one class name per line")
+    repeated = min((name for name, number in Counter(wanted).items() if number > 1), default="")
+    if repeated or not wanted:
+        problem = f"names {repeated!r} more than once" if repeated else "names no class"
+        raise ValueError(f"classes {str(file)!r} {problem}: write each class name once, one per line")
     return tuple(wanted)

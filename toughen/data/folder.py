@@ -1,4 +1,4 @@
-"""A local folder, read in place: parquet shards or class-named folders of images. Nothing is cached."""
+"""Reads a local folder: parquet shards, or a folder of images for each class. Nothing is cached."""
 
 from __future__ import annotations
 
@@ -31,10 +31,10 @@ _ARCHIVES = {".zip", ".tar", ".gz", ".tgz", ".bz2", ".xz", ".7z", ".rar"}
 
 
 def sources(root: Path) -> Sources:
-    """The set in a folder: parquet shards where there are any, class folders else.
+    """The set in a folder: from parquet shards if there are any, else from class folders.
 
     Raises:
-        ValueError: the path is a file, or the folder has no layout that is known here, or a damaged one.
+        ValueError: the path is a file, or the folder has an unknown or damaged layout.
     """
     if not root.is_dir():
         advice = "unpack it and give the folder" if root.suffix.lower() in _ARCHIVES else "give the folder it lies in"
@@ -45,7 +45,7 @@ def sources(root: Path) -> Sources:
     if not files:
         return _class_folders(root)
     if not any(shards.split_of(file, root) for file in files) and holds_classes(root):
-        raise ValueError(f"{files[0]} lies beside folders of images, and is no split of a data set: move it away")
+        raise ValueError(f"{files[0]} is next to folders of images, but is not a split of a data set: move it away")
     return shards.sources(root, files, root.resolve().name)
 
 
@@ -71,33 +71,33 @@ def _only_test(root: Path, name: str) -> Sources:
 
 
 def _is_class(root: Path) -> bool:
-    """Whether the folders that are called like splits hold images themselves, and so are classes."""
+    """Whether the folders with names of splits contain images directly, and so are classes."""
     return all(pictures(root / name) for name in TESTS if (root / name).is_dir())
 
 
 def _require_all_read(folder: Path, files: list[Path]) -> None:
-    """See that no picture of a class is left out without a word: in another format, deeper, or behind a dead link.
+    """Check that no image of a class is silently left out: in another format, in a subfolder, or behind a dead link.
 
     Args:
-        folder: the class's.
-        files: the pictures in it that are read.
+        folder: the class's folder.
+        files: the images in it that are read.
     """
     for entry in sorted(set(visible(list(folder.iterdir()))) - set(files)):
         kind = mimetypes.guess_type(entry.name)[0] or ""
         if entry.is_dir():
             if holds_pictures(entry):
-                raise ValueError(f"{entry} holds images below a class: move them up into {folder}, or out of it")
+                raise ValueError(f"{entry} has images in a subfolder of a class: move them into {folder}, or out of it")
         elif entry.suffix.lower() in PICTURES or kind.startswith("image/"):
             if not entry.is_file():
-                raise ValueError(f"{entry} leads to no file: mend the link or remove it")
+                raise ValueError(f"{entry} is a link to a missing file: repair the link or remove it")
             raise ValueError(
-                f"{entry} is an image in a format that is not read here ({', '.join(sorted(PICTURES))}): save it "
-                "in one of these, or move it away"
+                f"{entry} is an image in an unsupported format: save it in a supported one "
+                f"({', '.join(sorted(PICTURES))}), or move it away"
             )
 
 
 class Files(Store):
-    """Image files below a folder, each a group of its own."""
+    """Image files below a folder; each file is a group."""
 
     def __init__(self, root: Path, names: list[bytes]) -> None:
         self.root, self.names = root, np.array(names)  # a million Path objects would take a gigabyte
@@ -122,8 +122,8 @@ def _source(split: Path, classes: tuple[str, ...]) -> Source:
     """A split's images, class by class, file by file.
 
     Raises:
-        ValueError: it has no class folders, or one that is empty, that the training split lacks, or that holds images
-            which would be left out.
+        ValueError: it has no class folders; or one is empty, is not in the training split, or has images that would be
+            left out.
     """
     names: list[bytes] = []
     labels: list[int] = []
@@ -131,14 +131,16 @@ def _source(split: Path, classes: tuple[str, ...]) -> Source:
     if not kinds:
         raise ValueError(f"{split} has no class folders: {LAYOUTS}")
     if loose := pictures(split):
-        raise ValueError(f"{loose[0]} lies beside the folders of the classes: move it into one of them, or away")
+        raise ValueError(f"{loose[0]} is next to the class folders: move it into one of them, or away")
     for folder in kinds:
         if folder.name not in classes:
-            raise ValueError(f"{folder} is a class that the training images lack: add it there or remove it")
+            raise ValueError(f"{folder} is a class without a folder of training images: add one or remove this one")
         images = pictures(folder)
         _require_all_read(folder, images)
         if not images:
-            raise ValueError(f"{folder} has no images ({', '.join(sorted(PICTURES))}): fill or remove it; {LAYOUTS}")
+            raise ValueError(
+                f"{folder} has no images ({', '.join(sorted(PICTURES))}): add images or remove it; {LAYOUTS}"
+            )
         names += [os.fsencode(file.relative_to(split)) for file in images]
         labels += [classes.index(folder.name)] * len(images)
     files = Files(split, names)

@@ -1,4 +1,4 @@
-"""Data sets of the Hugging Face hub, by their own names, through its own client and cache."""
+"""Data sets of the Hugging Face hub, loaded with its client library and cache."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from toughen.data import tables
 from toughen.data.sources import Sources
 from toughen.utils.nearest import meant
 
-PATIENCE = 2.5  # seconds for the hub to give any sign; its client alone would try again for 23
+PATIENCE = 2.5  # seconds to wait for the hub's first answer; its client alone would retry for 23 seconds
 _ROWS = 1024
-_GROUP = 100  # rows read together, out of files that the system maps into memory
+_GROUP = 100  # rows read together, from memory-mapped files
 
 
 class HubSet(NamedTuple):
-    """A set of the hub that has a short name here."""
+    """A set of the hub that has a short name in toughen."""
 
     path: str
     configuration: str | None
@@ -40,16 +40,16 @@ HUB_SETS = {
 
 
 def is_name(spec: str) -> bool:
-    """Whether this could name a hub set: a short name that is known, or OWNER/NAME, or OWNER/NAME:CONFIGURATION."""
+    """Whether this could name a hub set: a known short name, OWNER/NAME, or OWNER/NAME:CONFIGURATION."""
     return spec in HUB_SETS or re.fullmatch(r"\w[\w.-]*/\w[\w.-]*(:[\w.-]+)?", spec) is not None
 
 
 def sources(spec: str) -> Sources:
-    """A hub set's training split and its test split (else its validation split).
+    """A hub set's training split and its test split (or its validation split, if it has no test split).
 
     Raises:
-        ValueError: within five seconds, that the hub cannot be reached and the set is not in its cache; that there is
-            no such set; that it has no training split.
+        ValueError: the hub cannot be reached (within five seconds) and the set is not in the cache; there is no such
+            set; or it has no training split.
     """
     path, _, configuration = spec.partition(":")
     dataset = HUB_SETS.get(spec, HubSet(path, configuration or None, ""))
@@ -59,7 +59,7 @@ def sources(spec: str) -> Sources:
     try:
         with _offline() if trouble else nullcontext():
             loaded = datasets.load_dataset(dataset.path, dataset.configuration)
-    except Exception as error:  # the client raises its own, its transport's and the file system's
+    except Exception as error:  # the client raises its own errors, and those of HTTP and of the file system
         if trouble:
             raise ValueError(
                 f"{no_folder(spec)}{spec!r} is not in the hub's cache, and the hub cannot be reached ({trouble}): "
@@ -67,7 +67,7 @@ def sources(spec: str) -> Sources:
             ) from None
         reason = (str(error) or type(error).__name__).splitlines()[0]
         raise ValueError(
-            f"{no_folder(spec)}the hub did not give {spec!r} ({reason[:200]}): check its name or give a local folder"
+            f"{no_folder(spec)}the hub cannot load {spec!r} ({reason[:200]}): check its name or give a local folder"
         ) from None
     tested = next((name for name in ("test", "validation", "valid", "val") if name in loaded), None)
     if "train" not in loaded:
@@ -76,11 +76,11 @@ def sources(spec: str) -> Sources:
 
 
 def no_folder(spec: str) -> str:
-    """For a message of what may have been meant as a folder: that there is none, and which one has a name like it."""
+    """The start of a message: that there is no such folder, and which folder has a similar name."""
     if spec in HUB_SETS:
         return ""
     near = meant(Path(spec))
-    return f"folder {spec} does not exist{f': did you mean {near}? A' if near else ', and a'}s a name of the hub, "
+    return f"folder {spec} does not exist{f': did you mean {near}? A' if near else ', and a'}s a name on the hub, "
 
 
 def _shard(spec: str, split: str, loaded: Any) -> tables.Shard:
@@ -101,12 +101,12 @@ def _shard(spec: str, split: str, loaded: Any) -> tables.Shard:
 
 
 def unreachable(meanwhile: str | None = "datasets") -> str:
-    """Why the hub cannot be reached, "" if it answers.
+    """Why the hub cannot be reached; "" if it answers.
 
-    The question is asked in a thread of its own, since looking up an address obeys no time limit.
+    The request runs in a separate thread, since looking up a host name has no time limit.
 
     Args:
-        meanwhile: a module that is imported until the answer comes; `datasets` takes half a second.
+        meanwhile: a module to import while waiting; `datasets` takes half a second.
     """
     deadline = monotonic() + PATIENCE
     answer: list[str] = []
@@ -119,7 +119,7 @@ def unreachable(meanwhile: str | None = "datasets") -> str:
 
 
 def _request() -> str:
-    """One request to the hub's own address, by its own client, so that proxies and mirrors are those the user set."""
+    """Send one request to the hub with its client library, which respects the user's proxies and mirrors."""
     import huggingface_hub
 
     try:
@@ -131,7 +131,7 @@ def _request() -> str:
 
 @contextmanager
 def _offline() -> Iterator[None]:
-    """Within the block `datasets` looks in its cache only."""
+    """Within the block, `datasets` uses only its cache."""
     import datasets
 
     before = datasets.config.HF_HUB_OFFLINE

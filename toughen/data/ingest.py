@@ -1,4 +1,4 @@
-"""The one way in: from what the user calls a data set to decoded images."""
+"""Loads data sets: from the user's folder, name or URL to decoded images."""
 
 from __future__ import annotations
 
@@ -9,33 +9,33 @@ from typing import NamedTuple
 import torch
 
 from toughen.data.common_size import ImageSize
-from toughen.data.decode import Form, check_memory, decode, form_of, look, survey
+from toughen.data.decode import Form, check_memory, decode, form_of, read_headers, survey
 from toughen.data.find import Classes, find
 from toughen.data.sets import Data, Split, by_class
 from toughen.data.sources import Source, Sources
 from toughen.data.stream import Streamed, encoded_split
 from toughen.utils import sizes
 
-LOOKED = 20_000  # images of a split, at most, whose headers are all read by ``peek``
-SHARE = 0.5  # of the memory that is available, which decoded images may take where no limit is given
+LOOKED = 20_000  # up to this many images of a split, ``peek`` reads all headers
+SHARE = 0.5  # the fraction of the available memory that decoded images may take if no limit is given
 
 
 def load(spec: str, *, classes: Classes | None = None, image_size: ImageSize = None, resize: int | None = None) -> Data:
     """A data set, decoded to uint8.
 
     Args:
-        spec: an existing folder (it wins over a name), "mnist-5k", or a name on the Hugging Face hub: a short one from
-            ``names()``, OWNER/NAME or OWNER/NAME:CONFIGURATION; or the address of a folder of parquet shards, such as
+        spec: an existing folder (preferred over a name), "mnist-5k", or a name on the Hugging Face hub: a short name
+            from ``names()``, OWNER/NAME or OWNER/NAME:CONFIGURATION; or the URL of a folder of parquet shards, such as
             hf://datasets/OWNER/NAME, read in place. A folder has parquet shards, train-*.parquet and
             test-*.parquet, also within train/, test/ or data/; or images, train/CLASS/* and test/CLASS/*, or CLASS/*.
-            Where there is no test split, the validation split is it; where there is neither, a stratified tenth of the
+            If there is no test split, the validation split is used; if there is neither, a stratified tenth of the
             training images, always the same (seed 0).
         classes: a file with one class name per line, or the names; only these classes are kept, numbered in that order.
-            Or "imagenet100", the 100 of ImageNet's that GAT and NuAT were tried on (val-iisc/GAMA-GAT).
-        image_size: bring every image to so many rows and columns: the shorter side is resized (bicubic, antialiased),
-            then the centre is cut out. None: all images must have one size.
-        resize: with ``image_size``, bring the shorter side to so many pixels first (bilinear), so that a margin is cut
-            off, as is usual for ImageNet. None: ``image_size``.
+            Or "imagenet100", the 100 ImageNet classes that GAT and NuAT were tested on (val-iisc/GAMA-GAT).
+        image_size: rows and columns of every image: the shorter side is resized (bicubic, antialiased), then the centre
+            is cropped. None: all images must have one size.
+        resize: with ``image_size``, pixels that the shorter side is resized to first (bilinear), so that the crop
+            removes a margin, as is usual for ImageNet. None: ``image_size``.
 
     Raises:
         FileNotFoundError: there is no such folder, name or file of classes.
@@ -45,18 +45,18 @@ def load(spec: str, *, classes: Classes | None = None, image_size: ImageSize = N
 
 
 class Outline(NamedTuple):
-    """What a set is like.
+    """A summary of a data set.
 
     Attributes:
-        shape: channels, rows and columns that its images are turned into.
-        classes: their names.
-        train, test: how many images there are of each split.
-        counts, tested: the same of each class.
+        shape: channels, rows and columns of its images once they are decoded.
+        classes: the class names.
+        train, test: the number of images of each split.
+        counts, tested: the number of training and of test images of each class.
         split_off: as in ``Data``.
         sides: the smallest and the largest shorter side of an image, in pixels.
-        looked: how many images' headers say so: all, or a sample of a large set.
-        image_size: what images are brought to, in pixels; None where they stay as they are.
-        why: where nobody gave the size, why it is this one.
+        looked: the number of images whose headers were read: all, or a sample of a large set.
+        image_size: the pixels that images are resized to; None if they are left as they are.
+        why: the reason for the size, if it was chosen automatically.
     """
 
     shape: tuple[int, int, int]
@@ -75,7 +75,7 @@ class Outline(NamedTuple):
 def peek(
     spec: str, *, classes: Classes | None = None, image_size: ImageSize = "auto", resize: int | None = None
 ) -> Outline:
-    """Look at a set without decoding it: at the headers of all images, or, of more than 20,000 in a split, of 1,024.
+    """Summarise a set from image headers: of all images, or of a sample of 1,024 if a split has more than 20,000.
 
     Args:
         spec, classes, image_size, resize: as for ``load``.
@@ -86,24 +86,26 @@ def peek(
     sources = find(spec, classes, image_size)
     train, test = sources.both()
     _require_all_classes(sources, train)
-    looks = [look(_sample(split) if split.store and len(split) > LOOKED else split) for split in (train, test)]
-    form = form_of(looks, image_size, resize)
-    sides = [min(size) for each in looks for size in each.sizes]
+    headers = [
+        read_headers(_sample(split) if split.store and len(split) > LOOKED else split) for split in (train, test)
+    ]
+    form = form_of(headers, image_size, resize)
+    sides = [min(size) for each in headers for size in each.sizes]
     counts, tested = (by_class(split.labels, len(sources.classes)) for split in (train, test))
     return Outline(
         form.shape, sources.classes, len(train), len(test), counts, tested,
         len(test) if sources.test is None else 0, (min(sides), max(sides)),
-        sum(each.sizes.total() for each in looks), form.image_size, form.why,
+        sum(each.sizes.total() for each in headers), form.image_size, form.why,
     )  # fmt: skip
 
 
 def _require_all_classes(sources: Sources, train: Source) -> None:
-    """See that every class has training images."""
+    """Check that every class has training images."""
     lacking = torch.bincount(train.labels, minlength=len(sources.classes)).eq(0).nonzero()
     if len(lacking):
         raise ValueError(
             f"{sources.name}: class {sources.classes[int(lacking[0])]!r} has no training images: add some, "
-            "number classes from 0 up without a gap, or name those to train on with --classes"
+            "number the classes from 0 without gaps, or name the classes for training with --classes"
         )
 
 
@@ -116,12 +118,12 @@ def load_training(
     memory: int | None = None,
     stream: bool | None = None,
 ) -> Data | Streamed:
-    """A data set to train on: as ``load`` gives it, or with training images that stay encoded.
+    """A data set for training: decoded, as from ``load``, or streamed, with training images that stay encoded.
 
     Args:
         spec, classes, image_size, resize: as for ``load``.
-        memory: bytes that decoded images may take before they stay encoded; None means half of what is available.
-        stream: whether they stay encoded; None: where they exceed ``memory``. What is embedded never does.
+        memory: bytes that decoded images may take; a larger set is streamed. None means half of the available memory.
+        stream: whether the set is streamed; None: if it exceeds ``memory``. mnist-5k is never streamed.
 
     Raises:
         FileNotFoundError, ValueError: as for ``load``; or a class has no training images, or they cannot be streamed.
@@ -134,7 +136,7 @@ def load_training(
     if not stream:
         return _decoded(sources, image_size, resize)
     form = _form_of_sample(train, image_size, resize)
-    if sources.test is not None and test.store is not None:  # in colour where the test images are, as in memory
+    if sources.test is not None and test.store is not None:  # colour if the test images are, as for a decoded set
         form = _common(form, _form_of_sample(test, image_size, resize))
     split = encoded_split(train, form)
     tested = by_class(test.labels, len(sources.classes))
@@ -144,9 +146,9 @@ def load_training(
 def load_test(
     spec: str, *, classes: Classes | None = None, image_size: ImageSize = None, resize: int | None = None
 ) -> Data:
-    """A data set to evaluate on: as ``load`` gives it, but without training images where memory does not hold them.
+    """A data set for evaluation: as from ``load``, but without training images if memory is not sufficient for them.
 
-    It may have test images alone, and then all of them are taken.
+    The set may have only test images; then all of them are used.
 
     Raises:
         FileNotFoundError, ValueError: as for ``load``.
@@ -183,20 +185,20 @@ def _data(sources: Sources, train: Split, test: Split, form: Form) -> Data:
 
 
 def _exceeds(train: Source, test: Source, image_size: ImageSize, memory: int | None) -> bool:
-    """Whether both splits, decoded, take more than so many bytes; False where they cannot be read in any order."""
+    """Whether both splits, decoded, need more than ``memory`` bytes; False if they cannot be read in any order."""
     if train.store is None or test.store is None:
         return False
     limit = int(SHARE * sizes.available()) if memory is None else memory
     count = len(train) + len(test)
-    if image_size != "auto":  # then the first image does not tell the size of all
+    if image_size != "auto":  # with "auto", the first image is not enough to know the size
         first = encoded_split(train, _UNKNOWN).take(torch.zeros(1, dtype=torch.int64)).source()
         if count * 3 * prod(survey((first,), image_size).size) <= limit:
-            return False  # whether or not they are grey
+            return False  # even if all are in colour
     return count * prod(_form_of_sample(train, image_size, None).shape) > limit
 
 
 def _common(form: Form, other: Form) -> Form:
-    """The form, in colour where either is."""
+    """The first form, in colour if one of the two is."""
     return replace(form, mode="RGB" if "RGB" in (form.mode, other.mode) else "L")
 
 
@@ -208,7 +210,7 @@ def _sample(split: Source) -> Source:
 
 
 def _form_of_sample(train: Source, image_size: ImageSize, resize: int | None) -> Form:
-    """What all images are turned into, by what a sample of them is like.
+    """The common form of all images, estimated from a sample.
 
     Raises:
         ValueError: one of them cannot be opened, or the images cannot be read in any order.

@@ -1,9 +1,9 @@
-"""Parquet shards behind a URL, read in place through fsspec and never downloaded whole.
+"""Reads parquet shards behind a URL with fsspec, without downloading them completely.
 
-hf://datasets/OWNER/NAME is a set on the Hugging Face hub, by the file system of its own client. Tests read from a file
-system in memory and, through that client, from an imitation of the hub on the same machine; nothing here has run
-against the real hub yet. There each read of a row group is a few requests, and labels are read row group by row group
-before training begins, which may take minutes for a thousand of them.
+hf://datasets/OWNER/NAME is a set on the Hugging Face hub, read with the file system of its client library. The tests
+use a file system in memory and a local imitation of the hub; this module has not been run against the real hub yet.
+On the hub, each read of a row group takes a few requests. Labels are read from all row groups before training starts,
+which can take minutes for a thousand row groups.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from toughen.data.sources import Sources
 
 
 def is_url(spec: str) -> bool:
-    """Whether this is the address of a folder on some file system."""
+    """Whether this is a URL."""
     return "://" in spec
 
 
@@ -23,7 +23,7 @@ def sources(url: str) -> Sources:
     """The set of parquet shards below a URL, named and laid out as in a local folder.
 
     Raises:
-        ValueError: it cannot be reached, or holds no such set.
+        ValueError: it cannot be reached, or it has no such set.
     """
     from fsspec.core import url_to_fs  # slow, and only URLs need it
 
@@ -32,7 +32,7 @@ def sources(url: str) -> Sources:
     try:
         system, root = url_to_fs(url)
         files = sorted(map(PurePosixPath, system.glob(f"{root}/**/*.parquet")))
-    except Exception as error:  # each file system has its own
+    except Exception as error:  # each file system has its own error classes
         reason = (str(error) or type(error).__name__).splitlines()[0]
         raise ValueError(f"{url} cannot be read ({reason[:200]}): check the address") from None
     if not files:

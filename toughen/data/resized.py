@@ -1,4 +1,4 @@
-"""Random resized crops, as ImageNet is trained on: a part of the image of any size and shape, brought to one size."""
+"""Random resized crops, as in ImageNet training: a random part of the image, resized to one size."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ import torch
 from toughen.core.rng import derive_seed
 from toughen.data.decode import Box
 
-TRIES = 10  # to draw a part that fits into the image
-AREA = (0.08, 1.0)  # of the image
+TRIES = 10  # attempts to draw a part that fits into the image
+AREA = (0.08, 1.0)  # of the part, relative to the image
 RATIO = (3 / 4, 4 / 3)  # of width to height
 
 
@@ -30,11 +30,11 @@ class ResizedCrop:
 
 
 def box(width: int, height: int, draws: list[list[float]]) -> Box:
-    """The first part that fits, else the largest of an allowed ratio in the centre.
+    """The first drawn part that fits; if none fits, the largest centre crop with an allowed ratio.
 
     Args:
         width, height: the image's, in pixels.
-        draws: per try four numbers in [0, 1): for area, ratio (uniform in its logarithm), left and top.
+        draws: for each attempt four numbers in [0, 1): for area, ratio (uniform in its logarithm), left and top.
     """
     for area, ratio, left, top in draws:
         pixels = width * height * (AREA[0] + area * (AREA[1] - AREA[0]))

@@ -1,4 +1,4 @@
-"""A data set in memory: decoded images, labels, and what may be asked of them."""
+"""Data sets in memory: decoded images and labels, with statistics, held-out splits and hashes."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from torch import Tensor
 from toughen.core.rng import derive_seed
 from toughen.core.types import AnyImages, Labels
 
-HELD_OUT = 1000  # images for validation, at most, where nobody says how many
-_CHUNK = 1024  # images turned into float64 at a time
-_SMALLEST_STD = 1 / 255  # a channel that is constant must not divide by zero
+HELD_OUT = 1000  # the most images for validation if the user gives no number
+_CHUNK = 1024  # images converted to float64 at a time
+_SMALLEST_STD = 1 / 255  # avoids a division by zero for a constant channel
 
 
 @dataclass(frozen=True)
 class Split:
-    """Images, uint8 [n, c, h, w] and contiguous, with their labels, int64 [n]; floats in [0, 1] can only be evaluated.
+    """Images, uint8 [n, c, h, w] and contiguous, with labels, int64 [n]; float images in [0, 1] only for evaluation.
 
     Raises:
         ValueError: images and labels differ in number.
@@ -30,13 +30,13 @@ class Split:
 
     def __post_init__(self) -> None:
         if len(self.images) != len(self.labels):
-            raise ValueError(f"{len(self.images)} images came with {len(self.labels)} labels: give one label an image")
+            raise ValueError(f"{len(self.images)} images have {len(self.labels)} labels: give one label for each image")
 
     def __len__(self) -> int:
         return len(self.labels)
 
     def take(self, index: Tensor) -> Split:
-        """The images at these places (int64, or a mask), in that order."""
+        """The images at these indices (int64, or a mask), in this order."""
         return Split(self.images[index], self.labels[index])
 
     def to(self, device: torch.device | str) -> Split:
@@ -49,9 +49,9 @@ class Data:
     """A data set: training and test images of one shape, and the names of the classes in the order of the labels.
 
     Attributes:
-        split_off: how many training images became its test images, as it has none of its own.
-        image_size: what images were brought to, in pixels; None where they stayed as they are.
-        why: where nobody gave the size, why it is this one.
+        split_off: the number of training images that were held out as test images, if the set has no test split.
+        image_size: the pixels that images were resized to; None if they were left as they are.
+        why: the reason for the size, if it was chosen automatically.
     """
 
     name: str
@@ -86,21 +86,21 @@ class Data:
         """Take a seeded, stratified validation split out of the training images.
 
         Args:
-            validation: how many; None for a tenth, at most ``HELD_OUT``.
-            seed: draws them.
+            validation: the number of validation images; None for a tenth, at most ``HELD_OUT``.
+            seed: the seed of the draw.
 
         Returns:
-            the training images that remain, the validation images, and the places of the former in ``train``.
+            the remaining training images, the validation images, and the indices of the former in ``train``.
 
         Raises:
-            ValueError: fewer than no images are asked for, or so many that none remain to train on.
+            ValueError: the number is negative, or no training images would remain.
         """
         index, held_out = hold_out(self.train.labels, validation, seed)
         device = self.train.labels.device
         return self.train.take(index.to(device)), self.train.take(held_out.to(device)), index
 
     def seen(self) -> dict[str, Tensor]:
-        """What a run keeps to know its training images again: a hash of each."""
+        """What a run stores to recognise its training images: a hash of each image."""
         return {"hashes": self.hashes(self.train)}
 
     def hashes(self, split: Split) -> Labels:
@@ -112,7 +112,7 @@ class Data:
 
 
 def by_class(labels: Labels, classes: int) -> tuple[int, ...]:
-    """How many of the labels are of each class."""
+    """The number of labels of each class."""
     return tuple(int(number) for number in torch.bincount(labels.cpu(), minlength=classes))
 
 
@@ -130,17 +130,17 @@ def channel_statistics(chunks: Iterable[Tensor]) -> tuple[tuple[float, ...], tup
 
 
 def held_out_count(images: int, count: int | None) -> int:
-    """How many of so many training images are held out: what is asked for, else a tenth, at most ``HELD_OUT``."""
+    """The number of training images that are held out: the given one, or a tenth of them, at most ``HELD_OUT``."""
     return min(HELD_OUT, images // 10) if count is None else count
 
 
 def hold_out(labels: Labels, count: int | None, seed: int) -> tuple[Tensor, Tensor]:
-    """The places, rising, of the labels that remain and of those that are held out, as ``stratified`` draws them.
+    """The sorted indices of the remaining labels and of the held-out ones, which are drawn by ``stratified``.
 
-    How many where no count is given: ``held_out_count``.
+    ``held_out_count`` gives the number if ``count`` is None.
 
     Raises:
-        ValueError: fewer than no images are asked for, or so many that none remain to train on.
+        ValueError: the number is negative, or no training images would remain.
     """
     count = held_out_count(len(labels), count)
     if not 0 <= count < len(labels):
@@ -152,16 +152,16 @@ def hold_out(labels: Labels, count: int | None, seed: int) -> tuple[Tensor, Tens
 
 
 def stratified(labels: Labels, count: int, seed: int) -> Tensor:
-    """Places of ``count`` labels, int64 and sorted, drawn by seed; each class keeps its share to within one image.
+    """The sorted indices, int64, of a stratified sample; each class keeps its proportion to within one image.
 
-    Images left over by rounding down go to the classes with the largest remainders, ties by seed.
+    Images left over by rounding down go to the classes with the largest remainders; ties are broken by the seed.
 
     Raises:
         ValueError: ``count`` is negative or exceeds the number of labels.
     """
     total = len(labels)
     if not 0 <= count <= total:
-        raise ValueError(f"{count} images of {total} were asked for: ask for 0 to {total}")
+        raise ValueError(f"cannot draw {count} of {total} images: give a number from 0 to {total}")
     if count == 0:
         return torch.empty(0, dtype=torch.int64)
     generator = torch.Generator().manual_seed(derive_seed("stratified", seed))

@@ -1,4 +1,4 @@
-"""Parquet shards of a data set's splits, in a folder or behind a URL, read in place."""
+"""Reads the parquet shards of a data set, in a folder or behind a URL."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from toughen.data import tables
 from toughen.data.layout import TESTS
 from toughen.data.sources import Sources
 
-Opener: TypeAlias = Callable[[str], Any]  # of a path, giving a binary file
+Opener: TypeAlias = Callable[[str], Any]  # from a path to an open binary file
 
 SPLITS = ("train", *TESTS)
 _ROWS = 1024  # read at a time
@@ -26,20 +26,22 @@ def sources(root: PurePath, files: list[Any], name: str, opener: Opener | None =
     """A set of parquet shards.
 
     Args:
-        root: what they lie in.
-        files: their paths, sorted.
-        name: the set's.
-        opener: opens a path that is no local file.
+        root: the folder of the shards.
+        files: the paths of the shards, sorted.
+        name: the set's name.
+        opener: opens a path that is not a local file.
 
     Raises:
-        ValueError: they are no set, or damaged.
+        ValueError: the shards are damaged, or do not form a data set.
     """
     splits: dict[str, list[PurePath]] = {}
     for file in files:
         splits.setdefault(split_of(file, root), []).append(file)
     tested = next((splits[name] for name in TESTS if name in splits), None)
     if "train" not in splits:
-        advice = f"{root} has parquet files, such as {files[0].name}, but no train split: call it train-*.parquet"
+        advice = (
+            f"{root} has parquet files, such as {files[0].name}, but no train split: name its files train-*.parquet"
+        )
         if tested is None:
             raise ValueError(advice)
         alone = tables.sources(name, _shards(tested, opener), None)
@@ -49,7 +51,7 @@ def sources(root: PurePath, files: list[Any], name: str, opener: Opener | None =
 
 
 def split_of(file: PurePath, root: PurePath) -> str:
-    """The split a shard's folder or else its name begins with; "" for none."""
+    """The split that the name of a shard's folder, or else of its file, starts with; "" for none."""
     for text in (file.parent.name if file.parent != root else "", file.name):
         if match := re.match(rf"({'|'.join(SPLITS)})(?![a-z])", text.lower()):
             return match[1]
@@ -60,7 +62,8 @@ def _shards(files: list[PurePath], opener: Opener | None) -> list[tables.Shard]:
     """The files of a split as shards.
 
     Raises:
-        ValueError: names say that some are missing, or one is no parquet file, or they hold no row.
+        ValueError: shards are missing, going by the names of the others; one is not a parquet file; or there are no
+            rows.
     """
     totals = {int(match[1]) for file in files if (match := re.search(r"-of-(\d+)\.parquet$", file.name))}
     if len(totals) == 1 and len(files) < max(totals):
@@ -86,7 +89,7 @@ def _batches(file: PurePath, opener: Opener | None, column: str) -> Iterator[pa.
 
 
 def _groups(metadata: Any) -> tuple[tables.Group, ...]:
-    """Rows of each row group, and the bytes of each of its columns."""
+    """The number of rows of each row group, and the bytes of each of its columns."""
     groups = []
     for number in range(metadata.num_row_groups):
         group, sizes = metadata.row_group(number), dict[str, int]()
@@ -101,7 +104,7 @@ def _group(file: PurePath, opener: Opener | None, number: int, rows: int, column
     """One column of a row group.
 
     Raises:
-        ValueError: the file cannot be read, or the row group has no longer so many rows.
+        ValueError: the file cannot be read, or the row group no longer has this number of rows.
     """
     with _opened(file, opener) as opened:
         present = opened.metadata.row_group(number).num_rows if number < opened.metadata.num_row_groups else 0
@@ -114,7 +117,7 @@ def _group(file: PurePath, opener: Opener | None, number: int, rows: int, column
 
 @contextmanager
 def _opened(file: PurePath, opener: Opener | None) -> Iterator[pq.ParquetFile]:
-    """A shard; within the block, what arrow says of a damaged file becomes one message."""
+    """An open shard; within the block, arrow's errors about damaged files become one message."""
     try:
         if opener is None:
             with pq.ParquetFile(file) as opened:

@@ -1,4 +1,4 @@
-"""A data set before its images are decoded, wherever it comes from."""
+"""Data sets before decoding: the labels and the encoded images of each split."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from torch import Tensor
 from toughen.core.types import Labels, Mask
 from toughen.data.sets import stratified
 
-_HELD_OUT = 10  # without a test split, one image in so many becomes one
+_HELD_OUT = 10  # without a test split, one image in ten becomes a test image
 
 
 class Encoded(NamedTuple):
-    """An image to be decoded, and the words that name it in an error."""
+    """An image to be decoded, and its name in error messages."""
 
     where: str
     content: bytes | Path | Image.Image
@@ -29,35 +29,35 @@ class Store:
     """Encoded images that can be read in any order, group by group: files, or the row groups of parquet shards.
 
     Attributes:
-        sizes: images in each group, int64.
-        weights: bytes that reading a whole group brings into memory, int64; 0 where it brings names alone.
+        sizes: the number of images in each group, int64.
+        weights: bytes that reading a whole group loads into memory, int64; 0 if only names are loaded.
     """
 
     sizes: Tensor
     weights: Tensor
 
     def read(self, group: int, places: list[int]) -> list[Encoded]:
-        """The images at these places of a group, counted from its first.
+        """The images at these indices within a group.
 
         Raises:
-            ValueError: the file is gone, damaged, or no longer what it was.
+            ValueError: the file is missing, damaged or changed.
         """
         raise NotImplementedError
 
     def identity(self) -> bytes:
-        """What tells these images from others without reading them: their files' names and rows."""
+        """Bytes that identify these images without reading them: the names and rows of their files."""
         raise NotImplementedError
 
 
 @dataclass(frozen=True)
 class Source:
-    """A split's labels, int64 [n], and its images, read afresh in the same order whenever ``images`` is called.
+    """A split before decoding.
 
     Attributes:
-        labels: the classes.
-        images: reads them all.
-        store: where they can be read in another order, None where they cannot.
-        rows: their places in the store, int64 [n] and rising; None means all of it.
+        labels: the classes, int64 [n].
+        images: reads all images, in the same order at each call.
+        store: reads the images in any order; None if that is not possible.
+        rows: their indices in the store, int64 [n] and sorted; None means the whole store.
     """
 
     labels: Labels
@@ -80,11 +80,11 @@ class Sources:
     """A data set's splits, one of which may be missing.
 
     Attributes:
-        name: the set's.
-        train: None where there is none; then there is a test split, which can be evaluated on.
-        test: None where there is none.
-        classes: their names, in the order of their numbers.
-        advice: where ``train`` is None, what to tell a user who wants to train.
+        name: the set's name.
+        train: the training split; None if the set has only a test split, for evaluation.
+        test: the test split; None if there is none.
+        classes: the class names, in the order of their numbers.
+        advice: if ``train`` is None, the message for a user who wants to train.
     """
 
     name: str
@@ -97,13 +97,13 @@ class Sources:
         """Only these classes, numbered in this order.
 
         Raises:
-            ValueError: a class is not one of the set's.
+            ValueError: the set does not have one of the classes.
         """
         unknown = [name for name in wanted if name not in set(self.classes)]
         if unknown:
             raise ValueError(
-                f"{len(unknown)} of the wanted classes are not in {self.name}, first {unknown[0]!r}: "
-                f"write its own names, such as {self.classes[0]!r}, one per line"
+                f"{self.name} does not have {len(unknown)} of the given classes, the first is {unknown[0]!r}: "
+                f"use its own class names, such as {self.classes[0]!r}, one per line"
             )
         number = torch.full((len(self.classes),), -1)
         number[[self.classes.index(name) for name in wanted]] = torch.arange(len(wanted))
@@ -117,7 +117,7 @@ class Sources:
         return replace(self, train=kept(self.train), test=kept(self.test), classes=wanted)
 
     def both(self) -> tuple[Source, Source]:
-        """Training and test images; without a test split, a stratified tenth of the training images (seed 0).
+        """Training and test images; without a test split, a stratified tenth of the training images is held out.
 
         Raises:
             ValueError: there is no training split, there are fewer than two classes, a split has no images, or a test
@@ -136,7 +136,7 @@ class Sources:
         return train, test
 
     def only_test(self) -> Source | None:
-        """The test images of a set that has no others; None where it has training images.
+        """The test images of a set that has only test images; None if it has training images.
 
         Raises:
             ValueError: there are fewer than two classes, or no images.
@@ -156,7 +156,7 @@ class Sources:
 
 
 def _hold_out(source: Source) -> tuple[Source, Source]:
-    """Split a stratified tenth off, at least one image, but never a class's only one."""
+    """Hold out a stratified tenth, at least one image, but never the only image of a class."""
     held_out = torch.zeros(len(source), dtype=torch.bool)
     held_out[stratified(source.labels, min(len(source), max(1, len(source) // _HELD_OUT)), seed=0)] = True
     held_out &= torch.bincount(source.labels)[source.labels] > 1

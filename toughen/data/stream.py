@@ -1,7 +1,7 @@
-"""A training set that stays encoded, for one that does not fit into memory decoded, or whose crops need the originals.
+"""Streamed training sets: images stay encoded, because they do not fit into memory or because crops need the originals.
 
-Only labels, names and what is held out for validation are kept; ``toughen.data.feed`` reads the rest while it is
-trained on.
+Only labels, names and the held-out validation images are in memory; ``toughen.data.feed`` reads the rest during
+training.
 """
 
 from __future__ import annotations
@@ -18,19 +18,19 @@ from toughen.data.decode import Form, decode
 from toughen.data.sets import Split, by_class, channel_statistics, hold_out, stratified
 from toughen.data.sources import Encoded, Source, Store
 
-SAMPLE = 1024  # images, balanced over classes, that statistics and the form of all are taken from
-_CHUNK = 64  # of them decoded at a time
+SAMPLE = 1024  # size of the stratified sample that gives the statistics and the form of all images
+_CHUNK = 64  # images decoded at a time
 
 
 @dataclass(frozen=True)
 class EncodedSplit:
-    """Images in a store, with their labels, int64 [n], and what they are to be turned into.
+    """Encoded images in a store.
 
     Attributes:
-        labels: the classes.
-        rows: the images' places in the store, int64 [n] and rising.
-        store: where they lie.
-        form: what each is turned into, where nothing is cropped at random.
+        labels: the classes, int64 [n].
+        rows: the images' indices in the store, int64 [n] and sorted.
+        store: reads the images.
+        form: the form that each image is converted to, unless a random crop is taken.
     """
 
     labels: Labels
@@ -42,52 +42,52 @@ class EncodedSplit:
         return len(self.labels)
 
     def take(self, index: Tensor) -> EncodedSplit:
-        """The images at these places, int64 and rising."""
+        """The images at these indices, int64 and sorted."""
         return replace(self, labels=self.labels[index], rows=self.rows[index])
 
     def to(self, device: torch.device | str) -> EncodedSplit:
-        """Itself: images go to a device batch by batch."""
+        """The split itself: images are moved to a device batch by batch."""
         return self
 
     def sample(self) -> EncodedSplit:
-        """``SAMPLE`` images, balanced over classes, always the same."""
+        """A stratified sample of ``SAMPLE`` images, always the same."""
         return self.take(stratified(self.labels, min(SAMPLE, len(self)), seed=0))
 
     def source(self) -> Source:
-        """The images one after the other, each group of the store read once."""
+        """The images as a ``Source``; each group of the store is read once."""
         return Source(self.labels, lambda: read_all(self.store, self.rows))
 
     def chunks(self) -> Iterator[ByteImages]:
-        """All images, decoded, some at a time."""
+        """All images, decoded in chunks."""
         for index in torch.arange(len(self)).split(_CHUNK):
             yield decode(self.take(index).source(), self.form)
 
     def decoded(self) -> Split:
-        """All images in memory."""
+        """All images, decoded, in memory."""
         return Split(decode(self.source(), self.form), self.labels)
 
 
 def encoded_split(source: Source, form: Form) -> EncodedSplit:
-    """A split as it lies in its store.
+    """A source as an ``EncodedSplit``.
 
     Raises:
-        ValueError: it lies in none.
+        ValueError: the source has no store.
     """
     if source.store is None:
-        raise ValueError("these images cannot be read in any order: give a folder or a hub set, or no --crop resized")
+        raise ValueError("these images cannot be streamed: give a folder or a hub set, or leave --crop resized out")
     rows = torch.arange(len(source)) if source.rows is None else source.rows
     return EncodedSplit(source.labels, rows, source.store, form)
 
 
 def groups_of(store: Store, rows: Tensor) -> tuple[Tensor, Tensor]:
-    """For each of these places in a store its group and its place there."""
+    """The group of each of these indices in a store, and the index within the group."""
     ends = store.sizes.cumsum(0)
     group = torch.searchsorted(ends, rows, right=True)
     return group, rows - (ends - store.sizes)[group]
 
 
 def read_all(store: Store, rows: Tensor) -> Iterator[Encoded]:
-    """The images at these places, rising, of a store."""
+    """The images at these sorted indices of a store."""
     groups, places = groups_of(store, rows)
     present, counts = torch.unique_consecutive(groups, return_counts=True)
     for group, within in zip(present.tolist(), places.split(counts.tolist()), strict=True):
@@ -96,7 +96,7 @@ def read_all(store: Store, rows: Tensor) -> Iterator[Encoded]:
 
 @dataclass(frozen=True)
 class Streamed:
-    """A data set for training alone: its training images stay encoded, its test images are not among it."""
+    """A data set for training only: its training images stay encoded, and it has no test images."""
 
     name: str
     train: EncodedSplit
@@ -138,7 +138,7 @@ class Streamed:
         return self.train.take(index), self.train.take(held_out).decoded(), index
 
     def seen(self) -> dict[str, Tensor]:
-        """What a run keeps to know its training images again: a digest of names, rows and labels, not of pixels."""
+        """What a run stores to recognise its training images: a digest of names, rows and labels, not of pixels."""
         digest = hashlib.blake2b(self.train.store.identity(), digest_size=16)
         for numbers in (self.train.rows, self.train.labels):
             digest.update(numbers.numpy().tobytes())

@@ -1,4 +1,4 @@
-"""Images and labels out of arrow columns, whether they lie in parquet shards or came from the hub."""
+"""Reads images and labels from arrow columns, of parquet shards or of the hub's data sets."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from torch import Tensor
 from toughen.core.types import Labels
 from toughen.data.sources import Encoded, Source, Sources, Store
 
-_LARGEST = 2**31  # label, where the number of classes is not known
-_LABELS = ("label", "fine_label", "labels")  # preferred in this order where several columns would do
+_LARGEST = 2**31  # the largest label if the number of classes is not known
+_LABELS = ("label", "fine_label", "labels")  # preferred in this order if several columns could be the labels
 
 
 class Group(NamedTuple):
-    """Rows that are read together, and the bytes that each column brings into memory."""
+    """Rows that are read together: their number, and the bytes of each column."""
 
     rows: int
     weights: dict[str, int]
@@ -30,15 +30,15 @@ class Group(NamedTuple):
 
 @dataclass(frozen=True)
 class Shard:
-    """A piece of a split.
+    """A part of a split.
 
     Attributes:
         where: its file, for messages.
-        schema: its columns; the "huggingface" metadata, where there, say which is the image and name the classes.
-        batches: the rows of one column, read afresh at each call.
-        read: the rows of one group, given its number, its number of rows and a column.
-        groups: what is read together.
-        files: whether an image without bytes may be read from its ``path`` (never from a table of unknown origin).
+        schema: its columns; "huggingface" metadata, if present, tell the column of images and the class names.
+        batches: reads the rows of one column.
+        read: reads the rows of one group, given its number, its number of rows and a column.
+        groups: the groups of rows that are read together.
+        files: whether an image without bytes may be read from its ``path`` (never for a table of unknown origin).
     """
 
     where: str
@@ -50,7 +50,7 @@ class Shard:
 
 
 class Images(Store):
-    """One column of encoded images in shards, read group by group."""
+    """A column of encoded images in shards, read group by group."""
 
     def __init__(self, shards: list[Shard], column: str) -> None:
         self.shards, self.column = shards, column
@@ -78,7 +78,7 @@ class Images(Store):
 
 
 def sources(name: str, train: list[Shard], test: list[Shard] | None) -> Sources:
-    """The splits of a tabular set; without class names in its metadata the classes are called by their numbers.
+    """The splits of a set in tables; without class names in the metadata, the numbers are the names.
 
     Raises:
         ValueError: a column is missing or ambiguous, a label or an image is missing or out of range.
@@ -89,7 +89,8 @@ def sources(name: str, train: list[Shard], test: list[Shard] | None) -> Sources:
         count = int(labels.max()) + 1 if len(labels) else 0
         if count > len(labels):
             raise ValueError(
-                f"{name} has {len(labels)} training images and label {count - 1}: number classes from 0 up"
+                f"{name} has {len(labels)} training images and a label {count - 1}: number the classes from 0 "
+                "without gaps"
             )
         classes = tuple(map(str, range(count)))
     tested = None if test is None else _source(test, image, _labels(test, label, classes))
@@ -101,7 +102,7 @@ def _source(shards: list[Shard], column: str, labels: Labels) -> Source:
 
 
 def _columns(shard: Shard) -> tuple[str, str, tuple[str, ...] | None]:
-    """The columns of images and of labels, and the classes where the metadata name them."""
+    """The column of images, the column of labels, and the class names if the metadata have them."""
     features = _features(shard.schema)
     image = _one(shard, "image", [column for column in shard.schema.names if _is_image(shard.schema, column, features)])
     label = _one(shard, "label", _label_columns(shard.schema, features))
@@ -109,14 +110,14 @@ def _columns(shard: Shard) -> tuple[str, str, tuple[str, ...] | None]:
 
 
 def _names(features: dict[str, dict[str, Any]], column: str) -> tuple[str, ...] | None:
-    """The classes that the metadata name for a column of labels; None where they name none."""
+    """The class names of a column of labels in the metadata; None if there are none."""
     names = features.get(column, {}).get("names")
     named = isinstance(names, list) and all(isinstance(name, str) for name in names) and len(set(names)) == len(names)
     return tuple(names) if named and names else None
 
 
 def _features(schema: pa.Schema) -> dict[str, dict[str, Any]]:
-    """What the metadata say of each column; nothing where there are none or they make no sense."""
+    """The metadata of each column; {} if they are missing or not valid."""
     try:
         features = json.loads((schema.metadata or {})[b"huggingface"])["info"]["features"]
         return {name: feature for name, feature in features.items() if isinstance(feature, dict)}
@@ -125,7 +126,7 @@ def _features(schema: pa.Schema) -> dict[str, dict[str, Any]]:
 
 
 def _is_image(schema: pa.Schema, column: str, features: dict[str, dict[str, Any]]) -> bool:
-    """Whether a column holds encoded images: raw bytes or a struct with a field of them, and not declared otherwise."""
+    """Whether a column has encoded images: bytes, or a struct with a field "bytes"; the metadata may exclude it."""
     kind = schema.field(column).type
     if pa.types.is_struct(kind) and kind.get_field_index("bytes") >= 0:
         kind = kind.field("bytes").type
@@ -154,21 +155,21 @@ def _one(shard: Shard, kind: str, candidates: list[str]) -> str:
 
 
 def _labels(shards: list[Shard], column: str, classes: tuple[str, ...] | None) -> Labels:
-    """Every label of a split, in the numbers of these classes; None takes the numbers as they are."""
+    """Every label of a split, numbered in the order of these classes; None keeps the numbers."""
     return torch.from_numpy(np.concatenate([_shard_labels(shard, column, classes) for shard in shards]))
 
 
 def _shard_labels(
     shard: Shard, column: str, classes: tuple[str, ...] | None
 ) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
-    """A shard's labels; where it names its classes in another order than the set, numbered anew by their names."""
+    """A shard's labels; if the shard has its class names in another order, the labels are renumbered."""
     _require(shard, column)
     own = _names(_features(shard.schema), column) or classes
     foreign = None if own == classes else next((name for name in own or () if name not in (classes or ())), None)
     if foreign is not None:
         raise ValueError(
-            f"{shard.where} names a class {foreign!r} that the first training shard does not: write the same class "
-            "names into the metadata of all shards"
+            f"{shard.where} names a class {foreign!r} that the first training shard does not have: write the same "
+            "class names into the metadata of all shards"
         )
     count = None if own is None else len(own)
     kind = shard.schema.field(column).type
@@ -184,7 +185,7 @@ def _shard_labels(
         row = int(wrong.argmax())
         raise _wrong_label(shard, row, f"label {labels[row]}", count)
     if own == classes:
-        return np.array(labels, dtype=np.int64)  # a copy, as arrow's memory may not be written to
+        return np.array(labels, dtype=np.int64)  # a copy, since arrow's memory is read-only
     number = np.array([(classes or ()).index(name) for name in own or ()], dtype=np.int64)
     numbered: np.ndarray[tuple[int], np.dtype[np.int64]] = number[labels]
     return numbered
@@ -196,7 +197,7 @@ def _wrong_label(shard: Shard, row: int, problem: str, count: int | None) -> Val
 
 
 def _images(shards: list[Shard], column: str) -> Iterator[Encoded]:
-    """Every image of a split in turn."""
+    """Every image of a split, in order."""
     for shard in shards:
         _require(shard, column)
         row = 0
@@ -211,10 +212,12 @@ def _encoded(value: bytes | dict[str, Any] | None, shard: Shard, row: int) -> En
     if not content and path and shard.files:
         content = Path(path)
     if not content:
-        raise ValueError(f"{shard.where}, row {row}, has no image bytes: remove it or write the shard anew")
+        raise ValueError(f"{shard.where}, row {row}, has no image bytes: remove it or rewrite the shard")
     return Encoded(f"{shard.where}, row {row}", content)
 
 
 def _require(shard: Shard, column: str) -> None:
     if column not in shard.schema.names:
-        raise ValueError(f"{shard.where} lacks column {column}, which other shards have: give all the same columns")
+        raise ValueError(
+            f"{shard.where} has no column {column}, which other shards have: give all shards the same columns"
+        )

@@ -1,4 +1,4 @@
-"""Processes that decode the images of batches: what they do, how they are started, and how they end."""
+"""The worker processes that decode the images of batches: their work, their start and their end."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ import torch
 
 from toughen.core.distributed import world
 from toughen.core.types import ByteImages
-from toughen.data.decode import Form, bombs_refused, pixels
+from toughen.data.decode import Form, pixels, refuse_decompression_bombs
 from toughen.data.resized import ResizedCrop
 from toughen.data.sources import Encoded
 
 
-class Wanted(NamedTuple):
-    """A batch to be decoded, or why it could not be read."""
+class BatchRequest(NamedTuple):
+    """A batch to be decoded, or the error that occurred when it was read."""
 
     rows: list[int]
     items: list[Encoded]
@@ -30,23 +30,23 @@ class Wanted(NamedTuple):
 
 @dataclass(frozen=True)
 class Decoder:
-    """What workers do. Errors are returned, since one that is raised would arrive with the worker's traceback.
+    """Decodes batches in a worker. Errors are returned as text, since a raised error would include the traceback.
 
     Attributes:
-        form: what images are turned into.
-        crops: seed and epoch of random resized crops, None for none.
+        form: the form that images are converted to.
+        crops: seed and epoch of random resized crops; None for none.
     """
 
     form: Form
     crops: tuple[int, int] | None
 
-    def __getitem__(self, wanted: Wanted) -> ByteImages | str:
-        if wanted.error:
-            return wanted.error
-        images = np.empty((len(wanted.items), *self.form.shape), np.uint8)
+    def __getitem__(self, request: BatchRequest) -> ByteImages | str:
+        if request.error:
+            return request.error
+        images = np.empty((len(request.items), *self.form.shape), np.uint8)
         try:
-            with bombs_refused():
-                for place, (index, item) in enumerate(zip(wanted.rows, wanted.items, strict=True)):
+            with refuse_decompression_bombs():
+                for place, (index, item) in enumerate(zip(request.rows, request.items, strict=True)):
                     crop = None if self.crops is None else ResizedCrop(*self.crops, index)
                     images[place] = pixels(item, self.form, crop)
         except ValueError as error:
@@ -54,27 +54,28 @@ class Decoder:
         return torch.from_numpy(images)
 
 
-def as_it_is(item: Any) -> Any:
+def unchanged(item: Any) -> Any:
+    """The item itself: the ``collate_fn`` of a ``DataLoader`` whose items are whole batches."""
     return item
 
 
 def loader_settings() -> dict[str, Any]:
-    """How a ``DataLoader`` starts workers, as its arguments."""
+    """The arguments of a ``DataLoader`` for starting workers."""
     return {"multiprocessing_context": _context(), "worker_init_fn": _begin}
 
 
 def _context() -> Any:
-    """How workers are made: forked off a process that has imported this module and nothing else, where that is known.
+    """The way to start workers: with "forkserver" if the system has it, from a process that imported only this module.
 
-    Forked off the trainer itself they would inherit its threads' locks.
+    Workers forked from the trainer itself would inherit the locks of its threads.
     """
     if "forkserver" not in multiprocessing.get_all_start_methods():
         return multiprocessing.get_context("spawn")
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload([__name__])
-    resource_tracker.ensure_running()  # which the server needs; starting it unblocks both signals
-    ending = {signal.SIGINT, signal.SIGTERM}  # sent to the whole group: the trainer decides when workers end
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, ending)  # which the server and its workers inherit
+    resource_tracker.ensure_running()  # needed by the server; started here, because starting it unblocks both signals
+    ending = {signal.SIGINT, signal.SIGTERM}  # sent to all processes, but only the trainer may react
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, ending)  # the server and its workers inherit this mask
     try:
         forkserver.ensure_running()
     finally:
@@ -83,19 +84,19 @@ def _context() -> Any:
 
 
 def _begin(worker: int) -> None:
-    """Have a worker end with its trainer, even one that is killed, and not on a signal that goes to both."""
+    """In a worker, ignore signals, and end when the trainer ends, even if the trainer is killed."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     threading.Thread(target=_end_with, args=[multiprocessing.parent_process()], daemon=True).start()
 
 
 def _end_with(trainer: Any) -> None:
-    """torch's own workers look whether their parent lives, which here is the process that they are forked off."""
+    """Wait for the trainer's end, then exit. PyTorch itself only watches the parent, which here is the forkserver."""
     trainer.join()
     os._exit(1)
 
 
 def usual_workers() -> int:
-    """Processes that decode where nobody says how many: one fewer than each trainer's cores, 1 to 8."""
+    """The default number of decoding processes: one fewer than the cores of each trainer, from 1 to 8."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return min(8, max(1, cores // world().local_world_size - 1))

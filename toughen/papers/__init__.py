@@ -1,1 +1,1 @@
-"""Runs what ``toughen.papers`` states, keeps what comes out, and shows it beside the published figures."""
+"""Reproduces tables and figures of papers: trains, measures, stores the results, and compares them with the papers."""

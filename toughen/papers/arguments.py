@@ -1,4 +1,4 @@
-"""What a command asks for: which tables and figures, at which scale, and where their images are."""
+"""Checks a command's arguments: the tables and figures, the scale, the numbers, and where the images are."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ ALL = "all"
 def exhibits_of(
     names: Sequence[str], rows: Sequence[str] | None, seeds: int | None, limit: int | None
 ) -> list[Table | Figure]:
-    """The tables and figures that are meant.
+    """The tables and figures with these names.
 
     Raises:
-        ValueError: one is unknown, or its settings are all that there is of it, or a number means nothing for it.
+        ValueError: one is unknown, or only states settings, or one of the other arguments does not apply to it.
     """
     if list(names) == [ALL]:
         _check_range(seeds, limit)
@@ -30,7 +30,7 @@ def exhibits_of(
     exhibits: list[Table | Figure] = []
     for each in map(find, dict.fromkeys(names)):
         if isinstance(each, Settings):
-            raise ValueError(f"{each.name} states settings, nothing of it is run: leave it out")
+            raise ValueError(f"{each.name} only states settings, so it cannot be run with others: leave it out")
         check_rows(each, rows)
         check_counts(each, seeds, limit)
         exhibits.append(each)
@@ -44,28 +44,28 @@ def seeds_of(exhibit: Table | Figure, seeds: int | None) -> int:
 
 
 def scale_of(scale: str | None) -> Scale:
-    """The scale that is meant.
+    """The scale of this name.
 
     Raises:
-        ValueError: there is none.
+        ValueError: no scale is given.
     """
     if scale is None:
-        raise ValueError("how much is to be run? Add --scale smoke (to see it run), cpu (smaller nets) or full")
+        raise ValueError("--scale is missing: add --scale smoke (as a test), cpu (smaller nets) or full")
     return SCALES[scale]
 
 
 def check_counts(exhibit: Exhibit, seeds: int | None, limit: int | None) -> None:
-    """See that the numbers mean something for this exhibit.
+    """Check that the numbers apply to this exhibit.
 
     Raises:
-        ValueError: they don't.
+        ValueError: they do not.
     """
     for name, value in (("seeds", seeds), ("limit", limit)):
         if value is not None and isinstance(exhibit, Settings):
-            raise ValueError(f"{exhibit.name} states settings, nothing of it is run: leave --{name} out")
+            raise ValueError(f"{exhibit.name} only states settings, nothing of it is run: leave --{name} out")
     _check_range(seeds, limit)
     if seeds is not None and seeds > 1 and isinstance(exhibit, Figure):
-        raise ValueError(f"{exhibit.name} is a figure, which is drawn of one seed: leave --seeds out")
+        raise ValueError(f"{exhibit.name} is a figure, and figures use one seed: leave --seeds out")
 
 
 def _check_range(seeds: int | None, limit: int | None) -> None:
@@ -73,14 +73,14 @@ def _check_range(seeds: int | None, limit: int | None) -> None:
         if value is not None and value < 1:
             raise ValueError(f"{name} is {value}: it must be at least 1")
     if seeds is not None and seeds > MOST_SEEDS:
-        raise ValueError(f"seeds is {seeds}: tables show at most {MOST_SEEDS}")
+        raise ValueError(f"seeds is {seeds}: give at most {MOST_SEEDS}")
 
 
 def check_rows(exhibit: Exhibit, rows: Sequence[str] | None) -> None:
-    """See that the rows exist.
+    """Check that the rows exist.
 
     Raises:
-        ValueError: one doesn't.
+        ValueError: one does not.
     """
     if isinstance(exhibit, Settings):
         names = [entry.of for entry in exhibit.entries]
@@ -94,10 +94,15 @@ def check_rows(exhibit: Exhibit, rows: Sequence[str] | None) -> None:
 def places_of(
     exhibits: Sequence[Table | Figure], named: bool, rows: Sequence[str], data: str | None, scale: Scale, out: Path
 ) -> tuple[dict[str, str], dict[str, str]]:
-    """Where the images lie; and what has none at hand, and why, which is refused where it was named.
+    """The location of each data set; and the exhibits without any images, with the reason.
+
+    Args:
+        exhibits: the tables and figures.
+        named: whether the user named them, so that missing images are an error; False for "all".
+        rows, data, scale, out: as in ``at_hand``.
 
     Raises:
-        ValueError: none has.
+        ValueError: no exhibit has images, or a named one has none.
     """
     places: dict[str, str] = {}
     lacking: dict[str, str] = {}
@@ -116,12 +121,12 @@ def places_of(
 
 
 def at_hand(exhibit: Table | Figure, rows: Sequence[str], data: str | None, scale: Scale, out: Path) -> dict[str, str]:
-    """Where the images of each data set lie, of those that the exhibit needs and that are there.
+    """The location of each data set that the exhibit needs and that is available.
 
-    At smoke, which only shows that a table runs, drawn images stand in for what a folder of data sets lacks.
+    At scale smoke, which only tests that a table runs, generated noise images replace missing data sets.
 
     Raises:
-        ValueError: none of them is.
+        ValueError: no needed data set is available.
     """
     places: dict[str, str] = {}
     missing: dict[str, list[str]] = {}  # names by the reason
@@ -129,7 +134,7 @@ def at_hand(exhibit: Table | Figure, rows: Sequence[str], data: str | None, scal
         try:
             places[name] = at_scale(name, datasets.place(name, data), scale, out)
         except datasets.Missing as error:
-            if error.drawable and scale.training_images is not None:
+            if error.replaceable and scale.training_images is not None:
                 places[name] = at_scale(name, None, scale, out)
             else:
                 missing.setdefault(error.reason, []).append(name)

@@ -1,4 +1,7 @@
-"""Where time is short: the work first that costs least for each figure that it brings, and the end of the time."""
+"""Orders the work so that results with the least cost come first, and stops it at a time limit.
+
+A "figure" here is one number of a table or one line of a plot.
+"""
 
 from __future__ import annotations
 
@@ -17,17 +20,17 @@ from toughen.papers.costs import cost_of, training_cost
 from toughen.papers.store import Quantity, Store
 from toughen.papers.tasks import Task, missing_of
 
-Place = tuple[str, str]  # of a figure: its run's name and its file's
+Place = tuple[str, str]  # identifies a figure: the name of its run and of its file
 
 
 @dataclass(frozen=True)
 class Group:
-    """What has to be trained together, and what can be measured then.
+    """Models that must be trained together, and the figures that can be measured then.
 
     Attributes:
-        training: operations of what is not trained yet.
-        figures: operations of each missing figure.
-        whole: whether all of it is done at once, as where times are compared.
+        training: operations of the missing training.
+        figures: operations of measuring each missing figure.
+        whole: whether all figures must be measured together, because their times are compared.
     """
 
     training: float | int
@@ -35,24 +38,24 @@ class Group:
     whole: bool = False
 
     def best(self) -> tuple[float, int]:
-        """The least cost for each figure, and, below 0, how many of the cheapest figures are measured for it."""
+        """The least cost per figure, and minus the number of figures, cheapest first, that gives this cost."""
         sums = list(itertools.accumulate(sorted(self.figures), initial=self.training))
         counts = [len(self.figures)] if self.whole else range(1, len(sums))
         return min((sums[count] / count, -count) for count in counts)
 
 
 def first(groups: Sequence[Group]) -> tuple[int, int]:
-    """Which group comes first, and how many of its cheapest figures are measured."""
+    """The index of the group to do first, and the number of its figures to measure, cheapest first."""
     place = min(range(len(groups)), key=lambda each: groups[each].best())
     return place, -groups[place].best()[1]
 
 
 def next_tasks(tasks: Mapping[str, Sequence[Task]], store: Store, given_up: Collection[Place]) -> list[Task]:
-    """The tasks, with some of their quantities, that cost least for each missing figure; none where none is missing.
+    """The tasks, with some of their quantities, that cost least per missing figure; [] if nothing is missing.
 
     Args:
-        tasks: those of each table or figure, by its name.
-        store: what was measured.
+        tasks: the tasks of each table or figure, by its name.
+        store: the results so far.
         given_up: figures that could not be measured.
     """
     together = list(_together(tasks, store, given_up))
@@ -75,8 +78,8 @@ def next_tasks(tasks: Mapping[str, Sequence[Task]], store: Store, given_up: Coll
 def _together(
     tasks: Mapping[str, Sequence[Task]], store: Store, given_up: Collection[Place]
 ) -> Collection[list[tuple[Task, Quantity]]]:
-    """What is missing, by what is trained together: rows whose times are compared, else one model."""
-    timed: dict[str, str] = {}  # the group of a model that takes turns with others
+    """The missing figures, grouped by what is trained together: rows whose times are compared, or a single model."""
+    timed: dict[str, str] = {}  # from a model to its group of models that are trained in turns
     for name, some in tasks.items():
         for task in some:
             if task.timed:
@@ -89,17 +92,17 @@ def _together(
 
 
 def _same(task: Task) -> str:
-    """What tells models apart, whatever weights are kept of them beside."""
+    """A text that identifies a model, without the setting that keeps weights of single steps."""
     return json.dumps(task.run_spec.plain, sort_keys=True)
 
 
 def _cost(task: Task, each: Quantity, store: Store, trained: set[str]) -> float:
-    """Operations of a figure, with the training of the net whose images are shown."""
+    """Operations of measuring a figure, with the training of its black-box source."""
     return cost_of(task, each) + (training_cost(each.source, store, trained) if each.source else 0.0)
 
 
 def missing(tasks: Sequence[Task], store: Store) -> list[tuple[Task, Quantity]]:
-    """The figures that are missing, each once."""
+    """The missing figures, without duplicates."""
     pairs: dict[Place, tuple[Task, Quantity]] = {}
     for task in tasks:
         for each in missing_of(task, store):
@@ -108,7 +111,7 @@ def missing(tasks: Sequence[Task], store: Store) -> list[tuple[Task, Quantity]]:
 
 
 def cost_of_missing(tasks: Sequence[Task], store: Store) -> float:
-    """Operations of all that is missing; what several need is counted once."""
+    """Operations of everything that is missing; shared training is counted once."""
     trained: set[str] = set()
     return sum(
         training_cost(task.run_spec, store, trained) + _cost(task, each, store, trained)
@@ -117,12 +120,12 @@ def cost_of_missing(tasks: Sequence[Task], store: Store) -> float:
 
 
 def left_lines(tasks: Mapping[str, Sequence[Task]], store: Store, pace: float, *, stopped: bool) -> list[str]:
-    """What is left of each table and figure, with its hours as if it were run alone, within 80 columns.
+    """The remaining work as a table of 80 columns: for each table and figure, the hours that it takes if run alone.
 
     Args:
-        tasks: those of each.
-        store: what was measured.
-        pace: operations that are done in a second; 0 where nothing was done.
+        tasks: the tasks of each table or figure, by its name.
+        store: the results so far.
+        pace: operations per second; 0 if nothing was done.
         stopped: whether a time limit ended the work.
     """
     rows = []
@@ -131,13 +134,13 @@ def left_lines(tasks: Mapping[str, Sequence[Task]], store: Store, pace: float, *
         if count:
             rows.append(f"{name:32}{f'{count} of {whole}':>14}{_hours(cost_of_missing(some, store), pace):>12}")
     if not rows:
-        return ["nothing is left to do"]
+        return ["everything is done"]
     total = cost_of_missing([task for some in tasks.values() for task in some], store)
     return [
-        "stopped at the time limit; the same command goes on" if stopped else "left to do",
-        f"{'left':32}{'figures':>14}{'hours':>12}",
+        "stopped at the time limit; the same command continues" if stopped else "remaining work",
+        f"{'table or figure':32}{'missing':>14}{'hours':>12}",
         *rows,
-        f"{'all, what they share once':46}{_hours(total, pace):>12}",
+        f"{'all, shared training counted once':46}{_hours(total, pace):>12}",
     ]
 
 
@@ -149,13 +152,13 @@ def _hours(operations: float, pace: float) -> str:
 
 
 class Deadline:
-    """While its ``with`` block lasts, a time limit stops the work as Ctrl-C does, so that it can be gone on with.
+    """A context manager that interrupts its block after a time limit, as Ctrl-C does, so that it can be resumed.
 
     Args:
-        limit: seconds; None for none.
+        limit: seconds; None for no limit.
 
     Attributes:
-        passed: whether it has.
+        passed: whether the time limit has passed.
     """
 
     def __init__(self, limit: float | None) -> None:
@@ -165,10 +168,10 @@ class Deadline:
 
     def __enter__(self) -> Deadline:
         if self._timer:
-            # torch would import it with the first step, for seconds: interrupted there it can't be imported again
+            # torch imports it at the first step, which takes seconds; if that is interrupted, it cannot be repeated
             importlib.import_module("torch._dynamo")
             self._ignored = signal.getsignal(signal.SIGINT) == signal.SIG_IGN  # as in a script's background job
-            if self._ignored:  # else interrupt_main would do nothing
+            if self._ignored:  # interrupt_main has no effect while SIGINT is ignored
                 signal.signal(signal.SIGINT, signal.default_int_handler)
             self._timer.daemon = True
             self._timer.start()
@@ -186,7 +189,7 @@ class Deadline:
         with self._lock:
             self._over = True
         if kind is None and self.passed:
-            with suppress(KeyboardInterrupt):  # it came after the last piece of work
+            with suppress(KeyboardInterrupt):  # the interrupt may still be pending after the last piece of work
                 time.sleep(0.05)
         if self._ignored:
             signal.signal(signal.SIGINT, signal.SIG_IGN)

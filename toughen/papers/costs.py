@@ -1,4 +1,4 @@
-"""How long a table or figure will take, roughly: the operations of each part that is missing."""
+"""Estimates the cost of a table or figure: the operations of each missing part."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ from toughen.papers.store import TRAINED, Quantity, Store
 from toughen.papers.tasks import Task, missing_of
 from toughen.utils.fraction import Fraction
 
-COUNTS = ("steps", "replays")  # settings that make a method long
+COUNTS = ("steps", "replays")  # the settings that determine a method's cost
 
 
 def costs(tasks: Sequence[Task], store: Store) -> dict[str, float]:
-    """The cost of all parts that are missing, in operations, by the titles that a display gives them."""
+    """The operations of each missing part, by the title that the progress display shows."""
     total: dict[str, float] = {}
     for title, cost in _parts(tasks, store):
         total[title] = total.get(title, 0.0) + cost
@@ -47,19 +47,26 @@ def _parts(tasks: Sequence[Task], store: Store) -> Iterator[tuple[str, float]]:
 
 
 def training_cost(model: RunSpec, store: Store, trained: set[str]) -> float:
-    """Operations that training a model and the nets that it learns from takes."""
+    """Operations of training a model and the source nets of its method."""
     return sum((cost for _, cost in training_costs(model, "", store, trained)), 0.0)
 
 
 def training_costs(model: RunSpec, title: str, store: Store, trained: set[str]) -> Iterator[tuple[str, float]]:
-    """The same of each of them, by title, without those that are trained already or in ``trained``, where it is put."""
+    """The operations of each training, by title. Models that are trained or in ``trained`` are left out, others added.
+
+    Args:
+        model: the model.
+        title: its title.
+        store: the results so far.
+        trained: keys of models that are counted already; it is changed.
+    """
     if model.key in trained or (store.folder(model) / TRAINED).is_file():
         return
     trained.add(model.key)
     for source in model.sources:
         yield from training_costs(source, source.title_for(title), store, trained)
     settings, held_out = model.settings, _held_out(model)
-    # of each image kept aside one pass, and under a threat FGSM's and PGD's
+    # one pass for each held-out image; with a threat, also the passes of FGSM and PGD
     validation = held_out * (1.0 if settings.get("eps") is None else 5.0 + 2.0 * settings["validation_steps"])
     passes = _training_images(model) * _passes(settings["method"], SETS[model.data].classes) + validation
     yield f"{title}: train", settings["epochs"] * passes * _forward(model)
@@ -74,17 +81,17 @@ def _held_out(model: RunSpec) -> int:
 
 
 def _passes(method: Any, classes: int) -> float:
-    """Passes of a training step, roughly: those for the weights, and two for each step of an attack.
+    """An estimate of the passes of a training step: those for the weights, and two for each step of an attack.
 
-    Of normal training, of Free, which has its perturbation's gradient with that of the weights, and of EFGSM, whose
-    step takes a gradient for each rival class, they are known.
+    Three cases are exact: standard training; Free, which gets the gradients of weights and perturbation in one pass;
+    and EFGSM, whose step takes a gradient for each rival class.
     """
     if _name(method) == "Standard":
         return 3.0
     for node in nodes(method):
         if _name(node) == "EFGSM":
             rivals = node.get("init_args", {}).get("classes") or classes - 1
-            return (3.0 if node is method else 6.0) + 1.0 + rivals  # what borrows its images has two passes of its own
+            return (3.0 if node is method else 6.0) + 1.0 + rivals  # a method that wraps EFGSM has passes of its own
     counts = {name: [node[name] for node in nodes(method) if type(node.get(name)) is int] for name in COUNTS}
     return 3.0 * max(counts["replays"]) if counts["replays"] else 5.0 + 2.0 * max(counts["steps"], default=1)
 
@@ -94,7 +101,7 @@ def _name(node: dict[str, Any]) -> str:
 
 
 def cost_of(task: Task, each: Quantity) -> float:
-    """Operations that measuring one quantity takes."""
+    """Operations of measuring one quantity."""
     model = task.run_spec
     one = (each.images or SETS[model.data].test) * _forward(model)
     if task.plot is not None:
@@ -105,7 +112,7 @@ def cost_of(task: Task, each: Quantity) -> float:
     if each.of == "clean" or " " in each.of or each.of == "close":
         return one * 20.0
     attack = model.scale.shorten(parse_attack(each.of, Threat("linf", Fraction(each.eps))))
-    whole = 0.6 if isinstance(attack, AutoAttack) else 0.8  # about so many images stand to the end of an attack
+    whole = 0.6 if isinstance(attack, AutoAttack) else 0.8  # a typical fraction of images that stay unbroken
     return one * whole * sum(piece.cost for piece in attack_rounds(each.of, attack))
 
 

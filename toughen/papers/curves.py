@@ -1,4 +1,4 @@
-"""What a figure draws of one trained run, as numbers: the places on the x axis, and a series for each line."""
+"""Measures the curves of a plot for one trained run, as numbers: x values, and a series for each line."""
 
 from __future__ import annotations
 
@@ -40,20 +40,20 @@ SURFACE_IMAGES, SURFACE_POINTS = 64, 9
 
 
 def curve(subject: Subject, plot: Plot, board: ProgressBoard) -> Measured:
-    """Everything that a plot draws of one model.
+    """Everything that a plot draws for one model.
 
     Args:
-        subject: the run, on the images that it is measured on.
-        plot: what is drawn.
-        board: is told how far it is.
+        subject: the run and the images.
+        plot: the plot.
+        board: the progress display.
 
     Returns:
-        The value has "x" (the axis's name), "at" (places on it) and "series" (numbers by name, as many as places), or
-        "rows" and "columns" with names and numbers where two things vary; and "note", what has to be known.
+        The value has "x" (the axis's name), "at" (the x values) and "series" (for each name as many numbers); or, for
+        values over two variables, "rows", "columns" and "values"; and "note", a remark for the reader.
     """
     started = time.perf_counter()
     value = KINDS[plot.curve](subject, plot, board)
-    images = len(subject.y) if plot.tested and plot.curve != "surface" else None  # whose note says how many
+    images = len(subject.y) if plot.tested and plot.curve != "surface" else None  # its note gives the number of images
     return Measured(value, images, time.perf_counter() - started, provenance(subject.place))
 
 
@@ -93,7 +93,7 @@ WATCHED_RADII = ("0", "0.05", "0.1", "0.15", "0.2", "0.25", "0.3")
 
 
 def _watched(subject: Subject, plot: Plot, board: ProgressBoard) -> dict[str, Any]:
-    """Losses on validation images with each of the kept weights, and the logits' distance as training went on."""
+    """Losses on validation images for each of the kept weights, and the distance of logits during training."""
     x, y = validation_images(subject)
     series: dict[str, Any] = {}
     for name, model in kept(subject):
@@ -109,24 +109,24 @@ def _watched(subject: Subject, plot: Plot, board: ProgressBoard) -> dict[str, An
 
 
 def validation_images(subject: Subject) -> tuple[Images, Labels]:
-    """The images that the run kept aside to choose its weights."""
+    """The held-out images that the run chose its weights with."""
     settings = yaml.safe_load((subject.run / CONFIG).read_text(encoding="utf-8"))
-    # what is null is not written there
+    # settings that are null are not in the file
     split = data_sets.load(subject.data).split(settings.get("validation"), settings["seed"])[1].to(subject.place)
     return as_floats(split.images), split.labels
 
 
 def kept(subject: Subject) -> Iterator[tuple[int, FixedBatchModel]]:
-    """The weights of the subject's moments, in their order: the step or epoch, and the run's net with them.
+    """For each of the subject's moments, in order: the step or epoch, and the net with the weights of that moment.
 
     Raises:
-        ValueError: the run lacks them.
+        ValueError: the weights are missing.
     """
     net = copy.deepcopy(subject.candidate.net)
     for moment in subject.moments:
         path = kept_file(subject.run, moment)
         if not path.is_file():
-            raise ValueError(f"{path} is missing: remove {subject.run.parent}, and it is run again")
+            raise ValueError(f"{path} is missing: remove {subject.run.parent}, and the model is trained again")
         net.load_state_dict(read_tensors(path)[0])
         yield int(str(moment).removeprefix("epoch ")), FixedBatchModel(net, block_size(subject.place, len(subject.y)))
 
@@ -151,7 +151,7 @@ def _confusion(subject: Subject, plot: Plot, board: ProgressBoard) -> dict[str, 
     for kind in ("nuclear", "frobenius"):
         attack = subject.scale.shorten(LogitMatrix(eps=subject.threat.eps, norm="linf", kind=kind))
         result = attack_entropy(subject.blocks, subject.x, subject.y, {kind: attack})[kind]
-        note = f"{kind} norm: images by class (rows) and what they are taken for"
+        note = f"{kind} norm: images by true class (rows) and predicted class (columns)"
         tables.append({"x": kind, "rows": names, "columns": names, "values": result["confusion"], "note": note})
     return {"tables": tables}
 
@@ -161,7 +161,7 @@ def _nuclear(subject: Subject, plot: Plot, board: ProgressBoard) -> dict[str, An
     means = [norms["robust"]["per_image"], norms["broken"]["per_image"]]
     return {
         "x": "images", "at": ["robust", "broken"], "series": {"nuclear norm": means},
-        "note": f"of batches of {norms['batch']} images, divided by their number",
+        "note": f"of batches of {norms['batch']} images, divided by the number of images",
     }  # fmt: skip
 
 
@@ -184,7 +184,7 @@ def _by_epoch(subject: Subject, plot: Plot, board: ProgressBoard) -> dict[str, A
 def _of_kept(
     subject: Subject, plot: Plot, board: ProgressBoard, target: FixedBatchModel | None
 ) -> tuple[list[int], list[float]]:
-    """Accuracies of a model, None for the attacked one itself, on images made with the weights of each kept epoch."""
+    """Accuracies of ``target`` (None: of the attacked net itself) on images made with each kept epoch's weights."""
     attack, epochs, accuracies = subject.attack(plot.attack), [], []
     for epoch, source in kept(subject):
         correct_count = 0

@@ -1,4 +1,4 @@
-"""Where a paper's images are: in the folder that the user gives, on the hub, or nowhere; and which are measured on."""
+"""Finds the papers' data sets, in the user's folder or on the hub, and chooses the test images."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ class DataSet(NamedTuple):
     """One data set.
 
     Attributes:
-        title: as papers write it.
-        shape: channels, height and width of its images, as nets take them.
-        classes: how many.
-        train, test: images.
+        title: the name in papers.
+        shape: channels, height and width of the images.
+        classes: the number of classes.
+        train, test: the numbers of images.
     """
 
     title: str
@@ -43,40 +43,41 @@ SETS = {
     "imagenet": DataSet("ImageNet", (3, 224, 224), 1000, 1_280_000, 50_000),
 }
 HUB = ("mnist", "cifar10", "cifar100")
-MOST = 0.95  # a set with fewer of its training images is not taken for it
-READ = 2**31  # bytes of files that are read to tell them from others
+MOST = 0.95  # a set must have at least this fraction of its training images
+READ = 2**31  # up to this many bytes, a fingerprint includes the files' content
 
 
 class Missing(ValueError):
-    """A data set is not at hand.
+    """A data set is not available.
 
     Attributes:
-        reason: why not; the same of several where it lies in what the user gave.
-        drawable: whether a folder of data sets lacks it, so that at smoke drawn images can stand in.
+        reason: why not.
+        replaceable: whether the user's folder has other data sets but not this one; at scale smoke, generated noise
+            images then replace it.
     """
 
-    def __init__(self, name: str, reason: str, drawable: bool = False) -> None:
+    def __init__(self, name: str, reason: str, replaceable: bool = False) -> None:
         super().__init__(f"this needs {name}: {reason}")
-        self.reason, self.drawable = reason, drawable
+        self.reason, self.replaceable = reason, replaceable
 
 
 def place(name: str, given: str | None) -> str:
-    """What a recipe takes as its data.
+    """The folder or name of a data set, as a recipe takes it.
 
     Args:
         name: the paper's data set.
-        given: a folder that is a data set or holds some by their names, or another data set's name; None: the hub.
+        given: a folder with a data set, or with several in folders of their names; or a data set's name; None: the hub.
 
     Raises:
-        Missing: the data set is not there.
+        Missing: the data set is not available.
     """
     if given is None:
         if name in HUB:
             return name
-        raise Missing(name, "the hub does not have it: give a folder of it with --data")
+        raise Missing(name, "it is not on the hub: give a folder with it by --data")
     spec = str(Path(given) / name) if _holds_images(Path(given) / name) else given
     if spec == given and _holds_sets(Path(given)):
-        raise Missing(name, f"{given} has no folder of that name with images", drawable=True)
+        raise Missing(name, f"{given} has no folder of that name with images", replaceable=True)
     try:
         held, why = kind(spec)
     except (OSError, ValueError) as error:
@@ -87,54 +88,54 @@ def place(name: str, given: str | None) -> str:
 
 
 def _holds_sets(folder: Path) -> bool:
-    """Whether a folder holds data sets by their names, and is none itself."""
+    """Whether a folder contains data sets in folders of their names, and is not a data set itself."""
     return not any(folder.glob("*.parquet")) and any(_holds_images(folder / name) for name in SETS)
 
 
 def _holds_images(folder: Path) -> bool:
-    """Whether there may be a data set in a folder: parquet shards, or folders of a split."""
+    """Whether a folder may be a data set: it has parquet shards or folders."""
     return folder.is_dir() and any(each.is_dir() or each.suffix == ".parquet" for each in folder.iterdir())
 
 
 def kind(spec: str) -> tuple[str, str]:
-    """Which of the papers' data sets a set looks like, "" for none; and what it looks like."""
+    """The papers' data set that matches a set by shape and classes, "" for none; and a description of the set."""
     outline = peek(spec)
     shape, classes = outline.shape, outline.classes
-    looks = f"{len(classes)} classes of images of shape {list(shape)}"
+    description = f"{len(classes)} classes of images of shape {list(shape)}"
     if shape == (1, 28, 28) and len(classes) == 10:
         digits = all(str(number) in name for number, name in enumerate(classes))
-        return ("mnist", looks) if digits else ("", f"other things than digits, {', '.join(classes)}")
+        return ("mnist", description) if digits else ("", f"classes that are not digits, {', '.join(classes)}")
     if shape == (3, 32, 32) and len(classes) in (10, 100):
-        return f"cifar{len(classes)}", looks
+        return f"cifar{len(classes)}", description
     if min(shape[1:]) > 32 and len(classes) >= 100:
-        return "imagenet" if len(classes) >= 1000 else "imagenet100", looks
-    return "", looks
+        return "imagenet" if len(classes) >= 1000 else "imagenet100", description
+    return "", description
 
 
 def check_whole(name: str, spec: str) -> None:
-    """See that no image of a paper's data set is missing, nor that others were added.
+    """Check that a paper's data set is complete, without additional images.
 
     Raises:
-        Missing: that is so.
+        Missing: it is not.
     """
     outline = peek(spec)
     train, test = SETS[name].train, SETS[name].test
-    exact = name in HUB  # of the others copies differ by some training images, and a larger set may hold a smaller one
+    exact = name in HUB  # copies of the others differ by a few training images, and ImageNet contains ImageNet-100
     if (outline.train, outline.test) != (train, test) if exact else outline.train < MOST * train or outline.test < test:
         raise Missing(
             name,
-            f"it has {'' if exact else 'about '}{train:,} training and {test:,} test images, {spec} has "
-            f"{outline.train:,} and {outline.test:,}: give the whole set (--scale smoke takes any part)",
+            f"it has {'' if exact else 'about '}{train:,} training and {test:,} test images, but {spec} has "
+            f"{outline.train:,} and {outline.test:,}: give the whole set (--scale smoke accepts any part)",
         )
 
 
 def check_same(name: str, spec: str, scale: Scale, out: Path) -> None:
-    """See that images are those that everything of a scale was measured on; the first ones are noted there.
+    """Check that images are the same as those of earlier results; the first call stores their fingerprint.
 
-    Samples have their own note, and the hub's sets are those of their names.
+    Samples have a fingerprint of their own, and the hub's sets are identified by their names.
 
     Raises:
-        ValueError: they are others.
+        ValueError: they are not the same.
     """
     if scale.training_images is not None or spec in HUB:
         return
@@ -145,13 +146,13 @@ def check_same(name: str, spec: str, scale: Scale, out: Path) -> None:
     elif (before := read_fields(path)).get("files") != now:
         former = before.get("from", "unknown ones")
         raise ValueError(
-            f"{path.parent.parent} was measured on other images of {name} ({former}) than {spec} holds: choose another "
-            "--out"
+            f"{path.parent.parent} has results on other images of {name} ({former}) than those in {spec}: choose "
+            "another --out"
         )
 
 
 def fingerprint(folder: Path) -> str:
-    """What tells a folder's images from others: their files' names and sizes, and, up to 2 GiB, what is in them."""
+    """A hash of a folder's images: of the files' names and sizes, and, up to 2 GiB in total, of their content."""
     files = sorted(path for path in folder.rglob("*") if path.suffix.lower() in (".parquet", *PICTURES))
     sizes = [path.stat().st_size for path in files]
     total, digest = sum(sizes), hashlib.blake2b(digest_size=16)
@@ -167,10 +168,10 @@ DRAWN = {ALL: "{} {}", FIRST: "the first {} {}", STRATIFIED: "a stratified sampl
 
 
 def some(labels: Labels, count: int | None) -> tuple[Tensor, str]:
-    """Places of so many test images, and how they were drawn.
+    """The indices of ``count`` test images (None: all), and how they were chosen.
 
-    They are the first, which everybody has alike; of a set that lies sorted by class, as folders do, a stratified
-    sample instead. None means all.
+    They are the first ones, which are the same for everybody. If the set is sorted by class, as folders are, they are a
+    stratified sample instead.
     """
     if count is None or count >= len(labels):
         return torch.arange(len(labels)), ALL
@@ -180,6 +181,6 @@ def some(labels: Labels, count: int | None) -> tuple[Tensor, str]:
 
 
 def describe_images(cells: Iterable[Mapping[str, Any]], noun: str = "test images") -> str:
-    """What figures were measured on, in words; "" where on no images."""
+    """A text on the images that figures were measured on; "" if they need no images."""
     kinds = sorted({(cell["images"], cell.get("drawn", ALL)) for cell in cells if cell["images"]})
     return " and ".join(DRAWN[drawn].format(f"{count:,}", noun) for count, drawn in kinds)

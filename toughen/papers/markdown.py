@@ -1,4 +1,4 @@
-"""docs/results/reproduction.md: every published figure beside ours, or the words "not run"."""
+"""Writes docs/results/reproduction.md: every published figure and ours, or "not run"."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from toughen.papers.values import PART, TIMED, View, in_part, lacking, our, publ
 
 NOT_RUN = "not run"
 WIDTH = 120  # of a line of prose
-SHOWN = ("full", "cpu")  # smoke shows that a table runs, and nothing more
+SHOWN = ("full", "cpu")  # the results of smoke have no meaning
 HEAD = f"""# Reproduction
 
 This page compares every table and figure of five papers with runs of toughen. The main results are summarised in
@@ -39,7 +39,7 @@ lists all ([how to](../how-to/reproduce-a-papers-table.md)).
 
 
 def page(results: Path) -> str:
-    """The page, from a folder of results."""
+    """The page from a folder of results."""
     store = Store(results)
     parts = [HEAD]
     for paper, exhibits in PAPERS.items():
@@ -49,7 +49,7 @@ def page(results: Path) -> str:
 
 
 def folded(text: str) -> str:
-    """Markdown whose prose is broken into lines of 120 characters; tables and headings are left whole."""
+    """Markdown with its prose wrapped at 120 characters; tables and headings are not wrapped."""
     return "\n".join(
         line
         if len(line) <= WIDTH or line.startswith(("|", "#"))
@@ -79,7 +79,7 @@ def section(exhibit: Exhibit, store: Store) -> str:
 
 
 def views_of(part: Panel | Plot, store: Store) -> list[View]:
-    """The results of each scale at which something of a panel or plot was run; where nothing was, those of none."""
+    """The results of each scale at which a part of a panel or plot was run; at least one view, possibly empty."""
     views = [View(store, SCALES[name]) for name in SHOWN]
     return [view for view in views if view.all(part)] or views[:1]
 
@@ -92,11 +92,11 @@ def panel_part(panel: Panel, view: View) -> str:
     unit += f"{PART}\n" if in_part(panel, view.scale) else ""
     more = [f"{row.name}: {row.note or 'cannot run: ' + row.cannot}\n" for row in panel.rows if row.note or row.cannot]
     title = f"{SETS[panel.data].title}, {panel.net}, eps {panel.eps}: paper / ours{origin(view.all(panel))}\n"
-    return "\n".join(filter(None, [title, table, unit, *apart(panel, view), *more]))
+    return "\n".join(filter(None, [title, table, unit, *image_notes(panel, view), *more]))
 
 
-def apart(panel: Panel, view: View) -> list[str]:
-    """Which figures are from which images, if not all of a panel are from the same ones."""
+def image_notes(panel: Panel, view: View) -> list[str]:
+    """If the figures of a panel are from different images: for each row, the images of its figures."""
     rows: dict[str, dict[str, list[str]]] = {}
     for row in panel.rows:
         for column in panel.columns:
@@ -129,7 +129,7 @@ def cells(panel: Panel, row: Row, view: View) -> list[str]:
 
 
 def origin(cells: Sequence[dict[str, Any]]) -> str:
-    """How and where our figures were trained, and on what they were measured."""
+    """The origin of our figures: how and where the models were trained, and the images of the measurement."""
     if not cells:
         return ""
     trained = [session for each in cells if each["training"] for session in sessions(each["training"]["provenance"])]
@@ -148,7 +148,7 @@ def origin(cells: Sequence[dict[str, Any]]) -> str:
 
 
 def together(provenances: Sequence[dict[str, Any]], name: str) -> str:
-    """The distinct values of one entry, separated by commas."""
+    """All values of one field, joined."""
     return ", ".join(sorted({str(each[name]) for each in provenances if name in each}))
 
 

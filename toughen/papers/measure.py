@@ -1,4 +1,4 @@
-"""What is measured of one trained run: accuracies, times, entropies, distances."""
+"""Measures the quantities of one trained run: accuracies, times, entropies, distances."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ OF_TRAINING = ("gamma", "epoch seconds", "train seconds", "train hours")
 
 @dataclass(frozen=True)
 class Measured:
-    """A figure, the images that it was measured on, the seconds that took, and where."""
+    """A figure, the number of images, the seconds that the measurement took, and its provenance."""
 
     value: Any
     images: int | None
@@ -56,11 +56,11 @@ class Subject:
     Attributes:
         run: its directory.
         data: the data set.
-        eps: radius of the threat, as it is written.
-        images: so many test images (``datasets.some``); None means all.
-        scale: how long attacks are.
-        device: where.
-        moments: steps and epochs of its training whose weights are looked at, as ``keep_at`` writes them.
+        eps: radius of the threat, as text.
+        images: the number of test images (``datasets.some``); None means all.
+        scale: the scale, which may shorten attacks.
+        device: the device.
+        moments: steps and epochs whose weights are measured, in the form of the setting ``keep_at``.
     """
 
     run: Path
@@ -92,7 +92,7 @@ class Subject:
 
     @property
     def drawn(self) -> str:
-        """How its images were drawn from the test set."""
+        """How its images were chosen from the test set."""
         return some(self._all.split.labels, self.images)[1]
 
     @property
@@ -106,7 +106,7 @@ class Subject:
 
     @cached_property
     def blocks(self) -> FixedBatchModel:
-        """The model, as diagnostics ask it."""
+        """The model with a fixed batch size, as diagnostics call it."""
         return FixedBatchModel(self.candidate.net, block_size(self.place, len(self.y)))
 
     def attack(self, spec: str) -> Attack:
@@ -120,8 +120,8 @@ def quantity(subject: Subject, of: str, source: Path | None, board: ProgressBoar
     Args:
         subject: the run.
         of: as in ``toughen.papers.published.exhibits.Column``.
-        source: for a black-box attack, the run whose images are shown.
-        board: is told how far it is.
+        source: for a black-box attack, the run whose adversarial images are used.
+        board: the progress display.
     """
     if of in OF_TRAINING:
         return training(subject.run, of)
@@ -142,7 +142,7 @@ def quantity(subject: Subject, of: str, source: Path | None, board: ProgressBoar
 
 
 def accuracy(subject: Subject, of: str, source: Path | None, board: ProgressBoard) -> float:
-    """Accuracy under one attack; what it has done is kept beside the run until it ends, so that a kill loses little."""
+    """Accuracy under one attack; its state is saved in the run's folder until it ends, so that a kill loses little."""
     attack, candidate = subject.attack(of), subject.candidate
     if source is not None:
         net = runs.load(source).to(subject.place)
@@ -158,7 +158,7 @@ def accuracy(subject: Subject, of: str, source: Path | None, board: ProgressBoar
 
 
 def training(run: Path, of: str) -> Measured:
-    """What training cost, out of the run's own record."""
+    """The cost of training, from the run's own record."""
     lines = runs.read_history(run)
     seconds = sum(line["seconds"] for line in lines)
     value = {
@@ -171,7 +171,7 @@ def training(run: Path, of: str) -> Measured:
 
 
 def training_record(run: Path) -> dict[str, Any]:
-    """Where and with what a run was trained, and for how long: its epochs, their seconds, and its provenance.
+    """How a run was trained: the number of epochs, their seconds, and the provenance.
 
     Raises:
         ValueError: the run's history is missing or damaged.
@@ -185,28 +185,28 @@ def training_record(run: Path) -> dict[str, Any]:
 
 
 def entropy(subject: Subject, kind: Any) -> float:
-    """The entropy of the classes that an attack on this norm spreads a class's images over, in units of log k."""
+    """The entropy of the predicted classes under an attack on this norm, in units of log k."""
     attack = LogitMatrix(eps=subject.threat.eps, norm="linf", kind=kind)
     result = attack_entropy(subject.blocks, subject.x, subject.y, {kind: subject.scale.shorten(attack)})
     return float(result[kind]["normalised"])
 
 
 def close(model: FixedBatchModel, x: Images, y: Labels, threat: Threat) -> float:
-    """The share of images that are wrong, or whose nearest linear boundary is within the threat (eFGSM, Eq. 9)."""
+    """The fraction of images that are misclassified or whose nearest linear boundary is within eps (eFGSM, Eq. 9)."""
     out = model.exact(x)
     _, nearest, _ = to_boundary(model, x, y, threat, out.shape[1] - 1)
     return share((out.argmax(1) != y) | (nearest <= threat.eps))
 
 
 def efgsm_start(model: FixedBatchModel, x: Images, y: Labels, threat: Threat, sigma: Real, index: list[int]) -> Images:
-    """x_e, where eFGSM's step sets out, of images that were never trained on: FGSM's direction is all their history.
+    """x_e, the start of eFGSM's step, for test images: FGSM's direction replaces the history, which they do not have.
 
     Args:
-        model: the trained one.
+        model: the trained model.
         x, y: images and their classes.
-        threat: the ball.
-        sigma: deviation of the start.
-        index: the images' places in the test set; each has noise of its own.
+        threat: the threat.
+        sigma: standard deviation of the start.
+        index: the images' indices in the test set, which seed their noise.
     """
     with mode(model, "eval"):
         past = input_gradient(model, x, y, cross_entropy).gradient

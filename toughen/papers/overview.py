@@ -1,4 +1,4 @@
-"""The list of all tables and figures, with what was measured of them so far."""
+"""The list of all tables and figures, with the results so far."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from toughen.papers.values import View, our, published, written
 from toughen.papers.weights import MANIFEST, listed
 from toughen.utils.console import say
 
-DEVICE = 10  # characters of its column
+DEVICE = 10  # width of the column "device", in characters
 
 
 def show_list(console: Console, exhibits: Sequence[Exhibit], store: Store) -> None:
-    """Each table and figure in two lines: what it is; the figure that stands for it, and how much of it was run."""
+    """Print two lines for each table and figure: its headline figure and the number of results; and its title."""
     say(console, f"{'':26}{'published':>9}{'ours':>8}{'figures':>8}  {'scale':5} {'device':{DEVICE}} date", "bold")
     for exhibit in exhibits:
         try:
@@ -31,37 +31,39 @@ def show_list(console: Console, exhibits: Sequence[Exhibit], store: Store) -> No
             say(console, line)
     say(console)
     for path in store.damaged:
-        say(console, f"{path} is damaged, so the figures beside it are left out: remove it, and run its table again")
+        say(
+            console, f"{path} is damaged, so the results in its folder are left out: remove it, and run its table again"
+        )
     for line in _weights(store):
         say(console, line)
-    tell(console, "published, ours: the figure of a table that is named behind its title, by row and column")
-    tell(console, "figures: how many of the table's are measured here, a line for each scale")
-    tell(console, "`toughen reproduce NAME --scale smoke|cpu|full --data DIR` runs one.")
+    tell(console, "published, ours: one figure of the table; its row and column are given after the title")
+    tell(console, "figures: the number of figures that are measured, of all in the table; one line for each scale")
+    tell(console, "`toughen reproduce NAME --scale smoke|cpu|full --data DIR` runs a table or figure.")
 
 
 def _weights(store: Store) -> list[str]:
-    """Where the weights lie, if any were kept."""
+    """A line on the file that lists the weights; none if there are no weights."""
     try:
         count = len(listed(store.root))
     except ValueError as error:  # figures can be shown
         return [str(error)]
-    return [f"{MANIFEST}: where the weights of {count} trained model{'s' * (count > 1)} lie"] * (count > 0)
+    return [f"{MANIFEST} lists the weights of {count} trained model{'s' * (count > 1)}"] * (count > 0)
 
 
 def list_lines(exhibit: Exhibit, store: Store) -> list[str]:
-    """One entry of the list: a line for each scale at which something was run, and the title."""
+    """One entry of the list: a line for each scale with results, then the title."""
     if isinstance(exhibit, Settings):
         return [f"{exhibit.name:26}{'settings':>9}", _title(exhibit, "")]
     views = shown(exhibit, store)
     names = [exhibit.name, *[""] * (len(views) - 1)]
     lines = [f"{name:26}{_at_scale(exhibit, view)}" for name, view in zip(names, views, strict=True)]
-    return [*lines, _title(exhibit, _stands(exhibit, views) if isinstance(exhibit, Table) else "")]
+    return [*lines, _title(exhibit, _headline(exhibit, views) if isinstance(exhibit, Table) else "")]
 
 
 def shown(exhibit: Table | Figure, store: Store) -> list[View]:
-    """The scales at which something was run, full where nothing was; smoke, which means nothing, only where no other.
+    """The scales with results, or "full" if there are none; never empty.
 
-    Never empty.
+    Smoke, whose results have no meaning, is only shown if no other scale has results.
     """
     views = [View(store, SCALES[name]) for name in ("full", "cpu", "smoke")]
     run = [view for view in views if any(map(view.all, exhibit.parts))] or views[:1]
@@ -69,7 +71,7 @@ def shown(exhibit: Table | Figure, store: Store) -> list[View]:
 
 
 def _at_scale(exhibit: Table | Figure, view: View) -> str:
-    """The figure that stands for an exhibit, how many there are, and of the latest of them scale, device and date."""
+    """The headline figure, the number of figures, and the scale, device and date of the latest figure."""
     latest = max(
         (cell for part in exhibit.parts for cell in view.all(part)), key=lambda cell: cell["date"], default=None
     )
@@ -86,7 +88,7 @@ def _at_scale(exhibit: Table | Figure, view: View) -> str:
 
 
 def short(processor: str) -> str:
-    """A processor's name in a narrow column: its first words, without those that say nothing."""
+    """A processor's name for a narrow column: its first words, without general ones such as "Processor"."""
     words = re.sub(r"\((R|TM)\)|\b(CPU|GPU|Processor|NVIDIA|GeForce|Tesla)\b|,.*", " ", processor).split()
     name, *more = words or ["-"]
     for word in more:
@@ -96,20 +98,20 @@ def short(processor: str) -> str:
     return name[:DEVICE]
 
 
-def _stands(table: Table, views: Sequence[View]) -> str:
-    """Which figure stands for a table, with its data where that could be another's."""
+def _headline(table: Table, views: Sequence[View]) -> str:
+    """The row and column of a table's headline figure, with the data set if the table has several."""
     data = dict.fromkeys(SETS[headline_place(table, view)[0].data].title for view in views)
     return f" ({', '.join([*table.headline, *([' and '.join(data)] if len(table.panels) > 1 else [])])})"
 
 
-def _title(exhibit: Exhibit, stands: str) -> str:
-    """What an exhibit shows, cut to a line, and the figure that stands for it."""
-    room = WIDTH - 2 - len(stands)
-    return "  " + (exhibit.title if len(exhibit.title) <= room else exhibit.title[: room - 3] + "...") + stands
+def _title(exhibit: Exhibit, headline: str) -> str:
+    """An exhibit's title, cut to fit into a line, followed by the name of its headline figure."""
+    room = WIDTH - 2 - len(headline)
+    return "  " + (exhibit.title if len(exhibit.title) <= room else exhibit.title[: room - 3] + "...") + headline
 
 
 def headline_place(table: Table, view: View) -> tuple[Panel, Row, Column]:
-    """Where the figure that stands for a table is: in the first of its panels that has ours, else in the first."""
+    """The panel, row and column of a table's headline figure: in the first panel with our figure, else in the first."""
     row, column = table.headline
     places = [
         (panel, panel.row(row), next(each for each in panel.columns if each.name == column))
@@ -120,7 +122,7 @@ def headline_place(table: Table, view: View) -> tuple[Panel, Row, Column]:
 
 
 def counted(exhibit: Table | Figure, view: View) -> tuple[int, int]:
-    """How many figures of ours there are, and how many there could be."""
+    """The number of our figures, and the number of all figures that can be measured."""
     if isinstance(exhibit, Figure):
         lines = [view.line(plot, line) for plot in exhibit.plots for line in plot.lines]
         return len(list(filter(None, lines))), len(lines)

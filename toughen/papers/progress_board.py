@@ -1,4 +1,4 @@
-"""How far a table or figure has come: one line for all its rows, with the time that is left."""
+"""The progress display of a table or figure: one line for all its rows, with the remaining time."""
 
 from __future__ import annotations
 
@@ -20,25 +20,25 @@ from toughen.utils.duration import spell
 from toughen.utils.statistics import percent
 
 SIGNALS = "logit-distances.jsonl"
-FIRST, EVERY = 10.0, 300.0  # seconds until a part is first spoken of where there is no terminal, and from then on
+FIRST, EVERY = 10.0, 300.0  # without a terminal: seconds until a part's first progress line, and between later lines
 
 
 class ProgressBoard(AbstractContextManager["ProgressBoard"]):
-    """One line on a terminal; elsewhere a line for each part that is done, and some minutes apart for one that lasts.
+    """Shows one line on a terminal; elsewhere it prints a line for each finished part, and every few minutes otherwise.
 
-    The time left goes by what was done since the first part's work began, its data read, whatever earlier calls had
-    done before.
+    The remaining time is estimated from the speed since the first part's work started. Loading of data and the work of
+    earlier calls do not count.
 
     Args:
         console: where to show it.
-        work: the cost of each part by its title, in operations, roughly: what the estimate of the time left goes by.
+        work: an estimate of the operations of each part, by its title.
     """
 
     def __init__(self, console: Console, work: Mapping[str, float]) -> None:
         self.console, self.work = console, dict(work)
         self.total, self.done, self.part = sum(work.values()) or 1.0, 0.0, ""
-        self.shares: dict[str, float] = {}  # of the parts that have begun, how much is done
-        self.before = 0.0  # operations of running parts that earlier calls did
+        self.shares: dict[str, float] = {}  # the finished fraction of each running part
+        self.before = 0.0  # operations of running parts that were done by earlier calls
         self.begun = time.perf_counter()
         self.due = self.begun + FIRST
         self.bar = Progress(
@@ -55,24 +55,24 @@ class ProgressBoard(AbstractContextManager["ProgressBoard"]):
         self.bar.stop()
 
     def begin(self, part: str) -> None:
-        """A part has begun, or goes on after others."""
+        """A part starts, or continues after others."""
         self.part = part
         self.shares.setdefault(part, 0.0)
         self.bar.update(self.task, description=part)
 
     def resume(self, share: float) -> None:
-        """The running part's work begins; so much of it was done by an earlier call, 0..1."""
+        """The running part's work starts; an earlier call has done the fraction ``share`` of it, 0..1."""
         if self._completed() <= self.before:
             self.begun = time.perf_counter()
             self.due = self.begun + FIRST
         if share > 0:
             self.shares[self.part] = share
             self.before += share * self.work.get(self.part, 0.0)
-            self._say(f"goes on from {percent(share)}")
+            self._say(f"continues from {percent(share)}")
         self._show()
 
     def at(self, share: float) -> None:
-        """So much of the running part is done, 0..1."""
+        """The finished fraction of the running part is now ``share``, 0..1."""
         self.shares[self.part] = min(1.0, max(self.shares.get(self.part, 0.0), share))
         if time.perf_counter() >= self.due:
             self._say(f"{percent(self.shares[self.part])} done")
@@ -80,14 +80,14 @@ class ProgressBoard(AbstractContextManager["ProgressBoard"]):
         self._show()
 
     def wait(self, folder: Path) -> None:
-        """Another process is at a model that is needed here."""
+        """Show that another process is working on a model that is needed here."""
         self.part = f"waiting for another process at {folder.name}"
         if not self.console.is_terminal:
             say(self.console, self.part)
         self.bar.update(self.task, description=self.part)
 
     def end(self, outcome: str = "done") -> None:
-        """The running part is done, or was there already."""
+        """The running part is done."""
         self.done += self.work.get(self.part, 0.0)
         self.shares.pop(self.part, None)
         self._say(outcome)
@@ -95,7 +95,7 @@ class ProgressBoard(AbstractContextManager["ProgressBoard"]):
         self._show()
 
     def _say(self, text: str) -> None:
-        """A line about the running part, where there is no terminal."""
+        """Print a line about the running part, if there is no terminal."""
         if not self.console.is_terminal:
             say(self.console, ", ".join(filter(None, (f"{self.part}: {text}", self._left()))))
 
@@ -107,7 +107,7 @@ class ProgressBoard(AbstractContextManager["ProgressBoard"]):
 
     @property
     def fresh(self) -> float:
-        """Operations that were done since it was begun."""
+        """Operations that were done by this call."""
         return self._completed() - self.before
 
     def _left(self) -> str:
@@ -118,12 +118,12 @@ class ProgressBoard(AbstractContextManager["ProgressBoard"]):
 
 
 class Training(Silent):
-    """Tells a board how far a run is, and keeps what the watch sees within epochs, a line each.
+    """The display of a training run: updates a board, and writes the logit distances within epochs to a file.
 
     Args:
-        board: is told.
-        folder: the run's.
-        steps: of the whole run.
+        board: the progress display.
+        folder: the run directory.
+        steps: the number of steps of the whole run.
         done: steps that an earlier call did.
     """
 
@@ -139,13 +139,15 @@ class Training(Silent):
 
     def signal(self, done: int, distance: float) -> None:
         with (self.folder / SIGNALS).open("a", encoding="utf-8") as file:
-            file.write("\n" + json.dumps({"step": done, "distance": distance}))  # a line that a kill tore stays alone
+            file.write(
+                "\n" + json.dumps({"step": done, "distance": distance})
+            )  # starts with a newline, so a line cut by a kill stays separate
 
 
 def logit_distances(run: Path) -> dict[int, float]:
-    """How far apart FGSM's and R-FGSM's logits lay, by step; of a step that was taken twice, what was seen last.
+    """The distance between FGSM's and R-FGSM's logits, by step; if a step was repeated, its last distance.
 
-    A line that a kill has torn is passed over: its step was taken again.
+    A line that was cut by a kill is ignored, since its step was repeated.
     """
     lines = (run / SIGNALS).read_bytes().splitlines() if (run / SIGNALS).is_file() else []
     distances: dict[int, float] = {}
@@ -157,11 +159,11 @@ def logit_distances(run: Path) -> dict[int, float]:
 
 
 class Evaluating(AttackProgress):
-    """Tells a board how far an attack is.
+    """The display of an attack: updates a board.
 
     Args:
-        board: is told.
-        evaluation, plans: as in an evaluation's own display.
+        board: the progress display.
+        evaluation, plans: as in ``AttackProgress``.
     """
 
     def __init__(self, board: ProgressBoard, evaluation: Evaluation, plans: Mapping[str, list[AttackRound]]) -> None:

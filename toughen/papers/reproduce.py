@@ -1,4 +1,4 @@
-"""`toughen reproduce`: tables and figures of papers, run, kept and shown beside what was published."""
+"""`toughen reproduce`: runs tables and figures of papers, and prints our results with the published ones."""
 
 from __future__ import annotations
 
@@ -29,20 +29,20 @@ from toughen.utils.duration import seconds
 
 
 def list_all(out: str, console: Console) -> None:
-    """All tables and figures, and what was measured of them so far."""
+    """Print all tables and figures, with the results so far."""
     overview.show_list(console, list(EXHIBITS.values()), Store(Path(out)))
 
 
 @dataclass
 class Throughput:
-    """How fast the work goes: operations that were done, and the seconds that they took."""
+    """The speed of the work: finished operations, and the seconds that they took."""
 
     done: float = 0.0
     spent: float = 0.0
 
     @property
     def now(self) -> float:
-        """Operations for each second; 0 where nothing was done."""
+        """Operations per second; 0 if nothing was done."""
         return self.done / self.spent if self.spent else 0.0
 
 
@@ -60,28 +60,29 @@ def reproduce(
     console: Console | None = None,
     progress: Console | None = None,
 ) -> dict[str, str]:
-    """Train what is missing, evaluate it, and print tables and figures with ours beside the published ones.
+    """Train and evaluate what is missing, and print tables and figures with our results and the published ones.
 
-    Of several, or within a time, what costs least for each missing figure is done first, and it is said what is left.
+    With several names or a time limit, the work with the least cost per missing figure is done first, and a table of
+    the remaining work is printed.
 
     Args:
-        names: the tables and figures; "all" alone means all whose images are at hand.
-        time_limit: stop then, such as 2h; None: run all.
-        scale: how much of the paper's setting is run; a table that only states settings needs none.
-        rows: some rows only; None means all.
-        seeds: how many seeds; None means the paper's for a spread over seeds, else one.
-        data: a folder that is a data set or holds some by name, or a data set's name; None: the hub.
-        limit: evaluate on so many test images (``datasets.some``); None means the scale's.
-        out: where runs and results are kept.
-        device: what trains and attacks.
-        console, progress: where to print what came out, and how far it is.
+        names: the tables and figures; "all" alone means all whose images are available.
+        time_limit: stop after this time, such as 2h; None: no limit.
+        scale: the scale; a table that only states settings needs none.
+        rows: only these rows; None means all.
+        seeds: the number of seeds; None means the paper's number if it reports a spread, else one.
+        data: a folder with a data set or with several by name, or a data set's name; None: the hub.
+        limit: the number of test images (``datasets.some``); None means the scale's.
+        out: the folder for runs and results.
+        device: the device.
+        console, progress: where to print the results, and the progress.
 
     Returns:
-        What could not be trained, and why, by row.
+        The rows that could not be trained, with the reasons.
 
     Raises:
         ValueError: a name is unknown, or data are missing.
-        Stopped: on a signal; the same call goes on.
+        Stopped: on a signal; the same call continues.
     """
     console, progress, named = console or Console(), progress or Console(stderr=True), list(names) != [ALL]
     alone = named and len(names) == 1 and time_limit is None
@@ -119,10 +120,10 @@ def reproduce(
 
 
 def _clear(folder: Path, scale: Scale) -> None:
-    """Remove what killed processes left where results go.
+    """Remove temporary files that killed processes left in the folder of results.
 
     Raises:
-        ValueError: nothing can be written there.
+        ValueError: the folder is not writable.
     """
     check_writable(folder)
     for place in (folder, *(folder / scale.name).glob("**/")):
@@ -132,13 +133,13 @@ def _clear(folder: Path, scale: Scale) -> None:
 def _tell(console: Console, lacking: Mapping[str, str], failed: Mapping[str, str]) -> None:
     """Print why tables and figures were left out, and why rows could not be trained."""
     for name, reason in lacking.items():
-        say(console, f"{name}: its images are not at hand: {reason}")
+        say(console, f"{name}: its images are not available: {reason}")
     for name, reason in failed.items():
         say(console, f"{name}: could not be trained: {reason}", "bold red")
 
 
 def _run(tasks: Sequence[Task], context: RunContext, progress: Console, pace: Throughput) -> None:
-    """Do what is missing of these tasks, with one display for all of it."""
+    """Do the missing work of these tasks, with one progress display."""
     started = time.perf_counter()
     with ProgressBoard(progress, costs(tasks, context.store)) as context.board:
         try:

@@ -1,4 +1,4 @@
-"""A model of a table or figure: its settings, the name under which it is kept, and the weights that figures need."""
+"""The specification of a model of a table or figure: its settings, its name, and the weights that figures need."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ from toughen.papers.published.exhibits import Figure, Line, Plot
 from toughen.papers.scales import SCALES, Scale, nodes
 
 KEPT = "keep_at"
-# of a machine: they decide no figure
+# settings of the machine, which do not change the results
 ELSEWHERE = ("device", "num_workers", "memory_limit", "checkpoint_seconds", "cuda_graphs")
-LATER = {  # what rows were trained with before there were such settings: not part of their names
+LATER = {  # newer settings with the value that older rows used; at this value they are not part of a row's name
     "validation_every": 1,
     "label_smoothing": 0.0,
     "frozen": 0,
     "layer_decay": 1.0,
 }
-BASE = ("--watch", "warn")  # the papers train without a watch, so nothing is rescued
+BASE = ("--watch", "warn")  # the papers have no collapse watch, so it must not change the training
 
 
 @dataclass(frozen=True)
@@ -36,12 +36,12 @@ class RunSpec:
     """A model of a table or figure at one scale and seed.
 
     Attributes:
-        words: what `toughen train` is told.
+        words: the arguments of `toughen train`.
         data: the data set's name.
-        seed: added to the recipe's.
-        scale: at which it is trained.
-        sources: the nets that its method learns from.
-        more: settings that a figure needs beside, such as the steps whose weights are kept.
+        seed: a number added to the recipe's seed.
+        scale: the scale of the training.
+        sources: the source nets of its method.
+        more: additional settings for a figure, such as the steps whose weights are kept.
     """
 
     words: str
@@ -53,7 +53,7 @@ class RunSpec:
 
     @cached_property
     def settings(self) -> dict[str, Any]:
-        """All settings of the run, without those of the machine; data set and sources are named, not placed."""
+        """All settings of the run, without those of the machine; data set and sources are names, not paths."""
         settings = self.scale.shrink(self.stated) | dict(self.more)
         settings |= {"data": self.data, "seed": settings["seed"] + self.seed}
         if self.sources:
@@ -62,17 +62,17 @@ class RunSpec:
 
     @property
     def stated(self) -> dict[str, Any]:
-        """All settings of the run as the words have them, at no scale; not to be changed."""
+        """All settings of the run from its words, before scaling; do not modify them."""
         return parsed(self.words, json.dumps(["-"] * len(self.sources)) if self.sources else "")
 
     @property
     def share(self) -> float:
-        """How much of the recipe's epochs is trained."""
+        """The fraction of the recipe's epochs that is trained."""
         return float(self.settings["epochs"] / self.stated["epochs"])
 
     @cached_property
     def whole(self) -> dict[str, Any]:
-        """The same with all settings of its sources, where ``settings`` has their names."""
+        """``settings``, with all settings of the sources in place of their names."""
         settings = copy.deepcopy(self.settings)
         if self.sources:
             settings["method"]["init_args"]["sources"] = [source.whole for source in self.sources]
@@ -80,21 +80,21 @@ class RunSpec:
 
     @property
     def plain(self) -> dict[str, Any]:
-        """The settings, whatever weights are kept beside."""
+        """The settings without the one that keeps weights of single steps and epochs."""
         return {name: value for name, value in self.settings.items() if name != KEPT}
 
     @cached_property
     def key(self) -> str:
-        """Its name: the recipe's, and a hash of all settings."""
+        """Its name: the recipe's name, and a hash of all settings."""
         content = json.dumps(self.settings, sort_keys=True).encode()
         return f"{shlex.split(self.words)[0]}-{hashlib.blake2b(content, digest_size=6).hexdigest()}"
 
     def title_for(self, title: str) -> str:
-        """What a display calls it as a source of the model of this title."""
+        """Its title in a display, as a source of the model with this title."""
         return f"{title}: source {self.settings['model']}"
 
     def recipe(self, data: str, sources: Sequence[str], device: str) -> dict[str, Any]:
-        """The settings that train it here: on these data, with its source nets' run directories, on a device."""
+        """The settings for training it on this machine: with the path of the data, of the source runs, and a device."""
         settings: dict[str, Any] = copy.deepcopy(self.settings) | {"data": data, "device": device}
         for node in nodes(settings) if sources else ():
             if "sources" in node:
@@ -103,7 +103,7 @@ class RunSpec:
 
     @property
     def about(self) -> dict[str, Any]:
-        """What results say of it."""
+        """The description that is stored with its results."""
         return {
             "words": [self.words],
             "data": self.data,
@@ -116,11 +116,11 @@ class RunSpec:
 
 @cache
 def parsed(words: str, sources: str) -> dict[str, Any]:
-    """All settings that `toughen train` makes of these words; not to be changed.
+    """All settings of `toughen train` with these words; do not modify them.
 
     Args:
         words: a recipe and changes to it.
-        sources: what the method's sources are; "" where it takes none.
+        sources: the value of the method's sources; "" if it has none.
     """
     more = ["--method.sources", sources] if sources else []
     settings: dict[str, Any] = yaml.safe_load(parse_train([*shlex.split(words), *BASE, *more])[1])
@@ -130,13 +130,13 @@ def parsed(words: str, sources: str) -> dict[str, Any]:
 def run_spec(
     words: str, data: str, seed: int, scale: Scale, sources: Sequence[str] = (), more: Mapping[str, Any] | None = None
 ) -> RunSpec:
-    """A row's model, and with it the nets that its method learns from, at the same seed and scale."""
+    """A row's model, with the source nets of its method at the same seed and scale."""
     nets = tuple(RunSpec(source, data, seed, scale) for source in sources)
     return RunSpec(words, data, seed, scale, nets, more or {})
 
 
 def slug(text: str) -> str:
-    """A text as part of a file's name."""
+    """A text in a form that is safe in a file's name."""
     return re.sub(r"[^a-z0-9.+]+", "-", text.lower()).strip("-")
 
 
@@ -144,7 +144,7 @@ def slug(text: str) -> str:
 
 
 def figure_run_spec(plot: Plot, line: Line, scale: Scale) -> RunSpec:
-    """The model of a line, with the weights kept that the plot needs."""
+    """The model of a line, which keeps the weights that the plot needs."""
     epochs = run_spec(line.run, plot.data, 0, scale).settings["epochs"]
     whole = run_spec(line.run, plot.data, 0, SCALES["full"]).settings["epochs"]
     more = settings_of(plot, epochs, epochs / whole, small=scale.training_images is not None)
@@ -152,13 +152,13 @@ def figure_run_spec(plot: Plot, line: Line, scale: Scale) -> RunSpec:
 
 
 def settings_of(plot: Plot, epochs: int, share: float, *, small: bool) -> dict[str, Any]:
-    """What a run must keep so that a plot can be drawn of it.
+    """The settings that make a run keep the weights for a plot.
 
     Args:
         plot: the plot.
-        epochs: that the run trains at its scale.
-        share: of the paper's epochs.
-        small: whether there are only a few steps in the whole run.
+        epochs: the run's number of epochs at its scale.
+        share: the fraction of the paper's epochs.
+        small: whether the whole run has only a few steps.
     """
     if plot.curve == "watched":
         steps = [1 + 2 * place if small else max(1, round(int(step) * share)) for place, step in enumerate(plot.at)]
@@ -170,9 +170,9 @@ def settings_of(plot: Plot, epochs: int, share: float, *, small: bool) -> dict[s
 
 
 def moments(model: RunSpec) -> list[int | str]:
-    """The steps, then the epochs whose weights a model keeps: all that any figure that draws the same training needs.
+    """The steps, then the epochs, whose weights a model keeps: all that any figure of the same training needs.
 
-    So a row that is trained for a table serves the figures, too.
+    So a row that is trained for a table can also be used for the figures.
     """
     kept: set[int | str] = set(model.settings[KEPT])
     figures = (each for each in EXHIBITS.values() if isinstance(each, Figure))

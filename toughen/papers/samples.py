@@ -18,7 +18,7 @@ from toughen.papers.scales import EACH, SMALL, Scale
 from toughen.runs.files import read_fields, write_json
 
 ORIGIN = "origin.json"
-DRAWN_HERE = "drawn images"  # as a sample's origin
+GENERATED = "drawn images"  # the origin of a sample of generated noise images
 
 
 def at_scale(name: str, spec: str | None, scale: Scale, out: Path) -> str:
@@ -26,49 +26,49 @@ def at_scale(name: str, spec: str | None, scale: Scale, out: Path) -> str:
 
     Args:
         name: the paper's data set.
-        spec: where it is; None, at smoke only, for drawn images in its place.
-        scale: how much is run.
-        out: where samples are written.
+        spec: its folder or name; None, only at scale smoke, for generated noise images instead.
+        scale: the scale.
+        out: the folder that samples are written to.
 
     Raises:
-        ValueError: the folder holds a sample of other images, or another number of them.
+        ValueError: the folder has a sample of other images, or another number of images.
     """
     if scale.training_images is None:
         if spec is None:
-            raise ValueError(f"drawn images stand in for {name} at smoke only")
+            raise ValueError(f"noise images can replace {name} only at --scale smoke: give a folder with --data")
         if spec not in HUB:
             datasets.check_whole(name, spec)
         return spec
     folder = out / scale.name / "images" / name
-    origin = DRAWN_HERE if spec is None else spec if spec in HUB else str(Path(spec).absolute())
+    origin = GENERATED if spec is None else spec if spec in HUB else str(Path(spec).absolute())
     files = fingerprint(Path(spec)) if spec and spec not in HUB and Path(spec).is_dir() else origin
     if folder.exists():
         _check_sample(folder, origin, files)
         return str(folder)
-    train, test, classes = _drawn(name) if spec is None else _loaded(name, spec)
+    train, test, classes = _generated(name) if spec is None else _loaded(name, spec)
     folder.parent.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(prefix=f".{name}-", dir=folder.parent) as place:
-        whole = Path(place) / name  # moved when it is: what a kill leaves is no sample
+        whole = Path(place) / name  # moved when complete, so that a kill leaves no incomplete sample
         _write(whole / "train", train, scale.training_images, classes)
         _write(whole / "test", test, scale.images or len(test), classes)
         write_json(whole / ORIGIN, {"from": origin, "files": files, "images": _pictures(whole)})
         try:
             whole.rename(folder)
-        except OSError:  # the same command beside this one was sooner
+        except OSError:  # a parallel run of the same command was faster
             _check_sample(folder, origin, files)
     return str(folder)
 
 
 def _loaded(name: str, spec: str) -> tuple[Split | EncodedSplit, Split, tuple[str, ...]]:
-    """Training images, test images and classes of a set; large images are made smaller."""
+    """Training images, test images and classes of a set; large images are resized to ``SMALL`` pixels."""
     large = name.startswith("imagenet")
     options = {"classes": "imagenet100" if name == "imagenet100" else None, "image_size": SMALL if large else None}
     train = data_sets.load_training(spec, **options, stream=large)  # type: ignore[arg-type]
     return train.train, data_sets.load_test(spec, **options).test, train.classes  # type: ignore[arg-type]
 
 
-def _drawn(name: str) -> tuple[Split, Split, tuple[str, ...]]:
-    """Noise in the shape of a set, a colour for each class."""
+def _generated(name: str) -> tuple[Split, Split, tuple[str, ...]]:
+    """Noise images in the shape of a set: each class has a colour."""
     (channels, size, _), classes = SETS[name].shape, SETS[name].classes
     size = min(size, SMALL)
     random = torch.Generator().manual_seed(0)
@@ -80,12 +80,12 @@ def _drawn(name: str) -> tuple[Split, Split, tuple[str, ...]]:
         return Split((colours[labels] + noise).clamp(0, 255).to(torch.uint8), labels)
 
     names = read_classes(name) if name == "imagenet100" else tuple(f"{number:04d}" for number in range(classes))
-    return split(), split(), names  # its recipes ask for its classes by their names
+    return split(), split(), names  # its recipes select the classes by name
 
 
-def stands_in(folder: str) -> bool:
-    """Whether a sample's images were drawn here, in place of a set that was not at hand."""
-    return read_fields(Path(folder) / ORIGIN).get("from") == DRAWN_HERE
+def is_generated(folder: str) -> bool:
+    """Whether a sample consists of generated noise images, because the set was not available."""
+    return read_fields(Path(folder) / ORIGIN).get("from") == GENERATED
 
 
 def _pictures(folder: Path) -> int:
@@ -93,7 +93,7 @@ def _pictures(folder: Path) -> int:
 
 
 def _check_sample(folder: Path, origin: str, files: str) -> None:
-    """See that a folder holds the sample of the images that lie at the origin now, as it was written."""
+    """Check that a folder has an unchanged sample of the images that are now at the origin."""
     written = read_fields(folder / ORIGIN)
     if written.get("images") != _pictures(folder):
         raise ValueError(f"{folder} is not the sample that was written there: remove it, or choose another --out")

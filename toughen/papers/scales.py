@@ -1,4 +1,4 @@
-"""How much of a paper's setting is run: all of it, a part that keeps the comparison, or just enough to see it run."""
+"""The scales of a reproduction: the full setting, a smaller one for comparing rows, and a short test run."""
 
 from __future__ import annotations
 
@@ -11,27 +11,27 @@ from typing import Any
 from toughen.attacks.autoattack import AutoAttack
 from toughen.attacks.base import Attack
 
-EACH = 2  # images that a sample has of a class, at least
-SMALL = 64  # pixels that a sample of large images is brought to
-CAPPED = ("steps", "replays", "queries", "restarts", "targets", "window")  # what makes an attack or a method long
+EACH = 2  # the least number of images of each class in a sample
+SMALL = 64  # pixels that a sample of large images is resized to
+CAPPED = ("steps", "replays", "queries", "restarts", "targets", "window")  # settings that determine the cost
 
 
 @dataclass(frozen=True, kw_only=True)
 class Scale:
-    """A scale. Rows of one table are only ever compared at one and the same.
+    """A scale. Rows of one table are compared only at the same scale.
 
     Attributes:
-        name: on the command line.
-        about: what a heading says of it.
-        epochs: share of a recipe's epochs that is trained.
-        least: epochs that are trained at least, where the recipe has as many.
-        images: so many test images (``images.some``); None means all.
-        training_images: of a stratified sample; None means all.
-        width: channels of the first stage of a ResNet or VGG; None leaves nets, wide ones, too.
-        wide: depth and width of a wide ResNet of width 10; narrower ones have their share of the width.
-        cap: most steps, restarts, targets and queries of an attack, and steps, replays and steps between two looks of
-            a method; None: no limit.
-        precision: what attacks search in.
+        name: the name on the command line.
+        about: the description in headings.
+        epochs: the fraction of a recipe's epochs that is trained.
+        least: the least number of epochs, unless the recipe has fewer.
+        images: the number of test images (``datasets.some``); None means all.
+        training_images: the size of a stratified sample of training images; None means all.
+        width: channels of the first stage of a ResNet or VGG; None leaves all nets unchanged, also wide ones.
+        wide: depth and width that replace a wide ResNet of width 10; others get a proportional width.
+        cap: the most steps, restarts, targets and queries of an attack, and the most steps, replays and window steps
+            of a method; None: no limit.
+        precision: the precision of attacks.
     """
 
     name: str
@@ -46,18 +46,18 @@ class Scale:
     precision: str = "auto"
 
     def epochs_of(self, epochs: int) -> int:
-        """How many of a recipe's epochs are trained."""
+        """The number of epochs that are trained, from the recipe's number."""
         return min(epochs, max(self.least, math.ceil(self.epochs * epochs)))
 
     def shrink(self, settings: dict[str, Any]) -> dict[str, Any]:
-        """A run's settings at this scale; epochs at which something happens, and averages, keep their share of it."""
+        """A run's settings at this scale; epochs of events and the averaging of weights are scaled too."""
         shrunk = copy.deepcopy(settings)
         before, after = shrunk["epochs"], self.epochs_of(shrunk["epochs"])
         shrunk["epochs"] = after
-        if shrunk.get("averaging"):  # looks back over steps: 5,000 of 76,600 with 0.9998, as many epochs' share now
+        if shrunk.get("averaging"):  # keeps the fraction of the run that is averaged over
             shrunk["averaging"] = max(0.0, round(1 - (1 - shrunk["averaging"]) * before / after, 6))
         for node in nodes(shrunk):
-            # the stop is rounded up, so that what is to switch before it still does
+            # the stop is rounded up, so that a switch before the stop still happens
             for name, rounded in (("stop_epoch", math.ceil), ("switch_epoch", round), ("reset", round)):
                 if isinstance(node.get(name), int) and before != after:
                     node[name] = max(1, rounded(node[name] * after / before))
@@ -65,7 +65,7 @@ class Scale:
                 if self.cap is not None and isinstance(node.get(name), int) and node is not shrunk:
                     node[name] = min(node[name], self.cap)
             if self.width is not None and str(node.get("reconstructor")).startswith("wrn-"):
-                node["reconstructor"] = "wrn-10-1"  # of the least depth, since it is to stay the smaller net
+                node["reconstructor"] = "wrn-10-1"  # of the least depth, since it must be the smaller net
         shrunk["model_settings"] = {**(shrunk["model_settings"] or {}), **self._narrow(shrunk["model"])}
         if self.training_images is not None:
             shrunk |= {"batch_size": 32, "validation_steps": 2, "log_every": 2}
@@ -73,7 +73,7 @@ class Scale:
         return shrunk
 
     def sample(self, classes: int) -> int | None:
-        """How many training images are taken of a set: some of each class; None means all."""
+        """The number of training images from a set, with some of each class; None means all."""
         return None if self.training_images is None else max(self.training_images, EACH * classes)
 
     def _narrow(self, model: str) -> dict[str, int]:
@@ -98,10 +98,10 @@ class Scale:
 
 @dataclass(frozen=True, kw_only=True)
 class Shortened(AutoAttack):
-    """AutoAttack whose parts take a few steps each: to see it run, and for nothing else.
+    """AutoAttack with a few steps for each part, only for testing that it runs.
 
     Attributes:
-        cap: most steps, restarts, targets and queries of a part.
+        cap: the most steps, restarts, targets and queries of a part.
     """
 
     cap: int = 1
@@ -129,14 +129,14 @@ SCALES = {
     for scale in (
         Scale(
             name="full",
-            about="the paper's own setting as the recipes have it, all test images where --limit names no number",
+            about="the paper's own setting, as in the recipes; all test images, unless --limit is given",
             precision="fp32",
         ),
         Scale(
             name="cpu",
-            about="0.15 of the epochs and at least 15 (a shorter recipe keeps its own), nets of 16 channels at first "
-            "(WRN-16-2 for wide ones, WRN-16-1 for WRN-22-5), 1,000 test images, attacks at full strength: for "
-            "comparing rows, not for the published level",
+            about="0.15 of the epochs, at least 15 (or all, if the recipe has fewer), nets with 16 channels in the "
+            "first stage (WRN-16-2 for wide ones, WRN-16-1 for WRN-22-5), 1,000 test images, attacks at full strength: "
+            "for comparing rows, not for reaching the published numbers",
             epochs=0.15,
             least=15,
             images=1000,
@@ -145,9 +145,8 @@ SCALES = {
         ),
         Scale(
             name="smoke",
-            about="a few steps of tiny nets on 160 training images (2 of each class where these are more) and 40 "
-            "test images, of 64 pixels at most, attacks of 2 steps: it shows that it runs, and its figures mean "
-            "nothing",
+            about="a test run: a few steps of tiny nets on 160 training images (or 2 of each class, if that is more) "
+            "and 40 test images, of at most 64 pixels, attacks of 2 steps: its results have no meaning",
             epochs=0.0,
             least=2,
             images=40,

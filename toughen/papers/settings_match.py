@@ -1,4 +1,4 @@
-"""Whether settings that were written at different times decide the same run."""
+"""Decides whether settings that were written by different versions of toughen describe the same run."""
 
 from __future__ import annotations
 
@@ -16,22 +16,22 @@ NEITHER = object()  # equal to nothing
 
 
 def agree(before: Mapping[str, Any], now: Mapping[str, Any]) -> bool:
-    """Whether two runs' settings say the same; what only one of them names must be at its default.
+    """Whether two runs' settings are equal, if missing settings count as their defaults.
 
-    So a setting that toughen has got since then is no difference, unless it is used.
+    So a setting that is newer than one of the runs is not a difference, unless it is used.
     """
     return changed(before, recipe_defaults()) == changed(now, recipe_defaults())
 
 
 def serves(before: Mapping[str, Any], now: Mapping[str, Any]) -> bool:
-    """Whether a run with the settings before is one with those now: it may have kept the weights of more moments."""
+    """Whether a run with the settings ``before`` can be used for ``now``; it may have kept weights of more moments."""
     held = before.get(KEPT, [])
     whole = isinstance(held, list) and all(moment in held for moment in now.get(KEPT, []))
     return whole and agree({**before, KEPT: []}, {**now, KEPT: []})
 
 
 def changed(settings: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:
-    """Those settings that are not at their defaults, as a file would give them back."""
+    """The settings that differ from their defaults, in the form that a file has them."""
     values: dict[str, Any] = {}
     for name, value in settings.items():
         value = list(value) if isinstance(value, tuple) else value
@@ -47,7 +47,7 @@ def changed(settings: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[st
 
 @cache
 def recipe_defaults() -> dict[str, Any]:
-    """What a recipe's settings are where nothing is said of them."""
+    """The defaults of a recipe's settings."""
     defaults = {each.name: each.default for each in fields(Recipe) if each.default is not MISSING}
     factories = {each.name: each.default_factory() for each in fields(Recipe) if each.default_factory is not MISSING}
     return _plain(defaults | factories)
@@ -55,7 +55,7 @@ def recipe_defaults() -> dict[str, Any]:
 
 @cache
 def defaults_of(kind: str) -> dict[str, Any]:
-    """The defaults of a class, by the names of its arguments; {} of one that is gone.
+    """The defaults of a class, by the names of its arguments; {} if the class no longer exists.
 
     Args:
         kind: the class, as an import path.

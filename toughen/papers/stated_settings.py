@@ -1,4 +1,4 @@
-"""Settings as toughen uses them: out of a recipe, an attack or a net."""
+"""Finds toughen's values for the settings that papers state, in a recipe, an attack or a net."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from toughen.utils.fraction import Fraction
 
 
 def stated(table: Settings, entry: Setting) -> str:
-    """What toughen has for one entry of a table."""
+    """Toughen's value for one entry of a table of settings."""
     if entry.path.startswith("attack "):
         specs, _, name = entry.path.removeprefix("attack ").rpartition(".")
         return ", ".join(_of_attack(spec, name, dict(table.eps)[entry.of]) for spec in specs.split())
@@ -42,21 +42,21 @@ def _of_attack(spec: str, name: str, eps: str) -> str:
     if name == "eps":
         return eps
     if name == "step_size" and isinstance(attack, IFGSM):
-        return "eps/N"  # it has no other
+        return "eps/N"  # fixed by the method
     value = getattr(attack, name)
     return value.text if isinstance(value, Fraction) else str(value)
 
 
 def layers(settings: dict[str, Any]) -> str:
-    """A net's layers in the paper's words."""
+    """A net's layers in the notation of the paper."""
     with torch.device("meta"):
         net = models.create(settings["model"], 10, SETS[settings["data"]].shape, **settings["model_settings"])
     words = [word for module in net.modules() if (word := _layer(module))]
-    return " ".join([*words[:-1], "FC"])  # the last one has as many units as there are classes
+    return " ".join([*words[:-1], "FC"])  # the last layer has one unit for each class
 
 
 def parameters(settings: dict[str, Any], path: str) -> int:
-    """How many parameters a run's net has, or its re-constructor."""
+    """The number of parameters of a run's net, or of its re-constructor."""
     data, method = SETS[settings["data"]], settings["method"]["init_args"]
     with torch.device("meta"):
         if path.startswith("reconstructor"):

@@ -1,4 +1,4 @@
-"""What was measured, a file for each figure: SCALE/KEY/cells/QUANTITY.json; the run itself and its record beside."""
+"""Stores results, one file for each figure: SCALE/KEY/cells/QUANTITY.json; the run itself is in SCALE/KEY/run."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from toughen.runs.files import read_fields, read_json, write_json
 from toughen.runs.json_types import first_mismatch, matches
 
 ABOUT, CELLS, RUN, TRAINED, TURNS = "about.json", "cells", "run", "trained.json", "turns.json"
-FIELDS = {  # of a cell, with those types
+FIELDS = {  # the fields of a cell, with their types
     "quantity": str, "eps": str, "source": str | None, "settings": list[Any], "value": float | dict[str, Any],
     "images": int | None, "seconds": float, "provenance": dict[str, Any], "date": str, "seed": int, "recipe": str,
     "scale": str, "data": str,
@@ -30,14 +30,14 @@ ABOUT_FIELDS = {"words": list[str], "data": str, "scale": str, "settings": dict[
 
 @dataclass(frozen=True)
 class Quantity:
-    """What is measured of a trained model.
+    """A quantity that is measured for a trained model.
 
     Attributes:
         of: as in ``toughen.papers.published.exhibits.Column``, or a curve.
-        eps: radius of the threat, as it is written.
-        images: so many test images (``datasets.some``); None means all.
-        source: the model whose images are shown, for a black-box attack.
-        settings: what else decides it.
+        eps: radius of the threat, as text.
+        images: the number of test images (``datasets.some``); None means all.
+        source: for a black-box attack, the model that the images are made on.
+        settings: further settings of the measurement.
     """
 
     of: str
@@ -63,14 +63,13 @@ class Store:
 
     def __init__(self, root: Path) -> None:
         self.root = root
-        self.damaged: list[Path] = []  # files that say nothing of what lies beside them
-        self.checked: set[Path] = set()  # folders whose weights were compared with the list's
+        self.damaged: list[Path] = []  # damaged about.json files, so the results in their folders are not used
+        self.checked: set[Path] = set()  # folders whose weights were compared with weights.json
 
     def folder(self, model: RunSpec) -> Path:
-        """Where a model's results are kept: under its key, or where one with the same settings lies.
+        """The folder of a model's results: the one of its key, or one of a model with equal settings.
 
-        A setting that toughen has got since then is no difference where it is at its default; nor are weights that a
-        figure has had kept beside.
+        Settings that are newer than the results may be at their defaults, and the run may have kept more weights.
         """
         exact = self.root / model.scale.name / model.key
         if exact.exists():
@@ -82,7 +81,7 @@ class Store:
         return exact
 
     def knows(self, model: RunSpec) -> bool:
-        """Whether there is anything of a model, without a look at its settings, which takes a while."""
+        """Whether there may be results of a model; the settings are not compared, since that takes long."""
         return (model.words, model.data, model.scale.name) in self._words
 
     @cached_property
@@ -96,7 +95,7 @@ class Store:
         return {(words, each["data"], each["scale"]) for each in self._known.values() for words in each["words"]}
 
     def read(self, model: RunSpec, quantity: Quantity) -> dict[str, Any] | None:
-        """A figure with all that is known of it; None where it was not measured.
+        """A figure with all its fields; None if it was not measured.
 
         Raises:
             ValueError: its file is damaged.
@@ -105,16 +104,18 @@ class Store:
         if path.is_file():
             cell = cell_of(path)
             if (cell["quantity"], cell["seed"], cell["data"]) != (quantity.of, model.seed, model.data):
-                raise ValueError(f"{path} is of something else: remove it, and the figure is measured again")
+                raise ValueError(
+                    f"{path} has another quantity, seed or data set: remove it, and the figure is measured again"
+                )
             return cell
-        # on images of a source, the figure may lie under the name that the source had before toughen got a setting
+        # the file's name includes the source's key, which may be older than some settings
         for cell in self._matching(model, quantity) if quantity.source else ():
             if cell.get("drawn", ALL) == ALL if quantity.images is None else cell["images"] == quantity.images:
                 return cell
         return None
 
     def best(self, model: RunSpec, quantity: Quantity) -> dict[str, Any] | None:
-        """The same figure on however many images; of several, the one on the most of them, and of these the latest.
+        """The figure for any number of images; if there are several, the latest one with the most images.
 
         Raises:
             ValueError: a file is damaged.
@@ -123,7 +124,7 @@ class Store:
         return max(cells, key=lambda cell: (cell["images"] or 0, cell["date"]), default=None)
 
     def _matching(self, model: RunSpec, quantity: Quantity) -> Iterator[dict[str, Any]]:
-        """The same figure on however many images."""
+        """All stored versions of the figure, for any number of images."""
         source = quantity.source
         wanted = {
             "quantity": quantity.of, "eps": quantity.eps, "settings": list(quantity.settings), "seed": model.seed,
@@ -148,14 +149,14 @@ class Store:
         seconds: float,
         provenance: Mapping[str, Any],
     ) -> None:
-        """Keep a figure.
+        """Store a figure.
 
         Args:
-            model, quantity: what it is of.
+            model, quantity: the model and the measured quantity.
             value: a number (accuracies 0..1), or a curve.
-            images: how many it was measured on.
-            drawn: how they were drawn from the test set.
-            seconds: what measuring it took.
+            images: the number of images.
+            drawn: how the images were chosen from the test set.
+            seconds: the time of the measurement.
             provenance: processor, versions and commit.
         """
         folder = self.folder(model)
@@ -179,42 +180,42 @@ class Store:
         write_json(folder / CELLS / quantity.file, cell)
 
     def note(self, model: RunSpec, begun: Sequence[int | str] | None = None) -> dict[str, Any]:
-        """Write what a folder is about, and return it.
+        """Write the description of a model's folder, about.json, and return it.
 
-        Several words may lead to the same settings, as where a scale evens their epochs out: all of them are noted.
+        Different words can have the same settings, for example if a scale makes their epochs equal; all are stored.
 
         Args:
-            model: what lies there.
-            begun: the moments whose weights are kept, where its training begins now.
+            model: the model.
+            begun: if its training starts now, the moments whose weights are kept.
         """
         path = self.folder(model) / ABOUT
         before = about_of(path) if path.is_file() else {}
         about = model.about | {"words": sorted({model.words, *before.get("words", [])})}
         if begun is not None:
             about["settings"] = {**about["settings"], KEPT: list(begun)}
-        else:  # as it was trained, with weights kept beside
+        else:  # the settings of its training, which may have kept more weights
             about["settings"] = before.get("settings", about["settings"])
         if about != before:
             write_json(path, about)
-            self.__dict__.pop("_known", None)  # to be read anew
+            self.__dict__.pop("_known", None)  # so that they are read again
             self.__dict__.pop("_words", None)
         return about
 
 
 def about_of(path: Path) -> dict[str, Any]:
-    """What a folder says that it is about; {} where that is damaged."""
+    """The content of an about.json; {} if it is damaged."""
     about = read_fields(path)
     return about if all(name in about and matches(about[name], kind) for name, kind in ABOUT_FIELDS.items()) else {}
 
 
 def record_of(path: Path) -> dict[str, Any]:
-    """A training's record (``measure.training_record``); {} where there is none."""
+    """A training's record (``measure.training_record``); {} if there is none."""
     record = read_fields(path)
     return record if isinstance(record.get("provenance"), dict) else {}
 
 
 def turns_of(path: Path) -> list[str]:
-    """The folders of those that a run takes turns with; none where no whole file says so."""
+    """The folders of the models that a run is trained in turns with; [] if the file is missing or damaged."""
     try:
         names = read_json(path)
     except (ValueError, FileNotFoundError):
@@ -223,14 +224,14 @@ def turns_of(path: Path) -> list[str]:
 
 
 def cell_of(path: Path) -> dict[str, Any]:
-    """A figure, and under "training" where and with what its model was trained, {} where no record lies there.
+    """A stored figure, with the record of its model's training under "training" ({} if there is none).
 
     Raises:
-        ValueError: it is not what was written there.
+        ValueError: the file is damaged.
     """
     cell = read_fields(path)
     value: Any = cell.get("value")
-    most = math.inf if cell.get("quantity") in OF_TRAINING else 1.0  # others are shares
+    most = math.inf if cell.get("quantity") in OF_TRAINING else 1.0  # the others are fractions
     if (
         first_mismatch({name: cell[name] for name in FIELDS if name in cell}, FIELDS)
         or cell.get("drawn", ALL) not in DRAWN

@@ -1,4 +1,4 @@
-"""Does the work behind a table or figure: has trained what is missing, measures what is missing, and keeps both."""
+"""Does the work for a table or figure: trains missing models, measures missing figures, and stores both."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ from toughen.papers.training import RunContext, train_in_turns, trained
 from toughen.runs.locks import held
 from toughen.training.saving import Diverged
 
-COMPUTED = (STATED, "hours saved")  # not measured of a run
+COMPUTED = (STATED, "hours saved")  # columns that are not measured
 
 
 @dataclass(frozen=True)
 class Task:
-    """A trained model and all that is measured of it.
+    """A model and the quantities that are measured for it.
 
     Attributes:
-        title: what a display calls it.
+        title: its title in the progress display.
         run_spec: the model.
-        quantities: what is measured.
-        plot: where it is drawn; None for a row of a table.
-        timed: what tells those apart whose times are compared, so that they are trained in turns; "" for others.
+        quantities: the quantities.
+        plot: the plot that draws it; None for a row of a table.
+        timed: the name of the group of models whose times are compared, and which are trained in turns; "" for none.
     """
 
     title: str
@@ -46,7 +46,7 @@ def table_run_spec(panel: Panel, row: Row, seed: int, scale: Scale) -> RunSpec:
 
 
 def table_quantities(panel: Panel, seed: int, scale: Scale, images: int | None) -> dict[str, Quantity]:
-    """What each column of a panel holds, by its name; without what is stated or follows from others."""
+    """The quantity of each measured column of a panel, by the column's name."""
     quantities = {}
     for column in panel.columns:
         if column.of in OF_TRAINING:
@@ -58,7 +58,7 @@ def table_quantities(panel: Panel, seed: int, scale: Scale, images: int | None) 
 
 
 def figure_quantity(plot: Plot, images: int | None) -> Quantity:
-    """What is drawn of each line."""
+    """The quantity of each line of a plot."""
     images = images if plot.tested else None
     return Quantity(f"{plot.curve} {plot.attack}".strip(), plot.eps, images, settings=(list(plot.at), plot.every))
 
@@ -66,15 +66,15 @@ def figure_quantity(plot: Plot, images: int | None) -> Quantity:
 def make_tasks(
     exhibit: Table | Figure, data: Sequence[str], rows: Sequence[str], seeds: int, scale: Scale, images: int | None
 ) -> list[Task]:
-    """All models of a table or figure whose data are at hand.
+    """A task for each model of a table or figure whose data are available.
 
     Args:
         exhibit: the table or figure.
-        data: the data sets at hand.
-        rows: names of the rows that are wanted; none of them: all.
-        seeds: how many seeds, from the recipes' own on; figures take one.
-        scale: how much is run.
-        images: test images, a sample; None means the scale's.
+        data: the available data sets.
+        rows: the names of the rows; empty for all.
+        seeds: the number of seeds, starting from the recipe's own; figures use one.
+        scale: the scale.
+        images: the number of test images; None means the scale's.
     """
     images = images or scale.images
     if isinstance(exhibit, Figure):
@@ -106,20 +106,20 @@ def make_tasks(
 
 
 def wanted(name: str, rows: Sequence[str]) -> bool:
-    """Whether a row is among those that were asked for."""
+    """Whether a row is one of the given rows; no given rows means all."""
     return not rows or name.lower() in (row.lower() for row in rows)
 
 
 def missing_of(task: Task, store: Store) -> list[Quantity]:
-    """What was not measured of a task yet."""
+    """The quantities of a task that are not measured yet."""
     return [each for each in task.quantities if store.read(task.run_spec, each) is None]
 
 
 def run_tasks(tasks: Sequence[Task], context: RunContext) -> None:
-    """Train and measure what is missing, row after row; those whose times are compared are trained in turns.
+    """Train and measure what is missing, row by row; rows whose times are compared are trained in turns.
 
     Raises:
-        Stopped: on a signal; what was done is kept.
+        Stopped: on a signal; finished work is kept.
     """
     for timed in dict.fromkeys(task.timed for task in tasks if task.timed):
         some = [task for task in tasks if task.timed == timed and missing_of(task, context.store)]
@@ -145,7 +145,7 @@ def _row(task: Task, context: RunContext) -> None:
         try:
             sources[source.key] = trained(source, source.title_for(task.title), context)
         except Diverged as error:
-            context.failed[f"{source.words}, whose images {task.title} is shown"] = str(error)
+            context.failed[f"{source.words}, the black-box source for {task.title}"] = str(error)
     with held(folder.parent, partial(context.board.wait, folder.parent)):
         for each in missing_of(task, context.store):  # another process may have measured some since
             if not each.source or each.source.key in sources:

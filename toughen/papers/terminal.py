@@ -1,4 +1,4 @@
-"""Tables and figures in a terminal of 80 columns: what was published, what came out here, and the difference."""
+"""Prints tables and figures in 80 columns: the published figures, ours, and the difference."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ from rich.console import Console
 
 from toughen.papers.datasets import SETS, describe_images
 from toughen.papers.published.exhibits import STATED, Exhibit, Figure, Panel, Row, Settings, Table
-from toughen.papers.samples import stands_in
+from toughen.papers.samples import is_generated
 from toughen.papers.stated_settings import stated
 from toughen.papers.tasks import wanted
 from toughen.papers.values import PART, TIMED, View, in_part, lacking, our, published, written
 from toughen.utils.console import say
 
 WIDTH = 80
-MOST = 60  # places of one curve that are printed
+MOST = 60  # the most points of a curve that are printed
 NO_FIGURE = "n/a"
 
 
 def tell(console: Console, text: str, style: str = "") -> None:
-    """A sentence, broken where it is too long."""
+    """Print a sentence, wrapped to the width."""
     for line in textwrap.wrap(text, WIDTH, subsequent_indent="  " * text.startswith("- ")):
         say(console, line, style)
 
@@ -30,21 +30,21 @@ def tell(console: Console, text: str, style: str = "") -> None:
 def show_exhibit(
     console: Console, exhibit: Exhibit, view: View | None, rows: Sequence[str], places: Mapping[str, str]
 ) -> None:
-    """What is shown, what its figures are worth, the figures, and what is to be known beside them.
+    """Print an exhibit: its title and scale, the figures, and the notes.
 
     Args:
         console: where to print it.
-        exhibit: what is shown.
-        view: which results; None where there are none, as of a table that only states settings.
-        rows: some alone; none: all.
-        places: where the images of each data set lie.
+        exhibit: the table or figure.
+        view: the results; None for a table that only states settings.
+        rows: the rows to print; empty for all.
+        places: the location of each data set.
     """
     tell(console, f"{exhibit.name}: {exhibit.title}", "bold")
     if view is not None:
         tell(console, f"scale {view.scale.name}: {view.scale.about}")
     for name, place in places.items():
-        if stands_in(place):
-            tell(console, f"{SETS[name].title} is not at hand: drawn images stand in, noise of a colour a class")
+        if is_generated(place):
+            tell(console, f"{SETS[name].title} is not available: noise images with a colour for each class replace it")
     more: list[str] = []
     if isinstance(exhibit, Settings):
         show_settings(console, exhibit, rows)
@@ -63,7 +63,7 @@ def show_exhibit(
 
 
 def grid(corner: str, columns: Sequence[str], rows: Sequence[tuple[str, Sequence[str]]]) -> list[str]:
-    """A table as lines of text: names at the left, figures at the right of columns of at least six characters."""
+    """A table as lines of text: names are left-aligned, figures right-aligned in columns of at least six characters."""
     first = max(len(name) for name in (corner, *(name for name, _ in rows)))
     widths = [max(6, len(name), *(len(cells[place]) for _, cells in rows)) for place, name in enumerate(columns)]
     return [
@@ -76,7 +76,7 @@ def grid(corner: str, columns: Sequence[str], rows: Sequence[tuple[str, Sequence
 
 
 def show_panel(console: Console, panel: Panel, view: View, rows: Sequence[Row], at_hand: bool) -> None:
-    """One data set and net, three lines a row: published, ours, the difference."""
+    """Print one data set and net, with three lines for each row: published, ours, the difference."""
     images = describe_images(view.all(panel))
     say(console)
     tell(
@@ -85,7 +85,7 @@ def show_panel(console: Console, panel: Panel, view: View, rows: Sequence[Row], 
         "bold",
     )
     if not at_hand:
-        say(console, "not run: its images are not at hand")
+        say(console, "not run: its images are not available")
     for line in panel_lines(panel, view, rows):
         say(console, line)
     reasons = dict.fromkeys(lacking(panel, row, column, view) for row in rows for column in panel.columns)
@@ -97,7 +97,7 @@ def show_panel(console: Console, panel: Panel, view: View, rows: Sequence[Row], 
     timed = next((column for column in panel.columns if column.timed), None)
     if timed:
         unit = view.cells(panel, panel.row(panel.unit), timed)
-        more = "" if unit else ", which was not run: without it there are none"
+        more = "" if unit else ", which was not run, so there are no ratios"
         tell(console, f"times are ratios to those of {panel.unit}{more}")
 
 
@@ -133,13 +133,13 @@ def row_cells(panel: Panel, row: Row, view: View) -> dict[str, list[str]]:
 
 
 def show_figure(console: Console, figure: Figure, view: View, rows: Sequence[str], data: Sequence[str]) -> None:
-    """Each plot's lines as columns of numbers."""
+    """Print each plot's lines as columns of numbers."""
     for plot in figure.plots:
         attack = f", {plot.attack}" if plot.attack else ""
         say(console)
         say(console, f"{SETS[plot.data].title}, {plot.net}, eps {plot.eps}{attack}", "bold")
         if plot.data not in data:
-            say(console, "not run: its images are not at hand")
+            say(console, "not run: its images are not available")
             continue
         cells = {line.name: view.line(plot, line) for line in plot.lines if wanted(line.name, rows)}
         for text in plot_lines(cells, plot.eps):
@@ -147,11 +147,11 @@ def show_figure(console: Console, figure: Figure, view: View, rows: Sequence[str
 
 
 def plot_lines(cells: dict[str, dict[str, Any] | None], eps: str) -> list[str]:
-    """A plot's models: side by side where each is one line over the same places, else one after the other.
+    """A plot's models as text: side by side if each is one line with the same x values, else one after the other.
 
     Args:
-        cells: what was drawn of each, by its name; None where nothing was.
-        eps: of training, which is marked where the curve is over eps.
+        cells: the result of each model, by its name; None if there is none.
+        eps: the eps of training, which is marked on an axis of eps.
     """
     drawn = {name: cell["value"] for name, cell in cells.items() if cell}
     images = describe_images(filter(None, cells.values()), "images")
@@ -168,9 +168,9 @@ def plot_lines(cells: dict[str, dict[str, Any] | None], eps: str) -> list[str]:
 
 
 def curve_lines(value: dict[str, Any], eps: str) -> list[str]:
-    """What was drawn, as lines of text; the place at the eps of training is marked.
+    """A curve as lines of text; the eps of training is marked.
 
-    Of more than ``MOST`` places at most so many are printed; all the values lie in the JSON of what was measured.
+    At most ``MOST`` points are printed; the stored JSON has all of them.
     """
     if "tables" in value:
         return [line for each in value["tables"] for line in curve_lines(each, eps)]
@@ -182,20 +182,20 @@ def curve_lines(value: dict[str, Any], eps: str) -> list[str]:
     at = [f"{value['at'][place]}" + " *" * (marked and value["at"][place] == eps) for place in shown]
     lines = number_grid(value["x"], names, at, numbers)
     if len(shown) < count:
-        lines.append(f"{len(shown)} of {count:,} places, closer together at first")
+        lines.append(f"{len(shown)} of {count:,} points, denser at the start")
     lines += ["* the eps of training"] * marked + ([value["note"]] if "note" in value else [])
     return lines + (curve_lines(value["also"], eps) if "also" in value else [])
 
 
 def _shown(count: int) -> list[int]:
-    """Which of so many places are printed: all, or some as if on a logarithmic axis, with the first and the last."""
+    """The indices of the points to print: all, or some at logarithmic distances, with the first and the last."""
     if count <= MOST:
         return list(range(count))
     return sorted({round(count ** (step / (MOST - 1))) - 1 for step in range(MOST)})
 
 
 def number_grid(corner: str, columns: Sequence[str], rows: Sequence[str], values: Sequence[Sequence[Any]]) -> list[str]:
-    """Numbers in columns; turned where names are too long for the width, and where that is no help, with names cut."""
+    """Numbers in columns; if they are too wide, transposed; if that is also too wide, with the names cut."""
     cells = [[number(value) for value in each] for each in values]
     turned = [list(each) for each in zip(*cells, strict=True)]
     width = max(4, (WIDTH - 14) // max(1, len(columns)) - 1)
@@ -213,7 +213,7 @@ def number_grid(corner: str, columns: Sequence[str], rows: Sequence[str], values
 
 
 def number(value: Any) -> str:
-    """A number of a figure with four digits."""
+    """A number as text, with four digits."""
     if value is None:
         return "-"
     return str(value) if isinstance(value, int | str) else f"{value:.4g}"
@@ -223,7 +223,7 @@ def number(value: Any) -> str:
 
 
 def show_settings(console: Console, table: Settings, rows: Sequence[str]) -> None:
-    """What the paper states, and what toughen trains and attacks with."""
+    """Print each setting as the paper states it, and as toughen uses it."""
     for entry in table.entries:
         if wanted(entry.of, rows):
             say(console)

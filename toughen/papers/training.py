@@ -1,4 +1,4 @@
-"""Trains the models of a table or figure: one alone, or those whose times are compared in turns."""
+"""Trains the models of a table or figure; models whose times are compared are trained in turns."""
 
 from __future__ import annotations
 
@@ -36,14 +36,14 @@ QUIET = Console(quiet=True)
 
 @dataclass
 class RunContext:
-    """Where the work is done.
+    """What all tasks of a command use.
 
     Attributes:
-        store: what was measured, and the runs.
-        places: where the images of each data set lie.
-        device: what trains and attacks.
-        board: is told how far it is.
-        failed: what could not be trained, and why.
+        store: the results and the runs.
+        places: the location of each data set.
+        device: the device.
+        board: the progress display.
+        failed: the models that could not be trained, with the reasons.
     """
 
     store: Store
@@ -58,7 +58,7 @@ class RunContext:
 
 
 def trained(model: RunSpec, title: str, context: RunContext) -> Path:
-    """The run directory of a model, trained now or gone on with where it is not finished.
+    """The run directory of a model; the model is trained first, or its training resumed, if it is not finished.
 
     Raises:
         Stopped: on a signal; the state is saved.
@@ -71,17 +71,17 @@ def trained(model: RunSpec, title: str, context: RunContext) -> Path:
 
 
 def train_in_turns(models: Mapping[str, RunSpec], context: RunContext) -> dict[str, Diverged]:
-    """Train models an epoch each in turn, the one that is least far first: what slows the machine slows all alike.
+    """Train models in turns, one epoch each, so that other load on the machine slows all of them equally.
 
     Args:
-        models: by what a display calls them; those that are trained already are passed over.
-        context: where.
+        models: the models by their titles; those that are already trained are skipped.
+        context: the context.
 
     Returns:
-        What could not be trained, and why.
+        The models that could not be trained, with the errors.
 
     Raises:
-        Stopped: on a signal; what was done is kept.
+        Stopped: on a signal; finished work is kept.
     """
     failed: dict[str, Diverged] = {}
     models = {title: model for title, model in models.items() if not is_trained(model, context.store)}
@@ -90,20 +90,20 @@ def train_in_turns(models: Mapping[str, RunSpec], context: RunContext) -> dict[s
             for source in model.sources:
                 trained(source, source.title_for(title), context)
         except Diverged as error:
-            failed[title] = Diverged(f"{source.words}, which it learns from: {error}")
+            failed[title] = Diverged(f"its source {source.words}: {error}")
     models = {title: model for title, model in models.items() if title not in failed}
     with ExitStack() as stack:
         folders = {context.store.folder(model) for model in models.values()}
-        for folder in sorted(folders):  # in one order in all processes
+        for folder in sorted(folders):  # in the same order in all processes, which avoids deadlocks
             stack.enter_context(held(folder, partial(context.board.wait, folder)))
         return failed | _in_turns(models, context)
 
 
 def _in_turns(models: Mapping[str, RunSpec], context: RunContext) -> dict[str, Diverged]:
-    """The same of models whose sources are trained, and that no other process is at."""
+    """``train_in_turns`` for models whose sources are trained and whose folders are locked."""
     failed: dict[str, Diverged] = {}
-    left: dict[str, str] = {}  # a scale may make the same run of two rows: it is the first one's
-    for title, model in models.items():  # less those that are sources of others
+    left: dict[str, str] = {}  # keys to titles; at some scales, two rows are the same run
+    for title, model in models.items():  # a model may have been trained as a source of another
         if model.key not in left and not is_trained(model, context.store):
             left[model.key] = title
     group = [models[title] for title in left.values()]
@@ -126,22 +126,22 @@ def _in_turns(models: Mapping[str, RunSpec], context: RunContext) -> dict[str, D
                 failed[title] = error
                 context.board.end(f"failed ({error})")
     if shutdown.requested:
-        raise Stopped(shutdown.requested)  # between epochs, or in what came after the last step
+        raise Stopped(shutdown.requested)  # the signal came between epochs, or after the last step
     return failed
 
 
 def is_trained(model: RunSpec, store: Store) -> bool:
-    """Whether a model was trained to its end, and its run is there.
+    """Whether a model is completely trained.
 
     Raises:
-        ValueError: it was, and it lacks what is needed of it, or its weights have changed since.
+        ValueError: it is, but files of its run are missing, or its weights have changed.
     """
     folder = store.folder(model)
     if not (folder / TRAINED).is_file():
         return False
     for name in (RECORD, WEIGHTS):
         if not (folder / RUN / name).is_file():
-            raise ValueError(f"{folder / RUN} was trained and lacks {name}: remove {folder}, and it is run again")
+            raise ValueError(f"{folder / RUN} lacks {name}: remove {folder}, and the model is trained again")
     if folder not in store.checked:
         weights.check(store.root, model, folder)
         store.checked.add(folder)
@@ -149,7 +149,7 @@ def is_trained(model: RunSpec, store: Store) -> bool:
 
 
 def _open(model: RunSpec, context: RunContext, group: Sequence[RunSpec]) -> Trainer:
-    """A run, begun or where it stopped; the nets that it learns from are trained."""
+    """The trainer of a model, for a new run or for one that stopped; its sources must be trained."""
     folder = context.store.folder(model)
     sources = [str((context.store.folder(each) / RUN).absolute()) for each in model.sources]
     folder.mkdir(parents=True, exist_ok=True)
@@ -167,7 +167,7 @@ def _open(model: RunSpec, context: RunContext, group: Sequence[RunSpec]) -> Trai
 
 
 def _kept(folder: Path, model: RunSpec) -> list[int | str]:
-    """The moments whose weights a run keeps: those that it was begun with, or all that figures need of it."""
+    """The moments whose weights a run keeps: those it was started with, or, for a new run, all that figures need."""
     if not (folder / RUN).exists():
         return moments(model)
     before = yaml.safe_load((folder / RECIPE).read_text(encoding="utf-8")) if (folder / RECIPE).is_file() else None
@@ -176,14 +176,14 @@ def _kept(folder: Path, model: RunSpec) -> list[int | str]:
 
 
 def _set_aside(cells: Path) -> None:
-    """Keep figures of a training whose run is gone apart from those of the one that begins."""
+    """Move the figures of a deleted run to another folder, so that they are not mixed with those of the new run."""
     if cells.exists():
         numbers = (number for number in itertools.count(1) if not cells.with_name(f"former-cells-{number}").exists())
         cells.rename(cells.with_name(f"former-cells-{next(numbers)}"))
 
 
 def _finish(run: Path, model: RunSpec, store: Store) -> None:
-    """Say beside a run that it was trained to its end, and how, and put its weights on the list."""
+    """Write the training record of a finished run, and add its weights to weights.json."""
     record = training_record(run) | {"in_turns_with": turns_of(run.parent / TURNS)}
     weights.note(store.root, model, run.parent, record, hashed="when trained")
     write_json(run.parent / TRAINED, record)
@@ -191,9 +191,9 @@ def _finish(run: Path, model: RunSpec, store: Store) -> None:
 
 
 def _note_turns(folder: Path, group: Sequence[RunSpec], store: Store) -> None:
-    """Keep which others a run takes turns with from its first epoch to its last.
+    """Store the other models that a run is trained in turns with, from its first epoch to its last.
 
-    One that goes on takes them with those alone that go on, too, or that have come to their end before it.
+    For a resumed run, only those stay that are resumed too, or are already finished.
     """
     path, now = folder / TURNS, [store.folder(each) for each in group]
     if (folder / RUN).exists():
@@ -203,14 +203,14 @@ def _note_turns(folder: Path, group: Sequence[RunSpec], store: Store) -> None:
 
 
 def _move(path: Path, config: str) -> None:
-    """Let a run go on where its images and sources were moved; that images are the same is seen by their hashes."""
+    """Update a run's config after its images or sources were moved; hashes verify that the images are the same."""
     before, now = yaml.safe_load(path.read_text(encoding="utf-8")) if path.is_file() else None, yaml.safe_load(config)
     if isinstance(before, dict) and _placeless(before) == _placeless(now):
         write_text(path, config)
 
 
 def _placeless(settings: dict[str, Any]) -> dict[str, Any]:
-    """Settings without where data and source models lie."""
+    """Settings without the paths of data and source models."""
     placeless = {**copy.deepcopy(settings), "data": ""}
     for node in nodes(placeless):
         if isinstance(node.get("sources"), list):

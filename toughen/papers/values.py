@@ -31,27 +31,27 @@ class Value:
     """One of our figures.
 
     Attributes:
-        mean: over seeds, in the unit that the table prints.
-        spread: standard deviation over seeds; None with one.
-        apart: whether it is a ratio of times that were not trained in turns.
-        cells: what it was made of.
+        mean: the mean over seeds, in the unit that the table prints.
+        spread: the standard deviation over seeds; None for one seed.
+        approximate: whether it is a ratio of times of trainings that did not take turns.
+        cells: the stored figures that it was computed from.
     """
 
     mean: float
     spread: float | None = None
-    apart: bool = False
+    approximate: bool = False
     cells: tuple[dict[str, Any], ...] = field(default=(), compare=False)
 
 
 @dataclass(frozen=True)
 class View:
-    """Which results are looked at.
+    """A selection of results.
 
     Attributes:
-        store: where they lie.
-        scale: at which they were made.
-        images: on how many test images; None: on however many, the most.
-        seeds: how many seeds count; None: all that there are.
+        store: the results.
+        scale: the scale of the results.
+        images: the number of test images; None: the largest number that there are results for.
+        seeds: the number of seeds; None: all.
     """
 
     store: Store
@@ -60,7 +60,7 @@ class View:
     seeds: int | None = None
 
     def cells(self, panel: Panel, row: Row, column: Column) -> list[dict[str, Any]]:
-        """What was measured for one place of a table, a figure for each seed."""
+        """The stored figures for one cell of a table, one for each seed."""
         of = "train hours" if column.of == "hours saved" else column.of
         if of == STATED or row.cannot:
             return []
@@ -76,25 +76,25 @@ class View:
     def _read(self, model: RunSpec, panel: Panel, column: Column, of: str, seed: int) -> dict[str, Any] | None:
         if of in OF_TRAINING:
             return self.store.read(model, Quantity(of))
-        return self._look(model, table_quantities(panel, seed, self.scale, self.images)[column.name])
+        return self._stored(model, table_quantities(panel, seed, self.scale, self.images)[column.name])
 
-    def _look(self, model: RunSpec, quantity: Quantity) -> dict[str, Any] | None:
+    def _stored(self, model: RunSpec, quantity: Quantity) -> dict[str, Any] | None:
         return self.store.best(model, quantity) if self.images is None else self.store.read(model, quantity)
 
     def line(self, plot: Plot, line: Line) -> dict[str, Any] | None:
-        """What was drawn of one line of a plot; None where nothing was."""
+        """The stored result of one line of a plot; None if there is none."""
         if not self.store.knows(RunSpec(line.run, plot.data, 0, self.scale)):
             return None
-        return self._look(figure_run_spec(plot, line, self.scale), figure_quantity(plot, self.images))
+        return self._stored(figure_run_spec(plot, line, self.scale), figure_quantity(plot, self.images))
 
     def all(self, part: Panel | Plot) -> list[dict[str, Any]]:
-        """All that was measured of a panel or plot."""
+        """All stored results of a panel or plot."""
         if isinstance(part, Plot):
             return list(filter(None, (self.line(part, line) for line in part.lines)))
         return [cell for row in part.rows for column in part.columns for cell in self.cells(part, row, column)]
 
     def value(self, panel: Panel, row: Row, column: Column) -> Value | None:
-        """Our figure for one place of a table; None where there is none, or none that can be compared."""
+        """Our figure for one cell of a table; None if there is none, or none that can be compared."""
         cells = self.cells(panel, row, column)
         if not cells:
             return None
@@ -107,10 +107,10 @@ class View:
     def _ratio(
         self, panel: Panel, row: Row, column: Column, numbers: list[float], cells: list[dict[str, Any]]
     ) -> Value | None:
-        """Times over those of the row that they are compared with, seed by seed; where clocks are alike.
+        """The ratio of times to those of another row, for each seed; None if processor or precision differ.
 
-        A scale that trains some recipes a smaller part than others would change what whole trainings cost beside each
-        other, so their times are brought to all epochs.
+        A scale may train different fractions of the recipes' epochs, which would change the ratio of whole trainings.
+        So their times are scaled to all epochs.
         """
         other = row.against if column.of == "hours saved" else panel.unit
         if not other:
@@ -123,8 +123,8 @@ class View:
         longer = 1.0 if column.of == "epoch seconds" else specs[0][1].share / specs[0][0].share
         ratios = [longer * number / float(each["value"]) for number, _, each in pairs]
         value = _value([100 * (1 - each) for each in ratios] if column.of == "hours saved" else ratios, cells, False)
-        apart = row.name != other and not all(self._in_turns(own, others) for own, others in specs)
-        return replace(value, apart=apart) if value else None
+        approximate = row.name != other and not all(self._in_turns(own, others) for own, others in specs)
+        return replace(value, approximate=approximate) if value else None
 
     def _in_turns(self, one: RunSpec, other: RunSpec) -> bool:
         """Whether two models were trained in turns from their first epochs to their last."""
@@ -133,14 +133,14 @@ class View:
 
 
 def _alike(cells: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Those that were measured on the same images as most of them are, since seeds are only averaged over these."""
+    """The figures on the most common choice of images, since seeds are averaged only over the same images."""
     counts = Counter((cell["images"] or 0, cell.get("drawn", ALL)) for cell in cells)
     most = max(counts, key=lambda images: (counts[images], images), default=None)
     return [cell for cell in cells if (cell["images"] or 0, cell.get("drawn", ALL)) == most]
 
 
 def _partners(folder: Path) -> list[Any]:
-    """The folders of those that a model was trained in turns with, as its record says."""
+    """The folders of the models that a model was trained in turns with, from its record."""
     names = record_of(folder / TRAINED).get("in_turns_with")
     return names if isinstance(names, list) else []
 
@@ -153,12 +153,12 @@ def _value(numbers: list[float], cells: list[dict[str, Any]], spread: bool) -> V
 
 
 def clocks(cell: dict[str, Any]) -> set[tuple[str, str]]:
-    """What must be one and the same where times are compared: processor and precision, of all sessions."""
+    """Processor and precision of all sessions of a training; times are compared only if these are equal."""
     return {(str(each.get("processor", "")), str(each.get("precision", ""))) for each in sessions(cell["provenance"])}
 
 
 def sessions(provenance: dict[str, Any]) -> list[dict[str, Any]]:
-    """Where and with what a figure came to be; several where a training went on after a stop (``training.run``)."""
+    """The provenance of each session; a training that was resumed has several sessions (``training.run``)."""
     parts = provenance.get("sessions")
     return [each for each in parts if isinstance(each, dict)] if isinstance(parts, list) and parts else [provenance]
 
@@ -182,22 +182,22 @@ def written(number: float | None, column: Column) -> str:
 
 
 def our(value: Value | None, column: Column, digits: int = 1) -> str:
-    """Our figure as a table prints it; of several seeds with so many digits and its deviation over them."""
+    """Our figure as a table prints it; for several seeds, the mean and the deviation with ``digits`` decimals."""
     if value is None:
         return written(None, column)
-    about = "≈" * value.apart
+    about = "≈" * value.approximate
     if value.spread is None:
         return about + written(value.mean, column)
     return f"{about}{value.mean:.{digits}f}±{value.spread:.{digits}f}"
 
 
 def lacking(panel: Panel, row: Row, column: Column, view: View) -> str:
-    """Why what was measured gives no figure; "" where there is one, and where nothing was measured."""
+    """Why stored results give no figure; "" if they give one, or if nothing was measured."""
     if column.of == STATED or view.value(panel, row, column) is not None or not view.cells(panel, row, column):
         return ""
     return ONE_SEED if column.spread else NO_RATIO
 
 
 def in_part(panel: Panel, scale: Scale) -> bool:
-    """Whether it compares times of whole trainings of which the scale trains a part."""
+    """Whether a panel compares times of whole trainings, and the scale trains only a part of the epochs."""
     return scale.name != "full" and any(each.timed and each.of != "epoch seconds" for each in panel.columns)

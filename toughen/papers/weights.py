@@ -1,4 +1,4 @@
-"""The weights of trained rows: weights.json, in the folder of results, lists them, so that changed ones are seen."""
+"""Lists the weights of trained rows with their hashes in weights.json, so that changed weights are detected."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ MANIFEST = "weights.json"
 
 
 def listed(root: Path) -> dict[str, dict[str, Any]]:
-    """What the list holds, by SCALE/RUN; {} where there is none yet.
+    """The content of weights.json, by SCALE/RUN; {} if there is no file.
 
     Raises:
-        ValueError: it is damaged.
+        ValueError: the file is damaged.
     """
     path = root / MANIFEST
     runs = read_fields(path).get("runs") if path.is_file() else {}
@@ -31,22 +31,22 @@ def listed(root: Path) -> dict[str, dict[str, Any]]:
         isinstance(each, dict) and all(matches(each.get(name), kind) for name, kind in needed.items())
         for each in runs.values()
     ):
-        raise ValueError(f"{path} is damaged: restore it from a copy, or remove it to take all weights as they lie")
+        raise ValueError(f"{path} is damaged: restore it from a copy, or remove it to accept all weights as they are")
     return runs
 
 
 def note(root: Path, model: RunSpec, folder: Path, record: Mapping[str, Any], *, hashed: str) -> None:
-    """Put a trained run on the list, or in the place of the former one of its name.
+    """Add a trained run to the list; an earlier entry of the same name is replaced.
 
     Args:
         root: the folder of results.
-        model: what was trained.
-        folder: its own, with its run in it.
-        record: of its training.
-        hashed: "when trained", or "when found" for a run that was trained before there was a list.
+        model: the model.
+        folder: the model's folder, which contains its run.
+        record: the record of its training.
+        hashed: "when trained", or "when found" for a run that was not on the list.
     """
     run = folder / RUN
-    beside = [run / RECORD, *sorted((run / "kept").glob("*.safetensors"))]
+    others = [run / RECORD, *sorted((run / "kept").glob("*.safetensors"))]
     entry = {
         "recipe": model.words,
         "recipe_hash": model.key.rpartition("-")[2],
@@ -56,7 +56,7 @@ def note(root: Path, model: RunSpec, folder: Path, record: Mapping[str, Any], *,
         "epochs": record.get("epochs"),
         "weights": (run / WEIGHTS).relative_to(root).as_posix(),
         "sha256": sha256(run / WEIGHTS),
-        "also": {path.relative_to(root).as_posix(): sha256(path) for path in beside},
+        "also": {path.relative_to(root).as_posix(): sha256(path) for path in others},
         "hashed": hashed,
         "date": datetime.now(UTC).date().isoformat(),
         "provenance": record.get("provenance"),
@@ -67,12 +67,12 @@ def note(root: Path, model: RunSpec, folder: Path, record: Mapping[str, Any], *,
 
 
 def check(root: Path, model: RunSpec, folder: Path) -> None:
-    """See that the weights of a trained run are those that it was listed with; one that is on no list is put on it.
+    """Check that the weights of a trained run are unchanged; a run that is not on the list is added.
 
-    Weights of single steps and epochs may have been removed: who needs them says that they are missing.
+    Weights of single steps and epochs may have been removed; a figure that needs them reports that.
 
     Raises:
-        ValueError: they are others.
+        ValueError: they have changed.
     """
     entry = listed(root).get(_name(root, folder))
     if entry is None:
@@ -82,13 +82,13 @@ def check(root: Path, model: RunSpec, folder: Path) -> None:
         path = root / name
         if path.is_file() and (now := sha256(path)) != before:
             raise ValueError(
-                f"{path} is not what was trained (sha256 {now[:12]}, in {root / MANIFEST} {before[:12]}): put it back, "
-                f"or remove {folder}, and it is run again"
+                f"{path} has changed (sha256 {now[:12]}, in {root / MANIFEST} {before[:12]}): restore it, or remove "
+                f"{folder}, and the model is trained again"
             )
 
 
 def sha256(path: Path) -> str:
-    """64 hexadecimal digits of a file, as `sha256sum` prints them."""
+    """The SHA-256 hash of a file, as 64 hexadecimal digits."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 

@@ -1,4 +1,4 @@
-"""A run as a model card: Markdown under the metadata that the Hugging Face hub reads."""
+"""A run's model card: the metadata that the Hugging Face hub reads, then Markdown."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from toughen.report.read import Run, read_run
 from toughen.report.values import clean, items, whole
 from toughen.utils.statistics import percent
 
-ANYWHERE = "USER/NAME"
-SHOWN = 30  # classes that are named
+PLACEHOLDER_NAME = "USER/NAME"  # in the code example where the repository is not known
+SHOWN = 30  # the most class names that the card lists
 
 
 def card(folder: Path, name: str | None = None) -> str:
@@ -23,34 +23,34 @@ def card(folder: Path, name: str | None = None) -> str:
 
     Args:
         folder: the run directory.
-        name: user/name on the hub; None where it isn't known yet.
+        name: user/name on the hub; None if it is not known yet.
 
     Raises:
-        ValueError: the folder is no run directory.
+        ValueError: the folder is not a run directory.
     """
     run = read_run(folder, (name or folder.name or "run").rpartition("/")[2])
     head = yaml.safe_dump(metadata(run), sort_keys=False, allow_unicode=True)
-    parts = (about(run), figures(run), training(run), loading(run, name or ANYWHERE))
+    parts = (about(run), figures(run), training(run), loading(run, name or PLACEHOLDER_NAME))
     return f"---\n{head}---\n\n# {plain(run.name)}\n\n" + "\n".join(parts)
 
 
 def public_name(data: str) -> str:
-    """A data set as strangers may know it: of a folder's path the last part alone."""
+    """A data set's name for publication: only the last part of a local folder's path."""
     return data if "://" in data or not Path(data).is_absolute() else Path(data).name
 
 
 def plain(text: str) -> str:
-    """A text that Markdown takes as it is, in one line."""
+    """A text in one line, with Markdown's special characters escaped."""
     return re.sub(r"([\\`*_{}\[\]<>#|~&!])", r"\\\1", " ".join(clean(text).split()))
 
 
 def code(text: str) -> str:
-    """A text in backticks, without any of its own."""
+    """A text as inline code; backticks inside it become apostrophes."""
     return "`" + " ".join(clean(text).replace("`", "'").split()) + "`"
 
 
 def metadata(run: Run) -> dict[str, Any]:
-    """What the hub reads: <https://huggingface.co/docs/hub/model-cards>."""
+    """The metadata that the hub reads: <https://huggingface.co/docs/hub/model-cards>."""
     timm = run.model.startswith("timm:")
     fields: dict[str, Any] = {
         "library_name": "timm" if timm else "toughen",
@@ -83,8 +83,8 @@ def result(evaluation: Evaluation) -> dict[str, Any]:
 
 
 def about(run: Run) -> str:
-    """What it is, and what goes in and comes out."""
-    against = f" to withstand attacks within {words.threat(run.norm, run.eps)}" if run.eps is not None else ""
+    """What the model is, and its input and output."""
+    against = f" to be robust to attacks within {words.threat(run.norm, run.eps)}" if run.eps is not None else ""
     names = ", ".join(map(plain, run.classes[:SHOWN])) + (", ..." if len(run.classes) > SHOWN else "")
     return (
         f"An image classifier, {code(run.model)}, trained by {code(run.method)} on {code(public_name(run.data))}"
@@ -94,17 +94,17 @@ def about(run: Run) -> str:
 
 
 def figures(run: Run) -> str:
-    """How well it holds, and whether that can be believed."""
+    """The clean and the robust accuracy, and whether the robust accuracy can be believed."""
     own = run.own
     if own is None:
-        return "## Evaluation\n\nNobody has evaluated it: `toughen evaluate` does.\n"
-    rows = [("clean images", percent(own.clean), "", "")]
+        return "## Evaluation\n\nThe model has not been evaluated: run `toughen evaluate`.\n"
+    rows = [("none (clean images)", percent(own.clean), "", "")]
     for attack in own.attacks:
         name = f"{'of which ' * attack.part}{code(attack.name)}"
         passes = "" if attack.passes is None else f"{attack.passes:,.0f}"
         seconds = "" if attack.seconds is None else words.duration(attack.seconds)
         rows.append((name, percent(attack.accuracy), passes, seconds))
-    rows.append(("all of them together", f"**{percent(own.robust)}**", "", ""))
+    rows.append(("all attacks together", f"**{percent(own.robust)}**", "", ""))
     table = "\n".join(f"| {' | '.join(row)} |" for row in rows)
     verdict = f"**{own.verdict}**. " if own.verdict else ""
     failed = [f"- {plain(each.name)}: {plain(each.sentence)}" for each in own.checks if each.passed is False]
@@ -112,15 +112,15 @@ def figures(run: Run) -> str:
     return (
         f"## Evaluation\n\nOn {words.count(own.images, 'test image')} of {code(public_name(own.data))}, attacked "
         f"within {words.threat(own.norm, own.eps)}:\n\n"
-        f"| accuracy under | share right | forward passes per image | time |\n|---|---|---|---|\n{table}\n\n"
-        f"The robust accuracy lies in {words.span(own)} with 95 % confidence, for images like these.\n\n"
-        f"Verdict on the robust figure: {verdict}{words.meaning(own.verdict, cut=own.cut)} "
+        f"| attack | accuracy | forward passes per image | time |\n|---|---|---|---|\n{table}\n\n"
+        f"95 % confidence interval of the robust accuracy, for images like these: {words.span(own)}.\n\n"
+        f"Verdict on the robust accuracy: {verdict}{words.meaning(own.verdict, cut=own.cut)} "
         f"({words.checks(own)})\n" + "".join(f"\n{part}\n" for part in ("\n".join(failed), "\n".join(notes)) if part)
     )
 
 
 def training(run: Run) -> str:
-    """What it took."""
+    """How the model was trained, and the cost."""
     rows = {"method": code(run.method), "data": code(public_name(run.data)), "weights": plain(run.weights)}
     if cost := words.cost(run.history):
         rows["cost"] = cost
@@ -131,10 +131,10 @@ def training(run: Run) -> str:
 
 
 def loading(run: Run, name: str) -> str:
-    """How to use it with toughen and without."""
+    """How to load the model with toughen and without."""
     own = ":" in run.model and not run.model.startswith("timm:")
     given = ", model" * own
-    net = "model = ...  # a new net of the run's, with mean and std of the file's metadata\n" * own
+    net = "model = ...  # a new net of the run's architecture, with the mean and std in the file's metadata\n" * own
     with_toughen = f'import toughen\n\n{net}model = toughen.load("hf://{name}"{given})  # images in [0, 1] to logits\n'
     if run.model.startswith("timm:"):
         mean, std = (f"torch.tensor({list(values)}).view(-1, 1, 1)" for values in statistics(run))
@@ -145,14 +145,14 @@ def loading(run: Run, name: str) -> str:
         )
     else:
         without = (
-            "Without toughen: `model.safetensors` has the net's own weights, and mean, std and settings in its "
-            "metadata. `toughen export` writes the whole computation as ONNX.\n"
+            "Without toughen: `model.safetensors` contains the net's weights. Its metadata contain mean, std and "
+            "settings. `toughen export` writes the net, with its normalisation, as ONNX.\n"
         )
     return f"## Use\n\n```python\n{with_toughen}```\n\n{without}"
 
 
 def statistics(run: Run) -> tuple[list[float], list[float]]:
-    """Mean and standard deviation of the net's first layer; 0 and 1 where it has none."""
+    """Mean and standard deviation of the net's normalisation layer; 0 and 1 if it has none."""
     shape = items(run.net.get("shape"))
     channels = (whole(shape[0]) if shape else None) or 1
     mean, std = (

@@ -1,4 +1,4 @@
-"""Figures of how each class holds, and which classes are taken for which."""
+"""Figures of the accuracy by class, and the confusion matrices."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from toughen.report.read import Run
 from toughen.report.values import grid, items, mapping
 from toughen.utils.statistics import percent
 
-LEDGER = "examples.parquet"
-DRAWN = 30  # classes beyond which a matrix is no picture any more, and only its largest confusions are listed
-LISTED = 20  # how many classes, or confusions, are then shown
+EXAMPLES = "examples.parquet"
+DRAWN = 30  # with more classes, a matrix is not drawn: only its most frequent errors are listed
+LISTED = 20  # the number of classes, or errors, that are shown then
 
 
 @dataclass(frozen=True)
-class Ledger:
-    """Per class: images, right while clean, right under attack."""
+class ClassCounts:
+    """Per class: the number of images, of those correct without an attack, and of those correct under all attacks."""
 
     images: Counter[int]
     clean: Counter[int]
@@ -32,13 +32,13 @@ class Ledger:
 
 
 def class_name(number: int, names: Sequence[str]) -> str:
-    """A class's name, or its number."""
+    """A class's name, or its number if it has no name."""
     return names[number] if 0 <= number < len(names) else str(number)
 
 
-def read_ledger(run: Run) -> Ledger | None:
-    """examples.parquet, counted; None where there is none."""
-    path = run.folder / LEDGER
+def read_class_counts(run: Run) -> ClassCounts | None:
+    """The counts for each class from examples.parquet; None if the file is missing or cannot be read."""
+    path = run.folder / EXAMPLES
     if not path.is_file():
         return None
     try:
@@ -48,23 +48,23 @@ def read_ledger(run: Run) -> Ledger | None:
         right = [(int(label), broken) for label, prediction, broken in rows if label == prediction]
         images = Counter(int(label) for label, _, _ in rows)
     except UNREADABLE:
-        run.missing.append(f"{LEDGER} cannot be read, so the figures of single classes are left out.")
+        run.missing.append(f"{EXAMPLES} cannot be read, so the accuracy by class is left out.")
         return None
     clean = Counter(label for label, _ in right)
-    return Ledger(images, clean, Counter(label for label, broken in right if broken is None))
+    return ClassCounts(images, clean, Counter(label for label, broken in right if broken is None))
 
 
-def class_figure(ledger: Ledger, names: Sequence[str]) -> Figure | None:
-    """Each class's accuracy, clean and under all attacks; the weakest ones where there are many."""
-    every = sorted(ledger.images)
+def class_figure(counts: ClassCounts, names: Sequence[str]) -> Figure | None:
+    """Each class's accuracy, clean and under all attacks; with many classes, only the least robust ones."""
+    every = sorted(counts.images)
     if not every:
         return None
-    clean = {label: ledger.clean[label] / ledger.images[label] for label in every}
-    robust = {label: ledger.robust[label] / ledger.images[label] for label in every}
+    clean = {label: counts.clean[label] / counts.images[label] for label in every}
+    robust = {label: counts.robust[label] / counts.images[label] for label in every}
     rows = [
         (
             Cell(class_name(label, names)), share_cell(clean[label]), share_cell(robust[label]),
-            number_cell(ledger.images[label], ","),
+            number_cell(counts.images[label], ","),
         )
         for label in every
     ]  # fmt: skip
@@ -72,8 +72,8 @@ def class_figure(ledger: Ledger, names: Sequence[str]) -> Figure | None:
     shown = every if len(every) <= DRAWN else weakest[:LISTED]
     low, high = (class_name(weakest[at], names) for at in (0, -1))
     alt = (
-        f"Accuracy of {len(every)} classes, clean and under attack. Under attack the weakest is {low} with "
-        f"{percent(robust[weakest[0]])}, the strongest {high} with {percent(robust[weakest[-1]])}."
+        f"Accuracy of {len(every)} classes, clean and under attack. Under attack, the lowest is {low} with "
+        f"{percent(robust[weakest[0]])}, and the highest is {high} with {percent(robust[weakest[-1]])}."
     )
     data = {
         "names": [class_name(label, names) for label in shown],
@@ -82,13 +82,13 @@ def class_figure(ledger: Ledger, names: Sequence[str]) -> Figure | None:
             {"name": "under attack", "role": "pgd", "values": [robust[label] for label in shown]},
         ],
     }
-    about = "all evaluated images, all attacks" + ("" if shown == every else f"; the {LISTED} weakest classes")
+    about = "all evaluated images, all attacks" + ("" if shown == every else f"; the {LISTED} least robust classes")
     table = Table(("class", "clean", "under attack", "images"), tuple(rows), "accuracy by class")
     return Figure("Accuracy by class", "bars", alt, data, table, about)
 
 
 def confusion_figures(diagnostics: dict[str, Any], names: Sequence[str], own: Evaluation | None) -> list[Figure]:
-    """The confusion matrices, clean and under attack; none where there is nothing to show."""
+    """The confusion matrices, clean and under attack; those without data are left out."""
     titles = {"clean": "Confusion, clean", "attacked": "Confusion, under attack"}
     about = {"clean": measured({**diagnostics, "attack": None}, own), "attacked": measured(diagnostics, own)}
     figures = [_confusion(title, mapping(diagnostics.get(name)), names, about[name]) for name, title in titles.items()]
@@ -105,17 +105,17 @@ def _confusion(title: str, diagnostics: dict[str, Any], names: Sequence[str], ab
         ((matrix[i][j], i, j) for i in range(size) for j in range(size) if i != j and matrix[i][j]), reverse=True
     )
     total = sum(map(sum, matrix))
-    frequent = "; ".join(f"{called[i]} for {called[j]} {n} times" for n, i, j in wrong[:3])
+    frequent = "; ".join(f"{called[i]} as {called[j]} {n} times" for n, i, j in wrong[:3])
     alt = f"{title}: {total - sum(n for n, _, _ in wrong)} of {total} images on the diagonal. "
-    alt += f"Most often taken: {frequent}." if frequent else "No image was taken for another class."
+    alt += f"Most frequent errors: {frequent}." if frequent else "No image was misclassified."
     if size > DRAWN:
         listed = [(Cell(called[i]), Cell(called[j]), Cell(str(n), n)) for n, i, j in wrong[:LISTED]]
-        table = Table(("class", "taken for", "images"), tuple(listed), f"{title}, the most frequent errors")
+        table = Table(("true class", "predicted class", "images"), tuple(listed), f"{title}, the most frequent errors")
         return Figure(title, "heat", alt, {}, table, about)
     rows = [(Cell(called[i]), *(Cell(str(n), n) for n in row)) for i, row in enumerate(matrix)]
     heights = [max(1, sum(row)) for row in matrix]
     data = {
-        "x": {"label": "taken for", "names": called},
+        "x": {"label": "predicted class", "names": called},
         "y": {"label": "true class", "names": called},
         "cells": [[j, i, matrix[i][j], matrix[i][j] / heights[i]] for i in range(size) for j in range(size)],
         "counts": True,

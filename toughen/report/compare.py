@@ -1,4 +1,4 @@
-"""Runs side by side: the table, and robustness against what it cost."""
+"""Compares runs: the table of runs, and the figure of robust accuracy against the cost of training."""
 
 from __future__ import annotations
 
@@ -10,11 +10,12 @@ from toughen.report.figures import Cell, Figure, Table, number_cell, share_cell
 from toughen.report.read import Run
 from toughen.report.words import MEANING, span, threat
 
-COLUMNS = (  # what is asked first stands first, for who sees but a part of the table
+COLUMNS = (  # the most important columns come first, since a narrow window shows only a part of the table
     "run", "clean", "robust", "95 % interval", "verdict on the number", "seconds", "passes per step", "method",
     "threat",
 )  # fmt: skip
-BARS = 60  # points of a figure that still have their interval drawn
+BARS = 60  # the figure draws intervals for at most this many points
+UNFINISHED = "training is not finished"
 COSTS = {"seconds": "seconds of training", "passes": "passes per step", "all": "passes per image, all epochs"}
 
 
@@ -23,9 +24,9 @@ class Row:
     """One run in the table of runs.
 
     Attributes:
-        name: the run's.
-        anchor: where its details are on the page; "" where they are not.
-        cells: one for each of ``COLUMNS``, without the first.
+        name: the run's name.
+        anchor: the id of the run's section on the page; "" if it has none.
+        cells: one for each of ``COLUMNS`` except the first.
     """
 
     name: str
@@ -34,14 +35,14 @@ class Row:
 
 
 def row(run: Run, anchor: str, *, attacks: bool = False) -> Row:
-    """A run's line, with the names of its attacks in a column of their own where ``attacks`` says so."""
+    """A run's row; with ``attacks``, the last cell lists the names of its attacks."""
     own, history = run.own, run.history
     if own is None:
         cells = [Cell(""), Cell("not evaluated"), Cell(""), Cell("")]
     else:
         cells = [share_cell(own.clean), share_cell(own.robust), Cell(span(own), own.interval[0])]
         verdict = "outdated" if run.outdated else own.verdict or "not checked"
-        cells.append(Cell(verdict, note="blind to single steps" if own.warning else ""))
+        cells.append(Cell(verdict, note="robust to FGSM only" if own.warning else ""))
     cells.append(replace(number_cell(history.seconds, ".0f"), note=cost_note(run)))
     cells += [number_cell(history.passes, ".1f"), Cell(run.method or "unknown")]
     cells.append(Cell(threat(own.norm, own.eps), own.eps) if own else Cell(""))
@@ -49,51 +50,53 @@ def row(run: Run, anchor: str, *, attacks: bool = False) -> Row:
 
 
 def cost_note(run: Run) -> str:
-    """What must be known of what a run's training cost so far."""
+    """A note on the training cost if the cost is not complete; "" otherwise."""
     if run.history.seconds is None:
         return ""
-    return "at least, of damaged metrics.jsonl" if run.history.partial else "not at its end" if run.unfinished else ""
+    if run.history.partial:
+        return "at least: metrics.jsonl is damaged"
+    return UNFINISHED if run.unfinished else ""
 
 
 def cautions(run: Run) -> list[str]:
-    """What must be known before a run's number is compared."""
+    """Warnings that a reader must know before comparing the run with others."""
     if run.own is None:
         return []
-    masked = f"The checks call its robust figure masked. {MEANING['masked']}" if run.own.verdict == "masked" else ""
+    masked = f"The verdict on its robust accuracy is masked. {MEANING['masked']}" if run.own.verdict == "masked" else ""
     return [caution for caution in (run.outdated, run.own.warning, masked) if caution]
 
 
 def believable(run: Run) -> bool:
-    """Whether nothing is known that speaks against ranking a run by its robust figure."""
+    """Whether a run can be ranked by its robust accuracy: it is evaluated, up to date and not masked."""
     return run.own is not None and not run.outdated and run.own.verdict != "masked"
 
 
 def rank(run: Run) -> tuple[bool, float]:
-    """What runs are put in order by: how robust they are, those whose figure is not to be believed last."""
+    """The sort key of runs: the robust accuracy; runs that are not ``believable`` come last."""
     return believable(run), run.own.robust if run.own else -1.0
 
 
 def differing(runs: Sequence[Run]) -> list[str]:
-    """In what the evaluations were not made alike; `unlike` says it."""
+    """The settings in which the runs' evaluations differ."""
     evaluations = [run.own for run in runs if run.own]
-    ways: dict[str, set[Any]] = {
+    settings: dict[str, set[Any]] = {
         "threat": {(own.norm, own.eps) for own in evaluations},
         "data": {own.data for own in evaluations},
         "number of images": {own.images for own in evaluations},
         "attacks": {own.names for own in evaluations},
     }
-    return [name for name, values in ways.items() if len(values) > 1]
+    return [name for name, values in settings.items() if len(values) > 1]
 
 
-def unlike(ways: Sequence[str]) -> str:
-    """The warning before evaluations that differ in these ways."""
-    return f"These were not measured alike (not the same: {', '.join(ways)}): compare with care."
+def differing_warning(settings: Sequence[str]) -> str:
+    """The warning about evaluations that differ in these settings."""
+    return f"The evaluations differ in {', '.join(settings)}: their numbers are not directly comparable."
 
 
 def cost_figure(runs: Sequence[Run]) -> Figure | None:
-    """Robust accuracy against what training cost; None where fewer than two runs have both.
+    """Robust accuracy against the cost of training; None if fewer than two runs have both.
 
-    Runs are left out whose cost is not known in whole.
+    Runs whose cost is not completely known are left out.
     """
     points, rows, shown = [], [], []
     for run in runs:
@@ -108,24 +111,24 @@ def cost_figure(runs: Sequence[Run]) -> Figure | None:
             shown.append(run)
     if len(points) < 2:
         return None
-    alt = f"Robust accuracy of {len(points)} runs against what training cost." + _best(shown)
+    alt = f"Robust accuracy of {len(points)} runs against the cost of training." + _best(shown)
     table = Table(("run", "robust", *COSTS.values()), tuple(rows), "robust accuracy and cost")
     data = {"points": points, "costs": COSTS, "y": "robust accuracy", "bars": len(points) <= BARS}
-    about = "bars: the 95 % interval; " * (len(points) <= BARS) + "seconds compare only where the processor is the same"
+    about = "bars: the 95 % interval; " * (len(points) <= BARS) + "seconds are comparable only on the same processor"
     if any(point["mark"] for point in points):
-        about += "; hollow: masked, outdated, or not at its end"
+        about += f"; hollow points: masked, outdated, or {UNFINISHED}"
     return Figure("Robustness against cost", "points", alt, data, table, about, wide=True)
 
 
 def doubt(run: Run) -> str:
-    """What speaks against a run's figures, in two words; "" where nothing does."""
+    """Why a run's numbers are not reliable, in a few words; "" if there is no reason."""
     if run.outdated:
         return "outdated"
-    return "masked" if not believable(run) else "not at its end" if run.unfinished else ""
+    return "masked" if not believable(run) else UNFINISHED if run.unfinished else ""
 
 
 def _best(runs: Sequence[Run]) -> str:
-    """Which run is the most robust, where that can be said."""
+    """A sentence that names the most robust runs; "" if the runs are not comparable."""
     if differing(runs):
         return ""
     best = max(runs, key=rank)

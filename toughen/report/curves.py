@@ -1,4 +1,4 @@
-"""Figures of how accuracy changes with an attack's radius and with its steps."""
+"""Figures of accuracy against an attack's radius eps and against its number of steps."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Diagnostics = Mapping[str, Any]
 
 
 def measured(diagnostics: Diagnostics, own: Evaluation | None = None) -> str:
-    """On what, and under which attack, a diagnostic was made; data and threat where they are not those of ``own``."""
+    """The images and the attack of a diagnostic; also its data and threat if they differ from those of ``own``."""
     about, attack = mapping(diagnostics.get("about")), mapping(diagnostics.get("attack"))
     stated, images = mapping(about.get("threat")), whole(about.get("images"))
     norm, eps, data = text(stated.get("norm")), real(stated.get("eps")), text(about.get("data"))
@@ -32,29 +32,29 @@ def measured(diagnostics: Diagnostics, own: Evaluation | None = None) -> str:
 
 
 def own_eps(diagnostics: Diagnostics) -> float | None:
-    """The radius of the threat that a diagnostic was made at."""
+    """The radius of a diagnostic's threat."""
     return real(mapping(mapping(diagnostics.get("about")).get("threat")).get("eps"))
 
 
 def _about(diagnostics: Mapping[str, Diagnostics], x: str, own: Evaluation | None) -> str:
-    """How all of them were measured, but for the attack's ``x``, where they were measured alike."""
+    """How the diagnostics were measured; the attack's setting ``x`` is left out, since the curve varies it."""
     attacks = [{**each, "attack": {**mapping(each.get("attack")), x: None}} for each in diagnostics.values()]
     ways = {measured(each, own) for each in attacks}
-    return ways.pop() if len(ways) == 1 else "measured in several ways: " + "; ".join(sorted(ways)[:4])
+    return ways.pop() if len(ways) == 1 else "measured differently: " + "; ".join(sorted(ways)[:4])
 
 
 def eps_figure(
     diagnostics: Mapping[str, Diagnostics], own: Evaluation | None = None, doubts: Mapping[str, str] | None = None
 ) -> Figure | None:
-    """Accuracy against eps, a line for each run; None where there is nothing to show.
+    """Accuracy against eps, with a line for each run; None if there are no data.
 
     Args:
-        diagnostics: of each run, by its name.
-        own: the evaluation beside which it stands, where that is one.
-        doubts: what speaks against a run's figures, by run.
+        diagnostics: the curve of each run, by the run's name.
+        own: the evaluation that the figure is shown with, if any.
+        doubts: why a run's numbers are not reliable, by the run's name.
     """
     radii = sorted({eps for each in diagnostics.values() if (eps := own_eps(each)) is not None})
-    marks = [Mark(eps, f"the threat, {radius(eps)}") for eps in radii[:3]]
+    marks = [Mark(eps, f"eps {radius(eps)}") for eps in radii[:3]]
     alt = "Accuracy under attack against its radius eps."
     return _figure("eps", Axis("eps"), alt, diagnostics, own, doubts, marks)
 
@@ -62,9 +62,9 @@ def eps_figure(
 def steps_figure(
     diagnostics: Mapping[str, Diagnostics], own: Evaluation | None = None, doubts: Mapping[str, str] | None = None
 ) -> Figure | None:
-    """Accuracy against the attack's steps, as ``eps_figure``."""
+    """Accuracy against the attack's number of steps; otherwise as ``eps_figure``."""
     axis = Axis("steps of the attack", log=True, whole=True)
-    alt = "Accuracy under attack against its steps; it should fall and then settle."
+    alt = "Accuracy under attack against its number of steps; it should fall and then stay constant."
     return _figure("steps", axis, alt, diagnostics, own, doubts)
 
 
@@ -87,14 +87,14 @@ def _figure(
     if not lines:
         return None
     about = _about({line.name: diagnostics[line.name] for line in lines}, x, own)
-    if len(lines) == 1:  # called by what it shows, not by its run
+    if len(lines) == 1:  # a single line needs no run's name
         lines = [Line("accuracy", lines[0].points, "pgd")]
     title, y = f"Accuracy against {x}", Axis("accuracy", percent=True)
     return figure_of(Lines(title, axis, y, lines, f"{alt} {_ends(lines, x)}", about, marks))
 
 
 def _ends(lines: list[Line], x: str) -> str:
-    """Where lines begin and end, in words."""
+    """The first and the last point of each line, as text."""
     parts = []
     for line in lines[:6]:
         (x0, y0), (x1, y1) = line.points[0], line.points[-1]

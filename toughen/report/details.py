@@ -1,4 +1,4 @@
-"""One run on the page: its cards, its figures, and what is said of it."""
+"""The section of one run on the page: its cards, its figures and its texts."""
 
 from __future__ import annotations
 
@@ -6,35 +6,35 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from toughen.report import words
-from toughen.report.classes import class_figure, confusion_figures, read_ledger
+from toughen.report.classes import class_figure, confusion_figures, read_class_counts
 from toughen.report.compare import cautions
 from toughen.report.curves import eps_figure, steps_figure
 from toughen.report.evaluations import Check, Evaluation
 from toughen.report.figures import Cell, Figure, Table, number_cell, share_cell
-from toughen.report.gallery import Twin, read_gallery
+from toughen.report.gallery import Example, read_gallery
 from toughen.report.read import DIAGNOSTICS, PROVENANCE, Run, of_other_weights
 from toughen.report.surface import surface_figure
 from toughen.report.training import epoch_table, last_validation, training_figures
 from toughen.report.values import mapping, text
 from toughen.utils.statistics import interval, percent
 
-SIGNS = {"sound": "✓", "doubtful": "?", "masked": "✕"}
+ICONS = {"sound": "✓", "doubtful": "?", "masked": "✕"}
 
 
 @dataclass(frozen=True)
 class Card:
-    """One of the four answers on top: its name, the answer, and what stands below."""
+    """One of the four boxes at the top: a name, the value, and the lines below it."""
 
     name: str
     value: str
     lines: tuple[str, ...]
     kind: str = ""
-    sign: str = ""
+    icon: str = ""
 
 
 @dataclass
 class Details:
-    """All that the page says of one run; the figures are placed by the page."""
+    """Everything that the page shows of one run."""
 
     run: Run
     anchor: str
@@ -42,7 +42,7 @@ class Details:
     cards: list[Card]
     cautions: list[str]
     diagnostics: dict[str, Any]
-    gallery: dict[str, list[Twin]]
+    gallery: dict[str, list[Example]]
     facts: list[tuple[str, str]]
     robustness: list[Any]
     by_class: list[Any]
@@ -59,7 +59,7 @@ class Details:
 
 
 def details(run: Run, anchor: str) -> Details:
-    """Read what a run's pictures need, and put together what is said of it, whose recipe has been read."""
+    """Everything that the page shows of a run; ``read_recipe`` must have been called on it before."""
     curves = diagnostics(run)
     view = Details(
         run, anchor, subtitle(run), cards(run), cautions(run), curves,
@@ -70,7 +70,7 @@ def details(run: Run, anchor: str) -> Details:
     )  # fmt: skip
     if run.own:
         _add_evaluation(view, run.own)
-        _add_what_lacks(view)
+        _add_missing(view)
     return view
 
 
@@ -81,13 +81,13 @@ def _add_evaluation(view: Details, own: Evaluation) -> None:
     view.other_checks = [check for check in own.checks if check.passed is not False]
     view.other_summary = words.checks(own)
     if view.run.outdated:
-        view.meaning = f"What the checks say is of those weights, not of these: {own.verdict or 'not checked'}."
+        view.meaning = f"The checks were made on the other weights. Their verdict was: {own.verdict or 'not checked'}."
     elif not own.checks and view.run.trained:
         view.meaning += f" `{view.run.evaluate}` makes the checks."
 
 
-def _add_what_lacks(view: Details) -> None:
-    """Say which pictures an evaluation left out."""
+def _add_missing(view: Details) -> None:
+    """Name the images and curves that are missing from an evaluation."""
     lacking = [] if view.gallery or any("gallery" in each for each in view.run.missing) else ["images under attack"]
     lacking += [] if view.robustness else ["curves over eps and steps"]
     if lacking:
@@ -96,16 +96,16 @@ def _add_what_lacks(view: Details) -> None:
 
 
 def diagnostics(run: Run) -> dict[str, Any]:
-    """diagnostics.json, as far as it holds diagnostics."""
+    """The diagnostics in diagnostics.json; anything else in the file is ignored."""
     fields = run.fields(run.folder / DIAGNOSTICS)
     return {name: mapping(each) for name, each in fields.items() if isinstance(each, dict)}
 
 
 def watched(run: Run) -> str:
-    """What the watch saw where it said nothing; "" where nobody watched, or what it said may have been lost."""
+    """That the collapse watch reported nothing; "" if it was off, or if its reports may have been lost."""
     wished = run.eps is not None and run.settings.get("watch") in ("warn", "rescue")
-    looked = any("pgd" in epoch.validation for epoch in run.history.epochs)  # without held-out images it cannot
-    return "The watch saw no collapse." if wished and looked and not run.history.damaged else ""
+    worked = any("pgd" in epoch.validation for epoch in run.history.epochs)  # it needs held-out images
+    return "The watch found no collapse." if wished and worked and not run.history.damaged else ""
 
 
 def _robustness(run: Run, diagnostics: dict[str, Any]) -> list[Figure]:
@@ -118,13 +118,13 @@ def _robustness(run: Run, diagnostics: dict[str, Any]) -> list[Figure]:
 
 
 def _by_class(run: Run, diagnostics: dict[str, Any]) -> list[Figure]:
-    ledger = read_ledger(run)
-    bars = class_figure(ledger, run.classes) if ledger else None
+    counts = read_class_counts(run)
+    bars = class_figure(counts, run.classes) if counts else None
     return [*([bars] if bars else []), *confusion_figures(diagnostics.get("confusion", {}), run.classes, run.own)]
 
 
 def subtitle(run: Run) -> str:
-    """Method, net, data and threat, in a line."""
+    """Method, net, data and threat, in one line."""
     trained = words.threat(run.norm, run.eps) if run.eps is not None else ""
     evaluated = run.own.model if run.own and not run.method else ""
     parts = (run.method or evaluated, run.model, run.data, f"trained against {trained}" if trained else "")
@@ -132,7 +132,7 @@ def subtitle(run: Run) -> str:
 
 
 def cards(run: Run) -> list[Card]:
-    """How accurate, how robust, to be believed or not, and at what cost."""
+    """The four boxes: accuracy, robust accuracy, verdict and cost."""
     own, history = run.own, run.history
     if own is None:
         validated = [
@@ -140,11 +140,11 @@ def cards(run: Run) -> list[Card]:
         ]
         answers = validated[:3] or [Card("Robust accuracy", "unknown", ("not evaluated yet",))]
     else:
-        right, standing = (round(share * own.images) for share in (own.clean, own.robust))
+        correct, robust_images = (round(share * own.images) for share in (own.clean, own.robust))
         within = words.threat(own.norm, own.eps)
-        robust = (f"{standing:,} of {own.images:,}, {within}", f"95 % interval {words.span(own)}")
+        robust = (f"{robust_images:,} of {own.images:,}, {within}", f"95 % interval {words.span(own)}")
         answers = [
-            Card("Accuracy", percent(own.clean), (f"{right:,} of {own.images:,} test images", "without an attack")),
+            Card("Accuracy", percent(own.clean), (f"{correct:,} of {own.images:,} test images", "without an attack")),
             Card("Robust accuracy", percent(own.robust), robust),
             verdict_card(run, own),
         ]
@@ -152,35 +152,35 @@ def cards(run: Run) -> list[Card]:
 
 
 def verdict_card(run: Run, own: Evaluation) -> Card:
-    """Whether to believe it; never in green for weights that it is not of."""
+    """The box of the verdict; an outdated evaluation gets a warning instead of its verdict."""
     question = "Can the number be believed?"
     if run.outdated:
-        return Card(question, "Outdated", ("it is of other weights than those here now",), "doubtful", "?")
-    sign = SIGNS.get(own.verdict, "")
-    return Card(question, own.verdict.capitalize() or "Not checked", (words.checks(own),), own.verdict, sign)
+        return Card(question, "Outdated", ("measured with other weights than the run has now",), "doubtful", "?")
+    icon = ICONS.get(own.verdict, "")
+    return Card(question, own.verdict.capitalize() or "Not checked", (words.checks(own),), own.verdict, icon)
 
 
 def cost_card(run: Run) -> Card:
-    """What training cost."""
+    """The box of the training cost."""
     history = run.history
     if history.seconds is None:
-        reason = "metrics.jsonl has no seconds" if history.epochs else "metrics.jsonl says nothing"
+        reason = "metrics.jsonl has no seconds" if history.epochs else "metrics.jsonl has no epochs"
         return Card("Cost of training", "unknown", (reason,))
     lines = [words.count(len(history.epochs), "epoch")]
     if history.passes is not None:
-        lines = [f"{history.passes:.1f} passes a step (plain: 3)", lines[0]]
+        lines = [f"{history.passes:.1f} passes per step (standard training: 3)", lines[0]]
     least = "at least " if history.partial else ""
     return Card("Cost of training", f"{least}{words.duration(history.seconds)}", tuple(lines))
 
 
 def attack_table(own: Evaluation) -> Table:
-    """Accuracy under each attack, and what it took."""
+    """Accuracy under each attack, with the attack's cost."""
     rows = [(Cell("none (clean)"), share_cell(own.clean), _interval(own.clean, own.images), Cell(""), Cell(""))]
     for attack in own.attacks:
         cells = (number_cell(attack.seconds, ".1f"), number_cell(attack.passes, ",.1f"))
         name = Cell(("then " if attack.part else "") + attack.name)
         rows.append((name, share_cell(attack.accuracy), _interval(attack.accuracy, own.images), *cells))
-    total = Cell("all of them", strong=True)
+    total = Cell("all attacks", strong=True)
     rows.append((total, share_cell(own.robust), _interval(own.robust, own.images), Cell(""), Cell("")))
     columns = ("attack", "accuracy", "95 % interval", "seconds", "passes per image")
     return Table(columns, tuple(rows), "accuracy under each attack")
@@ -192,7 +192,7 @@ def _interval(share: float, images: int) -> Cell:
 
 
 def others_table(run: Run) -> Table:
-    """Evaluations beside the run's own."""
+    """The other evaluations in the run directory."""
     rows = tuple(
         (
             Cell(each.place), Cell(each.data), Cell(words.threat(each.norm, each.eps), each.eps), Cell(each.names),
@@ -206,7 +206,7 @@ def others_table(run: Run) -> Table:
 
 
 def facts(run: Run) -> list[tuple[str, str]]:
-    """Where a run comes from."""
+    """How a run was made: settings, versions and hardware."""
     provenance = run.fields(run.folder / PROVENANCE)
     own = run.own.about if run.own else {}
     pairs: list[tuple[str, str | None]] = [

@@ -1,4 +1,4 @@
-"""evaluation.json as a report shows it."""
+"""Reads evaluation.json for the report."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ NORMS = ("linf", "l2")
 
 @dataclass(frozen=True)
 class Check:
-    """One sanity check: what was looked at, whether it passed (None: not made), and what it means."""
+    """One sanity check: its name, whether it passed (None: not made), and what the outcome means."""
 
     name: str
     passed: bool | None
@@ -23,11 +23,12 @@ class Check:
 
 @dataclass(frozen=True)
 class Attack:
-    """One attack, or a part of one: accuracy under it, and what it took.
+    """One attack, or a part of one: the accuracy under it, and its cost.
 
     Attributes:
-        part: whether it is a part of the attack before, run on what the parts before left.
-        passes: per evaluated image.
+        part: whether it is a part of the attack listed before it, run on the images that the earlier parts did not
+            break.
+        passes: forward passes per evaluated image.
     """
 
     name: str
@@ -39,21 +40,21 @@ class Attack:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """How well a model held.
+    """The result of one evaluation.
 
     Attributes:
-        place: the file or folder that says so, within the run; "" for the run's own.
+        place: the file that it was read from, within the run directory; "" for the run's own evaluation.
         clean, robust: accuracies, 0..1.
-        images: how many were evaluated.
+        images: the number of evaluated images.
         norm, eps: the threat.
-        data: the data set, as it was named.
-        model: what was evaluated, as it was named.
-        attacks, checks: what was done.
-        verdict: "sound", "doubtful", "masked", "unfinished", or "" where no check was made.
-        warning: what a reader must know; "" for nothing.
-        notes: what else is to be said.
-        cut: whether checks were cut to keep to a price, so that they can tell less.
-        epoch, weights: whose weights were attacked, as in model.json; None and "" where nobody knows.
+        data: the data set, as the user named it.
+        model: the model, as the user named it.
+        attacks, checks: the attacks and the sanity checks.
+        verdict: "sound", "doubtful", "masked", "unfinished", or "" if no check was made.
+        warning: a warning about the numbers; "" for none.
+        notes: further sentences for the reader.
+        cut: whether the checks were shortened to limit their cost, so that they find less.
+        epoch, weights: the evaluated weights, as in model.json; None and "" if not known.
     """
 
     place: str
@@ -86,12 +87,12 @@ class Evaluation:
         return ", ".join(attack.name for attack in self.attacks if not attack.part)
 
     def count(self, passed: bool | None) -> int:
-        """How many checks ended so."""
+        """The number of checks with this outcome."""
         return sum(check.passed is passed for check in self.checks)
 
 
 def evaluation(value: Any, place: str = "") -> Evaluation | None:
-    """What a file says of an evaluation; None where it is not what toughen writes there."""
+    """The evaluation in the content of an evaluation.json; None if the content is not valid."""
     fields = mapping(value)
     threat, images = mapping(fields.get("threat")), whole(fields.get("images"))
     clean, robust = share(fields.get("clean_accuracy")), share(fields.get("robust_accuracy"))
@@ -99,7 +100,9 @@ def evaluation(value: Any, place: str = "") -> Evaluation | None:
     if clean is None or robust is None or robust > clean or not images or eps is None or eps < 0 or norm not in NORMS:
         return None
     attacks, verdict, checks = _attacks(fields.get("attacks"), images), text(fields.get("verdict")), _checks(fields)
-    if any(attack.accuracy < robust for attack in attacks):  # what one attack breaks does not stand under all
+    if any(
+        attack.accuracy < robust for attack in attacks
+    ):  # impossible: the robust accuracy counts images that no attack breaks
         return None
     if verdict == "sound" and not (checks and all(check.passed is not False for check in checks)):
         return None
@@ -117,15 +120,15 @@ def evaluation(value: Any, place: str = "") -> Evaluation | None:
 
 
 def _notes(fields: dict[str, Any]) -> tuple[str, ...]:
-    """What is to be said besides: of images that may have been trained on, random answers, and checks that were cut."""
+    """Notes on overlap with the training images, on random predictions, and on shortened checks."""
     membership, cut = text(fields.get("seen_images")), text(mapping(fields.get("price")).get("told"), longest=SENTENCE)
     drawn = mapping(fields.get("draws"))
-    asked, wrong = whole(drawn.get("asked")), whole(drawn.get("wrong"))
-    notes = [f"Whether these images were trained on was {membership}."] if membership else []
-    if asked and wrong:
+    total, wrong = whole(drawn.get("asked")), whole(drawn.get("wrong"))
+    notes = [f"Whether these images were used for training was {membership}."] if membership else []
+    if total and wrong:
         notes.append(
-            f"The model answers at random: an image counts as broken where at least {wrong} of {asked} fresh answers "
-            "are wrong, which is more than luck."
+            f"The model's predictions are random: an image counts as broken if at least {wrong} of {total} repeated "
+            "predictions are wrong, which is more than chance explains."
         )
     return (*notes, *([cut] if cut else []))
 
@@ -149,7 +152,7 @@ def _attack(name: str, value: Any, images: int, *, part: bool) -> list[Attack]:
 
 
 def _checks(result: dict[str, Any]) -> tuple[Check, ...]:
-    """The checks, those that failed first, those that could not be made last."""
+    """The checks: failed ones first, then passed ones, then those that could not be made."""
     checks = []
     for each in items(result.get("checks")):
         fields = mapping(each)
@@ -161,7 +164,7 @@ def _checks(result: dict[str, Any]) -> tuple[Check, ...]:
 
 
 def _about(fields: dict[str, Any]) -> dict[str, str]:
-    """How it was measured, and on what."""
-    names = ("weights", "epoch", "seed", "precision", "batch_size", "block")  # "block" until 0.1
+    """How the evaluation was made: settings, versions and hardware."""
+    names = ("weights", "epoch", "seed", "precision", "batch_size", "block")  # "batch_size" was "block" up to 0.1
     plain = {name: text(fields.get(name)) for name in names} | mapping(fields.get("provenance"))
     return {name: text(value) for name, value in plain.items() if text(value)}

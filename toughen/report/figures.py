@@ -1,4 +1,4 @@
-"""What a report's figures and tables are made of: plain data, which report.js draws and the page lists."""
+"""The figures and tables of a report as plain data; report.js draws the figures."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ class Cell:
     """One cell of a table.
 
     Attributes:
-        text: what it says.
-        value: what it is sorted by, if that is a number.
+        text: the text shown.
+        value: the number that its column is sorted by, if there is one.
         strong: whether its row is a total.
-        note: what must be known with it; "" for nothing.
+        note: a remark shown after the text; "" for none.
     """
 
     text: str
@@ -33,9 +33,9 @@ class Table:
     """A table of numbers.
 
     Attributes:
-        columns: their headings; the first one names the rows.
-        rows: as many cells each.
-        about: what is in it, for who cannot see it.
+        columns: the headings; the first column names the rows.
+        rows: the rows, with a cell for each column.
+        about: the caption, for screen readers.
     """
 
     columns: tuple[str, ...]
@@ -48,13 +48,13 @@ class Figure:
     """One figure.
 
     Attributes:
-        title: what it shows.
-        kind: how it is drawn.
-        alt: what can be seen in it, in a sentence or two, for who cannot see it.
-        data: what is drawn, as ``report.js`` takes it.
-        table: the same as numbers.
-        about: how it was measured; "" for nothing.
-        wide: whether it takes the whole width.
+        title: the title.
+        kind: the kind of drawing.
+        alt: the content in a sentence or two, for screen readers.
+        data: the input of ``report.js``.
+        table: the same data as numbers.
+        about: how the data were measured; "" for no remark.
+        wide: whether it takes the whole width of the page.
     """
 
     title: str
@@ -68,7 +68,15 @@ class Figure:
 
 @dataclass(frozen=True)
 class Line:
-    """One line of a figure: its points, a role that tells ``report.js`` its colour, and what speaks against it."""
+    """One line of a figure.
+
+    Attributes:
+        name: the name in the legend.
+        points: the coordinates.
+        role: selects the colour in ``report.js``; "" for the next free one.
+        dashed: whether the line is dashed.
+        doubt: why its numbers are not reliable; "" if there is no reason.
+    """
 
     name: str
     points: Sequence[tuple[float, float]]
@@ -78,13 +86,13 @@ class Line:
 
     @property
     def label(self) -> str:
-        """Its name, and in brackets what speaks against it."""
+        """The name, followed by the doubt in brackets."""
         return f"{self.name} ({self.doubt})" if self.doubt else self.name
 
 
 @dataclass(frozen=True)
 class Axis:
-    """An axis: its label, whether it is a share in percent, and whether it is logarithmic."""
+    """An axis: its label, whether it shows percent, whether it is logarithmic, and whether its values are integers."""
 
     label: str
     percent: bool = False
@@ -94,7 +102,7 @@ class Axis:
 
 @dataclass(frozen=True)
 class Mark:
-    """A place on the x axis where something happened."""
+    """A marked value on the x axis, with its text."""
 
     x: float
     text: str
@@ -102,7 +110,7 @@ class Mark:
 
 @dataclass(frozen=True)
 class Lines:
-    """What a figure of lines is made of."""
+    """The content of a figure of lines."""
 
     title: str
     x: Axis
@@ -114,17 +122,17 @@ class Lines:
 
 
 def share_cell(value: float | None) -> Cell:
-    """An accuracy."""
+    """A cell with an accuracy."""
     return Cell("", None) if value is None else Cell(percent(value), value)
 
 
 def number_cell(value: float | int | None, form: str = ".4g") -> Cell:
-    """A figure."""
+    """A cell with a number."""
     return Cell("", None) if value is None else Cell(format(value, form), value)
 
 
 def figure_of(spec: Lines) -> Figure:
-    """A figure of lines, with all their points in a table: a row for each x that any line has."""
+    """A figure of lines, with a table that has a row for each x value of any line."""
     data = {
         "x": vars(spec.x),
         "y": vars(spec.y),

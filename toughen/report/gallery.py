@@ -1,4 +1,4 @@
-"""gallery.parquet as a report shows it: images, their adversarial twins and differences."""
+"""Reads gallery.parquet for the report: clean images, adversarial images and their differences."""
 
 from __future__ import annotations
 
@@ -14,23 +14,23 @@ from toughen.report.read import Run
 from toughen.report.values import real, text
 
 GALLERY = "gallery.parquet"
-LARGEST, ALL = 2**20, 8 * 2**20  # bytes of a picture, and of all, beyond which they stay out of the report
-COLUMNS = (  # others are not looked at, so that nothing in them can stop a report
+LARGEST, ALL = 2**20, 8 * 2**20  # limits in bytes for one picture and for all; a report leaves out what exceeds them
+COLUMNS = (  # only these are read, so that damage in other columns cannot stop a report
     "index", "label_name", "prediction_name", "attacked_prediction_name", "outcome", "attack", "distance", "gain",
     "image", "attacked", "difference",
 )  # fmt: skip
 UNREADABLE = (OSError, ValueError, TypeError, LookupError, ArithmeticError, pa.ArrowException)  # of a parquet file
 PNG = b"\x89PNG\r\n\x1a\n"
 TITLES = {
-    "broken": "Fell: the attack changed the answer",
-    "stands": "Stood: the attack did not change the answer",
-    "wrong": "Wrong already, without an attack",
+    "broken": "Not robust: the attack changed the prediction",
+    "stands": "Robust: the attack did not change the prediction",
+    "wrong": "Misclassified even without an attack",
 }
 
 
 @dataclass(frozen=True)
 class Picture:
-    """One picture: where it is drawn from, and what it shows, for who cannot see it."""
+    """One picture: its data URL, its description for screen readers, and its tooltip."""
 
     source: str
     alt: str
@@ -38,8 +38,8 @@ class Picture:
 
 
 @dataclass(frozen=True)
-class Twin:
-    """One image: its pictures, and what was said of it."""
+class Example:
+    """One test image: its pictures, its true class, and the predictions before and after the attack."""
 
     pictures: tuple[Picture, ...]
     label: str
@@ -48,17 +48,17 @@ class Twin:
     about: str
 
 
-def read_gallery(run: Run) -> dict[str, list[Twin]]:
-    """The images by what became of them, with a title for each group; nothing where there are none."""
+def read_gallery(run: Run) -> dict[str, list[Example]]:
+    """The images by the outcome of the attack, each group under its title; {} if there are none."""
     path = run.folder / GALLERY
     if not path.is_file():
         return {}
-    groups: dict[str, list[Twin]] = {title: [] for title in TITLES.values()}
+    groups: dict[str, list[Example]] = {title: [] for title in TITLES.values()}
     try:
         rows, left_out = _rows(path)
         for row in rows:
-            if (twin := _twin(row)) and row.get("outcome") in TITLES:
-                groups[TITLES[str(row["outcome"])]].append(twin)
+            if (example := _example(row)) and row.get("outcome") in TITLES:
+                groups[TITLES[str(row["outcome"])]].append(example)
     except UNREADABLE:
         run.missing.append(f"{GALLERY} cannot be read, so its images are left out.")
         return {}
@@ -66,11 +66,11 @@ def read_gallery(run: Run) -> dict[str, list[Twin]]:
         run.missing.append(f"{GALLERY} is not what toughen writes there, so its images are left out.")
     if left_out:
         run.missing.append(f"Of {GALLERY}, {words.count(left_out, 'image')} cannot be shown: too large for a report.")
-    return {title: twins for title, twins in groups.items() if twins}
+    return {title: examples for title, examples in groups.items() if examples}
 
 
 def _rows(path: Path) -> tuple[list[dict[str, object]], int]:
-    """The rows that are small enough to be shown, and how many are not."""
+    """The rows that are small enough to be shown, and the number of the others."""
     rows: list[dict[str, object]] = []
     total = left_out = 0
     with path.open("rb") as file:
@@ -85,24 +85,24 @@ def _rows(path: Path) -> tuple[list[dict[str, object]], int]:
     return rows, left_out
 
 
-def _twin(row: dict[str, object]) -> Twin | None:
-    """One row; None where its image is no PNG."""
+def _example(row: dict[str, object]) -> Example | None:
+    """One row; None if its image is not a PNG."""
     label, before, after, attack = (
         text(row.get(name)) for name in ("label_name", "prediction_name", "attacked_prediction_name", "attack")
     )
     gain, distance, number = real(row.get("gain")), real(row.get("distance")), text(row.get("index"))
-    shown = [("image", "clean", f"test image {number}, of class {label}, taken for {before}")]
+    shown = [("image", "clean", f"test image {number} of class {label}, predicted as {before}")]
     if attack:
-        shown.append(("attacked", "attacked", f"the same after {attack}, taken for {after}"))
+        shown.append(("attacked", "attacked", f"the same image after {attack}, predicted as {after}"))
         shown.append(
-            ("difference", f"difference × {gain or 0:.1f}", f"what {attack} changed, amplified {gain or 0:.1f} times")
+            ("difference", f"difference × {gain or 0:.1f}", f"the change by {attack}, amplified {gain or 0:.1f} times")
         )
     pictures = [
         Picture(source, alt, title) for name, title, alt in shown if (source := _source(row.get(name))) is not None
     ]
     if not pictures:
         return None
-    return Twin(tuple(pictures), label, before, after, f"{attack}, moved {distance or 0:.3g}" if attack else "")
+    return Example(tuple(pictures), label, before, after, f"{attack}, distance {distance or 0:.3g}" if attack else "")
 
 
 def _source(picture: object) -> str | None:

@@ -1,4 +1,4 @@
-"""metrics.jsonl as a report shows it: what each epoch learnt, what it cost, and what happened."""
+"""Reads metrics.jsonl for the report: the accuracies, the cost and the events of each epoch."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from toughen.report.values import SENTENCE, items, mapping, real, share, text, w
 
 @dataclass(frozen=True)
 class Event:
-    """Something that the watch or the method said, and in which epoch, from 1."""
+    """A message of the collapse watch or of the method, and its epoch, counted from 1."""
 
     epoch: int
     kind: str
@@ -21,9 +21,15 @@ class Event:
 
 @dataclass(frozen=True)
 class Epoch:
-    """One line: figures by name, accuracies 0..1; ``validation`` and ``terms`` by their own names.
+    """One line of the file.
 
-    ``number`` counts from 1; ``kept``: its weights were written over those of epochs before.
+    Attributes:
+        number: counted from 1.
+        method: the training method's name.
+        figures: numbers by name; accuracies are 0..1.
+        validation: accuracies on held-out images, by attack.
+        terms: the parts of the loss, by name.
+        kept: whether its weights replaced those of earlier epochs in model.safetensors.
     """
 
     number: int
@@ -39,7 +45,7 @@ class History:
     """All epochs that can be read, in order.
 
     Attributes:
-        broken: the numbers of the lines, from 1, that cannot be, or say what no trainer says there.
+        broken: the numbers, from 1, of the lines that cannot be read or are not valid.
     """
 
     epochs: tuple[Epoch, ...] = ()
@@ -48,38 +54,38 @@ class History:
 
     @property
     def done(self) -> int:
-        """How many epochs have ended: what follows the last line that can be read was never written in whole."""
+        """The number of finished epochs; a damaged end of the file counts as never completely written."""
         return self._last + self.lost
 
     @property
     def lost(self) -> int:
-        """How many epochs before the last one that can be read have no line."""
+        """The number of epochs without a line before the last epoch that can be read."""
         return max(0, self.epochs[-1].number - self._last) if self.epochs else 0
 
     @property
     def damaged(self) -> bool:
-        """Whether lines cannot be read, or are not there."""
+        """Whether lines are missing or cannot be read."""
         return bool(self.broken) or self.lost > 0
 
     @property
     def seconds(self) -> float | None:
-        """Of training, without validation; None where no line says."""
+        """Seconds of training, without validation; None if no line has them."""
         return self._total("seconds")
 
     @property
     def passes(self) -> float | None:
-        """Mean forward equivalents for each training image in an epoch, which is per step."""
+        """Mean cost of a training step, in forward passes per image."""
         total = self._total("passes")
         return None if total is None else total / sum("passes" in epoch.figures for epoch in self.epochs)
 
     @property
     def all_passes(self) -> float | None:
-        """Forward equivalents for each training image in all epochs together."""
+        """Cost of all epochs together, in forward passes per training image."""
         return self._total("passes")
 
     @property
     def partial(self) -> bool:
-        """Whether it cost more than the lines say that can be read."""
+        """Whether the true cost is higher than the sum over the lines that can be read."""
         return self.damaged or any("seconds" not in epoch.figures for epoch in self.epochs)
 
     @property
@@ -99,7 +105,7 @@ FIGURES = ("loss", "lr", "passes", "gamma", "seconds", "images_per_second")
 
 
 def read_history(lines: list[bytes]) -> History:
-    """The lines of a metrics.jsonl; one that cannot be read, as a kill while writing leaves it, is left out."""
+    """Read the lines of a metrics.jsonl; lines that cannot be read, for example after a kill, are left out."""
     epochs: list[Epoch] = []
     events, broken = [], []
     for number, line in enumerate(lines, 1):
@@ -117,7 +123,7 @@ def read_history(lines: list[bytes]) -> History:
 
 
 def _is_line(fields: dict[str, Any], before: Sequence[Epoch]) -> bool:
-    """Whether it is an epoch's line, after those before it; "events" may be missing."""
+    """Whether a line is valid: its epoch is not before those of earlier lines; "events" may be missing."""
     epoch, first = whole(fields.get("epoch")), before[-1].number if before else 0
     return epoch is not None and epoch >= first and isinstance(fields.get("events", []), list)
 

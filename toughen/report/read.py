@@ -1,4 +1,4 @@
-"""A run directory as a report shows it: whatever is there, and in words what is missing or cannot be read."""
+"""Reads a run directory for the report, and notes what is missing or cannot be read."""
 
 from __future__ import annotations
 
@@ -19,29 +19,29 @@ from toughen.utils.nearest import did_you_mean
 
 CONFIG, METRICS, RECORD, RESULT = "config.yaml", "metrics.jsonl", "model.json", "evaluation.json"
 PROVENANCE, DIAGNOSTICS, WEIGHTS = "provenance.json", "diagnostics.json", "model.safetensors"
-SIGNS = (CONFIG, METRICS, RECORD, RESULT)  # a folder that holds one of these is a run, or what came out of one
+RUN_FILES = (CONFIG, METRICS, RECORD, RESULT)  # a folder with at least one of these is a run or an evaluation
 
 
 @dataclass
 class Run:
-    """What is known of a run, or of the evaluation of a model from elsewhere.
+    """The content of a run directory, or of a folder with the evaluation of a model from elsewhere.
 
     Attributes:
-        folder: where its files are.
-        name: what it is called in the report.
-        method, model, data, norm: as the run was made; "" where nobody knows.
-        eps: what it was trained against, None for nothing.
-        net: the net's name and settings as model.json has them.
-        classes: in the order of the logits; () where nobody knows.
-        weights: which epoch's weights these are, in words.
-        epoch, kind: the same as model.json has it: the epoch from 0, and "live" or "averaged".
-        own: its own evaluation.
-        outdated: that its evaluation is not of the weights that are there now, in a sentence; "" where it is.
-        others: evaluations of it on other data, at another threat, or made before.
-        history: of its training.
-        config, settings: its recipe, as it was written and as it reads; "" and {} until `read_recipe`.
-        unfinished: that it has not come to its end, in a sentence; "" where it has, and until `read_recipe`.
-        missing: what is missing or cannot be read, and what to do about it.
+        folder: the directory.
+        name: the name in the report.
+        method, model, data, norm: how the run was trained; "" if not known.
+        eps: the radius of the threat in training; None for training without an attack.
+        net: the net's name and settings, as in model.json.
+        classes: the class names in the order of the logits; () if not known.
+        weights: the kind of weights and their epoch, as text.
+        epoch, kind: the same as in model.json: the epoch from 0, and "live" or "averaged".
+        own: the evaluation in the run directory itself.
+        outdated: that this evaluation was made with other weights, in a sentence; "" if it was not.
+        others: evaluations on other data, at another threat, or made earlier.
+        history: the training history.
+        config, settings: the recipe's text and its settings; "" and {} until `read_recipe`.
+        unfinished: that training is not finished, in a sentence; "" if it is, and until `read_recipe`.
+        missing: sentences on what is missing or cannot be read, and what to do about it.
     """
 
     folder: Path
@@ -67,7 +67,7 @@ class Run:
 
     @property
     def place(self) -> str:
-        """The folder, as it is shown."""
+        """The folder's path as text."""
         return clean(str(self.folder))
 
     @property
@@ -77,46 +77,49 @@ class Run:
 
     @property
     def trained(self) -> bool:
-        """Whether these are weights that `toughen train` wrote, which `toughen evaluate` takes."""
+        """Whether the folder contains weights written by `toughen train`, which `toughen evaluate` can load."""
         return (self.folder / RECORD).is_file() and (self.folder / WEIGHTS).is_file()
 
     def json(self, path: Path) -> Any:
-        """The content of a JSON file; None where there is none, and where it is damaged, which is then said."""
+        """The content of a JSON file; None if there is no file, or if it is damaged, which is noted in ``missing``."""
         try:
             content = json.loads(path.read_text(encoding="utf-8"))
         except FileNotFoundError:
             return None
         except (OSError, ValueError, RecursionError):
-            self.missing.append(f"{self.inside(path)} cannot be read, so what it says is left out.")
+            self.missing.append(f"{self.inside(path)} cannot be read, so its content is left out.")
             return None
         if content is None:
             self.missing.append(f"{self.inside(path)} is not what toughen writes there, so it is left out.")
         return content
 
     def fields(self, path: Path) -> dict[str, Any]:
-        """The fields of a JSON file; {} where there are none, and where it holds something else, which is then said."""
+        """The fields of a JSON file; {} if there is no file, or if it is not valid, which is noted in ``missing``."""
         content = self.json(path)
         if content is not None and not isinstance(content, dict):
             self.missing.append(f"{self.inside(path)} is not what toughen writes there, so it is left out.")
         return mapping(content)
 
     def inside(self, path: Path) -> str:
-        """A file's name as seen from the run directory."""
+        """A file's path relative to the run directory."""
         return clean(str(path.relative_to(self.folder) if path.is_relative_to(self.folder) else path))
 
 
 def read_run(folder: Path, name: str) -> Run:
-    """What a run directory says, but for the details of its pictures.
+    """Read a run directory, without its recipe and the data of its figures.
 
     Raises:
-        ValueError: the folder is no run directory.
+        ValueError: the folder is not a run directory.
     """
     if not folder.is_dir():
         raise ValueError(
             f"there is no run directory {folder}: {did_you_mean(folder)}name one that `toughen train` wrote"
         )
-    if not any((folder / sign).is_file() for sign in SIGNS):
-        raise ValueError(f"{folder} is no run directory: it has none of {', '.join(SIGNS)}")
+    if not any((folder / name).is_file() for name in RUN_FILES):
+        raise ValueError(
+            f"{folder} is not a run directory, as it has none of {', '.join(RUN_FILES)}: name one that `toughen train` "
+            "wrote"
+        )
     run = Run(folder, name)
     _read_record(run)
     _read_training(run)
@@ -125,10 +128,10 @@ def read_run(folder: Path, name: str) -> Run:
 
 
 def _read_record(run: Run) -> None:
-    """What the weights are, out of model.json."""
+    """Read model.json, which describes the weights."""
     fields = run.fields(run.folder / RECORD)
     if (run.folder / WEIGHTS).is_file() and not (run.folder / RECORD).is_file():
-        run.missing.append("model.json is missing, so what these weights are is not known.")
+        run.missing.append("model.json is missing, so the model of these weights is not known.")
     run.method, run.data, run.norm = (text(fields.get(name)) for name in ("method", "data", "norm"))
     run.net = mapping(fields.get("model"))
     run.model, run.eps = text(run.net.get("name")), real(fields.get("eps"))
@@ -139,7 +142,7 @@ def _read_record(run: Run) -> None:
 
 
 def _read_training(run: Run) -> None:
-    """What training said."""
+    """Read metrics.jsonl, which training writes."""
     try:
         run.history = read_history((run.folder / METRICS).read_bytes().splitlines())
     except FileNotFoundError:
@@ -152,30 +155,31 @@ def _read_training(run: Run) -> None:
     if broken := run.history.broken:
         lines = ", ".join(map(str, broken[:5])) + (" and others" if len(broken) > 5 else "")
         run.missing.append(
-            f"Line{'s' * (len(broken) > 1)} {lines} of metrics.jsonl cannot be read, so curves and cost lack "
-            f"{'them' if len(broken) > 1 else 'it'}."
+            f"Line{'s' * (len(broken) > 1)} {lines} of metrics.jsonl cannot be read, so the curves and the cost are "
+            "incomplete."
         )
     if lost := run.history.lost:
         run.missing.append(
-            f"metrics.jsonl lacks {count(lost, 'line')} of epochs before the last one, so curves and cost do, too."
+            f"metrics.jsonl lacks {count(lost, 'line')} of epochs before the last one, so the curves and the cost are "
+            "incomplete."
         )
     if run.history.epochs and not run.method:
         run.method = run.history.epochs[-1].method
 
 
 def _read_evaluations(run: Run) -> None:
-    """Its own evaluation, those made before, and those in folders of its own inside it."""
+    """Read the run's own evaluation, earlier ones, and those in subfolders."""
     run.own = _evaluation(run, run.folder / RESULT, "")
     earlier = sorted(run.folder.glob("evaluation.*.json"))
-    beside = [path for path in sorted(run.folder.glob(f"*/{RESULT}")) if not (path.parent / RECORD).exists()]
-    others = [_evaluation(run, path, run.inside(path)) for path in (*earlier, *beside)]
+    inside = [path for path in sorted(run.folder.glob(f"*/{RESULT}")) if not (path.parent / RECORD).exists()]
+    others = [_evaluation(run, path, run.inside(path)) for path in (*earlier, *inside)]
     run.others = [other for other in others if other is not None]
     if run.own is None:
         begun = (run.folder / CONFIG).is_file()
         todo = f"there are no weights {'yet' if begun else 'here'} to evaluate"
         if (run.folder / WEIGHTS).is_file():
             todo = f"run `{run.evaluate}`"
-        run.missing.append(f"It has not been evaluated, so nothing is known about its robustness: {todo}.")
+        run.missing.append(f"The run has not been evaluated, so nothing is known about its robustness: {todo}.")
     elif not run.data:
         run.data, run.norm = run.own.data, run.own.norm
     if run.own and not run.classes:
@@ -184,7 +188,7 @@ def _read_evaluations(run: Run) -> None:
 
 
 def of_other_weights(run: Run, evaluated: Evaluation) -> bool:
-    """Whether an evaluation is of other weights than those that are there now, as far as both are known."""
+    """Whether an evaluation was made with other weights than the run has now; False if that is not known."""
     if evaluated.epoch is None or run.epoch is None:
         return False
     return evaluated.epoch != run.epoch or bool(evaluated.weights and run.kind and evaluated.weights != run.kind)
@@ -194,7 +198,7 @@ def _outdated(run: Run, own: Evaluation) -> str:
     evaluated, now = (f"after epoch {(epoch or 0) + 1}" for epoch in (own.epoch, run.epoch))
     if own.epoch == run.epoch:
         evaluated, now = f"{evaluated}, {own.weights}", f"{now}, {run.kind}"
-    return f"This evaluation is of the weights {evaluated}; those here now are {now}: run `{run.evaluate}` again."
+    return f"This evaluation used the weights {evaluated}, but the run now has those {now}: run `{run.evaluate}` again."
 
 
 def _evaluation(run: Run, path: Path, place: str) -> Evaluation | None:
@@ -206,13 +210,13 @@ def _evaluation(run: Run, path: Path, place: str) -> Evaluation | None:
 
 
 def names(folders: Sequence[Path]) -> list[str]:
-    """What each run is called: its folder's name, or where others have that name too the path from where they part.
+    """The name of each run: its folder's name, or a longer part of its path if several folders have the same name.
 
     Raises:
-        ValueError: a folder is named twice.
+        ValueError: the same folder is named more than once.
     """
     if len({os.path.realpath(folder) for folder in folders}) < len(folders):
-        raise ValueError("a run is named twice: name each of them once")
+        raise ValueError("the same run is named more than once: name each run only once")
     short = [clean(folder.name or folder.resolve().name) for folder in folders]
     counts = Counter(short)
     above = [os.path.abspath(folder.parent) for name, folder in zip(short, folders, strict=True) if counts[name] > 1]
@@ -221,5 +225,5 @@ def names(folders: Sequence[Path]) -> list[str]:
         name if counts[name] == 1 else clean(os.path.relpath(folder, common))
         for name, folder in zip(short, folders, strict=True)
     ]
-    counts = Counter(labels)  # what is not UTF-8 can look alike
+    counts = Counter(labels)  # paths that are not UTF-8 can become equal when shown
     return [name if counts[name] == 1 else f"{name} ({at})" for at, name in enumerate(labels, 1)]

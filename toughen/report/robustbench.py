@@ -1,4 +1,4 @@
-"""A run as an entry of RobustBench's leaderboard: a file of its folder ``model_info`` (github.com/RobustBench)."""
+"""A run's entry for RobustBench's leaderboard: a file for its folder ``model_info`` (github.com/RobustBench)."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from toughen.report.read import read_run
 from toughen.report.values import clean
 from toughen.utils.fraction import radius
 
-ATTACK = "autoattack"  # the leaderboard's, in its standard version
-WHOLE = {"cifar10": 10_000, "cifar100": 10_000, "imagenet": 5_000}  # test images that the leaderboard takes
+ATTACK = "autoattack"  # the leaderboard's attack, in its standard version
+TEST_IMAGES = {"cifar10": 10_000, "cifar100": 10_000, "imagenet": 5_000}  # the leaderboard's numbers of test images
 
 
 def entry(
@@ -19,25 +19,25 @@ def entry(
 ) -> dict[str, Any]:
     """The entry of a run that was evaluated with AutoAttack.
 
-    Accuracies are in percent, as texts with two digits, as the leaderboard has them.
+    As in the leaderboard's files, accuracies are texts: percent with two decimals.
 
     Args:
         folder: the run directory.
-        title, authors, venue, link: of the paper.
+        title, authors, venue, link: the paper's.
         additional_data: whether it was trained on more than the data set's own training images.
 
     Raises:
-        ValueError: the folder is no run directory, or AutoAttack was not run on it.
+        ValueError: the folder is not a run directory, or it was not evaluated with AutoAttack.
     """
     run = read_run(folder, folder.name)
     own = run.own
     if own is None:
-        raise ValueError(f"{folder} was not evaluated: toughen evaluate {folder} --attacks {ATTACK}")
+        raise ValueError(f"{folder} has not been evaluated: run `toughen evaluate {folder} --attacks {ATTACK}`")
     accuracies = {attack.name: attack.accuracy for attack in own.attacks if not attack.part}
     if ATTACK not in accuracies:
         raise ValueError(
-            f"{folder} was attacked with {', '.join(accuracies)}: RobustBench's figure is AutoAttack's; run "
-            f"toughen evaluate {folder} --attacks {ATTACK}"
+            f"{folder} was evaluated with {', '.join(accuracies)}, but RobustBench needs AutoAttack: run "
+            f"`toughen evaluate {folder} --attacks {ATTACK}`"
         )
     data, accuracy = public_name(own.data), f"{100 * accuracies[ATTACK]:.2f}"
     fields = {
@@ -55,6 +55,6 @@ def entry(
         "autoattack_acc": accuracy,
         "unreliable": own.verdict in ("doubtful", "masked"),
     }
-    if own.images != WHOLE.get(data):
+    if own.images != TEST_IMAGES.get(data):
         fields["footnote"] = f"Evaluated on {own.images:,} test images."
     return fields

@@ -11,7 +11,7 @@ from toughen.report.values import grid, items, real
 
 
 def surface_figure(diagnostics: dict[str, Any], own: Evaluation | None) -> Figure | None:
-    """The mean loss along the gradient and along another direction; None where there is nothing to show."""
+    """The mean loss along the gradient and along a second direction; None if there are no data."""
     along, across = ([real(each) for each in items(diagnostics.get(name))] for name in ("along", "across"))
     mean = grid(diagnostics.get("mean"), len(along), len(across))
     if not mean or None in along or None in across:
@@ -22,8 +22,8 @@ def surface_figure(diagnostics: dict[str, Any], own: Evaluation | None) -> Figur
     middle, values = mean[len(along) // 2][len(across) // 2], [float(cell[2]) for cell in cells]
     edge = mean[-1][len(across) // 2]
     alt = (
-        f"Mean loss around the images: {_said(middle)} at the image itself, {_said(edge)} at the end of the gradient's "
-        f"direction, {min(values):.3g} to {max(values):.3g} in all."
+        f"Mean loss around the images: {_number(middle)} at the image itself, {_number(edge)} at the far end along "
+        f"the gradient, {min(values):.3g} to {max(values):.3g} overall."
     )
     names = [[f"{each:.3g}" for each in axis] for axis in (along, across)]
     data = {
@@ -34,9 +34,9 @@ def surface_figure(diagnostics: dict[str, Any], own: Evaluation | None) -> Figur
     }
     rows = [(Cell(names[1][j]), *(number_cell(row[j], ".3f") for row in mean)) for j in range(len(across))]
     table = Table(("across \\ along", *names[0]), tuple(rows), "mean loss")
-    about = f"{measured(diagnostics, own)}; smooth is good, ridges speak of masking"
+    about = f"{measured(diagnostics, own)}; smooth is good, ridges are a sign of gradient masking"
     return Figure("Loss around an image", "heat", alt, data, table, about)
 
 
-def _said(value: float | None) -> str:
+def _number(value: float | None) -> str:
     return "unknown" if value is None else f"{value:.3g}"

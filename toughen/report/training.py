@@ -1,4 +1,4 @@
-"""Figures of how training went: accuracy and loss by epoch, with what the watch said."""
+"""Figures of the training history: accuracy and loss by epoch, with the events of the collapse watch."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from toughen.report.history import Epoch, History
 from toughen.utils.statistics import percent
 
 NAMES = {"clean": "held out, clean", "fgsm": "held out, FGSM", "pgd": "held out, PGD"}
-ANSWERS = {"clean": "Accuracy so far", "fgsm": "Under FGSM so far", "pgd": "Under PGD so far"}
+CARD_NAMES = {"clean": "Accuracy so far", "fgsm": "Under FGSM so far", "pgd": "Under PGD so far"}
 EPOCH = Axis("epoch", whole=True)
 
 
 def training_figures(history: History) -> list[Figure]:
-    """Accuracy on training images and on those held out, clean and attacked; the loss and its parts.
+    """Two figures: accuracy on training and on held-out images, clean and attacked; the loss and its parts.
 
-    None of a figure where no epoch says anything of it.
+    A figure without data is left out.
     """
     epochs = history.epochs
     kinds = dict.fromkeys(name for epoch in epochs for name in epoch.validation)
@@ -25,7 +25,7 @@ def training_figures(history: History) -> list[Figure]:
         _line(epochs, NAMES.get(kind, kind), [each.validation.get(kind) for each in epochs], kind) for kind in kinds
     ]
     trained = [epoch.figures.get("accuracy") for epoch in epochs]
-    accuracies.append(_line(epochs, "trained on", trained, "train", dashed=True))
+    accuracies.append(_line(epochs, "training images", trained, "train", dashed=True))
     losses = [_line(epochs, "loss", [epoch.figures.get("loss") for epoch in epochs], "loss")]
     if len(terms) > 1:
         losses += [
@@ -63,8 +63,16 @@ def _value(value: float, share: bool) -> str:
 
 
 def epoch_table(history: History) -> Table:
-    """Every epoch with what it cost."""
-    columns = ("epoch", "method", "rate", "passes per step", "gradients (gamma)", "seconds", "images per second")
+    """The cost of each epoch."""
+    columns = (
+        "epoch",
+        "method",
+        "learning rate",
+        "passes per step",
+        "gradients (gamma)",
+        "seconds",
+        "images per second",
+    )
     names = ("lr", "passes", "gamma", "seconds", "images_per_second")
     kept = max((epoch.number for epoch in history.epochs if epoch.kept), default=0)
     rows = [
@@ -75,13 +83,13 @@ def epoch_table(history: History) -> Table:
         )
         for epoch in history.epochs
     ]
-    return Table(columns, tuple(rows), "what each epoch cost")
+    return Table(columns, tuple(rows), "cost of each epoch")
 
 
 def last_validation(history: History) -> list[tuple[str, str, Cell]]:
-    """When, what and how much the last held-out images said, for a run that has not been evaluated."""
+    """The last validation accuracies, each as (when, name, value), for a run that has not been evaluated."""
     last = next((epoch for epoch in reversed(history.epochs) if epoch.validation), None)
     if last is None:
         return []
     when = f"held out, after epoch {last.number}"
-    return [(when, ANSWERS.get(name, name), share_cell(value)) for name, value in last.validation.items()]
+    return [(when, CARD_NAMES.get(name, name), share_cell(value)) for name, value in last.validation.items()]

@@ -1,4 +1,4 @@
-"""Numbers and findings in plain words."""
+"""Texts of the report: numbers, threats, verdicts and findings as sentences."""
 
 from __future__ import annotations
 
@@ -9,36 +9,35 @@ from toughen.utils.plural import count as count
 from toughen.utils.statistics import percent
 
 MEANING = {
-    "sound": "The number can be believed: no check speaks against it.",
-    "doubtful": "Take it with care: a check failed.",
-    "masked": "Do not believe it: attacks were kept from what they need, or too weak; the true number may be lower.",
-    "unfinished": "The checks were stopped before they were all made; none of those that were failed.",
-    "": "Nobody has checked whether the number can be believed.",
+    "sound": "The number can be believed: no check failed.",
+    "doubtful": "Use the number with care: a check failed.",
+    "masked": "Do not believe the number: the gradients misled the attacks, or the attacks were too weak. The true "
+    "robust accuracy may be lower.",
+    "unfinished": "The checks were stopped early. None of those that were made failed.",
+    "": "No checks were made, so it is not known whether the number can be believed.",
 }
-
-
-CUT = "No check speaks against the number, as finely as they can tell: the note on what they would not notice says it."
+CUT = "No check failed. But the checks were shortened to limit their cost; a note says which errors they can miss."
 
 
 def meaning(verdict: str, *, cut: bool) -> str:
-    """What a verdict means; of checks that were cut it says no more than they can tell."""
+    """What a verdict means; ``cut`` says whether the checks were shortened."""
     return CUT if verdict == "sound" and cut else MEANING[verdict]
 
 
 def threat(norm: str, eps: float) -> str:
-    """A threat as the field writes it."""
+    """A threat in short form, such as "L∞ eps 8/255"."""
     return f"{'L2' if norm == 'l2' else 'L∞'} eps {radius(eps)}"
 
 
 def threat_in_words(norm: str, eps: float) -> str:
-    """What an attacker may do to an image."""
+    """What an attacker may change in an image, as a clause."""
     if norm == "l2":
-        return f"every image may be changed by up to {radius(eps)} in all (L2; pixels go from 0 to 1)"
-    return f"every pixel may be changed by up to {radius(eps)} (pixels go from 0 to 1)"
+        return f"every image may be changed by an L2 distance of up to {radius(eps)} (pixel values are 0 to 1)"
+    return f"every pixel may be changed by up to {radius(eps)} (pixel values are 0 to 1)"
 
 
 def duration(seconds: float) -> str:
-    """A time in the unit that suits it."""
+    """A time in seconds, minutes or hours, whichever is readable."""
     if seconds < 120:
         return f"{seconds:.0f} s" if seconds >= 9.5 else f"{seconds:.1f} s"
     minutes = seconds / 60
@@ -46,18 +45,17 @@ def duration(seconds: float) -> str:
 
 
 def findings(own: Evaluation) -> str:
-    """What an evaluation found, for a stranger."""
-    right, standing = (round(each * own.images) for each in (own.clean, own.robust))
+    """The result of an evaluation in sentences that need no knowledge of the field."""
+    correct, robust = (round(each * own.images) for each in (own.clean, own.robust))
     return (
-        f"Of {count(own.images, 'test image')} the classifier gets {right:,} right. "
-        f"{f'{standing:,}' if standing else 'None'} stay{'s' if standing == 1 else ''} right under attack, when "
-        f"{threat_in_words(own.norm, own.eps)}."
+        f"The classifier predicts the right class for {correct:,} of {count(own.images, 'test image')}. Under attack, "
+        f"when {threat_in_words(own.norm, own.eps)}, it is still right for {f'{robust:,}' if robust else 'none'}."
         + (" So it is not robust." if own.robust < min(0.05, own.clean / 2) else "")
     )
 
 
 def checks(own: Evaluation) -> str:
-    """How many checks ended how."""
+    """The numbers of passed, failed and missing checks, as text."""
     if not own.checks:
         return "no check was made"
     summary = f"{count(own.count(True), 'check')} passed, {own.count(False)} failed"
@@ -72,7 +70,7 @@ def span(own: Evaluation) -> str:
 
 
 def cost(history: History) -> str:
-    """What a step costs, against a plain one."""
+    """The cost of a training step, compared with standard training."""
     if history.passes is None:
         return ""
-    return f"{history.passes:.1f} forward passes per image and step; plain training takes 3"
+    return f"{history.passes:.1f} forward passes per image and step; standard training takes 3"

@@ -10,7 +10,7 @@ from toughen.report.read import Run, names, read_run
 from toughen.runs.files import check_writable, write_text
 
 NAME = "report.html"
-MARK, HEAD = b'<meta name="generator" content="toughen ', 4096  # what tells a report, within so many of its first bytes
+MARK, HEAD = b'<meta name="generator" content="toughen ', 4096  # a report has MARK in its first HEAD bytes
 
 
 def write_report(runs: Sequence[str | Path], out: str | Path | None = None, *, overwrite: bool = False) -> Path:
@@ -18,18 +18,18 @@ def write_report(runs: Sequence[str | Path], out: str | Path | None = None, *, o
 
     Args:
         runs: run directories, or folders that an evaluation was written to.
-        out: the HTML file; None means report.html, in the run's directory where there is one run.
-        overwrite: whether a report that is there may be replaced.
+        out: the HTML file; None means report.html: of one run, in its directory, else in the current directory.
+        overwrite: whether an existing report may be replaced.
 
     Returns:
-        The file.
+        The path of the file.
 
     Raises:
-        ValueError: a folder is no run, or the file is there or cannot be written.
+        ValueError: a folder is not a run directory, or the file exists or cannot be written.
     """
     folders = [Path(run) for run in runs]
     if not folders:
-        raise ValueError("name one run or more")
+        raise ValueError("no run is named: name one or more")
     path = place(folders, out)
     loaded = [read_run(folder, name) for folder, name in zip(folders, names(folders), strict=True)]
     check_place(path, overwrite=overwrite)
@@ -43,34 +43,34 @@ def write_report(runs: Sequence[str | Path], out: str | Path | None = None, *, o
 
 
 def title(runs: Sequence[Run]) -> str:
-    """The runs' names, or how many they are."""
+    """The runs' names, or their number if there are more than two."""
     return " and ".join(run.name for run in runs) if len(runs) <= 2 else f"{len(runs)} runs"
 
 
 def place(folders: Sequence[Path], out: str | Path | None) -> Path:
-    """Where the report goes."""
+    """The path of the report."""
     if out is not None:
         return Path(out)
     return folders[0] / NAME if len(folders) == 1 else Path(NAME)
 
 
 def check_place(path: Path, *, overwrite: bool) -> None:
-    """See that the report can be written, before it is made.
+    """Check that the report can be written, before it is rendered.
 
     Raises:
-        ValueError: it can't, or a file is there that nobody asked to replace, or that is no report.
+        ValueError: it cannot be written; or the file exists, and is not a report or ``overwrite`` is not set.
     """
     if path.is_dir():
         raise ValueError(f"{path} is a folder: give --out a file, such as {path / NAME}")
     if path.exists() and not replaceable(path):
-        raise ValueError(f"{path} is there already, and no report that --overwrite may replace: choose another --out")
+        raise ValueError(f"{path} exists and is not a report, so --overwrite cannot replace it: choose another --out")
     if path.exists() and not overwrite:
-        raise ValueError(f"{path} is there already: choose another --out, or replace it with --overwrite")
+        raise ValueError(f"{path} exists already: choose another --out, or replace it with --overwrite")
     check_writable(path.parent)
 
 
 def replaceable(path: Path) -> bool:
-    """Whether a file is a report, or empty; weights and other results are not to be lost by a slip."""
+    """Whether a file is a report or empty; so a wrong --out cannot overwrite weights or other results."""
     if not path.is_file():
         return False
     with path.open("rb") as file:

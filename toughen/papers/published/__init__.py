@@ -1,4 +1,4 @@
-"""Five papers' tables and figures: a YAML file for each paper, and what their parts are in ``exhibits``."""
+"""The tables and figures of five papers: reads a YAML file for each paper into the classes of ``exhibits``."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def read_paper(path: Path) -> tuple[str, tuple[Exhibit, ...]]:
     """A paper's short name, and its tables and figures.
 
     Raises:
-        ValueError: the file says something that no table or figure has, or lacks something; the message says where.
+        ValueError: the file has an unknown, missing or wrong field; the message says where.
     """
     content = strict_yaml.read(path.read_text(encoding="utf-8"), path.name)
     if not isinstance(content, dict) or content.keys() != {"paper", "citation", "exhibits"}:
@@ -33,7 +33,7 @@ def read_paper(path: Path) -> tuple[str, tuple[Exhibit, ...]]:
 def _exhibit(name: str, given: Any, where: str) -> Exhibit:
     given = dict(_mapping(given, where))
     if not given.get("source"):
-        raise ValueError(f"{where}: source is missing: say where in the paper it stands")
+        raise ValueError(f"{where}: source is missing: give the place in the paper")
     if "plots" in given:
         return _build(Figure, name, given, where)
     if "panels" in given:
@@ -51,9 +51,10 @@ def _exhibit(name: str, given: Any, where: str) -> Exhibit:
 
 
 def _build(kind: type[T], name: str, given: Any, where: str) -> T:
-    """An instance of a data class: no field unknown, none missing, each of its type.
+    """An instance of a data class; unknown, missing and wrongly typed fields are errors.
 
-    Parts that have names are a mapping by them in the file, others a list; a text alone is the field of ``SHORT``.
+    In the file, parts with names are a mapping from their names, and others are a list. If a part is a single text, it
+    is the field in ``SHORT``.
     """
     given = {SHORT[kind]: given} if isinstance(given, str) and kind in SHORT else _mapping(given, where)
     hints = get_type_hints(kind)
@@ -87,15 +88,17 @@ def _mapping(given: Any, where: str) -> dict[str, Any]:
 
 
 def _check(table: Table, where: str) -> None:
-    """See that a table's figures are figures, one for each column, and that the rows that it names are there."""
+    """Check that a table has one figure for each column, and that the rows that it refers to exist."""
     for number, panel in enumerate(table.panels, 1):
         for row in panel.rows:
             _check_row(panel, row, f"{where}: panels {number}: rows, {row.name}")
         if panel.unit not in (*panel.names, "") or (not panel.unit and any(column.timed for column in panel.columns)):
             raise ValueError(f"{where}: panels {number}: unit must be the row whose times are 1, not {panel.unit!r}")
-    stands, under = table.headline
-    if not any(stands in each.names and under in [column.name for column in each.columns] for each in table.panels):
-        raise ValueError(f"{where}: headline: no panel has a row {stands!r} and a column {under!r}")
+    row_name, column_name = table.headline
+    if not any(
+        row_name in each.names and column_name in [column.name for column in each.columns] for each in table.panels
+    ):
+        raise ValueError(f"{where}: headline: no panel has a row {row_name!r} and a column {column_name!r}")
 
 
 def _check_row(panel: Panel, row: Row, where: str) -> None:
@@ -104,9 +107,9 @@ def _check_row(panel: Panel, row: Row, where: str) -> None:
         raise ValueError(f"{where}: {len(figures)} published figures for {len(panel.columns)} columns ('-' for none)")
     for figure, column in zip(figures, panel.columns, strict=False):
         if figure != "-" and column.of != STATED and not re.fullmatch(r"\d+(\.\d+)?", figure):
-            raise ValueError(f"{where}: {figure!r} under {column.name} is no figure")
+            raise ValueError(f"{where}: {figure!r} under {column.name} is not a number")
     if row.against not in (*panel.names, ""):
-        raise ValueError(f"{where}: there is no row {row.against!r} to be against")
+        raise ValueError(f"{where}: there is no row {row.against!r} for the field against")
 
 
 PAPERS: dict[str, tuple[Exhibit, ...]] = dict(read_paper(Path(__file__).parent / f"{name}.yaml") for name in FILES)
@@ -123,4 +126,4 @@ def find(name: str) -> Exhibit:
         return EXHIBITS[name]
     close = difflib.get_close_matches(name.lower(), EXHIBITS, n=3)
     hint = f"did you mean {' or '.join(close)}? " if close else ""
-    raise ValueError(f"there is no table or figure {name!r}: {hint}`toughen reproduce --list` names all")
+    raise ValueError(f"there is no table or figure {name!r}: {hint}`toughen reproduce --list` lists all")

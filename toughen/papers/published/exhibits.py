@@ -1,11 +1,11 @@
-"""What a paper's tables and figures are made of, as plain data: who is compared, by what, and what was published."""
+"""Data classes for the tables and figures of papers: the models, what is measured, and the published figures."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
-STATED = "stated"  # a column that only describes its row: nothing is measured for it
+STATED = "stated"  # a column that only describes its row, without a measurement
 
 Curve: TypeAlias = Literal[
     "eps", "steps", "restarts", "loss", "watched", "surface", "confusion", "nuclear", "old weights", "by epoch"
@@ -17,14 +17,14 @@ class Column:
     """One column of a table.
 
     Attributes:
-        name: as the paper heads it.
-        of: what it holds: "clean", or an attack by its short name (`toughen list attacks`), both in percent;
+        name: the heading in the paper.
+        of: the quantity: "clean", or an attack by its short name (`toughen list attacks`), both in percent;
             "epoch seconds", "train seconds", "train hours", "hours saved" (percent, against the row's ``against``);
             "gamma", gradients spent on making an image; "entropy nuclear" and "entropy frobenius", in units of log k;
             "close", the percentage of images within eps of a linear boundary, and "close at start", the same from where
-            eFGSM's step sets out; or "stated".
-        source: for a black-box attack, the words of `toughen train` that make the net whose images are shown.
-        spread: whether it holds the standard deviation over seeds instead of the mean.
+            eFGSM's step starts; or "stated".
+        source: for a black-box attack, the arguments of `toughen train` for the net that the images are made on.
+        spread: whether it is the standard deviation over seeds instead of the mean.
     """
 
     name: str
@@ -34,7 +34,7 @@ class Column:
 
     @property
     def timed(self) -> bool:
-        """Whether a clock decides, so that only ratios can be compared."""
+        """Whether it is a time, so that only ratios can be compared."""
         return self.of in ("epoch seconds", "train seconds", "train hours")
 
 
@@ -43,13 +43,13 @@ class Row:
     """One row of a table: a trained model.
 
     Attributes:
-        name: as the paper calls it.
-        run: what `toughen train` is told, a recipe and changes to it.
-        published: the figures in the columns' order, digits as printed, with blanks between; "-" for none.
-        sources: the words of the nets that the method takes as its sources (EAT).
+        name: the name in the paper.
+        run: the arguments of `toughen train`: a recipe and changes to it.
+        published: the figures in the order of the columns, as printed, separated by blanks; "-" for none.
+        sources: the arguments of `toughen train` for the source nets of the method (EAT).
         against: the row that "hours saved" refers to.
-        cannot: why toughen cannot run it; "" where it can.
-        note: what the paper leaves open and is ours here.
+        cannot: why toughen cannot run it; "" if it can.
+        note: choices of ours where the paper does not state a setting.
     """
 
     name: str
@@ -67,10 +67,10 @@ class Panel:
 
     Attributes:
         data: "mnist", "cifar10", "cifar100", "imagenet100" or "imagenet".
-        net: the net, as the paper names it.
-        eps: radius of the L-inf threat that models are evaluated at, such as "8/255".
-        columns, rows: what was measured, and on whom.
-        unit: the row whose times are 1.
+        net: the net's name in the paper.
+        eps: radius of the L-inf threat of the evaluation, such as "8/255".
+        columns, rows: the measured quantities, and the models.
+        unit: the row that times are divided by.
     """
 
     data: str
@@ -82,15 +82,15 @@ class Panel:
 
     @property
     def names(self) -> list[str]:
-        """Of its rows."""
+        """The names of its rows."""
         return [row.name for row in self.rows]
 
     def printed(self, row: Row, column: Column) -> str:
-        """A published figure as it is printed; "-" where the paper has none."""
+        """A published figure as it is printed; "-" if the paper has none."""
         return row.published.split()[self.columns.index(column)] if row.published else "-"
 
     def published(self, row: Row, column: Column) -> float | None:
-        """The same as a number; None where there is none, or where it is a text."""
+        """A published figure as a number; None if there is none, or if it is a text."""
         text = self.printed(row, column)
         return None if text == "-" or column.of == STATED else float(text)
 
@@ -103,13 +103,13 @@ class Table:
     """A table of measured figures.
 
     Attributes:
-        name: its identifier on the command line.
-        title: what it shows.
-        source: where it stands in the paper.
+        name: the identifier on the command line.
+        title: the title.
+        source: the place in the paper.
         panels: one for each data set and net.
-        notes: what a reader must know beside the figures.
-        headline: row and column of the figure that stands for the table in a list.
-        seeds: how many seeds the paper's figures come from.
+        notes: remarks for the reader.
+        headline: row and column of the figure that a list shows for the table.
+        seeds: the number of seeds of the paper's figures.
     """
 
     name: str
@@ -130,8 +130,8 @@ class Line:
     """A model that is drawn in a figure.
 
     Attributes:
-        name: as the paper calls it.
-        run: what `toughen train` is told.
+        name: the name in the paper.
+        run: the arguments of `toughen train`.
     """
 
     name: str
@@ -144,7 +144,7 @@ class Plot:
 
     Attributes:
         data, net, eps: as in a ``Panel``.
-        curve: what is drawn.
+        curve: the quantity that is drawn.
             "eps", "steps", "restarts": accuracy against the attack's radius, steps or random starts.
             "loss": mean loss against eps under FGSM, R-FGSM and PGD. "watched": the same at kept steps, and the
             distance between FGSM's and R-FGSM's logits as training goes on.
@@ -153,9 +153,9 @@ class Plot:
             "old weights": the final model's accuracy on images made with the weights of earlier epochs.
             "by epoch": training loss, and accuracy on attacked test images with the weights of each epoch.
         lines: the models.
-        attack: short name, where there is one to choose.
-        at: places on the x axis: radii as "8/255", steps, starts, or steps and epochs whose weights are kept.
-        every: for "watched", optimizer steps from one look to the next; for curves over epochs, epochs.
+        attack: the attack's short name, if the curve needs one.
+        at: values on the x axis: radii as "8/255", steps, starts, or steps and epochs whose weights are kept.
+        every: for "watched", optimizer steps between measurements; for curves over epochs, epochs.
     """
 
     data: str
@@ -169,18 +169,18 @@ class Plot:
 
     @property
     def names(self) -> list[str]:
-        """Of its lines."""
+        """The names of its lines."""
         return [line.name for line in self.lines]
 
     @property
     def tested(self) -> bool:
-        """Whether it shows anything of test images."""
+        """Whether it uses test images."""
         return self.curve != "watched" and (self.curve != "by epoch" or bool(self.attack))
 
 
 @dataclass(frozen=True, kw_only=True)
 class Figure:
-    """A figure; its values are only drawn in the paper, but for those in ``notes``.
+    """A figure; the paper gives no numbers for it, except those in ``notes``.
 
     Attributes:
         name, title, source, notes: as in a ``Table``.
@@ -203,14 +203,14 @@ class Setting:
     """One setting that a paper states.
 
     Attributes:
-        of: whose: a data set, a method, a net.
-        name: what it sets.
-        published: as the paper states it.
-        run: the words of `toughen train` that are to show it.
-        path: where it stands there, such as "epochs" or "method.lam"; or "attack NAME.FIELD", "layers" for those of
-            the net, "parameters" and "reconstructor parameters", "sources" for those of ``sources``.
+        of: the data set, method or net that it belongs to.
+        name: the setting's name.
+        published: the value as the paper states it.
+        run: the arguments of `toughen train` for our value.
+        path: where our value is: a setting such as "epochs" or "method.lam"; or "attack NAME.FIELD", "layers" of the
+            net, "parameters" and "reconstructor parameters", "sources" for the models of ``sources``.
         sources: as in a ``Row``.
-        unit: what a number is multiplied by to be in the paper's units, as 100 for percent.
+        unit: the factor that converts a number to the paper's unit, such as 100 for percent.
     """
 
     of: str
@@ -228,8 +228,8 @@ class Settings:
 
     Attributes:
         name, title, source, notes: as in a ``Table``.
-        eps: radius of the attacks among them, by what ``Setting.of`` names.
-        entries: all of them.
+        eps: the radius of the attacks, by ``Setting.of``.
+        entries: the settings.
     """
 
     name: str

@@ -1,4 +1,4 @@
-// What each kind of figure looks like: its data in, ECharts' options out. Texts reach the page as text only.
+// Turns the data of each kind of figure into ECharts options. Texts are shown as text, never as HTML.
 "use strict";
 
 const FIGURES = JSON.parse(document.getElementById("figures").textContent);
@@ -8,7 +8,7 @@ const DASHES = ["solid", "dashed", "dotted"];
 const ROOT = document.documentElement;
 const all = (selector, within = document) => [...within.querySelectorAll(selector)];
 
-// ---- Colours: those of the page, as they are in the theme of the moment.
+// ---- Colours: the page's colours in the current theme.
 
 const probe = document.body.appendChild(document.createElement("span"));
 probe.hidden = true;
@@ -32,7 +32,7 @@ function luminance(rgb) { // relative, as in WCAG 2
   return 0.2126 * red + 0.7152 * green + 0.0722 * blue;
 }
 
-const DARK = 0.179; // below it white is the clearer of white and black
+const DARK = 0.179; // on a background of lower luminance, white text has more contrast than black text
 
 // ---- Numbers.
 
@@ -47,7 +47,7 @@ function text(extra = {}) {
 
 function tooltip(extra) {
   return {
-    renderMode: "richText", // never HTML, so that no name can become any
+    renderMode: "richText", // not HTML, so that a name cannot inject markup
     confine: true,
     backgroundColor: colour("--card"),
     borderColor: colour("--line"),
@@ -69,7 +69,7 @@ function axis(extra) {
   };
 }
 
-const FEW_NAMES = 10; // more of them are paged through, fewer are all shown, in as many rows as they need
+const FEW_NAMES = 10; // a legend with more names has pages; with fewer, all names are shown, in rows
 
 function legend(names) {
   const shown = names.length > 1;
@@ -98,7 +98,7 @@ const grid = (extra) => ({ left: 48, right: 20, top: 40, bottom: 44, ...extra })
 function lines({ x, y, lines: given, marks }, width) {
   const format = y.percent ? percent : plain;
   const places = [...new Set(given.flatMap((line) => line.points.map((point) => point[0])))].sort((a, b) => a - b);
-  const even = x.log || places.length < 2; // steps that double are drawn at even distances
+  const even = x.log || places.length < 2; // on a logarithmic axis, points have equal distances
   const place = (at) => (even ? places.indexOf(at) : at);
   const series = given.map((line, i) => ({
     type: "line",
@@ -111,7 +111,7 @@ function lines({ x, y, lines: given, marks }, width) {
   }));
   if (marks.length && series.length) {
     const [first, last] = [place(places[0]), place(places.at(-1))];
-    const far = (mark) => place(mark.x) - first > 0.75 * (last - first); // centred, its text would leave the figure
+    const far = (mark) => place(mark.x) - first > 0.75 * (last - first); // a centred text would leave the figure
     series[0].markLine = markLine(marks.map((mark) => ({ ...mark, x: place(mark.x), far: far(mark) })));
   }
   const label = y.percent ? (value) => `${Math.round(100 * value)} %` : plain;
@@ -128,7 +128,7 @@ function lines({ x, y, lines: given, marks }, width) {
 }
 
 function markLine(marks) {
-  const short = (mark, i) => (mark.text.length <= 24 ? mark.text : `(${i + 1})`); // its number in the list above
+  const short = (mark, i) => (mark.text.length <= 24 ? mark.text : `(${i + 1})`); // its number in the list of events above
   return {
     symbol: "none",
     animation: false,
@@ -164,12 +164,12 @@ function heat({ x, y, cells, counts }) {
     return { value: [column, row, value], itemStyle: { color: back },
       label: { show: labelled && value > 0, color: dark ? "#fff" : "#000" } };
   });
-  const said = ({ value: [column, row, value] }) => counts
-    ? `${y.names[row]} taken for ${x.names[column]}: ${value}`
+  const label = ({ value: [column, row, value] }) => counts
+    ? `${y.names[row]} predicted as ${x.names[column]}: ${value}`
     : `${x.label} ${x.names[column]}, ${y.label} ${y.names[row]}\nloss ${plain(value)}`;
   const half = (axisNames) => Math.max(1, (axisNames.length - 1) / 2); // both ends and the middle of a scale
   const every = (axisNames) => (counts ? (axisNames.length > 16 ? "auto" : 0) : (at) => at % half(axisNames) === 0);
-  const long = counts && x.names.length * Math.max(...x.names.map((name) => name.length)) > 40; // would touch
+  const long = counts && x.names.length * Math.max(...x.names.map((name) => name.length)) > 40; // the names would overlap
   const names = (axisNames, rotate) => ({ type: "category", data: axisNames, splitLine: { show: false },
     axisLabel: text({ hideOverlap: counts, rotate, width: 96, overflow: "truncate", interval: every(axisNames) }) });
   const scale = { type: "continuous", min: least, max: most, orient: "horizontal", left: "center", bottom: 0, seriesIndex: 9,
@@ -178,7 +178,7 @@ function heat({ x, y, cells, counts }) {
   return {
     ...(counts ? {} : { visualMap: scale }),
     grid: { left: 12, right: 12, top: 8, bottom: counts ? 12 : 40, outerBoundsMode: "same", outerBoundsContain: "all" },
-    tooltip: tooltip({ formatter: said }),
+    tooltip: tooltip({ formatter: label }),
     xAxis: axis({ ...names(x.names, long ? 40 : 0), nameGap: long ? 64 : 28, name: x.label }),
     yAxis: axis({ ...names(y.names, 0), name: y.label, inverse: counts, nameGap: 44 }),
     series: [{ type: "heatmap", data, label: { fontSize: 11, formatter: ({ value }) => String(value[2]) },
@@ -201,20 +201,20 @@ function points({ points: given, costs, y, bars }, width, id) {
     symbolSize: few ? 10 : 8,
     itemStyle: { opacity: few ? 1 : 0.7 },
     data: shown.filter((point) => point.kind === kind).map((point) => ({ name: point.name, mark: point.mark,
-      label: { position: point[chosen] > most / 2 ? "left" : "right" }, // inside the figure, beside its bar
+      label: { position: point[chosen] > most / 2 ? "left" : "right" }, // inside the figure, next to its bar
       symbol: point.mark ? "emptyCircle" : "circle", value: [point[chosen], point.y, point.low, point.high] })),
     label: { show: few, formatter: ({ name }) => name, ...text({ color: colour("--ink") }) },
-    labelLayout: ({ dataIndex }) => ({ hideOverlap: true, // those of neighbours above and below each other
+    labelLayout: ({ dataIndex }) => ({ hideOverlap: true, // labels of neighbouring points alternate above and below
       dy: rank.get(shown.filter((point) => point.kind === kind)[dataIndex]) % 2 ? 14 : -14 }),
   }));
   if (bars) {
     series.push(intervals(shown, chosen));
   }
-  const said = ({ name, value, data }) => `${name}${data.mark ? `, ${data.mark}` : ""}\n${y} ${percent(value[1])} (${percent(value[2])} to ${percent(value[3])})\n${costs[chosen]} ${plain(value[0])}`;
+  const label = ({ name, value, data }) => `${name}${data.mark ? `, ${data.mark}` : ""}\n${y} ${percent(value[1])} (${percent(value[2])} to ${percent(value[3])})\n${costs[chosen]} ${plain(value[0])}`;
   return {
     legend: legend(kinds),
     grid: grid({ top: legendHeight(kinds, width) + 8 }),
-    tooltip: tooltip({ formatter: said }),
+    tooltip: tooltip({ formatter: label }),
     xAxis: axis({ type: wide ? "log" : "value", name: costs[chosen], axisLabel: text({ hideOverlap: true, formatter: plain }),
       min: wide ? 10 ** Math.floor(Math.log10(Math.min(...values))) : 0 }),
     yAxis: axis({ type: "value", min: 0, max: 1, axisLabel: text({ formatter: (value) => `${Math.round(100 * value)} %` }) }),

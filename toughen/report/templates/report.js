@@ -1,6 +1,6 @@
-// Draws the figures, and makes tables sortable and copyable; it comes after figures.js, in one script with it.
+// Draws the figures, and makes tables sortable and copyable. The page joins figures.js and this file to one script.
 
-// ---- Drawing: what can be seen, and again where theme, width or choice change.
+// ---- Drawing: visible figures are drawn, and drawn again when the theme, the width or the selected runs change.
 
 const charts = new Map();
 
@@ -38,9 +38,9 @@ window.addEventListener("resize", () => {
   waiting = setTimeout(drawAll, 80);
 });
 
-// ---- The theme: as the system, or as chosen for this page.
+// ---- The theme: the system's, or the one chosen for this page.
 
-const THEMES = [["", "Theme: as the system"], ["light", "Theme: light"], ["dark", "Theme: dark"]];
+const THEMES = [["", "Theme: system"], ["light", "Theme: light"], ["dark", "Theme: dark"]];
 
 function setTheme(name) {
   if (name) {
@@ -75,7 +75,7 @@ window.addEventListener("afterprint", () => {
 });
 matchMedia("print").addEventListener("change", drawAll);
 
-// ---- Tables: sorted by a click on a heading, copied as columns that a spreadsheet takes.
+// ---- Tables: a click on a heading sorts, and copying gives tab-separated columns for a spreadsheet.
 
 function sortBy(table, column, heading) {
   const up = heading.getAttribute("aria-sort") === "descending";
@@ -157,7 +157,7 @@ function show(anchor) {
 }
 
 function choose(anchor) {
-  history.replaceState(null, "", `#${anchor}`); // so that a link to the run shown before leads back to it
+  history.replaceState(null, "", `#${anchor}`); // so that a link to the previous run changes the address and works
   show(anchor);
 }
 
@@ -174,7 +174,7 @@ function filterRuns(input) {
   const wanted = input.value.trim().toLowerCase();
   const rows = [...document.getElementById("runs").tBodies[0].rows];
   const names = [...document.getElementById("runs").tHead.rows[0].cells].map((cell) => cell.textContent.trim());
-  const searched = [names.indexOf("run"), names.indexOf("method")]; // not figures: 80 is no run's name
+  const searched = [names.indexOf("run"), names.indexOf("method")]; // not the numbers: "80" should match names only
   rows.forEach((row) => {
     row.hidden = !searched.some((column) => row.cells[column].textContent.toLowerCase().includes(wanted));
   });
