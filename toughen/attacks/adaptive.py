@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import Literal
 
 import torch
 from torch import nn
 
-from toughen.attacks.base import Attack, threat_of
+from toughen.attacks.base import Attack, check_not_negative, threat_of
 from toughen.attacks.pgd import PGD
 from toughen.core.classifier import misclassified
 from toughen.core.gradients import confirmed, input_gradient, logits, mode
@@ -58,10 +57,7 @@ class Adaptive(Attack):
             raise ValueError(f'defence {self.defence!r} is unknown: use "nuclear", "guided" or "kl"')
         if self.steps < 1 or self.group < 1 or (self.divisor is not None and self.divisor < 1):
             raise ValueError(f"steps ({self.steps}), group ({self.group}), divisor ({self.divisor}) must be at least 1")
-        if not 0 <= self.weight < math.inf:
-            raise ValueError(f"weight {self.weight} must be a finite number, not below 0")
-        if self.step_size is not None and not 0 <= self.step_size < math.inf:
-            raise ValueError(f"step_size {self.step_size} must be a finite number, not below 0")
+        check_not_negative(weight=self.weight, step_size=self.step_size)
         if self.defence == "kl" and isinstance(self.start, str) and self.start == "none":
             raise ValueError("the divergence has no gradient at the images themselves: give a random start")
 

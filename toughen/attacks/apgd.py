@@ -9,7 +9,7 @@ from typing import TypeAlias
 import torch
 from torch import Tensor, nn
 
-from toughen.attacks.ascent import Ascent
+from toughen.attacks.apgd_state import APGDState
 from toughen.attacks.base import Attack, threat_of
 from toughen.core.gradients import InputGradient, exact_logits, fooled, input_gradient, logits, mode
 from toughen.core.objectives import Objective, TargetedDLR, cross_entropy
@@ -82,7 +82,7 @@ class APGD(Attack):
     def once(self, model: nn.Module, x: Images, y: Labels, noise: Noise, objective: Objective) -> tuple[Images, Mask]:
         """One restart, on a model in evaluation mode: the resulting images, and a mask of those that are not broken."""
         threat, marks = threat_of(self), checkpoints(self.steps)
-        state, result = Ascent.at(_start(x, threat, noise), x, y, 2 * threat.eps), torch.empty_like(x)
+        state, result = APGDState.at(_start(x, threat, noise), x, y, 2 * threat.eps), torch.empty_like(x)
         robust = torch.ones(len(x), dtype=torch.bool, device=x.device)
         for number in range(self.steps + 1):
             if number:
@@ -101,7 +101,7 @@ class APGD(Attack):
         result[state.rows] = state.best
         return result, robust
 
-    def _evaluate(self, model: nn.Module, state: Ascent, objective: Objective, last: bool) -> InputGradient:
+    def _evaluate(self, model: nn.Module, state: APGDState, objective: Objective, last: bool) -> InputGradient:
         """Gradient (the mean of ``eot`` passes), value and logits (of the last pass) at the current points."""
         if last:
             out = logits(model, state.x_adv)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
+
 from torch import nn
 
 from toughen.core.rng import Noise
 from toughen.core.threat import Threat
-from toughen.core.types import Eps, Images, Labels, Logits, Norm
+from toughen.core.types import Eps, Images, Labels, Logits, Norm, Real
 
 
 class Attack:
@@ -46,3 +48,14 @@ def threat_of(attack: object) -> Threat:
     if eps is None:
         raise ValueError(f"{type(attack).__name__} needs eps, the radius in image units: for example eps=8/255")
     return Threat(norm, eps)
+
+
+def check_not_negative(**settings: Real | None) -> None:
+    """Check settings of an attack that are given: finite numbers, 0 or more.
+
+    Raises:
+        ValueError: one is not.
+    """
+    for name, value in settings.items():
+        if value is not None and not 0 <= value < math.inf:
+            raise ValueError(f"{name} {value} must be a finite number, not below 0")

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from toughen.attacks.base import Attack, threat_of
+from toughen.attacks.base import Attack, check_not_negative, threat_of
 from toughen.core.gradients import InputGradient, fooled, logits, mode, nearest_gradient
 from toughen.core.objectives import LogitDifference
 from toughen.core.rng import Noise
@@ -54,8 +54,7 @@ class DeepFool(Attack):
         threat_of(self)
         if self.candidates < 2 or self.steps < 1:
             raise ValueError(f"candidates ({self.candidates}) must be at least 2, and steps ({self.steps}) at least 1")
-        if not 0 <= self.overshoot < float("inf"):
-            raise ValueError(f"overshoot {self.overshoot} must be a finite number, not below 0")
+        check_not_negative(overshoot=self.overshoot)
 
     @torch.no_grad()
     def __call__(self, model: nn.Module, x: Images, target: Labels | Logits, noise: Noise | None = None) -> Images:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from toughen.attacks.apgd import wrong_classes
 from toughen.attacks.base import Attack, threat_of
-from toughen.attacks.boundary import Boundary
+from toughen.attacks.fab_state import FABState
 from toughen.core.classifier import misclassified
 from toughen.core.gradients import confirmed, low_precision, mode
 from toughen.core.rng import Noise
@@ -98,7 +98,7 @@ class FAB(Attack):
                 if not len(rows):
                     break
                 start = _random(x[rows], threat, noise.restart(number).take(rows)) if restart else x[rows]
-                state = Boundary.at(
+                state = FABState.at(
                     start, x[rows], target[rows], classes[rows], rows, x_adv[rows], best[rows], correction[rows]
                 )
                 for part in self._run(model, state, threat):
@@ -116,7 +116,7 @@ class FAB(Attack):
             for restart in range(self.restarts):
                 yield number * self.restarts + restart, restart, classes[:, number : number + 1]
 
-    def _run(self, model: nn.Module, state: Boundary, threat: Threat) -> Iterator[Boundary]:
+    def _run(self, model: nn.Module, state: FABState, threat: Threat) -> Iterator[FABState]:
         """One round; yields the states of images that are done, and at the end those of the rest."""
         for number in range(self.steps + 1):
             if number:
@@ -145,7 +145,7 @@ class FAB(Attack):
                 return
         yield state
 
-    def _moved(self, state: Boundary, threat: Threat) -> Images:
+    def _moved(self, state: FABState, threat: Threat) -> Images:
         """The next iterates: a mix of iterate and clean image, each moved ``eta`` times its way to the plane."""
         x, x_adv, slope = state.x, state.x_adv, state.gradient
         at_x = state.value + (slope * (x - x_adv)).flatten(1).sum(1)  # the plane's function at the clean image

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 import torch
 from torch import nn
 
-from toughen.attacks.base import Attack, threat_of
+from toughen.attacks.base import Attack, check_not_negative, threat_of
 from toughen.attacks.pgd import PGD
 from toughen.core.gradients import logits, mode
 from toughen.core.objectives import LogitNorm
@@ -51,8 +50,7 @@ class LogitMatrix(Attack):
             raise ValueError(f'kind {self.kind!r} is unknown: use "nuclear" or "frobenius"')
         if self.steps < 1:
             raise ValueError(f"steps ({self.steps}) must be at least 1")
-        if self.step_size is not None and not 0 <= self.step_size < math.inf:
-            raise ValueError(f"step_size {self.step_size} must be a finite number, not below 0")
+        check_not_negative(step_size=self.step_size)
         if isinstance(self.start, str) and self.start == "none":
             raise ValueError("there is no gradient at the images themselves: give a random start, such as uniform")
 

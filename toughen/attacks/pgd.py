@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
 
-from toughen.attacks.base import Attack, threat_of
+from toughen.attacks.base import Attack, check_not_negative, threat_of
 from toughen.core.gradients import confirmed, input_gradient, logits, mode
 from toughen.core.objectives import Objective, cross_entropy
 from toughen.core.rng import Noise
@@ -57,9 +56,7 @@ class PGD(Attack):
         threat_of(self)
         if self.steps < 1 or self.restarts < 1:
             raise ValueError(f"steps ({self.steps}) and restarts ({self.restarts}) must be at least 1")
-        for name, value in (("step_size", self.step_size), ("start_size", self.start_size), ("decay", self.decay)):
-            if value is not None and not 0 <= value < math.inf:
-                raise ValueError(f"{name} {value} must be a finite number, not below 0")
+        check_not_negative(step_size=self.step_size, start_size=self.start_size, decay=self.decay)
         if self.restarts > 1 and getattr(self.objective, "batchwise", False):
             raise ValueError("this objective couples the images of a batch, so restarts cannot be compared: use one")
 

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 import torch
 from torch import nn
 
-from toughen.attacks.base import Attack, threat_of
+from toughen.attacks.base import Attack, check_not_negative, threat_of
 from toughen.attacks.pgd import PGD
 from toughen.core.gradients import logits, mode
 from toughen.core.objectives import TowardsClass
@@ -41,8 +40,7 @@ class _TargetedPGD(Attack):
         threat_of(self)
         if self.steps < 1:
             raise ValueError(f"steps ({self.steps}) must be at least 1")
-        if self.step_size is not None and not 0 <= self.step_size < math.inf:
-            raise ValueError(f"step_size {self.step_size} must be a finite number, not below 0")
+        check_not_negative(step_size=self.step_size)
 
     def __call__(self, model: nn.Module, x: Images, target: Labels | Logits, noise: Noise | None = None) -> Images:
         threat, noise = threat_of(self), (noise or Noise()).restart(0)

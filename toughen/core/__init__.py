@@ -1,1 +1,1 @@
-"""What every part speaks: types, threats, objectives, gradients, random numbers, costs, processes."""
+"""The basis of all other packages: types, threats, objectives, gradients, random numbers, costs, processes."""

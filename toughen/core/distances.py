@@ -1,4 +1,4 @@
-"""How far apart two batches of logits are, image by image."""
+"""Distances between two batches of logits [n, k], one value per image."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ def jensen_shannon(logits: Logits, other: Logits) -> PerExample:
 
 
 def squared_logit_distance(logits: Logits, other: Logits) -> PerExample:
-    """The squared L2 distance between two logits of an image, of any size."""
+    """The squared L2 distance between two logit vectors of each image, [n]."""
     return (logits - other).square().sum(1)
 
 
 def squared_distance(logits: Logits, clean: Logits) -> PerExample:
-    """The squared L2 distance between two softmax outputs, 0..2."""
+    """The squared L2 distance between two softmax outputs of each image, [n], 0..2."""
     return (F.softmax(logits, dim=1) - F.softmax(clean, dim=1)).square().sum(1)

@@ -1,4 +1,4 @@
-"""Second derivatives of a net, image then weights, where PyTorch's own cost more than their arithmetic."""
+"""Faster second derivatives, first to the image and then to the weights, for convolution and batch norm on a CPU."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ _ALL = [True, True, True]
 
 
 class FastDoubleBackward(TorchFunctionMode):
-    """Within the block convolutions and batch norm in training mode have a closed second derivative, on a CPU.
+    """Within the block, convolutions and batch norm in training mode use a second derivative in closed form, on a CPU.
 
-    For the gradient towards images that is differentiated again, towards weights: a gradient with ``create_graph``
-    reaches no weight here. PyTorch makes batch norm's second derivative of more than a dozen maps, one after the other.
+    It is for a gradient to the images with ``create_graph``, which is differentiated again to the weights. That first
+    gradient has no part to the weights. PyTorch's own second derivative of batch norm takes a dozen elementwise passes.
     """
 
     def __torch_function__(

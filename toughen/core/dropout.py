@@ -1,4 +1,4 @@
-"""Dropout whose mask two rows of a batch have in common, so that their outputs differ by the images alone."""
+"""Dropout with the same mask for pairs of rows in a batch, so that their outputs differ by the images alone."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ _DROPOUTS = (F.dropout, F.dropout1d, F.dropout2d, F.dropout3d)
 
 
 class SharedDropout(TorchFunctionMode):
-    """Within the block the last ``pairs`` rows of a batch are dropped by the masks of the ``pairs`` rows before them.
+    """Within the block, the last ``pairs`` rows of a batch get the dropout masks of the ``pairs`` rows before them.
 
-    All other rows draw their own, from torch's generator. What has another number of rows is left alone, and so is
-    noise of other kinds, such as alpha dropout's.
+    All other rows draw their own masks from torch's generator. Inputs with another number of rows are not changed, and
+    neither are other kinds of noise, such as alpha dropout.
 
     Args:
         rows: images in the batch.
-        pairs: how many of them at the end have a twin.
+        pairs: the number of pairs; their second rows are the last rows of the batch.
     """
 
     def __init__(self, rows: int, pairs: int) -> None:

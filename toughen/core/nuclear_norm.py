@@ -14,21 +14,21 @@ from toughen.core.types import Logits, Scalar
 def nuclear_norm(matrix: Logits) -> Scalar:
     """The sum of the singular values of an [n, k] matrix; for a matrix of zeros (x_adv = x) the gradient is zero.
 
-    There any matrix of norm 1 is a subgradient, and the one that the singular vectors happen to give means nothing.
+    There every matrix of spectral norm 1 or less is a subgradient, and singular vectors would give an arbitrary one.
     """
-    # on a GPU singular values make the host wait
+    # singular values on a GPU synchronise with the host
     norm = by_polar_factor(matrix) if matrix.is_cuda else by_singular_values(matrix)
     return torch.where(matrix.any(), norm, torch.zeros_like(norm))
 
 
 def by_singular_values(matrix: Logits) -> Scalar:
-    """The nuclear norm as LAPACK's singular values add up to it."""
+    """The nuclear norm as the sum of LAPACK's singular values."""
     norm: Scalar = torch.linalg.matrix_norm(matrix, "nuc")
     return norm
 
 
 def by_polar_factor(matrix: Logits) -> Scalar:
-    """The nuclear norm as the inner product with the polar factor, which is its gradient."""
+    """The nuclear norm as the inner product of the matrix with its polar factor, which is the gradient."""
     norm: Scalar = _PolarNuclearNorm.apply(matrix)  # type: ignore[no-untyped-call]
     return norm
 
@@ -49,11 +49,11 @@ class _PolarNuclearNorm(torch.autograd.Function):
 
 
 def polar_factor(matrix: Tensor) -> Tensor:
-    """U V^T of a matrix's singular vectors, by products of matrices alone; of zeros where the matrix is zero.
+    """U V^T of a matrix's singular vectors, by matrix products alone; zero where the matrix is zero.
 
     Newton-Schulz iterations in float64 (Higham, Functions of Matrices, section 8.3), after steps with the coefficients
-    of Jordan et al. (Muon, 2024), which raise small singular values faster. Those below about 1e-6 of the largest keep
-    less than their full share.
+    of Jordan et al. (Muon, 2024), which raise small singular values faster. Singular values below about 1e-6 of the
+    largest one become less than 1.
     """
     tall = matrix.double() if matrix.shape[0] >= matrix.shape[1] else matrix.double().T
     factor = tall / (tall.square().sum().sqrt() + torch.finfo(torch.float64).tiny)

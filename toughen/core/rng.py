@@ -1,4 +1,4 @@
-"""Where random numbers come from: keyed, so that nothing depends on batch size, order or the number of processes."""
+"""Random numbers, keyed so that they do not depend on batch size, order or the number of processes."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from torch import Tensor
 
 
 def derive_seed(*parts: object) -> int:
-    """A 63-bit seed out of any parts, the same on every machine and in every process."""
+    """A 63-bit seed derived from any values, the same on every machine and in every process."""
     return int.from_bytes(hashlib.blake2b(repr(parts).encode(), digest_size=8).digest(), "little") >> 1
 
 
 def seed_generators(seed: int, device: torch.device) -> None:
-    """Seed what a model that runs on this device draws from by itself, such as for dropout.
+    """Seed torch's own generators, from which a model on this device draws, for example for dropout.
 
     Where there is no GPU, ``torch.manual_seed`` formats a stack trace for each kind of GPU: 3 % of a small net's step.
     """
@@ -26,7 +26,7 @@ def seed_generators(seed: int, device: torch.device) -> None:
 
 
 class Noise:
-    """Draws shaped like an image batch. This one uses torch's global generator; it is what ``noise=None`` means."""
+    """A source of random tensors shaped like an image batch; this one, for ``noise=None``, uses torch's generator."""
 
     def random(self, like: Tensor, kind: str) -> Tensor:
         """``kind`` "rand": [0, 1) uniform; "randn": standard normal; floats of ``like``'s shape, type and device."""
@@ -46,15 +46,15 @@ class Noise:
         return self.random(like, "rand").lt(0.5).to(like.dtype).mul_(2).sub_(1)
 
     def restart(self, number: int) -> Noise:
-        """The noise of an attack's restart ``number``, counted from this one; 0 starts this one afresh."""
+        """The noise of a restart, whose number is added to this one's; 0 starts this one again from its first draw."""
         return self
 
     def take(self, rows: Tensor) -> Noise:
-        """The noise of some images of the batch, which goes on where this one stands."""
+        """The noise of some images of the batch; it continues with this one's next draw."""
         return self
 
     def shared(self) -> torch.Generator:
-        """Draws that all images share, on the CPU: the same whichever of them are attacked together."""
+        """A generator on the CPU for draws that all images share; it does not depend on which are attacked together."""
         return torch.Generator().manual_seed(int(torch.randint(2**62, ())))
 
 
@@ -74,7 +74,7 @@ class StepNoise(Noise):
 
     @property
     def generator_seed(self) -> int:
-        """What the generator begins with."""
+        """The seed of the generator."""
         return derive_seed("step", self.seed, self.step)
 
     def random(self, like: Tensor, kind: str) -> Tensor:

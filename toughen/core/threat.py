@@ -1,4 +1,4 @@
-"""The threat model: which images an attacker may show instead of x. All arithmetic of norms lives here."""
+"""The threat model: the images that an attacker may show instead of x, and all arithmetic of norms."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ Start: TypeAlias = Literal["none", "uniform", "gaussian", "bernoulli"] | Tensor
 
 
 def _rows(values: Tensor) -> Tensor:
-    """Per-example factors, shaped to multiply images."""
+    """Values per image, [n], reshaped to [n, 1, 1, 1]."""
     return values.view(-1, 1, 1, 1)
 
 
 @dataclass(frozen=True)
 class Threat:
-    """The ball of radius ``eps`` around an image, cut with the box [0, 1].
+    """The ball of radius ``eps`` around an image, intersected with the box [0, 1].
 
     Args:
         norm: "linf" or "l2".
@@ -45,7 +45,7 @@ class Threat:
             raise ValueError(f"eps {self.eps:g} is above 1, but images lie in [0, 1]: did you mean {self.eps:g}/255?")
 
     def check(self, x: Images) -> None:
-        """Refuse an L2 radius that no image of this shape can reach.
+        """Refuse an L2 radius above the largest distance between two images of this shape.
 
         Raises:
             ValueError: eps exceeds sqrt(c h w).
@@ -55,16 +55,16 @@ class Threat:
             raise ValueError(f"eps {self.eps:g} exceeds {reach:.4g}, the longest L2 distance between two such images")
 
     def length(self, delta: Images) -> PerExample:
-        """Each perturbation's length in this norm."""
+        """Each perturbation's norm, [n]."""
         flat = delta.flatten(1)
         return flat.abs().amax(1) if self.norm == "linf" else flat.norm(dim=1)
 
     def distance(self, x_adv: Images, x: Images) -> PerExample:
-        """How far each image was moved, in this norm."""
+        """The distance of each image from its clean one, [n]."""
         return self.length(x_adv - x)
 
     def project(self, x_adv: Images, x: Images) -> Images:
-        """The nearest images within the ball around ``x``, then within [0, 1], which leads none out of the ball."""
+        """Projection onto the ball around ``x``, then onto [0, 1]; the second step leads no image out of the ball."""
         if self.norm == "linf":
             x_adv = torch.maximum(torch.minimum(x_adv, x + self.eps), x - self.eps)
         else:
@@ -72,23 +72,23 @@ class Threat:
         return x_adv.clamp(0, 1)
 
     def cut(self, delta: Images) -> Images:
-        """The nearest perturbations within the ball, whatever images they may be added to."""
+        """Projection of perturbations onto the ball, without the box."""
         if self.norm == "linf":
             return delta.clamp(-self.eps, self.eps)
         return delta * _rows((self.eps / self.length(delta).clamp(min=1e-12)).clamp(max=1))
 
     def steepest(self, gradient: Images) -> Images:
-        """The unit step along which a linear function of this gradient rises most; zero where the gradient is zero."""
+        """The steepest step of norm 1: the gradient's sign (L-inf) or direction (L2); zero for a zero gradient."""
         if self.norm == "linf":
             return gradient.sign()
-        gradient = gradient.nan_to_num(0, 0, 0)  # as the sign of what is no number is none
+        gradient = gradient.nan_to_num(0, 0, 0)  # NaN and infinity count as 0
         largest = gradient.abs().amax((1, 2, 3), keepdim=True)
         # divided twice, because the squares of a confident model's gradient underflow
         scaled = gradient / torch.where(largest > 0, largest, 1)
         return scaled / _rows(self.length(scaled).clamp(min=1))
 
     def dual(self, gradient: Images) -> PerExample:
-        """How much a linear function of this gradient changes per unit of this norm, at most: the dual norm."""
+        """The dual norm of each gradient, [n]: L1 for L-inf, L2 for L2."""
         flat = gradient.flatten(1)
         if self.norm == "linf":
             return flat.abs().sum(1)
@@ -98,29 +98,37 @@ class Threat:
         return shares * largest
 
     def onto_plane(self, x: Images, normal: Images, value: PerExample) -> Images:
-        """The shortest perturbations that lead to the plane value + <normal, delta> = 0 and stay within [0, 1].
+        """The shortest perturbations to the plane value + <normal, delta> = 0 with x + delta in [0, 1]; no gradient.
 
-        Where the box ends before the plane each pixel goes as far as it may; where the normal is zero none moves.
+        Where the plane lies outside the box, each pixel moves to the bound of the box; where the normal is zero, none
+        moves.
 
-        In both norms pixel i moves by min(reach * pace_i, room_i), with a pace of 1 in L-inf and |normal_i| in L2. What
-        that gains rises with reach, ever more slowly, so Newton's method from 0 climbs to the root and never beyond
-        it. It takes a few rounds, without sorting the pixels, and a row that has arrived stays there bit for bit.
-        Nothing here has a gradient.
+        In both norms pixel i moves by min(reach * pace_i, room_i), with a pace of 1 in L-inf and |normal_i| in L2. The
+        gain is a concave increasing function of reach, so Newton's method from 0 approaches the root from below. It
+        takes a few iterations, without sorting the pixels, and a converged row does not change any more.
+
+        Args:
+            x: images, [n, c, h, w].
+            normal: of each plane, [n, c, h, w].
+            value: of each plane's function at ``x``, [n].
         """
         weight = normal.detach().flatten(1).abs()
         largest = weight.amax(1)
         largest = torch.where(largest > 0, largest, 1)  # squares of small numbers underflow
         weight, need = weight.div_(largest[:, None]), (value / largest).abs()
-        way = normal.detach().flatten(1).sign().mul_(-value.sign()[:, None])  # what brings the value towards 0
+        way = normal.detach().flatten(1).sign().mul_(-value.sign()[:, None])  # the direction that brings the value to 0
         room = way.clamp(min=0).sub_(way * x.flatten(1))
         limit, gain = (room, weight) if self.norm == "linf" else (room / weight, weight.square())
         most, reach = weight * room, torch.zeros_like(need)
-        free, work = torch.empty_like(weight), torch.empty_like(weight)  # new memory at each round is what would cost
+        free, work = (
+            torch.empty_like(weight),
+            torch.empty_like(weight),
+        )  # reused, as allocation would take most of the time
         while True:
             torch.gt(limit, reach[:, None], out=free)  # pixels that have not used up their room, as 0 or 1
             slope = torch.mul(gain, free, out=work).sum(1)
             missing = need - torch.mul(most, free.neg_().add_(1), out=work).sum(1)
-            further = torch.fmax(reach, missing / slope)  # 0 / 0: it has arrived
+            further = torch.fmax(reach, missing / slope)  # NaN (0 / 0) where it has converged
             if not (further > reach).any():
                 break
             reach = further
@@ -130,7 +138,7 @@ class Threat:
     def start(
         self, x: Images, start: Start, noise: Noise | None = None, size: Eps | None = None, *, clip: bool = True
     ) -> Images:
-        """Where an attack on ``x`` begins.
+        """The starting points of an attack on ``x``.
 
         Args:
             x: clean images.
@@ -163,7 +171,7 @@ class Threat:
         return self.project(moved, x) if clip else moved
 
     def uniform(self, x: Images, noise: Noise | None = None) -> Images:
-        """Uniform in the ball of radius 1, wherever the box ends; L2: a random direction, its length as u^(1/d)."""
+        """Uniform in the ball of radius 1, without the box; L2: a random direction times u^(1/d), u uniform in 0..1."""
         noise = noise or Noise()
         if self.norm == "linf":
             return noise.uniform(x)

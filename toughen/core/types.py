@@ -1,4 +1,4 @@
-"""The tensors and settings that pass between the parts, each under one name.
+"""Names for the tensors and settings that pass between packages.
 
 Images are floats in [0, 1] of shape [n, c, h, w]; models return logits [n, k]. Shapes are checked while the tests run.
 """
@@ -38,7 +38,7 @@ Eps: TypeAlias = Real
 
 @dataclass(frozen=True, kw_only=True)
 class Batch:
-    """What is known of a batch besides its images and labels.
+    """Information on a batch besides its images and labels.
 
     Attributes:
         index: each image's place in the training set, so that a method can keep a history per image.
@@ -55,14 +55,15 @@ class Batch:
 
 @dataclass(frozen=True, kw_only=True)
 class Crafted:
-    """What a method's inner maximum hands to its outer minimum.
+    """What a method's ``craft`` passes to its ``loss``.
 
     Attributes:
         x_adv: the images to train on, detached.
-        clean: logits of the clean images (PGI: where it starts) with their graph, where the attack needed that pass.
-        extra: whatever else a method's two parts share.
-        terms: what the attack noticed, named scalars for the log; a loss adds them to its own.
-        bases: for each name of ``extra`` that holds adversarial images, the clean ones that they were made of.
+        clean: logits of the clean images (PGI, LIET: of the starting points) with their graph, if ``craft`` computed
+            them; the loss can reuse them.
+        extra: further values that ``craft`` and ``loss`` share.
+        terms: named scalars for the log, from the attack; the loss adds them to its own.
+        bases: for each entry of ``extra`` that holds adversarial images, the clean images that they were made from.
     """
 
     x_adv: Images
@@ -83,7 +84,7 @@ class Step:
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """What a run is going to do, told to the method before its first step.
+    """The length of a run and the size of its data, passed to the method before the first step.
 
     Attributes:
         epochs, steps: of the whole run; a batch that is replayed counts once for each replay.

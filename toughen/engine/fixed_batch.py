@@ -18,8 +18,8 @@ from toughen.core.objectives import Objective
 from toughen.core.types import Images, Labels, Logits, Mask, PerExample
 from toughen.engine import search_copy
 from toughen.engine.batches import Counts, block_size, concatenated, first_images, padded_batches
+from toughen.engine.compare_logits import SAME, largest_difference, relative_difference
 from toughen.engine.device import Precision, autocast, pick_precision, without_tf32
-from toughen.engine.logit_distance import SAME, largest_difference, relative_difference
 from toughen.engine.windows.query import search_windows
 
 EXACT_BLOCK = 8  # images per exact forward pass: few images are fooled at a time, and padding costs

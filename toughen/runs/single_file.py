@@ -19,8 +19,6 @@ from toughen.models.normalize import Normalize, parts_of
 from toughen.runs.directory import Record, checked_tensors, second_line, valid_record
 from toughen.runs.files import read_tensors, write_bytes
 
-SUFFIX = ".safetensors"
-
 
 def write_single(path: Path, record: Record, model: nn.Module, about: Mapping[str, str]) -> None:
     """Write the file.
@@ -51,15 +49,6 @@ def with_statistics(record: Record, layer: Normalize | None) -> Record:
     """The record with what the model's first layer really subtracts and divides by."""
     mean, std = (None, None) if layer is None else (layer.mean.tolist(), layer.std.tolist())
     return replace(record, model={**record.model, "mean": mean, "std": std})
-
-
-def read_single_record(path: Path) -> Record:
-    """What a file that ``write_single`` wrote says of its weights.
-
-    Raises:
-        ValueError: there is no such file, or it is another kind of file.
-    """
-    return _read(path)[1]
 
 
 def load_single(path: Path, model: nn.Module | None = None) -> nn.Module:

@@ -1,4 +1,4 @@
-"""A run's state in one file: tensors, and everything else as JSON in their metadata. No pickle, one rename."""
+"""A run's state in one safetensors file, with everything that is no tensor as JSON in its metadata; never a pickle."""
 
 from __future__ import annotations
 
@@ -73,19 +73,19 @@ def save(
 
 
 def names(modules: dict[str, nn.Module]) -> set[str]:
-    """What the modules keep, by the names that it gets in a checkpoint."""
+    """The names of the modules' state in a checkpoint."""
     return {f"{part}.{key}" for part, module in modules.items() for key in module.state_dict()}
 
 
 def check_names(modules: dict[str, nn.Module], before: set[str]) -> None:
-    """See that a run which begins anew has room for all that this one keeps.
+    """Check that a new run would have all buffers of this one, so that its checkpoint can be loaded.
 
     Args:
         modules: as for ``save``.
         before: their ``names`` before the first step.
 
     Raises:
-        ValueError: a module keeps something that it did not have then.
+        ValueError: a module has a buffer or parameter that it did not have then.
     """
     new = sorted(names(modules) - before)
     if new:
@@ -128,7 +128,7 @@ def load(
     callbacks: Mapping[str, Stateful],
     device: torch.device,
 ) -> list[str] | None:
-    """Put a run's last state back into all that it came from; None where there is no checkpoint yet.
+    """Load a run's last checkpoint into its modules; None where there is no checkpoint yet.
 
     A last checkpoint that cannot be read is set aside, so that it never takes the place of the one before it. A
     callback of which the checkpoint holds nothing begins anew.
@@ -139,7 +139,7 @@ def load(
         device: where sums are kept.
 
     Returns:
-        What begins anew, because each process has its own of it and their number has changed.
+        The per-process state that was reset, because the number of processes has changed.
 
     Raises:
         ValueError: neither the last checkpoint nor the one before it can be read, or they belong to other modules.
@@ -163,7 +163,7 @@ def load(
 
 
 def go_back(folder: Path, modules: dict[str, nn.Module], optimizer: torch.optim.Optimizer) -> None:
-    """Put the last healthy state back into modules and optimizer; the run's own figures stay what they are.
+    """Load the last healthy state into modules and optimizer; step, history and totals stay as they are.
 
     Raises:
         ValueError: its file is gone or damaged.
@@ -179,7 +179,7 @@ def go_back(folder: Path, modules: dict[str, nn.Module], optimizer: torch.optim.
 
 
 def own_names(modules: dict[str, nn.Module]) -> list[str]:
-    """The modules' state of which each process has its own, by its names in the file."""
+    """The names, in the file, of the modules' per-process state."""
     return [
         ".".join(filter(None, (part, name, buffer)))
         for part, module in modules.items()
@@ -191,7 +191,7 @@ def own_names(modules: dict[str, nn.Module]) -> list[str]:
 
 
 def own_state(modules: dict[str, nn.Module]) -> dict[str, Tensor]:
-    """This process's own part of the modules' state; what is the same in all of them is not in it."""
+    """This process's part of the modules' per-process state."""
     states = {part: module.state_dict() for part, module in modules.items()}
     return {name: states[part][rest] for name in own_names(modules) for part, rest in [name.split(".", 1)]}
 
@@ -199,7 +199,7 @@ def own_state(modules: dict[str, nn.Module]) -> dict[str, Tensor]:
 def _put_back(
     values: dict[str, Any], saved_by: int, modules: dict[str, nn.Module], optimizer: torch.optim.Optimizer
 ) -> None:
-    """Where as many processes saved this, each takes what was its own; else nobody's places in a batch are the same."""
+    """Load modules and optimizer; per-process state only if as many processes saved it, else it stays as it is."""
     same = saved_by == world().world_size
     values = values | (_part(values, f"process.{world().rank}") if same else own_state(modules))
     for name, module in modules.items():
@@ -209,7 +209,7 @@ def _put_back(
 
 
 def _read(folder: Path, callbacks: Mapping[str, Stateful]) -> tuple[Path, dict[str, Tensor], dict[str, Any]] | None:
-    """The last checkpoint that can be read: its file, tensors, and the rest as it was saved; callbacks have theirs."""
+    """The last readable checkpoint: file, tensors and metadata; the callbacks' state is loaded into them."""
     paths = [path for path in (folder / NAME, folder / PREVIOUS) if path.exists()]
     for path in paths:
         try:
@@ -225,11 +225,11 @@ def _read(folder: Path, callbacks: Mapping[str, Stateful]) -> tuple[Path, dict[s
 
 
 def _checked(path: Path, callbacks: Mapping[str, Stateful]) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """What ``save`` wrote, seen to be that.
+    """What ``save`` wrote, checked.
 
     Args:
         path: the file.
-        callbacks: those that take back what they kept, and refuse what they did not write.
+        callbacks: load their state, and refuse a state that they did not write.
 
     Raises:
         ValueError: it is damaged.
@@ -256,7 +256,7 @@ def _part(values: dict[str, Any], name: str) -> dict[str, Any]:
 
 
 def _load_moments(values: dict[str, Any], optimizer: torch.optim.Optimizer) -> None:
-    """Optimizer state, each moment laid out in memory as its parameter is."""
+    """Load the optimizer's state; each moment gets the memory format of its parameter."""
     state: dict[int, dict[str, Any]] = {}
     for key, value in values.items():
         number, name = key.split(".", 1)

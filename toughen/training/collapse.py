@@ -1,9 +1,9 @@
-"""What a collapse is, a model was robust and is no longer, and when to check for one.
+"""Detects a collapse: a model that was robust and no longer is.
 
 Single-step training can lose all robustness within an epoch, while accuracy under the single step that it trains on
-rises (catastrophic overfitting). What is seen of it on held-out images: accuracy under PGD falls far below the best of
-this run, and accuracy under FGSM does not fall along. Any training can also lose everything where its rate is too high:
-the net then gives nearly every image the same class, and clean accuracy falls to chance, too.
+rises (catastrophic overfitting). On held-out images, accuracy under PGD then falls far below the best of this run, and
+accuracy under FGSM does not. Any training can also collapse where its learning rate is too high: the net then predicts
+the same class for nearly every image, and clean accuracy falls to chance, too.
 
 A low accuracy under PGD alone is no collapse. A run begins there, many methods stay there while their weights ramp up,
 and a wide gap between FGSM and PGD comes before robustness as well as after it: NuAT on 3,600 digits left FGSM 30.5 %
@@ -30,30 +30,30 @@ from toughen.runs.json_types import first_mismatch
 
 Watching: TypeAlias = Literal["off", "warn", "rescue"]
 
-JUMP = 3.0  # the logits' distance against the median of the last ones: time for a look within the epoch
-KEPT, LEAST = 20, 5  # how many distances make that median
-SAMPLE = 64  # images that the distance is taken on
-ABOVE_CHANCE = 0.05  # above chance: so robust is a model, where there are images enough to tell
-DEVIATIONS_ABOVE_CHANCE = 3.0  # standard deviations of chance that it must be, where there are few
-FALLEN_PGD_RATIO = 0.5  # of the best: PGD accuracy below this share of it has fallen; noise and dips stay above
-GAP_GROWTH = 0.05  # between FGSM and PGD, against the gap at the best: FGSM did not fall along
-WIDE_GAP = 0.2  # a gap that is wide in any case; a smaller one is where FGSM accuracy is twice PGD's
-LOST_RATIO = 0.5  # of what the best had above chance: with less than that clean and under PGD a net is on its way there
-SOUND_PGD_RATIO = 0.9  # of the best: a state with this share of it under PGD is one to go back to
+JUMP = 3.0  # ratio of a logit distance to the median of the last ones, above which the model is validated at once
+KEPT, LEAST = 20, 5  # distances in that median, at most and at least
+SAMPLE = 64  # images that the distance is measured on
+ABOVE_CHANCE = 0.05  # a model counts as robust if PGD accuracy is above chance by this
+DEVIATIONS_ABOVE_CHANCE = 3.0  # and by so many standard deviations of chance accuracy, which matters with few images
+FALLEN_PGD_RATIO = 0.5  # of the best PGD accuracy: below this share it has fallen; noise and dips stay above
+GAP_GROWTH = 0.05  # of the gap between FGSM and PGD accuracy since the best epoch: FGSM accuracy did not fall as well
+WIDE_GAP = 0.2  # a gap that is wide in any case; a smaller one is wide if FGSM accuracy is twice PGD accuracy
+LOST_RATIO = 0.5  # of the best accuracy above chance: a net with less, both clean and under PGD, has collapsed
+SOUND_PGD_RATIO = 0.9  # of the best PGD accuracy: a state with more is one to go back to
 
 
 @dataclass
 class CollapseMemory:
-    """What must be known of earlier validations.
+    """What the detector remembers of earlier validations.
 
     Attributes:
-        signals: the latest distances of logits that were measured inside epochs.
-        best_clean, best_pgd, best_gap: the best accuracies, clean and under PGD, and by how much FGSM accuracy then
-            was above PGD's.
-        collapses: how often the model collapsed.
+        signals: the latest logit distances measured within epochs.
+        best_clean, best_pgd, best_gap: the best accuracies, clean and under PGD, and FGSM minus PGD accuracy at the
+            latter.
+        collapses: the number of collapses.
         rescue_until: the step up to which a rescue method trains.
-        rescuer: which of them, from 0: how often one of them collapsed itself.
-        never_stood: whether it was said that the model is not robust (a key in checkpoints).
+        rescuer: its index, from 0: the number of rescue methods that collapsed themselves.
+        never_stood: whether the model was reported as never robust; the name is a key in checkpoints.
     """
 
     signals: list[float] = field(default_factory=list)
@@ -67,7 +67,7 @@ class CollapseMemory:
 
     @classmethod
     def of(cls, plain: dict[str, Any]) -> CollapseMemory:
-        """Back from its fields, out of a file that anyone may have changed.
+        """A memory from the fields of a file, which are checked.
 
         Raises:
             ValueError: they are others.
@@ -79,11 +79,11 @@ class CollapseMemory:
 
 @dataclass(frozen=True)
 class Judge:
-    """Judges what validation finds.
+    """Judges the accuracies that validation measures.
 
     Attributes:
-        chance: accuracy of a net that gives every image the same class, which no attack changes.
-        images: how many the accuracies are measured on.
+        chance: accuracy of a net that predicts the most frequent class for every image, which no attack changes.
+        images: the number of images that accuracies are measured on.
     """
 
     chance: float
@@ -91,7 +91,7 @@ class Judge:
 
     @classmethod
     def of(cls, labels: Labels) -> Judge:
-        """For held-out images of these classes; where there are none, no model is ever robust."""
+        """For held-out images with these labels; without images no model is ever robust."""
         return cls(float(labels.cpu().bincount().max()) / len(labels), len(labels)) if len(labels) else cls(1.0, 1)
 
     @property
@@ -122,7 +122,7 @@ class Judge:
         return collapsed
 
     def never_robust(self, memory: CollapseMemory, accuracies: dict[str, float]) -> bool:
-        """Whether it was never robust, and overfits to FGSM: under PGD any constant answer is more accurate."""
+        """Whether it was never robust and overfits to FGSM: its PGD accuracy is below that of a constant prediction."""
         pgd, gap = accuracies["pgd"], accuracies["fgsm"] - accuracies["pgd"]
         return not self.was_robust(memory) and pgd < self.chance and gap > max(GAP_GROWTH, min(WIDE_GAP, pgd))
 
@@ -139,7 +139,7 @@ class Judge:
 
 
 class CollapseDetector:
-    """Notices what calls for a validation, and judges what validation finds.
+    """Decides when to validate within an epoch, and judges the result.
 
     Args:
         split: held-out images, on the run's device.
@@ -156,7 +156,7 @@ class CollapseDetector:
 
     @property
     def on(self) -> bool:
-        """Whether there is something to watch, images to do it with, and the wish."""
+        """Whether it is switched on, the method trains against a threat, and there are held-out images."""
         return self.mode != "off" and self.threat is not None and len(self.split) > 0
 
     def signal(self, model: nn.Module, step: int) -> float:
@@ -167,7 +167,7 @@ class CollapseDetector:
         return float(logit_distance(model, x, self.split.labels, self.threat, noise))
 
     def jumped(self, memory: CollapseMemory, distance: float) -> bool:
-        """Whether a signal calls for a validation at once; keeps it for the next ones."""
+        """Whether a distance is so high that the model should be validated at once; stores it for later calls."""
         before = memory.signals[-KEPT:]
         memory.signals = [*before, distance]
         return len(before) >= LEAST and distance > JUMP * statistics.median(before)

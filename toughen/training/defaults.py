@@ -1,4 +1,4 @@
-"""What is trained where nobody says how, on the command line and in Python: chosen by the images there are.
+"""The default recipe, chosen for the images.
 
 docs/explanation/defaults.md has the reasons, and the measurements behind them.
 """

@@ -1,4 +1,4 @@
-"""What a user sees of a run while it goes on: a progress line with the time left, a line an epoch, TensorBoard."""
+"""The display of a running training: a progress line with the time left, a line per epoch, TensorBoard."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class Display:
         self.bar.start()
 
     def length(self, epochs: int, steps: int) -> None:
-        """The run has become longer or shorter."""
+        """Set the length of the run, which a time budget may change."""
         self.epochs = epochs
         self.bar.update(self.task, total=steps)
 
@@ -88,13 +88,13 @@ class Display:
             threading.excepthook = self.hook
 
     def uncaught(self, failed: threading.ExceptHookArgs) -> None:
-        """Say nothing of what ends TensorBoard's thread, such as a full disk: its next call raises it again."""
+        """Ignore an error in TensorBoard's thread, such as a full disk: its next call raises it again."""
         if not type(failed.thread).__module__.startswith("tensorboard."):
             self.hook(failed)
 
 
 class Silent(Display):
-    """Shows nothing: the base of what tells somebody else how far a run is."""
+    """Shows nothing: the base of displays that report progress elsewhere."""
 
     def __init__(self, console: Console, folder: Path, epochs: int, steps: int, done: int) -> None:
         """Open nothing."""

@@ -1,4 +1,4 @@
-"""The run directory as training keeps it: what may be written there, begun, gone on with and taken back."""
+"""The run directory during training: checks it, begins and completes it, and removes a failed run."""
 
 from __future__ import annotations
 
@@ -27,20 +27,20 @@ FREE = ("memory_limit", "num_workers", "checkpoint_seconds", "cuda_graphs")
 
 
 def check_folder(folder: Path, config: str, resume: bool, later: str = "") -> None:
-    """See that a run may be written to this directory.
+    """Check that a run may be written to this directory.
 
     Args:
         folder: the run directory.
         config: the run's recipe as YAML.
         resume: whether to go on with a run that is there.
-        later: a setting that is not chosen yet, and is not compared with the run's.
+        later: a setting that is not chosen yet, and is not compared.
 
     Raises:
         ValueError: it holds something already, or a run with other settings.
     """
     check_writable(folder)
     if not folder.exists() or all(path.name.startswith(".") or path.name == SOURCES for path in folder.iterdir()):
-        return  # what a run leaves that was killed before its first file: hidden files, and nets that it needs
+        return  # left by a run that was killed before its first file
     if not (folder / CONFIG).is_file():
         raise ValueError(f"{folder} holds files that are not a run's: choose another --out")
     if not resume:
@@ -65,7 +65,7 @@ def _shown(setting: str) -> str:
 
 
 def settled(config: str, recipe: Recipe) -> str:
-    """A recipe's YAML with the size of images that was chosen for it."""
+    """A recipe's YAML with the chosen image size."""
     config = re.sub(r"^image_size: null\n", "", config, flags=re.MULTILINE)
     if not config or recipe.image_size is None or re.search(r"^image_size:", config, re.MULTILINE):
         return config
@@ -94,7 +94,7 @@ def settings_of(path: Path, config: str) -> dict[str, str]:
 
 
 def begin(folder: Path, config: str, state: TrainingState, seen: dict[str, Tensor]) -> None:
-    """Make the run directory, keep other processes out, and write what is known before the first step.
+    """Create and lock the run directory, and write the files that precede the first step.
 
     Raises:
         ValueError: nothing can be written there, or another process trains there.
@@ -111,14 +111,14 @@ def begin(folder: Path, config: str, state: TrainingState, seen: dict[str, Tenso
 
 
 def withdraw(folder: Path) -> None:
-    """Take back a run that did not get through its first step: nothing is lost, and the command can be corrected."""
+    """Remove the files of a run that failed in its first step, so that the command can be repeated."""
     for name in (CONFIG, PROVENANCE, runs.SEEN, checkpoint.HEALTHY):
         (folder / name).unlink(missing_ok=True)
     shutil.rmtree(folder / BOARD, ignore_errors=True)
 
 
 def sessions(folder: Path, state: TrainingState) -> dict[str, Any]:
-    """Where and with what this session trains, and where others did before, each with the step that it began at."""
+    """The provenance of this session, and of earlier ones with the step at which each began."""
     now: dict[str, Any] = {**provenance(state.device), "precision": state.precision}
     path = folder / PROVENANCE
     if not state.step or not path.is_file():
@@ -133,7 +133,7 @@ def sessions(folder: Path, state: TrainingState) -> dict[str, Any]:
 
 
 def complete(folder: Path, state: TrainingState) -> None:
-    """Write what a kill right after the last checkpoint left out; a whole run stays untouched."""
+    """Write metrics.jsonl if a kill right after the last checkpoint prevented it."""
     clear_temporaries(folder)
     if not runs.holds_history(folder, state.history):
         runs.write_history(folder, state.history)

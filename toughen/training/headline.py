@@ -1,4 +1,4 @@
-"""What a run says of itself before its first step and after its last."""
+"""The messages of a run before its first step and after its last."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from toughen.utils.statistics import percent
 
 
 class Images(NamedTuple):
-    """What is known of the images beside those that are trained on.
+    """What the headline says of images and initial weights.
 
     Attributes:
-        split_off: as in ``Data``.
-        why: why their size was chosen, "" if given.
+        split_off: training images used as test images, as in ``Data``.
+        why: the reason for the chosen image size; "" if the user gave it.
         classes: their names.
         trained, tested: training and test images of each.
-        init: where the weights come from; "" for random ones.
-        tuning: which of them are frozen and how fast the others learn; "" where all learn alike.
+        init: a message on the initial weights; "" for random ones.
+        tuning: a message on frozen layers and learning rates; "" if all layers learn alike.
     """
 
     split_off: int
@@ -44,7 +44,7 @@ def length(state: TrainingState) -> str:
 
 
 def headline(state: TrainingState, resumed: bool, images: Images, width: int = 80) -> str:
-    """What is about to be trained, in a few lines of so many columns, and what speaks against it."""
+    """What will be trained, in lines of at most ``width`` columns, with warnings on the data."""
     recipe, size, off, threat = state.recipe, state.recipe.image_size, images.split_off, state.main.threat
     parameters = sum(p.numel() for p in state.model.parameters())
     lines = [
@@ -74,7 +74,7 @@ def numbers(state: TrainingState) -> str:
 
 
 def ending(state: TrainingState) -> str:
-    """What is to be said of a net that ends at chance level; "" where it does not, or nothing is known of it."""
+    """A message if the kept weights are no better than chance on validation images; "" otherwise."""
     labels = state.validation.split.labels.cpu()
     kept: dict[str, float] = next((line["validation"] for line in reversed(state.history) if line["kept"]), {})
     if len(labels) < FEWEST or "clean" not in kept:

@@ -1,4 +1,4 @@
-"""How a run's recipe has its training images fed and augmented."""
+"""Batches and augmentation of the training images, by a recipe."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How long a run is, and where it stands."""
+"""The length of a run and its current position."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from toughen.training.state import EpochTotals, State
 
 @dataclass(kw_only=True)
 class RunProgress(State):
-    """Where a run stands: batches, epochs, steps, seconds, and the share of the schedule that is done.
+    """The position of a run: batches, epochs, steps, seconds, and the share of the schedule that is done.
 
     Attributes:
         recipe: the settings.
         images: how many are trained on.
         replays: how often the method wants each batch.
-        begun, spent_before: when this session began, and the seconds of those before.
-        started: from when on the seconds of the running epoch are not counted yet.
+        begun, spent_before: when this session began, and the seconds of earlier sessions.
+        started: the time up to which the current epoch's seconds are counted.
     """
 
     recipe: Recipe
@@ -35,8 +35,8 @@ class RunProgress(State):
     def batches(self) -> int:
         """Batches per epoch, the last one possibly short.
 
-        A single image that would be left over is left out of the epoch, another one in each: one value has no variance
-        for a batch norm, and methods that part a batch cannot part it.
+        A last batch of a single image is left out, a different image in each epoch: batch norm needs two values for a
+        variance, and some methods split a batch.
         """
         whole, left = divmod(self.images, self.recipe.batch_size)
         return whole + (left > 1 or not whole)
@@ -56,7 +56,7 @@ class RunProgress(State):
 
     @property
     def epochs(self) -> int:
-        """Epochs of the whole run; where a time decides, the last one may be a part of one."""
+        """Epochs of the whole run; with a time budget the last one may be incomplete."""
         return math.ceil(self.steps / self.steps_per_epoch)
 
     @property
@@ -66,7 +66,7 @@ class RunProgress(State):
 
     @property
     def last_step(self) -> int:
-        """Where the run ends: with the schedule, or earlier as told."""
+        """The step at which the run ends: the end of the schedule, or ``stop_epoch``."""
         return self.steps if self.recipe.stop_epoch is None else self.recipe.stop_epoch * self.steps_per_epoch
 
     @property
@@ -84,7 +84,7 @@ class RunProgress(State):
         return min(self.recipe.batch_size, self.images - begin)
 
     def own_of(self, step: int) -> int:
-        """How many of them are this process's."""
+        """Images of a step's batch in this process."""
         part = world().shard(self.size_of(step))
         return int(part.stop - part.start)
 
@@ -98,21 +98,21 @@ class RunProgress(State):
         return min((epoch + 1) * self.steps_per_epoch, self.last_step)
 
     def start_clock(self) -> None:
-        """The seconds of the running epoch are counted from here on."""
+        """Start to count seconds of the current epoch."""
         self.started = time.perf_counter()
 
     def count_seconds(self) -> None:
-        """Add what has passed to the seconds of the running epoch."""
+        """Add the time since the last call to the seconds of the current epoch."""
         now = time.perf_counter()
         self.seconds, self.started = self.seconds + now - self.started, now
 
     def close_epoch(self, metrics: dict[str, Any]) -> None:
-        """Add an epoch's line to the history, and forget what was summed up over the epoch."""
+        """Add an epoch's line to the history, and reset the epoch's sums."""
         self.history.append(metrics)
         self.totals, self.events, self.seconds, self.watched = EpochTotals(), [], 0.0, 0.0
 
     def note(self, event: str, text: str, **more: Any) -> None:
-        """Keep what happened in the epoch's line of metrics; the text is shown."""
+        """Add an event to the epoch's line of metrics; the text is printed."""
         ended = self.history and self.history[-1]["step"] == self.step
         (self.history[-1]["events"] if ended else self.events).append(
             {"event": event, "step": self.step, **more, "text": text}

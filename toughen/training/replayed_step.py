@@ -1,4 +1,4 @@
-"""Training steps recorded once and replayed: a GPU computes a small net's step sooner than it can be told to."""
+"""Training steps recorded as CUDA graphs and replayed: launching a small net's kernels takes longer than they do."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A run's state into its directory and back."""
+"""Writes a run's state to its directory and reads it back."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ class Diverged(RuntimeError):
 
 
 def check_finite(state: TrainingState, loss: float | None = None) -> None:
-    """See that training is still about numbers.
+    """Check that loss and weights are finite.
 
     Args:
-        state: the run; waits for its device.
-        loss: the epoch's; None means what was summed up so far.
+        state: the run; synchronises with its device.
+        loss: the epoch's; None means the sum so far.
 
     Raises:
-        Diverged: it isn't.
+        Diverged: they are not.
     """
     loss = float(state.totals.sums.get("loss", 0.0)) if loss is None else loss
     lost, broken = world().any(not math.isfinite(loss), not finite(state.model.state_dict()))
@@ -35,7 +35,7 @@ def check_finite(state: TrainingState, loss: float | None = None) -> None:
 
 
 def save(state: TrainingState) -> None:
-    """Write a checkpoint, unless its weights would be useless."""
+    """Write a checkpoint, if loss and weights are finite."""
     check_finite(state)
     state.spent = state.total_spent
     write_checkpoint(state)
@@ -45,7 +45,7 @@ def save(state: TrainingState) -> None:
 
 
 def write_checkpoint(state: TrainingState, name: str = checkpoint.NAME) -> None:
-    """Collect what each process has of its own, and write it with the rest."""
+    """Gather the per-process state, and write the checkpoint in the main process."""
     state.distributed_step.sync_image_buffers()
     totals = world().all_gather(state.totals.plain())
     own = world().all_gather_tensors(checkpoint.own_state(state.modules))
@@ -64,7 +64,7 @@ def write_checkpoint(state: TrainingState, name: str = checkpoint.NAME) -> None:
 
 
 def write_model(state: TrainingState, epoch: int, validation: dict[str, float]) -> None:
-    """Write the weights to keep, with what validation found of them."""
+    """Write the weights to keep, with their validation accuracies."""
     record = replace(state.record, epoch=epoch, validation=validation)
     world().on_main(runs.write_model, state.folder, record, state.kept_model)
 
@@ -80,7 +80,7 @@ def go_back(state: TrainingState) -> None:
 
 
 def resume(state: TrainingState) -> bool:
-    """Continue where the run directory's checkpoint stands; False where there is none yet."""
+    """Load the run directory's checkpoint; False where there is none yet."""
     parts = (state.modules, state.optimizer, state.callbacks, state.device)
     with world().main_first():  # it sets a damaged file aside
         restarted = checkpoint.load(state.folder, state, *parts)

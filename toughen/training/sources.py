@@ -30,7 +30,7 @@ class SourceRun:
 
 
 def missing_sources(recipe: Recipe, config: str, folder: Path) -> list[SourceRun]:
-    """What must be trained before a run can begin; the run's method is told where it will lie.
+    """The source nets that must be trained before a run; sets their directories in the run's method.
 
     A source has the run's own settings, but for the net and what ``_changes`` names.
 

@@ -1,6 +1,6 @@
-"""What a checkpoint keeps of a run besides its modules, and how it comes back from a file that anyone may have changed.
+"""The state of a run that a checkpoint keeps besides its modules, and its validation when a file is read.
 
-What only a callback needs lies in the callback; see ``Stateful``.
+The state of a callback is in the callback; see ``Stateful``.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from toughen.runs.json_types import first_mismatch
 
 @runtime_checkable
 class Stateful(Protocol):
-    """What has a state of its own: plain data, as JSON holds it."""
+    """An object whose state is plain data, as JSON has it."""
 
     def state_dict(self) -> dict[str, Any]: ...
 
@@ -26,12 +26,13 @@ class Stateful(Protocol):
 
 @dataclass
 class EpochTotals:
-    """What one process has added up over the running epoch.
+    """Sums of one process over the current epoch.
 
     Attributes:
-        sums: over its images, on the device.
-        counts: how many images each of these sums holds: in an epoch of two methods not all have a term.
-        passes, crafted, images: spent and seen.
+        sums: of each figure over this process's images, on the device.
+        counts: the images in each sum; in an epoch of two methods not every image has every term.
+        passes, crafted: passes through the model, as ``PassCounter`` counts them.
+        images: trained on.
     """
 
     sums: dict[str, Tensor] = field(default_factory=dict)
@@ -41,18 +42,18 @@ class EpochTotals:
     images: int = 0
 
     def plain(self) -> dict[str, Any]:
-        """As numbers; waits for the device."""
+        """As numbers; synchronises with the device."""
         return {**vars(self), "sums": {name: float(total) for name, total in self.sums.items()}}
 
     @classmethod
     def of(cls, plain: dict[str, Any], device: torch.device) -> EpochTotals:
-        """Back from numbers; what holds them was checked."""
+        """The totals from what ``plain`` returned, which was checked before."""
         sums = {k: torch.tensor(v, dtype=torch.float64, device=device) for k, v in plain["sums"].items()}
         return cls(**{**plain, "sums": sums})
 
 
 def summed(totals: list[dict[str, Any]]) -> dict[str, Any]:
-    """All processes' totals in one, as numbers."""
+    """The sum of all processes' totals, as numbers."""
     whole = EpochTotals().plain()
     for each in totals:
         for name in ("sums", "counts"):
@@ -70,17 +71,17 @@ class State:
     Attributes:
         step: optimizer steps done.
         history: the lines of metrics.jsonl.
-        totals: what this process has added up over the running epoch.
-        seconds: of the running epoch, so far, without ``watched``.
-        watched: seconds of the running epoch that the collapse watch took within it.
+        totals: sums of this process over the current epoch.
+        seconds: of the current epoch so far, without ``watched``.
+        watched: seconds of the current epoch that the collapse watch took.
         adversarial_steps: steps that trained against the threat.
-        stop_reason: why there is to be no more training; a sentence here ends the run after the epoch.
-        events: what happened in the running epoch.
-        healthy: the step of the last state to go back to; it lies in a file of its own.
+        stop_reason: why training ends early; a sentence here ends the run after the epoch.
+        events: of the current epoch, for its line of metrics.
+        healthy: the step of the last healthy state, which is in a file of its own; -1 for none.
         spent: seconds of all sessions, when the checkpoint was written.
-        planned: steps of the whole run, where a time decides; 0 where the epochs do.
+        planned: steps of the whole run with a time budget; 0 without one.
         planned_at, planned_progress: the step at which the rest of the run was last planned, and the progress there.
-        processes: how many train.
+        processes: the number of processes.
     """
 
     step: int = 0
@@ -99,15 +100,15 @@ class State:
     processes: int = field(default_factory=lambda: world().world_size)
 
     def plain(self) -> dict[str, Any]:
-        """All but the totals, which each process has its own of, as JSON takes it."""
+        """All fields except the totals, which differ between processes, as JSON."""
         return {each.name: getattr(self, each.name) for each in fields(State) if each.name != "totals"}
 
     def restore(self, plain: dict[str, Any], totals: list[dict[str, Any]], device: torch.device) -> None:
-        """Take back what ``plain`` gave; see ``check``.
+        """Load what ``plain`` returned; see ``check``.
 
         Args:
             plain: the fields.
-            totals: of each process that saved; where their number has changed, the first one takes all.
+            totals: of each process that saved; if their number has changed, the main process gets their sum.
             device: where sums are kept.
         """
         for name, value in plain.items():
@@ -118,7 +119,7 @@ class State:
 
 
 def check(plain: Any, totals: Any) -> None:
-    """See that this is what ``State.plain`` and ``EpochTotals.plain`` give.
+    """Check that these are values of ``State.plain`` and ``EpochTotals.plain``.
 
     Raises:
         ValueError: it is not; says what is wrong.

@@ -1,4 +1,4 @@
-"""A normal net of the same architecture as a run's, trained once and kept: what black-box attacks are made on."""
+"""The surrogate for black-box attacks: a standard net of a run's architecture, trained once and kept."""
 
 from __future__ import annotations
 

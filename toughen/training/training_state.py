@@ -1,4 +1,4 @@
-"""What callbacks see of a run."""
+"""The state of a run as callbacks see it."""
 
 from __future__ import annotations
 
@@ -24,25 +24,25 @@ from toughen.training.validation import Validation
 
 @dataclass(kw_only=True)
 class TrainingState(RunProgress):
-    """A run as its callbacks see it: where it stands, and what is trained.
+    """The position of a run, and the objects that are trained.
 
     Attributes:
         folder: the run directory.
-        record: what is known of the run's weights before they are trained.
-        device, precision: what is trained on, and in.
-        model: the net that is trained.
+        record: what ``model.json`` will hold, without epoch and validation.
+        device, precision: of the training.
+        model: the trained net.
         average: the moving average of its weights, None where there is none.
         main: the recipe's method.
-        rescuers: the methods that train after a collapse, the next one after a collapse of the one before it.
+        rescuers: the methods that train after a collapse, each after a collapse of the one before it.
         method: the one that trains now.
-        optimizer: moves the weights.
+        optimizer: of model and method.
         validation: measures a model on the held-out images.
-        distributed_step: takes the loss of a step, in one process or in many.
+        distributed_step: computes the loss of a step, in one process or in several.
         callbacks: by the names under which a checkpoint keeps their state.
-        scalars: figures of the step that is done, for whoever logs them.
+        scalars: figures of the last step, for loggers.
         kept_names: names of the modules' state before the first step.
-        restarted: what begins anew because the number of processes has changed.
-        lock: of the run directory, while it is trained.
+        restarted: per-process state that was reset because the number of processes has changed.
+        lock: of the run directory, during training.
     """
 
     folder: Path
@@ -76,9 +76,9 @@ class TrainingState(RunProgress):
         return self.model if self.average is None else self.average.module
 
     def epoch_figures(self, epoch: int, forward_flops: int) -> dict[str, Any]:
-        """The running epoch's line of metrics.jsonl: means over its images, for a term over those whose method has it.
+        """The current epoch's line of metrics.jsonl: means over its images, for a term over the images that have it.
 
-        What validation and the callbacks find is filled in by them.
+        Callbacks fill in validation and more.
         """
         totals = summed(world().all_gather(self.totals.plain()))
         means = {name: total / totals["counts"][name] for name, total in totals["sums"].items()}

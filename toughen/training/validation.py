@@ -1,4 +1,4 @@
-"""What chooses the best weights: accuracy on held-out training images, clean, under FGSM and under PGD."""
+"""Validation, which chooses the best weights: accuracy on held-out images, clean, under FGSM and under PGD."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ class Validation:
 
 
 def score(accuracies: dict[str, float]) -> tuple[float, float]:
-    """What ranks weights: accuracy under PGD, then clean accuracy; later weights win where nothing was measured."""
+    """The key that ranks weights: PGD accuracy, then clean accuracy; infinite without validation images."""
     if not accuracies:
         return (torch.inf, torch.inf)
     return (accuracies.get("pgd", accuracies["clean"]), accuracies["clean"])

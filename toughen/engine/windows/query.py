@@ -24,8 +24,8 @@ from toughen.core.queries import FullQuery
 from toughen.core.types import Images, Labels, Logits, Mask
 from toughen.core.window import Window
 from toughen.engine.batches import Counts, padded_batches
+from toughen.engine.compare_logits import distance_and_scale
 from toughen.engine.device import Precision
-from toughen.engine.logit_distance import distance_and_scale
 from toughen.engine.windows.graph import Graph, Layer, Split
 
 TOLERANCE = {"bf16": 1e-2, "fp32": 1e-4, "fp64": 1e-9}

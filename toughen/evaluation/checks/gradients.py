@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from toughen.core.gradients import input_gradient, logits
 from toughen.core.objectives import Objective, cross_entropy, margin, margin_loss
 from toughen.core.types import Images, Labels, Mask
+from toughen.engine.compare_logits import SAME, largest_difference, relative_difference
 from toughen.engine.fixed_batch import MAX_DIFFERENCE
-from toughen.engine.logit_distance import SAME, largest_difference, relative_difference
 from toughen.evaluation.checks.base import Check, CheckContext, ModelCheck, judge, median, not_made
 from toughen.evaluation.checks.chance import allowed
 from toughen.evaluation.price import DOUBLE, EXACT

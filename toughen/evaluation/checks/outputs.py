@@ -9,8 +9,8 @@ from toughen.core.gradients import mode
 from toughen.core.modules import unwrap
 from toughen.core.objectives import margin
 from toughen.core.types import Logits
+from toughen.engine.compare_logits import SAME, largest_difference
 from toughen.engine.fixed_batch import EXACT_BLOCK
-from toughen.engine.logit_distance import SAME, largest_difference
 from toughen.evaluation.checks.base import Check, CheckContext, ModelCheck, judge, median, not_made
 from toughen.evaluation.price import EXACT
 from toughen.utils.statistics import percent

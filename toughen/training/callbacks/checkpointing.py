@@ -1,4 +1,4 @@
-"""Writes checkpoints: from time to time, as epochs end, and where a signal or an unreadable image ends a session."""
+"""Writes checkpoints: at intervals, after each epoch, and when a signal or an unreadable image ends the session."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from toughen.utils.signals import Stopped
 
 
 class Checkpointing(Callback):
-    """Writes checkpoints, and metrics.jsonl after that of an epoch's end.
+    """Writes checkpoints, and metrics.jsonl after each epoch's checkpoint.
 
     Args:
         seconds: between two checkpoints inside an epoch.
@@ -41,11 +41,11 @@ class Checkpointing(Callback):
         world().on_main(runs.write_history, state.folder, state.history)
 
     def on_exception(self, state: TrainingState, error: BaseException) -> None:
-        alone = not world().is_distributed  # in another error than a signal each process is at a step of its own
+        alone = not world().is_distributed  # after an error other than a signal, processes may be at different steps
         if self.step != state.step and (isinstance(error, Stopped) or isinstance(error, Unreadable) and alone):
             self.on_due(state)
         if isinstance(error, Diverged) and alone and state.step and finite(state.model.state_dict()):
-            checkpoint.keep_weights(state.folder, state.step, state.model)  # the last ones that are sound
+            checkpoint.keep_weights(state.folder, state.step, state.model)  # the last finite ones
 
     def _save(self, state: TrainingState) -> None:
         self.saved = time.perf_counter()

@@ -17,12 +17,12 @@ from toughen.training.collapse import CollapseDetector, CollapseMemory
 from toughen.training.training_state import TrainingState
 from toughen.utils.statistics import percent
 
-HALF, EPOCHS = 0.5, 8  # so much of the run, and at least so long, against the threat: not robust then is too late
-TO_THE_END = 2**53  # a step that no run reaches
+HALF, EPOCHS = 0.5, 8  # share of the run, and epochs at least, after which a model must be robust
+TO_THE_END = 2**53  # as a step: no run reaches it
 
 
 def rescuers(method: Method) -> list[Method]:
-    """What trains after a collapse of this method, then what does after one of that, and so on to the last."""
+    """The rescue method of this method, the rescue method of that one, and so on."""
     chain: list[Method] = []
     following = method.rescue()
     while following is not None and repr(following) not in map(repr, chain):
@@ -51,7 +51,7 @@ class CollapseWatch(Callback):
     def on_step_end(self, state: TrainingState, step: Step) -> None:
         if state.step % state.recipe.log_every:
             return
-        synchronize(state.device)  # what the check gives are numbers, so that it is over where it ends
+        synchronize(state.device)  # so that the time of earlier kernels is not counted as the check's
         begun = time.perf_counter()
         distance = world().broadcast(self.detector.signal(state.model, state.step))
         state.scalars["logit_distance"] = distance
@@ -74,11 +74,11 @@ class CollapseWatch(Callback):
         metrics["validation_seconds"] = round(metrics["validation_seconds"] + time.perf_counter() - begun, 3)
 
     def handle(self, state: TrainingState, accuracies: dict[str, float]) -> bool:
-        """Whether the live model is ill; if so it is said, and rescued where the recipe wants that.
+        """Whether the live model collapsed or was never robust; if so, report it, and rescue it if the recipe says so.
 
         Args:
             state: the run.
-            accuracies: what validation found of its live model.
+            accuracies: of its live model on the held-out images.
         """
         judge, memory = self.detector.judge, self.memory
         if judge.collapsed(memory, accuracies):
@@ -97,7 +97,7 @@ class CollapseWatch(Callback):
         self.memory = CollapseMemory.of(state)
 
     def _handle_collapse(self, state: TrainingState, accuracies: dict[str, float]) -> None:
-        """Go back to a robust state, and on with a rescue; after a collapse of that one with the next."""
+        """Go back to a healthy state and train with a rescue method; after a collapse of that one, with the next."""
         memory = self.memory
         memory.collapses += 1
         more, text = dict[str, Any](), f"collapse: {_seen(accuracies)}"
@@ -114,7 +114,7 @@ class CollapseWatch(Callback):
         state.note("collapse", text, **accuracies, **more)
 
     def _handle_never_robust(self, state: TrainingState, accuracies: dict[str, float]) -> None:
-        """Start again with a rescue, and on to the end: there is no robust state to go back to."""
+        """Go back to the beginning, as no state was robust, and train with a rescue method to the end."""
         self.memory.never_stood = True
         more, best = dict[str, Any](), percent(self.memory.best_pgd)
         text = f"half of the training is over and the model is not robust: {_seen(accuracies)}; best under PGD {best}"
@@ -124,7 +124,7 @@ class CollapseWatch(Callback):
         state.note("never robust", text, **accuracies, **more)
 
     def _go_back(self, state: TrainingState, until: int) -> dict[str, Any]:
-        """Return to the last healthy state, and train it with the rescue up to this step; what an event says of it."""
+        """Return to the last healthy state and train with the rescue up to a step; returns the event's fields."""
         saving.go_back(state)
         self.memory.rescue_until, self.memory.signals = until, []
         state.method = self._rescuer(state)
@@ -135,7 +135,7 @@ class CollapseWatch(Callback):
         return bool(state.rescuers) and state.step < self.memory.rescue_until
 
     def _rescuer(self, state: TrainingState) -> Method:
-        """After a collapse of one of the rescue methods what follows it."""
+        """The rescue method to use: the next one after a collapse of one of them."""
         return state.rescuers[min(self.memory.rescuer, len(state.rescuers) - 1)]
 
 

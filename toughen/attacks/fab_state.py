@@ -15,7 +15,7 @@ from toughen.core.types import Images, Labels, Logits, Mask, PerExample
 
 
 @dataclass
-class Boundary:
+class FABState:
     """The state of FAB for the images that the search continues with, one row per image.
 
     The plane is the linear approximation, at the iterate, of the nearest class boundary.
@@ -61,7 +61,7 @@ class Boundary:
         result: Images,
         best_distance: PerExample,
         correction: Tensor,
-    ) -> Boundary:
+    ) -> FABState:
         """The state before the first pass."""
         none = torch.zeros(len(x), dtype=torch.bool, device=x.device)
         return cls(
@@ -80,9 +80,9 @@ class Boundary:
             calibrated=none,
         )
 
-    def take(self, rows: Labels) -> Boundary:
+    def take(self, rows: Labels) -> FABState:
         """The state of some of the images."""
-        return Boundary(*(getattr(self, field.name)[rows] for field in fields(self)))
+        return FABState(*(getattr(self, field.name)[rows] for field in fields(self)))
 
     def evaluate(self, model: nn.Module, threat: Threat, last: bool) -> Logits:
         """The logits of all iterates, [n, k]; the same pass computes planes where no crossing is expected.

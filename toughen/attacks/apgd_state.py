@@ -12,7 +12,7 @@ from toughen.core.types import Images, Labels, Mask, PerExample, Real
 
 
 @dataclass
-class Ascent:
+class APGDState:
     """The state of Auto-PGD for the images that are not broken yet, one row per image.
 
     Attributes:
@@ -43,7 +43,7 @@ class Ascent:
     halved: Mask
 
     @classmethod
-    def at(cls, start: Images, x: Images, y: Labels, step_size: Real) -> Ascent:
+    def at(cls, start: Images, x: Images, y: Labels, step_size: Real) -> APGDState:
         """The state before the first step."""
         none, zero = torch.zeros_like(start), x.new_zeros(len(x))
         return cls(
@@ -63,9 +63,9 @@ class Ascent:
             halved=torch.ones_like(y, dtype=torch.bool),  # so that the first checkpoint compares no best values
         )
 
-    def take(self, rows: Labels) -> Ascent:
+    def take(self, rows: Labels) -> APGDState:
         """The state of some of the images."""
-        return Ascent(**{field.name: getattr(self, field.name)[rows] for field in fields(self)})
+        return APGDState(**{field.name: getattr(self, field.name)[rows] for field in fields(self)})
 
     def move(self, threat: Threat, keep: float) -> None:
         """A projected gradient step, times ``keep``, plus the last step, times 1 - ``keep``."""
