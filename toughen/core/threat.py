@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
@@ -50,9 +51,13 @@ class Threat:
         Raises:
             ValueError: eps exceeds sqrt(c h w).
         """
-        reach = math.sqrt(x.shape[1:].numel())
-        if self.norm == "l2" and self.eps > reach:
-            raise ValueError(f"eps {self.eps:g} exceeds {reach:.4g}, the longest L2 distance between two such images")
+        longest = self.diameter(x.shape[1:])
+        if self.norm == "l2" and self.eps > longest:
+            raise ValueError(f"eps {self.eps:g} exceeds {longest:.4g}, the longest L2 distance between two such images")
+
+    def diameter(self, shape: Sequence[int]) -> float:
+        """The longest distance between two images of this shape, [c, h, w]."""
+        return 1.0 if self.norm == "linf" else math.sqrt(math.prod(shape))
 
     def length(self, delta: Images) -> PerExample:
         """Each perturbation's norm, [n]."""

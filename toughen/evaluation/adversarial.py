@@ -1,4 +1,4 @@
-"""Adversarial images as a data set of their own: a parquet file that `datasets` opens."""
+"""Writes adversarial images as a data set: a parquet file that `datasets` can read."""
 
 from __future__ import annotations
 
@@ -38,21 +38,21 @@ def attack_images(
     console: Console | None = None,
     **which: Any,
 ) -> str:
-    """Attack test images and write what comes out, every image with its place, label and predictions.
+    """Attack test images and write the adversarial images with their indices, labels and predictions.
 
     Args:
         spec: a run directory, ``package.module:function``, ``timm:NAME`` or a net of toughen's, such as ``resnet18``.
         attack: a short name, as ``parse_attack`` reads it.
-        out: the parquet file; image is float32 [c, h, w] in [0, 1], because bytes would move it.
+        out: the parquet file; an image is float32 [c, h, w] in [0, 1], because bytes would round the perturbation.
         device, precision, batch_size: as in an evaluation.
         console: where to show progress.
         which: data, weights, eps, norm, limit, seed, model, image_size and resize, as ``find_target`` takes them.
 
     Returns:
-        A line on what was written.
+        A line that says what was written.
 
     Raises:
-        ValueError: model, data, threat and attack can't be used together, or ``out`` can't be written or is there.
+        ValueError: model, data, threat and attack can't be used together, or ``out`` exists or can't be written.
     """
     path = Path(out)
     if path.exists():
@@ -61,66 +61,70 @@ def attack_images(
         raise ValueError(f"{path} must end in .parquet: adversarial images are written as parquet")
     check_writable(path.parent)
     EvaluationConfig(limit=which.get("limit"), precision=precision, batch_size=batch_size).check()
-    place = pick_device(device)
+    torch_device = pick_device(device)
     target = find_target(spec, **which)
-    crafted = with_early_stop(parse_attack(attack, target.threat))
-    net, split = target.net.to(place), target.split.to(place)
+    parsed = with_early_stop(parse_attack(attack, target.threat))
+    net, split = target.net.to(torch_device), target.split.to(torch_device)
     check_fit(net, target)
-    searched = search_precision(net, as_floats(split.images[:1]), precision)
-    model = FixedBatchModel(net, block_size(place, len(split), batch_size), searched)
+    chosen = search_precision(net, as_floats(split.images[:1]), precision)
+    model = FixedBatchModel(net, block_size(torch_device, len(split), batch_size), chosen)
     harness = Harness(model, split.images, split.labels, target.index, which.get("seed", 0))
-    columns = _columns(harness, crafted, attack, target, console)
+    columns = _columns(harness, parsed, attack, target, console)
     _write(path, columns, target)
-    wrong = sum(p != y for p, y in zip(columns["adversarial_prediction"], columns["label"], strict=True))
+    predictions, labels = columns["adversarial_prediction"], columns["label"]
+    wrong = sum(prediction != label for prediction, label in zip(predictions, labels, strict=True))
     return f"{path}: {len(split):,} images under {attack}, {wrong:,} of them misclassified"
 
 
 def _columns(
     harness: Harness, attack: Attack, name: str, target: EvaluationTarget, console: Console | None
 ) -> dict[str, list[Any]]:
-    """All images, attacked chunk by chunk."""
-    clean, images = harness.predict().tolist(), []
-    after: list[Tensor] = []
-    distance: list[Tensor] = []
+    """Attack all images, chunk by chunk, and return the table's columns."""
+    clean = harness.predict().tolist()
+    images: list[Tensor] = []
+    predictions: list[Tensor] = []
+    distances: list[Tensor] = []
     rows = torch.arange(len(harness.images), device=harness.images.device)
     with progress_bar(console or Console(quiet=True)) as bar, mode(harness.model, "eval"):
         task, lines = bar.add_task(name, total=len(rows)), ProgressLines(bar.console, name, "images", len(rows))
-        for part in rows.split(chunk_size(harness.images, harness.model.size)):
-            x = harness.floats(part)
-            noise = ImageNoise(harness.seed, name, harness.index[part.cpu()].tolist())
-            x_adv, moved = call_attack(attack, name, harness.model, x, harness.labels[part], noise)
-            distance.append(moved.cpu())
-            kept = x_adv.float()  # what is written, and so what is predicted
-            after.append(predicted(harness.model.exact(kept.to(x.dtype))).cpu())
-            images.append(kept.cpu())
-            bar.advance(task, len(part))
-            lines.advance(len(part))
+        for chunk in rows.split(chunk_size(harness.images, harness.model.size)):
+            x = harness.floats(chunk)
+            noise = ImageNoise(harness.seed, name, harness.index[chunk.cpu()].tolist())
+            x_adv, distance = call_attack(attack, name, harness.model, x, harness.labels[chunk], noise)
+            distances.append(distance.cpu())
+            written = x_adv.float()  # the predictions are those of the images as they are written
+            predictions.append(predicted(harness.model.exact(written.to(x.dtype))).cpu())
+            images.append(written.cpu())
+            bar.advance(task, len(chunk))
+            lines.advance(len(chunk))
     return {
         "index": target.index.tolist(),
         "label": harness.labels.tolist(),
         "prediction": clean,
-        "adversarial_prediction": torch.cat(after).tolist(),
-        "distance": torch.cat(distance).tolist(),
+        "adversarial_prediction": torch.cat(predictions).tolist(),
+        "distance": torch.cat(distances).tolist(),
         "image": list(torch.cat(images).numpy()),
     }
 
 
 def _write(path: Path, columns: dict[str, list[Any]], target: EvaluationTarget) -> None:
-    """The file that `datasets` opens: label and predictions are classes with their names, where these are known."""
-    from datasets import Array3D, ClassLabel, Dataset, Features, Value  # takes a second to import
+    """Write the parquet file; labels and predictions have class names, where these are known."""
+    from datasets import Array3D, ClassLabel, Dataset, Features, Value  # the import takes a second
 
     shape = tuple(target.split.images.shape[1:])
-    named = ClassLabel(names=list(target.class_names)) if target.class_names else Value("int64")
+    class_type = ClassLabel(names=list(target.class_names)) if target.class_names else Value("int64")
     features = Features(
         {
             "index": Value("int64"),
-            "label": named,
-            "prediction": named,
-            "adversarial_prediction": named,
+            "label": class_type,
+            "prediction": class_type,
+            "adversarial_prediction": class_type,
             "distance": Value("float32"),
             "image": Array3D(shape=shape, dtype="float32"),
         }
     )
     table = Dataset.from_dict(columns, features=features)
     path.parent.mkdir(parents=True, exist_ok=True)
-    replace_file(path, lambda temporary: pq.write_table(table.with_format("arrow")[:], temporary))  # without its bar
+    replace_file(
+        path, lambda temporary: pq.write_table(table.with_format("arrow")[:], temporary)
+    )  # to_parquet would show a bar

@@ -1,4 +1,4 @@
-"""How far an evaluation and its checks have come: the time that is left, and how robust the model can still be."""
+"""Progress displays of the attacks and of the checks, with estimates of the time left."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ EVERY = 10.0  # seconds between the lines about the checks where there is no ter
 
 
 class AttackProgress(AbstractContextManager["AttackProgress"]):
-    """One line on a terminal that is drawn again and again; elsewhere a line for each part of an attack that is over.
+    """Progress of the attacks: a bar on a terminal, elsewhere a line after each part of an attack.
 
     Args:
-        evaluation: what is known so far.
+        evaluation: the results so far.
         plans: each attack's rounds.
         console: where to show it; None shows nothing.
     """
@@ -64,7 +64,7 @@ class AttackProgress(AbstractContextManager["AttackProgress"]):
         self.bar.stop()
 
     def update(self, name: str, attack_round: AttackRound) -> None:
-        """A chunk of images is done."""
+        """Show that a round has attacked another chunk of images."""
         title = name if attack_round.part == name else f"{name} {attack_round.part}"
         spent, left = self._spent(), self._left()
         self.bar.update(
@@ -72,7 +72,7 @@ class AttackProgress(AbstractContextManager["AttackProgress"]):
         )
 
     def finished(self, name: str, part: str) -> None:
-        """A part of an attack is over."""
+        """Print the result of a part of an attack that has ended."""
         if self.console.is_terminal:
             return
         title = name if part == name else f"{name} {part}"
@@ -86,10 +86,11 @@ class AttackProgress(AbstractContextManager["AttackProgress"]):
         )
 
     def _bound(self) -> float:
+        """The highest robust accuracy that is still possible."""
         return share(self.evaluation.robust)
 
     def _spent(self) -> int:
-        """Forward equivalents so far, as the rounds estimate them."""
+        """Forward passes so far, as the rounds estimate them."""
         correct = self.evaluation.correct.cpu()
         total = 0
         for name, plan in self.plans.items():
@@ -100,7 +101,7 @@ class AttackProgress(AbstractContextManager["AttackProgress"]):
         return total
 
     def _left(self) -> int:
-        """Forward equivalents still to come, if no further image falls."""
+        """Forward passes that are left if no further image is broken."""
         correct = self.evaluation.correct.cpu()
         total = 0
         for name, plan in self.plans.items():
@@ -113,10 +114,10 @@ class AttackProgress(AbstractContextManager["AttackProgress"]):
 
 
 class CheckProgress(AbstractContextManager["CheckProgress"]):
-    """The checks: one line on a terminal, drawn again and again; elsewhere a line every ten seconds at most.
+    """Progress of the checks: a bar on a terminal, elsewhere a line every ten seconds at most.
 
     Args:
-        examination: what is under way.
+        examination: makes the checks.
         console: where to show it; None shows nothing.
     """
 
@@ -124,9 +125,9 @@ class CheckProgress(AbstractContextManager["CheckProgress"]):
         self.examination, self.console = examination, console or Console(quiet=True)
         budget, most = examination.state.budget, examination.total_cost()
         self.total = most if budget is None else min(most, budget)
-        self.begun = self.said = time.perf_counter()
+        self.begun = self.printed = time.perf_counter()
         self.before = examination.spent
-        self.bar = _Live(
+        self.bar = _ExaminationBar(
             examination,
             TextColumn("{task.description}", table_column=Column(ratio=1, no_wrap=True, overflow="ellipsis")),
             BarColumn(bar_width=10),
@@ -135,7 +136,7 @@ class CheckProgress(AbstractContextManager["CheckProgress"]):
             TextColumn("left"),
             TimeRemainingColumn(),
             console=self.console,
-            expand=True,  # without it no column yields to the others, and all are cut
+            expand=True,  # or the columns are cut instead of the description
             disable=not self.console.is_terminal,
             transient=True,
         )
@@ -149,18 +150,18 @@ class CheckProgress(AbstractContextManager["CheckProgress"]):
         self.bar.stop()
 
     def show(self, check: str, what: str) -> None:
-        """A check begins with some images."""
+        """Show that a check begins, and which images it uses."""
         self.bar.update(self.task, description=f"{check}: {what}")
         now, spent = time.perf_counter(), self.examination.spent
-        if self.console.is_terminal or now - self.said < EVERY:
+        if self.console.is_terminal or now - self.printed < EVERY:
             return
-        self.said = now
+        self.printed = now
         left = (now - self.begun) / max(1.0, spent - self.before) * max(0.0, self.total - spent)
         self.console.print(f"{check}: {what}; at most about {left:.0f} s left", highlight=False, soft_wrap=True)
 
 
-class _Live(Progress):
-    """A bar that looks for itself how far it is, whenever it is drawn: a check may take long between two words."""
+class _ExaminationBar(Progress):
+    """A bar that reads the passes so far whenever it is drawn, because a single check may take long."""
 
     def __init__(self, examination: Examination, *columns: ProgressColumn, **settings: Any) -> None:
         self.examination = examination

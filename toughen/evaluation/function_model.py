@@ -1,4 +1,4 @@
-"""A function under evaluation, and the nets that it can be seen to use."""
+"""A function as a PyTorch module, and the search for the modules that it uses."""
 
 from __future__ import annotations
 
@@ -18,8 +18,9 @@ class FunctionModel(nn.Module):
     """Any function from images in [0, 1] to logits, as a module.
 
     Attributes:
-        nets: those that it can be seen to use; they stay where they are, and are asked in its own mode.
-        uncopied: whatever it uses, a copy of it would use, too.
+        nets: the modules that the function uses, as far as they are found. They are not moved to another device. During
+            a forward pass they have this module's mode.
+        uncopied: says that copies of this module share what the function uses.
     """
 
     uncopied = True
@@ -27,8 +28,8 @@ class FunctionModel(nn.Module):
     def __init__(self, function: Callable[[Tensor], Any]) -> None:
         super().__init__()
         self.function = function
-        self.place = nn.Parameter(torch.empty(0), requires_grad=False)  # on the device whose images it wants
-        self.nets = tuple(nets_of(function))  # not as parts: where they are is the function's matter
+        self.device_marker = nn.Parameter(torch.empty(0), requires_grad=False)  # its device is that of the images
+        self.nets = tuple(nets_of(function))  # a tuple, so that they are not submodules and are not moved
 
     def forward(self, x: Tensor) -> Any:
         with ExitStack() as stack:
@@ -37,21 +38,26 @@ class FunctionModel(nn.Module):
             return self.function(x)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> FunctionModel:
-        return FunctionModel(self.function).to(self.place.device)
+        return FunctionModel(self.function).to(self.device_marker.device)
 
 
 def nets_of(function: Any, depth: int = 3) -> list[nn.Module]:
-    """The nets that a function holds on to: by name, in its closure, as its object or bound by ``partial``."""
-    held: list[Any] = []
+    """The modules that a function refers to: by global or closure variables, as ``self``, or bound by ``partial``.
+
+    Args:
+        function: a function, or an object that can be called.
+        depth: how many levels of functions to search; a callable object's attributes are searched on the first only.
+    """
+    referenced: list[Any] = []
     if inspect.isfunction(function):
-        known = inspect.getclosurevars(function)
-        held = [*known.nonlocals.values(), *known.globals.values()]
+        variables = inspect.getclosurevars(function)
+        referenced = [*variables.nonlocals.values(), *variables.globals.values()]
     elif inspect.ismethod(function):
-        held = [function.__self__, function.__func__]
+        referenced = [function.__self__, function.__func__]
     elif isinstance(function, partial):
-        held = [function.func, *function.args, *function.keywords.values()]
-    elif depth == 3:  # an object that is called
-        held = [type(function).__call__, *getattr(function, "__dict__", {}).values()]
-    nets = [each for each in held if isinstance(each, nn.Module)]
-    nets += [net for each in held for net in nets_of(each, depth - 1) if depth > 1]
+        referenced = [function.func, *function.args, *function.keywords.values()]
+    elif depth == 3:
+        referenced = [type(function).__call__, *getattr(function, "__dict__", {}).values()]
+    nets = [each for each in referenced if isinstance(each, nn.Module)]
+    nets += [net for each in referenced for net in nets_of(each, depth - 1) if depth > 1]
     return list({id(net): net for net in nets}.values())

@@ -1,4 +1,4 @@
-"""gallery.parquet: evaluated images, the adversarial twin of each, and their difference, as PNG."""
+"""gallery.parquet: some evaluated images, their adversarial images and the differences, as PNG."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ from toughen.evaluation.plan import AttackRound, attack_rounds
 from toughen.evaluation.result import Evaluation
 from toughen.evaluation.target import EvaluationTarget
 
-OUTCOMES = {"broken": 8, "stands": 8, "wrong": 4}  # how many of each are shown: fell, did not, wrong while clean
-LARGE = 96 * 96  # pixels from which an image is large, and half as many are shown
+OUTCOMES = {"broken": 8, "stands": 8, "wrong": 4}  # how many images: broken, robust, and misclassified without attack
+LARGE = 96 * 96  # pixels; of images with as many, half the number is shown
 TEXTS = ("label_name", "prediction_name", "attacked_prediction_name", "outcome", "attack")
 PICTURES = ("image", "attacked", "difference")
 
@@ -29,28 +29,30 @@ PICTURES = ("image", "attacked", "difference")
 def gallery(
     evaluation: Evaluation, target: EvaluationTarget, attacks: Mapping[str, Attack], model: FixedBatchModel, seed: int
 ) -> pa.Table:
-    """Some of the images that fell, some that stand, some that were wrong before, drawn at random among each.
+    """A random sample of broken images, of robust images, and of images that are misclassified without an attack.
 
-    An image that fell is shown as the very attack that broke it left it; one that stands as the last attack of the
-    list, which did not break it, leaves it after one start.
+    A broken image's adversarial image is that of the round that broke it. A robust image's is that of the last attack's
+    first round, which did not break it.
 
     Args:
         evaluation: results of the attacks.
-        target: what was judged.
-        attacks: what it was attacked with.
-        model: its model, in blocks of the evaluation's size, so that the same images come out.
+        target: what was evaluated.
+        attacks: the attacks of the evaluation.
+        model: the target's model, with the evaluation's batch size, so that the attacks give the same images.
         seed: of the evaluation.
     """
     split = evaluation.split
     harness = Harness(model, split.images, split.labels, evaluation.index, seed)
-    rows = _drawn(evaluation, seed)
-    twins: dict[int, tuple[str, Tensor]] = {}
-    for attack_round, group in to_run(evaluation, rows, attacks):
-        outcome = harness.attack(attack_round, torch.tensor(group, device=split.labels.device), keep=True)
-        assert outcome.x_adv is not None
-        twins |= {row: (attack_round.part, x_adv) for row, x_adv in zip(group, outcome.x_adv, strict=True)}
+    samples = _samples(evaluation, seed)
+    adversarial: dict[int, tuple[str, Tensor]] = {}
+    for attack_round, rows in to_run(evaluation, samples, attacks):
+        result = harness.attack(attack_round, torch.tensor(rows, device=split.labels.device), keep=True)
+        assert result.x_adv is not None
+        adversarial |= {row: (attack_round.part, x_adv) for row, x_adv in zip(rows, result.x_adv, strict=True)}
     table = [
-        _row(harness, evaluation, target, row, outcome, twins.get(row)) for outcome in rows for row in rows[outcome]
+        _row(harness, evaluation, target, row, outcome, adversarial.get(row))
+        for outcome, rows in samples.items()
+        for row in rows
     ]
     about = {"norm": target.threat.norm, "eps": float(target.threat.eps), "data": target.data}
     return pa.Table.from_pylist(table, _schema().with_metadata({"about": json.dumps(about)}))
@@ -62,27 +64,28 @@ def _schema() -> pa.Schema:
     return pa.schema(kinds | dict.fromkeys(PICTURES, pa.binary()))
 
 
-def _drawn(evaluation: Evaluation, seed: int) -> dict[str, list[int]]:
-    """The rows that are shown, by what became of them."""
+def _samples(evaluation: Evaluation, seed: int) -> dict[str, list[int]]:
+    """The rows of the images that are shown, by outcome."""
     small = evaluation.split.images[0, 0].numel() < LARGE
     masks = {
         "broken": evaluation.correct & ~evaluation.robust,
         "stands": evaluation.robust,
         "wrong": ~evaluation.correct,
     }
-    places = evaluation.index.tolist()
-    drawn = {}
+    index = evaluation.index.tolist()
+    samples = {}
     for outcome, count in OUTCOMES.items():
         rows = masks[outcome].nonzero()[:, 0].tolist()
-        some = sorted(rows, key=lambda row: derive_seed("gallery", seed, places[row]))[: count if small else count // 2]
-        drawn[outcome] = sorted(some, key=lambda row: (int(evaluation.split.labels[row]), places[row]))
-    return drawn
+        shuffled = sorted(rows, key=lambda row: derive_seed("gallery", seed, index[row]))
+        sample = shuffled[: count if small else count // 2]
+        samples[outcome] = sorted(sample, key=lambda row: (int(evaluation.split.labels[row]), index[row]))
+    return samples
 
 
 def to_run(
     evaluation: Evaluation, rows: Mapping[str, Sequence[int]], attacks: Mapping[str, Attack]
 ) -> list[tuple[AttackRound, list[int]]]:
-    """Which round of which attack to run again, and on which rows."""
+    """The rounds that must be run again for the sampled rows, each with its rows."""
     plans = {name: attack_rounds(name, attack) for name, attack in attacks.items()}
     chosen: dict[tuple[str, int], list[int]] = {}
     for row in rows["broken"]:
@@ -99,18 +102,18 @@ def _row(
     target: EvaluationTarget,
     row: int,
     outcome: str,
-    twin: tuple[str, Tensor] | None,
+    adversarial: tuple[str, Tensor] | None,
 ) -> dict[str, Any]:
-    """One image with all that is known of it."""
+    """One image's row of the table; ``adversarial`` is the attack's name and its image [c, h, w]."""
     names = target.class_names
     x = harness.floats(torch.tensor([row], device=evaluation.split.labels.device))
     label, prediction = int(evaluation.split.labels[row]), int(evaluation.predictions[row])
     columns: dict[str, Any] = {"index": int(evaluation.index[row]), "label": label, "prediction": prediction}
     columns |= {"outcome": outcome, "image": png(x[0])}
     columns |= {"label_name": _name(label, names), "prediction_name": _name(prediction, names)}
-    if twin is None:
+    if adversarial is None:
         return columns
-    attack, x_adv = twin
+    attack, x_adv = adversarial
     after = int(harness.model.exact(x_adv[None])[0].argmax())
     delta = x_adv - x[0]
     gain = 0.5 / max(float(delta.abs().max()), 1e-6)
@@ -120,14 +123,14 @@ def _row(
 
 
 def _name(number: int, names: Sequence[str]) -> str:
-    """A class's name; its number where it has none, and what it is where it is none."""
+    """A class's name; its number where it has no name; "none" for -1, a prediction with logits that are not finite."""
     if number < 0:
         return "none"
     return names[number] if number < len(names) else str(number)
 
 
 def png(image: Tensor) -> bytes:
-    """One image [c, h, w] in [0, 1] as a PNG, grey unless it has three channels."""
+    """One image [c, h, w] in [0, 1] as a PNG: RGB with three channels, else the first channel in grey."""
     pixels = image.detach().float().clamp(0, 1).mul(255).round().to(torch.uint8).cpu()
     grey = len(pixels) != 3
     picture = Image.fromarray(pixels[0].numpy()) if grey else Image.fromarray(pixels.permute(1, 2, 0).numpy())

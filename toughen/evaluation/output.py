@@ -1,4 +1,4 @@
-"""Where an evaluation's files go, and what must not be written over."""
+"""Where an evaluation's files are written, and checks that nothing is replaced by mistake."""
 
 from __future__ import annotations
 
@@ -14,29 +14,33 @@ from toughen.utils.fraction import radius
 
 
 def output_folder(spec: str | Path, out: str | Path | None) -> Path:
-    """Where an evaluation's files go.
+    """The folder for an evaluation's files.
+
+    Args:
+        spec: the model, as in ``evaluate_run``.
+        out: the user's choice; None means the run directory, or runs/NAME for other models.
 
     Raises:
-        ValueError: ``out`` is empty, or the model is named by a file.
+        ValueError: ``out`` is empty, or ``spec`` is a file.
     """
     if out is not None and not str(out):
         raise ValueError("out is empty: name a folder, or leave it out")
     if Path(spec).is_file():
-        read_record(Path(spec))  # says what to do with a file
+        read_record(Path(spec))  # its error says what to do with a file
     if out is not None:
         return Path(out)
     return Path("runs") / str(spec).replace(":", "-").replace("/", "-") if is_elsewhere(spec) else Path(spec)
 
 
 def refuse_foreign(out: Path, run: Path | None) -> None:
-    """See that figures go into no other run's folder, where they would pass for that run's, nor among images.
+    """Check that results are not written to another run's directory or to a data set.
 
     Args:
-        out: where they are to go.
-        run: the run's directory, where a run is evaluated.
+        out: where they will be written.
+        run: the run directory; None for a model that is no run.
 
     Raises:
-        ValueError: they would.
+        ValueError: they would be.
     """
     for folder in (out, out.absolute().parent):
         if (folder / RECORD).is_file() and (run is None or not run.exists() or not folder.samefile(run)):
@@ -49,10 +53,14 @@ def refuse_foreign(out: Path, run: Path | None) -> None:
 
 
 def refuse_another(target: EvaluationTarget, data: str | None) -> None:
-    """See that what goes into a run's own folder was measured at the run's own threat and data.
+    """Check that results in a run's own directory are at the run's own threat and on its own data.
+
+    Args:
+        target: what is evaluated.
+        data: the data set that was named; None means the run's own.
 
     Raises:
-        ValueError: it was not, and would replace the run's own figures.
+        ValueError: they are not, and would replace the run's own results.
     """
     if target.folder is None:
         return
@@ -70,9 +78,10 @@ def refuse_another(target: EvaluationTarget, data: str | None) -> None:
 
 
 def refuse_weaker(target: EvaluationTarget, config: EvaluationConfig) -> None:
-    """See that a run's own figures are not replaced by those of fewer images, without a verdict, or of fewer attacks.
+    """Check that a run's results are not replaced by weaker ones: fewer images, fewer attacks, or no verdict.
 
-    A suite may follow on a smaller one, or on as short a list; with more attacks the images may be fewer.
+    Results of more attacks may have fewer images. Results of a suite need not include the former attacks if there are
+    at least as many.
 
     Raises:
         ValueError: they would be.
@@ -85,23 +94,23 @@ def refuse_weaker(target: EvaluationTarget, config: EvaluationConfig) -> None:
         return
     known = before.get("attacks") if isinstance(before, dict) else None
     if not isinstance(known, dict) or any(before.get(name) != target.about[name] for name in ("epoch", "weights")):
-        return  # damaged, or of other weights
+        return  # the file is damaged, or belongs to other weights
     names = list(chosen_attacks(target, config))
     left_out = [name for name in known if name not in names]
-    beside = f"give --out {target.folder / names[0].replace('/', '-')} to keep both, or"
+    hint = f"give --out {target.folder / names[0].replace('/', '-')} to keep both, or"
     if left_out and (config.attacks is not None or len(names) < len(known)):
         raise ValueError(
             f"{target.folder} was evaluated under {', '.join(known)}, and this leaves out {', '.join(left_out)}: "
-            f"{beside} those attacks too"
+            f"{hint} those attacks too"
         )
     if len(names) > len(known):
         return
     images, count = before.get("images"), len(target.split)
     if isinstance(images, int) and count < images:
         raise ValueError(
-            f"{target.folder} was evaluated on {images:,} images, and this takes {count:,}: {beside} as many images"
+            f"{target.folder} was evaluated on {images:,} images, and this takes {count:,}: {hint} as many images"
         )
     if before.get("verdict") and not config.verdict:
         raise ValueError(
-            f"{target.folder} was evaluated with a verdict, and this leaves it out: {beside} leave out --verdict false"
+            f"{target.folder} was evaluated with a verdict, and this leaves it out: {hint} leave out --verdict false"
         )

@@ -1,4 +1,4 @@
-"""One evaluation from its attacks to its files: check, attack, judge the number, write all of it down."""
+"""The steps of an evaluation: check the arguments, attack, check the number, write the files."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import torch
 from rich.console import Console
 
@@ -16,7 +17,7 @@ from toughen.engine.device import provenance
 from toughen.evaluation import budget
 from toughen.evaluation.conclude import Unfinished, VerdictInputs, conclude
 from toughen.evaluation.config import EvaluationConfig
-from toughen.evaluation.details import collect_report_data
+from toughen.evaluation.details import DIAGNOSTICS, collect_report_data
 from toughen.evaluation.diagnostics.store import add_missing, check_usable, set_aside
 from toughen.evaluation.function_model import FunctionModel
 from toughen.evaluation.gallery import gallery
@@ -39,42 +40,44 @@ def run_evaluation(
     source: Source | None = None,
     console: Console | None = None,
 ) -> dict[str, Any]:
-    """Attack, check, and write both down.
+    """Run an evaluation and write its files.
 
     Args:
-        target, config: what is evaluated, and how.
-        device: where; None means where the model is.
+        target, config: what is evaluated, and the settings.
+        device: where to evaluate; None means where the model is.
         out: where to write; None writes nothing.
-        source: a normally trained net for the same images, or what makes it, called when all else has been checked.
+        source: a normally trained net for the same images, for transfer attacks; or a function that returns it, called
+            after all other checks of the arguments.
         console: where to show progress.
 
     Returns:
-        What evaluation.json holds.
+        The contents of evaluation.json.
 
     Raises:
-        Unfinished: a KeyboardInterrupt that came after the attacks, with what is known, which is written, too.
-        ValueError: the model or the source doesn't fit the images, or another process is at work in ``out``.
+        Unfinished: a KeyboardInterrupt after the attacks; the results so far are in it, and are written, too.
+        ValueError: the model or the source doesn't fit the images, or another process writes to ``out``.
     """
     if out is not None:
         check_usable(out)
     job = prepare(target, config, device, out, source, console)
     with _lock(out):
         job = _fit_to_budget(job)
-        attacked = _attack(job)
-        result, stopped = _judge(job, attacked)
+        evaluation = _attack(job)
+        result, stopped = _result(job, evaluation)
         if out is not None:
-            stopped = world().on_main(_write, job, out, result, attacked, stopped)
+            stopped = world().on_main(_write, job, out, result, evaluation, stopped)
     if stopped is not None:
         raise Unfinished(result, stopped)
     return result
 
 
 def _lock(out: Path | None) -> AbstractContextManager[Any]:
+    """A lock on the folder, which the main process takes."""
     return nullcontext() if out is None else world().on_main(alone, out) or nullcontext()
 
 
 def _fit_to_budget(job: Job) -> Job:
-    """The same with as many images as the time allows."""
+    """The job with as many images as its time budget allows."""
     if job.config.time_budget is None:
         return job
     fewer = budget.fit_to_budget(job.target, job.split, job.config, job.attacks, job.precision, job.out)
@@ -82,6 +85,7 @@ def _fit_to_budget(job: Job) -> Job:
 
 
 def _attack(job: Job) -> Evaluation:
+    """Run the attacks."""
     return measure(
         job.target.net,
         job.split,
@@ -96,15 +100,15 @@ def _attack(job: Job) -> Evaluation:
     )
 
 
-def _judge(job: Job, attacked: Evaluation) -> tuple[dict[str, Any], KeyboardInterrupt | None]:
-    """What evaluation.json holds, and the signal that came before all checks were made."""
+def _result(job: Job, evaluation: Evaluation) -> tuple[dict[str, Any], KeyboardInterrupt | None]:
+    """The contents of evaluation.json with the verdict, and the signal that stopped the checks, if there was one."""
     target, config = job.target, job.config
-    result: dict[str, Any] = {**_figures(attacked, target), "verdict": None}
+    result: dict[str, Any] = {**_figures(evaluation, target), "verdict": None}
     stopped: KeyboardInterrupt | None = None
     if config.verdict:
-        verdict, stopped = world().on_main(_conclude, job, attacked) or (dict[str, Any](), None)
+        verdict, stopped = world().on_main(_conclude, job, evaluation) or (dict[str, Any](), None)
         result |= verdict
-        if stopped is not None and world().is_distributed:  # the others are stopped, too, and can agree on nothing
+        if stopped is not None and world().is_distributed:  # as are the others: no broadcast
             raise stopped
     result |= {
         "model": target.name,
@@ -117,69 +121,71 @@ def _judge(job: Job, attacked: Evaluation) -> tuple[dict[str, Any], KeyboardInte
         **target.about,
         "provenance": provenance(job.device),
     }
-    return world().broadcast(result), stopped  # the checks are the main process's
+    return world().broadcast(result), stopped  # only the main process has the verdict
 
 
-def _conclude(job: Job, attacked: Evaluation) -> tuple[dict[str, Any], KeyboardInterrupt | None]:
-    """The verdict, and the signal that came before all checks were made."""
+def _conclude(job: Job, evaluation: Evaluation) -> tuple[dict[str, Any], KeyboardInterrupt | None]:
+    """Make the checks; returns as ``conclude``."""
     job.say("now the checks of whether the robust accuracy can be trusted")
-    mode = None if isinstance(job.target.net, FunctionModel) else job.target.net.training
-    verdict = VerdictInputs(job.model(), job.config.seed, job.source, mode, job.config.cheap)
-    return conclude(attacked, job.target, verdict, job.console)
+    trained_mode = None if isinstance(job.target.net, FunctionModel) else job.target.net.training
+    inputs = VerdictInputs(job.model(), job.config.seed, job.source, trained_mode, job.config.cheap)
+    return conclude(evaluation, job.target, inputs, job.console)
 
 
-def _figures(attacked: Evaluation, target: EvaluationTarget) -> dict[str, Any]:
-    """The accuracies, and for a sample what they say of the whole test set."""
-    result = attacked.summary()
-    if len(attacked.split) < target.total:
+def _figures(evaluation: Evaluation, target: EvaluationTarget) -> dict[str, Any]:
+    """The accuracies; for a sample also their 95 % confidence intervals for the whole test set."""
+    result = evaluation.summary()
+    if len(evaluation.split) < target.total:
         names = ("clean_accuracy", "robust_accuracy")
-        result["interval"] = {name: interval(result[name], len(attacked.split)) for name in names}
+        result["interval"] = {name: interval(result[name], len(evaluation.split)) for name in names}
     return result
 
 
 def _write(
-    job: Job, out: Path, result: dict[str, Any], attacked: Evaluation, stopped: KeyboardInterrupt | None
+    job: Job, out: Path, result: dict[str, Any], evaluation: Evaluation, stopped: KeyboardInterrupt | None
 ) -> KeyboardInterrupt | None:
-    """The files of an evaluation, after a closer look at a few images where that is wanted, and nobody stops it."""
-    pictures: Any = None
+    """Write the files of an evaluation; unless it was stopped, make those for a report first.
+
+    Returns:
+        The signal that stopped the evaluation, if there was one.
+    """
+    images: pa.Table | None = None
     diagnostics: dict[str, dict[str, Any]] = {}
     if job.config.details and stopped is None:
         job.say(f"now some diagnostics on a few images, for the report{_at_most(result)}")
         try:
-            pictures, diagnostics = _closer_look(job, attacked)
+            images, diagnostics = _report_data(job, evaluation)
         except KeyboardInterrupt as signal:
             stopped = signal
-    begun = attacked.state.name
+    name = evaluation.state.name
     if stopped is not None:
-        result["unfinished"] = begun
+        result["unfinished"] = name
     set_aside(out)
-    write_results(out, result, attacked.ledger(), pictures, begun)
+    write_results(out, result, evaluation.ledger(), images, name)
     add_missing(out, diagnostics)
     if stopped is None:
-        attacked.state.remove()
+        evaluation.state.remove()
         budget.clear_plan(out)
     return stopped
 
 
 def _at_most(result: Mapping[str, Any]) -> str:
-    """How long the closer look takes at most, by what the attacks' passes took; "" where they made none."""
+    """How long the data for a report take, estimated by the attacks' seconds per pass; "" if they made no passes."""
     figures = result["attacks"].values()
     passes = sum(each["passes"] for each in figures)
     if not passes:
         return ""
-    return f"; at most about {spell(budget.LOOK * sum(each['seconds'] for each in figures) / passes)}"
+    return f"; at most about {spell(budget.REPORT_PASSES * sum(each['seconds'] for each in figures) / passes)}"
 
 
-def _closer_look(job: Job, attacked: Evaluation) -> tuple[Any, dict[str, dict[str, Any]]]:
-    """The pictures and diagnostics that a report shows."""
-    model = job.model()
+def _report_data(job: Job, evaluation: Evaluation) -> tuple[pa.Table, dict[str, dict[str, Any]]]:
+    """The gallery of images and the diagnostics that a report shows."""
+    model, seed = job.model(), job.config.seed
     with progress_bar(job.console or Console(quiet=True)) as bar:
-        task = bar.add_task("gallery", total=5)  # the gallery and four diagnostics at most
-        pictures = gallery(attacked, job.target, job.attacks, model, job.config.seed)
-        return pictures, collect_report_data(
-            attacked,
-            job.target,
-            model,
-            job.config.seed,
-            lambda name: bar.update(task, advance=1, description=name),
-        )
+        task = bar.add_task("gallery", total=1 + len(DIAGNOSTICS))
+        images = gallery(evaluation, job.target, job.attacks, model, seed)
+
+        def show(name: str) -> None:
+            bar.update(task, advance=1, description=name)
+
+        return images, collect_report_data(evaluation, job.target, model, seed, show)

@@ -1,4 +1,4 @@
-"""What a classifier says of single images, and whether an attack changes it."""
+"""The classes of single images, with and without an attack."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from toughen.evaluation.call_attack import call_attack
 
 @dataclass(frozen=True)
 class Prediction:
-    """The answer for one image.
+    """The prediction for one image.
 
     Attributes:
-        label: the class, as a number.
-        confidence: its softmax probability, 0..1. It is the net's own, and says nothing of attacks.
-        attacked: the class of the adversarial image; None where no attack was made.
+        label: the predicted class, a number.
+        confidence: its softmax probability, 0..1, without an attack.
+        attacked: the predicted class of the adversarial image; None if no attack was run.
     """
 
     label: int
@@ -32,13 +32,13 @@ class Prediction:
 def predict(
     model: nn.Module, x: Images, attack: Attack | None = None, name: str = "", seed: int = 0, batch_size: int = 64
 ) -> list[Prediction]:
-    """Classify images, and attack each with the predicted class as its label.
+    """Classify images, and attack each of them with its predicted class as the label.
 
     Args:
         model: takes images in [0, 1], returns logits.
         x: float [n, c, h, w] in [0, 1].
-        attack: searches for an image that is classified otherwise; None: none is searched.
-        name: what messages call the attack.
+        attack: the attack; None means no attack.
+        name: the attack's name in messages; its random numbers are keyed by it, too.
         seed: of the attack's random numbers.
         batch_size: images per forward pass.
 
@@ -48,14 +48,14 @@ def predict(
     predictions: list[Prediction] = []
     with mode(model, "eval"):
         for rows in torch.arange(len(x), device=x.device).split(batch_size):
-            part = x[rows]
+            batch = x[rows]
             with torch.no_grad():
-                confidence, label = model(part).float().softmax(1).max(1)
-            after: list[int | None] = [None] * len(rows)
+                confidence, label = model(batch).float().softmax(1).max(1)
+            attacked: list[int | None] = [None] * len(rows)
             if attack is not None:
                 noise = ImageNoise(seed, name, rows.tolist())
-                x_adv, _ = call_attack(attack, name, model, part, label, noise)
+                x_adv, _ = call_attack(attack, name, model, batch, label, noise)
                 with torch.no_grad():
-                    after = list(model(x_adv).argmax(1).tolist())
-            predictions += map(Prediction, label.tolist(), confidence.tolist(), after)
+                    attacked = list(model(x_adv).argmax(1).tolist())
+            predictions += map(Prediction, label.tolist(), confidence.tolist(), attacked)
     return predictions

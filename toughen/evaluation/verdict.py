@@ -31,14 +31,14 @@ def added_modules() -> list[ModuleType]:
 
 def model_checks() -> dict[str, ModelCheck]:
     """The checks that run the model, by name, in the order in which they are made."""
-    found = [each for module in (*OWN, *added_modules()) for each in module.CHECKS if isinstance(each, ModelCheck)]
-    return {check.name: check for check in sorted(found, key=lambda check: SUBJECTS.index(check.about))}
+    selected = [each for module in (*OWN, *added_modules()) for each in module.CHECKS if isinstance(each, ModelCheck)]
+    return {check.name: check for check in sorted(selected, key=lambda check: SUBJECTS.index(check.about))}
 
 
 def attack_checks() -> dict[str, AttackCheck]:
     """The checks of the probes' results, by name."""
-    found = [each for module in (*OWN, *added_modules()) for each in module.CHECKS if isinstance(each, AttackCheck)]
-    return {check.name: check for check in found}
+    selected = [each for module in (*OWN, *added_modules()) for each in module.CHECKS if isinstance(each, AttackCheck)]
+    return {check.name: check for check in selected}
 
 
 MODEL_CHECKS, ATTACK_CHECKS = model_checks(), attack_checks()

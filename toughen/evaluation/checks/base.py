@@ -178,7 +178,7 @@ class CheckContext:
     @property
     def diameter(self) -> float:
         """The longest distance between two images of this shape."""
-        return 1.0 if self.threat.norm == "linf" else math.sqrt(self.claim.images.shape[1:].numel())
+        return self.threat.diameter(self.claim.images.shape[1:])
 
     @property
     def dtype(self) -> torch.dtype:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -41,7 +40,7 @@ def radii(threat: Threat, shape: Sequence[int], multiples: Sequence[float] = MUL
         shape: [c, h, w] of the images.
         multiples: in ascending order; those beyond the longest distance are left out.
     """
-    diameter = 1.0 if threat.norm == "linf" else math.sqrt(math.prod(shape))
+    diameter = threat.diameter(shape)
     return [round(float(m * threat.eps), 12) for m in multiples if m * threat.eps <= diameter]
 
 
