@@ -29,6 +29,7 @@ Pixels: TypeAlias = np.ndarray[Any, np.dtype[np.uint8]]  # [c, h, w]
 Box: TypeAlias = tuple[int, int, int, int]  # left, top, right, bottom, in pixels
 
 _BLOCK = 512  # images whose bytes are held at a time
+_OTHERS_ARE_GREY = "the images looked at first are grey: save all as colour"
 _WORTH_THREADS = 128 * 128  # pixels; decoding smaller images is mostly Python, which threads cannot share
 
 
@@ -156,7 +157,9 @@ def _open(item: Encoded) -> Image.Image:
         raise _damaged(item, error) from None
 
 
-def pixels(item: Encoded, form: Form, crop: Callable[[int, int], Box] | None = None) -> Pixels:
+def pixels(
+    item: Encoded, form: Form, crop: Callable[[int, int], Box] | None = None, *, grey_because: str = _OTHERS_ARE_GREY
+) -> Pixels:
     """One image as [c, h, w].
 
     Args:
@@ -164,6 +167,7 @@ def pixels(item: Encoded, form: Form, crop: Callable[[int, int], Box] | None = N
         form: what it is turned into.
         crop: given the image's width and height, the part that is resized to the form's size, whatever its proportions
             (bilinear, antialiased); None takes the centre, as the form says.
+        grey_because: why an image in colour is refused where the form is grey, and what to do.
 
     Raises:
         ValueError: it is damaged, in colour where the others are grey, or of another size and none was asked for.
@@ -173,7 +177,7 @@ def pixels(item: Encoded, form: Form, crop: Callable[[int, int], Box] | None = N
             _require_bytes(item, opened)
             opened.load()
             if form.mode == "L" and opened.mode not in _GREY:
-                raise ValueError(f"{item.where} is in colour, the images looked at first are grey: save all as colour")
+                raise ValueError(f"{item.where} is in colour, {grey_because}")
             upright = opened if _orientation(opened) == 1 else ImageOps.exif_transpose(opened)
             image = _convert(upright, form.mode)
             if crop is None:

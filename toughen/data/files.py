@@ -12,6 +12,8 @@ from toughen.core.types import ByteImages
 from toughen.data.decode import Form, bombs_refused, pixels
 from toughen.data.sources import Encoded
 
+GREY = "and the net was trained on grey images: save it as grey"
+
 
 def load_files(paths: Sequence[str | Path], shape: tuple[int, int, int], resize: int | None = None) -> ByteImages:
     """Decode image files to the shape that a net takes: the shorter side is resized, the centre is cut out.
@@ -40,5 +42,5 @@ def load_files(paths: Sequence[str | Path], shape: tuple[int, int, int], resize:
         raise ValueError(f"there is no file {missing[0]}: name image files")
     form = Form("L" if channels == 1 else "RGB", (columns, rows), resize or rows)
     with bombs_refused():
-        decoded = [pixels(Encoded(str(path), Path(path)), form) for path in paths]
+        decoded = [pixels(Encoded(str(path), Path(path)), form, grey_because=GREY) for path in paths]
     return torch.from_numpy(np.stack(decoded))
