@@ -594,6 +594,10 @@ def beside(root: Path) -> None:
     paint(root / "train" / "5.png", plain(1))
 
 
+def bytes_as_name(root: Path) -> None:
+    folders(root, ("train", "test"), {"a": 1, os.fsdecode(b"caf\xe9"): 2})
+
+
 BAD_FOLDERS: dict[str, tuple[Callable[[Path], None], str]] = {
     "empty folder": (lambda root: None, r"is an empty folder: expected ROOT/train/CLASS"),
     "empty class folder": (empty_class, r"train/c has no images .*: fill or remove it"),
@@ -606,6 +610,7 @@ BAD_FOLDERS: dict[str, tuple[Callable[[Path], None], str]] = {
     "dangling link": (dangling_link, r"train/b/2.png leads to no file: mend the link or remove it"),
     "images deeper": (deeper, r"train/b/more holds images below a class: move them up"),
     "images much deeper": (much_deeper, r"train/b/x holds images below a class: move them up"),
+    "class not UTF-8": (bytes_as_name, r"train/caf.* has a name that is not UTF-8, and it names a class: rename it"),
     "images beside classes": (beside, r"train/5.png lies beside the folders of the classes: move it into one"),
 }
 
