@@ -120,6 +120,12 @@ def test_the_same_fall_as_under_the_reference(precision: Precision, data_root: P
         assert beyond <= seeds and 10 < int(ours.sum()) < 35, (name, beyond, seeds, int(ours.sum()))
 
 
+def test_no_image_is_no_error(mnist: tuple[Images, Labels]) -> None:
+    """As where a caller keeps the images that are right, and none is."""
+    x, y = mnist
+    assert AutoAttack(eps=0.1)(toughen.load(NETS / "fbf"), x[:0], y[:0]).shape == (0, 1, 28, 28)
+
+
 def test_called_like_any_attack(mnist: tuple[Images, Labels]) -> None:
     """Images that break the model where there are any, and the image itself where there are none; nothing is kept."""
     x, y = mnist

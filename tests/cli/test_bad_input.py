@@ -456,6 +456,13 @@ def deny(monkeypatch: pytest.MonkeyPatch, folder: Path, number: int) -> None:
     monkeypatch.setattr(Path, "mkdir", guarded(Path.mkdir))
 
 
+def test_a_run_directory_whose_name_is_not_utf8(tmp_path: Path) -> None:
+    """It was trained to the end, and then the weights could not be written."""
+    out = tmp_path / os.fsdecode(b"caf\xe9")
+    refused(toughen(*small("--method", "FBF", "--eps", 0.2), "--out", out), "is not UTF-8", "choose another --out")
+    assert not out.exists()
+
+
 def test_a_read_only_directory(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     words = small("--method", "FBF", "--eps", 0.2)
     with monkeypatch.context() as patched:

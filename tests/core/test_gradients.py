@@ -118,6 +118,13 @@ def test_models_without_a_gradient_are_refused(call: Any) -> None:
         input_gradient(Whole(call), torch.rand(2, 1, 4, 4), torch.tensor([0, 1]), cross_entropy)
 
 
+def test_inference_mode_is_named() -> None:
+    """A model without ``no_grad`` is not told to remove it."""
+    model, x, y, _ = linear_problem("linf")
+    with torch.inference_mode(), pytest.raises(ValueError, match=r"inference_mode\(\) allows none: call it outside"):
+        input_gradient(model, x, y, cross_entropy)
+
+
 # ---- modes
 
 

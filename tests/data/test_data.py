@@ -597,6 +597,10 @@ def beside(root: Path) -> None:
     paint(root / "train" / "5.png", plain(1))
 
 
+def bytes_as_name(root: Path) -> None:
+    folders(root, ("train", "test"), {"a": 1, os.fsdecode(b"caf\xe9"): 2})
+
+
 BAD_FOLDERS: dict[str, tuple[Callable[[Path], None], str]] = {
     "empty folder": (lambda root: None, r"is an empty folder: expected ROOT/train/CLASS"),
     "empty class folder": (empty_class, r"train/c has no images .*: add images or remove it"),
@@ -609,6 +613,7 @@ BAD_FOLDERS: dict[str, tuple[Callable[[Path], None], str]] = {
     "dangling link": (dangling_link, r"train/b/2.png is a link to a missing file: repair the link or remove it"),
     "images deeper": (deeper, r"train/b/more has images in a subfolder of a class: move them"),
     "images much deeper": (much_deeper, r"train/b/x has images in a subfolder of a class: move them"),
+    "class not UTF-8": (bytes_as_name, r"train/caf.* has a name that is not UTF-8, and it names a class: rename it"),
     "images beside classes": (beside, r"train/5.png is next to the class folders: move it into one"),
 }
 

@@ -50,6 +50,29 @@ def test_it_switches_at_the_knee_by_hand() -> None:
         assert "settled" in event["text"]
 
 
+def test_a_loop_that_tells_no_length_is_asked_for_it() -> None:
+    """It switched after the first epoch, because the learning rate was about to drop, as it said."""
+    method = Delayed(after=PGDAT(eps=EPS))
+    method.progress = 0.1
+    with pytest.raises(ValueError, match="not told the length of the run, .*: call its start with a plan"):
+        method.after_epoch({"epoch": 0, "terms": {"clean": 1.0}})
+
+
+def test_a_loop_that_sets_no_progress_may_end_its_epochs_as_it_likes() -> None:
+    method = Delayed(after=PGDAT(eps=EPS))
+    method.after_epoch({})
+    assert method.now is method.after
+
+
+def test_a_number_needs_no_plan_and_no_terms() -> None:
+    method = Delayed(after=PGDAT(eps=EPS), switch_epoch=2)
+    method.progress = 0.1
+    method.after_epoch({"epoch": 0})
+    assert method.now is method.before
+    method.after_epoch({"epoch": 1})
+    assert method.now is method.after
+
+
 def test_a_flat_epoch_counts_one() -> None:
     """From 2 to 0 at once, then flat: after n epochs the curve was ahead by n - 2 epochs."""
     losses = [2.0] + 11 * [0.0]

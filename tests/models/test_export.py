@@ -138,6 +138,13 @@ def test_an_attack_through_the_exported_program_finds_what_it_finds_on_the_run(
     assert torch.equal(*broken) and 0 < int(broken[0].sum())
 
 
+def test_a_program_under_a_name_that_its_loader_does_not_expect_is_refused(run: Path, tmp_path: Path) -> None:
+    """``torch.export.load`` reports that it is unable to load such a file, although it loads it."""
+    ended = toughen("export", run, "--format", "torch-export", "--out", tmp_path / "net.torch")
+    assert ended.status == 2 and "must end in .pt2: torch.export.load expects it" in ended.err
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_an_exported_program_holds_no_pickle(tmp_path: Path) -> None:
     model, path = models.create("m-lenet", 10, (1, 28, 28)), tmp_path / "net.pt2"
     export(model, (1, 28, 28), path, "torch-export", {"classes": "[]"})

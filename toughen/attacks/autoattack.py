@@ -75,6 +75,8 @@ class AutoAttack(Attack):
     def __call__(self, model: nn.Module, x: Images, target: Labels | Logits, noise: Noise | None = None) -> Images:
         """The images that break the model, and ``x`` itself where none was found."""
         threat_of(self).check(x)
+        if not len(x):
+            return x.clone()
         noise, model = noise or Noise(), as_classifier(model, x, precision=self.precision, batch_size=self.batch_size)
         x_adv = x.clone()
         with mode(model, "eval"):

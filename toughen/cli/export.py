@@ -59,6 +59,8 @@ def run(arguments: Sequence[str]) -> int:
     out = Path(given.out) if given.out else folder / NAMES[given.format]
     if out.exists():
         raise ValueError(f"{out} exists already: choose another --out, or remove it")
+    if given.format == "torch-export" and out.suffix != SUFFIXES[given.format]:
+        raise ValueError(f"{out} must end in {SUFFIXES[given.format]}: torch.export.load expects it")
     check_writable(out.parent)
     model = runs.load(folder, own_model(given.run, given.model))
     attack = None if given.attack == NO_ATTACK else parse_attack(given.attack, threat(record, given.run))

@@ -149,6 +149,8 @@ def _gradient_of(total: Scalar, x: Images, *, keep: bool, create_graph: bool = F
             (gradient,) = torch.autograd.grad(total, x, retain_graph=keep, create_graph=create_graph, allow_unused=True)
     if gradient is None and not strict:
         return torch.zeros_like(x)
+    if gradient is None and torch.is_inference_mode_enabled():
+        raise ValueError("an attack needs gradients, and torch.inference_mode() allows none: call it outside")
     if gradient is None:
         raise ValueError("the logits have no gradient for the images: remove no_grad() and detach() from the model")
     return gradient

@@ -26,6 +26,7 @@ from toughen.data.layout import (
     visible,
 )
 from toughen.data.sources import Encoded, Source, Sources, Store
+from toughen.utils.text import is_text
 
 _ARCHIVES = {".zip", ".tar", ".gz", ".tgz", ".bz2", ".xz", ".7z", ".rar"}
 
@@ -135,6 +136,8 @@ def _source(split: Path, classes: tuple[str, ...]) -> Source:
     for folder in kinds:
         if folder.name not in classes:
             raise ValueError(f"{folder} is a class without a folder of training images: add one or remove this one")
+        if not is_text(folder.name):
+            raise ValueError(f"{folder} has a name that is not UTF-8, and it names a class: rename it")
         images = pictures(folder)
         _require_all_read(folder, images)
         if not images:

@@ -63,7 +63,8 @@ class Delayed(Method):
             raise ValueError(f"sensitivity ({sensitivity}) must be above 0, latest ({latest}) a share of the run, 0..1")
         self.switch_epoch, self.sensitivity, self.latest = switch_epoch, sensitivity, latest
         self.switched, self.losses = switch_epoch == 0, list[float]()
-        self.epochs, self.until = 1, 0.5 if latest is None else latest
+        self.epochs: int | None = None  # of the run, once a plan says so
+        self.until = 0.5 if latest is None else latest
 
     @property
     def now(self) -> Method:
@@ -102,16 +103,21 @@ class Delayed(Method):
 
     def after_epoch(self, metrics: dict[str, Any]) -> None:
         super().after_epoch(metrics)
-        if self.switched:
+        if self.now is self.after:
             return
-        done, loss = metrics["epoch"] + 1, metrics["terms"].get("clean")
+        done, loss = metrics["epoch"] + 1, metrics.get("terms", {}).get("clean")
         if self.switch_epoch == "auto":
             if loss is None:
                 raise ValueError("Delayed got no clean loss, which auto needs: give switch_epoch a number")
             self.losses.append(loss)
             settled = lead_lost(self.losses) >= self.sensitivity
+            if self.epochs is None and not settled:
+                raise ValueError(
+                    "Delayed was not told the length of the run, which auto needs: call its start with a plan, or give "
+                    "switch_epoch a number"
+                )
             reason = f"the clean loss settled at {loss:.4f}" if settled else "the learning rate is about to drop"
-            self.switched = settled or (done + 1) / self.epochs > self.until + 1e-9
+            self.switched = settled or (self.epochs is not None and (done + 1) / self.epochs > self.until + 1e-9)
         else:
             reason = "as told"
             self.switched = done >= self.switch_epoch

@@ -9,6 +9,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from toughen.utils.text import is_text
+
 if TYPE_CHECKING:  # imported where it is used: reports read and write files without torch
     from torch import Tensor
 
@@ -59,8 +61,10 @@ def check_writable(folder: Path) -> None:
     """See that files can be written to a folder, or that it can be made, before time is spent on what they will hold.
 
     Raises:
-        ValueError: they can't, or it is a file.
+        ValueError: they can't, it is a file, or its path is not UTF-8.
     """
+    if not is_text(str(folder)):
+        raise ValueError(f"the path {folder} is not UTF-8, so weights cannot be written there: choose another --out")
     if folder.exists() and not folder.is_dir():
         raise ValueError(f"{folder} is a file: choose another --out")
     nearest = next(path for path in (folder, *folder.absolute().parents) if path.exists())
