@@ -85,6 +85,21 @@ def test_stays_in_ball_and_box_where_images_touch_the_box(name: str, norm: Norm)
     check_box(CASES[name], norm, moves=name not in ("DeepFool", "FAB"))  # these return x where they find nothing near
 
 
+@every_attack
+@pytest.mark.parametrize("wrong", ["bytes", "normalised", "NaN"])
+def test_images_outside_0_to_1_are_refused(name: str, wrong: str) -> None:
+    model, x, y, _ = linear_problem("linf")
+    x = {"bytes": x * 255, "normalised": (x - 0.5) / 0.25, "NaN": x.masked_fill(x == x.max(), math.nan)}[wrong]
+    with pytest.raises(ValueError, match=r"values from .* to .*, but must lie in \[0, 1\]: divide bytes by 255"):
+        CASES[name](eps=0.1)(model, x, y)
+
+
+def test_rounding_outside_0_to_1_is_allowed() -> None:
+    model, x, y, _ = linear_problem("linf")
+    x_adv = PGD(eps=0.1)(model, x.masked_fill(x == x.max(), 1 + 1e-6), y)
+    assert 0 <= float(x_adv.min()) and float(x_adv.max()) <= 1
+
+
 @dataclass(frozen=True, kw_only=True)
 class Faulty(Attack):
     """PGD with one fault, which the two checks above must notice."""

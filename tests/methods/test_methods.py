@@ -65,6 +65,15 @@ def test_a_step_has_the_promised_form(name: str, mnist: tuple[Images, Labels]) -
 
 
 @every_method
+def test_the_first_batch_of_an_own_loop_must_lie_in_0_to_1(name: str, mnist: tuple[Images, Labels]) -> None:
+    (x, y), model = mnist, net()
+    method, own = prepared(name, model), Batch(index=torch.arange(len(x)))
+    with pytest.raises(ValueError, match=r"values from 0 to 255, but must lie in \[0, 1\]"):
+        method(model, x * 255, y, own)
+    assert method(model, x, y, own).loss.isfinite()
+
+
+@every_method
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 def test_every_parameter_gets_a_gradient(name: str, precision: str, mnist: tuple[Images, Labels]) -> None:
     (x, y), model = mnist, net()

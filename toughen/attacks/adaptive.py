@@ -8,7 +8,7 @@ from typing import Literal
 import torch
 from torch import nn
 
-from toughen.attacks.base import Attack, check_not_negative, threat_of
+from toughen.attacks.base import Attack, check_not_negative, start_call, threat_of
 from toughen.attacks.pgd import PGD
 from toughen.core.classifier import misclassified
 from toughen.core.gradients import confirmed, input_gradient, logits, mode
@@ -75,8 +75,8 @@ class Adaptive(Attack):
         return DivergenceAscent(clean)
 
     def __call__(self, model: nn.Module, x: Images, target: Labels | Logits, noise: Noise | None = None) -> Images:
-        threat, noise = threat_of(self), (noise or Noise()).restart(0)
-        threat.check(x)
+        threat, noise = start_call(self, x, noise)
+        noise = noise.restart(0)
         x = x.detach()
         begin = threat.start(x, self.start, noise).detach()
         with mode(model, "eval"), torch.no_grad():

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from toughen.attacks.apgd_state import APGDState
-from toughen.attacks.base import Attack, threat_of
+from toughen.attacks.base import Attack, start_call, threat_of
 from toughen.core.gradients import InputGradient, exact_logits, fooled, input_gradient, logits, mode
 from toughen.core.objectives import Objective, TargetedDLR, cross_entropy
 from toughen.core.rng import Noise
@@ -68,8 +68,7 @@ class APGD(Attack):
             raise ValueError("this objective couples the images of a batch: give APGD one with a value per image")
 
     def __call__(self, model: nn.Module, x: Images, target: Labels | Logits, noise: Noise | None = None) -> Images:
-        threat, noise = threat_of(self), noise or Noise()
-        threat.check(x)
+        threat, noise = start_call(self, x, noise)
 
         def once(number: int) -> _Round:
             own = noise.restart(number)
@@ -159,10 +158,10 @@ class APGDT(Attack):
         return APGD(eps=threat.eps, norm=threat.norm, steps=self.steps, rho=self.rho, eot=self.eot)
 
     def __call__(self, model: nn.Module, x: Images, target: Labels | Logits, noise: Noise | None = None) -> Images:
-        threat_of(self).check(x)
+        _, noise = start_call(self, x, noise)
         if not len(x):
             return x.clone()
-        noise, apgd = noise or Noise(), self._apgd()
+        apgd = self._apgd()
         with mode(model, "eval"):
             classes = wrong_classes(model, x, target)
 

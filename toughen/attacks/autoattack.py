@@ -8,7 +8,7 @@ from typing import Literal, TypeAlias
 from torch import nn
 
 from toughen.attacks.apgd import APGD, APGDT
-from toughen.attacks.base import Attack, threat_of
+from toughen.attacks.base import Attack, start_call, threat_of
 from toughen.attacks.fab import FAB
 from toughen.attacks.square import Square
 from toughen.core.classifier import as_classifier, misclassified
@@ -74,10 +74,10 @@ class AutoAttack(Attack):
 
     def __call__(self, model: nn.Module, x: Images, target: Labels | Logits, noise: Noise | None = None) -> Images:
         """The images that break the model, and ``x`` itself where none was found."""
-        threat_of(self).check(x)
+        _, noise = start_call(self, x, noise)
         if not len(x):
             return x.clone()
-        noise, model = noise or Noise(), as_classifier(model, x, precision=self.precision, batch_size=self.batch_size)
+        model = as_classifier(model, x, precision=self.precision, batch_size=self.batch_size)
         x_adv = x.clone()
         with mode(model, "eval"):
             robust = ~misclassified(model.exact(x), target)

@@ -10,6 +10,8 @@ from toughen.core.rng import Noise
 from toughen.core.threat import Threat
 from toughen.core.types import Eps, Images, Labels, Logits, Norm, Real
 
+ROUNDING = 1e-5  # how far outside [0, 1] rounding may leave a value
+
 
 class Attack:
     """The base of all attacks: a frozen dataclass whose settings are its fields and whose work is its call.
@@ -30,11 +32,41 @@ class Attack:
 
         Args:
             model: returns logits; any mode, any device.
-            x: clean images in [0, 1], [n, c, h, w].
+            x: clean images in [0, 1], [n, c, h, w]; this is checked where ``noise`` is None. The trainer and the
+                evaluation give a source of noise, and check images when they load them.
             target: what the objective compares with, the true labels for most.
             noise: source of random numbers; None means torch's global generator.
         """
         raise NotImplementedError
+
+
+def start_call(attack: Attack, x: Images, noise: Noise | None) -> tuple[Threat, Noise]:
+    """The threat of an attack and the source of its random numbers, after a check of the images.
+
+    Raises:
+        ValueError: an L2 radius above the longest distance, or, without ``noise``, values outside [0, 1].
+    """
+    threat = threat_of(attack)
+    threat.check(x)
+    if noise is None:
+        check_range(x)
+    return threat, noise or Noise()
+
+
+def check_range(x: Images) -> None:
+    """Check that images lie in [0, 1]; on a GPU this waits for them.
+
+    Raises:
+        ValueError: they do not.
+    """
+    if not len(x):
+        return
+    low, high = (float(value) for value in x.detach().aminmax())
+    if not (-ROUNDING <= low and high <= 1 + ROUNDING):
+        raise ValueError(
+            f"the images have values from {low:.4g} to {high:.4g}, but must lie in [0, 1]: divide bytes by 255, and "
+            "normalise within the model"
+        )
 
 
 def threat_of(attack: object) -> Threat:

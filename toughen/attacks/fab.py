@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from toughen.attacks.apgd import wrong_classes
-from toughen.attacks.base import Attack, threat_of
+from toughen.attacks.base import Attack, start_call, threat_of
 from toughen.attacks.fab_state import FABState
 from toughen.core.classifier import misclassified
 from toughen.core.gradients import confirmed, low_precision, mode
@@ -84,8 +84,7 @@ class FAB(Attack):
 
     @torch.no_grad()
     def __call__(self, model: nn.Module, x: Images, target: Labels | Logits, noise: Noise | None = None) -> Images:
-        threat, noise = threat_of(self), noise or Noise()
-        threat.check(x)
+        threat, noise = start_call(self, x, noise)
         if not len(x):
             return x.clone()
         x_adv, best = x.detach().clone(), x.new_full((len(x),), torch.inf)

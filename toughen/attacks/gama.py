@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from toughen.attacks.base import Attack, check_not_negative, threat_of
+from toughen.attacks.base import Attack, check_not_negative, start_call, threat_of
 from toughen.core.gradients import fooled, input_gradient, logits, mode
 from toughen.core.objectives import GuidedMargin
 from toughen.core.rng import Noise
@@ -54,8 +54,7 @@ class _GAMA(Attack):
             raise ValueError(f"span ({self.span}) and drops {self.drops} must be shares of the steps, 0..1")
 
     def __call__(self, model: nn.Module, x: Images, target: Labels | Logits, noise: Noise | None = None) -> Images:
-        threat, noise = threat_of(self), noise or Noise()
-        threat.check(x)
+        threat, noise = start_call(self, x, noise)
         x = x.detach()
         with mode(model, "eval"):
             result = x

@@ -8,7 +8,7 @@ from typing import ClassVar, Literal
 import torch
 from torch import nn
 
-from toughen.attacks.base import Attack, check_not_negative, threat_of
+from toughen.attacks.base import Attack, check_not_negative, start_call, threat_of
 from toughen.attacks.pgd import PGD
 from toughen.core.gradients import logits, mode
 from toughen.core.objectives import LogitNorm
@@ -55,8 +55,7 @@ class LogitMatrix(Attack):
             raise ValueError("there is no gradient at the images themselves: give a random start, such as uniform")
 
     def __call__(self, model: nn.Module, x: Images, target: Labels | Logits, noise: Noise | None = None) -> Images:
-        threat = threat_of(self)
-        threat.check(x)
+        threat, noise = start_call(self, x, noise)
         x = x.detach()
         with mode(model, "eval"), torch.no_grad():
             objective = LogitNorm(logits(model, x), self.kind)

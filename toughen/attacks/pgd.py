@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
-from toughen.attacks.base import Attack, check_not_negative, threat_of
+from toughen.attacks.base import Attack, check_not_negative, start_call, threat_of
 from toughen.core.gradients import confirmed, input_gradient, logits, mode
 from toughen.core.objectives import Objective, cross_entropy
 from toughen.core.rng import Noise
@@ -61,8 +61,7 @@ class PGD(Attack):
             raise ValueError("this objective couples the images of a batch, so restarts cannot be compared: use one")
 
     def __call__(self, model: nn.Module, x: Images, target: Labels | Logits, noise: Noise | None = None) -> Images:
-        threat, noise = threat_of(self), noise or Noise()
-        threat.check(x)
+        threat, noise = start_call(self, x, noise)
         x = x.detach()
         with mode(model, self.mode):
             best = self._run(model, x, target, threat, noise.restart(0))

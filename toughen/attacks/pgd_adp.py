@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from toughen.attacks.base import Attack, threat_of
+from toughen.attacks.base import Attack, start_call, threat_of
 from toughen.core.gradients import fooled, input_gradient, logits, mode
 from toughen.core.objectives import Objective, cross_entropy
 from toughen.core.rng import Noise
@@ -53,8 +53,8 @@ class PGDADP(Attack):
             raise ValueError("this objective couples the images of a batch, so none can choose a step: use another")
 
     def __call__(self, model: nn.Module, x: Images, target: Labels | Logits, noise: Noise | None = None) -> Images:
-        threat, noise = threat_of(self), (noise or Noise()).restart(0)
-        threat.check(x)
+        threat, noise = start_call(self, x, noise)
+        noise = noise.restart(0)
         x = x.detach()
         x_adv, objective = threat.project(threat.start(x, self.start, noise).detach(), x), self.objective
         result, rows = x_adv, torch.arange(len(x), device=x.device)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from toughen.attacks.base import Attack, threat_of
+from toughen.attacks.base import Attack, start_call, threat_of
 from toughen.core.gradients import fooled, logits, mode
 from toughen.core.objectives import margin
 from toughen.core.rng import Noise
@@ -42,8 +42,7 @@ class RandomPoints(Attack):
 
     @torch.no_grad()
     def __call__(self, model: nn.Module, x: Images, target: Labels | Logits, noise: Noise | None = None) -> Images:
-        threat, noise = threat_of(self), noise or Noise()
-        threat.check(x)
+        threat, noise = start_call(self, x, noise)
         noise = noise.restart(0)
         result, lowest = x.clone(), x.new_full((len(x),), torch.inf)
         rows = torch.arange(len(x), device=x.device)

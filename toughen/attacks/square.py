@@ -10,7 +10,7 @@ from functools import lru_cache
 import torch
 from torch import Tensor, nn
 
-from toughen.attacks.base import Attack, threat_of
+from toughen.attacks.base import Attack, start_call, threat_of
 from toughen.core.classifier import Query
 from toughen.core.gradients import fooled, mode
 from toughen.core.objectives import margin
@@ -63,8 +63,7 @@ class Square(Attack):
 
     @torch.no_grad()
     def __call__(self, model: nn.Module, x: Images, target: Labels | Logits, noise: Noise | None = None) -> Images:
-        threat, noise = threat_of(self), noise or Noise()
-        threat.check(x)
+        threat, noise = start_call(self, x, noise)
         x_adv, rows, sides = x.clone(), torch.arange(len(x), device=x.device), self._sides(x)
         with mode(model, "eval"):
             for number in range(self.restarts):

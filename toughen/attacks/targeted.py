@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from toughen.attacks.base import Attack, check_not_negative, threat_of
+from toughen.attacks.base import Attack, check_not_negative, start_call, threat_of
 from toughen.attacks.pgd import PGD
 from toughen.core.gradients import logits, mode
 from toughen.core.objectives import TowardsClass
@@ -43,8 +43,8 @@ class _TargetedPGD(Attack):
         check_not_negative(step_size=self.step_size)
 
     def __call__(self, model: nn.Module, x: Images, target: Labels | Logits, noise: Noise | None = None) -> Images:
-        threat, noise = threat_of(self), (noise or Noise()).restart(0)
-        threat.check(x)
+        threat, noise = start_call(self, x, noise)
+        noise = noise.restart(0)
         x = x.detach()
         with mode(model, "eval"), torch.no_grad():
             objective = TowardsClass(self._classes(model, x, target, noise))

@@ -8,7 +8,7 @@ from typing import Literal
 import torch
 from torch import nn
 
-from toughen.attacks.base import Attack, threat_of
+from toughen.attacks.base import Attack, start_call, threat_of
 from toughen.attacks.pgd import MIFGSM
 from toughen.core.classifier import Classifier
 from toughen.core.gradients import logits, mode
@@ -56,8 +56,8 @@ class Transfer(Attack):
 
     def __call__(self, model: nn.Module, x: Images, target: Labels | Logits, noise: Noise | None = None) -> Images:
         assert self.source is not None  # __post_init__ saw to it
-        threat, source = threat_of(self), self.source
-        threat.check(x)
+        threat, noise = start_call(self, x, noise)
+        source = self.source
         x = x.detach()
         if isinstance(model, Classifier):
             source = model.wrap(source)

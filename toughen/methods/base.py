@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from toughen.attacks.base import threat_of
+from toughen.attacks.base import check_range, threat_of
 from toughen.core import cost
 from toughen.core.gradients import logits, mode
 from toughen.core.rng import Noise
@@ -56,6 +56,7 @@ class Method(nn.Module):
     _stop_reason: str | None = None
     _progress: float = 1.0
     _prepared: bool = False
+    _range_checked: bool = False
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
@@ -169,10 +170,17 @@ class Method(nn.Module):
 
         Args:
             model: returns logits; in training mode for training.
-            x: images in [0, 1].
-            y: their classes.
+            x: images in [0, 1], [n, c, h, w].
+            y: their classes, [n].
             batch: image index, crop, flip and the source of random numbers, where the loop knows them.
+
+        Raises:
+            ValueError: values outside [0, 1] in the first batch of a loop of your own.
         """
+        if not self._range_checked:
+            if batch is None or batch.noise is None:  # the trainer gives a source of noise, and loads its images itself
+                check_range(x)
+            self._range_checked = True
         if not self._prepared:
             with mode(model, "eval"), torch.no_grad():  # a batch need not hold the last class: the model knows
                 classes = logits(model, x[:1]).shape[1]
@@ -260,9 +268,9 @@ class Method(nn.Module):
         return ", ".join(f"{name}={value!r}" for name, value in values.items() if value is not None)
 
 
-def noise_of(batch: Batch | None) -> Noise | None:
-    """Where a step's random numbers come from; None means torch's global generator."""
-    return batch.noise if batch else None
+def noise_of(batch: Batch | None) -> Noise:
+    """The source of a step's random numbers: the batch's, or else torch's global generator."""
+    return (batch.noise if batch else None) or Noise()
 
 
 def weaker(crafted: Crafted, x: Images, share: float | Tensor) -> Crafted:

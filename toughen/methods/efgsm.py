@@ -108,7 +108,7 @@ class EFGSM(Method):
         threat.check(x)
         history = self.history[batch.index]
         past = to_view(history, batch).to(x.dtype)
-        start = start_along(threat, x, past, self.sigma, noise_of(batch) or Noise())
+        start = start_along(threat, x, past, self.sigma, noise_of(batch))
         direction, length, right = to_boundary(model, start, y, threat, self.rivals)
         x_adv = threat.project(start + length.view(-1, 1, 1, 1) * direction, x)
         vote = threat.steepest(x_adv - x) if self.remember == "perturbation" else direction

@@ -13,7 +13,6 @@ from toughen.attacks.fgsm import FGSM
 from toughen.core.gradients import logits
 from toughen.core.modules import frozen_copy
 from toughen.core.objectives import predicted_cross_entropy
-from toughen.core.rng import Noise
 from toughen.core.types import Batch, Crafted, Eps, Images, Labels, Mode, Norm, Step
 from toughen.methods.base import Method, noise_of
 from toughen.utils import hashing
@@ -94,7 +93,7 @@ class Ensemble(Method):
                 raise ValueError(f"the weights of source {path} have changed since the run was started: restore them")
 
     def craft(self, model: nn.Module, x: Images, y: Labels, batch: Batch | None = None) -> Crafted:
-        noise = noise_of(batch) or Noise()
+        noise = noise_of(batch)
         sources = [*self.nets, model]
         drawn = float(torch.rand((), generator=noise.shared()))  # the same source in every process
         return Crafted(x_adv=self.attack(sources[int(drawn * len(sources))], x, y, noise))

@@ -84,7 +84,7 @@ class LIET(Method):
         threat.check(x)
         if self.iteration % self.refresh == 0:
             self.perturbations.copy_(self.of_classes(model))
-        start = self.start_of(x, y, noise_of(batch) or Noise())
+        start = self.start_of(x, y, noise_of(batch))
         at_start = input_gradient(model, start, y, SmoothedCrossEntropy(self.label_smoothing), keep_graph=True)
         x_adv = start + threat.eps * threat.steepest(at_start.gradient)
         x_adv = threat.project(x_adv, x) if self.project else x_adv.clamp(0, 1)

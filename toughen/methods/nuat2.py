@@ -102,8 +102,9 @@ class NuAT2(NuAT):
         with mode(leader, "eval"), torch.no_grad():
             clean = logits(leader, x)
         first = replace(self.attack, objective=NuclearAscent(clean, self.lam_now / len(x)))
-        second = replace(self.attack, start=first(leader, x, y, noise_of(batch)))
-        return Crafted(x_adv=second(model, x, y))
+        noise = noise_of(batch)
+        second = replace(self.attack, start=first(leader, x, y, noise))
+        return Crafted(x_adv=second(model, x, y, noise))
 
     @torch.no_grad()
     def after_step(self, model: nn.Module) -> None:

@@ -119,7 +119,7 @@ class PAP(Method):
         return {"defence": "kl"} if self.over == "trades" else None
 
     def craft(self, model: nn.Module, x: Images, y: Labels, batch: Batch | None = None) -> Crafted:
-        noise, threat = noise_of(batch) or Noise(), threat_of(self)
+        noise, threat = noise_of(batch), threat_of(self)
         threat.check(x)
         with mode(model, "eval"):
             if self.schedule == "naive" and self._regularised:

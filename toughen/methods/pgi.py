@@ -11,7 +11,6 @@ from torch import Tensor, nn
 from toughen.attacks.base import threat_of
 from toughen.core.gradients import input_gradient, logits
 from toughen.core.objectives import SmoothedCrossEntropy
-from toughen.core.rng import Noise
 from toughen.core.types import Batch, Crafted, Eps, Images, Labels, Logits, Norm, Real, Step
 from toughen.methods.base import Method, noise_of
 from toughen.methods.history import to_image, to_view
@@ -99,7 +98,7 @@ class PGI(Method):
         threat.check(x)
         rows = self._rows(x, batch)
         view = None if self.prior == "batch" else batch
-        fresh = threat.eps * threat.steepest((noise_of(batch) or Noise()).sign(x))
+        fresh = threat.eps * threat.steepest((noise_of(batch)).sign(x))
         known = self.seen[rows].view(-1, 1, 1, 1)
         start = x + torch.where(known, to_view(self.start_at[rows], view).to(x.dtype), fresh)
         at_start = input_gradient(model, start, y, SmoothedCrossEntropy(self.smoothing), keep_graph=True)
