@@ -73,7 +73,7 @@ def follow(*words: object, run: Path) -> list[str]:
         assert done.status == 0, done.err
         look = toughen(*printed(done.out, "view it: "))
         assert look.status == 0, look.err
-        compare = toughen(*printed(look.out, "if you name them: "))
+        compare = toughen(*printed(look.out, "compare runs in the terminal: "))
         assert compare.status == 0 and re.search(r"linf 0\.2|linf 8/255", compare.out), compare.err
     model = evaluate[evaluate.index("--model") :][:2] if "--model" in evaluate else []
     eps = evaluate[evaluate.index("--eps") :][:2] if "--eps" in evaluate else []
@@ -124,7 +124,7 @@ def test_a_report_of_two_runs_prints_what_compares_both(tmp_path: Path, monkeypa
         found.append(name if name[0] != "-" else f"./{name}")
         assert toughen("evaluate", found[-1], *CHEAP).status == 0
     look = toughen("report", *found, "--out", "both.html")
-    command = printed(look.out, "if you name them: ")
+    command = printed(look.out, "compare runs in the terminal: ")
     assert command == ["compare", *found]
     compare = toughen(*command)
     assert compare.status == 0 and "-one" in compare.out and "two of them" in compare.out, compare.err

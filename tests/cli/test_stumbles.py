@@ -26,7 +26,7 @@ FOLDERS = [  # folders that hold an image each, files, and what the message must
     ("", "notes.txt", "DIR has no class folders: expected ROOT/train/CLASS"),
     ("", "", "DIR is an empty folder: expected ROOT/train/CLASS"),
     ("train/a train/b", "examples.parquet", "DIR/examples.parquet is next to folders of images", "move it away"),
-    ("", "config.yaml provenance.json examples.parquet", "DIR is a run directory and holds no data set"),
+    ("", "config.yaml provenance.json examples.parquet", "DIR is a run directory, not a data set"),
 ]
 
 
@@ -110,7 +110,7 @@ COMMANDS = [  # words of a command line, and what the message must say
     ("evaluate run --data DATA --attacks fgsm --out DATA", "DATA holds a data set", "choose another out"),
     ("predict run empty", "empty is a folder: name the image files in it, such as empty/*.jpg"),
     ("predict run photo.jpg", "photo.jpg cannot be decoded (unknown image format)"),
-    ("report empty", "empty is no run directory"),
+    ("report empty", "empty is not a run directory"),
     ("report notes.txt", "there is no run directory notes.txt"),
     ("compare run", "run has not been evaluated: run `toughen evaluate run` first"),
 ]
@@ -151,7 +151,7 @@ def test_the_next_commands_of_a_plan_and_of_a_diagnosis(trained: Path, tmp_path:
         assert toughen(*shlex.split(said[1])).status == 0
         assert (folder / "model.safetensors").is_file()
     ended = toughen("diagnose", out, "--which", "eps", "--limit", 10)
-    said = re.fullmatch(r"view it:  toughen (.+)", ended.out.splitlines()[-1])
+    said = re.fullmatch(r"view it: toughen (.+)", ended.out.splitlines()[-1])
     assert said and toughen(*shlex.split(said[1])).status == 0 and (out / "report.html").is_file()
 
 

@@ -391,7 +391,7 @@ def test_an_evaluation_says_that_it_cannot_know_what_was_seen(tmp_path: Path) ->
         ended = toughen("evaluate", tmp_path / name, "--attacks", "fgsm", "--verdict", "false")
         said = json.loads((tmp_path / name / "evaluation.json").read_text()).get("seen_images", "")
         assert ended.status == 0 and said.startswith(words_said) and bool(said) is bool(words_said)
-        assert ("whether these images were trained on: not checked" in ended.out) is bool(words_said)
+        assert ("whether these images were used for training: not checked" in ended.out) is bool(words_said)
     assert toughen("diagnose", tmp_path / "streamed", "--which", "confusion", "--limit", 10).status == 0
     found = json.loads((tmp_path / "streamed/diagnostics.json").read_text())["confusion"]["about"]
     assert found["seen_images"].startswith("not checked")

@@ -72,7 +72,7 @@ def test_the_list_says_which_weights_lie_where(tmp_path: Path) -> None:
     assert entry["recipe_hash"] == folder.name.rpartition("-")[2] and entry["provenance"] == record["provenance"]
     assert entry["hashed"] == "when trained" and len(entry["date"]) == 10
     listed = toughen("reproduce", "--list", "--out", tmp_path)
-    assert "weights.json: where the weights of 1 trained model lie" in listed.out
+    assert "weights.json lists the weights of 1 trained model" in listed.out
 
 
 def test_changed_weights_are_refused_until_they_are_back_or_trained_anew(tmp_path: Path, trained: list[str]) -> None:

@@ -163,7 +163,7 @@ def test_adversarial_images_are_compared_too(run: Path, tmp_path: Path, monkeypa
         return lambda x: model(x) + (x * 255 - (x * 255).round()).abs().amax((1, 2, 3)).gt(0.01).float()[:, None]
 
     monkeypatch.setattr("toughen.cli.export.load_single", rounds)
-    refused(toughen(*words, "--out", tmp_path / "other.safetensors"), "logits by up to 1", status=1)
+    refused(toughen(*words, "--out", tmp_path / "other.safetensors"), "logits differ by up to 1", status=1)
     assert not (tmp_path / "other.safetensors").exists()
 
 

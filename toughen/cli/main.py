@@ -19,7 +19,7 @@ COMMANDS = {
     "plan": "show what `train` would do with the same arguments, and how long",
     "evaluate": "measure accuracy under attack, and whether it can be believed",
     "attack": "attack test images, and write the adversarial images as parquet",
-    "diagnose": "measure details: accuracy curves, loss surfaces, transfer of attacks",
+    "diagnose": "measure details: accuracy curves, loss surfaces, transfer",
     "compare": "compare evaluated runs in a table",
     "report": "write runs and their results as one HTML page",
     "predict": "predict classes of image files, and whether an attack changes them",
