@@ -145,7 +145,7 @@ def test_a_source_that_diverges_costs_only_the_rows_that_learn_from_it(
     diverges(monkeypatch, lambda trainer: trainer.recipe.model == "B")
     ended = reproduce(tmp_path, "rmgm-table7", "--rows", "Normal,EAT")
     assert ended.status == 1
-    said = "EAT on mnist, LeNet+; EAT: A: could not be trained: its source eat-mnist --method Standard --eps null --model B"
+    said = "EAT: A: could not be trained: its source eat-mnist --method Standard --eps null --model B"
     assert said in " ".join(ended.out.split())
     figures = [line.split()[1] for line in ended.out.splitlines() if line.split()[:1] == ["ours"]]
     assert figures[:2] == ["1", "-"]
