@@ -188,7 +188,7 @@ def one_line(ended: Ended, goes_on: str) -> None:
     """We said one sentence on what happened, and no traceback of ours: torchrun prints its own."""
     said = [line for line in ended.err.splitlines() if line.startswith("toughen: ")]
     assert ended.status != 0 and len(said) == 1, ended
-    ended_so = ("another process that worked on this ended", "stopped; ")  # found out, or told by torchrun's SIGTERM
+    ended_so = ("another process of this command ended", "stopped; ")  # found out, or told by torchrun's SIGTERM
     assert any(word in said[0] for word in ended_so) and goes_on in said[0], ended
     assert "toughen/cli" not in ended.err and "toughen/training" not in ended.err, ended.err
 
@@ -202,7 +202,7 @@ def test_training_of_which_a_process_is_killed(victim: int, tmp_path: Path) -> N
     begun = time.monotonic()
     ended = torchrun(2, [program, *words], timeout=120)
     took = time.monotonic() - begun
-    one_line(ended, "go on with --resume")
+    one_line(ended, "continue with --resume")
     assert took < SECONDS, took
     assert read_tensors(tmp_path / "run" / checkpoint.NAME)[1]["step"] == 7
     read_tensors(tmp_path / "run" / checkpoint.PREVIOUS)
