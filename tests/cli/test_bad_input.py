@@ -628,7 +628,8 @@ def test_no_run(tmp_path: Path) -> None:
         said = f"there is no run directory {tmp_path}/runs/nut: did you mean {tmp_path}/runs/nuat?"
         refused(toughen(command, tmp_path / "runs/nut"), said)
     refused(toughen("evaluate"), "SPEC is missing")
-    refused(toughen("compare", tmp_path), "is not a run directory", "toughen evaluate")
+    said = f"{tmp_path} is not a run directory: name one that `toughen train` or `toughen evaluate` wrote"
+    refused(toughen("compare", tmp_path), said)
     refused(toughen("compare", tmp_path / "nowhere"), "there is no run directory", "nowhere")
     refused(toughen("reproduce", "--list", "--out", tmp_path / "nowhere"), "there is no folder", "nowhere")
 

@@ -371,11 +371,12 @@ def test_a_damaged_figure_is_named_and_the_others_are_listed(
         path.write_text(json.dumps({**json.loads(path.read_text()), **harm}))
     else:
         path.write_bytes(harm.encode() if isinstance(harm, str) else harm)
-    with pytest.raises(
-        ValueError, match=re.escape(str(path)) + " (is|has) .*remove it, and the figure is measured again"
-    ):
+    of_another = harm in ({"quantity": "fgsm"}, {"seed": 3}, {"data": "cifar10"})
+    fault = "has another quantity, seed or data set" if of_another else "is damaged"
+    said = re.escape(f"{path} {fault}: remove it, and the figure is measured again")
+    with pytest.raises(ValueError, match=f"^{said}$"):
         Store(tmp_path).read(model, quantity)
-    if harm not in ({"quantity": "fgsm"}, {"seed": 3}, {"data": "cifar10"}):  # where it is another's, it is not counted
+    if not of_another:  # where it is another's, it is not counted
         listed = toughen("reproduce", "--list", "--out", tmp_path)
         assert listed.status == 0 and f"{path} is damaged" in listed.out and "dat-figure-loss" in listed.out
 
