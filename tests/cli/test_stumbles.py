@@ -78,7 +78,7 @@ def test_what_a_run_says_of_its_beginning(tmp_path: Path) -> None:
     assert begun.status == 0 and f"{tmp_path}/run has no checkpoint to resume from: a new run starts" in said
     assert "batch_size 5,000 exceeds the number of images: each step uses all 70" in said
     again = toughen(*words, "--resume")
-    assert again.status == 0 and "holds no checkpoint" not in again.err
+    assert again.status == 0 and "has no checkpoint" not in again.err
     refused(toughen(*words, "--epochs", 3, "--resume"), "started with other settings (epochs: 1, now 3)")
 
 

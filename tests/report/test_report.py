@@ -389,7 +389,7 @@ def test_a_run_is_not_called_unfinished_where_nobody_can_see_it(junk: bytes, tmp
     run = write_run(tmp_path / "run")
     (run / "metrics.jsonl").write_bytes(junk)
     text = report(run, out=tmp_path / "report.html").text
-    assert "The number of trained epochs is not known" in text and "still training" not in text
+    assert "The number of trained epochs is not known" in text and "training is still running" not in text
     (run / "metrics.jsonl").unlink()
     text = report(run, out=tmp_path / "without.html").text
     assert "The number of trained epochs is not known" in text and "No epoch has ended yet" not in text
