@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,24 @@ RUNS = {  # together: dropout, crops, averaging, momentum cycling, alternation, 
     "pap": "--method PAP --method.steps 4 --eps 0.2 --model small-cnn",  # which shares its dropout's masks
     "cyclic-step": "--method FBF --eps 0.2 --schedule CyclicStep --schedule.cycle_momentum true --optimizer Adam",
 }
+
+
+@pytest.mark.parametrize("seconds", [0, 1000])
+def test_half_written_weights_of_a_moment_are_removed(
+    seconds: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Their process was killed, after a checkpoint or before the first one, where the run begins anew."""
+    words = [*small("--keep-at", "[2]", "--checkpoint_seconds", seconds), "--out", tmp_path]
+    with monkeypatch.context() as patched, pytest.raises(Killed):
+        kill_at_step(patched, 4)
+        toughen(*words)
+    assert (tmp_path / checkpoint.NAME).exists() is (seconds == 0)
+    ended = subprocess.Popen(["true"])
+    ended.wait()
+    half = tmp_path / "kept" / f".step-2.safetensors.{ended.pid}"
+    half.write_text("half")
+    assert toughen(*words, "--resume").status == 0
+    assert [path.name for path in half.parent.iterdir()] == ["step-2.safetensors"]
 
 
 @pytest.mark.parametrize("name", RUNS)

@@ -19,6 +19,7 @@ from toughen.training.state import State, Stateful, check
 
 NAME, PREVIOUS, DAMAGED = "checkpoint.safetensors", "checkpoint.previous.safetensors", "checkpoint.damaged.safetensors"
 HEALTHY = "healthy.safetensors"
+KEPT = "kept"  # the folder of the weights that --keep-at names
 MOMENTS = ("momentum_buffer", "exp_avg", "exp_avg_sq")  # of the shape of their weight in every optimizer of torch's
 
 
@@ -110,7 +111,7 @@ def keep(folder: Path, name: str, source: str = NAME) -> None:
 def kept_file(folder: Path, moment: int | str) -> Path:
     """Where the weights of a moment are kept, a step or an epoch as ``--keep-at`` writes them."""
     name = f"step {moment}" if isinstance(moment, int) else moment
-    return folder / "kept" / f"{name.replace(' ', '-')}.safetensors"
+    return folder / KEPT / f"{name.replace(' ', '-')}.safetensors"
 
 
 def keep_weights(folder: Path, moment: int | str, model: nn.Module) -> None:

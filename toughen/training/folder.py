@@ -102,12 +102,18 @@ def begin(folder: Path, config: str, state: TrainingState, seen: dict[str, Tenso
     try:
         folder.mkdir(parents=True, exist_ok=True)
         state.lock = Lock(folder)
-        clear_temporaries(folder)
+        clear_leftovers(folder)
         write_text(folder / CONFIG, config)
         runs.write_seen(folder, seen)
         write_json(folder / PROVENANCE, sessions(folder, state))
     except OSError as error:
         raise ValueError(f"cannot write to {folder} ({error.strerror}): choose another --out") from None
+
+
+def clear_leftovers(folder: Path) -> None:
+    """Remove what a process that was killed while it wrote has left in a run directory."""
+    for place in (folder, folder / checkpoint.KEPT):
+        clear_temporaries(place)
 
 
 def withdraw(folder: Path) -> None:
@@ -134,6 +140,6 @@ def sessions(folder: Path, state: TrainingState) -> dict[str, Any]:
 
 def complete(folder: Path, state: TrainingState) -> None:
     """Write metrics.jsonl if a kill right after the last checkpoint prevented it."""
-    clear_temporaries(folder)
+    clear_leftovers(folder)
     if not runs.holds_history(folder, state.history):
         runs.write_history(folder, state.history)
