@@ -49,7 +49,7 @@ def test_files_are_brought_to_what_a_net_takes(tmp_path: Path) -> None:
     colour = load_files([tmp_path / "same.png"], (3, 28, 28))
     assert colour.shape == (1, 3, 28, 28) and torch.equal(colour[0, 1], torch.from_numpy(grey))
     Image.fromarray(grey).convert("RGB").save(tmp_path / "colour.png")
-    with pytest.raises(ValueError, match=r"colour.png is in colour, and the net was trained on grey images: save it"):
+    with pytest.raises(ValueError, match=r"colour.png is in colour, and the net takes grey images: save it as a grey"):
         load_files([tmp_path / "colour.png"], (1, 28, 28))
 
 

@@ -13,7 +13,7 @@ from literal import Pixels, close, cross_entropy, pair, same_step, sign_of_slope
 from torch import Tensor, nn
 
 from toughen.core.cost import PassCounter
-from toughen.core.types import Batch, Crafted, Images, Labels, Step
+from toughen.core.types import Batch, Crafted, Images, Labels, Plan, Step
 from toughen.methods import REGISTRY
 from toughen.methods.awp import AWP
 from toughen.methods.base import Method
@@ -167,6 +167,7 @@ def test_wrappers_nest_in_each_other(outer: str, middle: str, mnist: tuple[Image
     (x, y), model = mnist, net()
     method = wrap(outer, wrap(middle, NuAT(eps=EPS)))
     method.prepare(model, (1, 28, 28), 10, 64)
+    method.start(Plan(epochs=2, steps=8, images=64))
     optimizer = torch.optim.SGD([*model.parameters(), *method.parameters()], lr=0.05)
     for step in range(4):
         method.progress = step / 4

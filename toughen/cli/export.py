@@ -24,7 +24,7 @@ from toughen.evaluation.images import load_test, sample
 from toughen.evaluation.suite import parse_attack
 from toughen.evaluation.target import usable_threat
 from toughen.models.export import SUFFIXES, Difference, Exported, difference, export, load_exported
-from toughen.runs.files import check_writable
+from toughen.runs.files import check_takes_tensors
 from toughen.runs.single_file import load_single, write_single
 from toughen.utils.console import say
 from toughen.utils.fraction import radius
@@ -61,7 +61,7 @@ def run(arguments: Sequence[str]) -> int:
         raise ValueError(f"{out} exists already: choose another --out, or remove it")
     if given.format == "torch-export" and out.suffix != SUFFIXES[given.format]:
         raise ValueError(f"{out} must end in {SUFFIXES[given.format]}: torch.export.load expects it")
-    check_writable(out.parent)
+    check_takes_tensors(out.parent)
     model = runs.load(folder, own_model(given.run, given.model))
     attack = None if given.attack == NO_ATTACK else parse_attack(given.attack, threat(record, given.run))
     test = load_test(folder, record, given.data)

@@ -19,7 +19,7 @@ from toughen.evaluation.job import Source
 from toughen.evaluation.output import output_folder, refuse_another, refuse_foreign, refuse_weaker
 from toughen.evaluation.pipeline import run_evaluation
 from toughen.evaluation.target import find_target, from_function, is_elsewhere
-from toughen.runs.files import check_writable
+from toughen.runs.files import check_takes_tensors
 
 
 def evaluate(
@@ -56,7 +56,7 @@ def evaluate(
     settings = EvaluationConfig(**config)
     settings.check()
     if out:
-        check_writable(Path(out))
+        check_takes_tensors(Path(out))
         refuse_foreign(Path(out), None)
     target = from_function(model, data, eps=eps, norm=norm, limit=settings.images, seed=settings.seed)
     return run_evaluation(
@@ -109,7 +109,7 @@ def evaluate_run(
     settings.check()
     torch_device = pick_device(device)
     folder = output_folder(spec, out)
-    check_writable(folder)
+    check_takes_tensors(folder)
     refuse_foreign(folder, None if is_elsewhere(spec) else Path(spec))
     target = find_target(
         spec, data=data, weights=weights, eps=eps, norm=norm, limit=settings.images, seed=settings.seed, model=model,

@@ -173,10 +173,10 @@ class PAP(Method):
         slope, _ = self._slopes(model, x, y, noise, x[:0], y[:0])
         x_adv = threat.project(x + threat.eps * threat.steepest(slope), x)
         x_reg, y_reg = x[rows], y[rows]
-        single = x_adv[rows] if self.over == "fgsm" else self.single(model, x_reg, y_reg)
+        single = x_adv[rows] if self.over == "fgsm" else self.single(model, x_reg, y_reg, noise)
         return Crafted(
             x_adv=x_adv,
-            extra={"sets": torch.cat([single, self.iterated(model, x_reg, y_reg)]), "y_reg": y_reg},
+            extra={"sets": torch.cat([single, self.iterated(model, x_reg, y_reg, noise)]), "y_reg": y_reg},
             bases={"sets": torch.cat([x_reg, x_reg])},
         )
 

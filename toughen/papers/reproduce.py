@@ -23,7 +23,7 @@ from toughen.papers.tasks import Task, make_tasks, run_tasks
 from toughen.papers.terminal import show_exhibit
 from toughen.papers.training import RunContext
 from toughen.papers.values import View
-from toughen.runs.files import check_writable, clear_temporaries
+from toughen.runs.files import check_takes_tensors, clear_temporaries
 from toughen.utils.console import say
 from toughen.utils.duration import seconds
 
@@ -125,7 +125,7 @@ def _clear(folder: Path, scale: Scale) -> None:
     Raises:
         ValueError: the folder is not writable.
     """
-    check_writable(folder)
+    check_takes_tensors(folder)
     for place in (folder, *(folder / scale.name).glob("**/")):
         clear_temporaries(place)
 

@@ -61,15 +61,24 @@ def check_writable(folder: Path) -> None:
     """See that files can be written to a folder, or that it can be made, before time is spent on what they will hold.
 
     Raises:
-        ValueError: they can't, it is a file, or its path is not UTF-8.
+        ValueError: they can't, or it is a file.
     """
-    if not is_text(str(folder)):
-        raise ValueError(f"the path {folder} is not UTF-8, so weights cannot be written there: choose another --out")
     if folder.exists() and not folder.is_dir():
         raise ValueError(f"{folder} is a file: choose another --out")
     nearest = next(path for path in (folder, *folder.absolute().parents) if path.exists())
     if not os.access(nearest, os.W_OK | os.X_OK):
         raise ValueError(f"cannot write to {folder} (Permission denied): choose another --out")
+
+
+def check_takes_tensors(folder: Path) -> None:
+    """``check_writable`` for a folder of tensors, whose library writes only to paths in UTF-8.
+
+    Raises:
+        ValueError: files can't be written there, it is a file, or its path is not UTF-8.
+    """
+    if not is_text(str(folder)):
+        raise ValueError(f"the path {folder} is not UTF-8, so weights cannot be written there: choose another --out")
+    check_writable(folder)
 
 
 def write_bytes(path: Path, content: bytes) -> None:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from toughen import runs
 from toughen.engine.device import provenance
-from toughen.runs.files import check_writable, clear_temporaries, read_fields, write_json, write_text
+from toughen.runs.files import check_takes_tensors, clear_temporaries, read_fields, write_json, write_text
 from toughen.runs.json_types import matches
 from toughen.runs.locks import Lock
 from toughen.training import checkpoint
@@ -38,7 +38,7 @@ def check_folder(folder: Path, config: str, resume: bool, later: str = "") -> No
     Raises:
         ValueError: it holds something already, or a run with other settings.
     """
-    check_writable(folder)
+    check_takes_tensors(folder)
     if not folder.exists() or all(path.name.startswith(".") or path.name == SOURCES for path in folder.iterdir()):
         return  # left by a run that was killed before its first file
     if not (folder / CONFIG).is_file():
