@@ -27,6 +27,11 @@ os.environ["HF_UPDATE_DOWNLOAD_COUNTS"] = "0"  # `datasets`, which tests read wi
 GUARD = Guard()
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The longest file begins first, so that no core waits for it at the end (`make test-slow` keeps this order)."""
+    items.sort(key=lambda item: item.path.name != "test_soak.py")
+
+
 @pytest.hookimpl(tryfirst=True)  # before fixtures of a module or the session, too
 def pytest_runtest_setup(item: pytest.Item) -> None:
     GUARD.on = item.get_closest_marker("network") is None
