@@ -150,6 +150,26 @@ def test_examples_of_training_are_understood(place: Path) -> None:
         assert recipe.method is not None
 
 
+def test_help_of_a_method() -> None:
+    lines = told("train", "--method.help", "Hybrid").splitlines()
+    assert lines[0] == "usage: toughen train --method NAME [--method.SETTING VALUE ...]"
+    assert "such as NAME" not in " ".join(lines)
+
+
+def test_help_of_a_method_inside_another_names_its_options_in_full() -> None:
+    lines = told("train", "--method", "AWP", "--method.inner.help", "TRADES").splitlines()
+    assert lines[0] == "usage: toughen train --method.inner NAME [--method.inner.SETTING VALUE ...]"
+    assert "Help for --method.inner.help=toughen.methods.TRADES" in lines
+    assert "  --method.inner.beta X" in "\n".join(lines) and not any(line.startswith("  --inner") for line in lines)
+    after = told("train", "--method.help", "TRADES").splitlines()
+    assert after[0] == "usage: toughen train --method NAME [--method.SETTING VALUE ...]"
+
+
+def test_settings_of_the_method_that_is_chosen_for_the_data() -> None:
+    recipe = parse_train(["--data", str(digits()), "--eps", "0.3", "--method.lam", "2"])[0]
+    assert type(recipe.method).__name__ == "NuAT" and vars(recipe.method)["lam"] == 2
+
+
 SHORTER = {  # what makes them end in seconds
     "train": "--epochs 1",
     "evaluate": "--suite quick --limit 10 --verdict false --details false",

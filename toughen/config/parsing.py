@@ -38,7 +38,8 @@ class HelpFormatter(DefaultHelpFormatter):
         return screens.invocation(action)
 
     def _format_usage(self, usage: str | None, actions: Iterable[Action], *given: Any) -> str:
-        part = next((action.dest.rsplit(".", 1)[0] for action in actions if "." in action.dest), "")
+        parts = [action.dest.rsplit(".", 1)[0] for action in actions if "." in action.dest]
+        part = screens.within.get() + min(parts, key=lambda name: name.count("."), default="")
         return f"usage: {PROGRAM} train --{part} NAME [--{part}.SETTING VALUE ...]\n\n"
 
 
@@ -51,6 +52,8 @@ class Parser(ArgumentParser):
 
     def __init__(self, *args: Any, about: screens.Help | None = None, **settings: Any) -> None:
         given = {"exit_on_error": False, "allow_abbrev": False, "formatter_class": HelpFormatter, **settings}
+        if within := screens.within.get():  # jsonargparse describes a part of a part by its last name alone
+            given["description"] = (given.get("description") or "").replace("Help for --", f"Help for --{within}")
         super().__init__(*args, **given)
         self.about = about
 
@@ -71,6 +74,10 @@ class Parser(ArgumentParser):
             raise SystemExit(0)
         for name, value in options(arguments):
             strict_yaml.check_value(value, flag(name))
+            self._check_help(name, value)
+        asked = next((name.removesuffix(".help") for name, _ in options(arguments) if name.endswith(".help")), "")
+        above = "".join(f"{name}." for name in asked.split(".")[:-1])
+        reset = screens.within.set(above)
         try:
             return self.parse_args(list(arguments), defaults=defaults)
         except ArgumentError as error:
@@ -79,6 +86,15 @@ class Parser(ArgumentParser):
             if isinstance(error, ValueError) or "--help" in arguments or not _elsewhere(error):
                 raise
             raise ValueError(f"{origin}a class of your own cannot be imported: {describe_error(error)}") from error
+        finally:
+            screens.within.reset(reset)
+
+    def _check_help(self, name: str, value: str) -> None:
+        """Refuse `--method.help` without a name."""
+        top = next((action for action in self._actions if action.dest == name.partition(".")[0]), None)
+        names = screens.known(getattr(top, "_typehint", None))
+        if name.endswith(".help") and names and (not value or value.startswith("-")):
+            raise ValueError(f"{flag(name)} needs a name: {', '.join(names)}")
 
 
 def _elsewhere(error: BaseException) -> bool:
@@ -140,6 +156,9 @@ def explain(message: str, parser: ArgumentParser, dashes: str = "--") -> str:
             return f"there is no {match[2]} to show: use {match[3]}".replace("'", "")
         names = "/".join(kebab(name) for name in match[1].split("/") if not name.endswith("+"))
         return f"{names} {'takes no' if 'ignored' in text else 'needs a'} value"
+    if match := re.match(r"--(\S+)\.help: (?:Expected a dot import path string: (\S+)|\"(\S+)\" is not)", text):
+        part = screens.within.get() + match[1]
+        return _unknown_class(match[2] or match[3], part, parser, f"--{part}.help")
     if match := re.match(r"Expected a dot import path string: (.+)|(?:Import path (\S+)|Not a valid) .*subclass", text):
         return _unknown_class(match[1] or match[2] or "", path, parser, option)
     if owner and re.match(r"No module named|module .* has no attribute", text):

@@ -8,6 +8,7 @@ import shutil
 import textwrap
 from argparse import Action
 from collections.abc import Iterator, Mapping, Sequence
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from types import UnionType
 from typing import Any, Literal, Union, get_args, get_origin
@@ -24,6 +25,8 @@ STANDS = {
     "time_limit": "TIME",
     "memory_limit": "SIZE",
 }  # and by the setting's name
+# while the help of a method inside another is printed: the option of the outer one, such as "method."
+within: ContextVar[str] = ContextVar("within", default="")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,7 +106,8 @@ def entry(action: Action, width: int, everything: bool, defaults: bool) -> Itera
 
 def flags(action: Action) -> list[str]:
     """How an option may be written; jsonargparse's form that adds to a list is left out."""
-    return [kebab(word) for word in action.option_strings if not word.endswith("+")]
+    words = [kebab(word) for word in action.option_strings if not word.endswith("+")]
+    return [word.replace("--", f"--{within.get()}", 1) if "." in word else word for word in words]
 
 
 def invocation(action: Action) -> str:
@@ -160,8 +164,9 @@ def explained(action: Action, everything: bool = True, defaults: bool = True) ->
     """
     kinds = known(getattr(action, "_typehint", None))
     if action.dest.endswith(".help"):
-        part = action.dest.removesuffix(".help")
-        return f"show the settings of one, such as {next(iter(kinds), 'NAME')}; they are given as --{part}.SETTING"
+        part = within.get() + action.dest.removesuffix(".help")
+        example = f", such as {kinds[0]}" if kinds else ""
+        return f"show the settings of one{example}; they are given as --{part}.SETTING"
     text = (action.help or "").replace("None", "null")
     text = re.sub(r"``(\w+)``", r"`\1`" if "." in action.dest else lambda name: f"--{kebab(name[1])}", text)
     text = text if everything else re.split(r"[.;](?: |$)", text)[0]

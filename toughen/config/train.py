@@ -92,6 +92,8 @@ def parse_train(arguments: Sequence[str]) -> tuple[Recipe, str, str, bool]:
     parser.read(["--config", json.dumps(settings.under(base, []))], origin=f"recipe {name}: ")
     if "method" not in base:
         words = [word for word in arguments if not word.startswith("--print_config")]
+        if "method" not in dict(options(words)):  # its settings are read below, where the method is known
+            words = without_settings_of("method", words)
         parser.read(["--config", json.dumps(settings.under(base, options(words))), *words])
         base = fill_for_data(base, dict(options(arguments)))
     arguments = ["--config", json.dumps(settings.under(base, options(arguments))), *arguments]
@@ -107,6 +109,17 @@ def parse_train(arguments: Sequence[str]) -> tuple[Recipe, str, str, bool]:
     fields = parser.instantiate(parsed)
     recipe = Recipe(**{name: fields[name] for name in Recipe.__dataclass_fields__})
     return recipe, config, out or f"runs/{Path(name).stem or default_name(recipe)}", resume
+
+
+def without_settings_of(part: str, words: Sequence[str]) -> list[str]:
+    """A tidy command line without the options that set a part's settings, and without their values."""
+    kept, dropping = [], False
+    for word in words:
+        if word.startswith("--"):
+            dropping = word.startswith(f"--{part}.")
+        if not dropping:
+            kept.append(word)
+    return kept
 
 
 def refuse_two_lengths(given: dict[str, str], recipe: dict[str, Any]) -> None:
