@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -14,6 +15,7 @@ from commands import refused, small, timeless, toughen
 from toughen.core.types import Step
 from toughen.runs.files import read_tensors
 from toughen.training import Callback, TrainingState
+from toughen.training.callbacks.mlflow_logger import MLflow
 from toughen.training.run import train
 from toughen.training.tracking import Tracker
 from toughen.utils.signals import Stopped
@@ -86,6 +88,24 @@ def test_mlflow_keeps_the_figures(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     lines = timeless(tmp_path / "run")
     assert [(each.step, each.value) for each in found] == [(line["step"], line["validation"]["pgd"]) for line in lines]
     assert run.info.status == "FINISHED" and run.data.params["method.class_path"] == "toughen.methods.FBF"
+
+
+def test_mlflow_without_a_destination_says_how_to_give_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "mlflow", ModuleType("mlflow"))
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    assert "set it to the address of a tracking server, or use `pip install mlflow`" in MLflow().advice()
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
+    assert MLflow().advice() == ""
+
+
+def test_a_tracker_that_cannot_begin_gives_its_advice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def begin(self: Noting, name: str, settings: dict[str, str]) -> str:
+        raise ConnectionError(" no destination\nand more")
+
+    monkeypatch.setattr(Noting, "begin", begin)
+    monkeypatch.setattr(Noting, "advice", lambda self: "set one")
+    ended = toughen(*WORDS, "--callbacks", f"{__name__}.Noting", "--out", tmp_path / "run")
+    assert ended.status == 2 and ended.err.endswith("toughen: Noting cannot start the run: no destination\nset one\n")
 
 
 def test_weights_and_biases_keeps_the_figures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

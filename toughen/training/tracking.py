@@ -52,6 +52,10 @@ class Tracker(Callback):
         """The session is over; ``failed`` says how it ended."""
         raise NotImplementedError
 
+    def advice(self) -> str:
+        """What to do where the tracker cannot begin a run; "" where its own message is enough."""
+        return ""
+
     def on_fit_start(self, state: TrainingState) -> None:
         world().on_main(self._begin, state)
         self.run_id = world().broadcast(self.run_id)
@@ -80,7 +84,8 @@ class Tracker(Callback):
         try:
             self.run_id, self.begun = self.begin(state.folder.name, settings), True
         except Exception as error:  # the tracker's own, its transport's and the file system's
-            raise ValueError(f"{type(self).__name__} cannot start the run: {first_line(error)}") from error
+            said = f"{type(self).__name__} cannot start the run: {first_line(error)}"
+            raise ValueError("\n".join(filter(None, (said, self.advice())))) from error
 
     def _call(self, call: Callable[..., None], *given: Any) -> None:
         """Call the tracker; a failure is printed and does not end the run."""
@@ -92,4 +97,4 @@ class Tracker(Callback):
 
 
 def first_line(error: Exception) -> str:
-    return (str(error) or type(error).__name__).splitlines()[0]
+    return (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -33,3 +33,11 @@ class MLflow(Tracker):
 
     def end(self) -> None:
         self.client.set_terminated(self.run_id, status="FAILED" if self.failed else "FINISHED")
+
+    def advice(self) -> str:
+        if os.environ.get("MLFLOW_TRACKING_URI"):
+            return ""
+        return (
+            "MLFLOW_TRACKING_URI is not set: set it to the address of a tracking server, or use `pip install mlflow`, "
+            "which keeps the figures in a database of its own"
+        )
