@@ -22,6 +22,10 @@ def module(name: str, what: str) -> ModuleType:
     try:
         return importlib.import_module(name)
     except ImportError as error:
+        if isinstance(error, ModuleNotFoundError) and error.name and not f"{name}.".startswith(f"{error.name}."):
+            raise ValueError(
+                f"{what} cannot be imported: {name} imports {error.name}, which is neither installed nor on PYTHONPATH"
+            ) from error
         raise ValueError(f"{what} cannot be imported: {error}; is its folder on PYTHONPATH?") from error
     except (Exception, SystemExit) as error:
         raise ValueError(f"{what} cannot be imported: {describe_error(error)}") from error
