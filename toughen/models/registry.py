@@ -154,8 +154,8 @@ def from_description(record: object) -> nn.Module:
         raise ValueError("a model's description must have a text as name, a list as shape and a mapping as settings")
     if not may_be_created(name, settings):
         raise ValueError(
-            f"model {name!r} with its settings is neither one of toughen's nets nor a plain one of timm's and is never "
-            "made because a file says so: if you trust it, give --model package.module:function or timm:NAME yourself"
+            f"the file names the model {name!r} with its settings, and from a file toughen makes only its own nets and "
+            "plain ones of timm's: if you trust it, give --model package.module:function or timm:NAME yourself"
         )
     for field, numbers in (("mean", mean), ("std", std)):
         if numbers is not None and not (isinstance(numbers, list) and all(type(n) in (int, float) for n in numbers)):
