@@ -114,6 +114,7 @@ COMMANDS = [  # words of a command line, and what the message must say
     ("predict w.pth photo.jpg", "w.pth is a file, not a run directory", "--weights w.pth"),
     ("evaluate begun", "begun has no model.json: its first epoch has not ended", "--resume"),
     ("evaluate empty", "empty has no model.json: it is not a run directory", "toughen train"),
+    ("evaluate DATA", "DATA holds a data set, images in class folders, and no run: name a run directory"),
     ("evaluate run --data DATA --attacks fgsm --out DATA", "DATA holds a data set", "choose another out"),
     ("predict run empty", "empty is a folder: name the image files in it, such as empty/*.jpg"),
     ("predict run photo.jpg", "photo.jpg cannot be decoded (unknown image format)"),

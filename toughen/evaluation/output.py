@@ -49,6 +49,11 @@ def refuse_foreign(out: Path, run: Path | None) -> None:
                 f"{out} {where} a run's directory, and these figures are not that run's: choose another out"
             )
     if holds_classes(out):
+        if run is not None and run.exists() and out.samefile(run):
+            raise ValueError(
+                f"{out} holds a data set, images in class folders, and no run: name a run directory that "
+                f"`toughen train` wrote, or another model with --data {out}"
+            )
         raise ValueError(f"{out} holds a data set, images in class folders: choose another out")
 
 
