@@ -39,7 +39,7 @@ class HelpFormatter(DefaultHelpFormatter):
 
     def _format_usage(self, usage: str | None, actions: Iterable[Action], *given: Any) -> str:
         parts = [action.dest.rsplit(".", 1)[0] for action in actions if "." in action.dest]
-        part = screens.within.get() + min(parts, key=lambda name: name.count("."), default="")
+        part = screens.help_prefix.get() + min(parts, key=lambda name: name.count("."), default="")
         return f"usage: {PROGRAM} train --{part} NAME [--{part}.SETTING VALUE ...]\n\n"
 
 
@@ -52,8 +52,8 @@ class Parser(ArgumentParser):
 
     def __init__(self, *args: Any, about: screens.Help | None = None, **settings: Any) -> None:
         given = {"exit_on_error": False, "allow_abbrev": False, "formatter_class": HelpFormatter, **settings}
-        if within := screens.within.get():  # jsonargparse describes a part of a part by its last name alone
-            given["description"] = (given.get("description") or "").replace("Help for --", f"Help for --{within}")
+        if prefix := screens.help_prefix.get():  # jsonargparse describes a part of a part by its last name alone
+            given["description"] = (given.get("description") or "").replace("Help for --", f"Help for --{prefix}")
         super().__init__(*args, **given)
         self.about = about
 
@@ -77,7 +77,7 @@ class Parser(ArgumentParser):
             self._check_help(name, value)
         asked = next((name.removesuffix(".help") for name, _ in options(arguments) if name.endswith(".help")), "")
         above = "".join(f"{name}." for name in asked.split(".")[:-1])
-        reset = screens.within.set(above)
+        reset = screens.help_prefix.set(above)
         try:
             return self.parse_args(list(arguments), defaults=defaults)
         except ArgumentError as error:
@@ -87,7 +87,7 @@ class Parser(ArgumentParser):
                 raise
             raise ValueError(f"{origin}a class of your own cannot be imported: {describe_error(error)}") from error
         finally:
-            screens.within.reset(reset)
+            screens.help_prefix.reset(reset)
 
     def _check_help(self, name: str, value: str) -> None:
         """Refuse `--method.help` without a name."""
@@ -157,7 +157,7 @@ def explain(message: str, parser: ArgumentParser, dashes: str = "--") -> str:
         names = "/".join(kebab(name) for name in match[1].split("/") if not name.endswith("+"))
         return f"{names} {'takes no' if 'ignored' in text else 'needs a'} value"
     if match := re.match(r"--(\S+)\.help: (?:Expected a dot import path string: (\S+)|\"(\S+)\" is not)", text):
-        part = screens.within.get() + match[1]
+        part = screens.help_prefix.get() + match[1]
         return _unknown_class(match[2] or match[3], part, parser, f"--{part}.help")
     if match := re.match(r"Expected a dot import path string: (.+)|(?:Import path (\S+)|Not a valid) .*subclass", text):
         return _unknown_class(match[1] or match[2] or "", path, parser, option)

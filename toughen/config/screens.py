@@ -25,8 +25,8 @@ STANDS = {
     "time_limit": "TIME",
     "memory_limit": "SIZE",
 }  # and by the setting's name
-# while the help of a method inside another is printed: the option of the outer one, such as "method."
-within: ContextVar[str] = ContextVar("within", default="")
+# while help on a method inside another is printed: what its options begin with, such as "method."
+help_prefix: ContextVar[str] = ContextVar("help_prefix", default="")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,7 +107,7 @@ def entry(action: Action, width: int, everything: bool, defaults: bool) -> Itera
 def flags(action: Action) -> list[str]:
     """How an option may be written; jsonargparse's form that adds to a list is left out."""
     words = [kebab(word) for word in action.option_strings if not word.endswith("+")]
-    return [word.replace("--", f"--{within.get()}", 1) if "." in word else word for word in words]
+    return [word.replace("--", f"--{help_prefix.get()}", 1) if "." in word else word for word in words]
 
 
 def invocation(action: Action) -> str:
@@ -164,7 +164,7 @@ def explained(action: Action, everything: bool = True, defaults: bool = True) ->
     """
     kinds = known(getattr(action, "_typehint", None))
     if action.dest.endswith(".help"):
-        part = within.get() + action.dest.removesuffix(".help")
+        part = help_prefix.get() + action.dest.removesuffix(".help")
         example = f", such as {kinds[0]}" if kinds else ""
         return f"show the settings of one{example}; they are given as --{part}.SETTING"
     text = (action.help or "").replace("None", "null")
