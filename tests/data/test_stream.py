@@ -259,10 +259,11 @@ def test_validation_and_test_images_are_the_centre_of_a_larger_resize(tmp_path: 
 def test_a_streamed_run_is_the_run_in_memory(tmp_path: Path) -> None:
     """Class folders without resized crops: the same images, the same order, the same weights to the bit."""
     words = small("--method", "NuAT", "--eps", 0.2, "--crop", 2, "--flip", "true")
-    assert toughen(*words, "--out", tmp_path / "memory").status == 0
+    whole = toughen(*words, "--out", tmp_path / "memory")
+    assert whole.status == 0 and "are streamed" not in whole.err, whole.err
     for workers in (0, 2):
         ended = toughen(*words, *TIGHT, "--num_workers", workers, "--out", tmp_path / f"streamed{workers}")
-        assert ended.status == 0, ended.err
+        assert ended.status == 0 and "training images are streamed" in ended.err, ended.err
         assert runs.streamed(tmp_path / f"streamed{workers}") and not runs.streamed(tmp_path / "memory")
         one, other = state_of(tmp_path / "memory"), state_of(tmp_path / f"streamed{workers}")
         assert [name for name in one if not torch.equal(one[name], other[name])] == []

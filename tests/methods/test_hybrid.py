@@ -177,5 +177,6 @@ def test_a_run_prints_effective_epochs(tmp_path: Path) -> None:
     assert ended.status == 0, ended.err
     lines = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
     assert lines[0]["effective_epochs"] == "1+0" and lines[1]["strong_share"] > 0
-    assert f"effective epochs {lines[1]['effective_epochs']}" in ended.err
+    explained = f"  effective epochs {lines[1]['effective_epochs']} (epochs so far + those of the strong method)"
+    assert explained in ended.err.splitlines() and len(explained) < 80
     assert "method.window_sum" in state_of(out)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import torch
 from commands import digits, killed_at, refused, small, state_of, toughen
 from safetensors.torch import load_file, save_file
 from timm_nets import NETS, needs_timm
-from torch import Tensor
+from torch import Tensor, nn
 
 from toughen import models, runs
 from toughen.methods.standard import Standard
@@ -72,6 +73,16 @@ def test_as_many_classes_of_other_names_get_a_new_last_layer(run: Path) -> None:
     assert "is new" in load_into(initial, model, "it", [f"letter {number}" for number in range(10)])
     assert "is new" not in load_into(initial, model, "it", [str(number) for number in range(10)])
     assert parts_of(model)[1].state_dict().keys() == initial.tensors.keys()
+
+
+def test_a_last_layer_that_larger_images_change_is_told_from_one_for_other_classes(run: Path) -> None:
+    small_images = {"1.weight": torch.zeros(10, 28 * 28), "1.bias": torch.zeros(10)}
+    initial, net = (
+        replace(read_initial(str(run)), tensors=small_images),
+        nn.Sequential(nn.Flatten(), nn.Linear(36**2, 10)),
+    )
+    said = load_into(initial, net, "it", [str(number) for number in range(10)])
+    assert said.endswith("; the last layer, 1, is new, because its shape is different")
 
 
 def test_weights_of_torch_save_are_taken_out_of_what_wraps_them(tmp_path: Path) -> None:

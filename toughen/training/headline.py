@@ -24,6 +24,7 @@ class Images(NamedTuple):
         trained, tested: training and test images of each.
         init: a message on the initial weights; "" for random ones.
         tuning: a message on frozen layers and learning rates; "" if all layers learn alike.
+        streamed: the images stay in their files and are decoded batch by batch.
     """
 
     split_off: int
@@ -33,6 +34,7 @@ class Images(NamedTuple):
     tested: tuple[int, ...]
     init: str = ""
     tuning: str = ""
+    streamed: bool = False
 
 
 def length(state: TrainingState) -> str:
@@ -52,6 +54,7 @@ def headline(state: TrainingState, resumed: bool, images: Images, width: int = 8
         f"{type(state.main).__name__} on {recipe.data}" + (f", {threat.norm} eps {threat.eps}" if threat else ""),
         f"{recipe.model} ({parameters:,} parameters), {numbers(state)}"
         + f" + {off:,} for the test, because {recipe.data} has no test images" * (off > 0),
+        "training images are streamed: they stay in their files and are decoded batch by batch" * images.streamed,
         images.init,
         images.tuning,
         f"{length(state)}, {state.precision} on {state.device}"

@@ -120,17 +120,19 @@ def load_into(initial: Initial, model: nn.Module, net_name: str, classes: Sequen
     if fault := find_mismatch(own, given):
         raise ValueError(f"--init {initial.source} does not fit {net_name}: {fault}; name its --model and its settings")
     net.load_state_dict({name: given.get(short, full[name]) for short, name in zip(own, full, strict=True)})
-    return describe(initial, head if is_new else "", len(classes))
+    return describe(initial, head if is_new else "", list(classes))
 
 
-def describe(initial: Initial, new_head: str, classes: int) -> str:
+def describe(initial: Initial, new_head: str, classes: list[str]) -> str:
     """A message on the initial weights, and on the last layer where it is new."""
     found = f"initial weights: those of {initial.source}"
     if initial.record is not None and initial.record.eps is not None:
         found += f" ({initial.record.method}, {initial.record.norm} eps {radius(initial.record.eps)})"
     if new_head:
-        before = "" if initial.record is None else f" instead of {some(initial.record.classes)}"
-        found += f"; the last layer, {new_head}, is new, for {classes} classes{before}"
+        known = None if initial.record is None else initial.record.classes
+        before = "" if known is None else f" instead of {some(known)}"
+        why = "because its shape is different" if known == classes else f"for {len(classes)} classes{before}"
+        found += f"; the last layer, {new_head}, is new, {why}"
     if initial.more:
         found += f"; the rest of the file ({some(initial.more)}) is not used"
     return found
