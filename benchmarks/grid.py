@@ -32,7 +32,7 @@ OWN = {  # two values of a setting of each method; the first is that of `methods
     "R-FGSM-AT": ("", "--method.start_size 0.05"),
     "FBF": ("", "--method.step_size 0.3"),
     "N-FGSM": ("", "--method.start_size 0.3 --method.limit 0.3"),
-    "GradAlign": ("", "--method.lam 2"),
+    "GradAlign": ("", "--method.start uniform"),
     "PGI": ("", "--method.lam 4"),
     "Free": ("", "--method.step_size 0.15"),
     "PAP-FGSM": ("", "--method.lam 2"),
