@@ -32,7 +32,8 @@ from toughen.runs.files import read_json, write_json
 
 SEEDS = (0, 1, 2)
 ATTACK = "apgd-t"
-PASSES = {"NuAT": 8, "GAT": 8, "PGI": 7}  # forward equivalents for each image and step
+PASSES = {"NuAT": 8, "GAT": 8, "PGI": 7, "EFGSM": 5}  # forward equivalents for each image and step
+SMOOTHED = ("PGI", "EFGSM")  # methods with a label smoothing of their own
 
 
 @dataclass(frozen=True)
@@ -41,6 +42,7 @@ class Task:
 
     Attributes:
         words: what every trial is told.
+        rates: lowest and highest learning rate.
         eps: radius, in units of images in [0, 1].
         crop: the shift in pixels, where there is one.
         train, held_out: images of the search, both out of the training images.
@@ -48,6 +50,7 @@ class Task:
     """
 
     words: str
+    rates: tuple[float, float]
     eps: str
     crop: int
     train: int
@@ -56,8 +59,25 @@ class Task:
 
 
 TASKS = {
-    "mnist": Task("--model m-lenet --normalize false --precision fp32", "0.3", 2, 10_000, 1000, 160),
-    "cifar10": Task("--model resnet18 --model_settings.width 16 --flip true", "8/255", 4, 20_000, 1000, 240),
+    "mnist": Task(
+        words="--model efgsm-cnn --normalize false --optimizer Adam",
+        rates=(3e-4, 5e-3),
+        eps="0.3",
+        crop=2,
+        train=10_000,
+        held_out=1000,
+        passes=160,
+    ),
+    "cifar10": Task(
+        words="--model resnet18 --model_settings.width 16 --flip true "
+        "--optimizer SGD --optimizer.momentum 0.9 --optimizer.weight_decay 5e-4",
+        rates=(0.01, 0.2),
+        eps="8/255",
+        crop=4,
+        train=20_000,
+        held_out=1000,
+        passes=240,
+    ),
 }
 PARTS = {  # of a recipe -> the value that leaves it out
     "wide start": ("start", 0.5),
@@ -69,18 +89,26 @@ PARTS = {  # of a recipe -> the value that leaves it out
 }
 
 
-def suggest(trial: optuna.trial.BaseTrial) -> dict[str, Any]:
-    """The settings of a trial."""
+def suggest(trial: optuna.trial.BaseTrial, rates: tuple[float, float]) -> dict[str, Any]:
+    """The settings of a trial.
+
+    Args:
+        trial: chooses them.
+        rates: lowest and highest learning rate.
+    """
     found: dict[str, Any] = {"method": trial.suggest_categorical("method", list(PASSES))}
     if found["method"] == "PGI":
         found["step_size"] = trial.suggest_categorical("step_size", [0.5, 1.0, 1.25])
         found["lam"] = trial.suggest_float("lam of PGI", 1, 32, log=True)
+    elif found["method"] == "EFGSM":
+        found["sigma"] = trial.suggest_categorical("sigma", [0.25, 0.5, 1.0])
+        found["remember"] = trial.suggest_categorical("remember", ["gradient", "perturbation"])
     else:
         found["start"] = trial.suggest_categorical("start", [0.5, 1.0])
         found["alternate"] = trial.suggest_categorical("alternate", [False, True])
         found["lam"] = trial.suggest_float(f"lam of {found['method']}", 1, 32, log=True)
     return found | {
-        "lr": trial.suggest_float("lr", 0.01, 0.2, log=True),
+        "lr": trial.suggest_float("lr", *rates, log=True),
         "batch_size": trial.suggest_categorical("batch_size", [64, 128]),
         "schedule": trial.suggest_categorical("schedule", ["Cosine", "OneCycle"]),
         "averaging": trial.suggest_categorical("averaging", ["null", "0.99", "0.998", "0.9995"]),
@@ -93,17 +121,20 @@ def suggest(trial: optuna.trial.BaseTrial) -> dict[str, Any]:
 def words(task: Task, settings: Mapping[str, Any]) -> list[str]:
     """The options of `toughen train`, except data, seed and output."""
     method = settings["method"]
-    given = f"{task.words} --eps {task.eps} --method {method} --method.lam {settings['lam']:.4g}".split()
-    for name, option in (("start", "start_size"), ("step_size", "step_size")):
+    given = f"{task.words} --eps {task.eps} --method {method}".split()
+    if method == "EFGSM":
+        given += ["--method.classes", "1", "--method.remember", settings["remember"]]
+    else:
+        given += ["--method.lam", f"{settings['lam']:.4g}"]
+    for name, option in (("start", "start_size"), ("step_size", "step_size"), ("sigma", "sigma")):
         if name in settings:
             given += [f"--method.{option}", str(settings[name] * radius(task))]
     if "alternate" in settings:
         given += ["--method.alternate", str(settings["alternate"]).lower()]
     epochs = max(1, round(task.passes / PASSES[method]))
     given += f"--epochs {epochs} --validation_every {max(1, epochs // 4)} --validation 500".split()
-    given += f"--optimizer SGD --optimizer.lr {settings['lr']:.4g} --optimizer.momentum 0.9".split()
-    given += f"--optimizer.weight_decay 5e-4 --schedule {settings['schedule']}".split()
-    smoothing = "method.smoothing" if method == "PGI" else "label_smoothing"
+    given += f"--optimizer.lr {settings['lr']:.4g} --schedule {settings['schedule']}".split()
+    smoothing = "method.smoothing" if method in SMOOTHED else "label_smoothing"
     given += [f"--{smoothing}", str(settings["label_smoothing"])]
     for name in ("batch_size", "averaging", "eps_warmup"):
         given += [f"--{name}", str(settings[name])]
@@ -174,7 +205,7 @@ def search(task: Task, data: Path, out: Path, file: Path, trials: int, time_limi
         while len(complete(study)) < trials:
             begun = [each for each in study.trials if each.state == optuna.trial.TrialState.RUNNING]
             trial = optuna.trial.Trial(study, begun[0]._trial_id) if begun else study.ask()
-            line = measure(task, suggest(trial), data, out / f"trial-{trial.number}", time_limit)
+            line = measure(task, suggest(trial, task.rates), data, out / f"trial-{trial.number}", time_limit)
             trial.set_user_attr("line", line)
             study.tell(trial, line["robust"])
             write_json(file, logged(file) | {"trials": complete(study)})

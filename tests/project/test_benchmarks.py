@@ -17,6 +17,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import optuna
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -626,6 +627,27 @@ def test_a_search_goes_on_with_the_trial_that_was_stopped(
     count = len(tried)
     search.ablate(task, tmp_path, tmp_path, file, time_limit.TimeLimit(None))
     assert len(tried) == count  # nothing is done again
+
+
+@pytest.mark.parametrize("method", ["NuAT", "GAT", "PGI", "EFGSM"])
+@pytest.mark.parametrize("name", ["mnist", "cifar10"])
+def test_every_method_of_a_search_has_a_command_line(name: str, method: str, scripts: Any) -> None:
+    search = scripts("search")
+    task, few = search.TASKS[name], {"start": 0.5, "alternate": True, "step_size": 1.0, "sigma": 0.5, "crop": True}
+    lam, eps = {f"lam of {each}": 4.0 for each in search.PASSES}, search.radius(task)
+    trial = optuna.trial.FixedTrial({
+        "method": method, "remember": "gradient", "lr": task.rates[0], "batch_size": 64, "schedule": "OneCycle",
+        "averaging": "0.998", "label_smoothing": 0.2, "eps_warmup": 0.3, **few, **lam,
+    })  # fmt: skip
+    recipe = parse_train([*search.words(task, search.suggest(trial, task.rates)), "--data", "mnist-5k"])[0]
+    threat = recipe.method.threat
+    assert type(recipe.method).__name__ == method and threat is not None and float(threat.eps) == pytest.approx(eps)
+    assert recipe.epochs == round(task.passes / search.PASSES[method]) and recipe.optimizer.lr == task.rates[0]
+    given = {"NuAT": (4, eps / 2, 0.2), "GAT": (4, eps / 2, 0.2), "PGI": (4, eps, 0.2), "EFGSM": (eps / 2, 1, 0.2)}
+    names = {"PGI": ("lam", "step_size", "smoothing"), "EFGSM": ("sigma", "classes", "smoothing")}
+    found = [getattr(recipe.method, each) for each in names.get(method, ("lam", "start_size"))]
+    found += [recipe.label_smoothing] if method in ("NuAT", "GAT") else []
+    assert found == pytest.approx(given[method])
 
 
 def test_a_search_takes_its_images_out_of_the_training_images(tmp_path: Path, scripts: Any) -> None:
