@@ -633,7 +633,7 @@ def test_a_search_goes_on_with_the_trial_that_was_stopped(
 @pytest.mark.parametrize("name", ["mnist", "cifar10"])
 def test_every_method_of_a_search_has_a_command_line(name: str, method: str, scripts: Any) -> None:
     search = scripts("search")
-    task, few = search.TASKS[name], {"start": 0.5, "alternate": True, "step_size": 1.0, "sigma": 0.5, "crop": True}
+    task, few = search.TASKS[name], {"start": 1.0, "alternate": True, "step_size": 1.25, "sigma": 0.25, "crop": True}
     lam, eps = {f"lam of {each}": 4.0 for each in search.PASSES}, search.radius(task)
     trial = optuna.trial.FixedTrial({
         "method": method, "remember": "gradient", "lr": task.rates[0], "batch_size": 64, "schedule": "OneCycle",
@@ -643,7 +643,7 @@ def test_every_method_of_a_search_has_a_command_line(name: str, method: str, scr
     threat = recipe.method.threat
     assert type(recipe.method).__name__ == method and threat is not None and float(threat.eps) == pytest.approx(eps)
     assert recipe.epochs == round(task.passes / search.PASSES[method]) and recipe.optimizer.lr == task.rates[0]
-    given = {"NuAT": (4, eps / 2, 0.2), "GAT": (4, eps / 2, 0.2), "PGI": (4, eps, 0.2), "EFGSM": (eps / 2, 1, 0.2)}
+    given = {"NuAT": (4, eps, 0.2), "GAT": (4, eps, 0.2), "PGI": (4, 1.25 * eps, 0.2), "EFGSM": (eps / 4, 1, 0.2)}
     names = {"PGI": ("lam", "step_size", "smoothing"), "EFGSM": ("sigma", "classes", "smoothing")}
     found = [getattr(recipe.method, each) for each in names.get(method, ("lam", "start_size"))]
     found += [recipe.label_smoothing] if method in ("NuAT", "GAT") else []
