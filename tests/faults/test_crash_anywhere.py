@@ -21,6 +21,7 @@ TRAIN = small("--method", "FBF", "--eps", 0.2, "--averaging", 0.5, "--batch_size
 MOMENTS = 5  # for each method: 50 in all
 EVERY = bool(os.environ.get("TOUGHEN_EVERY_OPERATION"))
 MOMENTS_OF_A_COMMAND = 50 if EVERY else 25  # of evaluate, and of reproduce
+SECONDS_OF_MOMENTS = 1200 if EVERY else 550
 SECONDS_OF_A_WALK = 7200 if EVERY else 1400
 Compared = Callable[[Path], Any]
 
@@ -187,10 +188,11 @@ def test_random_moments_of_training(name: str, tmp_path: Path, capsys: pytest.Ca
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(1300)
+@pytest.mark.timeout(SECONDS_OF_MOMENTS + 50)
 @pytest.mark.parametrize("command", ["evaluate", "reproduce"])
 def test_random_moments_of_other_commands(
     command: str, run: Path, drawn: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     made, compared = plan(command, tmp_path / "w", run, drawn, kind="moment", tries=MOMENTS_OF_A_COMMAND)
-    assert judge(walk(made, timeout=1200), compared, "moment", command, capsys) > MOMENTS_OF_A_COMMAND // 2
+    tries = walk(made, timeout=SECONDS_OF_MOMENTS)
+    assert judge(tries, compared, "moment", command, capsys) > MOMENTS_OF_A_COMMAND // 2
