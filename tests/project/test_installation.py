@@ -20,6 +20,7 @@ MINUTES = 15  # for pip: some 3 GB from an index
 UNREACHED = re.compile(r"No matching distribution found|Could not find a version|ConnectionError|Max retries|timed out")
 PERCENT = r"[\d.]+ %"
 TESTING = ["mlxtend", "pytest", "pytest-timeout", "pytest-xdist", "beartype", "hypothesis"]  # for tests of timm's nets
+SHOWN = ["accelerate", "lightning", "transformers"]  # by the examples
 WITH_TIMM = [  # the files that have any
     "models/test_kinds_of_nets.py", "models/test_layers.py", "models/test_export.py", "cli/test_follow_up.py",
     "cli/test_push.py", "runs/test_single_file.py", "training/test_initial.py", "training/test_fine_tuning.py",
@@ -68,7 +69,7 @@ def said(command: Sequence[str | Path], folder: Path, seconds: int) -> subproces
 
 @pytest.fixture(scope="module")
 def installed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """The folder of programs of a fresh environment that pip filled: toughen, its torch, timm and trackers."""
+    """The programs of a fresh environment that pip filled: toughen, its torch, timm, trackers, what examples need."""
     folder = tmp_path_factory.mktemp("installation")
     free = shutil.disk_usage(folder).free / 1e9
     if free < ROOM:
@@ -77,7 +78,7 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     subprocess.run([sys.executable, "-m", "venv", folder / "environment"], check=True)
     pip = [str(programs / "python"), "-m", "pip", "--disable-pip-version-check", "install", "--quiet", "--no-cache-dir"]
     try:
-        packages = [f"toughen[timm,onnx,mlflow,wandb] @ {wheel(folder).as_uri()}", *TESTING]
+        packages = [f"toughen[timm,onnx,mlflow,wandb] @ {wheel(folder).as_uri()}", *TESTING, *SHOWN]
         done = said([*pip, *packages], folder, 60 * MINUTES)
     except subprocess.TimeoutExpired:
         lacking(f"a package index that gives a PyTorch within {MINUTES} minutes")
@@ -162,6 +163,17 @@ def test_every_file_with_tests_of_timm_s_nets_is_named() -> None:
     needs = re.compile(r"needs_timm|importorskip\(\"timm\"\)")
     found = {path for path in (ROOT / "tests").glob("*/test_*.py") if needs.search(path.read_text(encoding="utf-8"))}
     assert found - {Path(__file__)} == {ROOT / "tests" / name for name in WITH_TIMM}
+
+
+@pytest.mark.slow
+@pytest.mark.network
+@pytest.mark.timeout(60 * MINUTES + 900)
+def test_every_example(installed: Path, data_root: Path) -> None:
+    """The locked environment has none of the libraries that the examples show."""
+    words = ["-m", "pytest", "-q", "-n0", "-p", "no:cacheprovider", str(ROOT / "tests/project/test_examples.py")]
+    done = said([str(installed / "python"), *words], ROOT, 900)
+    found = len(list((ROOT / "examples").glob("*.py")))
+    assert done.returncode == 0 and f"{found + 1} passed" in done.stdout and "skipped" not in done.stdout, done.stdout
 
 
 @pytest.mark.slow
