@@ -5,7 +5,9 @@ The nets here are odd, as those are that people bring, and each is compared with
 
 from __future__ import annotations
 
+import gc
 import time
+import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -312,3 +314,17 @@ def test_a_gradient_that_is_no_number_moves_nothing_in_l2_either() -> None:
     gradient = torch.tensor([3.0, float("nan"), 4.0, float("inf")]).view(1, 1, 2, 2)
     step = Threat("l2", 1.0).steepest(gradient)
     assert step.flatten().tolist() == pytest.approx([0.6, 0, 0.8, 0])
+
+
+def test_a_copy_does_not_wait_for_the_garbage_collector() -> None:
+    """Each validation makes one, as large as the net."""
+    gc.collect()
+    gc.disable()
+    try:
+        model = FixedBatchModel(trained(), 4)
+        assert model.graph is not None
+        weight = weakref.ref(next(model.search_net.parameters()))
+        del model
+        assert weight() is None
+    finally:
+        gc.enable()

@@ -55,13 +55,9 @@ class Graph:
     """
 
     def __init__(self, net: nn.Module) -> None:
-        try:
-            graph = _Tracer().trace(net)
-        except Exception as error:  # a user's own forward may raise anything when it is traced
-            raise ValueError(f"{type(net).__name__} cannot be read as a graph: {error}") from error
-        _forbid_in_place(graph, net)
-        self.module = fx.GraphModule(net, graph)
-        self.images, *more = [node for node in graph.nodes if node.op == "placeholder"]
+        self.net, self.nodes = net, _trace(net)
+        _forbid_in_place(self.nodes, net)
+        self.images, *more = [node for node in self.nodes.nodes if node.op == "placeholder"]
         if more:
             raise ValueError(f"{type(net).__name__} needs more inputs than images")
 
@@ -71,13 +67,13 @@ class Graph:
         Args:
             image: one image, [1, c, h, w]; the layers are for images of its size.
         """
-        sizes = _ShapeRecorder(self.module)
+        sizes = _ShapeRecorder(self.net, graph=self.nodes)
         try:
             sizes.run(image)
         except Exception:  # its forward depends on the image's size or values
             return []
-        parts = dict(self.module.named_modules())
-        candidates = (_layer(node, sizes.shapes, parts) for node in self.module.graph.nodes)
+        parts = dict(self.net.named_modules())
+        candidates = (_layer(node, sizes.shapes, parts) for node in self.nodes.nodes)
         return [layer for layer in candidates if layer]
 
 
@@ -105,17 +101,17 @@ class Split:
     def _with_cached_maps(self) -> nn.Module:
         full = fx.Graph()
         copied: dict[fx.Node, fx.Node] = {}
-        out = full.graph_copy(self.graph.module.graph, copied)
+        out = full.graph_copy(self.graph.nodes, copied)
         full.output(([copied[node] for node in self.cached], out))
-        return fx.GraphModule(self.graph.module, full)
+        return fx.GraphModule(self.graph.net, full)
 
     def _from_cached_maps(self, local: set[fx.Node]) -> nn.Module:
         remainder = fx.Graph()
         copied = {node: remainder.placeholder(f"cached_{number}") for number, node in enumerate(self.cached)}
-        for node in self.graph.module.graph.nodes:
+        for node in self.graph.nodes.nodes:
             if node not in local and node not in copied:
                 copied[node] = remainder.node_copy(node, copied.__getitem__)
-        return fx.GraphModule(self.graph.module, remainder)
+        return fx.GraphModule(self.graph.net, remainder)
 
     def affected(self, window: Window) -> list[tuple[Layer, Window]]:
         """The layers that depend on a window of the images, in the graph's order, each with its affected outputs."""
@@ -144,14 +140,32 @@ def _partial_layers(images: fx.Node, layers: Iterable[Layer], side: int) -> list
 class _ShapeRecorder(fx.Interpreter):
     """Runs a net and records the shape of each node's output."""
 
-    def __init__(self, module: fx.GraphModule) -> None:
-        super().__init__(module)
+    def __init__(self, net: nn.Module, graph: fx.Graph) -> None:
+        super().__init__(net, graph=graph)
         self.shapes: dict[fx.Node, tuple[int, ...]] = {}
 
     def run_node(self, n: fx.Node) -> Any:
         value = super().run_node(n)
         self.shapes[n] = tuple(value.shape) if isinstance(value, Tensor) else ()
         return value
+
+
+def _trace(net: nn.Module) -> fx.Graph:
+    """The nodes of a net.
+
+    A tracer and its graph refer to each other, so they stay in memory until Python's garbage collector runs. They are
+    small. The tracer's references to the net are removed: weights must not wait for the collector.
+
+    Raises:
+        ValueError: the net cannot be traced.
+    """
+    tracer = _Tracer()
+    try:
+        return tracer.trace(net)
+    except Exception as error:  # a user's own forward may raise anything when it is traced
+        raise ValueError(f"{type(net).__name__} cannot be read as a graph: {error}") from error
+    finally:
+        tracer.root, tracer.submodule_paths, tracer.tensor_attrs = nn.Module(), None, {}
 
 
 class _Tracer(fx.Tracer):
