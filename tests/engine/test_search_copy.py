@@ -316,15 +316,35 @@ def test_a_gradient_that_is_no_number_moves_nothing_in_l2_either() -> None:
     assert step.flatten().tolist() == pytest.approx([0.6, 0, 0.8, 0])
 
 
-def test_a_copy_does_not_wait_for_the_garbage_collector() -> None:
+@pytest.mark.parametrize("traced", [False, True])
+def test_a_copy_does_not_wait_for_the_garbage_collector(traced: bool) -> None:
     """Each validation makes one, as large as the net."""
     gc.collect()
     gc.disable()
     try:
         model = FixedBatchModel(trained(), 4)
-        assert model.graph is not None
+        assert not traced or model.graph is not None
         weight = weakref.ref(next(model.search_net.parameters()))
         del model
         assert weight() is None
     finally:
         gc.enable()
+
+
+def test_reading_a_net_as_a_graph_draws_nothing() -> None:
+    """A net that draws cannot be a graph; what is drawn after that is the same with and without the attempt."""
+
+    class Drawing(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.net = trained()
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.net(x) + torch.rand(1)  # type: ignore[no-any-return]
+
+    model = FixedBatchModel(Drawing().eval(), 4)
+    torch.manual_seed(3)
+    first = torch.rand(1)
+    torch.manual_seed(3)
+    assert model.graph is None
+    assert torch.equal(torch.rand(1), first)

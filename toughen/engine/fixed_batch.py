@@ -20,6 +20,7 @@ from toughen.engine import search_copy
 from toughen.engine.batches import Counts, block_size, concatenated, first_images, padded_batches
 from toughen.engine.compare_logits import SAME, largest_difference, relative_difference
 from toughen.engine.device import Precision, autocast, pick_precision, without_tf32
+from toughen.engine.windows.graph import Graph
 from toughen.engine.windows.query import search_windows
 
 EXACT_BLOCK = 8  # images per exact forward pass: few images are fooled at a time, and padding costs
@@ -71,7 +72,6 @@ class FixedBatchModel(Classifier):
 
     Attributes:
         search_net: the copy that the search uses, or ``net``.
-        graph: ``search_net`` as a graph of layers, for incremental logits; None where it has none, or on a GPU.
         counts: images that passed through since the start.
         random: whether the model gives the same images different logits in each pass; None before it was tested.
     """
@@ -85,9 +85,22 @@ class FixedBatchModel(Classifier):
         self.search_net = (
             search_copy.fast_copy(net, bf16=precision == "bf16") if copied and precision != "fp64" else self.net
         )
-        self.graph = search_copy.graph(self.search_net) if self.search_net is not net else None
+        self._graph: Graph | None = None
+        self._traced = self.search_net is net  # reading a net as a graph may change its layers
         self._compared = False
         self.random: bool | None = None
+
+    @property
+    def graph(self) -> Graph | None:
+        """``search_net`` as a graph of layers, for incremental logits; None where it has none, or on a GPU.
+
+        It is made at the first use, when no other thread may use a net. ``thread_copy`` is such a use.
+        """
+        if not self._traced:
+            self._traced = True
+            with preserved_rng_state(next(self.search_net.parameters(), torch.empty(0)).device):
+                self._graph = search_copy.graph(self.search_net)
+        return self._graph
 
     @property
     def low_precision(self) -> bool:
@@ -116,7 +129,7 @@ class FixedBatchModel(Classifier):
             return
         self._compared = True
         if not self._agrees(self.search_net, x):
-            self.search_net, self.graph = self.net, None
+            self.search_net, self._graph, self._traced = self.net, None, True
             if self.precision == "bf16" and not self._agrees(self.net, x):  # the fault is bf16, not the copy
                 self.precision = "fp32"
 
@@ -266,7 +279,7 @@ class FixedBatchModel(Classifier):
             return None
         copied = copy.copy(self)
         copied._modules = {**self._modules, "net": net, "search_net": search_net}  # copy.copy shares the dict
-        copied.graph, copied.counts = search_copy.graph(search_net) if self.graph is not None else None, Counts()
+        copied._graph, copied.counts = search_copy.graph(search_net) if self.graph is not None else None, Counts()
         return copied
 
     def searching(self, x: Images) -> AbstractContextManager[None]:
