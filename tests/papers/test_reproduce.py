@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import math
 import random
@@ -88,9 +89,10 @@ def test_a_table_is_run_kept_and_shown_beside_the_published_one(tmp_path: Path) 
 def clean_accuracy(run: Path, out: Path) -> float:
     """By the run's net alone, on the images that lie in the sample's folder."""
     model, right, count = runs.load(run), 0, 0
-    for path in (out / "smoke" / "images" / "mnist" / "test").rglob("*.png"):
-        x = torch.tensor(list(Image.open(path).get_flattened_data())).view(1, 1, 28, 28) / 255
-        right, count = right + int(model(x).argmax() == int(path.parent.name)), count + 1
+    for row in pq.read_table(out / "smoke" / "images" / "mnist" / "test.parquet").to_pylist():
+        picture = Image.open(io.BytesIO(row["image"]["bytes"]))
+        x = torch.tensor(list(picture.get_flattened_data())).view(1, 1, 28, 28) / 255
+        right, count = right + int(model(x).argmax() == row["label"]), count + 1
     assert count == 40
     return right / count
 
@@ -293,17 +295,20 @@ def test_a_sample_of_other_images_is_not_used(tmp_path: Path) -> None:
         samples.at_scale("mnist", str(first), SCALES["smoke"], tmp_path / "out")
 
 
-@pytest.mark.parametrize("harm", ["half written", "one more", "one less", "binary"])
+@pytest.mark.parametrize("harm", ["half written", "one more", "one less", "another image", "binary"])
 def test_a_sample_that_is_not_as_it_was_written_is_not_used(harm: str, tmp_path: Path) -> None:
     place = samples.at_scale("mnist", str(digits()), SCALES["smoke"], tmp_path)
     assert samples.at_scale("mnist", str(digits()), SCALES["smoke"], tmp_path) == place
-    first = sorted(Path(place).rglob("*.png"))[0]
+    first = sorted(Path(place).rglob("*.parquet"))[0]
     if harm == "half written":
         (Path(place) / "origin.json").unlink()
     elif harm == "one more":
-        first.with_name("another.png").write_bytes(first.read_bytes())
+        first.with_name("train-another.parquet").write_bytes(first.read_bytes())
     elif harm == "one less":
         first.unlink()
+    elif harm == "another image":
+        rows = pq.read_table(first)
+        pq.write_table(rows.take([1, *range(1, len(rows))]), first)
     else:
         (Path(place) / "origin.json").write_bytes(bytes(range(256)))
     with pytest.raises(ValueError, match=r"mnist.* remove it"):

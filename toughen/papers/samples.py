@@ -1,13 +1,13 @@
-"""Samples of the papers' data sets for the smoke scale: a few images of each class, written to a folder once."""
+"""Samples of the papers' data sets for the smoke scale: a few images of each class, written as parquet once."""
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+import pyarrow.parquet as pq
 import torch
-from PIL import Image
+from PIL import Image as Picture
 
 from toughen import data as data_sets
 from toughen.data import EncodedSplit, Split, stratified
@@ -49,9 +49,10 @@ def at_scale(name: str, spec: str | None, scale: Scale, out: Path) -> str:
     folder.parent.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(prefix=f".{name}-", dir=folder.parent) as place:
         whole = Path(place) / name  # moved when complete, so that a kill leaves no incomplete sample
-        _write(whole / "train", train, scale.training_images, classes)
-        _write(whole / "test", test, scale.images or len(test), classes)
-        write_json(whole / ORIGIN, {"from": origin, "files": files, "images": _pictures(whole)})
+        whole.mkdir()
+        _write(whole / "train.parquet", train, scale.training_images, classes)
+        _write(whole / "test.parquet", test, scale.images or len(test), classes)
+        write_json(whole / ORIGIN, {"from": origin, "files": files, "sample": fingerprint(whole)})
         try:
             whole.rename(folder)
         except OSError:  # a parallel run of the same command was faster
@@ -88,27 +89,25 @@ def is_generated(folder: str) -> bool:
     return read_fields(Path(folder) / ORIGIN).get("from") == GENERATED
 
 
-def _pictures(folder: Path) -> int:
-    return sum(1 for _ in folder.rglob("*.png"))
-
-
 def _check_sample(folder: Path, origin: str, files: str) -> None:
     """Check that a folder has an unchanged sample of the images that are now at the origin."""
     written = read_fields(folder / ORIGIN)
-    if written.get("images") != _pictures(folder):
+    if written.get("sample") != fingerprint(folder):
         raise ValueError(f"{folder} is not the sample that was written there: remove it, or choose another --out")
     if written.get("files") != files:
         raise ValueError(f"{folder} is a sample of other images than {origin}: choose another --out")
 
 
-def _write(folder: Path, split: Split | EncodedSplit, count: int, classes: tuple[str, ...]) -> None:
-    """A stratified sample with at least ``EACH`` images of each class, as class folders of PNG files."""
+def _write(file: Path, split: Split | EncodedSplit, count: int, classes: tuple[str, ...]) -> None:
+    """A stratified sample with at least ``EACH`` images of each class, sorted by class as in a folder of images."""
+    from datasets import ClassLabel, Dataset, Features, Image  # the import takes a second
+
     count = min(len(split), max(count, EACH * len(classes)))
-    some = split.take(stratified(split.labels, count, 0))
+    rows = stratified(split.labels, count, 0)
+    some = split.take(rows[split.labels[rows].argsort(stable=True)])
     some = some.decoded() if isinstance(some, EncodedSplit) else some
-    named = all(re.fullmatch(r"[\w -]+", name) for name in classes)
-    for row, label in enumerate(some.labels.tolist()):
-        place = folder / (classes[label] if named else f"{label:04d}")
-        place.mkdir(parents=True, exist_ok=True)
-        pixels = some.images[row].to(torch.uint8).permute(1, 2, 0).squeeze(-1).numpy()
-        Image.fromarray(pixels).save(place / f"{row}.png")
+    pixels = some.images.to(torch.uint8).permute(0, 2, 3, 1).squeeze(-1).numpy()
+    columns = {"image": [Picture.fromarray(each) for each in pixels], "label": some.labels.tolist()}
+    features = Features({"image": Image(), "label": ClassLabel(names=list(classes))})
+    table = Dataset.from_dict(columns, features=features).with_format("arrow")[:]
+    pq.write_table(table, file)  # to_parquet would show a bar
