@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import signal
 from collections.abc import Callable
 from pathlib import Path
@@ -127,17 +126,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 TABLE = ["reproduce", "pap-table7", "--scale", "smoke", "--data", digits(), "--rows", "FGSM-AT", "--limit", "20"]
 
 
-@pytest.fixture(scope="module")
-def drawn(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder of results with nothing in it but the images of a table: writing these is most of its operations."""
-    folder = tmp_path_factory.mktemp("drawn") / "results"
-    assert toughen(*TABLE, "--device", "cpu", "--out", folder).status == 0
-    for path in (*folder.glob("*.json"), *(folder / "smoke").glob("fgsm*")):
-        shutil.rmtree(path) if path.is_dir() else path.unlink()
-    return folder
-
-
-def plan(command: str, folder: Path, run: Path, drawn: Path, **more: Any) -> tuple[Walk, Compared]:
+def plan(command: str, folder: Path, run: Path, **more: Any) -> tuple[Walk, Compared]:
     """How a command is disturbed, and what is compared of it."""
     if command == "train":
         given = words(*TRAIN, "--device", "cpu", "--out", "{out}")
@@ -146,22 +135,20 @@ def plan(command: str, folder: Path, run: Path, drawn: Path, **more: Any) -> tup
         given = words("evaluate", "{out}", "--attacks", "fgsm", "pgd-3", "--limit", 20, "--device", "cpu")
         return Walk(words=given, again=given, folder=str(folder), start=str(run), **more), evaluated
     given = words(*TABLE, "--device", "cpu", "--out", "{out}")
-    start = str(drawn) if command == "reproduce" else ""
-    return Walk(words=given, again=given, folder=str(folder), start=start, **more), reproduced
+    return Walk(words=given, again=given, folder=str(folder), **more), reproduced
 
 
 COMMANDS = {  # each how many operations one is disturbed, by what goes wrong: every try is two runs of the command
     "train": {"kill": 1, "full": 3},
     "evaluate": {"kill": 2, "full": 4},
     "reproduce": {"kill": 3, "full": 6},
-    "reproduce, images too": {"kill": 97, "full": 131},
 }
 
 
 @pytest.mark.parametrize("kind", [pytest.param(each, marks=[pytest.mark.slow] * (each == "full")) for each in KINDS])
 def test_a_sample_of_operations(kind: str, run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Of training alone, since every try is two runs."""
-    made, compared = plan("train", tmp_path / "w", run, tmp_path, kind=kind, first=5, stride=17)
+    made, compared = plan("train", tmp_path / "w", run, kind=kind, first=5, stride=17)
     assert judge(walk(made), compared, kind, "train", capsys) > 2
 
 
@@ -170,11 +157,11 @@ def test_a_sample_of_operations(kind: str, run: Path, tmp_path: Path, capsys: py
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("command", COMMANDS)
 def test_operations_of_every_command(
-    command: str, kind: str, run: Path, drawn: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    command: str, kind: str, run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """TOUGHEN_EVERY_OPERATION=1 leaves none out; that takes some 20 minutes for each command and kind."""
     stride = 1 if EVERY else COMMANDS[command][kind]
-    made, compared = plan(command, tmp_path / "w", run, drawn, kind=kind, stride=stride)
+    made, compared = plan(command, tmp_path / "w", run, kind=kind, stride=stride)
     assert judge(walk(made, timeout=SECONDS_OF_A_WALK), compared, kind, command, capsys) > 40 // stride
 
 
@@ -191,8 +178,8 @@ def test_random_moments_of_training(name: str, tmp_path: Path, capsys: pytest.Ca
 @pytest.mark.timeout(SECONDS_OF_MOMENTS + 50)
 @pytest.mark.parametrize("command", ["evaluate", "reproduce"])
 def test_random_moments_of_other_commands(
-    command: str, run: Path, drawn: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    command: str, run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    made, compared = plan(command, tmp_path / "w", run, drawn, kind="moment", tries=MOMENTS_OF_A_COMMAND)
+    made, compared = plan(command, tmp_path / "w", run, kind="moment", tries=MOMENTS_OF_A_COMMAND)
     tries = walk(made, timeout=SECONDS_OF_MOMENTS)
     assert judge(tries, compared, "moment", command, capsys) > MOMENTS_OF_A_COMMAND // 2
