@@ -110,4 +110,5 @@ def _write(file: Path, split: Split | EncodedSplit, count: int, classes: tuple[s
     columns = {"image": [Picture.fromarray(each) for each in pixels], "label": some.labels.tolist()}
     features = Features({"image": Image(), "label": ClassLabel(names=list(classes))})
     table = Dataset.from_dict(columns, features=features).with_format("arrow")[:]
-    pq.write_table(table, file)  # to_parquet would show a bar
+    with file.open("wb") as opened:
+        pq.write_table(table, opened)  # to_parquet would show a bar
