@@ -87,6 +87,10 @@ def test_what_is_pushed_is_loaded_alike(run: Path, tmp_path: Path, mnist: tuple[
             ended = load(hub, home, mnist[0], "hf://me/robust", *revision)
             assert ended.returncode == 0, ended.stderr
             assert torch.equal(load_file(home / "answer")["logits"], logits)
+        judge = ("-m", "toughen", "evaluate", "hf://me/robust", "--data", digits(), "--attacks", "fgsm", "--limit", 20)
+        ended = client(hub.endpoint, tmp_path / "home-0", *judge, "--verdict", "false", "--out", tmp_path / "found")
+        assert ended.returncode == 0, ended.stderr
+        assert json.loads((tmp_path / "found" / "evaluation.json").read_text())["images"] == 20
         one_line(load(hub, tmp_path / "h", mnist[0], "hf://me/robust@v2"), "has no revision 'v2'")
         one_line(load(hub, tmp_path / "h", mnist[0], "hf://me/other"), "the hub has no model me/other")
         del hub.uploaded["model.safetensors"]

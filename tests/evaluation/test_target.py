@@ -97,6 +97,32 @@ def test_weights_are_judged_alike_in_a_run_and_elsewhere(own: None, tmp_path: Pa
     assert ledgers[0] == ledgers[1] == ledgers[2] and len(ledgers[0]) == 30
 
 
+def test_an_exported_file_is_judged_like_its_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where only the file is at hand: with its own threat and classes, beside no list of the training images."""
+    file = tmp_path / "given.away.safetensors"
+    where = ("--data", digits(), "--attack", "none", "--out", file)
+    assert toughen("export", NETS / "pgd-at", "--format", "safetensors", *where).status == 0
+    how = f"--attacks fgsm pgd-3 --data {digits()} --limit 30 --verdict false".split()
+    assert toughen("evaluate", NETS / "pgd-at", *how, "--out", tmp_path / "run").status == 0
+    monkeypatch.chdir(tmp_path)
+    ended = toughen("evaluate", file, *how)
+    assert ended.status == 0, ended.err
+    alone = tmp_path / "runs" / "given.away"  # not beside the file
+    run, other = (json.loads((place / "evaluation.json").read_text()) for place in (tmp_path / "run", alone))
+    assert figures(run, (*TIMES, "seen_images")) == figures(other, (*TIMES, "seen_images"))
+    assert other["threat"] == {"norm": "linf", "eps": 0.3}
+    assert "seen_images" not in run and "no list of its training images" in other["seen_images"]
+    assert "no list of its training images" in " ".join(ended.out.split())
+    ledgers = [pq.read_table(place / "examples.parquet").to_pylist() for place in (tmp_path / "run", alone)]
+    assert ledgers[0] == ledgers[1] and len(ledgers[0]) == 30
+    refused(toughen("evaluate", file, *how, "--weights", file), "is an exported model", "--weights")
+    refused(toughen("evaluate", file, *how, "--surrogate", "train"), "no run directory", "--surrogate RUN")
+    picture = sorted((digits() / "test").rglob("*.png"))[0]
+    ended = toughen("predict", file, picture, "--json")
+    assert ended.status == 0 and json.loads(ended.out)["unchanged"] is True, ended.err
+    assert json.loads(ended.out)["class"] == picture.parent.name
+
+
 def test_a_net_from_elsewhere_is_not_taken_for_one_handed_over_in_training_mode(own: None) -> None:
     assert not find_target("own_nets:net", data=str(digits()), eps=0.3).net.training
 

@@ -32,6 +32,7 @@ from toughen.evaluation import evaluate_run, output_folder
 from toughen.evaluation.conclude import Unfinished
 from toughen.evaluation.examination import STOPPED
 from toughen.evaluation.result import RESULT
+from toughen.evaluation.target import is_elsewhere
 from toughen.report.ending import read_recipe
 from toughen.report.read import CONFIG, read_run
 from toughen.runs import follow_up
@@ -103,7 +104,8 @@ def evaluate_parser() -> Parser:
         "spec",
         type=str,
         metavar="RUN",
-        help="a run directory; package.module:function, timm:NAME or a net of `toughen list models`, with --weights",
+        help="a run directory; an exported file, or hf://user/name; package.module:function, timm:NAME or a net of "
+        "`toughen list models`, with --weights",
     )
     parser.add_argument(
         "--suite",
@@ -138,6 +140,10 @@ def surrogate_model(spec: str, surrogate: str, device: str, console: Console, da
     """The surrogate for transfer attacks: the net of a run, or one that is trained for this model and kept."""
     if surrogate != "train":
         return runs.load(surrogate)
+    if is_elsewhere(spec):
+        raise ValueError(
+            f"{spec} is no run directory, so no standard model can be trained for it: give --surrogate RUN"
+        )
     from toughen.training.surrogate import train_source
 
     return runs.load(train_source(Path(spec), device, console, data))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Literal
 
 from rich.console import Console
@@ -21,6 +20,7 @@ from toughen.engine.device import pick_device
 from toughen.evaluation.predict import Prediction, predict
 from toughen.evaluation.suite import parse_attack
 from toughen.evaluation.target import usable_threat
+from toughen.runs.loading import load, read_record
 from toughen.utils.fraction import Fraction, radius
 from toughen.utils.statistics import percent
 
@@ -46,12 +46,11 @@ HELP = Help(
 def run(arguments: Sequence[str]) -> int:
     find_own_classes(arguments)
     given = predict_parser().read(tidy(arguments))
-    folder, device = Path(given.run), pick_device(given.device)
-    record, own = runs.read_record(folder), own_model(given.run, given.model)
+    device, record, own = pick_device(given.device), read_record(given.run), own_model(given.run, given.model)
     channels, rows, columns = record.shape
     pixels = load_files(given.files, (channels, rows, columns), record.resize)
     x = pixels.to(device).float() / 255
-    model = runs.load(folder, own).to(device)
+    model = load(given.run, own).to(device)
     threat = _threat(given.eps, given.norm, record) if given.attack != NO_ATTACK else None
     attack = None if threat is None else parse_attack(given.attack, threat)
     predictions = predict(model, x, attack, given.attack, given.seed)
@@ -68,7 +67,7 @@ def run(arguments: Sequence[str]) -> int:
 
 def predict_parser() -> Parser:
     parser = Parser(prog=f"{PROGRAM} predict", about=HELP)
-    parser.add_argument("run", type=str, metavar="RUN", help="a run directory")
+    parser.add_argument("run", type=str, metavar="RUN", help="a run directory, an exported file, or hf://user/name")
     parser.add_argument("files", nargs="+", type=str, metavar="FILE", help="image files")
     parser.add_argument("--attack", type=str, default="pgd-20", help=f"none, or an attack {ATTACK}")
     parser.add_argument("--eps", type=Fraction | None, help="radius in image units, as 8/255 (default: the run's)")

@@ -6,7 +6,6 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING, Literal, NoReturn
 
 from rich.console import Console
@@ -111,5 +110,6 @@ def add_model_options(parser: Parser) -> None:
 def own_model(spec: str, name: str | None) -> nn.Module | None:
     """The user's own net for a run; None if no name is given."""
     from toughen import runs
+    from toughen.runs.loading import read_record
 
-    return runs.create_own(runs.read_record(Path(spec)), name) if name else None
+    return runs.create_own(read_record(spec), name) if name else None

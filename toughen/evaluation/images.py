@@ -14,11 +14,11 @@ from toughen.data import Data, Split
 SEEN_LIMIT = 0.01  # share of the images that may be training images: real data sets have a few duplicates
 
 
-def load_test(folder: Path, record: runs.Record, name: str | None) -> Data:
+def load_test(folder: str | Path, record: runs.Record, name: str | None) -> Data:
     """The data set to evaluate a run on, with the run's image shape and classes.
 
     Args:
-        folder: the run directory, for messages.
+        folder: the run directory or exported model, for messages.
         record: the run's model.json.
         name: the data set; None means the one that the run was trained on.
 
@@ -65,8 +65,14 @@ def sample(test: Split, limit: int | None, seed: int) -> tuple[Split, Tensor]:
     return test.take(index), index
 
 
-def left_unchecked(folder: Path) -> dict[str, str]:
-    """The field of a result that says that ``refuse_seen`` was not possible; empty where it was."""
+def left_unchecked(folder: Path | None) -> dict[str, str]:
+    """The field of a result that says that ``refuse_seen`` was not possible; empty where it was.
+
+    Args:
+        folder: the run directory; None for an exported model.
+    """
+    if folder is None:
+        return {"seen_images": "not checked, as an exported model has no list of its training images"}
     if not runs.streamed(folder):
         return {}
     return {"seen_images": "not checked, as the run streamed its training images and kept no list of them"}

@@ -10,6 +10,7 @@ from toughen.evaluation.result import RESULT
 from toughen.evaluation.target import EvaluationTarget, is_elsewhere
 from toughen.runs import RECORD, read_record
 from toughen.runs.files import read_json
+from toughen.runs.loading import is_exported
 from toughen.utils.fraction import radius
 
 
@@ -25,11 +26,15 @@ def output_folder(spec: str | Path, out: str | Path | None) -> Path:
     """
     if out is not None and not str(out):
         raise ValueError("out is empty: name a folder, or leave it out")
-    if Path(spec).is_file():
+    exported = is_exported(spec)
+    if Path(spec).is_file() and not exported:
         read_record(Path(spec))  # its error says what to do with a file
     if out is not None:
         return Path(out)
-    return Path("runs") / str(spec).replace(":", "-").replace("/", "-") if is_elsewhere(spec) else Path(spec)
+    name = str(spec).replace(":", "-").replace("/", "-")
+    if exported:
+        name = Path(spec).stem if Path(spec).is_file() else Path(spec).name
+    return Path("runs") / name if is_elsewhere(spec) else Path(spec)
 
 
 def refuse_foreign(out: Path, run: Path | None) -> None:

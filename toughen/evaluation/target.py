@@ -10,12 +10,13 @@ from typing import Any
 from torch import Tensor, nn
 
 from toughen import data as data_sets
-from toughen import models, runs
+from toughen import models
 from toughen.core.threat import Threat
 from toughen.core.types import Eps, Norm
 from toughen.data import Data, Split
 from toughen.evaluation.function_model import FunctionModel
 from toughen.evaluation.images import left_unchecked, load_test, refuse_seen, sample, valid_split
+from toughen.runs.loading import is_exported, load, read_record
 from toughen.runs.weights_file import load_into, read_weights
 from toughen.utils.fraction import radius
 
@@ -69,7 +70,8 @@ def find_target(
     """The target that the command line names.
 
     Args:
-        spec: a run directory, ``package.module:function``, ``timm:NAME`` or a net of toughen's.
+        spec: a run directory; an exported safetensors file, or hf://user/name; ``package.module:function``,
+            ``timm:NAME`` or a net of toughen's.
         data: the data set; None means the one that the run was trained on.
         weights: a safetensors file, for a model that is no run.
         eps, norm: the threat; None means the one that was trained against.
@@ -82,24 +84,26 @@ def find_target(
     Raises:
         ValueError: model, data and threat can't be used together.
     """
-    if is_elsewhere(spec):
+    exported = is_exported(spec)
+    if is_elsewhere(spec) and not exported:
         if eps is None:
             raise ValueError(f"{spec} needs a threat: give --eps, such as 8/255 (and --norm l2 for L2)")
         test = test_images(str(spec), data, image_size, resize)
         return from_spec(str(spec), test, weights, usable_threat(norm or "linf", eps), limit, seed)
+    what = "an exported model" if exported else "a run"
     for option, value in (("--weights", weights), ("--image-size", image_size), ("--resize", resize)):
         if value is not None:
-            raise ValueError(f"{spec} is a run, which has its own weights and image size: leave {option} out")
-    return from_run(Path(spec), data=data, eps=eps, norm=norm, limit=limit, seed=seed, model=model)
+            raise ValueError(f"{spec} is {what}, which has its own weights and image size: leave {option} out")
+    return from_run(spec, data=data, eps=eps, norm=norm, limit=limit, seed=seed, model=model)
 
 
 def is_elsewhere(spec: str | Path) -> bool:
-    """Whether ``spec`` names a function, a timm model or a net of toughen's, and not a run directory."""
-    return (":" in str(spec) or models.knows(str(spec))) and not Path(spec).exists()
+    """Whether ``spec`` names no run directory, but an exported model, a function or a net of timm's or toughen's."""
+    return is_exported(spec) or ((":" in str(spec) or models.knows(str(spec))) and not Path(spec).exists())
 
 
 def from_run(
-    folder: Path,
+    spec: str | Path,
     *,
     data: str | None,
     eps: Eps | None,
@@ -108,27 +112,31 @@ def from_run(
     seed: int,
     model: nn.Module | None = None,
 ) -> EvaluationTarget:
-    """A run, with the test images of its data set or of another with the same classes; arguments as ``find_target``.
+    """A run, or its exported model, with the test images of its data set or of another with the same classes.
+
+    The arguments are those of ``find_target``.
 
     Raises:
         ValueError: run, data and threat can't be used together, or the run was trained on the images.
     """
-    record = runs.read_record(folder)
+    record = read_record(spec)
     if eps is None and record.eps is not None and norm not in (None, record.norm):
         raise ValueError(
-            f"{folder} was trained against {record.norm} eps {radius(record.eps)}: give --eps for {norm}, too"
+            f"{spec} was trained against {record.norm} eps {radius(record.eps)}: give --eps for {norm}, too"
         )
     eps = record.eps if eps is None else eps
     if eps is None:
-        raise ValueError(f"{folder} was trained without a threat: give one, such as --eps 8/255")
+        raise ValueError(f"{spec} was trained without a threat: give one, such as --eps 8/255")
     threat = usable_threat(norm or ("l2" if record.norm == "l2" else "linf"), eps)
-    net = runs.load(folder, model)
-    test = load_test(folder, record, data)
+    net = load(spec, model)
+    test = load_test(spec, record, data)
     split, index = sample(test.test, limit, seed)
-    refuse_seen(folder, test, split)
+    folder = None if is_exported(spec) else Path(spec)
     about = {"weights": record.weights, "epoch": record.epoch, "method": record.method, **left_unchecked(folder)}
+    if folder is not None:
+        refuse_seen(folder, test, split)
     return EvaluationTarget(
-        name=str(folder),
+        name=str(spec),
         net=net,
         split=split,
         index=index,

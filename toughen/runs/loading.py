@@ -1,4 +1,4 @@
-"""``toughen.load``: a trained classifier from a run directory, a file or the hub."""
+"""``toughen.load``: a trained classifier from a run directory, a file or the hub; and its record."""
 
 from __future__ import annotations
 
@@ -31,3 +31,22 @@ def load(run: str | Path, model: nn.Module | None = None, *, revision: str | Non
     if Path(run).is_file():
         return single_file.load_single(Path(run), model)
     return directory.load(run, model)
+
+
+def is_exported(run: str | Path) -> bool:
+    """Whether this is a file of `toughen export --format safetensors`, or an address of one on the hub."""
+    return str(run).startswith(SCHEME) or single_file.is_single(Path(run))
+
+
+def read_record(run: str | Path) -> directory.Record:
+    """What the weights are that ``load`` loads.
+
+    Args:
+        run: as for ``load``.
+
+    Raises:
+        ValueError: there is nothing of that kind, or a file is damaged.
+    """
+    if not is_exported(run):
+        return directory.read_record(Path(run))
+    return single_file.read_record(fetch(str(run)) if str(run).startswith(SCHEME) else Path(run))

@@ -73,6 +73,28 @@ def load_single(path: Path, model: nn.Module | None = None) -> nn.Module:
     return whole.eval()
 
 
+def is_single(path: Path) -> bool:
+    """Whether a file is one that ``write_single`` wrote, by its metadata; its tensors are not read."""
+    from safetensors import SafetensorError, safe_open
+
+    if not path.is_file():
+        return False
+    try:
+        with safe_open(path, framework="pt") as file:
+            return (file.metadata() or {}).keys() >= {"model", "mean", "std", "about"}
+    except (SafetensorError, OSError):
+        return False
+
+
+def read_record(path: Path) -> Record:
+    """What the weights in a file are.
+
+    Raises:
+        ValueError: there is no such file, or it is another kind of file.
+    """
+    return _read(path)[1]
+
+
 def _read(path: Path) -> tuple[dict[str, Any], Record]:
     if not path.is_file():
         raise ValueError(f"there is no file {path}: give one that `toughen export --format safetensors` wrote")
