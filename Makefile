@@ -14,7 +14,7 @@ test: environment  ## Run the tests, without the slow ones, on all cores
 	$(BIN)/pytest -n auto --dist loadfile -m "not slow"
 
 test-slow: environment  ## Run the slow tests, on all cores
-	$(BIN)/pytest -n auto --dist loadfile --no-loadscope-reorder -m slow
+	$(BIN)/pytest -n auto --dist loadfile --no-loadscope-reorder --durations 20 -m slow
 
 check: lint types test  ## Lint, check format and types, run the tests: what a change must pass
 
