@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import fractions
 import tempfile
+import warnings
 from pathlib import Path
 from typing import Any
 
+import pytest
 from hypothesis import strategies as st
 from properties import holds
 
@@ -147,6 +149,15 @@ def test_any_words_are_a_run_or_refused_in_one_message(words: list[tuple[str, st
         ]
         plain = message.replace("_", "-")
         assert any(part in plain or repr(part)[1:-1] in plain or part.replace("-", "_") in message for part in named)
+
+
+@pytest.mark.parametrize("name", ["os.system", "subprocess.run", "builtins.eval", "shutil.rmtree"])
+def test_what_executes_is_no_class_of_a_setting(name: str) -> None:
+    """Without the setting that refuses them, jsonargparse only warns of them."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        with pytest.raises(ValueError, match=rf"--schedule {name} is unknown: use Constant, .* or your own as package"):
+            parse_train(["demo", "--schedule", name])
 
 
 def test_a_number_behind_a_whole_option_is_not_its_value() -> None:

@@ -76,7 +76,11 @@ def twice(node: yaml.Node | None, seen: frozenset[int] = frozenset()) -> bool:
     if isinstance(node, yaml.SequenceNode):
         return any(twice(each, seen) for each in node.value)
     texts = [str(key.value) for key, _ in node.value]
-    values = [Judge("").construct_object(key) for key, _ in node.value if key.tag != "tag:yaml.org,2002:merge"]
+    values = [
+        key.value if key.tag == "tag:yaml.org,2002:value" else Judge("").construct_object(key)  # `=` is a text as a key
+        for key, _ in node.value
+        if key.tag != "tag:yaml.org,2002:merge"
+    ]
     kept = {value for value in values if isinstance(value, Hashable)}
     return len(set(texts)) < len(texts) or len(kept) < len(values) or any(twice(value, seen) for _, value in node.value)
 

@@ -25,6 +25,8 @@ PROGRAM = "toughen"
 WORDS = {"int": "a whole number", "float": "a number", "Fraction": "a number", "bool": "true or false"}
 WORDS |= {"str": "a string", "NoneType": "null", "dict": "a mapping such as '{depth: 28}'", "list": "a list"}
 
+jsonargparse.set_parsing_settings(import_path_denylist=[])  # its own list of os, subprocess and more is then enforced
+
 NEGATIVE = re.compile(r"-[\d.]+(e[+-]?\d+)?(/[\d.]+)?", re.IGNORECASE)
 
 
@@ -159,6 +161,8 @@ def explain(message: str, parser: ArgumentParser, dashes: str = "--") -> str:
     if match := re.match(r"--(\S+)\.help: (?:Expected a dot import path string: (\S+)|\"(\S+)\" is not)", text):
         part = screens.help_prefix.get() + match[1]
         return _unknown_class(match[2] or match[3], part, parser, f"--{part}.help")
+    if match := re.match(r"Importing '(.+)' is not allowed", text):
+        return _unknown_class(match[1], path, parser, option)
     if match := re.match(r"Expected a dot import path string: (.+)|(?:Import path (\S+)|Not a valid) .*subclass", text):
         return _unknown_class(match[1] or match[2] or "", path, parser, option)
     if owner and re.match(r"No module named|module .* has no attribute", text):
