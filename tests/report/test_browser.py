@@ -247,6 +247,27 @@ def test_an_event_s_mark_leads_to_what_is_said_of_it(browser: Browser, tmp_path:
     page.close()
 
 
+def test_the_run_s_eps_is_marked_where_it_lies_on_the_axis(browser: Browser, tmp_path: Path) -> None:
+    """Not at 0.02, to which 4/255 would be rounded."""
+    run, eps = write_run(tmp_path / "run"), 4 / 255
+    found = json.loads((run / "diagnostics.json").read_text())
+    found["eps"] |= {"eps": [0.0, eps, 2 * eps, 4 * eps], "accuracy": [0.9, 0.5, 0.3, 0.1]}
+    found["eps"]["about"]["threat"]["eps"] = eps
+    (run / "diagnostics.json").write_text(json.dumps(found))
+    measured = json.loads((run / "evaluation.json").read_text())
+    measured["threat"]["eps"] = eps
+    (run / "evaluation.json").write_text(json.dumps(measured))
+    page = browser.open(write_report([run], tmp_path / "report.html"))
+    plot = "document.querySelector('.plot.lines')"
+    drawn, axis = page.ask(
+        f"(() => {{ const plot = {plot}, mark = plot.querySelector('path[stroke-dasharray]').getBoundingClientRect(); "
+        "return [mark.x + mark.width / 2 - plot.getBoundingClientRect().x, "
+        f"echarts.getInstanceByDom(plot).convertToPixel({{ xAxisIndex: 0 }}, {eps})]; }})()"
+    )
+    assert abs(drawn - axis) <= 1
+    page.close()
+
+
 def test_numbers_on_a_matrix_can_be_read(browser: Browser, tmp_path: Path) -> None:
     """Contrast on every shade from none to all of a class, as WCAG counts it: 4.5 at least."""
     run, size = write_run(tmp_path / "run", classes=[str(n) for n in range(11)]), 11

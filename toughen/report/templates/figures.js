@@ -131,6 +131,7 @@ function markLine(marks) {
   const short = (mark, i) => (mark.text.length <= 24 ? mark.text : `(${i + 1})`); // its number in the list of events above
   return {
     symbol: "none",
+    precision: 12, // by default ECharts rounds a mark's place to two digits: 4/255 to 0.02
     animation: false,
     silent: true,
     lineStyle: { color: colour("--soft"), type: "dashed", width: 1 },
