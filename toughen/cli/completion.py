@@ -17,6 +17,8 @@ from toughen.config.parsing import Parser, tidy
 from toughen.config.screens import explained, flags, known, metavar, values
 from toughen.evaluation.diagnostics.names import NAMES as DIAGNOSTICS
 from toughen.evaluation.suite import names as attack_names
+from toughen.papers.arguments import ALL
+from toughen.papers.published import EXHIBITS
 from toughen.training import optimizers, schedules
 
 HELP = Help(
@@ -101,6 +103,8 @@ def value(action: Action) -> Any:
         return words("data", data.names(), files="d")
     if name == "init":
         return shtab.FILE
+    if name == "name" and action.nargs == "*":  # of tables; `push` and `card` have other names
+        return words("tables", (ALL, *EXHIBITS))
     return words(name, lists[name]) if name in lists else None
 
 
