@@ -622,6 +622,14 @@ def test_a_row_that_toughen_cannot_run_says_why(tmp_path: Path) -> None:
     assert make_tasks(whole, ["mnist"], [], 1, SCALES["smoke"], None) == []
 
 
+def test_all_tables_fit_into_80_columns(tmp_path: Path) -> None:
+    view = View(Store(tmp_path), SCALES["cpu"])
+    panels = [panel for each in EXHIBITS.values() if isinstance(each, Table) for panel in each.panels]
+    assert len(panels) > 20
+    for panel in panels:
+        assert max(map(len, panel_lines(panel, view, panel.rows))) <= 80, panel
+
+
 def test_a_spread_is_the_standard_deviation_over_seeds_in_points(tmp_path: Path) -> None:
     panel = table("nuat-seeds").panels[0]
     clean, row = panel.columns[0], panel.rows[0]

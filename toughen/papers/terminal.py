@@ -62,12 +62,15 @@ def show_exhibit(
         tell(console, f"- {note}")
 
 
-def grid(corner: str, columns: Sequence[str], rows: Sequence[tuple[str, Sequence[str]]]) -> list[str]:
+def grid(corner: str, columns: Sequence[str], rows: Sequence[tuple[str, Sequence[str]]], gap: int = 2) -> list[str]:
     """A table as lines of text: names are left-aligned, figures right-aligned in columns of at least six characters."""
     first = max(len(name) for name in (corner, *(name for name, _ in rows)))
     widths = [max(6, len(name), *(len(cells[place]) for _, cells in rows)) for place, name in enumerate(columns)]
+    between = " " * gap
     return [
-        (f"{name:{first}}" + "".join(f"  {cell:>{width}}" for cell, width in zip(cells, widths, strict=True))).rstrip()
+        (
+            f"{name:{first}}" + "".join(f"{between}{cell:>{width}}" for cell, width in zip(cells, widths, strict=True))
+        ).rstrip()
         for name, cells in [(corner, columns), *rows]
     ]
 
@@ -109,7 +112,9 @@ def panel_lines(panel: Panel, view: View, rows: Sequence[Row]) -> list[str]:
         for row in rows
         for label, cells in row_cells(panel, row, view).items()
     ]
-    text = grid(" " * (first + 6), [column.name for column in panel.columns], lines)
+    corner, names = " " * (first + 6), [column.name for column in panel.columns]
+    wide, close = (grid(corner, names, lines, gap) for gap in (2, 1))
+    text = wide if max(map(len, wide)) <= WIDTH else close
     for place, row in reversed(list(enumerate(rows))):
         if row.cannot:
             text.insert(4 + 3 * place, f"{'':{first}}       cannot run: {row.cannot}")
