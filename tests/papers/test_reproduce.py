@@ -33,7 +33,7 @@ from toughen.core.threat import Threat
 from toughen.data import load_test
 from toughen.engine.fixed_batch import FixedBatchModel
 from toughen.papers import datasets, markdown, measure, samples
-from toughen.papers.arguments import at_hand
+from toughen.papers.arguments import at_hand, places_of
 from toughen.papers.costs import costs, training_cost
 from toughen.papers.overview import list_lines, short
 from toughen.papers.progress_board import ProgressBoard, Training, logit_distances
@@ -338,6 +338,22 @@ def test_at_smoke_drawn_images_stand_in_for_what_a_folder_of_sets_lacks(tmp_path
     assert asked.classes[0] == "n01484850" and asked.test.labels.bincount().tolist() == [2] * 100
     with pytest.raises(ValueError, match=r"needs cifar10: .*sets has no folder of that name with images"):
         at_hand(table("nuat-table1a"), [], str(sets), SCALES["cpu"], tmp_path / "out")
+
+
+def test_a_data_set_is_read_once_for_all_tables(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With 40 tables, reading each set for each of them took half a minute before anything was printed."""
+    asked: list[str] = []
+    place = datasets.place
+    monkeypatch.setattr(datasets, "place", lambda name, given: asked.append(name) or place(name, given))
+    (tmp_path / "sets").mkdir()
+    (tmp_path / "sets" / "mnist").symlink_to(digits(), target_is_directory=True)
+    tables = [table(name) for name in ("pap-table3", "pap-table7", "rmgm-table7", "dat-table1")]
+    places, lacking = places_of(tables, True, [], str(tmp_path / "sets"), SCALES["smoke"], tmp_path / "out")
+    assert sorted(asked) == sorted(places) == ["cifar10", "cifar100", "mnist"] and lacking == {}
+    asked.clear()
+    with pytest.raises(ValueError, match="needs cifar10"):
+        places_of([table("nuat-table1a")], True, [], str(tmp_path / "sets"), SCALES["cpu"], tmp_path / "out")
+    assert asked == ["cifar10"]
 
 
 def test_of_a_sample_that_was_not_written_to_the_end_nothing_is_left(

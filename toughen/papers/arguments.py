@@ -106,9 +106,10 @@ def places_of(
     """
     places: dict[str, str] = {}
     lacking: dict[str, str] = {}
+    found: dict[str, str | datasets.Missing] = {}
     for each in exhibits:
         try:
-            places |= at_hand(each, rows, data, scale, out)
+            places |= at_hand(each, rows, data, scale, out, found)
         except ValueError as error:
             if named:
                 raise
@@ -120,25 +121,46 @@ def places_of(
     return places, lacking
 
 
-def at_hand(exhibit: Table | Figure, rows: Sequence[str], data: str | None, scale: Scale, out: Path) -> dict[str, str]:
+def at_hand(
+    exhibit: Table | Figure,
+    rows: Sequence[str],
+    data: str | None,
+    scale: Scale,
+    out: Path,
+    found: dict[str, str | datasets.Missing] | None = None,
+) -> dict[str, str]:
     """The location of each data set that the exhibit needs and that is available.
 
     At scale smoke, which only tests that a table runs, generated noise images replace missing data sets.
+
+    Args:
+        exhibit: the table or figure.
+        rows, data, scale, out: the command's arguments.
+        found: what an earlier exhibit found, by the data set's name; a set is read only once, and added to it.
 
     Raises:
         ValueError: no needed data set is available.
     """
     places: dict[str, str] = {}
     missing: dict[str, list[str]] = {}  # names by the reason
+    found = {} if found is None else found
     for name in dict.fromkeys(part.data for part in exhibit.parts if any(wanted(each, rows) for each in part.names)):
-        try:
-            places[name] = at_scale(name, datasets.place(name, data), scale, out)
-        except datasets.Missing as error:
-            if error.replaceable and scale.training_images is not None:
-                places[name] = at_scale(name, None, scale, out)
-            else:
-                missing.setdefault(error.reason, []).append(name)
+        if name not in found:
+            found[name] = _find(name, data, scale, out)
+        place = found[name]
+        if isinstance(place, str):
+            places[name] = place
+        else:
+            missing.setdefault(place.reason, []).append(name)
     if not places:
         reasons = "; ".join(f"{' or '.join(lacking)}: {reason}" for reason, lacking in missing.items())
         raise ValueError(f"{exhibit.name} needs {reasons}")
     return places
+
+
+def _find(name: str, data: str | None, scale: Scale, out: Path) -> str | datasets.Missing:
+    """The location of a data set, or why it is not available."""
+    try:
+        return at_scale(name, datasets.place(name, data), scale, out)
+    except datasets.Missing as error:
+        return at_scale(name, None, scale, out) if error.replaceable and scale.training_images is not None else error
