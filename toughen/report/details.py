@@ -92,7 +92,7 @@ def _add_missing(view: Details) -> None:
     lacking += [] if view.robustness else ["curves over eps and steps"]
     if lacking:
         who = f"`{view.run.evaluate}` makes them" if view.run.trained else "an evaluation makes them"
-        view.run.missing.append(f"There are no {' and no '.join(lacking)}: {who}, unless --details is false.")
+        view.run.missing.append(f"There are no {' and no '.join(lacking)}: {who}, without `--details false`.")
 
 
 def diagnostics(run: Run) -> dict[str, Any]:
