@@ -17,7 +17,7 @@ from toughen.runs.files import read_tensors
 from toughen.training import Callback, TrainingState
 from toughen.training.callbacks.mlflow_logger import MLflow
 from toughen.training.run import train
-from toughen.training.tracking import Tracker
+from toughen.training.tracking import Tracker, first_line
 from toughen.utils.signals import Stopped
 
 WORDS = small("--method", "FBF", "--eps", 0.2, "--device", "cpu")
@@ -118,6 +118,13 @@ def test_weights_and_biases_keeps_the_figures(tmp_path: Path, monkeypatch: pytes
     assert found.count(b"validation/pgd") >= 2 and b"toughen.methods.FBF" in found
     for line in timeless(tmp_path / "run"):
         assert json.dumps(line["loss"]).encode() in found
+
+
+def test_of_a_wrong_setting_all_is_said() -> None:
+    """As pydantic says it of WANDB_MODE=off; its first line alone would not help."""
+    told = "1 validation error for Settings\nmode\n  Input should be 'online' or 'offline'\n    For further information"
+    assert first_line(ValueError(told)).endswith("error for Settings: mode: Input should be 'online' or 'offline'")
+    assert first_line(ValueError("no route\nand more")) == "no route" and first_line(OSError()) == "OSError"
 
 
 def test_a_tracker_that_fails_ends_no_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -97,4 +97,6 @@ class Tracker(Callback):
 
 
 def first_line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
+    lines = [line.strip() for line in str(error).strip().splitlines()] or [type(error).__name__]
+    # pydantic, which wandb's settings use, names the setting and what is wrong with it in the next two lines
+    return ": ".join(lines[:3]) if "validation error" in lines[0] else lines[0]
