@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
@@ -118,6 +118,21 @@ def test_weights_and_biases_keeps_the_figures(tmp_path: Path, monkeypatch: pytes
     assert found.count(b"validation/pgd") >= 2 and b"toughen.methods.FBF" in found
     for line in timeless(tmp_path / "run"):
         assert json.dumps(line["loss"]).encode() in found
+
+
+@pytest.mark.parametrize(
+    ("error", "status"), [(None, "FINISHED"), (Stopped(15), "KILLED"), (ValueError("no"), "FAILED")], ids=str
+)
+def test_mlflow_is_told_how_a_session_ended(
+    error: BaseException | None, status: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "mlflow", ModuleType("mlflow"))
+    tracker, told = MLflow(), []
+    tracker.client = SimpleNamespace(set_terminated=lambda run_id, status: told.append(status))
+    if error is not None:
+        tracker.on_exception(object.__new__(TrainingState), error)
+    tracker.end()
+    assert told == [status]
 
 
 def test_of_a_wrong_setting_all_is_said() -> None:

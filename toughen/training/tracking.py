@@ -24,7 +24,7 @@ class Tracker(Callback):
 
     package = ""
     run_id = ""
-    begun, failed = False, False
+    begun, failed, stopped = False, False, False
 
     def __init__(self) -> None:
         try:
@@ -49,7 +49,7 @@ class Tracker(Callback):
         raise NotImplementedError
 
     def end(self) -> None:
-        """The session is over; ``failed`` says how it ended."""
+        """The session is over; ``failed`` and ``stopped`` (by a signal) say how it ended."""
         raise NotImplementedError
 
     def advice(self) -> str:
@@ -64,7 +64,8 @@ class Tracker(Callback):
         world().on_main(self._call, self.log, flat(metrics), state.step)
 
     def on_exception(self, state: TrainingState, error: BaseException) -> None:
-        self.failed = not isinstance(error, Stopped)
+        self.stopped = isinstance(error, Stopped)
+        self.failed = not self.stopped
 
     def on_fit_end(self, state: TrainingState) -> None:
         if self.begun:

@@ -32,7 +32,8 @@ class MLflow(Tracker):
             self.client.log_metric(self.run_id, key, value, step=step)
 
     def end(self) -> None:
-        self.client.set_terminated(self.run_id, status="FAILED" if self.failed else "FINISHED")
+        status = "FAILED" if self.failed else "KILLED" if self.stopped else "FINISHED"
+        self.client.set_terminated(self.run_id, status=status)
 
     def advice(self) -> str:
         if os.environ.get("MLFLOW_TRACKING_URI"):
