@@ -55,9 +55,9 @@ class Graph:
     """
 
     def __init__(self, net: nn.Module) -> None:
-        self.net, self.nodes = net, _trace(net)
-        _forbid_in_place(self.nodes, net)
-        self.images, *more = [node for node in self.nodes.nodes if node.op == "placeholder"]
+        self.net, self.traced = net, _trace(net)
+        _forbid_in_place(self.traced, net)
+        self.images, *more = [node for node in self.traced.nodes if node.op == "placeholder"]
         if more:
             raise ValueError(f"{type(net).__name__} needs more inputs than images")
 
@@ -67,13 +67,13 @@ class Graph:
         Args:
             image: one image, [1, c, h, w]; the layers are for images of its size.
         """
-        sizes = _ShapeRecorder(self.net, graph=self.nodes)
+        sizes = _ShapeRecorder(self.net, graph=self.traced)
         try:
             sizes.run(image)
         except Exception:  # its forward depends on the image's size or values
             return []
         parts = dict(self.net.named_modules())
-        candidates = (_layer(node, sizes.shapes, parts) for node in self.nodes.nodes)
+        candidates = (_layer(node, sizes.shapes, parts) for node in self.traced.nodes)
         return [layer for layer in candidates if layer]
 
 
@@ -101,14 +101,14 @@ class Split:
     def _with_cached_maps(self) -> nn.Module:
         full = fx.Graph()
         copied: dict[fx.Node, fx.Node] = {}
-        out = full.graph_copy(self.graph.nodes, copied)
+        out = full.graph_copy(self.graph.traced, copied)
         full.output(([copied[node] for node in self.cached], out))
         return fx.GraphModule(self.graph.net, full)
 
     def _from_cached_maps(self, local: set[fx.Node]) -> nn.Module:
         remainder = fx.Graph()
         copied = {node: remainder.placeholder(f"cached_{number}") for number, node in enumerate(self.cached)}
-        for node in self.graph.nodes.nodes:
+        for node in self.graph.traced.nodes:
             if node not in local and node not in copied:
                 copied[node] = remainder.node_copy(node, copied.__getitem__)
         return fx.GraphModule(self.graph.net, remainder)
