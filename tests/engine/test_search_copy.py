@@ -127,6 +127,19 @@ def test_a_twin_shares_the_weights_and_nothing_else(mnist: tuple[Images, Labels]
     assert not isinstance(blocks.net.net, nn.Identity)
 
 
+def test_a_twin_is_not_traced_by_its_thread(mnist: tuple[Images, Labels], monkeypatch: pytest.MonkeyPatch) -> None:
+    """torch.fx replaces ``nn.Module.__call__`` during tracing: another thread's pass would end in a NameError."""
+    twin = FixedBatchModel(trained(), 16).thread_copy(mnist[0])
+    assert twin is not None
+
+    def trace(net: nn.Module) -> None:
+        raise AssertionError("traced after thread_copy")
+
+    monkeypatch.setattr("toughen.engine.search_copy.graph", trace)
+    assert twin.graph is not None
+    assert twin.graph.net is twin.search_net
+
+
 def test_a_model_that_cannot_be_copied_has_no_twin(mnist: tuple[Images, Labels]) -> None:
     net = trained()
     for model in (Hooked().eval(), FunctionModel(lambda x: net(x))):

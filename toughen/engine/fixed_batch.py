@@ -279,7 +279,9 @@ class FixedBatchModel(Classifier):
             return None
         copied = copy.copy(self)
         copied._modules = {**self._modules, "net": net, "search_net": search_net}  # copy.copy shares the dict
-        copied._graph, copied.counts = search_copy.graph(search_net) if self.graph is not None else None, Counts()
+        # traced here: torch.fx replaces nn.Module's methods during tracing, also for other threads
+        copied._graph = search_copy.graph(search_net) if self.graph is not None else None
+        copied._traced, copied.counts = True, Counts()
         return copied
 
     def searching(self, x: Images) -> AbstractContextManager[None]:
