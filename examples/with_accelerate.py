@@ -16,7 +16,10 @@ given = parser.parse_args()
 
 torch.manual_seed(0)
 accelerator = Accelerator()
-data = toughen.data.load(given.data)
+try:
+    data = toughen.data.load(given.data)
+except (OSError, ValueError) as error:
+    parser.error(str(error))
 train = data.train.take(torch.randperm(len(data.train))[: given.images])
 x, y = train.images.float() / 255, train.labels
 loader = DataLoader(TensorDataset(x, y, torch.arange(len(x))), batch_size=64, shuffle=True)

@@ -33,7 +33,10 @@ class Robust(lightning.LightningModule):
 
 
 lightning.seed_everything(0, verbose=False)
-data = toughen.data.load(given.data)
+try:
+    data = toughen.data.load(given.data)
+except (OSError, ValueError) as error:
+    parser.error(str(error))
 train = data.train.take(torch.randperm(len(data.train))[: given.images])
 x, y = train.images.float() / 255, train.labels
 loader = DataLoader(TensorDataset(x, y, torch.arange(len(x))), batch_size=64, shuffle=True)

@@ -26,7 +26,10 @@ class RobustTrainer(transformers.Trainer):
 
 
 transformers.set_seed(0)
-data = toughen.data.load(given.data)
+try:
+    data = toughen.data.load(given.data)
+except (OSError, ValueError) as error:
+    parser.error(str(error))
 train = data.train.take(torch.randperm(len(data.train))[: given.images])
 x, y = train.images.float() / 255, train.labels
 rows = [{"pixel_values": x[i], "labels": y[i], "index": torch.tensor(i)} for i in range(len(x))]

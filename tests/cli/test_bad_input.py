@@ -207,6 +207,9 @@ SETTINGS = [  # words of a command line, and what the message must say
     ("surplus", "'surplus' is not expected here", "--help"),
     ("--method NuATT --eps 0.1", "--method NuATT is unknown", "did you mean NuAT?"),
     ("--method nuat --eps 0.1", "did you mean NuAT?"),
+    ("--method R-MGM --eps 0.1", "did you mean RMGM?"),
+    ("--method EAT --eps 0.1", "did you mean Ensemble?"),  # as its paper calls it
+    ("--method FGSM-RS --eps 0.1", "did you mean FBF?"),
     ("--method Robust", "--method Robust is unknown", "Standard", "TRADES"),
     ("--method Method", "--method Method", "name one"),
     ("--method [1,2]", "--method must be the name of a class", "TRADES"),

@@ -135,5 +135,5 @@ def test_without_shtab_it_is_said_what_to_install(monkeypatch: pytest.MonkeyPatc
 
 
 def test_shells_that_are_known() -> None:
-    refused(toughen("completion", "fish"), "no fish", "bash, zsh")
+    refused(toughen("completion", "fish"), "SHELL must be bash or zsh, not fish")
     refused(toughen("completion"), "SHELL is missing")

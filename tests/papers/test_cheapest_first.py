@@ -117,6 +117,26 @@ def test_it_stops_at_the_limit_says_what_is_left_and_goes_on(tmp_path: Path, mon
     assert epochs in (["FGSMAT", "FGSMAT", "again"], ["FGSMAT", "FGSMAT"])  # the first epoch is not trained again
 
 
+def test_a_limit_counts_what_comes_before_the_first_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def slow(*given: Any) -> None:
+        time.sleep(20)
+        raise AssertionError("not stopped")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(command, "make_plan", slow)
+        ended = reproduce(tmp_path, "all", "--time-limit", "1s")
+    assert ended.status == 0, ended.err
+    assert ended.out == "stopped at the time limit before the first piece of work; the same command continues\n"
+
+
+def test_several_tables_say_what_is_read_before_the_first_row(tmp_path: Path) -> None:
+    ended = reproduce(tmp_path, "pap-table7", "rmgm-table7", "--rows", "Normal", "--time-limit", "1s")
+    assert ended.status == 2 and "reading" not in ended.err  # refused before anything is read
+    ended = reproduce(tmp_path, "pap-table7", "--rows", "FGSM-AT", "--time-limit", "2h")
+    sets = ["reading the images of mnist", "reading the images of cifar10"]
+    assert ended.err.splitlines()[:3] == [*sets, "reading the settings of the rows of pap-table7"]
+
+
 @pytest.mark.parametrize(
     "handler", [signal.default_int_handler, signal.SIG_IGN]
 )  # a script's background job ignores it

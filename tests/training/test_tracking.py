@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import sys
+import time
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
@@ -153,6 +156,27 @@ def test_a_tracker_that_fails_ends_no_run(tmp_path: Path, monkeypatch: pytest.Mo
     assert ended.status == 0 and "Noting did not accept the figures" in ended.err and "and more" not in ended.err
     one, other = (read_tensors(tmp_path / name / "model.safetensors")[0] for name in ("alone", "run"))
     assert all(torch.equal(one[name], other[name]) for name in one)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_the_wait_for_a_tracker(
+    number: signal.Signals, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One that does not answer is tried for minutes."""
+
+    def begin(self: Noting, name: str, settings: dict[str, str]) -> str:
+        os.kill(os.getpid(), number)
+        time.sleep(20)
+        raise AssertionError("still waiting")
+
+    words = [*WORDS, "--callbacks", f"{__name__}.Noting", "--out", tmp_path / "run"]
+    before = signal.getsignal(number)
+    with monkeypatch.context() as patched:
+        patched.setattr(Noting, "begin", begin)
+        ended = toughen(*words)
+    assert ended.status == 128 + number and "--resume" in ended.err and signal.getsignal(number) == before
+    monkeypatch.setattr(Noting, "sent", [])
+    assert toughen(*words, "--resume").status == 0 and Noting.sent[0][0] == "begin"
 
 
 def test_a_tracker_that_cannot_be_reached_says_so_before_training(

@@ -155,7 +155,8 @@ def explain(message: str, parser: ArgumentParser, dashes: str = "--") -> str:
         return f"{_last(owner)} needs {missing}" if owner else f"{missing} is missing: see `{parser.prog} --help`"
     if match := re.match(r"argument (\S+): (?:expected|ignored|invalid choice: (\S+) \(choose from (.+)\))", text):
         if match[2]:
-            return f"there is no {match[2]} to show: use {match[3]}".replace("'", "")
+            choices, last = match[3].replace("'", "").rsplit(", ", 1)
+            return f"{match[1]} must be {choices} or {last}, not {match[2]}".replace("'", "")
         names = "/".join(kebab(name) for name in match[1].split("/") if not name.endswith("+"))
         return f"{names} {'takes no' if 'ignored' in text else 'needs a'} value"
     if match := re.match(r"--(\S+)\.help: (?:Expected a dot import path string: (\S+)|\"(\S+)\" is not)", text):
@@ -176,11 +177,18 @@ def _last(name: str) -> str:
 
 def _choose(given: str, names: Collection[str], noun: str = "it takes") -> str:
     """A likely name in place of the given one, else all names."""
+    if same := [name for name in names if _letters(name) == _letters(given)]:
+        return f"did you mean {same[0]}?"
     by_case = {name.lower(): name for name in names}
     close = difflib.get_close_matches(given.lower(), by_case, n=1)
     if close:
         return f"did you mean {by_case[close[0]]}?"
     return f"{noun} {', '.join(names)}" if names else f"{noun} none"
+
+
+def _letters(name: str) -> str:
+    """A name without case and hyphens: R-MGM is RMGM."""
+    return re.sub("[-_]", "", name).lower()
 
 
 def _unknown_setting(name: str, path: str, owner: str, parser: ArgumentParser, dashes: str) -> str:
@@ -212,12 +220,16 @@ def _unknown_option(word: str, parser: ArgumentParser) -> str:
 
 def _unknown_class(name: str, path: str, parser: ArgumentParser, option: str) -> str:
     top = next((action for action in parser._actions if kebab(action.dest) == kebab(path.split(".")[0])), None)
-    names = screens.known(getattr(top, "_typehint", None))
+    base = getattr(top, "_typehint", None)
+    names = screens.known(base)
     if ":" in name:
         return f"{option} {name} is not a class: write it as {name.replace(':', '.')}, with dots alone"
     if not name:
         return f"{option} must be the name of a class: {_choose('', names, 'use')}"
-    return f"{option} {name} is unknown: {_choose(name, names, 'use')}" + (
+    close = _choose(name, names, "use")
+    if not any(_letters(name) == _letters(each) for each in names) and len(found := screens.called(name, base)) == 1:
+        close = f"did you mean {found[0]}?"
+    return f"{option} {name} is unknown: {close}" + (
         f", or your own as package.module.Class: {option} takes subclasses of toughen's" if "." in name else ""
     )
 

@@ -187,6 +187,13 @@ def known(base: Any) -> list[str]:
     return sorted(name for name in own if not name.startswith("_"))
 
 
+def called(word: str, base: Any) -> list[str]:
+    """The classes of a part that a paper calls by this name: those with it in parentheses in their summary line."""
+    found = {kind.__name__: (inspect.getdoc(kind) or "").partition("\n")[0] for kind in _below(base)}
+    pattern = re.compile(rf"\([^)]*\b{re.escape(word)}\b", re.IGNORECASE)
+    return [name for name in known(base) if pattern.search(found[name])]
+
+
 def owner(name: str, bases: dict[str, Any]) -> str | None:
     """Which of these parts first has a class with a setting of this name.
 

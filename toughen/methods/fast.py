@@ -124,7 +124,7 @@ class RFGSMAT(Method):
 
 
 class FBF(Method):
-    """Fast is better than free: a uniform start and one step longer than eps (Wong et al., arXiv:2001.03994).
+    """Fast is better than free: a uniform start and one step longer than eps (FGSM-RS; Wong et al., arXiv:2001.03994).
 
     Passes: 5.
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from rich.console import Console
+
 from toughen.papers import datasets
 from toughen.papers.published import EXHIBITS, find
 from toughen.papers.published.exhibits import Exhibit, Figure, Settings, Table
@@ -12,6 +14,7 @@ from toughen.papers.samples import at_scale
 from toughen.papers.scales import SCALES, Scale
 from toughen.papers.tasks import wanted
 from toughen.papers.values import MOST_SEEDS
+from toughen.utils.console import say
 
 ALL = "all"
 
@@ -92,14 +95,21 @@ def check_rows(exhibit: Exhibit, rows: Sequence[str] | None) -> None:
 
 
 def places_of(
-    exhibits: Sequence[Table | Figure], named: bool, rows: Sequence[str], data: str | None, scale: Scale, out: Path
+    exhibits: Sequence[Table | Figure],
+    named: bool,
+    rows: Sequence[str],
+    data: str | None,
+    scale: Scale,
+    out: Path,
+    *,
+    progress: Console | None = None,
 ) -> tuple[dict[str, str], dict[str, str]]:
     """The location of each data set; and the exhibits without any images, with the reason.
 
     Args:
         exhibits: the tables and figures.
         named: whether the user named them, so that missing images are an error; False for "all".
-        rows, data, scale, out: as in ``at_hand``.
+        rows, data, scale, out, progress: as in ``at_hand``.
 
     Raises:
         ValueError: no exhibit has images, or a named one has none.
@@ -109,7 +119,7 @@ def places_of(
     found: dict[str, str | datasets.Missing] = {}
     for each in exhibits:
         try:
-            places |= at_hand(each, rows, data, scale, out, found)
+            places |= at_hand(each, rows, data, scale, out, found, progress=progress)
         except ValueError as error:
             if named:
                 raise
@@ -128,6 +138,8 @@ def at_hand(
     scale: Scale,
     out: Path,
     found: dict[str, str | datasets.Missing] | None = None,
+    *,
+    progress: Console | None = None,
 ) -> dict[str, str]:
     """The location of each data set that the exhibit needs and that is available.
 
@@ -137,6 +149,7 @@ def at_hand(
         exhibit: the table or figure.
         rows, data, scale, out: the command's arguments.
         found: what an earlier exhibit found, by the data set's name; a set is read only once, and added to it.
+        progress: where to say which set is read, which can take long; None says nothing.
 
     Raises:
         ValueError: no needed data set is available.
@@ -146,6 +159,8 @@ def at_hand(
     found = {} if found is None else found
     for name in dict.fromkeys(part.data for part in exhibit.parts if any(wanted(each, rows) for each in part.names)):
         if name not in found:
+            if progress is not None:
+                say(progress, f"reading the images of {name}")
             found[name] = _find(name, data, scale, out)
         place = found[name]
         if isinstance(place, str):

@@ -11,18 +11,18 @@ from rich.console import Console
 
 from toughen.engine.device import pick_device
 from toughen.papers import overview
-from toughen.papers.arguments import ALL, check_counts, check_rows, exhibits_of, places_of, scale_of, seeds_of
+from toughen.papers.arguments import ALL, check_counts, check_rows, exhibits_of, scale_of
 from toughen.papers.cheapest_first import Deadline, Place, left_lines, missing, next_tasks
 from toughen.papers.costs import costs
+from toughen.papers.plan import Request, make_plan
 from toughen.papers.progress_board import ProgressBoard
 from toughen.papers.published import EXHIBITS, find
 from toughen.papers.published.exhibits import Settings
 from toughen.papers.scales import Scale
 from toughen.papers.store import Store
-from toughen.papers.tasks import Task, make_tasks, run_tasks
+from toughen.papers.tasks import Task, run_tasks
 from toughen.papers.terminal import show_exhibit
 from toughen.papers.training import RunContext
-from toughen.papers.values import View
 from toughen.runs.files import check_takes_tensors, clear_temporaries
 from toughen.utils.console import say
 from toughen.utils.duration import seconds
@@ -92,31 +92,28 @@ def reproduce(
         show_exhibit(console, settings, None, rows or (), {})
         return {}
     allowed = None if time_limit is None else seconds(time_limit)
-    exhibits, rows = exhibits_of(names, rows, seeds, limit), rows or ()
-    chosen, folder = scale_of(scale), Path(out)
-    _clear(folder, chosen)
+    exhibits = exhibits_of(names, rows, seeds, limit)
+    request = Request(exhibits, named, scale_of(scale), Path(out), rows or (), seeds, limit, data)
+    _clear(request.folder, request.scale)
     pick_device(device)
-    places, lacking = places_of(exhibits, named, rows, data, chosen, folder)
-    counts = {each.name: seeds_of(each, seeds) for each in exhibits}
-    at_hand = [each for each in exhibits if each.name not in lacking]
-    tasks = {each.name: make_tasks(each, list(places), rows, counts[each.name], chosen, limit) for each in at_hand}
-    store, pace = Store(folder), Throughput()
-    before = {name: len(missing(some, store)) for name, some in tasks.items()}
-    context = RunContext(store, places, device, ProgressBoard(Console(quiet=True), {}))
+    store, pace, plan = Store(request.folder), Throughput(), None
+    failed: dict[str, str] = {}
     with Deadline(allowed) as deadline:
+        plan = make_plan(request, store, None if alone else progress)
+        context = RunContext(store, plan.places, device, ProgressBoard(Console(quiet=True), {}), failed)
         if alone:
-            _run(tasks[names[0]], context, progress, pace)
+            _run(plan.tasks[names[0]], context, progress, pace)
         else:
-            _cheapest_first(tasks, context, progress, pace)
-    for each in at_hand:
-        if named or len(missing(tasks[each.name], store)) < before[each.name]:
-            view = View(Store(folder), chosen, limit or chosen.images, counts[each.name])  # with what is new
-            show_exhibit(console, each, view, rows, places)
-    _tell(console, lacking, context.failed)
-    for line in [] if alone else left_lines(tasks, store, pace.now, stopped=deadline.passed):
+            _cheapest_first(plan.tasks, context, progress, pace)
+    if plan is None:
+        say(console, "stopped at the time limit before the first piece of work; the same command continues")
+        return failed
+    plan.show(console)
+    _tell(console, plan.lacking, failed)
+    for line in [] if alone else left_lines(plan.tasks, store, pace.now, stopped=deadline.passed):
         say(console, line)
-    say(console, f"results: {folder / chosen.name}")
-    return context.failed
+    say(console, f"results: {request.folder / request.scale.name}")
+    return failed
 
 
 def _clear(folder: Path, scale: Scale) -> None:

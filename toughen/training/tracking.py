@@ -11,7 +11,7 @@ from toughen.training.callbacks.base import Callback
 from toughen.training.display import flat
 from toughen.training.folder import CONFIG, settings_of
 from toughen.training.training_state import TrainingState
-from toughen.utils.signals import Stopped
+from toughen.utils.signals import Stopped, stop_at_once
 
 
 class Tracker(Callback):
@@ -83,7 +83,8 @@ class Tracker(Callback):
         path = state.folder / CONFIG
         settings = settings_of(path, path.read_text(encoding="utf-8")) if path.exists() else {}
         try:
-            self.run_id, self.begun = self.begin(state.folder.name, settings), True
+            with stop_at_once():  # a server that does not answer is tried for minutes
+                self.run_id, self.begun = self.begin(state.folder.name, settings), True
         except Exception as error:  # the tracker's own, its transport's and the file system's
             said = f"{type(self).__name__} cannot start the run: {first_line(error)}"
             raise ValueError("\n".join(filter(None, (said, self.advice())))) from error
