@@ -155,8 +155,8 @@ def explain(message: str, parser: ArgumentParser, dashes: str = "--") -> str:
         return f"{_last(owner)} needs {missing}" if owner else f"{missing} is missing: see `{parser.prog} --help`"
     if match := re.match(r"argument (\S+): (?:expected|ignored|invalid choice: (\S+) \(choose from (.+)\))", text):
         if match[2]:
-            choices, last = match[3].replace("'", "").rsplit(", ", 1)
-            return f"{match[1]} must be {choices} or {last}, not {match[2]}".replace("'", "")
+            choices = match[3].replace(", ", " or ")
+            return f"{match[1]} must be {choices}, not {match[2]}".replace("'", "")
         names = "/".join(kebab(name) for name in match[1].split("/") if not name.endswith("+"))
         return f"{names} {'takes no' if 'ignored' in text else 'needs a'} value"
     if match := re.match(r"--(\S+)\.help: (?:Expected a dot import path string: (\S+)|\"(\S+)\" is not)", text):
