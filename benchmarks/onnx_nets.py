@@ -59,7 +59,7 @@ class Net:
 NETS = {
     "m-lenet": Net("mnist-5k", eps=0.1),
     "resnet18": Net("cifar10", {"width": 16}, lr=3e-3),
-    "wrn-16-4": Net("cifar10", lr=3e-3, steps=20),
+    "wrn-16-4": Net("cifar10", lr=3e-3, steps=20, eps=8 / 255),
     "timm:mobilenetv3_small_050": Net("mnist-5k", lr=3e-3, eps=0.02),
     "timm:vit_tiny_patch16_224": Net("mnist-5k", {"img_size": 28, "patch_size": 7}, lr=5e-4, eps=0.02),
 }
