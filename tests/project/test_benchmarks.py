@@ -584,6 +584,7 @@ def test_the_page_has_the_figures_of_exported_nets_which_say_the_same() -> None:
         assert f"\n| {line} |\n" in page
         assert alone == sum(otherwise.values()) == 0 and max(furthest.values()) < 1e-3 and row["images"] == 1000
         assert row["classes predicted"] > 1 and row["provenance"]["commit"]
+        assert row["broken"]["pgd"]["original"] > 0  # else nothing is compared
 
 
 def test_the_page_has_the_figures_of_the_watch_and_no_rescue_did_harm() -> None:
