@@ -3,7 +3,8 @@
 python benchmarks/search.py --task mnist --data DIR [--minutes 60]
 python benchmarks/search.py --task mnist --data DIR --ablate [--minutes 60]
 
-Needs Optuna, which the development environment has. Each trial trains for the same number of passes per image. Its
+Needs Optuna, which the development environment has. The first trials are known settings, and Optuna draws the others.
+Each trial trains for the same number of passes per image. Its
 score is the accuracy under APGD-T on images that were taken out of the training images. No test image is used. What is
 done is not done again, and a trial that was stopped goes on. The log of all trials is
 benchmarks/results/search-TASK.json. With --ablate the best trial is trained with three seeds, and the same without each
@@ -47,6 +48,7 @@ class Task:
         crop: the shift in pixels, where there is one.
         train, held_out: images of the search, both out of the training images.
         passes: forward equivalents for each image, in all epochs together.
+        first: settings of the first trials.
     """
 
     words: str
@@ -56,8 +58,19 @@ class Task:
     train: int
     held_out: int
     passes: int
+    first: tuple[dict[str, Any], ...] = ()
 
 
+PLAIN = {
+    "batch_size": 128,
+    "schedule": "Cosine",
+    "averaging": "null",
+    "label_smoothing": 0.1,
+    "crop": False,
+    "eps_warmup": 0.0,
+    "wider": 1.0,
+}
+EFGSM_MNIST = PLAIN | {"method": "EFGSM", "sigma": 0.5, "remember": "gradient", "lr": 1e-3}  # as the recipe efgsm-mnist
 TASKS = {
     "mnist": Task(
         words="--model efgsm-cnn --normalize false --optimizer Adam",
@@ -67,6 +80,13 @@ TASKS = {
         train=10_000,
         held_out=1000,
         passes=160,
+        first=(
+            EFGSM_MNIST,
+            EFGSM_MNIST | {"averaging": "0.998"},
+            EFGSM_MNIST | {"averaging": "0.998", "wider": 1.1},
+            EFGSM_MNIST | {"averaging": "0.998", "crop": True},
+            PLAIN | {"method": "NuAT", "start": 1.0, "alternate": False, "lam of NuAT": 4.0, "lr": 1e-3},
+        ),
     ),
     "cifar10": Task(
         words="--model resnet18 --model_settings.width 16 --flip true "
@@ -85,6 +105,7 @@ PARTS = {  # of a recipe -> the value that leaves it out
     "label smoothing": ("label_smoothing", 0.0),
     "shifts": ("crop", False),
     "warm-up of eps": ("eps_warmup", 0.0),
+    "larger eps in training": ("wider", 1.0),
     "regulariser in every batch": ("alternate", True),
 }
 
@@ -115,20 +136,21 @@ def suggest(trial: optuna.trial.BaseTrial, rates: tuple[float, float]) -> dict[s
         "label_smoothing": trial.suggest_categorical("label_smoothing", [0.0, 0.1, 0.2, 0.4]),
         "crop": trial.suggest_categorical("crop", [False, True]),
         "eps_warmup": trial.suggest_categorical("eps_warmup", [0.0, 0.3]),
+        "wider": trial.suggest_categorical("wider", [1.0, 1.05, 1.1]),
     }
 
 
 def words(task: Task, settings: Mapping[str, Any]) -> list[str]:
     """The options of `toughen train`, except data, seed and output."""
-    method = settings["method"]
-    given = f"{task.words} --eps {task.eps} --method {method}".split()
+    method, eps = settings["method"], radius(task) * settings["wider"]
+    given = f"{task.words} --eps {eps:.9g} --method {method}".split()
     if method == "EFGSM":
         given += ["--method.classes", "1", "--method.remember", settings["remember"]]
     else:
         given += ["--method.lam", f"{settings['lam']:.4g}"]
     for name, option in (("start", "start_size"), ("step_size", "step_size"), ("sigma", "sigma")):
         if name in settings:
-            given += [f"--method.{option}", str(settings[name] * radius(task))]
+            given += [f"--method.{option}", f"{settings[name] * eps:.9g}"]
     if "alternate" in settings:
         given += ["--method.alternate", str(settings["alternate"]).lower()]
     epochs = max(1, round(task.passes / PASSES[method]))
@@ -200,7 +222,10 @@ def search(task: Task, data: Path, out: Path, file: Path, trials: int, time_limi
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     storage = JournalStorage(JournalFileBackend(str(out / "study.log")))
     study = optuna.create_study(study_name="search", storage=storage, direction="maximize", load_if_exists=True)
-    study.sampler = optuna.samplers.TPESampler(seed=len(study.trials))  # one seed would draw the same after each stop
+    if not study.trials:
+        for settings in task.first:
+            study.enqueue_trial(settings)
+    study.sampler = optuna.samplers.TPESampler(seed=len(study.trials), n_startup_trials=6)  # one seed would draw the same after each stop
     with until_out_of_time():
         while len(complete(study)) < trials:
             begun = [each for each in study.trials if each.state == optuna.trial.TrialState.RUNNING]

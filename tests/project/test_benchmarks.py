@@ -609,7 +609,8 @@ def test_a_search_goes_on_with_the_trial_that_was_stopped(
         if len(tried) == 3:
             raise scripts("time_limit").OutOfTime
         given = search.words(task, settings)
-        assert parse_train([*given, "--data", "mnist-5k"])[0].eps == 0.3  # a command line that can be run
+        recipe = parse_train([*given, "--data", "mnist-5k"])[0]  # a command line that can be run
+        assert recipe.eps == pytest.approx(0.3 * settings["wider"])
         return {"settings": settings, "words": " ".join(given), "seed": seed, "robust": -settings["lr"]}
 
     monkeypatch.setattr(search, "measure", measure)
@@ -618,6 +619,7 @@ def test_a_search_goes_on_with_the_trial_that_was_stopped(
     assert len(tried) == 7 and tried[2] == tried[3]
     log = read_json(file)["trials"]
     assert sorted(line["trial"] for line in log) == list(range(6))
+    assert [each["method"] for each in [*tried[:2], *tried[3:6]]] == [each["method"] for each in task.first]
     assert [line["settings"]["lr"] for line in log] == sorted(each["lr"] for each in [*tried[:2], *tried[3:]])
     search.ablate(task, tmp_path, tmp_path, file, time_limit.TimeLimit(None))
     done, best = read_json(file)["ablation"], log[0]["settings"]
@@ -635,10 +637,10 @@ def test_a_search_goes_on_with_the_trial_that_was_stopped(
 def test_every_method_of_a_search_has_a_command_line(name: str, method: str, scripts: Any) -> None:
     search = scripts("search")
     task, few = search.TASKS[name], {"start": 1.0, "alternate": True, "step_size": 1.25, "sigma": 0.25, "crop": True}
-    lam, eps = {f"lam of {each}": 4.0 for each in search.PASSES}, search.radius(task)
+    lam, eps = {f"lam of {each}": 4.0 for each in search.PASSES}, 1.1 * search.radius(task)
     trial = optuna.trial.FixedTrial({
         "method": method, "remember": "gradient", "lr": task.rates[0], "batch_size": 64, "schedule": "OneCycle",
-        "averaging": "0.998", "label_smoothing": 0.2, "eps_warmup": 0.3, **few, **lam,
+        "averaging": "0.998", "label_smoothing": 0.2, "eps_warmup": 0.3, "wider": 1.1, **few, **lam,
     })  # fmt: skip
     recipe = parse_train([*search.words(task, search.suggest(trial, task.rates)), "--data", "mnist-5k"])[0]
     threat = recipe.method.threat
