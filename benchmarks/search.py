@@ -225,7 +225,8 @@ def search(task: Task, data: Path, out: Path, file: Path, trials: int, time_limi
     if not study.trials:
         for settings in task.first:
             study.enqueue_trial(settings)
-    study.sampler = optuna.samplers.TPESampler(seed=len(study.trials), n_startup_trials=6)  # one seed would draw the same after each stop
+    # one seed would draw the same after each stop
+    study.sampler = optuna.samplers.TPESampler(seed=len(study.trials), n_startup_trials=6)
     with until_out_of_time():
         while len(complete(study)) < trials:
             begun = [each for each in study.trials if each.state == optuna.trial.TrialState.RUNNING]
