@@ -11,11 +11,12 @@ from typing import Any
 import pytest
 import torch
 from commands import digits, killed_at, refused, small, state_of, toughen
+from PIL import Image
 from safetensors.torch import load_file, save_file
 from timm_nets import NETS, needs_timm
 from torch import Tensor, nn
 
-from toughen import models, runs
+from toughen import data, models, runs
 from toughen.methods.standard import Standard
 from toughen.models.normalize import parts_of
 from toughen.runs.weights_file import read_weights
@@ -134,6 +135,17 @@ def test_bad_weights_are_refused(run: Path, tmp_path: Path) -> None:
     ):
         refused(toughen(*small("--init", tmp_path / name, "--out", tmp_path / "run")), said, lines=1)
     refused(toughen(*small("--model", "m-lenet", "--init", run, "--out", tmp_path / "run")), "does not fit m-lenet")
+    assert not (tmp_path / "run").exists()
+
+
+def test_weights_for_grey_images_are_refused_for_colour(run: Path, tmp_path: Path) -> None:
+    some = data.load("mnist-5k").train
+    for place in range(0, len(some), 100):
+        folder = tmp_path / "colour" / str(int(some.labels[place]))
+        folder.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(some.images[place, 0].numpy()).convert("RGB").save(folder / f"{place}.png")
+    ended = toughen(*small("--init", run, "--data", tmp_path / "colour", "--out", tmp_path / "run"))
+    refused(ended, f"--init {run} was trained on images with 1 channel, and these have 3: give other --data", lines=1)
     assert not (tmp_path / "run").exists()
 
 

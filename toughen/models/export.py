@@ -41,6 +41,7 @@ def export(model: nn.Module, shape: tuple[int, int, int], path: Path, form: str,
     net = model.cpu().eval().requires_grad_(False)
     sample = (torch.zeros(2, *shape),)  # a single image would be taken for a fixed size
     free = ({0: torch.export.Dim("n", min=1)},)
+    program: torch.export.ExportedProgram | None = None
     try:
         with _silent(), _plain_attention():
             program = _traced(net, sample, free)
@@ -59,7 +60,11 @@ def export(model: nn.Module, shape: tuple[int, int, int], path: Path, form: str,
         while type(root).__name__ == "ConversionError" and root.__cause__ is not None:  # the last names the operator
             root = root.__cause__
         reason = next((line.strip() for line in str(root).splitlines() if line.strip()), type(root).__name__)
-        raise ValueError(f"the net cannot be exported as {form}: {reason[:200]}") from error
+        other = "safetensors" if program is None or form == "torch-export" else "torch-export"
+        reason = reason[:200].rstrip(".")
+        raise ValueError(
+            f"the net cannot be exported as {form}: {reason}. Change the net, or use --format {other}"
+        ) from error
 
 
 def _traced(net: nn.Module, sample: tuple[Tensor], free: tuple[Any, ...]) -> torch.export.ExportedProgram:

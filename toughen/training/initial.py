@@ -18,7 +18,7 @@ from toughen.runs.files import read_tensors
 from toughen.runs.repository import SCHEME, fetch
 from toughen.runs.weights_file import find_mismatch, read_weights, without_wrapper_names
 from toughen.utils.fraction import radius
-from toughen.utils.plural import some
+from toughen.utils.plural import count, some
 
 Statistics = tuple[Sequence[float] | None, Sequence[float] | None]
 
@@ -85,7 +85,23 @@ def image_size(initial: Initial, net: str, settings: Mapping[str, Any]) -> int |
 
 
 def statistics(initial: Initial, net: str, channels: int) -> Statistics | None:
-    """Mean and std that the weights were trained with; None where they are not known."""
+    """Mean and std that the weights were trained with; None where they are not known.
+
+    Args:
+        initial: the weights.
+        net: the net's name.
+        channels: of the images to train on.
+
+    Raises:
+        ValueError: the weights are known to be for images with another number of channels.
+    """
+    if initial.statistics is not None:
+        mean = initial.statistics[0]
+        if mean is not None and len(mean) != channels:
+            raise ValueError(
+                f"--init {initial.source} was trained on images with {count(len(mean), 'channel')}, and these have "
+                f"{channels}: give other --data"
+            )
     if initial.statistics is not None or not net.startswith("timm:"):
         return initial.statistics
     found = data_configuration(net.removeprefix("timm:"))
