@@ -33,7 +33,7 @@ from toughen.evaluation.suite import parse_attack
 from toughen.runs.files import read_json, write_json
 from toughen.training import budget
 from toughen.training.run import build, train
-from toughen.utils.fraction import Fraction
+from toughen.utils.units import Fraction
 
 RADII = {  # of each set
     "fashion": ("0.1", "0.2"),

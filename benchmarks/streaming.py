@@ -28,7 +28,7 @@ from PIL import Image
 
 from toughen.engine.device import provenance
 from toughen.runs.files import read_tensors, write_json
-from toughen.utils import sizes
+from toughen.utils import units
 
 SHARD = 100 * 10**6  # bytes
 ROWS = 100  # a row group, as the hub writes them
@@ -135,7 +135,7 @@ def main() -> None:
     one, other = (read_tensors(each / "checkpoint.safetensors")[0] for each in (whole, cut))
     bytes_read = sum(file.stat().st_size for file in (given.folder / "shards").glob("train-*"))
     result = {
-        "shards": sizes.spell(bytes_read),
+        "shards": units.format_size(bytes_read),
         "limit": given.limit,
         "memory_mb": course(found),
         "memory_mb_resumed": course(again),

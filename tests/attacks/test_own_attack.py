@@ -25,7 +25,7 @@ from toughen.engine.fixed_batch import FixedBatchModel
 from toughen.evaluation.fingerprint import fingerprint
 from toughen.evaluation.harness import Harness
 from toughen.evaluation.suite import parse_attack, suite
-from toughen.utils.fraction import Fraction
+from toughen.utils.units import Fraction
 
 RUN = NETS / "fgsm-at"
 EPS = 0.2

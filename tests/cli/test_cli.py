@@ -21,7 +21,7 @@ from toughen.methods.fast import FBF
 from toughen.methods.nuat import NuAT
 from toughen.methods.trades import TRADES
 from toughen.training import SGD, AdamW, Cosine, CyclicStep, Piecewise, Recipe
-from toughen.utils.fraction import Fraction
+from toughen.utils.units import Fraction
 
 OWN = '''
 from toughen.methods.base import Method

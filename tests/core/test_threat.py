@@ -16,7 +16,7 @@ from torch import Tensor
 from toughen import Threat
 from toughen.core.rng import StepNoise
 from toughen.core.types import Norm
-from toughen.utils.fraction import Fraction
+from toughen.utils.units import Fraction
 
 
 def image(*values: float) -> Tensor:

@@ -17,7 +17,7 @@ from toughen.core.rng import StepNoise
 from toughen.core.threat import Threat
 from toughen.core.types import Norm
 from toughen.evaluation.call_attack import verify_threat
-from toughen.utils.fraction import Fraction
+from toughen.utils.units import Fraction
 
 SHAPES = array_shapes(min_dims=4, max_dims=4, max_side=3)
 NORMS = st.sampled_from(["linf", "l2"])

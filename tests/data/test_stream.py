@@ -29,7 +29,8 @@ from toughen.evaluation.images import load_test
 from toughen.runs.files import read_tensors
 from toughen.training import checkpoint
 from toughen.training.trainer import Trainer
-from toughen.utils import sizes
+from toughen.utils import units
+from toughen.utils.memory import available_memory
 
 CPU = torch.device("cpu")
 TIGHT = ("--memory_limit", "80KB")  # less than the digits take decoded, enough for a few batches
@@ -408,7 +409,7 @@ def test_test_images_are_evaluated_without_the_training_images(tmp_path: Path, m
     record = runs.read_record(tmp_path / "run")
     assert (record.image_size, record.resize, record.shape) == (32, 37, [3, 32, 32])
     both = load_test(tmp_path / "run", record, None)
-    monkeypatch.setattr(sizes, "available", lambda: 20_000)
+    monkeypatch.setattr("toughen.data.ingest.available_memory", lambda: 20_000)
     alone = load_test(tmp_path / "run", record, None)
     assert len(both.train) == 18 and len(alone.train) == 0 and alone.shape == (3, 32, 32)
     assert torch.equal(both.test.images, alone.test.images) and torch.equal(both.test.labels, alone.test.labels)
@@ -421,7 +422,7 @@ def test_images_stay_encoded_where_they_exceed_the_limit(shards: Path, monkeypat
     needed = 400 * 28 * 28
     assert isinstance(data.load_training(str(shards), memory=needed - 1), Streamed)
     assert not isinstance(data.load_training(str(shards), memory=needed), Streamed)
-    monkeypatch.setattr(sizes, "available", lambda: 2 * needed - 2)
+    monkeypatch.setattr("toughen.data.ingest.available_memory", lambda: 2 * needed - 2)
     assert isinstance(data.load_training(str(shards)), Streamed)
     assert not isinstance(data.load_training("mnist-5k"), Streamed)  # it lies in memory anyway
 
@@ -518,14 +519,14 @@ def test_shards_behind_an_address_are_read_in_place(
 
 
 def test_amounts_of_memory() -> None:
-    assert [sizes.number(text) for text in ("512MB", "1.5GiB", " 2 gb", "64KiB")] == [
+    assert [units.parse_size(text) for text in ("512MB", "1.5GiB", " 2 gb", "64KiB")] == [
         512_000_000, 3 * 2**29, 2_000_000_000, 65_536,
     ]  # fmt: skip
-    assert [sizes.spell(amount) for amount in (512e6, 1.5e9, 64e3)] == ["512MB", "1.5GB", "64KB"]
+    assert [units.format_size(amount) for amount in (512e6, 1.5e9, 64e3)] == ["512MB", "1.5GB", "64KB"]
     for text in ("512", "MB", "-1MB", "1PB", ""):
         with pytest.raises(ValueError, match="not an amount of memory"):
-            sizes.number(text)
-    assert 2**20 < sizes.available() < 2**50
+            units.parse_size(text)
+    assert 2**20 < available_memory() < 2**50
 
 
 # --- ImageNet

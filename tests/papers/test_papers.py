@@ -20,7 +20,7 @@ from toughen.papers.published import EXHIBITS, PAPERS, find, read_paper
 from toughen.papers.published.exhibits import STATED, Column, Figure, Panel, Settings, Table
 from toughen.papers.run_spec import run_spec
 from toughen.papers.scales import SCALES, nodes
-from toughen.utils.fraction import Fraction
+from toughen.utils.units import Fraction
 
 Cells: TypeAlias = dict[tuple[str, int, str, str], str]
 TABLES = [each for each in EXHIBITS.values() if isinstance(each, Table)]

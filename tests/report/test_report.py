@@ -30,7 +30,7 @@ from toughen.report.read import read_run
 from toughen.report.values import grid, pairs, real, share, whole
 from toughen.runs.files import write_tensors
 from toughen.training.state import State
-from toughen.utils.fraction import radius
+from toughen.utils.units import format_radius
 
 
 class Page(HTMLParser):
@@ -258,7 +258,7 @@ def test_many_classes_are_listed_and_not_drawn() -> None:
     ("eps", "said"), [(8 / 255, "8/255"), (0.3, "0.3"), (4 / 255, "4/255"), (0.5, "0.5"), (1.5, "1.5"), (0.03, "0.03")]
 )
 def test_a_radius_is_written_as_people_do(eps: float, said: str) -> None:
-    assert radius(eps) == said
+    assert format_radius(eps) == said
 
 
 def test_findings_in_words() -> None:

@@ -17,25 +17,25 @@ from toughen.methods.standard import Standard
 from toughen.runs.files import read_tensors
 from toughen.training import SGD, Constant, Cyclic, Recipe, budget, progress, train
 from toughen.training.callbacks import time_budget
-from toughen.utils import duration
+from toughen.utils import units
 
 
 @pytest.mark.parametrize(
     ("text", "expected"), [("90s", 90), ("5m", 300), ("1h30m", 5400), ("1.5h", 5400), ("2m5s", 125), (" 3s ", 3)]
 )
 def test_a_time_is_read(text: str, expected: float) -> None:
-    assert duration.seconds(text) == expected
+    assert units.parse_duration(text) == expected
 
 
 @pytest.mark.parametrize("text", ["", "90", "5 minutes", "-5s", "0s", "m5", "5s5m"])
 def test_what_is_no_time_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match="write one such as 90s, 5m or 1h30m"):
-        duration.seconds(text)
+        units.parse_duration(text)
 
 
 def test_a_time_is_spelled_as_it_is_read() -> None:
     lengths = (0.0, 1.0, 59.2, 60.0, 3661.0, 7200.0)
-    assert [duration.spell(length) for length in lengths] == ["0s", "1s", "1m", "1m", "1h1m1s", "2h"]
+    assert [units.format_duration(length) for length in lengths] == ["0s", "1s", "1m", "1m", "1h1m1s", "2h"]
 
 
 class Clock:

@@ -15,8 +15,8 @@ from hypothesis import assume
 from hypothesis import strategies as st
 from properties import holds
 
-from toughen.utils import duration, sizes
-from toughen.utils.fraction import Fraction, radius
+from toughen.utils import units
+from toughen.utils.units import Fraction, format_radius
 
 DIGITS = st.text("0123456789", min_size=1, max_size=9)
 DECIMALS = st.builds(lambda whole, part: f"{whole}.{part}" if part else whole, DIGITS, DIGITS | st.just(""))
@@ -102,12 +102,12 @@ def test_any_text_is_a_number_or_refused(text: str) -> None:
 
 @holds(examples=255, pixels=st.integers(1, 255))
 def test_a_radius_in_pixels_is_read_back_whole(pixels: int) -> None:
-    assert Fraction(radius(pixels / 255)) == pixels / 255
+    assert Fraction(format_radius(pixels / 255)) == pixels / 255
 
 
 @holds(eps=st.floats(1e-9, 1e4))
 def test_a_radius_is_read_back_to_four_digits(eps: float) -> None:
-    assert abs(Fraction(radius(eps)) - eps) <= 5.0001e-4 * eps
+    assert abs(Fraction(format_radius(eps)) - eps) <= 5.0001e-4 * eps
 
 
 # ---- times
@@ -120,7 +120,7 @@ def test_a_time_is_the_sum_of_its_parts(
     parts = [(part, unit, by) for part, unit, by in ((hours, "h", 3600), (minutes, "m", 60), (seconds, "s", 1)) if part]
     text = "".join(part + unit for part, unit, _ in parts)
     expected = sum((exact(part) * by for part, _, by in parts), fractions.Fraction())
-    found = value_or_refusal(duration.seconds, space + text + space)
+    found = value_or_refusal(units.parse_duration, space + text + space)
     if expected == 0:
         assert found is None
     else:
@@ -129,13 +129,13 @@ def test_a_time_is_the_sum_of_its_parts(
 
 @holds(text=TYPED)
 def test_any_text_is_a_time_or_refused(text: str) -> None:
-    found = value_or_refusal(duration.seconds, text)
+    found = value_or_refusal(units.parse_duration, text)
     assert found is None or (0 < found < math.inf and re.fullmatch(r"[0-9.hms]+", text.strip()))
 
 
 @holds(seconds=st.floats(1e-6, 1e11))
 def test_a_time_is_read_back_in_whole_seconds(seconds: float) -> None:
-    assert duration.seconds(duration.spell(seconds)) == math.ceil(seconds)
+    assert units.parse_duration(units.format_duration(seconds)) == math.ceil(seconds)
 
 
 # ---- sizes
@@ -147,26 +147,26 @@ UNITS |= {unit: 1024 ** (place + 1) for place, unit in enumerate(("KiB", "MiB", 
 @holds(examples=200, number=DECIMALS, unit=st.sampled_from(list(UNITS)), lower=st.booleans(), space=SPACES)
 def test_a_size_is_its_number_of_units(number: str, unit: str, lower: bool, space: str) -> None:
     text = number + space + (unit.lower() if lower else unit)
-    found = value_or_refusal(sizes.number, text)
+    found = value_or_refusal(units.parse_size, text)
     assert (found or 0) == math.floor(exact(number) * UNITS[unit])
 
 
 @holds(text=TYPED)
 def test_any_text_is_a_size_or_refused(text: str) -> None:
-    found = value_or_refusal(sizes.number, text)
+    found = value_or_refusal(units.parse_size, text)
     assert found is None or (type(found) is int and found > 0 and text.strip().isascii())
 
 
 @holds(examples=200, amount=st.integers(1, 10**17))
 def test_a_size_is_read_back_to_three_digits(amount: int) -> None:
-    assert math.isclose(sizes.number(sizes.spell(amount)), amount, rel_tol=0.0051)
+    assert math.isclose(units.parse_size(units.format_size(amount)), amount, rel_tol=0.0051)
 
 
 @holds(exponent=st.integers(3, 17), off=st.integers(-5_000_000, 5_000_000))
 def test_a_size_near_a_unit_is_read_back(exponent: int, off: int) -> None:
     amount = 10**exponent + off
     assume(amount > 0)
-    assert math.isclose(sizes.number(sizes.spell(amount)), amount, rel_tol=0.0051)
+    assert math.isclose(units.parse_size(units.format_size(amount)), amount, rel_tol=0.0051)
 
 
 # ---- what random input found
@@ -175,20 +175,20 @@ def test_a_size_near_a_unit_is_read_back(exponent: int, off: int) -> None:
 @pytest.mark.parametrize("text", ["9" * 400 + "h", "1" + "0" * 308 + "h", "9" * 400 + "m1s"])
 def test_a_time_beyond_all_numbers_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match=f"'{text}' is not a duration"):
-        duration.seconds(text)
+        units.parse_duration(text)
 
 
 @pytest.mark.parametrize("text", ["9" * 400 + "GB", "2G\u0130B", "2\u212aB", "\u0663GB"])
 def test_what_only_looks_like_a_size_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match=f"'{text}' is not an amount of memory"):
-        sizes.number(text)
+        units.parse_size(text)
 
 
 def test_sizes_are_exact() -> None:
-    assert sizes.number("1.001GB") == 1_001_000_000
-    assert sizes.number("300000.0000001TB") == 300_000_000_000_100_000
+    assert units.parse_size("1.001GB") == 1_001_000_000
+    assert units.parse_size("300000.0000001TB") == 300_000_000_000_100_000
 
 
 def test_a_size_is_written_without_an_exponent() -> None:
     amounts = (1, 999_499, 999_600, 999_999_999, 10**12, 5 * 10**15)
-    assert [sizes.spell(each) for each in amounts] == ["0.001KB", "999KB", "1MB", "1GB", "1TB", "5000TB"]
+    assert [units.format_size(each) for each in amounts] == ["0.001KB", "999KB", "1MB", "1GB", "1TB", "5000TB"]

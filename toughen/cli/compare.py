@@ -18,8 +18,8 @@ from toughen.report.compare import cautions, differing, differing_warning
 from toughen.report.ending import read_recipe
 from toughen.report.evaluations import Evaluation
 from toughen.report.read import METRICS, RESULT, RUN_FILES, Run, names, read_run
-from toughen.utils.fraction import radius
 from toughen.utils.statistics import percent
+from toughen.utils.units import format_radius
 
 COLUMNS = ("run", "threat", "clean", "FGSM", "robust", "verdict", "train s", "passes a step")
 NEVER_WRAPPED = ("run", "clean", "FGSM", "robust", "verdict")  # the other columns wrap if long names need the space
@@ -93,7 +93,7 @@ def print_comparison(console: Console, folders: Sequence[Path]) -> None:
         cost = training_cost(run)
         table.add_row(
             _plain(run.name if fits else f"[{number}]"),
-            _plain(f"{own.norm} {radius(own.eps)}"),
+            _plain(f"{own.norm} {format_radius(own.eps)}"),
             percent(own.clean),
             percent(fgsm.accuracy) if fgsm else "-",
             percent(own.robust),

@@ -20,7 +20,8 @@ from toughen.cli.shared import PROGRAM, Help
 from toughen.config.parsing import Parser, tidy
 from toughen.engine.device import kernels, pick_device, pick_precision, processor
 from toughen.engine.speed import bf16_gain, lacks_compiler, passes_per_second
-from toughen.utils import sizes
+from toughen.utils import units
+from toughen.utils.memory import available_memory
 from toughen.utils.version import __version__
 
 LONGEST = 600
@@ -107,14 +108,14 @@ def machine(device: torch.device) -> list[Finding]:
     usable = len(os.sched_getaffinity(0)) if sys.platform == "linux" else cores
     threads = torch.get_num_threads()
     few = "" if threads >= usable or "OMP_NUM_THREADS" in os.environ else f"set OMP_NUM_THREADS={usable}"
-    free = sizes.available() if device.type != "cuda" else torch.cuda.mem_get_info(device)[0]
+    free = available_memory() if device.type != "cuda" else torch.cuda.mem_get_info(device)[0]
     gpus = [torch.cuda.get_device_name(number) for number in range(torch.cuda.device_count())]
     built = "" if torch.version.cuda or getattr(torch.version, "hip", None) else " (this torch is built for CPUs only)"
     return [
         Finding("device", f"{device}: {processor(device)}"),
         Finding("kernels", kernels()),
         Finding("threads", f"{threads} of {usable} usable cores", threads, few),
-        Finding("memory", f"{sizes.spell(free)} free", free),
+        Finding("memory", f"{units.format_size(free)} free", free),
         Finding("gpu", ", ".join(gpus) if gpus else f"none{built}", len(gpus)),
     ]
 

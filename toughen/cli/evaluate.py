@@ -37,8 +37,8 @@ from toughen.report.ending import read_recipe
 from toughen.report.read import CONFIG, read_run
 from toughen.runs import follow_up
 from toughen.utils.console import say
-from toughen.utils.fraction import radius
 from toughen.utils.statistics import percent, warning
+from toughen.utils.units import format_radius
 
 HELP = Help(
     usage=f"{PROGRAM} evaluate RUN|MODULE:FUNCTION|timm:NAME [settings]",
@@ -157,7 +157,9 @@ def print_json(_: Console, folder: Path, result: dict[str, Any]) -> None:
 def print_evaluation(console: Console, folder: Path, result: dict[str, Any]) -> None:
     """Print an evaluation: accuracy clean, under each attack, and under all attacks; then the verdict."""
     threat = result["threat"]
-    images = f"{result['images']:,} test images of {result['data']}, {threat['norm']} eps {radius(threat['eps'])}"
+    images = (
+        f"{result['images']:,} test images of {result['data']}, {threat['norm']} eps {format_radius(threat['eps'])}"
+    )
     console.print(f"{folder}\n{images}", highlight=False, markup=False)
     table = Table("attack", "accuracy", "seconds", "passes per image", box=None, pad_edge=False)
     for column in table.columns[1:]:

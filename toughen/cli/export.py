@@ -27,7 +27,7 @@ from toughen.models.export import SUFFIXES, Difference, Exported, difference, ex
 from toughen.runs.files import check_takes_tensors
 from toughen.runs.single_file import load_single, write_single
 from toughen.utils.console import say
-from toughen.utils.fraction import radius
+from toughen.utils.units import format_radius
 from toughen.utils.version import __version__
 
 TOLERANCE = (
@@ -138,7 +138,7 @@ def about(record: runs.Record) -> dict[str, str]:
     return {
         "classes": json.dumps(record.classes),
         "input": "float32 [n, c, h, w] in [0, 1]; normalisation is inside",
-        "threat": "none" if record.eps is None else f"{record.norm} {radius(record.eps)}",
+        "threat": "none" if record.eps is None else f"{record.norm} {format_radius(record.eps)}",
         "method": record.method,
         "toughen": __version__,
     }

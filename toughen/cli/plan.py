@@ -23,10 +23,10 @@ from toughen.training.recipe import Recipe
 from toughen.training.run import build
 from toughen.training.sources import missing_sources
 from toughen.training.trainer import Trainer
-from toughen.utils import sizes
+from toughen.utils import units
 from toughen.utils.console import say, two_columns
-from toughen.utils.duration import spell
 from toughen.utils.plural import count
+from toughen.utils.units import format_duration
 
 HELP = Help(
     usage=f"{PROGRAM} plan [RECIPE_OR_YAML] [the settings of {PROGRAM} train]",
@@ -125,8 +125,8 @@ def price(trainer: Trainer, tried: budget.StepCost) -> dict[str, str]:
     )
     return {
         "passes": f"{tried.passes:.1f} forward passes per image and step, {whole:,.0f} in total",
-        "memory": f"{sizes.spell(peak(trainer.device))} at most during the timed steps",
-        "time": f"{spell(seconds)}: {1000 * tried.step:.0f} ms per step{validating}",
+        "memory": f"{units.format_size(peak(trainer.device))} at most during the timed steps",
+        "time": f"{format_duration(seconds)}: {1000 * tried.step:.0f} ms per step{validating}",
         "device": f"{processor(trainer.device)}, {trainer.precision}",
     }
 

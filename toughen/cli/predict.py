@@ -21,8 +21,8 @@ from toughen.evaluation.predict import Prediction, predict
 from toughen.evaluation.suite import parse_attack
 from toughen.evaluation.target import usable_threat
 from toughen.runs.loading import load, read_record
-from toughen.utils.fraction import Fraction, radius
 from toughen.utils.statistics import percent
+from toughen.utils.units import Fraction, format_radius
 
 NO_ATTACK = "none"
 
@@ -60,7 +60,7 @@ def run(arguments: Sequence[str]) -> int:
     else:
         Console().print(_table(given.files, predictions, record.classes))
         if threat is not None:
-            threat_text = f"{threat.norm} {radius(threat.eps)}"
+            threat_text = f"{threat.norm} {format_radius(threat.eps)}"
             print(f"attack: {given.attack} within {threat_text}\nA stronger attack may change more predictions.")
     return 0
 

@@ -20,7 +20,7 @@ from toughen.report.read import RESULT
 from toughen.runs.files import read_fields, write_json, write_text
 from toughen.runs.repository import WEIGHTS, check_name, reason
 from toughen.runs.single_file import with_statistics, write_single
-from toughen.utils import sizes
+from toughen.utils import units
 
 HELP = Help(
     usage=f"{PROGRAM} push RUN USER/NAME [--yes] [settings]",
@@ -85,7 +85,7 @@ def tell(folder: Path, name: str, revision: str | None) -> None:
     """Print what would be uploaded."""
     print(f"dry run: these files would be uploaded to {name}{f' ({revision})' if revision else ''}")
     for path in sorted(folder.iterdir()):
-        print(f"  {path.name:20s} {sizes.spell(path.stat().st_size)}")
+        print(f"  {path.name:20s} {units.format_size(path.stat().st_size)}")
     for line in (folder / "README.md").read_text(encoding="utf-8").splitlines():
         print(f"  | {line}" if line else "  |")
     print("Nothing was uploaded: add --yes to upload it.")

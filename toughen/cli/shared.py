@@ -13,8 +13,8 @@ from rich.console import Console
 from toughen.config.parsing import PROGRAM as PROGRAM
 from toughen.config.parsing import Parser
 from toughen.config.screens import Help as Help
-from toughen.utils.fraction import Fraction
 from toughen.utils.signals import exit_status, restore_sigterm
+from toughen.utils.units import Fraction
 
 if TYPE_CHECKING:
     from torch import nn

@@ -21,7 +21,7 @@ import yaml
 from jsonargparse.typing import register_type
 
 from toughen.utils import strict_yaml
-from toughen.utils.fraction import Fraction
+from toughen.utils.units import Fraction
 
 
 def _plain(value: Fraction) -> str | float:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 from jaxtyping import Bool, Float, Int64, Num, UInt8
 from torch import Tensor
 
-from toughen.utils.fraction import Fraction
+from toughen.utils.units import Fraction
 
 if TYPE_CHECKING:
     from toughen.core.rng import Noise

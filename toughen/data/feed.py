@@ -21,7 +21,7 @@ from toughen.data.sets import Split
 from toughen.data.sources import Encoded
 from toughen.data.stream import EncodedSplit, groups_of
 from toughen.data.workers import BatchRequest, Decoder, loader_settings, unchanged
-from toughen.utils.sizes import spell
+from toughen.utils.units import format_size
 
 AHEAD = 2  # batches that each worker decodes in advance
 Part: TypeAlias = Callable[[int], slice]  # from the size of a batch to the images that this process trains on
@@ -147,9 +147,10 @@ class StreamFeed(Feed):
         decoded = (AHEAD * self.workers + 1) * self.batch_size * int(np.prod(self.split.form.shape))
         if waiting + decoded + held > limit:
             raise ValueError(
-                f"images need more than the memory limit of {spell(limit)}: {spell(waiting)} for encoded images (lower "
-                f"--shuffle-buffer, or write smaller row groups), {spell(decoded)} for decoded ones (lower "
-                f"--num-workers or --batch-size), {spell(held)} for validation (lower --validation); or raise "
+                f"images need more than the memory limit of {format_size(limit)}: {format_size(waiting)} for encoded "
+                "images (lower --shuffle-buffer, or write smaller row groups), "
+                f"{format_size(decoded)} for decoded ones (lower --num-workers or --batch-size), "
+                f"{format_size(held)} for validation (lower --validation); or raise "
                 "--memory-limit"
             )
 

@@ -11,7 +11,7 @@ from typing import TypeAlias
 from toughen.data import embedded
 from toughen.data.common_size import ImageSize
 from toughen.data.sources import Sources
-from toughen.utils.nearest import expanded, meant
+from toughen.utils.paths import expanded, meant
 
 Classes: TypeAlias = str | Path | tuple[str, ...]
 """A file with class names, or the names."""

@@ -26,7 +26,7 @@ from toughen.data.layout import (
     visible,
 )
 from toughen.data.sources import Encoded, Source, Sources, Store
-from toughen.utils.text import is_text
+from toughen.utils.paths import is_text
 
 _ARCHIVES = {".zip", ".tar", ".gz", ".tgz", ".bz2", ".xz", ".7z", ".rar"}
 

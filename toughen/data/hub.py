@@ -15,7 +15,7 @@ import pyarrow as pa
 
 from toughen.data import tables
 from toughen.data.sources import Sources
-from toughen.utils.nearest import meant
+from toughen.utils.paths import meant
 
 PATIENCE = 2.5  # seconds to wait for the hub's first answer; its client alone would retry for 23 seconds
 _ROWS = 1024

@@ -14,7 +14,7 @@ from toughen.data.find import Classes, find
 from toughen.data.sets import Data, Split, by_class
 from toughen.data.sources import Source, Sources
 from toughen.data.stream import Streamed, encoded_split
-from toughen.utils import sizes
+from toughen.utils.memory import available_memory
 
 LOOKED = 20_000  # up to this many images of a split, ``peek`` reads all headers
 SHARE = 0.5  # the fraction of the available memory that decoded images may take if no limit is given
@@ -188,7 +188,7 @@ def _exceeds(train: Source, test: Source, image_size: ImageSize, memory: int | N
     """Whether both splits, decoded, need more than ``memory`` bytes; False if they cannot be read in any order."""
     if train.store is None or test.store is None:
         return False
-    limit = int(SHARE * sizes.available()) if memory is None else memory
+    limit = int(SHARE * available_memory()) if memory is None else memory
     count = len(train) + len(test)
     if image_size != "auto":  # with "auto", the first image is not enough to know the size
         first = encoded_split(train, _UNKNOWN).take(torch.zeros(1, dtype=torch.int64)).source()

@@ -29,7 +29,7 @@ from toughen.evaluation.price import allowed_seconds
 from toughen.evaluation.target import EvaluationTarget
 from toughen.evaluation.workers import Workers
 from toughen.runs.files import read_json, write_json
-from toughen.utils.duration import seconds, spell
+from toughen.utils.units import format_duration, parse_duration
 
 STEPS, QUERIES = 10, 50  # of the PGD and the Square that are timed
 VERDICT_PASSES = 250_000  # of all checks, at most; counted on robust nets
@@ -103,12 +103,12 @@ def affordable(
         attacking = images * per_image
         return report + attacking + (min(checks, allowed_seconds(attacking)) if config.cheap else checks)
 
-    room = AIM * seconds(str(config.time_budget))
+    room = AIM * parse_duration(str(config.time_budget))
     if needed(FEWEST) > room:
         raise ValueError(
             f"--time-budget {config.time_budget} is too short for these attacks: {FEWEST} images take about "
-            f"{spell(needed(FEWEST) / AIM)}; give more time, or fewer attacks (--attacks), or leave the checks out "
-            "(--verdict false, --details false)"
+            f"{format_duration(needed(FEWEST) / AIM)}; give more time, or fewer attacks (--attacks), or leave the "
+            "checks out (--verdict false, --details false)"
         )
     most = int((room - report) / per_image)
     return bisect.bisect_right(range(most + 1), room, key=needed) - 1

@@ -10,7 +10,7 @@ from toughen.attacks.base import Attack
 from toughen.engine.device import Precision
 from toughen.evaluation.suite import QUICK_IMAGES, check_attack, parse_attack, suite
 from toughen.evaluation.target import EvaluationTarget
-from toughen.utils.duration import seconds
+from toughen.utils.units import parse_duration
 
 PRECISIONS = ("auto", "bf16", "fp32", "fp64")
 
@@ -73,7 +73,7 @@ class EvaluationConfig:
             if value is not None and value < 1:
                 raise ValueError(f"{name} is {value}: it must be at least 1")
         if self.time_budget is not None:
-            seconds(self.time_budget)
+            parse_duration(self.time_budget)
         if self.suite is not None and self.attacks is not None:
             raise ValueError("suite and attacks both say what to attack with: give one of them")
         if self.depth not in (None, "cheap", "whole"):

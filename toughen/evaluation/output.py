@@ -11,7 +11,7 @@ from toughen.evaluation.target import EvaluationTarget, is_elsewhere
 from toughen.runs import RECORD, read_record
 from toughen.runs.files import read_json
 from toughen.runs.loading import is_exported
-from toughen.utils.fraction import radius
+from toughen.utils.units import format_radius
 
 
 def output_folder(spec: str | Path, out: str | Path | None) -> Path:
@@ -78,7 +78,7 @@ def refuse_another(target: EvaluationTarget, data: str | None) -> None:
     own_threat = record.trained_against(threat.norm, threat.eps)
     if own_threat and data in (None, record.data):
         return
-    own = record.data if own_threat or record.eps is None else f"{record.norm} eps {radius(record.eps)}"
+    own = record.data if own_threat or record.eps is None else f"{record.norm} eps {format_radius(record.eps)}"
     name = f"{threat.norm}-{float(threat.eps):.4g}" if not own_threat else "other-data"
     raise ValueError(
         f"{target.folder} was trained {'on' if own_threat else 'against'} {own}, so this is another evaluation: "

@@ -26,9 +26,9 @@ from toughen.evaluation.result import Evaluation, write_results
 from toughen.evaluation.runner import measure
 from toughen.evaluation.target import EvaluationTarget
 from toughen.runs.locks import alone
-from toughen.utils.duration import spell
 from toughen.utils.progress import progress_bar
 from toughen.utils.statistics import interval
+from toughen.utils.units import format_duration
 
 
 def run_evaluation(
@@ -175,7 +175,9 @@ def _at_most(result: Mapping[str, Any]) -> str:
     passes = sum(each["passes"] for each in figures)
     if not passes:
         return ""
-    return f"; at most about {spell(budget.REPORT_PASSES * sum(each['seconds'] for each in figures) / passes)}"
+    return (
+        f"; at most about {format_duration(budget.REPORT_PASSES * sum(each['seconds'] for each in figures) / passes)}"
+    )
 
 
 def _report_data(job: Job, evaluation: Evaluation) -> tuple[pa.Table, dict[str, dict[str, Any]]]:

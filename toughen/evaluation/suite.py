@@ -27,7 +27,7 @@ from toughen.core.objectives import cross_entropy, dlr, margin_loss
 from toughen.core.threat import Threat
 from toughen.core.types import Real
 from toughen.utils.collect import summary
-from toughen.utils.fraction import Fraction
+from toughen.utils.units import Fraction
 
 NAMED: dict[str, tuple[Callable[..., Attack], str]] = {  # short names other than a class's own in lower case
     "i-fgsm": (IFGSM, summary(IFGSM)),

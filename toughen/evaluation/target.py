@@ -18,7 +18,7 @@ from toughen.evaluation.function_model import FunctionModel
 from toughen.evaluation.images import left_unchecked, load_test, refuse_seen, sample, valid_split
 from toughen.runs.loading import is_exported, load, read_record
 from toughen.runs.weights_file import load_into, read_weights
-from toughen.utils.fraction import radius
+from toughen.utils.units import format_radius
 
 
 @dataclass(frozen=True)
@@ -122,7 +122,7 @@ def from_run(
     record = read_record(spec)
     if eps is None and record.eps is not None and norm not in (None, record.norm):
         raise ValueError(
-            f"{spec} was trained against {record.norm} eps {radius(record.eps)}: give --eps for {norm}, too"
+            f"{spec} was trained against {record.norm} eps {format_radius(record.eps)}: give --eps for {norm}, too"
         )
     eps = record.eps if eps is None else eps
     if eps is None:

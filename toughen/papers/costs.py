@@ -21,7 +21,7 @@ from toughen.papers.run_spec import RunSpec
 from toughen.papers.scales import nodes
 from toughen.papers.store import TRAINED, Quantity, Store
 from toughen.papers.tasks import Task, missing_of
-from toughen.utils.fraction import Fraction
+from toughen.utils.units import Fraction
 
 COUNTS = ("steps", "replays")  # the settings that determine a method's cost
 

@@ -34,7 +34,7 @@ from toughen.papers.published.exhibits import Plot
 from toughen.runs.files import read_tensors
 from toughen.training.checkpoint import kept_file
 from toughen.training.folder import CONFIG
-from toughen.utils.fraction import Fraction
+from toughen.utils.units import Fraction
 
 SURFACE_IMAGES, SURFACE_POINTS = 64, 9
 

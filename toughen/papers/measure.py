@@ -34,7 +34,7 @@ from toughen.papers.datasets import some
 from toughen.papers.progress_board import Evaluating, ProgressBoard
 from toughen.papers.scales import Scale
 from toughen.runs.files import read_json
-from toughen.utils.fraction import Fraction
+from toughen.utils.units import Fraction
 
 OF_TRAINING = ("gamma", "epoch seconds", "train seconds", "train hours")
 

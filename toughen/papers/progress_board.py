@@ -16,8 +16,8 @@ from toughen.evaluation.plan import AttackRound
 from toughen.evaluation.result import Evaluation
 from toughen.training.display import Silent
 from toughen.utils.console import say
-from toughen.utils.duration import spell
 from toughen.utils.statistics import percent
+from toughen.utils.units import format_duration
 
 SIGNALS = "logit-distances.jsonl"
 FIRST, EVERY = 10.0, 300.0  # without a terminal: seconds until a part's first progress line, and between later lines
@@ -114,7 +114,7 @@ class ProgressBoard(AbstractContextManager["ProgressBoard"]):
         left = self.total - self._completed()
         if self.fresh <= 0 or left <= 0:
             return ""
-        return f"about {spell((time.perf_counter() - self.begun) * left / self.fresh)} left"
+        return f"about {format_duration((time.perf_counter() - self.begun) * left / self.fresh)} left"
 
 
 class Training(Silent):

@@ -25,7 +25,7 @@ from toughen.papers.terminal import show_exhibit
 from toughen.papers.training import RunContext
 from toughen.runs.files import check_takes_tensors, clear_temporaries
 from toughen.utils.console import say
-from toughen.utils.duration import seconds
+from toughen.utils.units import parse_duration
 
 
 def list_all(out: str, console: Console) -> None:
@@ -91,7 +91,7 @@ def reproduce(
         check_counts(settings, seeds, limit)
         show_exhibit(console, settings, None, rows or (), {})
         return {}
-    allowed = None if time_limit is None else seconds(time_limit)
+    allowed = None if time_limit is None else parse_duration(time_limit)
     exhibits = exhibits_of(names, rows, seeds, limit)
     request = Request(exhibits, named, scale_of(scale), Path(out), rows or (), seeds, limit, data)
     _clear(request.folder, request.scale)

@@ -15,7 +15,7 @@ from toughen.models import create_reconstructor
 from toughen.papers.datasets import SETS
 from toughen.papers.published.exhibits import Setting, Settings
 from toughen.papers.run_spec import parsed
-from toughen.utils.fraction import Fraction
+from toughen.utils.units import Fraction
 
 
 def stated(table: Settings, entry: Setting) -> str:

@@ -9,8 +9,8 @@ from toughen.report.evaluations import Evaluation
 from toughen.report.figures import Axis, Figure, Line, Lines, Mark, figure_of
 from toughen.report.values import mapping, pairs, real, text, whole
 from toughen.report.words import threat
-from toughen.utils.fraction import radius
 from toughen.utils.statistics import percent
+from toughen.utils.units import format_radius
 
 Diagnostics = Mapping[str, Any]
 
@@ -54,7 +54,7 @@ def eps_figure(
         doubts: why a run's numbers are not reliable, by the run's name.
     """
     radii = sorted({eps for each in diagnostics.values() if (eps := own_eps(each)) is not None})
-    marks = [Mark(eps, f"eps {radius(eps)}") for eps in radii[:3]]
+    marks = [Mark(eps, f"eps {format_radius(eps)}") for eps in radii[:3]]
     alt = "Accuracy under attack against its radius eps."
     return _figure("eps", Axis("eps"), alt, diagnostics, own, doubts, marks)
 

@@ -15,7 +15,7 @@ from toughen.report.history import History, read_history
 from toughen.report.values import clean, items, mapping, real, text, whole
 from toughen.report.words import count
 from toughen.runs import follow_up
-from toughen.utils.nearest import did_you_mean
+from toughen.utils.paths import did_you_mean
 
 CONFIG, METRICS, RECORD, RESULT = "config.yaml", "metrics.jsonl", "model.json", "evaluation.json"
 PROVENANCE, DIAGNOSTICS, WEIGHTS = "provenance.json", "diagnostics.json", "model.safetensors"

@@ -8,7 +8,7 @@ from typing import Any
 from toughen.report.card import public_name
 from toughen.report.read import read_run
 from toughen.report.values import clean
-from toughen.utils.fraction import radius
+from toughen.utils.units import format_radius
 
 ATTACK = "autoattack"  # the leaderboard's attack, in its standard version
 TEST_IMAGES = {"cifar10": 10_000, "cifar100": 10_000, "imagenet": 5_000}  # the leaderboard's numbers of test images
@@ -49,7 +49,7 @@ def entry(
         "dataset": data,
         "venue": venue,
         "architecture": clean(run.model),
-        "eps": radius(own.eps),
+        "eps": format_radius(own.eps),
         "clean_acc": f"{100 * own.clean:.2f}",
         "reported": accuracy,
         "autoattack_acc": accuracy,

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from toughen.report.evaluations import Evaluation
 from toughen.report.history import History
-from toughen.utils.fraction import radius
 from toughen.utils.plural import count as count
 from toughen.utils.statistics import percent
+from toughen.utils.units import format_radius
 
 MEANING = {
     "sound": "The number can be believed: no check failed.",
@@ -26,14 +26,14 @@ def meaning(verdict: str, *, cut: bool) -> str:
 
 def threat(norm: str, eps: float) -> str:
     """A threat in short form, such as "L∞ eps 8/255"."""
-    return f"{'L2' if norm == 'l2' else 'L∞'} eps {radius(eps)}"
+    return f"{'L2' if norm == 'l2' else 'L∞'} eps {format_radius(eps)}"
 
 
 def threat_in_words(norm: str, eps: float) -> str:
     """What an attacker may change in an image, as a clause."""
     if norm == "l2":
-        return f"every image may be changed by an L2 distance of up to {radius(eps)} (pixel values are 0 to 1)"
-    return f"every pixel may be changed by up to {radius(eps)} (pixel values are 0 to 1)"
+        return f"every image may be changed by an L2 distance of up to {format_radius(eps)} (pixel values are 0 to 1)"
+    return f"every pixel may be changed by up to {format_radius(eps)} (pixel values are 0 to 1)"
 
 
 def duration(seconds: float) -> str:

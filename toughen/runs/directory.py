@@ -15,7 +15,7 @@ from toughen import models
 from toughen.core.types import Real
 from toughen.runs.files import read_json, read_tensors, write_json, write_tensors, write_text
 from toughen.runs.json_types import first_mismatch
-from toughen.utils.nearest import did_you_mean
+from toughen.utils.paths import did_you_mean
 
 WEIGHTS, RECORD, SEEN = "model.safetensors", "model.json", "training-images.safetensors"
 METRICS = "metrics.jsonl"

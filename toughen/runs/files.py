@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from toughen.utils.text import is_text
+from toughen.utils.paths import is_text
 
 if TYPE_CHECKING:  # imported where it is used: reports read and write files without torch
     from torch import Tensor

@@ -12,7 +12,7 @@ from toughen.core.types import Plan
 from toughen.engine.device import synchronize
 from toughen.training.callbacks.time_budget import AIM, SHARE, TimeBudget, steps_that_fit
 from toughen.training.trainer import Trainer
-from toughen.utils.duration import seconds, spell
+from toughen.utils.units import format_duration, parse_duration
 
 WARM_STEPS, FEWEST_STEPS = 3, 6  # steps for warm-up, and timed steps at least; timing takes a share of the budget
 MOST = 2.5  # times that share: a longer measurement ends after fewer steps
@@ -24,14 +24,15 @@ def plan_steps(trainer: Trainer) -> None:
     Raises:
         ValueError: not one epoch fits.
     """
-    state, budget = trainer.state, seconds(str(trainer.recipe.time_budget))
+    state, budget = trainer.state, parse_duration(str(trainer.recipe.time_budget))
     step, validation, _ = measure(trainer, SHARE * budget)
     steps = world().broadcast(steps_that_fit(state, AIM * budget - state.total_spent, step, validation))
     if steps < state.steps_per_epoch:
         needed = (state.total_spent + state.steps_per_epoch * step + validation) / AIM
         raise ValueError(
             f"--time-budget {trainer.recipe.time_budget} is too short: an epoch of {state.steps_per_epoch} steps "
-            f"takes {spell(step * state.steps_per_epoch)} here; give at least {spell(1.05 * needed)}"
+            f"takes {format_duration(step * state.steps_per_epoch)} here; give at least "
+            f"{format_duration(1.05 * needed)}"
         )
     state.planned = steps
     for callback in trainer.callbacks:

@@ -17,8 +17,8 @@ from toughen.runs.directory import checked_tensors, valid_record
 from toughen.runs.files import read_tensors
 from toughen.runs.repository import SCHEME, fetch
 from toughen.runs.weights_file import find_mismatch, read_weights, without_wrapper_names
-from toughen.utils.fraction import radius
 from toughen.utils.plural import count, some
+from toughen.utils.units import format_radius
 
 Statistics = tuple[Sequence[float] | None, Sequence[float] | None]
 
@@ -143,7 +143,7 @@ def describe(initial: Initial, new_head: str, classes: list[str]) -> str:
     """A message on the initial weights, and on the last layer where it is new."""
     found = f"initial weights: those of {initial.source}"
     if initial.record is not None and initial.record.eps is not None:
-        found += f" ({initial.record.method}, {initial.record.norm} eps {radius(initial.record.eps)})"
+        found += f" ({initial.record.method}, {initial.record.norm} eps {format_radius(initial.record.eps)})"
     if new_head:
         known = None if initial.record is None else initial.record.classes
         before = "" if known is None else f" instead of {some(known)}"

@@ -11,14 +11,15 @@ from toughen.data.ingest import SHARE
 from toughen.data.workers import usual_workers
 from toughen.engine.device import pick_device
 from toughen.training.recipe import Recipe
-from toughen.utils import sizes
+from toughen.utils import units
+from toughen.utils.memory import available_memory
 
 
 def memory_limit(recipe: Recipe) -> int:
     """Bytes that images may take: as the recipe says, or half of what is available here and on the run's device."""
     if recipe.memory_limit is not None:
-        return sizes.number(recipe.memory_limit)
-    device, room = pick_device(recipe.device), sizes.available()
+        return units.parse_size(recipe.memory_limit)
+    device, room = pick_device(recipe.device), available_memory()
     if device.type == "cuda":
         room = min(room, torch.cuda.mem_get_info(device)[0])
     return world().broadcast(int(SHARE * room / world().local_world_size))  # all must stream, or none

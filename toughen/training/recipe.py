@@ -14,8 +14,7 @@ from toughen.training.compiled import Compiling
 from toughen.training.fine_tuning import Frozen, check_settings
 from toughen.training.optimizers import SGD, Optimizer
 from toughen.training.schedules import Cyclic, Schedule
-from toughen.utils.duration import seconds
-from toughen.utils.sizes import number
+from toughen.utils.units import parse_duration, parse_size
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -153,7 +152,7 @@ class Recipe:
         if self.stop_epoch is not None and self.stop_epoch > self.epochs:
             raise ValueError(f"stop_epoch is {self.stop_epoch}: it must not exceed the {self.epochs} epochs")
         if self.time_budget is not None:
-            seconds(self.time_budget)
+            parse_duration(self.time_budget)
             if self.stop_epoch is not None:
                 raise ValueError("time_budget and stop_epoch both set the end of training: give one of them")
         if self.averaging is not None and not 0 <= self.averaging < 1:
@@ -174,7 +173,7 @@ class Recipe:
                 f"{type(self.method).__name__} differentiates gradients, which compiled nets cannot: use --compile off"
             )
         if self.memory_limit is not None:
-            number(self.memory_limit)
+            parse_size(self.memory_limit)
         if self.crop == "resized":
             self._check_resized()
         for moment in self.keep_at:

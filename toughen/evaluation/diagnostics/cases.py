@@ -19,7 +19,7 @@ from toughen.engine.device import Precision
 from toughen.engine.fixed_batch import FixedBatchModel
 from toughen.evaluation.diagnostics.common import as_fixed_batch
 from toughen.evaluation.images import load_test, refuse_seen, sample
-from toughen.utils.fraction import radius
+from toughen.utils.units import format_radius
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -136,7 +136,11 @@ def _results(
         return folder
     if out is None:
         name = "other-data" if own else f"{threat.norm}-{float(threat.eps):.4g}"
-        what = f"on {record.data}" if own or record.eps is None else f"against {record.norm} eps {radius(record.eps)}"
+        what = (
+            f"on {record.data}"
+            if own or record.eps is None
+            else f"against {record.norm} eps {format_radius(record.eps)}"
+        )
         raise ValueError(
             f"{folder} was trained {what}, so these diagnostics do not belong in its directory: "
             f"give --out, such as {folder / name}"

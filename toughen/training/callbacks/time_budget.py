@@ -12,7 +12,7 @@ from toughen.engine.device import synchronize
 from toughen.training.callbacks.base import Callback
 from toughen.training.progress import RunProgress
 from toughen.training.training_state import TrainingState
-from toughen.utils.duration import seconds
+from toughen.utils.units import parse_duration
 
 SHARE = 0.04  # of the budget between two checks within an epoch
 MUCH = 1.1  # factor by which the needed time may differ from the time left before the steps are planned anew
@@ -33,7 +33,7 @@ class TimeBudget(Callback):
     """
 
     def __init__(self, budget: str) -> None:
-        self.budget = seconds(budget)
+        self.budget = parse_duration(budget)
         self.validation_seconds: float | None = None
         self.timer = StepTimer(0)
 

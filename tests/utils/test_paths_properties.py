@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from properties import holds
 
 from toughen.data import load
-from toughen.utils.nearest import did_you_mean, expanded, meant
+from toughen.utils.paths import did_you_mean, expanded, meant
 
 NAMES = st.text("abc", min_size=1, max_size=6)
 ODD = st.text(max_size=8) | st.sampled_from(["~nobody-here", "~", "..", ".", "", "a" * 300, "a\x00b", "\ud800", "/"])

@@ -1,4 +1,4 @@
-"""Suggests an existing folder for a path that does not exist."""
+"""Paths: whether their names are text, and which existing folder was meant by one that does not exist."""
 
 from __future__ import annotations
 
@@ -38,3 +38,12 @@ def did_you_mean(path: Path) -> str:
     """For a message: the folder that may have been meant, "" for none."""
     near = meant(path)
     return f"did you mean {near}? Else " if near else ""
+
+
+def is_text(name: str) -> bool:
+    """Whether a path or a name can be written into other files: one whose bytes are not UTF-8 cannot."""
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
