@@ -203,8 +203,9 @@ def measure(
     given = words(task, settings)
     time_limit.toughen("train", *given, "--seed", str(seed), "--data", str(data), "--out", str(folder), "--resume")
     asked = f"--data {data} --eps {task.eps} --attacks {ATTACK} --verdict false --details false".split()
-    time_limit.toughen("evaluate", str(folder), *asked)
-    found = read_json(folder / "evaluation.json")
+    attacked = folder / ATTACK
+    time_limit.toughen("evaluate", str(folder), *asked, "--out", str(attacked))
+    found = read_json(attacked / "evaluation.json")
     lines = (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
     return {
         "settings": dict(settings),
