@@ -171,7 +171,9 @@ def table(rows: dict[str, Any]) -> str:
     """The rows in Markdown: means and ranges over the seeds, in percent."""
     lines = ["| method | chosen | clean | FGSM | PGD-100 | AutoAttack | passes |", "|---|---|---|---|---|---|---|"]
     for row, values in rows.items():
-        cells = [f"{values['chosen']['rate']} {values['chosen']['own'].replace('--method.', '')}".strip()]
+        cells = [
+            f"{values['chosen']['rate']} {values['chosen']['own'].replace('--method.', '').replace('--', '')}".strip()
+        ]
         for key in ("clean", *ATTACKS):
             some = [100 * run[key] for run in values["runs"]]
             cells.append(f"{mean(some):.1f} ({min(some):.1f} to {max(some):.1f})")
