@@ -23,6 +23,7 @@ from toughen.config.parsing import Parser
 from toughen.config.screens import flags, invocation
 from toughen.config.train import train_parser
 from toughen.evaluation.suite import SUITES, names
+from toughen.evaluation.verdict import check_functions
 from toughen.papers.markdown import folded
 from toughen.runs.files import write_text
 from toughen.training import optimizers, schedules
@@ -159,8 +160,20 @@ def name_page() -> str:
     return "\n".join(parts)
 
 
+def check_page() -> str:
+    found = {name: parse(inspect.getdoc(make) or "") for name, make in check_functions().items()}
+    rows = [(name, plain(each.short_description), plain(each.long_description)) for name, each in found.items()]
+    about = (
+        "`toughen evaluate` makes these checks of a robust accuracy. [Why a robust number can be wrong]"
+        "(../explanation/verdict.md) explains the verdict, the allowance, and what checks cost. Points are percentage "
+        "points.\n"
+    )
+    return "\n".join([f"# Checks of the verdict\n\n{MADE}", about, table(["check", "passes if", "details"], rows)])
+
+
 PAGES: dict[str, Callable[[], str]] = {
     "attacks": attack_page,
+    "checks": check_page,
     "commands": commands,
     "methods": method_page,
     "names": name_page,

@@ -6,7 +6,9 @@ What is right or wrong is known from how a model was made: attacked in earnest o
 from __future__ import annotations
 
 import copy
+import inspect
 import math
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from functools import cache, partial
@@ -444,3 +446,9 @@ def test_an_attack_on_few_images_is_not_diluted_by_others_on_many() -> None:
     few = ProbeResults(CheckContext(claim, blocks, 100), 100, broken | {stronger.SQUARE: [False] * 20})
     check = stronger.stronger(few, "no stronger attack is found")
     assert check.passed and check.figure == 0.0 and check.images == 100
+
+
+@pytest.mark.parametrize("name", verdict.check_functions())
+def test_a_check_says_when_it_fails(name: str) -> None:
+    passes, _, fails = (inspect.getdoc(verdict.check_functions()[name]) or "").partition("\n\n")
+    assert passes.endswith(".") and re.search(r"^(Fails if|Never fails)", fails, re.M)

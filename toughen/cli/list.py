@@ -16,6 +16,8 @@ from toughen.cli.shared import PROGRAM, Help
 from toughen.config import settings
 from toughen.config.parsing import Parser, tidy
 from toughen.evaluation.suite import names as attack_names
+from toughen.evaluation.verdict import check_functions
+from toughen.training.callbacks.selection import optional_callbacks
 from toughen.utils.collect import summary
 from toughen.utils.console import two_columns
 
@@ -26,9 +28,10 @@ ELSEWHERE = {  # nets that are not part of toughen
     "shape if it has that parameter.",
 }
 
+WHAT = ("methods", "attacks", "models", "data", "recipes", "callbacks", "checks")
 HELP = Help(
-    usage=f"{PROGRAM} list methods|attacks|models|data|recipes",
-    about="List the names of methods, attacks, models, data sets or recipes.",
+    usage=f"{PROGRAM} list {'|'.join(WHAT)}",
+    about="List the names of methods, attacks, models, data sets, recipes, callbacks or checks.",
     examples=(f"{PROGRAM} list recipes", f"{PROGRAM} list methods", f"{PROGRAM} list attacks"),
     shown={"What to list": "what"},
 )
@@ -44,6 +47,8 @@ def run(arguments: Sequence[str]) -> int:
         "models": lambda: models.summaries() | ELSEWHERE,
         "data": data_sets.names,
         "recipes": lambda: {name: recipe_summary(path) for name, path in settings.recipes().items()},
+        "callbacks": lambda: {name: summary(kind) for name, kind in optional_callbacks().items()},
+        "checks": lambda: {name: summary(function) for name, function in check_functions().items()},
     }
     print_entries(Console(), entries[what]())
     return 0
@@ -53,9 +58,9 @@ def list_parser() -> Parser:
     parser = Parser(prog=f"{PROGRAM} list", about=HELP)
     parser.add_argument(
         "what",
-        choices=["methods", "attacks", "models", "data", "recipes"],
+        choices=list(WHAT),
         metavar="WHAT",
-        help="methods, attacks, models, data or recipes",
+        help=f"{', '.join(WHAT[:-1])} or {WHAT[-1]}",
     )
     return parser
 

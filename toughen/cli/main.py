@@ -26,7 +26,7 @@ COMMANDS = {
     "export": "write a run's classifier as ONNX, torch.export or safetensors",
     "card": "write a run's model card",
     "push": "upload a run to the Hugging Face hub, with --yes",
-    "list": "list methods, attacks, models, data or recipes",
+    "list": "list methods, attacks, models, data, recipes, callbacks or checks",
     "reproduce": "run a paper's table or figure, and compare with the published one",
     "doctor": "check this installation and this machine, and measure speed",
     "demo": "train a standard and a robust classifier, and attack both",

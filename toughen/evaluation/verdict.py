@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from types import ModuleType
 from typing import Literal, TypeAlias
 
@@ -42,6 +42,12 @@ def attack_checks() -> dict[str, AttackCheck]:
 
 
 MODEL_CHECKS, ATTACK_CHECKS = model_checks(), attack_checks()
+
+
+def check_functions() -> dict[str, Callable[..., Check]]:
+    """The function of each check, by the check's name, in the order of results; its docstring says when it fails."""
+    of_model = {name: check.make for name, check in MODEL_CHECKS.items()}
+    return {**of_model, **{name: check.judge for name, check in ATTACK_CHECKS.items()}}
 
 
 def verdict_of(checks: Iterable[Check], *, complete: bool = True) -> Verdict:

@@ -48,7 +48,11 @@ def _normalise(x: Images, mean: object, deviation: object) -> Callable[[Images],
 
 
 def input_range(context: CheckContext, name: str) -> Check:
-    """No other range or normalisation of the images makes the model much more accurate."""
+    """No other range or normalisation of the images makes the model much more accurate.
+
+    Fails if another range (0..255, -1..1) or the usual normalisation increases accuracy by more than 5 points plus the
+    allowance; not made for a run, whose range is known.
+    """
     if context.claim.own:
         return not_made(name, "a run is trained on images in [0, 1], with any normalisation inside the model")
     x, y = context.x(context.all), context.y(context.all)
@@ -75,7 +79,11 @@ def input_range(context: CheckContext, name: str) -> Check:
 
 
 def enough_images(context: CheckContext, name: str) -> Check:
-    """There are enough images for checks to fail."""
+    """There are enough images for checks to fail.
+
+    Fails if only a single image is checked, for which chance allows any result; or the budget is too small for the most
+    important checks.
+    """
     count, number = len(context.correct), context.claim.robust_accuracy
     if number > DROP:  # a lower number is within the accepted error, with any number of robust images
         count = min(count, len(context.robust))
@@ -89,7 +97,10 @@ def enough_images(context: CheckContext, name: str) -> Check:
 
 
 def labels_fit(context: CheckContext, name: str) -> Check:
-    """The model is better than chance, and no other numbering of the classes makes it much more accurate."""
+    """The model is better than chance, and no other numbering of the classes makes it much more accurate.
+
+    Fails if clean accuracy is no better than chance, or another numbering of the classes fits much better.
+    """
     n, chance = len(context.claim.labels), 1 / context.classes
     accuracy = float(context.claim.correct.double().mean())
     fact = f"The model classifies {percent(accuracy)} of the clean images correctly"

@@ -46,7 +46,11 @@ def _gradient(context: CheckContext, x: Images, objective: Objective) -> Images:
 
 
 def gradient_exists(context: CheckContext, name: str) -> Check:
-    """The cross-entropy has a finite gradient that is not zero."""
+    """The cross-entropy has a finite gradient that is not zero.
+
+    Fails if for more than 5 % of images the gradient is zero, or NaN or infinite in a pixel, at the image or at a
+    random start.
+    """
     x, threshold = context.x(context.correct), allowed(len(context.correct), ZERO)
     if not context.differentiable:
         bad = "The logits have no gradient with respect to the images, so gradient attacks cannot work: evaluate with "
@@ -77,7 +81,12 @@ def gradient_exists(context: CheckContext, name: str) -> Check:
 
 
 def gradient_correct(context: CheckContext, name: str) -> Check:
-    """The margin changes along its gradient as much as the gradient says (central difference)."""
+    """The margin changes along its gradient as much as the gradient says (central difference).
+
+    Fails if for more than 5 % of images, a small step along the gradient does not change the margin as the gradient
+    predicts. This also happens if the gradient of a step is replaced on purpose (straight-through, BPDA), although
+    attacks may be just as strong.
+    """
     net, dtype, step = _exact_copy(context)
     x, y = _inside(context.x(context.correct).to(dtype)), context.y(context.correct)
     size = context.model.size
@@ -125,7 +134,10 @@ def _wrong_gradients(net: nn.Module, x: Images, y: Labels, step: float) -> tuple
 
 
 def gradient_stable(context: CheckContext, name: str) -> Check:
-    """A step of eps / 20 in a random direction leaves the gradient's direction roughly as it is."""
+    """A step of eps / 20 in a random direction leaves the gradient's direction roughly as it is.
+
+    Fails if gradients at points eps / 20 apart have a median cosine below 0.1.
+    """
     x, threat = _inside(context.x(context.correct)), context.threat
     nearby = threat.start(x, "uniform", context.noise(name, context.correct), threat.eps / 20, clip=False)
     first, second = (_gradient(context, each, margin_loss) for each in (x, nearby))
@@ -151,6 +163,9 @@ def margin_continuous(context: CheckContext, name: str) -> Check:
     If a vote, a threshold or a rounding decides the class, a gradient can only come from something else, such as a
     small smooth term. Then neither gradients nor Square's margin lead to the decision boundary. The boundary is found
     by bisection. At its end, a continuous margin, however steep, hardly differs between both ends of the interval.
+
+    Fails if on the straight line to an image of another class, the margin jumps over 0 by more than a tenth of its
+    total change, for more than 5 % of images.
     """
     x, y, exact = context.x(context.correct), context.y(context.correct), context.model.exact
     others = [(y != label).nonzero()[:, 0] for label in y]
@@ -189,6 +204,9 @@ def step_continuous(context: CheckContext, name: str) -> Check:
     larger change. At the end, a continuous margin, however steep, hardly differs between both ends of the interval; a
     jump remains. Activations that are switched off abruptly, as in k-winners-take-all, jump so often that gradients say
     little about nearby points.
+
+    Fails if on a step of eps along the gradient, the margin jumps by more than a twentieth of its total change, for
+    more than 5 % of images.
     """
     x, y, exact = context.x(context.correct), context.y(context.correct), context.model.exact
     if largest_difference(exact(x), exact(x)) > SAME:

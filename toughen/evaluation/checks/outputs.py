@@ -22,7 +22,11 @@ LARGEST = 87.0  # exp(-87) is float32's smallest normal number: with a larger ma
 
 
 def deterministic(context: CheckContext, name: str) -> Check:
-    """The same images have the same logits each time."""
+    """The same images have the same logits each time.
+
+    Fails if the outputs of five forward passes differ by more than 0.1 % of the spread of the image's five highest
+    logits.
+    """
     x = context.x(context.correct)
     first = context.model.exact(x)
     figure = max(largest_difference(first, context.model.exact(x)) for _ in range(REPEATS - 1))
@@ -38,7 +42,11 @@ def deterministic(context: CheckContext, name: str) -> Check:
 
 
 def batch_independent(context: CheckContext, name: str) -> Check:
-    """An image has the same logits alone, in a batch that confirms results, and in one of the attacks' batches."""
+    """An image has the same logits alone, in a batch that confirms results, and in one of the attacks' batches.
+
+    Fails if an image's logits differ by more than 1 % between batch sizes: alone, among the 8 that judge it, or in the
+    batches that attacks use.
+    """
     net, n = context.model.net, len(context.correct)
 
     def logits_in_batch(size: int) -> Logits:
@@ -62,7 +70,10 @@ def batch_independent(context: CheckContext, name: str) -> Check:
 
 
 def not_probabilities(context: CheckContext, name: str) -> Check:
-    """The outputs are not probabilities."""
+    """The outputs are not probabilities.
+
+    Fails if more than half of the output rows have no negative value and sum to 1.
+    """
     out = context.clean
     figure = float(((out >= -1e-6).all(1) & ((out.sum(1) - 1).abs() <= 1e-3)).double().mean())
     return judge(
@@ -77,7 +88,10 @@ def not_probabilities(context: CheckContext, name: str) -> Check:
 
 
 def usual_scale(context: CheckContext, name: str) -> Check:
-    """The softmax is not saturated in float32."""
+    """The softmax is not saturated in float32.
+
+    Fails if half of the images have a margin above 87, where the gradient of a float32 softmax is zero.
+    """
     figure = median(margin(context.clean, context.y(context.correct)))
     fact = f"Half of the images have a margin of {figure:.3g} or more between the two highest logits"
     return judge(
@@ -92,7 +106,11 @@ def usual_scale(context: CheckContext, name: str) -> Check:
 
 
 def evaluation_mode(context: CheckContext, name: str) -> Check:
-    """The mode in which the user passed the model. It is always evaluated in evaluation mode, so this never fails."""
+    """The mode in which the user passed the model.
+
+    Never fails, because a model is always evaluated in evaluation mode. It reports if a model was passed in training
+    mode; not made for a function.
+    """
     if context.claim.trained_mode is None:
         return not_made(name, "the model is a function; the modules that it was seen to use are in evaluation mode")
     if not context.claim.trained_mode:

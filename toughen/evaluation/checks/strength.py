@@ -105,7 +105,10 @@ def _unbounded_attacks(threat: Threat, eps: float) -> dict[str, Attack]:
 
 
 def unbounded(results: ProbeResults, name: str) -> Check:
-    """The unbounded attack breaks every image."""
+    """The unbounded attack breaks every image.
+
+    Fails if some images are not broken at a very large eps, under PGD and then APGD.
+    """
     (figure,) = results.accuracies([UNBOUNDED])
     fact = f"{_of_correct(percent(figure))} with eps doubled up to {unbounded_eps(results.context):.3g}"
     bad = f"{fact}, although almost any image is allowed there: gradient attacks do not work on this model."
@@ -113,7 +116,10 @@ def unbounded(results: ProbeResults, name: str) -> Check:
 
 
 def falls_with_eps(results: ProbeResults, name: str) -> Check:
-    """Accuracy under PGD does not rise with eps."""
+    """Accuracy under PGD does not rise with eps.
+
+    Fails if accuracy increases from one eps to a larger one.
+    """
     names = radii(results.context)
     robust = results.accuracies(list(names))
     figure = max(after - min(robust[: i + 1]) for i, after in enumerate(robust[1:]))
@@ -124,17 +130,26 @@ def falls_with_eps(results: ProbeResults, name: str) -> Check:
 
 
 def iterative(results: ProbeResults, name: str) -> Check:
-    """PGD breaks at least as many images as FGSM."""
+    """PGD breaks at least as many images as FGSM.
+
+    Fails if FGSM breaks more than PGD-20.
+    """
     return _order(results, name, [SINGLE], LOOSE)
 
 
 def untargeted(results: ProbeResults, name: str) -> Check:
-    """PGD breaks at least as many images as PGD towards a random or the least likely class."""
+    """PGD breaks at least as many images as PGD towards a random or the least likely class.
+
+    Fails if a targeted attack breaks more.
+    """
     return _order(results, name, list(TARGETED), LOOSE)
 
 
 def cross_entropy_leads(results: ProbeResults, name: str) -> Check:
-    """PGD on the cross-entropy is about as strong as on the margin loss, which large logits can't saturate."""
+    """PGD on the cross-entropy is about as strong as on the margin loss, which large logits can't saturate.
+
+    Fails if PGD on the margin loss breaks 10 points more.
+    """
     return _order(results, name, [MARGIN], APART)
 
 

@@ -101,6 +101,9 @@ def stronger(results: ProbeResults, name: str) -> Check:
 
     With a budget, some attacks are run on fewer images than others. So the check is made for each of these numbers of
     images, and the worst result counts. On all images alone, attacks that were run on few would hardly count.
+
+    Fails if PGD-200, PGD on the margin, APGD-T, Square and random points together reduce the number by 3 points; with
+    10 points the verdict is masked.
     """
     lengths = sorted({results.count(each) for each in EVERY} - {0})
     return max((_stronger(results, name, n) for n in lengths), key=lambda check: _excess(check))
@@ -123,13 +126,19 @@ def _excess(check: Check) -> tuple[bool, float, int]:
 
 
 def steps_settle(results: ProbeResults, name: str) -> Check:
-    """More steps break few images."""
+    """More steps break few images.
+
+    Fails if PGD-200 reduces the number by 3 points; with 10 points the verdict is masked.
+    """
     cause = "the evaluation's attacks had too few steps"
     return _judged(results, name, results.broken(STEPS), "PGD-200 breaks", cause)
 
 
 def restarts_settle(results: ProbeResults, name: str) -> Check:
-    """More random starts break few images."""
+    """More random starts break few images.
+
+    Fails if three more random starts reduce the number by 3 points; with 10 points the verdict is masked.
+    """
     starts = sum(results.count(each) > 0 for each in RESTARTS)
     what = f"PGD-40 from {starts} more start{'s' if starts > 1 else ''} breaks"
     cause = "the evaluation's attacks had too few restarts"
@@ -137,21 +146,31 @@ def restarts_settle(results: ProbeResults, name: str) -> Check:
 
 
 def gradient_free(results: ProbeResults, name: str) -> Check:
-    """Square breaks few images that gradient attacks don't."""
+    """Square breaks few images that gradient attacks don't.
+
+    Fails if Square breaks images that no gradient attack can break.
+    """
     cause = "gradients do not lead to adversarial images that exist"
     broken = _only(results, SQUARE, GRADIENT, TARGETS[0])
     return _judged(results, name, broken, "Square, and no gradient attack, breaks", cause)
 
 
 def random_points(results: ProbeResults, name: str) -> Check:
-    """200 uniform random points break few images that PGD doesn't."""
+    """200 uniform random points break few images that PGD doesn't.
+
+    Fails if one of 200 random points breaks images that PGD cannot break.
+    """
     cause = "attacks are better without this model's gradients"
     broken = _only(results, RANDOM, PGDS, RESTARTS[0])
     return _judged(results, name, broken, "One of 200 random points, and not PGD, breaks", cause)
 
 
 def black_box(results: ProbeResults, name: str) -> Check:
-    """Attacks on another model break few images that attacks on the model's own gradients don't."""
+    """Attacks on another model break few images that attacks on the model's own gradients don't.
+
+    Fails if images made on `--surrogate RUN` break images that no gradient attack can break (`--surrogate train`: a
+    normal net of the same architecture, trained once and kept in the run).
+    """
     cause = "another model's gradients attack it better than its own"
     broken = _only(results, TRANSFER, GRADIENT, TARGETS[0])
     return _judged(results, name, broken, "MI-FGSM on another model, and not its own gradients, breaks", cause)

@@ -54,6 +54,12 @@ def named_callbacks(names: str | Sequence[str] | None) -> list[Callback]:
     return [_instance(name) for name in ([names] if isinstance(names, str) else names or ())]
 
 
+def optional_callbacks() -> dict[str, type[Callback]]:
+    """The classes in the files of this folder that not every run has, by name."""
+    found = collect(callbacks.__name__, callbacks.__path__, Callback)
+    return {name: kind for name, kind in found.items() if name not in BUILT_IN}
+
+
 def state_names(used: Sequence[Callback]) -> dict[str, Callback]:
     """Callbacks under the names by which a checkpoint keeps their state: their classes', a repeated one numbered."""
     names = [f"{type(each).__module__}.{type(each).__qualname__}" for each in used]
@@ -75,11 +81,9 @@ def _instance(name: str) -> Callback:
 
 
 def _optional(name: str) -> type[Callback]:
-    """The class of this name in a file of this folder, if not every run has it."""
     if name in BUILT_IN:
         raise ValueError(f"callback {name!r} is in every run whose settings need it: leave it out")
-    optional = {key: kind for key, kind in collect(callbacks.__name__, callbacks.__path__, Callback).items()
-                if key not in BUILT_IN}  # fmt: skip
+    optional = optional_callbacks()
     if name not in optional:
         names = f"use {', '.join(optional)}, or " if optional else ""
         raise ValueError(f"callback {name!r} is unknown: {names}write package.module.MyCallback")
