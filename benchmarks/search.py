@@ -68,7 +68,7 @@ PLAIN = {
     "label_smoothing": 0.1,
     "crop": False,
     "eps_warmup": 0.0,
-    "wider": 1.0,
+    "eps_factor": 1.0,
 }
 EFGSM_MNIST = PLAIN | {"method": "EFGSM", "sigma": 0.5, "remember": "gradient", "lr": 1e-3}  # as the recipe efgsm-mnist
 TASKS = {
@@ -83,7 +83,7 @@ TASKS = {
         first=(
             EFGSM_MNIST,
             EFGSM_MNIST | {"averaging": "0.998"},
-            EFGSM_MNIST | {"averaging": "0.998", "wider": 1.1},
+            EFGSM_MNIST | {"averaging": "0.998", "eps_factor": 1.1},
             EFGSM_MNIST | {"averaging": "0.998", "crop": True},
             PLAIN | {"method": "NuAT", "start": 1.0, "alternate": False, "lam of NuAT": 4.0, "lr": 1e-3},
         ),
@@ -105,7 +105,7 @@ PARTS = {  # of a recipe -> the value that leaves it out
     "label smoothing": ("label_smoothing", 0.0),
     "shifts": ("crop", False),
     "warm-up of eps": ("eps_warmup", 0.0),
-    "larger eps in training": ("wider", 1.0),
+    "larger eps in training": ("eps_factor", 1.0),
     "regulariser in every batch": ("alternate", True),
 }
 
@@ -136,14 +136,14 @@ def suggest(trial: optuna.trial.BaseTrial, rates: tuple[float, float]) -> dict[s
         "label_smoothing": trial.suggest_categorical("label_smoothing", [0.0, 0.1, 0.2, 0.4]),
         "crop": trial.suggest_categorical("crop", [False, True]),
         "eps_warmup": trial.suggest_categorical("eps_warmup", [0.0, 0.3]),
-        "wider": trial.suggest_categorical("wider", [1.0, 1.05, 1.1]),
+        "eps_factor": trial.suggest_categorical("eps_factor", [1.0, 1.05, 1.1]),
     }
 
 
 def words(task: Task, settings: Mapping[str, Any]) -> list[str]:
     """The options of `toughen train`, except data, seed and output."""
-    method, eps = settings["method"], radius(task) * settings["wider"]
-    given = f"{task.words} --eps {eps:.9g} --method {method}".split()
+    method, eps = settings["method"], radius(task) * settings["eps_factor"]
+    given = f"{task.words} --eps {task.eps} --eps_factor {settings['eps_factor']} --method {method}".split()
     if method == "EFGSM":
         given += ["--method.classes", "1", "--method.remember", settings["remember"]]
     else:
@@ -203,9 +203,8 @@ def measure(
     given = words(task, settings)
     time_limit.toughen("train", *given, "--seed", str(seed), "--data", str(data), "--out", str(folder), "--resume")
     asked = f"--data {data} --eps {task.eps} --attacks {ATTACK} --verdict false --details false".split()
-    attacked = folder / ATTACK
-    time_limit.toughen("evaluate", str(folder), *asked, "--out", str(attacked))
-    found = read_json(attacked / "evaluation.json")
+    time_limit.toughen("evaluate", str(folder), *asked)
+    found = read_json(folder / "evaluation.json")
     lines = (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
     return {
         "settings": dict(settings),

@@ -610,7 +610,7 @@ def test_a_search_goes_on_with_the_trial_that_was_stopped(
             raise scripts("time_limit").OutOfTime
         given = search.words(task, settings)
         recipe = parse_train([*given, "--data", "mnist-5k"])[0]  # a command line that can be run
-        assert recipe.eps == pytest.approx(0.3 * settings["wider"])
+        assert recipe.eps == 0.3 and recipe.eps_factor == settings["eps_factor"]
         return {"settings": settings, "words": " ".join(given), "seed": seed, "robust": -settings["lr"]}
 
     monkeypatch.setattr(search, "measure", measure)
@@ -640,7 +640,7 @@ def test_every_method_of_a_search_has_a_command_line(name: str, method: str, scr
     lam, eps = {f"lam of {each}": 4.0 for each in search.PASSES}, 1.1 * search.radius(task)
     trial = optuna.trial.FixedTrial({
         "method": method, "remember": "gradient", "lr": task.rates[0], "batch_size": 64, "schedule": "OneCycle",
-        "averaging": "0.998", "label_smoothing": 0.2, "eps_warmup": 0.3, "wider": 1.1, **few, **lam,
+        "averaging": "0.998", "label_smoothing": 0.2, "eps_warmup": 0.3, "eps_factor": 1.1, **few, **lam,
     })  # fmt: skip
     recipe = parse_train([*search.words(task, search.suggest(trial, task.rates)), "--data", "mnist-5k"])[0]
     threat = recipe.method.threat

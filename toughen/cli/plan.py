@@ -103,7 +103,7 @@ def settings(trainer: Trainer) -> dict[str, str]:
     """The rows about the net, the method and the number of steps."""
     recipe: Recipe = trainer.recipe
     state = trainer.state
-    threat = trainer.method.threat
+    threat = recipe.threat
     parameters = sum(each.numel() for each in trainer.model.parameters())
     more = "".join(f", {name} {value}" for name, value in recipe.model_settings.items())
     batch = min(recipe.batch_size, state.images)

@@ -21,7 +21,7 @@ import yaml
 from jsonargparse.typing import register_type
 
 from toughen.utils import strict_yaml
-from toughen.utils.units import Fraction
+from toughen.utils.units import Fraction, scale_radius
 
 
 def _plain(value: Fraction) -> str | float:
@@ -109,11 +109,20 @@ def under(recipe: dict[str, Any], options: Sequence[tuple[str, str]]) -> dict[st
         if isinstance(part, dict) and not _same_class(str(part.get("class_path", "")), str(value)):
             del node[name]
     given = dict(options)
-    for name in given.keys() & {"eps", "norm"} & remaining.keys():
-        _forget(remaining.get("method"), name, str(remaining[name]))
+    if given.keys() & {"eps", "eps_factor"} and "eps" in remaining:
+        _forget(remaining.get("method"), "eps", _eps_in_training(remaining["eps"], remaining.get("eps_factor", 1.0)))
+    if "norm" in given and "norm" in remaining:
+        _forget(remaining.get("method"), "norm", str(remaining["norm"]))
     if given.get("model", remaining.get("model")) != remaining.get("model"):
         remaining.pop("model_settings", None)
     return {**{name: kind for name, kind in PARTS.items() if name not in given}, **remaining}
+
+
+def _eps_in_training(eps: Any, factor: Any) -> str:
+    """A method's eps as a run's config.yaml has it."""
+    if factor == 1 or not isinstance(factor, int | float) or not isinstance(eps, int | float | str):
+        return str(eps)
+    return f"{scale_radius(Fraction(eps), factor)}"
 
 
 def _forget(part: Any, name: str, value: str) -> None:
@@ -239,15 +248,19 @@ def fill_threat(settings: jsonargparse.Namespace, given: jsonargparse.Namespace)
 
 def _fill(settings: jsonargparse.Namespace, given: jsonargparse.Namespace, path: str) -> None:
     """Give one part of the tree the run's eps and norm where it has none of its own."""
-    for name in ("eps", "norm"):
-        key, run = f"{path}.init_args.{name}", settings[name]
+    eps = None if settings.eps is None else scale_radius(settings.eps, settings.eps_factor)
+    for name, run in (("eps", eps), ("norm", settings.norm)):
+        key = f"{path}.init_args.{name}"
         if name not in _parameters(settings[path]):  # a user's own, written for one norm
             if run == "l2":
                 raise ValueError(f"method {_last(settings[path].class_path)} takes no norm: leave --norm out")
             continue
         own = given.get(key)
         if own is not None and name in given and given[name] is not None and own != run:
-            raise ValueError(f"{flag(f'{path}.{name}')} {own} contradicts --{name} {run}: give one of them")
+            times = f" times --eps-factor {settings.eps_factor:g}" * (name == "eps" and settings.eps_factor != 1)
+            raise ValueError(
+                f"{flag(f'{path}.{name}')} {own} contradicts --{name} {settings[name]}{times}: give one of them"
+            )
         if own is None and run is not None:
             settings[key] = run
 

@@ -26,7 +26,7 @@ GROUPS = {
 MORE = {
     "Data": "classes image_size memory_limit num_workers shuffle_buffer crop padding flip",
     "Model": "model_settings normalize frozen layer_decay",
-    "Method and threat": "method.help eps_warmup label_smoothing",
+    "Method and threat": "method.help eps_factor eps_warmup label_smoothing",
     "Length and budget": "stop_epoch",
     "Output": "quiet json keep_at checkpoint_seconds callbacks",
     "Device": "precision compile cuda_graphs channels_last deterministic sync_batch_norm",

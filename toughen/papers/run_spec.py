@@ -25,6 +25,7 @@ ELSEWHERE = ("device", "num_workers", "memory_limit", "checkpoint_seconds", "cud
 LATER = {  # newer settings with the value that older rows used; at this value they are not part of a row's name
     "validation_every": 1,
     "label_smoothing": 0.0,
+    "eps_factor": 1.0,
     "frozen": 0,
     "layer_decay": 1.0,
 }

@@ -14,6 +14,7 @@ from toughen.core.types import Eps, Norm
 from toughen.data.ingest import Outline
 from toughen.engine.device import pick_device
 from toughen.training.recipe import Recipe, data_image_size
+from toughen.utils.units import scale_radius
 
 SMALL_GREY = 32  # rows and columns up to which grey images need no ResNet
 SMALL = 64  # up to which images keep all their pixels in a ResNet's first stage
@@ -47,7 +48,8 @@ def default_recipe(data: str, *, eps: Eps | None = None, norm: Norm = "linf", **
     fields = {**for_data(data, **given, methods=methods), **settings}
     for name in ("method", "optimizer", "schedule"):
         if name not in settings:
-            threat: dict[str, Any] = {"eps": eps, "norm": norm} if name == "method" else {}
+            radius = None if eps is None else scale_radius(eps, settings.get("eps_factor", 1.0))
+            threat: dict[str, Any] = {"eps": radius, "norm": norm} if name == "method" else {}
             fields[name] = _instance(**fields[name], **threat)
     return Recipe(data=data, eps=eps, norm=norm, **fields)
 

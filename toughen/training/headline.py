@@ -47,11 +47,13 @@ def length(state: TrainingState) -> str:
 
 def headline(state: TrainingState, resumed: bool, images: Images, width: int = 80) -> str:
     """What will be trained, in lines of at most ``width`` columns, with warnings on the data."""
-    recipe, size, off, threat = state.recipe, state.recipe.image_size, images.split_off, state.main.threat
+    recipe, size, off, threat = state.recipe, state.recipe.image_size, images.split_off, state.recipe.threat
     parameters = sum(p.numel() for p in state.model.parameters())
     lines = [
         f"images are resized to {size}x{size} (--image-size): {images.why}" * bool(size and images.why),
-        f"{type(state.main).__name__} on {recipe.data}" + (f", {threat.norm} eps {threat.eps}" if threat else ""),
+        f"{type(state.main).__name__} on {recipe.data}"
+        + (f", {threat.norm} eps {threat.eps}" if threat else "")
+        + f" (times {recipe.eps_factor:g} in training)" * (recipe.eps_factor != 1),
         f"{recipe.model} ({parameters:,} parameters), {numbers(state)}"
         + f" + {off:,} for the test, because {recipe.data} has no test images" * (off > 0),
         "training images are streamed: they stay in their files and are decoded batch by batch" * images.streamed,
@@ -87,9 +89,9 @@ def ending(state: TrainingState) -> str:
         return ""
     method, lr = state.main, state.recipe.optimizer.lr
     tries = [f"a lower learning rate (--optimizer.lr, now {lr:g})"]
-    if method.threat is not None:
+    if (threat := state.recipe.threat) is not None:
         tries += [
-            f"a smaller --eps (now {method.threat.eps})",
+            f"a smaller --eps (now {threat.eps})",
             f"an eps that grows over more of the run (--eps-warmup, now {state.recipe.eps_warmup:g})",
         ]
     for name, what in (("lam", "a smaller weight"), ("ramp", "a longer ramp of it")):

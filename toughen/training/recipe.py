@@ -6,6 +6,7 @@ import re
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from toughen.core.threat import Threat
 from toughen.core.types import Eps, Norm, Real
 from toughen.data.common_size import ImageSize
 from toughen.methods.base import Method
@@ -14,7 +15,7 @@ from toughen.training.compiled import Compiling
 from toughen.training.fine_tuning import Frozen, check_settings
 from toughen.training.optimizers import SGD, Optimizer
 from toughen.training.schedules import Cyclic, Schedule
-from toughen.utils.units import parse_duration, parse_size
+from toughen.utils.units import parse_duration, parse_size, scale_radius
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,6 +45,8 @@ class Recipe:
         normalize: give the net the training images' mean and standard deviation as its first layer.
         eps: radius of the threat in image units, such as 8/255; for all parts of the method that set none.
         norm: norm of the threat; for all parts of the method that set none.
+        eps_factor: the method trains on attacks of this factor times eps; validation, the watch and evaluations use
+            eps. A factor above 1 can make the model more robust at eps.
         eps_warmup: share of the run over which perturbations grow linearly from zero to full size, from the first step
             that trains against the threat; at a large eps some nets do not learn without it.
         method: how to train (`toughen list methods`).
@@ -104,6 +107,7 @@ class Recipe:
     normalize: bool = True
     eps: Eps | None = None
     norm: Norm = "linf"
+    eps_factor: Real = 1.0
     eps_warmup: float | int = 0.0
     method: Method
     label_smoothing: Real = 0.0
@@ -184,14 +188,24 @@ class Recipe:
         """Check that the recipe's eps and norm are those of the method: in Python nothing fills them in."""
         threat, name = self.method.threat, type(self.method).__name__
         if self.eps is None:
+            if self.eps_factor != 1:
+                raise ValueError(f"eps_factor is {self.eps_factor}, and there is no eps to multiply: give eps, too")
             return
         if threat is None:
             raise ValueError(f"eps is {self.eps}, and {name} trains without attacks: give a method with this eps")
-        if float(threat.eps) != float(self.eps) or threat.norm != self.norm:
+        trained = scale_radius(self.eps, self.eps_factor)
+        if float(threat.eps) != float(trained) or threat.norm != self.norm:
+            times = "" if self.eps_factor == 1 else f" (times eps_factor {self.eps_factor:g}: {trained})"
             raise ValueError(
-                f"the recipe's threat is {self.norm} eps {self.eps}, that of {name} {threat.norm} eps {threat.eps}: "
-                "give both the same"
+                f"the recipe's threat is {self.norm} eps {self.eps}{times}, that of {name} {threat.norm} eps "
+                f"{threat.eps}: give both the same"
             )
+
+    @property
+    def threat(self) -> Threat | None:
+        """What the model is validated, watched and evaluated against; None if the method trains without attacks."""
+        threat = self.method.threat
+        return threat if threat is None or self.eps is None else Threat(threat.norm, self.eps)
 
     def _check_resized(self) -> None:
         if not isinstance(self.image_size, int):

@@ -191,7 +191,7 @@ def build(
         memory=memory_limit(recipe),
         stream=True if recipe.crop == "resized" else runs.streamed(folder),
     )
-    recipe, threat = replace(recipe, image_size=data.image_size or recipe.image_size), recipe.method.threat
+    recipe, threat = replace(recipe, image_size=data.image_size or recipe.image_size), recipe.threat
     if threat is not None:
         threat.check(torch.empty(1, *data.shape))
     mean, std = statistics(recipe, data, initial)
@@ -242,7 +242,7 @@ def _check_adaptive(recipe: Recipe) -> None:
     Raises:
         ValueError: they won't.
     """
-    threat, adaptive = recipe.method.threat, recipe.method.adaptive
+    threat, adaptive = recipe.threat, recipe.method.adaptive
     if threat is None or adaptive is None:
         return
     try:

@@ -84,7 +84,7 @@ class Trainer:
         average = None if recipe.averaging is None else ExponentialAverage(self.model, recipe.averaging)
         trained = rates(self.model, self.method.parameters(), recipe.layer_decay, len(data.classes))
         self.optimizer = recipe.optimizer.build(trained)
-        held_out, threat = held_out.to(self.device), self.method.threat
+        held_out, threat = held_out.to(self.device), recipe.threat
         self.detector = CollapseDetector(held_out, threat, recipe.watch, recipe.seed)
         self.callbacks = callbacks_of(recipe, self.detector, callbacks)
         self.forward_flops = flops(self.model, self.image)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from fractions import Fraction as ExactFraction
 
@@ -42,6 +43,17 @@ class Fraction(float):
         return self.text
 
     __repr__ = __str__
+
+
+def scale_radius(eps: Fraction | float, factor: float) -> Fraction | float:
+    """A radius times a factor; a factor of 1 leaves it as it was written.
+
+    Raises:
+        ValueError: the factor is not a number above 0.
+    """
+    if not 0 < factor < math.inf:
+        raise ValueError(f"eps_factor is {factor}: it must be a number above 0, such as 1.1")
+    return eps if factor == 1 else Fraction(f"{float(eps) * factor:.12g}")
 
 
 def format_radius(eps: float) -> str:
