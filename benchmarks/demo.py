@@ -63,7 +63,9 @@ def main() -> None:
     found: dict[str, Any] = read_json(known.write) if known.write.exists() else {}
     runs = [(f"seed-{seed} {kernels}", seed, kernels, "") for seed, kernels in itertools.product(SEEDS, known.kernels)]
     if known.without_parts:
-        runs = [(f"{part}, seed-{seed}", seed, "native", more) for part, more in PARTS.items() for seed in SEEDS[:3]]
+        runs = [
+            (f"without {part}, seed-{seed}", seed, "native", more) for part, more in PARTS.items() for seed in SEEDS[:3]
+        ]
     for name, seed, kernels, more in runs:
         if name in found:
             continue

@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 import torch
 import torchattacks
+from commands import process
 from foolbox import attacks as foolbox_attacks
 from foolbox.models.pytorch import PyTorchModel
 from problems import (
@@ -32,6 +33,7 @@ from problems import (
 from torch import Tensor, nn
 
 from toughen.attacks import APGD, APGDT, FAB, FGSM, IFGSM, MIFGSM, PGD, REGISTRY, Attack, RandomPoints, Square
+from toughen.attacks.pgd_adp import PGDADP
 from toughen.core.cost import PassCounter
 from toughen.core.gradients import mode
 from toughen.core.objectives import NuclearAscent, cross_entropy, kl, margin, margin_loss, targeted
@@ -92,6 +94,41 @@ def test_images_outside_0_to_1_are_refused(name: str, wrong: str) -> None:
     x = {"bytes": x * 255, "normalised": (x - 0.5) / 0.25, "NaN": x.masked_fill(x == x.max(), math.nan)}[wrong]
     with pytest.raises(ValueError, match=r"values from .* to .*, but must lie in \[0, 1\]: divide bytes by 255"):
         CASES[name](eps=0.1)(model, x, y)
+
+
+@every_attack
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_images_too_coarse_for_a_radius_are_refused(name: str, dtype: torch.dtype) -> None:
+    """In bfloat16 PGD at 8/255 ended 8.5/255 away."""
+    model, x, y, _ = linear_problem("linf")
+    with pytest.raises(ValueError, match=r"are b?float16, which cannot hold a radius .* give float32 images"):
+        CASES[name](eps=0.1)(model.to(dtype), x.to(dtype), y)
+
+
+def test_a_net_that_writes_into_its_images_is_named() -> None:
+    """``clamp_`` changes no value of images in [0, 1]: only autograd sees it."""
+    model, x, y, _ = linear_problem("linf")
+    net = nn.Sequential(nn.Hardtanh(0, 1, inplace=True), model)
+    for attack in (PGD(eps=0.1), FAB(eps=0.1, steps=2)):
+        with pytest.raises(ValueError, match=r"the model changes its input images in place: .* inplace=False"):
+            attack(net, x, y)
+
+
+@pytest.mark.parametrize("attack", [PGD, APGD, PGDADP])
+def test_a_targeted_objective_goes_on_to_its_class(attack: Any, mnist: tuple[Images, Labels]) -> None:
+    """APGD and PGD-ADP ended where an image was of another class than the target: nearly all are, at the start."""
+    net, x, y = trained_net(torch.float64).eval(), mnist[0][::4].double(), mnist[1][::4]
+    towards = (y + 1) % 10
+    x_adv = attack(eps=0.3, steps=40, objective=targeted)(net, x, towards)
+    reached = float((net(x_adv).argmax(1) == towards).double().mean())
+    assert reached > 0.5
+
+
+def test_an_unknown_mode_is_refused() -> None:
+    """In a process of its own, because types are checked while tests run."""
+    words = "import torch; from toughen.attacks import PGD; net = torch.nn.Flatten(); x = torch.rand(1, 1, 2, 2); "
+    ended = process("-c", words + "PGD(eps=0.1, mode='Train')(net, x, torch.zeros(1, dtype=torch.int64))")
+    assert ended.stderr.splitlines()[-1] == 'ValueError: mode \'Train\' is unknown: use "eval" or "train"'
 
 
 def test_rounding_outside_0_to_1_is_allowed() -> None:

@@ -141,6 +141,7 @@ def test_what_cannot_be_is_refused_before_anything_is_written(tmp_path: Path) ->
         ([run], {"which": ["transfer"]}, "name two or more"),
         ([run, other], {}, "different threats"),
         ([clean], {}, "none of the runs was trained against a threat"),
+        ([run], {"norm": "l2"}, "was trained against linf eps .*: give --eps for l2, too"),
         ([run], {"eps": 0.0}, "eps 0"),
         ([run], {"eps": 8.0}, "did you mean 8/255"),
         ([run], {"eps": 99.0, "norm": "l2"}, "exceeds 28"),

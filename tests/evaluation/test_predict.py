@@ -53,6 +53,15 @@ def test_files_are_brought_to_what_a_net_takes(tmp_path: Path) -> None:
         load_files([tmp_path / "colour.png"], (1, 28, 28))
 
 
+def test_files_for_a_net_of_images_that_are_not_square(tmp_path: Path) -> None:
+    grey = np.arange(16 * 24, dtype=np.uint32).reshape(16, 24).astype(np.uint8)
+    Image.fromarray(grey).save(tmp_path / "same.png")
+    Image.fromarray(grey.T.copy()).save(tmp_path / "turned.png")
+    assert torch.equal(load_files([tmp_path / "same.png"], (1, 16, 24))[0, 0], torch.from_numpy(grey))
+    with pytest.raises(ValueError, match=r"turned.png does not have 24x16 pixels, .* not square: resize it first"):
+        load_files([tmp_path / "turned.png"], (1, 16, 24))
+
+
 def test_a_colour_file_is_refused_by_a_net_of_grey_images(tmp_path: Path) -> None:
     Image.new("RGB", (28, 28), "red").save(tmp_path / "red.png")
     with pytest.raises(ValueError, match="red.png is in colour, and the net takes grey images: save it as a grey"):
@@ -104,6 +113,7 @@ def test_bad_words_are_refused(run: Path, files: list[Path], tmp_path: Path) -> 
         ((run, tmp_path / "none.png"), "there is no file"),
         ((run, tmp_path / "text.png"), "cannot be decoded"),
         ((run, files[0], "--attack", "pgdd"), "pgdd"),
+        ((run, files[0], "--norm", "l2"), "was trained against linf eps 0.1: give --eps for l2, too"),
         ((run, files[0], "--eps", 0), "eps 0 allows no change of the image"),
         ((normal, files[0]), "trained without an attack: give --eps"),
         ((tmp_path / "nowhere", files[0]), "there is no run directory"),

@@ -27,9 +27,8 @@ from torch import nn
 from toughen import load
 from toughen.attacks import APGDT, FGSM, PGD, Square
 from toughen.attacks.base import Attack
-from toughen.core.classifier import misclassified
 from toughen.core.gradients import mode
-from toughen.core.objectives import margin_loss
+from toughen.core.objectives import margin_loss, misclassified
 from toughen.core.rng import ImageNoise
 from toughen.core.threat import Threat
 from toughen.data import load as load_data

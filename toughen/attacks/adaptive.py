@@ -10,9 +10,8 @@ from torch import nn
 
 from toughen.attacks.base import Attack, check_not_negative, start_call, threat_of
 from toughen.attacks.pgd import PGD
-from toughen.core.classifier import misclassified
 from toughen.core.gradients import confirmed, input_gradient, logits, mode
-from toughen.core.objectives import DivergenceAscent, GuidedAscent, NuclearAscent, Objective
+from toughen.core.objectives import DivergenceAscent, GuidedAscent, NuclearAscent, Objective, misclassified
 from toughen.core.rng import Noise
 from toughen.core.threat import Start, Threat
 from toughen.core.types import Eps, Images, Labels, Logits, Norm, Real

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from toughen.attacks.apgd_state import APGDState
 from toughen.attacks.base import Attack, start_call, threat_of
-from toughen.core.gradients import InputGradient, exact_logits, fooled, input_gradient, logits, mode
+from toughen.core.gradients import InputGradient, confirmed, exact_logits, input_gradient, logits, mode
 from toughen.core.objectives import Objective, TargetedDLR, cross_entropy
 from toughen.core.rng import Noise
 from toughen.core.threat import Threat
@@ -87,7 +87,7 @@ class APGD(Attack):
             if number:
                 state.move(threat, keep=0.75 if number > 1 else 1.0)
             outputs = self._evaluate(model, state, objective, last=number == self.steps)
-            broken = fooled(model, state.x_adv, state.y, outputs.logits)
+            broken = confirmed(model, state.x_adv, state.y, objective.fooled(outputs.logits, state.y))
             state.update(outputs, start=number == 0)
             if broken.any():
                 out, going = state.rows[broken], (~broken).nonzero()[:, 0]
@@ -160,7 +160,7 @@ class APGDT(Attack):
     def __call__(self, model: nn.Module, x: Images, target: Labels | Logits, noise: Noise | None = None) -> Images:
         _, noise = start_call(self, x, noise)
         if not len(x):
-            return x.clone()
+            return x.detach().clone()
         apgd = self._apgd()
         with mode(model, "eval"):
             classes = wrong_classes(model, x, target)

@@ -11,9 +11,9 @@ from toughen.attacks.apgd import APGD, APGDT
 from toughen.attacks.base import Attack, start_call, threat_of
 from toughen.attacks.fab import FAB
 from toughen.attacks.square import Square
-from toughen.core.classifier import as_classifier, misclassified
+from toughen.core.classifier import as_classifier
 from toughen.core.gradients import mode
-from toughen.core.objectives import dlr
+from toughen.core.objectives import dlr, misclassified
 from toughen.core.rng import Noise
 from toughen.core.types import Eps, Images, Labels, Logits, Norm
 
@@ -76,11 +76,17 @@ class AutoAttack(Attack):
         """The images that break the model, and ``x`` itself where none was found."""
         _, noise = start_call(self, x, noise)
         if not len(x):
-            return x.clone()
+            return x.detach().clone()
         model = as_classifier(model, x, precision=self.precision, batch_size=self.batch_size)
-        x_adv = x.clone()
+        x_adv = x.detach().clone()
         with mode(model, "eval"):
-            robust = ~misclassified(model.exact(x), target)
+            out = model.exact(x)
+            if target.ndim == 1 and not 0 <= int(target.min()) <= int(target.max()) < out.shape[1]:
+                raise ValueError(
+                    f"labels go from {int(target.min())} to {int(target.max())}, but the model has {out.shape[1]} "
+                    "classes: number them from 0"
+                )
+            robust = ~misclassified(out, target)
             for attack in self.parts().values():
                 rows = robust.nonzero()[:, 0]
                 if len(rows):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+import torch
 from torch import nn
 
 from toughen.core.rng import Noise
@@ -44,21 +45,26 @@ def start_call(attack: Attack, x: Images, noise: Noise | None) -> tuple[Threat, 
     """The threat of an attack and the source of its random numbers, after a check of the images.
 
     Raises:
-        ValueError: an L2 radius above the longest distance, or, without ``noise``, values outside [0, 1].
+        ValueError: an L2 radius above the longest distance; without ``noise``, images that ``check_images`` refuses.
     """
     threat = threat_of(attack)
     threat.check(x)
     if noise is None:
-        check_range(x)
+        check_images(x)
     return threat, noise or Noise()
 
 
-def check_range(x: Images) -> None:
-    """Check that images lie in [0, 1]; on a GPU this waits for them.
+def check_images(x: Images) -> None:
+    """Check that images are float32 or float64 and lie in [0, 1]; on a GPU this waits for them.
 
     Raises:
-        ValueError: they do not.
+        ValueError: they are or do not.
     """
+    if x.dtype not in (torch.float32, torch.float64):
+        raise ValueError(
+            f"the images are {str(x.dtype).removeprefix('torch.')}, which cannot hold a radius such as 8/255: give "
+            "float32 images, and a model of float32 weights, under torch.autocast where it is to compute in less"
+        )
     if not len(x):
         return
     low, high = (float(value) for value in x.detach().aminmax())

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from toughen.attacks.apgd import wrong_classes
 from toughen.attacks.base import Attack, start_call, threat_of
 from toughen.attacks.fab_state import FABState
-from toughen.core.classifier import misclassified
 from toughen.core.gradients import confirmed, low_precision, mode
+from toughen.core.objectives import misclassified
 from toughen.core.rng import Noise
 from toughen.core.threat import Threat
 from toughen.core.types import Eps, Images, Labels, Logits, Norm, Real
@@ -86,7 +86,7 @@ class FAB(Attack):
     def __call__(self, model: nn.Module, x: Images, target: Labels | Logits, noise: Noise | None = None) -> Images:
         threat, noise = start_call(self, x, noise)
         if not len(x):
-            return x.clone()
+            return x.detach().clone()
         x_adv, best = x.detach().clone(), x.new_full((len(x),), torch.inf)
         with mode(model, "eval"):
             order = wrong_classes(model, x, target)

@@ -7,9 +7,8 @@ from dataclasses import dataclass, fields
 import torch
 from torch import Tensor, nn
 
-from toughen.core.classifier import misclassified
 from toughen.core.gradients import InputGradient, exact_logits, nearest_gradient, pass_size
-from toughen.core.objectives import LogitDifference, margin
+from toughen.core.objectives import LogitDifference, margin, misclassified
 from toughen.core.threat import Threat
 from toughen.core.types import Images, Labels, Logits, Mask, PerExample
 

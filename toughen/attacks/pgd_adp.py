@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from toughen.attacks.base import Attack, start_call, threat_of
-from toughen.core.gradients import fooled, input_gradient, logits, mode
+from toughen.core.gradients import confirmed, input_gradient, logits, mode
 from toughen.core.objectives import Objective, cross_entropy
 from toughen.core.rng import Noise
 from toughen.core.threat import Start, Threat
@@ -61,7 +61,9 @@ class PGDADP(Attack):
         with mode(model, "eval"):
             for step in range(self.steps):
                 outputs = input_gradient(model, x_adv, target, objective)
-                broken = fooled(model, x_adv, target, outputs.logits) if step == 0 else torch.zeros_like(target).bool()
+                broken = torch.zeros(len(x), dtype=torch.bool, device=x.device)
+                if step == 0:
+                    broken = confirmed(model, x_adv, target, objective.fooled(outputs.logits, target))
                 moved, later = self._search(
                     model, x, x_adv, threat.steepest(outputs.gradient), target, objective, threat
                 )
@@ -92,7 +94,8 @@ class PGDADP(Attack):
             candidate = threat.project(x_adv + size * threat.eps * direction, x)
             out = logits(model, candidate)
             new = objective(out, y).to(value.dtype).clamp(max=torch.finfo(value.dtype).max)
-            new = torch.where(fooled(model, candidate, y, out), torch.inf, new)
+            is_fooled = confirmed(model, candidate, y, objective.fooled(out, y))
+            new = torch.where(is_fooled, torch.inf, new)
             best = torch.where((new > value).view(-1, 1, 1, 1), candidate, best)
             value = torch.fmax(new, value)
         return best, value == torch.inf

@@ -111,7 +111,8 @@ def own_models(folders: Sequence[str], names: Sequence[str]) -> dict[str, nn.Mod
 def print_diagnostics(console: Console, results: dict[str, Any]) -> None:
     """Print the diagnostics of each run, and the folders that they were written to."""
     for place, each in [*results["runs"].items(), *([("all runs", results["shared"])] if results["shared"] else [])]:
-        console.print(f"{place}: {', '.join(each)}", highlight=False, markup=False)
+        if each:
+            console.print(f"{place}: {', '.join(each)}", highlight=False, markup=False)
     console.print(f"written: diagnostics.json in {', '.join(results['folders'])}", highlight=False, markup=False)
     for folder in results["folders"]:
         if (Path(folder) / RECORD).is_file():

@@ -19,7 +19,7 @@ from toughen.data.files import load_files
 from toughen.engine.device import pick_device
 from toughen.evaluation.predict import Prediction, predict
 from toughen.evaluation.suite import parse_attack
-from toughen.evaluation.target import usable_threat
+from toughen.evaluation.target import check_norm, usable_threat
 from toughen.runs.loading import load, read_record
 from toughen.utils.statistics import percent
 from toughen.utils.units import Fraction, format_radius
@@ -51,7 +51,10 @@ def run(arguments: Sequence[str]) -> int:
     pixels = load_files(given.files, (channels, rows, columns), record.resize)
     x = pixels.to(device).float() / 255
     model = load(given.run, own).to(device)
-    threat = _threat(given.eps, given.norm, record) if given.attack != NO_ATTACK else None
+    threat = None
+    if given.attack != NO_ATTACK:
+        check_norm(given.run, record, given.eps, given.norm)
+        threat = _threat(given.eps, given.norm, record)
     attack = None if threat is None else parse_attack(given.attack, threat)
     predictions = predict(model, x, attack, given.attack, given.seed)
     if given.json:

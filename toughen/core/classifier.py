@@ -133,8 +133,3 @@ def as_classifier(
         return model
     wrapped: Classifier = importlib.import_module(ENGINE).classifier(model, x, precision, batch_size)
     return wrapped
-
-
-def misclassified(logits: Logits, y: Labels) -> Mask:
-    """Which images are not predicted as ``y``; an image with a logit that is not finite counts among them."""
-    return (logits.argmax(1) != y) | ~logits.isfinite().all(1)

@@ -12,13 +12,18 @@ import torch
 from torch import Tensor, nn
 
 from toughen.core import cost
-from toughen.core.classifier import Classifier, misclassified
+from toughen.core.classifier import Classifier
 from toughen.core.classifier import InputGradient as InputGradient
 from toughen.core.double_backward import FastDoubleBackward
 from toughen.core.modules import mode as mode
 from toughen.core.modules import unwrap
-from toughen.core.objectives import Objective
+from toughen.core.objectives import Objective, misclassified
 from toughen.core.types import Images, Labels, Logits, Mask, PerExample, Scalar
+
+IN_PLACE = (
+    "the model changes its input images in place: let its forward return new tensors, such as with inplace=False in "
+    "its first layer"
+)
 
 
 def logits(model: nn.Module, x: Images) -> Logits:
@@ -81,6 +86,17 @@ def _frozen_if_compiled(model: nn.Module) -> Iterator[None]:
             weight.requires_grad_()
 
 
+@contextmanager
+def _in_place_refused() -> Iterator[None]:
+    """Say it plainly where a net writes into the images that it is given, of which autograd needs the values."""
+    try:
+        yield
+    except RuntimeError as error:
+        if "leaf Variable" in str(error) and "in-place" in str(error):
+            raise ValueError(IN_PLACE) from error
+        raise
+
+
 def is_compiled(model: nn.Module) -> bool:
     """Whether the module's ``forward`` is replaced by a compiled one, as ``training.compiled`` does."""
     return "forward" in vars(model)
@@ -128,7 +144,7 @@ def gradient_of_batch(
     keep = create_graph or keep_graph
     with torch.enable_grad(), nullcontext() if keep else _frozen_if_compiled(model):
         x = x.detach().requires_grad_()
-        with FastDoubleBackward() if create_graph else nullcontext():
+        with FastDoubleBackward() if create_graph else nullcontext(), _in_place_refused():
             out = logits(model, x)
         with torch.autocast(x.device.type, enabled=False):
             value = objective(out, target)
@@ -205,7 +221,8 @@ def nearest_of_batch(
     """``nearest_gradient`` of a plain net for all images; gradient and value are zero without an objective."""
     with torch.set_grad_enabled(bool(objectives)), _frozen_if_compiled(net):
         x = x.detach().requires_grad_()
-        out = logits(net, x)
+        with _in_place_refused():
+            out = logits(net, x)
         best = InputGradient(torch.zeros_like(x), out.detach().new_zeros(len(x)), out.detach())
         for number, objective in enumerate(objectives, 1):
             with torch.autocast(x.device.type, enabled=False):

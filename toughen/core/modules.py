@@ -19,6 +19,8 @@ def mode(model: nn.Module, wanted: Mode) -> Iterator[None]:
     So with "train", a submodule that the user put into evaluation mode stays in it. After the block, every submodule
     has its former mode.
     """
+    if wanted not in ("eval", "train"):
+        raise ValueError(f'mode {wanted!r} is unknown: use "eval" or "train"')
     if wanted == "train":
         yield
         return

@@ -13,6 +13,11 @@ from toughen.core.nuclear_norm import nuclear_norm
 from toughen.core.types import Labels, Logits, Mask, PerExample, Scalar
 
 
+def misclassified(logits: Logits, y: Labels) -> Mask:
+    """Which images are not predicted as ``y``; an image with a logit that is not finite counts among them."""
+    return (logits.argmax(1) != y) | ~logits.isfinite().all(1)
+
+
 class Objective:
     """The base of all objectives.
 
@@ -52,7 +57,7 @@ class CrossEntropy(Objective):
         return F.cross_entropy(logits, target, reduction="none")
 
     def fooled(self, logits: Logits, target: Labels) -> Mask:
-        return logits.argmax(1) != target
+        return misclassified(logits, target)
 
 
 @dataclass(frozen=True)
@@ -89,7 +94,7 @@ class KL(Objective):
         return kl_divergence(logits, target)
 
     def fooled(self, logits: Logits, target: Logits) -> Mask:
-        return logits.argmax(1) != target.argmax(1)
+        return misclassified(logits, target.argmax(1))
 
 
 @dataclass(frozen=True)
@@ -113,7 +118,7 @@ class NuclearAscent(Objective):
         return value + torch.as_tensor(self.weight, dtype=nuclear.dtype, device=nuclear.device) * nuclear
 
     def fooled(self, logits: Logits, target: Labels) -> Mask:
-        return logits.argmax(1) != target
+        return misclassified(logits, target)
 
 
 class PredictedCrossEntropy(CrossEntropy):
@@ -273,10 +278,11 @@ class LogitNorm(Objective):
 
     def __call__(self, logits: Logits, target: Labels) -> Scalar:
         moved = logits - self.clean
+        moved = moved.nan_to_num()  # a NaN would end the decomposition with an error
         return nuclear_norm(moved) if self.kind == "nuclear" else torch.linalg.matrix_norm(moved)
 
     def fooled(self, logits: Logits, target: Labels) -> Mask:
-        return logits.argmax(1) != target
+        return misclassified(logits, target)
 
 
 cross_entropy = CrossEntropy()

@@ -157,6 +157,10 @@ def _open(item: Encoded) -> Image.Image:
         raise _damaged(item, error) from None
 
 
+class OtherSize(ValueError):
+    """An image has another size than its set."""
+
+
 class Coloured(ValueError):
     """An image is in colour where only grey ones fit."""
 
@@ -190,7 +194,7 @@ def pixels(item: Encoded, form: Form, crop: Callable[[int, int], Box] | None = N
     except Exception as error:  # as in _open
         raise _damaged(item, error) from None
     if image.size != form.size:
-        raise ValueError(
+        raise OtherSize(
             f"{item.where} has {image.width}x{image.height} pixels, the first image {form.size[0]}x{form.size[1]}: "
             "give --image-size N to resize all to NxN"
         )

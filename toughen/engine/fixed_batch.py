@@ -11,10 +11,10 @@ import torch
 from torch import Tensor, nn
 
 from toughen.core import cost
-from toughen.core.classifier import Classifier, InputGradient, Query, Result, misclassified
+from toughen.core.classifier import Classifier, InputGradient, Query, Result
 from toughen.core.gradients import gradient_of_batch, nearest_of_batch
 from toughen.core.modules import mode, unwrap
-from toughen.core.objectives import Objective
+from toughen.core.objectives import Objective, misclassified
 from toughen.core.types import Images, Labels, Logits, Mask, PerExample
 from toughen.engine import search_copy
 from toughen.engine.batches import Counts, block_size, concatenated, first_images, padded_batches

@@ -65,7 +65,7 @@ def attack_images(
     target = find_target(spec, **which)
     parsed = with_early_stop(parse_attack(attack, target.threat))
     net, split = target.net.to(torch_device), target.split.to(torch_device)
-    check_fit(net, target)
+    check_fit(net, target, precision)
     chosen = search_precision(net, as_floats(split.images[:1]), precision)
     model = FixedBatchModel(net, block_size(torch_device, len(split), batch_size), chosen)
     harness = Harness(model, split.images, split.labels, target.index, which.get("seed", 0))

@@ -89,7 +89,7 @@ def prepare(
     """
     device = device or next(target.net.parameters(), target.split.images).device
     net, split = target.net.to(device), target.split.to(device)
-    outputs = check_fit(net, target)
+    outputs = check_fit(net, target, config.precision)
     attacks = chosen_attacks(target, config)
     if config.processes > 1:
         check_picklable("the model", net)

@@ -10,7 +10,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from toughen import data as data_sets
-from toughen import models
+from toughen import models, runs
 from toughen.core.threat import Threat
 from toughen.core.types import Eps, Norm
 from toughen.data import Data, Split
@@ -102,6 +102,23 @@ def is_elsewhere(spec: str | Path) -> bool:
     return is_exported(spec) or ((":" in str(spec) or models.knows(str(spec))) and not Path(spec).exists())
 
 
+def check_norm(spec: str | Path, record: runs.Record, eps: Eps | None, norm: str | None) -> None:
+    """Check that a run's radius is not used in another norm.
+
+    Args:
+        spec: the run, for the message.
+        record: its record.
+        eps, norm: the threat as it was given; None for what the run was trained against.
+
+    Raises:
+        ValueError: there is a norm, and no radius for it.
+    """
+    if eps is None and record.eps is not None and norm not in (None, record.norm):
+        raise ValueError(
+            f"{spec} was trained against {record.norm} eps {format_radius(record.eps)}: give --eps for {norm}, too"
+        )
+
+
 def from_run(
     spec: str | Path,
     *,
@@ -120,10 +137,7 @@ def from_run(
         ValueError: run, data and threat can't be used together, or the run was trained on the images.
     """
     record = read_record(spec)
-    if eps is None and record.eps is not None and norm not in (None, record.norm):
-        raise ValueError(
-            f"{spec} was trained against {record.norm} eps {format_radius(record.eps)}: give --eps for {norm}, too"
-        )
+    check_norm(spec, record, eps, norm)
     eps = record.eps if eps is None else eps
     if eps is None:
         raise ValueError(f"{spec} was trained without a threat: give one, such as --eps 8/255")

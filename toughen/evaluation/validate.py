@@ -3,21 +3,27 @@
 from __future__ import annotations
 
 import pickle
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import nn
 
 from toughen import models
-from toughen.core.gradients import mode
+from toughen.core.gradients import IN_PLACE, mode
 from toughen.core.modules import unwrap
 from toughen.core.types import AnyImages, Images
-from toughen.evaluation.harness import as_floats, predict
+from toughen.engine.device import Precision
+from toughen.evaluation.harness import as_floats, dtype_of, predict
 from toughen.evaluation.target import EvaluationTarget
 
 
-def check_fit(net: nn.Module, target: EvaluationTarget) -> int:
+def check_fit(net: nn.Module, target: EvaluationTarget, precision: Precision | Literal["auto"] = "auto") -> int:
     """Check that a model returns finite logits for the target's images and classes.
+
+    Args:
+        net: the model, in any mode.
+        target: images, classes and threat.
+        precision: what attacks compute in; only with "fp64" may the weights be float64.
 
     Returns:
         How many logits there are for an image.
@@ -30,7 +36,8 @@ def check_fit(net: nn.Module, target: EvaluationTarget) -> int:
     split = target.split.to(device)
     target.threat.check(as_floats(split.images[:1]))
     shape: Any = tuple(split.images.shape[1:])
-    own = _outputs(net, as_floats(split.images[:2]))  # in the images' type; the check below uses that of the weights
+    x = as_floats(split.images[:2])  # in the images' type; the check below uses that of the weights
+    own = _outputs(net, x.to(dtype_of(net)) if precision == "fp64" else x)
     outputs = len(target.class_names) or own
     if outputs < 2:
         raise ValueError(f"the model has {outputs} output: one for each class is needed, two or more")
@@ -62,10 +69,13 @@ def _outputs(net: nn.Module, x: Images) -> int:
     except Exception as error:  # a user's own net may raise anything
         reason = str(error).split("\n")[0] or type(error).__name__
         other_types = {each.dtype for each in net.parameters() if each.is_floating_point()} - {torch.float32}
-        reason += "; its weights are not float32, as the images are: make it .float()" if other_types else ""
+        if other_types == {torch.float64}:
+            reason += "; its weights are float64: evaluate it with precision fp64, or make it .float()"
+        elif other_types:
+            reason += "; its weights are not float32, as the images are: make it .float()"
         raise ValueError(f"the model cannot take images of shape {list(x.shape[1:])}: {reason}") from error
-    if not torch.equal(passed, x):
-        raise ValueError("the model changes its input images in place: let its forward return new tensors")
+    if passed._version or not torch.equal(passed, x):  # an in-place operation counts even where it changes no value
+        raise ValueError(IN_PLACE)
     return unwrap(out, len(x)).shape[1]
 
 

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from toughen.attacks.base import check_range, threat_of
+from toughen.attacks.base import check_images, threat_of
 from toughen.core import cost
 from toughen.core.gradients import logits, mode
 from toughen.core.rng import Noise
@@ -179,7 +179,7 @@ class Method(nn.Module):
         """
         if not self._range_checked:
             if batch is None or batch.noise is None:  # the trainer gives a source of noise, and loads its images itself
-                check_range(x)
+                check_images(x)
             self._range_checked = True
         if not self._prepared:
             with mode(model, "eval"), torch.no_grad():  # a batch need not hold the last class: the model knows

@@ -8,7 +8,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from toughen.core.classifier import misclassified
+from toughen.core.objectives import misclassified
 from toughen.core.types import Images
 from toughen.evaluation.checks.base import Check, CheckContext, ModelCheck, judge, not_made
 from toughen.evaluation.checks.chance import DROP, allowed

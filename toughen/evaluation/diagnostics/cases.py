@@ -19,6 +19,7 @@ from toughen.engine.device import Precision
 from toughen.engine.fixed_batch import FixedBatchModel
 from toughen.evaluation.diagnostics.common import as_fixed_batch
 from toughen.evaluation.images import load_test, refuse_seen, sample
+from toughen.evaluation.target import check_norm
 from toughen.utils.units import format_radius
 
 
@@ -92,6 +93,8 @@ def load_cases(
     if not folders or len({folder.resolve() for folder in folders}) < len(folders):
         raise ValueError("name one run or more, and each of them once")
     records = [run_files.read_record(folder) for folder in folders]
+    for folder, record in zip(folders, records, strict=True):
+        check_norm(folder, record, eps, norm)
     threat = common_threat(records, eps, norm)
     threat.check(torch.empty(1, *records[0].shape))
     sets: dict[str, Data] = {}  # loaded once for all runs that use the same

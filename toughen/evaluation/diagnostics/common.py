@@ -12,8 +12,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from toughen.attacks.base import Attack
-from toughen.core.classifier import misclassified
 from toughen.core.gradients import mode
+from toughen.core.objectives import misclassified
 from toughen.core.rng import ImageNoise
 from toughen.core.types import Images, Labels, Logits, Mask, PerExample
 from toughen.engine.batches import block_size

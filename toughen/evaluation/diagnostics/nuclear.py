@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from toughen.attacks.base import Attack
-from toughen.core.classifier import misclassified
 from toughen.core.nuclear_norm import nuclear_norm
+from toughen.core.objectives import misclassified
 from toughen.core.rng import ImageNoise, derive_seed
 from toughen.core.threat import Threat
 from toughen.core.types import Images, Labels
