@@ -102,7 +102,7 @@ def test_recipes_and_files(place: Path) -> None:
         ("evaluate photos --suite ", "quick standard papers"),
         ("evaluate photos --time", "--time-budget"),
         ("diagnose photos --which con", "confusion"),
-        ("list ", "methods attacks models data recipes"),
+        ("list ", "methods attacks models data recipes callbacks checks"),
         ("reproduce nuat-table1", "nuat-table1a nuat-table1b"),
         ("reproduce nuat-table1a pap-table7 al", "all"),
         ("export photos --format ", "onnx torch-export safetensors"),

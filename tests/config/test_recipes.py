@@ -21,6 +21,7 @@ from toughen.methods.delayed import Delayed
 from toughen.methods.gat import GAT
 from toughen.methods.pgi import PGI
 from toughen.training import Recipe
+from toughen.utils.units import scale_radius
 
 every_recipe = pytest.mark.parametrize("name", settings.recipes())
 SHAPES = {
@@ -75,7 +76,8 @@ def test_a_recipe_s_methods_train_against_its_eps(name: str) -> None:
     made = packaged(name)
     assert float(made.eps or 0) == EPS_OF.get(name, EPS[made.data]) * (made.eps is not None)
     threats = [method.threat for method in made.method.modules() if isinstance(method, Method) and method.threat]
-    assert {(threat.norm, threat.eps) for threat in threats} == ({("linf", made.eps)} if made.eps else set())
+    trained = set() if made.eps is None else {("linf", float(scale_radius(made.eps, made.eps_factor)))}
+    assert {(threat.norm, float(threat.eps)) for threat in threats} == trained
 
 
 @every_recipe
