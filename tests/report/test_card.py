@@ -82,6 +82,19 @@ def test_a_timm_net_is_loaded_by_timm(tmp_path: Path) -> None:
 def test_only_a_folders_name_is_told() -> None:
     assert public_name("/home/me/photos") == "photos" and public_name("mnist") == "mnist"
     assert public_name("hf://datasets/me/photos") == "hf://datasets/me/photos"
+    assert public_name("clients/acme") == public_name("../acme/") == "acme"
+    assert public_name("me/photos", from_hub=True) == "me/photos"
+
+
+@pytest.mark.parametrize(("from_hub", "shown"), [(True, "clients/acme"), (False, "acme")])
+def test_a_folder_is_told_from_a_set_on_the_hub(from_hub: bool, shown: str, tmp_path: Path) -> None:
+    """A run recorded which of them it was trained on: the card may be made elsewhere."""
+    folder = write_run(tmp_path / "run")
+    record = json.loads((folder / "model.json").read_text()) | {"data": "clients/acme", "from_hub": from_hub}
+    (folder / "model.json").write_text(json.dumps(record))
+    found: Any = ModelCard(card(folder, "me/net"))
+    assert f"on `{shown}`" in found.content and found.data.datasets == (["clients/acme"] if from_hub else None)
+    assert ("clients/acme" in found.content) == from_hub
 
 
 def test_the_command_prints_or_writes_it(tmp_path: Path) -> None:

@@ -22,7 +22,7 @@ from test_trainer import made, recipe
 
 from toughen.core.types import Step
 from toughen.methods.fast import FGSMAT
-from toughen.runs.files import read_tensors, write_tensors
+from toughen.runs.files import read_json, read_tensors, write_tensors
 from toughen.training import Callback, TrainingState, callbacks, checkpoint, train
 from toughen.training.callbacks import time_budget
 from toughen.training.callbacks.checkpointing import Checkpointing
@@ -436,3 +436,29 @@ def test_a_display_is_told(tmp_path: Path) -> None:
     shown.on_step_end(state, STEP)
     shown.on_fit_end(state)
     assert told == [("made", 2, 10, 0), ("step", 5, 0), ("signal", 5, 0.25), ("close",)]
+
+
+class StopAt(Callback):
+    """Ends the run after an epoch."""
+
+    def __init__(self, epoch: int) -> None:
+        self.epoch = epoch
+
+    def on_epoch_end(self, state: TrainingState, metrics: dict[str, Any]) -> None:
+        if metrics["epoch"] == self.epoch:
+            state.stop("enough")
+
+
+@pytest.mark.parametrize(("epoch", "validated"), [(0, [0]), (2, [0, 2]), (3, [0, 3])])
+def test_the_last_epoch_of_a_stopped_run_is_validated(epoch: int, validated: list[int], tmp_path: Path) -> None:
+    """Once, also where validation would not have followed this epoch."""
+    settings = recipe(epochs=6, validation_every=3, method=FGSMAT(eps=0.1), eps=0.1, weights="last")
+    train(settings, tmp_path / "run", callbacks=[StopAt(epoch)])
+    lines = [json.loads(line) for line in (tmp_path / "run/metrics.jsonl").read_text().splitlines()]
+    assert [line["epoch"] for line in lines if line["validation"]] == validated and len(lines) == epoch + 1
+    assert read_json(tmp_path / "run/model.json")["epoch"] == epoch
+
+
+def test_without_validation_images_the_last_weights_are_kept_after_a_stop(tmp_path: Path) -> None:
+    train(recipe(epochs=6, validation=0, validation_every=4), tmp_path / "run", callbacks=[StopAt(2)])
+    assert read_json(tmp_path / "run/model.json")["epoch"] == 2

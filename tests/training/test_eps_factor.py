@@ -64,6 +64,15 @@ def test_a_run_is_evaluated_at_its_own_radius_and_goes_on_with_both(tmp_path: Pa
     assert radii(parse_train([str(config), "--eps-factor", "1.0"])[0]) == [0.2]
 
 
+def test_a_radius_may_be_calculated_in_another_way() -> None:
+    """8/255 x 1.25 is 10/255, but neither as a rounded product nor to the last bit."""
+    recipe = Recipe(eps=8 / 255, eps_factor=1.25, method=FBF(eps=10 / 255))
+    assert recipe.threat is not None and recipe.threat.eps == 8 / 255
+    assert radii(words("--eps 8/255 --eps-factor 1.25 --method FBF --method.eps 10/255")) == [10 / 255]
+    with pytest.raises(ValueError, match="give both the same"):
+        Recipe(eps=8 / 255, eps_factor=1.25, method=FBF(eps=10.001 / 255))
+
+
 def test_in_python_a_recipe_s_parts_must_agree() -> None:
     with pytest.raises(ValueError, match=r"linf eps 0.2 \(times eps_factor 1.5: 0.3\), that of FBF linf eps 0.2: give"):
         Recipe(eps=0.2, eps_factor=1.5, method=FBF(eps=0.2))

@@ -313,6 +313,26 @@ def test_changed_images_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert ended.status == 2 and "have changed" in ended.err
 
 
+@pytest.mark.parametrize("change", ["an image of another class", "classes in another order"])
+def test_changed_classes_are_refused(change: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The images and their order stay as they are."""
+    shutil.copytree(digits(), tmp_path / "data")
+    kept = tmp_path / "kept.txt"
+    kept.write_text("\n".join("0123456789"))
+    words = [*small("--method", "FBF", "--eps", 0.2, "--data", tmp_path / "data", "--classes", kept)]
+    words += ["--out", tmp_path / "run"]
+    with monkeypatch.context() as patched, pytest.raises(Killed):
+        kill_at_step(patched, 7)
+        toughen(*words)
+    if change == "classes in another order":
+        kept.write_text("\n".join("1023456789"))
+    else:
+        last = max((tmp_path / "data/train/3").iterdir())
+        last.rename(tmp_path / "data/train/4" / f"0-{last.name}")
+    ended = toughen(*words, "--resume")
+    assert ended.status == 2 and "have changed" in ended.err
+
+
 def test_a_run_without_a_checkpoint_begins_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     words = small("--method", "FBF", "--eps", 0.2)
     assert toughen(*words, "--out", tmp_path / "whole").status == 0

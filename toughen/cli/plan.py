@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from rich.console import Console
+from rich.text import Text
 
 from toughen import runs
 from toughen.cli.shared import PROGRAM, Help
@@ -110,7 +111,9 @@ def settings(trainer: Trainer) -> dict[str, str]:
     epochs = f"{count(state.epochs, 'epoch')} of {state.steps_per_epoch:,}, {count(batch, 'image')} each"
     return {
         "net": f"{recipe.model}{more}: {parameters:,} parameters",
-        "method": type(trainer.method).__name__ + (f" against {threat.norm} eps {threat.eps}" if threat else ""),
+        "method": type(trainer.method).__name__
+        + (f" against {threat.norm} eps {threat.eps}" if threat else "")
+        + f" (times {recipe.eps_factor:g} in training)" * (recipe.eps_factor != 1),
         "steps": f"{state.last_step:,}: {epochs}",
     }
 
@@ -118,7 +121,8 @@ def settings(trainer: Trainer) -> dict[str, str]:
 def price(trainer: Trainer, tried: budget.StepCost) -> dict[str, str]:
     """The rows about the cost, estimated from the timed steps."""
     whole = trainer.state.last_step / trainer.state.steps_per_epoch * len(trainer.train) * tried.passes
-    validations = -(-trainer.state.last_step // trainer.state.steps_per_epoch) // trainer.recipe.validation_every + 1
+    last, every = -(-trainer.state.last_step // trainer.state.steps_per_epoch) - 1, trainer.recipe.validation_every
+    validations = last // every + 1 + (last % every > 0)  # the last epoch is validated in any case
     seconds = trainer.state.last_step * tried.step + validations * tried.validation
     validating = f", {tried.validation:.1f} s for each of {count(validations, 'validation')}" * bool(
         len(trainer.state.validation.split)
@@ -135,5 +139,5 @@ def show(console: Console, rows: dict[str, str]) -> None:
     """Print names and values in two columns."""
     table = two_columns()
     for name, value in rows.items():
-        table.add_row(name, value)
+        table.add_row(name, Text(value))
     console.print(table, highlight=False)

@@ -53,13 +53,15 @@ def prepare(run_folder: Path, folder: Path, name: str, own: str | None) -> None:
     """Write the files of the repository. For a local data set, they contain only the folder's name, not its path."""
     record = runs.read_record(run_folder)
     model = runs.load(run_folder, own_model(str(run_folder), own))
-    record = replace(record, data=public_name(record.data))
+    record = replace(record, data=public_name(record.data, from_hub=record.from_hub))
     write_single(folder / WEIGHTS, record, model, {**about(record), "input": TENSORS_TAKE})
     write_text(folder / "README.md", card(run_folder, name))
     if record.model["name"].startswith("timm:"):
         write_json(folder / "config.json", timm_config(with_statistics(record, parts_of(model)[0])))
     if result := read_fields(run_folder / RESULT):
-        write_json(folder / RESULT, {**result, "data": public_name(str(result.get("data", ""))), "model": name})
+        data = str(result.get("data", ""))
+        shown = public_name(data, from_hub=record.from_hub and data == record.data)
+        write_json(folder / RESULT, {**result, "data": shown, "model": name})
 
 
 def timm_config(record: runs.Record) -> dict[str, Any]:

@@ -21,7 +21,7 @@ import yaml
 from jsonargparse.typing import register_type
 
 from toughen.utils import strict_yaml
-from toughen.utils.units import Fraction, scale_radius
+from toughen.utils.units import CLOSE, Fraction, scale_radius
 
 
 def _plain(value: Fraction) -> str | float:
@@ -256,7 +256,10 @@ def _fill(settings: jsonargparse.Namespace, given: jsonargparse.Namespace, path:
                 raise ValueError(f"method {_last(settings[path].class_path)} takes no norm: leave --norm out")
             continue
         own = given.get(key)
-        if own is not None and name in given and given[name] is not None and own != run:
+        same = own == run
+        if name == "eps" and own is not None and run is not None:
+            same = math.isclose(float(own), float(run), rel_tol=CLOSE)
+        if own is not None and name in given and given[name] is not None and not same:
             times = f" times --eps-factor {settings.eps_factor:g}" * (name == "eps" and settings.eps_factor != 1)
             raise ValueError(
                 f"{flag(f'{path}.{name}')} {own} contradicts --{name} {settings[name]}{times}: give one of them"

@@ -100,8 +100,14 @@ class Data:
         return self.train.take(index.to(device)), self.train.take(held_out.to(device)), index
 
     def seen(self) -> dict[str, Tensor]:
-        """What a run stores to recognise its training images: a hash of each image."""
-        return {"hashes": self.hashes(self.train)}
+        """What a run stores to recognise its training images: a hash and the class of each, and the classes' names."""
+        names = "\n".join(self.classes).encode("utf-8", "surrogateescape")
+        digest = hashlib.blake2b(names, digest_size=16).digest()
+        return {
+            "hashes": self.hashes(self.train),
+            "labels": self.train.labels.cpu(),
+            "classes": torch.tensor(list(digest), dtype=torch.uint8),
+        }
 
     def hashes(self, split: Split) -> Labels:
         """A 64-bit number per image, int64 [n], from its shape and bytes: the same in every process and machine."""

@@ -34,9 +34,14 @@ def card(folder: Path, name: str | None = None) -> str:
     return f"---\n{head}---\n\n# {plain(run.name)}\n\n" + "\n".join(parts)
 
 
-def public_name(data: str) -> str:
-    """A data set's name for publication: only the last part of a local folder's path."""
-    return data if "://" in data or not Path(data).is_absolute() else Path(data).name
+def public_name(data: str, *, from_hub: bool = False) -> str:
+    """A data set's name for publication: only the last part of a local folder's path.
+
+    Args:
+        data: the name as it was given.
+        from_hub: whether it is the name of a set on the hub.
+    """
+    return data if from_hub or "://" in data else Path(data).name
 
 
 def plain(text: str) -> str:
@@ -58,16 +63,21 @@ def metadata(run: Run) -> dict[str, Any]:
         "tags": ["image-classification", "adversarial-robustness", "toughen"],
         "metrics": ["accuracy"],
     }
-    if re.fullmatch(r"[\w.-]+/[\w.-]+", run.data) and not Path(run.data).exists():
+    if run.from_hub and re.fullmatch(r"[\w.-]+/[\w.-]+", run.data):
         fields["datasets"] = [run.data]
     if run.own is not None:
-        fields["model-index"] = [{"name": clean(run.name), "results": [result(run.own)]}]
+        fields["model-index"] = [{"name": clean(run.name), "results": [result(run, run.own)]}]
     return fields
 
 
-def result(evaluation: Evaluation) -> dict[str, Any]:
+def shown_data(run: Run, data: str) -> str:
+    """The name, for publication, of the data that a run was trained or evaluated on."""
+    return public_name(data, from_hub=run.from_hub and data == run.data)
+
+
+def result(run: Run, evaluation: Evaluation) -> dict[str, Any]:
     """An evaluation as an entry of the hub's model index."""
-    data, threat = public_name(evaluation.data) or "unknown", words.threat(evaluation.norm, evaluation.eps)
+    data, threat = shown_data(run, evaluation.data) or "unknown", words.threat(evaluation.norm, evaluation.eps)
     return {
         "task": {"type": "image-classification"},
         "dataset": {"name": data, "type": data},
@@ -87,7 +97,7 @@ def about(run: Run) -> str:
     against = f" to be robust to attacks within {words.threat(run.norm, run.eps)}" if run.eps is not None else ""
     names = ", ".join(map(plain, run.classes[:SHOWN])) + (", ..." if len(run.classes) > SHOWN else "")
     return (
-        f"An image classifier, {code(run.model)}, trained by {code(run.method)} on {code(public_name(run.data))}"
+        f"An image classifier, {code(run.model)}, trained by {code(run.method)} on {code(shown_data(run, run.data))}"
         f"{against}.\n\nInput: float32 images in [0, 1], `[n, c, h, w]`. Output: logits of {len(run.classes)} classes: "
         f"{names}.\n"
     )
@@ -110,7 +120,7 @@ def figures(run: Run) -> str:
     failed = [f"- {plain(each.name)}: {plain(each.sentence)}" for each in own.checks if each.passed is False]
     notes = [plain(each) for each in (run.outdated, own.warning, *own.notes) if each]
     return (
-        f"## Evaluation\n\nOn {words.count(own.images, 'test image')} of {code(public_name(own.data))}, attacked "
+        f"## Evaluation\n\nOn {words.count(own.images, 'test image')} of {code(shown_data(run, own.data))}, attacked "
         f"within {words.threat(own.norm, own.eps)}:\n\n"
         f"| attack | accuracy | forward passes per image | time |\n|---|---|---|---|\n{table}\n\n"
         f"95 % confidence interval of the robust accuracy, for images like these: {words.span(own)}.\n\n"
@@ -121,7 +131,7 @@ def figures(run: Run) -> str:
 
 def training(run: Run) -> str:
     """How the model was trained, and the cost."""
-    rows = {"method": code(run.method), "data": code(public_name(run.data)), "weights": plain(run.weights)}
+    rows = {"method": code(run.method), "data": code(shown_data(run, run.data)), "weights": plain(run.weights)}
     if cost := words.cost(run.history):
         rows["cost"] = cost
     if run.history.seconds is not None:

@@ -123,11 +123,22 @@ def _by_class(run: Run, diagnostics: dict[str, Any]) -> list[Figure]:
     return [*([bars] if bars else []), *confusion_figures(diagnostics.get("confusion", {}), run.classes, run.own)]
 
 
+def _factor(run: Run) -> str:
+    """How much larger attacks in training were than the threat; "" where they were not."""
+    factor = run.settings.get("eps_factor", 1.0)
+    return f" (times {factor:g} in training)" if isinstance(factor, int | float) and factor != 1 else ""
+
+
 def subtitle(run: Run) -> str:
     """Method, net, data and threat, in one line."""
-    trained = words.threat(run.norm, run.eps) if run.eps is not None else ""
+    trained = words.threat(run.norm, run.eps) + _factor(run) if run.eps is not None else ""
     evaluated = run.own.model if run.own and not run.method else ""
-    parts = (run.method or evaluated, run.model, run.data, f"trained against {trained}" if trained else "")
+    parts = (
+        run.method or evaluated,
+        run.model,
+        run.data,
+        f"trained against {trained}" if trained else "",
+    )
     return " · ".join(part for part in parts if part)
 
 
@@ -211,7 +222,7 @@ def facts(run: Run) -> list[tuple[str, str]]:
     own = run.own.about if run.own else {}
     pairs: list[tuple[str, str | None]] = [
         ("run directory", run.place), ("method", run.method), ("net", run.model), ("data", run.data),
-        ("threat in training", words.threat(run.norm, run.eps) if run.eps is not None else ""),
+        ("threat", words.threat(run.norm, run.eps) + _factor(run) if run.eps is not None else ""),
         ("weights", run.weights), ("seed", text(run.settings.get("seed"))),
         ("trained with", text(provenance.get("toughen"))),
         ("processor in training", text(provenance.get("processor"))),

@@ -49,6 +49,7 @@ class Run:
     method: str = ""
     model: str = ""
     data: str = ""
+    from_hub: bool = False
     norm: str = ""
     eps: float | None = None
     net: dict[str, Any] = field(default_factory=dict)
@@ -133,7 +134,7 @@ def _read_record(run: Run) -> None:
     if (run.folder / WEIGHTS).is_file() and not (run.folder / RECORD).is_file():
         run.missing.append("model.json is missing, so the model of these weights is not known.")
     run.method, run.data, run.norm = (text(fields.get(name)) for name in ("method", "data", "norm"))
-    run.net = mapping(fields.get("model"))
+    run.from_hub, run.net = fields.get("from_hub") is True, mapping(fields.get("model"))
     run.model, run.eps = text(run.net.get("name")), real(fields.get("eps"))
     run.classes = tuple(text(name) for name in items(fields.get("classes")))
     run.epoch, run.kind = whole(fields.get("epoch")), text(fields.get("weights"))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from toughen.report.card import public_name
+from toughen.report.card import shown_data
 from toughen.report.read import read_run
 from toughen.report.values import clean
 from toughen.utils.units import format_radius
@@ -39,7 +39,7 @@ def entry(
             f"{folder} was evaluated with {', '.join(accuracies)}, but RobustBench needs AutoAttack: run "
             f"`toughen evaluate {folder} --attacks {ATTACK}`"
         )
-    data, accuracy = public_name(own.data), f"{100 * accuracies[ATTACK]:.2f}"
+    data, accuracy = shown_data(run, own.data), f"{100 * accuracies[ATTACK]:.2f}"
     fields = {
         "link": link,
         "name": title or clean(run.name),

@@ -33,7 +33,7 @@ class Record:
         model: the net's name and plain settings, as ``toughen.models.describe`` gives them.
         classes: class names, in the order of the logits.
         shape: [c, h, w] of the images.
-        norm, eps: the threat that was trained against; eps is None for training without one.
+        norm, eps: the threat that the run is validated and evaluated at; eps is None for training without one.
         method: the method's class name.
         data: what was trained on, as it was named.
         weights: "live" or "averaged".
@@ -42,6 +42,7 @@ class Record:
         image_size: what images were resized and cropped to, in pixels; None where they were left as they are.
         resize: what the shorter side was resized to before; None for ``image_size``.
         subset: whether ``classes`` are only some of the data set's.
+        from_hub: whether ``data`` is the name of a set on the hub, and not of a local folder.
         adaptive: how the method's own objective is attacked, as ``toughen.attacks.Adaptive`` takes it; None for none.
     """
 
@@ -58,6 +59,7 @@ class Record:
     image_size: int | None = None
     resize: int | None = None
     subset: bool = False
+    from_hub: bool = False
     adaptive: dict[str, Any] | None = None
 
     def trained_against(self, norm: str, eps: Real) -> bool:

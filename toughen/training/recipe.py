@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -15,7 +16,7 @@ from toughen.training.compiled import Compiling
 from toughen.training.fine_tuning import Frozen, check_settings
 from toughen.training.optimizers import SGD, Optimizer
 from toughen.training.schedules import Cyclic, Schedule
-from toughen.utils.units import parse_duration, parse_size, scale_radius
+from toughen.utils.units import CLOSE, parse_duration, parse_size, scale_radius
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,8 +65,8 @@ class Recipe:
             shorter side to 256/224 of that before the centre is cropped, as is usual for ImageNet.
         padding: what the border of a crop is filled with.
         flip: mirror images left to right at random; None means yes for colour images and no for grey ones.
-        validation: training images held out to choose the best weights, balanced over classes; None means a tenth
-            of them, at most 1,000.
+        validation: training images held out to choose the best weights, from each class in proportion; None means a
+            tenth of them, at most 1,000.
         validation_steps: steps of the PGD that chooses them.
         validation_every: validate every so many epochs, from the first epoch on, and after the last one.
         weights: which are kept: "best", of the epoch with the best accuracy under that PGD, or "last", of the last one.
@@ -194,7 +195,7 @@ class Recipe:
         if threat is None:
             raise ValueError(f"eps is {self.eps}, and {name} trains without attacks: give a method with this eps")
         trained = scale_radius(self.eps, self.eps_factor)
-        if float(threat.eps) != float(trained) or threat.norm != self.norm:
+        if not math.isclose(float(threat.eps), float(trained), rel_tol=CLOSE) or threat.norm != self.norm:
             times = "" if self.eps_factor == 1 else f" (times eps_factor {self.eps_factor:g}: {trained})"
             raise ValueError(
                 f"the recipe's threat is {self.norm} eps {self.eps}{times}, that of {name} {threat.norm} eps "

@@ -33,6 +33,7 @@ from toughen.training.recipe import Recipe
 from toughen.training.saving import Diverged
 from toughen.training.sources import missing_sources
 from toughen.training.trainer import Trainer
+from toughen.utils.paths import expanded
 from toughen.utils.signals import GracefulShutdown
 
 
@@ -215,6 +216,7 @@ def build(
         image_size=data.image_size,
         resize=recipe.resize,
         subset=recipe.classes is not None,
+        from_hub="/" in recipe.data and not expanded(Path(recipe.data)).exists(),
         adaptive=recipe.method.adaptive,
     )
     trainer = Trainer(recipe, data, model, folder, record, named)

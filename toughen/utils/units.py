@@ -6,6 +6,7 @@ import math
 import re
 from fractions import Fraction as ExactFraction
 
+CLOSE = 1e-9  # the largest relative difference of two radii that count as equal: one may be a rounded product
 DURATION_UNITS = {"h": 3600.0, "m": 60.0, "s": 1.0}
 _NUMBER = r"([0-9]{1,9}(?:\.[0-9]{1,18})?)"  # more hours than that, as seconds, are soon no number of steps
 _DURATION = re.compile(f"(?:{_NUMBER}h)?(?:{_NUMBER}m)?(?:{_NUMBER}s)?")

@@ -13,7 +13,7 @@ from toughen.training.callbacks.early_stop import EarlyStop
 from toughen.training.callbacks.finite import FiniteCheck
 from toughen.training.callbacks.kept_weights import KeepWeights
 from toughen.training.callbacks.time_budget import TimeBudget
-from toughen.training.callbacks.validation import BestWeights
+from toughen.training.callbacks.validation import BestWeights, ValidationAfterStop
 from toughen.training.collapse import CollapseDetector
 from toughen.training.recipe import Recipe
 from toughen.utils.collect import collect
@@ -22,7 +22,8 @@ from toughen.utils.plugins import describe_error, import_object
 BUILT_IN = {  # those of every run whose recipe wants them
     each.__name__
     for each in (
-        FiniteCheck, BestWeights, KeepWeights, EarlyStop, CollapseWatch, TimeBudget, Checkpointing, ShowProgress,
+        FiniteCheck, BestWeights, KeepWeights, EarlyStop, CollapseWatch, TimeBudget, ValidationAfterStop, Checkpointing,
+        ShowProgress,
     )
 }  # fmt: skip
 
@@ -37,8 +38,9 @@ def callbacks_of(recipe: Recipe, detector: CollapseDetector, named: Sequence[Cal
     """
     watch = [CollapseWatch(detector)] if detector.on else []
     budget = [] if recipe.time_budget is None else [TimeBudget(recipe.time_budget)]
-    before = (FiniteCheck(), BestWeights(), KeepWeights(), EarlyStop(), *watch)
-    return [*before, *named, *budget, Checkpointing(recipe.checkpoint_seconds)]
+    best = BestWeights()
+    before = (FiniteCheck(), best, KeepWeights(), EarlyStop(), *watch)
+    return [*before, *named, *budget, ValidationAfterStop(best), Checkpointing(recipe.checkpoint_seconds)]
 
 
 def named_callbacks(names: str | Sequence[str] | None) -> list[Callback]:

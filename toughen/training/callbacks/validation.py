@@ -24,7 +24,7 @@ class BestWeights(Callback):
 
     def on_epoch_end(self, state: TrainingState, metrics: dict[str, Any]) -> None:
         started = time.perf_counter()
-        metrics["kept"] = state.recipe.weights == "last"
+        metrics["kept"] = state.recipe.weights == "last" or state.recipe.validation == 0
         if state.validates_after(metrics["epoch"]):
             accuracies = metrics["validation"] = state.validation(state.kept_model)
             metrics["kept"] |= score(accuracies) > self.best or not accuracies
@@ -41,3 +41,18 @@ class BestWeights(Callback):
         if first_mismatch(state, {"best": tuple[float, float]}):
             raise ValueError("the best validation score is not what toughen writes there")
         self.best = (state["best"][0], state["best"][1])
+
+
+class ValidationAfterStop(Callback):
+    """Validates the last epoch where the method or a callback ended the run in an epoch without validation.
+
+    Args:
+        best: the callback that validates; it was called before the run was ended.
+    """
+
+    def __init__(self, best: BestWeights) -> None:
+        self.validate = best.on_epoch_end
+
+    def on_epoch_end(self, state: TrainingState, metrics: dict[str, Any]) -> None:
+        if state.finished and not metrics["validation"] and state.recipe.validation != 0:
+            self.validate(state, metrics)
