@@ -722,3 +722,17 @@ def test_a_script_explains_itself(
         scripts(name).main()
     told = capsys.readouterr().out
     assert not ended.value.code and told.startswith(f"usage: {name}.py") and len(told.splitlines()) > 5
+
+
+def test_the_page_has_the_figures_of_the_search_s_trials() -> None:
+    log = read_json(BENCHMARKS / "results" / "search-mnist.json")
+    page = (ROOT / "docs" / "results" / "mnist.md").read_text(encoding="utf-8")
+    section = page.partition("## eFGSM with parts of a recipe of our own")[2].partition("\n## ")[0]
+    assert len(log["trials"]) == 4
+    for trial in log["trials"]:
+        assert f"| {100 * trial['clean']:.1f} | {100 * trial['robust']:.1f} |\n" in section
+    found = log["full run"]["evaluation"]
+    low, high = (100 * share for share in found["interval"]["robust_accuracy"])
+    text = " ".join(section.split())
+    assert f"{100 * found['clean_accuracy']:.1f} % clean, " in text
+    assert f"{100 * found['robust_accuracy']:.1f} % under AutoAttack (95 % interval {low:.1f} to {high:.1f})" in text

@@ -47,7 +47,7 @@ class Recipe:
         eps: radius of the threat in image units, such as 8/255; for all parts of the method that set none.
         norm: norm of the threat; for all parts of the method that set none.
         eps_factor: the method trains on attacks of this factor times eps; validation, the watch and evaluations use
-            eps. A factor above 1 can make the model more robust at eps.
+            eps itself.
         eps_warmup: share of the run over which perturbations grow linearly from zero to full size, from the first step
             that trains against the threat; at a large eps some nets do not learn without it.
         method: how to train (`toughen list methods`).
