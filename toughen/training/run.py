@@ -52,7 +52,8 @@ def train(
     Args:
         recipe: the settings.
         out: the run directory; made here, and refused where it holds a run already, unless ``resume``.
-        config: the recipe as YAML, kept as config.yaml; a resumed run must have the same.
+        config: the recipe as YAML, kept as config.yaml; a resumed run must have the same. Without it the settings of a
+            resumed run are not compared.
         resume: go on with the run in ``out``; where it holds none, begin.
         console: where to say what is trained and how far it is; None means standard error.
         show: shows how far it is, in place of a progress line and a line an epoch.
