@@ -58,7 +58,7 @@ def check_images(x: Images) -> None:
     """Check that images are float32 or float64 and lie in [0, 1]; on a GPU this waits for them.
 
     Raises:
-        ValueError: they are or do not.
+        ValueError: they are of another type, or have other values.
     """
     if x.dtype not in (torch.float32, torch.float64):
         raise ValueError(

@@ -46,7 +46,7 @@ class Fraction(float):
     __repr__ = __str__
 
 
-def scale_radius(eps: Fraction | float, factor: float) -> Fraction | float:
+def scale_radius(eps: Fraction | float | int, factor: float | int) -> Fraction | float | int:
     """A radius times a factor; a factor of 1 leaves it as it was written.
 
     Raises:
