@@ -432,7 +432,7 @@ REFUSED: list[tuple[str, Any, Any, dict[str, Any], str]] = [
     ("infinite logits", undefined(float("-inf")), (X, Y), {}, "NaN or infinite"),
     ("some NaN logits", undefined(float("nan"), 0.1), (X, Y), {}, "of 4 of 4 images are NaN or infinite"),
     ("NaN weights", broken(), (X, Y), {}, "holds NaN"),
-    ("float64 weights", linear().double(), (X, Y), {}, "are float64: evaluate it with precision fp64"),
+    ("float64 weights", linear().double(), (X, Y), {}, r"float64: evaluate it with precision fp64, or make it \.float"),
     ("in place", nn.Sequential(nn.ReLU(inplace=True), linear()), (X, Y), {}, "its input images in place"),
     ("in place, a function", lambda x: linear()(x.clamp_(0, 1)), (X, Y), {}, "changes its input images in place"),
     ("bfloat16 weights", linear().bfloat16(), "DIGITS", {}, r"not float32, as the images are: make it \.float"),
