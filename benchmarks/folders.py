@@ -111,8 +111,8 @@ def one(row: Row, sets: Path, out: Path) -> None:
         about["seconds_per_epoch"] = read_json(place)
         share = about["seconds_per_epoch"]["default"] / about["seconds_per_epoch"]["pgd-at"]
         given += ["--epochs", str(max(1, round(parse_train(given)[0].epochs * share)))]
-    recipe, config, _, _ = parse_train(given)
-    folder = train(recipe, out / row.folder, config=config, resume=True)
+    recipe, _, _ = parse_train(given)
+    folder = train(recipe, out / row.folder, resume=True)
     epochs = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     record = runs.read_record(folder)
     test = data.load_test(str(sets / row.name), image_size=record.image_size).test

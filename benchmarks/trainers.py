@@ -31,12 +31,12 @@ def ready(words: Sequence[str], data: Data | None = None) -> Trainer:
         data: the images, instead of those that the words name.
     """
     if data is None:
-        recipe, _, _, _ = parse_train(words)
+        recipe, _, _ = parse_train(words)
         trainer, _, _ = build(recipe, Path("."))
     else:
         outline = Outline(data.shape, data.classes, len(data.train), len(data.test))
         with patch("toughen.data.peek", return_value=outline), patch("toughen.data.load_training", return_value=data):
-            recipe, _, _, _ = parse_train(words)
+            recipe, _, _ = parse_train(words)
             trainer, _, _ = build(recipe, Path("."))
     trainer.method.start(Plan(epochs=recipe.epochs, steps=trainer.state.steps, images=len(trainer.train)))
     trainer.model.train()

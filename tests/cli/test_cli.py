@@ -21,6 +21,7 @@ from toughen.methods.fast import FBF
 from toughen.methods.nuat import NuAT
 from toughen.methods.trades import TRADES
 from toughen.training import SGD, AdamW, Cosine, CyclicStep, Piecewise, Recipe
+from toughen.training.recipe_yaml import recipe_yaml
 from toughen.utils.units import Fraction
 
 OWN = '''
@@ -75,7 +76,7 @@ def recipe(words: str) -> Recipe:
 
 def config(words: str) -> dict[str, object]:
     """What config.yaml will hold."""
-    found = yaml.safe_load(parse_train(words.split())[1])
+    found = yaml.safe_load(recipe_yaml(parse_train(words.split())[0]))
     assert isinstance(found, dict)
     return found
 
@@ -94,8 +95,8 @@ def test_a_recipe_and_settings_over_it() -> None:
     assert (made.data, made.epochs, float(made.eps or 0)) == ("elsewhere", 3, 0.1)
     assert isinstance(made.method, NuAT) and made.method.eps == 0.1
     assert made.optimizer == own.optimizer and made.model == own.model and own.epochs != 3
-    assert parse_train("nuat-mnist --out runs/x --resume".split())[2:] == ("runs/x", True)
-    assert parse_train(["nuat-mnist"])[2:] == ("runs/nuat-mnist", False)
+    assert parse_train("nuat-mnist --out runs/x --resume".split())[1:] == ("runs/x", True)
+    assert parse_train(["nuat-mnist"])[1:] == ("runs/nuat-mnist", False)
     assert parse_train(["--config", "nuat-mnist", "--epochs", "3"])[0].epochs == 3
     assert parse_train(["--epochs", "3", "--config=nuat-mnist"])[0].model == own.model
 

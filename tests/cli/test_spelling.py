@@ -10,6 +10,7 @@ from commands import Ended, refused, toughen
 from toughen.cli.main import COMMANDS
 from toughen.cli.parsers import parser_of
 from toughen.config.train import parse_train
+from toughen.training.recipe_yaml import recipe_yaml
 
 SPELLED = [
     (command, word, action.nargs == 0)
@@ -50,9 +51,9 @@ def test_both_spellings_are_known(command: str, word: str, bare: bool) -> None:
 def test_parts_and_values() -> None:
     """A part's settings are spelled either way, too; values stay as they are."""
     words = "--data mnist-5k --eps 0.1 --method GAT --method.start{0}size 0.05 --model{0}settings.width 8"
-    one, other = (parse_train(words.format(mark).split())[1] for mark in "-_")
+    one, other = (recipe_yaml(parse_train(words.format(mark).split())[0]) for mark in "-_")
     assert one == other and "start_size: 0.05" in one
-    assert "data: my_photos-1" in parse_train(["demo", "--data", "my_photos-1"])[1]
+    assert "data: my_photos-1" in recipe_yaml(parse_train(["demo", "--data", "my_photos-1"])[0])
 
 
 @pytest.mark.parametrize(

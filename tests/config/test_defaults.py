@@ -21,6 +21,7 @@ from toughen.methods.pgd_at import PGDAT
 from toughen.methods.standard import Standard
 from toughen.methods.trades import TRADES
 from toughen.training import Recipe, default_recipe, defaults
+from toughen.training.recipe_yaml import recipe_yaml
 
 GREY, COLOUR = (1, 28, 28), (3, 32, 32)
 
@@ -65,7 +66,8 @@ def test_a_gpu_trains_the_whole_width_and_many_classes_another_method() -> None:
 
 def test_what_is_given_wins_and_the_rest_is_written_down(tmp_path: Path) -> None:
     folder = digits()
-    chosen, config, _, _ = parse_train(f"--data {folder} --eps 0.1".split())
+    chosen, _, _ = parse_train(f"--data {folder} --eps 0.1".split())
+    config = recipe_yaml(chosen)
     assert isinstance(chosen.method, NuAT) and chosen.method.eps == 0.1
     written = yaml.safe_load(config)
     expected = defaults.chosen(data.peek(str(folder)), "cpu")

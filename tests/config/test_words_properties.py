@@ -14,6 +14,7 @@ from properties import holds
 
 from toughen.config.parsing import options, tidy
 from toughen.config.train import parse_train, split_recipe
+from toughen.training.recipe_yaml import recipe_yaml
 
 OPTIONS = ["--eps", "--batch-size", "--batch_size", "--method.lr", "--epochs=3", "--norm=l2", "--config", "--flip"]
 VALUES = ["8/255", "-8/255", "-0.5", "-1e-3", "l2", "3", "", "a b", "[1, 2]", "-x", "=", "demo", "true"]
@@ -81,7 +82,8 @@ def test_settings_arrive_and_are_read_back_from_the_recipe_that_is_written(
     for name, value in given.items():
         flag = f"--{name.replace('_', '-') if dashes else name}"
         words += [f"{flag}={value}"] if tied else [flag, str(value)]
-    recipe, config, _, _ = parse_train(words)
+    recipe, _, _ = parse_train(words)
+    config = recipe_yaml(recipe)
     for name, value in given.items():
         found = getattr(recipe, name)
         if name == "eps":
@@ -98,7 +100,8 @@ def test_settings_arrive_and_are_read_back_from_the_recipe_that_is_written(
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "config.yaml"
         path.write_text(config, encoding="utf-8")
-        again, text, _, _ = parse_train([str(path)])
+        again, _, _ = parse_train([str(path)])
+        text = recipe_yaml(again)
     assert text == config and again.eps == recipe.eps and again.model_settings == recipe.model_settings
 
 
@@ -166,6 +169,6 @@ def test_a_number_behind_a_whole_option_is_not_its_value() -> None:
 
 
 def test_a_text_like_a_number_is_read_back_as_a_text(tmp_path: Path) -> None:
-    config = parse_train(["demo", "--device", "1e3"])[1]
+    config = recipe_yaml(parse_train(["demo", "--device", "1e3"])[0])
     (tmp_path / "config.yaml").write_text(config, encoding="utf-8")
     assert parse_train([str(tmp_path / "config.yaml")])[0].device == "1e3"

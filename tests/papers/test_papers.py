@@ -275,7 +275,7 @@ def words() -> set[str]:
 
 @pytest.mark.parametrize("run", sorted(words()))
 def test_every_run_can_be_parsed(run: str) -> None:
-    recipe, _, _, _ = parse_train(shlex.split(run))
+    recipe, _, _ = parse_train(shlex.split(run))
     assert recipe.data in ("mnist", "cifar10", "imagenet")
 
 

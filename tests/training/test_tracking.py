@@ -55,10 +55,10 @@ def test_a_tracker_gets_each_epoch_once_and_one_run(tmp_path: Path, monkeypatch:
     from toughen.config.train import parse_train
 
     monkeypatch.setattr(Noting, "sent", [])
-    recipe, config, _, _ = parse_train([str(word) for word in WORDS[1:]])
+    recipe, _, _ = parse_train([str(word) for word in WORDS[1:]])
     with pytest.raises(Stopped):
-        train(recipe, tmp_path / "run", config=config, callbacks=[Noting(), Stop()])
-    folder = train(recipe, tmp_path / "run", config=config, callbacks=[Noting()], resume=True)
+        train(recipe, tmp_path / "run", callbacks=[Noting(), Stop()])
+    folder = train(recipe, tmp_path / "run", callbacks=[Noting()], resume=True)
     pgd = [epoch["validation"]["pgd"] for epoch in timeless(folder)]
     assert Noting.sent == [
         ("begin", "run", "toughen.methods.FBF"),

@@ -64,8 +64,8 @@ def demo(out: Path) -> int:
     for name, arguments in RUNS.items():
         words = [*arguments, "--out", str(out / name)]
         say(progress, f"\n$ {shlex.join(['toughen', 'train', *words])}")
-        recipe, config, _, _ = parse_train(arguments)
-        train(recipe, out / name, config=config, resume=True)
+        recipe, _, _ = parse_train(arguments)
+        train(recipe, out / name, resume=True)
     for name in RUNS:
         command = shlex.join(["toughen", "evaluate", str(out / name), "--eps", str(EPS), "--attacks", *ATTACKS])
         say(progress, f"\n$ {command}")

@@ -50,11 +50,9 @@ def run(arguments: Sequence[str]) -> int:
     if asked(arguments):
         plan_parser().read(arguments)
     words = [word for word in arguments if word != "--resume"]
-    recipe, config, out, _ = parse_train(words)
+    recipe, out, _ = parse_train(words)
     with tempfile.TemporaryDirectory() as folder:
-        for source in missing_sources(
-            recipe, config, Path(folder)
-        ):  # the time of a step is the same with untrained sources
+        for source in missing_sources(recipe, Path(folder)):  # a step takes as long with untrained sources
             untrained, _, _ = build(source.recipe, source.folder)
             source.folder.mkdir(parents=True)
             runs.write_model(source.folder, untrained.state.record, untrained.model)

@@ -23,12 +23,12 @@ def run(arguments: Sequence[str]) -> int:
     from toughen.training.saving import Diverged
 
     quiet, as_json = "--quiet" in arguments, "--json" in arguments
-    recipe, config, out, resume = parse_train(arguments)
+    recipe, out, resume = parse_train(arguments)
     console = progress_console(quiet)
     if resume and _is_new(Path(out)):
         say(console, f"{out} has no checkpoint to resume from: a new run starts")
     try:
-        folder = train(recipe, out, config=config, resume=resume, console=console)
+        folder = train(recipe, out, resume=resume, console=console)
     except Stopped as stopped:
         program = ["torchrun", "...", "-m", PROGRAM] if several() else [PROGRAM]
         command = shlex.join([*program, "train", *arguments]) + ("" if resume else " --resume")

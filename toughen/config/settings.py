@@ -17,7 +17,6 @@ from types import UnionType
 from typing import Any, Union, get_args, get_origin, get_type_hints
 
 import jsonargparse
-import yaml
 from jsonargparse.typing import register_type
 
 from toughen.utils import strict_yaml
@@ -30,12 +29,7 @@ def _plain(value: Fraction) -> str | float:
 
 
 register_type(Fraction, serializer=_plain, deserializer=Fraction, fail_already_registered=False)
-# where a user's own class takes a plain float
-yaml.SafeDumper.add_representer(Fraction, lambda dumper, value: dumper.represent_float(float(value)))
-# texts such as 1e3, which jsonargparse would read back as numbers, get quotes
-yaml.SafeDumper.add_implicit_resolver(
-    "tag:yaml.org,2002:float", re.compile(r"[-+]?[0-9][0-9_]*[eE][-+]?[0-9]+$|\.[0-9_]+$"), list("-+0123456789.")
-)
+jsonargparse.set_dumper("yaml", strict_yaml.write)  # of --print_config
 
 
 PARTS = {"method": "Standard", "optimizer": "SGD", "schedule": "Cyclic"}  # what a run without a recipe takes

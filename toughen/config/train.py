@@ -69,8 +69,8 @@ def train_parser(about: Help = HELP) -> Parser:
     return parser
 
 
-def parse_train(arguments: Sequence[str]) -> tuple[Recipe, str, str, bool]:
-    """The recipe, its YAML, the run directory and whether to go on with it.
+def parse_train(arguments: Sequence[str]) -> tuple[Recipe, str, bool]:
+    """The recipe, the run directory and whether to go on with it.
 
     Where no recipe says how to train, what is not given is chosen for the data, which are looked at.
 
@@ -105,10 +105,9 @@ def parse_train(arguments: Sequence[str]) -> tuple[Recipe, str, str, bool]:
     out, resume = parsed.pop("out"), parsed.pop("resume")
     for word in ("config", "quiet", "json"):  # of the command, not of the run
         parsed.pop(word)
-    config = parser.dump(parsed, skip_validation=True)
     fields = parser.instantiate(parsed)
     recipe = Recipe(**{name: fields[name] for name in Recipe.__dataclass_fields__})
-    return recipe, config, out or f"runs/{Path(name).stem or default_name(recipe)}", resume
+    return recipe, out or f"runs/{Path(name).stem or default_name(recipe)}", resume
 
 
 def without_settings_of(part: str, words: Sequence[str]) -> list[str]:

@@ -10,7 +10,7 @@ from typing import Any
 from toughen.core.distributed import world
 from toughen.evaluation.checks.base import Check
 from toughen.runs.files import read_json, write_json
-from toughen.runs.json_types import first_mismatch
+from toughen.utils.type_hints import first_mismatch
 
 FIELDS: dict[str, Any] = {
     "budget": int | None, "size": int | None, "spent": float, "checks": dict[str, dict[str, Any]],

@@ -14,7 +14,7 @@ from toughen.core.rng import derive_seed
 from toughen.engine.batches import Counts
 from toughen.evaluation.harness import Outcome
 from toughen.runs.files import clear_temporaries, read_tensors, write_tensors
-from toughen.runs.json_types import first_mismatch
+from toughen.utils.type_hints import first_mismatch
 
 TENSORS = {  # fields of ``Progress`` with their names in the file and their types
     "broken": ("fell", torch.bool),

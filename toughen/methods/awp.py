@@ -73,9 +73,6 @@ class AWP(Method):
         }
         return self.method.loss(_Called(model, moved), x, y, crafted)
 
-    def extra_repr(self) -> str:
-        return f"gamma={self.gamma!r}, begin_at={self.begin_at!r}"
-
 
 def perturbed(name: str, weight: Tensor) -> bool:
     """Whether a parameter is one of those that are perturbed: weights of two or more dimensions that are trained."""

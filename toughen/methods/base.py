@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Hashable
 from dataclasses import replace
 from typing import Any, ClassVar
@@ -17,12 +16,13 @@ from toughen.core.gradients import logits, mode
 from toughen.core.rng import Noise
 from toughen.core.threat import Threat
 from toughen.core.types import Batch, Crafted, Eps, Images, Labels, Logits, Norm, Plan, Step
+from toughen.utils.configurable import Configurable
 
 KINDS: dict[str, type[Method]] = {}
 """All methods by class name; those of other packages by import path."""
 
 
-class Method(nn.Module):
+class Method(Configurable, nn.Module):
     """The base of all methods: ``loss = method(model, x, y).loss``.
 
     A method solves a min-max problem: ``craft`` makes adversarial images (the inner maximum), and ``loss`` is minimised
@@ -262,10 +262,11 @@ class Method(nn.Module):
         super()._load_from_state_dict(state_dict, prefix, *rest)
 
     def extra_repr(self) -> str:
-        """The settings, by the names of ``__init__``; each is an attribute of the method's attack or its own."""
-        attack, names = getattr(self, "attack", None), inspect.signature(type(self)).parameters
-        values = {name: getattr(attack, name, vars(self).get(name)) for name in names}
-        return ", ".join(f"{name}={value!r}" for name, value in values.items() if value is not None)
+        """The settings, and the attack's choice for those left open; torch lists wrapped methods and nets below."""
+        attack = getattr(self, "attack", None)
+        known = {name: getattr(attack, name, None) if v is None else v for name, v in self.settings.items()}
+        shown = {name: value for name, value in known.items() if value is not None and not isinstance(value, nn.Module)}
+        return ", ".join(f"{name}={value!r}" for name, value in shown.items())
 
 
 def noise_of(batch: Batch | None) -> Noise:

@@ -119,6 +119,3 @@ class ConvergeSmooth(Method):
 
     def set_extra_state(self, state: dict[str, int]) -> None:
         self.epoch, self.seen = state["epoch"], state["seen"]
-
-    def extra_repr(self) -> str:
-        return f"weight={self.weight!r}, gamma={self.gamma!r}, ratio={self.ratio!r}, stride={self.stride!r}"

@@ -188,6 +188,3 @@ class FBF(Method):
 
     def loss(self, model: nn.Module, x: Images, y: Labels, crafted: Crafted) -> Step:
         return self.adversarial_cross_entropy(model, y, crafted)
-
-    def extra_repr(self) -> str:  # the attack knows no "previous"
-        return super().extra_repr().replace("start='none'", f"start={self.start_at!r}")

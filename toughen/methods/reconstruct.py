@@ -91,6 +91,3 @@ class Reconstruct(Method):
         name = "robust" if self.is_adversarial else "clean"
         terms = {name: cross_entropy.detach(), "reconstruction": reconstruction.detach()}
         return Step(reconstruction + self.lam * cross_entropy, out, terms | crafted.terms)
-
-    def extra_repr(self) -> str:
-        return f"reconstructor={self.kind!r}, lam={self.lam!r}, smoothing={self.smoothing!r}"

@@ -17,7 +17,7 @@ from toughen.papers.measure import OF_TRAINING
 from toughen.papers.run_spec import KEPT, RunSpec, slug
 from toughen.papers.settings_match import serves
 from toughen.runs.files import read_fields, read_json, write_json
-from toughen.runs.json_types import first_mismatch, matches
+from toughen.utils.type_hints import first_mismatch, matches
 
 ABOUT, CELLS, RUN, TRAINED, TURNS = "about.json", "cells", "run", "trained.json", "turns.json"
 FIELDS = {  # the fields of a cell, with their types

@@ -25,9 +25,11 @@ from toughen.runs import RECORD, WEIGHTS
 from toughen.runs.files import write_json, write_text
 from toughen.runs.locks import held
 from toughen.training.folder import CONFIG
+from toughen.training.recipe_yaml import recipe_yaml
 from toughen.training.run import by_epoch, open_run
 from toughen.training.saving import Diverged
 from toughen.training.trainer import Trainer
+from toughen.utils import strict_yaml
 from toughen.utils.signals import GracefulShutdown, Stopped
 
 RECIPE = "recipe.yaml"
@@ -159,11 +161,11 @@ def _open(model: RunSpec, context: RunContext, group: Sequence[RunSpec]) -> Trai
     place = context.places[model.data]  # a folder, or a name
     data = str(Path(place).absolute()) if Path(place).exists() else place
     settings = model.recipe(data, sources, context.device) | {KEPT: _kept(folder, model)}
-    write_text(folder / RECIPE, yaml.safe_dump(settings))
-    recipe, config, _, _ = parse_train([str(folder / RECIPE)])
-    _move(folder / RUN / CONFIG, config)
+    write_text(folder / RECIPE, strict_yaml.write(settings))
+    recipe, _, _ = parse_train([str(folder / RECIPE)])
+    _move(folder / RUN / CONFIG, recipe_yaml(recipe))
     _note_turns(folder, group, context.store)
-    return open_run(recipe, folder / RUN, config=config, resume=True, console=QUIET)
+    return open_run(recipe, folder / RUN, resume=True, console=QUIET)
 
 
 def _kept(folder: Path, model: RunSpec) -> list[int | str]:

@@ -12,8 +12,8 @@ from toughen.papers.run_spec import RunSpec
 from toughen.papers.store import RUN, TRAINED
 from toughen.runs import RECORD, WEIGHTS
 from toughen.runs.files import read_fields, write_json
-from toughen.runs.json_types import matches
 from toughen.runs.locks import held
+from toughen.utils.type_hints import matches
 
 MANIFEST = "weights.json"
 

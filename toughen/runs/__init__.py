@@ -41,5 +41,5 @@ else:  # the report and the command line use files and locks without waiting for
             ),
             "toughen.runs.directory",
         ),
-        ("directory", "files", "follow_up", "json_types", "loading", "locks", "repository", "single_file"),
+        ("directory", "files", "follow_up", "loading", "locks", "repository", "single_file"),
     )

@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from toughen import models
 from toughen.core.types import Real
 from toughen.runs.files import read_json, read_tensors, write_json, write_tensors, write_text
-from toughen.runs.json_types import first_mismatch
 from toughen.utils.paths import did_you_mean
+from toughen.utils.type_hints import first_mismatch
 
 WEIGHTS, RECORD, SEEN = "model.safetensors", "model.json", "training-images.safetensors"
 METRICS = "metrics.jsonl"

@@ -14,8 +14,8 @@ from toughen.core.distributed import world
 from toughen.methods.base import Method
 from toughen.runs.directory import check_kinds, second_line
 from toughen.runs.files import finite, read_tensors, temporary_name, write_tensors
-from toughen.runs.json_types import is_json, matches
 from toughen.training.state import State, Stateful, check
+from toughen.utils.type_hints import is_json, matches
 
 NAME, PREVIOUS, DAMAGED = "checkpoint.safetensors", "checkpoint.previous.safetensors", "checkpoint.damaged.safetensors"
 HEALTHY = "healthy.safetensors"

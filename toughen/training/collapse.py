@@ -26,7 +26,7 @@ from toughen.data import Split
 from toughen.data.sets import stratified
 from toughen.evaluation.harness import as_floats, dtype_of
 from toughen.evaluation.logit_distance import logit_distance
-from toughen.runs.json_types import first_mismatch
+from toughen.utils.type_hints import first_mismatch
 
 Watching: TypeAlias = Literal["off", "warn", "rescue"]
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -12,13 +11,13 @@ from torch import Tensor
 from toughen import runs
 from toughen.engine.device import provenance
 from toughen.runs.files import check_takes_tensors, clear_temporaries, read_fields, write_json, write_text
-from toughen.runs.json_types import matches
 from toughen.runs.locks import Lock
 from toughen.training import checkpoint
 from toughen.training.display import BOARD
 from toughen.training.recipe import Recipe
+from toughen.training.recipe_yaml import changes, recipe_yaml, settings_in, settings_of
 from toughen.training.training_state import TrainingState
-from toughen.utils import strict_yaml
+from toughen.utils.type_hints import matches
 
 SOURCES = "sources"  # holds runs of nets that the run's method needs
 CONFIG, PROVENANCE = "config.yaml", "provenance.json"
@@ -26,12 +25,12 @@ CONFIG, PROVENANCE = "config.yaml", "provenance.json"
 FREE = ("memory_limit", "num_workers", "checkpoint_seconds", "cuda_graphs")
 
 
-def check_folder(folder: Path, config: str, resume: bool, later: str = "") -> None:
+def check_folder(folder: Path, recipe: Recipe, resume: bool, later: str = "") -> None:
     """Check that a run may be written to this directory.
 
     Args:
         folder: the run directory.
-        config: the run's recipe as YAML.
+        recipe: the run's.
         resume: whether to go on with a run that is there.
         later: a setting that is not chosen yet, and is not compared.
 
@@ -45,55 +44,18 @@ def check_folder(folder: Path, config: str, resume: bool, later: str = "") -> No
         raise ValueError(f"{folder} holds files that are not a run's: choose another --out")
     if not resume:
         raise ValueError(f"{folder} holds a run already: choose another --out, or continue it with --resume")
-    written = (folder / CONFIG).read_text(encoding="utf-8", errors="surrogateescape")
-    before, now = settings_of(folder / CONFIG, written), settings_of(folder, config)
-    unset = dict.fromkeys(before.keys() | now.keys(), "None")
-    before, now = unset | before, unset | now
-    changed = sorted(name for name in unset if before[name] != now[name] and name not in (*FREE, later))
+    before, now = settings_in(folder / CONFIG), settings_of(recipe)
+    changed = [name for name in changes(before, now) if name not in (*FREE, later)]
     if changed:
         name = changed[0].replace(".init_args", "").replace(".class_path", "")
-        was, given = (_shown(settings[changed[0]]) for settings in (before, now))
+        was, given = (settings.get(changed[0], "None") for settings in (before, now))
         raise ValueError(
             f"{folder} was started with other settings ({name}: {was}, now {given}): "
             "use the same settings, or choose another --out"
         )
 
 
-def _shown(setting: str) -> str:
-    """A setting as ``settings_of`` has it, with whole numbers as they are written."""
-    return re.sub(r"^(-?\d+)\.0$", r"\1", setting)
-
-
-def settled(config: str, recipe: Recipe) -> str:
-    """A recipe's YAML with the chosen image size."""
-    config = re.sub(r"^image_size: null\n", "", config, flags=re.MULTILINE)
-    if not config or recipe.image_size is None or re.search(r"^image_size:", config, re.MULTILINE):
-        return config
-    return f"{config.rstrip()}\nimage_size: {recipe.image_size}\n"
-
-
-def settings_of(path: Path, config: str) -> dict[str, str]:
-    """A recipe's settings as text, nested ones under dotted names.
-
-    Raises:
-        ValueError: it is no recipe.
-    """
-
-    def flat(value: Any, prefix: str) -> dict[str, str]:
-        if not isinstance(value, dict):
-            return {prefix: str(float(value) if isinstance(value, int) and not isinstance(value, bool) else value)}
-        return {name: v for key, part in value.items() for name, v in flat(part, f"{prefix}.{key}".lstrip(".")).items()}
-
-    try:
-        settings = strict_yaml.read(config, CONFIG) or {}
-    except ValueError:
-        settings = None
-    if not isinstance(settings, dict):
-        raise ValueError(f"{path} is damaged: restore it from a copy, or choose another --out")
-    return flat(settings, "")
-
-
-def begin(folder: Path, config: str, state: TrainingState, seen: dict[str, Tensor]) -> None:
+def begin(folder: Path, recipe: Recipe, state: TrainingState, seen: dict[str, Tensor]) -> None:
     """Create and lock the run directory, and write the files that precede the first step.
 
     Raises:
@@ -103,7 +65,7 @@ def begin(folder: Path, config: str, state: TrainingState, seen: dict[str, Tenso
         folder.mkdir(parents=True, exist_ok=True)
         state.lock = Lock(folder)
         clear_leftovers(folder)
-        write_text(folder / CONFIG, config)
+        write_text(folder / CONFIG, recipe_yaml(recipe))
         runs.write_seen(folder, seen)
         write_json(folder / PROVENANCE, sessions(folder, state))
     except OSError as error:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 import re
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from functools import cache
+from typing import Any, Literal, get_type_hints
 
 from toughen.core.threat import Threat
 from toughen.core.types import Eps, Norm, Real
@@ -16,6 +17,7 @@ from toughen.training.compiled import Compiling
 from toughen.training.fine_tuning import Frozen, check_settings
 from toughen.training.optimizers import SGD, Optimizer
 from toughen.training.schedules import Cyclic, Schedule
+from toughen.utils.type_hints import description, matches
 from toughen.utils.units import CLOSE, parse_duration, parse_size, scale_radius
 
 
@@ -142,6 +144,9 @@ class Recipe:
     callbacks: list[str] | str | None = None
 
     def __post_init__(self) -> None:
+        for name, hint in _hints().items():
+            if not matches(value := getattr(self, name), hint):
+                raise ValueError(f"{name} is {value!r}: it must be {description(hint)}")
         at_least_1 = (
             "epochs",
             "batch_size",
@@ -233,6 +238,12 @@ class Recipe:
         if self.crop != "resized" or not isinstance(self.image_size, int):
             return None
         return round(self.image_size * 256 / 224)
+
+
+@cache
+def _hints() -> dict[str, Any]:
+    """The types of a recipe's fields."""
+    return get_type_hints(Recipe)
 
 
 def _with_losses(method: Method) -> list[Method]:

@@ -19,14 +19,13 @@ from toughen.core.rng import derive_seed
 from toughen.data import Data, Streamed
 from toughen.data.feed import Unreadable
 from toughen.engine.memory import is_out_of_memory
-from toughen.runs.json_types import is_json
 from toughen.training import budget, fine_tuning, saving
 from toughen.training import initial as initial_weights
 from toughen.training.callbacks.base import Callback
 from toughen.training.callbacks.display import ShowProgress
 from toughen.training.callbacks.selection import named_callbacks
 from toughen.training.display import Show
-from toughen.training.folder import begin, check_folder, complete, settled, withdraw
+from toughen.training.folder import begin, check_folder, complete, withdraw
 from toughen.training.headline import Images, ending, headline
 from toughen.training.loader import memory_limit
 from toughen.training.recipe import Recipe
@@ -35,13 +34,13 @@ from toughen.training.sources import missing_sources
 from toughen.training.trainer import Trainer
 from toughen.utils.paths import expanded
 from toughen.utils.signals import GracefulShutdown
+from toughen.utils.type_hints import is_json
 
 
 def train(
     recipe: Recipe,
     out: str | Path,
     *,
-    config: str = "",
     resume: bool = False,
     console: Console | None = None,
     show: Show | None = None,
@@ -50,10 +49,8 @@ def train(
     """Train a model as a recipe says and leave everything about it in a directory.
 
     Args:
-        recipe: the settings.
+        recipe: the settings, kept as config.yaml; a resumed run must have the same.
         out: the run directory; made here, and refused where it holds a run already, unless ``resume``.
-        config: the recipe as YAML, kept as config.yaml; a resumed run must have the same. Without it the settings of a
-            resumed run are not compared.
         resume: go on with the run in ``out``; where it holds none, begin.
         console: where to say what is trained and how far it is; None means standard error.
         show: shows how far it is, in place of a progress line and a line an epoch.
@@ -70,7 +67,7 @@ def train(
         RuntimeError: the run's files can no longer be written; the last checkpoint is whole.
     """
     console = console or world().console()
-    trainer = open_run(recipe, out, config=config, resume=resume, console=console, callbacks=callbacks)
+    trainer = open_run(recipe, out, resume=resume, console=console, callbacks=callbacks)
     with GracefulShutdown() as shutdown:
         for _ in by_epoch(trainer, shutdown, console, show):
             pass
@@ -83,7 +80,6 @@ def open_run(
     recipe: Recipe,
     out: str | Path,
     *,
-    config: str,
     resume: bool,
     console: Console,
     callbacks: Sequence[Callback] = (),
@@ -91,19 +87,18 @@ def open_run(
     """Begin a run, or stand where it stopped; ``by_epoch`` goes on from there.
 
     Args:
-        recipe, out, config, resume, console, callbacks: as for ``train``.
+        recipe, out, resume, console, callbacks: as for ``train``.
 
     Raises:
         ValueError: a setting, the data or the directory does not allow this run.
     """
     folder = Path(out)
-    check_folder(folder, config, resume, later="image_size" if recipe.image_size is None else "")
-    for source in missing_sources(recipe, config, folder):
+    check_folder(folder, recipe, resume, later="image_size" if recipe.image_size is None else "")
+    for source in missing_sources(recipe, folder):
         console.print(f"first the source model {source.recipe.model} is trained without attacks", highlight=False)
-        train(source.recipe, source.folder, config=source.config, resume=True, console=console)
+        train(source.recipe, source.folder, resume=True, console=console)
     trainer, seen, images = build(recipe, folder, callbacks)
-    config = settled(config, trainer.recipe)
-    check_folder(folder, config, resume)
+    check_folder(folder, trainer.recipe, resume)
     world().barrier()  # all have seen the folder as it was
     resumed = resume and saving.resume(trainer.state)
     if resumed and not runs.same_images(folder, seen):
@@ -117,7 +112,7 @@ def open_run(
     if recipe.time_budget is not None and not trainer.state.planned:
         budget.plan_steps(trainer)
     trainer.method.check(math.ceil(trainer.state.last_step / trainer.state.steps_per_epoch))
-    world().on_main(begin, folder, config, trainer.state, seen)
+    world().on_main(begin, folder, trainer.recipe, trainer.state, seen)
     said = headline(trainer.state, resumed, images, console.width)
     console.print(said, highlight=False, markup=False, soft_wrap=True)
     return trainer

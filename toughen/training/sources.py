@@ -6,8 +6,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from toughen.methods.ensemble import Ensemble
 from toughen.methods.standard import Standard
 from toughen.training.folder import SOURCES
@@ -20,23 +18,20 @@ class SourceRun:
 
     Attributes:
         recipe: how.
-        config: the same as YAML, for its config.yaml.
         folder: its run directory.
     """
 
     recipe: Recipe
-    config: str
     folder: Path
 
 
-def missing_sources(recipe: Recipe, config: str, folder: Path) -> list[SourceRun]:
+def missing_sources(recipe: Recipe, folder: Path) -> list[SourceRun]:
     """The source nets that must be trained before a run; sets their directories in the run's method.
 
     A source has the run's own settings, but for the net and what ``_changes`` names.
 
     Args:
         recipe: of the run.
-        config: the same as YAML, or "".
         folder: the run directory.
     """
     source_runs = []
@@ -44,8 +39,7 @@ def missing_sources(recipe: Recipe, config: str, folder: Path) -> list[SourceRun
         for name in method.untrained():
             method.trained[name] = folder / SOURCES / name
             changes = _changes(recipe, name)
-            text = yaml.safe_dump({**yaml.safe_load(config), **changes, "method": "Standard"}) if config else ""
-            source_runs.append(SourceRun(replace(recipe, **changes, method=Standard()), text, folder / SOURCES / name))
+            source_runs.append(SourceRun(replace(recipe, **changes, method=Standard()), folder / SOURCES / name))
     return source_runs
 
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from toughen.core.distributed import world
-from toughen.runs.json_types import first_mismatch
+from toughen.utils.type_hints import first_mismatch
 
 
 @runtime_checkable

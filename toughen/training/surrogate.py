@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import yaml
 from rich.console import Console
 
 from toughen import runs
@@ -48,11 +47,8 @@ def train_source(run: Path, device: str = "auto", console: Console | None = None
         watch="off",
         device=device,
     )
-    config = yaml.safe_dump(
-        {"data": recipe.data, "model": recipe.model, "model_settings": recipe.model_settings, "method": "Standard"}
-    )
     if console is not None and not (run / FOLDER).exists():
         console.print(
             f"training a standard {recipe.model} for black-box attacks, saved in {run / FOLDER}", highlight=False
         )
-    return train(recipe, run / FOLDER, config=config, resume=True)
+    return train(recipe, run / FOLDER, resume=True)

@@ -9,7 +9,8 @@ from typing import Any
 from toughen.core.distributed import world
 from toughen.training.callbacks.base import Callback
 from toughen.training.display import flat
-from toughen.training.folder import CONFIG, settings_of
+from toughen.training.folder import CONFIG
+from toughen.training.recipe_yaml import settings_in
 from toughen.training.training_state import TrainingState
 from toughen.utils.signals import Stopped, stop_at_once
 
@@ -81,7 +82,7 @@ class Tracker(Callback):
 
     def _begin(self, state: TrainingState) -> None:
         path = state.folder / CONFIG
-        settings = settings_of(path, path.read_text(encoding="utf-8")) if path.exists() else {}
+        settings = settings_in(path) if path.exists() else {}
         try:
             with stop_at_once():  # a server that does not answer is tried for minutes
                 self.run_id, self.begun = self.begin(state.folder.name, settings), True

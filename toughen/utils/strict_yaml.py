@@ -1,7 +1,8 @@
-"""Strict YAML: no repeated keys, no recursive values, no aliases that expand to huge values."""
+"""Strict YAML, read and written: no repeated keys, no recursive values, no aliases that expand to huge values."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Hashable
 from contextlib import suppress
 from typing import Any
@@ -10,6 +11,20 @@ import jsonargparse
 import yaml
 
 LARGEST = 10_000  # values with aliases expanded; recipes have below a hundred
+
+
+class _Dumper(yaml.SafeDumper):
+    """Writes texts such as 1e3, which jsonargparse would read back as numbers, in quotes."""
+
+
+_Dumper.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"[-+]?[0-9][0-9_]*[eE][-+]?[0-9]+$|\.[0-9_]+$"), list("-+0123456789.")
+)
+
+
+def write(value: Any) -> str:
+    """The YAML text that ``read`` reads as this value."""
+    return yaml.dump(value, Dumper=_Dumper, sort_keys=False, allow_unicode=True)
 
 
 def read(text: str, name: str) -> Any:

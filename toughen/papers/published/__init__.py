@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
 from toughen.papers.published.exhibits import STATED, Column, Exhibit, Figure, Line, Panel, Row, Settings, Table
-from toughen.runs.json_types import matches
 from toughen.utils import strict_yaml
+from toughen.utils.type_hints import matches
 
 FILES = ("pap", "rmgm", "nuat", "efgsm", "dat")  # in the order in which they are listed
 SHORT: dict[type, str] = {Column: "of", Row: "run", Line: "run"}

@@ -5,11 +5,11 @@ from __future__ import annotations
 import time
 from typing import Any
 
-from toughen.runs.json_types import first_mismatch
 from toughen.training.callbacks.base import Callback
 from toughen.training.saving import write_model
 from toughen.training.training_state import TrainingState
 from toughen.training.validation import score
+from toughen.utils.type_hints import first_mismatch
 
 
 class BestWeights(Callback):

@@ -9,7 +9,7 @@ from typing import Any, Literal
 from hypothesis import strategies as st
 from properties import holds
 
-from toughen.runs.json_types import first_mismatch, is_json, matches
+from toughen.utils.type_hints import first_mismatch, is_json, matches
 
 TEXT = st.text(max_size=5)
 SIMPLE: dict[Any, st.SearchStrategy[Any]] = {

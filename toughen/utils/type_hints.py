@@ -1,4 +1,4 @@
-"""Checks values read from JSON against type hints."""
+"""Checks values against type hints: fields read from JSON, and settings given in Python."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from typing import Any, Literal, Union, get_args, get_origin
 
 
 def matches(value: object, hint: Any) -> bool:
-    """Whether a value that came out of JSON is what a type hint says.
+    """Whether a value is what a type hint says.
 
-    A tuple comes back as a list, a whole float may come back as an int, and a bool is no number.
+    A bool is no number. As JSON gives them back, a list may stand for a tuple, and an int for a float.
     """
     origin, inner = get_origin(hint), get_args(hint)
     if hint is Any:
@@ -25,7 +25,20 @@ def matches(value: object, hint: Any) -> bool:
         return isinstance(value, list) and all(matches(each, inner[0]) for each in value)
     if origin is dict:
         return isinstance(value, dict) and all(matches(each, inner[1]) for each in value.values())
-    return type(value) in ((float, int) if hint is float else (hint,))
+    if isinstance(value, bool) or hint in (bool, int, str, type(None)):
+        return type(value) is hint
+    return isinstance(value, (float, int) if hint is float else hint)
+
+
+def description(hint: Any) -> str:
+    """A type hint in an error message: ``int or None``, ``'best' or 'last'``."""
+    if get_origin(hint) in (Union, UnionType):
+        return " or ".join(dict.fromkeys(map(description, get_args(hint))))
+    if get_origin(hint) is Literal:
+        return " or ".join(map(repr, get_args(hint)))
+    if hint is type(None):
+        return "None"
+    return str(hint) if get_args(hint) else str(hint.__name__)
 
 
 def first_mismatch(fields: Any, hints: Mapping[str, Any]) -> str | None:

@@ -1,0 +1,55 @@
+"""A recipe made in Python takes what the command line would take."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+
+from toughen.methods import PGDAT, Standard
+from toughen.training import Recipe
+
+WRONG: list[tuple[str, str]] = [
+    ("weights='lst'", "weights is 'lst': it must be 'best' or 'last'"),
+    ("crop='resize'", "crop is 'resize': it must be int or 'resized' or None"),
+    ("watch='none'", "watch is 'none': it must be 'off' or 'warn' or 'rescue'"),
+    ("frozen='backbones'", "frozen is 'backbones': it must be int or 'backbone'"),
+    ("precision='fp16'", "precision is 'fp16': it must be 'auto' or 'fp32' or 'bf16' or 'fp64'"),
+    ("flip='no'", "flip is 'no': it must be bool or None"),
+    ("epochs=2.5", "epochs is 2.5: it must be int"),
+    ("epochs=True", "epochs is True: it must be int"),
+    ("time_budget=30", "time_budget is 30: it must be str or None"),
+    ("compile='on'", "compile is 'on': it must be 'off' or 'default'"),
+    ("method='NuAT'", "method is 'NuAT': it must be Method"),
+    ("optimizer='SGD'", "optimizer is 'SGD': it must be Optimizer"),
+    ("seed=None", "seed is None: it must be int"),
+    ("keep_at=[1.5]", "keep_at is [1.5]: it must be list[int | str]"),
+]
+# in a process of its own, as in this one the types are checked already
+CODE = """
+from toughen.methods import Standard
+from toughen.training import Recipe
+for words in {words!r}:
+    try:
+        Recipe(**{{"method": Standard()}} | eval("dict(" + words + ")"))
+        print("taken")
+    except ValueError as error:
+        print(error)
+"""
+
+
+def test_a_setting_of_another_type_or_choice_is_refused() -> None:
+    code = CODE.format(words=[words for words, _ in WRONG])
+    ended = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    assert ended.stdout.splitlines() == [said for _, said in WRONG]
+
+
+@pytest.mark.parametrize(
+    "given",
+    [{"checkpoint_seconds": 7}, {"frozen": 1, "init": "a"}, {"crop": 4}, {"eps": 0.3, "method": PGDAT(eps=0.3)}],
+)
+def test_a_whole_number_is_a_number(given: dict[str, Any]) -> None:
+    recipe = Recipe(**{"method": Standard(), **given})
+    assert all(getattr(recipe, name) == value for name, value in given.items())

@@ -1,0 +1,128 @@
+"""A recipe in a run's config.yaml: what jsonargparse writes, whichever way the run was started."""
+
+from __future__ import annotations
+
+from dataclasses import fields, replace
+from pathlib import Path
+from typing import Any
+
+import jsonargparse
+import pytest
+import yaml
+from commands import digits, refused, small, toughen
+
+from toughen.config import settings
+from toughen.config.settings import recipes
+from toughen.config.train import parse_train, train_parser
+from toughen.methods import PGDAT, Delayed, NuAT, Standard
+from toughen.methods.fast import FBF
+from toughen.training import Adam, Piecewise, Recipe, train
+from toughen.training.recipe_yaml import changes, recipe_yaml
+
+
+@pytest.fixture
+def parsed(monkeypatch: pytest.MonkeyPatch) -> list[jsonargparse.Namespace]:
+    """What jsonargparse has parsed, with eps and norm in every part of the method."""
+    seen: list[jsonargparse.Namespace] = []
+    monkeypatch.setattr(settings, "refuse_nulls", lambda given: seen.append(given.clone()))
+    return seen
+
+
+@pytest.mark.parametrize("name", sorted(recipes()))
+def test_a_recipe_is_written_as_jsonargparse_writes_it(name: str, parsed: list[jsonargparse.Namespace]) -> None:
+    recipe = parse_train([name])[0]
+    [tree] = parsed
+    theirs = yaml.safe_load(train_parser().dump(tree, skip_validation=True))
+    ours = yaml.safe_load(recipe_yaml(recipe))
+    assert list(ours) == [each.name for each in fields(Recipe)]
+    assert without_nulls(ours) == {name: value for name, value in theirs.items() if name in ours}
+
+
+def without_nulls(value: Any) -> Any:
+    """What jsonargparse writes: no settings that are None."""
+    if isinstance(value, dict):
+        return {name: without_nulls(each) for name, each in value.items() if each is not None}
+    return value
+
+
+def test_a_recipe_made_in_python_is_read_back_by_the_command_line(tmp_path: Path) -> None:
+    method = Delayed(before=Standard(), after=PGDAT(eps=8 / 255, steps=3), switch_epoch=2)
+    schedule = Piecewise(milestones=(0.25, 0.5))
+    recipe = Recipe(method=method, eps=8 / 255, optimizer=Adam(lr=1e-5), schedule=schedule, device="1e3", keep_at=[1])
+    (tmp_path / "mine.yaml").write_text(recipe_yaml(recipe), encoding="utf-8")
+    again = parse_train([str(tmp_path / "mine.yaml")])[0]
+    assert isinstance(again.method, Delayed) and again.method.settings.keys() == method.settings.keys()
+    assert (again.method.switch_epoch, again.method.threat) == (2, method.threat)
+    assert again.method.after.settings == method.after.settings
+    assert (again.optimizer, again.schedule) == (recipe.optimizer, schedule)
+    plain = [each.name for each in fields(Recipe) if each.name not in ("method", "optimizer", "schedule")]
+    assert [getattr(again, each) for each in plain] == [getattr(recipe, each) for each in plain]
+
+
+class Halved(FBF):
+    """A method of a user's own that hands settings on."""
+
+    def __init__(self, share: float = 0.5, **given: Any) -> None:
+        super().__init__(**given)
+        self.share = share
+
+
+def test_settings_that_are_handed_on_are_written(tmp_path: Path) -> None:
+    written = yaml.safe_load(recipe_yaml(Recipe(method=Halved(eps=0.3, start="none"))))["method"]
+    assert written["class_path"].endswith("test_recipe_yaml.Halved")
+    assert written["init_args"] == {"share": 0.5, "eps": 0.3, "start": "none"}
+
+
+def mine(**other: Any) -> Recipe:
+    """A run of two epochs on the first digits."""
+    given: dict[str, Any] = {
+        "data": str(digits()),
+        "model": "fbf-mnist-cnn",
+        "epochs": 2,
+        "validation": 20,
+        "device": "cpu",
+    }
+    return Recipe(**{**given, "method": NuAT(eps=0.2), "eps": 0.2, **other})
+
+
+@pytest.mark.parametrize(
+    ("other", "said"),
+    [
+        ({"method": NuAT(eps=0.2, lam=2.0)}, r"method.lam: 4.0, now 2.0"),
+        ({"method": FBF(eps=0.2)}, r"method: toughen.methods.NuAT, now toughen.methods.FBF"),
+        ({"schedule": Piecewise()}, r"schedule: toughen.training.Cyclic, now toughen.training.Piecewise"),
+        ({"seed": 1}, r"seed: 0, now 1"),
+    ],
+)
+def test_a_run_from_python_is_not_continued_with_other_settings(
+    other: dict[str, Any], said: str, tmp_path: Path
+) -> None:
+    train(mine(), tmp_path, callbacks=[])
+    with pytest.raises(ValueError, match=f"was started with other settings .*{said}"):
+        train(mine(**other), tmp_path, resume=True)
+    assert train(mine(checkpoint_seconds=7), tmp_path, resume=True) == tmp_path  # no result depends on that
+
+
+def test_a_run_is_continued_by_the_other_way_in(tmp_path: Path) -> None:
+    """One that Python began goes on from the command line and the other way round, whichever way eps is written."""
+    words = ["--data", digits(), "--eps", "8/255", "--model", "fbf-mnist-cnn", "--epochs", 2, "--out", tmp_path / "one"]
+    words += ["--method", "FBF", "--validation", 20, "--device", "cpu"]
+    assert toughen("train", *words).status == 0
+    recipe = parse_train([str(word) for word in words])[0]
+    changed = replace(recipe, eps=8 / 255, method=FBF(**{**recipe.method.settings, "eps": 8 / 255}))
+    assert train(changed, tmp_path / "one", resume=True) == tmp_path / "one"
+    train(changed, tmp_path / "two")
+    ended = toughen("train", tmp_path / "two/config.yaml", "--out", tmp_path / "two", "--resume")
+    assert ended.status == 0 and "finished already" in ended.err
+
+
+def test_a_config_that_was_emptied_is_damaged(tmp_path: Path) -> None:
+    words = [*small(), "--out", tmp_path]
+    assert toughen(*words).status == 0
+    (tmp_path / "config.yaml").write_text("")
+    refused(toughen(*words, "--resume"), "config.yaml is damaged")
+
+
+def test_changes_know_numbers() -> None:
+    before = {"eps": "8/255", "lam": "4", "name": "a", "gone": "None"}
+    assert changes(before, {"eps": f"{8 / 255}", "lam": "4.0", "name": "b", "new": "3"}) == ["name", "new"]

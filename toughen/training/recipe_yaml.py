@@ -1,0 +1,77 @@
+"""A recipe as YAML, as a run's config.yaml has it, and its settings by dotted name for a comparison."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+from toughen.methods.base import Method
+from toughen.training.optimizers import Optimizer
+from toughen.training.recipe import Recipe
+from toughen.training.schedules import Schedule
+from toughen.utils import strict_yaml
+from toughen.utils.configurable import import_path
+from toughen.utils.units import Fraction
+
+
+def recipe_yaml(recipe: Recipe) -> str:
+    """A recipe as YAML that ``toughen train`` takes.
+
+    A value that no text can hold, such as a net that was made in Python, is written as the path of its class.
+    """
+    return strict_yaml.write({each.name: _plain(getattr(recipe, each.name)) for each in fields(recipe)})
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Method | Optimizer | Schedule):
+        given = value.settings if isinstance(value, Method) else vars(value)
+        return {"class_path": import_path(type(value))} | ({"init_args": _plain(given)} if given else {})
+    if isinstance(value, Mapping):
+        return {str(name): _plain(each) for name, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(each) for each in value]
+    if isinstance(value, Fraction):
+        return value.text if "/" in value.text else float(value)
+    if isinstance(value, Path):
+        return str(value)
+    return value if value is None or isinstance(value, bool | int | float | str) else import_path(type(value))
+
+
+def settings_of(recipe: Recipe) -> dict[str, str]:
+    """A recipe's settings as text, nested ones under dotted names."""
+    return _flat(strict_yaml.read(recipe_yaml(recipe), "the recipe"))
+
+
+def settings_in(config: Path) -> dict[str, str]:
+    """The settings in a run's config.yaml, as ``settings_of`` gives them.
+
+    Raises:
+        ValueError: it is no recipe.
+    """
+    with suppress(ValueError):
+        settings = strict_yaml.read(config.read_text(encoding="utf-8", errors="surrogateescape"), config.name)
+        if isinstance(settings, dict):
+            return _flat(settings)
+    raise ValueError(f"{config} is damaged: restore it from a copy, or choose another --out")
+
+
+def _flat(value: Any, prefix: str = "") -> dict[str, str]:
+    if not isinstance(value, dict):
+        return {prefix: str(value)}
+    return {name: v for key, part in value.items() for name, v in _flat(part, f"{prefix}.{key}".lstrip(".")).items()}
+
+
+def changes(before: Mapping[str, str], now: Mapping[str, str]) -> list[str]:
+    """The names of the settings that differ, sorted; 1 and 1.0 are the same, and so are None and no setting."""
+    names = before.keys() | now.keys()
+    return sorted(name for name in names if _meaning(before.get(name)) != _meaning(now.get(name)))
+
+
+def _meaning(setting: str | None) -> float | str:
+    try:
+        return Fraction(setting or "None")
+    except ValueError:
+        return setting or "None"
