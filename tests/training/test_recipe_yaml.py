@@ -14,7 +14,7 @@ from commands import digits, refused, small, toughen
 from toughen.config import settings
 from toughen.config.settings import recipes
 from toughen.config.train import parse_train, train_parser
-from toughen.methods import PGDAT, Delayed, NuAT, Standard
+from toughen.methods import GAT, PGDAT, Delayed, NuAT, Standard
 from toughen.methods.fast import FBF
 from toughen.training import Adam, Piecewise, Recipe, train
 from toughen.training.recipe_yaml import changes, recipe_yaml
@@ -57,6 +57,12 @@ def test_a_recipe_made_in_python_is_read_back_by_the_command_line(tmp_path: Path
     assert (again.optimizer, again.schedule) == (recipe.optimizer, schedule)
     plain = [each.name for each in fields(Recipe) if each.name not in ("method", "optimizer", "schedule")]
     assert [getattr(again, each) for each in plain] == [getattr(recipe, each) for each in plain]
+
+
+def test_a_none_that_is_no_default_is_read_back(tmp_path: Path) -> None:
+    (tmp_path / "mine.yaml").write_text(recipe_yaml(Recipe(method=GAT(eps=0.3, jump_at=None))), encoding="utf-8")
+    again = parse_train([str(tmp_path / "mine.yaml")])[0].method
+    assert isinstance(again, GAT) and again.jump_at is None
 
 
 class Halved(FBF):
