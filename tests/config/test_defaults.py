@@ -179,6 +179,19 @@ def test_a_set_that_says_little_is_said_to(tmp_path: Path) -> None:
     assert evaluated.status == 0 and "no test images of 2" in evaluated.err
 
 
+def test_test_images_that_are_trained_on_are_told_of(tmp_path: Path) -> None:
+    """Three of 43; an evaluation refuses them."""
+    shutil.copytree(digits(), tmp_path / "set")
+    for image in sorted((tmp_path / "set/train/3").iterdir())[:3]:
+        shutil.copy(image, tmp_path / "set/test/3" / f"copy-{image.name}")
+    words = ["--data", tmp_path / "set", "--eps", "0.1", "--epochs", 1]
+    planned, trained = toughen("plan", *words), toughen("train", *words, "--out", tmp_path / "run")
+    assert planned.status == trained.status == 0, planned.err + trained.err
+    for said in (planned.out, trained.err):
+        assert "3 of 43 test images are training images, too: an evaluation on them will" in " ".join(said.split())
+    refused(toughen("evaluate", tmp_path / "run", "--attacks", "fgsm"), "was trained on 7 % of these images")
+
+
 def test_a_set_that_says_enough_is_not_spoken_of() -> None:
     assert doubts(("a", "b"), (20, 500), (20, 30)) == [] and doubts(("a", "b"), (20, 500), ()) == []
 

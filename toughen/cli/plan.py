@@ -14,7 +14,6 @@ from toughen.cli.shared import PROGRAM, Help
 from toughen.config.parsing import Parser
 from toughen.config.screens import asked
 from toughen.config.train import GROUPS, MORE, parse_train, train_parser
-from toughen.data.doubts import doubts
 from toughen.engine.device import processor
 from toughen.engine.memory import peak
 from toughen.runs import follow_up
@@ -86,8 +85,7 @@ def images(trainer: Trainer, data: Images) -> dict[str, str]:
         "classes": by_class(data.classes, data.trained),
         "test images": f"{sum(data.tested):,}{off}, of {by_class(data.classes, data.tested)}",
     }
-    warnings = doubts(data.classes, data.trained, data.tested)
-    return rows | ({"warning": "\n".join(warnings)} if warnings else {})
+    return rows | ({"warning": "\n".join(data.warnings())} if data.warnings() else {})
 
 
 def by_class(names: Sequence[str], counts: Sequence[int]) -> str:

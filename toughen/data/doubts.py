@@ -1,4 +1,4 @@
-"""Warnings about data sets that can be used, but have too few images for reliable results."""
+"""Warnings about data sets that can be used, but whose results would not be reliable."""
 
 from __future__ import annotations
 
@@ -7,14 +7,16 @@ from collections.abc import Sequence
 from toughen.utils.plural import count, some
 
 FEWEST = 20  # images of a class: with this many, the class's accuracy is known to about 20 points
+SEEN_LIMIT = 0.01  # share of the test images that may be training images: real data sets have a few duplicates
 
 
-def doubts(classes: Sequence[str], trained: Sequence[int], tested: Sequence[int]) -> list[str]:
-    """Warnings about classes with few training images, and with few or no test images.
+def doubts(classes: Sequence[str], trained: Sequence[int], tested: Sequence[int], shared: int = 0) -> list[str]:
+    """Warnings about few training images, few or no test images, and test images that are trained on.
 
     Args:
         classes: the class names.
         trained, tested: the number of images of each class; empty if not known.
+        shared: the number of test images that are training images, too.
     """
     sentences = []
     if few := _few(classes, trained):
@@ -25,6 +27,11 @@ def doubts(classes: Sequence[str], trained: Sequence[int], tested: Sequence[int]
         sentences.append(lacking)
     if few := _few(classes, tested):
         sentences.append(f"too few test images: {few}; with fewer than {FEWEST} per class, accuracy is not reliable")
+    if shared > SEEN_LIMIT * sum(tested):
+        sentences.append(
+            f"{shared:,} of {count(sum(tested), 'test image')} are training images, too: an evaluation on them will be "
+            "refused; remove the copies"
+        )
     return sentences
 
 

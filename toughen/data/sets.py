@@ -109,6 +109,10 @@ class Data:
             "classes": torch.tensor(list(digest), dtype=torch.uint8),
         }
 
+    def shared(self, seen: dict[str, Tensor]) -> int:
+        """The number of test images that are training images, too, whose ``seen`` this is."""
+        return int(torch.isin(self.hashes(self.test), seen["hashes"]).sum())
+
     def hashes(self, split: Split) -> Labels:
         """A 64-bit number per image, int64 [n], from its shape and bytes: the same in every process and machine."""
         images = split.images.cpu().contiguous().numpy()

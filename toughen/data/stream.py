@@ -137,6 +137,10 @@ class Streamed:
         index, held_out = hold_out(self.train.labels, validation, seed)
         return self.train.take(index), self.train.take(held_out).decoded(), index
 
+    def shared(self, seen: dict[str, Tensor]) -> int:
+        """0: the images stay encoded, and nothing is known of copies."""
+        return 0
+
     def seen(self) -> dict[str, Tensor]:
         """What a run stores to recognise its training images: a digest of names, rows and labels, not of pixels."""
         digest = hashlib.blake2b(self.train.store.identity(), digest_size=16)

@@ -10,8 +10,7 @@ from torch import Tensor
 from toughen import data as data_sets
 from toughen import runs
 from toughen.data import Data, Split
-
-SEEN_LIMIT = 0.01  # share of the images that may be training images: real data sets have a few duplicates
+from toughen.data.doubts import SEEN_LIMIT
 
 
 def load_test(folder: str | Path, record: runs.Record, name: str | None) -> Data:

@@ -25,6 +25,7 @@ class Images(NamedTuple):
         init: a message on the initial weights; "" for random ones.
         tuning: a message on frozen layers and learning rates; "" if all layers learn alike.
         streamed: the images stay in their files and are decoded batch by batch.
+        shared: test images that are training images, too.
     """
 
     split_off: int
@@ -35,6 +36,11 @@ class Images(NamedTuple):
     init: str = ""
     tuning: str = ""
     streamed: bool = False
+    shared: int = 0
+
+    def warnings(self) -> list[str]:
+        """What makes results on these images unreliable."""
+        return doubts(self.classes, self.trained, self.tested, self.shared)
 
 
 def length(state: TrainingState) -> str:
@@ -65,7 +71,7 @@ def headline(state: TrainingState, resumed: bool, images: Images, width: int = 8
         f"the number of processes has changed, {', '.join(state.restarted)} starts again" * bool(state.restarted),
         f"batch_size {recipe.batch_size:,} exceeds the number of images: each step uses all {state.images:,}"
         * (recipe.batch_size > state.images),
-        *(f"warning: {each}" for each in doubts(images.classes, images.trained, images.tested)),
+        *(f"warning: {each}" for each in images.warnings()),
     ]
     wrap = textwrap.TextWrapper(width, break_long_words=False, break_on_hyphens=False, subsequent_indent="  ")
     return "\n".join(wrap.fill(line) for line in lines if line)

@@ -219,9 +219,9 @@ def build(
     if recipe.time_budget is None:
         check_moments(recipe.keep_at, trainer.state.last_step, trainer.state.steps_per_epoch)
     tuning = fine_tuning.describe(trainer.model, trainer.optimizer.param_groups, recipe.optimizer.lr)
-    streamed = isinstance(data, Streamed)
-    about = Images(data.split_off, data.why, data.classes, data.trained, data.tested, init, tuning, streamed)
-    return trainer, data.seen(), about
+    streamed, seen = isinstance(data, Streamed), data.seen()
+    known = (data.split_off, data.why, data.classes, data.trained, data.tested)
+    return trainer, seen, Images(*known, init, tuning, streamed, data.shared(seen))
 
 
 def statistics(
