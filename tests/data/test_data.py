@@ -31,6 +31,7 @@ from toughen.data import Data, Split, load, load_test, load_training, names, str
 from toughen.data import hub as hub_module
 from toughen.data.decode import decode, survey
 from toughen.data.ingest import peek
+from toughen.data.sets import hold_out
 from toughen.data.sources import Encoded, Source
 
 Pixels = np.ndarray[Any, np.dtype[np.uint8]]
@@ -173,6 +174,16 @@ def test_no_validation_is_an_empty_split(embedded: Data) -> None:
 def test_validation_must_leave_images_to_train_on(embedded: Data, validation: int) -> None:
     with pytest.raises(ValueError, match="below the 4000 training images"):
         embedded.split(validation, seed=0)
+
+
+def test_a_class_is_never_held_out_whole() -> None:
+    """Of 40 images of one class and one each of ten others, most of which a sample of 30 would take."""
+    labels = torch.tensor([0] * 40 + list(range(1, 11)))
+    for seed in range(5):
+        remaining, held_out = hold_out(labels, 30, seed)
+        assert set(labels[remaining].tolist()) == set(range(11))
+        assert sorted([*remaining.tolist(), *held_out.tolist()]) == list(range(50))
+        assert set(held_out.tolist()) == set(stratified(labels, 30, seed).tolist()) & set(range(40))
 
 
 def test_hashes_are_the_same_everywhere_and_differ_between_images(embedded: Data) -> None:

@@ -147,7 +147,7 @@ def held_out_count(images: int, count: int | None) -> int:
 def hold_out(labels: Labels, count: int | None, seed: int) -> tuple[Tensor, Tensor]:
     """The sorted indices of the remaining labels and of the held-out ones, which are drawn by ``stratified``.
 
-    ``held_out_count`` gives the number if ``count`` is None.
+    ``held_out_count`` gives the number if ``count`` is None. If all images of a class are drawn, one of them remains.
 
     Raises:
         ValueError: the number is negative, or no training images would remain.
@@ -155,7 +155,12 @@ def hold_out(labels: Labels, count: int | None, seed: int) -> tuple[Tensor, Tens
     count = held_out_count(len(labels), count)
     if not 0 <= count < len(labels):
         raise ValueError(f"validation {count} must be at least 0 and below the {len(labels)} training images")
+    labels = labels.cpu()
     held_out = stratified(labels, count, seed)
+    drawn, sizes = labels[held_out], torch.bincount(labels)
+    emptied = ((torch.bincount(drawn, minlength=len(sizes)) == sizes) & (sizes > 0)).nonzero()[:, 0].tolist()
+    back = [int((drawn == label).nonzero()[0]) for label in emptied]
+    held_out = held_out[[place for place in range(len(drawn)) if place not in back]] if back else held_out
     remaining = torch.ones(len(labels), dtype=torch.bool)
     remaining[held_out] = False
     return remaining.nonzero()[:, 0], held_out
