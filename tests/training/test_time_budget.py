@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import time
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 from commands import digits, refused, small, toughen
+from rich.console import Console
 from torch import nn
 
 from toughen.core.types import Batch, Crafted, Images, Labels
@@ -164,14 +166,24 @@ def test_what_is_tried_leaves_no_trace(tmp_path: Path, clock: Clock) -> None:
     assert made.exists() and rest >= 0
 
 
+def test_moments_after_the_end_are_told_of(tmp_path: Path, clock: Clock) -> None:
+    told = Console(file=io.StringIO(), width=200)
+    timed = recipe(Timed(clock, 1.0), time_budget="50s", keep_at=[4, 500, "epoch 90"])
+    folder = train(timed, tmp_path / "run", console=told)
+    assert isinstance(told.file, io.StringIO)
+    said = told.file.getvalue().splitlines()[-1]
+    assert said == "--keep-at 500, epoch 90: no weights are kept, as the run ended after 43 steps (9 epochs)"
+    assert [each.name for each in (folder / "kept").iterdir()] == ["step-4.safetensors"]
+
+
 def test_stopped_and_gone_on_with(tmp_path: Path) -> None:
     """The plan lies in the checkpoint; other words for the time are another run."""
-    words = small("--time-budget", "6s", "--optimizer.lr", "0.01", "--out", tmp_path / "run")  # 0.1 may diverge
+    words = small("--time-budget", "12s", "--optimizer.lr", "0.01", "--out", tmp_path / "run")  # 0.1 may diverge
     ended = toughen(*words)
     assert ended.status == 0, ended.err
     again = toughen(*words, "--resume")
     assert again.status == 0 and "finished already" in again.err
-    refused(toughen(*["7s" if word == "6s" else word for word in words], "--resume"), "other settings", "6s")
+    refused(toughen(*["13s" if word == "12s" else word for word in words], "--resume"), "other settings", "12s")
 
 
 def test_two_ends_are_refused() -> None:

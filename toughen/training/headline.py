@@ -9,6 +9,7 @@ from typing import NamedTuple
 import torch
 
 from toughen.data.doubts import FEWEST, doubts
+from toughen.training.checkpoint import kept_file
 from toughen.training.training_state import TrainingState
 from toughen.utils.plural import count
 from toughen.utils.statistics import percent
@@ -108,3 +109,10 @@ def ending(state: TrainingState) -> str:
         f"Always predicting the most frequent class gives {percent(chance)}: the net has learnt almost nothing. "
         f"Train again with another --out and {'; or '.join(tries)}; or with more epochs."
     )
+
+
+def not_kept(state: TrainingState) -> str:
+    """A message if the run ended before moments of ``keep_at``; "" otherwise."""
+    missed = [str(each) for each in state.recipe.keep_at if not kept_file(state.folder, each).is_file()]
+    end = f"the run ended after {count(state.step, 'step')} ({count(len(state.history), 'epoch')})"
+    return f"--keep-at {', '.join(missed)}: no weights are kept, as {end}" if missed else ""

@@ -26,7 +26,7 @@ from toughen.training.callbacks.display import ShowProgress
 from toughen.training.callbacks.selection import named_callbacks
 from toughen.training.display import Show
 from toughen.training.folder import begin, check_folder, complete, withdraw
-from toughen.training.headline import Images, ending, headline
+from toughen.training.headline import Images, ending, headline, not_kept
 from toughen.training.loader import memory_limit
 from toughen.training.recipe import Recipe
 from toughen.training.saving import Diverged
@@ -71,7 +71,7 @@ def train(
     with GracefulShutdown() as shutdown:
         for _ in by_epoch(trainer, shutdown, console, show):
             pass
-    if said := ending(trainer.state):
+    for said in filter(None, (ending(trainer.state), not_kept(trainer.state))):
         console.print(said, highlight=False, markup=False, style="bold red")
     return trainer.folder
 
