@@ -31,6 +31,7 @@ from toughen.config.train import parse_train
 from toughen.core.cost import flops
 from toughen.methods.base import Method
 from toughen.runs.files import read_json, write_json
+from toughen.training.recipe_yaml import recipe_yaml
 
 BENCHMARKS = ROOT / "benchmarks"
 SCRIPTS = sorted(path.stem for path in BENCHMARKS.glob("*.py"))
@@ -391,7 +392,7 @@ def test_a_table_s_runs_have_its_seed_and_its_file_says_it(
         if " --method Ensemble " in words:
             folder.mkdir(parents=True)
             made = parse_train(words.replace("--resume", "").split("train ")[1].split())
-            (folder / "config.yaml").write_text(made[1], encoding="utf-8")
+            (folder / "config.yaml").write_text(recipe_yaml(made[0]), encoding="utf-8")
             found = {"clean_accuracy": 0.9, "images": 500, "attacks": {}}
             found["attacks"] = {name: {"robust_accuracy": 0.5} for name in ("fgsm", "pgd-100")}
             write_json(folder / "evaluation.json", found)

@@ -255,7 +255,7 @@ def test_a_run_directory_imports_nothing(here: Path) -> None:
     words = small("--method", "FBF", "--eps", 0.2, "--out", "run")
     assert toughen(*words).status == 0
     config = (here / "run/config.yaml").read_text()
-    (here / "run/config.yaml").write_text(config.replace("callbacks: null", "callbacks: [trap.Mine]"))
+    (here / "run/config.yaml").write_text(f"{config}callbacks:\n- trap.Mine\n")
     refused(toughen(*words, "--resume"), "was started with other settings (callbacks")
     assert toughen("evaluate", "run", "--attacks", "fgsm", "--verdict", "false").status == 0
     (here / "run/config.yaml").write_text(config)

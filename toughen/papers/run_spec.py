@@ -18,6 +18,7 @@ from toughen.config.train import parse_train
 from toughen.papers.published import EXHIBITS
 from toughen.papers.published.exhibits import Figure, Line, Plot
 from toughen.papers.scales import SCALES, Scale, nodes
+from toughen.training.recipe_yaml import recipe_yaml
 
 KEPT = "keep_at"
 # settings of the machine, which do not change the results
@@ -124,7 +125,7 @@ def parsed(words: str, sources: str) -> dict[str, Any]:
         sources: the value of the method's sources; "" if it has none.
     """
     more = ["--method.sources", sources] if sources else []
-    settings: dict[str, Any] = yaml.safe_load(parse_train([*shlex.split(words), *BASE, *more])[1])
+    settings: dict[str, Any] = yaml.safe_load(recipe_yaml(parse_train([*shlex.split(words), *BASE, *more])[0]))
     return settings
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import fields
@@ -20,15 +21,22 @@ from toughen.utils.units import Fraction
 def recipe_yaml(recipe: Recipe) -> str:
     """A recipe as YAML that ``toughen train`` takes.
 
-    A value that no text can hold, such as a net that was made in Python, is written as the path of its class.
+    What is None by default is left out where it is None. A value that no text can hold, such as a net that was made in
+    Python, is written as the path of its class.
     """
-    return strict_yaml.write({each.name: _plain(getattr(recipe, each.name)) for each in fields(recipe)})
+    return strict_yaml.write(_given(Recipe, {each.name: getattr(recipe, each.name) for each in fields(recipe)}))
+
+
+def _given(kind: type, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings of a class, without those that are None by default."""
+    open_ones = {each.name for each in inspect.signature(kind).parameters.values() if each.default is None}
+    return {name: _plain(value) for name, value in settings.items() if value is not None or name not in open_ones}
 
 
 def _plain(value: Any) -> Any:
     if isinstance(value, Method | Optimizer | Schedule):
-        given = value.settings if isinstance(value, Method) else vars(value)
-        return {"class_path": import_path(type(value))} | ({"init_args": _plain(given)} if given else {})
+        given = _given(type(value), value.settings if isinstance(value, Method) else vars(value))
+        return {"class_path": import_path(type(value))} | ({"init_args": given} if given else {})
     if isinstance(value, Mapping):
         return {str(name): _plain(each) for name, each in value.items()}
     if isinstance(value, list | tuple):
