@@ -163,6 +163,22 @@ def test_groups_do_not_see_each_other(digits: Any) -> None:
 
 
 @pytest.mark.parametrize("defence", ["nuclear", "guided", "kl"])
+def test_a_start_outside_the_ball_that_fools_does_not_end_the_attack(defence: Any, digits: Any) -> None:
+    """Pure noise is misclassified; projected it is an image next to the clean one, which is not."""
+    model, x, y = digits
+    right = model(x).argmax(1) == y
+    start = StepNoise(0, 0).uniform(x).add(1).div(2)
+    wrong = model(start).argmax(1) != y
+    attack = Adaptive(eps=EPS / 2, defence=defence, steps=20)
+    usual, far = (
+        model(Adaptive(**{**vars(attack), "start": begin})(model, x, y, StepNoise(0, 0))).argmax(1) != y
+        for begin in ("uniform", start)
+    )
+    assert (right & wrong).double().mean() > 0.5
+    assert (far & right).sum() >= 0.8 * (usual & right).sum() > 2
+
+
+@pytest.mark.parametrize("defence", ["nuclear", "guided", "kl"])
 def test_in_blocks(defence: Any, digits: Any) -> None:
     model, x, y = digits
     noise = ImageNoise(0, "A", list(range(32)))

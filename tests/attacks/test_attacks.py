@@ -445,6 +445,19 @@ def test_an_unprojected_start_that_fools_is_projected() -> None:
 
 
 @every_norm
+def test_a_start_outside_the_ball_that_fools_does_not_end_the_attack(norm: Norm, mnist: tuple[Images, Labels]) -> None:
+    """Far outside nearly all images are misclassified; projected, most of them are not."""
+    x, y = mnist[0].double(), mnist[1]
+    model, eps = trained_net(torch.float64).eval(), {"linf": 0.06, "l2": 0.8}[norm]
+    attack = PGD(eps=eps, norm=norm, steps=20, start="gaussian", start_size=1.0)
+    begin = Threat(norm, eps).start(x, "gaussian", StepNoise(0, 0).restart(0), 1.0)
+    assert (margin(model(begin), y) < 0).double().mean() > 0.5
+    to_the_end = margin(model(attack(model, x, y, StepNoise(0, 0))), y) < 0
+    early = margin(model(replace(attack, stop_early=True)(model, x, y, StepNoise(0, 0))), y) < 0
+    assert 0.1 < to_the_end.double().mean() and (early >= to_the_end).all()
+
+
+@every_norm
 def test_restarts_keep_the_best_of_each_image(norm: Norm, mnist: tuple[Images, Labels]) -> None:
     """And the evaluation, which runs restarts one by one, sees the very same ones."""
     x, y = mnist

@@ -105,9 +105,12 @@ class Adaptive(Attack):
         """One group: all its images take all steps; each is returned as it was first misclassified."""
         objective, result = self.objective(clean), x_adv
         broken = torch.zeros(len(x), dtype=torch.bool, device=x.device)
-        for _ in range(self.steps):
+        for step in range(self.steps):
             outputs = input_gradient(model, x_adv, y, objective)
-            newly_broken = confirmed(model, x_adv, y, misclassified(outputs.logits, y) & ~broken)
+            fooled = misclassified(outputs.logits, y) & ~broken
+            if step == 0:
+                fooled = fooled & threat.contains(x_adv, x)  # a start may lie outside
+            newly_broken = confirmed(model, x_adv, y, fooled)
             result = torch.where(newly_broken.view(-1, 1, 1, 1), threat.project(x_adv, x), result)
             broken |= newly_broken
             x_adv = threat.project(x_adv + step_size * threat.steepest(outputs.gradient), x)

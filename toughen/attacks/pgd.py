@@ -81,7 +81,7 @@ class PGD(Attack):
         x_adv = threat.start(x, self.start, noise, self.start_size).detach()
         result, rows, objective = x_adv, torch.arange(len(x), device=x.device), self.objective
         velocity: Tensor | None = None
-        for _ in range(self.steps):
+        for step in range(self.steps):
             outputs = input_gradient(model, x_adv, target, objective)
             direction = outputs.gradient
             if self.decay:
@@ -89,7 +89,10 @@ class PGD(Attack):
                 velocity = direction = direction if velocity is None else self.decay * velocity + direction
             moved = threat.project(x_adv + step_size * threat.steepest(direction), x)
             if self.stop_early:
-                is_fooled = confirmed(model, x_adv, target, objective.fooled(outputs.logits, target))
+                is_fooled = objective.fooled(outputs.logits, target)
+                if step == 0:
+                    is_fooled = is_fooled & threat.contains(x_adv, x)  # a start may lie outside
+                is_fooled = confirmed(model, x_adv, target, is_fooled)
                 if is_fooled.any():
                     going = (~is_fooled).nonzero()[:, 0]
                     fooled_images = threat.project(x_adv[is_fooled], x[is_fooled])

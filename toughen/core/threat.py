@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from toughen.core.rng import Noise
-from toughen.core.types import Eps, Images, Norm, PerExample
+from toughen.core.types import Eps, Images, Mask, Norm, PerExample
 
 Start: TypeAlias = Literal["none", "uniform", "gaussian", "bernoulli"] | Tensor
 """Where an attack starts: at x, at a random point around it, or at given images."""
@@ -75,6 +75,10 @@ class Threat:
         else:
             x_adv = x + self.cut(x_adv - x)
         return x_adv.clamp(0, 1)
+
+    def contains(self, x_adv: Images, x: Images) -> Mask:
+        """Which images lie in the ball around ``x`` and in [0, 1], but for rounding, [n]."""
+        return self.distance(self.project(x_adv, x), x_adv) <= 1e-5 * max(1.0, float(self.eps))
 
     def cut(self, delta: Images) -> Images:
         """Projection of perturbations onto the ball, without the box."""
