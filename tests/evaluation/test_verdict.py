@@ -37,6 +37,7 @@ from toughen.evaluation import verdict
 from toughen.evaluation.checks import stronger
 from toughen.evaluation.checks.base import Check, CheckContext, Claim
 from toughen.evaluation.checks.chance import allowed, at_most
+from toughen.evaluation.checks.data import labels_fit
 from toughen.evaluation.checks.probes import ProbeResults
 from toughen.evaluation.examination import checks
 from toughen.evaluation.verdict import Verdict, verdict_of
@@ -296,6 +297,24 @@ def test_a_few_images_that_fit_some_numbering_are_chance() -> None:
     claim, blocks = claim_of(net, not_at_all, n=50)
     sentence = judged(claim, blocks)[1]["labels that fit"].sentence
     assert "chance" in sentence and "numbered" not in sentence
+
+
+@pytest.mark.parametrize(("classes", "n"), [(100, 100), (100, 150), (200, 200), (100, 200)])
+def test_of_many_classes_a_third_right_is_no_other_numbering(classes: int, n: int) -> None:
+    """A third right and the rest at random, of one or two images per class, as of CIFAR-100 within a budget."""
+    generator = torch.Generator().manual_seed(0)
+    for _ in range(20):
+        y = torch.arange(n) % classes
+        right = torch.rand(n, generator=generator) < 1 / 3
+        predicted = torch.where(right, y, torch.randint(classes, (n,), generator=generator))
+        images = torch.nn.functional.one_hot(predicted, classes).view(n, 1, 1, classes).mul(255).to(torch.uint8)
+        correct = predicted == y
+        share = float(correct.double().mean())
+        claim = Claim(
+            nn.Flatten().eval(), images, y, torch.arange(n), THREAT, 0, correct, correct, {}, share
+        )  # fmt: skip
+        context = CheckContext(claim, FixedBatchModel(claim.net, 32), n, None)
+        assert labels_fit(context, "labels that fit").passed
 
 
 def test_a_few_images_are_not_called_chance_where_they_are_too_few_to_tell() -> None:
