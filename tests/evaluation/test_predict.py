@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -36,6 +37,34 @@ def test_predictions_by_hand() -> None:
     by_hand = [1 / (1 + np.exp(-2)), 1 / (1 + np.exp(-0.5)), 1 / (1 + np.exp(-0.5)), 1 / (1 + np.exp(-2))]
     assert [each.confidence for each in found] == pytest.approx(by_hand, abs=1e-6)
     assert {each.attacked for each in predict(Brightness(), x)} == {None}
+
+
+class BrightnessObject(nn.Module):
+    """The same logits, in an object."""
+
+    def forward(self, x: Images) -> SimpleNamespace:
+        return SimpleNamespace(logits=Brightness()(x))
+
+
+class UndefinedInTheDark(Brightness):
+    """NaN where the mean is below 0.4."""
+
+    def forward(self, x: Images) -> Logits:
+        return super().forward(x) + 0 * (x.mean((1, 2, 3)) - 0.4).sqrt()[:, None]
+
+
+def test_logits_may_come_in_an_object() -> None:
+    x = torch.tensor([0.3, 0.45]).reshape(2, 1, 1, 1).expand(2, 1, 2, 2)
+    attack = FGSM(eps=0.1)
+    assert predict(BrightnessObject(), x, attack, "fgsm") == predict(Brightness(), x, attack, "fgsm")
+
+
+def test_an_image_with_logits_that_are_not_finite_has_no_class() -> None:
+    bright, dark = torch.full((1, 1, 2, 2), 0.55), torch.full((1, 1, 2, 2), 0.3)
+    (found,) = predict(UndefinedInTheDark(), bright, FGSM(eps=0.2), "fgsm")
+    assert (found.label, found.attacked) == (1, -1)
+    with pytest.raises(ValueError, match="NaN or infinite, so no class is predicted"):
+        predict(UndefinedInTheDark(), torch.cat([bright, dark]))
 
 
 def test_files_are_brought_to_what_a_net_takes(tmp_path: Path) -> None:

@@ -97,8 +97,16 @@ def _threat(eps: Fraction | None, norm: str | None, record: runs.Record) -> Thre
 def _fields(path: str, prediction: Prediction, classes: Sequence[str]) -> dict[str, object]:
     fields: dict[str, object] = {"file": path, "class": classes[prediction.label], "confidence": prediction.confidence}
     if prediction.attacked is not None:
-        fields |= {"attacked_class": classes[prediction.attacked], "unchanged": prediction.attacked == prediction.label}
+        fields |= {
+            "attacked_class": _attacked(prediction.attacked, classes),
+            "unchanged": prediction.attacked == prediction.label,
+        }
     return fields
+
+
+def _attacked(number: int, classes: Sequence[str]) -> str:
+    """The class under attack; "none" for -1, a prediction with logits that are not finite."""
+    return classes[number] if number >= 0 else "none"
 
 
 def _table(files: Sequence[str], predictions: Sequence[Prediction], classes: Sequence[str]) -> Table:
@@ -111,6 +119,8 @@ def _table(files: Sequence[str], predictions: Sequence[Prediction], classes: Seq
     for path, each in zip(files, predictions, strict=True):
         cells = [Text(path), Text(classes[each.label]), Text(percent(each.confidence))]
         if each.attacked is not None:
-            cells.append(Text("not changed" if each.attacked == each.label else f"becomes {classes[each.attacked]}"))
+            cells.append(
+                Text("not changed" if each.attacked == each.label else f"becomes {_attacked(each.attacked, classes)}")
+            )
         table.add_row(*cells)
     return table

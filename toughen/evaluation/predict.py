@@ -8,10 +8,11 @@ import torch
 from torch import nn
 
 from toughen.attacks.base import Attack
-from toughen.core.gradients import mode
+from toughen.core.gradients import logits, mode
 from toughen.core.rng import ImageNoise
 from toughen.core.types import Images
 from toughen.evaluation.call_attack import call_attack
+from toughen.evaluation.harness import predicted
 
 
 @dataclass(frozen=True)
@@ -21,7 +22,8 @@ class Prediction:
     Attributes:
         label: the predicted class, a number.
         confidence: its softmax probability, 0..1, without an attack.
-        attacked: the predicted class of the adversarial image; None if no attack was run.
+        attacked: the predicted class of the adversarial image, -1 where a logit is not finite; None if no attack was
+            run.
     """
 
     label: int
@@ -44,18 +46,27 @@ def predict(
 
     Returns:
         A prediction for each image, in order.
+
+    Raises:
+        ValueError: a logit of an image is NaN or infinite without an attack.
     """
     predictions: list[Prediction] = []
     with mode(model, "eval"):
         for rows in torch.arange(len(x), device=x.device).split(batch_size):
             batch = x[rows]
             with torch.no_grad():
-                confidence, label = model(batch).float().softmax(1).max(1)
+                out = logits(model, batch)
+            if not out.isfinite().all():
+                raise ValueError(
+                    "the model's logits of some of these images are NaN or infinite, so no class is predicted: fix the "
+                    "model, or leave these images out"
+                )
+            confidence, label = out.float().softmax(1).max(1)
             attacked: list[int | None] = [None] * len(rows)
             if attack is not None:
                 noise = ImageNoise(seed, name, rows.tolist())
                 x_adv, _ = call_attack(attack, name, model, batch, label, noise)
                 with torch.no_grad():
-                    attacked = list(model(x_adv).argmax(1).tolist())
+                    attacked = list(predicted(logits(model, x_adv)).tolist())
             predictions += map(Prediction, label.tolist(), confidence.tolist(), attacked)
     return predictions
