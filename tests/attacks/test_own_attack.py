@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import shutil
 import sys
@@ -250,6 +251,25 @@ def test_an_objective_s_function_counts_too() -> None:
     kept = fingerprint(harness, {"a": PGD(eps=EPS, objective=Mine())})
     assert kept == fingerprint(harness, {"a": PGD(eps=EPS, objective=Mine())})
     assert kept != fingerprint(harness, {"a": PGD(eps=EPS, objective=CrossEntropy())})
+
+
+class Weighted(CrossEntropy):
+    """What it is made with is no plain number."""
+
+    def __init__(self, weights: Any) -> None:
+        self.weights = weights
+
+
+def test_an_objective_s_lists_and_tensors_count_too() -> None:
+    """Or a stopped evaluation would go on with other weights than it began with."""
+    split = some()
+    harness = Harness(FixedBatchModel(runs.load(RUN), 20, "fp32"), split.images, split.labels, torch.arange(40), 0)
+
+    def of(weights: Any) -> object:
+        return fingerprint(harness, {"a": PGD(eps=EPS, objective=Weighted(weights))})
+
+    for one, other in (([1, 2], [1, 3]), (torch.ones(2), torch.zeros(2)), ({"a": 1.0}, {"a": 2.0})):
+        assert of(one) == of(copy.deepcopy(one)) != of(other)
 
 
 def test_an_attack_reads_the_same_in_every_process() -> None:

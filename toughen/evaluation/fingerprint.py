@@ -22,6 +22,8 @@ from toughen.evaluation.harness import Harness
 from toughen.utils import hashing
 
 SCALARS = (str, int, float, bool, NoneType, torch.dtype, torch.device)
+CONTENTS = (*SCALARS, Tensor, np.ndarray, np.generic, tuple, list, set, frozenset, dict, nn.Module)
+"""What counts of an object's attributes; of private ones, which may be caches, only scalars."""
 MODULE_ATTRIBUTES = frozenset(vars(nn.Module()))  # what every module has, such as its submodules
 
 
@@ -83,9 +85,10 @@ def _canonical(value: object, parents: tuple[int, ...] = ()) -> object:
         return getattr(value, "__qualname__", ""), _source(value), _canonical(_captured(value), parents)
     if isinstance(value, partial):
         return _canonical([value.func, value.args, value.keywords], parents)
-    attributes = getattr(value, "__dict__", {})
-    scalars = tuple((name, str(each)) for name, each in attributes.items() if isinstance(each, SCALARS))
-    return *_of_class(value), scalars
+    attributes = getattr(value, "__dict__", {}).items()
+    kinds = {name: SCALARS if name.startswith("_") else CONTENTS for name, _ in attributes}
+    counted = [(name, each) for name, each in attributes if isinstance(each, kinds[name])]
+    return *_of_class(value), tuple((name, _canonical(each, parents)) for name, each in counted)
 
 
 def _array_hash(array: Any) -> str:
