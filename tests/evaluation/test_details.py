@@ -20,7 +20,7 @@ from PIL import Image
 
 import toughen as package
 from toughen import data, runs
-from toughen.attacks import PGD
+from toughen.attacks import PGD, Adaptive, Attack, LogitMatrix
 from toughen.evaluation.gallery import to_run
 from toughen.evaluation.result import Evaluation
 from toughen.evaluation.state import State
@@ -68,6 +68,22 @@ def test_a_fallen_image_is_shown_as_the_start_that_broke_it_left_it() -> None:
     found = Evaluation(split, torch.arange(2), split.labels, {"pgd": ["pgd"] * 3}, state)
     ((piece, rows),) = to_run(found, {"broken": [0], "stands": []}, {"pgd": PGD(eps=0.3, restarts=3)})
     assert (piece.part, piece.number, rows) == ("pgd", 2, [0])
+
+
+@pytest.mark.parametrize(
+    "attack", [LogitMatrix(eps=0.3), Adaptive(eps=0.3, defence="nuclear", weight=4, group=40, steps=5)]
+)
+def test_the_gallery_of_an_attack_that_couples_images_shows_what_it_did(attack: Attack, tmp_path: Path) -> None:
+    """With others of the batch left out, the same image gets another perturbation, which may not break it."""
+    split = data.load("mnist-5k").test.take(torch.arange(0, 1000, 10))
+    attacks = {"first": PGD(eps=0.3, steps=1), "coupled": attack, "last": PGD(eps=0.3, steps=2)}
+    package.evaluate(package.load(NET), split, eps=0.3, attacks=attacks, verdict=False, out=tmp_path)
+    ledger = {row["index"]: row for row in pq.read_table(tmp_path / "examples.parquet").to_pylist()}
+    shown = [row for row in pq.read_table(tmp_path / "gallery.parquet").to_pylist() if row["outcome"] == "broken"]
+    assert "coupled" in {row["attack"] for row in shown}
+    for row in shown:
+        assert row["attack"] == ledger[row["index"]]["broken_by"] and row["attacked_prediction"] != row["label"]
+        assert row["distance"] == pytest.approx(ledger[row["index"]]["distance"], abs=1e-6)
 
 
 def test_the_gallery_s_pictures_are_the_images(evaluated: Path) -> None:

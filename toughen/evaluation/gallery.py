@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import pyarrow as pa
@@ -12,10 +12,11 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from toughen.attacks.adaptive import Adaptive
 from toughen.attacks.base import Attack
 from toughen.core.rng import derive_seed
 from toughen.engine.fixed_batch import FixedBatchModel
-from toughen.evaluation.harness import Harness
+from toughen.evaluation.harness import Harness, chunk_size
 from toughen.evaluation.plan import AttackRound, attack_rounds
 from toughen.evaluation.result import Evaluation
 from toughen.evaluation.target import EvaluationTarget
@@ -31,8 +32,8 @@ def gallery(
 ) -> pa.Table:
     """A random sample of broken images, of robust images, and of images that are misclassified without an attack.
 
-    A broken image's adversarial image is that of the round that broke it. A robust image's is that of the last attack's
-    first round, which did not break it.
+    A broken image's adversarial image is that of the round that broke it. A robust image's is that of the first
+    round, which did not break it, of the last attack that does not couple the images of a batch, if there is one.
 
     Args:
         evaluation: results of the attacks.
@@ -46,9 +47,11 @@ def gallery(
     samples = _samples(evaluation, seed)
     adversarial: dict[int, tuple[str, Tensor]] = {}
     for attack_round, rows in to_run(evaluation, samples, attacks):
-        result = harness.attack(attack_round, torch.tensor(rows, device=split.labels.device), keep=True)
-        assert result.x_adv is not None
-        adversarial |= {row: (attack_round.part, x_adv) for row, x_adv in zip(rows, result.x_adv, strict=True)}
+        for together in _batches(harness, evaluation, attack_round, rows):
+            result = harness.attack(attack_round, torch.tensor(together, device=split.labels.device), keep=True)
+            assert result.x_adv is not None
+            found = zip(together, result.x_adv, strict=True)
+            adversarial |= {row: (attack_round.part, x_adv) for row, x_adv in found if row in rows}
     table = [
         _row(harness, evaluation, target, row, outcome, adversarial.get(row))
         for outcome, rows in samples.items()
@@ -92,8 +95,25 @@ def to_run(
         name = next(name for name in plans if bool(evaluation.state.of(name).broken[row]))
         chosen.setdefault((name, int(evaluation.state.of(name).broken_by[row])), []).append(row)
     if rows["stands"]:
-        chosen.setdefault((list(plans)[-1], 0), []).extend(rows["stands"])
+        single = [name for name, attack in attacks.items() if not getattr(attack, "batchwise", False)]
+        chosen.setdefault(((single or list(plans))[-1], 0), []).extend(rows["stands"])
     return [(plans[name][number], group) for (name, number), group in chosen.items()]
+
+
+def _batches(
+    harness: Harness, evaluation: Evaluation, attack_round: AttackRound, rows: list[int]
+) -> Iterator[list[int]]:
+    """The rows to attack together: where an attack couples the images of a batch, all that the evaluation did."""
+    attack = attack_round.attack
+    if not getattr(attack, "batchwise", False):
+        yield rows
+        return
+    progress = evaluation.state.of(attack_round.key)
+    attacked = evaluation.correct.cpu() & (~progress.broken | (progress.broken_by >= attack_round.number))
+    for chunk in attacked.nonzero()[:, 0].split(chunk_size(harness.images, harness.model.size)):
+        for part in chunk.split(attack.group if isinstance(attack, Adaptive) else len(chunk)):
+            if not set(rows).isdisjoint(together := part.tolist()):
+                yield together
 
 
 def _row(
