@@ -18,12 +18,13 @@ from torch import Tensor, nn
 import toughen
 from toughen.attacks.base import Attack
 from toughen.core.gradients import mode
+from toughen.core.objectives import Objective
 from toughen.evaluation.harness import Harness
 from toughen.utils import hashing
 
 SCALARS = (str, int, float, bool, NoneType, torch.dtype, torch.device)
 CONTENTS = (*SCALARS, Tensor, np.ndarray, np.generic, tuple, list, set, frozenset, dict, nn.Module)
-"""What counts of an object's attributes; of private ones, which may be caches, only scalars."""
+"""What counts of an objective's attributes; of private ones, and of other objects, which may note things, scalars."""
 MODULE_ATTRIBUTES = frozenset(vars(nn.Module()))  # what every module has, such as its submodules
 
 
@@ -86,7 +87,7 @@ def _canonical(value: object, parents: tuple[int, ...] = ()) -> object:
     if isinstance(value, partial):
         return _canonical([value.func, value.args, value.keywords], parents)
     attributes = getattr(value, "__dict__", {}).items()
-    kinds = {name: SCALARS if name.startswith("_") else CONTENTS for name, _ in attributes}
+    kinds = {name: CONTENTS if isinstance(value, Objective) and name[0] != "_" else SCALARS for name, _ in attributes}
     counted = [(name, each) for name, each in attributes if isinstance(each, kinds[name])]
     return *_of_class(value), tuple((name, _canonical(each, parents)) for name, each in counted)
 
