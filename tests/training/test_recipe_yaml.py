@@ -71,6 +71,18 @@ def test_settings_that_are_handed_on_are_written(tmp_path: Path) -> None:
     assert written["init_args"] == {"share": 0.5, "eps": 0.3, "start": "none"}
 
 
+class Bare(FBF):
+    """A method of a user's own that hands everything on."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+
+
+def test_no_places_are_written_where_none_were_given() -> None:
+    written = yaml.safe_load(recipe_yaml(Recipe(method=Bare(eps=0.3))))["method"]
+    assert written["init_args"] == {"eps": 0.3}
+
+
 def mine(**other: Any) -> Recipe:
     """A run of two epochs on the first digits."""
     given: dict[str, Any] = {

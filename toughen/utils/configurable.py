@@ -33,8 +33,11 @@ def _arguments(kind: type, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dic
     bound.apply_defaults()
     named: dict[str, Any] = {}
     for name, value in bound.arguments.items():
-        more = bound.signature.parameters[name].kind is inspect.Parameter.VAR_KEYWORD
-        named |= value if more else {name: value}
+        kind_of = bound.signature.parameters[name].kind
+        if kind_of is inspect.Parameter.VAR_KEYWORD:
+            named |= value
+        elif value or kind_of is not inspect.Parameter.VAR_POSITIONAL:
+            named[name] = value
     return named
 
 
