@@ -83,6 +83,12 @@ def test_no_places_are_written_where_none_were_given() -> None:
     assert written["init_args"] == {"eps": 0.3}
 
 
+def test_eps_and_norm_reach_a_method_that_hands_them_on() -> None:
+    words = ["--data", "mnist-5k", "--model", "small-cnn", "--eps", "0.5", "--norm", "l2"]
+    method = parse_train([*words, "--method", f"{Bare.__module__}.Bare"])[0].method
+    assert isinstance(method, Bare) and (method.eps, method.norm) == (0.5, "l2")
+
+
 def mine(**other: Any) -> Recipe:
     """A run of two epochs on the first digits."""
     given: dict[str, Any] = {

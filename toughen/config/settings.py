@@ -279,8 +279,9 @@ def _class(node: jsonargparse.Namespace) -> Any:
 
 
 def _parameters(node: jsonargparse.Namespace) -> set[str]:
-    """The settings of the class that a part names."""
-    return set(inspect.signature(_class(node)).parameters)
+    """The settings of the class that a part names, and those that it hands on to its bases."""
+    given = node.get("init_args")
+    return {*inspect.signature(_class(node)).parameters, *(() if given is None else vars(given))}
 
 
 def _types(node: jsonargparse.Namespace) -> dict[str, Any]:
