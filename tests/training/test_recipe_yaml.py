@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import fields, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
 import jsonargparse
 import pytest
+import torch
 import yaml
 from commands import digits, refused, small, toughen
 
@@ -17,7 +18,9 @@ from toughen.config.train import parse_train, train_parser
 from toughen.methods import GAT, PGDAT, Delayed, NuAT, Standard
 from toughen.methods.fast import FBF
 from toughen.training import Adam, Piecewise, Recipe, train
+from toughen.training.optimizers import Optimizer, Parameters
 from toughen.training.recipe_yaml import changes, recipe_yaml
+from toughen.training.schedules import Schedule
 
 
 @pytest.fixture
@@ -87,6 +90,33 @@ def test_eps_and_norm_reach_a_method_that_hands_them_on() -> None:
     words = ["--data", "mnist-5k", "--model", "small-cnn", "--eps", "0.5", "--norm", "l2"]
     method = parse_train([*words, "--method", f"{Bare.__module__}.Bare"])[0].method
     assert isinstance(method, Bare) and (method.eps, method.norm) == (0.5, "l2")
+
+
+class Warm(Schedule):
+    """A schedule of a user's own that keeps its setting under another name."""
+
+    def __init__(self, share: float = 0.5) -> None:
+        self._share = share
+
+    def factor(self, progress: float) -> float:
+        return min(1.0, progress / self._share)
+
+
+@dataclass(frozen=True, slots=True)
+class Slotted(Optimizer):
+    """An optimizer of a user's own whose settings are in slots."""
+
+    lr: float = 0.1
+
+    def build(self, parameters: Parameters) -> torch.optim.Optimizer:
+        return torch.optim.Adam(parameters, lr=self.lr)
+
+
+def test_settings_of_own_optimizers_and_schedules_are_those_of_their_constructors(tmp_path: Path) -> None:
+    recipe = Recipe(method=Standard(), optimizer=Slotted(lr=0.2), schedule=Warm(0.25))
+    (tmp_path / "mine.yaml").write_text(recipe_yaml(recipe), encoding="utf-8")
+    again = parse_train([str(tmp_path / "mine.yaml")])[0]
+    assert again.optimizer == Slotted(lr=0.2) and again.schedule.factor(0.125) == 0.5
 
 
 def mine(**other: Any) -> Recipe:

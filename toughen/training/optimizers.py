@@ -10,10 +10,12 @@ from typing import Any, TypeAlias
 import torch
 from torch import nn
 
+from toughen.utils.configurable import Configurable
+
 Parameters: TypeAlias = Iterable[nn.Parameter] | Iterable[dict[str, Any]]  # alone, or in groups
 
 
-class Optimizer:
+class Optimizer(Configurable):
     """The base of all optimizer settings; ``build`` makes torch's optimizer for these parameters."""
 
     lr: float | int

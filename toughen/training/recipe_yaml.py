@@ -35,7 +35,7 @@ def _given(kind: type, settings: Mapping[str, Any]) -> dict[str, Any]:
 
 def _plain(value: Any) -> Any:
     if isinstance(value, Method | Optimizer | Schedule):
-        given = _given(type(value), value.settings if isinstance(value, Method) else vars(value))
+        given = _given(type(value), value.settings)
         return {"class_path": import_path(type(value))} | ({"init_args": given} if given else {})
     if isinstance(value, Mapping):
         return {str(name): _plain(each) for name, each in value.items()}

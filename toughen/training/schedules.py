@@ -11,9 +11,10 @@ from dataclasses import dataclass
 from torch.optim import Optimizer
 
 from toughen.core.types import Real
+from toughen.utils.configurable import Configurable
 
 
-class Schedule:
+class Schedule(Configurable):
     """The base of all schedules."""
 
     def factor(self, progress: float) -> float:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import sys
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 Made = TypeVar("Made", bound="Configurable")
 
@@ -16,7 +16,8 @@ class Configurable:
         settings: the arguments of the constructor by name, with the defaults of those that were not given.
     """
 
-    settings: dict[str, Any]
+    if TYPE_CHECKING:  # as jsonargparse reads a dataclass's hints, its bases' too, with the names of its own module
+        settings: dict[str, Any]
 
     def __new__(cls: type[Made], *args: Any, **kwargs: Any) -> Made:
         made = super().__new__(cls)
