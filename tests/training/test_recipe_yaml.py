@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import jsonargparse
+import numpy as np
 import pytest
 import torch
 import yaml
@@ -117,6 +118,29 @@ def test_settings_of_own_optimizers_and_schedules_are_those_of_their_constructor
     (tmp_path / "mine.yaml").write_text(recipe_yaml(recipe), encoding="utf-8")
     again = parse_train([str(tmp_path / "mine.yaml")])[0]
     assert again.optimizer == Slotted(lr=0.2) and again.schedule.factor(0.125) == 0.5
+
+
+class Stepped(Schedule):
+    """A schedule of a user's own that takes any number."""
+
+    def __init__(self, height: Any, steps: Any) -> None:
+        self.height, self.steps = height, steps
+
+    def factor(self, progress: float) -> Any:
+        return self.height
+
+
+def test_numbers_of_numpy_are_written_as_numbers() -> None:
+    schedule = Stepped(np.float32(0.5), np.int64(3))
+    recipe = Recipe(method=PGDAT(eps=np.float64(0.25)), schedule=schedule, averaging=np.float64(0.75))
+    written = yaml.safe_load(recipe_yaml(recipe))
+    assert written["schedule"]["init_args"] == {"height": 0.5, "steps": 3}
+    assert (written["method"]["init_args"]["eps"], written["averaging"]) == (0.25, 0.75)
+
+
+def test_a_rate_of_numpy_is_a_number_in_an_epochs_line(tmp_path: Path) -> None:
+    train(mine(method=FBF(eps=0.2), epochs=1, schedule=Stepped(np.float32(0.5), 1)), tmp_path)
+    assert '"lr": 0.05' in (tmp_path / "metrics.jsonl").read_text()
 
 
 def mine(**other: Any) -> Recipe:

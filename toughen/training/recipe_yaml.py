@@ -6,6 +6,7 @@ import inspect
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import fields
+from numbers import Integral, Real
 from pathlib import Path
 from typing import Any
 
@@ -45,7 +46,13 @@ def _plain(value: Any) -> Any:
         return value.text if "/" in value.text else float(value)
     if isinstance(value, Path):
         return str(value)
-    return value if value is None or isinstance(value, bool | int | float | str) else import_path(type(value))
+    if value is None or isinstance(value, bool):
+        return value
+    if isinstance(value, Integral):  # numpy's, too
+        return int(value)
+    if isinstance(value, float | Real):
+        return float(value)
+    return str.__str__(value) if isinstance(value, str) else import_path(type(value))
 
 
 def settings_of(recipe: Recipe) -> dict[str, str]:

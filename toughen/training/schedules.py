@@ -34,7 +34,7 @@ class Schedule(Configurable):
         """Give an optimizer its learning rate and momentum for this place in the run; a group's "lr_scale" is kept."""
         momentum = self.momentum(progress)
         for group in optimizer.param_groups:
-            group["lr"] = lr * group.get("lr_scale", 1.0) * self.factor(progress)
+            group["lr"] = float(lr * group.get("lr_scale", 1.0) * self.factor(progress))  # maybe numpy's
             if momentum is not None and "momentum" in group:
                 group["momentum"] = momentum
             elif momentum is not None and "betas" in group:
