@@ -61,6 +61,12 @@ def test_a_none_that_is_no_default_is_read_back(tmp_path: Path) -> None:
     assert isinstance(again, GAT) and again.jump_at is None
 
 
+def test_a_norm_that_the_method_alone_says_is_read_back(tmp_path: Path) -> None:
+    (tmp_path / "mine.yaml").write_text(recipe_yaml(Recipe(method=PGDAT(eps=1.0, norm="l2"))), encoding="utf-8")
+    again = parse_train([str(tmp_path / "mine.yaml")])[0]
+    assert again.threat is not None and (again.threat.norm, again.threat.eps) == ("l2", 1.0)
+
+
 class Halved(FBF):
     """A method of a user's own that hands settings on."""
 

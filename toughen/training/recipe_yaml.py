@@ -25,7 +25,10 @@ def recipe_yaml(recipe: Recipe) -> str:
     What is None by default is left out where it is None. A value that no text can hold, such as a net that was made in
     Python, is written as the path of its class.
     """
-    return strict_yaml.write(_given(Recipe, {each.name: getattr(recipe, each.name) for each in fields(recipe)}))
+    settings = {each.name: getattr(recipe, each.name) for each in fields(recipe)}
+    if recipe.eps is None and recipe.threat is not None:  # the method says the threat, and the norm may not contradict
+        settings["norm"] = recipe.threat.norm
+    return strict_yaml.write(_given(Recipe, settings))
 
 
 def _given(kind: type, settings: Mapping[str, Any]) -> dict[str, Any]:
