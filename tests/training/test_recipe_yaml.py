@@ -81,6 +81,20 @@ def test_settings_that_are_handed_on_are_written(tmp_path: Path) -> None:
     assert written["init_args"] == {"share": 0.5, "eps": 0.3, "start": "none"}
 
 
+class Named(FBF):
+    """A method of a user's own with a setting that is called settings."""
+
+    def __init__(self, *, settings: list[int], eps: float) -> None:
+        super().__init__(eps=eps)
+        self.settings = settings  # type: ignore[assignment]
+
+
+def test_a_setting_may_be_called_settings() -> None:
+    method = Named(settings=[1], eps=0.3)
+    assert yaml.safe_load(recipe_yaml(Recipe(method=method)))["method"]["init_args"] == {"settings": [1], "eps": 0.3}
+    assert repr(method).startswith("Named(settings=[1], eps=0.3")
+
+
 class Bare(FBF):
     """A method of a user's own that hands everything on."""
 

@@ -21,8 +21,15 @@ class Configurable:
 
     def __new__(cls: type[Made], *args: Any, **kwargs: Any) -> Made:
         made = super().__new__(cls)
-        vars(made)["settings"] = _arguments(cls, args, kwargs)  # a torch module takes no attribute before its __init__
+        given = _arguments(cls, args, kwargs)
+        vars(made).update(settings=given, _made_with=given)  # a torch module takes no attribute before its __init__
         return made
+
+
+def made_with(made: Configurable) -> dict[str, Any]:
+    """The ``settings`` of an object, also where its class uses this name for something else."""
+    given: dict[str, Any] = vars(made)["_made_with"]
+    return given
 
 
 def _arguments(kind: type, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
