@@ -7,6 +7,7 @@ import gc
 import json
 import shutil
 import weakref
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +24,15 @@ from toughen.core.types import Batch, Crafted, Images, Labels, Step
 from toughen.data import Data
 from toughen.evaluation.harness import as_floats
 from toughen.methods.base import Method
+from toughen.methods.converge_smooth import ConvergeSmooth
+from toughen.methods.delayed import Delayed
+from toughen.methods.efgsm import EFGSM
 from toughen.methods.fast import FBF
+from toughen.methods.hybrid import Hybrid
+from toughen.methods.liet import LIET
 from toughen.methods.nuat import NuAT
+from toughen.methods.nuat2 import NuAT2
+from toughen.methods.pgi import PGI
 from toughen.methods.standard import Standard
 from toughen.runs.files import read_tensors
 from toughen.training import SGD, AdamW, Constant, Cyclic, Recipe, train
@@ -304,6 +312,40 @@ def test_a_method_may_end_a_run(tmp_path: Path) -> None:
 
     train(recipe(method=Ends(), epochs=5), tmp_path / "run")
     assert len(timeless(tmp_path / "run")) == 1
+
+
+@pytest.mark.parametrize(
+    "method",
+    [
+        lambda: Delayed(after=FBF(eps=0.2), switch_epoch=1),
+        lambda: ConvergeSmooth(inner=FBF(eps=0.2), gamma=0.0, stride=0),
+    ],
+)
+def test_a_recipe_that_is_trained_again_begins_anew(method: Callable[[], Method], tmp_path: Path) -> None:
+    again = recipe(method=method(), eps=0.2, optimizer=SGD(lr=0.3))
+    lines = [(train(again, tmp_path / name) / "metrics.jsonl").read_text().splitlines() for name in ("one", "two")]
+    assert [json.loads(line)["terms"] for line in lines[0]] == [json.loads(line)["terms"] for line in lines[1]]
+
+
+@pytest.mark.parametrize(
+    ("method", "left"),
+    [
+        (Hybrid(cheap=NuAT(eps=0.2)), {"use_strong": True, "last_mean": 1.0, "seen": 3}),
+        (EFGSM(eps=0.2), {"last_share": 0.9, "stop_reason": "it fell"}),
+        (NuAT2(eps=0.2), {"averaged": True, "use_average": True}),
+        (NuAT(eps=0.2), {"iteration": 3}),
+        (LIET(eps=0.2), {"iteration": 3}),
+        (PGI(eps=0.2), {"epoch": 3}),
+    ],
+)
+def test_a_method_that_is_prepared_again_begins_anew(method: Method, left: dict[str, Any]) -> None:
+    method.prepare(nn.Linear(4, 3), (1, 2, 2), 3, 5)
+    before = method.get_extra_state()
+    for name, value in left.items():
+        setattr(method, name, value)
+    assert method.get_extra_state() != before
+    method.prepare(nn.Linear(4, 3), (1, 2, 2), 3, 5)
+    assert method.get_extra_state() == before
 
 
 def test_a_method_s_own_weights_are_trained_and_kept(tmp_path: Path) -> None:

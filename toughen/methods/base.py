@@ -155,15 +155,23 @@ class Method(Configurable, nn.Module):
     def prepare(self, model: nn.Module, shape: tuple[int, int, int], classes: int, images: int | None = None) -> None:
         """Allocate all state, before an optimizer is built or a state is loaded; called on first use otherwise.
 
+        A method that was trained before begins anew.
+
         Args:
             model: the model that will be trained.
             shape: one image's [c, h, w].
             classes: number of classes.
             images: size of the training set, None where nobody knows it.
         """
+        if self._prepared:
+            self.forget()
         self._prepared = True
         for inner in self.inner():
             inner.prepare(model, shape, classes, images)
+
+    def forget(self) -> None:
+        """Forget an earlier run; called by ``prepare`` where it was called before."""
+        self._stop_reason = None
 
     def forward(self, model: nn.Module, x: Images, y: Labels, batch: Batch | None = None) -> Step:
         """One step's loss on a batch: crafts images and takes the loss on them.

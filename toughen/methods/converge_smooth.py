@@ -94,6 +94,12 @@ class ConvergeSmooth(Method):
             loss = loss + self.weight * (ahead.sign() * outside).to(clean.dtype) * clean
         return Step(loss, step.logits, {**step.terms, "clean": clean.detach()})
 
+    def forget(self) -> None:
+        super().forget()
+        self.epoch = self.seen = 0
+        for buffer in (self.last_mean, self.last_change, self.epoch_sum):
+            buffer.zero_()
+
     def start(self, plan: Plan) -> None:
         super().start(plan)
         self.until = plan.epochs * (1.0 if plan.first_drop is None else plan.first_drop) - self.stride

@@ -85,6 +85,10 @@ class Delayed(Method):
     def loss(self, model: nn.Module, x: Images, y: Labels, crafted: Crafted) -> Step:
         return self.now.loss(model, x, y, crafted)
 
+    def forget(self) -> None:
+        super().forget()
+        self.switched, self.losses = self.switch_epoch == 0, []
+
     def check(self, epochs: int) -> None:
         super().check(epochs)
         if self.switch_epoch != "auto" and self.switch_epoch >= epochs:

@@ -101,6 +101,10 @@ class EFGSM(Method):
     def keeps_images(self) -> bool:
         return True
 
+    def forget(self) -> None:
+        super().forget()
+        self.last_share = None
+
     def craft(self, model: nn.Module, x: Images, y: Labels, batch: Batch | None = None) -> Crafted:
         if batch is None or batch.index is None:
             raise ValueError("EFGSM keeps a history of each image: give Batch(index=...), its place in the set")

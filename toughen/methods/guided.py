@@ -65,6 +65,10 @@ class _Guided(Method):
         self._iteration = value
         self.guides.fill_(not (self.alternate and value % 2 == 0))
 
+    def forget(self) -> None:
+        super().forget()
+        self.iteration = 0
+
     def objective(self, clean: Logits) -> Objective:
         """The attack's objective, given the logits of the clean images."""
         raise NotImplementedError

@@ -78,6 +78,13 @@ class Hybrid(Method):
     def is_adversarial(self) -> bool:
         return self.now.is_adversarial
 
+    def forget(self) -> None:
+        super().forget()
+        self.use_strong, self.last_mean = False, math.nan
+        self.counted = self.seen = self.strong_steps = self.epoch_steps = self.epoch_strong = 0
+        self.window_sum.zero_()
+        self.epoch_sum.zero_()
+
     def craft(self, model: nn.Module, x: Images, y: Labels, batch: Batch | None = None) -> Crafted:
         return self.now.craft(model, x, y, batch)
 

@@ -79,6 +79,10 @@ class LIET(Method):
         like = next(model.parameters(), torch.zeros(()))
         self.register_buffer("perturbations", like.new_zeros(classes, *shape))
 
+    def forget(self) -> None:
+        super().forget()
+        self.iteration = 0
+
     def craft(self, model: nn.Module, x: Images, y: Labels, batch: Batch | None = None) -> Crafted:
         threat = threat_of(self)
         threat.check(x)

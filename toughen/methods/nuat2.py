@@ -97,6 +97,10 @@ class NuAT2(NuAT):
     def adaptive(self) -> dict[str, Any] | None:
         return {"defence": "nuclear", "weight": self.lam_at(1.0)}  # the attack knows no divisor
 
+    def forget(self) -> None:
+        super().forget()
+        self.averaged = self.use_average = False
+
     def craft(self, model: nn.Module, x: Images, y: Labels, batch: Batch | None = None) -> Crafted:
         leader = self.average if self.average is not None and self.use_average else model
         with mode(leader, "eval"), torch.no_grad():

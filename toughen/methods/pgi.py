@@ -85,6 +85,10 @@ class PGI(Method):
         self.register_buffer("momentum", like.new_zeros(rows if self.prior == "momentum" else 0, *shape))
         self.register_buffer("seen", like.new_zeros(rows, dtype=torch.bool))
 
+    def forget(self) -> None:
+        super().forget()
+        self.epoch = 0
+
     @property
     def graph_key(self) -> Hashable:
         return self.prior if self.sized else None  # what is kept may grow
