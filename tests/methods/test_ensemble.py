@@ -26,6 +26,8 @@ from toughen.core.rng import Noise
 from toughen.core.types import Batch, Images, Labels
 from toughen.methods.awp import AWP
 from toughen.methods.ensemble import Ensemble
+from toughen.training import Recipe
+from toughen.training.sources import missing_sources
 from toughen.training.trainer import Trainer
 
 E = 0.1
@@ -276,6 +278,12 @@ def test_sources_are_trained_and_named_on_the_command_line(tmp_path: Path) -> No
 def named(out: Path) -> list[object]:
     """A run whose sources are named as nets."""
     return small("--method", "Ensemble", "--eps", 0.1, "--method.sources", "[fbf-mnist-cnn, m-lenet]", "--out", out)
+
+
+def test_each_run_of_a_recipe_has_its_own_sources(tmp_path: Path) -> None:
+    recipe = Recipe(model="fbf-mnist-cnn", method=Ensemble(eps=E, sources=["fbf-mnist-cnn"]))
+    for folder in (tmp_path / "one", tmp_path / "two"):
+        assert [each.folder for each in missing_sources(recipe, folder)] == [folder / "sources" / "fbf-mnist-cnn"]
 
 
 def test_sources_that_are_named_as_nets_are_trained_first(tmp_path: Path) -> None:

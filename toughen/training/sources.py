@@ -36,6 +36,7 @@ def missing_sources(recipe: Recipe, folder: Path) -> list[SourceRun]:
     """
     source_runs = []
     for method in (each for each in recipe.method.modules() if isinstance(each, Ensemble)):
+        method.trained.clear()  # those of an earlier run with the same method lie elsewhere
         for name in method.untrained():
             method.trained[name] = folder / SOURCES / name
             changes = _changes(recipe, name)
