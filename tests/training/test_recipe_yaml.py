@@ -22,6 +22,7 @@ from toughen.training import Adam, Piecewise, Recipe, train
 from toughen.training.optimizers import Optimizer, Parameters
 from toughen.training.recipe_yaml import changes, recipe_yaml
 from toughen.training.schedules import Schedule
+from toughen.utils.configurable import init_args
 
 
 @pytest.fixture
@@ -47,9 +48,9 @@ def test_a_recipe_made_in_python_is_read_back_by_the_command_line(tmp_path: Path
     recipe = Recipe(method=method, eps=8 / 255, optimizer=Adam(lr=1e-5), schedule=schedule, device="1e3", keep_at=[1])
     (tmp_path / "mine.yaml").write_text(recipe_yaml(recipe), encoding="utf-8")
     again = parse_train([str(tmp_path / "mine.yaml")])[0]
-    assert isinstance(again.method, Delayed) and again.method.settings.keys() == method.settings.keys()
+    assert isinstance(again.method, Delayed) and init_args(again.method).keys() == init_args(method).keys()
     assert (again.method.switch_epoch, again.method.threat) == (2, method.threat)
-    assert again.method.after.settings == method.after.settings
+    assert init_args(again.method.after) == init_args(method.after)
     assert (again.optimizer, again.schedule) == (recipe.optimizer, schedule)
     plain = [each.name for each in fields(Recipe) if each.name not in ("method", "optimizer", "schedule")]
     assert [getattr(again, each) for each in plain] == [getattr(recipe, each) for each in plain]
@@ -86,7 +87,7 @@ class Named(FBF):
 
     def __init__(self, *, settings: list[int], eps: float) -> None:
         super().__init__(eps=eps)
-        self.settings = settings  # type: ignore[assignment]
+        self.settings = settings
 
 
 def test_a_setting_may_be_called_settings() -> None:
@@ -199,7 +200,7 @@ def test_a_run_is_continued_by_the_other_way_in(tmp_path: Path) -> None:
     words += ["--method", "FBF", "--validation", 20, "--device", "cpu"]
     assert toughen("train", *words).status == 0
     recipe = parse_train([str(word) for word in words])[0]
-    changed = replace(recipe, eps=8 / 255, method=FBF(**{**recipe.method.settings, "eps": 8 / 255}))
+    changed = replace(recipe, eps=8 / 255, method=FBF(**{**init_args(recipe.method), "eps": 8 / 255}))
     assert train(changed, tmp_path / "one", resume=True) == tmp_path / "one"
     train(changed, tmp_path / "two")
     ended = toughen("train", tmp_path / "two/config.yaml", "--out", tmp_path / "two", "--resume")

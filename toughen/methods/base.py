@@ -16,7 +16,7 @@ from toughen.core.gradients import logits, mode
 from toughen.core.rng import Noise
 from toughen.core.threat import Threat
 from toughen.core.types import Batch, Crafted, Eps, Images, Labels, Logits, Norm, Plan, Step
-from toughen.utils.configurable import Configurable, made_with
+from toughen.utils.configurable import Configurable, init_args
 
 KINDS: dict[str, type[Method]] = {}
 """All methods by class name; those of other packages by import path."""
@@ -272,7 +272,7 @@ class Method(Configurable, nn.Module):
     def extra_repr(self) -> str:
         """The settings, and the attack's choice for those left open; torch lists wrapped methods and nets below."""
         attack = getattr(self, "attack", None)
-        known = {name: getattr(attack, name, None) if v is None else v for name, v in made_with(self).items()}
+        known = {name: getattr(attack, name, None) if v is None else v for name, v in init_args(self).items()}
         shown = {name: value for name, value in known.items() if value is not None and not isinstance(value, nn.Module)}
         return ", ".join(f"{name}={value!r}" for name, value in shown.items())
 

@@ -15,7 +15,7 @@ from toughen.training.optimizers import Optimizer
 from toughen.training.recipe import Recipe
 from toughen.training.schedules import Schedule
 from toughen.utils import strict_yaml
-from toughen.utils.configurable import import_path, made_with
+from toughen.utils.configurable import import_path, init_args
 from toughen.utils.units import Fraction
 
 
@@ -39,7 +39,7 @@ def _given(kind: type, settings: Mapping[str, Any]) -> dict[str, Any]:
 
 def _plain(value: Any) -> Any:
     if isinstance(value, Method | Optimizer | Schedule):
-        given = _given(type(value), made_with(value))
+        given = _given(type(value), init_args(value))
         return {"class_path": import_path(type(value))} | ({"init_args": given} if given else {})
     if isinstance(value, Mapping):
         return {str(name): _plain(each) for name, each in value.items()}

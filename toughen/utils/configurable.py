@@ -4,31 +4,23 @@ from __future__ import annotations
 
 import inspect
 import sys
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 Made = TypeVar("Made", bound="Configurable")
 
 
 class Configurable:
-    """A class whose objects remember the arguments they were made with.
-
-    Attributes:
-        settings: the arguments of the constructor by name, with the defaults of those that were not given.
-    """
-
-    if TYPE_CHECKING:  # as jsonargparse reads a dataclass's hints, its bases' too, with the names of its own module
-        settings: dict[str, Any]
+    """A class whose objects remember the arguments they were made with; ``init_args`` gives them."""
 
     def __new__(cls: type[Made], *args: Any, **kwargs: Any) -> Made:
         made = super().__new__(cls)
-        given = _arguments(cls, args, kwargs)
-        vars(made).update(settings=given, _made_with=given)  # a torch module takes no attribute before its __init__
+        vars(made)["_init_args"] = _arguments(cls, args, kwargs)  # a torch module takes no attribute before __init__
         return made
 
 
-def made_with(made: Configurable) -> dict[str, Any]:
-    """The ``settings`` of an object, also where its class uses this name for something else."""
-    given: dict[str, Any] = vars(made)["_made_with"]
+def init_args(made: Configurable) -> dict[str, Any]:
+    """The arguments of an object's constructor by name, with the defaults of those that were not given."""
+    given: dict[str, Any] = vars(made)["_init_args"]
     return given
 
 
