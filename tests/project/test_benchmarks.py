@@ -737,3 +737,24 @@ def test_the_page_has_the_figures_of_the_search_s_trials() -> None:
     text = " ".join(section.split())
     assert f"{100 * found['clean_accuracy']:.1f} % clean, " in text
     assert f"{100 * found['robust_accuracy']:.1f} % under AutoAttack (95 % interval {low:.1f} to {high:.1f})" in text
+
+
+def test_signs_of_a_collapse_are_found_where_they_are(scripts: Any) -> None:
+    """Nineteen measurements of a sound run, then one after another: distance, alignment, PGD accuracy."""
+    signals = scripts("collapse_signals")
+    row = {"clean": 1.0, "fgsm": 0.9, "pgd": 0.8, "distance": 1.0, "alignment": 0.8}
+    rows = [{"step": 40.0 * number, **row} for number in range(1, 61)]
+    assert set(signals.signs(rows).values()) == {None}
+    for later in rows[19:]:
+        later["alignment"] = 0.59  # below three quarters; a median of five has it at the third
+    assert signals.signs(rows) == {"fall": None, "jump": None, "alignment": 880.0, "alignment and distance": None}
+    for later in rows[29:]:
+        later["distance"] = 1.2
+    for later in rows[39:]:
+        later["distance"] = 3.7  # more than three times the median of the last 20, 1.1
+    for later in rows[49:]:
+        later["pgd"] = 0.39
+    found = {"fall": 2000.0, "jump": 1600.0, "alignment": 880.0, "alignment and distance": 1280.0}
+    assert signals.signs(rows) == found
+    rows[2]["alignment"] = 9.0  # during the warm-up of eps, which is not looked at
+    assert signals.signs(rows) == found
