@@ -8,8 +8,9 @@ from typing import Any, Literal
 from torch import nn
 
 from toughen.core.types import Batch, Crafted, Images, Labels, Plan, Step
-from toughen.methods.base import Method, same_replays
+from toughen.methods.base import Method
 from toughen.methods.standard import Standard
+from toughen.methods.wrappers import same_replays
 
 
 class Delayed(Method):

@@ -10,7 +10,8 @@ from torch import Tensor, nn
 
 from toughen.core.distributed import world
 from toughen.core.types import Batch, Crafted, Images, Labels, Step
-from toughen.methods.base import Method, same_replays
+from toughen.methods.base import Method
+from toughen.methods.wrappers import same_replays
 
 
 class Hybrid(Method):
