@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import math
 import subprocess
 import sys
 from typing import Any
 
 import pytest
 
-from toughen.methods import PGDAT, Standard
+from toughen.methods import FGSMAT, PGDAT, Delayed
+from toughen.methods.standard import Standard
 from toughen.training import Recipe
 
 WRONG: list[tuple[str, str]] = [
@@ -53,3 +55,28 @@ def test_a_setting_of_another_type_or_choice_is_refused() -> None:
 def test_a_whole_number_is_a_number(given: dict[str, Any]) -> None:
     recipe = Recipe(**{"method": Standard(), **given})
     assert all(getattr(recipe, name) == value for name, value in given.items())
+
+
+class Forgetful(Standard):
+    """A method of a user's own."""
+
+    def __init__(self) -> None:
+        self.share = 0.5
+
+
+def test_a_method_that_is_not_set_up_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"Forgetful.__init__ does not call super\(\).__init__\(\)"):
+        Recipe(method=Forgetful())
+
+
+def test_what_is_not_finite_is_refused() -> None:
+    with pytest.raises(ValueError, match="checkpoint_seconds is inf: give a finite number"):
+        Recipe(method=Standard(), checkpoint_seconds=math.inf)
+
+
+def test_each_part_of_a_method_has_the_recipe_s_threat() -> None:
+    """As on the command line; without a threat of the recipe's each part may have its own."""
+    mixed = Delayed(before=FGSMAT(eps=0.1), after=PGDAT(eps=0.3), switch_epoch=1)
+    with pytest.raises(ValueError, match=r"that of FGSMAT linf eps 0.1: give both the same, or leave"):
+        Recipe(method=mixed, eps=0.3)
+    assert Recipe(method=mixed).threat == mixed.threat

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from functools import cache
 from typing import Any, Literal, get_type_hints
 
+from toughen.attacks.base import threat_of
 from toughen.core.threat import Threat
 from toughen.core.types import Eps, Norm, Real
 from toughen.data.common_size import ImageSize
@@ -147,6 +148,11 @@ class Recipe:
         for name, hint in _hints().items():
             if not matches(value := getattr(self, name), hint):
                 raise ValueError(f"{name} is {value!r}: it must be {description(hint)}")
+            if isinstance(value, float) and not math.isfinite(value):
+                raise ValueError(f"{name} is {value}: give a finite number")
+        if "_modules" not in vars(self.method):
+            name = type(self.method).__name__
+            raise ValueError(f"{name}.__init__ does not call super().__init__(): call it in its first line")
         at_least_1 = (
             "epochs",
             "batch_size",
@@ -200,12 +206,14 @@ class Recipe:
         if threat is None:
             raise ValueError(f"eps is {self.eps}, and {name} trains without attacks: give a method with this eps")
         trained = scale_radius(self.eps, self.eps_factor)
-        if not math.isclose(float(threat.eps), float(trained), rel_tol=CLOSE) or threat.norm != self.norm:
-            times = "" if self.eps_factor == 1 else f" (times eps_factor {self.eps_factor:g}: {trained})"
-            raise ValueError(
-                f"the recipe's threat is {self.norm} eps {self.eps}{times}, that of {name} {threat.norm} eps "
-                f"{threat.eps}: give both the same"
-            )
+        times = "" if self.eps_factor == 1 else f" (times eps_factor {self.eps_factor:g}: {trained})"
+        for part in (each for each in self.method.modules() if isinstance(each, Method) and each.eps is not None):
+            threat = threat_of(part)
+            if not math.isclose(float(threat.eps), float(trained), rel_tol=CLOSE) or threat.norm != self.norm:
+                raise ValueError(
+                    f"the recipe's threat is {self.norm} eps {self.eps}{times}, that of {type(part).__name__} "
+                    f"{threat.norm} eps {threat.eps}: give both the same, or leave the recipe's eps out"
+                )
 
     @property
     def threat(self) -> Threat | None:
