@@ -23,6 +23,7 @@ from toughen.training.optimizers import Optimizer, Parameters
 from toughen.training.recipe_yaml import changes, recipe_yaml
 from toughen.training.schedules import Schedule
 from toughen.utils.configurable import init_args
+from toughen.utils.units import Fraction
 
 
 @pytest.fixture
@@ -80,6 +81,18 @@ def test_settings_that_are_handed_on_are_written(tmp_path: Path) -> None:
     written = yaml.safe_load(recipe_yaml(Recipe(method=Halved(eps=0.3, start="none"))))["method"]
     assert written["class_path"].endswith("test_recipe_yaml.Halved")
     assert written["init_args"] == {"share": 0.5, "eps": 0.3, "start": "none"}
+
+
+class Plain(FBF):
+    """A method of a user's own that takes plain floats."""
+
+    def __init__(self, *, eps: float) -> None:
+        super().__init__(eps=eps)
+
+
+def test_a_plain_float_is_written_as_a_number() -> None:
+    written = yaml.safe_load(recipe_yaml(Recipe(method=Plain(eps=Fraction("8/255")))))["method"]["init_args"]
+    assert written == {"eps": 8 / 255}
 
 
 class Named(FBF):

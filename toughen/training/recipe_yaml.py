@@ -8,7 +8,7 @@ from contextlib import suppress
 from dataclasses import fields
 from numbers import Integral, Real
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
 from toughen.methods.base import Method
 from toughen.training.optimizers import Optimizer
@@ -34,19 +34,24 @@ def recipe_yaml(recipe: Recipe) -> str:
 def _given(kind: type, settings: Mapping[str, Any]) -> dict[str, Any]:
     """The settings of a class, without those that are None by default."""
     open_ones = {each.name for each in inspect.signature(kind).parameters.values() if each.default is None}
-    return {name: _plain(value) for name, value in settings.items() if value is not None or name not in open_ones}
+    given = {name: value for name, value in settings.items() if value is not None or name not in open_ones}
+    hints: dict[str, Any] = {}
+    with suppress(NameError, AttributeError, TypeError):  # a user's own, which names types that are not there
+        hints = get_type_hints(kind.__init__)  # type: ignore[misc]
+    floats = {name for name, hint in hints.items() if "Fraction" not in str(hint)}  # which take no 8/255
+    return {name: _plain(value, as_text=name not in floats) for name, value in given.items()}
 
 
-def _plain(value: Any) -> Any:
+def _plain(value: Any, *, as_text: bool = True) -> Any:
     if isinstance(value, Method | Optimizer | Schedule):
         given = _given(type(value), init_args(value))
         return {"class_path": import_path(type(value))} | ({"init_args": given} if given else {})
     if isinstance(value, Mapping):
-        return {str(name): _plain(each) for name, each in value.items()}
+        return {str(name): _plain(each, as_text=as_text) for name, each in value.items()}
     if isinstance(value, list | tuple):
-        return [_plain(each) for each in value]
+        return [_plain(each, as_text=as_text) for each in value]
     if isinstance(value, Fraction):
-        return value.text if "/" in value.text else float(value)
+        return value.text if as_text and "/" in value.text else float(value)
     if isinstance(value, Path):
         return str(value)
     if value is None or isinstance(value, bool):
