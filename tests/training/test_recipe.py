@@ -13,29 +13,29 @@ from toughen.methods import FGSMAT, PGDAT, Delayed
 from toughen.methods.standard import Standard
 from toughen.training import Recipe
 
-WRONG: list[tuple[str, str]] = [
-    ("weights='lst'", "weights is 'lst': it must be 'best' or 'last'"),
-    ("crop='resize'", "crop is 'resize': it must be int or 'resized' or None"),
-    ("watch='none'", "watch is 'none': it must be 'off' or 'warn' or 'rescue'"),
-    ("frozen='backbones'", "frozen is 'backbones': it must be int or 'backbone'"),
-    ("precision='fp16'", "precision is 'fp16': it must be 'auto' or 'fp32' or 'bf16' or 'fp64'"),
-    ("flip='no'", "flip is 'no': it must be bool or None"),
-    ("epochs=2.5", "epochs is 2.5: it must be int"),
-    ("epochs=True", "epochs is True: it must be int"),
-    ("time_budget=30", "time_budget is 30: it must be str or None"),
-    ("compile='on'", "compile is 'on': it must be 'off' or 'default'"),
-    ("method='NuAT'", "method is 'NuAT': it must be Method"),
-    ("optimizer='SGD'", "optimizer is 'SGD': it must be Optimizer"),
-    ("seed=None", "seed is None: it must be int"),
-    ("keep_at=[1.5]", "keep_at is [1.5]: it must be list[int | str]"),
+WRONG: list[tuple[dict[str, Any], str]] = [
+    ({"weights": "lst"}, "weights is 'lst': it must be 'best' or 'last'"),
+    ({"crop": "resize"}, "crop is 'resize': it must be int or 'resized' or None"),
+    ({"watch": "none"}, "watch is 'none': it must be 'off' or 'warn' or 'rescue'"),
+    ({"frozen": "backbones"}, "frozen is 'backbones': it must be int or 'backbone'"),
+    ({"precision": "fp16"}, "precision is 'fp16': it must be 'auto' or 'fp32' or 'bf16' or 'fp64'"),
+    ({"flip": "no"}, "flip is 'no': it must be bool or None"),
+    ({"epochs": 2.5}, "epochs is 2.5: it must be int"),
+    ({"epochs": True}, "epochs is True: it must be int"),
+    ({"time_budget": 30}, "time_budget is 30: it must be str or None"),
+    ({"compile": "on"}, "compile is 'on': it must be 'off' or 'default'"),
+    ({"method": "NuAT"}, "method is 'NuAT': it must be Method"),
+    ({"optimizer": "SGD"}, "optimizer is 'SGD': it must be Optimizer"),
+    ({"seed": None}, "seed is None: it must be int"),
+    ({"keep_at": [1.5]}, "keep_at is [1.5]: it must be list[int | str]"),
 ]
 # in a process of its own, as in this one the types are checked already
 CODE = """
 from toughen.methods import Standard
 from toughen.training import Recipe
-for words in {words!r}:
+for given in {given!r}:
     try:
-        Recipe(**{{"method": Standard()}} | eval("dict(" + words + ")"))
+        Recipe(**{{"method": Standard()}} | given)
         print("taken")
     except ValueError as error:
         print(error)
@@ -43,7 +43,7 @@ for words in {words!r}:
 
 
 def test_a_setting_of_another_type_or_choice_is_refused() -> None:
-    code = CODE.format(words=[words for words, _ in WRONG])
+    code = CODE.format(given=[given for given, _ in WRONG])
     ended = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
     assert ended.stdout.splitlines() == [said for _, said in WRONG]
 

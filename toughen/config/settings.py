@@ -10,16 +10,16 @@ import math
 import re
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
 from importlib import resources
 from pathlib import Path
 from types import UnionType
-from typing import Any, Union, get_args, get_origin, get_type_hints
+from typing import Any, Union, get_args, get_origin
 
 import jsonargparse
 from jsonargparse.typing import register_type
 
 from toughen.utils import strict_yaml
+from toughen.utils.configurable import hints_of
 from toughen.utils.units import CLOSE, Fraction, scale_radius
 
 
@@ -205,7 +205,7 @@ def refuse_nulls(settings: jsonargparse.Namespace) -> None:
     """
     for path, node in _nodes(settings, ""):
         given = node.get("init_args")
-        types = {} if given is None else _types(node)
+        types = {} if given is None else hints_of(_class(node))
         for name, value in vars(given).items() if given is not None else ():
             if value is None and name in types and not _takes_null(types[name]):
                 raise ValueError(f"{flag(f'{path[1:]}.{name}')} may not be null: give a value, or leave it out")
@@ -282,15 +282,6 @@ def _parameters(node: jsonargparse.Namespace) -> set[str]:
     """The settings of the class that a part names, and those that it hands on to its bases."""
     given = node.get("init_args")
     return {*inspect.signature(_class(node)).parameters, *(() if given is None else vars(given))}
-
-
-def _types(node: jsonargparse.Namespace) -> dict[str, Any]:
-    """The types of the settings of the class that a part names, and of those that it hands on to its bases."""
-    found: dict[str, Any] = {}
-    for kind in reversed(inspect.getmro(_class(node))):
-        with suppress(NameError, AttributeError, TypeError):  # a user's own, which names types that are not there
-            found |= get_type_hints(vars(kind).get("__init__", object.__init__))
-    return found
 
 
 def _takes_null(kind: Any) -> bool:

@@ -8,14 +8,14 @@ from contextlib import suppress
 from dataclasses import fields
 from numbers import Integral, Real
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import Any
 
 from toughen.methods.base import Method
 from toughen.training.optimizers import Optimizer
 from toughen.training.recipe import Recipe
 from toughen.training.schedules import Schedule
 from toughen.utils import strict_yaml
-from toughen.utils.configurable import import_path, init_args
+from toughen.utils.configurable import hints_of, import_path, init_args
 from toughen.utils.units import Fraction
 
 
@@ -35,10 +35,7 @@ def _given(kind: type, settings: Mapping[str, Any]) -> dict[str, Any]:
     """The settings of a class, without those that are None by default."""
     open_ones = {each.name for each in inspect.signature(kind).parameters.values() if each.default is None}
     given = {name: value for name, value in settings.items() if value is not None or name not in open_ones}
-    hints: dict[str, Any] = {}
-    with suppress(NameError, AttributeError, TypeError):  # a user's own, which names types that are not there
-        hints = get_type_hints(kind.__init__)  # type: ignore[misc]
-    floats = {name for name, hint in hints.items() if "Fraction" not in str(hint)}  # which take no 8/255
+    floats = {name for name, hint in hints_of(kind).items() if "Fraction" not in str(hint)}  # which take no 8/255
     return {name: _plain(value, as_text=name not in floats) for name, value in given.items()}
 
 

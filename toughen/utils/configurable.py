@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import inspect
 import sys
-from typing import Any, TypeVar
+from contextlib import suppress
+from typing import Any, TypeVar, get_type_hints
 
 Made = TypeVar("Made", bound="Configurable")
 
@@ -39,6 +40,15 @@ def _arguments(kind: type, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dic
         elif value or kind_of is not inspect.Parameter.VAR_POSITIONAL:
             named[name] = value
     return named
+
+
+def hints_of(kind: type) -> dict[str, Any]:
+    """The types of a class's settings, and of those that it hands on to its bases."""
+    found: dict[str, Any] = {}
+    for each in reversed(inspect.getmro(kind)):
+        with suppress(NameError, AttributeError, TypeError):  # a user's own, which names types that are not there
+            found |= get_type_hints(vars(each).get("__init__", object.__init__))
+    return found
 
 
 def import_path(kind: type) -> str:
