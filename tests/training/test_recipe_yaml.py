@@ -18,9 +18,9 @@ from toughen.config.settings import recipes
 from toughen.config.train import parse_train, train_parser
 from toughen.methods import GAT, PGDAT, Delayed, NuAT, Standard
 from toughen.methods.fast import FBF
-from toughen.training import Adam, Piecewise, Recipe, train
+from toughen.training import SGD, Adam, Piecewise, Recipe, train
 from toughen.training.optimizers import Optimizer, Parameters
-from toughen.training.recipe_yaml import changes, recipe_yaml
+from toughen.training.recipe_yaml import changes, recipe_yaml, settings_of
 from toughen.training.schedules import Schedule
 from toughen.utils.configurable import init_args
 from toughen.utils.units import Fraction
@@ -228,5 +228,27 @@ def test_a_config_that_was_emptied_is_damaged(tmp_path: Path) -> None:
 
 
 def test_changes_know_numbers() -> None:
-    before = {"eps": "8/255", "lam": "4", "name": "a", "gone": "None"}
-    assert changes(before, {"eps": f"{8 / 255}", "lam": "4.0", "name": "b", "new": "3"}) == ["name", "new"]
+    recipe = Recipe(method=FBF(eps=8 / 255), batch_size=50, epochs=4)
+    before = {**settings_of(recipe), "method.init_args.eps": "8/255", "batch_size": "50.0"}
+    before |= {"epochs": "5", "gone": "3", "never": "None"}
+    assert changes(before, recipe) == {"epochs": ("5", "4"), "gone": ("3", "None")}
+
+
+def test_a_setting_that_is_missing_has_its_default() -> None:
+    recipe = Recipe(method=Halved(eps=0.3), optimizer=SGD(lr=0.1, momentum=0.8))
+    before = settings_of(recipe)
+    assert "method.init_args.start" not in before
+    for name in ("seed", "optimizer.init_args.nesterov", "method.init_args.share"):
+        assert changes({other: value for other, value in before.items() if other != name}, recipe) == {}
+    assert changes({**before, "method.init_args.start": "uniform"}, recipe) == {}
+    missing = {name: value for name, value in before.items() if name != "optimizer.init_args.momentum"}
+    assert changes(missing, recipe) == {"optimizer.init_args.momentum": ("0.9", "0.8")}
+
+
+def test_a_run_of_a_method_that_hands_settings_on_is_continued_by_the_command_line(tmp_path: Path) -> None:
+    shared: dict[str, Any] = {"data": str(digits()), "epochs": 1, "model": "fbf-mnist-cnn", "validation": 20}
+    train(Recipe(method=Halved(eps=0.3), eps=0.3, **shared), tmp_path / "a")
+    given = ["train", tmp_path / "a/config.yaml", "--out", tmp_path / "a", "--resume"]
+    assert toughen(*given).status == 0
+    refused(toughen(*given, "--method.share", "0.25"), "method.share: 0.5, now 0.25")
+    refused(toughen(*given, "--method.start", "none"), "method.start: uniform, now none")

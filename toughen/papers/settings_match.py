@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import inspect
 from collections.abc import Mapping
 from dataclasses import MISSING, fields
 from functools import cache
@@ -11,6 +10,7 @@ from typing import Any
 
 from toughen.papers.run_spec import KEPT
 from toughen.training.recipe import Recipe
+from toughen.utils import configurable
 
 NEITHER = object()  # equal to nothing
 
@@ -62,10 +62,9 @@ def defaults_of(kind: str) -> dict[str, Any]:
     """
     module, _, name = kind.rpartition(".")
     try:
-        parameters = inspect.signature(getattr(importlib.import_module(module), name)).parameters.values()
+        return _plain(configurable.defaults_of(getattr(importlib.import_module(module), name)))
     except (ImportError, AttributeError, ValueError):
         return {}
-    return _plain({each.name: each.default for each in parameters if each.default is not each.empty})
 
 
 def _plain(values: dict[str, Any]) -> dict[str, Any]:

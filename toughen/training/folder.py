@@ -15,7 +15,7 @@ from toughen.runs.locks import Lock
 from toughen.training import checkpoint
 from toughen.training.display import BOARD
 from toughen.training.recipe import Recipe
-from toughen.training.recipe_yaml import changes, recipe_yaml, settings_in, settings_of
+from toughen.training.recipe_yaml import changes, recipe_yaml, settings_in
 from toughen.training.training_state import TrainingState
 from toughen.utils.type_hints import matches
 
@@ -44,11 +44,11 @@ def check_folder(folder: Path, recipe: Recipe, resume: bool, later: str = "") ->
         raise ValueError(f"{folder} holds files that are not a run's: choose another --out")
     if not resume:
         raise ValueError(f"{folder} holds a run already: choose another --out, or continue it with --resume")
-    before, now = settings_in(folder / CONFIG), settings_of(recipe)
-    changed = [name for name in changes(before, now) if name not in (*FREE, later)]
-    if changed:
-        name = changed[0].replace(".init_args", "").replace(".class_path", "")
-        was, given = (settings.get(changed[0], "None") for settings in (before, now))
+    changed = changes(settings_in(folder / CONFIG), recipe)
+    name = next((name for name in changed if name not in (*FREE, later)), None)
+    if name is not None:
+        was, given = changed[name]
+        name = name.replace(".init_args", "").replace(".class_path", "")
         raise ValueError(
             f"{folder} was started with other settings ({name}: {was}, now {given}): "
             "use the same settings, or choose another --out"

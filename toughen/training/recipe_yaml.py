@@ -15,7 +15,7 @@ from toughen.training.optimizers import Optimizer
 from toughen.training.recipe import Recipe
 from toughen.training.schedules import Schedule
 from toughen.utils import strict_yaml
-from toughen.utils.configurable import hints_of, import_path, init_args
+from toughen.utils.configurable import defaults_of, hints_of, import_path, init_args
 from toughen.utils.units import Fraction
 
 
@@ -84,14 +84,30 @@ def _flat(value: Any, prefix: str = "") -> dict[str, str]:
     return {name: v for key, part in value.items() for name, v in _flat(part, f"{prefix}.{key}".lstrip(".")).items()}
 
 
-def changes(before: Mapping[str, str], now: Mapping[str, str]) -> list[str]:
-    """The names of the settings that differ, sorted; 1 and 1.0 are the same, and so are None and no setting."""
-    names = before.keys() | now.keys()
-    return sorted(name for name in names if _meaning(before.get(name)) != _meaning(now.get(name)))
+def changes(before: Mapping[str, str], recipe: Recipe) -> dict[str, tuple[str, str]]:
+    """The settings that differ from a recipe's, with both values, sorted by name.
+
+    A setting that is missing on one side has its default there: a run may be older than a setting, and what a method
+    of a user's own hands on to its base is in config.yaml only where it was given. 1 and 1.0 are the same.
+    """
+    now, defaults = settings_of(recipe), _defaults(Recipe, vars(recipe))
+    whole = {name: "None" for name in before.keys() | now.keys()} | defaults
+    pairs = {name: (before.get(name, whole[name]), now.get(name, whole[name])) for name in sorted(whole)}
+    return {name: (was, given) for name, (was, given) in pairs.items() if _meaning(was) != _meaning(given)}
 
 
-def _meaning(setting: str | None) -> float | str:
+def _defaults(kind: type, settings: Mapping[str, Any]) -> dict[str, str]:
+    """The defaults of a class's settings and of theirs, as ``settings_of`` names them."""
+    found = {name: str(_plain(default)) for name, default in defaults_of(kind).items()}
+    for name, value in settings.items():
+        if isinstance(value, Method | Optimizer | Schedule):
+            inner = _defaults(type(value), init_args(value))
+            found |= {f"{name}.init_args.{each}": default for each, default in inner.items()}
+    return found
+
+
+def _meaning(setting: str) -> float | str:
     try:
-        return Fraction(setting or "None")
+        return Fraction(setting)
     except ValueError:
-        return setting or "None"
+        return setting

@@ -51,6 +51,13 @@ def hints_of(kind: type) -> dict[str, Any]:
     return found
 
 
+def defaults_of(kind: type) -> dict[str, Any]:
+    """The defaults of a class's settings, and of those that it hands on to its bases."""
+    inits = (vars(each)["__init__"] for each in reversed(inspect.getmro(kind)) if "__init__" in vars(each))
+    parameters = (each for init in inits for each in inspect.signature(init).parameters.values())
+    return {each.name: each.default for each in parameters if each.default is not each.empty}
+
+
 def import_path(kind: type) -> str:
     """The shortest path that imports a class, such as ``toughen.methods.NuAT``."""
     parts = kind.__module__.split(".")
