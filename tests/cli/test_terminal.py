@@ -69,7 +69,8 @@ def test_runs_side_by_side(tmp_path: Path) -> None:
     text = printed(print_comparison, [robust, blind])
     assert "92.0 %" in text and "86.0 %" in text and "0.0 %" in text
     assert " 8 " in text and "8.0" in text  # 3 + 5 seconds, 8 passes
-    assert "too weak for this model" in " ".join(text.split()) and "The evaluations differ" not in text
+    assert "too weak for this model. The model is not robust" in " ".join(text.split())
+    assert "The evaluations differ" not in text
 
 
 def test_runs_that_were_not_measured_alike_are_marked(tmp_path: Path) -> None:

@@ -143,7 +143,16 @@ def test_a_model_that_is_blind_to_single_steps_is_not_praised(tmp_path: Path) ->
     attacks = {name: {"robust_accuracy": value} for name, value in (("fgsm", 0.85), ("pgd-20", 0.01))}
     (run / "evaluation.json").write_text(json.dumps(evaluation(0.01, attacks=attacks)))
     page = report(run, out=tmp_path / "report.html")
-    assert "FGSM is too weak for this model" in page.text and "So it is not robust." in page.text
+    assert "FGSM is too weak for this model. The model is not robust" in page.text and "So it is not robust" in page.text
+
+
+def test_a_model_that_resists_less_than_fgsm_says_is_not_called_not_robust(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "run")
+    attacks = {name: {"robust_accuracy": value} for name, value in (("fgsm", 0.92), ("pgd-20", 0.7))}
+    (run / "evaluation.json").write_text(json.dumps(evaluation(0.7, attacks=attacks)))
+    page = report(run, out=tmp_path / "report.html")
+    assert "22.0 points higher" in page.text and "Use the lower figure." in page.text
+    assert "not robust" not in page.text
 
 
 def test_another_evaluation_stands_beside_the_run_s_own(tmp_path: Path) -> None:
