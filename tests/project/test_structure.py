@@ -5,11 +5,17 @@ from __future__ import annotations
 import ast
 import subprocess
 import sys
-from collections.abc import Collection, Mapping
+import traceback
+from collections.abc import Callable, Collection, Mapping
+from itertools import groupby, pairwise
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
+from commands import digits, toughen
 from paths import ROOT
+from torch import Tensor
 
 PACKAGE = ROOT / "toughen"
 LOOSE = {"__init__.py", "__main__.py", "py.typed"}  # all that may lie outside a room
@@ -112,6 +118,47 @@ def test_not_even_types_and_functions_go_round_in_a_circle(room: str) -> None:
     """What knows of a type knows of its module: where that knows the first one, both are one module."""
     own = {name: path for name, path in modules().items() if name.split(".")[1:2] == [room] and path.stem != "__init__"}
     assert circles({name: needed(path, own, anywhere=True) & set(own) - {name} for name, path in own.items()}) == []
+
+
+@pytest.mark.parametrize("method", ["NuAT", "FBF", "TRADES --method.steps 2", "PAP", "AWP --method.inner FBF"])
+def test_a_command_only_goes_down_to_the_gradient_and_the_loss(
+    method: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From `toughen train` to the first derivative towards an image and to the loss's own: few files, each lower."""
+    ways: dict[str, list[str]] = {}
+
+    def noting(what: str, call: Callable[..., Any]) -> Callable[..., Any]:
+        def noted(*args: Any, **settings: Any) -> Any:
+            files = [Path(frame.filename) for frame in traceback.extract_stack()]
+            ways.setdefault(what, [str(file.relative_to(PACKAGE)) for file in files if file.is_relative_to(PACKAGE)])
+            return call(*args, **settings)
+
+        return noted
+
+    monkeypatch.setattr(torch.autograd, "grad", noting("gradient", torch.autograd.grad))
+    monkeypatch.setattr(Tensor, "backward", noting("loss", Tensor.backward))
+    words = [
+        "--data",
+        digits(),
+        "--model",
+        "fbf-mnist-cnn",
+        "--eps",
+        0.3,
+        "--epochs",
+        1,
+        "--validation",
+        0,
+        "--batch_size",
+        10,
+    ]
+    assert toughen("train", *words, "--method", *method.split(), "--out", tmp_path / "run").status == 0
+    assert ways.keys() == {"gradient", "loss"}
+    for way in ways.values():
+        rooms = [room for room, _ in groupby(file.split("/")[0] for file in way)]
+        assert rooms[:2] == ["cli", "training"]
+        assert all(ROOMS.index(lower) < ROOMS.index(upper) for upper, lower in pairwise(rooms)), way
+        assert len({*way}) <= 12, way
+    assert {"core", "methods"} <= {file.split("/")[0] for file in ways["gradient"]}
 
 
 EACH_ALONE = """
