@@ -82,20 +82,20 @@ class Pixels(nn.Linear):
 
 
 class Given(Noise):
-    """Noise that is what the test says, whichever law is asked for."""
+    """Noise that is what the test says, whichever law is asked for: draw after draw, then the last one again."""
 
-    def __init__(self, values: Tensor) -> None:
-        self.values = values
+    def __init__(self, *draws: Tensor) -> None:
+        self.draws = list(draws)
 
     def uniform(self, like: Tensor) -> Tensor:
-        return self.values.clone()
+        return (self.draws.pop(0) if len(self.draws) > 1 else self.draws[0]).clone()
 
     normal = sign = uniform
 
 
-def given(values: Tensor | list[Any]) -> Batch:
-    """A batch whose noise is these numbers."""
-    return Batch(noise=Given(torch.as_tensor(values, dtype=torch.float64)))
+def given(*draws: Tensor | list[Any]) -> Batch:
+    """A batch whose noise is these numbers, for successive draws."""
+    return Batch(noise=Given(*(torch.as_tensor(each, dtype=torch.float64) for each in draws)))
 
 
 def two_pixels(*images: tuple[float, float]) -> Tensor:

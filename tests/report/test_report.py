@@ -143,7 +143,9 @@ def test_a_model_that_is_blind_to_single_steps_is_not_praised(tmp_path: Path) ->
     attacks = {name: {"robust_accuracy": value} for name, value in (("fgsm", 0.85), ("pgd-20", 0.01))}
     (run / "evaluation.json").write_text(json.dumps(evaluation(0.01, attacks=attacks)))
     page = report(run, out=tmp_path / "report.html")
-    assert "FGSM is too weak for this model. The model is not robust" in page.text and "So it is not robust" in page.text
+    assert (
+        "FGSM is too weak for this model. The model is not robust" in page.text and "So it is not robust" in page.text
+    )
 
 
 def test_a_model_that_resists_less_than_fgsm_says_is_not_called_not_robust(tmp_path: Path) -> None:

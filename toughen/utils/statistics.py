@@ -34,7 +34,9 @@ def warning(result: dict[str, Any]) -> str | None:
     gap = fgsm_gap(result)
     if gap is None or gap <= GAP:
         return None
-    said = f"Accuracy under FGSM is {100 * gap:.1f} points higher than under all attacks: FGSM is too weak for this model."
+    said = (
+        f"Accuracy under FGSM is {100 * gap:.1f} points higher than under all attacks: FGSM is too weak for this model."
+    )
     if result["robust_accuracy"] < result["attacks"]["fgsm"]["robust_accuracy"] / 2:
         return f"{said} The model is not robust (catastrophic overfitting, or no robust training)."
     return f"{said} Use the lower figure."

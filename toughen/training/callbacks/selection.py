@@ -34,7 +34,8 @@ def callbacks_of(recipe: Recipe, detector: CollapseDetector, named: Sequence[Cal
     Args:
         recipe: the settings.
         detector: notices a collapse; left out where it has nothing to watch.
-        named: the user's; they see an epoch's line when all but the checkpoint is done.
+        named: the user's; called after validation and the watch. One of them may end the run, so a validation that the
+            end of a run asks for comes after them, and the checkpoint.
     """
     watch = [CollapseWatch(detector)] if detector.on else []
     budget = [] if recipe.time_budget is None else [TimeBudget(recipe.time_budget)]
