@@ -19,10 +19,10 @@ from toughen.engine.fixed_batch import FixedBatchModel, search_precision
 from toughen.evaluation.call_attack import call_attack
 from toughen.evaluation.config import EvaluationConfig
 from toughen.evaluation.harness import Harness, as_floats, chunk_size, predicted
+from toughen.evaluation.job import check_fit
 from toughen.evaluation.plan import with_early_stop
 from toughen.evaluation.suite import parse_attack
 from toughen.evaluation.target import EvaluationTarget, find_target
-from toughen.evaluation.validate import check_fit
 from toughen.runs.files import check_writable, replace_file
 from toughen.utils.progress import ProgressLines, progress_bar
 

@@ -2,24 +2,28 @@
 
 from __future__ import annotations
 
+import pickle
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import torch
 from rich.console import Console
 from torch import nn
 
+from toughen import models
 from toughen.attacks.base import Attack
+from toughen.core.gradients import IN_PLACE, mode
+from toughen.core.modules import unwrap
+from toughen.core.types import AnyImages, Images
 from toughen.data import Split
 from toughen.engine.batches import block_size
 from toughen.engine.device import Precision
 from toughen.engine.fixed_batch import FixedBatchModel, search_precision
 from toughen.evaluation.config import EvaluationConfig, chosen_attacks
-from toughen.evaluation.harness import as_floats
+from toughen.evaluation.harness import as_floats, dtype_of, predict
 from toughen.evaluation.target import EvaluationTarget
-from toughen.evaluation.validate import check_fit, check_picklable, check_source
 
 Source: TypeAlias = nn.Module | Callable[[], nn.Module]
 """A net, or a function that returns it."""
@@ -92,12 +96,12 @@ def prepare(
     outputs = check_fit(net, target, config.precision)
     attacks = chosen_attacks(target, config)
     if config.processes > 1:
-        check_picklable("the model", net)
+        _check_picklable("the model", net)
         for name, attack in attacks.items():
-            check_picklable(f"attack {name}", attack)
+            _check_picklable(f"attack {name}", attack)
     source_net = source if source is None or isinstance(source, nn.Module) else source()
     if source_net is not None:
-        check_source(source_net, outputs, split.images)
+        _check_source(source_net, outputs, split.images)
     job = Job(target, split, attacks, source_net, "fp32", config, out, console)
     if target.about.get("weights") == "as made":
         job.say(f"no --weights: {target.name} is evaluated with the weights that it is created with")
@@ -121,3 +125,90 @@ def _search_precision(job: Job) -> Precision:
     model = replace(job, precision=precision).model()
     model.compare(as_floats(images[: 2 * job.batch_size]))
     return model.precision
+
+
+def check_fit(net: nn.Module, target: EvaluationTarget, precision: Precision | Literal["auto"] = "auto") -> int:
+    """Check that a model returns finite logits for the target's images and classes.
+
+    Args:
+        net: the model, in any mode.
+        target: images, classes and threat.
+        precision: what attacks compute in; only with "fp64" may the weights be float64.
+
+    Returns:
+        How many logits there are for an image.
+
+    Raises:
+        ValueError: the model can't take the images or changes them, the number of its outputs does not fit the classes
+            or labels, a logit is NaN or infinite, or eps exceeds the longest distance between two such images.
+    """
+    device = next(net.parameters(), target.split.images).device
+    split = target.split.to(device)
+    target.threat.check(as_floats(split.images[:1]))
+    shape: Any = tuple(split.images.shape[1:])
+    x = as_floats(split.images[:2])  # in the images' type; the check below uses that of the weights
+    own = _outputs(net, x.to(dtype_of(net)) if precision == "fp64" else x)
+    outputs = len(target.class_names) or own
+    if outputs < 2:
+        raise ValueError(f"the model has {outputs} output: one for each class is needed, two or more")
+    try:
+        models.check(net, outputs, shape, probabilities=True)
+    except ValueError as error:
+        if own <= outputs:
+            raise
+        raise ValueError(f"{error}, or give toughen.evaluate images and labels with the model's classes") from None
+    low, high = int(split.labels.min()), int(split.labels.max())
+    if low < 0 or high >= outputs:
+        raise ValueError(
+            f"labels go from {low} to {high}, but the model has {outputs} outputs: they must be 0..{outputs - 1}"
+        )
+    undefined = int((predict(net, split.images) < 0).sum())
+    if undefined:
+        raise ValueError(
+            f"the model's logits of {undefined} of {len(split)} images are NaN or infinite, so there is no accuracy: "
+            "fix the model, or leave these images out"
+        )
+    return outputs
+
+
+def _outputs(net: nn.Module, x: Images) -> int:
+    """How many logits a model returns for an image; checks that it takes the images and leaves them unchanged."""
+    try:
+        with mode(net, "eval"), torch.no_grad():
+            out = net(passed := x.clone())
+    except Exception as error:  # a user's own net may raise anything
+        reason = str(error).split("\n")[0] or type(error).__name__
+        other_types = {each.dtype for each in net.parameters() if each.is_floating_point()} - {torch.float32}
+        if other_types == {torch.float64}:
+            reason += "; its weights are float64: evaluate it with precision fp64, or make it .float()"
+        elif other_types:
+            reason += "; its weights are not float32, as the images are: make it .float()"
+        raise ValueError(f"the model cannot take images of shape {list(x.shape[1:])}: {reason}") from error
+    if passed._version or not torch.equal(passed, x):  # an in-place operation counts even where it changes no value
+        raise ValueError(IN_PLACE)
+    return unwrap(out, len(x)).shape[1]
+
+
+def _check_picklable(name: str, value: object) -> None:
+    """Check that a model or an attack can be sent to other processes; ``name`` is its name in the message.
+
+    Raises:
+        ValueError: it can't, such as a function that was defined inside another one.
+    """
+    try:
+        pickle.dumps(value)
+    except Exception as error:  # a user's class may raise anything
+        raise ValueError(f"{name} cannot be sent to other processes ({error}): use 1 process") from None
+
+
+def _check_source(source: nn.Module, outputs: int, images: AnyImages) -> None:
+    """Check that a net can be the source of transfer attacks on a model with ``outputs`` logits for these images.
+
+    Raises:
+        ValueError: it is for other images or classes.
+    """
+    shape: Any = tuple(images.shape[1:])
+    try:
+        models.check(source, outputs, shape, probabilities=True)
+    except ValueError as error:
+        raise ValueError(f"the source model of black-box attacks does not fit: {error}") from None
