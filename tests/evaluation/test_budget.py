@@ -16,6 +16,7 @@ from toughen import data
 from toughen.attacks import FGSM, PGD, Square
 from toughen.evaluation import budget
 from toughen.evaluation.config import EvaluationConfig
+from toughen.evaluation.job import Job
 from toughen.evaluation.target import EvaluationTarget, from_function
 
 NET = NETS / "pgd-at"
@@ -44,7 +45,7 @@ def room(
 ) -> EvaluationTarget:
     whole = candidate()
     how = EvaluationConfig(time_budget=time, verdict=verdict, depth=depth, seed=seed, details=details)
-    return budget.fit_to_budget(whole, whole.split, how, ATTACKS, "fp32", out)
+    return budget.fit_to_budget(Job(whole, whole.split, ATTACKS, None, "fp32", how, out, None)).target
 
 
 def test_as_many_images_as_fit(costly: None) -> None:

@@ -28,7 +28,8 @@ from toughen.core.modules import mode
 from toughen.core.threat import Threat
 from toughen.engine.fixed_batch import FixedBatchModel
 from toughen.evaluation import checks as checks_folder
-from toughen.evaluation import conclude, examination, price, verdict
+from toughen.evaluation import conclude, examination, verdict
+from toughen.evaluation.budget import allowed_seconds, passes_within
 from toughen.evaluation.checks import stronger
 from toughen.evaluation.checks.base import Check, CheckContext, Claim
 from toughen.evaluation.checks.chance import allowed
@@ -281,15 +282,15 @@ def test_how_much_too_high_a_number_may_be_is_a_hypergeometric_limit() -> None:
 
 @pytest.mark.parametrize(("attacks", "seconds"), [(5.0, 20.0), (19.9, 20.0), (90.0, 90.0)])
 def test_the_price_is_that_of_the_attacks_or_20_s(attacks: float, seconds: float) -> None:
-    assert price.allowed_seconds(attacks) == seconds
+    assert allowed_seconds(attacks) == seconds
 
 
 def test_a_time_is_as_many_passes_as_fit(monkeypatch: pytest.MonkeyPatch) -> None:
     """A block of 8, forward and backward, takes 4 s on this clock: a quarter of a second for each of 16 passes."""
     ticks = iter([0.0, 100.0, 100.0, 104.0])
-    monkeypatch.setattr("toughen.evaluation.price.time.perf_counter", lambda: next(ticks))
+    monkeypatch.setattr("toughen.evaluation.budget.time.perf_counter", lambda: next(ticks))
     claim, _ = claim_of(small_net(), not_at_all, n=20)
-    found = price.passes_within(
+    found = passes_within(
         FixedBatchModel(small_net(), 8), claim.images.float()[:20] / 255, claim.labels[:20], seconds=100.0
     )
     assert found == int(0.9 * 100 / 0.25) == 360
@@ -299,9 +300,9 @@ def test_a_quick_block_among_slow_ones_is_not_taken_for_all(monkeypatch: pytest.
     """Where other programs take turns on the cores: blocks of 0.125, 0.125 and 1.25 s, half a second each, or 1/32 of
     it for each of 16 passes."""
     ticks = iter([0.0, 9.0, 9.0, 9.125, 9.125, 9.25, 9.25, 10.5])
-    monkeypatch.setattr("toughen.evaluation.price.time.perf_counter", lambda: next(ticks))
+    monkeypatch.setattr("toughen.evaluation.budget.time.perf_counter", lambda: next(ticks))
     claim, _ = claim_of(small_net(), not_at_all, n=20)
-    found = price.passes_within(
+    found = passes_within(
         FixedBatchModel(small_net(), 8), claim.images.float()[:20] / 255, claim.labels[:20], seconds=100.0
     )
     assert found == int(0.9 * 100 * 32) == 2880

@@ -1,4 +1,7 @@
-"""Chooses how many images an evaluation with a time budget attacks, by timing passes before it begins."""
+"""Time budgets: passes are timed, and then the budget is a number of images to attack, or of passes for the checks.
+
+So results don't depend on the clock, and an evaluation that is resumed keeps both numbers.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +11,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import torch
@@ -16,17 +20,14 @@ from toughen.attacks.base import Attack
 from toughen.attacks.pgd import PGD
 from toughen.attacks.square import Square
 from toughen.core.distributed import world
-from toughen.core.threat import Threat
-from toughen.data import Split
-from toughen.engine.batches import block_size
-from toughen.engine.device import Precision
+from toughen.core.gradients import input_gradient, mode
+from toughen.core.objectives import cross_entropy
+from toughen.core.types import Images, Labels
 from toughen.engine.fixed_batch import FixedBatchModel
-from toughen.evaluation.config import EvaluationConfig
 from toughen.evaluation.harness import Harness
 from toughen.evaluation.images import sample
+from toughen.evaluation.job import Job
 from toughen.evaluation.plan import AttackRound, attack_rounds
-from toughen.evaluation.price import allowed_seconds
-from toughen.evaluation.target import EvaluationTarget
 from toughen.evaluation.workers import Workers
 from toughen.runs.files import read_json, write_json
 from toughen.utils.units import format_duration, parse_duration
@@ -35,60 +36,43 @@ STEPS, QUERIES = 10, 50  # of the PGD and the Square that are timed
 VERDICT_PASSES = 250_000  # of all checks, at most; counted on robust nets
 REPORT_PASSES = 60_000  # of the data for a report, counted likewise
 FEWEST = 10  # images; an evaluation with fewer is refused
-AIM = 0.9  # share of the time budget that is planned for; loading and writing take time, too
+AIM = 0.9  # share of a time that is planned for: timed passes are only a sample, and loading and writing take time, too
+LEAST = 20.0  # seconds that the checks of a cheap verdict may always take
+CALLS, SECONDS = 20, 0.5  # limits of their timing: passes differ by a factor of ten if other programs use the cores
 NAME = "evaluation-budget.json"
 
 
-def fit_to_budget(
-    target: EvaluationTarget,
-    split: Split,
-    config: EvaluationConfig,
-    attacks: Mapping[str, Attack],
-    precision: Precision,
-    out: Path | None,
-) -> EvaluationTarget:
-    """The target with as many images as the time budget allows; a resumed evaluation keeps its number of images.
+def fit_to_budget(job: Job) -> Job:
+    """The job with as many images as its time budget allows; a resumed evaluation keeps its number of images.
 
-    Args:
-        target: what is evaluated.
-        split: its images, on the model's device.
-        config: the settings, with the time budget.
-        attacks: all attacks of the evaluation.
-        precision: what they compute in.
-        out: where the number is stored until the evaluation ends; None doesn't store it.
+    The number is stored in ``job.out`` until the evaluation ends.
 
     Raises:
         ValueError: the time is too short for ``FEWEST`` images.
     """
-    key = {"spec": target.name, "attacks": [repr(attack) for attack in attacks.values()], "total": len(split)}
-    key |= {"time_budget": config.time_budget, "seed": config.seed, "precision": precision}
-    images = world().broadcast(_stored_images(out, key))
+    target, config = job.target, job.config
+    if config.time_budget is None:
+        return job
+    key = {"spec": target.name, "attacks": [repr(attack) for attack in job.attacks.values()], "total": len(job.split)}
+    key |= {"time_budget": config.time_budget, "seed": config.seed, "precision": job.precision}
+    images = world().broadcast(_stored_images(job.out, key))
     if images is None:
-        model = FixedBatchModel(target.net, block_size(split.images.device, len(split), config.batch_size), precision)
-        harness = Harness(model, split.images, split.labels, target.index, config.seed)
-        images = affordable(harness, attacks, target.threat, config, report_data=config.details and out is not None)
-        if out is not None:
-            world().on_main(_store_images, out, key, images)
-    fewer, rows = sample(target.split, images, config.seed)
-    return replace(target, split=fewer, index=target.index[rows])
+        images = _affordable(job, config.time_budget)
+        if job.out is not None:
+            world().on_main(_store_images, job.out, key, images)
+    split, rows = sample(target.split, images, config.seed)
+    return replace(job, target=replace(target, split=split, index=target.index[rows]), split=split.to(job.device))
 
 
-def affordable(
-    harness: Harness, attacks: Mapping[str, Attack], threat: Threat, config: EvaluationConfig, *, report_data: bool
-) -> int:
+def _affordable(job: Job, time_budget: str) -> int:
     """How many images can be attacked within the time budget if no attack breaks any of them.
 
-    Args:
-        harness: the model and images to time passes with.
-        attacks: all attacks of the evaluation.
-        threat: norm and radius of the attacks.
-        config: the settings: the time budget, the number of processes, and which checks are made.
-        report_data: whether the data for a report are collected.
-
     Raises:
         ValueError: the time is too short for ``FEWEST`` images.
     """
-    rounds = [attack_round for name, attack in attacks.items() for attack_round in attack_rounds(name, attack)]
+    config, threat = job.config, job.target.threat
+    harness = Harness(job.model(), job.split.images, job.split.labels, job.target.index, config.seed)
+    rounds = [attack_round for name, attack in job.attacks.items() for attack_round in attack_rounds(name, attack)]
     queries = sum(attack_round.cost for attack_round in rounds if isinstance(attack_round.attack, Square))
     price = _price(harness, PGD(eps=threat.eps, norm=threat.norm, steps=STEPS), config.processes)
     per_image = price * (sum(attack_round.cost for attack_round in rounds) - queries)
@@ -96,6 +80,7 @@ def affordable(
         square = Square(eps=threat.eps, norm=threat.norm, queries=QUERIES, rescale_schedule=True)
         per_image += queries * _price(harness, square, config.processes)
     alone = price * world().world_size  # seconds of a pass in the main process, which does the rest
+    report_data = config.details and job.out is not None
     report, checks = report_data * REPORT_PASSES * alone, config.verdict * VERDICT_PASSES * alone
 
     def needed(images: int) -> float:
@@ -103,10 +88,10 @@ def affordable(
         attacking = images * per_image
         return report + attacking + (min(checks, allowed_seconds(attacking)) if config.cheap else checks)
 
-    room = AIM * parse_duration(str(config.time_budget))
+    room = AIM * parse_duration(time_budget)
     if needed(FEWEST) > room:
         raise ValueError(
-            f"--time-budget {config.time_budget} is too short for these attacks: {FEWEST} images take about "
+            f"--time-budget {time_budget} is too short for these attacks: {FEWEST} images take about "
             f"{format_duration(needed(FEWEST) / AIM)}; give more time, or fewer attacks (--attacks), or leave the "
             "checks out (--verdict false, --details false)"
         )
@@ -149,7 +134,28 @@ def _stored_images(folder: Path | None, key: Mapping[str, Any]) -> int | None:
     return images if isinstance(images, int) and images >= FEWEST else None
 
 
-def clear_plan(folder: Path | None) -> None:
+def clear_plan(folder: Path) -> None:
     """Remove the stored number of images, when the evaluation has ended."""
-    if folder is not None:
-        world().on_main((folder / NAME).unlink, missing_ok=True)
+    world().on_main((folder / NAME).unlink, missing_ok=True)
+
+
+def allowed_seconds(attacks: float) -> float:
+    """How many seconds the checks of a cheap verdict may take, given the seconds of the attacks."""
+    return max(attacks, LEAST)
+
+
+def passes_within(model: FixedBatchModel, x: Images, y: Labels, seconds: float) -> int:
+    """How many forward passes of one image fit into a time. A pass with a gradient counts as two.
+
+    Args:
+        model: the model as the checks run it.
+        x, y: images and classes to time it with; at most one batch is used.
+        seconds: the time.
+    """
+    times: list[float] = []
+    with mode(model, "eval"):
+        while len(times) <= CALLS and sum(times[1:]) < SECONDS:
+            started = time.perf_counter()
+            float(input_gradient(model, x[: model.size], y[: model.size], cross_entropy).value.sum())
+            times.append(time.perf_counter() - started)
+    return int(AIM * seconds * 2 * model.size / fmean(times[1:]))  # without the first, a warm-up

@@ -11,12 +11,12 @@ from rich.console import Console
 from torch import nn
 
 from toughen.engine.fixed_batch import FixedBatchModel
+from toughen.evaluation.budget import allowed_seconds, passes_within
 from toughen.evaluation.checks.base import Check, Claim
 from toughen.evaluation.checks.chance import at_most
 from toughen.evaluation.display import CheckProgress
 from toughen.evaluation.examination import FINE, LIMIT, PRICE, STRONGER, Examination
 from toughen.evaluation.examination_state import ExaminationState, restore
-from toughen.evaluation.price import allowed_seconds, passes_within
 from toughen.evaluation.result import Evaluation, share
 from toughen.evaluation.target import EvaluationTarget
 from toughen.evaluation.verdict import verdict_of

@@ -20,11 +20,10 @@ from toughen.engine.fixed_batch import FixedBatchModel
 from toughen.evaluation import verdict
 from toughen.evaluation.applicable import Applicable
 from toughen.evaluation.checks import strength, stronger
-from toughen.evaluation.checks.base import Check, CheckContext, Claim, ModelCheck, not_made
+from toughen.evaluation.checks.base import EXACT, Check, CheckContext, Claim, ModelCheck, not_made
 from toughen.evaluation.checks.chance import DROP, SUSPECT, allowed
 from toughen.evaluation.checks.probes import AttackCheck, Probe, ProbeResults
 from toughen.evaluation.examination_state import ExaminationState
-from toughen.evaluation.price import EXACT
 
 Show = Callable[[str, str], None]
 """Called with the name of a check that begins, and which images it uses."""

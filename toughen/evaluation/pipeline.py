@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,7 @@ from rich.console import Console
 
 from toughen.core.distributed import world
 from toughen.engine.device import provenance
-from toughen.evaluation import budget
+from toughen.evaluation.budget import REPORT_PASSES, clear_plan, fit_to_budget
 from toughen.evaluation.conclude import Unfinished, VerdictInputs, conclude
 from toughen.evaluation.config import EvaluationConfig
 from toughen.evaluation.details import DIAGNOSTICS, collect_report_data
@@ -61,7 +60,7 @@ def run_evaluation(
         check_usable(out)
     job = prepare(target, config, device, out, source, console)
     with _lock(out):
-        job = _fit_to_budget(job)
+        job = fit_to_budget(job)
         evaluation = _attack(job)
         result, stopped = _result(job, evaluation)
         if out is not None:
@@ -74,14 +73,6 @@ def run_evaluation(
 def _lock(out: Path | None) -> AbstractContextManager[Any]:
     """A lock on the folder, which the main process takes."""
     return nullcontext() if out is None else world().on_main(alone, out) or nullcontext()
-
-
-def _fit_to_budget(job: Job) -> Job:
-    """The job with as many images as its time budget allows."""
-    if job.config.time_budget is None:
-        return job
-    fewer = budget.fit_to_budget(job.target, job.split, job.config, job.attacks, job.precision, job.out)
-    return replace(job, target=fewer, split=fewer.split.to(job.device))
 
 
 def _attack(job: Job) -> Evaluation:
@@ -165,7 +156,7 @@ def _write(
     add_missing(out, diagnostics)
     if stopped is None:
         evaluation.state.remove()
-        budget.clear_plan(out)
+        clear_plan(out)
     return stopped
 
 
@@ -175,9 +166,7 @@ def _at_most(result: Mapping[str, Any]) -> str:
     passes = sum(each["passes"] for each in figures)
     if not passes:
         return ""
-    return (
-        f"; at most about {format_duration(budget.REPORT_PASSES * sum(each['seconds'] for each in figures) / passes)}"
-    )
+    return f"; at most about {format_duration(REPORT_PASSES * sum(each['seconds'] for each in figures) / passes)}"
 
 
 def _report_data(job: Job, evaluation: Evaluation) -> tuple[pa.Table, dict[str, dict[str, Any]]]:

@@ -22,7 +22,11 @@ from toughen.engine.fixed_batch import EXACT_BLOCK, TRIALS, FixedBatchModel
 from toughen.evaluation.call_attack import call_attack
 from toughen.evaluation.harness import as_floats
 from toughen.evaluation.plan import cost
-from toughen.evaluation.price import EXACT
+
+# costs per image, as multiples of a forward pass in the attacks' batches:
+EXACT = 1.25  # a forward pass in float32, in batches of at most 8
+DOUBLE = 12.0  # a forward pass in float64 on a CPU
+QUERY = 1.25  # a query of Square, including the search for the outputs that a window changes
 
 
 @dataclass(frozen=True)

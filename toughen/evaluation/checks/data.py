@@ -10,9 +10,8 @@ from torch import Tensor
 
 from toughen.core.objectives import misclassified
 from toughen.core.types import Images
-from toughen.evaluation.checks.base import Check, CheckContext, ModelCheck, judge, not_made
+from toughen.evaluation.checks.base import EXACT, Check, CheckContext, ModelCheck, judge, not_made
 from toughen.evaluation.checks.chance import DROP, allowed
-from toughen.evaluation.price import EXACT
 from toughen.utils.statistics import percent
 
 MEANS = {  # the usual mean and standard deviation per channel, in [0, 1] units

@@ -11,8 +11,7 @@ from toughen.core.objectives import margin
 from toughen.core.types import Logits
 from toughen.engine.compare_logits import SAME, largest_difference
 from toughen.engine.fixed_batch import EXACT_BLOCK
-from toughen.evaluation.checks.base import Check, CheckContext, ModelCheck, judge, median, not_made
-from toughen.evaluation.price import EXACT
+from toughen.evaluation.checks.base import EXACT, Check, CheckContext, ModelCheck, judge, median, not_made
 from toughen.utils.statistics import percent
 
 REPEATS = 5

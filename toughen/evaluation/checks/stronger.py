@@ -13,11 +13,10 @@ from toughen.attacks.square import Square
 from toughen.attacks.transfer import Transfer
 from toughen.core.objectives import margin_loss
 from toughen.core.types import Labels, Mask
-from toughen.evaluation.checks.base import Check, CheckContext, judge
+from toughen.evaluation.checks.base import QUERY, Check, CheckContext, judge
 from toughen.evaluation.checks.chance import DROP, allowed
 from toughen.evaluation.checks.probes import AttackCheck, HasRoom, Probe, ProbeResults
 from toughen.evaluation.plan import cost
-from toughen.evaluation.price import QUERY
 
 HIDDEN = 0.10  # a larger error of the robust accuracy shows that something hinders attacks
 # names of probes:
