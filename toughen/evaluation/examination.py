@@ -18,7 +18,6 @@ from toughen.core.gradients import mode
 from toughen.core.rng import derive_seed
 from toughen.engine.fixed_batch import FixedBatchModel
 from toughen.evaluation import verdict
-from toughen.evaluation.applicable import Applicable
 from toughen.evaluation.checks import strength, stronger
 from toughen.evaluation.checks.base import EXACT, Check, CheckContext, Claim, ModelCheck, not_made
 from toughen.evaluation.checks.chance import DROP, SUSPECT, allowed
@@ -56,7 +55,7 @@ class Examination:
         self.rounds = self._rounds()
         self.context.unlimited = state.budget is None
         self.context.draw(self._images_per_check(), 2 * limit if self.context.unlimited else min(OF_ALL, 2 * limit))
-        self.applicable = Applicable(self.context)
+        self.applicable = verdict.Applicable(self.context)
         self.results = ProbeResults(self.context, limit, state.probes)
         self._counted = 0.0  # forward passes of the steps that are done in this call
 
