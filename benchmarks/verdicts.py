@@ -27,7 +27,7 @@ from toughen.core.types import Norm
 from toughen.engine.batches import block_size
 from toughen.engine.device import pick_device, provenance
 from toughen.engine.fixed_batch import FixedBatchModel
-from toughen.evaluation.conclude import VerdictInputs, claim_of
+from toughen.evaluation.conclude import claim_of
 from toughen.evaluation.config import EvaluationConfig, chosen_attacks
 from toughen.evaluation.examination import checks
 from toughen.evaluation.runner import measure
@@ -123,7 +123,7 @@ def judge_cheaply(case: Case, data: str, images: int, seed: int, prices: Sequenc
     attacks = chosen_attacks(candidate, EvaluationConfig(attacks=case.attacks))
     found = measure(candidate.net, candidate.split, attacks, seed=seed, index=candidate.index, batch_size=block)
     blocks = FixedBatchModel(candidate.net, block)
-    claim = claim_of(found, candidate, VerdictInputs(blocks, seed, None, None, cheap=True))
+    claim = claim_of(found, candidate, blocks, seed)
     words = {str(passes): verdict_of(checks(claim, blocks, budget=passes)) for passes in prices}
     return {
         "images": len(candidate.split),

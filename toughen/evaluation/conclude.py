@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import Any
 
 import torch
-from rich.console import Console
 from torch import nn
 
 from toughen.engine.fixed_batch import FixedBatchModel
@@ -17,6 +16,8 @@ from toughen.evaluation.checks.chance import at_most
 from toughen.evaluation.display import CheckProgress
 from toughen.evaluation.examination import FINE, LIMIT, PRICE, STRONGER, Examination
 from toughen.evaluation.examination_state import ExaminationState, restore
+from toughen.evaluation.function_model import FunctionModel
+from toughen.evaluation.job import Job
 from toughen.evaluation.result import Evaluation, share
 from toughen.evaluation.target import EvaluationTarget
 from toughen.evaluation.verdict import verdict_of
@@ -38,45 +39,21 @@ class Unfinished(KeyboardInterrupt):
             self.number = number
 
 
-@dataclass(frozen=True)
-class VerdictInputs:
-    """What the checks need besides the results of the attacks.
-
-    Attributes:
-        model: the model, as the evaluation ran it.
-        seed: of the evaluation.
-        source: a normally trained net for the same images, for transfer attacks; None where there is none.
-        trained_mode: whether the model was passed in training mode; None for a function.
-        cheap: whether the checks are limited to the time of the attacks, or 20 s.
-    """
-
-    model: FixedBatchModel
-    seed: int
-    source: nn.Module | None
-    trained_mode: bool | None
-    cheap: bool
-
-
-def conclude(
-    evaluation: Evaluation, target: EvaluationTarget, inputs: VerdictInputs, console: Console | None
-) -> tuple[dict[str, Any], KeyboardInterrupt | None]:
-    """Make the checks.
-
-    Args:
-        evaluation: results of the attacks; the state of the checks is stored beside theirs.
-        target: what was evaluated.
-        inputs: the model, and how thorough the checks are.
-        console: where to show progress.
+def conclude(job: Job, evaluation: Evaluation) -> tuple[dict[str, Any], KeyboardInterrupt | None]:
+    """Make the checks; their state is stored beside that of the attacks.
 
     Returns:
         The fields of evaluation.json with the verdict and its checks, and the signal that stopped the checks early, if
         there was one.
     """
-    claim = claim_of(evaluation, target, inputs)
-    state = _state(evaluation, claim, inputs)
-    examination, stopped = Examination(claim, inputs.model, state), None
+    job.say("now the checks of whether the robust accuracy can be trusted")
+    model = job.model()
+    trained_mode = None if isinstance(job.target.net, FunctionModel) else job.target.net.training
+    claim = claim_of(evaluation, job.target, model, job.config.seed, job.source, trained_mode)
+    state = _state(evaluation, claim, model, job.config.cheap)
+    examination, stopped = Examination(claim, model, state), None
     try:
-        with CheckProgress(examination, console) as progress:
+        with CheckProgress(examination, job.console) as progress:
             examination.make(progress.show)
     except KeyboardInterrupt as signal:
         stopped = signal
@@ -125,37 +102,42 @@ def omissions(checks: Sequence[Check], unseen: float | None = None) -> str:
     return f"To take no longer than the attacks or 20 s, {omitted}. --suite standard leaves nothing out."
 
 
-def claim_of(evaluation: Evaluation, target: EvaluationTarget, inputs: VerdictInputs) -> Claim:
-    """The robust accuracy and what it was measured on."""
-    split, source = evaluation.split, inputs.source
+def claim_of(
+    evaluation: Evaluation,
+    target: EvaluationTarget,
+    model: FixedBatchModel,
+    seed: int,
+    source: nn.Module | None = None,
+    trained_mode: bool | None = None,
+) -> Claim:
+    """The robust accuracy and what it was measured on; ``source`` and ``trained_mode`` as in ``Claim``."""
+    split = evaluation.split
     return Claim(
-        net=inputs.model.net,
+        net=model.net,
         images=split.images,
         labels=split.labels,
         index=evaluation.index,
         threat=target.threat,
-        seed=inputs.seed,
+        seed=seed,
         robust=evaluation.robust,
         correct=evaluation.correct,
-        accuracies={name: evaluation.accuracy(name) for name in evaluation.parts},
         robust_accuracy=share(evaluation.robust),
-        trained_mode=inputs.trained_mode,
+        trained_mode=trained_mode,
         source=source.to(split.images.device) if source is not None else None,
         own=target.folder is not None,
     )
 
 
-def _state(evaluation: Evaluation, claim: Claim, inputs: VerdictInputs) -> ExaminationState:
+def _state(evaluation: Evaluation, claim: Claim, model: FixedBatchModel, cheap: bool) -> ExaminationState:
     """The stored state of the checks, or a new one; its budget is measured once and stored."""
     path = None if evaluation.state.path is None else evaluation.state.path.with_suffix(".json")
-    weights = () if claim.source is None else tuple(map(hashing.of_tensor, claim.source.state_dict().values()))
-    key = {"cheap": inputs.cheap, "source": list(map(str, weights)), "trained_mode": inputs.trained_mode}
-    key |= {"own": claim.own}
+    source = [] if claim.source is None else list(map(hashing.of_tensor, claim.source.state_dict().values()))
+    key = {"cheap": cheap, "source": source, "trained_mode": claim.trained_mode, "own": claim.own}
     if (stored := restore(path, key)) is not None:
         return stored
     state = ExaminationState(path, key)
-    if inputs.cheap:
-        state.budget, state.size = _budget(claim, inputs.model, allowed_seconds(_seconds(evaluation)))
+    if cheap:
+        state.budget, state.size = _budget(claim, model, allowed_seconds(_seconds(evaluation)))
     state.save()
     return state
 

@@ -14,11 +14,10 @@ from rich.console import Console
 from toughen.core.distributed import world
 from toughen.engine.device import provenance
 from toughen.evaluation.budget import REPORT_PASSES, clear_plan, fit_to_budget
-from toughen.evaluation.conclude import Unfinished, VerdictInputs, conclude
+from toughen.evaluation.conclude import Unfinished, conclude
 from toughen.evaluation.config import EvaluationConfig
 from toughen.evaluation.details import DIAGNOSTICS, collect_report_data
 from toughen.evaluation.diagnostics.store import add_missing, check_usable, set_aside
-from toughen.evaluation.function_model import FunctionModel
 from toughen.evaluation.gallery import gallery
 from toughen.evaluation.job import Job, Source, prepare
 from toughen.evaluation.result import Evaluation, write_results
@@ -97,7 +96,7 @@ def _result(job: Job, evaluation: Evaluation) -> tuple[dict[str, Any], KeyboardI
     result: dict[str, Any] = {**_figures(evaluation, target), "verdict": None}
     stopped: KeyboardInterrupt | None = None
     if config.verdict:
-        verdict, stopped = world().on_main(_conclude, job, evaluation) or (dict[str, Any](), None)
+        verdict, stopped = world().on_main(conclude, job, evaluation) or (dict[str, Any](), None)
         result |= verdict
         if stopped is not None and world().is_distributed:  # as are the others: no broadcast
             raise stopped
@@ -113,14 +112,6 @@ def _result(job: Job, evaluation: Evaluation) -> tuple[dict[str, Any], KeyboardI
         "provenance": provenance(job.device),
     }
     return world().broadcast(result), stopped  # only the main process has the verdict
-
-
-def _conclude(job: Job, evaluation: Evaluation) -> tuple[dict[str, Any], KeyboardInterrupt | None]:
-    """Make the checks; returns as ``conclude``."""
-    job.say("now the checks of whether the robust accuracy can be trusted")
-    trained_mode = None if isinstance(job.target.net, FunctionModel) else job.target.net.training
-    inputs = VerdictInputs(job.model(), job.config.seed, job.source, trained_mode, job.config.cheap)
-    return conclude(evaluation, job.target, inputs, job.console)
 
 
 def _figures(evaluation: Evaluation, target: EvaluationTarget) -> dict[str, Any]:

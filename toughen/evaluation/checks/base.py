@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal
@@ -88,7 +88,6 @@ class Claim:
         seed: of the evaluation.
         robust: [n], which images are classified correctly under every attack of the evaluation.
         correct: [n], which clean images are classified correctly.
-        accuracies: accuracy under each attack of the evaluation.
         robust_accuracy: the number that is checked: the share of ``robust``.
         trained_mode: whether the model was passed in training mode; None where it is a function.
         source: a normally trained net for the same images, for transfer attacks; None where there is none.
@@ -103,7 +102,6 @@ class Claim:
     seed: int
     robust: Mask
     correct: Mask
-    accuracies: Mapping[str, float]
     robust_accuracy: float
     trained_mode: bool | None = False
     source: nn.Module | None = None
