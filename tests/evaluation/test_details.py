@@ -21,7 +21,7 @@ from PIL import Image
 import toughen as package
 from toughen import data, runs
 from toughen.attacks import PGD, Adaptive, Attack, LogitMatrix
-from toughen.evaluation.gallery import to_run
+from toughen.evaluation.details import to_run
 from toughen.evaluation.result import Evaluation
 from toughen.evaluation.state import State
 

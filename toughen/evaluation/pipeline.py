@@ -16,15 +16,13 @@ from toughen.engine.device import provenance
 from toughen.evaluation.budget import REPORT_PASSES, clear_plan, fit_to_budget
 from toughen.evaluation.conclude import Unfinished, conclude
 from toughen.evaluation.config import EvaluationConfig
-from toughen.evaluation.details import DIAGNOSTICS, collect_report_data
+from toughen.evaluation.details import collect_report_data
 from toughen.evaluation.diagnostics.store import add_missing, check_usable, set_aside
-from toughen.evaluation.gallery import gallery
 from toughen.evaluation.job import Job, Source, prepare
 from toughen.evaluation.result import Evaluation, write_results
 from toughen.evaluation.runner import measure
 from toughen.evaluation.target import EvaluationTarget
 from toughen.runs.locks import alone
-from toughen.utils.progress import progress_bar
 from toughen.utils.statistics import interval
 from toughen.utils.units import format_duration
 
@@ -136,7 +134,7 @@ def _write(
     if job.config.details and stopped is None:
         job.say(f"now some diagnostics on a few images, for the report{_at_most(result)}")
         try:
-            images, diagnostics = _report_data(job, evaluation)
+            images, diagnostics = collect_report_data(job, evaluation)
         except KeyboardInterrupt as signal:
             stopped = signal
     name = evaluation.state.name
@@ -158,16 +156,3 @@ def _at_most(result: Mapping[str, Any]) -> str:
     if not passes:
         return ""
     return f"; at most about {format_duration(REPORT_PASSES * sum(each['seconds'] for each in figures) / passes)}"
-
-
-def _report_data(job: Job, evaluation: Evaluation) -> tuple[pa.Table, dict[str, dict[str, Any]]]:
-    """The gallery of images and the diagnostics that a report shows."""
-    model, seed = job.model(), job.config.seed
-    with progress_bar(job.console or Console(quiet=True)) as bar:
-        task = bar.add_task("gallery", total=1 + len(DIAGNOSTICS))
-        images = gallery(evaluation, job.target, job.attacks, model, seed)
-
-        def show(name: str) -> None:
-            bar.update(task, advance=1, description=name)
-
-        return images, collect_report_data(evaluation, job.target, model, seed, show)
