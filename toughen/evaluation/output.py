@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from toughen.core.threat import Threat
 from toughen.data.layout import holds_classes
 from toughen.evaluation.config import EvaluationConfig, chosen_attacks
 from toughen.evaluation.result import RESULT
 from toughen.evaluation.target import EvaluationTarget, is_elsewhere
-from toughen.runs import RECORD, read_record
+from toughen.runs import RECORD, Record, read_record
 from toughen.runs.files import read_json
 from toughen.runs.loading import is_exported
 from toughen.utils.units import format_radius
@@ -62,6 +63,23 @@ def refuse_foreign(out: Path, run: Path | None) -> None:
         raise ValueError(f"{out} holds a data set, images in class folders: choose another out")
 
 
+def differs_from_training(record: Record, threat: Threat, data: str | None) -> tuple[str, str] | None:
+    """How an evaluation differs from a run's training, whose directory is then not the place for its files.
+
+    Args:
+        record: the run's record.
+        threat: norm and radius of the evaluation.
+        data: the data set that was named; None means the run's own.
+
+    Returns:
+        What the run was trained with, in words, and a name for a folder; None if it has the same threat and data.
+    """
+    if record.eps is not None and not record.trained_against(threat.norm, threat.eps):
+        own = f"against {record.norm} eps {format_radius(record.eps)}"
+        return own, f"{threat.norm}-{float(threat.eps):.4g}"
+    return None if data in (None, record.data) else (f"on {record.data}", "other-data")
+
+
 def refuse_another(target: EvaluationTarget, data: str | None) -> None:
     """Check that results in a run's own directory are at the run's own threat and on its own data.
 
@@ -74,17 +92,12 @@ def refuse_another(target: EvaluationTarget, data: str | None) -> None:
     """
     if target.folder is None:
         return
-    record, threat = read_record(target.folder), target.threat
-    own_threat = record.trained_against(threat.norm, threat.eps)
-    if own_threat and data in (None, record.data):
-        return
-    own = record.data if own_threat or record.eps is None else f"{record.norm} eps {format_radius(record.eps)}"
-    name = f"{threat.norm}-{float(threat.eps):.4g}" if not own_threat else "other-data"
-    raise ValueError(
-        f"{target.folder} was trained {'on' if own_threat else 'against'} {own}, so this is another evaluation: "
-        f"give --out {target.folder / name} to keep both, or "
-        f"--out {target.folder} to replace the run's results"
-    )
+    if (difference := differs_from_training(read_record(target.folder), target.threat, data)) is not None:
+        own, name = difference
+        raise ValueError(
+            f"{target.folder} was trained {own}, so this is another evaluation: give --out {target.folder / name} to "
+            f"keep both, or --out {target.folder} to replace the run's results"
+        )
 
 
 def refuse_weaker(target: EvaluationTarget, config: EvaluationConfig) -> None:

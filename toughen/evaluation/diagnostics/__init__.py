@@ -12,5 +12,4 @@ from toughen.evaluation.diagnostics.names import NAMES as NAMES
 from toughen.evaluation.diagnostics.nuclear import mean_logit_distance as mean_logit_distance
 from toughen.evaluation.diagnostics.nuclear import nuclear_norms as nuclear_norms
 from toughen.evaluation.diagnostics.surface import loss_surface as loss_surface
-from toughen.evaluation.diagnostics.transfer import transfer_matrices as transfer_matrices
 from toughen.evaluation.diagnostics.transfer import transfer_matrix as transfer_matrix

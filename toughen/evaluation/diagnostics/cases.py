@@ -18,9 +18,10 @@ from toughen.data import Data, stratified
 from toughen.engine.device import Precision
 from toughen.engine.fixed_batch import FixedBatchModel
 from toughen.evaluation.diagnostics.common import as_fixed_batch
+from toughen.evaluation.harness import as_floats
 from toughen.evaluation.images import load_test, refuse_seen, sample
+from toughen.evaluation.output import differs_from_training
 from toughen.evaluation.target import check_norm
-from toughen.utils.units import format_radius
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -109,7 +110,7 @@ def load_cases(
             raise ValueError(f"{test.name} has no test images: give other --data")
         refuse_seen(folder, test, split)
         results = _results(folder, record, folders, threat, data, out)
-        x = split.images.to(device).float() / 255
+        x = as_floats(split.images.to(device))
         x = x.double() if precision == "fp64" else x
         net = run_files.load(folder, models.get(str(run))).to(device)
         case = RunCase(
@@ -134,18 +135,13 @@ def _results(
     Raises:
         ValueError: the threat or the data are not the run's own, and there is no ``out``.
     """
-    own = record.trained_against(threat.norm, threat.eps)
-    if own and data in (None, record.data):
+    difference = differs_from_training(record, threat, data)
+    if difference is None:
         return folder
     if out is None:
-        name = "other-data" if own else f"{threat.norm}-{float(threat.eps):.4g}"
-        what = (
-            f"on {record.data}"
-            if own or record.eps is None
-            else f"against {record.norm} eps {format_radius(record.eps)}"
-        )
+        own, name = difference
         raise ValueError(
-            f"{folder} was trained {what}, so these diagnostics do not belong in its directory: "
+            f"{folder} was trained {own}, so these diagnostics do not belong in its directory: "
             f"give --out, such as {folder / name}"
         )
     return out / _name(folder, folders).strip("/").replace("/", "-")

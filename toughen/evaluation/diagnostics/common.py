@@ -8,14 +8,13 @@ from dataclasses import fields, replace
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from toughen.attacks.base import Attack
 from toughen.core.gradients import mode
 from toughen.core.objectives import misclassified
 from toughen.core.rng import ImageNoise
-from toughen.core.types import Images, Labels, Logits, Mask, PerExample
+from toughen.core.types import Images, Labels, Logits, Mask
 from toughen.engine.batches import block_size
 from toughen.engine.device import Precision
 from toughen.engine.fixed_batch import FixedBatchModel
@@ -46,11 +45,6 @@ def exact_logits(model: FixedBatchModel, x: Images) -> Logits:
     """The model's own logits [n, k] in float32 or float64, in evaluation mode."""
     with mode(model, "eval"):
         return model.exact(x)
-
-
-def losses(logits: Logits, y: Labels) -> PerExample:
-    """Each image's cross-entropy [n], in nats."""
-    return F.cross_entropy(logits, y, reduction="none")
 
 
 def correct(model: FixedBatchModel, x: Images, y: Labels) -> Mask:

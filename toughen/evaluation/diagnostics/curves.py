@@ -11,6 +11,7 @@ from torch import nn
 from toughen.attacks.base import Attack
 from toughen.attacks.fgsm import FGSM
 from toughen.attacks.pgd import PGD
+from toughen.core.objectives import cross_entropy
 from toughen.core.threat import Threat
 from toughen.core.types import Eps, Images, Labels
 from toughen.engine.fixed_batch import FixedBatchModel
@@ -20,7 +21,6 @@ from toughen.evaluation.diagnostics.common import (
     correct,
     describe_attack,
     exact_logits,
-    losses,
     number,
     robust_after,
     with_settings,
@@ -135,7 +135,7 @@ def loss_by_eps(
         steps: of PGD.
     """
     model = as_fixed_batch(model, x)
-    clean = number(losses(exact_logits(model, x), y).mean())
+    clean = number(cross_entropy(exact_logits(model, x), y).mean())
     curves: dict[str, list[float | None]] = {"fgsm": [], "r-fgsm": [], f"pgd-{steps}": []}
     for radius in eps:
         kinds = _loss_attacks(threat, radius, steps)
@@ -154,5 +154,6 @@ def _loss_attacks(threat: Threat, eps: Eps, steps: int) -> dict[str, Attack]:
 
 
 def _mean_loss(model: FixedBatchModel, x: Images, y: Labels, attack: Attack, seed: int) -> float | None:
-    parts = [losses(exact_logits(model, x_adv), y[rows]) for rows, x_adv in attack_chunks(model, x, y, attack, seed)]
-    return number(torch.cat(parts).mean())
+    chunks = attack_chunks(model, x, y, attack, seed)
+    losses = [cross_entropy(exact_logits(model, x_adv), y[rows]) for rows, x_adv in chunks]
+    return number(torch.cat(losses).mean())

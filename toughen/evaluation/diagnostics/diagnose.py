@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -132,11 +133,10 @@ def _diagnose_each(
     for case in cases:
         for name in names:
             bar.update(task, description=f"{case.name}: {name}")
-            started, before = time.perf_counter(), _passes([case])
-            result = OF_A_RUN[name](case)
-            results[case.name][name] = result | _about(result, [case], about, started, before)
-            add_diagnostics(case.results, {name: results[case.name][name]})
-            _report_end(f"{case.name}: {name}", results[case.name][name], bar, task)
+            result = _timed(partial(OF_A_RUN[name], case), [case], about)
+            results[case.name][name] = result
+            add_diagnostics(case.results, {name: result})
+            _report_end(f"{case.name}: {name}", result, bar, task)
     return results
 
 
@@ -147,9 +147,9 @@ def _transfer(
     results, first = {}, cases[0]
     for name, attack in attacks.items():
         bar.update(task, description=f"transfer: {name}")
-        started, before = time.perf_counter(), _passes(cases)
-        result = transfer_matrix({case.name: case.model for case in cases}, first.x, first.y, attack, first.seed)
-        results[name] = result | _about(result, cases, about, started, before)
+        models = {case.name: case.model for case in cases}
+        matrix = partial(transfer_matrix, models, first.x, first.y, attack, first.seed)
+        results[name] = _timed(matrix, cases, about)
         _report_end(f"transfer: {name}", results[name], bar, task)
     return results
 
@@ -161,31 +161,21 @@ def _report_end(title: str, result: Mapping[str, Any], bar: Progress, task: Task
         say(bar.console, f"{title}, {result['about']['seconds']:.0f} s")
 
 
-def _passes(cases: Sequence[Case]) -> int:
-    return sum(case.model.counts.total for case in cases)
+def _timed(diagnostic: Callable[[], dict[str, Any]], cases: Sequence[Case], about: Mapping[str, Any]) -> dict[str, Any]:
+    """A diagnostic that runs the models of these cases, with its cost and what all have in common in "about"."""
 
+    def passes() -> int:
+        return sum(case.model.counts.total for case in cases)
 
-def _about(
-    result: Mapping[str, Any], cases: Sequence[Case], about: Mapping[str, Any], started: float, before: int
-) -> dict[str, Any]:
-    """The field "about" of a diagnostic that has just ended.
-
-    Args:
-        result: the diagnostic.
-        cases: whose models were run.
-        about: what all diagnostics have in common.
-        started: when it began, by ``time.perf_counter``.
-        before: the models' passes when it began.
-    """
-    return {
-        "about": {
-            "images": result.get("count", len(cases[0].y)),
-            "data": cases[0].data,
-            "seconds": round(time.perf_counter() - started, 3),
-            "passes": _passes(cases) - before,
-            **about,
-        }
+    started, before = time.perf_counter(), passes()
+    result = diagnostic()
+    own = {
+        "images": result.get("count", len(cases[0].y)),
+        "data": cases[0].data,
+        "seconds": round(time.perf_counter() - started, 3),
+        "passes": passes() - before,
     }
+    return result | {"about": own | dict(about)}
 
 
 def _mean_surface(surface: Mapping[str, Any]) -> dict[str, Any]:

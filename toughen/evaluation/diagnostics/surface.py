@@ -13,7 +13,7 @@ from toughen.core.objectives import cross_entropy
 from toughen.core.rng import ImageNoise
 from toughen.core.threat import Threat
 from toughen.core.types import Images, Labels, Real
-from toughen.evaluation.diagnostics.common import as_fixed_batch, chunk_size, exact_logits, losses, number, numbers
+from toughen.evaluation.diagnostics.common import as_fixed_batch, chunk_size, exact_logits, number, numbers
 
 POINTS = 21  # an odd number, so that the image itself is one of them
 
@@ -107,8 +107,8 @@ def loss_surface(
         for column, distance in enumerate(along):
             points = (x[rows] + distance * first[rows] + steps).flatten(0, 1)
             points = points.clamp(0, 1) if clip else points
-            values = losses(exact_logits(model, points), y[rows].repeat(len(across)))
-            surface[rows, column] = values.view(len(across), -1).T
+            losses = cross_entropy(exact_logits(model, points), y[rows].repeat(len(across)))
+            surface[rows, column] = losses.view(len(across), -1).T
     return {
         "along": [float(distance) for distance in along],
         "across": [float(distance) for distance in across],

@@ -55,10 +55,3 @@ def transfer_matrix(
 
 def _fell(before: Tensor, after: Tensor) -> float | None:
     return int((before & ~after).sum()) / int(before.sum()) if before.any() else None
-
-
-def transfer_matrices(
-    models: Mapping[str, nn.Module], x: Images, y: Labels, attacks: Mapping[str, Attack], seed: int = 0
-) -> dict[str, Any]:
-    """A transfer matrix for each attack, by its name."""
-    return {name: transfer_matrix(models, x, y, attack, seed) for name, attack in attacks.items()}
