@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import asdict, dataclass
 
 import torch
@@ -138,7 +137,6 @@ def run_attack(
     seed: int,
     index: Tensor | None = None,
     precision: Precision | None = None,
-    advance: Callable[[int], None] = lambda images: None,
 ) -> AttackResult:
     """Attack images, restart after restart; a broken image is not attacked again.
 
@@ -152,7 +150,6 @@ def run_attack(
         seed: of the evaluation.
         index: [n], each image's position in the evaluated set; None means 0..n-1.
         precision: of the copy that the attack runs on; the model confirms each broken image. None: no copy.
-        advance: called with the number of images that were attacked, for a progress display.
 
     Raises:
         RuntimeError: the attack left the threat or the box [0, 1].
@@ -164,7 +161,6 @@ def run_attack(
         for chunk in rows.split(chunk_size(images, harness.model.size)) if len(rows) else ():
             outcome = harness.attack(attack_round, chunk)
             broken[chunk], distance[chunk] = outcome.broken, outcome.distance
-            advance(len(chunk))
     return AttackResult(broken, distance)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -24,30 +25,21 @@ def load_test(folder: str | Path, record: runs.Record, name: str | None) -> Data
     Raises:
         ValueError: its images have another shape, or it has another number of classes.
     """
-    spec = name or record.data
-    data = _with_classes(spec, record) if record.subset else _load(spec, record, None)
-    if data.classes != tuple(record.classes) and sorted(data.classes) == sorted(record.classes):
-        data = _with_classes(spec, record)  # the same classes in another order
+    own = tuple(record.classes)
+    load = partial(data_sets.load_test, name or record.data, image_size=record.image_size, resize=record.resize)
+    data = load(classes=own if record.subset else None)
+    if data.classes != own and sorted(data.classes) == sorted(own):
+        data = load(classes=own)  # the same classes in another order
     if list(data.shape) != record.shape:
         raise ValueError(
             f"{data.name} has images of shape {list(data.shape)}, {folder} was trained on {record.shape}: "
             "give other --data"
         )
-    if len(data.classes) != len(record.classes):
+    if len(data.classes) != len(own):
         raise ValueError(
-            f"{data.name} has {len(data.classes)} classes, {folder} was trained on {len(record.classes)}: "
-            "give other --data"
+            f"{data.name} has {len(data.classes)} classes, {folder} was trained on {len(own)}: give other --data"
         )
     return data
-
-
-def _with_classes(spec: str, record: runs.Record) -> Data:
-    """The data set with only the run's classes, in the run's order."""
-    return _load(spec, record, tuple(record.classes))
-
-
-def _load(spec: str, record: runs.Record, classes: tuple[str, ...] | None) -> Data:
-    return data_sets.load_test(spec, classes=classes, image_size=record.image_size, resize=record.resize)
 
 
 def sample(test: Split, limit: int | None, seed: int) -> tuple[Split, Tensor]:

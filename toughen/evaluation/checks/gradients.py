@@ -13,16 +13,7 @@ from toughen.core.objectives import Objective, cross_entropy, margin, margin_los
 from toughen.core.types import Images, Labels, Mask
 from toughen.engine.compare_logits import SAME, largest_difference, relative_difference
 from toughen.engine.fixed_batch import MAX_DIFFERENCE
-from toughen.evaluation.checks.base import (
-    DOUBLE,
-    EXACT,
-    Check,
-    CheckContext,
-    ModelCheck,
-    judge,
-    median,
-    not_made,
-)
+from toughen.evaluation.checks.base import DOUBLE, EXACT, Check, CheckContext, ModelCheck, judge, median, not_made
 from toughen.evaluation.checks.chance import allowed
 from toughen.utils.statistics import percent
 

@@ -53,9 +53,8 @@ class ProbeResults:
         broken: by probe, which of the first images of its sample it broke; extended in place.
     """
 
-    def __init__(self, context: CheckContext, limit: int, broken: dict[str, list[bool]] | None = None) -> None:
-        self.context = context
-        self._broken = {} if broken is None else broken
+    def __init__(self, context: CheckContext, limit: int, broken: dict[str, list[bool]]) -> None:
+        self.context, self._broken = context, broken
         self.rows: Mapping[Sample, Labels] = {
             "correct": context.sampled_rows(context.claim.correct, limit),
             "robust": context.sampled_rows(context.claim.robust, limit),
