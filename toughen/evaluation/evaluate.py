@@ -15,7 +15,7 @@ from toughen.data.doubts import without
 from toughen.data.sets import by_class
 from toughen.engine.device import pick_device
 from toughen.evaluation.config import EvaluationConfig
-from toughen.evaluation.job import Source
+from toughen.evaluation.job import Source, prepare
 from toughen.evaluation.output import output_folder, refuse_another, refuse_foreign, refuse_weaker
 from toughen.evaluation.pipeline import run_evaluation
 from toughen.evaluation.target import find_target, from_function, is_elsewhere
@@ -59,9 +59,7 @@ def evaluate(
         check_takes_tensors(Path(out))
         refuse_foreign(Path(out), None)
     target = from_function(model, data, eps=eps, norm=norm, limit=settings.images, seed=settings.seed)
-    return run_evaluation(
-        target, settings, device=None, out=Path(out) if out else None, source=surrogate, console=console
-    )
+    return run_evaluation(prepare(target, settings, None, Path(out) if out else None, surrogate, console))
 
 
 def evaluate_run(
@@ -121,4 +119,4 @@ def evaluate_run(
     if out is None:
         refuse_another(target, data)
         refuse_weaker(target, settings)
-    return run_evaluation(target, settings, device=torch_device, out=folder, source=surrogate, console=console)
+    return run_evaluation(prepare(target, settings, torch_device, folder, surrogate, console))

@@ -22,6 +22,7 @@ from toughen.engine.batches import block_size
 from toughen.engine.device import Precision
 from toughen.engine.fixed_batch import FixedBatchModel, search_precision
 from toughen.evaluation.config import EvaluationConfig, chosen_attacks
+from toughen.evaluation.diagnostics.store import check_usable
 from toughen.evaluation.harness import as_floats, dtype_of, predict
 from toughen.evaluation.target import EvaluationTarget
 
@@ -80,17 +81,21 @@ def prepare(
     source: Source | None,
     console: Console | None,
 ) -> Job:
-    """Check that the model, its images, the attacks and the source fit together.
+    """Check that the model, its images, the attacks and the source fit together, and that results can be written.
 
     Args:
-        target: the model, its images and the threat.
-        config: the settings of the evaluation.
+        target, config: what is evaluated, and the settings.
         device: where to evaluate; None means where the model is.
-        out, source, console: as in ``run_evaluation``.
+        out: where to write; None writes nothing.
+        source: a normally trained net for the same images, for transfer attacks; or a function that returns it, called
+            after all other checks.
+        console: where to show progress.
 
     Raises:
-        ValueError: they don't.
+        ValueError: they don't, or ``out`` can't be used.
     """
+    if out is not None:
+        check_usable(out)
     device = device or next(target.net.parameters(), target.split.images).device
     net, split = target.net.to(device), target.split.to(device)
     outputs = check_fit(net, target, config.precision)

@@ -1,4 +1,4 @@
-"""The steps of an evaluation: check the arguments, attack, check the number, write the files."""
+"""The steps of an evaluation whose arguments were checked: attack, check the number, write the files."""
 
 from __future__ import annotations
 
@@ -8,17 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import torch
-from rich.console import Console
 
 from toughen.core.distributed import world
 from toughen.engine.device import provenance
 from toughen.evaluation.budget import REPORT_PASSES, clear_plan, fit_to_budget
 from toughen.evaluation.conclude import Unfinished, conclude
-from toughen.evaluation.config import EvaluationConfig
 from toughen.evaluation.details import collect_report_data
-from toughen.evaluation.diagnostics.store import add_missing, check_usable, set_aside
-from toughen.evaluation.job import Job, Source, prepare
+from toughen.evaluation.diagnostics.store import add_missing, set_aside
+from toughen.evaluation.job import Job
 from toughen.evaluation.result import Evaluation, write_results
 from toughen.evaluation.runner import measure
 from toughen.evaluation.target import EvaluationTarget
@@ -27,41 +24,19 @@ from toughen.utils.statistics import interval
 from toughen.utils.units import format_duration
 
 
-def run_evaluation(
-    target: EvaluationTarget,
-    config: EvaluationConfig,
-    *,
-    device: torch.device | None,
-    out: Path | None,
-    source: Source | None = None,
-    console: Console | None = None,
-) -> dict[str, Any]:
-    """Run an evaluation and write its files.
-
-    Args:
-        target, config: what is evaluated, and the settings.
-        device: where to evaluate; None means where the model is.
-        out: where to write; None writes nothing.
-        source: a normally trained net for the same images, for transfer attacks; or a function that returns it, called
-            after all other checks of the arguments.
-        console: where to show progress.
-
-    Returns:
-        The contents of evaluation.json.
+def run_evaluation(job: Job) -> dict[str, Any]:
+    """Run an evaluation, write its files, and return the contents of evaluation.json.
 
     Raises:
         Unfinished: a KeyboardInterrupt after the attacks; the results so far are in it, and are written, too.
-        ValueError: the model or the source doesn't fit the images, or another process writes to ``out``.
+        ValueError: the time budget is too short, or another process writes to ``job.out``.
     """
-    if out is not None:
-        check_usable(out)
-    job = prepare(target, config, device, out, source, console)
-    with _lock(out):
+    with _lock(job.out):
         job = fit_to_budget(job)
         evaluation = _attack(job)
         result, stopped = _result(job, evaluation)
-        if out is not None:
-            stopped = world().on_main(_write, job, out, result, evaluation, stopped)
+        if job.out is not None:
+            stopped = world().on_main(_write, job, job.out, result, evaluation, stopped)
     if stopped is not None:
         raise Unfinished(result, stopped)
     return result

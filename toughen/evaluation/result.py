@@ -136,14 +136,12 @@ def _cost(seconds: dict[str, float], counts: dict[str, dict[str, int]]) -> dict[
     }
 
 
-def write_results(
-    folder: Path, result: dict[str, Any], ledger: pa.Table, gallery: pa.Table | None = None, begun: str = ""
-) -> None:
+def write_results(folder: Path, result: dict[str, Any], ledger: pa.Table, gallery: pa.Table | None, begun: str) -> None:
     """Write the files; an earlier evaluation's files there are renamed to evaluation.1.json and so on.
 
     Args:
         folder: where to write.
-        result, ledger, gallery: the contents of evaluation.json, examples.parquet and gallery.parquet.
+        result, ledger, gallery: the contents of the three files; None writes no gallery.
         begun: the name of this evaluation's state; its own unfinished results are replaced.
 
     Raises:
@@ -151,7 +149,7 @@ def write_results(
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        if (folder / RESULT).exists() and not (begun and read_fields(folder / RESULT).get("unfinished") == begun):
+        if (folder / RESULT).exists() and read_fields(folder / RESULT).get("unfinished") != begun:
             number = next(n for n in range(1, 10**6) if not (folder / f"evaluation.{n}.json").exists())
             for name in (GALLERY, LEDGER, RESULT):
                 if (folder / name).exists():
