@@ -27,7 +27,7 @@ from toughen.data import load
 from toughen.methods.fast import FBF
 from toughen.runs.files import read_tensors, write_tensors
 from toughen.training import checkpoint
-from toughen.training.state import State
+from toughen.training.training_state import TrainingState
 
 OWN = '''
 from torch import nn
@@ -489,13 +489,13 @@ def test_a_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     words = small("--method", "FBF", "--eps", 0.2, "--checkpoint_seconds", 0, "--out", tmp_path / "run")
     save, saved = checkpoint.save, []
 
-    def filling(folder: Path, state: State, *rest: Any, **parts: Any) -> None:
+    def filling(state: TrainingState, *name: str) -> None:
         if state.step == 3:
-            saved.append(files(folder))
+            saved.append(files(state.folder))
             with monkeypatch.context() as patched:
-                deny(patched, folder, errno.ENOSPC)
-                save(folder, state, *rest, **parts)
-        save(folder, state, *rest, **parts)
+                deny(patched, state.folder, errno.ENOSPC)
+                save(state, *name)
+        save(state, *name)
 
     with monkeypatch.context() as patched:
         patched.setattr(checkpoint, "save", filling)

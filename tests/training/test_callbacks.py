@@ -387,7 +387,7 @@ def test_the_rest_of_a_budget_is_planned(tmp_path: Path, monkeypatch: pytest.Mon
     clock = [20.0]
     now = SimpleNamespace(perf_counter=lambda: clock[0])
     monkeypatch.setattr(time_budget, "time", now)
-    monkeypatch.setattr("toughen.training.progress.time", now)
+    monkeypatch.setattr("toughen.training.training_state.time", now)
     state = made(tmp_path, time_budget="100s").state
     state.begun, state.planned, state.step = 0.0, 90, 10
     assert steps_that_fit(state, 77.0, 1.0, 6.0) == 7 * 5  # 7 x 11 s

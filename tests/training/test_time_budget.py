@@ -17,7 +17,7 @@ from torch import nn
 from toughen.core.types import Batch, Crafted, Images, Labels
 from toughen.methods.standard import Standard
 from toughen.runs.files import read_tensors
-from toughen.training import SGD, Constant, Cyclic, Recipe, budget, progress, train
+from toughen.training import SGD, Constant, Cyclic, Recipe, budget, train, training_state
 from toughen.training.callbacks import time_budget
 from toughen.utils import units
 
@@ -73,7 +73,7 @@ class Timed(Standard):
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     turned = Clock()
-    for module in (budget, progress, time_budget):
+    for module in (budget, time_budget, training_state):
         monkeypatch.setattr(module, "time", turned)
     return turned
 

@@ -14,7 +14,8 @@ from toughen.core.distributed import world
 from toughen.methods.base import Method
 from toughen.runs.directory import check_kinds, second_line
 from toughen.runs.files import finite, read_tensors, temporary_name, write_tensors
-from toughen.training.state import State, Stateful, check
+from toughen.training.state import Stateful, check
+from toughen.training.training_state import TrainingState
 from toughen.utils.type_hints import is_json, matches
 
 NAME, PREVIOUS, DAMAGED = "checkpoint.safetensors", "checkpoint.previous.safetensors", "checkpoint.damaged.safetensors"
@@ -23,35 +24,41 @@ KEPT = "kept"  # the folder of the weights that --keep-at names
 MOMENTS = ("momentum_buffer", "exp_avg", "exp_avg_sq")  # of the shape of their weight in every optimizer of torch's
 
 
-def save(
-    folder: Path,
-    state: State,
-    modules: dict[str, nn.Module],
-    optimizer: torch.optim.Optimizer,
-    name: str = NAME,
-    *,
-    callbacks: Mapping[str, Stateful],
-    totals: list[dict[str, Any]],
-    own: list[dict[str, Tensor]],
-) -> None:
-    """Write the checkpoint; the one before is kept beside it.
+def save(state: TrainingState, name: str = NAME) -> None:
+    """Gather the per-process state, and write a checkpoint in the main process; the one before is kept beside it.
+
+    The optimizer's moments are kept by the parameters' order; its rates follow from the step.
+
+    Raises:
+        ValueError: it could not be loaded again: the state of a module or callback is not plain data, or a module has
+            a buffer or parameter that a new run would not have.
+    """
+    state.distributed_step.sync_image_buffers()
+    totals = world().all_gather(state.totals.plain())
+    own = world().all_gather_tensors(own_state(state.modules))
+    world().on_main(_write, state, name, totals, own)
+
+
+def _write(state: TrainingState, name: str, totals: list[dict[str, Any]], own: list[dict[str, Tensor]]) -> None:
+    """Write a checkpoint.
 
     Args:
-        folder: the run directory.
-        state: what the trainer remembers.
-        modules: model, method and average, by the names they get in the file.
-        optimizer: its moments are kept by the parameters' order; its rates follow from the step.
+        state: the run.
         name: the file's.
-        callbacks: by their names in the file; what they keep is plain data, as JSON has it.
         totals: of each process.
         own: of each process the part of its modules' state that is its own; the first one's lies with its modules too.
     """
+    if new := sorted(state.names() - state.first_names):
+        raise ValueError(
+            f"{new[0]} was created during training, so no checkpoint could be loaded: create it in the method's "
+            "`prepare`, or in the model's `__init__`"
+        )
     tensors = {f"process.{n}.{key}": value for n, kept in enumerate(own) if n for key, value in kept.items()}
     extra: dict[str, Any] = {}
-    for part, module in modules.items():
+    for part, module in state.modules.items():
         for key, value in module.state_dict().items():
             (tensors if isinstance(value, Tensor) else extra)[f"{part}.{key}"] = value
-    for number, moments in optimizer.state_dict()["state"].items():
+    for number, moments in state.optimizer.state_dict()["state"].items():
         for key, value in moments.items():
             (tensors if isinstance(value, Tensor) else extra)[f"optimizer.{number}.{key}"] = value
     for key, value in extra.items():
@@ -60,40 +67,17 @@ def save(
                 f"{key.replace('._extra_state', '')}'s extra state cannot be kept in a checkpoint: let get_extra_state "
                 "return numbers, texts, lists and mappings with texts as keys, and keep tensors as buffers"
             )
-    kept = {key: value for key, callback in callbacks.items() if (value := callback.state_dict())}
-    for key, value in kept.items():
+    callbacks = {key: value for key, callback in state.callbacks.items() if (value := callback.state_dict())}
+    for key, value in callbacks.items():
         if not is_json(value):
             raise ValueError(
                 f"{key}'s state cannot be kept in a checkpoint: let state_dict return numbers, texts, lists "
                 "and mappings with texts as keys"
             )
-    about = {"extra": extra, "callbacks": kept, "totals": totals, **state.plain()}
-    if name == NAME and (folder / NAME).exists():
-        keep(folder, PREVIOUS)  # so that no moment is without one
-    write_tensors(folder / name, tensors, about)
-
-
-def names(modules: dict[str, nn.Module]) -> set[str]:
-    """The names of the modules' state in a checkpoint."""
-    return {f"{part}.{key}" for part, module in modules.items() for key in module.state_dict()}
-
-
-def check_names(modules: dict[str, nn.Module], before: set[str]) -> None:
-    """Check that a new run would have all buffers of this one, so that its checkpoint can be loaded.
-
-    Args:
-        modules: as for ``save``.
-        before: their ``names`` before the first step.
-
-    Raises:
-        ValueError: a module has a buffer or parameter that it did not have then.
-    """
-    new = sorted(names(modules) - before)
-    if new:
-        raise ValueError(
-            f"{new[0]} was created during training, so no checkpoint could be loaded: create it in the method's "
-            "`prepare`, or in the model's `__init__`"
-        )
+    about = {"extra": extra, "callbacks": callbacks, "totals": totals, **state.plain()}
+    if name == NAME and (state.folder / NAME).exists():
+        keep(state.folder, PREVIOUS)  # so that no moment is without one
+    write_tensors(state.folder / name, tensors, about)
 
 
 def keep(folder: Path, name: str, source: str = NAME) -> None:
@@ -114,69 +98,56 @@ def kept_file(folder: Path, moment: int | str) -> Path:
     return folder / KEPT / f"{name.replace(' ', '-')}.safetensors"
 
 
-def keep_weights(folder: Path, moment: int | str, model: nn.Module) -> None:
+def keep_weights(state: TrainingState, moment: int | str) -> None:
     """Keep the live weights of this moment, as ``--keep-at`` asks."""
-    path = kept_file(folder, moment)
+    path = kept_file(state.folder, moment)
     path.parent.mkdir(exist_ok=True)
-    write_tensors(path, model.state_dict(), {})
+    write_tensors(path, state.model.state_dict(), {})
 
 
-def load(
-    folder: Path,
-    state: State,
-    modules: dict[str, nn.Module],
-    optimizer: torch.optim.Optimizer,
-    callbacks: Mapping[str, Stateful],
-    device: torch.device,
-) -> list[str] | None:
-    """Load a run's last checkpoint into its modules; None where there is no checkpoint yet.
+def resume(state: TrainingState) -> bool:
+    """Load a run's last checkpoint; False where there is no checkpoint yet.
 
     A last checkpoint that cannot be read is set aside, so that it never takes the place of the one before it. A
     callback of which the checkpoint holds nothing begins anew.
 
-    Args:
-        folder: the run directory.
-        state, modules, optimizer, callbacks: as for ``save``.
-        device: where sums are kept.
-
-    Returns:
-        The per-process state that was reset, because the number of processes has changed.
-
     Raises:
         ValueError: neither the last checkpoint nor the one before it can be read, or they belong to other modules.
     """
-    last = _read(folder, callbacks)
-    if last is None:
-        return None
-    path, tensors, about = last
-    extra, totals, _ = about.pop("extra"), about.pop("totals"), about.pop("callbacks")
-    try:
-        own = [
-            name for name in own_names(modules) if about["processes"] != world().world_size and tensors[name].numel()
-        ]
-        _put_back({**tensors, **extra}, about["processes"], modules, optimizer)
-    except (RuntimeError, KeyError, ValueError, TypeError) as error:
-        raise ValueError(f"{path} does not fit this recipe ({second_line(error)}): choose another --out") from None
-    state.restore(about, totals, device)
-    if state.healthy == state.step:
-        world().on_main(keep, folder, HEALTHY, path.name)  # a kill may have come before
-    return own
+    with world().main_first():  # it sets a damaged file aside
+        last = _read(state.folder, state.callbacks)
+        if last is None:
+            return False
+        path, tensors, about = last
+        extra, totals, _ = about.pop("extra"), about.pop("totals"), about.pop("callbacks")
+        own = own_names(state.modules) if about["processes"] != world().world_size else []
+        try:
+            restarted = [name for name in own if tensors[name].numel()]
+            _put_back(state, {**tensors, **extra}, about["processes"])
+        except (RuntimeError, KeyError, ValueError, TypeError) as error:
+            raise ValueError(f"{path} does not fit this recipe ({second_line(error)}): choose another --out") from None
+        state.restore(about, totals, state.device)
+        if state.healthy == state.step:
+            world().on_main(keep, state.folder, HEALTHY, path.name)  # a kill may have come before
+    state.restarted, state.spent_before = restarted, state.spent
+    return True
 
 
-def go_back(folder: Path, modules: dict[str, nn.Module], optimizer: torch.optim.Optimizer) -> None:
-    """Load the last healthy state into modules and optimizer; step, history and totals stay as they are.
+def go_back(state: TrainingState) -> None:
+    """Return to the last healthy state of modules and optimizer; step, history and totals stay as they are.
 
     Raises:
         ValueError: its file is gone or damaged.
     """
-    path = folder / HEALTHY
+    path = state.folder / HEALTHY
     tensors, about = _checked(path, {})
     try:
-        _put_back({**tensors, **about["extra"]}, about["processes"], modules, optimizer)
+        _put_back(state, {**tensors, **about["extra"]}, about["processes"])
     except (RuntimeError, KeyError, ValueError, TypeError) as error:
         raise ValueError(
             f"{path} does not fit this run ({second_line(error)}): train again with another --out"
         ) from None
+    state.distributed_step.forget_images()
 
 
 def own_names(modules: dict[str, nn.Module]) -> list[str]:
@@ -197,16 +168,14 @@ def own_state(modules: dict[str, nn.Module]) -> dict[str, Tensor]:
     return {name: states[part][rest] for name in own_names(modules) for part, rest in [name.split(".", 1)]}
 
 
-def _put_back(
-    values: dict[str, Any], saved_by: int, modules: dict[str, nn.Module], optimizer: torch.optim.Optimizer
-) -> None:
+def _put_back(state: TrainingState, values: dict[str, Any], saved_by: int) -> None:
     """Load modules and optimizer; per-process state only if as many processes saved it, else it stays as it is."""
     same = saved_by == world().world_size
-    values = values | (_part(values, f"process.{world().rank}") if same else own_state(modules))
-    for name, module in modules.items():
+    values = values | (_part(values, f"process.{world().rank}") if same else own_state(state.modules))
+    for name, module in state.modules.items():
         check_kinds(module, _part(values, name))
         module.load_state_dict(_part(values, name))
-    _load_moments(_part(values, "optimizer"), optimizer)
+    _load_moments(_part(values, "optimizer"), state.optimizer)
 
 
 def _read(folder: Path, callbacks: Mapping[str, Stateful]) -> tuple[Path, dict[str, Tensor], dict[str, Any]] | None:

@@ -19,7 +19,7 @@ from toughen.core.rng import derive_seed
 from toughen.data import Data, Streamed
 from toughen.data.feed import Unreadable
 from toughen.engine.memory import is_out_of_memory
-from toughen.training import budget, fine_tuning, saving
+from toughen.training import budget, checkpoint, fine_tuning
 from toughen.training import initial as initial_weights
 from toughen.training.callbacks.base import Callback
 from toughen.training.callbacks.display import ShowProgress
@@ -100,7 +100,7 @@ def open_run(
     trainer, seen, images = build(recipe, folder, callbacks)
     check_folder(folder, trainer.recipe, resume)
     world().barrier()  # all have seen the folder as it was
-    resumed = resume and saving.resume(trainer.state)
+    resumed = resume and checkpoint.resume(trainer.state)
     if resumed and not runs.same_images(folder, seen):
         raise ValueError(f"the images of {recipe.data} have changed since {folder} was started: choose another --out")
     if trainer.state.finished:

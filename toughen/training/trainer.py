@@ -24,7 +24,6 @@ from toughen.engine.device import autocast, choose_kernels, pick_device, pick_la
 from toughen.engine.memory import keep_freed_memory
 from toughen.evaluation.harness import as_floats
 from toughen.methods.base import Method
-from toughen.training import checkpoint
 from toughen.training.averaging import ExponentialAverage
 from toughen.training.callbacks.base import Callback
 from toughen.training.callbacks.collapse import rescuers
@@ -108,7 +107,6 @@ class Trainer:
             distributed_step=step_of(self.model, self.methods, len(self.train)),
             callbacks=state_names(self.callbacks),
         )
-        self.state.kept_names = checkpoint.names(self.state.modules)
         self.replayed_step = ReplayedStep(self.model, self.methods, recorder_of(self.device, wanted=recipe.cuda_graphs))
 
     def by_epoch(self, shutdown: GracefulShutdown, display: Callback | None = None) -> Iterator[float]:

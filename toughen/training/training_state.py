@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,16 +19,19 @@ from toughen.engine.device import Precision
 from toughen.methods.base import Method
 from toughen.runs.locks import Lock
 from toughen.training.distributed_step import LocalStep
-from toughen.training.progress import RunProgress
-from toughen.training.state import Stateful, summed
+from toughen.training.recipe import Recipe
+from toughen.training.state import EpochTotals, State, Stateful, summed
 from toughen.training.validation import Validation
 
 
 @dataclass(kw_only=True)
-class TrainingState(RunProgress):
-    """The position of a run, and the objects that are trained.
+class TrainingState(State):
+    """The length of a run, its current position, and the objects that are trained.
 
     Attributes:
+        recipe: the settings.
+        images: how many are trained on.
+        replays: how often the method wants each batch.
         folder: the run directory.
         record: what ``model.json`` will hold, without epoch and validation.
         device, precision: of the training.
@@ -39,12 +44,17 @@ class TrainingState(RunProgress):
         validation: measures a model on the held-out images.
         distributed_step: computes the loss of a step, in one process or in several.
         callbacks: by the names under which a checkpoint keeps their state.
+        begun, spent_before: when this session began, and the seconds of earlier sessions.
+        started: the time up to which the current epoch's seconds are counted.
         scalars: figures of the last step, for loggers.
-        kept_names: names of the modules' state before the first step.
+        first_names: names of the modules' state before the first step.
         restarted: per-process state that was reset because the number of processes has changed.
         lock: of the run directory, during training.
     """
 
+    recipe: Recipe
+    images: int
+    replays: int
     folder: Path
     record: runs.Record
     device: torch.device
@@ -58,10 +68,16 @@ class TrainingState(RunProgress):
     validation: Validation
     distributed_step: LocalStep
     callbacks: Mapping[str, Stateful] = field(default_factory=dict)
+    begun: float = field(default_factory=lambda: time.perf_counter())
+    spent_before: float = 0.0
+    started: float = 0.0
     scalars: dict[str, float] = field(default_factory=dict)
-    kept_names: set[str] = field(default_factory=set)
+    first_names: set[str] = field(init=False)
     restarted: list[str] = field(default_factory=list)
     lock: Lock | None = None
+
+    def __post_init__(self) -> None:
+        self.first_names = self.names()
 
     @property
     def modules(self) -> dict[str, nn.Module]:
@@ -70,10 +86,106 @@ class TrainingState(RunProgress):
         rescues = {f"rescue{number}": rescuer for number, rescuer in enumerate(self.rescuers)}
         return {name: module for name, module in modules.items() if module is not None} | rescues
 
+    def names(self) -> set[str]:
+        """The names of the modules' state in a checkpoint."""
+        return {f"{part}.{key}" for part, module in self.modules.items() for key in module.state_dict()}
+
     @property
     def kept_model(self) -> nn.Module:
         """The model to keep: the averaged one where the recipe averages."""
         return self.model if self.average is None else self.average.module
+
+    @property
+    def batches(self) -> int:
+        """Batches per epoch, the last one possibly short.
+
+        A last batch of a single image is left out, a different image in each epoch: batch norm needs two values for a
+        variance, and some methods split a batch.
+        """
+        whole, left = divmod(self.images, self.recipe.batch_size)
+        return whole + (left > 1 or not whole)
+
+    @property
+    def steps_per_epoch(self) -> int:
+        return self.batches * self.replays
+
+    @property
+    def epoch(self) -> int:
+        return self.step // self.steps_per_epoch
+
+    @property
+    def steps(self) -> int:
+        """Optimizer steps of the whole run."""
+        return self.planned or self.recipe.epochs * self.steps_per_epoch
+
+    @property
+    def epochs(self) -> int:
+        """Epochs of the whole run; with a time budget the last one may be incomplete."""
+        return math.ceil(self.steps / self.steps_per_epoch)
+
+    @property
+    def total_spent(self) -> float:
+        """Seconds since the run was begun, in all its sessions."""
+        return self.spent_before + time.perf_counter() - self.begun
+
+    @property
+    def last_step(self) -> int:
+        """The step at which the run ends: the end of the schedule, or ``stop_epoch``."""
+        return self.steps if self.recipe.stop_epoch is None else self.recipe.stop_epoch * self.steps_per_epoch
+
+    @property
+    def finished(self) -> bool:
+        """Whether nothing is left to do."""
+        return self.step >= self.last_step or self.stop_reason is not None
+
+    def validates_after(self, epoch: int) -> bool:
+        """Whether validation follows this epoch, whose last step is done."""
+        return epoch % self.recipe.validation_every == 0 or self.finished
+
+    def size_of(self, step: int) -> int:
+        """Images of a step's batch, in all processes."""
+        begin = (step // self.replays % self.batches) * self.recipe.batch_size
+        return min(self.recipe.batch_size, self.images - begin)
+
+    def own_of(self, step: int) -> int:
+        """Images of a step's batch in this process."""
+        part = world().shard(self.size_of(step))
+        return int(part.stop - part.start)
+
+    def progress(self, step: int) -> float:
+        """The share of the schedule that is done before this step, 0..1."""
+        done = (step - self.planned_at) / max(1, self.steps - self.planned_at)
+        return self.planned_progress + (1 - self.planned_progress) * done
+
+    def end_of(self, epoch: int) -> int:
+        """The step after an epoch's last one."""
+        return min((epoch + 1) * self.steps_per_epoch, self.last_step)
+
+    def start_clock(self) -> None:
+        """Start to count seconds of the current epoch."""
+        self.started = time.perf_counter()
+
+    def count_seconds(self) -> None:
+        """Add the time since the last call to the seconds of the current epoch."""
+        now = time.perf_counter()
+        self.seconds, self.started = self.seconds + now - self.started, now
+
+    def close_epoch(self, metrics: dict[str, Any]) -> None:
+        """Add an epoch's line to the history, and reset the epoch's sums."""
+        self.history.append(metrics)
+        self.totals, self.events, self.seconds, self.watched = EpochTotals(), [], 0.0, 0.0
+
+    def note(self, event: str, text: str, **more: Any) -> None:
+        """Add an event to the epoch's line of metrics; the text is printed."""
+        ended = self.history and self.history[-1]["step"] == self.step
+        (self.history[-1]["events"] if ended else self.events).append(
+            {"event": event, "step": self.step, **more, "text": text}
+        )
+
+    def stop(self, reason: str) -> None:
+        """End the run after this epoch."""
+        self.stop_reason = reason
+        self.note("stop", f"training ends: {reason}")
 
     def epoch_figures(self, epoch: int, forward_flops: int) -> dict[str, Any]:
         """The current epoch's line of metrics.jsonl: means over its images, for a term over the images that have it.

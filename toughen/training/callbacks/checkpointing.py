@@ -45,7 +45,7 @@ class Checkpointing(Callback):
         if self.step != state.step and (isinstance(error, Stopped) or isinstance(error, Unreadable) and alone):
             self.on_due(state)
         if isinstance(error, Diverged) and alone and state.step and finite(state.model.state_dict()):
-            checkpoint.keep_weights(state.folder, state.step, state.model)  # the last finite ones
+            checkpoint.keep_weights(state, state.step)  # the last finite ones
 
     def _save(self, state: TrainingState) -> None:
         self.saved = time.perf_counter()

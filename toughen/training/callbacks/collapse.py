@@ -11,9 +11,10 @@ from toughen.core.distributed import world
 from toughen.core.types import Step
 from toughen.engine.device import synchronize
 from toughen.methods.base import Method
-from toughen.training import checkpoint, saving
+from toughen.training import checkpoint
 from toughen.training.callbacks.base import Callback
 from toughen.training.collapse import CollapseDetector, CollapseMemory
+from toughen.training.saving import write_model
 from toughen.training.training_state import TrainingState
 from toughen.utils.statistics import percent
 
@@ -46,7 +47,7 @@ class CollapseWatch(Callback):
             state.method = self._rescuer(state)
         if state.rescuers and state.healthy < 0:
             state.healthy = state.step  # before any: the beginning
-            saving.write_checkpoint(state, checkpoint.HEALTHY)
+            checkpoint.save(state, checkpoint.HEALTHY)
 
     def on_step_end(self, state: TrainingState, step: Step) -> None:
         if state.step % state.recipe.log_every:
@@ -66,7 +67,7 @@ class CollapseWatch(Callback):
             live = metrics["validation"] if state.average is None else state.validation(state.model)
             collapsed = self.handle(state, live)
             if collapsed and state.rescuers and state.recipe.weights == "last":  # over those that the rescue gave up
-                saving.write_model(state, metrics["epoch"], state.validation(state.kept_model))
+                write_model(state, metrics["epoch"], state.validation(state.kept_model))
             if not collapsed and state.rescuers and self.detector.judge.sound(self.memory, live):
                 state.healthy = state.step
         if not self._rescued(state):
@@ -125,7 +126,7 @@ class CollapseWatch(Callback):
 
     def _go_back(self, state: TrainingState, until: int) -> dict[str, Any]:
         """Return to the last healthy state and train with the rescue up to a step; returns the event's fields."""
-        saving.go_back(state)
+        checkpoint.go_back(state)
         self.memory.rescue_until, self.memory.signals = until, []
         state.method = self._rescuer(state)
         return {"back_to": state.healthy, "rescue": type(state.method).__name__, "until": until}

@@ -22,4 +22,4 @@ class KeepWeights(Callback):
 
     def _keep(self, state: TrainingState, moment: int | str) -> None:
         if moment in state.recipe.keep_at:
-            world().on_main(checkpoint.keep_weights, state.folder, moment, state.model)
+            world().on_main(checkpoint.keep_weights, state, moment)

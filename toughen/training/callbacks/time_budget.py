@@ -10,7 +10,6 @@ from typing import Any
 from toughen.core.distributed import world
 from toughen.engine.device import synchronize
 from toughen.training.callbacks.base import Callback
-from toughen.training.progress import RunProgress
 from toughen.training.training_state import TrainingState
 from toughen.utils.units import parse_duration
 
@@ -81,7 +80,7 @@ class StepTimer:
         return taken
 
 
-def replan(state: RunProgress, budget: float, step_seconds: float, validation_seconds: float) -> None:
+def replan(state: TrainingState, budget: float, step_seconds: float, validation_seconds: float) -> None:
     """Set the number of remaining steps, and so the rest of the schedule, to what still fits.
 
     Args:
@@ -97,7 +96,7 @@ def replan(state: RunProgress, budget: float, step_seconds: float, validation_se
     state.planned = state.step + max(1, world().broadcast(steps))
 
 
-def steps_that_fit(state: RunProgress, left: float, step: float, validation: float) -> int:
+def steps_that_fit(state: TrainingState, left: float, step: float, validation: float) -> int:
     """How many steps, with the validation that follows some epochs and the last one, fit into the seconds left."""
     per_epoch, every = state.steps_per_epoch, state.recipe.validation_every
     epoch_end, left = validation / every, left - validation * (1 - 1 / every)
