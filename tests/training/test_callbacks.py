@@ -25,15 +25,13 @@ from toughen.methods.fast import FGSMAT
 from toughen.runs.files import read_json, read_tensors, write_tensors
 from toughen.training import Callback, TrainingState, callbacks, checkpoint, train
 from toughen.training.callbacks import time_budget
-from toughen.training.callbacks.checkpointing import Checkpointing
+from toughen.training.callbacks.checkpointing import Checkpointing, KeepWeights
 from toughen.training.callbacks.collapse import CollapseWatch
-from toughen.training.callbacks.display import ShowProgress
-from toughen.training.callbacks.early_stop import EarlyStop
-from toughen.training.callbacks.finite import FiniteCheck
-from toughen.training.callbacks.kept_weights import KeepWeights
 from toughen.training.callbacks.selection import state_names
+from toughen.training.callbacks.stopping import EarlyStop, FiniteCheck
 from toughen.training.callbacks.time_budget import StepTimer, replan, steps_that_fit
 from toughen.training.callbacks.validation import BestWeights
+from toughen.training.display import ShowProgress
 from toughen.training.saving import Diverged
 from toughen.utils.signals import Stopped
 

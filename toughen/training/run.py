@@ -22,9 +22,8 @@ from toughen.engine.memory import is_out_of_memory
 from toughen.training import budget, checkpoint, fine_tuning
 from toughen.training import initial as initial_weights
 from toughen.training.callbacks.base import Callback
-from toughen.training.callbacks.display import ShowProgress
 from toughen.training.callbacks.selection import named_callbacks
-from toughen.training.display import Show
+from toughen.training.display import Show, ShowProgress
 from toughen.training.folder import begin, check_folder, complete, withdraw
 from toughen.training.headline import Images, ending, headline, not_kept
 from toughen.training.loader import memory_limit

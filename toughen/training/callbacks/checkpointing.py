@@ -1,4 +1,4 @@
-"""Writes checkpoints: at intervals, after each epoch, and when a signal or an unreadable image ends the session."""
+"""Writes checkpoints and the weights of the moments that ``keep_at`` names."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Any
 
 from toughen import runs
 from toughen.core.distributed import world
+from toughen.core.types import Step
 from toughen.data.feed import Unreadable
 from toughen.runs.files import finite
 from toughen.training import checkpoint, saving
@@ -18,6 +19,8 @@ from toughen.utils.signals import Stopped
 
 class Checkpointing(Callback):
     """Writes checkpoints, and metrics.jsonl after each epoch's checkpoint.
+
+    At intervals, after each epoch, and when a signal or an unreadable image ends the session.
 
     Args:
         seconds: between two checkpoints inside an epoch.
@@ -51,3 +54,17 @@ class Checkpointing(Callback):
         self.saved = time.perf_counter()
         saving.save(state)
         self.step = state.step
+
+
+class KeepWeights(Callback):
+    """Writes the live weights of chosen steps and epochs to the run's folder "kept"."""
+
+    def on_step_end(self, state: TrainingState, step: Step) -> None:
+        self._keep(state, state.step)
+
+    def on_epoch_end(self, state: TrainingState, metrics: dict[str, Any]) -> None:
+        self._keep(state, f"epoch {metrics['epoch']}")
+
+    def _keep(self, state: TrainingState, moment: int | str) -> None:
+        if moment in state.recipe.keep_at:
+            world().on_main(checkpoint.keep_weights, state, moment)

@@ -6,15 +6,13 @@ from collections.abc import Sequence
 
 from toughen.training import callbacks
 from toughen.training.callbacks.base import Callback
-from toughen.training.callbacks.checkpointing import Checkpointing
+from toughen.training.callbacks.checkpointing import Checkpointing, KeepWeights
 from toughen.training.callbacks.collapse import CollapseWatch
-from toughen.training.callbacks.display import ShowProgress
-from toughen.training.callbacks.early_stop import EarlyStop
-from toughen.training.callbacks.finite import FiniteCheck
-from toughen.training.callbacks.kept_weights import KeepWeights
+from toughen.training.callbacks.stopping import EarlyStop, FiniteCheck
 from toughen.training.callbacks.time_budget import TimeBudget
 from toughen.training.callbacks.validation import BestWeights, ValidationAfterStop
 from toughen.training.collapse import CollapseDetector
+from toughen.training.display import ShowProgress
 from toughen.training.recipe import Recipe
 from toughen.utils.collect import collect
 from toughen.utils.plugins import describe_error, import_object

@@ -1,4 +1,4 @@
-"""Ends a run whose loss or weights are no longer finite."""
+"""Ends a run: where its loss or weights are no longer finite, and where its method wants no more."""
 
 from __future__ import annotations
 
@@ -21,3 +21,12 @@ class FiniteCheck(Callback):
 
     def on_epoch_end(self, state: TrainingState, metrics: dict[str, Any]) -> None:
         check_finite(state, metrics["loss"])
+
+
+class EarlyStop(Callback):
+    """Tells the method of an epoch's figures, and ends the run where it then has a ``stop_reason``."""
+
+    def on_epoch_end(self, state: TrainingState, metrics: dict[str, Any]) -> None:
+        state.method.after_epoch(metrics)
+        if state.main.stop_reason:
+            state.stop(state.main.stop_reason)
