@@ -283,7 +283,7 @@ def named(out: Path) -> list[object]:
 def test_each_run_of_a_recipe_has_its_own_sources(tmp_path: Path) -> None:
     recipe = Recipe(model="fbf-mnist-cnn", method=Ensemble(eps=E, sources=["fbf-mnist-cnn"]))
     for folder in (tmp_path / "one", tmp_path / "two"):
-        assert [each.folder for each in missing_sources(recipe, folder)] == [folder / "sources" / "fbf-mnist-cnn"]
+        assert list(missing_sources(recipe, folder)) == [folder / "sources" / "fbf-mnist-cnn"]
 
 
 def test_sources_that_are_named_as_nets_are_trained_first(tmp_path: Path) -> None:

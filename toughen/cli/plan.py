@@ -51,10 +51,10 @@ def run(arguments: Sequence[str]) -> int:
     words = [word for word in arguments if word != "--resume"]
     recipe, out, _ = parse_train(words)
     with tempfile.TemporaryDirectory() as folder:
-        for source in missing_sources(recipe, Path(folder)):  # a step takes as long with untrained sources
-            untrained, _, _ = build(source.recipe, source.folder)
-            source.folder.mkdir(parents=True)
-            runs.write_model(source.folder, untrained.state.record, untrained.model)
+        for place, source in missing_sources(recipe, Path(folder)).items():
+            untrained, _, _ = build(source, place)  # a step takes as long with untrained sources
+            place.mkdir(parents=True)
+            runs.write_model(place, untrained.state.record, untrained.model)
         trainer, _, data = build(recipe, Path(folder))
     if recipe.time_budget is not None:
         budget.plan_steps(trainer)

@@ -93,9 +93,9 @@ def open_run(
     """
     folder = Path(out)
     check_folder(folder, recipe, resume, later="image_size" if recipe.image_size is None else "")
-    for source in missing_sources(recipe, folder):
-        console.print(f"first the source model {source.recipe.model} is trained without attacks", highlight=False)
-        train(source.recipe, source.folder, resume=True, console=console)
+    for place, source in missing_sources(recipe, folder).items():
+        console.print(f"first the source model {source.model} is trained without attacks", highlight=False)
+        train(source, place, resume=True, console=console)
     trainer, seen, images = build(recipe, folder, callbacks)
     check_folder(folder, trainer.recipe, resume)
     world().barrier()  # all have seen the folder as it was
