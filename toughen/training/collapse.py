@@ -95,10 +95,14 @@ class Judge:
         return cls(float(labels.cpu().bincount().max()) / len(labels), len(labels)) if len(labels) else cls(1.0, 1)
 
     @property
+    def deviation(self) -> float:
+        """The standard deviation of chance accuracy."""
+        return math.sqrt(self.chance * (1 - self.chance) / self.images)
+
+    @property
     def clear(self) -> float:
         """Accuracy under PGD from which a model is robust: clearly above chance."""
-        deviation = math.sqrt(self.chance * (1 - self.chance) / self.images)
-        return self.chance + max(ABOVE_CHANCE, DEVIATIONS_ABOVE_CHANCE * deviation)
+        return self.chance + max(ABOVE_CHANCE, DEVIATIONS_ABOVE_CHANCE * self.deviation)
 
     def was_robust(self, memory: CollapseMemory) -> bool:
         """Whether the run has ever been clearly above chance under PGD."""

@@ -47,7 +47,7 @@ def freeze(model: nn.Module, frozen: Frozen, classes: int) -> list[nn.Module]:
         classes: how many logits there are.
 
     Returns:
-        The modules whose parameters are all frozen, for ``train_mode``.
+        The modules whose parameters are all frozen, which stay in evaluation mode.
 
     Raises:
         ValueError: there are not so many layers, or the layer that gives the logits is not known.
@@ -91,13 +91,6 @@ def _frozen_modules(net: nn.Module) -> list[nn.Module]:
         elif is_frozen and isinstance(module, _NormBase):
             frozen_modules.append(module)
     return frozen_modules
-
-
-def train_mode(model: nn.Module, frozen_modules: Iterable[nn.Module]) -> None:
-    """Put a model into training mode, but frozen modules into evaluation mode, so that batch-norm statistics stay."""
-    model.train()
-    for module in frozen_modules:
-        module.eval()
 
 
 def rates(model: nn.Module, more: Iterable[nn.Parameter], layer_decay: float | int, classes: int) -> Parameters:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import math
 import textwrap
 from typing import NamedTuple
 
-import torch
-
 from toughen.data.doubts import FEWEST, doubts
 from toughen.training.checkpoint import kept_file
+from toughen.training.collapse import Judge
+from toughen.training.fine_tuning import describe
 from toughen.training.training_state import TrainingState
 from toughen.utils.plural import count
 from toughen.utils.statistics import percent
@@ -24,7 +23,6 @@ class Images(NamedTuple):
         classes: their names.
         trained, tested: training and test images of each.
         init: a message on the initial weights; "" for random ones.
-        tuning: a message on frozen layers and learning rates; "" if all layers learn alike.
         streamed: the images stay in their files and are decoded batch by batch.
         shared: test images that are training images, too.
     """
@@ -35,7 +33,6 @@ class Images(NamedTuple):
     trained: tuple[int, ...]
     tested: tuple[int, ...]
     init: str = ""
-    tuning: str = ""
     streamed: bool = False
     shared: int = 0
 
@@ -52,7 +49,7 @@ def length(state: TrainingState) -> str:
     return f"{count(state.steps, 'step')} ({epochs}) in {state.recipe.time_budget}"
 
 
-def headline(state: TrainingState, resumed: bool, images: Images, width: int = 80) -> str:
+def headline(state: TrainingState, resumed: bool, images: Images, width: int) -> str:
     """What will be trained, in lines of at most ``width`` columns, with warnings on the data."""
     recipe, size, off, threat = state.recipe, state.recipe.image_size, images.split_off, state.recipe.threat
     parameters = sum(p.numel() for p in state.model.parameters())
@@ -65,7 +62,7 @@ def headline(state: TrainingState, resumed: bool, images: Images, width: int = 8
         + f" + {off:,} for the test, because {recipe.data} has no test images" * (off > 0),
         "training images are streamed: they stay in their files and are decoded batch by batch" * images.streamed,
         images.init,
-        images.tuning,
+        describe(state.model, state.optimizer.param_groups, recipe.optimizer.lr),
         f"{length(state)}, {state.precision} on {state.device}"
         + f", {state.processes} processes" * (state.processes > 1),
         f"continues after step {state.step} of {state.steps}" * resumed,
@@ -87,12 +84,11 @@ def numbers(state: TrainingState) -> str:
 
 def ending(state: TrainingState) -> str:
     """A message if the kept weights are no better than chance on validation images; "" otherwise."""
-    labels = state.validation.split.labels.cpu()
+    judge = Judge.of(state.validation.split.labels)
     kept: dict[str, float] = next((line["validation"] for line in reversed(state.history) if line["kept"]), {})
-    if len(labels) < FEWEST or "clean" not in kept:
+    if judge.images < FEWEST or "clean" not in kept:
         return ""
-    chance = max(torch.bincount(labels).tolist()) / len(labels)  # of one answer for all
-    if kept["clean"] > chance + math.sqrt(chance * (1 - chance) / len(labels)):
+    if kept["clean"] > judge.chance + judge.deviation:
         return ""
     method, lr = state.main, state.recipe.optimizer.lr
     tries = [f"a lower learning rate (--optimizer.lr, now {lr:g})"]
@@ -105,8 +101,8 @@ def ending(state: TrainingState) -> str:
         if hasattr(method, name):
             tries.append(f"{what} (--method.{name}, now {getattr(method, name):g})")
     return (
-        f"The kept weights classify {percent(kept['clean'])} of the {len(labels):,} validation images correctly. "
-        f"Always predicting the most frequent class gives {percent(chance)}: the net has learnt almost nothing. "
+        f"The kept weights classify {percent(kept['clean'])} of the {judge.images:,} validation images correctly. "
+        f"Always predicting the most frequent class gives {percent(judge.chance)}: the net has learnt almost nothing. "
         f"Train again with another --out and {'; or '.join(tries)}; or with more epochs."
     )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -48,7 +49,7 @@ def read_initial(spec: str) -> Initial:
     Raises:
         ValueError: there are none.
     """
-    record: runs.Record | None
+    record: runs.Record | None = None
     path = fetch(spec) if spec.startswith(SCHEME) else Path(spec)
     if path.is_dir():
         record = runs.read_record(path)
@@ -56,7 +57,8 @@ def read_initial(spec: str) -> Initial:
         more: Sequence[str] = ()
     else:
         tensors, about, more = read_weights(path)
-        record = _recorded(about)
+        with suppress(ValueError):
+            record = valid_record(dict(about))
     checked_tensors(path, tensors)
     mean, std = tensors.pop("normalize.mean", None), tensors.pop("normalize.std", None)
     statistics: Statistics | None = None
@@ -65,13 +67,6 @@ def read_initial(spec: str) -> Initial:
     elif record is not None:
         statistics = record.model.get("mean"), record.model.get("std")
     return Initial(spec, tensors, statistics, record, more)
-
-
-def _recorded(about: Mapping[str, Any]) -> runs.Record | None:
-    try:
-        return valid_record(dict(about))
-    except ValueError:
-        return None
 
 
 def image_size(initial: Initial, net: str, settings: Mapping[str, Any]) -> int | None:

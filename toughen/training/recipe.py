@@ -153,18 +153,10 @@ class Recipe:
         if "_modules" not in vars(self.method):
             name = type(self.method).__name__
             raise ValueError(f"{name}.__init__ does not call super().__init__(): call it in its first line")
-        at_least_1 = (
-            "epochs",
-            "batch_size",
-            "validation_steps",
-            "validation_every",
-            "watch_epochs",
-            "log_every",
-            "shuffle_buffer",
-        )
-        for name in (*at_least_1, "stop_epoch"):
-            if (getattr(self, name) or 0) < 1 and not (name == "stop_epoch" and self.stop_epoch is None):
-                raise ValueError(f"{name} is {getattr(self, name)}: it must be at least 1")
+        counts = "epochs batch_size validation_steps validation_every watch_epochs log_every shuffle_buffer stop_epoch"
+        for name in counts.split():
+            if (value := getattr(self, name)) is not None and value < 1:
+                raise ValueError(f"{name} is {value}: it must be at least 1")
         if self.stop_epoch is not None and self.stop_epoch > self.epochs:
             raise ValueError(f"stop_epoch is {self.stop_epoch}: it must not exceed the {self.epochs} epochs")
         if self.time_budget is not None:
@@ -234,11 +226,6 @@ class Recipe:
     def pad(self) -> int:
         """Pixels of padding for random crops, where the recipe gives them."""
         return self.crop if isinstance(self.crop, int) else 0
-
-    @property
-    def data_image_size(self) -> ImageSize:
-        """``image_size`` as ``toughen.data`` takes it."""
-        return data_image_size(self.image_size)
 
     @property
     def resize(self) -> int | None:

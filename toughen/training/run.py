@@ -19,7 +19,7 @@ from toughen.core.rng import derive_seed
 from toughen.data import Data, Streamed
 from toughen.data.feed import Unreadable
 from toughen.engine.memory import is_out_of_memory
-from toughen.training import budget, checkpoint, fine_tuning
+from toughen.training import budget, checkpoint
 from toughen.training import initial as initial_weights
 from toughen.training.callbacks.base import Callback
 from toughen.training.callbacks.selection import named_callbacks
@@ -27,10 +27,11 @@ from toughen.training.display import Show, ShowProgress
 from toughen.training.folder import begin, check_folder, complete, withdraw
 from toughen.training.headline import Images, ending, headline, not_kept
 from toughen.training.loader import memory_limit
-from toughen.training.recipe import Recipe
+from toughen.training.recipe import Recipe, data_image_size
 from toughen.training.saving import Diverged
 from toughen.training.sources import missing_sources
 from toughen.training.trainer import Trainer
+from toughen.training.training_state import TrainingState
 from toughen.utils.paths import expanded
 from toughen.utils.signals import GracefulShutdown
 from toughen.utils.type_hints import is_json
@@ -139,7 +140,8 @@ def by_epoch(
         return
     folder = trainer.folder
     try:
-        yield from trainer.by_epoch(shutdown, ShowProgress(console, show))
+        trainer.callbacks.append(ShowProgress(console, show))  # called last
+        yield from trainer.by_epoch(shutdown)
     except Unreadable as error:
         raise RuntimeError(f"training failed: {error}. Fix that and continue with --resume: nothing is lost") from None
     except OSError as error:
@@ -182,7 +184,7 @@ def build(
     data = data_sets.load_training(
         recipe.data,
         classes=recipe.classes,
-        image_size=recipe.data_image_size,
+        image_size=data_image_size(recipe.image_size),
         resize=recipe.resize,
         memory=memory_limit(recipe),
         stream=True if recipe.crop == "resized" else runs.streamed(folder),
@@ -216,11 +218,10 @@ def build(
     )
     trainer = Trainer(recipe, data, model, folder, record, named)
     if recipe.time_budget is None:
-        check_moments(recipe.keep_at, trainer.state.last_step, trainer.state.steps_per_epoch)
-    tuning = fine_tuning.describe(trainer.model, trainer.optimizer.param_groups, recipe.optimizer.lr)
-    streamed, seen = isinstance(data, Streamed), data.seen()
+        _check_moments(trainer.state)
+    seen = data.seen()
     known = (data.split_off, data.why, data.classes, data.trained, data.tested)
-    return trainer, seen, Images(*known, init, tuning, streamed, data.shared(seen))
+    return trainer, seen, Images(*known, init, isinstance(data, Streamed), data.shared(seen))
 
 
 def statistics(
@@ -251,18 +252,14 @@ def _check_adaptive(recipe: Recipe) -> None:
         raise ValueError(f"{name}.adaptive is not what toughen.attacks.Adaptive takes: {error}") from None
 
 
-def check_moments(moments: Sequence[int | str], steps: int, steps_per_epoch: int) -> None:
+def _check_moments(state: TrainingState) -> None:
     """See that a run gets to all moments whose weights are to be kept.
-
-    Args:
-        moments: as ``keep_at`` has them.
-        steps: of the run.
-        steps_per_epoch: of these.
 
     Raises:
         ValueError: it does not.
     """
-    for moment in moments:
+    steps, steps_per_epoch = state.last_step, state.steps_per_epoch
+    for moment in state.recipe.keep_at:
         step = moment if isinstance(moment, int) else (int(moment.removeprefix("epoch ")) + 1) * steps_per_epoch
         if not 0 < step <= steps:
             epochs = steps / steps_per_epoch

@@ -33,7 +33,7 @@ from toughen.training.compiled import Compiled
 from toughen.training.cuda_graphs import recorder_of
 from toughen.training.distributed_step import step_of, synchronised_batch_norm
 from toughen.training.divergence import check_step
-from toughen.training.fine_tuning import freeze, rates, train_mode
+from toughen.training.fine_tuning import freeze, rates
 from toughen.training.loader import augment_of, feed_of
 from toughen.training.recipe import Recipe
 from toughen.training.replayed_step import ReplayedStep
@@ -109,12 +109,11 @@ class Trainer:
         )
         self.replayed_step = ReplayedStep(self.model, self.methods, recorder_of(self.device, wanted=recipe.cuda_graphs))
 
-    def by_epoch(self, shutdown: GracefulShutdown, display: Callback | None = None) -> Iterator[float]:
+    def by_epoch(self, shutdown: GracefulShutdown) -> Iterator[float]:
         """Train to the end, pausing after each epoch.
 
         Args:
             shutdown: asks to stop.
-            display: one more callback, which is called last.
 
         Yields:
             The share of the run that is done, 0..1.
@@ -124,8 +123,6 @@ class Trainer:
             Diverged: the loss or the weights stopped being finite.
         """
         state = self.state
-        if display is not None:
-            self.callbacks.append(display)
         drop = self.recipe.schedule.first_drop
         plan = Plan(epochs=state.epochs, steps=state.steps, images=state.images, first_drop=drop)
         for method in self.methods:
@@ -174,8 +171,10 @@ class Trainer:
             callback.on_epoch_end(state, metrics)
 
     def train_mode(self) -> None:
-        """The model as it is trained: frozen layers stay in evaluation mode."""
-        train_mode(self.model, self.frozen_modules)
+        """Put the model into training mode, but for frozen layers, so that their batch-norm statistics stay."""
+        self.model.train()
+        for module in self.frozen_modules:
+            module.eval()
 
     def epoch_batches(self, epoch: int) -> Iterator[tuple[Tensor, Tensor, Batch]]:
         """The remaining batches of an epoch, in an order keyed by seed and epoch: images, labels and a ``Batch``.

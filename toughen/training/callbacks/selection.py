@@ -70,11 +70,11 @@ def state_names(used: Sequence[Callback]) -> dict[str, Callback]:
 
 
 def _instance(name: str) -> Callback:
-    kind = import_object(name, "callback") if "." in name else _optional(name)
+    if "." not in name:
+        return _optional(name)()
+    kind = import_object(name, "callback")
     if not (isinstance(kind, type) and issubclass(kind, Callback)):
         raise ValueError(f"callback {name!r} is not a subclass of toughen.training.Callback")
-    if "." not in name:
-        return kind()
     try:
         return kind()
     except Exception as error:  # the user's own code may raise anything
