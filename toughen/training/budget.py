@@ -12,7 +12,7 @@ from toughen.core.types import Plan
 from toughen.engine.device import synchronize
 from toughen.training.callbacks.time_budget import AIM, SHARE, TimeBudget, steps_that_fit
 from toughen.training.trainer import Trainer
-from toughen.utils.units import format_duration, parse_duration
+from toughen.utils.units import format_duration
 
 WARM_STEPS, FEWEST_STEPS = 3, 6  # steps for warm-up, and timed steps at least; timing takes a share of the budget
 MOST = 2.5  # times that share: a longer measurement ends after fewer steps
@@ -24,9 +24,10 @@ def plan_steps(trainer: Trainer) -> None:
     Raises:
         ValueError: not one epoch fits.
     """
-    state, budget = trainer.state, parse_duration(str(trainer.recipe.time_budget))
-    step, validation, _ = measure(trainer, SHARE * budget)
-    steps = world().broadcast(steps_that_fit(state, AIM * budget - state.total_spent, step, validation))
+    state = trainer.state
+    callback = next(each for each in trainer.callbacks if isinstance(each, TimeBudget))
+    step, validation, _ = measure(trainer, SHARE * callback.budget)
+    steps = world().broadcast(steps_that_fit(state, AIM * callback.budget - state.total_spent, step, validation))
     if steps < state.steps_per_epoch:
         needed = (state.total_spent + state.steps_per_epoch * step + validation) / AIM
         raise ValueError(
@@ -34,10 +35,7 @@ def plan_steps(trainer: Trainer) -> None:
             f"takes {format_duration(step * state.steps_per_epoch)} here; give at least "
             f"{format_duration(1.05 * needed)}"
         )
-    state.planned = steps
-    for callback in trainer.callbacks:
-        if isinstance(callback, TimeBudget):
-            callback.validation_seconds = validation
+    state.planned, callback.validation_seconds = steps, validation
 
 
 class StepCost(NamedTuple):

@@ -116,9 +116,7 @@ class Cyclic(Schedule):
         return triangle(progress, self.peak, 1.0)
 
     def momentum(self, progress: float) -> float | None:
-        if not self.cycle_momentum:
-            return None
-        return self.high_momentum - (self.high_momentum - self.low_momentum) * self.factor(progress)
+        return _cycled_momentum(self, self.factor(progress))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -152,9 +150,7 @@ class OneCycle(Schedule):
         return least + (1 - least) * self._height(progress)
 
     def momentum(self, progress: float) -> float | None:
-        if not self.cycle_momentum:
-            return None
-        return self.high_momentum - (self.high_momentum - self.low_momentum) * self._height(progress)
+        return _cycled_momentum(self, self._height(progress))
 
     def _height(self, progress: float) -> float:
         """0 at both ends, 1 at the peak."""
@@ -203,9 +199,7 @@ class CyclicStep(Schedule):
         return float(self._triangle(progress) * self.gamma**drops)
 
     def momentum(self, progress: float) -> float | None:
-        if not self.cycle_momentum:
-            return None
-        return self.high_momentum - (self.high_momentum - self.low_momentum) * self._triangle(progress)
+        return _cycled_momentum(self, self._triangle(progress))
 
     @property
     def first_drop(self) -> float | None:
@@ -217,6 +211,13 @@ def triangle(progress: float, peak: float | int, zero: float | int) -> float:
     if progress < peak:
         return progress / peak
     return max(0.0, (zero - progress) / (zero - peak)) if zero > peak else 1.0
+
+
+def _cycled_momentum(schedule: Cyclic | OneCycle | CyclicStep, height: float) -> float | None:
+    """Momentum against the rate, whose height between its ends, 0, and its peak, 1, is given; None where it stays."""
+    if not schedule.cycle_momentum:
+        return None
+    return schedule.high_momentum - (schedule.high_momentum - schedule.low_momentum) * height
 
 
 def _check_shares(**settings: tuple[Real, ...]) -> None:

@@ -1,3 +1,3 @@
-"""What happens around the steps of a training run: a file for each."""
+"""What happens around the steps of a training run."""
 
 from toughen.training.callbacks.base import Callback as Callback
