@@ -17,7 +17,7 @@ from docstring_parser import parse
 from toughen import attacks, data, methods, models
 from toughen.cli.list import recipe_summary
 from toughen.cli.main import COMMANDS
-from toughen.cli.parsers import parser_of
+from toughen.cli.shared import parser_of
 from toughen.config import settings
 from toughen.config.parsing import Parser
 from toughen.config.screens import flags, invocation

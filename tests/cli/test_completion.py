@@ -14,7 +14,7 @@ from commands import refused, toughen
 
 from toughen import methods
 from toughen.cli.main import COMMANDS
-from toughen.cli.parsers import parser_of
+from toughen.cli.shared import parser_of
 from toughen.config import settings
 from toughen.config.screens import flags
 from toughen.evaluation.suite import names as attack_names

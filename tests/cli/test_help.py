@@ -15,7 +15,7 @@ from commands import Ended, digits, small, toughen
 
 from toughen import models
 from toughen.cli.main import COMMANDS
-from toughen.cli.parsers import parser_of
+from toughen.cli.shared import parser_of
 from toughen.config.parsing import Parser, tidy
 from toughen.config.screens import OTHERS, Help
 from toughen.config.train import parse_train

@@ -8,7 +8,7 @@ import pytest
 from commands import Ended, refused, toughen
 
 from toughen.cli.main import COMMANDS
-from toughen.cli.parsers import parser_of
+from toughen.cli.shared import parser_of
 from toughen.config.train import parse_train
 from toughen.training.recipe_yaml import recipe_yaml
 

@@ -10,8 +10,7 @@ from typing import Any
 
 from toughen import data, methods, models
 from toughen.cli.main import COMMANDS, INTRODUCTION
-from toughen.cli.parsers import parser_of
-from toughen.cli.shared import PROGRAM, Help
+from toughen.cli.shared import PROGRAM, Help, parser_of
 from toughen.config import settings
 from toughen.config.parsing import Parser, tidy
 from toughen.config.screens import explained, flags, known, metavar, values

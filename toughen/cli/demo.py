@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import shlex
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from rich.console import Console
 from torch import nn
 
 from toughen import data, runs
 from toughen.attacks.pgd import PGD
-from toughen.cli import picture
 from toughen.cli.compare import print_comparison
 from toughen.cli.shared import PROGRAM, Help, resumable
 from toughen.config.parsing import Parser, tidy
@@ -22,6 +25,7 @@ from toughen.data import Data
 from toughen.evaluation import evaluate_run, measure
 from toughen.evaluation.harness import as_floats, predict
 from toughen.report import write_report
+from toughen.runs.files import replace_file
 from toughen.training.run import train
 from toughen.utils.console import say
 
@@ -32,6 +36,7 @@ STANDARD = (
 )
 RUNS = {"standard": STANDARD.split(), "robust": ["demo"]}
 CURVE, CURVE_IMAGES, SHOWN = (0.0, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.35, 0.4), 200, 5
+COLOURS = ("#d1495b", "#00798c", "#edae49", "#66a182")
 
 HELP = Help(
     usage=f"{PROGRAM} demo [--out DIR]",
@@ -39,6 +44,22 @@ HELP = Help(
     examples=(f"{PROGRAM} demo", f"{PROGRAM} demo --out runs/first", f"{PROGRAM} compare runs/demo/*"),
     shown={"Output": "out"},
 )
+
+
+@dataclass(frozen=True)
+class Example:
+    """An attack on an image.
+
+    Attributes:
+        attacked: the image after it, [h, w] or [h, w, 3], in [0, 1].
+        before, after: the names of the classes predicted before and after it.
+        label: the true class.
+    """
+
+    attacked: NDArray[np.float32]
+    before: str
+    after: str
+    label: str
 
 
 def run(arguments: Sequence[str]) -> int:
@@ -88,7 +109,7 @@ def draw(out: Path) -> None:
     models = {name: runs.load(out / name) for name in RUNS}
     curves = {name: accuracy_against_eps(model, test) for name, model in models.items()}
     examples = {name: attacked(model, test) for name, model in models.items()}
-    picture.draw(out / "picture.png", curves, examples, f"PGD-20, {CURVE_IMAGES} test images")
+    write_picture(out / "picture.png", curves, examples, f"PGD-20, {CURVE_IMAGES} test images")
 
 
 def accuracy_against_eps(model: nn.Module, test: Data) -> dict[float, float]:
@@ -99,7 +120,7 @@ def accuracy_against_eps(model: nn.Module, test: Data) -> dict[float, float]:
     return {eps: evaluation.accuracy(str(eps)) for eps in CURVE}
 
 
-def attacked(model: nn.Module, test: Data) -> list[picture.Example]:
+def attacked(model: nn.Module, test: Data) -> list[Example]:
     """One image of each of the last ``SHOWN`` classes, attacked by PGD-100 at eps 0.3."""
     first = [int((test.test.labels == label).nonzero()[0]) for label in range(len(test.classes))][-SHOWN:]
     split = test.test.take(torch.tensor(first))
@@ -107,8 +128,45 @@ def attacked(model: nn.Module, test: Data) -> list[picture.Example]:
     x_adv = PGD(eps=EPS, steps=100, step_size=0.01)(model, x, split.labels)
     before, after = predict(model, split.images), model(x_adv).argmax(1)
     return [
-        picture.Example(
-            x[i, 0].numpy(), x_adv[i, 0].numpy(), *(test.classes[int(p[i])] for p in (before, after, split.labels))
-        )
+        Example(x_adv[i, 0].numpy(), *(test.classes[int(p[i])] for p in (before, after, split.labels)))
         for i in range(len(split))
     ]
+
+
+def write_picture(
+    path: Path, curves: Mapping[str, Mapping[float, float]], examples: Mapping[str, Sequence[Example]], title: str
+) -> None:
+    """Write a PNG.
+
+    Args:
+        path: the file.
+        curves: for each model, the accuracy, 0..1, at each eps.
+        examples: for each model, the same images attacked on it.
+        title: the attack and the number of images.
+    """
+    from matplotlib.figure import Figure  # slow to import; unlike pyplot it needs no display
+
+    columns = max(len(row) for row in examples.values())
+    figure = Figure(figsize=(9.6, 3.2), dpi=110, layout="constrained")
+    panels: Any = figure.subfigures(1, 2, width_ratios=(1, 1.35))
+    left, right = panels
+    axes = left.subplots()
+    for colour, (name, curve) in zip(COLOURS, curves.items(), strict=False):
+        axes.plot(list(curve), [100 * share for share in curve.values()], "o-", color=colour, label=name)
+    axes.set(xlabel="eps", ylabel="accuracy under attack, %", ylim=(-3, 103), title=title)
+    axes.legend(frameon=False, loc="lower left")
+    axes.spines[["top", "right"]].set_visible(False)
+    grid = right.subplots(len(examples), columns, squeeze=False)
+    for row, (colour, (name, images)) in enumerate(zip(COLOURS, examples.items(), strict=False)):
+        for axis, example in zip(grid[row], images, strict=False):
+            _show(axis, example)
+        grid[row][0].set_ylabel(name, color=colour, fontweight="bold")
+    replace_file(path, lambda temporary: figure.savefig(temporary, format="png"))
+
+
+def _show(axis: Any, example: Example) -> None:
+    """Draw the adversarial image, with the predictions before and after the attack."""
+    axis.imshow(example.attacked, cmap="gray", vmin=0, vmax=1)
+    axis.set(xticks=[], yticks=[])
+    correct = example.after == example.label
+    axis.set_title(f"{example.before} → {example.after}", fontsize=10, color="#00798c" if correct else "#d1495b")

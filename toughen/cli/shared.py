@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import sys
 from collections.abc import Iterator
@@ -24,6 +25,13 @@ ATTACK = (
     "eps; for an attack of your own, NAME is package.module.Class"
 )
 KEPT = "the finished work is kept, and the same command continues it"
+
+
+def parser_of(command: str) -> Parser:
+    """The parser of a command, from ``NAME_parser()`` in the module ``toughen.cli.NAME``."""
+    parser = getattr(importlib.import_module(f"toughen.cli.{command}"), f"{command}_parser")()
+    assert isinstance(parser, Parser)
+    return parser
 
 
 def several() -> bool:
