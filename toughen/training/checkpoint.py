@@ -35,7 +35,7 @@ def save(state: TrainingState, name: str = NAME) -> None:
     """
     state.distributed_step.sync_image_buffers()
     totals = world().all_gather(state.totals.plain())
-    own = world().all_gather_tensors(own_state(state.modules))
+    own = world().all_gather_tensors(_own_state(state.modules))
     world().on_main(_write, state, name, totals, own)
 
 
@@ -120,7 +120,7 @@ def resume(state: TrainingState) -> bool:
             return False
         path, tensors, about = last
         extra, totals, _ = about.pop("extra"), about.pop("totals"), about.pop("callbacks")
-        own = own_names(state.modules) if about["processes"] != world().world_size else []
+        own = _own_names(state.modules) if about["processes"] != world().world_size else []
         try:
             restarted = [name for name in own if tensors[name].numel()]
             _put_back(state, {**tensors, **extra}, about["processes"])
@@ -150,7 +150,7 @@ def go_back(state: TrainingState) -> None:
     state.distributed_step.forget_images()
 
 
-def own_names(modules: dict[str, nn.Module]) -> list[str]:
+def _own_names(modules: dict[str, nn.Module]) -> list[str]:
     """The names, in the file, of the modules' per-process state."""
     return [
         ".".join(filter(None, (part, name, buffer)))
@@ -162,16 +162,16 @@ def own_names(modules: dict[str, nn.Module]) -> list[str]:
     ]
 
 
-def own_state(modules: dict[str, nn.Module]) -> dict[str, Tensor]:
+def _own_state(modules: dict[str, nn.Module]) -> dict[str, Tensor]:
     """This process's part of the modules' per-process state."""
     states = {part: module.state_dict() for part, module in modules.items()}
-    return {name: states[part][rest] for name in own_names(modules) for part, rest in [name.split(".", 1)]}
+    return {name: states[part][rest] for name in _own_names(modules) for part, rest in [name.split(".", 1)]}
 
 
 def _put_back(state: TrainingState, values: dict[str, Any], saved_by: int) -> None:
     """Load modules and optimizer; per-process state only if as many processes saved it, else it stays as it is."""
     same = saved_by == world().world_size
-    values = values | (_part(values, f"process.{world().rank}") if same else own_state(state.modules))
+    values = values | (_part(values, f"process.{world().rank}") if same else _own_state(state.modules))
     for name, module in state.modules.items():
         check_kinds(module, _part(values, name))
         module.load_state_dict(_part(values, name))

@@ -79,16 +79,16 @@ class Trainer:
         self.model = model.to(self.device, self.dtype, memory_format=self.layout)  # type: ignore[call-overload]
         self.methods = self._prepared(data)
         self.frozen_modules = freeze(self.model, recipe.frozen, len(data.classes))
-        self.compiled = Compiled(self.model, recipe.compile)
-        average = None if recipe.averaging is None else ExponentialAverage(self.model, recipe.averaging)
         trained = rates(self.model, self.method.parameters(), recipe.layer_decay, len(data.classes))
         self.optimizer = recipe.optimizer.build(trained)
-        held_out, threat = held_out.to(self.device), recipe.threat
-        self.detector = CollapseDetector(held_out, threat, recipe.watch, recipe.seed)
-        self.callbacks = callbacks_of(recipe, self.detector, callbacks)
         self.forward_flops = flops(self.model, self.image)
         self.trained_share = trained_share(self.model, self.image)
         self.costs: dict[int, float] = {}  # of the method's companions, in forward passes of the model
+        self.compiled = Compiled(self.model, recipe.compile)
+        average = None if recipe.averaging is None else ExponentialAverage(self.model, recipe.averaging)
+        held_out = held_out.to(self.device)
+        self.detector = CollapseDetector(held_out, recipe.threat, recipe.watch, recipe.seed)
+        self.callbacks = callbacks_of(recipe, self.detector, callbacks)
         self.state = TrainingState(
             recipe=recipe,
             images=len(self.train),
@@ -103,7 +103,7 @@ class Trainer:
             rescuers=self.methods[1:],
             method=self.method,
             optimizer=self.optimizer,
-            validation=Validation(recipe, held_out, threat, self.precision),
+            validation=Validation(recipe, held_out, self.precision),
             distributed_step=step_of(self.model, self.methods, len(self.train)),
             callbacks=state_names(self.callbacks),
         )

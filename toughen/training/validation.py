@@ -9,7 +9,6 @@ from toughen.attacks.base import Attack
 from toughen.attacks.fgsm import FGSM
 from toughen.attacks.pgd import PGD
 from toughen.core.distributed import world
-from toughen.core.threat import Threat
 from toughen.data import Split
 from toughen.engine.device import Precision
 from toughen.evaluation.harness import predict, run_attack
@@ -20,16 +19,15 @@ class Validation:
     """Measures a model on the validation images, with the same noise each time.
 
     Args:
-        recipe: gives steps and seed.
+        recipe: gives steps, seed and the threat; without one, clean accuracy alone is measured.
         split: the images kept aside, on the run's device.
-        threat: what is trained against; None measures clean accuracy alone.
         precision: the run's, which attacks search in; what they find is confirmed by the model as it is.
     """
 
-    def __init__(self, recipe: Recipe, split: Split, threat: Threat | None, precision: Precision) -> None:
+    def __init__(self, recipe: Recipe, split: Split, precision: Precision) -> None:
         self.split, self.seed, self.precision = split, recipe.seed, precision
         self.attacks: dict[str, Attack] = {}
-        if threat is not None:
+        if (threat := recipe.threat) is not None:
             self.attacks["fgsm"] = FGSM(eps=threat.eps, norm=threat.norm)
             self.attacks["pgd"] = PGD(eps=threat.eps, norm=threat.norm, steps=recipe.validation_steps)
 
