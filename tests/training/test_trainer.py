@@ -36,8 +36,9 @@ from toughen.methods.pgi import PGI
 from toughen.methods.standard import Standard
 from toughen.runs.files import read_tensors
 from toughen.training import SGD, AdamW, Constant, Cyclic, Recipe, train
+from toughen.training.callbacks.validation import score
 from toughen.training.trainer import Trainer
-from toughen.training.validation import Validation, score
+from toughen.training.validation import Validation
 
 
 def recipe(**settings: Any) -> Recipe:

@@ -57,10 +57,3 @@ class Validation:
                 counts[name] = int((right & ~result.broken).sum())
         everyone = world().all_gather(counts)
         return {name: sum(each[name] for each in everyone) / len(self.split) for name in counts}
-
-
-def score(accuracies: dict[str, float]) -> tuple[float, float]:
-    """The key that ranks weights: PGD accuracy, then clean accuracy; infinite without validation images."""
-    if not accuracies:
-        return (torch.inf, torch.inf)
-    return (accuracies.get("pgd", accuracies["clean"]), accuracies["clean"])

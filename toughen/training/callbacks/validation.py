@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import time
 from typing import Any
 
 from toughen.training.callbacks.base import Callback
 from toughen.training.saving import write_model
 from toughen.training.training_state import TrainingState
-from toughen.training.validation import score
 from toughen.utils.type_hints import first_mismatch
 
 
@@ -56,3 +56,10 @@ class ValidationAfterStop(Callback):
     def on_epoch_end(self, state: TrainingState, metrics: dict[str, Any]) -> None:
         if state.finished and not metrics["validation"] and state.recipe.validation != 0:
             self.validate(state, metrics)
+
+
+def score(accuracies: dict[str, float]) -> tuple[float, float]:
+    """The key that ranks weights: PGD accuracy, then clean accuracy; infinite without validation images."""
+    if not accuracies:
+        return (math.inf, math.inf)
+    return (accuracies.get("pgd", accuracies["clean"]), accuracies["clean"])
