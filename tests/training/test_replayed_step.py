@@ -29,7 +29,7 @@ from toughen.methods.pgd_at import PGDAT
 from toughen.methods.standard import Standard
 from toughen.training import Callback, Recipe, TrainingState, cuda_graphs, replayed_step, train
 from toughen.training import trainer as trainer_module
-from toughen.training.cuda_graphs import CudaRecorder, Recorder
+from toughen.training.cuda_graphs import CudaRecorder
 from toughen.training.replayed_step import ReplayedStep
 
 VARIANTS: dict[str, Callable[[], Method]] = {
@@ -72,11 +72,14 @@ class Tape(TorchDispatchMode):
                     old.copy_(fresh)
 
 
-class TapeRecorder:
+class TapeRecorder(CudaRecorder):
     """Runs a step to record it, and then undoes what it did."""
 
     count = replays = 0
     modules: tuple[nn.Module, ...] = ()
+
+    def __init__(self) -> None:
+        """Without a GPU."""
 
     def apart(self, take: Callable[[], Step]) -> Step:
         return take()
@@ -107,7 +110,7 @@ def tape(monkeypatch: pytest.MonkeyPatch) -> type[TapeRecorder]:
     class Own(TapeRecorder):
         pass
 
-    def recorder_of(device: torch.device, *, wanted: bool) -> Callable[[], Recorder] | None:
+    def recorder_of(device: torch.device, *, wanted: bool) -> Callable[[], CudaRecorder] | None:
         return Own if wanted else None
 
     def prepared(self: Any, data: Any) -> list[Method]:

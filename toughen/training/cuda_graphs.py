@@ -9,7 +9,6 @@ import gc
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
-from typing import Protocol, runtime_checkable
 
 import torch
 
@@ -17,27 +16,8 @@ from toughen.core.distributed import world
 from toughen.core.types import Step
 
 
-@runtime_checkable
-class Recorder(Protocol):
-    """Records kernels."""
-
-    def apart(self, take: Callable[[], Step]) -> Step:
-        """Run a step without recording it, on the stream on which steps are recorded."""
-
-    def record(self, take: Callable[[], Step], generator: torch.Generator) -> tuple[Step, Callable[[], None]]:
-        """Record the kernels of a step without running them.
-
-        Args:
-            take: the step.
-            generator: the source of its random numbers, besides torch's own.
-
-        Returns:
-            The result of ``take``, whose tensors each replay fills; and the function that replays the recording.
-        """
-
-
 class CudaRecorder:
-    """Records with ``torch.cuda.CUDAGraph``.
+    """Records the kernels of steps with ``torch.cuda.CUDAGraph``.
 
     All recordings share their memory: no two replays run at once, and what a replay leaves is used before the next one.
 
@@ -49,6 +29,7 @@ class CudaRecorder:
         self.device, self.stream, self.pool = device, torch.cuda.Stream(device), torch.cuda.graph_pool_handle()
 
     def apart(self, take: Callable[[], Step]) -> Step:
+        """Run a step without recording it, on the stream on which steps are recorded."""
         current = torch.cuda.current_stream(self.device)
         self.stream.wait_stream(current)
         with torch.cuda.stream(self.stream):
@@ -57,6 +38,15 @@ class CudaRecorder:
         return step
 
     def record(self, take: Callable[[], Step], generator: torch.Generator) -> tuple[Step, Callable[[], None]]:
+        """Record the kernels of a step without running them.
+
+        Args:
+            take: the step.
+            generator: the source of its random numbers, besides torch's own.
+
+        Returns:
+            The result of ``take``, whose tensors each replay fills; and the function that replays the recording.
+        """
         graph, current = torch.cuda.CUDAGraph(), torch.cuda.current_stream(self.device)
         graph.register_generator_state(generator)
         # "thread_local": a loader's thread may copy images meanwhile
@@ -86,7 +76,7 @@ def _no_garbage_collected() -> Iterator[None]:
             gc.enable()
 
 
-def recorder_of(device: torch.device, *, wanted: bool) -> Callable[[], Recorder] | None:
+def recorder_of(device: torch.device, *, wanted: bool) -> Callable[[], CudaRecorder] | None:
     """What records steps on this device; None where nothing does: many processes wait for each other within a step."""
     if not wanted or device.type != "cuda" or world().is_distributed:
         return None

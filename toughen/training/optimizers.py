@@ -60,11 +60,7 @@ class SGD(Optimizer):
 
     def build(self, parameters: Parameters) -> torch.optim.Optimizer:
         return torch.optim.SGD(
-            parameters,
-            lr=self.lr,
-            momentum=self.momentum,
-            weight_decay=self.weight_decay,
-            nesterov=self.nesterov,
+            parameters, lr=self.lr, momentum=self.momentum, weight_decay=self.weight_decay, nesterov=self.nesterov
         )
 
 

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from toughen.core.cost import PassCounter, add_passes, is_hooked, uncounted
 from toughen.core.rng import StepNoise, seed_generators
 from toughen.core.types import Batch, Step
-from toughen.training.cuda_graphs import Recorder
+from toughen.training.cuda_graphs import CudaRecorder
 
 WARM_UP = 2  # steps without a graph: libraries choose their kernels in the first ones
 BETWEEN_CHECKS = 200  # replays, at most; fewer at first
@@ -116,9 +116,11 @@ class ReplayedStep:
         recorder: makes what records steps; None where nothing can.
     """
 
-    def __init__(self, model: nn.Module, methods: Sequence[nn.Module], recorder: Callable[[], Recorder] | None) -> None:
+    def __init__(
+        self, model: nn.Module, methods: Sequence[nn.Module], recorder: Callable[[], CudaRecorder] | None
+    ) -> None:
         self.modules, self.new_recorder, self.failure = [model, *methods], recorder, ""
-        self.recorder: Recorder | None = None
+        self.recorder: CudaRecorder | None = None
         self.key: Hashable = None
         self.kinds: dict[Hashable, Kind] = {}  # by their batches' shapes
 
