@@ -16,7 +16,7 @@ from toughen.training.run import train
 FOLDER = "source"  # inside the run directory
 
 
-def train_source(run: Path, device: str = "auto", console: Console | None = None, data: str | None = None) -> Path:
+def train_source(run: Path, device: str, console: Console, data: str | None) -> Path:
     """The run directory of a normally trained twin of a run's net; trained on first use, gone on with where it stopped.
 
     Args:
@@ -47,7 +47,7 @@ def train_source(run: Path, device: str = "auto", console: Console | None = None
         watch="off",
         device=device,
     )
-    if console is not None and not (run / FOLDER).exists():
+    if not (run / FOLDER).exists():
         console.print(
             f"training a standard {recipe.model} for black-box attacks, saved in {run / FOLDER}", highlight=False
         )

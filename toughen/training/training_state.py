@@ -138,10 +138,6 @@ class TrainingState(State):
         """Whether nothing is left to do."""
         return self.step >= self.last_step or self.stop_reason is not None
 
-    def validates_after(self, epoch: int) -> bool:
-        """Whether validation follows this epoch, whose last step is done."""
-        return epoch % self.recipe.validation_every == 0 or self.finished
-
     def size_of(self, step: int) -> int:
         """Images of a step's batch, in all processes."""
         begin = (step // self.replays % self.batches) * self.recipe.batch_size

@@ -25,7 +25,7 @@ class BestWeights(Callback):
     def on_epoch_end(self, state: TrainingState, metrics: dict[str, Any]) -> None:
         started = time.perf_counter()
         metrics["kept"] = state.recipe.weights == "last" or state.recipe.validation == 0
-        if state.validates_after(metrics["epoch"]):
+        if metrics["epoch"] % state.recipe.validation_every == 0 or state.finished:
             accuracies = metrics["validation"] = state.validation(state.kept_model)
             metrics["kept"] |= score(accuracies) > self.best or not accuracies
             if metrics["kept"]:
