@@ -13,12 +13,14 @@ from commands import digits, diverges, toughen
 from rich.console import Console
 
 from toughen.papers.arguments import at_hand
+from toughen.papers.datasets import SETS
 from toughen.papers.progress_board import ProgressBoard
 from toughen.papers.published import EXHIBITS, find
-from toughen.papers.published.exhibits import Table
+from toughen.papers.published.exhibits import Settings, Table
 from toughen.papers.run_spec import run_spec
 from toughen.papers.scales import SCALES
-from toughen.papers.store import Store
+from toughen.papers.store import Quantity, Store
+from toughen.papers.tasks import Task, make_tasks, run_tasks
 from toughen.papers.training import RunContext, train_in_turns
 from toughen.papers.values import View, our
 from toughen.runs.files import read_tensors
@@ -145,6 +147,24 @@ def test_one_that_diverges_holds_up_no_other(tmp_path: Path, monkeypatch: pytest
     assert ended.status == 1 and ended.out.count("could not be trained: the loss became nan") == 1
     assert (folder_of(tmp_path, "Normal") / "trained.json").is_file()
     assert not (folder_of(tmp_path, "PGD") / "trained.json").exists()
+
+
+def test_one_that_diverges_holds_up_none_of_the_same_title_in_another_table(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    diverges(monkeypatch, lambda trainer: type(trainer.method).__name__ == "PGDAT")
+    places = at_hand(find("rmgm-table7"), ["Normal"], str(digits()), SMOKE, tmp_path)  # type: ignore[arg-type]
+    context = RunContext(Store(tmp_path), places, "cpu", ProgressBoard(Console(quiet=True), {}))
+    for words in (PGD.run, NORMAL.run):
+        run_tasks([Task("the same", run_spec(words, "mnist", 0, SMOKE), (Quantity("gamma"),))], context)
+    assert context.failed == {"the same": "the loss became nan"}
+    assert (folder_of(tmp_path, "Normal") / "trained.json").is_file()
+
+
+@pytest.mark.parametrize("name", [name for name, each in EXHIBITS.items() if not isinstance(each, Settings)])
+def test_models_of_a_table_or_figure_differ_in_their_titles(name: str) -> None:
+    tasks = make_tasks(EXHIBITS[name], list(SETS), [], 1, SCALES["full"], None)  # type: ignore[arg-type]
+    assert len({task.title for task in tasks}) == len(tasks)
 
 
 def test_a_signal_after_the_last_step_ends_the_command_and_nothing_is_trained_twice(

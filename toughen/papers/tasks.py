@@ -80,7 +80,7 @@ def make_tasks(
     if isinstance(exhibit, Figure):
         return [
             Task(
-                f"{each.name} on {plot.data}",
+                f"{each.name} on {plot.data}, {plot.net}",
                 figure_run_spec(plot, each, scale),
                 (figure_quantity(plot, images),),
                 plot,
@@ -124,14 +124,15 @@ def run_tasks(tasks: Sequence[Task], context: RunContext) -> None:
     for timed in dict.fromkeys(task.timed for task in tasks if task.timed):
         some = [task for task in tasks if task.timed == timed and missing_of(task, context.store)]
         failed = train_in_turns({task.title: task.run_spec for task in some}, context)
-        context.failed |= {title: str(error) for title, error in failed.items()}
-    for task in tasks:
-        if task.title in context.failed:
-            continue
+        context.diverged |= {task.run_spec.key: str(failed[task.title]) for task in some if task.title in failed}
+    for task in tasks:  # models of several tables may have the same title
         try:
-            _row(task, context)
+            if task.run_spec.key not in context.diverged:
+                _row(task, context)
         except Diverged as error:
-            context.failed[task.title] = str(error)
+            context.diverged[task.run_spec.key] = str(error)
+        if task.run_spec.key in context.diverged:
+            context.failed[task.title] = context.diverged[task.run_spec.key]
 
 
 def _row(task: Task, context: RunContext) -> None:

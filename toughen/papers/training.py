@@ -45,7 +45,8 @@ class RunContext:
         places: the location of each data set.
         device: the device.
         board: the progress display.
-        failed: the models that could not be trained, with the reasons.
+        failed: the titles of models that could not be trained, with the reasons.
+        diverged: the reasons by the models' keys.
     """
 
     store: Store
@@ -53,6 +54,7 @@ class RunContext:
     device: str
     board: ProgressBoard
     failed: dict[str, str] = field(default_factory=dict)
+    diverged: dict[str, str] = field(default_factory=dict)
 
     def show(self, console: Console, run: Path, epochs: int, steps: int, done: int) -> Training:
         """The board as the display of one run's training."""
