@@ -612,6 +612,18 @@ def test_times_of_trainings_are_brought_to_all_epochs(tmp_path: Path) -> None:
     assert "scaled up to all of them" in markdown.panel_part(panel, view)
 
 
+def test_no_time_is_missed_that_a_row_saves_against_none(tmp_path: Path) -> None:
+    panel = next(each for each in table("dat-table1").panels if each.data == "mnist")
+    saved = next(column for column in panel.columns if column.of == "hours saved")
+    for row, hours in (("RAT", 2.0), ("DAT", 1.5)):
+        keep(Store(tmp_path), panel.row(row).run, "train hours", hours)
+    view = View(Store(tmp_path), SCALES["full"])
+    assert lacking(panel, panel.row("RAT"), saved, view) == ""
+    found = [panel_lines(panel, view, [panel.row(row)])[2].split()[3] for row in ("RAT", "DAT")]
+    assert found == ["-", "≈25.00"]
+    assert [markdown.cells(panel, panel.row(row), view)[1] for row in ("RAT", "DAT")] == ["-", "13.6 / ≈25.00"]
+
+
 def test_wide_nets_keep_their_order_and_the_reconstructor_stays_the_smaller_one() -> None:
     made = {
         words: run_spec(words, "cifar10", 0, SCALES["cpu"]).settings

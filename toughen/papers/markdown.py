@@ -9,12 +9,12 @@ from typing import Any
 
 from toughen.papers.datasets import SETS, describe_images
 from toughen.papers.published import PAPERS
-from toughen.papers.published.exhibits import STATED, Exhibit, Panel, Plot, Row, Settings
+from toughen.papers.published.exhibits import Exhibit, Panel, Plot, Row, Settings
 from toughen.papers.scales import SCALES
 from toughen.papers.stated_settings import stated
 from toughen.papers.store import Store
 from toughen.papers.terminal import curve_lines
-from toughen.papers.values import PART, TIMED, View, in_part, lacking, our, published, sessions, written
+from toughen.papers.values import PART, TIMED, View, in_part, is_measured, lacking, our, published, sessions, written
 
 NOT_RUN = "not run"
 WIDTH = 120  # of a line of prose
@@ -117,7 +117,7 @@ def cells(panel: Panel, row: Row, view: View) -> list[str]:
     texts = []
     for column in panel.columns:
         theirs = panel.printed(row, column)
-        if column.of == STATED:
+        if not is_measured(row, column):
             texts.append(theirs)
             continue
         value, number = view.value(panel, row, column), published(panel, row, column)

@@ -8,11 +8,11 @@ from collections.abc import Sequence
 from rich.console import Console
 
 from toughen.papers.datasets import SETS
-from toughen.papers.published.exhibits import STATED, Column, Exhibit, Figure, Panel, Row, Settings, Table
+from toughen.papers.published.exhibits import Column, Exhibit, Figure, Panel, Row, Settings, Table
 from toughen.papers.scales import SCALES
 from toughen.papers.store import Store
 from toughen.papers.terminal import WIDTH, tell
-from toughen.papers.values import View, our, published, written
+from toughen.papers.values import View, is_measured, our, published, written
 from toughen.papers.weights import MANIFEST, listed
 from toughen.utils.console import say
 
@@ -130,6 +130,6 @@ def counted(exhibit: Table | Figure, view: View) -> tuple[int, int]:
     for panel in exhibit.panels:
         for row in panel.rows:
             for column in panel.columns:
-                whole += column.of != STATED and (column.of != "hours saved" or row.against != "")
+                whole += is_measured(row, column) and not row.cannot
                 done += view.value(panel, row, column) is not None
     return done, whole

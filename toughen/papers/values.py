@@ -132,6 +132,11 @@ class View:
         return first == second or (second.name in _partners(first) and first.name in _partners(second))
 
 
+def is_measured(row: Row, column: Column) -> bool:
+    """Whether a row has a figure of this column; time is only saved against another row."""
+    return column.of != STATED and (column.of != "hours saved" or row.against != "")
+
+
 def _alike(cells: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """The figures on the most common choice of images, since seeds are averaged only over the same images."""
     counts = Counter((cell["images"] or 0, cell.get("drawn", ALL)) for cell in cells)
@@ -193,7 +198,7 @@ def our(value: Value | None, column: Column, digits: int = 1) -> str:
 
 def lacking(panel: Panel, row: Row, column: Column, view: View) -> str:
     """Why stored results give no figure; "" if they give one, or if nothing was measured."""
-    if column.of == STATED or view.value(panel, row, column) is not None or not view.cells(panel, row, column):
+    if not is_measured(row, column) or not view.cells(panel, row, column) or view.value(panel, row, column) is not None:
         return ""
     return ONE_SEED if column.spread else NO_RATIO
 
