@@ -102,6 +102,9 @@ def test_a_net_of_ones_own_is_loaded_without_toughen(
     assert torch.equal(elsewhere(path, mnist[0]), runs.load(folder, own)(mnist[0]))
     with pytest.raises(ValueError, match="from a file toughen makes only its own nets"):
         package.load(path)
+    for given in ([0.0], [1.0]), ([0.3], [0.2]):  # the file's normalisation counts, as a run's does
+        loaded = package.load(path, models.create("mine:net", 10, (1, 28, 28), *given))
+        assert torch.equal(loaded(mnist[0]), runs.load(folder, own)(mnist[0]))
     bare = models.create("mine:net", 10, (1, 28, 28))
     with pytest.raises(ValueError, match="have different normalisation"):
         package.load(path, bare)

@@ -56,7 +56,7 @@ def load_single(path: Path, model: nn.Module | None = None) -> nn.Module:
 
     Args:
         path: the file.
-        model: as for ``load``; its first layer normalises where the record says so.
+        model: as for ``load``; its first layer normalises where the record says so, by the record's mean and std.
 
     Raises:
         ValueError: there is no such file, it is another kind of file, or the weights belong to another net.
@@ -66,9 +66,12 @@ def load_single(path: Path, model: nn.Module | None = None) -> nn.Module:
     layer, net = parts_of(whole)
     if (layer is None) != (record.model["mean"] is None):
         raise ValueError(f"{path} and the given net have different normalisation: give the net of the run")
+    checked_tensors(path, tensors)
     try:
-        net.load_state_dict(checked_tensors(path, tensors))
-    except RuntimeError as error:
+        if layer is not None:  # as a run's weights include them
+            layer.load_state_dict(Normalize(record.model["mean"], record.model["std"]).state_dict())
+        net.load_state_dict(tensors)
+    except (RuntimeError, TypeError, ValueError) as error:
         raise ValueError(f"{path} does not fit the net: {second_line(error)}") from None
     return whole.eval()
 
