@@ -34,6 +34,7 @@ from toughen.methods.nuat import NuAT
 from toughen.methods.nuat2 import NuAT2
 from toughen.methods.pgi import PGI
 from toughen.methods.standard import Standard
+from toughen.report.history import read_history
 from toughen.runs.files import read_tensors
 from toughen.training import SGD, AdamW, Constant, Cyclic, Recipe, train
 from toughen.training.callbacks.validation import score
@@ -263,6 +264,20 @@ def test_a_line_an_epoch(words: str, passes: int, terms: set[str], tmp_path: Pat
     # the rate of the epoch's last step: a triangle of ten steps, up to 0.05 after a quarter
     assert [line["lr"] for line in lines] == pytest.approx([0.05 * (1 - 0.15 / 0.75), 0.05 * (1 - 0.65 / 0.75)])
     assert list((run / "tensorboard").glob("events.out.tfevents.*"))
+
+
+def test_the_passes_of_an_epoch_are_those_of_all_its_steps(tmp_path: Path) -> None:
+    """Free takes each batch several times; a time budget may end in an epoch; a last batch of one image is left out."""
+    found = {}
+    for name, words in (
+        ("replays", "--method Free --method.replays 4 --eps 0.1 --watch off"),
+        ("standard", "--method Standard"),
+        ("one left", "--method Standard --batch_size 23"),
+    ):
+        assert toughen(*small(*words.split(), "--out", tmp_path / name)).status == 0
+        found[name] = [(line["passes"], line["epoch_passes"]) for line in runs.read_history(tmp_path / name)]
+    assert found == {"replays": [(3, 12)] * 2, "standard": [(3, 3)] * 2, "one left": [(3, 3 * 69 / 70)] * 2}
+    assert read_history((tmp_path / "replays" / "metrics.jsonl").read_bytes().splitlines()).all_passes == 24
 
 
 def test_figures_are_means_over_images(tmp_path: Path) -> None:

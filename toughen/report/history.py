@@ -80,8 +80,10 @@ class History:
 
     @property
     def all_passes(self) -> float | None:
-        """Cost of all epochs together, in forward passes per training image."""
-        return self._total("passes")
+        """Cost of all epochs together, in forward passes per training image; older files lack ``epoch_passes``."""
+        values = [epoch.figures.get("epoch_passes", epoch.figures.get("passes")) for epoch in self.epochs]
+        known = [value for value in values if value is not None]
+        return sum(known) if known else None
 
     @property
     def partial(self) -> bool:
@@ -101,7 +103,7 @@ class History:
         return sum(values) if values else None
 
 
-FIGURES = ("loss", "lr", "passes", "gamma", "seconds", "images_per_second")
+FIGURES = ("loss", "lr", "passes", "epoch_passes", "gamma", "seconds", "images_per_second")
 
 
 def read_history(lines: list[bytes]) -> History:

@@ -198,7 +198,8 @@ class TrainingState(State):
             "loss": means.pop("loss"),
             "accuracy": means.pop("right"),  # on the images that the loss was taken on
             "terms": means,
-            "passes": totals["passes"] / totals["images"],  # forward equivalents for each training image
+            "passes": totals["passes"] / totals["images"],  # forward equivalents for each image of a step
+            "epoch_passes": totals["passes"] / self.images,  # with replays, and with the steps that a budget leaves
             "gamma": totals["crafted"] * self.replays / totals["images"],  # PAP, Definition 1
             "flops": totals["passes"] * forward_flops,
             "seconds": round(self.seconds, 3),
