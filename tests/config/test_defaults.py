@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import yaml
-from commands import digits, refused, toughen
+from commands import digits, refused, small, toughen
 
 from toughen import data
 from toughen.config.train import parse_train
@@ -148,6 +148,15 @@ def test_a_plan_says_what_training_then_does(tmp_path: Path) -> None:
     assert f"{epochs} epochs of {steps}, 16 images each" in told
     assert "8.0 forward passes" in told  # as NuAT's docstring has it
     assert "28 x 28, grey" in told and "linf eps 0.1" in told
+
+
+@pytest.mark.parametrize(
+    ("words", "whole"), [("--method Standard", "420"), ("--method Free --method.replays 4 --eps 0.1", "1,680")]
+)
+def test_a_plan_counts_the_passes_of_every_replay(words: str, whole: str) -> None:
+    """Three passes of 70 images in two epochs, once or four times."""
+    planned = toughen("plan", *small(*words.split())[1:])
+    assert f"3.0 forward passes per image and step, {whole} in total" in " ".join(planned.out.split()), planned
 
 
 def test_a_set_that_says_little_is_said_to(tmp_path: Path) -> None:

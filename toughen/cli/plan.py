@@ -116,7 +116,7 @@ def settings(trainer: Trainer) -> dict[str, str]:
 
 def price(trainer: Trainer, tried: budget.StepCost) -> dict[str, str]:
     """The rows about the cost, estimated from the timed steps."""
-    whole = trainer.state.last_step / trainer.state.steps_per_epoch * len(trainer.train) * tried.passes
+    whole = trainer.state.last_step / trainer.state.batches * len(trainer.train) * tried.passes  # with all replays
     last, every = -(-trainer.state.last_step // trainer.state.steps_per_epoch) - 1, trainer.recipe.validation_every
     validations = last // every + 1 + (last % every > 0)  # the last epoch is validated in any case
     seconds = trainer.state.last_step * tried.step + validations * tried.validation
