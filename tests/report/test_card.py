@@ -44,6 +44,16 @@ def test_what_is_said_below_the_failed_checks_is_a_paragraph_of_its_own(tmp_path
     assert f"\n- accuracy falls with eps: It rises from 10.0 % to 20.0 %.\n\n{note}\n" in card(folder)
 
 
+def test_figures_of_other_weights_are_given_in_words_alone(tmp_path: Path) -> None:
+    folder = write_run(tmp_path / "run")
+    found = json.loads((folder / "evaluation.json").read_text())
+    of_other = {**found, "epoch": 0, "attacks": {"autoattack": {"robust_accuracy": 0.5}}}
+    (folder / "evaluation.json").write_text(json.dumps(of_other))
+    read: Any = ModelCard(card(folder))
+    assert read.data.eval_results is None and "This evaluation used the weights after epoch 1" in read.content
+    refused(toughen("card", folder, "--format", "robustbench"), "used the weights after epoch 1", "toughen evaluate")
+
+
 def test_what_was_never_evaluated_says_so(tmp_path: Path) -> None:
     folder = write_run(tmp_path / "run")
     (folder / "evaluation.json").unlink()

@@ -65,7 +65,7 @@ def metadata(run: Run) -> dict[str, Any]:
     }
     if run.from_hub and re.fullmatch(r"[\w.-]+/[\w.-]+", run.data):
         fields["datasets"] = [run.data]
-    if run.own is not None:
+    if run.own is not None and not run.outdated:  # the hub shows no notes
         fields["model-index"] = [{"name": clean(run.name), "results": [result(run, run.own)]}]
     return fields
 

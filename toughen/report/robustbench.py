@@ -27,12 +27,14 @@ def entry(
         additional_data: whether it was trained on more than the data set's own training images.
 
     Raises:
-        ValueError: the folder is not a run directory, or it was not evaluated with AutoAttack.
+        ValueError: the folder is not a run directory, or its weights were not evaluated with AutoAttack.
     """
     run = read_run(folder, folder.name)
     own = run.own
     if own is None:
         raise ValueError(f"{folder} has not been evaluated: run `toughen evaluate {folder} --attacks {ATTACK}`")
+    if run.outdated:
+        raise ValueError(run.outdated)
     accuracies = {attack.name: attack.accuracy for attack in own.attacks if not attack.part}
     if ATTACK not in accuracies:
         raise ValueError(
