@@ -266,6 +266,7 @@ def test_what_is_seen_and_kept_within_training_is_drawn(tmp_path: Path) -> None:
         (("pap-table3", "--scale", "smoke", "--limit", "1e3"), ("limit must be", "whole number", "not 1000.0")),
         (("pap-figure2", "--scale", "smoke", "--seeds", "3"), ("is a figure", "leave --seeds out")),
         (("pap-table1", "--limit", "0"), ("only states settings", "leave --limit out")),
+        (("pap-table1", "--time-limit", "1h"), ("only states settings", "leave --time-limit out")),
         (("all", "--scale", "smoke", "--seeds", "0"), ("seeds is 0",)),
         (("all", "--scale", "smoke", "--limit", "-5"), ("limit is -5",)),
         (("pap-table1", "--list"), ("leave pap-table1 out",)),

@@ -57,13 +57,13 @@ def scale_of(scale: str | None) -> Scale:
     return SCALES[scale]
 
 
-def check_counts(exhibit: Exhibit, seeds: int | None, limit: int | None) -> None:
-    """Check that the numbers apply to this exhibit.
+def check_counts(exhibit: Exhibit, seeds: int | None, limit: int | None, time_limit: str | None = None) -> None:
+    """Check that the numbers and the time limit apply to this exhibit.
 
     Raises:
         ValueError: they do not.
     """
-    for name, value in (("seeds", seeds), ("limit", limit)):
+    for name, value in (("seeds", seeds), ("limit", limit), ("time-limit", time_limit)):
         if value is not None and isinstance(exhibit, Settings):
             raise ValueError(f"{exhibit.name} only states settings, nothing of it is run: leave --{name} out")
     _check_range(seeds, limit)

@@ -86,9 +86,9 @@ def reproduce(
     """
     console, progress, named = console or Console(), progress or Console(stderr=True), list(names) != [ALL]
     alone = named and len(names) == 1 and time_limit is None
-    if alone and isinstance(settings := find(names[0]), Settings):
+    if named and len(names) == 1 and isinstance(settings := find(names[0]), Settings):
         check_rows(settings, rows)
-        check_counts(settings, seeds, limit)
+        check_counts(settings, seeds, limit, time_limit)
         show_exhibit(console, settings, None, rows or (), {})
         return {}
     allowed = None if time_limit is None else parse_duration(time_limit)
