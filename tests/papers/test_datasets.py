@@ -11,6 +11,7 @@ from commands import digits, refused, toughen
 from toughen.data.ingest import Outline
 from toughen.papers import datasets
 from toughen.papers.datasets import SETS
+from toughen.papers.samples import at_scale
 from toughen.papers.scales import SCALES
 
 FULL = SCALES["full"]
@@ -75,3 +76,17 @@ def test_a_part_is_not_taken_for_the_whole(
         return
     with pytest.raises(datasets.Missing, match=f"somewhere has {train:,} and {test:,}: give the whole set"):
         datasets.check_whole(name, "somewhere")
+
+
+@pytest.mark.parametrize("given", [None, "mnist"])
+def test_a_folder_of_a_set_s_name_is_not_taken_for_the_hub_s(
+    given: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Commands read such a folder in the current one, not the hub; it has 80 images here."""
+    monkeypatch.chdir(tmp_path)
+    assert datasets.place("mnist", None) == "mnist"
+    Path("mnist").symlink_to(digits(), target_is_directory=True)
+    found = datasets.place("mnist", given)
+    assert found == str(tmp_path / "mnist")
+    with pytest.raises(datasets.Missing, match="60,000 training and 10,000 test images, but .* has 80 and 40"):
+        at_scale("mnist", found, FULL, tmp_path / "out")

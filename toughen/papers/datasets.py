@@ -72,9 +72,13 @@ def place(name: str, given: str | None) -> str:
         Missing: the data set is not available.
     """
     if given is None:
-        if name in HUB:
+        if name not in HUB:
+            raise Missing(name, "it is not on the hub: give a folder with it by --data")
+        if not Path(name).exists():
             return name
-        raise Missing(name, "it is not on the hub: give a folder with it by --data")
+        given = name
+    if given in HUB and Path(given).exists():  # such a folder is preferred to the name, so it is checked as a folder
+        given = str(Path(given).absolute())
     spec = str(Path(given) / name) if _holds_images(Path(given) / name) else given
     if spec == given and _holds_sets(Path(given)):
         raise Missing(name, f"{given} has no folder of that name with images", replaceable=True)
