@@ -32,7 +32,7 @@ from toughen.attacks.pgd import PGD
 from toughen.core.threat import Threat
 from toughen.data import load_test
 from toughen.engine.fixed_batch import FixedBatchModel
-from toughen.papers import datasets, markdown, measure, samples
+from toughen.papers import curves, datasets, markdown, measure, samples
 from toughen.papers.arguments import at_hand, places_of
 from toughen.papers.costs import costs, training_cost
 from toughen.papers.overview import list_lines, short
@@ -497,6 +497,21 @@ def test_a_limit_takes_all_classes_of_a_set_that_lies_sorted() -> None:
     assert labels[chosen].bincount().tolist() == [2] * 10
     for count in (None, 1000, 2000):
         assert (datasets.some(labels, count)[0].tolist(), datasets.some(labels, count)[1]) == (list(range(1000)), "all")
+
+
+def test_a_surface_is_of_all_classes_of_a_set_that_lies_sorted(monkeypatch: pytest.MonkeyPatch) -> None:
+    """mnist-5k has its 1,000 test images in the order of their classes."""
+    subject = measure.Subject(ROOT / "tests" / "nets" / "pgd-at", "mnist-5k", "0.3", 200, SCALES["full"], "cpu")
+    plot = next(plot for plot in find("nuat-figure1").plots if plot.curve == "surface")  # type: ignore[union-attr]
+    seen: list[torch.Tensor] = []
+
+    def recorded(model: nn.Module, x: torch.Tensor, y: torch.Tensor, *more: Any, **settings: Any) -> dict[str, Any]:
+        seen.append(y)
+        return {"mean": [[0.0] * 9] * 9}
+
+    monkeypatch.setattr(curves, "loss_surface", recorded)
+    curves.curve(subject, plot, ProgressBoard(Console(quiet=True), {}))
+    assert [sorted(torch.bincount(y, minlength=10).tolist()) for y in seen] == [[6] * 6 + [7] * 4]
 
 
 def test_a_heading_says_which_images_were_taken() -> None:

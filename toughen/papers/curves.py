@@ -28,6 +28,7 @@ from toughen.evaluation.diagnostics import (
 )
 from toughen.evaluation.diagnostics.common import attack_chunks, correct
 from toughen.evaluation.harness import as_floats
+from toughen.papers.datasets import some
 from toughen.papers.measure import Measured, Subject
 from toughen.papers.progress_board import ProgressBoard, logit_distances
 from toughen.papers.published.exhibits import Plot
@@ -134,9 +135,9 @@ def kept(subject: Subject) -> Iterator[tuple[int, FixedBatchModel]]:
 def _surface(subject: Subject, plot: Plot, board: ProgressBoard) -> dict[str, Any]:
     half = SURFACE_POINTS // 2
     along = [float(subject.threat.eps) * step / half for step in range(-half, half + 1)]
-    some = slice(0, SURFACE_IMAGES)
+    index, _ = some(subject.y, SURFACE_IMAGES)  # of all classes, even if the set is sorted
     surface = loss_surface(
-        subject.blocks, subject.x[some], subject.y[some], subject.threat, along=along, across=along, keep=0
+        subject.blocks, subject.x[index], subject.y[index], subject.threat, along=along, across=along, keep=0
     )
     names = [f"{step / half:+.2f}" for step in range(-half, half + 1)]
     return {
