@@ -11,7 +11,7 @@ import torch
 from paths import ROOT
 
 from toughen import models
-from toughen.engine.device import choose_kernels, commit, pick_layout
+from toughen.engine.device import choose_kernels, commit, pick_device, pick_layout
 
 
 @pytest.fixture(autouse=True)
@@ -28,6 +28,12 @@ def test_kernels_are_timed_unless_they_must_repeat(monkeypatch: pytest.MonkeyPat
     assert torch.backends.cudnn.benchmark and not torch.are_deterministic_algorithms_enabled()
     choose_kernels(torch.device("cuda"), deterministic=True)
     assert not torch.backends.cudnn.benchmark and torch.are_deterministic_algorithms_enabled()
+
+
+@pytest.mark.parametrize("name", ["meta", "nonsense", "cpux"])
+def test_a_device_that_computes_nothing_is_refused(name: str) -> None:
+    with pytest.raises(ValueError, match=f"device '{name}' is not available here"):
+        pick_device(name)
 
 
 def test_a_cpu_is_left_alone() -> None:

@@ -28,7 +28,7 @@ def pick_device(name: str) -> torch.device:
         name = "cuda" if torch.cuda.is_available() else "cpu"
     try:
         device = torch.device(world().local_device(name))
-        torch.empty(0, device=device)
+        torch.zeros(1, device=device).item()  # not of the device "meta", which holds no values
     except (RuntimeError, AssertionError, NotImplementedError):
         raise ValueError(f"device {name!r} is not available here: use auto or cpu") from None
     return device
