@@ -171,7 +171,7 @@ class Deadline:
             # torch imports it at the first step, which takes seconds; if that is interrupted, it cannot be repeated
             importlib.import_module("torch._dynamo")
             self._ignored = signal.getsignal(signal.SIGINT) == signal.SIG_IGN  # as in a script's background job
-            if self._ignored:  # interrupt_main has no effect while SIGINT is ignored
+            if self._ignored:  # which neither way of interrupting overcomes
                 signal.signal(signal.SIGINT, signal.default_int_handler)
             self._timer.daemon = True
             self._timer.start()
@@ -181,7 +181,10 @@ class Deadline:
         with self._lock:
             if not self._over:
                 self.passed = True
-                _thread.interrupt_main()
+                if hasattr(signal, "pthread_kill"):  # unlike interrupt_main it also ends a wait, such as for the hub
+                    signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
+                else:
+                    _thread.interrupt_main()
 
     def __exit__(self, kind: type[BaseException] | None, *error: object) -> bool:
         if self._timer:
