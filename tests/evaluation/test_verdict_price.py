@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 import torch
+from broken_models import Detached
 from commands import digits
 from rich.console import Console
 from scipy.stats import hypergeom
@@ -154,7 +155,7 @@ def probes(context: CheckContext) -> list[Probe]:
     def run(rows: Labels, has_room: HasRoom) -> Mask:
         return context.broken(attack, "new", rows)
 
-    return [Probe("R-FGSM", "a random start", "robust", 5.0, run)]
+    return [Probe("R-FGSM", "a random start", "robust", context.price(attack), run)]
 
 def start(results: ProbeResults, name: str) -> Check:
     \"\"\"FGSM from a random start breaks few images.
@@ -190,6 +191,9 @@ def test_a_new_file_in_the_folder_is_a_new_check(tmp_path: Path, monkeypatch: py
     assert made._cost("dark data") == 3.0 * len(made.context.all) != 3.0 * len(made.context.correct)
     assert list(found) == [*verdict.MODEL_CHECKS, *verdict.ATTACK_CHECKS]
     assert list(found)[-1] == "a random start"
+    for net, has_gradient in ((small_net(), True), (Detached(small_net()), False)):
+        applicable = verdict.Applicable(CheckContext(*claim_of(net, not_at_all), 8))
+        assert ("R-FGSM" in [probe.name for probe in applicable.probes]) == has_gradient
 
 
 def test_without_room_for_what_matters_no_number_is_sound() -> None:

@@ -97,6 +97,8 @@ class Applicable:
         basic = [] if self.no_gradient else strength.probes(self.context)
         modules = [module for module in added_modules() if hasattr(module, "probes")]
         added = [probe for module in modules for probe in module.probes(self.context)]
+        if self.no_gradient:
+            added = [probe for probe in added if not ATTACK_CHECKS[probe.check].gradients]
         return [*basic[:4], *stronger.probes(self.context), *basic[4:], *added]
 
 
