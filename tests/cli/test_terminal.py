@@ -51,7 +51,9 @@ def printed(show: Any, *arguments: Any) -> str:
 def test_a_gap_between_fgsm_and_pgd_is_said(fgsm: float, pgd: float, warned: bool) -> None:
     text = printed(print_evaluation, Path("run"), result(fgsm, pgd))
     assert f"{100 * fgsm:.1f} %" in text and f"{100 * pgd:.1f} %" in text
-    assert ("not robust" in text) is warned
+    said = " ".join(text.split())
+    assert ("FGSM is too weak for this model" in said) is warned
+    assert ("The model is not robust" in said) is (pgd < fgsm / 2)
     assert max(map(len, text.splitlines())) <= 80
 
 

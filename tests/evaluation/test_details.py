@@ -71,7 +71,11 @@ def test_a_fallen_image_is_shown_as_the_start_that_broke_it_left_it() -> None:
 
 
 @pytest.mark.parametrize(
-    "attack", [LogitMatrix(eps=0.3), Adaptive(eps=0.3, defence="nuclear", weight=4, group=40, steps=5)]
+    "attack",
+    [
+        LogitMatrix(eps=0.3),
+        pytest.param(Adaptive(eps=0.3, defence="nuclear", weight=4, group=40, steps=5), marks=pytest.mark.slow),
+    ],
 )
 def test_the_gallery_of_an_attack_that_couples_images_shows_what_it_did(attack: Attack, tmp_path: Path) -> None:
     """With others of the batch left out, the same image gets another perturbation, which may not break it."""

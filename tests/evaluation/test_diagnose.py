@@ -89,7 +89,7 @@ def test_without_out_transfer_is_in_every_run(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", [name for name in NAMES if name != "transfer"])
 def test_every_diagnostic_runs_and_is_json(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(names, "SURFACE_IMAGES", 2)
-    monkeypatch.setattr("toughen.attacks.FAB", partial(FAB, steps=2, targets=2))
+    monkeypatch.setattr(names, "FAB", partial(FAB, steps=2, targets=2))
     run = make_run(tmp_path / "a", eps=0.02)
     found = diagnose_runs([run], which=[name], limit=10, device="cpu")["runs"]["a"]
     assert read(run) == json.loads(json.dumps(found)) and read(run)[name]["about"]["threat"]["eps"] == 0.02

@@ -164,15 +164,22 @@ def test_weights_of_another_kind(wrong: str, trained: Path, tmp_path: Path) -> N
     refused(toughen("evaluate", run, "--attacks", "fgsm", "--verdict", "false"), str(run / runs.WEIGHTS))
 
 
-def test_code_in_a_run_is_not_run(trained: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "names",
+    [
+        ["trap:net", "timm:../../trap"],
+        pytest.param(["os:system", "timm:hf-hub:a/b", "../trap", "small-cnn\n", ""], marks=pytest.mark.slow),
+    ],
+)
+def test_code_in_a_run_is_not_run(names: list[str], trained: Path, tmp_path: Path) -> None:
     """A run directory with settings that name code, in a process that lies in it, as a user might."""
     run, trap = Path(shutil.copytree(trained, tmp_path / "run")), tmp_path / "sprung"
-    for name in ("yaml", "safetensors", "sitecustomize", "trap"):
-        (run / f"{name}.py").write_text(f"open({str(trap)!r}, 'w').close()\n")
+    for module in ("yaml", "safetensors", "sitecustomize", "trap"):
+        (run / f"{module}.py").write_text(f"open({str(trap)!r}, 'w').close()\n")
     record = json.loads((run / runs.RECORD).read_text())
     command = [sys.executable, "-P", "-m", "toughen", "evaluate", ".", "--attacks", "fgsm", "--verdict", "false"]
     environment = {**os.environ, "PYTHONPATH": str(Path(runs.__file__).parents[2])}
-    for name in ("trap:net", "os:system", "timm:../../trap", "timm:hf-hub:a/b", "../trap", "small-cnn\n", ""):
+    for name in names:
         (run / runs.RECORD).write_text(json.dumps({**record, "model": {**record["model"], "name": name}}))
         done = subprocess.run(command, cwd=run, env=environment, capture_output=True, text=True, check=False)
         assert done.returncode == 2 and "Traceback" not in done.stderr, done.stderr

@@ -15,7 +15,10 @@ from toughen.report.values import mapping, real, text, whole
 CHECKPOINT = "checkpoint.safetensors"
 FAST_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # in C, ten times as fast
 SHORT = 4096  # characters; only a shorter file is read in C, as there deep nesting ("[[[[...") can crash the process
-UNFINISHED = "training is still running, or it was stopped early (`toughen train ... --resume` continues it)."
+UNFINISHED = (
+    "training is still running, or it was stopped early (`toughen train ... --resume` continues it), or its loss "
+    "became NaN or infinite."
+)
 
 
 def read_recipe(run: Run) -> None:
