@@ -12,7 +12,7 @@ from rich.text import Text
 from toughen import runs
 from toughen.cli.shared import PROGRAM, Help
 from toughen.config.parsing import Parser
-from toughen.config.screens import asked
+from toughen.config.screens import help_requested
 from toughen.config.train import GROUPS, MORE, parse_train, train_parser
 from toughen.engine.device import processor
 from toughen.engine.memory import peak
@@ -46,7 +46,7 @@ COUNTED = 12  # with at most this many classes, the number of images is listed f
 
 
 def run(arguments: Sequence[str]) -> int:
-    if asked(arguments):
+    if help_requested(arguments):
         plan_parser().read(arguments)
     words = [word for word in arguments if word != "--resume"]
     recipe, out, _ = parse_train(words)

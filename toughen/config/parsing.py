@@ -71,14 +71,14 @@ class Parser(ArgumentParser):
             ValueError: they are not what the parser knows.
             SystemExit: they ask for help, which is printed.
         """
-        if self.about and (which := screens.asked(arguments)):
+        if self.about and (which := screens.help_requested(arguments)):
             print(screens.screen(self.about, self.prog, self._actions, which == "all"), end="")
             raise SystemExit(0)
         for name, value in options(arguments):
             strict_yaml.check_value(value, flag(name))
             self._check_help(name, value)
-        asked = next((name.removesuffix(".help") for name, _ in options(arguments) if name.endswith(".help")), "")
-        above = "".join(f"{name}." for name in asked.split(".")[:-1])
+        topic = next((name.removesuffix(".help") for name, _ in options(arguments) if name.endswith(".help")), "")
+        above = "".join(f"{name}." for name in topic.split(".")[:-1])
         reset = screens.help_prefix.set(above)
         try:
             return self.parse_args(list(arguments), defaults=defaults)
@@ -227,8 +227,8 @@ def _unknown_class(name: str, path: str, parser: ArgumentParser, option: str) ->
     if not name:
         return f"{option} must be the name of a class: {_choose('', names, 'use')}"
     close = _choose(name, names, "use")
-    if not any(_letters(name) == _letters(each) for each in names) and len(found := screens.called(name, base)) == 1:
-        close = f"did you mean {found[0]}?"
+    if not any(_letters(name) == _letters(each) for each in names) and len(similar := screens.called(name, base)) == 1:
+        close = f"did you mean {similar[0]}?"
     return f"{option} {name} is unknown: {close}" + (
         f", or your own as package.module.Class: {option} takes subclasses of toughen's" if "." in name else ""
     )

@@ -56,7 +56,7 @@ class Help:
         return {title: [*self.shown.get(title, "").split(), *more.get(title, "").split()] for title in titles}
 
 
-def asked(arguments: Sequence[str]) -> Literal["", "short", "all"]:
+def help_requested(arguments: Sequence[str]) -> Literal["", "short", "all"]:
     """Which help a command line asks for; "" for none."""
     words = [*arguments, ""]
     for word, following in zip(words, words[1:], strict=False):
@@ -189,9 +189,9 @@ def known(base: Any) -> list[str]:
 
 def called(word: str, base: Any) -> list[str]:
     """The classes of a part that a paper calls by this name: those with it in parentheses in their summary line."""
-    found = {kind.__name__: (inspect.getdoc(kind) or "").partition("\n")[0] for kind in _below(base)}
+    summaries = {kind.__name__: (inspect.getdoc(kind) or "").partition("\n")[0] for kind in _below(base)}
     pattern = re.compile(rf"\([^)]*\b{re.escape(word)}\b", re.IGNORECASE)
-    return [name for name in known(base) if pattern.search(found[name])]
+    return [name for name in known(base) if pattern.search(summaries[name])]
 
 
 def owner(name: str, bases: dict[str, Any]) -> str | None:

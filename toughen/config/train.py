@@ -10,7 +10,7 @@ from typing import Any
 
 from toughen.config import settings
 from toughen.config.parsing import PROGRAM, Parser, options, tidy
-from toughen.config.screens import Help, asked
+from toughen.config.screens import Help, help_requested
 from toughen.training import defaults
 from toughen.training.initial import read_initial
 from toughen.training.recipe import Recipe
@@ -84,7 +84,7 @@ def parse_train(arguments: Sequence[str]) -> tuple[Recipe, str, bool]:
             f"name a recipe, such as nuat-mnist (`{PROGRAM} list recipes`), or settings: see `{PROGRAM} train --help`"
         )
     parser = train_parser()
-    if asked(arguments):  # before a recipe is read, which changes nothing of what it says
+    if help_requested(arguments):  # before a recipe is read, which changes nothing of what it says
         parser.read(arguments)
     base = settings.read_recipe(name) if name else {}
     refuse_two_lengths(dict(options(arguments)), base)

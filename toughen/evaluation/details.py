@@ -105,8 +105,8 @@ def _gallery(
         for together in _batches(harness, evaluation, attack_round, rows):
             result = harness.attack(attack_round, torch.tensor(together, device=harness.labels.device), keep=True)
             assert result.x_adv is not None
-            found = zip(together, result.x_adv, strict=True)
-            adversarial |= {row: (attack_round.part, x_adv) for row, x_adv in found if row in rows}
+            pairs = zip(together, result.x_adv, strict=True)
+            adversarial |= {row: (attack_round.part, x_adv) for row, x_adv in pairs if row in rows}
     table = [
         _row(harness, evaluation, target, row, outcome, adversarial.get(row))
         for outcome, rows in samples.items()

@@ -32,12 +32,14 @@ def data_configuration(name: str) -> Configuration:
     timm = _timm(name)
     try:
         cfg = timm.get_pretrained_cfg(name) or timm.create_model(name).pretrained_cfg
-        found = importlib.import_module("timm.data").resolve_data_config(pretrained_cfg=as_mapping(cfg), verbose=False)
+        resolved = importlib.import_module("timm.data").resolve_data_config(
+            pretrained_cfg=as_mapping(cfg), verbose=False
+        )
     except Exception as error:  # each net has its own way to refuse
         if hint := _hint(timm, name):
             raise ValueError(f"timm has no model {name!r}{hint}") from error
         raise ValueError(f"timm has no input size for {name!r} ({error}): give --image-size") from error
-    return Configuration(int(found["input_size"][-1]), tuple(found["mean"]), tuple(found["std"]))
+    return Configuration(int(resolved["input_size"][-1]), tuple(resolved["mean"]), tuple(resolved["std"]))
 
 
 def as_mapping(cfg: Any) -> Mapping[str, Any]:

@@ -116,10 +116,10 @@ def places_of(
     """
     places: dict[str, str] = {}
     lacking: dict[str, str] = {}
-    found: dict[str, str | datasets.Missing] = {}
+    known: dict[str, str | datasets.Missing] = {}
     for each in exhibits:
         try:
-            places |= at_hand(each, rows, data, scale, out, found, progress=progress)
+            places |= at_hand(each, rows, data, scale, out, known, progress=progress)
         except ValueError as error:
             if named:
                 raise
@@ -137,7 +137,7 @@ def at_hand(
     data: str | None,
     scale: Scale,
     out: Path,
-    found: dict[str, str | datasets.Missing] | None = None,
+    known: dict[str, str | datasets.Missing] | None = None,
     *,
     progress: Console | None = None,
 ) -> dict[str, str]:
@@ -148,7 +148,7 @@ def at_hand(
     Args:
         exhibit: the table or figure.
         rows, data, scale, out: the command's arguments.
-        found: what an earlier exhibit found, by the data set's name; a set is read only once, and added to it.
+        known: what earlier exhibits found, by the name of the data set; a set is read only once, and added to it.
         progress: where to say which set is read, which can take long; None says nothing.
 
     Raises:
@@ -156,13 +156,13 @@ def at_hand(
     """
     places: dict[str, str] = {}
     missing: dict[str, list[str]] = {}  # names by the reason
-    found = {} if found is None else found
+    known = {} if known is None else known
     for name in dict.fromkeys(part.data for part in exhibit.parts if any(wanted(each, rows) for each in part.names)):
-        if name not in found:
+        if name not in known:
             if progress is not None:
                 say(progress, f"reading the images of {name}")
-            found[name] = _find(name, data, scale, out)
-        place = found[name]
+            known[name] = _find(name, data, scale, out)
+        place = known[name]
         if isinstance(place, str):
             places[name] = place
         else:

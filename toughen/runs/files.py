@@ -142,10 +142,10 @@ def _is_whole(path: Path, digest: object) -> bool:
     with path.open("rb") as file:
         start = file.read(8)
         head = file.read(int.from_bytes(start, "little"))
-        found = hashlib.blake2b(start + head.replace(_entry(str(digest)), _entry(UNKNOWN), 1), digest_size=16)
+        hasher = hashlib.blake2b(start + head.replace(_entry(str(digest)), _entry(UNKNOWN), 1), digest_size=16)
         while chunk := file.read(2**20):
-            found.update(chunk)
-    return found.hexdigest() == digest
+            hasher.update(chunk)
+    return hasher.hexdigest() == digest
 
 
 def read_json(path: Path) -> Any:

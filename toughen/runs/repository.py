@@ -41,7 +41,7 @@ def fetch(address: str, revision: str | None = None) -> Path:
 
     trouble = unreachable(meanwhile=None)
     try:
-        found = hf_hub_download(name, WEIGHTS, revision=revision or given or None, local_files_only=bool(trouble))
+        downloaded = hf_hub_download(name, WEIGHTS, revision=revision or given or None, local_files_only=bool(trouble))
     except errors.LocalEntryNotFoundError:
         raise ValueError(
             f"{SCHEME}{name} is not in the hub's cache, and the hub cannot be reached ({trouble or 'no answer'}): "
@@ -60,7 +60,7 @@ def fetch(address: str, revision: str | None = None) -> Path:
         ) from None
     except Exception as error:  # the client raises its transport's and the file system's, too
         raise ValueError(f"the hub did not give {name} ({reason(error)}): try again later") from None
-    return Path(found)
+    return Path(downloaded)
 
 
 def reason(error: BaseException) -> str:

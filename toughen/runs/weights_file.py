@@ -44,20 +44,20 @@ def read_weights(path: Path) -> WeightsFile:
         return WeightsFile(without_wrapper_names(tensors), about, [])
     if path.suffix not in PICKLED:
         raise ValueError(f"{path} is not a file of weights: give one that ends in .safetensors or .pth")
-    found = _unpickled(path)
-    key = next((name for name in CONTAINERS if _are_weights(found.get(name))), None)
-    weights = found if key is None else found[key]
+    content = _unpickled(path)
+    key = next((name for name in CONTAINERS if _are_weights(content.get(name))), None)
+    weights = content if key is None else content[key]
     tensors = {str(name): value for name, value in weights.items() if isinstance(value, Tensor)}
     if not tensors:
         raise ValueError(f"{path} holds no state_dict: save model.state_dict() there")
-    more = [str(name) for name in found if name != key] if key is not None else []
+    more = [str(name) for name in content if name != key] if key is not None else []
     more += [str(name) for name, value in weights.items() if not isinstance(value, Tensor)]
     return WeightsFile(without_wrapper_names(tensors), {}, more)
 
 
 def _unpickled(path: Path) -> Mapping[str, Any]:
     try:
-        found = torch.load(path, map_location="cpu", weights_only=True)
+        content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # damaged, or more than tensors
         needs = re.search(r"GLOBAL ([\w.]+)", str(error))
         if needs is None:
@@ -67,9 +67,9 @@ def _unpickled(path: Path) -> Mapping[str, Any]:
             "If you trust it: found = torch.load(PATH, weights_only=False), then torch.save(found.state_dict(), "
             "'weights.pth') for a net, found['state_dict'] for a dictionary that holds one"
         ) from None
-    if not isinstance(found, Mapping):
-        raise ValueError(f"{path} holds {type(found).__name__}, not a state_dict: save model.state_dict() there")
-    return found
+    if not isinstance(content, Mapping):
+        raise ValueError(f"{path} holds {type(content).__name__}, not a state_dict: save model.state_dict() there")
+    return content
 
 
 def _are_weights(value: object) -> bool:
@@ -80,8 +80,8 @@ def without_wrapper_names(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Tensors without the prefixes of wrappers, such as DistributedDataParallel's "module.", if all names have them."""
     own = {name: value for name, value in tensors.items() if not name.startswith("normalize.")}
     kept = {name: value for name, value in tensors.items() if name.startswith("normalize.")}
-    while own and (found := _WRAPPED.match(next(iter(own)))) and all(name.startswith(found[0]) for name in own):
-        own = {name.removeprefix(found[0]): value for name, value in own.items()}
+    while own and (wrapper := _WRAPPED.match(next(iter(own)))) and all(name.startswith(wrapper[0]) for name in own):
+        own = {name.removeprefix(wrapper[0]): value for name, value in own.items()}
         moved = {name: value for name, value in own.items() if name.startswith("normalize.")}
         kept, own = kept | moved, {name: value for name, value in own.items() if name not in moved}
     return own | kept

@@ -66,11 +66,11 @@ class Display:
     def epoch(self, metrics: dict[str, Any]) -> None:
         """One line for an epoch, and its figures for TensorBoard."""
         validation = "  ".join(f"{name} {100 * value:5.1f} %" for name, value in metrics["validation"].items())
-        found = metrics.get("effective_epochs", "")
+        effective = metrics.get("effective_epochs", "")
         self.console.print(
             f"epoch {metrics['epoch'] + 1:3d}/{self.epochs}  loss {metrics['loss']:7.4f}  {validation}"
             f"  {metrics['seconds']:6.1f} s{'  kept' if metrics['kept'] else ''}"
-            + (f"\n  effective epochs {found} (epochs so far + those of the strong method)" if found else ""),
+            + (f"\n  effective epochs {effective} (epochs so far + those of the strong method)" if effective else ""),
             highlight=False,
             markup=False,
             soft_wrap=True,

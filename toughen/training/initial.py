@@ -99,8 +99,8 @@ def statistics(initial: Initial, net: str, channels: int) -> Statistics | None:
             )
     if initial.statistics is not None or not net.startswith("timm:"):
         return initial.statistics
-    found = data_configuration(net.removeprefix("timm:"))
-    return (found.mean, found.std) if len(found.mean) == channels else None
+    configuration = data_configuration(net.removeprefix("timm:"))
+    return (configuration.mean, configuration.std) if len(configuration.mean) == channels else None
 
 
 def load_into(initial: Initial, model: nn.Module, net_name: str, classes: Sequence[str]) -> str:
@@ -136,14 +136,14 @@ def load_into(initial: Initial, model: nn.Module, net_name: str, classes: Sequen
 
 def describe(initial: Initial, new_head: str, classes: list[str]) -> str:
     """A message on the initial weights, and on the last layer where it is new."""
-    found = f"initial weights: those of {initial.source}"
+    sentence = f"initial weights: those of {initial.source}"
     if initial.record is not None and initial.record.eps is not None:
-        found += f" ({initial.record.method}, {initial.record.norm} eps {format_radius(initial.record.eps)})"
+        sentence += f" ({initial.record.method}, {initial.record.norm} eps {format_radius(initial.record.eps)})"
     if new_head:
         known = None if initial.record is None else initial.record.classes
         before = "" if known is None else f" instead of {some(known)}"
         why = "because its shape is different" if known == classes else f"for {len(classes)} classes{before}"
-        found += f"; the last layer, {new_head}, is new, {why}"
+        sentence += f"; the last layer, {new_head}, is new, {why}"
     if initial.more:
-        found += f"; the rest of the file ({some(initial.more)}) is not used"
-    return found
+        sentence += f"; the rest of the file ({some(initial.more)}) is not used"
+    return sentence

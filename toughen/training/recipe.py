@@ -244,7 +244,7 @@ def _hints() -> dict[str, Any]:
 def _with_losses(method: Method) -> list[Method]:
     """A method and those that it wraps, except one that only crafts images."""
     inner = [each for each in method.inner() if each is not getattr(method, "crafter", None)]
-    return [method, *(found for each in inner for found in _with_losses(each))]
+    return [method, *(wrapped for each in inner for wrapped in _with_losses(each))]
 
 
 def data_image_size(image_size: int | Literal["keep"] | None) -> ImageSize:

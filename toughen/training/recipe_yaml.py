@@ -98,12 +98,12 @@ def changes(before: Mapping[str, str], recipe: Recipe) -> dict[str, tuple[str, s
 
 def _defaults(kind: type, settings: Mapping[str, Any]) -> dict[str, str]:
     """The defaults of a class's settings and of theirs, as ``settings_of`` names them."""
-    found = {name: str(_plain(default)) for name, default in defaults_of(kind).items()}
+    defaults = {name: str(_plain(default)) for name, default in defaults_of(kind).items()}
     for name, value in settings.items():
         if isinstance(value, Method | Optimizer | Schedule):
             inner = _defaults(type(value), init_args(value))
-            found |= {f"{name}.init_args.{each}": default for each, default in inner.items()}
-    return found
+            defaults |= {f"{name}.init_args.{each}": default for each, default in inner.items()}
+    return defaults
 
 
 def _meaning(setting: str) -> float | str:

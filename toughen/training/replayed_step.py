@@ -226,8 +226,8 @@ class ReplayedStep:
                     kind.recording = self._record(kind, x, y, batch, seed, take, passes)
             kind.seeded(batch, seed)
             step = kind.recording.replay(x, y, batch)
-            found = [step.loss, step.logits, *step.terms.values(), *self._gradients()]
-            apart = _distance(expected, [*found, *(buffer.tensor for buffer in before)])
+            results = [step.loss, step.logits, *step.terms.values(), *self._gradients()]
+            apart = _distance(expected, [*results, *(buffer.tensor for buffer in before)])
         except RuntimeError as error:
             self.failure = (str(error).strip() or type(error).__name__).splitlines()[0]
             return None

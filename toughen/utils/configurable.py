@@ -44,11 +44,11 @@ def _arguments(kind: type, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dic
 
 def hints_of(kind: type) -> dict[str, Any]:
     """The types of a class's settings, and of those that it hands on to its bases."""
-    found: dict[str, Any] = {}
+    hints: dict[str, Any] = {}
     for each in reversed(inspect.getmro(kind)):
         with suppress(NameError, AttributeError, TypeError):  # a user's own, which names types that are not there
-            found |= get_type_hints(vars(each).get("__init__", object.__init__))
-    return found
+            hints |= get_type_hints(vars(each).get("__init__", object.__init__))
+    return hints
 
 
 def defaults_of(kind: type) -> dict[str, Any]:

@@ -57,8 +57,8 @@ def named_callbacks(names: str | Sequence[str] | None) -> list[Callback]:
 
 def optional_callbacks() -> dict[str, type[Callback]]:
     """The classes in the files of this folder that not every run has, by name."""
-    found = collect(callbacks.__name__, callbacks.__path__, Callback)
-    return {name: kind for name, kind in found.items() if name not in BUILT_IN}
+    classes = collect(callbacks.__name__, callbacks.__path__, Callback)
+    return {name: kind for name, kind in classes.items() if name not in BUILT_IN}
 
 
 def state_names(used: Sequence[Callback]) -> dict[str, Callback]:
