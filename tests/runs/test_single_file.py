@@ -16,6 +16,7 @@ import toughen as package
 from toughen import models, runs
 from toughen.core.types import Images, Labels
 from toughen.runs.directory import Record
+from toughen.runs.files import DIGEST
 from toughen.runs.single_file import load_single, write_single
 
 OWN = """
@@ -140,9 +141,31 @@ def test_a_file_runs_no_code(run: Path, tmp_path: Path, name: str) -> None:
     assert toughen("export", run, "--format", "safetensors", "--out", path).status == 0
     with safe_open(path, "pt") as file:
         about = json.loads(file.metadata()["about"])
+    del about[DIGEST]
     about["model"]["name"] = name
     save_file(load_file(path), path, {"about": json.dumps(about)})
     with pytest.raises(ValueError, match="from a file toughen makes only its own nets"):
+        package.load(path)
+
+
+def test_a_changed_byte_is_noticed(run: Path, tmp_path: Path) -> None:
+    path = tmp_path / "net.safetensors"
+    assert toughen("export", run, "--format", "safetensors", "--out", path).status == 0
+    content = bytearray(path.read_bytes())
+    content[-2] ^= 1  # in the last weight
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match="its checksum is wrong"):
+        package.load(path)
+
+
+def test_weights_of_another_kind_are_refused(run: Path, tmp_path: Path) -> None:
+    path = tmp_path / "net.safetensors"
+    assert toughen("export", run, "--format", "safetensors", "--out", path).status == 0
+    with safe_open(path, "pt") as file:
+        about = json.loads(file.metadata()["about"])
+    del about[DIGEST]
+    save_file({name: tensor.long() for name, tensor in load_file(path).items()}, path, {"about": json.dumps(about)})
+    with pytest.raises(ValueError, match=r"is of type torch.int64, and the net's of torch.float32"):
         package.load(path)
 
 

@@ -93,8 +93,20 @@ def write_json(path: Path, value: Any) -> None:
     write_text(path, json.dumps(value, indent=2) + "\n")
 
 
-def write_tensors(path: Path, tensors: Mapping[str, Tensor], about: Mapping[str, Any] | None = None) -> None:
-    """Write tensors and, as JSON in the file's metadata, everything else that belongs to them, and a digest of all."""
+def write_tensors(
+    path: Path,
+    tensors: Mapping[str, Tensor],
+    about: Mapping[str, Any] | None = None,
+    metadata: Mapping[str, str] | None = None,
+) -> None:
+    """Write tensors and, as JSON in the file's metadata, everything else that belongs to them, and a digest of all.
+
+    Args:
+        path: the file.
+        tensors: by name.
+        about: plain data, as JSON has it.
+        metadata: more texts for the metadata, for other programs.
+    """
     import torch
     from safetensors.torch import save
 
@@ -102,7 +114,7 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], about: Mapping[str,
         name: tensor.detach().to("cpu", memory_format=torch.contiguous_format, copy=True)
         for name, tensor in tensors.items()
     }
-    content = save(plain, {"about": json.dumps({DIGEST: UNKNOWN, **(about or {})})})
+    content = save(plain, {**(metadata or {}), "about": json.dumps({DIGEST: UNKNOWN, **(about or {})})})
     known = content.replace(_entry(UNKNOWN), _entry(hashlib.blake2b(content, digest_size=16).hexdigest()), 1)
     write_bytes(path, known)
 

@@ -16,8 +16,8 @@ from torch import nn
 
 from toughen import models
 from toughen.models.normalize import Normalize, parts_of
-from toughen.runs.directory import Record, checked_tensors, second_line, valid_record
-from toughen.runs.files import read_tensors, write_bytes
+from toughen.runs.directory import Record, check_kinds, checked_tensors, second_line, valid_record
+from toughen.runs.files import read_tensors, write_tensors
 
 
 def write_single(path: Path, record: Record, model: nn.Module, about: Mapping[str, str]) -> None:
@@ -29,20 +29,16 @@ def write_single(path: Path, record: Record, model: nn.Module, about: Mapping[st
         model: a classifier as ``load`` returns it.
         about: more texts for the metadata.
     """
-    from safetensors.torch import save
-
     layer, net = parts_of(model)
     record = with_statistics(record, layer)
-    kept = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in net.state_dict().items()}
     metadata = {
         "format": "pt",
         **about,
         "model": json.dumps({key: record.model[key] for key in ("name", "settings")}),
         "mean": json.dumps(record.model["mean"]),
         "std": json.dumps(record.model["std"]),
-        "about": json.dumps(asdict(record)),
     }
-    write_bytes(path, save(kept, metadata))
+    write_tensors(path, net.state_dict(), asdict(record), metadata)
 
 
 def with_statistics(record: Record, layer: Normalize | None) -> Record:
@@ -70,6 +66,7 @@ def load_single(path: Path, model: nn.Module | None = None) -> nn.Module:
     try:
         if layer is not None:  # as a run's weights include them
             layer.load_state_dict(Normalize(record.model["mean"], record.model["std"]).state_dict())
+        check_kinds(net, tensors)
         net.load_state_dict(tensors)
     except (RuntimeError, TypeError, ValueError) as error:
         raise ValueError(f"{path} does not fit the net: {second_line(error)}") from None
