@@ -29,9 +29,10 @@ from toughen.engine.device import pick_device, provenance
 from toughen.engine.fixed_batch import FixedBatchModel
 from toughen.evaluation.conclude import claim_of
 from toughen.evaluation.config import EvaluationConfig, chosen_attacks
-from toughen.evaluation.examination import checks
+from toughen.evaluation.evaluate import from_function
+from toughen.evaluation.examination import SMALL, Examination
+from toughen.evaluation.examination_state import ExaminationState
 from toughen.evaluation.runner import measure
-from toughen.evaluation.target import from_function
 from toughen.evaluation.verdict import verdict_of
 from toughen.runs.files import read_json, write_json
 
@@ -124,7 +125,11 @@ def judge_cheaply(case: Case, data: str, images: int, seed: int, prices: Sequenc
     found = measure(candidate.net, candidate.split, attacks, seed=seed, index=candidate.index, batch_size=block)
     blocks = FixedBatchModel(candidate.net, block)
     claim = claim_of(found, candidate, blocks, seed)
-    words = {str(passes): verdict_of(checks(claim, blocks, budget=passes)) for passes in prices}
+    words = {}
+    for passes in prices:
+        examination = Examination(claim, blocks, ExaminationState(budget=passes, size=SMALL))
+        examination.make()
+        words[str(passes)] = verdict_of(examination.checks())
     return {
         "images": len(candidate.split),
         "reported": found.summary()["robust_accuracy"],

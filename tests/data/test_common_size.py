@@ -194,6 +194,7 @@ def sizes_of(run: Path) -> tuple[Any, bool]:
     return size, f"image_size: {size}" in (run / "config.yaml").read_text().splitlines()
 
 
+@pytest.mark.slow
 def test_a_run_keeps_the_size_that_was_chosen_and_needs_no_flag_later(tmp_path: Path) -> None:
     root, run = mixed(tmp_path / "set"), tmp_path / "run"
     words = ("--data", root, "--model", "resnet18", "--model_settings.width", 4, "--method", "FBF", "--eps", 0.1)

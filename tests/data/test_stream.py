@@ -271,6 +271,7 @@ def test_a_streamed_run_is_the_run_in_memory(tmp_path: Path) -> None:
         assert timeless(tmp_path / "memory") == timeless(tmp_path / f"streamed{workers}")
 
 
+@pytest.mark.slow
 def test_replays_and_a_time_budget_work_on_streamed_images(tmp_path: Path) -> None:
     words = small("--method", "Free", "--eps", 0.2, "--method.replays", 3)
     assert toughen(*words, "--out", tmp_path / "memory").status == 0

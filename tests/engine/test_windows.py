@@ -159,7 +159,7 @@ class Full(FixedBatchModel):
 
 
 @torch.no_grad()
-@every_norm
+@pytest.mark.parametrize("norm", ["linf", pytest.param("l2", marks=pytest.mark.slow)])
 def test_square_finds_the_same(norm: Any, mnist: tuple[Images, Labels]) -> None:
     net, x, y = toughen.load(TRAINED / "pgd-at").double(), mnist[0].double(), mnist[1]
     attack = Square(eps=0.3 if norm == "linf" else 2.5, norm=norm, queries=500, rescale_schedule=True)

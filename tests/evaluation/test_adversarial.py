@@ -110,7 +110,7 @@ def test_what_is_predicted_of_is_what_is_written(tmp_path: Path, monkeypatch: py
         def __call__(self, model: Any, x: Images, target: Any, noise: Any = None) -> Images:
             return torch.full_like(x, edge)
 
-    from toughen.evaluation.target import from_function
+    from toughen.evaluation.evaluate import from_function
 
     x = torch.full((1, 1, 1, 1), 102, dtype=torch.uint8)
     made = from_function(Brightness(), (x, torch.tensor([0])), eps=0.2, norm="linf", limit=None, seed=0)

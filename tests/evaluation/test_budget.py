@@ -16,8 +16,9 @@ from toughen import data
 from toughen.attacks import FGSM, PGD, Square
 from toughen.evaluation import budget
 from toughen.evaluation.config import EvaluationConfig
+from toughen.evaluation.evaluate import from_function
 from toughen.evaluation.job import Job
-from toughen.evaluation.target import EvaluationTarget, from_function
+from toughen.evaluation.target import EvaluationTarget
 
 NET = NETS / "pgd-at"
 ATTACKS = {"fgsm": FGSM(eps=0.3), "pgd-20": PGD(eps=0.3, steps=20)}  # 3 + 41 forward equivalents an image

@@ -278,6 +278,7 @@ def test_a_damaged_file_of_diagnostics_is_said_before_anything_is_attacked(train
     assert [path.name for path in tmp_path.iterdir()] == ["diagnostics.json"]
 
 
+@pytest.mark.slow
 def test_a_sample_is_balanced_and_comes_with_intervals(trained: Path, tmp_path: Path) -> None:
     result = evaluate_run(trained, verdict=False, attacks=["fgsm"], limit=20, out=tmp_path)
     rows = pq.read_table(tmp_path / "examples.parquet").to_pylist()

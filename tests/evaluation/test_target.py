@@ -79,6 +79,7 @@ def changed_run(name: str, folder: Path, **fields: Any) -> Path:
 # ---- package.module:function and timm:NAME on the command line.
 
 
+@pytest.mark.slow
 def test_weights_are_judged_alike_in_a_run_and_elsewhere(own: None, tmp_path: Path) -> None:
     how = f"--attacks fgsm pgd-3x2 --data {digits()} --eps 0.15 --limit 30 --verdict false --out".split()
     weights = NETS / "standard" / runs.WEIGHTS
@@ -97,6 +98,7 @@ def test_weights_are_judged_alike_in_a_run_and_elsewhere(own: None, tmp_path: Pa
     assert ledgers[0] == ledgers[1] == ledgers[2] and len(ledgers[0]) == 30
 
 
+@pytest.mark.slow
 def test_an_exported_file_is_judged_like_its_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where only the file is at hand: with its own threat and classes, beside no list of the training images."""
     file = tmp_path / "given.away.safetensors"

@@ -235,7 +235,7 @@ class Counted(nn.Module):
         return made
 
 
-@pytest.mark.parametrize("budget", [1500, 4000, 12000])
+@pytest.mark.parametrize("budget", [1500, 4000, pytest.param(12000, marks=pytest.mark.slow)])
 def test_the_passes_that_the_model_sees_are_within_the_budget(budget: int) -> None:
     net = Counted(small_net())
     claim, _ = claim_of(net)
@@ -327,6 +327,7 @@ def slow(monkeypatch: pytest.MonkeyPatch, passes: int) -> list[float]:
     return asked
 
 
+@pytest.mark.slow
 def test_the_quick_suite_is_cheap_and_all_else_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
     asked, net = slow(monkeypatch, 3000), small_net()
     found = package.evaluate(net, str(digits()), **QUICK)
@@ -431,6 +432,7 @@ def test_what_is_kept_of_others_or_damaged_is_not_gone_on_with(harm: str, tmp_pa
     assert restore(path, {"cheap": True}) is None
 
 
+@pytest.mark.slow
 def test_a_bar_and_lines_for_the_checks(monkeypatch: pytest.MonkeyPatch) -> None:
     """Without a terminal a line at most every ten seconds: none while the clock stands, many where it jumps."""
     slow(monkeypatch, 3000)

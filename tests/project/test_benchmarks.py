@@ -599,6 +599,7 @@ def test_the_page_has_the_figures_of_the_watch_and_no_rescue_did_harm() -> None:
         assert rescued["robust"] >= off["robust"]
 
 
+@pytest.mark.slow
 def test_a_search_goes_on_with_the_trial_that_was_stopped(
     tmp_path: Path, scripts: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:

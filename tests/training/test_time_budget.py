@@ -176,6 +176,7 @@ def test_moments_after_the_end_are_told_of(tmp_path: Path, clock: Clock) -> None
     assert [each.name for each in (folder / "kept").iterdir()] == ["step-4.safetensors"]
 
 
+@pytest.mark.slow
 def test_stopped_and_gone_on_with(tmp_path: Path) -> None:
     """The plan lies in the checkpoint; other words for the time are another run."""
     words = small("--time-budget", "12s", "--optimizer.lr", "0.01", "--out", tmp_path / "run")  # 0.1 may diverge

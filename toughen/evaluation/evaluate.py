@@ -9,16 +9,19 @@ from typing import Any
 from rich.console import Console
 from torch import Tensor, nn
 
+from toughen import data as data_sets
 from toughen.core.types import Eps, Norm
 from toughen.data import Data, Split
 from toughen.data.doubts import without
 from toughen.data.sets import by_class
 from toughen.engine.device import pick_device
 from toughen.evaluation.config import EvaluationConfig
+from toughen.evaluation.function_model import FunctionModel
+from toughen.evaluation.images import sample, valid_split
 from toughen.evaluation.job import Source, prepare
 from toughen.evaluation.output import output_folder, refuse_another, refuse_foreign, refuse_weaker
 from toughen.evaluation.pipeline import run_evaluation
-from toughen.evaluation.target import find_target, from_function, is_elsewhere
+from toughen.evaluation.target import EvaluationTarget, find_target, is_elsewhere, usable_threat
 from toughen.runs.files import check_takes_tensors
 
 
@@ -120,3 +123,46 @@ def evaluate_run(
         refuse_another(target, data)
         refuse_weaker(target, settings)
     return run_evaluation(prepare(target, settings, torch_device, folder, surrogate, console))
+
+
+def from_function(
+    model: nn.Module | Callable[[Tensor], Any],
+    data: str | Data | Split | tuple[Tensor, Tensor],
+    *,
+    eps: Eps,
+    norm: Norm,
+    limit: int | None,
+    seed: int,
+) -> EvaluationTarget:
+    """Any model that PyTorch can call, on images in any form; arguments as in ``evaluate``.
+
+    Raises:
+        ValueError: there are no images, they are not in [0, 1], or the labels are not class numbers.
+    """
+    name = type(model).__name__ if isinstance(model, nn.Module) else getattr(model, "__name__", "function")
+    if isinstance(data, str):
+        data = data_sets.load(data)
+    data_name, class_names = (data.name, data.classes) if isinstance(data, Data) else ("", ())
+    images = data.test if isinstance(data, Data) else data
+    if isinstance(images, tuple | list):
+        if len(images) != 2:
+            raise ValueError(f"data is a {type(images).__name__} of {len(images)}: give (images, labels)")
+        test = valid_split(*images)
+    elif isinstance(images, Split):
+        test = valid_split(images.images, images.labels)
+    else:
+        raise ValueError(
+            f"data is {type(images).__name__}: give (images, labels), a Split, a Data, or a data set's name"
+        )
+    net = model if isinstance(model, nn.Module) else FunctionModel(model).to(test.images.device)
+    split, index = sample(test, limit, seed)
+    return EvaluationTarget(
+        name=name,
+        net=net,
+        split=split,
+        index=index,
+        total=len(test),
+        threat=usable_threat(norm, eps),
+        data=data_name or f"{len(test):,} images",
+        class_names=class_names,
+    )

@@ -243,18 +243,3 @@ class Examination:
             if probe.name == stronger.TARGETS[0] and self._suspicious(probe) and count < available:
                 return count, min(2 * count, available)
         return None
-
-
-def checks(claim: Claim, model: FixedBatchModel, limit: int = LIMIT, budget: int | None = None) -> list[Check]:
-    """Make every check that can be made; the results of the others have the reason.
-
-    Args:
-        claim: the robust accuracy and what it was measured on.
-        model: the model, as the evaluation ran it.
-        limit: the maximum size of a sample.
-        budget: forward passes of one image that all checks may take together; None sets no limit.
-    """
-    state = ExaminationState(budget=budget, size=None if budget is None else SMALL)
-    examination = Examination(claim, model, state, limit)
-    examination.make()
-    return examination.checks()

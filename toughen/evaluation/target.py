@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -14,8 +14,7 @@ from toughen import models, runs
 from toughen.core.threat import Threat
 from toughen.core.types import Eps, Norm
 from toughen.data import Data, Split
-from toughen.evaluation.function_model import FunctionModel
-from toughen.evaluation.images import left_unchecked, load_test, refuse_seen, sample, valid_split
+from toughen.evaluation.images import left_unchecked, load_test, refuse_seen, sample
 from toughen.runs.loading import is_exported, load, read_record
 from toughen.runs.weights_file import load_into, read_weights
 from toughen.utils.units import format_radius
@@ -224,49 +223,6 @@ def load_weights(net: nn.Module, path: Path) -> str:
     except ValueError as error:
         raise ValueError(f"{path} does not fit the model: {error}") from None
     return f"{path}, without {', '.join(weights.more)}" if weights.more else str(path)
-
-
-def from_function(
-    model: nn.Module | Callable[[Tensor], Any],
-    data: str | Data | Split | tuple[Tensor, Tensor],
-    *,
-    eps: Eps,
-    norm: Norm,
-    limit: int | None,
-    seed: int,
-) -> EvaluationTarget:
-    """Any model that PyTorch can call, on images in any form; arguments as in ``evaluate``.
-
-    Raises:
-        ValueError: there are no images, they are not in [0, 1], or the labels are not class numbers.
-    """
-    name = type(model).__name__ if isinstance(model, nn.Module) else getattr(model, "__name__", "function")
-    if isinstance(data, str):
-        data = data_sets.load(data)
-    data_name, class_names = (data.name, data.classes) if isinstance(data, Data) else ("", ())
-    images = data.test if isinstance(data, Data) else data
-    if isinstance(images, tuple | list):
-        if len(images) != 2:
-            raise ValueError(f"data is a {type(images).__name__} of {len(images)}: give (images, labels)")
-        test = valid_split(*images)
-    elif isinstance(images, Split):
-        test = valid_split(images.images, images.labels)
-    else:
-        raise ValueError(
-            f"data is {type(images).__name__}: give (images, labels), a Split, a Data, or a data set's name"
-        )
-    net = model if isinstance(model, nn.Module) else FunctionModel(model).to(test.images.device)
-    split, index = sample(test, limit, seed)
-    return EvaluationTarget(
-        name=name,
-        net=net,
-        split=split,
-        index=index,
-        total=len(test),
-        threat=usable_threat(norm, eps),
-        data=data_name or f"{len(test):,} images",
-        class_names=class_names,
-    )
 
 
 def usable_threat(norm: Norm, eps: Eps) -> Threat:

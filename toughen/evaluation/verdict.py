@@ -13,13 +13,14 @@ from types import ModuleType
 from typing import Literal, TypeAlias
 
 from toughen.evaluation import checks
-from toughen.evaluation.checks import data, gradients, outputs, strength, stronger
+from toughen.evaluation.checks import continuity, data, gradients, outputs, strength, stronger
 from toughen.evaluation.checks.base import Check, CheckContext, ModelCheck
 from toughen.evaluation.checks.probes import AttackCheck, Probe
 
 Verdict: TypeAlias = Literal["sound", "doubtful", "masked", "unfinished"]
 
-OWN = (data, outputs, gradients, strength, stronger)  # toughen's own modules; results list their checks in this order
+# toughen's own modules; results list their checks in this order
+OWN = (data, outputs, gradients, continuity, strength, stronger)
 SUBJECTS = ("data", "model", "gradients")  # of the checks of the model, in the order in which they are made
 
 

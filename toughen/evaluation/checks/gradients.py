@@ -1,4 +1,4 @@
-"""Checks of the gradients that attacks use: they exist, are correct and stable, and the model is continuous."""
+"""Checks of the gradients that attacks use: they exist, are correct and stable."""
 
 from __future__ import annotations
 
@@ -9,18 +9,15 @@ import torch
 from torch import Tensor, nn
 
 from toughen.core.gradients import input_gradient, logits
-from toughen.core.objectives import Objective, cross_entropy, margin, margin_loss
+from toughen.core.objectives import Objective, cross_entropy, margin_loss
 from toughen.core.types import Images, Labels, Mask
-from toughen.engine.compare_logits import SAME, largest_difference, relative_difference
+from toughen.engine.compare_logits import relative_difference
 from toughen.engine.fixed_batch import MAX_DIFFERENCE
-from toughen.evaluation.checks.base import DOUBLE, EXACT, Check, CheckContext, ModelCheck, judge, median, not_made
+from toughen.evaluation.checks.base import DOUBLE, Check, CheckContext, ModelCheck, judge, median, not_made
 from toughen.evaluation.checks.chance import allowed
 from toughen.utils.statistics import percent
 
 ZERO, WRONG = 0.05, 0.05  # shares of images that may have a zero gradient, or a wrong one
-JUMPING = 0.05  # share of images that may have a jump of the margin
-JUMP, HALVINGS = 0.1, 24  # between two images: a jump's least share of the total change; halvings of the interval
-STEP_JUMP, STEP_HALVINGS, PIECES = 0.05, 16, 8  # on a step: likewise; the pieces that it is divided into first
 STABLE = 0.1  # the least median cosine between gradients eps / 20 apart
 
 
@@ -156,96 +153,6 @@ def gradient_stable(context: CheckContext, name: str) -> Check:
     )
 
 
-def margin_continuous(context: CheckContext, name: str) -> Check:
-    """Between an image and one of another class the margin passes through 0 without a jump.
-
-    If a vote, a threshold or a rounding decides the class, a gradient can only come from something else, such as a
-    small smooth term. Then neither gradients nor Square's margin lead to the decision boundary. The boundary is found
-    by bisection. At its end, a continuous margin, however steep, hardly differs between both ends of the interval.
-
-    Fails if on the straight line to an image of another class, the margin jumps over 0 by more than a tenth of its
-    total change, for more than 5 % of images.
-    """
-    x, y, exact = context.x(context.correct), context.y(context.correct), context.model.exact
-    others = [(y != label).nonzero()[:, 0] for label in y]
-    if not len(others[0]):
-        return not_made(name, "all correctly classified images are of one class")
-    if largest_difference(exact(x), exact(x)) > SAME:
-        return not_made(name, "the model has random outputs")
-    end = x[torch.stack([each[row % len(each)] for row, each in enumerate(others)])]
-    before, after = margin(exact(x), y), margin(exact(end), y)
-    total, low, high = before - after, torch.zeros_like(before), torch.ones_like(before)
-    for _ in range(HALVINGS):
-        middle = (low + high) / 2
-        margins = margin(exact(torch.lerp(x, end, middle.to(x).view(-1, 1, 1, 1))), y)
-        correct = margins > 0
-        before, after = torch.where(correct, margins, before), torch.where(correct, after, margins)
-        low, high = torch.where(correct, middle, low), torch.where(correct, high, middle)
-    jumps = ((before - after) / total.clamp(min=1e-30)).nan_to_num(1).clamp(max=1)
-    figure = float((jumps > JUMP).double().mean())
-    typical = percent(float(jumps[jumps > JUMP].median())) if figure else ""
-    return judge(
-        name,
-        figure,
-        allowed(len(jumps), JUMPING),
-        "Between two images the margin passes through 0 continuously.",
-        f"Between two images the margin jumps over 0 for {percent(figure)} of them, by {typical} of its total change: "
-        "a vote, a threshold or a rounding decides the class, which no gradient can show. Attack the model before "
-        "that step, or by transfer (--surrogate).",
-        masking=True,
-    )
-
-
-def step_continuous(context: CheckContext, name: str) -> Check:
-    """On a step of eps along the gradient, which attacks take in parts, the margin changes without a jump.
-
-    The step is divided into ``PIECES``. The piece in which the margin changes most is bisected, always towards the
-    larger change. At the end, a continuous margin, however steep, hardly differs between both ends of the interval; a
-    jump remains. Activations that are switched off abruptly, as in k-winners-take-all, jump so often that gradients say
-    little about nearby points.
-
-    Fails if on a step of eps along the gradient, the margin jumps by more than a twentieth of its total change, for
-    more than 5 % of images.
-    """
-    x, y, exact = context.x(context.correct), context.y(context.correct), context.model.exact
-    if largest_difference(exact(x), exact(x)) > SAME:
-        return not_made(name, "the model has random outputs")
-    gradient = _gradient(context, x, margin_loss)
-    if not gradient.isfinite().all() or _zero(gradient).all():
-        return not_made(name, "gradients are zero, or not finite")
-    end = context.threat.project(x + context.threat.eps * context.threat.steepest(gradient), x)
-    points = torch.linspace(0, 1, PIECES + 1, dtype=torch.float64, device=x.device)
-
-    def margin_at(point: Tensor) -> Tensor:
-        """The margins [n] at points [n] of the step, from 0 at ``x`` to 1 at its end."""
-        return margin(exact(torch.lerp(x, end, point.to(x).view(-1, 1, 1, 1))), y).double()
-
-    margins = torch.stack([margin_at(point.expand(len(x))) for point in points])  # [PIECES + 1, n]
-    total = (margins.amax(0) - margins.amin(0)).clamp(min=1e-30)
-    most = (margins[1:] - margins[:-1]).abs().argmax(0)
-    low, high = points[most], points[most + 1]
-    before, after = margins.gather(0, most[None])[0], margins.gather(0, most[None] + 1)[0]
-    for _ in range(STEP_HALVINGS):
-        middle = (low + high) / 2
-        between = margin_at(middle)
-        first = (between - before).abs() >= (after - between).abs()
-        low, high = torch.where(first, low, middle), torch.where(first, middle, high)
-        before, after = torch.where(first, before, between), torch.where(first, between, after)
-    jumps = ((after - before).abs() / total).nan_to_num(1)
-    figure = float((jumps > STEP_JUMP).double().mean())
-    typical = percent(float(jumps[jumps > STEP_JUMP].median())) if figure else ""
-    return judge(
-        name,
-        figure,
-        allowed(len(jumps), JUMPING),
-        "On a step of eps along the gradient the margin changes continuously.",
-        f"On a step of eps along the gradient the margin jumps for {percent(figure)} of the images, by {typical} of "
-        "its total change: a step function in the model makes gradients unreliable. Attack with many more steps and "
-        "restarts, or attack the model before that step.",
-        masking=True,
-    )
-
-
 def _cosine(first: Images, second: Images) -> Tensor:
     return torch.cosine_similarity(first.flatten(1).double(), second.flatten(1).double(), dim=1, eps=1e-300)
 
@@ -254,6 +161,4 @@ CHECKS = (
     ModelCheck(name="gradients that are not zero", about="model", make=gradient_exists, cost=8.0),
     ModelCheck(name="gradients of the function itself", about="gradients", make=gradient_correct, cost=5 * DOUBLE),
     ModelCheck(name="gradients that are not noise", about="gradients", make=gradient_stable, cost=4.0),
-    ModelCheck(name="a margin without jumps", about="gradients", make=margin_continuous, cost=28 * EXACT),
-    ModelCheck(name="a step without jumps", about="gradients", make=step_continuous, cost=3 + 27 * EXACT),
 )
