@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -183,3 +184,24 @@ def test_several_are_run_by_one_command(tmp_path: Path) -> None:
     refused(ended, "pap-table1 only states settings", "leave it out")
     refused(reproduce(tmp_path, "all", "--rows", "FGSM-AT"), "--rows needs exactly one table")
     refused(reproduce(tmp_path, "pap-table7", "--time-limit", "soon"), "is not a duration")
+
+
+@pytest.mark.parametrize("passed", [True, False])
+def test_an_interrupt_at_the_end_of_the_block_is_the_limit_s_or_the_user_s(passed: bool) -> None:
+    """The timer fires, or Ctrl-C comes, between the last piece of work and the end of the block."""
+
+    class Late:
+        def __enter__(self) -> None:
+            deadline.passed = passed
+            signal.raise_signal(signal.SIGINT)
+
+        def __exit__(self, *error: object) -> None: ...
+
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        deadline = cheapest_first.Deadline(60.0)
+        deadline._lock = Late()  # type: ignore[assignment]
+        with nullcontext() if passed else pytest.raises(KeyboardInterrupt), deadline:
+            pass
+    finally:
+        signal.signal(signal.SIGINT, before)

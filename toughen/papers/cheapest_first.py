@@ -13,7 +13,6 @@ import signal
 import threading
 import time
 from collections.abc import Collection, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, replace
 
 from toughen.papers.costs import cost_of, training_cost
@@ -171,7 +170,7 @@ class Deadline:
             # torch imports it at the first step, which takes seconds; if that is interrupted, it cannot be repeated
             importlib.import_module("torch._dynamo")
             self._ignored = signal.getsignal(signal.SIGINT) == signal.SIG_IGN  # as in a script's background job
-            if self._ignored:  # which neither way of interrupting overcomes
+            if self._ignored:  # then neither way of interrupting has an effect
                 signal.signal(signal.SIGINT, signal.default_int_handler)
             self._timer.daemon = True
             self._timer.start()
@@ -189,11 +188,14 @@ class Deadline:
     def __exit__(self, kind: type[BaseException] | None, *error: object) -> bool:
         if self._timer:
             self._timer.cancel()
-        with self._lock:
-            self._over = True
-        if kind is None and self.passed:
-            with suppress(KeyboardInterrupt):  # the interrupt may still be pending after the last piece of work
-                time.sleep(0.05)
+        try:
+            with self._lock:
+                self._over = True
+            if kind is None and self.passed:
+                time.sleep(0.05)  # the interrupt may still be pending after the last piece of work
+        except KeyboardInterrupt:
+            if not self.passed:  # the user's own
+                raise
         if self._ignored:
             signal.signal(signal.SIGINT, signal.SIG_IGN)
         return self.passed and kind is not None and issubclass(kind, KeyboardInterrupt)
