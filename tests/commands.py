@@ -26,7 +26,7 @@ from toughen import data
 from toughen.cli.main import main
 from toughen.runs.files import read_tensors
 from toughen.training import checkpoint
-from toughen.training.saving import Diverged
+from toughen.training.divergence import Diverged
 from toughen.training.trainer import Trainer
 
 TIMES = ("seconds", "seconds_per_step", "images_per_second", "watch_seconds", "validation_seconds")

@@ -13,8 +13,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from toughen.core.types import Batch, Step
-from toughen.training.divergence import check_step
-from toughen.training.saving import Diverged
+from toughen.training.divergence import Diverged, check_step
 from toughen.training.schedules import Schedule
 
 

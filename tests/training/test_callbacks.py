@@ -32,7 +32,7 @@ from toughen.training.callbacks.stopping import EarlyStop, FiniteCheck
 from toughen.training.callbacks.time_budget import StepTimer, replan, steps_that_fit
 from toughen.training.callbacks.validation import BestWeights
 from toughen.training.display import ShowProgress
-from toughen.training.saving import Diverged
+from toughen.training.divergence import Diverged
 from toughen.utils.signals import Stopped
 
 STEP = Step(torch.tensor(1.0), torch.zeros(1, 10), {})
@@ -361,7 +361,7 @@ def test_a_checkpoint_is_due_by_the_clock_and_after_a_signal(tmp_path: Path, mon
     clock, saved = [100.0], list[int]()
     now = SimpleNamespace(perf_counter=lambda: clock[0])
     monkeypatch.setattr("toughen.training.callbacks.checkpointing.time", now)
-    monkeypatch.setattr("toughen.training.saving.save", lambda state: saved.append(state.step))
+    monkeypatch.setattr("toughen.training.checkpoint.save", lambda state: saved.append(state.step))
     state, one = made(tmp_path).state, Checkpointing(10.0)
     one.on_epoch_start(state)
     clock[0] = 109.0

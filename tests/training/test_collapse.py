@@ -25,8 +25,8 @@ from toughen.methods.pgd_at import PGDAT
 from toughen.methods.standard import Standard
 from toughen.runs.files import read_tensors
 from toughen.training import checkpoint
-from toughen.training.callbacks.collapse import CollapseWatch, rescuers
-from toughen.training.collapse import CollapseDetector, CollapseMemory, Judge
+from toughen.training.callbacks.collapse import CollapseWatch
+from toughen.training.collapse import CollapseDetector, CollapseMemory, Judge, rescuers
 from toughen.training.trainer import Trainer
 from toughen.training.training_state import TrainingState
 

@@ -47,6 +47,13 @@ Trainer.add_up = recording
 main(sys.argv[2:])
 """
 
+VECTORS = """
+from torch import nn
+
+def net():
+    return nn.Sequential(nn.Flatten(), nn.Linear(784, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Linear(8, 10))
+"""
+
 DIES = """
 import os, signal, sys
 from toughen.cli.main import main
@@ -278,6 +285,17 @@ def test_what_goes_wrong_is_said_once(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+def test_a_last_batch_of_three_images_trains_a_net_that_needs_two(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "vectors.py").write_text(VECTORS, encoding="utf-8")
+    monkeypatch.syspath_prepend(tmp_path)
+    words = small("--model", "vectors:net", "--batch_size", 67, "--eps", "null", "--epochs", 1)
+    ended = toughen_in(2, *words, "--out", tmp_path / "run")
+    assert ended.status == 0, ended
+
+
+@pytest.mark.slow
 def test_running_means_are_those_of_the_whole_batch(tmp_path: Path) -> None:
     """At a rate of nearly nothing the first layer stays what it is, and so do its outputs' means."""
     words = small(*"--method Standard --eps null --model resnet18 --optimizer.lr 1e-9 --epochs 1".split())
@@ -307,6 +325,15 @@ def test_shares_are_even_and_whole(count: int) -> None:
         assert found == list(range(n))
 
 
+@pytest.mark.parametrize("count", [1, 2, 3, 7])
+def test_no_process_trains_on_a_single_image(count: int) -> None:
+    for n in range(2, 20):
+        parts = [range(n)[ProcessGroup(rank, count).batch_shard(n)] for rank in range(count)]
+        assert [row for part in parts for row in part] == list(range(n))
+        assert 1 not in map(len, parts)
+        assert n < 2 * count or parts == [range(n)[ProcessGroup(rank, count).shard(n)] for rank in range(count)]
+
+
 def test_a_process_alone_sends_nothing() -> None:
     group, values = world(), torch.ones(3)
     assert (group.rank, group.world_size, group.is_distributed, group.shard(5)) == (0, 1, False, slice(0, 5))
@@ -315,11 +342,11 @@ def test_a_process_alone_sends_nothing() -> None:
     assert group.on_main(max, 2, 3) == 3
 
 
-@pytest.mark.parametrize(("rank", "ran", "rows"), [(0, 7, slice(0, 2)), (1, None, slice(0, 1)), (2, None, slice(1, 2))])
+@pytest.mark.parametrize(("rank", "ran", "rows"), [(0, 7, slice(0, 2)), (1, None, slice(2, 5)), (2, None, slice(0, 2))])
 def test_what_one_of_three_processes_does(rank: int, ran: int | None, rows: slice) -> None:
-    """Of two images the first of three processes gets none, and takes two as padding; it alone is the main one."""
+    """Of five images the last of three processes gets none, and takes two as padding; the first is the main one."""
     group = ProcessGroup(rank, 3)
-    assert group.on_main(max, 7, 3) == ran and group.padded_shard(2) == rows
+    assert group.on_main(max, 7, 3) == ran and group.padded_shard(5) == rows
     assert group.own_of(["a", "b", "c"], "".join) == "abc"[rank]
     assert group.own_of(["a", "b"], "".join) == ("ab" if rank == 0 else None)
     assert group.console().quiet is (rank > 0)

@@ -19,8 +19,8 @@ from toughen.utils.signals import Stopped, exit_status
 
 def run(arguments: Sequence[str]) -> int:
     from toughen.training import checkpoint
+    from toughen.training.divergence import Diverged
     from toughen.training.run import train  # TensorBoard and the like take a while to import
-    from toughen.training.saving import Diverged
 
     quiet, as_json = "--quiet" in arguments, "--json" in arguments
     recipe, out, resume = parse_train(arguments)

@@ -61,9 +61,14 @@ class ProcessGroup:
         """This process's part of ``n`` rows: consecutive ones; the parts differ by one row at most."""
         return slice(n * self.rank // self.world_size, n * (self.rank + 1) // self.world_size)
 
+    def batch_shard(self, n: int) -> slice:
+        """As ``shard``, for a training batch: no part of a single row, which batch normalization may refuse."""
+        parts = min(self.world_size, max(1, n // 2))
+        return slice(n * self.rank // parts, n * (self.rank + 1) // parts) if self.rank < parts else slice(0, 0)
+
     def padded_shard(self, n: int) -> slice:
-        """As ``shard``, for a training batch: an empty part is replaced by two rows, whose loss has weight 0."""
-        part = self.shard(n)
+        """As ``batch_shard``; an empty part is replaced by two rows, whose loss has weight 0."""
+        part = self.batch_shard(n)
         return part if part.stop > part.start else slice(0, 2)
 
     def noise_place(self, n: int) -> tuple[int, int]:
@@ -122,7 +127,7 @@ class TorchProcessGroup(ProcessGroup):
     """The processes of torch's default process group."""
 
     def noise_place(self, n: int) -> tuple[int, int]:
-        return n, self.shard(n).start
+        return n, self.batch_shard(n).start
 
     def local_device(self, name: str) -> str:
         return f"cuda:{torch.cuda.current_device()}" if name == "cuda" else name

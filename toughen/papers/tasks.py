@@ -16,7 +16,7 @@ from toughen.papers.scales import Scale
 from toughen.papers.store import Quantity, Store
 from toughen.papers.training import RunContext, train_in_turns, trained
 from toughen.runs.locks import held
-from toughen.training.saving import Diverged
+from toughen.training.divergence import Diverged
 
 COMPUTED = (STATED, "hours saved")  # columns that are not measured
 

@@ -24,10 +24,10 @@ from toughen.papers.store import CELLS, RUN, TRAINED, TURNS, Store, turns_of
 from toughen.runs import RECORD, WEIGHTS
 from toughen.runs.files import write_json, write_text
 from toughen.runs.locks import held
+from toughen.training.divergence import Diverged
 from toughen.training.folder import CONFIG
 from toughen.training.recipe_yaml import recipe_yaml
 from toughen.training.run import by_epoch, open_run
-from toughen.training.saving import Diverged
 from toughen.training.trainer import Trainer
 from toughen.utils import strict_yaml
 from toughen.utils.signals import GracefulShutdown, Stopped

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from toughen import runs
 from toughen.core.distributed import world
 from toughen.methods.base import Method
 from toughen.runs.directory import check_kinds, second_line
@@ -37,6 +39,12 @@ def save(state: TrainingState, name: str = NAME) -> None:
     totals = world().all_gather(state.totals.plain())
     own = world().all_gather_tensors(_own_state(state.modules))
     world().on_main(_write, state, name, totals, own)
+
+
+def write_model(state: TrainingState, epoch: int, validation: dict[str, float]) -> None:
+    """Write the weights to keep to the run's model file, with their validation accuracies."""
+    record = replace(state.record, epoch=epoch, validation=validation)
+    world().on_main(runs.write_model, state.folder, record, state.kept_model)
 
 
 def _write(state: TrainingState, name: str, totals: list[dict[str, Any]], own: list[dict[str, Tensor]]) -> None:

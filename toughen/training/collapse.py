@@ -26,6 +26,7 @@ from toughen.data import Split
 from toughen.data.sets import stratified
 from toughen.evaluation.harness import as_floats, dtype_of
 from toughen.evaluation.logit_distance import logit_distance
+from toughen.methods.base import Method
 from toughen.utils.type_hints import first_mismatch
 
 Watching: TypeAlias = Literal["off", "warn", "rescue"]
@@ -175,3 +176,13 @@ class CollapseDetector:
         before = memory.signals[-KEPT:]
         memory.signals = [*before, distance]
         return len(before) >= LEAST and distance > JUMP * statistics.median(before)
+
+
+def rescuers(method: Method) -> list[Method]:
+    """The rescue method of this method, the rescue method of that one, and so on."""
+    chain: list[Method] = []
+    following = method.rescue()
+    while following is not None and repr(following) not in map(repr, chain):
+        chain.append(following)
+        following = following.rescue()
+    return chain

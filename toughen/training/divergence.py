@@ -1,4 +1,4 @@
-"""Finds where NaN or infinity first occurs in a step, before the weights are updated."""
+"""Checks that loss and weights are finite, and finds where NaN or infinity first occurs in a step."""
 
 from __future__ import annotations
 
@@ -10,9 +10,32 @@ from torch import Tensor, nn
 
 from toughen.core.distributed import world
 from toughen.core.types import Batch, Step
-from toughen.training.saving import Diverged
+from toughen.runs.files import finite
+from toughen.training.training_state import TrainingState
 
 NAMED = 5  # images of a batch that a message names
+
+
+class Diverged(RuntimeError):
+    """The loss or the weights are no longer finite."""
+
+
+def check_finite(state: TrainingState, loss: float | None = None) -> None:
+    """Check that loss and weights are finite.
+
+    Args:
+        state: the run; synchronises with its device.
+        loss: the epoch's; None means the sum so far.
+
+    Raises:
+        Diverged: they are not.
+    """
+    loss = float(state.totals.sums.get("loss", 0.0)) if loss is None else loss
+    lost, broken = world().any(not math.isfinite(loss), not finite(state.model.state_dict()))
+    if lost:
+        raise Diverged("the loss became " + (str(loss) if not math.isfinite(loss) else "NaN or infinite"))
+    if broken:
+        raise Diverged("a weight is no longer finite")
 
 
 def check_step(model: nn.Module, x: Tensor, step: Step, batch: Batch, number: int) -> None:

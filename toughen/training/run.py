@@ -24,11 +24,11 @@ from toughen.training import initial as initial_weights
 from toughen.training.callbacks.base import Callback
 from toughen.training.callbacks.selection import named_callbacks
 from toughen.training.display import Show, ShowProgress
+from toughen.training.divergence import Diverged
 from toughen.training.folder import begin, check_folder, complete, withdraw
 from toughen.training.headline import Images, ending, headline, not_kept
 from toughen.training.loader import memory_limit
 from toughen.training.recipe import Recipe, data_image_size
-from toughen.training.saving import Diverged
 from toughen.training.sources import missing_sources
 from toughen.training.trainer import Trainer
 from toughen.training.training_state import TrainingState

@@ -26,18 +26,16 @@ from toughen.evaluation.harness import as_floats
 from toughen.methods.base import Method
 from toughen.training.averaging import ExponentialAverage
 from toughen.training.callbacks.base import Callback
-from toughen.training.callbacks.collapse import rescuers
 from toughen.training.callbacks.selection import callbacks_of, state_names
-from toughen.training.collapse import CollapseDetector
+from toughen.training.collapse import CollapseDetector, rescuers
 from toughen.training.compiled import Compiled
 from toughen.training.cuda_graphs import recorder_of
 from toughen.training.distributed_step import step_of, synchronised_batch_norm
-from toughen.training.divergence import check_step
+from toughen.training.divergence import Diverged, check_step
 from toughen.training.fine_tuning import freeze, rates
 from toughen.training.loader import augment_of, feed_of
 from toughen.training.recipe import Recipe
 from toughen.training.replayed_step import ReplayedStep
-from toughen.training.saving import Diverged
 from toughen.training.training_state import TrainingState
 from toughen.training.validation import Validation
 from toughen.utils.signals import GracefulShutdown, Stopped

@@ -145,7 +145,7 @@ class TrainingState(State):
 
     def own_of(self, step: int) -> int:
         """Images of a step's batch in this process."""
-        part = world().shard(self.size_of(step))
+        part = world().batch_shard(self.size_of(step))
         return int(part.stop - part.start)
 
     def progress(self, step: int) -> float:

@@ -10,9 +10,9 @@ from toughen.core.distributed import world
 from toughen.core.types import Step
 from toughen.data.feed import Unreadable
 from toughen.runs.files import finite
-from toughen.training import checkpoint, saving
+from toughen.training import checkpoint
 from toughen.training.callbacks.base import Callback
-from toughen.training.saving import Diverged
+from toughen.training.divergence import Diverged, check_finite
 from toughen.training.training_state import TrainingState
 from toughen.utils.signals import Stopped
 
@@ -52,7 +52,12 @@ class Checkpointing(Callback):
 
     def _save(self, state: TrainingState) -> None:
         self.saved = time.perf_counter()
-        saving.save(state)
+        check_finite(state)
+        state.spent = state.total_spent
+        checkpoint.save(state)
+        if state.healthy == state.step:
+            world().on_main(checkpoint.keep, state.folder, checkpoint.HEALTHY)
+        world().barrier()
         self.step = state.step
 
 

@@ -14,22 +14,11 @@ from toughen.methods.base import Method
 from toughen.training import checkpoint
 from toughen.training.callbacks.base import Callback
 from toughen.training.collapse import CollapseDetector, CollapseMemory
-from toughen.training.saving import write_model
 from toughen.training.training_state import TrainingState
 from toughen.utils.statistics import percent
 
 HALF, EPOCHS = 0.5, 8  # share of the run, and epochs at least, after which a model must be robust
 TO_THE_END = 2**53  # as a step: no run reaches it
-
-
-def rescuers(method: Method) -> list[Method]:
-    """The rescue method of this method, the rescue method of that one, and so on."""
-    chain: list[Method] = []
-    following = method.rescue()
-    while following is not None and repr(following) not in map(repr, chain):
-        chain.append(following)
-        following = following.rescue()
-    return chain
 
 
 class CollapseWatch(Callback):
@@ -67,7 +56,7 @@ class CollapseWatch(Callback):
             live = metrics["validation"] if state.average is None else state.validation(state.model)
             collapsed = self.handle(state, live)
             if collapsed and state.rescuers and state.recipe.weights == "last":  # over those that the rescue gave up
-                write_model(state, metrics["epoch"], state.validation(state.kept_model))
+                checkpoint.write_model(state, metrics["epoch"], state.validation(state.kept_model))
             if not collapsed and state.rescuers and self.detector.judge.sound(self.memory, live):
                 state.healthy = state.step
         if not self._rescued(state):

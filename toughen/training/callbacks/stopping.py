@@ -6,7 +6,7 @@ from typing import Any
 
 from toughen.core.types import Step
 from toughen.training.callbacks.base import Callback
-from toughen.training.saving import check_finite
+from toughen.training.divergence import check_finite
 from toughen.training.training_state import TrainingState
 
 EVERY = 50  # steps between looks at the loss; each look waits for the device

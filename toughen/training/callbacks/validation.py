@@ -7,7 +7,7 @@ import time
 from typing import Any
 
 from toughen.training.callbacks.base import Callback
-from toughen.training.saving import write_model
+from toughen.training.checkpoint import write_model
 from toughen.training.training_state import TrainingState
 from toughen.utils.type_hints import first_mismatch
 
