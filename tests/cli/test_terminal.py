@@ -223,7 +223,7 @@ def test_the_verdict_comes_with_what_speaks_against_the_number() -> None:
 
 
 def test_how_breaks_of_a_model_that_draws_are_counted_is_said() -> None:
-    found = result(0.9, 0.8, verdict="masked", checks=[], draws={"asked": 20, "wrong": 16})
+    found = result(0.9, 0.8, verdict="masked", checks=[], draws={"total": 20, "wrong": 16})
     words = " ".join(printed(print_evaluation, Path("run"), found).split())
     assert "predictions are random: an image is broken if at least 16 of 20 repeated predictions are wrong" in words
     assert "are random" not in printed(print_evaluation, Path("run"), result(0.9, 0.8, verdict="masked", checks=[]))

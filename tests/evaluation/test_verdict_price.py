@@ -332,7 +332,7 @@ def test_the_quick_suite_is_cheap_and_all_else_is_not(monkeypatch: pytest.Monkey
     asked, net = slow(monkeypatch, 3000), small_net()
     found = package.evaluate(net, str(digits()), **QUICK)
     assert asked == [20.0, 20.0] and found["price"]["passes"] == 3000 and found["price"]["spent"] <= 3000
-    assert "--suite standard leaves nothing out" in found["price"]["told"]
+    assert "--suite standard leaves nothing out" in found["price"]["note"]
     assert any((check["images"] or 0) < (check["of"] or 0) for check in found["checks"])
     whole = package.evaluate(net, str(digits()), attacks=["fgsm"], **QUICK | {"limit": 8})
     assert "price" not in whole and len(asked) == 2 and "draws" not in whole
@@ -362,7 +362,7 @@ def test_a_break_that_is_luck_does_not_count(often: float, robust: tuple[float, 
     images = (torch.zeros(100, 1, 4, 4), torch.zeros(100, dtype=torch.int64))
     found = package.evaluate(Sometimes(often), images, eps=0.1, attacks=["pgd-10"], verdict=False, details=False)
     assert robust[0] <= found["robust_accuracy"] <= robust[1] and found["clean_accuracy"] == 1
-    assert found["draws"] == {"asked": 20, "wrong": 16}
+    assert found["draws"] == {"total": 20, "wrong": 16}
 
 
 # ---- stopped, and gone on with
@@ -420,7 +420,7 @@ def test_a_check_that_failed_is_known_before_the_end(monkeypatch: pytest.MonkeyP
     assert verdict_of([replace(check, passed=True) for check in found], complete=False) == "unfinished"
 
 
-@pytest.mark.parametrize("harm", ["{", "[]", '{"asked": {}}'])
+@pytest.mark.parametrize("harm", ["{", "[]", '{"settings": {}}'])
 def test_what_is_kept_of_others_or_damaged_is_not_gone_on_with(harm: str, tmp_path: Path) -> None:
     path = tmp_path / "evaluation-1.json"
     kept = ExaminationState(path, {"cheap": True}, budget=10, size=4, spent=2.5, probes={"steps": [True, False]})

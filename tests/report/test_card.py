@@ -40,7 +40,7 @@ def test_what_is_said_below_the_failed_checks_is_a_paragraph_of_its_own(tmp_path
     folder = write_run(tmp_path / "run")
     found = json.loads((folder / "evaluation.json").read_text())
     note = "To cost no longer than the attacks, 1 check was left out."
-    (folder / "evaluation.json").write_text(json.dumps({**found, "price": {"told": note}}))
+    (folder / "evaluation.json").write_text(json.dumps({**found, "price": {"note": note}}))
     assert f"\n- accuracy falls with eps: It rises from 10.0 % to 20.0 %.\n\n{note}\n" in card(folder)
 
 

@@ -150,7 +150,7 @@ def test_a_sound_number_and_what_its_checks_can_tell_agree(tmp_path: Path) -> No
     told = (
         "To cost no longer than 20 s, checks were cut; they would not notice a number that is up to 7 points too high."
     )
-    (run / "evaluation.json").write_text(json.dumps(evaluation(verdict="sound", checks=checks, price={"told": told})))
+    (run / "evaluation.json").write_text(json.dumps(evaluation(verdict="sound", checks=checks, price={"note": told})))
     text = report(run, out=tmp_path / "report.html").text
     assert told in text and "But the checks were shortened" in text and "can be believed: no check" not in text
     assert f'<p class="note">{told}' in (tmp_path / "report.html").read_text()

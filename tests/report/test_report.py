@@ -549,7 +549,7 @@ def test_long_names_are_cut_and_recipes_are_not(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("draws", "told"), [(None, False), ({"asked": 20, "wrong": 16}, True), ({"asked": "20", "wrong": [16]}, False)]
+    ("draws", "told"), [(None, False), ({"total": 20, "wrong": 16}, True), ({"total": "20", "wrong": [16]}, False)]
 )
 def test_how_breaks_of_a_model_that_draws_are_counted(draws: object, told: bool, tmp_path: Path) -> None:
     """It is said; what toughen does not write is left out."""

@@ -204,5 +204,5 @@ def print_verdict(console: Console, result: dict[str, Any]) -> None:
         console.print(Text(f"- {check['name']}: {check['sentence']}"))
     if unmade := [check["name"] for check in checks if check["sentence"].endswith(f"{STOPPED}.")]:
         console.print(Text(f"stopped before: {', '.join(unmade)}"))
-    if cut := result.get("price", {}).get("told"):
+    if cut := result.get("price", {}).get("note"):
         console.print(Text(cut))

@@ -118,7 +118,7 @@ def _price(harness: Harness, attack: Attack, processes: int) -> float:
 def _store_images(folder: Path, key: Mapping[str, Any], images: int) -> None:
     """Store the number of images with the settings that it was chosen for."""
     folder.mkdir(parents=True, exist_ok=True)
-    write_json(folder / NAME, {"asked": key, "images": images})
+    write_json(folder / NAME, {"settings": key, "images": images})
 
 
 def _stored_images(folder: Path | None, key: Mapping[str, Any]) -> int | None:
@@ -129,7 +129,7 @@ def _stored_images(folder: Path | None, key: Mapping[str, Any]) -> int | None:
         stored = read_json(folder / NAME)
     except ValueError:
         return None
-    same = isinstance(stored, dict) and stored.get("asked") == json.loads(json.dumps(key))
+    same = isinstance(stored, dict) and stored.get("settings") == json.loads(json.dumps(key))
     images = stored.get("images") if same else None
     return images if isinstance(images, int) and images >= FEWEST else None
 

@@ -64,7 +64,7 @@ def conclude(job: Job, evaluation: Evaluation) -> tuple[dict[str, Any], Keyboard
     }
     if state.budget is not None:
         price = {"seconds": allowed_seconds(_seconds(evaluation)), "passes": state.budget, "spent": round(state.spent)}
-        verdict["price"] = price | {"told": omissions(checks, unseen(checks, claim))}
+        verdict["price"] = price | {"note": omissions(checks, unseen(checks, claim))}
     return verdict, stopped
 
 

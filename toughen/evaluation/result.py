@@ -68,7 +68,7 @@ class Evaluation:
 
     def summary(self) -> dict[str, Any]:
         """The figures of evaluation.json; accuracies are 0..1."""
-        draws = {"draws": {"asked": TRIALS, "wrong": WRONG_TRIALS}} if self.random else {}
+        draws = {"draws": {"total": TRIALS, "wrong": WRONG_TRIALS}} if self.random else {}
         return {
             "clean_accuracy": share(self.correct),
             "robust_accuracy": share(self.robust),

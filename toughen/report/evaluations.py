@@ -115,15 +115,15 @@ def evaluation(value: Any, place: str = "") -> Evaluation | None:
         notes=_notes(fields),
         classes=tuple(text(name) for name in items(fields.get("classes"))), about=_about(fields),
         epoch=whole(fields.get("epoch")), weights=text(fields.get("weights")),
-        cut=bool(text(mapping(fields.get("price")).get("told"))),
+        cut=bool(text(mapping(fields.get("price")).get("note"))),
     )  # fmt: skip
 
 
 def _notes(fields: dict[str, Any]) -> tuple[str, ...]:
     """Notes on overlap with the training images, on random predictions, and on shortened checks."""
-    membership, cut = text(fields.get("seen_images")), text(mapping(fields.get("price")).get("told"), longest=SENTENCE)
+    membership, cut = text(fields.get("seen_images")), text(mapping(fields.get("price")).get("note"), longest=SENTENCE)
     drawn = mapping(fields.get("draws"))
-    total, wrong = whole(drawn.get("asked")), whole(drawn.get("wrong"))
+    total, wrong = whole(drawn.get("total")), whole(drawn.get("wrong"))
     notes = [f"Whether these images were used for training was {membership}."] if membership else []
     if total and wrong:
         notes.append(

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from toughen.report.figures import Axis, Cell, Figure, Line, Lines, Mark, Table, figure_of, number_cell, share_cell
 from toughen.report.history import Epoch, History
+from toughen.utils.plural import count
 from toughen.utils.statistics import percent
 
 NAMES = {"clean": "held out, clean", "fgsm": "held out, FGSM", "pgd": "held out, PGD"}
@@ -51,10 +52,10 @@ def _figure(title: str, y: Axis, candidates: Sequence[Line], history: History) -
         return None
     last = int(max(line.points[-1][0] for line in lines))
     ends = ", ".join(f"{line.name} {_value(line.points[-1][1], y.percent)}" for line in lines)
-    alt = f"{title}, {len(lines)} lines, epochs 1 to {last}. At the end: {ends}."
+    alt = f"{title}, {count(len(lines), 'line')}, epochs 1 to {last}. At the end: {ends}."
     marks = [Mark(float(event.epoch), event.text) for event in history.events]
     if marks:
-        alt += f" {len(marks)} events are marked."
+        alt += f" {count(len(marks), 'event')} marked."
     return figure_of(Lines(title, EPOCH, y, lines, alt, marks=marks))
 
 
