@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import copy
 import inspect
+import itertools
 import math
 import re
+import statistics
 from collections.abc import Callable
 from dataclasses import replace
 from functools import cache, partial
@@ -37,7 +39,7 @@ from toughen.evaluation import verdict
 from toughen.evaluation.checks import stronger
 from toughen.evaluation.checks.base import Check, CheckContext, Claim
 from toughen.evaluation.checks.chance import allowed, at_most
-from toughen.evaluation.checks.data import labels_fit
+from toughen.evaluation.checks.data import agreement_by_chance, labels_fit
 from toughen.evaluation.checks.probes import ProbeResults
 from toughen.evaluation.examination import LIMIT, Examination
 from toughen.evaluation.examination_state import ExaminationState
@@ -323,6 +325,44 @@ def test_of_many_classes_a_third_right_is_no_other_numbering(classes: int, n: in
         )  # fmt: skip
         context = CheckContext(claim, FixedBatchModel(claim.net, 32), n, None)
         assert labels_fit(context, "labels that fit").passed
+
+
+@pytest.mark.parametrize(
+    ("predicted", "labels", "classes"),
+    [
+        ([0, 0, 1, 2, 0, 1], [0, 1, 1, 2, 2, 0], 3),
+        ([0] * 6, [0, 0, 0, 0, 1, 1], 2),
+        ([1, 1, 0, 0, 0], [1, 0, 0, 0, 1], 4),
+    ],
+)
+def test_agreement_by_chance_is_that_of_all_orders(predicted: list[int], labels: list[int], classes: int) -> None:
+    shares = [
+        sum(a == b for a, b in zip(predicted, order, strict=True)) / len(labels)
+        for order in itertools.permutations(labels)
+    ]
+    mean, deviation = agreement_by_chance(torch.tensor(predicted), torch.tensor(labels), classes)
+    assert mean == pytest.approx(statistics.mean(shares)) and deviation == pytest.approx(statistics.pstdev(shares))
+
+
+def test_a_model_that_nearly_always_answers_the_frequent_class_has_learnt_nothing() -> None:
+    """Nine of ten images are zeros: a bias makes an untrained net right on most of them; a trained one is better."""
+    split = load_data("mnist-5k").test
+    frequent, others = (split.labels == 0).nonzero()[:90, 0], (split.labels > 0).nonzero()[:10, 0]
+    rows = torch.cat([frequent, others])
+    torch.manual_seed(0)
+    linear = nn.Linear(784, 10)
+    biased = nn.Sequential(nn.Flatten(), linear).eval()
+    with torch.no_grad():
+        linear.bias[0] = 1.0
+    for net, passes in ((biased, False), (small_net(), True)):
+        images, y = split.images[rows], split.labels[rows]
+        blocks = FixedBatchModel(net, 32)
+        correct = ~blocks.misclassifies(images.float() / 255, y)
+        share = float(correct.double().mean())
+        claim = Claim(net, images, y, rows, THREAT, 0, correct, correct, share)
+        check = labels_fit(CheckContext(claim, blocks, len(y), None), "labels that fit")
+        assert share > 0.5 and check.passed is passes, check
+        assert passes or "learnt only how frequent the classes are" in check.sentence
 
 
 def test_a_few_images_are_not_called_chance_where_they_are_too_few_to_tell() -> None:

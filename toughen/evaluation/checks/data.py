@@ -23,6 +23,7 @@ MEANS = {  # the usual mean and standard deviation per channel, in [0, 1] units
 LEAST = 2.0  # images; with fewer, the allowance for chance is 100 %
 FIRST = 16  # with a budget, other input formats are tried on this many images, and the best one on all
 FORMATS = 8  # number of other input formats, at most
+ENOUGH = 20  # images, for a comparison with labels in a random order
 GAIN = 0.05  # a larger gain of clean accuracy shows that the model expects the other format
 
 
@@ -98,12 +99,14 @@ def enough_images(context: CheckContext, name: str) -> Check:
 def labels_fit(context: CheckContext, name: str) -> Check:
     """The model is better than chance, and no other numbering of the classes makes it much more accurate.
 
-    Fails if clean accuracy is no better than chance, or another numbering of the classes fits much better.
+    Fails if clean accuracy is no better than chance, another numbering of the classes fits much better, or the
+    predictions would fit labels in a random order as well, as those of a model that always answers the same class do.
     """
     n, chance = len(context.claim.labels), 1 / context.classes
     accuracy = float(context.claim.correct.double().mean())
     fact = f"The model classifies {percent(accuracy)} of the clean images correctly"
-    other = _renumbered(context.model.exact(context.x(context.all)).argmax(1), context.y(context.all), context.classes)
+    predicted, labels = context.model.exact(context.x(context.all)).argmax(1), context.y(context.all)
+    other = _renumbered(predicted, labels, context.classes)
     if other > max(0.5, accuracy + 0.2 + 1 / len(context.all) ** 0.5):  # with few images, some numbering fits by chance
         bad = f"{fact}, but {percent(other)} if its classes are numbered in another order: give the data that order."
         return judge(name, accuracy, other, "", bad, least=True)
@@ -111,8 +114,36 @@ def labels_fit(context: CheckContext, name: str) -> Check:
     if accuracy > chance and threshold > chance + 0.1:
         bad = f"{fact}. Chance is {percent(chance)}, and {n} images are too few to show a difference: evaluate more."
         return judge(name, accuracy, threshold, f"{fact}; chance is {percent(chance)}.", bad, least=True)
+    if accuracy >= threshold and len(labels) >= ENOUGH and len(labels.unique()) > 1:
+        mean, deviation = agreement_by_chance(predicted, labels, context.classes)
+        reached, limit = float((predicted == labels).double().mean()), mean + 2.33 * deviation
+        if reached <= limit + 1e-9:
+            bad = (
+                f"{fact}. The same predictions would fit labels in a random order as well ({percent(mean)}): the "
+                "labels are wrong, or the model has learnt only how frequent the classes are."
+            )
+            return Check(name, False, reached, limit, bad)
     bad = f"{fact}, which is no better than chance: the labels are wrong, or the model has learnt nothing."
     return judge(name, accuracy, threshold, f"{fact}; chance is {percent(chance)}.", bad, least=True)
+
+
+def agreement_by_chance(predicted: Tensor, labels: Tensor, classes: int) -> tuple[float, float]:
+    """Mean and standard deviation of the accuracy if the labels are put in a random order.
+
+    The mean is the expected agreement of Cohen's kappa (Cohen 1960). The variance is that of a permutation statistic:
+    the sum of the squared matches, each without its row's and column's mean, over n - 1 (Hoeffding 1951, Theorem 2).
+
+    Args:
+        predicted, labels: [n], with n of at least 2.
+        classes: the number of classes k.
+    """
+    n = len(labels)
+    answers, truths = (torch.bincount(each, minlength=classes).double() for each in (predicted, labels))
+    mean = float((answers * truths).sum()) / n**2
+    match = torch.eye(classes, dtype=torch.float64, device=labels.device)
+    centred = match - truths[:, None] / n - answers / n + mean
+    weights = answers[:, None] * truths
+    return mean, math.sqrt(float((weights * centred**2).sum()) / (n - 1)) / n
 
 
 def _renumbered(predicted: Tensor, labels: Tensor, classes: int) -> float:
