@@ -46,6 +46,14 @@ def test_images_of_a_source_with_another_recipe_are_others(tmp_path: Path) -> No
     assert found(tmp_path, black_box(SOURCE)) == [0.11, 0.11]
 
 
+def test_a_figure_of_a_model_with_a_seed_of_its_own_is_found(tmp_path: Path) -> None:
+    clean = Quantity("clean")
+    keep(tmp_path, SOURCE, clean, 0.99)
+    for look in (Store(tmp_path).read, Store(tmp_path).best):
+        cell = look(SOURCE, clean)
+        assert cell is not None and (cell["value"], cell["seed"]) == (0.99, 1)
+
+
 @pytest.mark.parametrize("images", [None, 500])
 def test_a_setting_that_a_source_has_got_since_is_no_difference(images: int | None, tmp_path: Path) -> None:
     """As before it had one: neither in the cell, nor in the name of its file, which is made of them."""

@@ -103,7 +103,7 @@ class Store:
         path = self.folder(model) / CELLS / quantity.file
         if path.is_file():
             cell = cell_of(path)
-            if (cell["quantity"], cell["seed"], cell["data"]) != (quantity.of, model.seed, model.data):
+            if (cell["quantity"], cell["seed"], cell["data"]) != (quantity.of, model.settings["seed"], model.data):
                 raise ValueError(
                     f"{path} has another quantity, seed or data set: remove it, and the figure is measured again"
                 )
@@ -127,8 +127,8 @@ class Store:
         """All stored versions of the figure, for any number of images."""
         source = quantity.source
         wanted = {
-            "quantity": quantity.of, "eps": quantity.eps, "settings": list(quantity.settings), "seed": model.seed,
-            "data": model.data, "source": source.words if source else None,
+            "quantity": quantity.of, "eps": quantity.eps, "settings": list(quantity.settings),
+            "seed": model.settings["seed"], "data": model.data, "source": source.words if source else None,
         }  # fmt: skip
         for path in sorted((self.folder(model) / CELLS).glob(f"{slug(quantity.of)}-*.json")):
             cell = cell_of(path)
