@@ -19,7 +19,7 @@ from torch import nn
 
 from toughen import models, runs
 from toughen.attacks import PGD
-from toughen.cli.export import checked
+from toughen.cli.export import checked, classes_differ
 from toughen.core.types import Images, Labels, Logits
 from toughen.models.export import difference, export, load_exported
 
@@ -111,6 +111,19 @@ def test_large_logits_are_compared_by_their_size(size: float, apart: float, righ
     else:
         with pytest.raises(RuntimeError, match="differs from the run's"):
             checked(found)
+
+
+def test_a_class_may_change_where_two_logits_are_nearly_equal() -> None:
+    def net(x: Images) -> Logits:
+        return torch.tensor([[1.0, 1.0 + 1e-6]]).expand(len(x), -1)
+
+    class Tied(nn.Module):
+        def forward(self, x: Images) -> Logits:
+            return net(x)
+
+    found = checked(difference(Tied(), lambda x: net(x).flip(1), torch.rand(3, 1, 2, 2)))
+    assert classes_differ(found) == "3 of 3 predictions between nearly equal logits differ"
+    assert classes_differ(found._replace(classes=0)) == "the same classes"
 
 
 def test_the_command_writes_a_net_that_onnx_runtime_runs_alike(run: Path, mnist: tuple[Images, Labels]) -> None:

@@ -27,6 +27,7 @@ from toughen.models.export import SUFFIXES, Difference, Exported, difference, ex
 from toughen.runs.files import check_takes_tensors
 from toughen.runs.single_file import load_single, write_single
 from toughen.utils.console import say
+from toughen.utils.plural import count
 from toughen.utils.units import format_radius
 from toughen.utils.version import __version__
 
@@ -79,7 +80,7 @@ def run(arguments: Sequence[str]) -> int:
         part.replace(out)
     finally:
         part.unlink(missing_ok=True)
-    results = "; ".join(f"on {kind} the same classes, {logits_differ(each)}" for kind, each in differences)
+    results = "; ".join(f"on {kind} {classes_differ(each)}, {logits_differ(each)}" for kind, each in differences)
     say(Console(), f"{out}: {results}")
     return 0
 
@@ -100,12 +101,19 @@ def checked(result: Difference) -> Difference:
     Raises:
         RuntimeError: the difference is larger.
     """
-    if result.classes or not result.relative <= TOLERANCE:
+    if not result.relative <= TOLERANCE:  # a class can still change where its logit nearly equals another
         raise RuntimeError(
             f"the exported net differs from the run's: {result.classes:,} of {result.images:,} predictions change, and "
             f"logits differ by up to {result.logit:.2g}; no file was written: try another --format"
         )
     return result
+
+
+def classes_differ(result: Difference) -> str:
+    """How many predictions change, in words."""
+    if not result.classes:
+        return "the same classes"
+    return f"{result.classes:,} of {count(result.images, 'prediction')} between nearly equal logits differ"
 
 
 def logits_differ(result: Difference) -> str:
