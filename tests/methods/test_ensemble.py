@@ -275,9 +275,10 @@ def test_sources_are_trained_and_named_on_the_command_line(tmp_path: Path) -> No
     assert not (tmp_path / "second").exists()
 
 
-def named(out: Path) -> list[object]:
+def named(out: Path, *more: object) -> list[object]:
     """A run whose sources are named as nets."""
-    return small("--method", "Ensemble", "--eps", 0.1, "--method.sources", "[fbf-mnist-cnn, m-lenet]", "--out", out)
+    words = ("--method", "Ensemble", "--eps", 0.1, "--method.sources", "[fbf-mnist-cnn, m-lenet]")
+    return small(*more, *words, "--out", out)
 
 
 def test_each_run_of_a_recipe_has_its_own_sources(tmp_path: Path) -> None:
@@ -322,6 +323,12 @@ def kill_at(monkeypatch: pytest.MonkeyPatch, step: int) -> None:
         return whole(self, *arguments)
 
     monkeypatch.setattr(Trainer, "step", dying)
+
+
+def test_a_time_budget_is_refused_where_sources_must_be_trained(tmp_path: Path) -> None:
+    ended = toughen(*named(tmp_path / "run", "--time-budget", "1m"))
+    assert ended.status == 2 and "time_budget does not include the training of the source fbf-mnist-cnn" in ended.err
+    assert not (tmp_path / "run").exists()
 
 
 def test_plan_does_not_train_the_sources(tmp_path: Path) -> None:

@@ -19,11 +19,19 @@ def missing_sources(recipe: Recipe, folder: Path) -> dict[Path, Recipe]:
     Args:
         recipe: of the run.
         folder: the run directory.
+
+    Raises:
+        ValueError: the run has a time budget, which such a training does not keep.
     """
     sources = {}
     for method in (each for each in recipe.method.modules() if isinstance(each, Ensemble)):
         method.trained.clear()  # those of an earlier run with the same method lie elsewhere
         for net in method.untrained():
+            if recipe.time_budget is not None:
+                raise ValueError(
+                    f"time_budget does not include the training of the source {net}: train it before (toughen train "
+                    f"--method Standard --model {net}), and give its run directory in method.sources; or give epochs"
+                )
             method.trained[net] = folder / SOURCES / net
             sources[method.trained[net]] = replace(
                 recipe,
