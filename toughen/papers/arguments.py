@@ -103,8 +103,8 @@ def places_of(
     out: Path,
     *,
     progress: Console | None = None,
-) -> tuple[dict[str, str], dict[str, str]]:
-    """The location of each data set; and the exhibits without any images, with the reason.
+) -> tuple[dict[str, str], dict[str, str], dict[str, str]]:
+    """The location of each data set; the exhibits without any images, and the missing data sets, with the reasons.
 
     Args:
         exhibits: the tables and figures.
@@ -128,7 +128,7 @@ def places_of(
         raise ValueError(next(iter(lacking.values())))
     for name, spec in places.items():
         datasets.check_same(name, spec, scale, out)
-    return places, lacking
+    return places, lacking, {name: each.reason for name, each in known.items() if isinstance(each, datasets.Missing)}
 
 
 def at_hand(

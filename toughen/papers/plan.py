@@ -50,6 +50,7 @@ class Plan:
         tasks: by the name of the table or figure.
         places: the location of each data set.
         lacking: the tables and figures without images, with the reasons.
+        absent: the missing data sets, with the reasons.
         before: the number of missing figures at the start, by the name of the table or figure.
     """
 
@@ -57,6 +58,7 @@ class Plan:
     tasks: Mapping[str, Sequence[Task]]
     places: Mapping[str, str]
     lacking: Mapping[str, str]
+    absent: Mapping[str, str]
     before: Mapping[str, int]
 
     def show(self, console: Console) -> None:
@@ -66,7 +68,8 @@ class Plan:
             tasks = self.tasks.get(each.name)
             if tasks is not None and (request.named or len(missing(tasks, store)) < self.before[each.name]):
                 images, seeds = request.limit or request.scale.images, seeds_of(each, request.seeds)
-                show_exhibit(console, each, View(store, request.scale, images, seeds), request.rows, self.places)
+                view = View(store, request.scale, images, seeds)
+                show_exhibit(console, each, view, request.rows, self.places, self.absent)
 
 
 def make_plan(request: Request, store: Store, progress: Console | None) -> Plan:
@@ -81,7 +84,7 @@ def make_plan(request: Request, store: Store, progress: Console | None) -> Plan:
         ValueError: images are missing.
     """
     scale, rows = request.scale, request.rows
-    places, lacking = places_of(
+    places, lacking, absent = places_of(
         request.exhibits, request.named, rows, request.data, scale, request.folder, progress=progress
     )
     exhibits = [each for each in request.exhibits if each.name not in lacking]
@@ -93,4 +96,4 @@ def make_plan(request: Request, store: Store, progress: Console | None) -> Plan:
         for each in exhibits
     }
     before = {name: len(missing(some, store)) for name, some in tasks.items()}
-    return Plan(request, tasks, places, lacking, before)
+    return Plan(request, tasks, places, lacking, absent, before)

@@ -89,7 +89,7 @@ def reproduce(
     if named and len(names) == 1 and isinstance(settings := find(names[0]), Settings):
         check_rows(settings, rows)
         check_counts(settings, seeds, limit, time_limit)
-        show_exhibit(console, settings, None, rows or (), {})
+        show_exhibit(console, settings, None, rows or (), {}, {})
         return {}
     allowed = None if time_limit is None else parse_duration(time_limit)
     exhibits = exhibits_of(names, rows, seeds, limit)

@@ -9,7 +9,7 @@ from typing import Any
 from rich.console import Console
 
 from toughen.papers.datasets import SETS, describe_images
-from toughen.papers.published.exhibits import STATED, Exhibit, Figure, Panel, Row, Settings, Table
+from toughen.papers.published.exhibits import STATED, Exhibit, Figure, Panel, Plot, Row, Settings, Table
 from toughen.papers.samples import is_generated
 from toughen.papers.stated_settings import stated
 from toughen.papers.tasks import wanted
@@ -28,7 +28,12 @@ def tell(console: Console, text: str, style: str = "") -> None:
 
 
 def show_exhibit(
-    console: Console, exhibit: Exhibit, view: View | None, rows: Sequence[str], places: Mapping[str, str]
+    console: Console,
+    exhibit: Exhibit,
+    view: View | None,
+    rows: Sequence[str],
+    places: Mapping[str, str],
+    absent: Mapping[str, str],
 ) -> None:
     """Print an exhibit: its title and scale, the figures, and the notes.
 
@@ -38,6 +43,7 @@ def show_exhibit(
         view: the results; None for a table that only states settings.
         rows: the rows to print; empty for all.
         places: the location of each data set.
+        absent: why other data sets have no location.
     """
     tell(console, f"{exhibit.name}: {exhibit.title}", "bold")
     if view is not None:
@@ -50,16 +56,22 @@ def show_exhibit(
         show_settings(console, exhibit, rows)
     elif view is not None and isinstance(exhibit, Table):
         for panel in exhibit.panels:
-            show_panel(
-                console, panel, view, [row for row in panel.rows if wanted(row.name, rows)], panel.data in places
-            )
+            some = [row for row in panel.rows if wanted(row.name, rows)]
+            show_panel(console, panel, view, some, why_not_run(panel, places, absent))
         more += [TIMED] * any(column.timed for panel in exhibit.panels for column in panel.columns)
         more += [PART] * any(in_part(panel, view.scale) for panel in exhibit.panels)
     elif view is not None and isinstance(exhibit, Figure):
-        show_figure(console, exhibit, view, rows, list(places))
+        show_figure(console, exhibit, view, rows, places, absent)
     say(console)
     for note in (*more, *exhibit.notes):
         tell(console, f"- {note}")
+
+
+def why_not_run(part: Panel | Plot, places: Mapping[str, str], absent: Mapping[str, str]) -> str:
+    """A sentence if the images of this part have no location, else ""."""
+    if part.data in places:
+        return ""
+    return "not run: its images are not available" + f": {absent[part.data]}" * (part.data in absent)
 
 
 def grid(corner: str, columns: Sequence[str], rows: Sequence[tuple[str, Sequence[str]]], gap: int = 2) -> list[str]:
@@ -78,7 +90,7 @@ def grid(corner: str, columns: Sequence[str], rows: Sequence[tuple[str, Sequence
 # ---- Tables.
 
 
-def show_panel(console: Console, panel: Panel, view: View, rows: Sequence[Row], at_hand: bool) -> None:
+def show_panel(console: Console, panel: Panel, view: View, rows: Sequence[Row], not_run: str) -> None:
     """Print one data set and net, with three lines for each row: published, ours, the difference."""
     images = describe_images(view.all(panel))
     say(console)
@@ -87,8 +99,7 @@ def show_panel(console: Console, panel: Panel, view: View, rows: Sequence[Row], 
         f"{SETS[panel.data].title}, {panel.net}, eps {panel.eps}" + f"; ours on {images}" * bool(images),
         "bold",
     )
-    if not at_hand:
-        say(console, "not run: its images are not available")
+    tell(console, not_run)
     for line in panel_lines(panel, view, rows):
         say(console, line)
     reasons = dict.fromkeys(lacking(panel, row, column, view) for row in rows for column in panel.columns)
@@ -137,14 +148,21 @@ def row_cells(panel: Panel, row: Row, view: View) -> dict[str, list[str]]:
 # ---- Figures.
 
 
-def show_figure(console: Console, figure: Figure, view: View, rows: Sequence[str], data: Sequence[str]) -> None:
+def show_figure(
+    console: Console,
+    figure: Figure,
+    view: View,
+    rows: Sequence[str],
+    places: Mapping[str, str],
+    absent: Mapping[str, str],
+) -> None:
     """Print each plot's lines as columns of numbers."""
     for plot in figure.plots:
         attack = f", {plot.attack}" if plot.attack else ""
         say(console)
         say(console, f"{SETS[plot.data].title}, {plot.net}, eps {plot.eps}{attack}", "bold")
-        if plot.data not in data:
-            say(console, "not run: its images are not available")
+        if not_run := why_not_run(plot, places, absent):
+            tell(console, not_run)
             continue
         cells = {line.name: view.line(plot, line) for line in plot.lines if wanted(line.name, rows)}
         for text in plot_lines(cells, plot.eps):
