@@ -174,7 +174,7 @@ def print_evaluation(console: Console, folder: Path, result: dict[str, Any]) -> 
     for name, (low, high) in result.get("interval", {}).items():
         console.print(f"{name.replace('_', ' ')}: 95 % interval {percent(low)} to {percent(high)}", highlight=False)
     if drawn := result.get("draws"):
-        counts = f"{drawn['wrong']} of {drawn['asked']}"
+        counts = f"{drawn['wrong']} of {drawn['total']}"
         rule = f"an image is broken if at least {counts} repeated predictions are wrong"
         console.print(f"the model's predictions are random: {rule}", highlight=False)
     print_verdict(console, result)
