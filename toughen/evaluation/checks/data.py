@@ -138,9 +138,9 @@ def agreement_by_chance(predicted: Tensor, labels: Tensor, classes: int) -> tupl
         classes: the number of classes k.
     """
     n = len(labels)
-    answers, truths = (torch.bincount(each, minlength=classes).double() for each in (predicted, labels))
+    answers, truths = (torch.bincount(each.cpu(), minlength=classes).double() for each in (predicted, labels))
     mean = float((answers * truths).sum()) / n**2
-    match = torch.eye(classes, dtype=torch.float64, device=labels.device)
+    match = torch.eye(classes, dtype=torch.float64)
     centred = match - truths[:, None] / n - answers / n + mean
     weights = answers[:, None] * truths
     return mean, math.sqrt(float((weights * centred**2).sum()) / (n - 1)) / n
