@@ -87,7 +87,7 @@ def test_a_copy_that_is_tied_to_its_model_is_not_searched(precision: Precision, 
     blocks = FixedBatchModel(hooked, 8, precision)
     assert blocks.search_net is not hooked
     slope = input_gradient(blocks, x, y, cross_entropy).gradient
-    assert blocks.search_net is hooked and blocks.graph is None
+    assert blocks.search_net is hooked
     wanted = input_gradient(trained(), x, y, cross_entropy)
     loose = 1e-5 if precision == "fp32" else 0.1
     assert (slope - wanted.gradient).norm() <= loose * wanted.gradient.norm()
@@ -125,19 +125,6 @@ def test_a_twin_shares_the_weights_and_nothing_else(mnist: tuple[Images, Labels]
     assert twin.counts.forward == blocks.counts.forward == len(mnist[0]) and twin.counts is not blocks.counts
     twin.net.net = nn.Identity()
     assert not isinstance(blocks.net.net, nn.Identity)
-
-
-def test_a_twin_is_not_traced_by_its_thread(mnist: tuple[Images, Labels], monkeypatch: pytest.MonkeyPatch) -> None:
-    """torch.fx replaces ``nn.Module.__call__`` during tracing: another thread's pass would end in a NameError."""
-    twin = FixedBatchModel(trained(), 16).thread_copy(mnist[0])
-    assert twin is not None
-
-    def trace(net: nn.Module) -> None:
-        raise AssertionError("traced after thread_copy")
-
-    monkeypatch.setattr("toughen.engine.search_copy.graph", trace)
-    assert twin.graph is not None
-    assert twin.graph.net is twin.search_net
 
 
 def test_a_model_that_cannot_be_copied_has_no_twin(mnist: tuple[Images, Labels]) -> None:
@@ -329,35 +316,14 @@ def test_a_gradient_that_is_no_number_moves_nothing_in_l2_either() -> None:
     assert step.flatten().tolist() == pytest.approx([0.6, 0, 0.8, 0])
 
 
-@pytest.mark.parametrize("traced", [False, True])
-def test_a_copy_does_not_wait_for_the_garbage_collector(traced: bool) -> None:
+def test_a_copy_does_not_wait_for_the_garbage_collector() -> None:
     """Each validation makes one, as large as the net."""
     gc.collect()
     gc.disable()
     try:
         model = FixedBatchModel(trained(), 4)
-        assert not traced or model.graph is not None
         weight = weakref.ref(next(model.search_net.parameters()))
         del model
         assert weight() is None
     finally:
         gc.enable()
-
-
-def test_reading_a_net_as_a_graph_draws_nothing() -> None:
-    """A net that draws cannot be a graph; what is drawn after that is the same with and without the attempt."""
-
-    class Drawing(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.net = trained()
-
-        def forward(self, x: Tensor) -> Tensor:
-            return self.net(x) + torch.rand(1)  # type: ignore[no-any-return]
-
-    model = FixedBatchModel(Drawing().eval(), 4)
-    torch.manual_seed(3)
-    first = torch.rand(1)
-    torch.manual_seed(3)
-    assert model.graph is None
-    assert torch.equal(torch.rand(1), first)

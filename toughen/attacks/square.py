@@ -6,19 +6,17 @@ import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from toughen.attacks.base import Attack, start_call, threat_of
-from toughen.core.classifier import Query
-from toughen.core.gradients import fooled, mode
+from toughen.core.gradients import fooled, logits, mode
 from toughen.core.objectives import margin
-from toughen.core.queries import search_windows
 from toughen.core.rng import Noise
 from toughen.core.threat import Threat
 from toughen.core.types import Eps, Images, Labels, Logits, Norm, Real
-from toughen.core.window import Window
 
 HALVINGS = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)
 """The share of changed pixels is halved after each of these queries, of 10,000."""
@@ -93,15 +91,22 @@ def _search(
     model: nn.Module, x: Images, y: Labels, threat: Threat, noise: Noise, sides: list[int]
 ) -> tuple[Images, Tensor]:
     """One restart: the resulting images, and the rows of those that are not broken."""
-    kind = _LInf if threat.norm == "linf" else _L2
+    restart = (_LInf if threat.norm == "linf" else _L2)(model, x, y, threat, noise)
+    restart.run(sides)
+    return restart.result, restart.rows
 
-    def search(rows: Labels, query: Query) -> tuple[Images, Tensor]:
-        restart = kind(x[rows], y[rows], threat, noise.take(rows), query)
-        restart.run(sides)
-        return restart.result, rows[restart.rows]
 
-    parts = search_windows(model, x, min(sides), search)
-    return torch.cat([result for result, _ in parts]), torch.cat([left for _, left in parts])
+class _Window(NamedTuple):
+    """A rectangle of pixels: rows ``top`` to ``bottom``, columns ``left`` to ``right``, ends not included."""
+
+    top: int
+    bottom: int
+    left: int
+    right: int
+
+    def of(self, images: Tensor) -> Tensor:
+        """A view of these pixels, [n, c, rows, columns], of images [n, c, h, w]."""
+        return images[:, :, self.top : self.bottom, self.left : self.right]
 
 
 class _Search(ABC):
@@ -116,8 +121,8 @@ class _Search(ABC):
 
     per_image: tuple[str, ...] = ("x", "x_adv", "y", "best", "rows")
 
-    def __init__(self, x: Images, y: Labels, threat: Threat, noise: Noise, query: Query) -> None:
-        self.x, self.y, self.threat, self.shared, self.query = x, y, threat, noise.shared(), query
+    def __init__(self, model: nn.Module, x: Images, y: Labels, threat: Threat, noise: Noise) -> None:
+        self.model, self.x, self.y, self.threat, self.shared = model, x, y, threat, noise.shared()
         self.x_adv = self.start(noise)
         self.rows = torch.arange(len(x), device=x.device)
         self.best = x.new_full((len(x),), torch.inf)
@@ -128,7 +133,7 @@ class _Search(ABC):
         """The images to begin with."""
 
     @abstractmethod
-    def change(self, side: int, places: list[float], sign: Tensor) -> list[tuple[Window, Images]]:
+    def change(self, side: int, places: list[float], sign: Tensor) -> list[tuple[_Window, Images]]:
         """Change ``x_adv`` within one or two windows.
 
         Args:
@@ -145,33 +150,27 @@ class _Search(ABC):
         self._judge([])
         drawn = torch.rand((len(sides), 5 + self.x.shape[1]), generator=self.shared, dtype=torch.float64)
         places, signs = drawn[:, :5].tolist(), _sign(drawn[:, 5:]).to(self.x)[:, None, :, None, None]
-        last = 0
         for side, five, sign in zip(sides, places, signs, strict=True):
             if not len(self.rows):
                 return
-            if side != last:
-                self.query.resize(self.x_adv, side)
             self._judge(self.change(side, five, sign))
-            last = side
-        self.query.finish(self.x_adv)
         self.result[self.rows] = self.x_adv
 
-    def _judge(self, changed: list[tuple[Window, Images]]) -> None:
+    def _judge(self, changed: list[tuple[_Window, Images]]) -> None:
         """Query the model, undo the changes that did not lower an image's margin, and remove broken images.
 
         An image whose margin is negative in low precision alone is not broken, and its search goes on.
         """
-        out = self.query.logits(self.x_adv, [window for window, _ in changed])
+        out = logits(self.model, self.x_adv)
         value = margin(out, self.y)
         better = ~(value >= self.best)
         for window, before in changed:
             view = window.of(self.x_adv)
             view.copy_(torch.where(better.view(-1, 1, 1, 1), view, before))
-        self.query.accept(better)
         self.best = torch.where(better, value, self.best)
         seem = (better & ~(value > 0)).nonzero()[:, 0]
         if len(seem):
-            broken = seem[fooled(self.query.model, self.x_adv[seem], self.y[seem], out[seem])]
+            broken = seem[fooled(self.model, self.x_adv[seem], self.y[seem], out[seem])]
             if len(broken):
                 self._remove(broken)
 
@@ -180,8 +179,6 @@ class _Search(ABC):
         robust = torch.ones_like(self.rows, dtype=torch.bool).index_fill_(0, broken, False)
         for name in self.per_image:
             setattr(self, name, getattr(self, name)[robust])
-        if len(self.rows):
-            self.query.select(robust)
 
 
 class _LInf(_Search):
@@ -198,7 +195,7 @@ class _LInf(_Search):
         self.lower, self.upper = ((self.x + bound).clamp(0, 1) for bound in (-self.threat.eps, self.threat.eps))
         return (self.x + self.threat.eps * noise.sign(self.x[:, :, :1])).clamp(0, 1)
 
-    def change(self, side: int, places: list[float], sign: Tensor) -> list[tuple[Window, Images]]:
+    def change(self, side: int, places: list[float], sign: Tensor) -> list[tuple[_Window, Images]]:
         window = _window(self.x, side, places)
         view, lower, upper = (window.of(each) for each in (self.x_adv, self.lower, self.upper))
         before = view.clone()
@@ -227,7 +224,7 @@ class _L2(_Search):
                 tile.copy_(signs[:, :, i, j, None, None] * _bump(side, bool(turned[i, j] > 0.5)).to(delta))
         return (self.x + self.threat.eps * self.threat.steepest(delta)).clamp(0, 1)
 
-    def change(self, side: int, places: list[float], sign: Tensor) -> list[tuple[Window, Images]]:
+    def change(self, side: int, places: list[float], sign: Tensor) -> list[tuple[_Window, Images]]:
         window, further = (_window(self.x, side, place) for place in (places, places[2:]))
         view, x, other, other_x = (of(each) for of in (window.of, further.of) for each in (self.x_adv, self.x))
         before, other_before = view.clone(), other.clone()
@@ -262,10 +259,10 @@ def _sign(share: Tensor) -> Tensor:
     return torch.where(share < 0.5, -1.0, 1.0)
 
 
-def _window(images: Images, side: int, place: list[float]) -> Window:
+def _window(images: Images, side: int, place: list[float]) -> _Window:
     """``side`` x ``side`` pixels; as in AutoAttack, only a window of full size includes the last row and column."""
     top, left = (int(share * (size - side)) for share, size in zip(place[:2], images.shape[2:], strict=True))
-    return Window(top, top + side, left, left + side)
+    return _Window(top, top + side, left, left + side)
 
 
 @lru_cache(maxsize=64)

@@ -5,15 +5,13 @@ from __future__ import annotations
 import importlib
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
-from typing import Literal, NamedTuple, TypeVar
+from typing import Literal, NamedTuple
 
 from torch import nn
 
 from toughen.core.objectives import Objective
 from toughen.core.types import Images, Labels, Logits, Mask, PerExample, Scalar
-from toughen.core.window import Window
 
-Result = TypeVar("Result")
 ENGINE = "toughen.engine.fixed_batch"  # imported when it is used, because it imports this module
 
 
@@ -29,36 +27,6 @@ class InputGradient(NamedTuple):
     gradient: Images
     value: PerExample | Scalar
     logits: Logits
-
-
-class Query:
-    """Gives a random search the logits of images of which it changes one window after the other.
-
-    The search changes windows in all images, asks for the ``logits``, and passes to ``accept`` which images keep the
-    change. With that a model can recompute only what depends on the window. A query that computes all of the logits
-    each time implements ``logits`` alone.
-
-    Attributes:
-        model: gives the logits.
-    """
-
-    model: nn.Module
-
-    def logits(self, x: Images, windows: Sequence[Window]) -> Logits:
-        """The logits of ``x``, [n, k], which differs from the last accepted images in these windows."""
-        raise NotImplementedError
-
-    def resize(self, x: Images, side: int) -> None:
-        """Called before windows of this side, in pixels; ``x`` are the accepted images."""
-
-    def accept(self, accepted: Mask) -> None:
-        """Called after ``logits``: in these images the changes are kept, in the others the search has undone them."""
-
-    def select(self, rows: Mask) -> None:
-        """Called when the search continues with these images alone."""
-
-    def finish(self, x: Images) -> None:
-        """Called after the last window; ``x`` are the accepted images."""
 
 
 class Classifier(nn.Module):
@@ -108,10 +76,6 @@ class Classifier(nn.Module):
         count: int,
     ) -> InputGradient:
         """As ``toughen.core.gradients.nearest_gradient``."""
-
-    @abstractmethod
-    def search_windows(self, x: Images, side: int, search: Callable[[Labels, Query], Result]) -> list[Result]:
-        """As ``toughen.core.queries.search_windows``."""
 
 
 def as_classifier(

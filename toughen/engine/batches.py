@@ -32,8 +32,8 @@ class Counts:
     Attributes:
         forward: forward passes of the search, including those of gradients.
         gradient: backward passes to the input, each as costly as a forward pass.
-        confirmation: forward passes of the model itself: to judge and confirm results, to order the classes of the
-            clean image, and to check the search's logits.
+        confirmation: forward passes of the model itself: to judge and confirm results, and to order the classes of the
+            clean image.
         padding: forward and backward passes of padding images, not counted above.
     """
 

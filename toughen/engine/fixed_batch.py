@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from toughen.core import cost
-from toughen.core.classifier import Classifier, InputGradient, Query, Result
+from toughen.core.classifier import Classifier, InputGradient
 from toughen.core.gradients import gradient_of_batch, nearest_of_batch
 from toughen.core.modules import mode, unwrap
 from toughen.core.objectives import Objective, misclassified
@@ -20,8 +20,6 @@ from toughen.engine import search_copy
 from toughen.engine.batches import Counts, block_size, concatenated, first_images, padded_batches
 from toughen.engine.compare_logits import SAME, largest_difference, relative_difference
 from toughen.engine.device import Precision, autocast, pick_precision, without_tf32
-from toughen.engine.windows.graph import Graph
-from toughen.engine.windows.query import search_windows
 
 EXACT_BLOCK = 8  # images per exact forward pass: few images are fooled at a time, and padding costs
 MAX_DIFFERENCE = {"bf16": 0.2, "fp32": 1e-3, "fp64": 1e-6}  # relative; a copy whose logits differ more is not used
@@ -85,22 +83,8 @@ class FixedBatchModel(Classifier):
         self.search_net = (
             search_copy.fast_copy(net, bf16=precision == "bf16") if copied and precision != "fp64" else self.net
         )
-        self._graph: Graph | None = None
-        self._traced = self.search_net is net  # reading a net as a graph may change its layers
         self._compared = False
         self.random: bool | None = None
-
-    @property
-    def graph(self) -> Graph | None:
-        """``search_net`` as a graph of layers, for incremental logits; None where it has none, or on a GPU.
-
-        It is made at the first use, when no other thread may use a net. ``thread_copy`` is such a use.
-        """
-        if not self._traced:
-            self._traced = True
-            with preserved_rng_state(next(self.search_net.parameters(), torch.empty(0)).device):
-                self._graph = search_copy.graph(self.search_net)
-        return self._graph
 
     @property
     def low_precision(self) -> bool:
@@ -129,7 +113,7 @@ class FixedBatchModel(Classifier):
             return
         self._compared = True
         if not self._agrees(self.search_net, x):
-            self.search_net, self._graph, self._traced = self.net, None, True
+            self.search_net = self.net
             if self.precision == "bf16" and not self._agrees(self.net, x):  # the fault is bf16, not the copy
                 self.precision = "fp32"
 
@@ -157,13 +141,6 @@ class FixedBatchModel(Classifier):
     def forward(self, x: Images) -> Logits:
         """The search's logits, without a graph."""
         self.counts.forward += len(x)
-        with self.searching(x):
-            return self._logits(self.search_net, x, self.size)
-
-    @torch.no_grad()
-    def search_logits(self, x: Images) -> Logits:
-        """As ``forward``, but counted as confirmation: to check the search's results."""
-        self.counts.confirmation += len(x)
         with self.searching(x):
             return self._logits(self.search_net, x, self.size)
 
@@ -244,9 +221,6 @@ class FixedBatchModel(Classifier):
                 self.counts.gradient += length * len(some)
         return concatenated(results)
 
-    def search_windows(self, x: Images, side: int, search: Callable[[Labels, Query], Result]) -> list[Result]:
-        return search_windows(self, x, side, search)
-
     def _logits(self, net: nn.Module, x: Images, size: int) -> Logits:
         batches = self.padded_batches(x, size)
         return torch.cat([unwrap(net(x[rows]), len(rows))[:length] for rows, length in batches])
@@ -279,9 +253,7 @@ class FixedBatchModel(Classifier):
             return None
         copied = copy.copy(self)
         copied._modules = {**self._modules, "net": net, "search_net": search_net}  # copy.copy shares the dict
-        # traced here: torch.fx replaces nn.Module's methods during tracing, also for other threads
-        copied._graph = search_copy.graph(search_net) if self.graph is not None else None
-        copied._traced, copied.counts = True, Counts()
+        copied.counts = Counts()
         return copied
 
     def searching(self, x: Images) -> AbstractContextManager[None]:

@@ -1,4 +1,4 @@
-"""Copies of a net: in channels_last or bf16 for a fast search, as a graph of layers, or for another thread."""
+"""Copies of a net: in channels_last or bf16 for a fast search, or for another thread."""
 
 from __future__ import annotations
 
@@ -6,9 +6,6 @@ import copy
 
 import torch
 from torch import Tensor, nn
-
-from toughen.engine import stem
-from toughen.engine.windows.graph import Graph
 
 FAILING = (RuntimeError, TypeError, NotImplementedError, AttributeError)  # raised where a net cannot be copied
 
@@ -31,21 +28,7 @@ def fast_copy(net: nn.Module, *, bf16: bool) -> nn.Module:
                 part.to(torch.bfloat16)
             elif type(part) is nn.Linear:
                 part.__class__ = _Float32Linear
-    if next(copied.parameters(), torch.empty(0)).device.type == "cpu":
-        for part in copied.modules():
-            if type(part) is nn.Conv2d and stem.is_supported(part):
-                part.__class__ = stem.Stem
     return copied
-
-
-def graph(net: nn.Module) -> Graph | None:
-    """A net as a graph of layers; None where it cannot be traced, or on a GPU, where full passes are as fast."""
-    if next(net.parameters(), torch.empty(0)).device.type != "cpu":
-        return None
-    try:
-        return Graph(net)
-    except ValueError:  # full passes give the same logits
-        return None
 
 
 def share_weights(net: nn.Module) -> nn.Module:
