@@ -11,11 +11,11 @@ from toughen.attacks.apgd import APGD, APGDT
 from toughen.attacks.base import Attack, start_call, threat_of
 from toughen.attacks.fab import FAB
 from toughen.attacks.square import Square
-from toughen.core.classifier import as_classifier
 from toughen.core.gradients import mode
 from toughen.core.objectives import dlr, misclassified
 from toughen.core.rng import Noise
 from toughen.core.types import Eps, Images, Labels, Logits, Norm
+from toughen.engine.fixed_batch import as_classifier
 
 Version: TypeAlias = Literal["standard", "plus", "rand", "v1"]
 

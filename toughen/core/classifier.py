@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import importlib
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 from torch import nn
 
 from toughen.core.objectives import Objective
 from toughen.core.types import Images, Labels, Logits, Mask, PerExample, Scalar
-
-ENGINE = "toughen.engine.fixed_batch"  # imported when it is used, because it imports this module
 
 
 class InputGradient(NamedTuple):
@@ -76,24 +73,3 @@ class Classifier(nn.Module):
         count: int,
     ) -> InputGradient:
         """As ``toughen.core.gradients.nearest_gradient``."""
-
-
-def as_classifier(
-    model: nn.Module,
-    x: Images,
-    *,
-    precision: Literal["auto", "bf16", "fp32", "fp64"] = "auto",
-    batch_size: int | None = None,
-) -> Classifier:
-    """A model as an evaluation calls it; a ``Classifier`` is returned as it is.
-
-    Args:
-        model: any module that returns logits.
-        x: the images that it will be called with, [n, c, h, w].
-        precision: of the search; "auto" means bf16 where that is faster.
-        batch_size: images per pass; None means what suits the device.
-    """
-    if isinstance(model, Classifier):
-        return model
-    wrapped: Classifier = importlib.import_module(ENGINE).classifier(model, x, precision, batch_size)
-    return wrapped

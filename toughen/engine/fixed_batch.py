@@ -47,8 +47,19 @@ def search_precision(net: nn.Module, image: Images, wanted: Precision | Literal[
     return "fp32" if 0 < work < WORTH_BF16 else precision
 
 
-def classifier(net: nn.Module, x: Images, precision: Precision | Literal["auto"], batch_size: int | None) -> Classifier:
-    """As ``toughen.core.classifier.as_classifier``, of a plain net."""
+def as_classifier(
+    net: nn.Module, x: Images, *, precision: Precision | Literal["auto"] = "auto", batch_size: int | None = None
+) -> Classifier:
+    """A net as an evaluation calls it; a ``Classifier`` is returned as it is.
+
+    Args:
+        net: any module that returns logits.
+        x: the images that it will be called with, [n, c, h, w].
+        precision: of the search; "auto" means bf16 where that is faster.
+        batch_size: images per pass; None means what suits the device.
+    """
+    if isinstance(net, Classifier):
+        return net
     wanted = "fp64" if x.dtype.itemsize == 8 else precision
     return FixedBatchModel(net, block_size(x.device, len(x), batch_size), search_precision(net, x[:1], wanted))
 
