@@ -32,7 +32,7 @@ from rich.table import Table
 
 from toughen.engine.device import provenance
 from toughen.runs.files import read_json, write_json
-from toughen.training.collapse import CollapseMemory, Judge
+from toughen.training.collapse import CollapseCriterion, CollapseMemory
 
 BASE = (  # FBF's released settings for MNIST; ours: the epochs, and the warm-up, without which PGD-AT stays at chance
     "--model fbf-mnist-cnn --normalize false --optimizer Adam --optimizer.lr 5e-3"
@@ -212,9 +212,9 @@ def watched(row: str, validation: list[dict[str, float]]) -> dict[str, Any]:
     """What the watch finds in a run: whether it was ever robust, and after which epochs, from 0, it had collapsed."""
     if row in NATURAL:
         return {"stood": None, "collapsed_after_epochs": []}
-    judge, memory = Judge(chance=0.1, images=1000), CollapseMemory()
-    collapsed = [epoch for epoch, found in enumerate(validation) if judge.collapsed(memory, found)]
-    return {"stood": judge.was_robust(memory), "collapsed_after_epochs": collapsed}
+    criterion, memory = CollapseCriterion(chance=0.1, images=1000), CollapseMemory()
+    collapsed = [epoch for epoch, found in enumerate(validation) if criterion.collapsed(memory, found)]
+    return {"stood": criterion.was_robust(memory), "collapsed_after_epochs": collapsed}
 
 
 def word(row: dict[str, Any]) -> str:

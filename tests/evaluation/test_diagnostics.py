@@ -356,7 +356,7 @@ def test_transfer_is_what_it_says(mnist: tuple[Images, Labels]) -> None:
             after, before = target(x_adv).argmax(1) == y, target(x).argmax(1) == y
             assert found["accuracy"][row][column] == pytest.approx(float(after.float().mean()), abs=1 / 128)
             fell = (before & ~after).sum() / before.sum()
-            assert found["fell"][row][column] == pytest.approx(float(fell), abs=1 / 64)
+            assert found["transfer_rate"][row][column] == pytest.approx(float(fell), abs=1 / 64)
     assert found["accuracy"][0][0] != found["accuracy"][0][1]
 
 

@@ -48,8 +48,8 @@ DAMAGE: dict[str, Callable[[dict[str, Tensor], dict[str, Any]], object]] = {
     "unknown": lambda tensors, about: about["pgd"].update(evil=1),
     "no mapping": lambda tensors, about: about.update(pgd=3),
     "another attack": lambda tensors, about: about.update(fgsm=about["pgd"]),
-    "length": lambda tensors, about: tensors.update({"pgd:fell": torch.zeros(N + 1, dtype=torch.bool)}),
-    "type": lambda tensors, about: tensors.update({"pgd:fell": torch.zeros(N)}),
+    "length": lambda tensors, about: tensors.update({"pgd:broken": torch.zeros(N + 1, dtype=torch.bool)}),
+    "type": lambda tensors, about: tensors.update({"pgd:broken": torch.zeros(N)}),
 }
 
 

@@ -484,8 +484,8 @@ def test_a_limit_means_the_first_images_of_a_mixed_set(tmp_path: Path) -> None:
     labels = [int(file.parent.name) for file in mixed]
     for split in ("train", "test"):
         pq.write_table(pa.table({"image": column, "label": labels}), tmp_path / f"{split}.parquet")
-    subject = measure.Subject(ROOT / "tests" / "nets" / "pgd-at", str(tmp_path), "0.3", 15, SCALES["full"], "cpu")
-    assert (subject.drawn, subject.candidate.index.tolist()) == ("first", list(range(15)))
+    subject = measure.MeasuredRun(ROOT / "tests" / "nets" / "pgd-at", str(tmp_path), "0.3", 15, SCALES["full"], "cpu")
+    assert (subject.drawn, subject.target.index.tolist()) == ("first", list(range(15)))
     assert subject.y.tolist() == labels[:15] != sorted(labels[:15])
     shown = (subject.x[:, 0] * 255).round().byte().numpy()
     assert all(np.array_equal(image, np.asarray(Image.open(file))) for image, file in zip(shown, mixed, strict=False))
@@ -502,7 +502,7 @@ def test_a_limit_takes_all_classes_of_a_set_that_lies_sorted() -> None:
 
 def test_a_surface_is_of_all_classes_of_a_set_that_lies_sorted(monkeypatch: pytest.MonkeyPatch) -> None:
     """mnist-5k has its 1,000 test images in the order of their classes."""
-    subject = measure.Subject(ROOT / "tests" / "nets" / "pgd-at", "mnist-5k", "0.3", 200, SCALES["full"], "cpu")
+    subject = measure.MeasuredRun(ROOT / "tests" / "nets" / "pgd-at", "mnist-5k", "0.3", 200, SCALES["full"], "cpu")
     plot = next(plot for plot in find("nuat-figure1").plots if plot.curve == "surface")  # type: ignore[union-attr]
     seen: list[torch.Tensor] = []
 

@@ -26,7 +26,7 @@ from toughen.methods.standard import Standard
 from toughen.runs.files import read_tensors
 from toughen.training import checkpoint
 from toughen.training.callbacks.collapse import CollapseWatch
-from toughen.training.collapse import CollapseDetector, CollapseMemory, Judge, rescuers
+from toughen.training.collapse import CollapseCriterion, CollapseDetector, CollapseMemory, rescuers
 from toughen.training.trainer import Trainer
 from toughen.training.training_state import TrainingState
 
@@ -63,21 +63,24 @@ def looks(*found: tuple[float, ...], labels: tuple[int, ...] = (100,) * 10) -> l
 
     Measured on so many images of each class.
     """
-    state, judge = CollapseMemory(), Judge.of(torch.arange(len(labels)).repeat_interleave(torch.tensor(labels)))
+    state, criterion = (
+        CollapseMemory(),
+        CollapseCriterion.of(torch.arange(len(labels)).repeat_interleave(torch.tensor(labels))),
+    )
     looked = [dict(zip(("fgsm", "pgd", "clean"), (*each, 0.9), strict=False)) for each in found]
-    return [judge.collapsed(state, each) for each in looked]
+    return [criterion.collapsed(state, each) for each in looked]
 
 
 @pytest.mark.parametrize("name", CURVES)
 def test_a_recorded_run_is_judged_as_it_went(name: str) -> None:
     """Validation accuracies of real runs without a watch; "falls" is the epoch from 0, read off by us, or null."""
     curve, state = CURVES[name], CollapseMemory()
-    judge = Judge.of(torch.arange(10).repeat_interleave(curve["images"] // 10))
+    criterion = CollapseCriterion.of(torch.arange(10).repeat_interleave(curve["images"] // 10))
     fallen, never = [], []
     for each in curve["found"]:
         found = dict(zip(("clean", "fgsm", "pgd"), each, strict=True))
-        fallen.append(judge.collapsed(state, found))
-        never.append(judge.never_robust(state, found))
+        fallen.append(criterion.collapsed(state, found))
+        never.append(criterion.never_robust(state, found))
     assert (fallen.index(True) if any(fallen) else None) == curve["falls"]
     assert any(never[curve["epochs"] // 2 - 1 :]) is name.startswith("never stood")
 
@@ -117,15 +120,19 @@ def test_what_never_stood_cannot_fall() -> None:
 @pytest.mark.parametrize(("images", "clear"), [(1000, 0.15), (250, 0.1 + 0.9 / 250**0.5), (40, 0.1 + 0.9 / 40**0.5)])
 def test_where_few_images_are_held_out_standing_takes_more(images: int, clear: float) -> None:
     """Three standard deviations of a share of 0.1, each sqrt(0.1 * 0.9 / images), or 5 points."""
-    assert Judge.of(torch.arange(10).repeat_interleave(images // 10)).clear == pytest.approx(clear)
+    assert CollapseCriterion.of(torch.arange(10).repeat_interleave(images // 10)).robust_threshold == pytest.approx(
+        clear
+    )
 
 
 def test_what_a_constant_answer_would_beat_does_not_stand() -> None:
-    state, judge = CollapseMemory(best_pgd=0.14), Judge(chance=0.1, images=1000)
-    assert judge.never_robust(state, {"fgsm": 0.4, "pgd": 0.02})
-    assert not judge.never_robust(state, {"fgsm": 0.4, "pgd": 0.11})  # on its way
-    assert not judge.never_robust(state, {"fgsm": 0.04, "pgd": 0.0})  # nothing is masked: it has only learnt nothing
-    assert not judge.never_robust(
+    state, criterion = CollapseMemory(best_pgd=0.14), CollapseCriterion(chance=0.1, images=1000)
+    assert criterion.never_robust(state, {"fgsm": 0.4, "pgd": 0.02})
+    assert not criterion.never_robust(state, {"fgsm": 0.4, "pgd": 0.11})  # on its way
+    assert not criterion.never_robust(
+        state, {"fgsm": 0.04, "pgd": 0.0}
+    )  # nothing is masked: it has only learnt nothing
+    assert not criterion.never_robust(
         CollapseMemory(best_pgd=0.16), {"fgsm": 0.4, "pgd": 0.02}
     )  # stood: that is a collapse
 
@@ -142,9 +149,11 @@ def test_a_rescue_that_collapses_is_followed_by_a_stronger_one() -> None:
 
 
 def test_a_state_to_go_back_to_is_near_the_best() -> None:
-    state, judge = CollapseMemory(best_pgd=0.5), Judge(chance=0.1, images=1000)
-    assert judge.sound(state, {"pgd": 0.46}) and not judge.sound(state, {"pgd": 0.44})
-    assert not judge.sound(CollapseMemory(best_pgd=0.14), {"pgd": 0.14})  # nothing stood yet: the beginning is better
+    state, criterion = CollapseMemory(best_pgd=0.5), CollapseCriterion(chance=0.1, images=1000)
+    assert criterion.is_restorable(state, {"pgd": 0.46}) and not criterion.is_restorable(state, {"pgd": 0.44})
+    assert not criterion.is_restorable(
+        CollapseMemory(best_pgd=0.14), {"pgd": 0.14}
+    )  # nothing stood yet: the beginning is better
 
 
 def test_a_jump_of_the_signal_calls_for_a_look() -> None:
@@ -231,7 +240,7 @@ def nervous(monkeypatch: pytest.MonkeyPatch) -> None:
     """A watch that takes the looks after the fourth and fifth epoch, and one in the second, for a collapse."""
 
     judged_at(monkeypatch, collapses=(8, 20, 25), jumps=(8,))
-    monkeypatch.setattr(Judge, "sound", always)
+    monkeypatch.setattr(CollapseCriterion, "is_restorable", always)
 
 
 def judged_at(monkeypatch: pytest.MonkeyPatch, collapses: tuple[int, ...], jumps: tuple[int, ...]) -> None:
@@ -252,7 +261,7 @@ def judged_at(monkeypatch: pytest.MonkeyPatch, collapses: tuple[int, ...], jumps
 
     monkeypatch.setattr(CollapseWatch, "handle", handling)
     monkeypatch.setattr(CollapseWatch, "on_step_end", stepping)
-    monkeypatch.setattr(Judge, "collapsed", lambda *_: now[0] in collapses)
+    monkeypatch.setattr(CollapseCriterion, "collapsed", lambda *_: now[0] in collapses)
     monkeypatch.setattr(CollapseDetector, "jumped", jumped)
 
 
@@ -284,7 +293,7 @@ def test_what_does_not_stand_in_half_of_a_run_is_trained_otherwise_to_its_end(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Not before eight epochs, and once; killed after that it ends the same."""
-    monkeypatch.setattr(Judge, "never_robust", lambda *_: True)
+    monkeypatch.setattr(CollapseCriterion, "never_robust", lambda *_: True)
     words = small("--method", "FBF", "--eps", 0.2, "--epochs", 11, "--checkpoint_seconds", 0)
     assert toughen(*words, "--out", tmp_path / "whole").status == 0
     assert [line["method"] for line in lines(tmp_path / "whole")] == ["FBF"] * 8 + ["PGDAT"] * 3
@@ -311,7 +320,7 @@ def test_until_a_collapse_a_watch_changes_nothing(tmp_path: Path) -> None:
 
 
 def test_a_kill_before_the_healthy_state_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Judge, "sound", always)
+    monkeypatch.setattr(CollapseCriterion, "is_restorable", always)
     words = small("--method", "FBF", "--eps", 0.2, "--epochs", 3)
     assert toughen(*words, "--out", tmp_path / "whole").status == 0
     keep = checkpoint.keep
@@ -347,7 +356,7 @@ def test_a_rescue_whose_state_is_gone_says_so(tmp_path: Path, monkeypatch: pytes
         return len(judged) == 2  # after the second epoch
 
     judged: list[bool] = []
-    monkeypatch.setattr(Judge, "collapsed", collapsed)
+    monkeypatch.setattr(CollapseCriterion, "collapsed", collapsed)
     ended = toughen(*small("--method", "FBF", "--eps", 0.2, "--out", run))
     assert ended.status in (1, 2) and checkpoint.HEALTHY in ended.err and "Traceback" not in ended.err
 

@@ -81,7 +81,7 @@ class TapeRecorder(CudaRecorder):
     def __init__(self) -> None:
         """Without a GPU."""
 
-    def apart(self, take: Callable[[], Step]) -> Step:
+    def run_unrecorded(self, take: Callable[[], Step]) -> Step:
         return take()
 
     def record(self, take: Callable[[], Step], generator: torch.Generator) -> tuple[Step, Callable[[], None]]:

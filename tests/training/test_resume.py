@@ -20,7 +20,7 @@ from torch import Tensor
 from toughen import runs
 from toughen.runs.files import read_tensors, write_tensors
 from toughen.training import checkpoint
-from toughen.training.collapse import Judge
+from toughen.training.collapse import CollapseCriterion
 from toughen.training.trainer import Trainer
 
 RUNS = {  # together: dropout, crops, averaging, momentum cycling, alternation, each kind of optimizer
@@ -127,7 +127,7 @@ def load_or_say_why(run: Path) -> None:
 def test_a_torn_checkpoint_falls_back_on_the_one_before(
     killed: int, before: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(Judge, "sound", lambda *_: True)  # a net of two epochs does not stand yet
+    monkeypatch.setattr(CollapseCriterion, "is_restorable", lambda *_: True)  # a net of two epochs does not stand yet
     words = small("--method", "FBF", "--eps", 0.2, "--checkpoint_seconds", 0)
     assert toughen(*words, "--out", tmp_path / "whole").status == 0
     with monkeypatch.context() as patched, pytest.raises(Killed):

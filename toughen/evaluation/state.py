@@ -16,11 +16,11 @@ from toughen.evaluation.harness import Outcome
 from toughen.runs.files import clear_temporaries, read_tensors, write_tensors
 from toughen.utils.type_hints import first_mismatch
 
-TENSORS = {  # fields of ``Progress`` with their names in the file and their types
-    "broken": ("fell", torch.bool),
-    "broken_by": ("by", torch.int16),
-    "distance": ("moved", torch.float32),
-    "done": ("done", torch.bool),
+TENSORS = {  # fields of ``Progress`` that the file stores as tensors
+    "broken": torch.bool,
+    "broken_by": torch.int16,
+    "distance": torch.float32,
+    "done": torch.bool,
 }
 PLAIN = {"round": int, "seconds": dict[str, float], "counts": dict[str, dict[str, int]]}  # stored as JSON
 
@@ -101,7 +101,7 @@ class State:
         tensors: dict[str, Tensor] = {}
         about: dict[str, Any] = {}
         for name, progress in self.attacks.items():
-            tensors |= {f"{name}:{stored}": getattr(progress, each) for each, (stored, _) in TENSORS.items()}
+            tensors |= {f"{name}:{each}": getattr(progress, each) for each in TENSORS}
             about[name] = {each: getattr(progress, each) for each in PLAIN}
         path.parent.mkdir(parents=True, exist_ok=True)
         write_tensors(path, tensors, about)
@@ -136,9 +136,9 @@ def restore(folder: Path | None, fingerprint: tuple[object, ...], n: int) -> Sta
     if path.is_file():
         tensors, about = read_tensors(path)
         for name, rest in about.items():
-            fields = {each: tensors.get(f"{name}:{stored}") for each, (stored, _) in TENSORS.items()}
+            fields = {each: tensors.get(f"{name}:{each}") for each in TENSORS}
             valid = all(
-                tensor is not None and tensor.dtype == TENSORS[each][1] and tensor.shape == (n,)
+                tensor is not None and tensor.dtype == TENSORS[each] and tensor.shape == (n,)
                 for each, tensor in fields.items()
             )
             if not valid or first_mismatch(rest, PLAIN):

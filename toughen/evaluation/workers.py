@@ -56,10 +56,10 @@ class Workers(AbstractContextManager["Workers"]):
         rows = torch.arange(min(len(self.harness.images), 2 * self.harness.model.size))
         copies = SimpleQueue[FixedBatchModel]()
         for _ in range(self.threads):
-            twin = self.harness.model.thread_copy(self.harness.floats(rows))
-            if twin is None:
+            copied = self.harness.model.thread_copy(self.harness.floats(rows))
+            if copied is None:
                 return
-            copies.put(twin)
+            copies.put(copied)
         torch.set_num_threads(1)
         sys.setswitchinterval(SWITCH_INTERVAL)
         self.pool = ThreadPoolExecutor(self.threads, initializer=_start_thread, initargs=(self.harness, copies))

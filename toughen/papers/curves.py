@@ -29,7 +29,7 @@ from toughen.evaluation.diagnostics import (
 from toughen.evaluation.diagnostics.common import attack_chunks, correct
 from toughen.evaluation.harness import as_floats
 from toughen.papers.datasets import some
-from toughen.papers.measure import Measured, Subject
+from toughen.papers.measure import Measured, MeasuredRun
 from toughen.papers.progress_board import ProgressBoard, logit_distances
 from toughen.papers.published.exhibits import Plot
 from toughen.runs.files import read_tensors
@@ -40,7 +40,7 @@ from toughen.utils.units import Fraction
 SURFACE_IMAGES, SURFACE_POINTS = 64, 9
 
 
-def curve(subject: Subject, plot: Plot, board: ProgressBoard) -> Measured:
+def curve(subject: MeasuredRun, plot: Plot, board: ProgressBoard) -> Measured:
     """Everything that a plot draws for one model.
 
     Args:
@@ -58,31 +58,31 @@ def curve(subject: Subject, plot: Plot, board: ProgressBoard) -> Measured:
     return Measured(value, images, time.perf_counter() - started, provenance(subject.place))
 
 
-def _eps(subject: Subject, plot: Plot, board: ProgressBoard) -> dict[str, Any]:
+def _eps(subject: MeasuredRun, plot: Plot, board: ProgressBoard) -> dict[str, Any]:
     radii = [Fraction(str(radius)) for radius in plot.at]
-    curve = accuracy_by_eps(subject.blocks, subject.x, subject.y, subject.attack(plot.attack), radii)
+    curve = accuracy_by_eps(subject.fixed_batch, subject.x, subject.y, subject.attack(plot.attack), radii)
     return {"x": "eps", "at": list(plot.at), "series": {"accuracy": curve["accuracy"]}}
 
 
-def _steps(subject: Subject, plot: Plot, board: ProgressBoard) -> dict[str, Any]:
+def _steps(subject: MeasuredRun, plot: Plot, board: ProgressBoard) -> dict[str, Any]:
     counts = [int(count) for count in plot.at]
     counts = counts if subject.scale.cap is None else list(range(1, subject.scale.cap + 1))
-    curve = accuracy_by_steps(subject.blocks, subject.x, subject.y, subject.attack(plot.attack), counts)
+    curve = accuracy_by_steps(subject.fixed_batch, subject.x, subject.y, subject.attack(plot.attack), counts)
     return {"x": "steps", "at": counts, "series": {"accuracy": curve["accuracy"]}}
 
 
-def _restarts(subject: Subject, plot: Plot, board: ProgressBoard) -> dict[str, Any]:
+def _restarts(subject: MeasuredRun, plot: Plot, board: ProgressBoard) -> dict[str, Any]:
     count = min(max(int(each) for each in plot.at), subject.scale.cap or 10**6)
-    curve = accuracy_by_restarts(subject.blocks, subject.x, subject.y, subject.attack(plot.attack), count)
+    curve = accuracy_by_restarts(subject.fixed_batch, subject.x, subject.y, subject.attack(plot.attack), count)
     return {"x": "random starts", "at": curve["restarts"], "series": {"accuracy": curve["accuracy"]}}
 
 
-def _loss(subject: Subject, plot: Plot, board: ProgressBoard) -> dict[str, Any]:
-    return _losses(subject, subject.blocks, subject.x, subject.y, plot.at, plot.attack)
+def _loss(subject: MeasuredRun, plot: Plot, board: ProgressBoard) -> dict[str, Any]:
+    return _losses(subject, subject.fixed_batch, subject.x, subject.y, plot.at, plot.attack)
 
 
 def _losses(
-    subject: Subject, model: nn.Module, x: Images, y: Labels, radii: Sequence[str | int], attack: str
+    subject: MeasuredRun, model: nn.Module, x: Images, y: Labels, radii: Sequence[str | int], attack: str
 ) -> dict[str, Any]:
     steps = int(getattr(subject.attack(attack or "pgd-40"), "steps", 40))
     at = [Fraction(str(radius)) for radius in radii]
@@ -93,11 +93,11 @@ def _losses(
 WATCHED_RADII = ("0", "0.05", "0.1", "0.15", "0.2", "0.25", "0.3")
 
 
-def _watched(subject: Subject, plot: Plot, board: ProgressBoard) -> dict[str, Any]:
+def _watched(subject: MeasuredRun, plot: Plot, board: ProgressBoard) -> dict[str, Any]:
     """Losses on validation images for each of the kept weights, and the distance of logits during training."""
     x, y = validation_images(subject)
     series: dict[str, Any] = {}
-    for name, model in kept(subject):
+    for name, model in kept_models(subject):
         losses = _losses(subject, model, x, y, WATCHED_RADII, "pgd-40")["series"]
         series |= {f"{attack}, step {name}": values for attack, values in losses.items()}
         board.at(len(series) / 6)
@@ -109,7 +109,7 @@ def _watched(subject: Subject, plot: Plot, board: ProgressBoard) -> dict[str, An
     }  # fmt: skip
 
 
-def validation_images(subject: Subject) -> tuple[Images, Labels]:
+def validation_images(subject: MeasuredRun) -> tuple[Images, Labels]:
     """The held-out images that the run chose its weights with."""
     settings = yaml.safe_load((subject.run / CONFIG).read_text(encoding="utf-8"))
     # settings that are null are not in the file
@@ -117,13 +117,13 @@ def validation_images(subject: Subject) -> tuple[Images, Labels]:
     return as_floats(split.images), split.labels
 
 
-def kept(subject: Subject) -> Iterator[tuple[int, FixedBatchModel]]:
+def kept_models(subject: MeasuredRun) -> Iterator[tuple[int, FixedBatchModel]]:
     """For each of the subject's moments, in order: the step or epoch, and the net with the weights of that moment.
 
     Raises:
         ValueError: the weights are missing.
     """
-    net = copy.deepcopy(subject.candidate.net)
+    net = copy.deepcopy(subject.target.net)
     for moment in subject.moments:
         path = kept_file(subject.run, moment)
         if not path.is_file():
@@ -132,12 +132,12 @@ def kept(subject: Subject) -> Iterator[tuple[int, FixedBatchModel]]:
         yield int(str(moment).removeprefix("epoch ")), FixedBatchModel(net, block_size(subject.place, len(subject.y)))
 
 
-def _surface(subject: Subject, plot: Plot, board: ProgressBoard) -> dict[str, Any]:
+def _surface(subject: MeasuredRun, plot: Plot, board: ProgressBoard) -> dict[str, Any]:
     half = SURFACE_POINTS // 2
     along = [float(subject.threat.eps) * step / half for step in range(-half, half + 1)]
     index, _ = some(subject.y, SURFACE_IMAGES)  # of all classes, even if the set is sorted
     surface = loss_surface(
-        subject.blocks, subject.x[index], subject.y[index], subject.threat, along=along, across=along, keep=0
+        subject.fixed_batch, subject.x[index], subject.y[index], subject.threat, along=along, across=along, keep=0
     )
     names = [f"{step / half:+.2f}" for step in range(-half, half + 1)]
     return {
@@ -146,19 +146,19 @@ def _surface(subject: Subject, plot: Plot, board: ProgressBoard) -> dict[str, An
     }  # fmt: skip
 
 
-def _confusion(subject: Subject, plot: Plot, board: ProgressBoard) -> dict[str, Any]:
-    names = list(subject.candidate.class_names)
+def _confusion(subject: MeasuredRun, plot: Plot, board: ProgressBoard) -> dict[str, Any]:
+    names = list(subject.target.class_names)
     tables = []
     for kind in ("nuclear", "frobenius"):
         attack = subject.scale.shorten(LogitMatrix(eps=subject.threat.eps, norm="linf", kind=kind))
-        result = attack_entropy(subject.blocks, subject.x, subject.y, {kind: attack})[kind]
+        result = attack_entropy(subject.fixed_batch, subject.x, subject.y, {kind: attack})[kind]
         note = f"{kind} norm: images by true class (rows) and predicted class (columns)"
         tables.append({"x": kind, "rows": names, "columns": names, "values": result["confusion"], "note": note})
     return {"tables": tables}
 
 
-def _nuclear(subject: Subject, plot: Plot, board: ProgressBoard) -> dict[str, Any]:
-    norms = nuclear_norms(subject.blocks, subject.x, subject.y, subject.attack(plot.attack), batch=16)
+def _nuclear(subject: MeasuredRun, plot: Plot, board: ProgressBoard) -> dict[str, Any]:
+    norms = nuclear_norms(subject.fixed_batch, subject.x, subject.y, subject.attack(plot.attack), batch=16)
     means = [norms["robust"]["per_image"], norms["broken"]["per_image"]]
     return {
         "x": "images", "at": ["robust", "broken"], "series": {"nuclear norm": means},
@@ -166,13 +166,13 @@ def _nuclear(subject: Subject, plot: Plot, board: ProgressBoard) -> dict[str, An
     }  # fmt: skip
 
 
-def _old_weights(subject: Subject, plot: Plot, board: ProgressBoard) -> dict[str, Any]:
+def _old_weights(subject: MeasuredRun, plot: Plot, board: ProgressBoard) -> dict[str, Any]:
     """The final model's accuracy on images made with the weights of each kept epoch."""
-    epochs, accuracies = _of_kept(subject, plot, board, subject.blocks)
+    epochs, accuracies = _of_kept(subject, plot, board, subject.fixed_batch)
     return {"x": "attacks from epoch", "at": epochs, "series": {"final model's accuracy": accuracies}}
 
 
-def _by_epoch(subject: Subject, plot: Plot, board: ProgressBoard) -> dict[str, Any]:
+def _by_epoch(subject: MeasuredRun, plot: Plot, board: ProgressBoard) -> dict[str, Any]:
     """Training loss by epoch; where the plot names an attack, accuracy of each kept epoch's weights under it."""
     if plot.attack:
         epochs, accuracies = _of_kept(subject, plot, board, None)
@@ -183,11 +183,11 @@ def _by_epoch(subject: Subject, plot: Plot, board: ProgressBoard) -> dict[str, A
 
 
 def _of_kept(
-    subject: Subject, plot: Plot, board: ProgressBoard, target: FixedBatchModel | None
+    subject: MeasuredRun, plot: Plot, board: ProgressBoard, target: FixedBatchModel | None
 ) -> tuple[list[int], list[float]]:
     """Accuracies of ``target`` (None: of the attacked net itself) on images made with each kept epoch's weights."""
     attack, epochs, accuracies = subject.attack(plot.attack), [], []
-    for epoch, source in kept(subject):
+    for epoch, source in kept_models(subject):
         correct_count = 0
         for rows, x_adv in attack_chunks(source, subject.x, subject.y, attack, 0):
             correct_count += int(correct(source if target is None else target, x_adv, subject.y[rows]).sum())
@@ -197,7 +197,7 @@ def _of_kept(
     return epochs, accuracies
 
 
-KINDS: dict[str, Callable[[Subject, Plot, ProgressBoard], dict[str, Any]]] = {
+KINDS: dict[str, Callable[[MeasuredRun, Plot, ProgressBoard], dict[str, Any]]] = {
     "eps": _eps,
     "steps": _steps,
     "restarts": _restarts,

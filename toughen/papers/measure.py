@@ -50,7 +50,7 @@ class Measured:
 
 
 @dataclass
-class Subject:
+class MeasuredRun:
     """A trained run and the images that it is measured on.
 
     Attributes:
@@ -84,7 +84,7 @@ class Subject:
         return find_target(self.run, data=self.data, eps=self.threat.eps, norm="linf")
 
     @cached_property
-    def candidate(self) -> EvaluationTarget:
+    def target(self) -> EvaluationTarget:
         whole = self._all
         index, _ = some(whole.split.labels, self.images)
         split = whole.split.take(index).to(self.place)
@@ -98,23 +98,23 @@ class Subject:
     @property
     def x(self) -> Images:
         """The images, in [0, 1]."""
-        return as_floats(self.candidate.split.images)
+        return as_floats(self.target.split.images)
 
     @property
     def y(self) -> Labels:
-        return self.candidate.split.labels
+        return self.target.split.labels
 
     @cached_property
-    def blocks(self) -> FixedBatchModel:
+    def fixed_batch(self) -> FixedBatchModel:
         """The model with a fixed batch size, as diagnostics call it."""
-        return FixedBatchModel(self.candidate.net, block_size(self.place, len(self.y)))
+        return FixedBatchModel(self.target.net, block_size(self.place, len(self.y)))
 
     def attack(self, spec: str) -> Attack:
         """An attack by its short name, at this scale."""
         return self.scale.shorten(parse_attack(spec, self.threat))
 
 
-def quantity(subject: Subject, of: str, source: Path | None, board: ProgressBoard) -> Measured:
+def quantity(subject: MeasuredRun, of: str, source: Path | None, board: ProgressBoard) -> Measured:
     """Measure one quantity of a run.
 
     Args:
@@ -127,13 +127,13 @@ def quantity(subject: Subject, of: str, source: Path | None, board: ProgressBoar
         return training(subject.run, of)
     started = time.perf_counter()
     if of == "clean":
-        value = share(measure(subject.candidate.net, subject.candidate.split, {}).correct)
+        value = share(measure(subject.target.net, subject.target.split, {}).correct)
     elif of == "close":
-        value = close(subject.blocks, subject.x, subject.y, subject.threat)
+        value = close(subject.fixed_batch, subject.x, subject.y, subject.threat)
     elif of == "close at start":
-        index = subject.candidate.index.tolist()
-        x_e = efgsm_start(subject.blocks, subject.x, subject.y, subject.threat, subject.threat.eps / 2, index)
-        value = close(subject.blocks, x_e, subject.y, subject.threat)
+        index = subject.target.index.tolist()
+        x_e = efgsm_start(subject.fixed_batch, subject.x, subject.y, subject.threat, subject.threat.eps / 2, index)
+        value = close(subject.fixed_batch, x_e, subject.y, subject.threat)
     elif of.startswith("entropy "):
         value = entropy(subject, of.removeprefix("entropy "))
     else:
@@ -141,16 +141,16 @@ def quantity(subject: Subject, of: str, source: Path | None, board: ProgressBoar
     return Measured(value, len(subject.y), time.perf_counter() - started, provenance(subject.place))
 
 
-def accuracy(subject: Subject, of: str, source: Path | None, board: ProgressBoard) -> float:
+def accuracy(subject: MeasuredRun, of: str, source: Path | None, board: ProgressBoard) -> float:
     """Accuracy under one attack; its state is saved in the run's folder until it ends, so that a kill loses little."""
-    attack, candidate = subject.attack(of), subject.candidate
+    attack, target = subject.attack(of), subject.target
     if source is not None:
         net = runs.load(source).to(subject.place)
         attack = Transfer(eps=subject.threat.eps, norm="linf", source=net, attack=attack)
     given: Any = subject.scale.precision
-    precision = search_precision(candidate.net, as_floats(candidate.split.images[:1]), given)
+    precision = search_precision(target.net, as_floats(target.split.images[:1]), given)
     result = measure(
-        candidate.net, candidate.split, {of: attack}, index=candidate.index, precision=precision, folder=subject.run,
+        target.net, target.split, {of: attack}, index=target.index, precision=precision, folder=subject.run,
         show=lambda evaluation, plans, console: Evaluating(board, evaluation, plans),
     )  # fmt: skip
     result.state.remove()
@@ -184,10 +184,10 @@ def training_record(run: Path) -> dict[str, Any]:
     }
 
 
-def entropy(subject: Subject, kind: Any) -> float:
+def entropy(subject: MeasuredRun, kind: Any) -> float:
     """The entropy of the predicted classes under an attack on this norm, in units of log k."""
     attack = LogitMatrix(eps=subject.threat.eps, norm="linf", kind=kind)
-    result = attack_entropy(subject.blocks, subject.x, subject.y, {kind: subject.scale.shorten(attack)})
+    result = attack_entropy(subject.fixed_batch, subject.x, subject.y, {kind: subject.scale.shorten(attack)})
     return float(result[kind]["normalised"])
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from toughen.papers.curves import curve
 from toughen.papers.datasets import ALL
-from toughen.papers.measure import OF_TRAINING, Subject, quantity
+from toughen.papers.measure import OF_TRAINING, MeasuredRun, quantity
 from toughen.papers.published.exhibits import STATED, Figure, Panel, Plot, Row, Table
 from toughen.papers.run_spec import KEPT, RunSpec, figure_run_spec, run_spec
 from toughen.papers.scales import Scale
@@ -155,7 +155,7 @@ def _row(task: Task, context: RunContext) -> None:
 
 def _measure(task: Task, each: Quantity, folder: Path, sources: Mapping[str, Path], context: RunContext) -> None:
     model, place = task.run_spec, context.places[task.run_spec.data]
-    subject = Subject(folder, place, each.eps, each.images, model.scale, context.device, model.more.get(KEPT, ()))
+    subject = MeasuredRun(folder, place, each.eps, each.images, model.scale, context.device, model.more.get(KEPT, ()))
     context.board.begin(f"{task.title}: {each.of}")
     if task.plot is not None:
         measured = curve(subject, task.plot, context.board)

@@ -54,7 +54,7 @@ class CollapseMemory:
         collapses: the number of collapses.
         rescue_until: the step up to which a rescue method trains.
         rescuer: its index, from 0: the number of rescue methods that collapsed themselves.
-        never_stood: whether the model was reported as never robust; the name is a key in checkpoints.
+        reported_never_robust: whether the model was reported as never robust.
     """
 
     signals: list[float] = field(default_factory=list)
@@ -64,7 +64,7 @@ class CollapseMemory:
     collapses: int = 0
     rescue_until: int = 0
     rescuer: int = 0
-    never_stood: bool = False
+    reported_never_robust: bool = False
 
     @classmethod
     def of(cls, plain: dict[str, Any]) -> CollapseMemory:
@@ -79,7 +79,7 @@ class CollapseMemory:
 
 
 @dataclass(frozen=True)
-class Judge:
+class CollapseCriterion:
     """Judges the accuracies that validation measures.
 
     Attributes:
@@ -91,7 +91,7 @@ class Judge:
     images: int
 
     @classmethod
-    def of(cls, labels: Labels) -> Judge:
+    def of(cls, labels: Labels) -> CollapseCriterion:
         """For held-out images with these labels; without images no model is ever robust."""
         return cls(float(labels.cpu().bincount().max()) / len(labels), len(labels)) if len(labels) else cls(1.0, 1)
 
@@ -101,13 +101,13 @@ class Judge:
         return math.sqrt(self.chance * (1 - self.chance) / self.images)
 
     @property
-    def clear(self) -> float:
+    def robust_threshold(self) -> float:
         """Accuracy under PGD from which a model is robust: clearly above chance."""
         return self.chance + max(ABOVE_CHANCE, DEVIATIONS_ABOVE_CHANCE * self.deviation)
 
     def was_robust(self, memory: CollapseMemory) -> bool:
         """Whether the run has ever been clearly above chance under PGD."""
-        return memory.best_pgd >= self.clear
+        return memory.best_pgd >= self.robust_threshold
 
     def collapsed(self, memory: CollapseMemory, accuracies: dict[str, float]) -> bool:
         """Whether a robust model no longer is; remembers the best.
@@ -118,9 +118,9 @@ class Judge:
         """
         clean, pgd, gap = accuracies["clean"], accuracies["pgd"], accuracies["fgsm"] - accuracies["pgd"]
         overfitted = gap > memory.best_gap + GAP_GROWTH and gap > min(WIDE_GAP, pgd)
-        fell = pgd < FALLEN_PGD_RATIO * memory.best_pgd and overfitted
+        below_best = pgd < FALLEN_PGD_RATIO * memory.best_pgd and overfitted
         lost = self._lost(clean, memory.best_clean) and self._lost(pgd, memory.best_pgd)
-        collapsed = self.was_robust(memory) and (fell or lost)
+        collapsed = self.was_robust(memory) and (below_best or lost)
         if pgd > memory.best_pgd:
             memory.best_pgd, memory.best_gap = pgd, gap
         memory.best_clean = max(memory.best_clean, clean)
@@ -131,7 +131,7 @@ class Judge:
         pgd, gap = accuracies["pgd"], accuracies["fgsm"] - accuracies["pgd"]
         return not self.was_robust(memory) and pgd < self.chance and gap > max(GAP_GROWTH, min(WIDE_GAP, pgd))
 
-    def sound(self, memory: CollapseMemory, accuracies: dict[str, float]) -> bool:
+    def is_restorable(self, memory: CollapseMemory, accuracies: dict[str, float]) -> bool:
         """Whether a state that has these accuracies is one to go back to: robust, near the best.
 
         Before the model was robust that is the beginning alone: weights that overfit to single steps, twenty epochs of
@@ -155,7 +155,7 @@ class CollapseDetector:
 
     def __init__(self, split: Split, threat: Threat | None, mode: Watching, seed: int) -> None:
         self.threat, self.mode, self.seed = threat, mode, seed
-        self.judge = Judge.of(split.labels)
+        self.criterion = CollapseCriterion.of(split.labels)
         places = stratified(split.labels, min(SAMPLE, len(split)), seed)  # held-out images lie class by class
         self.split = split.take(places.to(split.labels.device))
 

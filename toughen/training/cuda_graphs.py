@@ -28,7 +28,7 @@ class CudaRecorder:
     def __init__(self, device: torch.device) -> None:
         self.device, self.stream, self.pool = device, torch.cuda.Stream(device), torch.cuda.graph_pool_handle()
 
-    def apart(self, take: Callable[[], Step]) -> Step:
+    def run_unrecorded(self, take: Callable[[], Step]) -> Step:
         """Run a step without recording it, on the stream on which steps are recorded."""
         current = torch.cuda.current_stream(self.device)
         self.stream.wait_stream(current)

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from toughen.data.doubts import FEWEST, doubts
 from toughen.training.checkpoint import kept_file
-from toughen.training.collapse import Judge
+from toughen.training.collapse import CollapseCriterion
 from toughen.training.fine_tuning import describe
 from toughen.training.training_state import TrainingState
 from toughen.utils.plural import count
@@ -84,11 +84,11 @@ def numbers(state: TrainingState) -> str:
 
 def ending(state: TrainingState) -> str:
     """A message if the kept weights are no better than chance on validation images; "" otherwise."""
-    judge = Judge.of(state.validation.split.labels)
+    criterion = CollapseCriterion.of(state.validation.split.labels)
     kept: dict[str, float] = next((line["validation"] for line in reversed(state.history) if line["kept"]), {})
-    if judge.images < FEWEST or "clean" not in kept:
+    if criterion.images < FEWEST or "clean" not in kept:
         return ""
-    if kept["clean"] > judge.chance + judge.deviation:
+    if kept["clean"] > criterion.chance + criterion.deviation:
         return ""
     method, lr = state.main, state.recipe.optimizer.lr
     tries = [f"a lower learning rate (--optimizer.lr, now {lr:g})"]
@@ -101,8 +101,9 @@ def ending(state: TrainingState) -> str:
         if hasattr(method, name):
             tries.append(f"{what} (--method.{name}, now {getattr(method, name):g})")
     return (
-        f"The kept weights classify {percent(kept['clean'])} of the {judge.images:,} validation images correctly. "
-        f"Always predicting the most frequent class gives {percent(judge.chance)}: the net has learnt almost nothing. "
+        f"The kept weights classify {percent(kept['clean'])} of the {criterion.images:,} validation images correctly. "
+        f"Always predicting the most frequent class gives {percent(criterion.chance)}: "
+        "the net has learnt almost nothing. "
         f"Train again with another --out and {'; or '.join(tries)}; or with more epochs."
     )
 

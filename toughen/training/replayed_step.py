@@ -208,7 +208,7 @@ class ReplayedStep:
             own = kind.seeded(batch, seed)
             drawn = torch.random.get_rng_state()
             with counter() as passes:
-                plain = self.recorder.apart(lambda: take(x, y, own))
+                plain = self.recorder.run_unrecorded(lambda: take(x, y, own))
             if kind.seen <= WARM_UP or not bool(plain.loss.isfinite()):
                 return plain
             if not all(buffer.is_in_place for buffer in before):

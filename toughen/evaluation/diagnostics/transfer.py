@@ -31,27 +31,27 @@ def transfer_matrix(
 
     Returns:
         ``models``, the names; ``clean_accuracy`` of each; ``accuracy`` [source][target] of the target on images made on
-        the source; ``fell`` [source][target], the share of the images that the target classifies correctly when clean
-        and misclassifies when made on the source (None where it classifies no clean image correctly).
+        the source; ``transfer_rate`` [source][target], the share of the images that the target classifies correctly
+        when clean and misclassifies when made on the source (None where it classifies no clean image correctly).
     """
     nets = {name: as_fixed_batch(model, x) for name, model in models.items()}
     clean = {name: correct(model, x, y) for name, model in nets.items()}
-    accuracy, fell = [], []
+    accuracy, transfer_rate = [], []
     for source in nets.values():
         after = {name: mask.clone() for name, mask in clean.items()}
         for rows, x_adv in attack_chunks(source, x, y, attack, seed):
             for name, target in nets.items():
                 after[name][rows] = correct(target, x_adv, y[rows])
         accuracy.append([share(after[name]) for name in nets])
-        fell.append([_fell(clean[name], after[name]) for name in nets])
+        transfer_rate.append([_transfer_rate(clean[name], after[name]) for name in nets])
     return {
         "models": list(nets),
         "clean_accuracy": [share(mask) for mask in clean.values()],
         "accuracy": accuracy,
-        "fell": fell,
+        "transfer_rate": transfer_rate,
         "attack": describe_attack(attack),
     }
 
 
-def _fell(before: Tensor, after: Tensor) -> float | None:
+def _transfer_rate(before: Tensor, after: Tensor) -> float | None:
     return int((before & ~after).sum()) / int(before.sum()) if before.any() else None

@@ -57,7 +57,7 @@ class CollapseWatch(Callback):
             collapsed = self.handle(state, live)
             if collapsed and state.rescuers and state.recipe.weights == "last":  # over those that the rescue gave up
                 checkpoint.write_model(state, metrics["epoch"], state.validation(state.kept_model))
-            if not collapsed and state.rescuers and self.detector.judge.sound(self.memory, live):
+            if not collapsed and state.rescuers and self.detector.criterion.is_restorable(self.memory, live):
                 state.healthy = state.step
         if not self._rescued(state):
             state.method = state.main
@@ -70,12 +70,17 @@ class CollapseWatch(Callback):
             state: the run.
             accuracies: of its live model on the held-out images.
         """
-        judge, memory = self.detector.judge, self.memory
-        if judge.collapsed(memory, accuracies):
+        criterion, memory = self.detector.criterion, self.memory
+        if criterion.collapsed(memory, accuracies):
             self._handle_collapse(state, accuracies)
             return True
         late = state.adversarial_steps >= max(HALF * state.steps, EPOCHS * state.steps_per_epoch)
-        if late and not memory.never_stood and not self._rescued(state) and judge.never_robust(memory, accuracies):
+        if (
+            late
+            and not memory.reported_never_robust
+            and not self._rescued(state)
+            and criterion.never_robust(memory, accuracies)
+        ):
             self._handle_never_robust(state, accuracies)
             return True
         return False
@@ -105,7 +110,7 @@ class CollapseWatch(Callback):
 
     def _handle_never_robust(self, state: TrainingState, accuracies: dict[str, float]) -> None:
         """Go back to the beginning, as no state was robust, and train with a rescue method to the end."""
-        self.memory.never_stood = True
+        self.memory.reported_never_robust = True
         more, best = dict[str, Any](), percent(self.memory.best_pgd)
         text = f"half of the training is over and the model is not robust: {_seen(accuracies)}; best under PGD {best}"
         if state.rescuers and not state.finished:
