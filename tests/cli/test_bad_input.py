@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import html
 import json
 import os
 import shutil
@@ -27,6 +28,7 @@ from toughen.data import load
 from toughen.methods.fast import FBF
 from toughen.runs.files import read_tensors, write_tensors
 from toughen.training import checkpoint
+from toughen.training.divergence import Diverged
 from toughen.training.training_state import TrainingState
 
 OWN = '''
@@ -531,6 +533,27 @@ def test_a_loss_that_turns_nan(method: str, tmp_path: Path, monkeypatch: pytest.
     assert not state_of(run) or all(bool(t.isfinite().all()) for t in state_of(run).values() if t.is_floating_point())
     last = Ended(ended.status, ended.out, ended.err[ended.err.index("toughen: ") :])
     refused(last, "training failed", "Lower --optimizer.lr", "another --out", "last healthy checkpoint", status=1)
+    failed = json.loads((run / "diverged.json").read_text())
+    assert f"training failed: {failed['reason']}. Lower" in " ".join(ended.err.split())
+    said = toughen("report", run, "--out", tmp_path / "report.html")
+    assert said.status == 0
+    page = html.unescape((tmp_path / "report.html").read_text())
+    assert f"Training failed after {failed['step']} steps: {failed['reason']}. The report shows" in page
+
+
+def test_a_run_that_goes_on_did_not_diverge(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A fault of the machine need not come again."""
+    run = tmp_path / "run"
+    words = small("--method", "FBF", "--eps", 0.2, "--epochs", 2, "--checkpoint_seconds", 0, "--out", run)
+
+    def fail(state: TrainingState, loss: float | None = None) -> None:
+        raise Diverged("the loss became nan")
+
+    with monkeypatch.context() as patched:
+        patched.setattr("toughen.training.callbacks.stopping.check_finite", fail)
+        assert toughen(*words).status == 1
+    assert (run / "diverged.json").exists()
+    assert toughen(*words, "--resume").status == 0 and not (run / "diverged.json").exists()
 
 
 def test_failing_before_a_checkpoint_promises_none(tmp_path: Path) -> None:

@@ -12,13 +12,11 @@ from safetensors import SafetensorError, safe_open
 from toughen.report.read import CONFIG, RECORD, WEIGHTS, Run
 from toughen.report.values import mapping, real, text, whole
 
-CHECKPOINT = "checkpoint.safetensors"
+CHECKPOINT, DIVERGED = "checkpoint.safetensors", "diverged.json"
 FAST_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # in C, ten times as fast
 SHORT = 4096  # characters; only a shorter file is read in C, as there deep nesting ("[[[[...") can crash the process
-UNFINISHED = (
-    "training is still running, or it was stopped early (`toughen train ... --resume` continues it), or its loss "
-    "became NaN or infinite."
-)
+UNFINISHED = "training is still running, or it was stopped early (`toughen train ... --resume` continues it)."
+FAILED = "Training failed"
 
 
 def read_recipe(run: Run) -> None:
@@ -27,7 +25,8 @@ def read_recipe(run: Run) -> None:
     _fill_in(run, run.settings)
     run.unfinished = unfinished(run, run.settings)
     if run.unfinished:
-        follows = " The report shows what is known so far." * run.unfinished.endswith(UNFINISHED)
+        known = run.unfinished.endswith(UNFINISHED) or run.unfinished.startswith(FAILED)
+        follows = " The report shows what is known so far." * known
         run.missing.insert(0, run.unfinished + follows)
 
 
@@ -62,6 +61,10 @@ def unfinished(run: Run, settings: dict[str, Any]) -> str:
     """That training is not finished, in a sentence; "" if it is finished, or if its length is not known."""
     if any(event.kind == "stop" for event in run.history.events):
         return ""
+    diverged = run.fields(run.folder / DIVERGED)
+    step, reason = whole(diverged.get("step")), text(diverged.get("reason"))
+    if step is not None and reason:
+        return f"{FAILED} after {step:,} steps: {reason}."
     if settings.get("time_budget") is not None:
         return _unfinished_budget(run, text(settings["time_budget"], "some time"))
     planned, done = whole(settings.get("stop_epoch")) or whole(settings.get("epochs")), run.history.done

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from toughen.training.training_state import TrainingState
 from toughen.utils.type_hints import matches
 
 SOURCES = "sources"  # holds runs of nets that the run's method needs
-CONFIG, PROVENANCE = "config.yaml", "provenance.json"
+CONFIG, PROVENANCE, DIVERGED = "config.yaml", "provenance.json", "diverged.json"
 # settings that may change when a run goes on: no result depends on them
 FREE = ("memory_limit", "num_workers", "checkpoint_seconds", "cuda_graphs")
 
@@ -65,6 +66,7 @@ def begin(folder: Path, recipe: Recipe, state: TrainingState, seen: dict[str, Te
         folder.mkdir(parents=True, exist_ok=True)
         state.lock = Lock(folder)
         clear_leftovers(folder)
+        (folder / DIVERGED).unlink(missing_ok=True)
         write_text(folder / CONFIG, recipe_yaml(recipe))
         runs.write_seen(folder, seen)
         write_json(folder / PROVENANCE, sessions(folder, state))
@@ -83,6 +85,12 @@ def withdraw(folder: Path) -> None:
     for name in (CONFIG, PROVENANCE, runs.SEEN, checkpoint.HEALTHY):
         (folder / name).unlink(missing_ok=True)
     shutil.rmtree(folder / BOARD, ignore_errors=True)
+
+
+def write_divergence(folder: Path, state: TrainingState, error: Exception) -> None:
+    """Write for a report where and why training failed; the failure itself matters more than that it is written."""
+    with suppress(OSError):
+        write_json(folder / DIVERGED, {"step": state.step, "reason": str(error)})
 
 
 def sessions(folder: Path, state: TrainingState) -> dict[str, Any]:

@@ -25,7 +25,7 @@ from toughen.training.callbacks.base import Callback
 from toughen.training.callbacks.selection import named_callbacks
 from toughen.training.display import Show, ShowProgress
 from toughen.training.divergence import Diverged
-from toughen.training.folder import begin, check_folder, complete, withdraw
+from toughen.training.folder import begin, check_folder, complete, withdraw, write_divergence
 from toughen.training.headline import Images, ending, headline, not_kept
 from toughen.training.loader import memory_limit
 from toughen.training.recipe import Recipe, data_image_size
@@ -149,7 +149,8 @@ def by_epoch(
             f"training failed: cannot write to {folder} ({error.strerror or error}). Free space or fix it, and "
             "continue with --resume: the last checkpoint is complete"
         ) from None
-    except Diverged:
+    except Diverged as error:
+        world().on_main(write_divergence, folder, trainer.state, error)
         raise
     except Exception as error:
         if not trainer.state.step:
