@@ -86,6 +86,8 @@ def test_what_a_run_says_of_its_beginning(tmp_path: Path) -> None:
     assert "batch_size 5,000 exceeds the number of images: each step uses all 70" in said
     again = toughen(*words, "--resume")
     assert again.status == 0 and "has no checkpoint" not in again.err
+    slash = toughen(*words, "--resume", "--data", f"{digits()}/")  # as a shell completes it
+    assert slash.status == 0 and "is finished already" in slash.err
     refused(toughen(*words, "--epochs", 3, "--resume"), "started with other settings (epochs: 1, now 3)")
 
 

@@ -46,6 +46,8 @@ def check_folder(folder: Path, recipe: Recipe, resume: bool, later: str = "") ->
     if not resume:
         raise ValueError(f"{folder} holds a run already: choose another --out, or continue it with --resume")
     changed = changes(settings_in(folder / CONFIG), recipe)
+    if "data" in changed and Path(changed["data"][0]) == Path(recipe.data):  # with or without a slash at the end
+        del changed["data"]
     name = next((name for name in changed if name not in (*FREE, later)), None)
     if name is not None:
         was, given = changed[name]
