@@ -13,8 +13,8 @@ from commands import digits, refused, small, toughen
 
 from toughen import data
 from toughen.config.train import parse_train
-from toughen.data.doubts import doubts
 from toughen.data.ingest import Outline
+from toughen.data.size_warnings import size_warnings
 from toughen.methods.awp import AWP
 from toughen.methods.nuat import NuAT
 from toughen.methods.pgd_at import PGDAT
@@ -202,7 +202,7 @@ def test_test_images_that_are_trained_on_are_told_of(tmp_path: Path) -> None:
 
 
 def test_a_set_that_says_enough_is_not_spoken_of() -> None:
-    assert doubts(("a", "b"), (20, 500), (20, 30)) == [] and doubts(("a", "b"), (20, 500), ()) == []
+    assert size_warnings(("a", "b"), (20, 500), (20, 30)) == [] and size_warnings(("a", "b"), (20, 500), ()) == []
 
 
 @pytest.mark.parametrize("words", [("--eps", "0.1", "--epoch", "3"), ("--data", "nowhere", "--eps", "0.1")])

@@ -18,7 +18,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from toughen import models
-from toughen.models.outside import data_configuration
+from toughen.models.external import data_configuration
 
 Shape: TypeAlias = tuple[int, int, int]
 Weights: TypeAlias = dict[str, Tensor]

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from toughen import data as data_sets
 from toughen.core.types import Eps, Norm
 from toughen.data import Data, Split
-from toughen.data.doubts import without
 from toughen.data.sets import by_class
+from toughen.data.size_warnings import missing_test_images
 from toughen.engine.device import pick_device
 from toughen.evaluation.config import EvaluationConfig
 from toughen.evaluation.function_model import FunctionModel
@@ -116,7 +116,7 @@ def evaluate_run(
         spec, data=data, weights=weights, eps=eps, norm=norm, limit=settings.images, seed=settings.seed, model=model,
         image_size=image_size, resize=resize,
     )  # fmt: skip
-    missing = without(target.class_names, by_class(target.split.labels, len(target.class_names)))
+    missing = missing_test_images(target.class_names, by_class(target.split.labels, len(target.class_names)))
     if console is not None and missing:
         console.print(f"warning: {missing}", highlight=False, markup=False, style="bold")
     if out is None:

@@ -11,7 +11,7 @@ from torch import Tensor
 from toughen import data as data_sets
 from toughen import runs
 from toughen.data import Data, Split
-from toughen.data.doubts import SEEN_LIMIT
+from toughen.data.size_warnings import SEEN_LIMIT
 
 
 def load_test(folder: str | Path, record: runs.Record, name: str | None) -> Data:

@@ -18,9 +18,9 @@ from toughen.attacks.base import Attack, threat_of
 from toughen.attacks.fab import FAB
 from toughen.attacks.gama import GAMAFW, GAMAPGD
 from toughen.attacks.logit_matrix import LogitMatrix
-from toughen.attacks.outside import check_kind, import_attack, instantiate
 from toughen.attacks.pgd import IFGSM, MIFGSM, PGD
 from toughen.attacks.pgd_adp import PGDADP
+from toughen.attacks.plugins import check_kind, import_attack, instantiate
 from toughen.attacks.random_points import RandomPoints
 from toughen.attacks.targeted import PGDLL, PGDR
 from toughen.core.objectives import cross_entropy, dlr, margin_loss

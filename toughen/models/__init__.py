@@ -5,8 +5,8 @@ A new net is one class in a file of this folder and one line in ``registry.py``.
 """
 
 from toughen.models.checks import check as check
+from toughen.models.external import pretrained as pretrained
 from toughen.models.normalize import Normalize as Normalize
-from toughen.models.outside import pretrained as pretrained
 from toughen.models.reconstructor import create_reconstructor as create_reconstructor
 from toughen.models.registry import create as create
 from toughen.models.registry import describe as describe

@@ -13,9 +13,9 @@ from torch import nn
 
 from toughen.core.types import Real
 from toughen.models.ensemble import NetA, NetB, NetC, NetD
+from toughen.models.external import from_timm, imported
 from toughen.models.mnist import EFGSMNet, FBFNet, LeNetPlus, MadryCNN, MLeNet, SmallCNN
 from toughen.models.normalize import normalized
-from toughen.models.outside import from_timm, imported
 from toughen.models.parts import Shape
 from toughen.models.preact_resnet import PreActResNet18
 from toughen.models.resnet import ResNet18, ResNet34, ResNet50, ResNet56

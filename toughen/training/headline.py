@@ -5,7 +5,7 @@ from __future__ import annotations
 import textwrap
 from typing import NamedTuple
 
-from toughen.data.doubts import FEWEST, doubts
+from toughen.data.size_warnings import FEWEST, size_warnings
 from toughen.training.checkpoint import kept_file
 from toughen.training.collapse import CollapseCriterion
 from toughen.training.fine_tuning import describe
@@ -38,7 +38,7 @@ class Images(NamedTuple):
 
     def warnings(self) -> list[str]:
         """What makes results on these images unreliable."""
-        return doubts(self.classes, self.trained, self.tested, self.shared)
+        return size_warnings(self.classes, self.trained, self.tested, self.shared)
 
 
 def length(state: TrainingState) -> str:

@@ -11,9 +11,9 @@ from typing import Any
 from torch import Tensor, nn
 
 from toughen import runs
+from toughen.models.external import data_configuration
 from toughen.models.layers import head_of
 from toughen.models.normalize import parts_of
-from toughen.models.outside import data_configuration
 from toughen.runs.directory import checked_tensors, valid_record
 from toughen.runs.files import read_tensors
 from toughen.runs.repository import SCHEME, fetch

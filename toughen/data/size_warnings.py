@@ -10,7 +10,7 @@ FEWEST = 20  # images of a class: with this many, the class's accuracy is known 
 SEEN_LIMIT = 0.01  # share of the test images that may be training images: real data sets have a few duplicates
 
 
-def doubts(classes: Sequence[str], trained: Sequence[int], tested: Sequence[int], shared: int = 0) -> list[str]:
+def size_warnings(classes: Sequence[str], trained: Sequence[int], tested: Sequence[int], shared: int = 0) -> list[str]:
     """Warnings about few training images, few or no test images, and test images that are trained on.
 
     Args:
@@ -23,7 +23,7 @@ def doubts(classes: Sequence[str], trained: Sequence[int], tested: Sequence[int]
         sentences.append(
             f"too few training images: {few}; with fewer than {FEWEST} per class, results are not reliable"
         )
-    if lacking := without(classes, tested):
+    if lacking := missing_test_images(classes, tested):
         sentences.append(lacking)
     if few := _few(classes, tested):
         sentences.append(f"too few test images: {few}; with fewer than {FEWEST} per class, accuracy is not reliable")
@@ -35,7 +35,7 @@ def doubts(classes: Sequence[str], trained: Sequence[int], tested: Sequence[int]
     return sentences
 
 
-def without(classes: Sequence[str], tested: Sequence[int]) -> str:
+def missing_test_images(classes: Sequence[str], tested: Sequence[int]) -> str:
     """A warning that classes have no test images; "" if all have some."""
     lacking = [name for name, number in zip(classes, tested, strict=False) if not number]
     if not lacking:
