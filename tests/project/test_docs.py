@@ -14,7 +14,6 @@ from paths import ROOT
 
 from toughen.evaluation import result
 from toughen.evaluation.diagnostics import store
-from toughen.methods import REGISTRY
 from toughen.runs import directory
 from toughen.training import checkpoint, folder
 
@@ -125,9 +124,3 @@ def test_the_picture_of_methods_is_that_of_the_results(tmp_path: Path) -> None:
     drawn, kept = ((place / "methods.svg").read_text() for place in (tmp_path, ROOT / "docs" / "images"))
     marks = re.compile(r"<use [^>]*fill: #3f51b5[^>]*>|<text[^>]*>[^<]*</text>")
     assert marks.findall(drawn) == marks.findall(kept) and len(marks.findall(kept)) > 30
-
-
-@pytest.mark.parametrize("name", ["README.md", "CHANGELOG.md"])
-def test_the_number_of_methods_is_that_of_the_registry(name: str) -> None:
-    found = re.search(r"(\d+)\s(?:training )?methods", (ROOT / name).read_text(encoding="utf-8"))
-    assert found and int(found[1]) == len(REGISTRY)
