@@ -25,6 +25,7 @@ from toughen.core.threat import Threat
 from toughen.core.types import Images, Labels, Logits
 from toughen.engine.device import Precision, without_tf32
 from toughen.engine.fixed_batch import FixedBatchModel
+from toughen.engine.search_copy import fast_copy
 from toughen.evaluation.fingerprint import fingerprint
 from toughen.evaluation.function_model import FunctionModel
 from toughen.evaluation.harness import Harness
@@ -109,6 +110,20 @@ def test_a_hook_hides_nothing_from_an_evaluation(mnist: tuple[Images, Labels]) -
     found, plain = (toughen.evaluate(net, (x, y), **how) for net in (Hooked().eval(), trained()))
     assert found["attacks"]["pgd-10"]["robust_accuracy"] == plain["attacks"]["pgd-10"]["robust_accuracy"] < 1
     assert found["robust_accuracy"] == plain["robust_accuracy"]
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_a_copy_computes_in_channels_last_on_grey_images_too(precision: Precision) -> None:
+    """With one channel both formats have the same bytes, and PyTorch would compute in the other one."""
+    net, x = toughen.models.create("small-cnn", 10, (1, 28, 28)).eval(), torch.rand(8, 1, 28, 28)
+    maps: list[Tensor] = []
+    copied = fast_copy(net, bf16=precision == "bf16")
+    first = next(part for part in copied.modules() if isinstance(part, nn.Conv2d))
+    first.register_forward_hook(lambda part, given, out: maps.append(out))
+    out = copied(x.bfloat16() if precision == "bf16" else x)
+    assert maps[0].is_contiguous(memory_format=torch.channels_last) and not maps[0].is_contiguous()
+    torch.testing.assert_close(out.float(), net(x), rtol=0, atol=1e-5 if precision == "fp32" else 0.05)
 
 
 # ---- Threads.
