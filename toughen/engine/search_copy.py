@@ -22,9 +22,9 @@ def fast_copy(net: nn.Module, *, bf16: bool) -> nn.Module:
         copied: nn.Module = copy.deepcopy(net).requires_grad_(False).eval()
     except FAILING:
         return net
-    for part in copied.modules():
-        if isinstance(part, nn.Conv2d):
-            _to_channels_last(part)
+    for weight in copied.parameters():
+        if weight.ndim == 4:
+            weight.data = _channels_last(weight.data)
     if bf16:
         for part in copied.modules():
             if type(part) is nn.Conv2d:
@@ -34,18 +34,18 @@ def fast_copy(net: nn.Module, *, bf16: bool) -> nn.Module:
     return copied
 
 
-def _to_channels_last(convolution: nn.Conv2d) -> None:
-    """Lay out a convolution's filters so that it computes in channels_last.
+def _channels_last(filters: Tensor) -> Tensor:
+    """Filters, [n, c, rows, columns], with which a convolution computes in channels_last.
 
     With one input channel, both memory formats have the same bytes, and PyTorch takes them for the other one: it copies
     the first feature maps before the next layer. Strides of channels_last make them unambiguous. On the CPU of an Intel
     Xeon, passes of small-cnn, fbf-mnist-cnn and madry-cnn take 1.1 to 1.5 times as long without (medians of 20 rounds).
     """
-    weight = convolution.weight
-    weight.data = weight.data.contiguous(memory_format=torch.channels_last)
-    if convolution.in_channels == 1 and weight.device.type == "cpu":
-        rows, columns = weight.shape[2:]
-        weight.data = weight.data.as_strided(weight.shape, (rows * columns, 1, columns, 1))
+    filters = filters.contiguous(memory_format=torch.channels_last)
+    if filters.shape[1] > 1 or filters.device.type != "cpu":
+        return filters
+    rows, columns = filters.shape[2:]
+    return filters.as_strided(filters.shape, (rows * columns, 1, columns, 1))
 
 
 def share_weights(net: nn.Module) -> nn.Module:
