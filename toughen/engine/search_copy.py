@@ -14,7 +14,7 @@ def fast_copy(net: nn.Module, *, bf16: bool) -> nn.Module:
     """A frozen copy in evaluation mode, in channels_last; for bf16, its convolutions are cast once, not in every pass.
 
     In float32 on one core of an Intel Xeon, a gradient to the images takes 1.2 times as long without the copy on
-    ResNet-18 of width 16 (0.9 to 1.2), and 0.9 times on the small fbf-mnist-cnn (medians of six rounds in turns).
+    ResNet-18 of width 16 (0.9 to 1.2; median of six rounds in turns, beside other work).
 
     A net that cannot be copied is returned itself.
     """
