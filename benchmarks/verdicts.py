@@ -24,9 +24,8 @@ from torch import Tensor, nn
 
 import toughen
 from toughen.core.types import Norm
-from toughen.engine.batches import block_size
 from toughen.engine.device import pick_device, provenance
-from toughen.engine.fixed_batch import FixedBatchModel
+from toughen.engine.fixed_batch import FixedBatchModel, batch_size_for
 from toughen.evaluation.conclude import claim_of
 from toughen.evaluation.config import EvaluationConfig, chosen_attacks
 from toughen.evaluation.evaluate import from_function
@@ -120,7 +119,7 @@ def judge_cheaply(case: Case, data: str, images: int, seed: int, prices: Sequenc
     net: Any = toughen.load(folder).eval()
     model = SPOILED[case.spoiled](net) if case.spoiled else net
     candidate = from_function(model, data, eps=case.eps, norm=case.norm, limit=images, seed=seed)
-    block = block_size(candidate.split.images.device, len(candidate.split))
+    block = batch_size_for(candidate.net, candidate.split.images)
     attacks = chosen_attacks(candidate, EvaluationConfig(attacks=case.attacks))
     found = measure(candidate.net, candidate.split, attacks, seed=seed, index=candidate.index, batch_size=block)
     blocks = FixedBatchModel(candidate.net, block)

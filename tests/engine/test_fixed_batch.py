@@ -15,7 +15,7 @@ from toughen.core.objectives import cross_entropy
 from toughen.core.types import Images, Labels
 from toughen.engine.batches import block_size
 from toughen.engine.device import Precision
-from toughen.engine.fixed_batch import FixedBatchModel
+from toughen.engine.fixed_batch import FixedBatchModel, batch_size_for
 
 
 def with_batch_norm() -> nn.Module:
@@ -98,6 +98,25 @@ def test_few_images_are_taken_in_small_blocks() -> None:
     sizes = {n: block_size(torch.device("cpu"), n) for n in (1, 24, 63, 64, 100, 136, 255, 256, 1000, 10000)}
     assert sizes == {1: 8, 24: 8, 63: 8, 64: 16, 100: 16, 136: 32, 255: 32, 256: 64, 1000: 64, 10000: 64}
     assert [block_size(torch.device("cuda"), n) for n in (1, 100, 512, 513, 10000)] == [64, 128, 512, 512, 512]
+
+
+def test_a_net_of_little_work_takes_more_images_at_once() -> None:
+    """At least 64 million operations, unless there are not so many images; by hand."""
+    works = {(n, work): block_size(torch.device("cpu"), n, work=work) for n in (50, 1000) for work in (1e6, 4e6, 64e6)}
+    assert works == {(50, 1e6): 56, (50, 4e6): 16, (50, 64e6): 8} | {(1000, work): 64 for work in (1e6, 4e6, 64e6)}
+    small, large = (toughen.models.create(name, 10, (1, 28, 28)) for name in ("fbf-mnist-cnn", "madry-cnn"))
+    images = torch.zeros(50, 1, 28, 28, dtype=torch.uint8)  # 1.2 and 28 million operations for an image
+    assert [batch_size_for(net, images) for net in (small, large, small.double())] == [56, 8, 56]
+    assert batch_size_for(small, images, 20) == 20
+    assert batch_size_for(Uncounted(), images) == 8
+
+
+class Uncounted(nn.Module):
+    """A net that fails for a single image."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        assert len(x) > 1
+        return x.flatten(1)
 
 
 def test_a_block_of_no_image_is_refused() -> None:

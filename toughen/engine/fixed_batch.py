@@ -15,7 +15,7 @@ from toughen.core.classifier import Classifier, InputGradient
 from toughen.core.gradients import gradient_of_batch, nearest_of_batch
 from toughen.core.modules import mode, unwrap
 from toughen.core.objectives import Objective, misclassified
-from toughen.core.types import Images, Labels, Logits, Mask, PerExample
+from toughen.core.types import AnyImages, Images, Labels, Logits, Mask, PerExample
 from toughen.engine import search_copy
 from toughen.engine.batches import Counts, block_size, concatenated, first_images, padded_batches
 from toughen.engine.compare_logits import SAME, largest_difference, relative_difference
@@ -40,11 +40,30 @@ def search_precision(net: nn.Module, image: Images, wanted: Precision | Literal[
     precision = pick_precision(wanted, image.device)
     if wanted != "auto" or precision == "fp32":
         return precision
+    work = _work(net, image)
+    return precision if work is None or work >= WORTH_BF16 else "fp32"
+
+
+def batch_size_for(net: nn.Module, images: AnyImages, given: int | None = None) -> int:
+    """Images per forward pass, where a net is evaluated on these images: ``block_size`` for the work of a pass.
+
+    Args:
+        net: on the images' device.
+        images: all that are evaluated, [n, c, h, w].
+        given: the user's choice; None for none.
+    """
+    work = _work(net, images[:1]) if given is None and images.device.type == "cpu" else None
+    return block_size(images.device, len(images), given, work)
+
+
+def _work(net: nn.Module, image: AnyImages) -> int | None:
+    """Floating-point operations of a forward pass; None where they cannot be counted, as for a net of another kind."""
+    kind = next((weight.dtype for weight in net.parameters() if weight.is_floating_point()), torch.float32)
     try:
-        work = cost.flops(net, image)
-    except Exception:  # a net whose operations cannot be counted may be large
-        return precision
-    return "fp32" if 0 < work < WORTH_BF16 else precision
+        with preserved_rng_state(image.device):
+            return cost.flops(net, image.to(kind)) or None
+    except Exception:  # a user's own net may raise anything
+        return None
 
 
 def as_classifier(
@@ -61,7 +80,7 @@ def as_classifier(
     if isinstance(net, Classifier):
         return net
     wanted = "fp64" if x.dtype.itemsize == 8 else precision
-    return FixedBatchModel(net, block_size(x.device, len(x), batch_size), search_precision(net, x[:1], wanted))
+    return FixedBatchModel(net, batch_size_for(net, x, batch_size), search_precision(net, x[:1], wanted))
 
 
 class FixedBatchModel(Classifier):

@@ -13,9 +13,8 @@ from torch import Tensor
 from toughen.attacks.base import Attack
 from toughen.core.gradients import mode
 from toughen.core.rng import ImageNoise
-from toughen.engine.batches import block_size
 from toughen.engine.device import Precision, pick_device
-from toughen.engine.fixed_batch import FixedBatchModel, search_precision
+from toughen.engine.fixed_batch import FixedBatchModel, batch_size_for, search_precision
 from toughen.evaluation.call_attack import call_attack
 from toughen.evaluation.config import EvaluationConfig
 from toughen.evaluation.harness import Harness, as_floats, chunk_size, predicted
@@ -67,7 +66,7 @@ def attack_images(
     net, split = target.net.to(torch_device), target.split.to(torch_device)
     check_fit(net, target, precision)
     chosen = search_precision(net, as_floats(split.images[:1]), precision)
-    model = FixedBatchModel(net, block_size(torch_device, len(split), batch_size), chosen)
+    model = FixedBatchModel(net, batch_size_for(net, split.images, batch_size), chosen)
     harness = Harness(model, split.images, split.labels, target.index, which.get("seed", 0))
     columns = _columns(harness, parsed, attack, target, console)
     _write(path, columns, target)

@@ -11,9 +11,8 @@ from toughen.attacks.base import Attack
 from toughen.core.gradients import mode
 from toughen.core.rng import ImageNoise
 from toughen.core.types import AnyImages, Images, Labels, Logits, Mask, PerExample
-from toughen.engine.batches import block_size
 from toughen.engine.device import Precision
-from toughen.engine.fixed_batch import FixedBatchModel
+from toughen.engine.fixed_batch import FixedBatchModel, batch_size_for
 from toughen.evaluation.call_attack import call_attack
 from toughen.evaluation.plan import AttackRound, attack_rounds
 
@@ -170,8 +169,7 @@ def _harness(
     """A harness in the model's own precision; with ``precision``, attacks run on a copy in it."""
     index = torch.arange(len(images)) if index is None else index
     chosen: Precision = "fp64" if dtype_of(model) == torch.float64 else precision or "fp32"
-    size = block_size(images.device, len(images))
-    fixed_batch = FixedBatchModel(model, size, chosen, copied=precision is not None)
+    fixed_batch = FixedBatchModel(model, batch_size_for(model, images), chosen, copied=precision is not None)
     return Harness(fixed_batch, images, labels, index, seed)
 
 

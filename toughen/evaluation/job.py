@@ -5,6 +5,7 @@ from __future__ import annotations
 import pickle
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
@@ -18,9 +19,8 @@ from toughen.core.gradients import IN_PLACE, mode
 from toughen.core.modules import unwrap
 from toughen.core.types import AnyImages, Images
 from toughen.data import Split
-from toughen.engine.batches import block_size
 from toughen.engine.device import Precision
-from toughen.engine.fixed_batch import FixedBatchModel, search_precision
+from toughen.engine.fixed_batch import FixedBatchModel, batch_size_for, search_precision
 from toughen.evaluation.config import EvaluationConfig, chosen_attacks
 from toughen.evaluation.diagnostics.store import check_usable
 from toughen.evaluation.harness import as_floats, dtype_of, predict
@@ -58,10 +58,10 @@ class Job:
     def device(self) -> torch.device:
         return self.split.labels.device
 
-    @property
+    @cached_property
     def batch_size(self) -> int:
         """Images per forward pass."""
-        return block_size(self.device, len(self.split), self.config.batch_size)
+        return batch_size_for(self.target.net, self.split.images, self.config.batch_size)
 
     def model(self) -> FixedBatchModel:
         """The model as attacks see it, with new counts of its passes."""

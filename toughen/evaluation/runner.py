@@ -14,9 +14,8 @@ from torch import Tensor, nn
 from toughen.attacks.base import Attack
 from toughen.core.distributed import world
 from toughen.data import Split
-from toughen.engine.batches import block_size
 from toughen.engine.device import Precision
-from toughen.engine.fixed_batch import FixedBatchModel
+from toughen.engine.fixed_batch import FixedBatchModel, batch_size_for
 from toughen.evaluation.display import AttackProgress
 from toughen.evaluation.fingerprint import fingerprint
 from toughen.evaluation.harness import Harness, Outcome, chunk_size
@@ -57,7 +56,7 @@ def measure(
     """
     device = split.labels.device
     index = torch.arange(len(split)) if index is None else index
-    fixed_batch = FixedBatchModel(model, block_size(device, len(split), batch_size), precision)
+    fixed_batch = FixedBatchModel(model, batch_size_for(model, split.images, batch_size), precision)
     harness = Harness(fixed_batch, split.images, split.labels, index, seed)
     plans = {name: attack_rounds(name, attack) for name, attack in attacks.items()}
     with world().main_first():  # it removes temporary files that a killed process left

@@ -14,9 +14,8 @@ from toughen import data as data_sets
 from toughen import runs
 from toughen.attacks.logit_matrix import LogitMatrix
 from toughen.core.types import Images, Labels
-from toughen.engine.batches import block_size
 from toughen.engine.device import provenance
-from toughen.engine.fixed_batch import FixedBatchModel
+from toughen.engine.fixed_batch import FixedBatchModel, batch_size_for
 from toughen.evaluation.diagnostics import (
     accuracy_by_eps,
     accuracy_by_restarts,
@@ -129,7 +128,7 @@ def kept_models(subject: MeasuredRun) -> Iterator[tuple[int, FixedBatchModel]]:
         if not path.is_file():
             raise ValueError(f"{path} is missing: remove {subject.run.parent}, and the model is trained again")
         net.load_state_dict(read_tensors(path)[0])
-        yield int(str(moment).removeprefix("epoch ")), FixedBatchModel(net, block_size(subject.place, len(subject.y)))
+        yield int(str(moment).removeprefix("epoch ")), FixedBatchModel(net, batch_size_for(net, subject.x))
 
 
 def _surface(subject: MeasuredRun, plot: Plot, board: ProgressBoard) -> dict[str, Any]:

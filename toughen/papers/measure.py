@@ -20,9 +20,8 @@ from toughen.core.objectives import cross_entropy
 from toughen.core.rng import ImageNoise
 from toughen.core.threat import Threat
 from toughen.core.types import Images, Labels, Real
-from toughen.engine.batches import block_size
 from toughen.engine.device import pick_device, provenance
-from toughen.engine.fixed_batch import FixedBatchModel, search_precision
+from toughen.engine.fixed_batch import FixedBatchModel, batch_size_for, search_precision
 from toughen.evaluation.diagnostics import attack_entropy
 from toughen.evaluation.harness import as_floats
 from toughen.evaluation.result import share
@@ -107,7 +106,7 @@ class MeasuredRun:
     @cached_property
     def fixed_batch(self) -> FixedBatchModel:
         """The model with a fixed batch size, as diagnostics call it."""
-        return FixedBatchModel(self.target.net, block_size(self.place, len(self.y)))
+        return FixedBatchModel(self.target.net, batch_size_for(self.target.net, self.x))
 
     def attack(self, spec: str) -> Attack:
         """An attack by its short name, at this scale."""

@@ -17,7 +17,7 @@ from toughen.core.rng import ImageNoise
 from toughen.core.types import Images, Labels, Logits, Mask
 from toughen.engine.batches import block_size
 from toughen.engine.device import Precision
-from toughen.engine.fixed_batch import FixedBatchModel
+from toughen.engine.fixed_batch import FixedBatchModel, batch_size_for
 from toughen.evaluation.call_attack import call_attack
 
 NUMBERS = 2**22  # in the images attacked at once, so that memory does not grow with the data set
@@ -33,7 +33,7 @@ def as_fixed_batch(model: nn.Module, x: Images, precision: Precision = "fp32") -
         raise ValueError("there are no images to diagnose the model by: give some")
     if isinstance(model, FixedBatchModel):
         return model
-    return FixedBatchModel(model, block_size(x.device, len(x)), precision)
+    return FixedBatchModel(model, batch_size_for(model, x), precision)
 
 
 def chunk_size(x: Images) -> int:
