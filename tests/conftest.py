@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Iterator
 from functools import cache
+from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -27,15 +29,27 @@ os.environ["HF_UPDATE_DOWNLOAD_COUNTS"] = "0"  # `datasets`, which tests read wi
 GUARD = Guard()
 
 
+SLOW_MINUTES = float(os.environ.get("TOUGHEN_SLOW_MINUTES", "inf"))  # a slow test that has not begun by then is skipped
+ORDER = os.environ.get("TOUGHEN_SLOW_ORDER", "")  # a commit, so that a slow machine skips others at the next one
+STARTED = time.monotonic()
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """The longest file begins first, so that no core waits for it at the end (`make test-slow` keeps this order)."""
-    items.sort(key=lambda item: item.path.name != "test_soak.py")
+
+    def place(item: pytest.Item) -> tuple[bool, str]:
+        shuffled = sha256(f"{ORDER} {item.nodeid.partition('::')[0]}".encode()).hexdigest() if ORDER else ""
+        return item.path.name != "test_soak.py", shuffled
+
+    items.sort(key=place)
 
 
 @pytest.hookimpl(tryfirst=True)  # before fixtures of a module or the session, too
 def pytest_runtest_setup(item: pytest.Item) -> None:
     GUARD.on = item.get_closest_marker("network") is None
     GUARD.refused.clear()
+    if item.get_closest_marker("slow") and time.monotonic() - STARTED > 60 * SLOW_MINUTES:
+        pytest.skip(f"TOUGHEN_SLOW_MINUTES: not begun within {SLOW_MINUTES:g} minutes")
     if item.get_closest_marker("gpu") and not torch.cuda.is_available():
         pytest.skip("needs a CUDA device")
 

@@ -573,7 +573,7 @@ def test_imagenet_s_recipes_train_on_its_layout(name: str, tmp_path: Path) -> No
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["nuat-imagenet100", "nuat-imagenet"])
 def test_imagenet_s_recipes_train_at_224_pixels(name: str, tmp_path: Path) -> None:
-    few_steps(name, imagenet(tmp_path, (500, 375), each=4, classes=4), tmp_path / "run", "--batch_size", 4)
+    few_steps(name, imagenet(tmp_path, (500, 375), each=3, classes=4), tmp_path / "run", "--batch_size", 2)
 
 
 def test_the_hundred_classes_have_a_name(tmp_path: Path) -> None:

@@ -228,7 +228,8 @@ class Walk:
         start: a folder of which each begins with a copy; "" for none.
         kind: of ``KINDS``, at every ``stride``-th operation from ``first`` on; or "moment", a kill at random moments.
         tries: how many moments.
-        seed: of these.
+        seed: of these, and of the order of operations.
+        seconds: after which nothing more is tried, so that a slow machine tries fewer.
     """
 
     words: list[str]
@@ -240,6 +241,7 @@ class Walk:
     stride: int = 1
     tries: int = 0
     seed: int = 0
+    seconds: float | int = 10**6
 
 
 @dataclass(frozen=True)
@@ -294,10 +296,14 @@ def _do(plan: Walk) -> None:
     whole = attempt("whole", 0, 0.0)
     seconds, random = time.monotonic() - started, Random(plan.seed)
     if plan.kind in KINDS:
-        for number in range(plan.first, whole.first.operations + 1, plan.stride):
-            attempt(str(number), number, 0.0)
+        numbers = list(range(plan.first, whole.first.operations + 1, plan.stride))
+        random.shuffle(numbers)
+        for number in numbers:
+            if time.monotonic() - started < plan.seconds:
+                attempt(str(number), number, 0.0)
     for number in range(plan.tries):
-        attempt(str(number), 0, random.uniform(0.0, seconds))
+        if time.monotonic() - started < plan.seconds:
+            attempt(str(number), 0, random.uniform(0.0, seconds))
 
 
 def _main(path: Path) -> None:
