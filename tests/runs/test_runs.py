@@ -101,7 +101,8 @@ def test_leftovers_of_a_kill_are_cleared_and_nothing_else(tmp_path: Path) -> Non
         ".notes.2024",
         f".metrics.json.{os.getppid()}",
     }  # the last, of one alive
-    for name in {f".checkpoint.safetensors.{ended.pid}", f".config.yaml.{os.getpid()}", *foreign}:
+    ours = {f".checkpoint.safetensors.{ended.pid}", f".config.yaml.{os.getpid()}", f".losses.txt.{ended.pid}"}
+    for name in ours | foreign:
         (tmp_path / name).write_text("")
     files.clear_temporaries(tmp_path)
     assert {path.name for path in tmp_path.iterdir()} == foreign

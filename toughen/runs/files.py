@@ -14,7 +14,7 @@ from toughen.utils.paths import is_text
 if TYPE_CHECKING:  # imported where it is used: reports read and write files without torch
     from torch import Tensor
 
-WRITTEN = (".json", ".jsonl", ".safetensors", ".yaml", ".parquet", ".html", ".png")  # what toughen writes
+WRITTEN = (".json", ".jsonl", ".safetensors", ".yaml", ".parquet", ".html", ".png", ".csv", ".txt")  # what is written
 
 DIGEST, UNKNOWN = "digest", "0" * 32  # of a file of tensors, and what stands in its place while it is taken
 
