@@ -21,7 +21,7 @@ MOMENTS = 5  # for each method: 50 in all
 EVERY = bool(os.environ.get("TOUGHEN_EVERY_OPERATION"))
 MOMENTS_OF_A_COMMAND = 50 if EVERY else 25  # of evaluate, and of reproduce
 SECONDS = 7200 if EVERY else 100  # for a command and a kind of fault; what has not begun by then is left out
-LEAST = 2  # commands that are disturbed, even on a slow machine
+LEAST = 5  # commands that are disturbed, even on a slow machine
 Compared = Callable[[Path], Any]
 
 
