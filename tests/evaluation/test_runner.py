@@ -199,6 +199,18 @@ def test_processes_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
         assert shared.summary()["attacks"]["fab-t"]["passes"] == alone.summary()["attacks"]["fab-t"]["passes"]
 
 
+@pytest.mark.slow
+def test_cores_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A process computes on one core: the last bits of a matrix product depend on how many share it."""
+    net, split, attacks = toughen.load(NETS / "fbf"), some(40), {"fab-t": FAB(eps=0.4, steps=15)}
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 4)
+    distances = [
+        measure(net, split, attacks, batch_size=16, processes=processes).results["fab-t"].distance
+        for processes in (1, 2)
+    ]
+    assert len(distances[0].unique()) > 10 and torch.equal(*distances)
+
+
 def _command(out: Path) -> list[str]:
     words = "--data mnist-5k --limit 60 --attacks autoattack --verdict false --batch_size 16 --eps 0.3 --out"
     return [sys.executable, "-m", "toughen", "evaluate", str(out.parent / "net"), *words.split(), str(out)]

@@ -29,14 +29,15 @@ class Workers(AbstractContextManager["Workers"]):
     """Runs rounds of attacks on chunks of images; results don't depend on the number of workers.
 
     With one process on a CPU, each core gets a thread with a copy of the model. This is faster than to split every
-    operation among the cores.
+    operation among the cores, and the last bits of a matrix product depend on how many share it. So a worker computes on
+    one core. Only a model that can't be copied has all of them, operation by operation.
 
     Attributes:
         count: how many workers there are.
 
     Args:
         harness: the model and the images.
-        processes: how many processes; each gets an equal share of the cores, or the next GPU.
+        processes: how many processes; each computes on one core, or on the next GPU.
     """
 
     def __init__(self, harness: Harness, processes: int) -> None:
@@ -96,7 +97,7 @@ def _start_thread(harness: Harness, copies: SimpleQueue[FixedBatchModel]) -> Non
 def _process_pool(harness: Harness, processes: int) -> ProcessPoolExecutor:
     # spawned, because a process with several threads or with a GPU can't be forked safely
     context: Any = multiprocessing.get_context("spawn")
-    ranks, threads = context.SimpleQueue(), max(1, torch.get_num_threads() // processes)
+    ranks = context.SimpleQueue()
     for rank in range(processes):
         ranks.put(rank)
     net = copy.deepcopy(harness.model.net).cpu()
@@ -104,22 +105,21 @@ def _process_pool(harness: Harness, processes: int) -> ProcessPoolExecutor:
     images = (harness.images.cpu(), harness.labels.cpu(), harness.index, harness.seed)
     kind = harness.images.device.type
     return ProcessPoolExecutor(
-        processes, context, initializer=_start_process, initargs=(ranks, threads, kind, model, images)
+        processes, context, initializer=_start_process, initargs=(ranks, kind, model, images)
     )
 
 
-def _start_process(ranks: Any, threads: int, kind: str, model: tuple[Any, ...], images: tuple[Any, ...]) -> None:
+def _start_process(ranks: Any, kind: str, model: tuple[Any, ...], images: tuple[Any, ...]) -> None:
     """Initialise a worker process.
 
     Args:
         ranks: a queue with a number for each process.
-        threads: how many threads PyTorch may use.
         kind: type of the device; the rank chooses among several GPUs.
         model: net, batch size and precision of the ``FixedBatchModel``.
         images: the other arguments of ``Harness``.
     """
     keep_freed_memory()
-    torch.set_num_threads(threads)
+    torch.set_num_threads(1)
     rank = ranks.get()
     device = torch.device(kind, rank % torch.cuda.device_count()) if kind == "cuda" else torch.device(kind)
     net, size, precision = model
