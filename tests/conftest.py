@@ -32,14 +32,15 @@ GUARD = Guard()
 SLOW_MINUTES = float(os.environ.get("TOUGHEN_SLOW_MINUTES", "inf"))  # a slow test that has not begun by then is skipped
 ORDER = os.environ.get("TOUGHEN_SLOW_ORDER", "")  # a commit, so that a slow machine skips others at the next one
 STARTED = time.monotonic()
+LONGEST = ("test_crash_anywhere.py", "test_installation.py")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The longest file begins first, so that no core waits for it at the end (`make test-slow` keeps this order)."""
+    """The longest files begin first, so that no core waits for them at the end (`make test-slow` keeps this order)."""
 
     def place(item: pytest.Item) -> tuple[bool, str]:
         shuffled = sha256(f"{ORDER} {item.nodeid.partition('::')[0]}".encode()).hexdigest() if ORDER else ""
-        return item.path.name != "test_soak.py", shuffled
+        return item.path.name not in LONGEST, shuffled
 
     items.sort(key=place)
 
