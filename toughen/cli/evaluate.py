@@ -119,7 +119,12 @@ def evaluate_parser() -> Parser:
     parser.add_argument(
         "--surrogate", type=str | None, help="a run trained without attacks, for black-box checks; `train` trains one"
     )
-    parser.add_argument("--processes", type=int, default=1, help="number of parallel processes, on a CPU of one core each; the result is the same")
+    parser.add_argument(
+        "--processes",
+        type=int,
+        default=1,
+        help="number of parallel processes, on a CPU of one core each; the result is the same",
+    )
     parser.add_argument(
         "--time_budget",
         type=str | None,

@@ -29,8 +29,8 @@ class Workers(AbstractContextManager["Workers"]):
     """Runs rounds of attacks on chunks of images; results don't depend on the number of workers.
 
     With one process on a CPU, each core gets a thread with a copy of the model. This is faster than to split every
-    operation among the cores, and the last bits of a matrix product depend on how many share it. So a worker computes on
-    one core. Only a model that can't be copied has all of them, operation by operation.
+    operation among the cores, and the last bits of a matrix product depend on how many share it. So a worker computes
+    on one core. Only a model that can't be copied has all of them, operation by operation.
 
     Attributes:
         count: how many workers there are.
@@ -104,9 +104,7 @@ def _process_pool(harness: Harness, processes: int) -> ProcessPoolExecutor:
     model = (net, harness.model.size, harness.model.precision)
     images = (harness.images.cpu(), harness.labels.cpu(), harness.index, harness.seed)
     kind = harness.images.device.type
-    return ProcessPoolExecutor(
-        processes, context, initializer=_start_process, initargs=(ranks, kind, model, images)
-    )
+    return ProcessPoolExecutor(processes, context, initializer=_start_process, initargs=(ranks, kind, model, images))
 
 
 def _start_process(ranks: Any, kind: str, model: tuple[Any, ...], images: tuple[Any, ...]) -> None:
