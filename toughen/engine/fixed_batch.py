@@ -50,7 +50,6 @@ def batch_size_for(net: nn.Module, images: AnyImages, given: int | None = None) 
     Args:
         net: on the images' device.
         images: all that are evaluated, [n, c, h, w].
-        given: the user's choice; None for none.
     """
     work = _work(net, images[:1]) if given is None and images.device.type == "cpu" else None
     return block_size(images.device, len(images), given, work)
