@@ -123,7 +123,7 @@ def evaluate_parser() -> Parser:
         "--processes",
         type=int,
         default=1,
-        help="number of parallel processes, on a CPU of one core each; the result is the same",
+        help="number of parallel processes; the result is the same, and on a CPU each computes on one core",
     )
     parser.add_argument(
         "--time_budget",
