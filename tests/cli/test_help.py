@@ -107,7 +107,8 @@ def test_the_meaning_and_the_default_of_a_setting_by_hand() -> None:
     short, everything = told("evaluate", "--help"), told("evaluate", "--help", "all")
     line = "  --processes N         number of parallel processes"
     assert f"{line} (default: 1)\n" in short
-    assert f"{line}; the result is the same\n                        (default: 1)\n" in everything
+    rest = f"{'':24}and on a CPU each computes on one core (default: 1)\n"
+    assert f"{line}; the result is the same,\n{rest}" in everything
     assert "  --batch-size N        images per step\n" in told("train", "--help")  # no default: it is chosen
     assert "  --norm linf|l2        norm of the threat (default: the run's)\n" in short
 
