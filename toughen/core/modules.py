@@ -63,3 +63,8 @@ def frozen_copy(model: nn.Module, *, persistent: bool = True) -> nn.Module:
         if not persistent:
             module._non_persistent_buffers_set |= set(module._buffers)
     return copied
+
+
+def dtype_of(model: nn.Module) -> torch.dtype:
+    """The type of a model's first floating-point weights; float32 where it has none."""
+    return next((each.dtype for each in model.parameters() if each.is_floating_point()), torch.float32)

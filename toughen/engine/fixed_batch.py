@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from toughen.core import cost
 from toughen.core.classifier import Classifier, InputGradient
 from toughen.core.gradients import gradient_of_batch, nearest_of_batch
-from toughen.core.modules import mode, unwrap
+from toughen.core.modules import dtype_of, mode, unwrap
 from toughen.core.objectives import Objective, misclassified
 from toughen.core.types import AnyImages, Images, Labels, Logits, Mask, PerExample
 from toughen.engine import search_copy
@@ -57,10 +57,9 @@ def batch_size_for(net: nn.Module, images: AnyImages, given: int | None = None) 
 
 def _work(net: nn.Module, image: AnyImages) -> int | None:
     """Floating-point operations of a forward pass; None where they cannot be counted, as for a net of another kind."""
-    kind = next((weight.dtype for weight in net.parameters() if weight.is_floating_point()), torch.float32)
     try:
         with preserved_rng_state(image.device):
-            return cost.flops(net, image.to(kind)) or None
+            return cost.flops(net, image.to(dtype_of(net))) or None
     except Exception:  # a user's own net may raise anything
         return None
 

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from toughen.attacks.base import Attack
 from toughen.core.gradients import mode
+from toughen.core.modules import dtype_of
 from toughen.core.rng import ImageNoise
 from toughen.core.types import AnyImages, Images, Labels, Logits, Mask, PerExample
 from toughen.engine.device import Precision
@@ -171,8 +172,3 @@ def _harness(
     chosen: Precision = "fp64" if dtype_of(model) == torch.float64 else precision or "fp32"
     fixed_batch = FixedBatchModel(model, batch_size_for(model, images), chosen, copied=precision is not None)
     return Harness(fixed_batch, images, labels, index, seed)
-
-
-def dtype_of(model: nn.Module) -> torch.dtype:
-    """The type of a model's first floating-point weights; float32 where it has none."""
-    return next((each.dtype for each in model.parameters() if each.is_floating_point()), torch.float32)

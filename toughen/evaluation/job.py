@@ -16,14 +16,14 @@ from torch import nn
 from toughen import models
 from toughen.attacks.base import Attack
 from toughen.core.gradients import IN_PLACE, mode
-from toughen.core.modules import unwrap
+from toughen.core.modules import dtype_of, unwrap
 from toughen.core.types import AnyImages, Images
 from toughen.data import Split
 from toughen.engine.device import Precision
 from toughen.engine.fixed_batch import FixedBatchModel, batch_size_for, search_precision
 from toughen.evaluation.config import EvaluationConfig, chosen_attacks
 from toughen.evaluation.diagnostics.store import check_usable
-from toughen.evaluation.harness import as_floats, dtype_of, predict
+from toughen.evaluation.harness import as_floats, predict
 from toughen.evaluation.target import EvaluationTarget
 
 Source: TypeAlias = nn.Module | Callable[[], nn.Module]

@@ -19,12 +19,13 @@ from typing import Any, Literal, TypeAlias, get_type_hints
 
 from torch import nn
 
+from toughen.core.modules import dtype_of
 from toughen.core.rng import StepNoise, derive_seed
 from toughen.core.threat import Threat
 from toughen.core.types import Labels
 from toughen.data import Split
 from toughen.data.sets import stratified
-from toughen.evaluation.harness import as_floats, dtype_of
+from toughen.evaluation.harness import as_floats
 from toughen.evaluation.logit_distance import logit_distance
 from toughen.methods.base import Method
 from toughen.utils.type_hints import first_mismatch
