@@ -162,8 +162,8 @@ def test_operations_of_every_command(
     """TOUGHEN_EVERY_OPERATION=1 leaves none out; that takes some 20 minutes for each command and kind."""
     stride = 1 if EVERY else COMMANDS[command][kind]
     made, compared = plan(command, tmp_path / "w", run, kind=kind, stride=stride, seconds=SECONDS)
-    least = 40 if EVERY else LEAST
-    assert judge(walk(made, timeout=SECONDS + 400), compared, kind, command, capsys) >= min(least, 40 // stride)
+    least = 41 if EVERY else LEAST
+    assert judge(walk(made, timeout=SECONDS + 400), compared, kind, command, capsys) >= least
 
 
 @pytest.mark.slow
@@ -183,5 +183,5 @@ def test_random_moments_of_other_commands(
 ) -> None:
     made, compared = plan(command, tmp_path / "w", run, kind="moment", tries=MOMENTS_OF_A_COMMAND, seconds=SECONDS)
     tries = walk(made, timeout=SECONDS + 400)
-    least = MOMENTS_OF_A_COMMAND // 2 if EVERY else LEAST
+    least = MOMENTS_OF_A_COMMAND // 2 + 1 if EVERY else LEAST
     assert judge(tries, compared, "moment", command, capsys) >= least
