@@ -281,18 +281,17 @@ def test_a_recipe_may_name_own_classes_too(own: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "command", ["train", *(pytest.param(each, marks=pytest.mark.slow) for each in ("evaluate", "list"))]
+    ("command", "share"), [("train", 1.4), ("evaluate", 0.5), pytest.param("list", 0.5, marks=pytest.mark.slow)]
 )
-def test_help_answers_quickly(command: str) -> None:
-    """In seconds, and against a bare import of torch; the least of three each, in turn: other tests may be running."""
+def test_help_answers_quickly(command: str, share: float) -> None:
+    """Against a bare import of torch, which only train's help needs; the least of three each: other tests may run."""
     turns = [
         (processor_seconds("-c", "import torch"), processor_seconds("-m", "toughen", command, "--help"))
         for _ in range(3)
     ]
     assert all(told.startswith(f"usage: toughen {command}") for _, (_, told) in turns)
     spent = min(spent for _, (spent, _) in turns)
-    assert spent < 3
-    assert spent < 1.6 * min(spent for (spent, _), _ in turns)
+    assert spent < share * min(spent for (spent, _), _ in turns)
 
 
 def test_a_command_leaves_garbage_collection_as_it_is() -> None:

@@ -6,12 +6,11 @@ import json
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
-from torch import nn
 
 from toughen import runs
 from toughen.cli.shared import (
@@ -27,18 +26,15 @@ from toughen.cli.shared import (
 )
 from toughen.config import settings
 from toughen.config.parsing import Parser, tidy
-from toughen.core.distributed import world
-from toughen.evaluation import evaluate_run, output_folder
-from toughen.evaluation.conclude import Unfinished
-from toughen.evaluation.examination import STOPPED
-from toughen.evaluation.result import RESULT
-from toughen.evaluation.target import is_elsewhere
 from toughen.report.ending import read_recipe
 from toughen.report.read import CONFIG, read_run
 from toughen.runs import follow_up
 from toughen.utils.console import say
 from toughen.utils.statistics import percent, warning
 from toughen.utils.units import format_radius
+
+if TYPE_CHECKING:
+    from torch import nn
 
 HELP = Help(
     usage=f"{PROGRAM} evaluate RUN|MODULE:FUNCTION|timm:NAME [settings]",
@@ -68,6 +64,10 @@ STYLES = {"sound": "bold green", "doubtful": "bold yellow", "masked": "bold red"
 def run(arguments: Sequence[str]) -> int:
     settings.find_own_classes(arguments)
     given = vars(evaluate_parser().read(tidy(arguments)))
+    from toughen.core.distributed import world  # import torch, which --help does not need
+    from toughen.evaluation import evaluate_run, output_folder
+    from toughen.evaluation.conclude import Unfinished
+
     quiet, as_json = given.pop("quiet"), given.pop("json")
     console = progress_console(quiet)
     show = print_json if as_json else print_evaluation
@@ -143,6 +143,8 @@ def evaluate_parser() -> Parser:
 
 def surrogate_model(spec: str, surrogate: str, device: str, console: Console, data: str | None) -> nn.Module:
     """The surrogate for transfer attacks: the net of a run, or one that is trained for this model and kept."""
+    from toughen.evaluation.target import is_elsewhere
+
     if surrogate != "train":
         return runs.load(surrogate)
     if is_elsewhere(spec):
@@ -161,6 +163,8 @@ def print_json(_: Console, folder: Path, result: dict[str, Any]) -> None:
 
 def print_evaluation(console: Console, folder: Path, result: dict[str, Any]) -> None:
     """Print an evaluation: accuracy clean, under each attack, and under all attacks; then the verdict."""
+    from toughen.evaluation.result import RESULT
+
     threat = result["threat"]
     images = (
         f"{result['images']:,} test images of {result['data']}, {threat['norm']} eps {format_radius(threat['eps'])}"
@@ -198,6 +202,8 @@ def _attack_row(table: Table, name: str, figures: dict[str, Any], images: int) -
 
 def print_verdict(console: Console, result: dict[str, Any]) -> None:
     """Print whether the number can be believed, and the failed checks; all checks are in evaluation.json."""
+    from toughen.evaluation.examination import STOPPED
+
     word, checks = result.get("verdict"), result.get("checks", [])
     if word is None:
         return

@@ -10,14 +10,9 @@ from pathlib import Path
 from rich.console import Console
 from rich.text import Text
 
-from toughen import data as data_sets
-from toughen import methods, models
 from toughen.cli.shared import PROGRAM, Help
 from toughen.config import settings
 from toughen.config.parsing import Parser, tidy
-from toughen.evaluation.suite import names as attack_names
-from toughen.evaluation.verdict import check_functions
-from toughen.training.callbacks.selection import optional_callbacks
 from toughen.utils.collect import summary
 from toughen.utils.console import two_columns
 
@@ -39,13 +34,18 @@ HELP = Help(
 
 def run(arguments: Sequence[str]) -> int:
     what = list_parser().read(tidy(arguments)).what
+    from toughen import data, methods, models  # import torch, which --help does not need
+    from toughen.evaluation.suite import names as attack_names
+    from toughen.evaluation.verdict import check_functions
+    from toughen.training.callbacks.selection import optional_callbacks
+
     if what == "methods":
         print_methods(Console(), methods.REGISTRY)
         return 0
     entries: dict[str, Callable[[], dict[str, str]]] = {
         "attacks": lambda: {name: about for name, (_, about) in attack_names().items()},
         "models": lambda: models.summaries() | ELSEWHERE,
-        "data": data_sets.names,
+        "data": data.names,
         "recipes": lambda: {name: recipe_summary(path) for name, path in settings.recipes().items()},
         "callbacks": lambda: {name: summary(kind) for name, kind in optional_callbacks().items()},
         "checks": lambda: {name: summary(function) for name, function in check_functions().items()},
