@@ -123,7 +123,7 @@ def test_rates_are_those_of_timms_layer_decay(name: str) -> None:
     from timm.optim import param_groups_layer_decay
 
     model: Any = models.create(name, 10, (1, 28, 28), (0.5,), (0.25,), **TIMM[name])
-    ours = fine_tuning.rates(model, [], 0.7, 10)
+    ours = fine_tuning.prepare(model, [], 0, 0.7, 10).parameters
     theirs = param_groups_layer_decay(model.net, layer_decay=0.7)
     for each in (ours, theirs):
         assert all(isinstance(group, dict) for group in each)
@@ -138,7 +138,7 @@ def scales(groups: Any) -> dict[int, float]:
 @pytest.mark.parametrize("name", TIMM)
 def test_all_but_the_classifier_of_a_net_of_timms_is_frozen(name: str) -> None:
     model: Any = models.create(name, 10, (1, 28, 28), (0.5,), (0.25,), **TIMM[name])
-    fine_tuning.freeze(model, "backbone", 10)
+    fine_tuning.prepare(model, [], "backbone", 1.0, 10)
     trained = [weight for weight in model.parameters() if weight.requires_grad]
     assert {id(weight) for weight in trained} == {id(weight) for weight in model.net.get_classifier().parameters()}
 
@@ -225,7 +225,7 @@ class TwoHeads(nn.Module):
 
 def test_a_net_of_two_heads_has_no_backbone_to_freeze() -> None:
     with pytest.raises(ValueError, match="no single layer of the net gives the 10 logits: give a number of layers"):
-        fine_tuning.freeze(TwoHeads(), "backbone", 10)
+        fine_tuning.prepare(TwoHeads(), [], "backbone", 1.0, 10)
 
 
 def test_passes_by_hand() -> None:

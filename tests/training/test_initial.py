@@ -21,7 +21,7 @@ from toughen.methods.standard import Standard
 from toughen.models.normalize import parts_of
 from toughen.runs.weights_file import read_weights
 from toughen.training import Recipe
-from toughen.training.initial import image_size, load_into, read_initial, statistics
+from toughen.training.initial import load_into, read_initial, statistics, trained_on
 from toughen.training.run import build
 
 
@@ -184,9 +184,10 @@ def test_size_and_normalisation_are_timms_own(name: str, tmp_path: Path) -> None
     save_file(net.state_dict(), tmp_path / "net.safetensors")
     initial = read_initial(str(tmp_path / "net.safetensors"))
     about = timm.data.resolve_model_data_config(net)
-    assert image_size(initial, name, {}) == about["input_size"][-1] == 224
-    assert statistics(initial, name, 3) == (about["mean"], about["std"])
-    assert image_size(initial, name, {"img_size": 28}) == 28 and statistics(initial, name, 1) is None
+    before = trained_on(initial, name, {})
+    assert before.size == about["input_size"][-1] == 224
+    assert statistics(initial, before, 3) == (about["mean"], about["std"])
+    assert trained_on(initial, name, {"img_size": 28}).size == 28 and statistics(initial, before, 1) is None
     model = models.create(name, 5, (3, 224, 224), about["mean"], about["std"])
     assert "is new, for 5 classes" in load_into(initial, model, name, list("abcde"))
     head = timm.create_model(name.removeprefix("timm:"), num_classes=7).pretrained_cfg["classifier"]

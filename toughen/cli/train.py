@@ -23,8 +23,8 @@ def run(arguments: Sequence[str]) -> int:
     from toughen.training.run import train  # TensorBoard and the like take a while to import
 
     quiet, as_json = "--quiet" in arguments, "--json" in arguments
-    recipe, out, resume = parse_train(arguments)
     console = progress_console(quiet)
+    recipe, out, resume = parse_train(arguments)
     if resume and _is_new(Path(out)):
         say(console, f"{out} has no checkpoint to resume from: a new run starts")
     try:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from typing import Any, Literal, TypeAlias
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Literal, NamedTuple, TypeAlias
 
 from torch import nn
 from torch.nn.modules.batchnorm import _NormBase
@@ -37,32 +37,61 @@ def check_settings(frozen: Frozen, layer_decay: float | int, *, has_weights: boo
         )
 
 
-def freeze(model: nn.Module, frozen: Frozen, classes: int) -> list[nn.Module]:
-    """Set ``requires_grad`` to False on the parameters of the frozen layers.
+class Trained(NamedTuple):
+    """What of a net is trained.
+
+    Attributes:
+        parameters: as an optimizer takes them: in one group, or, with a decay, in one for each layer.
+        frozen_modules: the modules whose parameters are all frozen, which stay in evaluation mode.
+    """
+
+    parameters: Parameters
+    frozen_modules: list[nn.Module]
+
+
+def prepare(
+    model: nn.Module, more: Iterable[nn.Parameter], frozen: Frozen, layer_decay: float | int, classes: int
+) -> Trained:
+    """Set ``requires_grad`` to False on the parameters of the frozen layers, and give the others their rates.
+
+    A layer's rate is lr * layer_decay ** depth, with depth 0 for the last layer; the group's "lr_scale" is that power,
+    and a schedule multiplies by it (BEiT, arXiv:2106.08254, and timm's layer decay).
 
     Args:
         model: as ``toughen.models.create`` makes it; changed in place.
+        more: parameters beside it, such as a method's, which learn at the whole rate.
         frozen: how many layers, counted from the images (``toughen.models.layers``), or "backbone" for all but the
             layer that gives the logits.
+        layer_decay: above 0, up to 1.
         classes: how many logits there are.
-
-    Returns:
-        The modules whose parameters are all frozen, which stay in evaluation mode.
 
     Raises:
         ValueError: there are not so many layers, or the layer that gives the logits is not known.
     """
-    if not frozen:
-        return []
     _, net = parts_of(model)
+    layers = layers_of(net, classes) if frozen or layer_decay != 1 else []
     named = dict(net.named_parameters())
-    for name in _frozen_names(net, frozen, classes):
+    for name in _frozen_names(net, layers, frozen, classes) if frozen else ():
         named[name].requires_grad_(False)
-    return _frozen_modules(net)
+    more = [weight for weight in more if weight.requires_grad]
+    if layer_decay == 1:
+        parameters: Parameters = [*(weight for weight in model.parameters() if weight.requires_grad), *more]
+    else:
+        parameters = _groups(named, layers, more, layer_decay)
+    return Trained(parameters, _frozen_modules(net) if frozen else [])
 
 
-def _frozen_names(net: nn.Module, frozen: Frozen, classes: int) -> list[str]:
-    layers = layers_of(net, classes)
+def _groups(
+    named: Mapping[str, nn.Parameter], layers: list[list[str]], more: list[nn.Parameter], layer_decay: float | int
+) -> Parameters:
+    groups = []
+    for depth, layer in enumerate(reversed(layers)):
+        weights = [named[name] for name in layer if named[name].requires_grad]
+        groups.append({"params": [*weights, *(more if depth == 0 else [])], "lr_scale": float(layer_decay) ** depth})
+    return [group for group in groups if group["params"]]
+
+
+def _frozen_names(net: nn.Module, layers: list[list[str]], frozen: Frozen, classes: int) -> list[str]:
     if isinstance(frozen, int):
         if frozen >= len(layers):
             raise ValueError(
@@ -91,30 +120,6 @@ def _frozen_modules(net: nn.Module) -> list[nn.Module]:
         elif is_frozen and isinstance(module, _NormBase):
             frozen_modules.append(module)
     return frozen_modules
-
-
-def rates(model: nn.Module, more: Iterable[nn.Parameter], layer_decay: float | int, classes: int) -> Parameters:
-    """The parameters to train as an optimizer takes them: in one group, or, with a decay, in one for each layer.
-
-    A layer's rate is lr * layer_decay ** depth, with depth 0 for the last layer; the group's "lr_scale" is that power,
-    and a schedule multiplies by it (BEiT, arXiv:2106.08254, and timm's layer decay).
-
-    Args:
-        model: as ``toughen.models.create`` makes it, its frozen layers frozen.
-        more: parameters beside it, such as a method's, which learn at the whole rate.
-        layer_decay: above 0, up to 1.
-        classes: how many logits there are.
-    """
-    more = [weight for weight in more if weight.requires_grad]
-    if layer_decay == 1:
-        return [*(weight for weight in model.parameters() if weight.requires_grad), *more]
-    _, net = parts_of(model)
-    named = dict(net.named_parameters())
-    groups = []
-    for depth, layer in enumerate(reversed(layers_of(net, classes))):
-        weights = [named[name] for name in layer if named[name].requires_grad]
-        groups.append({"params": [*weights, *(more if depth == 0 else [])], "lr_scale": float(layer_decay) ** depth})
-    return [group for group in groups if group["params"]]
 
 
 def describe(model: nn.Module, groups: Sequence[dict[str, Any]], lr: float | int) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from torch import Tensor, nn
 
@@ -69,22 +69,42 @@ def read_initial(spec: str) -> Initial:
     return Initial(spec, tensors, statistics, record, more)
 
 
-def image_size(initial: Initial, net: str, settings: Mapping[str, Any]) -> int | None:
-    """The size of images that the weights were trained on: of the run, or of timm's configuration of the net."""
+class TrainedOn(NamedTuple):
+    """The images that weights were trained on, as far as it is known.
+
+    Attributes:
+        size: rows and columns.
+        statistics: mean and std.
+    """
+
+    size: int | None = None
+    statistics: Statistics | None = None
+
+
+def trained_on(initial: Initial, net: str, settings: Mapping[str, Any]) -> TrainedOn:
+    """What the run or the file says of its images, or else timm's configuration of the net.
+
+    Args:
+        initial: the weights.
+        net, settings: the net's name and its settings.
+
+    Raises:
+        ValueError: timm is missing, or does not know the net or its images.
+    """
     if initial.record is not None:
-        return initial.record.image_size
+        return TrainedOn(initial.record.image_size, initial.statistics)
     if not net.startswith("timm:"):
-        return None
-    given = settings.get("img_size")
-    return given if isinstance(given, int) else data_configuration(net.removeprefix("timm:")).size
+        return TrainedOn(None, initial.statistics)
+    known, size = data_configuration(net.removeprefix("timm:")), settings.get("img_size")
+    return TrainedOn(size if isinstance(size, int) else known.size, initial.statistics or (known.mean, known.std))
 
 
-def statistics(initial: Initial, net: str, channels: int) -> Statistics | None:
+def statistics(initial: Initial, images: TrainedOn, channels: int) -> Statistics | None:
     """Mean and std that the weights were trained with; None where they are not known.
 
     Args:
         initial: the weights.
-        net: the net's name.
+        images: that they were trained on.
         channels: of the images to train on.
 
     Raises:
@@ -97,10 +117,9 @@ def statistics(initial: Initial, net: str, channels: int) -> Statistics | None:
                 f"--init {initial.source} was trained on images with {count(len(mean), 'channel')}, and these have "
                 f"{channels}: give other --data"
             )
-    if initial.statistics is not None or not net.startswith("timm:"):
         return initial.statistics
-    configuration = data_configuration(net.removeprefix("timm:"))
-    return (configuration.mean, configuration.std) if len(configuration.mean) == channels else None
+    known = images.statistics  # timm's, for colour images
+    return known if known is not None and known[0] is not None and len(known[0]) == channels else None
 
 
 def load_into(initial: Initial, model: nn.Module, net_name: str, classes: Sequence[str]) -> str:

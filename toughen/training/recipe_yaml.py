@@ -10,12 +10,9 @@ from numbers import Integral, Real
 from pathlib import Path
 from typing import Any
 
-from toughen.methods.base import Method
-from toughen.training.optimizers import Optimizer
 from toughen.training.recipe import Recipe
-from toughen.training.schedules import Schedule
 from toughen.utils import strict_yaml
-from toughen.utils.configurable import defaults_of, hints_of, import_path, init_args
+from toughen.utils.configurable import Configurable, hints_of, import_path, init_args, nested_defaults
 from toughen.utils.units import Fraction
 
 
@@ -40,7 +37,7 @@ def _given(kind: type, settings: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _plain(value: Any, *, as_text: bool = True) -> Any:
-    if isinstance(value, Method | Optimizer | Schedule):
+    if isinstance(value, Configurable):
         given = _given(type(value), init_args(value))
         return {"class_path": import_path(type(value))} | ({"init_args": given} if given else {})
     if isinstance(value, Mapping):
@@ -90,20 +87,11 @@ def changes(before: Mapping[str, str], recipe: Recipe) -> dict[str, tuple[str, s
     A setting that is missing on one side has its default there: a run may be older than a setting, and what a method
     of a user's own hands on to its base is in config.yaml only where it was given. 1 and 1.0 are the same.
     """
-    now, defaults = settings_of(recipe), _defaults(Recipe, vars(recipe))
+    now = settings_of(recipe)
+    defaults = {name: str(_plain(default)) for name, default in nested_defaults(Recipe, vars(recipe)).items()}
     whole = {name: "None" for name in before.keys() | now.keys()} | defaults
     pairs = {name: (before.get(name, whole[name]), now.get(name, whole[name])) for name in sorted(whole)}
     return {name: (was, given) for name, (was, given) in pairs.items() if _meaning(was) != _meaning(given)}
-
-
-def _defaults(kind: type, settings: Mapping[str, Any]) -> dict[str, str]:
-    """The defaults of a class's settings and of theirs, as ``settings_of`` names them."""
-    defaults = {name: str(_plain(default)) for name, default in defaults_of(kind).items()}
-    for name, value in settings.items():
-        if isinstance(value, Method | Optimizer | Schedule):
-            inner = _defaults(type(value), init_args(value))
-            defaults |= {f"{name}.init_args.{each}": default for each, default in inner.items()}
-    return defaults
 
 
 def _meaning(setting: str) -> float | str:

@@ -16,7 +16,7 @@ from toughen import models, runs
 from toughen.attacks.adaptive import Adaptive
 from toughen.core.distributed import world
 from toughen.core.rng import derive_seed
-from toughen.data import Data, Streamed
+from toughen.data import Streamed
 from toughen.data.feed import Unreadable
 from toughen.engine.memory import is_out_of_memory
 from toughen.training import budget, checkpoint
@@ -180,8 +180,11 @@ def build(
     """
     named = [*named_callbacks(recipe.callbacks), *callbacks]
     initial = None if recipe.init is None else initial_weights.read_initial(recipe.init)
-    if initial is not None and recipe.image_size is None:
-        recipe = replace(recipe, image_size=initial_weights.image_size(initial, recipe.model, recipe.model_settings))
+    before = initial_weights.TrainedOn()
+    if initial is not None and (recipe.image_size is None or recipe.normalize):
+        before = initial_weights.trained_on(initial, recipe.model, recipe.model_settings)
+    if recipe.image_size is None:
+        recipe = replace(recipe, image_size=before.size)
     data = data_sets.load_training(
         recipe.data,
         classes=recipe.classes,
@@ -193,7 +196,8 @@ def build(
     recipe, threat = replace(recipe, image_size=data.image_size or recipe.image_size), recipe.threat
     if threat is not None:
         threat.check(torch.empty(1, *data.shape))
-    mean, std = statistics(recipe, data, initial)
+    known = initial_weights.statistics(initial, before, data.shape[0]) if initial is not None else None
+    mean, std = (known or data.statistics()) if recipe.normalize else (None, None)
     torch.manual_seed(derive_seed("weights", recipe.seed))
     net = (recipe.model, len(data.classes), data.shape, mean, std)
     model = models.create(*net, **recipe.model_settings)
@@ -221,18 +225,8 @@ def build(
     if recipe.time_budget is None:
         _check_moments(trainer.state)
     seen = data.seen()
-    known = (data.split_off, data.why, data.classes, data.trained, data.tested)
-    return trainer, seen, Images(*known, init, isinstance(data, Streamed), data.shared(seen))
-
-
-def statistics(
-    recipe: Recipe, data: Data | Streamed, initial: initial_weights.Initial | None
-) -> initial_weights.Statistics:
-    """What the net's first layer normalises by: what its first weights expect, or else the training images' own."""
-    if not recipe.normalize:
-        return None, None
-    known = None if initial is None else initial_weights.statistics(initial, recipe.model, data.shape[0])
-    return data.statistics() if known is None else known
+    told = (data.split_off, data.why, data.classes, data.trained, data.tested)
+    return trainer, seen, Images(*told, init, isinstance(data, Streamed), data.shared(seen))
 
 
 def _check_adaptive(recipe: Recipe) -> None:

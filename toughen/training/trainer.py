@@ -24,6 +24,7 @@ from toughen.engine.device import autocast, choose_kernels, pick_device, pick_la
 from toughen.engine.memory import keep_freed_memory
 from toughen.evaluation.harness import as_floats
 from toughen.methods.base import Method
+from toughen.training import fine_tuning
 from toughen.training.averaging import ExponentialAverage
 from toughen.training.callbacks.base import Callback
 from toughen.training.callbacks.selection import callbacks_of, state_names
@@ -32,7 +33,6 @@ from toughen.training.compiled import Compiled
 from toughen.training.cuda_graphs import recorder_of
 from toughen.training.distributed_step import step_of, synchronised_batch_norm
 from toughen.training.divergence import Diverged, check_step
-from toughen.training.fine_tuning import freeze, rates
 from toughen.training.loader import augment_of, feed_of
 from toughen.training.recipe import Recipe
 from toughen.training.replayed_step import ReplayedStep
@@ -76,9 +76,10 @@ class Trainer:
         self.image = torch.zeros(1, *data.shape, dtype=self.dtype, device=self.device)
         self.model = model.to(self.device, self.dtype, memory_format=self.layout)  # type: ignore[call-overload]
         self.methods = self._prepared(data)
-        self.frozen_modules = freeze(self.model, recipe.frozen, len(data.classes))
-        trained = rates(self.model, self.method.parameters(), recipe.layer_decay, len(data.classes))
-        self.optimizer = recipe.optimizer.build(trained)
+        more, classes = self.method.parameters(), len(data.classes)
+        trained = fine_tuning.prepare(self.model, more, recipe.frozen, recipe.layer_decay, classes)
+        self.frozen_modules = trained.frozen_modules
+        self.optimizer = recipe.optimizer.build(trained.parameters)
         self.forward_flops = flops(self.model, self.image)
         self.trained_share = trained_share(self.model, self.image)
         self.costs: dict[int, float] = {}  # of the method's companions, in forward passes of the model

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import sys
+from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any, TypeVar, get_type_hints
 
@@ -56,6 +57,21 @@ def defaults_of(kind: type) -> dict[str, Any]:
     inits = (vars(each)["__init__"] for each in reversed(inspect.getmro(kind)) if "__init__" in vars(each))
     parameters = (each for init in inits for each in inspect.signature(init).parameters.values())
     return {each.name: each.default for each in parameters if each.default is not each.empty}
+
+
+def nested_defaults(kind: type, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """The defaults of a class's settings, and of theirs, as ``SETTING.init_args.NAME``.
+
+    Args:
+        kind: the class.
+        settings: the values of its settings by name.
+    """
+    defaults = defaults_of(kind)
+    for name, value in settings.items():
+        if isinstance(value, Configurable):
+            inner = nested_defaults(type(value), init_args(value))
+            defaults |= {f"{name}.init_args.{each}": default for each, default in inner.items()}
+    return defaults
 
 
 def import_path(kind: type) -> str:
