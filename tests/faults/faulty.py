@@ -313,6 +313,7 @@ def _main(path: Path) -> None:
     import toughen.cli.evaluate
     import toughen.cli.reproduce
     import toughen.cli.train
+    import toughen.evaluation
     import toughen.training.run  # noqa: F401 - all that is slow to import
 
     torch.set_num_threads(1)
