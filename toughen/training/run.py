@@ -196,8 +196,10 @@ def build(
     recipe, threat = replace(recipe, image_size=data.image_size or recipe.image_size), recipe.threat
     if threat is not None:
         threat.check(torch.empty(1, *data.shape))
-    known = initial_weights.statistics(initial, before, data.shape[0]) if initial is not None else None
-    mean, std = (known or data.statistics()) if recipe.normalize else (None, None)
+    mean, std = None, None
+    if recipe.normalize:
+        known = None if initial is None else initial_weights.statistics(initial, before, data.shape[0])
+        mean, std = known or data.statistics()
     torch.manual_seed(derive_seed("weights", recipe.seed))
     net = (recipe.model, len(data.classes), data.shape, mean, std)
     model = models.create(*net, **recipe.model_settings)
