@@ -9,17 +9,15 @@ from toughen.data import Augment, EncodedSplit, Split
 from toughen.data.feed import Feed, MemoryFeed, StreamFeed
 from toughen.data.ingest import SHARE
 from toughen.data.workers import usual_workers
-from toughen.engine.device import pick_device
 from toughen.training.recipe import Recipe
-from toughen.utils import units
 from toughen.utils.memory import available_memory
 
 
-def memory_limit(recipe: Recipe) -> int:
+def memory_limit(recipe: Recipe, device: torch.device) -> int:
     """Bytes that images may take: as the recipe says, or half of what is available here and on the run's device."""
-    if recipe.memory_limit is not None:
-        return units.parse_size(recipe.memory_limit)
-    device, room = pick_device(recipe.device), available_memory()
+    if recipe.memory_bytes is not None:
+        return recipe.memory_bytes
+    room = available_memory()
     if device.type == "cuda":
         room = min(room, torch.cuda.mem_get_info(device)[0])
     return world().broadcast(int(SHARE * room / world().local_world_size))  # all must stream, or none
@@ -42,7 +40,7 @@ def feed_of(recipe: Recipe, train: Split | EncodedSplit, validation: Split, devi
         resized=recipe.crop == "resized",
         workers=usual_workers() if recipe.num_workers is None else recipe.num_workers,
     )
-    feed.check_memory(memory_limit(recipe), validation.images.numel())
+    feed.check_memory(memory_limit(recipe, device), validation.images.numel())
     return feed
 
 

@@ -159,10 +159,9 @@ class Recipe:
                 raise ValueError(f"{name} is {value}: it must be at least 1")
         if self.stop_epoch is not None and self.stop_epoch > self.epochs:
             raise ValueError(f"stop_epoch is {self.stop_epoch}: it must not exceed the {self.epochs} epochs")
-        if self.time_budget is not None:
-            parse_duration(self.time_budget)
-            if self.stop_epoch is not None:
-                raise ValueError("time_budget and stop_epoch both set the end of training: give one of them")
+        if self.budget_seconds is not None and self.stop_epoch is not None:
+            raise ValueError("time_budget and stop_epoch both set the end of training: give one of them")
+        _ = self.memory_bytes  # raises where it is no size
         if self.averaging is not None and not 0 <= self.averaging < 1:
             raise ValueError(f"averaging is {self.averaging}: it must be in 0..1, below 1, such as 0.9998")
         if not 0 <= self.label_smoothing < 1:
@@ -180,8 +179,6 @@ class Recipe:
             raise ValueError(
                 f"{type(self.method).__name__} differentiates gradients, which compiled nets cannot: use --compile off"
             )
-        if self.memory_limit is not None:
-            parse_size(self.memory_limit)
         if self.crop == "resized":
             self._check_resized()
         for moment in self.keep_at:
@@ -221,6 +218,24 @@ class Recipe:
                 f"{type(self.method).__name__} keeps a history of each image's pixels, which resized "
                 "crops do not fit: use --crop 4, or another method"
             )
+
+    @property
+    def budget_seconds(self) -> float | None:
+        """The time budget in seconds.
+
+        Raises:
+            ValueError: it is no time.
+        """
+        return None if self.time_budget is None else parse_duration(self.time_budget)
+
+    @property
+    def memory_bytes(self) -> int | None:
+        """The memory limit in bytes.
+
+        Raises:
+            ValueError: it is no size.
+        """
+        return None if self.memory_limit is None else parse_size(self.memory_limit)
 
     @property
     def pad(self) -> int:

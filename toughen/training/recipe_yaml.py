@@ -59,7 +59,8 @@ def _plain(value: Any, *, as_text: bool = True) -> Any:
 
 def settings_of(recipe: Recipe) -> dict[str, str]:
     """A recipe's settings as text, nested ones under dotted names."""
-    return _flat(strict_yaml.read(recipe_yaml(recipe), "the recipe"))
+    text = recipe_yaml(recipe)
+    return _flat(strict_yaml.read(text, "the recipe"))
 
 
 def settings_in(config: Path) -> dict[str, str]:

@@ -18,6 +18,7 @@ from toughen.core.distributed import world
 from toughen.core.rng import derive_seed
 from toughen.data import Streamed
 from toughen.data.feed import Unreadable
+from toughen.engine.device import pick_device
 from toughen.engine.memory import is_out_of_memory
 from toughen.training import budget, checkpoint
 from toughen.training import initial as initial_weights
@@ -183,6 +184,7 @@ def build(
     before = initial_weights.TrainedOn()
     if initial is not None and (recipe.image_size is None or recipe.normalize):
         before = initial_weights.trained_on(initial, recipe.model, recipe.model_settings)
+    device = pick_device(recipe.device)
     if recipe.image_size is None:
         recipe = replace(recipe, image_size=before.size)
     data = data_sets.load_training(
@@ -190,7 +192,7 @@ def build(
         classes=recipe.classes,
         image_size=data_image_size(recipe.image_size),
         resize=recipe.resize,
-        memory=memory_limit(recipe),
+        memory=memory_limit(recipe, device),
         stream=True if recipe.crop == "resized" else runs.streamed(folder),
     )
     recipe, threat = replace(recipe, image_size=data.image_size or recipe.image_size), recipe.threat

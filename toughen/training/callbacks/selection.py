@@ -36,7 +36,7 @@ def callbacks_of(recipe: Recipe, detector: CollapseDetector, named: Sequence[Cal
             end of a run asks for comes after them, and the checkpoint.
     """
     watch = [CollapseWatch(detector)] if detector.on else []
-    budget = [] if recipe.time_budget is None else [TimeBudget(recipe.time_budget)]
+    budget = [] if recipe.budget_seconds is None else [TimeBudget(recipe.budget_seconds)]
     best = BestWeights()
     before = (FiniteCheck(), best, KeepWeights(), EarlyStop(), *watch)
     return [*before, *named, *budget, ValidationAfterStop(best), Checkpointing(recipe.checkpoint_seconds)]

@@ -11,7 +11,6 @@ from toughen.core.distributed import world
 from toughen.engine.device import synchronize
 from toughen.training.callbacks.base import Callback
 from toughen.training.training_state import TrainingState
-from toughen.utils.units import parse_duration
 
 SHARE = 0.04  # of the budget between two checks within an epoch
 MUCH = 1.1  # factor by which the needed time may differ from the time left before the steps are planned anew
@@ -25,14 +24,14 @@ class TimeBudget(Callback):
     otherwise find time left when its learning rate is almost 0.
 
     Args:
-        budget: the time, such as "5m".
+        budget: the time, in seconds.
 
     Attributes:
         validation_seconds: as measured before the first step; None where it was not.
     """
 
-    def __init__(self, budget: str) -> None:
-        self.budget = parse_duration(budget)
+    def __init__(self, budget: float | int) -> None:
+        self.budget = budget
         self.validation_seconds: float | None = None
         self.timer = StepTimer(0)
 
