@@ -284,13 +284,14 @@ def test_a_recipe_may_name_own_classes_too(own: Path) -> None:
     ("command", "share"), [("train", 1.4), ("evaluate", 0.5), pytest.param("list", 0.5, marks=pytest.mark.slow)]
 )
 def test_help_answers_quickly(command: str, share: float) -> None:
-    """Against a bare import of torch, which only train's help needs; the least of three each: other tests may run."""
+    """Against a bare import of torch, which only train's help needs, and else in seconds; the least of three each."""
     turns = [
         (processor_seconds("-c", "import torch"), processor_seconds("-m", "toughen", command, "--help"))
         for _ in range(3)
     ]
     assert all(told.startswith(f"usage: toughen {command}") for _, (_, told) in turns)
     spent = min(spent for _, (spent, _) in turns)
+    assert command == "train" or spent < 3  # torch alone takes as long on a slow machine
     assert spent < share * min(spent for (spent, _), _ in turns)
 
 

@@ -16,7 +16,7 @@ from toughen import models, runs
 from toughen.attacks.adaptive import Adaptive
 from toughen.core.distributed import world
 from toughen.core.rng import derive_seed
-from toughen.data import Streamed
+from toughen.data import Data, Streamed
 from toughen.data.feed import Unreadable
 from toughen.engine.device import pick_device
 from toughen.engine.memory import is_out_of_memory
@@ -181,9 +181,7 @@ def build(
     """
     named = [*named_callbacks(recipe.callbacks), *callbacks]
     initial = None if recipe.init is None else initial_weights.read_initial(recipe.init)
-    before = initial_weights.TrainedOn()
-    if initial is not None and (recipe.image_size is None or recipe.normalize):
-        before = initial_weights.trained_on(initial, recipe.model, recipe.model_settings)
+    before = _trained_on(recipe, initial)
     device = pick_device(recipe.device)
     if recipe.image_size is None:
         recipe = replace(recipe, image_size=before.size)
@@ -198,10 +196,7 @@ def build(
     recipe, threat = replace(recipe, image_size=data.image_size or recipe.image_size), recipe.threat
     if threat is not None:
         threat.check(torch.empty(1, *data.shape))
-    mean, std = None, None
-    if recipe.normalize:
-        known = None if initial is None else initial_weights.statistics(initial, before, data.shape[0])
-        mean, std = known or data.statistics()
+    mean, std = _statistics(recipe, data, initial, before)
     torch.manual_seed(derive_seed("weights", recipe.seed))
     net = (recipe.model, len(data.classes), data.shape, mean, std)
     model = models.create(*net, **recipe.model_settings)
@@ -231,6 +226,23 @@ def build(
     seen = data.seen()
     told = (data.split_off, data.why, data.classes, data.trained, data.tested)
     return trainer, seen, Images(*told, init, isinstance(data, Streamed), data.shared(seen))
+
+
+def _trained_on(recipe: Recipe, initial: initial_weights.Initial | None) -> initial_weights.TrainedOn:
+    """What is known of the images of the initial weights, where the run needs it."""
+    if initial is None or not (recipe.image_size is None or recipe.normalize):
+        return initial_weights.TrainedOn()
+    return initial_weights.trained_on(initial, recipe.model, recipe.model_settings)
+
+
+def _statistics(
+    recipe: Recipe, data: Data | Streamed, initial: initial_weights.Initial | None, before: initial_weights.TrainedOn
+) -> initial_weights.Statistics:
+    """What the net's first layer normalises by: what its first weights expect, or else the training images' own."""
+    if not recipe.normalize:
+        return None, None
+    known = None if initial is None else initial_weights.statistics(initial, before, data.shape[0])
+    return known or data.statistics()
 
 
 def _check_adaptive(recipe: Recipe) -> None:
