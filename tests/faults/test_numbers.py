@@ -57,6 +57,19 @@ def test_a_gradient_is_named(net: nn.Sequential) -> None:
         stepped(net, torch.ones(2, 1, 2, 2))
 
 
+def test_finite_gradients_with_an_infinite_sum_pass(net: nn.Sequential) -> None:
+    """Their sum overflows float32 (largest finite value 3.4e38); no gradient does."""
+    net.get_parameter("1.weight").register_hook(lambda gradient: torch.full_like(gradient, 1e38))
+    stepped(net, torch.ones(2, 1, 2, 2))
+
+
+def test_gradients_of_opposite_infinities_are_found(net: nn.Sequential) -> None:
+    infinities = torch.tensor([[torch.inf, -torch.inf, 0, 0]] * 3)
+    net.get_parameter("1.weight").register_hook(lambda _: infinities)
+    with pytest.raises(Diverged, match=r"a gradient is no longer finite in step 12: .* the gradient of 1.weight is"):
+        stepped(net, torch.ones(2, 1, 2, 2))
+
+
 def test_a_loss_is_named(net: nn.Sequential) -> None:
     with pytest.raises(
         Diverged, match=r"logits are finite, and the loss is not, on a batch of 2, the training images 7, 8$"

@@ -55,9 +55,9 @@ def check_step(model: nn.Module, x: Tensor, step: Step, batch: Batch, number: in
     """
     if x.device.type != "cpu" or world().is_distributed:
         return
-    sums = [step.loss.detach().double()]
-    sums += [each.grad.sum(dtype=torch.float64) for each in model.parameters() if each.grad is not None]
-    if bool(torch.stack(sums).isfinite().all()):
+    gradients = [each.grad for each in model.parameters() if each.grad is not None]
+    # A sum is NaN or infinite wherever a term is, and read faster than each term. It may also overflow, so ask again.
+    if all(math.isfinite(each.sum()) or bool(each.isfinite().all()) for each in [step.loss.detach(), *gradients]):
         return
     loss = float(step.loss.detach())
     what = "a gradient is no longer finite" if math.isfinite(loss) else f"the loss became {loss}"
