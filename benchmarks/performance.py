@@ -30,7 +30,7 @@ STEPS = """| column | meaning |
 | units | time of the step, divided by the time of a plain training step (forward, backward with weight \
 gradients, SGD) in float32, of the same net on the same images, in the same round |
 | released | the step as the method's public script makes it, in plain float32 (`benchmarks/official.py`); the \
-steps of PAP and R-MGM follow the papers, because there is no public code; methods that are missing have neither |
+steps of PAP and R-MGM follow the papers, because there is no public code; a method without a row was not compared |
 | F | floating-point operations of a step, divided by those of a forward pass of its batch |
 | of its passes | time of the step, divided by the time of its forward and backward passes alone, in the same \
 precision and memory layout |

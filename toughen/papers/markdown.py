@@ -27,7 +27,7 @@ This page compares every table and figure of five papers with runs of toughen. T
 lists all ([how to](../how-to/reproduce-a-papers-table.md)).
 
 - A cell holds published / ours, in percent unless the table says otherwise. A dash means that the paper has no figure.
-  "Not run" means that toughen has none.
+  "Not run" means that `results/reproduction/` has no such run.
 - Scale "full" has the paper's own settings. Values that the paper does not state are ours, and the recipes name them.
   Scale "cpu" trains smaller nets for fewer epochs, and only its rows can be compared with each other. The caption of
   each table names the scale.
