@@ -96,12 +96,14 @@ def main() -> None:
             file = known.models / net.file
             if name in rows or not file.exists():
                 continue
-            given = ["--weights", str(file), "--data", known.mnist, "--eps", net.eps, "--out", str(known.out / name)]
+            out = known.out / name
+            given = ["--weights", str(file), "--data", known.mnist, "--eps", net.eps, "--out", str(out)]
             given += ["--limit", str(known.limit)] if known.limit else []
-            time_limit.toughen(
-                "evaluate", net.net, *given, "--attacks", *ATTACKS, "--verdict", "false", "--details", "false"
-            )
-            found = read_json(known.out / name / "evaluation.json")
+            if not (out / "evaluation.json").exists():
+                time_limit.toughen(
+                    "evaluate", net.net, *given, "--attacks", *ATTACKS, "--verdict", "false", "--details", "false"
+                )
+            found = read_json(out / "evaluation.json")
             found |= {"data": "mnist", "weights": net.file, "sha256": sha256(file), "source": net.source}
             rows[name] = found
             write_json(known.write, rows)
