@@ -578,6 +578,7 @@ EVALUATE = [
     ("--suite fast", "--suite must be quick or standard or papers"),
     ("--precision fp8", "--precision must be auto or bf16 or fp32 or fp64"),
     ("--batch_size 0", "batch_size is 0", "at least 1"),
+    ("--seed 99999999999999999999", "seed 99999999999999999999 is out of range", "64 bits"),
     ("--batch_size few", "--batch-size must be a whole number"),
     ("--processes 0", "processes is 0", "at least 1"),
     ("--verdict maybe", "--verdict must be true or false"),

@@ -62,6 +62,9 @@ TRAIN = [  # words of a command line, and what the message must say
     ("train --method AWP --method.inner.help TRADE", "--method.inner.help TRADE is unknown: did you mean TRADES?"),
     ("train --optimizer.help sgdd", "--optimizer.help sgdd is unknown: did you mean SGD?"),
     ("train --method.help json.JSONDecoder", "--method.help json.JSONDecoder is unknown: use AWP, "),
+    ("train timed.yaml --config timed.yaml", "a second recipe is given with --config beside timed.yaml: give one"),
+    ("train --config timed.yaml --config timed.yaml", "a second recipe is given with --config"),
+    ("train quiet.yaml", "recipe quiet.yaml: quiet is not a setting of a run: give --quiet to the command"),
     ("train demo --optimizer.lr -1", "optimizer.lr is -1", "not below 0"),
     ("train demo --optimizer.weight_decay -1", "optimizer.weight_decay is -1", "not below 0"),
     ("train demo --optimizer Adam --optimizer.beta2 1.5", "optimizer.beta2 is 1.5", "below 1"),
@@ -72,10 +75,47 @@ TRAIN = [  # words of a command line, and what the message must say
 def test_training(words: str, said: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     Path("timed.yaml").write_text("method: FBF\neps: 0.1\nepochs: 5\ntime_budget: 90s\n")
+    Path("quiet.yaml").write_text("method: FBF\neps: 0.1\nquiet: true\n")
     folder = str(digits())
     ended = toughen(*words.replace("FOLDER", folder).split(), "--out", tmp_path / "run")
     refused(ended, *(text.replace("FOLDER", folder) for text in said))
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("out", "said"),
+    [
+        ("", "--out is empty: name a folder, or leave it out"),
+        ("flat/runs/mine", "flat/runs/mine lies in the data set flat, where runs would be taken for a class"),
+        ("flat/notes.txt/run", "notes.txt is a file: choose another --out"),
+    ],
+)
+def test_folders_for_a_run_that_are_refused(
+    out: str, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(digits() / "train", "flat")
+    Path("flat", "notes.txt").write_text("text")
+    before = files(Path("flat"))
+    words = [word if str(word) != str(digits()) else "flat" for word in small()]
+    refused(toughen(*words, "--out", out), said)
+    assert files(Path("flat")) == before and sorted(map(str, tmp_path.iterdir())) == [str(tmp_path / "flat")]
+
+
+def test_folders_for_a_run_that_are_no_class(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A hidden folder of a data set is no class; and ~ in --out is the home folder, as in --data."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    shutil.copytree(digits() / "train", "flat")
+    words = [word if str(word) != str(digits()) else "flat" for word in small("--epochs", 1)]
+    assert toughen(*words, "--out", "flat/.runs/mine").status == 0
+    assert toughen(*words, "--out", "~/mine").status == 0
+    evaluated = toughen(
+        "evaluate", "flat/.runs/mine", "--eps", 0.2, "--limit", 5, "--attacks", "fgsm", "--out", "~/evaluated"
+    )
+    assert evaluated.status == 0, evaluated
+    assert not Path("~").exists() and Path("home", "mine", "model.safetensors").is_file()
+    assert Path("home", "evaluated", "evaluation.json").is_file()
 
 
 def test_what_a_run_says_of_its_beginning(tmp_path: Path) -> None:

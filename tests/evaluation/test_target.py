@@ -621,12 +621,13 @@ def test_a_normal_twin_is_trained_once(tmp_path: Path) -> None:
             "evaluate", run, "--attacks", "fgsm", "--eps", 0.03, "--limit", 10, "--batch_size", 10, "--out", run, *more
         )
         assert ended.status == 0, ended.err
+        assert not ended.err or "--quiet" not in more, ended.err
         checks = json.loads((run / "evaluation.json").read_text())["checks"]
         return next(check for check in checks if check["name"] == "white-box beats black-box")
 
     without = black_box()
     assert without["passed"] is None and "--surrogate RUN" in without["sentence"] and not (run / "source").exists()
-    assert black_box("--surrogate", "train")["passed"] is not None
+    assert black_box("--surrogate", "train", "--quiet")["passed"] is not None
     twin = files(run / "source")
     assert runs.read_record(run / "source").method == "Standard" and runs.read_record(run / "source").eps is None
     assert black_box("--surrogate", "train")["passed"] is not None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import errno
 import importlib
 import os
 import sys
@@ -89,6 +90,8 @@ def _run(name: str, *arguments: str) -> NoReturn:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         raise SystemExit(0) from None
     except OSError as error:
+        if not error.filename and error.errno in (errno.ENOSPC, errno.EFBIG, errno.EDQUOT):
+            fail(f"cannot write the output ({error.strerror}): free space, or write elsewhere")
         fail(f"{error.filename}: {error.strerror}" if error.filename and error.strerror else str(error))
     except ValueError as error:
         fail(str(error))

@@ -14,6 +14,7 @@ from toughen.config.screens import Help, help_requested
 from toughen.training import defaults
 from toughen.training.initial import read_initial
 from toughen.training.recipe import Recipe
+from toughen.utils.paths import expanded
 
 GROUPS = {
     "Data": "data",
@@ -86,7 +87,12 @@ def parse_train(arguments: Sequence[str]) -> tuple[Recipe, str, bool]:
     parser = train_parser()
     if help_requested(arguments):  # before a recipe is read, which changes nothing of what it says
         parser.read(arguments)
+    if name and any(option == "config" for option, _ in options(arguments)):
+        raise ValueError(f"a second recipe is given with --config beside {name}: give one")
     base = settings.read_recipe(name) if name else {}
+    for word in ("quiet", "json"):
+        if base.get(word):
+            raise ValueError(f"recipe {name}: {word} is not a setting of a run: give --{word} to the command")
     refuse_two_lengths(dict(options(arguments)), base)
     settings.find_own_classes(arguments, base)
     parser.read(["--config", json.dumps(settings.under(base, []))], origin=f"recipe {name}: ")
@@ -107,7 +113,10 @@ def parse_train(arguments: Sequence[str]) -> tuple[Recipe, str, bool]:
         parsed.pop(word)
     fields = parser.instantiate(parsed)
     recipe = Recipe(**{name: fields[name] for name in Recipe.__dataclass_fields__})
-    return recipe, out or f"runs/{Path(name).stem or default_name(recipe)}", resume
+    if out == "":
+        raise ValueError("--out is empty: name a folder, or leave it out")
+    folder = f"runs/{Path(name).stem or default_name(recipe)}" if out is None else str(expanded(Path(out)))
+    return recipe, folder, resume
 
 
 def without_settings_of(part: str, words: Sequence[str]) -> list[str]:
@@ -193,5 +202,6 @@ def split_recipe(arguments: Sequence[str]) -> tuple[str, list[str]]:
 
 
 def default_name(recipe: Recipe) -> str:
-    parts = (type(recipe.method).__name__, recipe.model, Path(recipe.data).name)
+    data = Path(recipe.data).name or Path(recipe.data).resolve().name  # of "." the folder's own
+    parts = (type(recipe.method).__name__, recipe.model, data)
     return "-".join(part.replace(":", "-").replace("/", "-") for part in parts).lower()

@@ -77,6 +77,21 @@ def require_no_run(root: Path) -> None:
         raise ValueError(f"{root} is a run directory, not a data set: give the folder with the images")
 
 
+def require_outside(out: Path, root: Path) -> None:
+    """Check that files are not written to a folder that would be taken for a class of a data set ROOT/CLASS/*.png.
+
+    Raises:
+        ValueError: they would be.
+    """
+    if (root / "train").is_dir() or root.resolve() not in out.resolve().parents:
+        return
+    first = out.resolve().relative_to(root.resolve()).parts[0]
+    if not first.startswith(".") and holds_classes(root):
+        raise ValueError(
+            f"{out} lies in the data set {root}, where {first} would be taken for a class: choose another --out"
+        )
+
+
 def require_classes(root: Path) -> None:
     """Check that a folder without a train split can contain class folders.
 

@@ -72,6 +72,8 @@ class EvaluationConfig:
         for name, value in (("limit", self.limit), ("batch_size", self.batch_size), ("processes", self.processes)):
             if value is not None and value < 1:
                 raise ValueError(f"{name} is {value}: it must be at least 1")
+        if not -(2**63) <= self.seed < 2**63:
+            raise ValueError(f"seed {self.seed} is out of range: it must fit into 64 bits")
         if self.time_budget is not None:
             parse_duration(self.time_budget)
         if self.suite is not None and self.attacks is not None:

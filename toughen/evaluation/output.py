@@ -12,6 +12,7 @@ from toughen.evaluation.target import EvaluationTarget, is_elsewhere
 from toughen.runs import RECORD, Record, read_record
 from toughen.runs.files import read_json
 from toughen.runs.loading import is_exported
+from toughen.utils.paths import expanded
 from toughen.utils.units import format_radius
 
 
@@ -31,7 +32,7 @@ def output_folder(spec: str | Path, out: str | Path | None) -> Path:
     if Path(spec).is_file() and not exported:
         read_record(Path(spec))  # its error says what to do with a file
     if out is not None:
-        return Path(out)
+        return expanded(Path(out))
     name = str(spec).replace(":", "-").replace("/", "-")
     if exported:
         name = Path(spec).stem if Path(spec).is_file() else Path(spec).name

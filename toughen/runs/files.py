@@ -66,6 +66,8 @@ def check_writable(folder: Path) -> None:
     if folder.exists() and not folder.is_dir():
         raise ValueError(f"{folder} is a file: choose another --out")
     nearest = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    if not nearest.is_dir():
+        raise ValueError(f"cannot write to {folder}, as {nearest} is a file: choose another --out")
     if not os.access(nearest, os.W_OK | os.X_OK):
         raise ValueError(f"cannot write to {folder} (Permission denied): choose another --out")
 

@@ -10,6 +10,7 @@ from typing import Any
 from torch import Tensor
 
 from toughen import runs
+from toughen.data.layout import require_outside
 from toughen.engine.device import provenance
 from toughen.runs.files import check_takes_tensors, clear_temporaries, read_fields, write_json, write_text
 from toughen.runs.locks import Lock
@@ -18,6 +19,7 @@ from toughen.training.display import BOARD
 from toughen.training.recipe import Recipe
 from toughen.training.recipe_yaml import changes, recipe_yaml, settings_in
 from toughen.training.training_state import TrainingState
+from toughen.utils.paths import expanded
 from toughen.utils.type_hints import matches
 
 SOURCES = "sources"  # holds runs of nets that the run's method needs
@@ -36,9 +38,10 @@ def check_folder(folder: Path, recipe: Recipe, resume: bool, later: str = "") ->
         later: a setting that is not chosen yet, and is not compared.
 
     Raises:
-        ValueError: it holds something already, or a run with other settings.
+        ValueError: it holds something already, or a run with other settings, or lies among the data's class folders.
     """
     check_takes_tensors(folder)
+    require_outside(folder, expanded(Path(recipe.data)))
     if not folder.exists() or all(path.name.startswith(".") or path.name == SOURCES for path in folder.iterdir()):
         return  # left by a run that was killed before its first file
     if not (folder / CONFIG).is_file():

@@ -93,7 +93,7 @@ def open_run(
     Raises:
         ValueError: a setting, the data or the directory does not allow this run.
     """
-    folder = Path(out)
+    folder = expanded(Path(out))
     check_folder(folder, recipe, resume, later="image_size" if recipe.image_size is None else "")
     for place, source in missing_sources(recipe, folder).items():
         console.print(f"first the source model {source.model} is trained without attacks", highlight=False)
@@ -103,7 +103,9 @@ def open_run(
     world().barrier()  # all have seen the folder as it was
     resumed = resume and checkpoint.resume(trainer.state)
     if resumed and not runs.same_images(folder, seen):
-        raise ValueError(f"the images of {recipe.data} have changed since {folder} was started: choose another --out")
+        raise ValueError(
+            f"the images or the classes of {recipe.data} have changed since {folder} was started: choose another --out"
+        )
     if trainer.state.finished:
         world().on_main(complete, folder, trainer.state)
         console.print(
@@ -146,9 +148,10 @@ def by_epoch(
     except Unreadable as error:
         raise RuntimeError(f"training failed: {error}. Fix that and continue with --resume: nothing is lost") from None
     except OSError as error:
+        kept = (folder / checkpoint.NAME).exists()
         raise RuntimeError(
             f"training failed: cannot write to {folder} ({error.strerror or error}). Free space or fix it, and "
-            "continue with --resume: the last checkpoint is complete"
+            f"{'continue with --resume: the last checkpoint is complete' if kept else 'begin again with --resume'}"
         ) from None
     except Diverged as error:
         world().on_main(write_divergence, folder, trainer.state, error)

@@ -51,4 +51,4 @@ def train_source(run: Path, device: str, console: Console, data: str | None) -> 
         console.print(
             f"training a standard {recipe.model} for black-box attacks, saved in {run / FOLDER}", highlight=False
         )
-    return train(recipe, run / FOLDER, resume=True)
+    return train(recipe, run / FOLDER, resume=True, console=console)
