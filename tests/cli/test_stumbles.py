@@ -65,6 +65,7 @@ TRAIN = [  # words of a command line, and what the message must say
     ("train timed.yaml --config timed.yaml", "a second recipe is given with --config beside timed.yaml: give one"),
     ("train --config timed.yaml --config timed.yaml", "a second recipe is given with --config"),
     ("train quiet.yaml", "recipe quiet.yaml: quiet is not a setting of a run: give --quiet to the command"),
+    ("train json.yaml", "recipe json.yaml: json is not a setting of a run: give --json to the command"),
     ("train demo --optimizer.lr -1", "optimizer.lr is -1", "not below 0"),
     ("train demo --optimizer.weight_decay -1", "optimizer.weight_decay is -1", "not below 0"),
     ("train demo --optimizer Adam --optimizer.beta2 1.5", "optimizer.beta2 is 1.5", "below 1"),
@@ -76,6 +77,7 @@ def test_training(words: str, said: list[str], tmp_path: Path, monkeypatch: pyte
     monkeypatch.chdir(tmp_path)
     Path("timed.yaml").write_text("method: FBF\neps: 0.1\nepochs: 5\ntime_budget: 90s\n")
     Path("quiet.yaml").write_text("method: FBF\neps: 0.1\nquiet: true\n")
+    Path("json.yaml").write_text("method: FBF\neps: 0.1\njson: true\n")
     folder = str(digits())
     ended = toughen(*words.replace("FOLDER", folder).split(), "--out", tmp_path / "run")
     refused(ended, *(text.replace("FOLDER", folder) for text in said))
