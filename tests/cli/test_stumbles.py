@@ -112,10 +112,11 @@ def test_folders_for_a_run_that_are_no_class(tmp_path: Path, monkeypatch: pytest
     words = [word if str(word) != str(digits()) else "flat" for word in small("--epochs", 1)]
     assert toughen(*words, "--out", "flat/.runs/mine").status == 0
     assert toughen(*words, "--out", "~/mine").status == 0
-    evaluated = toughen(
-        "evaluate", "flat/.runs/mine", "--eps", 0.2, "--limit", 5, "--attacks", "fgsm", "--out", "~/evaluated"
-    )
+    evaluate = ("evaluate", "flat/.runs/mine", "--eps", 0.2, "--limit", 5, "--attacks", "fgsm", "--out")
+    evaluated = toughen(*evaluate, "~/evaluated")
     assert evaluated.status == 0, evaluated
+    refused(toughen(*evaluate, "flat/figures"), "flat/figures lies in the data set flat")
+    assert not Path("flat", "figures").exists()
     assert not Path("~").exists() and Path("home", "mine", "model.safetensors").is_file()
     assert Path("home", "evaluated", "evaluation.json").is_file()
 

@@ -465,9 +465,12 @@ REFUSED: list[tuple[str, Any, Any, dict[str, Any], str]] = [
 WRONG_TYPES = """
 import sys, torch, toughen
 x, y, net = torch.rand(4, 1, 28, 28), torch.arange(4), torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(784, 10))
-for data, eps in [((x.numpy(), y.numpy()), 0.1), ([x, y.tolist()], 0.1), ((x, y, y), 0.1), (net, 0.1), ((x, y), "0.1")]:
+for data, eps, limit in [
+    ((x.numpy(), y.numpy()), 0.1, 4), ([x, y.tolist()], 0.1, 4), ((x, y, y), 0.1, 4), (net, 0.1, 4),
+    ((x, y), "0.1", 4), ((x, y), 0.1, 4.0), ((x, y), 0.1, "4"),
+]:
     try:
-        toughen.evaluate(net, data, eps=eps, attacks=["fgsm"], verdict=False)
+        toughen.evaluate(net, data, eps=eps, limit=limit, attacks=["fgsm"], verdict=False)
     except ValueError as error:
         print(error)
 """
@@ -481,6 +484,8 @@ def test_what_is_of_another_type_is_refused_where_no_type_checker_looks() -> Non
         "data is a tuple of 3: give (images, labels)",
         "data is Sequential: give (images, labels), a Split, a Data, or a data set's name",
         "eps is '0.1': give a number, such as 8 / 255",
+        "limit is 4.0: it must be a whole number, at least 1",
+        "limit is '4': it must be a whole number, at least 1",
     ]
 
 

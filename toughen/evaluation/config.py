@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from numbers import Integral
 from typing import Literal
 
 from toughen.attacks.base import Attack
@@ -70,8 +71,8 @@ class EvaluationConfig:
             ValueError: one of them is not valid.
         """
         for name, value in (("limit", self.limit), ("batch_size", self.batch_size), ("processes", self.processes)):
-            if value is not None and value < 1:
-                raise ValueError(f"{name} is {value}: it must be at least 1")
+            if value is not None and (not isinstance(value, Integral) or value < 1):
+                raise ValueError(f"{name} is {value!r}: it must be a whole number, at least 1")
         if not -(2**63) <= self.seed < 2**63:
             raise ValueError(f"seed {self.seed} is out of range: it must fit into 64 bits")
         if self.time_budget is not None:

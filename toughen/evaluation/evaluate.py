@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from toughen import data as data_sets
 from toughen.core.types import Eps, Norm
 from toughen.data import Data, Split
+from toughen.data.layout import require_outside
 from toughen.data.sets import by_class
 from toughen.data.size_warnings import missing_test_images
 from toughen.engine.device import pick_device
@@ -23,6 +24,7 @@ from toughen.evaluation.output import output_folder, refuse_another, refuse_fore
 from toughen.evaluation.pipeline import run_evaluation
 from toughen.evaluation.target import EvaluationTarget, find_target, is_elsewhere, usable_threat
 from toughen.runs.files import check_takes_tensors
+from toughen.utils.paths import expanded
 
 
 def evaluate(
@@ -62,6 +64,8 @@ def evaluate(
         check_takes_tensors(Path(out))
         refuse_foreign(Path(out), None)
     target = from_function(model, data, eps=eps, norm=norm, limit=settings.images, seed=settings.seed)
+    if out:
+        require_outside(Path(out), expanded(Path(target.data)))
     return run_evaluation(prepare(target, settings, None, Path(out) if out else None, surrogate, console))
 
 
@@ -116,6 +120,7 @@ def evaluate_run(
         spec, data=data, weights=weights, eps=eps, norm=norm, limit=settings.images, seed=settings.seed, model=model,
         image_size=image_size, resize=resize,
     )  # fmt: skip
+    require_outside(folder, expanded(Path(target.data)))
     missing = missing_test_images(target.class_names, by_class(target.split.labels, len(target.class_names)))
     if console is not None and missing:
         console.print(f"warning: {missing}", highlight=False, markup=False, style="bold")
