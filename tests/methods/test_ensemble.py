@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import copy
 import json
+import subprocess
+import sys
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
@@ -243,6 +245,23 @@ def test_no_source_and_no_eps_are_refused() -> None:
         Ensemble(eps=E, sources=[])
     with pytest.raises(ValueError, match="Ensemble needs eps"):
         Ensemble(sources=["runs/a"])
+
+
+NO_NAMES = """
+from torch import nn
+from toughen.methods import Ensemble
+for sources in (nn.Identity(), [nn.Identity()], "runs/a"):
+    try:
+        Ensemble(eps=0.1, sources=sources)
+    except ValueError as error:
+        print(error)
+"""
+
+
+def test_sources_that_are_no_list_of_names_are_refused_where_no_type_checker_looks() -> None:
+    ended = subprocess.run([sys.executable, "-c", NO_NAMES], capture_output=True, text=True, check=True)
+    said = ended.stdout.splitlines()
+    assert said == ["sources must be a list of names: run directories of trained nets, or names of nets"] * 3
 
 
 def test_other_sources_are_refused_when_a_run_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

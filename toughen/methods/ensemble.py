@@ -38,7 +38,7 @@ class Ensemble(Method):
         mode: the model's mode while it is the source, "eval" or "train" (as released).
 
     Raises:
-        ValueError: eps is missing or none that the norm admits, or there are no sources.
+        ValueError: eps is missing or none that the norm admits, or ``sources`` is empty or no list of names.
     """
 
     reports_clean = True
@@ -47,6 +47,8 @@ class Ensemble(Method):
         super().__init__()
         self.eps, self.norm, self.sources = eps, norm, sources
         self.attack = FGSM(eps=threat_of(self).eps, norm=norm, objective=predicted_cross_entropy, mode=mode)
+        if not isinstance(sources, list | tuple) or not all(isinstance(each, str) for each in sources):
+            raise ValueError("sources must be a list of names: run directories of trained nets, or names of nets")
         if not sources:
             raise ValueError("Ensemble needs at least one source: name run directories of trained nets")
         self.trained: dict[str, Path] = {}  # run directories of the sources that are named as nets
