@@ -158,6 +158,7 @@ COMMANDS = [  # words of a command line, and what the message must say
     ("diagnose run/model.safetensors", "name its folder, run"),
     ("predict w.pth photo.jpg", "w.pth is a file, not a run directory", "--weights w.pth"),
     ("evaluate begun", "begun has no model.json: its first epoch has not ended", "--resume"),
+    ("evaluate --attacks fgsm run", "SPEC is missing: give it before all options"),  # run is taken for an attack
     ("evaluate empty", "empty has no model.json: it is not a run directory", "toughen train"),
     ("evaluate DATA", "DATA holds a data set, images in class folders, and no run: name a run directory"),
     ("evaluate run --data DATA --attacks fgsm --out DATA", "DATA holds a data set", "choose another out"),

@@ -152,7 +152,9 @@ def explain(message: str, parser: ArgumentParser, dashes: str = "--") -> str:
         return _unknown_option(match[1], parser)
     if match := re.match(r"the following arguments are required: (.+)", text):
         missing = ", ".join(f"{option}.{name}" if path else name.upper() for name in match[1].split(", "))
-        return f"{_last(owner)} needs {missing}" if owner else f"{missing} is missing: see `{parser.prog} --help`"
+        if owner:
+            return f"{_last(owner)} needs {missing}"
+        return f"{missing} is missing: give it before all options; see `{parser.prog} --help`"
     if match := re.match(r"argument (\S+): (?:expected|ignored|invalid choice: (\S+) \(choose from (.+)\))", text):
         if match[2]:
             choices = match[3].replace(", ", " or ")
