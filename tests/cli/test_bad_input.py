@@ -332,6 +332,8 @@ RECIPES = [  # what a file holds, and what the message must say
     (b"", "holds no settings"),
     (b"\x89PNG\xff", "not text"),
     (b"epocs: 3\n", "there is no setting 'epocs'", "did you mean epochs?"),
+    (b"help: true\n", "help is not a setting of a run: give --help to the command"),
+    (b"helpp: true\n", "there is no setting 'helpp': `toughen train --help all` lists all"),
     (b"epochs: many\n", "epochs must be a whole number, not many"),
     (b"method: NuATT\n", "NuATT is unknown", "did you mean NuAT?"),
     (b"method:\n  class_path: NuAT\n  init_args:\n    lamm: 4\n", "NuAT has no setting method.lamm", "lam?"),

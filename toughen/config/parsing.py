@@ -179,13 +179,16 @@ def _last(name: str) -> str:
 
 def _choose(given: str, names: Collection[str], noun: str = "it takes") -> str:
     """A likely name in place of the given one, else all names."""
+    return _alike(given, names) or (f"{noun} {', '.join(names)}" if names else f"{noun} none")
+
+
+def _alike(given: str, names: Collection[str]) -> str:
+    """A likely name in place of the given one; "" if there is none."""
     if same := [name for name in names if _letters(name) == _letters(given)]:
         return f"did you mean {same[0]}?"
     by_case = {name.lower(): name for name in names}
     close = difflib.get_close_matches(given.lower(), by_case, n=1)
-    if close:
-        return f"did you mean {by_case[close[0]]}?"
-    return f"{noun} {', '.join(names)}" if names else f"{noun} none"
+    return f"did you mean {by_case[close[0]]}?" if close else ""
 
 
 def _letters(name: str) -> str:
@@ -195,8 +198,8 @@ def _letters(name: str) -> str:
 
 def _unknown_setting(name: str, path: str, owner: str, parser: ArgumentParser, dashes: str) -> str:
     if not owner:
-        names = [action.dest for action in parser._actions if action.option_strings and "." not in action.dest]
-        return f"there is no setting {name!r}: {_choose(name, names, 'there are')}"
+        names = [each.dest for each in parser._actions if hasattr(each, "_typehint") and "." not in each.dest]
+        return f"there is no setting {name!r}: {_alike(name, names) or f'`{parser.prog} --help all` lists all'}"
     write = kebab if dashes else str
     if name == "class_path":
         return f"{path}: its settings belong under init_args, beside class_path"

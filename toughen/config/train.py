@@ -90,7 +90,7 @@ def parse_train(arguments: Sequence[str]) -> tuple[Recipe, str, bool]:
     if name and any(option == "config" for option, _ in options(arguments)):
         raise ValueError(f"a second recipe is given with --config beside {name}: give one")
     base = settings.read_recipe(name) if name else {}
-    for word in ("quiet", "json"):
+    for word in ("quiet", "json", "help", "print_config"):
         if base.get(word):
             raise ValueError(f"recipe {name}: {word} is not a setting of a run: give --{word} to the command")
     refuse_two_lengths(dict(options(arguments)), base)
