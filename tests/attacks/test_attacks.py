@@ -48,6 +48,7 @@ CASES: dict[str, MakeAttack] = {name: kind for name, kind in REGISTRY.items() if
     "RandomPoints": partial(RandomPoints, points=50),
     "FAB": partial(FAB, steps=15, targets=3),
     "APGDT": partial(APGDT, steps=30, targets=3),
+    "PGDADP": partial(PGDADP, steps=5),
     "PGD, restarts": partial(PGD, restarts=3),
     "PGD, margin": partial(PGD, objective=margin_loss),
     "PGD, no start": partial(PGD, start="none"),
