@@ -194,7 +194,9 @@ def main() -> None:
                 print("toughen", *words, flush=True)
                 time_limit.toughen(*words)
             write_json(known.write, {**about, "rows": gathered(known.out, known.write)})
-    print(table(gathered(known.out, known.write)))
+    rows = gathered(known.out, known.write)  # may hold a row whose last run was made by a process that was stopped
+    write_json(known.write, {**about, "rows": rows})
+    print(table(rows))
 
 
 if __name__ == "__main__":

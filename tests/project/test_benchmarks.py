@@ -513,6 +513,17 @@ def test_the_run_of_a_grid_that_is_chosen(tmp_path: Path, scripts: Any) -> None:
     assert grid.figures("FBF", tmp_path) is None
 
 
+def test_a_row_of_a_grid_that_another_process_completed_is_written(
+    tmp_path: Path, scripts: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    grid, file = scripts("grid"), tmp_path / "grid.json"
+    row = read_json(BENCHMARKS / "results" / "grid-mnist.json")["rows"]["FBF"]
+    monkeypatch.setattr(grid, "figures", lambda name, out: row if name == "FBF" else None)
+    monkeypatch.setattr(sys, "argv", f"grid.py --data x --rows FBF --out {tmp_path} --write {file}".split())
+    grid.main()
+    assert read_json(file)["rows"] == {"FBF": row}
+
+
 def test_the_page_of_defaults_has_the_figures_of_the_rows(scripts: Any) -> None:
     folders, page = scripts("folders"), (ROOT / "docs" / "explanation" / "defaults.md").read_text(encoding="utf-8")
     found = read_json(BENCHMARKS / "results" / "folders.json")
