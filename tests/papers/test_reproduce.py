@@ -33,7 +33,7 @@ from toughen.core.threat import Threat
 from toughen.data import load_test
 from toughen.engine.fixed_batch import FixedBatchModel
 from toughen.papers import curves, datasets, markdown, measure, samples
-from toughen.papers.arguments import at_hand, places_of
+from toughen.papers.arguments import at_hand, exhibits_of, places_of
 from toughen.papers.costs import costs, training_cost
 from toughen.papers.overview import list_lines, short
 from toughen.papers.progress_board import ProgressBoard, Training, logit_distances
@@ -271,11 +271,34 @@ def test_what_is_seen_and_kept_within_training_is_drawn(tmp_path: Path) -> None:
         (("all", "--scale", "smoke", "--seeds", "0"), ("seeds is 0",)),
         (("all", "--scale", "smoke", "--limit", "-5"), ("limit is -5",)),
         (("pap-table1", "--list"), ("leave pap-table1 out",)),
+        (("dat-table1", "--scale", "smoke", "--net", "vgg"), ("dat-table1 has no net 'vgg'", "WRN-28-10, ResNet-18")),
+        (("all", "--scale", "smoke", "--net", "vgg"), ("no table or figure has a net 'vgg'", "M-LeNet")),
+        (("dat-table1", "--scale", "smoke", "--net", "resnet-50", "--rows", "RAT early stop"), ("no row", "RAT, DAT")),
+        (("pap-table1", "--net", "SmallCNN"), ("only states settings", "leave --net out")),
     ],
 )
 def test_what_cannot_be_run_is_refused(words: tuple[str, ...], said: tuple[str, ...], tmp_path: Path) -> None:
     refused(toughen("reproduce", *words, "--data", digits(), "--out", tmp_path / "out"), *said)
     assert not (tmp_path / "out").exists()
+
+
+def test_one_net_s_rows_are_run_alone(tmp_path: Path) -> None:
+    assert reproduce(tmp_path, "dat-table1", "--net", "Two-layer CNN", "--rows", "DAT").status == 0
+    ended = reproduce(tmp_path, "dat-table1", "--net", "ResNet-18")
+    refused(ended, "needs cifar10")  # the only net's only data set; without --net, MNIST's panel would be run
+    (run,) = (path for path in (tmp_path / "smoke").iterdir() if path.name.startswith("dat-"))
+    assert run.name.startswith("dat-mnist-")
+
+
+def test_a_net_is_taken_out_of_every_table_and_figure_that_has_it() -> None:
+    found = {each.name: each for each in exhibits_of(["all"], None, "resnet-18", None, None)}
+    assert {"dat-table1", "dat-figure-steps", "dat-figure-eps", "pap-table7"} <= found.keys()
+    assert not {"dat-hours", "nuat-figure3b", "rmgm-table3"} & found.keys()  # only other nets
+    assert {part.net for each in found.values() for part in each.parts} == {"ResNet-18"}
+    (whole,) = exhibits_of(["dat-table1"], None, None, None, None)
+    assert [part.net for part in whole.parts] == ["WRN-28-10", "ResNet-18", "ResNet-50", "two-layer CNN"]
+    (one,) = exhibits_of(["dat-table1"], ["DAT"], "ResNet-18", None, None)
+    assert one.parts == whole.parts[1:2]
 
 
 def test_one_reason_is_said_once_for_all_data_sets(tmp_path: Path) -> None:

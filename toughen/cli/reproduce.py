@@ -25,7 +25,7 @@ HELP = Help(
         f"{PROGRAM} reproduce all --scale cpu --data datasets --time-limit 2h",
     ),
     shown={
-        "What to run": "name list scale rows seeds",
+        "What to run": "name list scale rows net seeds",
         "Test images": "data limit",
         "Length and output": "time_limit out",
         "Device": "device",
@@ -73,6 +73,7 @@ def reproduce_parser() -> Parser:
         "paper's own setting)",
     )
     parser.add_argument("--rows", type=str | None, help="only these rows, separated by commas: NuAT,FBF")
+    parser.add_argument("--net", type=str | None, help="only the rows of this net, as the paper names it: ResNet-18")
     parser.add_argument(
         "--seeds", type=int | None, help="number of seeds (default: 1, or the paper's number if it reports a spread)"
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from rich.console import Console
@@ -20,24 +21,48 @@ ALL = "all"
 
 
 def exhibits_of(
-    names: Sequence[str], rows: Sequence[str] | None, seeds: int | None, limit: int | None
+    names: Sequence[str], rows: Sequence[str] | None, net: str | None, seeds: int | None, limit: int | None
 ) -> list[Table | Figure]:
-    """The tables and figures with these names.
+    """The tables and figures with these names, with only one net's rows if a net is given.
 
     Raises:
         ValueError: one is unknown, or only states settings, or one of the other arguments does not apply to it.
     """
     if list(names) == [ALL]:
         _check_range(seeds, limit)
-        return [each for each in EXHIBITS.values() if not isinstance(each, Settings)]
+        measured = [each for each in EXHIBITS.values() if not isinstance(each, Settings)]
+        return measured if net is None else _with_net(measured, net)
     exhibits: list[Table | Figure] = []
     for each in map(find, dict.fromkeys(names)):
         if isinstance(each, Settings):
             raise ValueError(f"{each.name} only states settings, so it cannot be run with others: leave it out")
+        if net is not None:
+            each = _with_net([each], net)[0]
         check_rows(each, rows)
         check_counts(each, seeds, limit)
         exhibits.append(each)
     return exhibits
+
+
+def _with_net(exhibits: Sequence[Table | Figure], net: str) -> list[Table | Figure]:
+    """Those of the exhibits that have a net, each with only that net's panels or plots.
+
+    Raises:
+        ValueError: none has it.
+    """
+    found: list[Table | Figure] = []
+    for each in exhibits:
+        if isinstance(each, Table):
+            panels = tuple(panel for panel in each.panels if panel.net.lower() == net.lower())
+            found += [replace(each, panels=panels)] if panels else []
+        else:
+            plots = tuple(plot for plot in each.plots if plot.net.lower() == net.lower())
+            found += [replace(each, plots=plots)] if plots else []
+    if not found:
+        nets = dict.fromkeys(part.net for each in exhibits for part in each.parts)
+        what = f"{exhibits[0].name} has no net" if len(exhibits) == 1 else "no table or figure has a net"
+        raise ValueError(f"{what} {net!r}: give one of {', '.join(nets)}")
+    return found
 
 
 def seeds_of(exhibit: Table | Figure, seeds: int | None) -> int:
@@ -57,13 +82,15 @@ def scale_of(scale: str | None) -> Scale:
     return SCALES[scale]
 
 
-def check_counts(exhibit: Exhibit, seeds: int | None, limit: int | None, time_limit: str | None = None) -> None:
-    """Check that the numbers and the time limit apply to this exhibit.
+def check_counts(
+    exhibit: Exhibit, seeds: int | None, limit: int | None, time_limit: str | None = None, net: str | None = None
+) -> None:
+    """Check that the numbers, the time limit and the net apply to this exhibit.
 
     Raises:
         ValueError: they do not.
     """
-    for name, value in (("seeds", seeds), ("limit", limit), ("time-limit", time_limit)):
+    for name, value in (("seeds", seeds), ("limit", limit), ("time-limit", time_limit), ("net", net)):
         if value is not None and isinstance(exhibit, Settings):
             raise ValueError(f"{exhibit.name} only states settings, nothing of it is run: leave --{name} out")
     _check_range(seeds, limit)

@@ -52,6 +52,7 @@ def reproduce(
     time_limit: str | None = None,
     scale: str | None = None,
     rows: Sequence[str] | None = None,
+    net: str | None = None,
     seeds: int | None = None,
     data: str | None = None,
     limit: int | None = None,
@@ -70,6 +71,7 @@ def reproduce(
         time_limit: stop after this time, such as 2h; None: no limit.
         scale: the scale; a table that only states settings needs none.
         rows: only these rows; None means all.
+        net: only the rows of this net, as the paper names it; None means all.
         seeds: the number of seeds; None means the paper's number if it reports a spread, else one.
         data: a folder with a data set or with several by name, or a data set's name; None: the hub.
         limit: the number of test images (``datasets.some``); None means the scale's.
@@ -88,11 +90,11 @@ def reproduce(
     alone = named and len(names) == 1 and time_limit is None
     if named and len(names) == 1 and isinstance(settings := find(names[0]), Settings):
         check_rows(settings, rows)
-        check_counts(settings, seeds, limit, time_limit)
+        check_counts(settings, seeds, limit, time_limit, net)
         show_exhibit(console, settings, None, rows or (), {}, {})
         return {}
     allowed = None if time_limit is None else parse_duration(time_limit)
-    exhibits = exhibits_of(names, rows, seeds, limit)
+    exhibits = exhibits_of(names, rows, net, seeds, limit)
     request = Request(exhibits, named, scale_of(scale), Path(out), rows or (), seeds, limit, data)
     _clear(request.folder, request.scale)
     pick_device(device)
