@@ -7,8 +7,8 @@ Needs Optuna, which the development environment has. The first trials are known 
 Each trial trains for the same number of passes per image. Its
 score is the accuracy under APGD-T on images that were taken out of the training images. No test image is used. What is
 done is not done again, and a trial that was stopped goes on. The log of all trials is
-benchmarks/results/search-TASK.json. With --ablate the best trial is trained with three seeds, and the same without each
-of its parts.
+benchmarks/results/search-TASK.json; without the folder of the runs, the search goes on from the log. With --ablate the
+best trial is trained with three seeds, and the same without each of its parts.
 """
 
 from __future__ import annotations
@@ -34,6 +34,8 @@ from toughen.runs.files import read_json, write_json
 SEEDS = (0, 1, 2)
 ATTACK = "apgd-t"
 PASSES = {"NuAT": 8, "GAT": 8, "PGI": 7, "EFGSM": 5}  # forward equivalents for each image and step
+WITH_AWP = {"NuAT": 15, "GAT": 15, "PGI": 14, "EFGSM": 8}  # the same while weights are perturbed
+AWP_GAMMA = 0.005  # that of TRADES-AWP
 SMOOTHED = ("PGI", "EFGSM")  # methods with a label smoothing of their own
 
 
@@ -69,8 +71,10 @@ PLAIN = {
     "crop": False,
     "eps_warmup": 0.0,
     "eps_factor": 1.0,
+    "awp_from": 1.0,
 }
 EFGSM_MNIST = PLAIN | {"method": "EFGSM", "sigma": 0.5, "remember": "gradient", "lr": 1e-3}  # as the recipe efgsm-mnist
+NUAT_MNIST = PLAIN | {"method": "NuAT", "start": 1.0, "alternate": False, "lam": 4.0, "lr": 1e-3}
 TASKS = {
     "mnist": Task(
         words="--model efgsm-cnn --normalize false --optimizer Adam",
@@ -85,7 +89,10 @@ TASKS = {
             EFGSM_MNIST | {"averaging": "0.998"},
             EFGSM_MNIST | {"averaging": "0.998", "eps_factor": 1.1},
             EFGSM_MNIST | {"averaging": "0.998", "crop": True},
-            PLAIN | {"method": "NuAT", "start": 1.0, "alternate": False, "lam of NuAT": 4.0, "lr": 1e-3},
+            NUAT_MNIST,
+            EFGSM_MNIST | {"averaging": "0.998", "eps_factor": 1.33},
+            NUAT_MNIST | {"averaging": "0.998", "eps_factor": 1.2},
+            EFGSM_MNIST | {"averaging": "0.998", "eps_factor": 1.2, "awp_from": 0.5},
         ),
     ),
     "cifar10": Task(
@@ -106,6 +113,7 @@ PARTS = {  # of a recipe -> the value that leaves it out
     "shifts": ("crop", False),
     "warm-up of eps": ("eps_warmup", 0.0),
     "larger eps in training": ("eps_factor", 1.0),
+    "perturbed weights": ("awp_from", 1.0),
     "regulariser in every batch": ("alternate", True),
 }
 
@@ -136,27 +144,33 @@ def suggest(trial: optuna.trial.BaseTrial, rates: tuple[float, float]) -> dict[s
         "label_smoothing": trial.suggest_categorical("label_smoothing", [0.0, 0.1, 0.2, 0.4]),
         "crop": trial.suggest_categorical("crop", [False, True]),
         "eps_warmup": trial.suggest_categorical("eps_warmup", [0.0, 0.3]),
-        "eps_factor": trial.suggest_categorical("eps_factor", [1.0, 1.05, 1.1]),
+        "eps_factor": trial.suggest_categorical("eps_factor", [1.0, 1.1, 1.2, 1.33]),
+        "awp_from": trial.suggest_categorical("awp_from", [0.5, 1.0]),  # share of the run before AWP; 1: without
     }
 
 
 def words(task: Task, settings: Mapping[str, Any]) -> list[str]:
     """The options of `toughen train`, except data, seed and output."""
     method, eps = settings["method"], radius(task) * settings["eps_factor"]
-    given = f"{task.words} --eps {task.eps} --eps_factor {settings['eps_factor']} --method {method}".split()
+    given = f"{task.words} --eps {task.eps} --eps_factor {settings['eps_factor']}".split()
+    node = "method.inner" if settings["awp_from"] < 1 else "method"
+    if node == "method.inner":
+        given += ["--method", "AWP", "--method.gamma", str(AWP_GAMMA), "--method.begin_at", str(settings["awp_from"])]
+    given += [f"--{node}", method]
     if method == "EFGSM":
-        given += ["--method.classes", "1", "--method.remember", settings["remember"]]
+        given += [f"--{node}.classes", "1", f"--{node}.remember", settings["remember"]]
     else:
-        given += ["--method.lam", f"{settings['lam']:.4g}"]
+        given += [f"--{node}.lam", f"{settings['lam']:.4g}"]
     for name, option in (("start", "start_size"), ("step_size", "step_size"), ("sigma", "sigma")):
         if name in settings:
-            given += [f"--method.{option}", f"{settings[name] * eps:.9g}"]
+            given += [f"--{node}.{option}", f"{settings[name] * eps:.9g}"]
     if "alternate" in settings:
-        given += ["--method.alternate", str(settings["alternate"]).lower()]
-    epochs = max(1, round(task.passes / PASSES[method]))
+        given += [f"--{node}.alternate", str(settings["alternate"]).lower()]
+    before, share = settings["awp_from"], 1 - settings["awp_from"]
+    epochs = max(1, round(task.passes / (before * PASSES[method] + share * WITH_AWP[method])))
     given += f"--epochs {epochs} --validation_every {max(1, epochs // 4)} --validation 500".split()
     given += f"--optimizer.lr {settings['lr']:.4g} --schedule {settings['schedule']}".split()
-    smoothing = "method.smoothing" if method in SMOOTHED else "label_smoothing"
+    smoothing = f"{node}.smoothing" if method in SMOOTHED else "label_smoothing"
     given += [f"--{smoothing}", str(settings["label_smoothing"])]
     for name in ("batch_size", "averaging", "eps_warmup"):
         given += [f"--{name}", str(settings[name])]
@@ -223,10 +237,14 @@ def search(task: Task, data: Path, out: Path, file: Path, trials: int, time_limi
     storage = JournalStorage(JournalFileBackend(str(out / "study.log")))
     study = optuna.create_study(study_name="search", storage=storage, direction="maximize", load_if_exists=True)
     if not study.trials:
+        done = sorted(logged(file)["trials"], key=lambda line: int(line["trial"]))
+        for line in done:
+            study.add_trial(restored(task, line))
         for settings in task.first:
-            study.enqueue_trial(settings)
+            if settings not in [PLAIN | line["settings"] for line in done]:
+                study.enqueue_trial(parameters(task, settings))
     # one seed would draw the same after each stop
-    study.sampler = optuna.samplers.TPESampler(seed=len(study.trials), n_startup_trials=6)
+    study.sampler = optuna.samplers.TPESampler(seed=len(study.trials), n_startup_trials=len(task.first))
     with until_out_of_time():
         while len(complete(study)) < trials:
             begun = [each for each in study.trials if each.state == optuna.trial.TrialState.RUNNING]
@@ -236,6 +254,28 @@ def search(task: Task, data: Path, out: Path, file: Path, trials: int, time_limi
             study.tell(trial, line["robust"])
             write_json(file, logged(file) | {"trials": complete(study)})
             print(f"{trial.number}: {100 * line['robust']:.1f} % of {line['words']}", flush=True)
+
+
+def parameters(task: Task, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """The parameters, by Optuna's names, that lead to a trial's settings."""
+    return fixed(task, settings).params
+
+
+def fixed(task: Task, settings: Mapping[str, Any]) -> optuna.trial.FixedTrial:
+    """Settings as a trial that suggests them."""
+    named = {f"lam of {settings['method']}": settings.get("lam")}
+    trial = optuna.trial.FixedTrial(PLAIN | named | dict(settings))
+    suggest(trial, task.rates)
+    return trial
+
+
+def restored(task: Task, line: Mapping[str, Any]) -> optuna.trial.FrozenTrial:
+    """A trial of the log as one that Optuna has run."""
+    trial = fixed(task, line["settings"])
+    kept = {name: value for name, value in line.items() if name != "trial"}
+    return optuna.trial.create_trial(
+        params=trial.params, distributions=trial.distributions, value=line["robust"], user_attrs={"line": kept}
+    )
 
 
 def complete(study: optuna.Study) -> list[dict[str, Any]]:

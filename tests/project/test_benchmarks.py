@@ -627,12 +627,13 @@ def test_a_search_goes_on_with_the_trial_that_was_stopped(
         return {"settings": settings, "words": " ".join(given), "seed": seed, "robust": -settings["lr"]}
 
     monkeypatch.setattr(search, "measure", measure)
+    given = len(task.first)
     for _ in range(2):  # a process each
-        search.search(task, tmp_path, tmp_path, file, 6, time_limit.TimeLimit(None))
-    assert len(tried) == 7 and tried[2] == tried[3]
+        search.search(task, tmp_path, tmp_path, file, given + 1, time_limit.TimeLimit(None))
+    assert len(tried) == given + 2 and tried[2] == tried[3]
     log = read_json(file)["trials"]
-    assert sorted(line["trial"] for line in log) == list(range(6))
-    assert [each["method"] for each in [*tried[:2], *tried[3:6]]] == [each["method"] for each in task.first]
+    assert sorted(line["trial"] for line in log) == list(range(given + 1))
+    assert [*tried[:2], *tried[3:-1]] == list(task.first)
     assert [line["settings"]["lr"] for line in log] == sorted(each["lr"] for each in [*tried[:2], *tried[3:]])
     search.ablate(task, tmp_path, tmp_path, file, time_limit.TimeLimit(None))
     done, best = read_json(file)["ablation"], log[0]["settings"]
@@ -645,23 +646,56 @@ def test_a_search_goes_on_with_the_trial_that_was_stopped(
     assert len(tried) == count  # nothing is done again
 
 
+def test_a_search_whose_runs_are_lost_goes_on_from_its_log(
+    tmp_path: Path, scripts: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    search, time_limit = scripts("search"), scripts("time_limit")
+    task, file, tried = search.TASKS["mnist"], tmp_path / "log.json", list[dict[str, Any]]()
+
+    def measure(task: Any, settings: dict[str, Any], data: Path, folder: Path, time_limit: Any, seed: int = 0) -> Any:
+        tried.append(settings)
+        return {"settings": settings, "words": "", "seed": seed, "robust": len(tried) / 100}
+
+    monkeypatch.setattr(search, "measure", measure)
+    for place, trials in ((tmp_path / "a", 3), (tmp_path / "b", len(task.first) + 2)):
+        place.mkdir()
+        search.search(task, tmp_path, place, file, trials, time_limit.TimeLimit(None))
+    assert len(tried) == len(task.first) + 2 and tried[: len(task.first)] == list(task.first)
+    log = read_json(file)["trials"]
+    assert [(line["trial"], line["settings"]) for line in log] == list(enumerate(tried))[::-1]  # best first
+    assert [line["robust"] for line in log] == [place / 100 for place in range(len(tried), 0, -1)]
+
+
+EPOCHS = {  # 160 and 240 passes, by the passes of a step without AWP and, in half of the run, with it
+    ("mnist", 1.0): {"NuAT": 20, "GAT": 20, "PGI": 23, "EFGSM": 32},
+    ("mnist", 0.5): {"NuAT": 14, "GAT": 14, "PGI": 15, "EFGSM": 25},
+    ("cifar10", 1.0): {"NuAT": 30, "GAT": 30, "PGI": 34, "EFGSM": 48},
+    ("cifar10", 0.5): {"NuAT": 21, "GAT": 21, "PGI": 23, "EFGSM": 37},
+}
+
+
 @pytest.mark.parametrize("method", ["NuAT", "GAT", "PGI", "EFGSM"])
-@pytest.mark.parametrize("name", ["mnist", "cifar10"])
-def test_every_method_of_a_search_has_a_command_line(name: str, method: str, scripts: Any) -> None:
+@pytest.mark.parametrize(("name", "awp_from"), EPOCHS)
+def test_every_method_of_a_search_has_a_command_line(name: str, awp_from: float, method: str, scripts: Any) -> None:
     search = scripts("search")
     task, few = search.TASKS[name], {"start": 1.0, "alternate": True, "step_size": 1.25, "sigma": 0.25, "crop": True}
     lam, eps = {f"lam of {each}": 4.0 for each in search.PASSES}, 1.1 * search.radius(task)
     trial = optuna.trial.FixedTrial({
         "method": method, "remember": "gradient", "lr": task.rates[0], "batch_size": 64, "schedule": "OneCycle",
-        "averaging": "0.998", "label_smoothing": 0.2, "eps_warmup": 0.3, "eps_factor": 1.1, **few, **lam,
+        "averaging": "0.998", "label_smoothing": 0.2, "eps_warmup": 0.3, "eps_factor": 1.1, "awp_from": awp_from, **few,
+        **lam,
     })  # fmt: skip
     recipe = parse_train([*search.words(task, search.suggest(trial, task.rates)), "--data", "mnist-5k"])[0]
+    trained: Any = recipe.method
+    if awp_from < 1:
+        assert (trained.gamma, trained.begin_at) == (0.005, 0.5)
+        trained = trained.method
     threat = recipe.method.threat
-    assert type(recipe.method).__name__ == method and threat is not None and float(threat.eps) == pytest.approx(eps)
-    assert recipe.epochs == round(task.passes / search.PASSES[method]) and recipe.optimizer.lr == task.rates[0]
+    assert type(trained).__name__ == method and threat is not None and float(threat.eps) == pytest.approx(eps)
+    assert recipe.epochs == EPOCHS[name, awp_from][method] and recipe.optimizer.lr == task.rates[0]
     given = {"NuAT": (4, eps, 0.2), "GAT": (4, eps, 0.2), "PGI": (4, 1.25 * eps, 0.2), "EFGSM": (eps / 4, 1, 0.2)}
     names = {"PGI": ("lam", "step_size", "smoothing"), "EFGSM": ("sigma", "classes", "smoothing")}
-    found = [getattr(recipe.method, each) for each in names.get(method, ("lam", "start_size"))]
+    found = [getattr(trained, each) for each in names.get(method, ("lam", "start_size"))]
     found += [recipe.label_smoothing] if method in ("NuAT", "GAT") else []
     assert found == pytest.approx(given[method])
 
