@@ -666,9 +666,11 @@ def test_a_search_whose_runs_are_lost_goes_on_from_its_log(
     assert [line["robust"] for line in log] == [place / 100 for place in range(len(tried), 0, -1)]
 
 
-EPOCHS = {  # 160 and 240 passes, by the passes of a step without AWP and, in half of the run, with it
+EPOCHS = {  # 160, 80 and 240 passes, by the passes of a step without AWP and, in half of the run, with it
     ("mnist", 1.0): {"NuAT": 20, "GAT": 20, "PGI": 23, "EFGSM": 32},
     ("mnist", 0.5): {"NuAT": 14, "GAT": 14, "PGI": 15, "EFGSM": 25},
+    ("mnist-strided", 1.0): {"NuAT": 10, "GAT": 10, "PGI": 11, "EFGSM": 16},
+    ("mnist-strided", 0.5): {"NuAT": 7, "GAT": 7, "PGI": 8, "EFGSM": 12},
     ("cifar10", 1.0): {"NuAT": 30, "GAT": 30, "PGI": 34, "EFGSM": 48},
     ("cifar10", 0.5): {"NuAT": 21, "GAT": 21, "PGI": 23, "EFGSM": 37},
 }
