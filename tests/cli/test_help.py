@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 from commands import Ended, digits, small, toughen
+from paths import ROOT
 
 from toughen import models
 from toughen.cli.main import COMMANDS
@@ -123,6 +124,14 @@ def words_of(example: str) -> list[str]:
     return [name for word in words[1:] for name in (sorted(glob.glob(word)) or [word])]
 
 
+def commands_of(page: str) -> list[str]:
+    """The commands in a page's blocks of code, without comments."""
+    blocks = re.findall(r"^```\w*\n(.*?)^```$", page, re.M | re.S)
+    lines = [line.partition("  #")[0].strip() for block in blocks for line in block.replace("\\\n", " ").splitlines()]
+    assert not [line for line in lines if line.startswith(("\\", "--"))]  # the rest of a command that was cut
+    return [line for line in lines if line.startswith("toughen ")]
+
+
 @pytest.mark.parametrize("command", [name for name in COMMANDS if name not in ("train", "plan", "demo")])
 def test_examples_are_understood(command: str) -> None:
     for example in about(command).examples:
@@ -149,6 +158,32 @@ def test_examples_of_training_are_understood(place: Path) -> None:
     for example in [*about("train").examples, *about("plan").examples]:
         recipe, *_ = parse_train(words_of(example)[1:])
         assert recipe.method is not None
+
+
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
+WITH_COMMANDS = [page for page in PAGES if "\ntoughen " in page.read_text(encoding="utf-8")]
+
+
+@pytest.mark.parametrize("page", WITH_COMMANDS, ids=lambda page: page.stem)
+def test_commands_in_pages_are_understood(page: Path, place: Path) -> None:
+    shutil.copytree(ROOT / "tests" / "nets" / "fgsm-at", "runs/first")
+    about_run = Path("runs/first/model.json")  # its data would be looked up on the hub
+    about_run.write_text(about_run.read_text().replace('"data": "mnist"', '"data": "mnist-5k"'))
+    shutil.copy("runs/first/model.safetensors", "resnet18.safetensors")
+    torch.save({"weight": torch.zeros(1)}, "weights.pth")
+    for command in commands_of(page.read_text(encoding="utf-8")):
+        for written, here in (
+            ("DIR", "photos"),
+            ("$method", "NuAT"),
+            ("WideStart", "FBF"),
+            ("hf://user/name", "runs/first"),
+        ):
+            command = command.replace(written, here)
+        first, *words = words_of(command)
+        if first in ("train", "plan"):
+            parse_train(words)
+        else:
+            parser(first).read(tidy(words))
 
 
 def test_help_of_a_method() -> None:
