@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import csv
 import importlib
 import json
+import math
+import re
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +17,15 @@ import pytest
 import torch
 from commands import Ended, digits, refused, toughen
 from paths import NETS
+from PIL import Image
 from torch import nn
 
 from toughen import data, runs
 from toughen.attacks.pgd import PGD
+from toughen.core.threat import Threat
 from toughen.core.types import Images
 from toughen.evaluation import adversarial, attack_images
+from toughen.evaluation.adversarial import eight_bit
 from toughen.runs.files import replace_file
 from toughen.utils import progress
 
@@ -68,6 +74,84 @@ def test_datasets_opens_it_and_the_model_agrees(
     wrong = sum(label != y for label, y in zip(after, test.labels.tolist(), strict=True))
     assert sum(p != y for p, y in zip(clean, test.labels.tolist(), strict=True)) < wrong < 40
     assert ended.out == f"{tmp_path / 'deep' / 'adv.parquet'}: 40 images under pgd-3, {wrong} of them misclassified\n"
+
+
+# ---- PNG files.
+
+
+@pytest.mark.parametrize(("norm", "eps"), [("linf", 0.155), ("linf", 8 / 255), ("l2", 2.0)])
+def test_png_files_are_in_the_threat_and_the_model_agrees(norm: str, eps: float, tmp_path: Path) -> None:
+    ended = write(tmp_path / "deep" / "adv", "--norm", norm, eps=eps)
+    assert ended.status == 0 and not ended.err, ended
+    with (tmp_path / "deep" / "adv" / "images.csv").open(encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    test, net = data.load(str(digits())).test, runs.load(RUN)
+    assert len(rows) == 40 and sorted((tmp_path / "deep").iterdir()) == [tmp_path / "deep" / "adv"]
+    wrong = before = 0
+    for row in rows:
+        file_name, (label, number) = row["file"], re.findall(r"\d+", row["file"])
+        assert file_name == f"test/{label}/{number}.png" and row["label"] == label == str(int(test.labels[int(number)]))
+        with Image.open(tmp_path / "deep" / "adv" / file_name) as picture:
+            assert (picture.mode, picture.size) == ("L", (28, 28))
+            levels = torch.tensor(np.array(picture), dtype=torch.float64)
+        moved = (levels - test.images[int(number), 0].double()) / 255
+        distance = float(moved.abs().max() if norm == "linf" else moved.norm())
+        assert distance <= eps + 1e-6 and float(row["distance"]) == pytest.approx(distance, abs=1e-6)
+        with torch.no_grad():
+            after = int(net(levels.float().view(1, 1, 28, 28) / 255).argmax())
+        assert row["adversarial_prediction"] == str(after)
+        wrong, before = wrong + (after != int(label)), before + (row["unrounded_prediction"] != label)
+    assert f"{wrong} of them misclassified, {before} before they were rounded to 8 bits\n" in ended.out
+    assert 0 < wrong <= before < 40
+    found = data.load_test(str(tmp_path / "deep" / "adv"))  # a data set of its own
+    assert len(found.test) == 40 and found.classes == tuple("0123456789")
+
+
+def test_rounding_to_8_bits_by_hand() -> None:
+    x = torch.tensor([100, 100, 100, 100, 100, 0]).view(1, 1, 1, 6) / 255
+    moved = torch.tensor([108.0, 107.6, 107.4, 92.0, 176.5, 76.5]).view(1, 1, 1, 6) / 255
+
+    def levels(threat: Threat) -> list[float]:
+        return (255 * eight_bit(moved, x, threat)).flatten().tolist()
+
+    assert levels(Threat("linf", 0.3)) == pytest.approx([108, 108, 107, 92, 176, 76])  # 0.3 is 76.5 levels
+    assert levels(Threat("linf", 8 / 255))[:4] == pytest.approx([108, 108, 107, 92])
+    # L2: all to the nearest while that is inside, else all towards x
+    square = sum(value**2 for value in (8, 8, 7, 8, 77, 77))
+    wide, narrow = (math.sqrt(square) + 0.01) / 255, (math.sqrt(square) - 0.01) / 255
+    odd = moved + torch.tensor([0, 0, 0, 0, 0.1, 0.1]) / 255  # 176.6 and 76.6 have one nearest level
+    assert (255 * eight_bit(odd, x, Threat("l2", wide))).flatten().tolist() == pytest.approx(
+        [108, 108, 107, 92, 177, 77]
+    )
+    assert (255 * eight_bit(odd, x, Threat("l2", narrow))).flatten().tolist() == pytest.approx(
+        [108, 107, 107, 92, 176, 76]
+    )
+
+
+def test_a_class_whose_name_is_no_folder_s_has_its_number(tmp_path: Path) -> None:
+    columns: dict[str, list[Any]] = {
+        "index": [7, 9], "label": [0, 1], "prediction": [0, -1], "unrounded_prediction": [1, 2],
+        "adversarial_prediction": [1, 1], "distance": [0.5, 0.25],
+        "image": [np.full((3, 2, 4), 0.2, np.float32), np.ones((3, 2, 4), np.float32)],
+    }  # fmt: skip
+    adversarial._write_pictures(tmp_path / "adv", columns, ("cat/dog", "a, b"))
+    assert (tmp_path / "adv" / "images.csv").read_text().splitlines() == [
+        "file,label,prediction,unrounded_prediction,adversarial_prediction,distance",
+        'test/0/7.png,cat/dog,cat/dog,"a, b","a, b",0.5',
+        '"test/a, b/9.png","a, b",,2,"a, b",0.25',
+    ]
+    with Image.open(tmp_path / "adv" / "test" / "0" / "7.png") as picture:
+        assert (picture.mode, picture.size, picture.getpixel((3, 1))) == ("RGB", (4, 2), (51, 51, 51))
+
+
+def test_a_disk_that_fills_up_leaves_no_half_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(image: Image.Image, path: Path) -> None:
+        if path.name == "5.png":
+            raise OSError(28, "No space left on device", str(path))
+
+    monkeypatch.setattr(Image.Image, "save", full)
+    ended = write(tmp_path / "adv")
+    assert ended.status == 2 and "No space left" in ended.err and not list(tmp_path.iterdir())
 
 
 def test_an_attack_breaks_the_images_that_it_breaks_in_an_evaluation(tmp_path: Path) -> None:
@@ -178,7 +262,7 @@ def test_what_is_there_stays(tmp_path: Path) -> None:
     (tmp_path / "adv.parquet").write_text("mine")
     refused(write(tmp_path / "adv.parquet"), "is there already", "another --out")
     refused(write(tmp_path / "adv.parquet" / "more.parquet"), "is a file", "another --out")
-    refused(write(tmp_path / "adv.csv"), "must end in .parquet")
+    refused(write(tmp_path / "adv.csv"), "must end in .parquet, or be a folder")
     refused(write(tmp_path), "is there already")
     assert [path.name for path in tmp_path.iterdir()] == ["adv.parquet"]
     assert (tmp_path / "adv.parquet").read_text() == "mine"

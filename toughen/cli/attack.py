@@ -19,12 +19,12 @@ from toughen.config.parsing import Parser, tidy
 from toughen.evaluation import attack_images
 
 HELP = Help(
-    usage=f"{PROGRAM} attack RUN|MODULE:FUNCTION|timm:NAME --out FILE [settings]",
-    about="Attack test images, and write the adversarial images as parquet.",
+    usage=f"{PROGRAM} attack RUN|MODULE:FUNCTION|timm:NAME --out FILE|DIR [settings]",
+    about="Attack test images, and write the adversarial images as parquet or as PNG files.",
     examples=(
         f"{PROGRAM} attack runs/mine --out adversarial.parquet",
         f"{PROGRAM} attack runs/mine --attack apgd-ce-50 --eps 4/255 --out apgd.parquet",
-        f"{PROGRAM} attack runs/mine --data photos --limit 100 --out hundred.parquet",
+        f"{PROGRAM} attack runs/mine --data photos --limit 100 --out hundred",
     ),
     shown={
         "Model": "spec weights",
@@ -57,6 +57,12 @@ def attack_parser() -> Parser:
     parser.add_argument("--attack", type=str, default="pgd-20", help=ATTACK)
     add_threat(parser)
     add_model_options(parser)
-    parser.add_argument("--out", type=str, metavar="FILE", required=True, help="the parquet file to write")
+    parser.add_argument(
+        "--out",
+        type=str,
+        metavar="FILE|DIR",
+        required=True,
+        help="a parquet file, or a folder for PNG files; these are rounded to 8 bits, the parquet file is exact",
+    )
     add_output(parser)
     return parser
