@@ -128,28 +128,29 @@ def test_rounding_to_8_bits_by_hand() -> None:
     )
 
 
-def test_a_class_whose_name_is_no_folder_s_has_its_number(tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["cat/dog", "..", "", ".hidden", "a\\b", "a\0b"])
+def test_classes_have_numbers_if_a_name_is_no_folder_s(name: str, tmp_path: Path) -> None:
     columns: dict[str, list[Any]] = {
         "index": [7, 9], "label": [0, 1], "prediction": [0, -1], "unrounded_prediction": [1, 2],
         "adversarial_prediction": [1, 1], "distance": [0.5, 0.25],
         "image": [np.full((3, 2, 4), 0.2, np.float32), np.ones((3, 2, 4), np.float32)],
     }  # fmt: skip
-    adversarial._write_pictures(tmp_path / "adv", columns, ("cat/dog", "a, b"))
-    assert (tmp_path / "adv" / "images.csv").read_text().splitlines() == [
-        "file,label,prediction,unrounded_prediction,adversarial_prediction,distance",
-        'test/0/7.png,cat/dog,cat/dog,"a, b","a, b",0.5',
-        '"test/a, b/9.png","a, b",,2,"a, b",0.25',
-    ]
+    adversarial._write_pictures(tmp_path / "adv", columns, (name, "0, b"))
+    with (tmp_path / "adv" / "images.csv").open(encoding="utf-8") as file:
+        rows = [list(row.values()) for row in csv.DictReader(file)]
+    assert rows[0] == ["test/0/7.png", name, name, "0, b", "0, b", "0.5"]
+    assert rows[1] == ["test/1/9.png", "0, b", "none", "2", "0, b", "0.25"]
+    assert [path.name for path in tmp_path.iterdir()] == ["adv"]
     with Image.open(tmp_path / "adv" / "test" / "0" / "7.png") as picture:
         assert (picture.mode, picture.size, picture.getpixel((3, 1))) == ("RGB", (4, 2), (51, 51, 51))
 
 
 def test_a_disk_that_fills_up_leaves_no_half_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def full(image: Image.Image, path: Path) -> None:
+    def full(path: Path, content: bytes) -> None:
         if path.name == "5.png":
             raise OSError(28, "No space left on device", str(path))
 
-    monkeypatch.setattr(Image.Image, "save", full)
+    monkeypatch.setattr(Path, "write_bytes", full)
     ended = write(tmp_path / "adv")
     assert ended.status == 2 and "No space left" in ended.err and not list(tmp_path.iterdir())
 

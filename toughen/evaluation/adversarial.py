@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import re
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,7 +11,6 @@ from typing import Any, Literal
 
 import pyarrow.parquet as pq
 import torch
-from PIL import Image
 from rich.console import Console
 from torch import Tensor
 
@@ -23,6 +23,7 @@ from toughen.engine.device import Precision, pick_device
 from toughen.engine.fixed_batch import FixedBatchModel, batch_size_for, search_precision
 from toughen.evaluation.call_attack import call_attack
 from toughen.evaluation.config import EvaluationConfig
+from toughen.evaluation.details import class_name, png
 from toughen.evaluation.harness import Harness, as_floats, chunk_size, predicted
 from toughen.evaluation.job import check_fit
 from toughen.evaluation.plan import with_early_stop
@@ -30,8 +31,6 @@ from toughen.evaluation.suite import parse_attack
 from toughen.evaluation.target import EvaluationTarget, find_target
 from toughen.runs.files import check_writable, replace_file, temporary_name
 from toughen.utils.progress import ProgressLines, progress_bar
-
-PIXELS = {1: "L", 3: "RGB"}  # channels -> Pillow's mode
 
 
 def attack_images(
@@ -81,7 +80,7 @@ def attack_images(
         columns = _columns(harness, parsed, attack, target, console)
         _write(path, columns, target)
         return f"{path}: {len(split):,} images under {attack}, {_wrong(columns):,} of them misclassified"
-    if split.images.shape[1] not in PIXELS:
+    if split.images.shape[1] not in (1, 3):
         raise ValueError(
             f"PNG files hold 1 or 3 channels, and the images have {split.images.shape[1]}: give a .parquet"
         )
@@ -190,7 +189,11 @@ def _write(path: Path, columns: dict[str, list[Any]], target: EvaluationTarget) 
 
 
 def _write_pictures(folder: Path, columns: dict[str, list[Any]], class_names: Sequence[str]) -> None:
-    """Write test/CLASS/INDEX.png and images.csv; the folder appears when it is complete."""
+    """Write test/CLASS/INDEX.png and images.csv; the folder appears when it is complete.
+
+    CLASS is a class's number if one of the names can be no folder's. Names come from files of strangers.
+    """
+    usable = all(re.fullmatch(r"(?!\.)[^/\\\0]+", name) for name in class_names)
     folder.parent.mkdir(parents=True, exist_ok=True)
     temporary = temporary_name(folder)
     try:
@@ -201,26 +204,12 @@ def _write_pictures(folder: Path, columns: dict[str, list[Any]], class_names: Se
             for values in zip(*columns.values(), strict=True):
                 row = dict(zip(columns, values, strict=True))
                 index, image, distance = row.pop("index"), row.pop("image"), row.pop("distance")
-                names = [_name(label, class_names) for label in row.values()]
-                fits = Path(names[0]).name == names[0]  # a name can be no folder's, such as "a/b"
-                place = Path("test", names[0] if fits else str(row["label"]), f"{index}.png")
+                names = [class_name(label, class_names) for label in row.values()]
+                place = Path("test", names[0] if usable else str(row["label"]), f"{index}.png")
                 (temporary / place).parent.mkdir(parents=True, exist_ok=True)
-                _picture(image).save(temporary / place)
+                (temporary / place).write_bytes(png(torch.from_numpy(image)))
                 table.writerow([place.as_posix(), *names, distance])
         temporary.rename(folder)
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)
         raise
-
-
-def _name(label: int, names: Sequence[str]) -> str:
-    """The name of a class; its number where no name is known, nothing where the model gave no number (-1)."""
-    if label < 0:
-        return ""
-    return names[label] if label < len(names) else str(label)
-
-
-def _picture(image: Any) -> Image.Image:
-    """A float image [c, h, w] that has 8-bit values as Pillow's."""
-    levels = (255 * image).round().astype("uint8").transpose(1, 2, 0)
-    return Image.fromarray(levels[:, :, 0] if levels.shape[2] == 1 else levels, PIXELS[levels.shape[2]])

@@ -184,27 +184,27 @@ def _row(
     x = harness.floats(torch.tensor([row], device=evaluation.split.labels.device))
     label, prediction = int(evaluation.split.labels[row]), int(evaluation.predictions[row])
     columns: dict[str, Any] = {"index": int(evaluation.index[row]), "label": label, "prediction": prediction}
-    columns |= {"outcome": outcome, "image": _png(x[0])}
-    columns |= {"label_name": _name(label, names), "prediction_name": _name(prediction, names)}
+    columns |= {"outcome": outcome, "image": png(x[0])}
+    columns |= {"label_name": class_name(label, names), "prediction_name": class_name(prediction, names)}
     if adversarial is None:
         return columns
     attack, x_adv = adversarial
     after = int(harness.model.exact(x_adv[None])[0].argmax())
     delta = x_adv - x[0]
     gain = 0.5 / max(float(delta.abs().max()), 1e-6)
-    columns |= {"attack": attack, "attacked_prediction": after, "attacked_prediction_name": _name(after, names)}
-    columns |= {"attacked": _png(x_adv), "difference": _png(0.5 + gain * delta), "gain": gain}
+    columns |= {"attack": attack, "attacked_prediction": after, "attacked_prediction_name": class_name(after, names)}
+    columns |= {"attacked": png(x_adv), "difference": png(0.5 + gain * delta), "gain": gain}
     return columns | {"distance": float(target.threat.distance(x_adv[None], x)[0])}
 
 
-def _name(number: int, names: Sequence[str]) -> str:
+def class_name(number: int, names: Sequence[str]) -> str:
     """A class's name; its number where it has no name; "none" for -1, a prediction with logits that are not finite."""
     if number < 0:
         return "none"
     return names[number] if number < len(names) else str(number)
 
 
-def _png(image: Tensor) -> bytes:
+def png(image: Tensor) -> bytes:
     """One image [c, h, w] in [0, 1] as a PNG: RGB with three channels, else the first channel in grey."""
     pixels = image.detach().float().clamp(0, 1).mul(255).round().to(torch.uint8).cpu()
     grey = len(pixels) != 3
