@@ -24,7 +24,7 @@ from broken_defences import k_winners
 from paths import NETS
 from problems import SmallNet, unchanged
 from scipy.stats import hypergeom
-from torch import nn
+from torch import Tensor, nn
 
 from toughen import load
 from toughen.attacks import APGDT, FGSM, PGD, Square
@@ -33,6 +33,7 @@ from toughen.core.gradients import mode
 from toughen.core.objectives import margin_loss, misclassified
 from toughen.core.rng import ImageNoise
 from toughen.core.threat import Threat
+from toughen.core.types import Images, Logits
 from toughen.data import load as load_data
 from toughen.engine.fixed_batch import FixedBatchModel
 from toughen.evaluation import verdict
@@ -40,6 +41,7 @@ from toughen.evaluation.checks import stronger
 from toughen.evaluation.checks.base import Check, CheckContext, Claim
 from toughen.evaluation.checks.chance import allowed, at_most
 from toughen.evaluation.checks.data import agreement_by_chance, labels_fit
+from toughen.evaluation.checks.gradients import gradient_correct
 from toughen.evaluation.checks.probes import ProbeResults
 from toughen.evaluation.examination import LIMIT, Examination
 from toughen.evaluation.examination_state import ExaminationState
@@ -273,6 +275,93 @@ def test_a_healthy_model_fails_none_of_them(hardened: bool, spoil: Callable[...,
     net = small_net(hardened=hardened)
     found = looked_at(net if spoil is nn.Identity else spoil(net))
     assert not failed(found) and all(check.passed for check in found.values())
+
+
+# ---- rounding with a gradient that is replaced on purpose, which attacks can follow
+
+
+class Rounded(broken.Quantised):
+    """Rounds the image to a few levels, with the gradient of the image itself (straight-through)."""
+
+    def forward(self, x: Images) -> Logits:
+        rounded = (x * (self.levels - 1)).round() / (self.levels - 1)
+        out: Logits = self.net(x + (rounded - x).detach())
+        return out
+
+
+class EightBits:
+    """A layer's output in eight bits, by PyTorch's own rounding; the first output that is seen sets the scale."""
+
+    def __init__(self) -> None:
+        self.largest = 0.0
+
+    def __call__(self, layer: nn.Module, _: tuple[Tensor, ...], out: Tensor) -> Tensor:
+        self.largest = self.largest or float(out.abs().max())
+        return torch.fake_quantize_per_tensor_affine(out.float(), self.largest / 127, 0, -127, 127).to(out)
+
+
+def eight_bit(net: nn.Module, images: Images) -> nn.Module:
+    """The net with weights and activations in eight bits, as in quantisation-aware training."""
+    for layer in [module for module in net.modules() if isinstance(module, nn.Conv2d | nn.Linear)]:
+        layer.register_forward_hook(EightBits())
+        with torch.no_grad():
+            layer.weight.copy_(EightBits()(layer, (), layer.weight))
+    with torch.no_grad():
+        net(images)
+    return net
+
+
+ROUNDED: dict[str, Callable[[nn.Module, Images], nn.Module]] = {
+    "image in 256 levels": lambda net, images: Rounded(net, 256),
+    "image in 16 levels": lambda net, images: Rounded(net, 16),
+    "weights and activations in 8 bits": eight_bit,
+}
+
+
+@pytest.mark.parametrize("hardened", [True, pytest.param(False, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("name", ROUNDED)
+def test_rounding_with_a_straight_through_gradient_is_sound(name: str, hardened: bool) -> None:
+    plain, threat = small_net(hardened=hardened), THREAT if hardened else Threat("linf", 0.03)
+    net = ROUNDED[name](copy.deepcopy(plain), load_data("mnist-5k").test.images[:100].float() / 255)
+    claim, blocks = claim_of(net, threat=threat)
+    assert abs(claim.robust_accuracy - claim_of(plain, threat=threat)[0].robust_accuracy) < 0.05
+    found, by_name = judged(claim, blocks)
+    assert found == "sound", [by_name[each].sentence for each in failed(by_name)]
+    assert "attacks can follow the gradient" in by_name["gradients of the function itself"].sentence
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["image in 256 levels", "weights and activations in 8 bits"])
+def test_and_so_it_is_on_colour_images(name: str, data_root: Path) -> None:
+    images = load_data(str(data_root / "cifar10")).test.images[:100].float() / 255
+    net = ROUNDED[name](digits_net("cifar-pgd-at"), images)
+    claim, blocks = claim_of(net, threat=Threat("linf", 8 / 255), n=300, data=str(data_root / "cifar10"))
+    found, by_name = judged(claim, blocks, 60)
+    assert found == "sound", [by_name[each].sentence for each in failed(by_name)]
+
+
+class TimesGradient(nn.Linear):
+    """A linear model whose gradient is multiplied by a factor."""
+
+    def __init__(self, factor: float) -> None:
+        torch.manual_seed(0)
+        super().__init__(784, 10)
+        self.factor = factor
+
+    def forward(self, x: Images) -> Logits:
+        out = super().forward(x.flatten(1))
+        return self.factor * out + ((1 - self.factor) * out).detach()
+
+
+@pytest.mark.parametrize(("factor", "passes"), [(1.0, True), (9.0, True), (11.0, False), (0.6, False), (-1.0, False)])
+def test_a_step_may_change_the_margin_by_a_tenth_to_one_and_a_half_of_the_prediction(
+    factor: float, passes: bool
+) -> None:
+    """The margin of a linear model changes by the prediction divided by the factor, while its two best classes stay."""
+    claim, blocks = claim_of(TimesGradient(factor), not_at_all, threat=Threat("linf", 1e-4))
+    check = gradient_correct(CheckContext(claim, blocks, 40), "gradients of the function itself")
+    assert check.passed == passes and check.masking != passes
+    assert check.figure == pytest.approx(0.0 if passes else 1.0, abs=0.05)
 
 
 @pytest.mark.parametrize("name", ["quantised", "scaled", "noisy", "probabilities"])
