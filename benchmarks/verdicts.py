@@ -24,8 +24,9 @@ from torch import Tensor, nn
 
 import toughen
 from toughen.core.types import Norm
+from toughen.engine.batch_size import batch_size_for
 from toughen.engine.device import pick_device, provenance
-from toughen.engine.fixed_batch import FixedBatchModel, batch_size_for
+from toughen.engine.fixed_batch import FixedBatchModel
 from toughen.evaluation.conclude import claim_of
 from toughen.evaluation.config import EvaluationConfig, chosen_attacks
 from toughen.evaluation.evaluate import from_function

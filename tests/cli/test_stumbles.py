@@ -12,7 +12,7 @@ import torch
 from commands import digits, files, refused, small, toughen
 from PIL import Image
 
-from toughen.engine.batches import block_size
+from toughen.engine.batch_size import block_size
 
 FOLDERS = [  # folders that hold an image each, files, and what the message must say; DIR is the set's folder
     ("training/a training/b test/a test/b", "", "no train split: rename DIR/training to DIR/train"),

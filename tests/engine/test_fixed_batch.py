@@ -12,10 +12,10 @@ from torch import Tensor, nn
 import toughen
 from toughen.core.gradients import fooled, input_gradient, logits, mode
 from toughen.core.objectives import cross_entropy
-from toughen.core.types import Images, Labels
-from toughen.engine.batches import block_size
+from toughen.core.types import Images, Labels, Logits
+from toughen.engine.batch_size import batch_size_for, block_size, size_that_fits
 from toughen.engine.device import Precision
-from toughen.engine.fixed_batch import FixedBatchModel, batch_size_for
+from toughen.engine.fixed_batch import FixedBatchModel
 
 
 def with_batch_norm() -> nn.Module:
@@ -109,6 +109,32 @@ def test_a_net_of_little_work_takes_more_images_at_once() -> None:
     assert [batch_size_for(net, images) for net in (small, large, small.double())] == [56, 8, 56]
     assert batch_size_for(small, images, 20) == 20
     assert batch_size_for(Uncounted(), images) == 8
+
+
+class Limited(nn.Linear):
+    """A net whose memory is exhausted by more than some number of images."""
+
+    def __init__(self, most: int, error: type[Exception] = torch.OutOfMemoryError) -> None:
+        super().__init__(784, 10)
+        self.most, self.error, self.sizes = most, error, list[int]()
+
+    def forward(self, x: Images) -> Logits:
+        self.sizes.append(len(x))
+        if len(x) > self.most:
+            raise self.error("CUDA out of memory. Tried to allocate 2.00 GiB")
+        return super().forward(x.flatten(1))
+
+
+def test_a_batch_is_halved_until_it_fits_into_the_memory() -> None:
+    images = torch.zeros(3, 1, 28, 28, dtype=torch.uint8)
+    net = Limited(100).train()
+    assert size_that_fits(net, images, 512) == 64
+    assert net.sizes == [512, 256, 128, 64] and net.training and net.weight.grad is None
+    assert size_that_fits(Limited(512), images, 512) == 512
+    assert size_that_fits(Limited(1).double(), images.double(), 64) == 1
+    with pytest.raises(torch.OutOfMemoryError):
+        size_that_fits(Limited(0), images, 64)
+    assert size_that_fits(Limited(0, ValueError), images, 64) == 64  # a fault of another kind has its own message
 
 
 class Uncounted(nn.Module):

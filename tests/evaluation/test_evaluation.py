@@ -14,6 +14,7 @@ import pytest
 import torch
 from commands import digits, refused, small, toughen
 from PIL import Image
+from rich.console import Console
 from torch import Tensor, nn
 
 from toughen import data, runs
@@ -22,7 +23,7 @@ from toughen.core.rng import Noise
 from toughen.core.threat import Threat
 from toughen.core.types import Eps, Images, Labels, Logits, Norm
 from toughen.data import Split
-from toughen.evaluation import evaluate_run, measure, parse_attack
+from toughen.evaluation import evaluate_run, job, measure, parse_attack
 from toughen.evaluation.harness import as_floats, predict, run_attack
 from toughen.evaluation.images import load_test, sample
 from toughen.utils.statistics import interval
@@ -390,3 +391,15 @@ def test_a_few_seen_images_are_no_reason_to_refuse(trained: Path, tmp_path: Path
         add_seen(row)
     ended = toughen("evaluate", trained, *words)
     assert ended.status == 2 and "was trained on 2 % of these images" in ended.err
+
+
+def test_batches_are_smaller_where_more_images_do_not_fit(
+    monkeypatch: pytest.MonkeyPatch, trained: Path, tmp_path: Path
+) -> None:
+    console = Console(record=True, width=80)
+    monkeypatch.setattr(job, "batch_size_for", lambda net, images, given=None: 4)
+    result = evaluate_run(
+        trained, verdict=False, attacks=["fgsm"], limit=20, details=False, out=tmp_path, console=console
+    )
+    assert result["batch_size"] == 4
+    assert "4 images per pass, because more do not fit into the memory" in console.export_text()

@@ -158,3 +158,8 @@ def provenance(device: torch.device) -> dict[str, str]:
         "toughen": __version__,
         **{name: version(name) for name in names},
     }
+
+
+def preserved_rng_state(device: torch.device) -> AbstractContextManager[None]:
+    """Restore the state of torch's random generators after the block."""
+    return torch.random.fork_rng([device] if device.type == "cuda" else [])

@@ -10,16 +10,16 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from toughen.core import cost
 from toughen.core.classifier import Classifier, InputGradient
 from toughen.core.gradients import gradient_of_batch, nearest_of_batch
-from toughen.core.modules import dtype_of, mode, unwrap
+from toughen.core.modules import mode, unwrap
 from toughen.core.objectives import Objective, misclassified
-from toughen.core.types import AnyImages, Images, Labels, Logits, Mask, PerExample
+from toughen.core.types import Images, Labels, Logits, Mask, PerExample
 from toughen.engine import search_copy
-from toughen.engine.batches import Counts, block_size, concatenated, first_images, padded_batches
+from toughen.engine.batch_size import batch_size_for, work_of
+from toughen.engine.batches import Counts, concatenated, first_images, padded_batches
 from toughen.engine.compare_logits import SAME, largest_difference, relative_difference
-from toughen.engine.device import Precision, autocast, pick_precision, without_tf32
+from toughen.engine.device import Precision, autocast, pick_precision, preserved_rng_state, without_tf32
 
 EXACT_BLOCK = 8  # images per exact forward pass: few images are fooled at a time, and padding costs
 MAX_DIFFERENCE = {"bf16": 0.2, "fp32": 1e-3, "fp64": 1e-6}  # relative; a copy whose logits differ more is not used
@@ -40,28 +40,8 @@ def search_precision(net: nn.Module, image: Images, wanted: Precision | Literal[
     precision = pick_precision(wanted, image.device)
     if wanted != "auto" or precision == "fp32":
         return precision
-    work = _work(net, image)
+    work = work_of(net, image)
     return precision if work is None or work >= WORTH_BF16 else "fp32"
-
-
-def batch_size_for(net: nn.Module, images: AnyImages, given: int | None = None) -> int:
-    """Images per forward pass, where a net is evaluated on these images: ``block_size`` for the work of a pass.
-
-    Args:
-        net: on the images' device.
-        images: all that are evaluated, [n, c, h, w].
-    """
-    work = _work(net, images[:1]) if given is None and images.device.type == "cpu" else None
-    return block_size(images.device, len(images), given, work)
-
-
-def _work(net: nn.Module, image: AnyImages) -> int | None:
-    """Floating-point operations of a forward pass; None where they cannot be counted, as for a net of another kind."""
-    try:
-        with preserved_rng_state(image.device):
-            return cost.flops(net, image.to(dtype_of(net))) or None
-    except Exception:  # a user's own net may raise anything
-        return None
 
 
 def as_classifier(
@@ -291,8 +271,3 @@ class FixedBatchModel(Classifier):
 
     def _casting(self, x: Images) -> AbstractContextManager[None]:
         return autocast("bf16", x.device) if self.precision == "bf16" else without_tf32(x.device)
-
-
-def preserved_rng_state(device: torch.device) -> AbstractContextManager[None]:
-    """Restore the state of torch's random generators after the block."""
-    return torch.random.fork_rng([device] if device.type == "cuda" else [])

@@ -19,8 +19,9 @@ from toughen.core.gradients import mode
 from toughen.core.rng import ImageNoise
 from toughen.core.threat import Threat
 from toughen.core.types import Images
+from toughen.engine.batch_size import batch_size_for
 from toughen.engine.device import Precision, pick_device
-from toughen.engine.fixed_batch import FixedBatchModel, batch_size_for, search_precision
+from toughen.engine.fixed_batch import FixedBatchModel, search_precision
 from toughen.evaluation.call_attack import call_attack
 from toughen.evaluation.config import EvaluationConfig
 from toughen.evaluation.details import class_name, png

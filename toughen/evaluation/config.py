@@ -28,7 +28,8 @@ class EvaluationConfig:
         seed: of the sample and of the attacks.
         precision: what attacks compute in; the unchanged model confirms each broken image. "auto" means bf16 where the
             processor supports it and it saves time, "fp32" is for a number that is published, "fp64" for a test.
-        batch_size: images per forward pass; None chooses it for the device and the number of images.
+        batch_size: images per forward pass; None chooses it for the device, the number of images and a
+            GPU's memory.
         processes: how many processes attack at once; the result is the same for any number.
         verdict: whether to check that the robust accuracy can be trusted.
         depth: how thorough the checks are: "cheap" limits them to the time of the attacks, or 20 s, with fewer images;

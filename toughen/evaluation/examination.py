@@ -16,6 +16,7 @@ import torch
 
 from toughen.core.gradients import mode
 from toughen.core.rng import derive_seed
+from toughen.engine.device import preserved_rng_state
 from toughen.engine.fixed_batch import FixedBatchModel
 from toughen.evaluation import verdict
 from toughen.evaluation.checks import strength, stronger
@@ -124,7 +125,7 @@ class Examination:
     def _evaluation_mode(self) -> Iterator[None]:
         """A context in which the model is in evaluation mode; at its end the random state is restored."""
         device, context = self.claim.labels.device, self.context
-        with torch.random.fork_rng([device] if device.type == "cuda" else []), mode(self.claim.net, "eval"):
+        with preserved_rng_state(device), mode(self.claim.net, "eval"):
             with mode(context.model, "eval"):
                 torch.manual_seed(self.claim.seed)
                 yield

@@ -12,8 +12,9 @@ from toughen.core.gradients import mode
 from toughen.core.modules import dtype_of
 from toughen.core.rng import ImageNoise
 from toughen.core.types import AnyImages, Images, Labels, Logits, Mask, PerExample
+from toughen.engine.batch_size import batch_size_for
 from toughen.engine.device import Precision
-from toughen.engine.fixed_batch import FixedBatchModel, batch_size_for
+from toughen.engine.fixed_batch import FixedBatchModel
 from toughen.evaluation.call_attack import call_attack
 from toughen.evaluation.plan import AttackRound, attack_rounds
 

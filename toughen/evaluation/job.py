@@ -15,12 +15,14 @@ from torch import nn
 
 from toughen import models
 from toughen.attacks.base import Attack
+from toughen.core.distributed import world
 from toughen.core.gradients import IN_PLACE, mode
 from toughen.core.modules import dtype_of, unwrap
 from toughen.core.types import AnyImages, Images
 from toughen.data import Split
+from toughen.engine.batch_size import batch_size_for, block_size, suitable_size
 from toughen.engine.device import Precision
-from toughen.engine.fixed_batch import FixedBatchModel, batch_size_for, search_precision
+from toughen.engine.fixed_batch import FixedBatchModel, search_precision
 from toughen.evaluation.config import EvaluationConfig, chosen_attacks
 from toughen.evaluation.diagnostics.store import check_usable
 from toughen.evaluation.harness import as_floats, predict
@@ -43,6 +45,7 @@ class Job:
         config: the settings of the evaluation.
         out: where to write; None writes nothing.
         console: where to show progress.
+        fits: the most images per pass that fit into the memory of each process; None where it is not known.
     """
 
     target: EvaluationTarget
@@ -53,6 +56,7 @@ class Job:
     config: EvaluationConfig
     out: Path | None
     console: Console | None
+    fits: int | None = None
 
     @property
     def device(self) -> torch.device:
@@ -61,7 +65,8 @@ class Job:
     @cached_property
     def batch_size(self) -> int:
         """Images per forward pass."""
-        return batch_size_for(self.target.net, self.split.images, self.config.batch_size)
+        size = suitable_size(self.target.net, self.split.images, self.config.batch_size)
+        return size if self.fits is None else min(self.fits, size)
 
     def model(self) -> FixedBatchModel:
         """The model as attacks see it, with new counts of its passes."""
@@ -115,6 +120,9 @@ def prepare(
             f"{target.data} has no test images: {target.split_off:,} of its images, a stratified "
             "tenth, are used instead; to attack all, put them in a folder test/"
         )
+    job = replace(job, fits=min(world().all_gather(batch_size_for(net, split.images, config.batch_size))))
+    if job.batch_size < block_size(device, len(split), config.batch_size):
+        job.say(f"{job.batch_size} images per pass, because more do not fit into the memory")
     job = replace(job, precision=_search_precision(job))
     if (job.precision, config.precision) == ("fp32", "bf16"):
         job.say("this model's outputs differ too much in bf16, so attacks compute in fp32")

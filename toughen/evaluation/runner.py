@@ -14,8 +14,9 @@ from torch import Tensor, nn
 from toughen.attacks.base import Attack
 from toughen.core.distributed import world
 from toughen.data import Split
+from toughen.engine.batch_size import batch_size_for
 from toughen.engine.device import Precision
-from toughen.engine.fixed_batch import FixedBatchModel, batch_size_for
+from toughen.engine.fixed_batch import FixedBatchModel
 from toughen.evaluation.display import AttackProgress
 from toughen.evaluation.fingerprint import fingerprint
 from toughen.evaluation.harness import Harness, Outcome, chunk_size

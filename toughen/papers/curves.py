@@ -14,8 +14,9 @@ from toughen import data as data_sets
 from toughen import runs
 from toughen.attacks.logit_matrix import LogitMatrix
 from toughen.core.types import Images, Labels
+from toughen.engine.batch_size import batch_size_for
 from toughen.engine.device import provenance
-from toughen.engine.fixed_batch import FixedBatchModel, batch_size_for
+from toughen.engine.fixed_batch import FixedBatchModel
 from toughen.evaluation.diagnostics import (
     accuracy_by_eps,
     accuracy_by_restarts,

@@ -20,8 +20,9 @@ from toughen.core.objectives import cross_entropy
 from toughen.core.rng import ImageNoise
 from toughen.core.threat import Threat
 from toughen.core.types import Images, Labels, Real
+from toughen.engine.batch_size import batch_size_for
 from toughen.engine.device import pick_device, provenance
-from toughen.engine.fixed_batch import FixedBatchModel, batch_size_for, search_precision
+from toughen.engine.fixed_batch import FixedBatchModel, search_precision
 from toughen.evaluation.diagnostics import attack_entropy
 from toughen.evaluation.harness import as_floats
 from toughen.evaluation.result import share

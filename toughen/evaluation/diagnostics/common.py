@@ -15,9 +15,9 @@ from toughen.core.gradients import mode
 from toughen.core.objectives import misclassified
 from toughen.core.rng import ImageNoise
 from toughen.core.types import Images, Labels, Logits, Mask
-from toughen.engine.batches import block_size
+from toughen.engine.batch_size import batch_size_for, block_size
 from toughen.engine.device import Precision
-from toughen.engine.fixed_batch import FixedBatchModel, batch_size_for
+from toughen.engine.fixed_batch import FixedBatchModel
 from toughen.evaluation.call_attack import call_attack
 
 NUMBERS = 2**22  # in the images attacked at once, so that memory does not grow with the data set
