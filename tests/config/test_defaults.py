@@ -80,6 +80,22 @@ def test_what_is_given_wins_and_the_rest_is_written_down(tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize(
+    ("words", "settings"),
+    [
+        ("--model resnet18", {}),
+        ("--model resnet18 --image_size 96", {"stem": "imagenet"}),
+        ("--model WRN-16-4 --image_size 96", {"stem": "imagenet"}),
+        ("--model resnet18 --image_size 96 --model_settings.width 8", {"stem": "imagenet", "width": 8}),
+        ("--model resnet18 --image_size 96 --model_settings.stem cifar", {"stem": "cifar"}),
+        ("--model m-lenet --image_size 96", {}),
+        ("--model timm:resnet10t --image_size 96", {}),
+    ],
+)
+def test_a_residual_net_that_is_named_gets_the_stem_for_large_images(words: str, settings: dict[str, Any]) -> None:
+    assert parse_train(f"--data {digits()} --eps 0.1 {words}".split())[0].model_settings == settings
+
+
+@pytest.mark.parametrize(
     ("method", "share"),
     [
         ("", 0.0),

@@ -14,6 +14,7 @@ from toughen.models.registry import from_description as from_description
 from toughen.models.registry import knows as knows
 from toughen.models.registry import names as names
 from toughen.models.registry import summaries as summaries
+from toughen.models.registry import takes as takes
 
 __all__ = [
     "Normalize",

@@ -65,6 +65,11 @@ def knows(name: str) -> bool:
     return bool(re.fullmatch(WIDE, name.lower())) or name.lower() in map(str.lower, NETS)
 
 
+def takes(name: str, setting: str) -> bool:
+    """Whether this is one of toughen's own nets and has this setting, such as "stem"."""
+    return knows(name) and setting in _own(name, {})[2]
+
+
 def summaries() -> dict[str, str]:
     """toughen's own nets: name -> one line with the number of parameters at ten classes."""
     lines = {}

@@ -10,6 +10,7 @@ from importlib import import_module
 from typing import Any, Literal
 
 from toughen import data as data_sets
+from toughen import models
 from toughen.core.types import Eps, Norm
 from toughen.data.ingest import Outline
 from toughen.engine.device import pick_device
@@ -81,8 +82,11 @@ def for_data(
     outline = data_sets.peek(data, classes=classes, image_size=data_image_size(image_size))
     fields = chosen(outline, pick_device(device).type, epochs, methods)
     if model is not None:
-        del fields["model"]
+        fields["model"] = model
         fields.pop("model_settings", None)
+        stem = stem_for(outline.shape)
+        if stem == "imagenet" and models.takes(model, "stem"):  # the other stem would take sixteen times as long
+            fields["model_settings"] = {"stem": stem}
     return fields
 
 
@@ -121,8 +125,13 @@ def net(shape: tuple[int, int, int], device: str) -> dict[str, Any]:
     channels, *sides = shape
     if channels == 1 and max(sides) <= SMALL_GREY:
         return {"model": "fbf-mnist-cnn"}
-    stem = "cifar" if max(sides) <= SMALL else "imagenet"
-    return {"model": "resnet18", "model_settings": {"stem": stem, "width": WIDTH if device == "cpu" else 64}}
+    width = WIDTH if device == "cpu" else 64
+    return {"model": "resnet18", "model_settings": {"stem": stem_for(shape), "width": width}}
+
+
+def stem_for(shape: tuple[int, int, int]) -> Literal["cifar", "imagenet"]:
+    """The first layers of a ResNet for images of [c, h, w]; those for large images reduce them at once."""
+    return "cifar" if max(shape[1:]) <= SMALL else "imagenet"
 
 
 def epochs(images: int) -> int:
