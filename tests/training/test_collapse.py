@@ -288,6 +288,17 @@ def test_a_kill_during_a_rescue_changes_nothing(tmp_path: Path, monkeypatch: pyt
         same_end(tmp_path / "whole", cut)
 
 
+def test_the_watch_begins_when_training_on_clean_images_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What looks like a collapse after the second epoch is ignored; a rescue after the fourth keeps the switch."""
+    judged_at(monkeypatch, collapses=(10, 20), jumps=(7,))
+    words = small("--method", "Delayed", "--method.after", "PGDAT", "--method.switch_epoch", 3, "--eps", 0.2)
+    assert toughen(*words, "--epochs", 6, "--log_every", 1, "--out", tmp_path / "run").status == 0
+    happened = [(e["event"], e.get("step"), e.get("back_to")) for e in events(tmp_path / "run")]
+    assert [each for each in happened if each[0] != "switch"] == [("collapse", 20, 15)]
+    assert [line["method"] for line in lines(tmp_path / "run")] == ["Delayed"] * 4 + ["PGDAT", "Delayed"]
+    assert [sorted(line["terms"]) for line in lines(tmp_path / "run")] == [["clean"]] * 3 + [["robust"]] * 3
+
+
 @pytest.mark.slow
 def test_what_does_not_stand_in_half_of_a_run_is_trained_otherwise_to_its_end(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch

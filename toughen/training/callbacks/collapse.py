@@ -24,6 +24,10 @@ TO_THE_END = 2**53  # as a step: no run reaches it
 class CollapseWatch(Callback):
     """Checks the model every ``log_every`` steps and after validations, and goes back to a healthy state.
 
+    It begins with the first step that trains against the threat model. While a method such as Delayed trains on clean
+    images, a model may be robust at a small eps, and the first adversarial epochs would look like a collapse. The state
+    at the end of that phase is the first one to go back to.
+
     Args:
         detector: says when to validate within an epoch, and judges what is found.
     """
@@ -45,14 +49,18 @@ class CollapseWatch(Callback):
         begun = time.perf_counter()
         distance = world().broadcast(self.detector.signal(state.model, state.step))
         state.scalars["logit_distance"] = distance
-        if self.detector.jumped(self.memory, distance) and state.step % state.steps_per_epoch:
+        begun_to_attack = state.adversarial_steps > 0
+        if begun_to_attack and self.detector.jumped(self.memory, distance) and state.step % state.steps_per_epoch:
             self.handle(state, state.validation(state.model))
         taken = time.perf_counter() - begun
         state.watched, state.started = state.watched + taken, state.started + taken
 
     def on_epoch_end(self, state: TrainingState, metrics: dict[str, Any]) -> None:
         begun = time.perf_counter()
-        if metrics["validation"]:
+        if not state.adversarial_steps:
+            if state.rescuers and state.main.is_adversarial:  # from the next step on
+                state.healthy = state.step
+        elif metrics["validation"]:
             live = metrics["validation"] if state.average is None else state.validation(state.model)
             collapsed = self.handle(state, live)
             if collapsed and state.rescuers and state.recipe.weights == "last":  # over those that the rescue gave up
