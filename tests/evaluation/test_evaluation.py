@@ -364,6 +364,27 @@ def test_classes_are_matched_by_name(trained: Path, tmp_path: Path) -> None:
     assert sorted((9 - test.test.labels).tolist()) == sorted(data.load(str(digits())).test.labels.tolist())
 
 
+def test_classes_are_matched_whatever_their_case(trained: Path, tmp_path: Path) -> None:
+    """Capitals sort before small letters, so that Dog is the eighth folder here and dog was the seventh class."""
+    for split in ("train", "test"):
+        shutil.copytree(digits() / split, tmp_path / "set" / split)
+        (tmp_path / "set" / split / "3").rename(tmp_path / "set" / split / "cat")
+        (tmp_path / "set" / split / "7").rename(tmp_path / "set" / split / "Dog")
+    own = ["0", "1", "2", "Cat", "4", "5", "6", "dog", "8", "9"]
+    record = runs.Record(**{**vars(runs.read_record(trained)), "classes": own})
+    test = load_test(trained, record, str(tmp_path / "set"))
+    assert test.classes == ("0", "1", "2", "cat", "4", "5", "6", "Dog", "8", "9")
+    assert sorted(test.test.labels.tolist()) == sorted(data.load(str(digits())).test.labels.tolist())
+
+
+def test_other_classes_are_not_taken_by_position_where_one_of_them_moved(trained: Path) -> None:
+    record = runs.Record(**{**vars(runs.read_record(trained)), "classes": ["ten", *"012345678"]})
+    with pytest.raises(ValueError, match="other classes than .* and 0 is at another place"):
+        load_test(trained, record, None)
+    named = runs.Record(**{**vars(record), "classes": [f"digit {number}" for number in range(10)]})
+    assert load_test(trained, named, None).classes == tuple("0123456789")  # other names of the same classes
+
+
 @pytest.mark.slow
 def test_a_few_seen_images_are_no_reason_to_refuse(trained: Path, tmp_path: Path) -> None:
     """Real sets hold duplicates: up to one image in a hundred may be a training image."""

@@ -28,8 +28,9 @@ def load_test(folder: str | Path, record: runs.Record, name: str | None) -> Data
     own = tuple(record.classes)
     load = partial(data_sets.load_test, name or record.data, image_size=record.image_size, resize=record.resize)
     data = load(classes=own if record.subset else None)
-    if data.classes != own and sorted(data.classes) == sorted(own):
-        data = load(classes=own)  # the same classes in another order
+    same = in_the_order_of(own, data.classes)
+    if same is not None and same != data.classes:
+        data = load(classes=same)
     if list(data.shape) != record.shape:
         raise ValueError(
             f"{data.name} has images of shape {list(data.shape)}, {folder} was trained on {record.shape}: "
@@ -39,7 +40,23 @@ def load_test(folder: str | Path, record: runs.Record, name: str | None) -> Data
         raise ValueError(
             f"{data.name} has {len(data.classes)} classes, {folder} was trained on {len(own)}: give other --data"
         )
+    moved = next((name for name in own if name in data.classes and own.index(name) != data.classes.index(name)), None)
+    if same is None and moved is not None:  # by position, an image of this class would count as one of another
+        raise ValueError(
+            f"{data.name} has other classes than {folder} was trained on, and {moved} is at another place among them: "
+            f"name the classes of the data as those of the run ({', '.join(own[:10])}{', ...' * (len(own) > 10)})"
+        )
     return data
+
+
+def in_the_order_of(own: tuple[str, ...], names: tuple[str, ...]) -> tuple[str, ...] | None:
+    """The names of the same classes in the order of ``own``, whatever their case; None if they are other classes."""
+    if sorted(names) == sorted(own):
+        return own
+    by_name = {name.casefold(): name for name in names}
+    if len(by_name) < len(names) or sorted(by_name) != sorted(name.casefold() for name in own):
+        return None
+    return tuple(by_name[name.casefold()] for name in own)
 
 
 def sample(test: Split, limit: int | None, seed: int) -> tuple[Split, Tensor]:
