@@ -267,6 +267,11 @@ def parquet_case(
     return make
 
 
+def shards_of_an_unknown_split(root: Path) -> None:
+    shard(root / "train.parquet", [GOOD] * 2, [0, 1], TWO)
+    shard(root / "holdout.parquet", [GOOD], [0], TWO)
+
+
 def sixteen_bits() -> bytes:
     """A PNG of 8 x 8 pixels with 16 bits for each colour, by the format's specification; PIL writes none."""
 
@@ -345,6 +350,7 @@ BAD_PARQUET: dict[str, tuple[Callable[[Path], None], str]] = {
         r"no train split: name its files train-\*.parquet",
     ),  # fmt: skip
     "training.parquet": (parquet_case([GOOD], [0], TWO, "training.parquet"), r"no train split"),
+    "an unknown split": (shards_of_an_unknown_split, r"holdout.parquet is no part of a split by its name.*test-\*"),
     "no rows": (parquet_case([], pa.array([], pa.int64()), TWO), r"has no rows"),
     "shard missing": (
         parquet_case([GOOD] * 2, [0, 1], TWO, "train-00001-of-00002.parquet"),

@@ -46,6 +46,11 @@ def sources(root: PurePath, files: list[Any], name: str, opener: Opener | None =
             raise ValueError(advice)
         alone = tables.sources(name, _shards(tested, opener), None)
         return Sources(name, None, alone.train, alone.classes, advice)
+    if tested is None and "" in splits:
+        raise ValueError(
+            f"{splits[''][0]} is no part of a split by its name, and there is no test split: name its files "
+            "test-*.parquet if these are test images, or move it away"
+        )
     train = _shards(splits["train"], opener)
     return tables.sources(name, train, _shards(tested, opener) if tested else None)
 
