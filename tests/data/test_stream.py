@@ -428,6 +428,25 @@ def test_images_stay_encoded_where_they_exceed_the_limit(shards: Path, monkeypat
     assert not isinstance(data.load_training("mnist-5k"), Streamed)  # it lies in memory anyway
 
 
+@pytest.mark.parametrize("buffer", [50, 400])
+def test_the_memory_limit_covers_the_images_that_wait(shards: Path, buffer: int) -> None:
+    """Counted from the order: a group is in memory from its first image on, an image until its turn."""
+    given = feed(shards, buffer=buffer, batch_size=1)
+    store, rows = given.split.store, given.split.rows
+    group = torch.searchsorted(store.sizes.cumsum(0), rows, right=True)
+    waiting, most, read = 0, 0, set[int]()
+    for row in windowed(given.split, buffer, seed=0, epoch=0).tolist():
+        number = int(group[row])
+        if number not in read:
+            read.add(number)
+            waiting += int((group == number).sum())
+        most, waiting = max(most, waiting), waiting - 1
+    needed = most * int(store.weights.sum()) // len(rows)
+    with pytest.raises(ValueError, match="need more than the memory limit"):
+        given.check_memory(needed, 0)
+    given.check_memory(2 * needed + 50_000, 0)
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [

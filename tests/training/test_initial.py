@@ -158,6 +158,20 @@ def test_the_command_takes_the_net_of_the_weights_and_says_where_they_come_from(
     assert f"init: {run}" in (tmp_path / "second" / "config.yaml").read_text()
 
 
+def test_larger_images_get_the_size_that_the_run_was_trained_at(run: Path, tmp_path: Path) -> None:
+    """Its images were all of one size, so that it resized none."""
+    for split in ("train", "test"):
+        for label in "01":
+            (tmp_path / "set" / split / label).mkdir(parents=True)
+            for file in sorted((digits() / split / label).iterdir())[:4]:
+                Image.open(file).resize((60, 48)).save(tmp_path / "set" / split / label / file.name)
+    assert runs.read_record(run).image_size is None
+    words = ("--data", tmp_path / "set", "--init", run, "--method", "Standard", "--epochs", 1, "--validation", 0)
+    assert toughen("train", *words, "--out", tmp_path / "second").status == 0
+    record = runs.read_record(tmp_path / "second")
+    assert (record.shape, record.image_size) == ([1, 28, 28], 28)
+
+
 def test_without_data_it_is_that_of_the_run(run: Path, tmp_path: Path) -> None:
     ended = toughen("train", "--init", run, "--eps", 0.2, "--epochs", 1, "--validation", 10, "--out", tmp_path / "on")
     assert ended.status == 0, ended.err

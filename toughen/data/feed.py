@@ -142,7 +142,10 @@ class StreamFeed(Feed):
             ValueError: they would exceed it.
         """
         store, count = self.split.store, max(1, int(self.split.store.sizes.sum()))
-        window = min(self.buffer / 2, len(self.split)) * int(store.weights.sum()) / count
+        whole = self.buffer >= len(self.split) and int(store.sizes.max()) > 1  # see ``windowed``
+        window = (
+            (len(self.split) if whole else min(self.buffer / 2, len(self.split))) * int(store.weights.sum()) / count
+        )
         waiting = window + 2 * int(store.weights.max())
         decoded = (AHEAD * self.workers + 1) * self.batch_size * int(np.prod(self.split.form.shape))
         if waiting + decoded + held > limit:

@@ -92,7 +92,9 @@ def trained_on(initial: Initial, net: str, settings: Mapping[str, Any]) -> Train
         ValueError: timm is missing, or does not know the net or its images.
     """
     if initial.record is not None:
-        return TrainedOn(initial.record.image_size, initial.statistics)
+        _, rows, columns = initial.record.shape
+        unchanged = rows if rows == columns else None  # images that were of one size; others keep their own
+        return TrainedOn(initial.record.image_size or unchanged, initial.statistics)
     if not net.startswith("timm:"):
         return TrainedOn(None, initial.statistics)
     known, size = data_configuration(net.removeprefix("timm:")), settings.get("img_size")
