@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import shutil
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -170,6 +171,33 @@ def test_larger_images_get_the_size_that_the_run_was_trained_at(run: Path, tmp_p
     assert toughen("train", *words, "--out", tmp_path / "second").status == 0
     record = runs.read_record(tmp_path / "second")
     assert (record.shape, record.image_size) == ([1, 28, 28], 28)
+
+
+def test_images_that_the_initial_weights_were_trained_on_are_known(run: Path, tmp_path: Path) -> None:
+    """A run that is trained on the test images of the first is not tested on the training images of the first."""
+    shutil.copytree(digits() / "test", tmp_path / "set/train")
+    shutil.copytree(digits() / "train", tmp_path / "set/test")
+    words = (
+        "--data",
+        tmp_path / "set",
+        "--init",
+        run,
+        "--method",
+        "FGSMAT",
+        "--eps",
+        0.1,
+        "--epochs",
+        1,
+        "--validation",
+        0,
+    )
+    trained = toughen("train", *words, "--out", tmp_path / "second")
+    assert trained.status == 0 and "test images are training images, too" in " ".join(trained.err.split())
+    refused(toughen("evaluate", tmp_path / "second", "--attacks", "fgsm"), "% of these images")
+    assert toughen("train", *words, "--out", tmp_path / "second", "--resume").status == 0
+    fresh = [*words[:2], *words[4:]]
+    assert toughen("train", *fresh, "--model", "fbf-mnist-cnn", "--out", tmp_path / "third").status == 0
+    assert toughen("evaluate", tmp_path / "third", "--attacks", "fgsm", "--verdict", "false").status == 0
 
 
 def test_without_data_it_is_that_of_the_run(run: Path, tmp_path: Path) -> None:

@@ -186,7 +186,7 @@ def settings_of_weights(init: str) -> dict[str, Any]:
     if record is None:
         return {}
     net = {"model": record.model["name"], "model_settings": record.model["settings"]}
-    return net | ({"data": record.data} if Path(init).is_dir() else {})
+    return net | ({"data": record.data} if expanded(Path(init)).is_dir() else {})
 
 
 def split_recipe(arguments: Sequence[str]) -> tuple[str, list[str]]:

@@ -110,8 +110,9 @@ class Data:
         }
 
     def shared(self, seen: dict[str, Tensor]) -> int:
-        """The number of test images that are training images, too, whose ``seen`` this is."""
-        return int(torch.isin(self.hashes(self.test), seen["hashes"]).sum())
+        """The number of test images that are training images, too, of the run or its initial weights (``seen``)."""
+        known = torch.cat([seen[name] for name in ("hashes", "inherited") if name in seen])
+        return int(torch.isin(self.hashes(self.test), known).sum())
 
     def hashes(self, split: Split) -> Labels:
         """A 64-bit number per image, int64 [n], from its shape and bytes: the same in every process and machine."""

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from toughen.runs.directory import read_history as read_history
     from toughen.runs.directory import read_record as read_record
     from toughen.runs.directory import same_images as same_images
+    from toughen.runs.directory import seen_hashes as seen_hashes
     from toughen.runs.directory import share_seen as share_seen
     from toughen.runs.directory import streamed as streamed
     from toughen.runs.directory import write_history as write_history
@@ -37,7 +38,8 @@ else:  # the report and the command line use files and locks without waiting for
                     "load",
                     "read_history",
                 ),
-                *("read_record", "same_images", "share_seen", "streamed", "write_history", "write_model", "write_seen"),
+                *("read_record", "same_images", "seen_hashes", "share_seen", "streamed"),
+                *("write_history", "write_model", "write_seen"),
             ),
             "toughen.runs.directory",
         ),

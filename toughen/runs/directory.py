@@ -254,8 +254,8 @@ def _lines(history: list[dict[str, Any]]) -> str:
 def write_seen(folder: Path, seen: dict[str, Tensor]) -> None:
     """Keep what tells the training images from others.
 
-    That is "hashes" of each, so that an evaluation on training images can be refused; or, of images that were streamed,
-    the "identity" of all together.
+    That is "hashes" of each, so that an evaluation on training images can be refused, with those of the images that
+    initial weights were trained on as "inherited"; or, of images that were streamed, the "identity" of all together.
     """
     write_tensors(folder / SEEN, seen)
 
@@ -285,7 +285,15 @@ def same_images(folder: Path, seen: dict[str, Tensor]) -> bool:
 
 def share_seen(folder: Path, hashes: Tensor) -> float | None:
     """The share of these images that the run was trained on; None where the run has no list of its images."""
+    seen = seen_hashes(folder)
+    if seen is None:
+        return None
+    return float(torch.isin(hashes, seen).float().mean()) if len(hashes) else 0.0
+
+
+def seen_hashes(folder: Path) -> Tensor | None:
+    """Of all images that a run and its initial weights were trained on; None where it has no list of its images."""
     seen = _seen(folder)
     if seen is None or "hashes" not in seen:
         return None
-    return float(torch.isin(hashes, seen["hashes"]).float().mean()) if len(hashes) else 0.0
+    return torch.cat([seen[name] for name in ("hashes", "inherited") if name in seen])

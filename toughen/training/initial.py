@@ -18,6 +18,7 @@ from toughen.runs.directory import checked_tensors, valid_record
 from toughen.runs.files import read_tensors
 from toughen.runs.repository import SCHEME, fetch
 from toughen.runs.weights_file import find_mismatch, read_weights, without_wrapper_names
+from toughen.utils.paths import expanded
 from toughen.utils.plural import count, some
 from toughen.utils.units import format_radius
 
@@ -34,6 +35,7 @@ class Initial:
         statistics: mean and std that the net was trained with; None where the file doesn't say.
         record: what toughen says of them; None for a file from elsewhere.
         more: what else the file holds, which is left out.
+        seen: hashes of the images that they were trained on; None where they are not known.
     """
 
     source: str
@@ -41,6 +43,7 @@ class Initial:
     statistics: Statistics | None
     record: runs.Record | None
     more: Sequence[str] = ()
+    seen: Tensor | None = None
 
 
 def read_initial(spec: str) -> Initial:
@@ -50,7 +53,7 @@ def read_initial(spec: str) -> Initial:
         ValueError: there are none.
     """
     record: runs.Record | None = None
-    path = fetch(spec) if spec.startswith(SCHEME) else Path(spec)
+    path = fetch(spec) if spec.startswith(SCHEME) else expanded(Path(spec))
     if path.is_dir():
         record = runs.read_record(path)
         tensors = without_wrapper_names(read_tensors(path / runs.WEIGHTS)[0])
@@ -66,7 +69,8 @@ def read_initial(spec: str) -> Initial:
         statistics = mean.tolist(), std.tolist()
     elif record is not None:
         statistics = record.model.get("mean"), record.model.get("std")
-    return Initial(spec, tensors, statistics, record, more)
+    seen = runs.seen_hashes(path) if path.is_dir() else None
+    return Initial(spec, tensors, statistics, record, more, seen)
 
 
 class TrainedOn(NamedTuple):

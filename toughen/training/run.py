@@ -227,6 +227,8 @@ def build(
     if recipe.time_budget is None:
         _check_moments(trainer.state)
     seen = data.seen()
+    if "hashes" in seen and initial is not None and initial.seen is not None:
+        seen["inherited"] = initial.seen
     told = (data.split_off, data.why, data.classes, data.trained, data.tested)
     return trainer, seen, Images(*told, init, isinstance(data, Streamed), data.shared(seen))
 
