@@ -636,6 +636,7 @@ def test_a_normal_twin_is_trained_once(tmp_path: Path) -> None:
     twin = files(run / "source")
     assert runs.read_record(run / "source").method == "Standard" and runs.read_record(run / "source").eps is None
     assert black_box("--surrogate", "train")["passed"] is not None
+    assert black_box("--surrogate", "train", "--device", "cpu")["passed"] is not None  # it was trained with "auto"
     assert files(run / "source") == twin
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 from rich.console import Console
@@ -9,8 +10,10 @@ from rich.console import Console
 from toughen import runs
 from toughen.data.embedded import NAME as EMBEDDED
 from toughen.methods.standard import Standard
+from toughen.training.folder import CONFIG
 from toughen.training.optimizers import SGD
 from toughen.training.recipe import Recipe
+from toughen.training.recipe_yaml import settings_in
 from toughen.training.run import train
 
 FOLDER = "source"  # inside the run directory
@@ -21,9 +24,9 @@ def train_source(run: Path, device: str, console: Console, data: str | None) -> 
 
     Args:
         run: a run of one of toughen's nets.
-        device: where to train.
+        device: where to train, unless it was begun already.
         console: told that it is trained.
-        data: what to train on; None means the run's own data set.
+        data: what to train on, unless it was begun already; None means the run's own data set.
 
     Raises:
         ValueError: the folder is no run, or its net or classes can't be made again from what it says of them.
@@ -47,6 +50,9 @@ def train_source(run: Path, device: str, console: Console, data: str | None) -> 
         watch="off",
         device=device,
     )
+    if (run / FOLDER / CONFIG).is_file():  # an earlier call trained it, or began to
+        begun = settings_in(run / FOLDER / CONFIG)
+        recipe = replace(recipe, data=begun.get("data", recipe.data), device=begun.get("device", recipe.device))
     if not (run / FOLDER).exists():
         console.print(
             f"training a standard {recipe.model} for black-box attacks, saved in {run / FOLDER}", highlight=False
