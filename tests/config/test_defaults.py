@@ -224,3 +224,12 @@ def test_a_set_that_says_enough_is_not_spoken_of() -> None:
 @pytest.mark.parametrize("words", [("--eps", "0.1", "--epoch", "3"), ("--data", "nowhere", "--eps", "0.1")])
 def test_a_plan_refuses_what_training_refuses(words: tuple[str, ...]) -> None:
     assert toughen("plan", *words) == toughen("train", *words)
+
+
+def test_a_plan_knows_where_a_run_stops(tmp_path: Path) -> None:
+    words = ["--data", digits(), "--eps", "0.1", "--epochs", 10, "--stop_epoch", 4, "--batch_size", 16]
+    planned = toughen("plan", *words)
+    assert "20: 4 epochs of 5, 16 images each; the schedule is that of 10 epochs" in " ".join(planned.out.split())
+    never = [*words, "--method", "Delayed", "--method.after", "PGDAT", "--method.switch_epoch", 5]
+    for ended in (toughen("plan", *never), toughen("train", *never, "--out", tmp_path / "run")):
+        refused(ended, "switch_epoch 5 is never reached", "the run ends after 4 epochs")

@@ -272,6 +272,10 @@ def shards_of_an_unknown_split(root: Path) -> None:
     shard(root / "holdout.parquet", [GOOD], [0], TWO)
 
 
+def numbers_beside_names(root: Path) -> None:
+    pq.write_table(pa.table({"image": [GOOD] * 2, "id": [0, 1], "class": ["a", "b"]}), root / "train.parquet")
+
+
 def sixteen_bits() -> bytes:
     """A PNG of 8 x 8 pixels with 16 bits for each colour, by the format's specification; PIL writes none."""
 
@@ -350,6 +354,7 @@ BAD_PARQUET: dict[str, tuple[Callable[[Path], None], str]] = {
         r"no train split: name its files train-\*.parquet",
     ),  # fmt: skip
     "training.parquet": (parquet_case([GOOD], [0], TWO, "training.parquet"), r"no train split"),
+    "an id beside names": (numbers_beside_names, r"has no label column among image, id, class: keep"),
     "an unknown split": (shards_of_an_unknown_split, r"holdout.parquet is no part of a split by its name.*test-\*"),
     "no rows": (parquet_case([], pa.array([], pa.int64()), TWO), r"has no rows"),
     "shard missing": (

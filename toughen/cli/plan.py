@@ -58,7 +58,7 @@ def run(arguments: Sequence[str]) -> int:
         trainer, _, data = build(recipe, Path(folder))
     if recipe.time_budget is not None:
         budget.plan_steps(trainer)
-    trainer.method.check(trainer.state.epochs)
+    trainer.method.check(trainer.state.trained_epochs)
     tried = budget.measure(trainer, TRYING)
     console = Console()
     show(console, {**images(trainer, data), **settings(trainer), **price(trainer, tried)})
@@ -104,7 +104,9 @@ def settings(trainer: Trainer) -> dict[str, str]:
     parameters = sum(each.numel() for each in trainer.model.parameters())
     more = "".join(f", {name} {value}" for name, value in recipe.model_settings.items())
     batch = min(recipe.batch_size, state.images)
-    epochs = f"{count(state.epochs, 'epoch')} of {state.steps_per_epoch:,}, {count(batch, 'image')} each"
+    epochs = f"{count(state.trained_epochs, 'epoch')} of {state.steps_per_epoch:,}, {count(batch, 'image')} each"
+    if state.trained_epochs < state.epochs:
+        epochs += f"; the schedule is that of {state.epochs} epochs"
     return {
         "net": f"{recipe.model}{more}: {parameters:,} parameters",
         "method": type(trainer.method).__name__
@@ -117,7 +119,7 @@ def settings(trainer: Trainer) -> dict[str, str]:
 def price(trainer: Trainer, tried: budget.StepCost) -> dict[str, str]:
     """The rows about the cost, estimated from the timed steps."""
     whole = trainer.state.last_step / trainer.state.batches * len(trainer.train) * tried.passes  # with all replays
-    last, every = -(-trainer.state.last_step // trainer.state.steps_per_epoch) - 1, trainer.recipe.validation_every
+    last, every = trainer.state.trained_epochs - 1, trainer.recipe.validation_every
     validations = last // every + 1 + (last % every > 0)  # the last epoch is validated in any case
     seconds = trainer.state.last_step * tried.step + validations * tried.validation
     validating = f", {tried.validation:.1f} s for each of {count(validations, 'validation')}" * bool(

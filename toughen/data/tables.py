@@ -18,6 +18,7 @@ from toughen.core.types import Labels
 from toughen.data.sources import Encoded, Source, Sources, Store
 
 _LARGEST = 2**31  # the largest label if the number of classes is not known
+_TEXTS = ("class", "class_name", "category", "label_name")  # with text: integers beside them may number rows
 _LABELS = ("label", "fine_label", "labels")  # preferred in this order if several columns could be the labels
 
 
@@ -140,7 +141,10 @@ def _is_bytes(kind: pa.DataType) -> bool:
 def _label_columns(schema: pa.Schema, features: dict[str, dict[str, Any]]) -> list[str]:
     declared = [column for column in schema.names if features.get(column, {}).get("_type") == "ClassLabel"]
     guessed = [column for column in schema.names if column in _LABELS or pa.types.is_integer(schema.field(column).type)]
-    return declared or guessed
+    text = [
+        column for column in schema.names if column in _TEXTS and not pa.types.is_integer(schema.field(column).type)
+    ]
+    return declared or ([] if text and not set(guessed) & set(_LABELS) else guessed)
 
 
 def _one(shard: Shard, kind: str, candidates: list[str]) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -114,7 +113,7 @@ def open_run(
         return trainer
     if recipe.time_budget is not None and not trainer.state.planned:
         budget.plan_steps(trainer)
-    trainer.method.check(math.ceil(trainer.state.last_step / trainer.state.steps_per_epoch))
+    trainer.method.check(trainer.state.trained_epochs)
     world().on_main(begin, folder, trainer.recipe, trainer.state, seen)
     said = headline(trainer.state, resumed, images, console.width)
     console.print(said, highlight=False, markup=False, soft_wrap=True)

@@ -134,6 +134,11 @@ class TrainingState(State):
         return self.steps if self.recipe.stop_epoch is None else self.recipe.stop_epoch * self.steps_per_epoch
 
     @property
+    def trained_epochs(self) -> int:
+        """The epochs up to ``last_step``, the last one maybe in part; with ``stop_epoch`` fewer than ``epochs``."""
+        return math.ceil(self.last_step / self.steps_per_epoch)
+
+    @property
     def finished(self) -> bool:
         """Whether nothing is left to do."""
         return self.step >= self.last_step or self.stop_reason is not None
