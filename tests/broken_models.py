@@ -46,6 +46,23 @@ class WrongGradient(Wrapper):
         return super().forward(x + ripple - ripple.detach())
 
 
+class TiltedGradient(Wrapper):
+    """Answers like the net, with a slope that has a fixed pattern added, twice as long as the true slope."""
+
+    def __init__(self, net: nn.Module) -> None:
+        super().__init__(net)
+        self.pattern: Tensor
+        signs = torch.randn(1, 1, 28, 28, generator=torch.Generator().manual_seed(0)).sign()
+        self.register_buffer("pattern", signs / 28)
+
+    def forward(self, x: Images) -> Logits:
+        if not x.requires_grad:
+            return super().forward(x)
+        x = x.clone()
+        x.register_hook(lambda slope: slope + 2 * slope.flatten(1).norm(dim=1).view(-1, 1, 1, 1) * self.pattern.to(x))
+        return super().forward(x)
+
+
 class NoSlopeAtBlack(Wrapper):
     """Brings the image from linear light to sRGB and back, by the standard's formulas, which have none at 0."""
 

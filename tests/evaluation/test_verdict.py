@@ -230,6 +230,7 @@ SPOILED: dict[str, tuple[Callable[[nn.Module], nn.Module], str]] = {
     "detached": (broken.Detached, "gradients that are not zero"),
     "no slope at black": (broken.NoSlopeAtBlack, "gradients that are not zero"),
     "wrong gradient": (broken.WrongGradient, "gradients of the function itself"),
+    "tilted gradient": (broken.TiltedGradient, "gradients of the function itself"),
     "shattered": (broken.Shattered, "gradients that are not noise"),
     "scaled": (broken.Scaled, "logits of a usual size"),
     "noisy": (broken.Noisy, "the same answer each time"),
@@ -318,8 +319,13 @@ ROUNDED: dict[str, Callable[[nn.Module, Images], nn.Module]] = {
 }
 
 
-@pytest.mark.parametrize("hardened", [True, pytest.param(False, marks=pytest.mark.slow)])
-@pytest.mark.parametrize("name", ROUNDED)
+NARROW = [name for name in ROUNDED if "16" not in name]  # levels that are narrower than the smaller eps
+
+
+@pytest.mark.parametrize(
+    ("name", "hardened"),
+    [*((name, True) for name in ROUNDED), *(pytest.param(name, False, marks=pytest.mark.slow) for name in NARROW)],
+)
 def test_rounding_with_a_straight_through_gradient_is_sound(name: str, hardened: bool) -> None:
     plain, threat = small_net(hardened=hardened), THREAT if hardened else Threat("linf", 0.03)
     net = ROUNDED[name](copy.deepcopy(plain), load_data("mnist-5k").test.images[:100].float() / 255)
@@ -353,8 +359,8 @@ class TimesGradient(nn.Linear):
         return self.factor * out + ((1 - self.factor) * out).detach()
 
 
-@pytest.mark.parametrize(("factor", "passes"), [(1.0, True), (9.0, True), (11.0, False), (0.6, False), (-1.0, False)])
-def test_a_step_may_change_the_margin_by_a_tenth_to_one_and_a_half_of_the_prediction(
+@pytest.mark.parametrize(("factor", "passes"), [(1.0, True), (2.4, True), (2.6, False), (0.6, False), (-1.0, False)])
+def test_a_step_may_change_the_margin_by_two_fifths_to_one_and_a_half_of_the_prediction(
     factor: float, passes: bool
 ) -> None:
     """The margin of a linear model changes by the prediction divided by the factor, while its two best classes stay."""

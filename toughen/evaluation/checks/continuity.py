@@ -67,8 +67,9 @@ def step_continuous(context: CheckContext, name: str) -> Check:
     little about nearby points.
 
     Fails if on a step of eps along the gradient, the margin jumps by more than a twentieth of its total change, for
-    more than 5 % of images, and on a step of eps / 4 it does not change as the gradient predicts, for more than 2 % of
-    images. A model that rounds, with a straight-through gradient, jumps, but attacks can follow its gradient.
+    more than 5 % of images, and on a step of eps / 4 it changes by less than 0.4 or more than 1.5 times what the
+    gradient predicts, for more than 10 % of images. A model that rounds, with a straight-through gradient, jumps, but
+    attacks can follow its gradient.
     """
     x, y, exact = context.x(context.correct), context.y(context.correct), context.model.exact
     if largest_difference(exact(x), exact(x)) > SAME:
