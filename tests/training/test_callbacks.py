@@ -325,6 +325,7 @@ def test_both_looks_at_an_epochs_end_are_counted(tmp_path: Path, monkeypatch: py
     state.validation = validation  # type: ignore[assignment]
     monkeypatch.setattr("toughen.training.callbacks.validation.write_model", lambda *_: None)
     metrics = line(state)
+    state.adversarial_steps = state.steps_per_epoch  # as after an epoch; before the first one nothing is watched
     for each in trainer.callbacks:
         if isinstance(each, BestWeights | CollapseWatch):
             each.on_epoch_end(state, metrics)
