@@ -16,6 +16,7 @@ from torch.utils.flop_counter import flop_registry
 
 from toughen.attacks import Attack
 from toughen.core.types import Images, Labels, Norm
+from toughen.engine.device import one_thread
 
 MakeAttack: TypeAlias = Callable[..., Attack]
 
@@ -120,13 +121,8 @@ def _trained(seed: int) -> SmallNet:
 
 def trained_net(dtype: torch.dtype = torch.float32) -> SmallNet:
     """A net that reads real digits, part of it frozen, the rest in training mode; each caller has its own copy."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # sums in float32 depend on how many share them, and with them the weights
-    try:
-        with torch.random.fork_rng():
-            return copy.deepcopy(_trained(0)).to(dtype)
-    finally:
-        torch.set_num_threads(threads)
+    with one_thread(), torch.random.fork_rng():
+        return copy.deepcopy(_trained(0)).to(dtype)
 
 
 class Whole(nn.Module):

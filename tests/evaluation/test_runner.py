@@ -115,6 +115,21 @@ def test_another_evaluation_begins_anew(tmp_path: Path, monkeypatch: pytest.Monk
     assert len(list(tmp_path.iterdir())) == 5 and names < {path.name for path in tmp_path.iterdir()}
 
 
+def test_another_number_of_threads_continues_it(tmp_path: Path) -> None:
+    """The last bits of this net's logits differ between one thread and eight."""
+    net, split, threads = toughen.load(NETS / "pgd-at"), some(8), torch.get_num_threads()
+    x, logits = split.images / 255, []
+    for count in (1, 8):
+        torch.set_num_threads(count)
+        with torch.no_grad():
+            logits.append(net(x))
+        measure(net, split, {"fgsm": PGD(eps=0.3, steps=1)}, folder=tmp_path)
+    torch.set_num_threads(threads)
+    assert len(list(tmp_path.iterdir())) == 1
+    if torch.equal(*logits):
+        pytest.skip("on this processor the logits are equal")
+
+
 def test_a_damaged_state_is_named(tmp_path: Path) -> None:
     net, split = toughen.load(NETS / "fbf"), some(20)
     attacks: dict[str, Attack] = {"pgd": PGD(eps=0.3, steps=1)}

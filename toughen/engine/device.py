@@ -160,6 +160,17 @@ def provenance(device: torch.device) -> dict[str, str]:
     }
 
 
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Compute on one core of the CPU; the last bits of a matrix product depend on how many share it."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
 def preserved_rng_state(device: torch.device) -> AbstractContextManager[None]:
     """Restore the state of torch's random generators after the block."""
     return torch.random.fork_rng([device] if device.type == "cuda" else [])

@@ -19,9 +19,11 @@ import toughen
 from toughen.attacks.base import Attack
 from toughen.core.gradients import mode
 from toughen.core.objectives import Objective
+from toughen.engine.device import one_thread
 from toughen.evaluation.harness import Harness
 from toughen.utils import hashing
 
+IMAGES = 8  # whose logits count
 SCALARS = (str, int, float, bool, NoneType, torch.dtype, torch.device)
 CONTENTS = (*SCALARS, Tensor, np.ndarray, np.generic, tuple, list, set, frozenset, dict, nn.Module)
 """What counts of an objective's attributes; of private ones, and of other objects, which may note things, scalars."""
@@ -32,12 +34,13 @@ def fingerprint(harness: Harness, attacks: Mapping[str, Attack]) -> tuple[object
     """The images, the seed, the model's weights, settings, code and some logits, the versions, and the attacks.
 
     The logits are of a few clean images, of their negatives, and of their means with noise: a defence may change its
-    behaviour only on images that are unlike clean ones.
+    behaviour only on images that are unlike clean ones. One thread computes them, so that they don't depend on the
+    number of cores.
     """
     model = harness.model
-    x = harness.floats(torch.arange(min(len(harness.images), model.size), device=harness.images.device))
+    x = harness.floats(torch.arange(min(len(harness.images), model.size, IMAGES), device=harness.images.device))
     noise = torch.rand(x.shape[1:], generator=torch.Generator().manual_seed(0)).to(x)
-    with mode(model, "eval"):
+    with mode(model, "eval"), one_thread():
         logits = torch.cat([model.exact(each) for each in (x, 1 - x, (x + noise) / 2)])
     return (
         hashing.of_tensor(harness.images),
