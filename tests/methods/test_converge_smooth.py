@@ -15,6 +15,7 @@ from torch import nn
 from toughen.core.cost import PassCounter
 from toughen.core.types import Crafted, Images, Labels, Plan
 from toughen.methods.converge_smooth import ConvergeSmooth
+from toughen.methods.delayed import Delayed
 from toughen.methods.fast import FGSMAT
 from toughen.methods.nfgsm import NFGSM
 from toughen.methods.nuat import NuAT
@@ -61,9 +62,38 @@ def test_it_acts_between_the_start_and_the_first_drop() -> None:
     method = ConvergeSmooth(inner=Standard())
     method.start(Plan(epochs=110, steps=110, images=1, first_drop=schedule.first_drop))
     for epoch in range(110):
+        method.progress = epoch / 110
         acting += [epoch] if method.acts else []
+        method.latest = torch.zeros(())
+        method.after_step(torch.nn.Identity())
         method.after_epoch(dict(METRICS))
     assert acting == list(range(2, 99))
+
+
+def test_epochs_that_another_method_trained_are_no_start_of_its_own() -> None:
+    """Three epochs of standard training: the mean that bounds the loss is first known after the fourth."""
+    method = ConvergeSmooth(inner=Standard())
+    around = Delayed(after=method, switch_epoch=3)
+    around.start(Plan(epochs=10, steps=10, images=1))
+    model, x, y, acting = Pixels(), two_pixels((1.0, 0.0)), torch.tensor([0]), []
+    for epoch in range(10):
+        around.progress = epoch / 10
+        acting += [epoch] if epoch > 2 and method.acts else []
+        around(model, x, y)
+        around.after_step(model)
+        around.after_epoch({"epoch": epoch, "terms": {"clean": 0.5}})
+    assert acting == [5, 6, 7, 8]
+
+
+def test_a_rescue_does_not_move_its_end() -> None:
+    """A rescue trains epochs 3 to 5 of ten; the rate drops after eight, so that the constraint ends before epoch 7."""
+    method, model, acting = ConvergeSmooth(inner=Standard()), Pixels(), []
+    method.start(Plan(epochs=10, steps=10, images=1, first_drop=0.8))
+    for epoch in (0, 1, 2, 6, 7, 8, 9):
+        method.progress = epoch / 10
+        acting += [epoch] if method.acts else []
+        one_epoch(method, model, 0.5)
+    assert acting == [2, 6]
 
 
 def test_steps_equal_the_released_algorithm(mnist: tuple[Images, Labels]) -> None:

@@ -14,6 +14,8 @@ from toughen.core.types import Images, Labels
 from toughen.methods import Method
 from toughen.methods.awp import AWP
 from toughen.methods.efgsm import EFGSM
+from toughen.methods.hybrid import Hybrid
+from toughen.methods.nuat import NuAT
 from toughen.methods.pgd_at import PGDAT
 from toughen.methods.reconstruct import Reconstruct
 from toughen.methods.trades import TRADES
@@ -71,6 +73,13 @@ def test_a_recipe_s_smoothing_is_the_method_s_and_that_of_those_in_it(tmp_path: 
 def test_methods_with_a_smoothing_of_their_own_say_so(method: Method) -> None:
     with pytest.raises(ValueError, match="has its own smoothing"):
         Recipe(method=method, label_smoothing=0.2)
+
+
+def test_hybrid_cannot_see_a_smoothed_loss_fall() -> None:
+    """As the right one of ten classes goes from 60 to 95 %, the loss falls by 90 %; smoothed by 0.3 it rises."""
+    for method in (Hybrid(cheap=NuAT(eps=0.1)), AWP(inner=Hybrid(cheap=NuAT(eps=0.1)))):
+        with pytest.raises(ValueError, match="Hybrid waits for .* label_smoothing"):
+            Recipe(method=method, label_smoothing=0.3)
 
 
 def test_what_only_crafts_is_no_hindrance() -> None:

@@ -177,6 +177,16 @@ def test_state_goes_on_where_it_was(mnist: tuple[Images, Labels]) -> None:
     assert other.iteration == 1 and close(other.perturbations, one.perturbations)
 
 
+def test_steps_of_another_method_are_not_counted(mnist: tuple[Images, Labels]) -> None:
+    """As where Hybrid trained its cheap method before: the first step needs the classes' perturbations."""
+    net, x, y = Net().train(), mnist[0][:8].double(), mnist[1][:8]
+    method = made(net, eps=E, refresh=3)
+    for _ in range(2):
+        method.after_step(net)
+    method(net, x, y)
+    assert close(method.perturbations.abs().amax((1, 2, 3)), torch.full((10,), E, dtype=torch.float64))
+
+
 def test_the_divergence_of_equal_and_of_opposite_outputs() -> None:
     same, sure = torch.randn(4, 3), torch.tensor([[200.0, 0.0], [0.0, 200.0]])
     assert jensen_shannon(same, same).abs().max() < 1e-6

@@ -321,6 +321,21 @@ def test_what_does_not_stand_in_half_of_a_run_is_trained_otherwise_to_its_end(
     assert "rescue" not in event and {line["method"] for line in lines(tmp_path / "warned")} == {"FBF"}
 
 
+def test_new_weights_have_a_warm_up_of_their_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """55 steps of which 0.2 are 11: after going back to the start the rescue's first image is not moved at all."""
+    loss, distances = PGDAT.loss, []
+
+    def measuring(self: PGDAT, model: Any, x: Any, y: Any, crafted: Any) -> Any:
+        distances.append(float((crafted.x_adv - x).abs().max()))
+        return loss(self, model, x, y, crafted)
+
+    monkeypatch.setattr(PGDAT, "loss", measuring)
+    monkeypatch.setattr(CollapseCriterion, "never_robust", lambda *_: True)
+    words = small("--method", "FBF", "--eps", 0.2, "--epochs", 11, "--eps_warmup", 0.2)
+    assert toughen(*words, "--out", tmp_path / "run").status == 0
+    assert distances == pytest.approx([0.2 * min(1, n / 11) for n in range(15)], abs=1e-6)
+
+
 def test_until_a_collapse_a_watch_changes_nothing(tmp_path: Path) -> None:
     weights = []
     for mode in ("off", "warn", "rescue"):

@@ -15,6 +15,7 @@ from rich.console import Console
 from torch import nn
 
 from toughen.core.types import Batch, Crafted, Images, Labels
+from toughen.methods.delayed import Delayed
 from toughen.methods.standard import Standard
 from toughen.runs.files import read_tensors
 from toughen.training import SGD, Constant, Cyclic, Recipe, budget, train, training_state
@@ -117,6 +118,20 @@ def test_steps_that_become_much_slower_are_noticed_within_the_epoch(tmp_path: Pa
     assert line["step"] == len(method.seen) == 13 + 2 and clock.now == 9 + 12 + 3 * 20
     moves = [b - a for a, b in zip(method.seen, method.seen[1:], strict=False)]
     assert min(moves) > 0 and method.seen[-1] + moves[-1] == pytest.approx(1)
+
+
+def test_delayed_is_told_of_a_longer_run(tmp_path: Path, clock: Clock) -> None:
+    """Steps before the switch are four times as fast as the ones after it, which were tried: the run grows.
+
+    The loss does not settle, so that the switch comes after half of the epochs that the run has in the end.
+    """
+    before, after = Timed(clock, 1.0), Timed(clock, 4.0)
+    method = Delayed(before=before, after=after, sensitivity=1e9)
+    train(recipe(method, time_budget="400s"), tmp_path / "run")  # type: ignore[arg-type]
+    lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    (switch,) = (line["epoch"] + 1 for line in lines if line["events"])
+    assert 0.4 * 400 < clock.now <= 400 and after.seen
+    assert 0.4 < min(after.seen) < 0.55, (switch, len(lines))
 
 
 def test_steps_that_become_faster_within_a_single_epoch_fill_the_time(tmp_path: Path, clock: Clock) -> None:

@@ -227,7 +227,7 @@ class Method(Configurable, nn.Module):
             inner.check(epochs)
 
     def start(self, plan: Plan) -> None:
-        """Called before the first step of each session; when a run is resumed, after its state was loaded."""
+        """Called before the first step of each session, after its state was loaded, and when the plan changes."""
         for inner in self.inner():
             inner.start(plan)
 

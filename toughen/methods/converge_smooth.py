@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -64,8 +65,8 @@ class ConvergeSmooth(Method):
         for name in ("last_mean", "last_change", "epoch_sum"):
             self.register_buffer(name, torch.zeros((), dtype=torch.float64))
         self.latest: Tensor | None = None  # the last loss's clean cross-entropy, until the step is done
-        self.epoch = self.seen = 0
-        self.until: float = float("inf")
+        self.epoch = self.seen = 0  # epochs that this method trained, batches of the current one
+        self.epochs, self.until = 1, float("inf")  # epochs of the run, and before which the constraint ends
 
     @property
     def is_adversarial(self) -> bool:
@@ -74,7 +75,9 @@ class ConvergeSmooth(Method):
     @property
     def acts(self) -> bool:
         """Whether the constraint holds in this epoch."""
-        return self.stride < self.epoch < self.until
+        # other methods may have trained some of the run's epochs; progress stays 1 where no trainer sets it
+        now = self.epoch if self.progress >= 1 else math.floor(self.progress * self.epochs + 1e-9)
+        return self.stride < self.epoch and now < self.until
 
     def craft(self, model: nn.Module, x: Images, y: Labels, batch: Batch | None = None) -> Crafted:
         return self.method.craft(model, x, y, batch)
@@ -102,6 +105,7 @@ class ConvergeSmooth(Method):
 
     def start(self, plan: Plan) -> None:
         super().start(plan)
+        self.epochs = plan.epochs
         self.until = plan.epochs * (1.0 if plan.first_drop is None else plan.first_drop) - self.stride
 
     def after_step(self, model: nn.Module) -> None:
@@ -112,8 +116,8 @@ class ConvergeSmooth(Method):
 
     def after_epoch(self, metrics: dict[str, Any]) -> None:
         super().after_epoch(metrics)
-        self.epoch += 1
-        if self.seen:
+        if self.seen:  # else another method trained this epoch
+            self.epoch += 1
             mean = self.epoch_sum / self.seen
             self.last_change.copy_(mean - self.last_mean)
             self.last_mean.copy_(mean)

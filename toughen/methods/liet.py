@@ -72,7 +72,8 @@ class LIET(Method):
             raise ValueError(f"min_share ({min_share}) and max_share ({max_share}) must be in 0..1, in this order")
         self.min_share, self.max_share, self.project, self.refresh = min_share, max_share, project, refresh
         self.leaves_ball = not project  # what it trains on may then lie outside of the threat that it trains for
-        self.iteration = 0
+        self.iteration = 0  # steps of its own since the epoch began
+        self.crafted = False
 
     def prepare(self, model: nn.Module, shape: tuple[int, int, int], classes: int, images: int | None = None) -> None:
         super().prepare(model, shape, classes, images)
@@ -81,13 +82,14 @@ class LIET(Method):
 
     def forget(self) -> None:
         super().forget()
-        self.iteration = 0
+        self.iteration, self.crafted = 0, False
 
     def craft(self, model: nn.Module, x: Images, y: Labels, batch: Batch | None = None) -> Crafted:
         threat = threat_of(self)
         threat.check(x)
         if self.iteration % self.refresh == 0:
             self.perturbations.copy_(self.of_classes(model))
+        self.crafted = True
         start = self.start_of(x, y, noise_of(batch))
         at_start = input_gradient(model, start, y, SmoothedCrossEntropy(self.label_smoothing), keep_graph=True)
         x_adv = start + threat.eps * threat.steepest(at_start.gradient)
@@ -124,7 +126,8 @@ class LIET(Method):
         return Step(loss, out, {"robust": robust.detach(), "divergence": divergence.detach()})
 
     def after_step(self, model: nn.Module) -> None:
-        self.iteration += 1
+        self.iteration += self.crafted  # a wrapper may have trained another method
+        self.crafted = False
 
     def after_epoch(self, metrics: dict[str, Any]) -> None:
         self.iteration = 0

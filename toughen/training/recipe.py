@@ -13,6 +13,7 @@ from toughen.core.threat import Threat
 from toughen.core.types import Eps, Norm, Real
 from toughen.data.common_size import ImageSize
 from toughen.methods.base import Method
+from toughen.methods.hybrid import Hybrid
 from toughen.training.collapse import Watching
 from toughen.training.compiled import Compiling
 from toughen.training.fine_tuning import Frozen, check_settings
@@ -169,6 +170,10 @@ class Recipe:
         if self.label_smoothing and (own := [each for each in _with_losses(self.method) if hasattr(each, "smoothing")]):
             name = type(own[0]).__name__
             raise ValueError(f"{name} has its own smoothing (--method.smoothing): use that instead of label_smoothing")
+        if self.label_smoothing and any(isinstance(each, Hybrid) for each in _with_losses(self.method)):
+            raise ValueError(
+                "Hybrid waits for a sudden fall of the clean loss, which label_smoothing hides: leave it at 0"
+            )
         if not 0 <= self.eps_warmup < 1:
             raise ValueError(f"eps_warmup is {self.eps_warmup}: it must be a share of the run, 0..1, below 1")
         if (self.validation or 0) < 0 or self.pad < 0 or (self.num_workers or 0) < 0 or self.checkpoint_seconds < 0:

@@ -17,7 +17,7 @@ from toughen import runs
 from toughen.core.cost import PassCounter, flops, trained_share
 from toughen.core.distributed import world
 from toughen.core.rng import StepNoise, derive_seed
-from toughen.core.types import Batch, Plan, Step
+from toughen.core.types import Batch, Step
 from toughen.data import Data, Streamed
 from toughen.data.feed import Feed
 from toughen.engine.device import autocast, choose_kernels, pick_device, pick_layout, pick_precision, synchronize
@@ -122,10 +122,8 @@ class Trainer:
             Diverged: the loss or the weights stopped being finite.
         """
         state = self.state
-        drop = self.recipe.schedule.first_drop
-        plan = Plan(epochs=state.epochs, steps=state.steps, images=state.images, first_drop=drop)
         for method in self.methods:
-            method.start(plan)
+            method.start(state.plan)
         state.distributed_step.begin(self.image)
         try:
             for callback in self.callbacks:

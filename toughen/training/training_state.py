@@ -15,6 +15,7 @@ from torch.optim.swa_utils import AveragedModel
 
 from toughen import runs
 from toughen.core.distributed import world
+from toughen.core.types import Plan
 from toughen.engine.device import Precision
 from toughen.methods.base import Method
 from toughen.runs.locks import Lock
@@ -157,6 +158,15 @@ class TrainingState(State):
         """The share of the schedule that is done before this step, 0..1."""
         done = (step - self.planned_at) / max(1, self.steps - self.planned_at)
         return self.planned_progress + (1 - self.planned_progress) * done
+
+    @property
+    def plan(self) -> Plan:
+        """What methods are told of the run; with a time budget it changes."""
+        drop = self.recipe.schedule.first_drop
+        if drop is not None and self.planned_progress < 1:  # from a share of the progress to one of the steps
+            left = max(0.0, drop - self.planned_progress) / (1 - self.planned_progress)
+            drop = (self.planned_at + left * (self.steps - self.planned_at)) / self.steps
+        return Plan(epochs=self.epochs, steps=self.steps, images=self.images, first_drop=drop)
 
     def end_of(self, epoch: int) -> int:
         """The step after an epoch's last one."""

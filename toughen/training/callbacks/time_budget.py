@@ -93,6 +93,8 @@ def replan(state: TrainingState, budget: float, step_seconds: float, validation_
     state.planned_at, state.planned_progress = state.step, state.progress(state.step)
     steps = steps_that_fit(state, left, step_seconds, validation_seconds)
     state.planned = state.step + max(1, world().broadcast(steps))
+    for method in (state.main, *state.rescuers):
+        method.start(state.plan)
 
 
 def steps_that_fit(state: TrainingState, left: float, step: float, validation: float) -> int:
