@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import inspect
 import math
+import subprocess
+import sys
 from dataclasses import dataclass, fields, is_dataclass, replace
 from functools import partial
 from typing import Any
@@ -104,6 +106,16 @@ def test_images_too_coarse_for_a_radius_are_refused(name: str, dtype: torch.dtyp
     model, x, y, _ = linear_problem("linf")
     with pytest.raises(ValueError, match=r"are b?float16, which cannot hold a radius .* give float32 images"):
         CASES[name](eps=0.1)(model.to(dtype), x.to(dtype), y)
+
+
+def test_an_array_is_no_tensor() -> None:
+    """In a process of its own, where types are not checked."""
+    words = "import numpy as np, torch; from toughen.attacks import PGD\n"
+    words += "net = torch.nn.Flatten(); PGD(eps=0.1)(net, np.zeros((2, 1, 1, 3), 'float32'), torch.zeros(2).long())"
+    done = subprocess.run([sys.executable, "-c", words], capture_output=True, text=True, check=False)
+    assert done.stderr.strip().endswith(
+        "ValueError: the images are ndarray: give a tensor, such as torch.as_tensor(images)"
+    )
 
 
 def test_a_net_that_writes_into_its_images_is_named() -> None:

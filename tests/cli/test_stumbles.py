@@ -158,7 +158,7 @@ COMMANDS = [  # words of a command line, and what the message must say
     ("diagnose run/model.safetensors", "name its folder, run"),
     ("predict w.pth photo.jpg", "w.pth is a file, not a run directory", "--weights w.pth"),
     ("evaluate begun", "begun has no model.json: its first epoch has not ended", "--resume"),
-    ("evaluate --attacks fgsm run", "SPEC is missing: give it before all options"),  # run is taken for an attack
+    ("evaluate --attacks fgsm run", "RUN is missing: give it before all options"),  # run is taken for an attack
     ("evaluate empty", "empty has no model.json: it is not a run directory", "toughen train"),
     ("evaluate DATA", "DATA holds a data set, images in class folders, and no run: name a run directory"),
     ("evaluate run --data DATA --attacks fgsm --out DATA", "DATA holds a data set", "choose another out"),
@@ -166,6 +166,9 @@ COMMANDS = [  # words of a command line, and what the message must say
     ("predict run photo.jpg", "photo.jpg cannot be decoded (unknown image format)"),
     ("report empty", "empty is not a run directory"),
     ("report notes.txt", "there is no run directory notes.txt"),
+    ("compare", "RUN is missing"),
+    ("predict run photo.jpg --attack none --eps 8", "--attack none has no threat: leave --eps and --norm out"),
+    ("card run --out=", "--out is empty: name a file"),
     ("compare run", "run has not been evaluated: run `toughen evaluate run` first"),
 ]
 

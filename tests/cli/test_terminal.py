@@ -82,6 +82,17 @@ def test_runs_that_were_not_measured_alike_are_marked(tmp_path: Path) -> None:
     assert "The evaluations differ in threat: their numbers are not" in text
 
 
+def test_runs_of_other_classes_are_marked(tmp_path: Path) -> None:
+    """Of two classes half are right by chance, of three a third."""
+    runs = [
+        run_with(tmp_path / f"of {count}", result(0.9, 0.8, classes=["cat", "dog", "elk"][:count])) for count in (2, 3)
+    ]
+    assert "The evaluations differ in classes: their numbers are not" in " ".join(
+        printed(print_comparison, runs).split()
+    )
+    assert "The evaluations differ" not in printed(print_comparison, runs[:1])
+
+
 def test_runs_that_were_attacked_otherwise_are_marked(tmp_path: Path) -> None:
     one, found = run_with(tmp_path / "a", result(0.9, 0.8)), result(0.9, 0.9)
     del found["attacks"]["pgd-20"]

@@ -134,6 +134,14 @@ def test_the_table_names_the_attack(run: Path, files: list[Path]) -> None:
     assert all(len(line) <= 200 for line in ended.out.splitlines())
 
 
+@pytest.mark.parametrize("name", ["a\x1b[31mb", "\udcff", "[red]x"])
+def test_a_file_s_name_steers_nothing(name: str, run: Path, files: list[Path]) -> None:
+    odd = files[0].rename(files[0].with_name(f"{name}.png"))
+    ended = toughen("predict", run, odd, "--attack", "none")
+    shown = name.replace("\x1b", "\ufffd").replace("\udcff", "\ufffd")
+    assert ended.status == 0 and f"{shown}.png" in ended.out.replace("\n", "") and "\x1b" not in ended.out, ended
+
+
 def test_bad_words_are_refused(run: Path, files: list[Path], tmp_path: Path) -> None:
     (tmp_path / "text.png").write_text("no image")
     normal = tmp_path / "normal"

@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+import toughen
 from toughen import models
 from toughen.models.external import data_configuration
 
@@ -636,6 +637,15 @@ def test_normalize_subtracts_and_divides_per_channel() -> None:
     layer = models.Normalize([0.5, 0.25], [0.25, 2])
     assert layer(torch.ones(1, 2, 1, 1)).flatten().tolist() == [2.0, 0.375]
     assert set(layer.state_dict()) == {"mean", "std"}
+
+
+def test_grey_images_are_not_normalised_as_colour_ones() -> None:
+    """A single channel would be used for all three, and an attack would change only the brightness."""
+    model = models.create("resnet18", width=4, mean=[0.5] * 3, std=[0.25] * 3).eval()
+    with pytest.raises(ValueError, match="the images have 1 channel, and the model takes 3"):
+        model(torch.rand(2, 1, 32, 32))
+    with pytest.raises(ValueError, match=r"cannot take images of shape \[1, 32, 32\]: the images have 1 channel"):
+        toughen.evaluate(model, (torch.rand(2, 1, 32, 32), torch.tensor([0, 1])), eps=0.1, attacks=["fgsm"])
 
 
 @pytest.mark.parametrize(

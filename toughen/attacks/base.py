@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from toughen.core.rng import Noise
 from toughen.core.threat import Threat
@@ -58,8 +58,10 @@ def check_images(x: Images) -> None:
     """Check that images are float32 or float64 and lie in [0, 1]; on a GPU this waits for them.
 
     Raises:
-        ValueError: they are of another type, or have other values.
+        ValueError: they are no tensor, of another type, or have other values.
     """
+    if not isinstance(x, Tensor):
+        raise ValueError(f"the images are {type(x).__name__}: give a tensor, such as torch.as_tensor(images)")
     if x.dtype not in (torch.float32, torch.float64):
         raise ValueError(
             f"the images are {str(x.dtype).removeprefix('torch.')}, which cannot hold a radius such as 8/255: give "

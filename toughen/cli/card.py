@@ -47,6 +47,8 @@ def run(arguments: Sequence[str]) -> int:
     if given.out is None:
         sys.stdout.write(text)
         return 0
+    if not given.out:
+        raise ValueError("--out is empty: name a file, or leave it out")
     out = Path(given.out)
     if out.exists():
         raise ValueError(f"{out} exists already: choose another --out, or remove it")

@@ -10,7 +10,6 @@ from typing import Any
 from rich.cells import cell_len
 from rich.console import Console
 from rich.table import Table
-from rich.text import Text
 
 from toughen.cli.shared import PROGRAM, Help
 from toughen.config.parsing import Parser, tidy
@@ -18,6 +17,7 @@ from toughen.report.compare import cautions, differing, differing_warning
 from toughen.report.ending import read_recipe
 from toughen.report.evaluations import Evaluation
 from toughen.report.read import METRICS, RESULT, RUN_FILES, Run, names, read_run
+from toughen.utils.console import plain
 from toughen.utils.statistics import percent
 from toughen.utils.units import format_radius
 
@@ -68,7 +68,7 @@ def comparison(folders: Sequence[Path]) -> list[dict[str, Any]]:
         run, own = evaluated(folder, name)
         seconds, passes = training_cost(run) or (None, None)
         attacks = {attack.name: attack.accuracy for attack in own.attacks if not attack.part}
-        about = {"run": str(folder), "norm": own.norm, "eps": own.eps, "images": own.images}
+        about = {"run": str(folder), "norm": own.norm, "eps": own.eps, "data": own.data, "images": own.images}
         figures = {"clean": own.clean, "attacks": attacks, "robust": own.robust, "verdict": own.verdict or None}
         rows.append({**about, **figures, "train_seconds": seconds, "passes_per_step": passes})
     return rows
@@ -88,12 +88,12 @@ def print_comparison(console: Console, folders: Sequence[Path]) -> None:
     fits = max(cell_len(run.name) for run, _ in evaluated_runs) <= console.width - REST
     for number, (run, own) in enumerate(evaluated_runs, 1):
         if not fits:  # cut names could be equal, so the table has numbers instead of names
-            console.print(_plain(f"[{number}] {run.name}"), overflow="fold")
+            console.print(plain(f"[{number}] {run.name}"), overflow="fold")
         fgsm = next((attack for attack in own.attacks if attack.name == "fgsm" and not attack.part), None)
         cost = training_cost(run)
         table.add_row(
-            _plain(run.name if fits else f"[{number}]"),
-            _plain(f"{own.norm} {format_radius(own.eps)}"),
+            plain(run.name if fits else f"[{number}]"),
+            plain(f"{own.norm} {format_radius(own.eps)}"),
             percent(own.clean),
             percent(fgsm.accuracy) if fgsm else "-",
             percent(own.robust),
@@ -102,8 +102,8 @@ def print_comparison(console: Console, folders: Sequence[Path]) -> None:
             f"{cost[1]:.1f}" if cost else "-",
         )
     console.print(table)
-    console.print(_plain(f"robust: right without an attack and under {_attacks(evaluated_runs)}"))
-    console.print(_plain(f"accuracies on {_images(evaluated_runs)}"))
+    console.print(plain(f"robust: right without an attack and under {_attacks(evaluated_runs)}"))
+    console.print(plain(f"accuracies on {_images(evaluated_runs)}"))
     if differences := differing([run for run, _ in evaluated_runs]):
         _bold(console, differing_warning(differences))
     for run, _ in evaluated_runs:
@@ -111,13 +111,8 @@ def print_comparison(console: Console, folders: Sequence[Path]) -> None:
             _bold(console, f"{run.name}: {caution}", "red")
 
 
-def _plain(text: str) -> Text:
-    """A text without markup and without control characters, so that names from files cannot control the terminal."""
-    return Text("".join(each if each.isprintable() else "\N{REPLACEMENT CHARACTER}" for each in text))
-
-
 def _bold(console: Console, text: str, colour: str = "") -> None:
-    console.print(_plain(text), style=f"bold {colour}".strip())
+    console.print(plain(text), style=f"bold {colour}".strip())
 
 
 def _attacks(evaluated_runs: Sequence[tuple[Run, Evaluation]]) -> str:

@@ -21,6 +21,7 @@ from toughen.evaluation.predict import Prediction, predict
 from toughen.evaluation.suite import parse_attack
 from toughen.evaluation.target import check_norm, usable_threat
 from toughen.runs.loading import load, read_record
+from toughen.utils.console import plain
 from toughen.utils.statistics import percent
 from toughen.utils.units import Fraction, format_radius
 
@@ -46,6 +47,8 @@ HELP = Help(
 def run(arguments: Sequence[str]) -> int:
     find_own_classes(arguments)
     given = predict_parser().read(tidy(arguments))
+    if given.attack == NO_ATTACK and (given.eps is not None or given.norm is not None):
+        raise ValueError(f"--attack {NO_ATTACK} has no threat: leave --eps and --norm out")
     device, record, own = pick_device(given.device), read_record(given.run), own_model(given.run, given.model)
     channels, rows, columns = record.shape
     pixels = load_files(given.files, (channels, rows, columns), record.resize)
@@ -117,10 +120,10 @@ def _table(files: Sequence[str], predictions: Sequence[Prediction], classes: Seq
     if attacked:
         table.add_column("under attack")
     for path, each in zip(files, predictions, strict=True):
-        cells = [Text(path), Text(classes[each.label]), Text(percent(each.confidence))]
+        cells = [plain(path), plain(classes[each.label]), Text(percent(each.confidence))]
         if each.attacked is not None:
             cells.append(
-                Text("not changed" if each.attacked == each.label else f"becomes {_attacked(each.attacked, classes)}")
+                plain("not changed" if each.attacked == each.label else f"becomes {_attacked(each.attacked, classes)}")
             )
         table.add_row(*cells)
     return table

@@ -151,7 +151,7 @@ def explain(message: str, parser: ArgumentParser, dashes: str = "--") -> str:
     if match := re.match(r"unrecognized arguments: (\S+)", text):
         return _unknown_option(match[1], parser)
     if match := re.match(r"the following arguments are required: (.+)", text):
-        missing = ", ".join(f"{option}.{name}" if path else name.upper() for name in match[1].split(", "))
+        missing = ", ".join(f"{option}.{name}" if path else _shown(name, parser) for name in match[1].split(", "))
         if owner:
             return f"{_last(owner)} needs {missing}"
         return f"{missing} is missing: give it before all options; see `{parser.prog} --help`"
@@ -207,6 +207,12 @@ def _unknown_setting(name: str, path: str, owner: str, parser: ArgumentParser, d
     parameters = inspect.signature(getattr(importlib.import_module(module), kind)).parameters.values()
     names = [write(each.name) for each in parameters if each.kind not in (each.VAR_POSITIONAL, each.VAR_KEYWORD)]
     return f"{kind} has no setting {dashes}{path}.{write(name)}: {_choose(write(name), names)}"
+
+
+def _shown(name: str, parser: ArgumentParser) -> str:
+    """A positional argument's name as the usage shows it."""
+    found = next((action.metavar for action in parser._actions if action.dest == name), None)
+    return found if isinstance(found, str) else name.upper()
 
 
 def _unknown_option(word: str, parser: ArgumentParser) -> str:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from toughen.core.types import Images, Real
+from toughen.utils.plural import count
 
 
 class Normalize(nn.Module):
@@ -20,7 +21,8 @@ class Normalize(nn.Module):
         std: one number per channel, in [0, 1] units, above 0.
 
     Raises:
-        ValueError: the lengths differ, a number is not finite, or a standard deviation is not above 0.
+        ValueError: the lengths differ, a number is not finite, or a standard deviation is not above 0; when it is
+            called, the images have another number of channels.
     """
 
     mean: Tensor
@@ -36,6 +38,8 @@ class Normalize(nn.Module):
         self.register_buffer("std", torch.tensor([float(number) for number in std]))
 
     def forward(self, x: Images) -> Images:
+        if x.shape[-3] != len(self.mean):  # else a single channel would be used for all
+            raise ValueError(f"the images have {count(x.shape[-3], 'channel')}, and the model takes {len(self.mean)}")
         return (x - self.mean.view(-1, 1, 1)) / self.std.view(-1, 1, 1)
 
 

@@ -82,6 +82,7 @@ def differing(runs: Sequence[Run]) -> list[str]:
     settings: dict[str, set[Any]] = {
         "threat": {(own.norm, own.eps) for own in evaluations},
         "data": {own.data for own in evaluations},
+        "classes": {frozenset(own.classes) for own in evaluations if own.classes},
         "number of images": {own.images for own in evaluations},
         "attacks": {own.names for own in evaluations},
     }
