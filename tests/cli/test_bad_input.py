@@ -663,7 +663,7 @@ def test_no_run(tmp_path: Path) -> None:
     for command in ("evaluate", "report", "compare"):
         said = f"there is no run directory {tmp_path}/runs/nut: did you mean {tmp_path}/runs/nuat?"
         refused(toughen(command, tmp_path / "runs/nut"), said)
-    refused(toughen("evaluate"), "SPEC is missing")
+    refused(toughen("evaluate"), "RUN is missing")
     said = f"{tmp_path} is not a run directory: name one that `toughen train` or `toughen evaluate` wrote"
     refused(toughen("compare", tmp_path), said)
     refused(toughen("compare", tmp_path / "nowhere"), "there is no run directory", "nowhere")

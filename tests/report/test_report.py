@@ -682,7 +682,7 @@ def test_bad_input_is_one_message(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     (tmp_path / "file").write_text("")
     before = files(tmp_path)
-    refused(toughen("report"), "RUNS is missing")
+    refused(toughen("report"), "RUN is missing")
     refused(toughen("report", tmp_path / "none"), "no run directory", "none")
     refused(toughen("report", tmp_path / "file"), "no run directory")
     ended = toughen("report", run, tmp_path / "empty", "-o", tmp_path / "r.html")
