@@ -150,11 +150,11 @@ def check_attack(name: str, attack: Attack, threat: Threat) -> None:
 def _unknown(spec: str, name: str, known: Collection[str]) -> str:
     """The error message for an unknown name."""
     close = difflib.get_close_matches(name, known, n=1)
-    hint = f"did you mean {close[0]}? Else: " if close else ""
+    hint = f"did you mean {close[0]}? If not, " if close else ""
     if "," in spec:
         hint = f"write {' '.join(spec.strip('[]').replace(',', ' ').split())}, with spaces between; "
     return (
-        f"attack {spec!r} is unknown: {hint}an attack is NAME[-STEPS][xRESTARTS][@STEP_SIZE], such as fgsm, pgd-20 or "
+        f"attack {spec!r} is unknown: {hint}give NAME[-STEPS][xRESTARTS][@STEP_SIZE], such as fgsm, pgd-20 or "
         f"pgd-100x5, with a name out of {', '.join(known)}, or package.module.Class of your own"
     )
 
