@@ -163,7 +163,7 @@ class TrainingState(State):
     def plan(self) -> Plan:
         """What methods are told of the run; with a time budget it changes."""
         drop = self.recipe.schedule.first_drop
-        if drop is not None and self.planned_progress < 1:  # from a share of the progress to one of the steps
+        if drop is not None and self.planned and self.planned_progress < 1:  # a share of the progress, not of the steps
             left = max(0.0, drop - self.planned_progress) / (1 - self.planned_progress)
             drop = (self.planned_at + left * (self.steps - self.planned_at)) / self.steps
         return Plan(epochs=self.epochs, steps=self.steps, images=self.images, first_drop=drop)
