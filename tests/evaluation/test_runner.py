@@ -25,6 +25,7 @@ from toughen.attacks.base import Attack
 from toughen.core.rng import Noise
 from toughen.core.types import Eps, Images, Labels, Logits, Norm
 from toughen.data import Split
+from toughen.engine import device
 from toughen.evaluation import measure
 from toughen.evaluation.plan import attack_rounds
 from toughen.runs.files import read_json
@@ -41,10 +42,15 @@ SHORT: dict[str, Attack] = {  # every way in which an attack is cut into pieces,
 @pytest.fixture
 def one_thread() -> Iterator[None]:
     """Chunks come one after the other, so that it is known which are done when."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+    with device.one_thread():
+        yield
+
+
+class ByThreads(nn.Module):
+    """The mean of each row of pixels, a little larger the more threads there are."""
+
+    def forward(self, x: Images) -> Logits:
+        return x.mean(3)[:, 0, 9:19] * (1 + 1e-6 * torch.get_num_threads())
 
 
 def some(count: int) -> Split:
@@ -116,18 +122,13 @@ def test_another_evaluation_begins_anew(tmp_path: Path, monkeypatch: pytest.Monk
 
 
 def test_another_number_of_threads_continues_it(tmp_path: Path) -> None:
-    """The last bits of this net's logits differ between one thread and eight."""
-    net, split, threads = toughen.load(NETS / "pgd-at"), some(8), torch.get_num_threads()
-    x, logits = split.images / 255, []
+    """On some processors the last bits of logits differ with the number of threads, as this net's do on all."""
+    split, threads = some(8), torch.get_num_threads()
     for count in (1, 8):
         torch.set_num_threads(count)
-        with torch.no_grad():
-            logits.append(net(x))
-        measure(net, split, {"fgsm": PGD(eps=0.3, steps=1)}, folder=tmp_path)
+        measure(ByThreads(), split, {"fgsm": PGD(eps=0.3, steps=1)}, folder=tmp_path)
     torch.set_num_threads(threads)
     assert len(list(tmp_path.iterdir())) == 1
-    if torch.equal(*logits):
-        pytest.skip("on this processor the logits are equal")
 
 
 def test_a_damaged_state_is_named(tmp_path: Path) -> None:

@@ -321,15 +321,21 @@ def test_what_does_not_stand_in_half_of_a_run_is_trained_otherwise_to_its_end(
     assert "rescue" not in event and {line["method"] for line in lines(tmp_path / "warned")} == {"FBF"}
 
 
-def test_new_weights_have_a_warm_up_of_their_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """55 steps of which 0.2 are 11: after going back to the start the rescue's first image is not moved at all."""
-    loss, distances = PGDAT.loss, []
+def distances_of_pgd(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """How far PGDAT's images lie from the clean ones, step by step; the list grows as it trains."""
+    loss, distances = PGDAT.loss, list[float]()
 
     def measuring(self: PGDAT, model: Any, x: Any, y: Any, crafted: Any) -> Any:
         distances.append(float((crafted.x_adv - x).abs().max()))
         return loss(self, model, x, y, crafted)
 
     monkeypatch.setattr(PGDAT, "loss", measuring)
+    return distances
+
+
+def test_new_weights_have_a_warm_up_of_their_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """55 steps of which 0.2 are 11: after going back to the start the rescue's first image is not moved at all."""
+    distances = distances_of_pgd(monkeypatch)
     monkeypatch.setattr(CollapseCriterion, "never_robust", lambda *_: True)
     words = small("--method", "FBF", "--eps", 0.2, "--epochs", 11, "--eps_warmup", 0.2)
     assert toughen(*words, "--out", tmp_path / "run").status == 0
@@ -454,15 +460,9 @@ def test_a_warm_up_lengthens_perturbations_from_the_first_threatened_step(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """20 steps of which 0.4 are 8: strengths 0, 1/8 ... 1; Delayed spends its first epoch of 5 steps unthreatened."""
-    loss = PGDAT.loss
-
-    def measuring(self: PGDAT, model: Any, x: Any, y: Any, crafted: Any) -> Any:
-        distances.append(float((crafted.x_adv - x).abs().max()))
-        return loss(self, model, x, y, crafted)
-
-    monkeypatch.setattr(PGDAT, "loss", measuring)
+    distances = distances_of_pgd(monkeypatch)
     for name, words in (("at-once", "--method PGDAT"), ("delayed", DELAYED)):
-        distances: list[float] = []
+        distances.clear()
         more = [*words.split(), "--epochs", 4, "--eps", 0.2, "--eps_warmup", 0.4, "--watch", "off"]
         assert toughen(*small(*more, "--out", tmp_path / name)).status == 0
         steps = 20 if name == "at-once" else 15
