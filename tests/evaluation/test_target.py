@@ -31,6 +31,7 @@ from toughen.evaluation import evaluate_run, parse_attack
 from toughen.evaluation import suite as suites
 from toughen.evaluation.target import find_target
 from toughen.runs.files import read_tensors, write_tensors
+from toughen.utils.statistics import warning
 
 OWN = """
 from toughen import models
@@ -367,6 +368,17 @@ def test_a_module_a_function_and_one_that_answers_with_an_object_are_judged_alik
     found = [package.evaluate(way, split, eps=0.15, attacks=["fgsm", "pgd-2"], verdict=False) for way in ways]
     assert figures(found[0]) == figures(found[1]) == figures(found[2])
     assert 0 < found[0]["robust_accuracy"] < found[0]["clean_accuracy"]
+
+
+def test_a_model_without_a_gradient_is_named_even_where_no_verdict_is_asked_for() -> None:
+    """Its accuracy under attacks that follow the gradient says nothing: the same net with one falls."""
+    net, split = package.load(NETS / "standard"), some()
+    settings: dict[str, Any] = {"eps": 0.15, "attacks": ["fgsm", "pgd-10"], "verdict": False}
+    plain, detached = (package.evaluate(way, split, **settings) for way in (net, lambda x: net(x).detach()))
+    assert "no_gradient" not in plain and detached["no_gradient"] is True
+    assert detached["clean_accuracy"] == plain["clean_accuracy"]
+    assert detached["robust_accuracy"] > plain["robust_accuracy"] + 0.2
+    assert "no gradient with respect to the images" in str(warning(detached))
 
 
 def test_a_function_without_parameters() -> None:

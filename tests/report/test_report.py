@@ -209,6 +209,15 @@ def test_a_warning_of_any_run_stands_where_runs_are_compared(tmp_path: Path) -> 
     assert text.count("robust to FGSM only") == 1 and "b. FGSM" not in text
 
 
+def test_a_model_without_a_gradient_is_named_alone_and_beside_others(tmp_path: Path) -> None:
+    runs = [write_run(tmp_path / name) for name in "ab"]
+    change(runs[0] / "evaluation.json", no_gradient=True)
+    alone, both = (report(*those, out=tmp_path / f"{len(those)}.html").text for those in (runs[:1], runs))
+    assert all("no gradient with respect to the images" in text for text in (alone, both))
+    assert re.search(r"a 90\.0 % 50\.0 % .{,30} doubtful no gradient 90", both)
+    assert both.count("doubtful no gradient") == 1
+
+
 def test_an_evaluation_of_a_model_from_elsewhere(tmp_path: Path) -> None:
     (tmp_path / "out").mkdir()
     (tmp_path / "out/evaluation.json").write_text(json.dumps(evaluation(classes=["a", "b"])))

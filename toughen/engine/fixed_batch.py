@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from toughen.core.classifier import Classifier, InputGradient
 from toughen.core.gradients import gradient_of_batch, nearest_of_batch
 from toughen.core.modules import mode, unwrap
-from toughen.core.objectives import Objective, misclassified
+from toughen.core.objectives import Objective, cross_entropy, misclassified
 from toughen.core.types import Images, Labels, Logits, Mask, PerExample
 from toughen.engine import search_copy
 from toughen.engine.batch_size import batch_size_for, work_of
@@ -177,6 +177,16 @@ class FixedBatchModel(Classifier):
                 one, other = (unwrap(self.net(x[rows]), len(rows)) for _ in range(2))
             self.random = one.shape != other.shape or largest_difference(one, other) > SAME
         return bool(self.random)
+
+    def has_gradient(self, x: Images, y: Labels) -> bool:
+        """Whether the model's logits have a gradient with respect to the images; tested by one uncounted pass."""
+        rows, _ = next(padded_batches(len(x), min(self.size, EXACT_BLOCK), x.device))
+        with mode(self.net, "eval"), preserved_rng_state(x.device):
+            try:
+                gradient_of_batch(self.net, x[rows], y[rows], cross_entropy)
+            except (ValueError, RuntimeError):
+                return False
+        return True
 
     @torch.no_grad()
     def misclassifies(self, x: Images, y: Labels) -> Mask:

@@ -33,6 +33,7 @@ class Evaluation:
         parts: by attack, the part that each of its rounds belongs to, such as "apgd-t".
         state: each attack's results.
         random: whether the model's outputs are random; an image is then broken where most of many outputs are wrong.
+        gradient: whether the logits have a gradient with respect to the images.
     """
 
     split: Split
@@ -41,6 +42,7 @@ class Evaluation:
     parts: dict[str, list[str]]
     state: State
     random: bool = False
+    gradient: bool = True
 
     @property
     def correct(self) -> Mask:
@@ -75,6 +77,7 @@ class Evaluation:
             "attacks": {name: self._figures(name) for name in self.parts},
             "images": len(self.split),
             **draws,
+            **({} if self.gradient else {"no_gradient": True}),
         }
 
     def _figures(self, name: str) -> dict[str, Any]:

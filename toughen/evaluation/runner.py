@@ -63,8 +63,10 @@ def measure(
     with world().main_first():  # it removes temporary files that a killed process left
         state = restore(folder, fingerprint(harness, attacks), len(split))
     parts = {name: [attack_round.part for attack_round in plan] for name, plan in plans.items()}
-    random = fixed_batch.is_random(harness.floats(torch.arange(min(fixed_batch.size, len(split)), device=device)))
-    evaluation = Evaluation(split, index, harness.predict(), parts, state, random)
+    first = torch.arange(min(fixed_batch.size, len(split)), device=device)
+    random = fixed_batch.is_random(harness.floats(first))
+    gradient = fixed_batch.has_gradient(harness.floats(first), split.labels[first])
+    evaluation = Evaluation(split, index, harness.predict(), parts, state, random, gradient)
     with Workers(harness, processes) as workers, show(evaluation, plans, console) as display:
         for name, plan in plans.items():
             _attack(name, plan, evaluation, workers, display)

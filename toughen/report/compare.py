@@ -42,7 +42,8 @@ def row(run: Run, anchor: str, *, attacks: bool = False) -> Row:
     else:
         cells = [share_cell(own.clean), share_cell(own.robust), Cell(span(own), own.interval[0])]
         verdict = "outdated" if run.outdated else own.verdict or "not checked"
-        cells.append(Cell(verdict, note="robust to FGSM only" if own.warning else ""))
+        doubt = "no gradient" if own.no_gradient else "robust to FGSM only" if own.warning else ""
+        cells.append(Cell(verdict, note=doubt))
     cells.append(replace(number_cell(history.seconds, ".0f"), note=cost_note(run)))
     cells += [number_cell(history.passes, ".1f"), Cell(run.method or "unknown")]
     cells.append(Cell(threat(own.norm, own.eps), own.eps) if own else Cell(""))

@@ -69,6 +69,7 @@ class Evaluation:
     checks: tuple[Check, ...]
     verdict: str
     warning: str
+    no_gradient: bool
     notes: tuple[str, ...]
     classes: tuple[str, ...]
     about: dict[str, str]
@@ -106,12 +107,14 @@ def evaluation(value: Any, place: str = "") -> Evaluation | None:
         return None
     if verdict == "sound" and not (checks and all(check.passed is not False for check in checks)):
         return None
+    no_gradient = fields.get("no_gradient") is True
     judged = {attack.name: {"robust_accuracy": attack.accuracy} for attack in attacks if not attack.part}
     return Evaluation(
         place=place, clean=clean, robust=robust, images=images, norm=norm, eps=eps,
         data=text(fields.get("data")), model=text(fields.get("model")), attacks=attacks,
         checks=checks, verdict=verdict if verdict in VERDICTS else "",
-        warning=warning({"attacks": judged, "robust_accuracy": robust}) or "",
+        warning=warning({"attacks": judged, "robust_accuracy": robust, "no_gradient": no_gradient}) or "",
+        no_gradient=no_gradient,
         notes=_notes(fields),
         classes=tuple(text(name) for name in items(fields.get("classes"))), about=_about(fields),
         epoch=whole(fields.get("epoch")), weights=text(fields.get("weights")),

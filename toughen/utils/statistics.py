@@ -31,6 +31,11 @@ def fgsm_gap(result: dict[str, Any]) -> float | None:
 
 def warning(result: dict[str, Any]) -> str | None:
     """What a reader must know before believing the robust figure."""
+    if result.get("no_gradient"):
+        return (
+            "The model's logits have no gradient with respect to the images, so the attacks that follow a gradient had "
+            "none: their figures say nothing. Only attacks without gradients, such as square, count."
+        )
     gap = fgsm_gap(result)
     if gap is None or gap <= GAP:
         return None
