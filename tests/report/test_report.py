@@ -241,17 +241,24 @@ def test_several_runs_side_by_side(tmp_path: Path) -> None:
     assert [[line["name"] for line in each["data"]["lines"]] for each in overlays] == [["a", "b", "c"]] * 2
 
 
+INTERVAL = {"robust_accuracy": [0.43, 0.57]}  # what a random sample of the test images has
+
+
 @pytest.mark.parametrize(
     ("other", "said"),
     [
         ({}, ""),
         ({"images": 100}, "number of images"),
+        ({"seed": 1}, ""),  # of the attacks alone: all images were attacked
+        ({"seed": 1, "interval": INTERVAL}, "sample of images"),
         ({"data": "others", "threat": {"norm": "l2", "eps": 0.3}}, "threat, data"),
         ({"attacks": {"fgsm": {"robust_accuracy": 0.5}}}, "attacks"),
     ],
 )
 def test_runs_that_were_not_measured_alike_are_marked(other: Any, said: str, tmp_path: Path) -> None:
     runs = [write_run(tmp_path / name) for name in "ab"]
+    if "interval" in other:
+        change(runs[0] / "evaluation.json", seed=0, interval=INTERVAL)
     change(runs[1] / "evaluation.json", **other)
     text = report(*runs, out=tmp_path / "report.html").text
     assert ("The evaluations differ in" in text) is bool(said) and f"differ in {said}:" * bool(said) in text

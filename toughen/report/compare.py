@@ -85,6 +85,7 @@ def differing(runs: Sequence[Run]) -> list[str]:
         "data": {own.data for own in evaluations},
         "classes": {frozenset(own.classes) for own in evaluations if own.classes},
         "number of images": {own.images for own in evaluations},
+        "sample of images": {own.sampled_by for own in evaluations if own.sampled_by},
         "attacks": {own.names for own in evaluations},
     }
     return [name for name, values in settings.items() if len(values) > 1]

@@ -53,6 +53,8 @@ class Evaluation:
         verdict: "sound", "doubtful", "masked", "unfinished", or "" if no check was made.
         warning: a warning about the numbers; "" for none.
         notes: further sentences for the reader.
+        no_gradient: whether the logits have no gradient with respect to the images.
+        sampled_by: the seed of the random sample of test images; "" for all images.
         cut: whether the checks were shortened to limit their cost, so that they find less.
         epoch, weights: the evaluated weights, as in model.json; None and "" if not known.
     """
@@ -75,6 +77,7 @@ class Evaluation:
     about: dict[str, str]
     epoch: int | None = None
     weights: str = ""
+    sampled_by: str = ""
     cut: bool = False
 
     @property
@@ -118,6 +121,7 @@ def evaluation(value: Any, place: str = "") -> Evaluation | None:
         notes=_notes(fields),
         classes=tuple(text(name) for name in items(fields.get("classes"))), about=_about(fields),
         epoch=whole(fields.get("epoch")), weights=text(fields.get("weights")),
+        sampled_by=text(fields.get("seed")) if mapping(fields.get("interval")) else "",
         cut=bool(text(mapping(fields.get("price")).get("note"))),
     )  # fmt: skip
 
