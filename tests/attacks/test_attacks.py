@@ -144,6 +144,18 @@ def test_an_unknown_mode_is_refused() -> None:
     assert ended.stderr.splitlines()[-1] == 'ValueError: mode \'Train\' is unknown: use "eval" or "train"'
 
 
+@pytest.mark.parametrize("make", ["attacks.PGD(eps='8/255')", "methods.FBF(eps='8/255')", "Threat('l2', '8/255')"])
+def test_a_radius_that_is_a_text_is_refused(make: str) -> None:
+    """In a process of its own, because types are checked while tests run."""
+    ended = process("-c", f"import toughen; toughen.{make}")
+    assert ended.stderr.splitlines()[-1] == "ValueError: eps is '8/255': give a number, such as 8 / 255"
+
+
+def test_a_step_size_that_is_a_text_is_refused() -> None:
+    ended = process("-c", "import toughen; toughen.attacks.PGD(eps=0.1, step_size='1/255')")
+    assert ended.stderr.splitlines()[-1] == "ValueError: step_size is '1/255': give a number, such as 2 / 255"
+
+
 def test_rounding_outside_0_to_1_is_allowed() -> None:
     model, x, y, _ = linear_problem("linf")
     x_adv = PGD(eps=0.1)(model, x.masked_fill(x == x.max(), 1 + 1e-6), y)

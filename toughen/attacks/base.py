@@ -99,3 +99,5 @@ def check_not_negative(**settings: Real | None) -> None:
     for name, value in settings.items():
         if value is not None and not 0 <= value < math.inf:
             raise ValueError(f"{name} {value} must be a finite number, not below 0")
+        if isinstance(value, str):
+            raise ValueError(f"{name} is {value!r}: give a number, such as 2 / 255")

@@ -31,7 +31,7 @@ class Threat:
         eps: radius in the units of the images. Zero leaves only x itself.
 
     Raises:
-        ValueError: the norm is unknown, or the radius is negative, not finite or, for L-inf, above 1.
+        ValueError: the norm is unknown, or the radius is no number, negative, not finite or, for L-inf, above 1.
     """
 
     norm: Norm
@@ -40,7 +40,11 @@ class Threat:
     def __post_init__(self) -> None:
         if self.norm not in ("linf", "l2"):
             raise ValueError(f'norm {self.norm!r} is unknown: use "linf" or "l2"')
-        if not math.isfinite(self.eps) or self.eps < 0:
+        try:
+            is_finite = math.isfinite(self.eps)
+        except TypeError:  # a text, such as "8/255"
+            raise ValueError(f"eps is {self.eps!r}: give a number, such as 8 / 255") from None
+        if not is_finite or self.eps < 0:
             raise ValueError(f"eps {self.eps} must be a finite number, not below 0: give a radius such as 8/255")
         if self.norm == "linf" and self.eps > 1:
             raise ValueError(f"eps {self.eps:g} is above 1, but images lie in [0, 1]: did you mean {self.eps:g}/255?")
