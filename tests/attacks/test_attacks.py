@@ -34,7 +34,21 @@ from problems import (
 )
 from torch import Tensor, nn
 
-from toughen.attacks import APGD, APGDT, FAB, FGSM, IFGSM, MIFGSM, PGD, REGISTRY, Attack, RandomPoints, Square
+from toughen.attacks import (
+    APGD,
+    APGDT,
+    FAB,
+    FGSM,
+    IFGSM,
+    MIFGSM,
+    PGD,
+    REGISTRY,
+    Attack,
+    AutoAttack,
+    DeepFool,
+    RandomPoints,
+    Square,
+)
 from toughen.attacks.pgd_adp import PGDADP
 from toughen.core.cost import PassCounter
 from toughen.core.gradients import mode
@@ -154,6 +168,54 @@ def test_a_radius_that_is_a_text_is_refused(make: str) -> None:
 def test_a_step_size_that_is_a_text_is_refused() -> None:
     ended = process("-c", "import toughen; toughen.attacks.PGD(eps=0.1, step_size='1/255')")
     assert ended.stderr.splitlines()[-1] == "ValueError: step_size is '1/255': give a number, such as 2 / 255"
+
+
+WRONG_TARGETS = """
+import torch
+from toughen.attacks import FAB, FGSM, PGD, APGD, AutoAttack, DeepFool, Square
+net, x, y = torch.nn.Flatten(), torch.rand(2, 1, 1, 3), torch.tensor([0, 1])
+for attack in (FGSM(eps=0.1), PGD(eps=0.1), APGD(eps=0.1), FAB(eps=0.1), Square(eps=0.1), DeepFool(eps=0.1),
+               AutoAttack(eps=0.1)):
+    for wrong in (y.float(), y.int(), y[:1], y[:, None], y[0], y.numpy(), y - 1):
+        try:
+            attack(net, x, wrong)
+            print("no error")
+        except ValueError as error:
+            print(error)
+"""
+
+
+def test_labels_of_another_kind_are_refused() -> None:
+    """In a process of its own. DeepFool and AutoAttack returned the clean images for some of them."""
+    ended = process("-c", WRONG_TARGETS)
+    advice = "for 2 images: give one class number per image, int64 [n]"
+    said = [
+        f"the labels are float32 of shape [2] {advice}",
+        f"the labels are int32 of shape [2] {advice}",
+        f"the labels are int64 of shape [1] {advice}",
+        f"the labels are int64 of shape [2, 1] {advice}",
+        f"the labels are int64 of shape [] {advice}",
+        "the labels are ndarray: give a tensor, such as torch.as_tensor(labels)",
+        "the labels go down to -1: number the classes from 0",
+    ]
+    assert ended.stdout.splitlines() == 7 * said, ended
+
+
+@pytest.mark.parametrize("attack", [DeepFool(eps=0.1), AutoAttack(eps=0.1)])
+def test_labels_beyond_the_model_s_classes_are_refused(attack: Attack) -> None:
+    """DeepFool returned the clean images."""
+    with pytest.raises(ValueError, match=r"labels go from 0 to 3, but the model has 3 classes: number them from 0"):
+        attack(nn.Flatten(), torch.rand(2, 1, 1, 3), torch.tensor([0, 3]))
+
+
+def test_a_single_image_and_a_function_are_refused() -> None:
+    words = "import torch; from toughen.attacks import PGD; net = torch.nn.Flatten(); y = torch.tensor([0]); "
+    ended = process("-c", words + "PGD(eps=0.1)(net, torch.rand(1, 2, 2), y)")
+    said = "the images have shape [1, 2, 2], not [n, c, h, w]: give a single image as image[None]"
+    assert ended.stderr.splitlines()[-1] == f"ValueError: {said}"
+    ended = process("-c", words + "PGD(eps=0.1)(lambda x: net(x), torch.rand(1, 1, 2, 2), y)")
+    said = "the model is a function: give an nn.Module, whose forward may call a function"
+    assert ended.stderr.splitlines()[-1] == f"ValueError: {said}"
 
 
 def test_rounding_outside_0_to_1_is_allowed() -> None:

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
+from commands import process
 from contract import EPS, THREATENED, batch, build, every_method, every_threat, net, prepared, train
 from paths import ROOT
 from torch import Tensor, nn
@@ -254,6 +255,14 @@ def test_an_l2_radius_beyond_the_box_is_refused(name: str, mnist: tuple[Images, 
     method = prepared(name, model, norm="l2", eps=28.5)
     with pytest.raises(ValueError, match="exceeds 28"):
         method(model, x, y, batch(len(x)))
+
+
+def test_labels_of_another_kind_are_refused_in_the_first_batch() -> None:
+    """In a process of its own, because types are checked while tests run."""
+    words = "import torch, toughen; net, x = torch.nn.Flatten(), torch.rand(2, 1, 1, 3)\n"
+    ended = process("-c", words + "toughen.methods.FBF(eps=0.1)(net, x, torch.tensor([0, 1]).int())")
+    said = "the labels are int32 of shape [2] for 2 images: give one class number per image, int64 [n]"
+    assert ended.stderr.splitlines()[-1] == f"ValueError: {said}"
 
 
 @every_method

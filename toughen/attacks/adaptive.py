@@ -74,7 +74,7 @@ class Adaptive(Attack):
         return DivergenceAscent(clean)
 
     def __call__(self, model: nn.Module, x: Images, target: Labels | Logits, noise: Noise | None = None) -> Images:
-        threat, noise = start_call(self, x, noise)
+        threat, noise = start_call(self, x, noise, target)
         noise = noise.restart(0)
         x = x.detach()
         begin = threat.start(x, self.start, noise).detach()

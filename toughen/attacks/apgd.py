@@ -68,7 +68,7 @@ class APGD(Attack):
             raise ValueError("this objective couples the images of a batch: give APGD one with a value per image")
 
     def __call__(self, model: nn.Module, x: Images, target: Labels | Logits, noise: Noise | None = None) -> Images:
-        threat, noise = start_call(self, x, noise)
+        threat, noise = start_call(self, x, noise, target)
 
         def once(number: int) -> _Round:
             own = noise.restart(number)
@@ -158,7 +158,7 @@ class APGDT(Attack):
         return APGD(eps=threat.eps, norm=threat.norm, steps=self.steps, rho=self.rho, eot=self.eot)
 
     def __call__(self, model: nn.Module, x: Images, target: Labels | Logits, noise: Noise | None = None) -> Images:
-        _, noise = start_call(self, x, noise)
+        _, noise = start_call(self, x, noise, target)
         if not len(x):
             return x.detach().clone()
         apgd = self._apgd()

@@ -8,7 +8,7 @@ from typing import Literal, TypeAlias
 from torch import nn
 
 from toughen.attacks.apgd import APGD, APGDT
-from toughen.attacks.base import Attack, start_call, threat_of
+from toughen.attacks.base import Attack, check_classes, start_call, threat_of
 from toughen.attacks.fab import FAB
 from toughen.attacks.square import Square
 from toughen.core.gradients import mode
@@ -74,18 +74,14 @@ class AutoAttack(Attack):
 
     def __call__(self, model: nn.Module, x: Images, target: Labels | Logits, noise: Noise | None = None) -> Images:
         """The images that break the model, and ``x`` itself where none was found."""
-        _, noise = start_call(self, x, noise)
+        _, noise = start_call(self, x, noise, target)
         if not len(x):
             return x.detach().clone()
         model = as_classifier(model, x, precision=self.precision, batch_size=self.batch_size)
         x_adv = x.detach().clone()
         with mode(model, "eval"):
             out = model.exact(x)
-            if target.ndim == 1 and not 0 <= int(target.min()) <= int(target.max()) < out.shape[1]:
-                raise ValueError(
-                    f"labels go from {int(target.min())} to {int(target.max())}, but the model has {out.shape[1]} "
-                    "classes: number them from 0"
-                )
+            check_classes(target, out.shape[1])
             robust = ~misclassified(out, target)
             for attack in self.parts().values():
                 rows = robust.nonzero()[:, 0]

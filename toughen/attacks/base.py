@@ -33,32 +33,37 @@ class Attack:
 
         Args:
             model: returns logits; any mode, any device.
-            x: clean images in [0, 1], [n, c, h, w]; this is checked where ``noise`` is None. The trainer and the
-                evaluation give a source of noise, and check images when they load them.
-            target: what the objective compares with, the true labels for most.
+            x: clean images in [0, 1], [n, c, h, w]; they and the target are checked where ``noise`` is None. The
+                trainer and the evaluation give a source of noise, and check images when they load them.
+            target: what the objective compares with, the true labels, int64 [n], for most.
             noise: source of random numbers; None means torch's global generator.
         """
         raise NotImplementedError
 
 
-def start_call(attack: Attack, x: Images, noise: Noise | None) -> tuple[Threat, Noise]:
-    """The threat of an attack and the source of its random numbers, after a check of the images.
+def start_call(
+    attack: Attack, x: Images, noise: Noise | None, target: Labels | Logits | None = None
+) -> tuple[Threat, Noise]:
+    """The threat of an attack and the source of its random numbers, after a check of the images and the target.
 
     Raises:
-        ValueError: an L2 radius above the longest distance; without ``noise``, images that ``check_images`` refuses.
+        ValueError: an L2 radius above the longest distance; without ``noise``, images that ``check_images`` refuses, or
+            a target that ``check_target`` refuses.
     """
-    threat = threat_of(attack)
-    threat.check(x)
     if noise is None:
         check_images(x)
+        if target is not None:
+            check_target(target, x)
+    threat = threat_of(attack)
+    threat.check(x)
     return threat, noise or Noise()
 
 
 def check_images(x: Images) -> None:
-    """Check that images are float32 or float64 and lie in [0, 1]; on a GPU this waits for them.
+    """Check that images are float32 or float64, [n, c, h, w], and lie in [0, 1]; on a GPU this waits for them.
 
     Raises:
-        ValueError: they are no tensor, of another type, or have other values.
+        ValueError: they are no tensor, of another type or shape, or have other values.
     """
     if not isinstance(x, Tensor):
         raise ValueError(f"the images are {type(x).__name__}: give a tensor, such as torch.as_tensor(images)")
@@ -67,6 +72,8 @@ def check_images(x: Images) -> None:
             f"the images are {str(x.dtype).removeprefix('torch.')}, which cannot hold a radius such as 8/255: give "
             "float32 images, and a model of float32 weights, under torch.autocast where it is to compute in less"
         )
+    if x.ndim != 4:
+        raise ValueError(f"the images have shape {list(x.shape)}, not [n, c, h, w]: give a single image as image[None]")
     if not len(x):
         return
     low, high = (float(value) for value in x.detach().aminmax())
@@ -74,6 +81,38 @@ def check_images(x: Images) -> None:
         raise ValueError(
             f"the images have values from {low:.4g} to {high:.4g}, but must lie in [0, 1]: divide bytes by 255, and "
             "normalise within the model"
+        )
+
+
+def check_target(target: Labels | Logits, x: Images) -> None:
+    """Check that there is a class number, int64, or a row of logits for each image; on a GPU this waits for them.
+
+    Raises:
+        ValueError: the target is no tensor, of another type or shape, or has a class number below 0.
+    """
+    if not isinstance(target, Tensor):
+        raise ValueError(f"the labels are {type(target).__name__}: give a tensor, such as torch.as_tensor(labels)")
+    is_label = target.dtype == torch.int64 and target.ndim == 1
+    is_logits = target.is_floating_point() and target.ndim == 2
+    if not (is_label or is_logits) or len(target) != len(x):
+        raise ValueError(
+            f"the labels are {str(target.dtype).removeprefix('torch.')} of shape {list(target.shape)} for {len(x)} "
+            "images: give one class number per image, int64 [n]"
+        )
+    if is_label and len(target) and int(target.min()) < 0:
+        raise ValueError(f"the labels go down to {int(target.min())}: number the classes from 0")
+
+
+def check_classes(target: Labels | Logits, classes: int) -> None:
+    """Check that class numbers are below the number of logits; on a GPU this waits for them.
+
+    Raises:
+        ValueError: one is not.
+    """
+    if target.ndim == 1 and len(target) and not 0 <= int(target.min()) <= int(target.max()) < classes:
+        raise ValueError(
+            f"labels go from {int(target.min())} to {int(target.max())}, but the model has {classes} classes: number "
+            "them from 0"
         )
 
 
@@ -97,7 +136,7 @@ def check_not_negative(**settings: Real | None) -> None:
         ValueError: one is not.
     """
     for name, value in settings.items():
-        if value is not None and not 0 <= value < math.inf:
-            raise ValueError(f"{name} {value} must be a finite number, not below 0")
         if isinstance(value, str):
             raise ValueError(f"{name} is {value!r}: give a number, such as 2 / 255")
+        if value is not None and not 0 <= value < math.inf:
+            raise ValueError(f"{name} {value} must be a finite number, not below 0")

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from toughen.attacks.base import Attack, check_not_negative, start_call, threat_of
+from toughen.attacks.base import Attack, check_classes, check_not_negative, start_call, threat_of
 from toughen.core.gradients import InputGradient, fooled, logits, mode, nearest_gradient
 from toughen.core.objectives import LogitDifference
 from toughen.core.rng import Noise
@@ -58,9 +58,10 @@ class DeepFool(Attack):
 
     @torch.no_grad()
     def __call__(self, model: nn.Module, x: Images, target: Labels | Logits, noise: Noise | None = None) -> Images:
-        threat, noise = start_call(self, x, noise)
+        threat, noise = start_call(self, x, noise, target)
         with mode(model, "eval"):
             out = logits(model, x)
+            check_classes(target, out.shape[1])
             robust = (~fooled(model, x, target, out)).nonzero()[:, 0]
             result = x.clone()
             if len(robust):

@@ -84,7 +84,7 @@ class FAB(Attack):
 
     @torch.no_grad()
     def __call__(self, model: nn.Module, x: Images, target: Labels | Logits, noise: Noise | None = None) -> Images:
-        threat, noise = start_call(self, x, noise)
+        threat, noise = start_call(self, x, noise, target)
         if not len(x):
             return x.detach().clone()
         x_adv, best = x.detach().clone(), x.new_full((len(x),), torch.inf)

@@ -54,7 +54,7 @@ class _GAMA(Attack):
             raise ValueError(f"span ({self.span}) and drops {self.drops} must be shares of the steps, 0..1")
 
     def __call__(self, model: nn.Module, x: Images, target: Labels | Logits, noise: Noise | None = None) -> Images:
-        threat, noise = start_call(self, x, noise)
+        threat, noise = start_call(self, x, noise, target)
         x = x.detach()
         with mode(model, "eval"):
             result = x

@@ -55,7 +55,7 @@ class LogitMatrix(Attack):
             raise ValueError("there is no gradient at the images themselves: give a random start, such as uniform")
 
     def __call__(self, model: nn.Module, x: Images, target: Labels | Logits, noise: Noise | None = None) -> Images:
-        threat, noise = start_call(self, x, noise)
+        threat, noise = start_call(self, x, noise, target)
         x = x.detach()
         with mode(model, "eval"), torch.no_grad():
             objective = LogitNorm(logits(model, x), self.kind)

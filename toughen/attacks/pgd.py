@@ -61,7 +61,7 @@ class PGD(Attack):
             raise ValueError("this objective couples the images of a batch, so restarts cannot be compared: use one")
 
     def __call__(self, model: nn.Module, x: Images, target: Labels | Logits, noise: Noise | None = None) -> Images:
-        threat, noise = start_call(self, x, noise)
+        threat, noise = start_call(self, x, noise, target)
         x = x.detach()
         with mode(model, self.mode):
             best = self._run(model, x, target, threat, noise.restart(0))

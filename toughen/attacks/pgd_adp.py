@@ -53,7 +53,7 @@ class PGDADP(Attack):
             raise ValueError("this objective couples the images of a batch, so none can choose a step: use another")
 
     def __call__(self, model: nn.Module, x: Images, target: Labels | Logits, noise: Noise | None = None) -> Images:
-        threat, noise = start_call(self, x, noise)
+        threat, noise = start_call(self, x, noise, target)
         noise = noise.restart(0)
         x = x.detach()
         x_adv, objective = threat.project(threat.start(x, self.start, noise).detach(), x), self.objective

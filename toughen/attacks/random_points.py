@@ -42,7 +42,7 @@ class RandomPoints(Attack):
 
     @torch.no_grad()
     def __call__(self, model: nn.Module, x: Images, target: Labels | Logits, noise: Noise | None = None) -> Images:
-        threat, noise = start_call(self, x, noise)
+        threat, noise = start_call(self, x, noise, target)
         noise = noise.restart(0)
         result, lowest = x.clone(), x.new_full((len(x),), torch.inf)
         rows = torch.arange(len(x), device=x.device)

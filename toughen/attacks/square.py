@@ -61,7 +61,7 @@ class Square(Attack):
 
     @torch.no_grad()
     def __call__(self, model: nn.Module, x: Images, target: Labels | Logits, noise: Noise | None = None) -> Images:
-        threat, noise = start_call(self, x, noise)
+        threat, noise = start_call(self, x, noise, target)
         x_adv, rows, sides = x.clone(), torch.arange(len(x), device=x.device), self._sides(x)
         with mode(model, "eval"):
             for number in range(self.restarts):

@@ -43,7 +43,7 @@ class _TargetedPGD(Attack):
         check_not_negative(step_size=self.step_size)
 
     def __call__(self, model: nn.Module, x: Images, target: Labels | Logits, noise: Noise | None = None) -> Images:
-        threat, noise = start_call(self, x, noise)
+        threat, noise = start_call(self, x, noise, target)
         noise = noise.restart(0)
         x = x.detach()
         with mode(model, "eval"), torch.no_grad():

@@ -56,7 +56,7 @@ class Transfer(Attack):
 
     def __call__(self, model: nn.Module, x: Images, target: Labels | Logits, noise: Noise | None = None) -> Images:
         assert self.source is not None  # __post_init__ saw to it
-        threat, noise = start_call(self, x, noise)
+        threat, noise = start_call(self, x, noise, target)
         source = self.source
         x = x.detach()
         if isinstance(model, Classifier):

@@ -18,7 +18,12 @@ def mode(model: nn.Module, wanted: Mode) -> Iterator[None]:
 
     So with "train", a submodule that the user put into evaluation mode stays in it. After the block, every submodule
     has its former mode.
+
+    Raises:
+        ValueError: the model is no module, or the mode is unknown.
     """
+    if not isinstance(model, nn.Module):
+        raise ValueError(f"the model is a {type(model).__name__}: give an nn.Module, whose forward may call a function")
     if wanted not in ("eval", "train"):
         raise ValueError(f'mode {wanted!r} is unknown: use "eval" or "train"')
     if wanted == "train":

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from toughen.attacks.base import check_images, threat_of
+from toughen.attacks.base import check_images, check_target, threat_of
 from toughen.core import cost
 from toughen.core.gradients import logits, mode
 from toughen.core.rng import Noise
@@ -179,15 +179,16 @@ class Method(Configurable, nn.Module):
         Args:
             model: returns logits; in training mode for training.
             x: images in [0, 1], [n, c, h, w].
-            y: their classes, [n].
+            y: their classes, int64 [n].
             batch: image index, crop, flip and the source of random numbers, where the loop knows them.
 
         Raises:
-            ValueError: values outside [0, 1] in the first batch of a loop of your own.
+            ValueError: in the first batch of a loop of your own, images outside [0, 1] or labels of another kind.
         """
         if not self._range_checked:
             if batch is None or batch.noise is None:  # the trainer gives a source of noise, and loads its images itself
                 check_images(x)
+                check_target(y, x)
             self._range_checked = True
         if not self._prepared:
             with mode(model, "eval"), torch.no_grad():  # a batch need not hold the last class: the model knows
