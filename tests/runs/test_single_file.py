@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from commands import process, refused, small, toughen
+from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from timm_nets import NETS, needs_timm
@@ -133,6 +134,25 @@ def test_what_is_no_such_file_is_refused(run: Path, tmp_path: Path) -> None:
             package.load(path)
     with pytest.raises(ValueError, match="there is no file"):
         load_single(tmp_path / "gone.safetensors")
+
+
+def test_a_picture_is_not_called_a_damaged_run(tmp_path: Path) -> None:
+    """It told to restore the picture from a copy, or to train again."""
+    Image.new("L", (8, 8)).save(picture := tmp_path / "x.png")
+    with pytest.raises(ValueError, match=r"x.png is a file, not a run directory: name the folder that `toughen train`"):
+        package.load(picture)
+    (tmp_path / "model.json").write_text("{}")
+    with pytest.raises(ValueError, match=r"model.json is a file of a run: name its folder"):
+        package.load(tmp_path / "model.json")
+
+
+def test_what_is_of_another_type_is_refused() -> None:
+    """In a process of its own, because types are checked while tests run."""
+    for words, said in (
+        ("None", "run is None: give a run directory, a file, or hf://user/name"),
+        ("'.', 'resnet18'", "model is 'resnet18': give a net, an nn.Module"),
+    ):
+        assert process("-c", f"import toughen; toughen.load({words})").stderr.splitlines()[-1] == f"ValueError: {said}"
 
 
 @pytest.mark.parametrize("name", ["os:system", "timm:hf-hub:them/net", "timm:local-dir:/tmp/net"])

@@ -102,7 +102,7 @@ def read_record(folder: Path) -> Record:
         ValueError: the folder is no run directory, or its record is damaged.
     """
     if folder.is_file():
-        raise ValueError(_file(folder))
+        raise ValueError(no_run(folder))
     if not folder.is_dir():
         raise ValueError(
             f"there is no run directory {folder}: {did_you_mean(folder)}name one that `toughen train` wrote"
@@ -119,7 +119,7 @@ def read_record(folder: Path) -> Record:
         raise ValueError(f"{folder / RECORD} is damaged ({error}): restore it from a copy, or train again") from None
 
 
-def _file(path: Path) -> str:
+def no_run(path: Path) -> str:
     """What to do with a file that was named in place of a run directory."""
     if (path.parent / RECORD).is_file():
         return f"{path} is a file of a run: name its folder, {path.parent}"

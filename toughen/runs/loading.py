@@ -24,6 +24,10 @@ def load(run: str | Path, model: nn.Module | None = None, *, revision: str | Non
     Raises:
         ValueError: there is nothing of that kind, a file is damaged, or the weights belong to another net.
     """
+    if not isinstance(run, str | Path):
+        raise ValueError(f"run is {run!r}: give a run directory, a file, or hf://user/name")
+    if model is not None and not isinstance(model, nn.Module):
+        raise ValueError(f"model is {model!r}: give a net, an nn.Module")
     if str(run).startswith(SCHEME):
         return single_file.load_single(fetch(str(run), revision), model)
     if revision is not None:

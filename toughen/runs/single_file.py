@@ -16,7 +16,7 @@ from torch import nn
 
 from toughen import models
 from toughen.models.normalize import Normalize, parts_of
-from toughen.runs.directory import Record, check_kinds, checked_tensors, second_line, valid_record
+from toughen.runs.directory import Record, check_kinds, checked_tensors, no_run, second_line, valid_record
 from toughen.runs.files import read_tensors, write_tensors
 
 
@@ -98,7 +98,12 @@ def read_record(path: Path) -> Record:
 def _read(path: Path) -> tuple[dict[str, Any], Record]:
     if not path.is_file():
         raise ValueError(f"there is no file {path}: give one that `toughen export --format safetensors` wrote")
-    tensors, about = read_tensors(path)
+    try:
+        tensors, about = read_tensors(path)
+    except ValueError:
+        if path.suffix == ".safetensors":
+            raise
+        raise ValueError(no_run(path)) from None  # such as a picture
     try:
         record = valid_record(about)
     except ValueError:
