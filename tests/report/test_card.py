@@ -61,6 +61,29 @@ def test_what_was_never_evaluated_says_so(tmp_path: Path) -> None:
     assert found.data.eval_results is None and "The model has not been evaluated" in found.content
 
 
+@pytest.mark.parametrize("form", ["markdown", "robustbench"])
+@pytest.mark.parametrize("content", ['{"', "[]", '{"clean_accuracy": 0.9}'])
+def test_a_damaged_evaluation_is_not_called_a_missing_one(content: str, form: str, tmp_path: Path) -> None:
+    folder = write_run(tmp_path / "run")
+    (folder / "evaluation.json").write_text(content)
+    ended = toughen("card", folder, "--format", form, "--out", tmp_path / "card")
+    refused(ended, "evaluation.json is damaged: evaluate the run again")
+    assert not (tmp_path / "card").exists()
+
+
+@pytest.mark.parametrize("content", ['{"', "null", "{}", '{"model": "small-cnn", "method": "FBF", "data": "digits"}'])
+def test_a_card_of_a_damaged_record_is_refused(content: str, tmp_path: Path) -> None:
+    """The card described the model as ````, trained by ```` on ````."""
+    folder = write_run(tmp_path / "run")
+    (folder / "model.json").write_text(content)
+    refused(toughen("card", folder), "model.json is damaged: restore it from a copy, or train again")
+
+
+def test_a_run_before_its_first_epoch_has_no_card(tmp_path: Path) -> None:
+    (tmp_path / "config.yaml").write_text("data: digits\n")
+    refused(toughen("card", tmp_path), "has no model.json, so there is no model for a card")
+
+
 def test_names_out_of_files_stay_text(tmp_path: Path) -> None:
     classes = ("<script>alert(1)</script>", "[x](http://bad)", "a|b\n# head", "---\nlicense: mit")
     folder = write_run(tmp_path / "run", classes=classes)

@@ -10,7 +10,7 @@ import yaml
 
 from toughen.report import words
 from toughen.report.evaluations import Evaluation
-from toughen.report.read import Run, read_run
+from toughen.report.read import RECORD, RESULT, Run, read_run
 from toughen.report.values import clean, items, whole
 from toughen.utils.statistics import percent
 
@@ -26,12 +26,31 @@ def card(folder: Path, name: str | None = None) -> str:
         name: user/name on the hub; None if it is not known yet.
 
     Raises:
-        ValueError: the folder is not a run directory.
+        ValueError: the folder is not a run directory, it has no weights yet, or its model.json or evaluation.json is
+            damaged.
     """
     run = read_run(folder, (name or folder.name or "run").rpartition("/")[2])
+    if not (folder / RECORD).is_file():
+        raise ValueError(
+            f"{folder} has no {RECORD}, so there is no model for a card: name a run of `toughen train`, after its "
+            "first epoch"
+        )
+    if not (run.model and run.method and run.classes):
+        raise ValueError(f"{folder / RECORD} is damaged: restore it from a copy, or train again")
+    check_evaluation(run)
     head = yaml.safe_dump(metadata(run), sort_keys=False, allow_unicode=True)
     parts = (about(run), figures(run), training(run), loading(run, name or PLACEHOLDER_NAME))
     return f"---\n{head}---\n\n# {plain(run.name)}\n\n" + "\n".join(parts)
+
+
+def check_evaluation(run: Run) -> None:
+    """See that evaluation.json can be read where there is one.
+
+    Raises:
+        ValueError: it is damaged, or contradicts itself.
+    """
+    if run.own is None and (run.folder / RESULT).is_file():
+        raise ValueError(f"{run.folder / RESULT} is damaged: evaluate the run again")
 
 
 def public_name(data: str, *, from_hub: bool = False) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from toughen.report.card import shown_data
+from toughen.report.card import check_evaluation, shown_data
 from toughen.report.read import read_run
 from toughen.report.values import clean
 from toughen.utils.units import format_radius
@@ -31,6 +31,7 @@ def entry(
     """
     run = read_run(folder, folder.name)
     own = run.own
+    check_evaluation(run)
     if own is None:
         raise ValueError(f"{folder} has not been evaluated: run `toughen evaluate {folder} --attacks {ATTACK}`")
     if run.outdated:
