@@ -137,6 +137,8 @@ def test_the_command_prints_or_writes_it(tmp_path: Path) -> None:
     assert toughen("card", folder, "--name", "me/net", "--out", tmp_path / "README.md").status == 0
     assert (tmp_path / "README.md").read_text(encoding="utf-8") == printed.out
     refused(toughen("card", folder, "--out", tmp_path / "README.md"), "exists already")
+    assert toughen("card", folder, "--out", tmp_path / "new" / "README.md").status == 0
+    assert (tmp_path / "new" / "README.md").read_text(encoding="utf-8") == card(folder)
 
 
 @pytest.mark.parametrize(

@@ -53,6 +53,7 @@ def run(arguments: Sequence[str]) -> int:
     if out.exists():
         raise ValueError(f"{out} exists already: choose another --out, or remove it")
     check_writable(out.parent)
+    out.parent.mkdir(parents=True, exist_ok=True)
     write_text(out, text)
     print(f"written: {out}")
     return 0
