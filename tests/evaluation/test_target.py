@@ -501,6 +501,28 @@ def test_what_is_of_another_type_is_refused_where_no_type_checker_looks() -> Non
     ]
 
 
+WRONG_SETTINGS = """
+import sys, torch, toughen
+x, y, net = torch.rand(4, 1, 28, 28), torch.arange(4), torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(784, 10))
+for model, settings in [(net, {"lmit": 4}), (net, {"time_budget": 60}), (net, {"seed": "a"}), ("runs/mine", {})]:
+    try:
+        toughen.evaluate(model, (x, y), eps=0.1, **settings)
+    except (TypeError, ValueError) as error:
+        print(f"{type(error).__name__}: {error}")
+"""
+
+
+def test_unknown_settings_and_settings_of_another_type_are_refused() -> None:
+    ended = subprocess.run([sys.executable, "-c", WRONG_SETTINGS], capture_output=True, text=True, check=True)
+    assert ended.stdout.splitlines() == [
+        "TypeError: evaluate has no setting 'lmit': use suite, attacks, limit, time_budget, seed, precision, "
+        "batch_size, processes, verdict, depth, details",
+        "ValueError: time_budget is 60: give a text such as '90s', '5m' or '1h30m'",
+        "ValueError: seed is 'a': it must be a whole number",
+        "ValueError: model is 'runs/mine': give a module or a function, such as toughen.load('runs/mine')",
+    ]
+
+
 @pytest.mark.parametrize(("model", "given", "how", "said"), [each[1:] for each in REFUSED], ids=[r[0] for r in REFUSED])
 def test_what_cannot_be_evaluated(model: Any, given: Any, how: dict[str, Any], said: str, tmp_path: Path) -> None:
     given = str(digits()) if isinstance(given, str) else given

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from numbers import Integral
-from typing import Literal
+from typing import Any, Literal
 
 from toughen.attacks.base import Attack
 from toughen.engine.device import Precision
@@ -74,9 +74,13 @@ class EvaluationConfig:
         for name, value in (("limit", self.limit), ("batch_size", self.batch_size), ("processes", self.processes)):
             if value is not None and (not isinstance(value, Integral) or value < 1):
                 raise ValueError(f"{name} is {value!r}: it must be a whole number, at least 1")
+        if not isinstance(self.seed, Integral):
+            raise ValueError(f"seed is {self.seed!r}: it must be a whole number")
         if not -(2**63) <= self.seed < 2**63:
             raise ValueError(f"seed {self.seed} is out of range: it must fit into 64 bits")
         if self.time_budget is not None:
+            if not isinstance(self.time_budget, str):
+                raise ValueError(f"time_budget is {self.time_budget!r}: give a text such as '90s', '5m' or '1h30m'")
             parse_duration(self.time_budget)
         if self.suite is not None and self.attacks is not None:
             raise ValueError("suite and attacks both say what to attack with: give one of them")
@@ -89,6 +93,22 @@ class EvaluationConfig:
         for name in self.attacks or ():
             if not isinstance(name, str):
                 raise ValueError(f"attacks holds a {type(name).__name__}: give a list of names, or a dict of attacks")
+
+
+def settings_of(given: Mapping[str, Any]) -> EvaluationConfig:
+    """The settings of an evaluation out of keyword arguments, checked.
+
+    Raises:
+        TypeError: there is no setting of that name.
+        ValueError: a value is not valid.
+    """
+    known = [each.name for each in fields(EvaluationConfig)]
+    for name in given:
+        if name not in known:
+            raise TypeError(f"evaluate has no setting {name!r}: use {', '.join(known)}")
+    settings = EvaluationConfig(**given)
+    settings.check()
+    return settings
 
 
 def chosen_attacks(target: EvaluationTarget, config: EvaluationConfig) -> dict[str, Attack]:

@@ -16,7 +16,7 @@ from toughen.data.layout import require_outside
 from toughen.data.sets import by_class
 from toughen.data.size_warnings import missing_test_images
 from toughen.engine.device import pick_device
-from toughen.evaluation.config import EvaluationConfig
+from toughen.evaluation.config import settings_of
 from toughen.evaluation.function_model import FunctionModel
 from toughen.evaluation.images import sample, valid_split
 from toughen.evaluation.job import Source, prepare
@@ -56,10 +56,10 @@ def evaluate(
 
     Raises:
         Unfinished: a KeyboardInterrupt after the attacks; the results so far are in it, and are written, too.
+        TypeError: ``EvaluationConfig`` has no such field.
         ValueError: model, data and threat can't be used together.
     """
-    settings = EvaluationConfig(**config)
-    settings.check()
+    settings = settings_of(config)
     if out:
         check_takes_tensors(Path(out))
         refuse_foreign(Path(out), None)
@@ -108,10 +108,10 @@ def evaluate_run(
 
     Raises:
         Unfinished: a KeyboardInterrupt after the attacks; the results so far are in it, and are written, too.
+        TypeError: ``EvaluationConfig`` has no such field.
         ValueError: model, data, threat or attacks can't be used together.
     """
-    settings = EvaluationConfig(**config)
-    settings.check()
+    settings = settings_of(config)
     torch_device = pick_device(device)
     folder = output_folder(spec, out)
     check_takes_tensors(folder)
@@ -142,8 +142,11 @@ def from_function(
     """Any model that PyTorch can call, on images in any form; arguments as in ``evaluate``.
 
     Raises:
-        ValueError: there are no images, they are not in [0, 1], or the labels are not class numbers.
+        ValueError: the model cannot be called, there are no images, they are not in [0, 1], or the labels are not class
+            numbers.
     """
+    if not callable(model):
+        raise ValueError(f"model is {model!r}: give a module or a function, such as toughen.load('runs/mine')")
     name = type(model).__name__ if isinstance(model, nn.Module) else getattr(model, "__name__", "function")
     if isinstance(data, str):
         data = data_sets.load(data)
