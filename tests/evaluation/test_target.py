@@ -523,6 +523,11 @@ def test_unknown_settings_and_settings_of_another_type_are_refused() -> None:
     ]
 
 
+def test_a_folder_may_be_given_as_a_path() -> None:
+    net, how = linear(), dict[str, Any](eps=0.1, attacks=["fgsm"], verdict=False, limit=4)
+    assert figures(package.evaluate(net, digits(), **how)) == figures(package.evaluate(net, str(digits()), **how))
+
+
 @pytest.mark.parametrize(("model", "given", "how", "said"), [each[1:] for each in REFUSED], ids=[r[0] for r in REFUSED])
 def test_what_cannot_be_evaluated(model: Any, given: Any, how: dict[str, Any], said: str, tmp_path: Path) -> None:
     given = str(digits()) if isinstance(given, str) else given

@@ -29,7 +29,7 @@ from toughen.utils.paths import expanded
 
 def evaluate(
     model: nn.Module | Callable[[Tensor], Any],
-    data: str | Data | Split | tuple[Tensor, Tensor],
+    data: str | Path | Data | Split | tuple[Tensor, Tensor],
     *,
     eps: Eps,
     norm: Norm = "linf",
@@ -132,7 +132,7 @@ def evaluate_run(
 
 def from_function(
     model: nn.Module | Callable[[Tensor], Any],
-    data: str | Data | Split | tuple[Tensor, Tensor],
+    data: str | Path | Data | Split | tuple[Tensor, Tensor],
     *,
     eps: Eps,
     norm: Norm,
@@ -148,8 +148,8 @@ def from_function(
     if not callable(model):
         raise ValueError(f"model is {model!r}: give a module or a function, such as toughen.load('runs/mine')")
     name = type(model).__name__ if isinstance(model, nn.Module) else getattr(model, "__name__", "function")
-    if isinstance(data, str):
-        data = data_sets.load(data)
+    if isinstance(data, str | Path):
+        data = data_sets.load(str(data))
     data_name, class_names = (data.name, data.classes) if isinstance(data, Data) else ("", ())
     images = data.test if isinstance(data, Data) else data
     if isinstance(images, tuple | list):
