@@ -167,10 +167,15 @@ def test_a_plan_says_what_training_then_does(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("words", "whole"), [("--method Standard", "420"), ("--method Free --method.replays 4 --eps 0.1", "1,680")]
+    ("words", "whole"),
+    [
+        ("--method Standard", "420"),
+        ("--method Free --method.replays 4 --eps 0.1", "1,680"),
+        ("--method Standard --batch-size 23", "414"),
+    ],
 )
 def test_a_plan_counts_the_passes_of_every_replay(words: str, whole: str) -> None:
-    """Three passes of 70 images in two epochs, once or four times."""
+    """Three passes of 70 images in two epochs, once or four times; of 69 where the last one is alone in its batch."""
     planned = toughen("plan", *small(*words.split())[1:])
     assert f"3.0 forward passes per image and step, {whole} in total" in " ".join(planned.out.split()), planned
 

@@ -118,7 +118,8 @@ def settings(trainer: Trainer) -> dict[str, str]:
 
 def price(trainer: Trainer, tried: budget.StepCost) -> dict[str, str]:
     """The rows about the cost, estimated from the timed steps."""
-    whole = trainer.state.last_step / trainer.state.batches * len(trainer.train) * tried.passes  # with all replays
+    seen = min(len(trainer.train), trainer.state.batches * trainer.recipe.batch_size)  # in an epoch
+    whole = trainer.state.last_step / trainer.state.batches * seen * tried.passes  # with all replays
     last, every = trainer.state.trained_epochs - 1, trainer.recipe.validation_every
     validations = last // every + 1 + (last % every > 0)  # the last epoch is validated in any case
     seconds = trainer.state.last_step * tried.step + validations * tried.validation
