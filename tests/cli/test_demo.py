@@ -53,3 +53,10 @@ def test_the_demo_leaves_foreign_files_alone(name: str, tmp_path: Path) -> None:
     (tmp_path / name).write_bytes(b"mine")
     refused(toughen("demo", "--out", tmp_path), name, "choose another --out")
     assert [path.name for path in tmp_path.iterdir()] == [name] and (tmp_path / name).read_bytes() == b"mine"
+
+
+def test_the_demo_asks_for_a_folder_where_out_is_empty(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("toughen.cli.demo.train", lambda *arguments, **more: pytest.fail("it trains"))
+    refused(toughen("demo", "--out", ""), "--out is empty: name a folder, or leave it out")
+    assert not any(tmp_path.iterdir())

@@ -28,6 +28,7 @@ from toughen.report import write_report
 from toughen.runs.files import replace_file
 from toughen.training.run import train
 from toughen.utils.console import say
+from toughen.utils.paths import expanded
 
 EPS, ATTACKS = 0.3, ("fgsm", "pgd-100x5@0.01")
 STANDARD = (
@@ -63,9 +64,11 @@ class Example:
 
 
 def run(arguments: Sequence[str]) -> int:
-    out = Path(demo_parser().read(tidy(arguments)).out)
+    out = demo_parser().read(tidy(arguments)).out
+    if not out:
+        raise ValueError("--out is empty: name a folder, or leave it out")
     with resumable():
-        return demo(out)
+        return demo(expanded(Path(out)))
 
 
 def demo_parser() -> Parser:
