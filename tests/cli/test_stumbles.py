@@ -221,4 +221,7 @@ def test_what_is_said_before_the_figures_of_a_run_that_has_not_ended(trained: Pa
         ended = toughen("evaluate", run, "--attacks", "fgsm", "--verdict", "false", "--limit", 20)
         said = " ".join(ended.err.split())
         assert ended.status == 0 and ("2 of 5 epochs are done: training is still" in said) is (name == "stopped")
+        diagnosed = toughen("diagnose", run, "--which", "logit-distance", "--limit", 10)
+        told = "2 of 5 epochs are done: training is still" in " ".join(diagnosed.err.split())
+        assert diagnosed.status == 0 and told is (name == "stopped"), diagnosed
         assert re.search(r"some diagnostics on a few images, for the report; at most about (\d+[hms])+\b", said)

@@ -11,6 +11,7 @@ from rich.console import Console
 from torch import nn
 
 from toughen import runs
+from toughen.cli.evaluate import warn_unfinished
 from toughen.cli.shared import PROGRAM, Help, add_output, add_threat, progress_console
 from toughen.config import settings
 from toughen.config.parsing import Parser, tidy
@@ -45,7 +46,10 @@ def run(arguments: Sequence[str]) -> int:
     given = vars(diagnose_parser().read(tidy(arguments)))
     quiet, as_json = given.pop("quiet"), given.pop("json")
     given["models"] = own_models(given["runs"], given.pop("model") or ())
-    results = diagnose_runs(given.pop("runs"), **given, console=progress_console(quiet))
+    console = progress_console(quiet)
+    for folder in given["runs"]:
+        warn_unfinished(Path(folder), console)
+    results = diagnose_runs(given.pop("runs"), **given, console=console)
     if as_json:
         print(json.dumps(results, indent=2))
     else:

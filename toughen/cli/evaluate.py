@@ -77,7 +77,7 @@ def run(arguments: Sequence[str]) -> int:
             surrogate_model, given["spec"], given["surrogate"], given["device"], console, given["data"]
         )
     folder = output_folder(given["spec"], given["out"])
-    _warn_unfinished(Path(given["spec"]), console)
+    warn_unfinished(Path(given["spec"]), console)
     with resumable():
         try:
             result = evaluate_run(**given, console=console)
@@ -88,7 +88,7 @@ def run(arguments: Sequence[str]) -> int:
     return 0
 
 
-def _warn_unfinished(run: Path, console: Console) -> None:
+def warn_unfinished(run: Path, console: Console) -> None:
     """Warn, before the results, that a run's training is not finished."""
     if not all((run / name).is_file() for name in (runs.RECORD, CONFIG)):
         return
