@@ -207,6 +207,8 @@ def test_the_next_commands_of_a_plan_and_of_a_diagnosis(trained: Path, tmp_path:
         assert said, planned
         assert toughen(*shlex.split(said[1])).status == 0
         assert (folder / "model.safetensors").is_file()
+    planned = toughen("plan", *words[1:], "--resume")  # which goes on where it has ended, in the same folder
+    assert planned.out.splitlines()[-1] == f"train it: {shlex.join(['toughen', *words, '--resume'])}"
     ended = toughen("diagnose", out, "--which", "eps", "--limit", 10)
     said = re.fullmatch(r"view it: toughen (.+)", ended.out.splitlines()[-1])
     assert said and toughen(*shlex.split(said[1])).status == 0 and (out / "report.html").is_file()

@@ -62,7 +62,7 @@ def run(arguments: Sequence[str]) -> int:
     tried = budget.measure(trainer, TRYING)
     console = Console()
     show(console, {**images(trainer, data), **settings(trainer), **price(trainer, tried)})
-    say(console, f"train it: {follow_up.train(words, out)}")
+    say(console, f"train it: {follow_up.train(arguments, out)}")
     return 0
 
 

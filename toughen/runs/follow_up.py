@@ -17,10 +17,10 @@ def train(words: Sequence[str], out: str) -> str:
 
     Args:
         words: of the plan, after the command's name.
-        out: the run directory that they lead to; where something is in it, another one is named.
+        out: the run directory that they lead to; where something is in it, another one is named, but not with --resume.
     """
     folder, number = Path(out), 2
-    while folder.exists():
+    while folder.exists() and "--resume" not in words:
         folder, number = Path(f"{out}-{number}"), number + 1
     return shlex.join(["toughen", "train", *words, *(["--out", _typed(folder)] if str(folder) != out else [])])
 
