@@ -209,6 +209,21 @@ def test_a_set_that_says_little_is_said_to(tmp_path: Path) -> None:
     assert evaluated.status == 0 and "no test images of 2" in evaluated.err
 
 
+def test_a_plan_shows_any_class_name_whole_and_none_controls_the_terminal(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    long = "n" * 100
+    shutil.copytree(digits(), tmp_path / "set")
+    for split in ("train", "test"):
+        (tmp_path / "set" / split / "0").rename(tmp_path / "set" / split / long)
+        (tmp_path / "set" / split / "1").rename(tmp_path / "set" / split / "red\x1b[31m")
+    planned = toughen("plan", "--data", tmp_path / "set", "--eps", "0.1", "--epochs", 1)
+    assert planned.status == 0 and "\x1b" not in planned.out and f"red{chr(0xFFFD)}[31m 8" in planned.out
+    told = "".join(planned.out.split())
+    assert told.count(long) == 2 and max(map(len, planned.out.splitlines()[:-1])) <= 80
+
+
 def test_test_images_that_are_trained_on_are_told_of(tmp_path: Path) -> None:
     """Three of 43; an evaluation refuses them."""
     shutil.copytree(digits(), tmp_path / "set")

@@ -24,7 +24,7 @@ from toughen.training.run import build
 from toughen.training.sources import missing_sources
 from toughen.training.trainer import Trainer
 from toughen.utils import units
-from toughen.utils.console import say, two_columns
+from toughen.utils.console import plain, say, two_columns
 from toughen.utils.plural import count
 from toughen.utils.units import format_duration
 
@@ -138,5 +138,5 @@ def show(console: Console, rows: dict[str, str]) -> None:
     """Print names and values in two columns."""
     table = two_columns()
     for name, value in rows.items():
-        table.add_row(name, Text(value))
+        table.add_row(name, Text("\n").join(plain(line) for line in value.splitlines()))
     console.print(table, highlight=False)

@@ -21,5 +21,5 @@ def two_columns() -> Table:
     """An empty table of names, in bold, and what belongs to them."""
     table = Table(box=None, show_header=False, pad_edge=False)
     table.add_column(no_wrap=True, style="bold")
-    table.add_column()
+    table.add_column(overflow="fold")
     return table
