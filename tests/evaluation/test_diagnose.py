@@ -176,3 +176,12 @@ def test_without_a_terminal_a_line_follows_each_diagnostic(tmp_path: Path) -> No
     diagnose_runs([first, second], which=which, transfer_attacks=["fgsm"], limit=10, device="cpu", console=console)
     titles = [re.sub(r", \d+ s$", "", line) for line in out.getvalue().splitlines()]
     assert titles == ["a: steps", "b: steps", "transfer: fgsm"]
+
+
+@pytest.mark.parametrize("content", ["", '{"eps": {', "[1]", '{"eps": 1}'])
+def test_damaged_figures_are_no_reason_to_train_again(content: str, tmp_path: Path) -> None:
+    run = make_run(tmp_path / "a")
+    (run / "diagnostics.json").write_text(content)
+    with pytest.raises(ValueError, match=r"diagnostics.json is damaged.*: move it elsewhere and diagnose again$"):
+        diagnose_runs([run], which=["eps"], device="cpu")
+    assert (run / "diagnostics.json").read_text() == content

@@ -20,7 +20,10 @@ def read_diagnostics(folder: Path) -> dict[str, Any]:
     """
     if not (folder / RESULT).is_file():
         return {}
-    diagnostics = read_json(folder / RESULT)
+    try:
+        diagnostics = read_json(folder / RESULT)
+    except ValueError:  # whose message says to train again
+        diagnostics = None
     if not (isinstance(diagnostics, dict) and all(isinstance(each, dict) for each in diagnostics.values())):
         raise ValueError(f"{folder / RESULT} is damaged: move it elsewhere and diagnose again")
     return diagnostics
