@@ -178,6 +178,18 @@ def test_without_a_terminal_a_line_follows_each_diagnostic(tmp_path: Path) -> No
     assert titles == ["a: steps", "b: steps", "transfer: fgsm"]
 
 
+@pytest.mark.parametrize("name", [".", ".."])
+def test_a_run_has_its_own_name_from_within(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """At another eps, figures of ".." would else be written to OUT/.., which may be the run directory itself."""
+    run = make_run(tmp_path / "a")
+    (run / "kept").mkdir()
+    monkeypatch.chdir(run if name == "." else run / "kept")
+    before = files(run)
+    found = diagnose_runs([name], which=["logit-distance"], eps=0.1, limit=10, device="cpu", out=Path(name, "weaker"))
+    assert list(found["runs"]) == ["a"] and read(run / "weaker/a").keys() == {"logit-distance"}
+    assert files(run) == before | {"weaker/a/diagnostics.json": (run / "weaker/a/diagnostics.json").read_bytes()}
+
+
 @pytest.mark.parametrize("content", ["", '{"eps": {', "[1]", '{"eps": 1}'])
 def test_damaged_figures_are_no_reason_to_train_again(content: str, tmp_path: Path) -> None:
     run = make_run(tmp_path / "a")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -123,8 +124,14 @@ def load_cases(
 
 def _name(folder: Path, folders: Sequence[Path]) -> str:
     """The folder's name; its path where another run's folder has the same name."""
-    same_name = [other for other in folders if other.name == folder.name]
-    return folder.name if len(same_name) == 1 and folder.name else str(folder)
+    own = _named(folder)
+    same_name = [other for other in folders if _named(other).name == own.name]
+    return own.name if len(same_name) == 1 and own.name else str(own)
+
+
+def _named(folder: Path) -> Path:
+    """The folder by its own name, where it was given as "." or ".."."""
+    return folder if folder.name not in ("", "..") else Path(os.path.abspath(folder))
 
 
 def _results(
