@@ -178,6 +178,42 @@ def test_without_a_terminal_a_line_follows_each_diagnostic(tmp_path: Path) -> No
     assert titles == ["a: steps", "b: steps", "transfer: fgsm"]
 
 
+def test_folders_that_are_no_place_for_comparisons(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not another run's, not a data set's, and not one that leads to a run's own figures at another eps."""
+    monkeypatch.chdir(tmp_path)
+    flat = Path(shutil.copytree(digits() / "test", tmp_path / "flat"))
+    run, other, third = (
+        make_run(tmp_path / "x/a"),
+        make_run(tmp_path / "x/b", 1),
+        make_run(tmp_path / "x/c", data="flat"),
+    )
+    before = files(tmp_path)
+    both = ["logit-distance", "transfer"]
+    cases: list[tuple[list[Path], dict[str, Any], str]] = [
+        ([run], {"out": ""}, "out is empty"),
+        ([run, other], {"out": third, "which": both}, "is a run's directory"),
+        ([run, other], {"out": third / "more", "which": both}, "lies in a run's directory"),
+        ([run], {"out": flat, "eps": 0.1}, "holds a data set"),
+        ([third], {"out": flat / "figures", "eps": 0.1}, "lies in the data set flat"),
+        ([run], {"out": tmp_path / "x", "eps": 0.1}, "x/a is a run's directory"),
+    ]
+    for named, settings, said in cases:
+        with pytest.raises(ValueError, match=said):
+            diagnose_runs(named, **{"which": ["logit-distance"], "limit": 10, "device": "cpu", **settings})
+        assert files(tmp_path) == before, said
+    for out in (other, run / "with-b"):  # of the runs themselves
+        diagnose_runs([run, other], which=["transfer"], transfer_attacks=["fgsm"], limit=10, device="cpu", out=out)
+        assert read(out).keys() == {"transfer"}
+
+
+def test_out_may_name_the_home_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    run = make_run(tmp_path / "a")
+    found = diagnose_runs([run], which=["logit-distance"], eps=0.1, limit=10, device="cpu", out="~/figures")
+    assert found["folders"] == [str(tmp_path / "home/figures/a")] and not Path("~").exists()
+
+
 @pytest.mark.parametrize("name", [".", ".."])
 def test_a_run_has_its_own_name_from_within(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """At another eps, figures of ".." would else be written to OUT/.., which may be the run directory itself."""

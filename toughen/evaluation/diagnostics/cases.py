@@ -16,6 +16,7 @@ from toughen.attacks.pgd import PGD
 from toughen.core.threat import Threat
 from toughen.core.types import Eps, Images, Labels, Norm
 from toughen.data import Data, stratified
+from toughen.data.layout import require_outside
 from toughen.engine.device import Precision
 from toughen.engine.fixed_batch import FixedBatchModel
 from toughen.evaluation.diagnostics.common import as_fixed_batch
@@ -23,6 +24,7 @@ from toughen.evaluation.harness import as_floats
 from toughen.evaluation.images import load_test, refuse_seen, sample
 from toughen.evaluation.output import differs_from_training
 from toughen.evaluation.target import check_norm
+from toughen.utils.paths import expanded
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,6 +112,8 @@ def load_cases(
         if not len(split):
             raise ValueError(f"{test.name} has no test images: give other --data")
         refuse_seen(folder, test, split)
+        if out is not None:
+            require_outside(out, expanded(Path(data or record.data)))
         results = _results(folder, record, folders, threat, data, out)
         x = as_floats(split.images.to(device))
         x = x.double() if precision == "fp64" else x
@@ -140,7 +144,7 @@ def _results(
     """Where a run's diagnostics are written: its directory, or a folder in ``out`` at another threat or on other data.
 
     Raises:
-        ValueError: the threat or the data are not the run's own, and there is no ``out``.
+        ValueError: the threat or the data are not the run's own, and there is no ``out``, or it leads to a run.
     """
     difference = differs_from_training(record, threat, data)
     if difference is None:
@@ -151,7 +155,10 @@ def _results(
             f"{folder} was trained {own}, so these diagnostics do not belong in its directory: "
             f"give --out, such as {folder / name}"
         )
-    return out / _name(folder, folders).strip("/").replace("/", "-")
+    place = out / _name(folder, folders).strip("/").replace("/", "-")
+    if (place / run_files.RECORD).is_file():
+        raise ValueError(f"{place} is a run's directory, and these figures are not that run's: choose another --out")
+    return place
 
 
 def common_threat(records: Sequence[run_files.Record], eps: Eps | None, norm: Norm | None) -> Threat:

@@ -21,9 +21,11 @@ from toughen.evaluation.diagnostics.names import OF_A_RUN, choose
 from toughen.evaluation.diagnostics.store import add_diagnostics, check_usable
 from toughen.evaluation.diagnostics.transfer import transfer_matrix
 from toughen.evaluation.images import left_unchecked
+from toughen.evaluation.output import refuse_foreign
 from toughen.evaluation.suite import parse_attack
 from toughen.runs import read_record
 from toughen.utils.console import say
+from toughen.utils.paths import expanded
 from toughen.utils.progress import progress_bar
 
 TRANSFER = ("fgsm", "mi-fgsm-20", "pgd-20", "pgd-10")
@@ -78,12 +80,13 @@ def diagnose_runs(
     folders = [Path(run) for run in runs]
     for file in filter(Path.is_file, folders):
         read_record(file)  # its error says what to do with a file
-    for folder in folders + ([Path(out)] if out else []):
+    place = None if out is None else _out(out, folders)
+    for folder in folders + ([place] if place else []):
         check_usable(folder)
     torch_device = pick_device(device)
     cases = load_cases(
         runs, data=data, eps=eps, norm=norm, limit=limit, seed=seed, device=torch_device, precision=precision,
-        out=Path(out) if out else None, models=models or {},
+        out=place, models=models or {},
     )  # fmt: skip
     threat = cases[0].threat
     attacks = {spec: parse_attack(spec, threat) for spec in transfer_attacks} if transfer else {}
@@ -94,12 +97,26 @@ def diagnose_runs(
         task = bar.add_task("", total=len(cases) * len(own) + len(attacks))
         results = _diagnose_each(cases, own, about, bar, task)
         matrices = _transfer(cases, attacks, about, bar, task)
-    shared = _comparisons(results, matrices, surfaces=bool(out))
+    shared = _comparisons(results, matrices, surfaces=place is not None)
     written = [case.results for case in cases] if own else []
-    for folder in ([Path(out)] if out else folders) if shared else []:
+    for folder in ([place] if place else folders) if shared else []:
         add_diagnostics(folder, shared)
         written += [folder] if folder not in written else []
     return {"runs": results, "shared": shared, "folders": [str(folder) for folder in written]}
+
+
+def _out(out: str | Path, folders: Sequence[Path]) -> Path:
+    """The folder for comparisons.
+
+    Raises:
+        ValueError: it is empty, or belongs to a data set or to a run that is not one of ``folders``.
+    """
+    if not str(out):
+        raise ValueError("out is empty: name a folder, or leave it out")
+    place = expanded(Path(out))
+    above = [each for each in (place, place.absolute().parent) if each.exists()]
+    refuse_foreign(place, next((run for run in folders if any(run.is_dir() and run.samefile(a) for a in above)), None))
+    return place
 
 
 def _provenance(cases: Sequence[RunCase], precision: Precision, device: torch.device) -> dict[str, Any]:
