@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import re
 import shutil
 from functools import partial
@@ -176,6 +177,29 @@ def test_without_a_terminal_a_line_follows_each_diagnostic(tmp_path: Path) -> No
     diagnose_runs([first, second], which=which, transfer_attacks=["fgsm"], limit=10, device="cpu", console=console)
     titles = [re.sub(r", \d+ s$", "", line) for line in out.getvalue().splitlines()]
     assert titles == ["a: steps", "b: steps", "transfer: fgsm"]
+
+
+def test_figures_of_older_weights_are_moved_away(tmp_path: Path) -> None:
+    """The run was trained on in between: its eps curve is of other weights than the confusion to come."""
+    run, console = make_run(tmp_path / "a"), Console(file=io.StringIO(), width=200)
+    diagnose_runs([run], which=["eps"], limit=10, device="cpu")
+    before = (run / "diagnostics.json").read_bytes()
+    os.utime(run / "diagnostics.json", (1, 1))
+    with pytest.raises(ValueError, match="nonsense"):
+        diagnose_runs([run, make_run(tmp_path / "b")], transfer_attacks=["nonsense"], limit=10, device="cpu")
+    assert not (run / "diagnostics.1.json").exists()
+    diagnose_runs([run], which=["confusion", "logit-distance"], limit=10, device="cpu", console=console)
+    assert read(run).keys() == {"confusion", "logit-distance"}
+    assert (run / "diagnostics.1.json").read_bytes() == before and not (run / "diagnostics.2.json").exists()
+    assert "diagnostics.1.json" in console.file.getvalue()  # type: ignore[attr-defined]
+
+
+def test_figures_of_older_weights_are_moved_away_at_another_eps_too(tmp_path: Path) -> None:
+    run, out = make_run(tmp_path / "a"), tmp_path / "out"
+    diagnose_runs([run], which=["eps"], eps=0.1, limit=10, device="cpu", out=out)
+    os.utime(out / "a/diagnostics.json", (1, 1))
+    diagnose_runs([run], which=["confusion"], eps=0.1, limit=10, device="cpu", out=out)
+    assert read(out / "a").keys() == {"confusion"} and (out / "a/diagnostics.1.json").is_file()
 
 
 def test_folders_that_are_no_place_for_comparisons(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

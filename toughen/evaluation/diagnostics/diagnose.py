@@ -18,7 +18,7 @@ from toughen.core.types import Eps, Norm
 from toughen.engine.device import Precision, pick_device, provenance
 from toughen.evaluation.diagnostics.cases import Case, RunCase, load_cases, refuse_different_images
 from toughen.evaluation.diagnostics.names import OF_A_RUN, choose
-from toughen.evaluation.diagnostics.store import add_diagnostics, check_usable
+from toughen.evaluation.diagnostics.store import RESULT, add_diagnostics, check_usable, set_aside_older
 from toughen.evaluation.diagnostics.transfer import transfer_matrix
 from toughen.evaluation.images import left_unchecked
 from toughen.evaluation.output import refuse_foreign
@@ -52,7 +52,8 @@ def diagnose_runs(
     The diagnostics of one run are written to diagnostics.json in its directory, or, at another threat or on other data
     than it was trained with, in a folder with its name in ``out``. Comparisons between runs (the transfer matrices, and
     all mean loss surfaces as "surfaces") are written to diagnostics.json in ``out``. Without ``out``, the matrices are
-    written to every run's file, and "surfaces" is left out. Diagnostics with other names remain in these files.
+    written to every run's file, and "surfaces" is left out. Diagnostics with other names remain in these files. But a
+    run's file that is older than its weights is first renamed to diagnostics.1.json and so on.
 
     Args:
         runs: run directories.
@@ -93,7 +94,11 @@ def diagnose_runs(
     if transfer:
         refuse_different_images(cases)
     about = _provenance(cases, precision, torch_device)
-    with progress_bar(console or Console(quiet=True)) as bar:
+    console = console or Console(quiet=True)
+    for case in cases if own or place is None else []:
+        if renamed := set_aside_older(case.results, case.folder):
+            say(console, f"{case.results / RESULT} is of older weights: it is now {renamed.name}")
+    with progress_bar(console) as bar:
         task = bar.add_task("", total=len(cases) * len(own) + len(attacks))
         results = _diagnose_each(cases, own, about, bar, task)
         matrices = _transfer(cases, attacks, about, bar, task)

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from toughen.runs import WEIGHTS
 from toughen.runs.files import check_writable, read_json, write_text
 
 RESULT = "diagnostics.json"
@@ -48,21 +49,46 @@ def set_aside(folder: Path) -> None:
     Raises:
         ValueError: the folder can't be written to, or its diagnostics.json is damaged.
     """
-    weights, path = folder / "model.safetensors", folder / RESULT
     before = read_diagnostics(folder)
     if not before:
         return
-    current = not weights.is_file() or path.stat().st_mtime_ns >= weights.stat().st_mtime_ns
+    current = not _older(folder, folder)
     kept = {name: each for name, each in before.items() if current and not _of_evaluation(each)}
     if kept == before:
         return
-    number = next(n for n in range(1, 10**6) if not (folder / f"diagnostics.{n}.json").exists())
-    try:
-        path.rename(folder / f"diagnostics.{number}.json")
-    except OSError as error:
-        raise ValueError(f"cannot write to {folder} ({error.strerror}): choose another --out") from None
+    _rename(folder)
     if kept:
         add_diagnostics(folder, kept)
+
+
+def set_aside_older(folder: Path, run: Path) -> Path | None:
+    """Rename diagnostics.json to diagnostics.1.json and so on if it is older than the weights of a run.
+
+    Args:
+        folder: where the run's diagnostics are written.
+        run: the run directory.
+
+    Returns:
+        The renamed file; None if there was nothing to rename.
+
+    Raises:
+        ValueError: the folder can't be written to, or its diagnostics.json is damaged.
+    """
+    return _rename(folder) if read_diagnostics(folder) and _older(folder, run) else None
+
+
+def _older(folder: Path, run: Path) -> bool:
+    """Whether a folder's diagnostics.json is older than the weights of a run."""
+    weights = run / WEIGHTS
+    return weights.is_file() and (folder / RESULT).stat().st_mtime_ns < weights.stat().st_mtime_ns
+
+
+def _rename(folder: Path) -> Path:
+    number = next(n for n in range(1, 10**6) if not (folder / f"diagnostics.{n}.json").exists())
+    try:
+        return (folder / RESULT).rename(folder / f"diagnostics.{number}.json")
+    except OSError as error:
+        raise ValueError(f"cannot write to {folder} ({error.strerror}): choose another --out") from None
 
 
 def _of_evaluation(diagnostic: Mapping[str, Any]) -> bool:
