@@ -5,12 +5,15 @@ from __future__ import annotations
 import io
 import json
 import platform
+import re
 import time
+import tomllib
 from importlib.metadata import PackageNotFoundError, version
 
 import pytest
 import torch
 from commands import refused, toughen
+from paths import ROOT
 from rich.console import Console
 from torch import nn
 
@@ -50,6 +53,11 @@ def test_speed_is_measured_within_ten_seconds() -> None:
     found = {each.name: each for each in doctor.speed(torch.device("cpu"), 1.0)}
     assert time.monotonic() - started < 10
     assert (found["passes"].figure or 0) > 1 and (found["bf16"].figure or 0) > 0 and "compile" in found
+
+
+def test_every_package_that_the_project_needs_is_looked_for() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    assert set(doctor.NEEDED) == {re.split(r"[>\[]", each)[0] for each in project["dependencies"]}
 
 
 def test_what_is_missing_is_said_with_the_way_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:

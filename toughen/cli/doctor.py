@@ -26,7 +26,10 @@ from toughen.utils.version import __version__
 
 LONGEST = 600
 NET, SHAPE, BATCH = "resnet18", (3, 32, 32), 32
-NEEDED = ("torch", "numpy", "datasets", "huggingface-hub", "safetensors", "pyarrow", "pillow", "jsonargparse", "rich")
+NEEDED = (
+    "torch", "numpy", "datasets", "huggingface-hub", "fsspec", "pyarrow", "pillow", "jsonargparse", "safetensors",
+    "rich", "tensorboard", "matplotlib", "jaxtyping", "pyyaml", "jinja2", "markupsafe",
+)  # fmt: skip
 EXTRAS = {  # the purpose of each package, and how to install it
     "timm": ("nets of timm's, --model timm:NAME", "pip install 'toughen[timm]'"),
     "onnx": ("toughen export", "pip install 'toughen[onnx]'"),
