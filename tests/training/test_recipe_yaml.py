@@ -13,9 +13,12 @@ import torch
 import yaml
 from commands import digits, refused, small, toughen
 
+from toughen.attacks.base import Attack
+from toughen.attacks.pgd import PGD
 from toughen.config import settings
 from toughen.config.settings import recipes
 from toughen.config.train import parse_train, train_parser
+from toughen.core.types import Eps
 from toughen.methods import GAT, PGDAT, Delayed, NuAT, Standard
 from toughen.methods.fast import FBF
 from toughen.training import SGD, Adam, Piecewise, Recipe, train
@@ -125,6 +128,36 @@ def test_eps_and_norm_reach_a_method_that_hands_them_on() -> None:
     words = ["--data", "mnist-5k", "--model", "small-cnn", "--eps", "0.5", "--norm", "l2"]
     method = parse_train([*words, "--method", f"{Bare.__module__}.Bare"])[0].method
     assert isinstance(method, Bare) and (method.eps, method.norm) == (0.5, "l2")
+
+
+class Attacked(FBF):
+    """A method of a user's own that takes an attack."""
+
+    def __init__(self, *, attack: Attack, eps: Eps | None = None) -> None:
+        super().__init__(eps=eps)
+        self.own = attack
+
+
+def attacked(steps: int) -> Recipe:
+    return Recipe(method=Attacked(attack=PGD(eps=0.3, steps=steps, start="none"), eps=0.3))
+
+
+def test_the_settings_of_an_attack_are_read_back(tmp_path: Path) -> None:
+    (tmp_path / "mine.yaml").write_text(recipe_yaml(attacked(3)), encoding="utf-8")
+    method = parse_train([str(tmp_path / "mine.yaml")])[0].method
+    assert isinstance(method, Attacked)
+    again = method.own
+    assert isinstance(again, PGD) and (again.eps, again.norm, again.steps, again.start) == (0.3, "linf", 3, "none")
+
+
+def test_another_setting_of_an_attack_is_a_change() -> None:
+    assert changes(settings_of(attacked(3)), attacked(3)) == {}
+    assert changes(settings_of(attacked(3)), attacked(5)) == {"method.init_args.attack.init_args.steps": ("3", "5")}
+
+
+def test_a_setting_of_an_attack_that_is_not_written_has_its_default() -> None:
+    before = {name: value for name, value in settings_of(attacked(10)).items() if not name.endswith(".steps")}
+    assert changes(before, attacked(10)) == {}
 
 
 class Warm(Schedule):

@@ -12,7 +12,7 @@ from typing import Any
 
 from toughen.training.recipe import Recipe
 from toughen.utils import strict_yaml
-from toughen.utils.configurable import Configurable, hints_of, import_path, init_args, nested_defaults
+from toughen.utils.configurable import hints_of, import_path, nested_defaults, settings_of_part
 from toughen.utils.units import Fraction
 
 
@@ -37,8 +37,8 @@ def _given(kind: type, settings: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _plain(value: Any, *, as_text: bool = True) -> Any:
-    if isinstance(value, Configurable):
-        given = _given(type(value), init_args(value))
+    if (settings := settings_of_part(value)) is not None:
+        given = _given(type(value), settings)
         return {"class_path": import_path(type(value))} | ({"init_args": given} if given else {})
     if isinstance(value, Mapping):
         return {str(name): _plain(each, as_text=as_text) for name, each in value.items()}

@@ -6,6 +6,7 @@ import inspect
 import sys
 from collections.abc import Mapping
 from contextlib import suppress
+from dataclasses import fields, is_dataclass
 from typing import Any, TypeVar, get_type_hints
 
 Made = TypeVar("Made", bound="Configurable")
@@ -24,6 +25,15 @@ def init_args(made: Configurable) -> dict[str, Any]:
     """The arguments of an object's constructor by name, with the defaults of those that were not given."""
     given: dict[str, Any] = vars(made)["_init_args"]
     return given
+
+
+def settings_of_part(value: object) -> dict[str, Any] | None:
+    """The settings of a part that a recipe names by its class, such as a method or an attack; None for other values."""
+    if isinstance(value, Configurable):
+        return init_args(value)
+    if is_dataclass(value) and not isinstance(value, type):
+        return {each.name: getattr(value, each.name) for each in fields(value) if each.init}
+    return None
 
 
 def _arguments(kind: type, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
@@ -68,8 +78,8 @@ def nested_defaults(kind: type, settings: Mapping[str, Any]) -> dict[str, Any]:
     """
     defaults = defaults_of(kind)
     for name, value in settings.items():
-        if isinstance(value, Configurable):
-            inner = nested_defaults(type(value), init_args(value))
+        if (inner_settings := settings_of_part(value)) is not None:
+            inner = nested_defaults(type(value), inner_settings)
             defaults |= {f"{name}.init_args.{each}": default for each, default in inner.items()}
     return defaults
 
