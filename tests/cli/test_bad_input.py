@@ -131,6 +131,13 @@ class Failing(FBF):
         raise ValueError("this needs other settings")
 
 
+class Uneven(FBF):
+    """FBF that adds images of two sizes."""
+
+    def craft(self, model, x, y, batch=None):
+        return x + x[..., 1:]
+
+
 class Wrapper(Method):
     """Another method.
 
@@ -311,6 +318,22 @@ def test_a_run_that_is_refused_in_its_first_step_leaves_nothing(watch: str, own:
     refused(Ended(ended.status, ended.out, ended.err[ended.err.index("toughen: ") :]), "needs other settings")
     assert not list((tmp_path / "run").iterdir())
     assert toughen(*small("--method", "FBF", *words)).status == 0  # the corrected command
+
+
+@pytest.mark.parametrize(
+    ("name", "line", "said", "status"),
+    [
+        ("Uneven", "return x + x[..., 1:]", "must match the size of tensor b", 1),  # torch's own words
+        ("Failing", 'raise ValueError("this needs other settings")', "this needs other settings", 2),
+    ],
+)
+def test_an_error_in_a_users_own_method_names_its_place(
+    name: str, line: str, said: str, status: int, own: None, tmp_path: Path
+) -> None:
+    ended = toughen(*small("--method", f"own_parts.{name}", "--eps", 0.1, "--out", tmp_path / "run"))
+    number = next(n for n, text in enumerate(OWN.splitlines(), 1) if text.strip() == line)
+    last = Ended(ended.status, ended.out, ended.err[ended.err.index("toughen: ") :])
+    refused(last, said, f"own_parts.py, line {number})", status=status)
 
 
 def test_a_step_that_memory_does_not_hold(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,6 +13,7 @@ from typing import NoReturn
 
 from toughen.cli.shared import KEPT, PROGRAM, fail, several
 from toughen.utils import signals
+from toughen.utils.plugins import own_place
 
 INTRODUCTION = "Train image classifiers that withstand adversarial attacks, and measure how\nrobust they are."
 COMMANDS = {
@@ -94,7 +95,7 @@ def _run(name: str, *arguments: str) -> NoReturn:
             fail(f"cannot write the output ({error.strerror}): free space, or write elsewhere")
         fail(f"{error.filename}: {error.strerror}" if error.filename and error.strerror else str(error))
     except ValueError as error:
-        fail(str(error))
+        fail(f"{error}{own_place(error)}")
     except (RuntimeError, MemoryError) as error:
         if several():
             signals.ignore_sigterm()  # so that the message is still printed
@@ -105,7 +106,7 @@ def _run(name: str, *arguments: str) -> NoReturn:
         if is_lost_process(error) and not isinstance(error, Unreadable):  # ``Unreadable`` has a message of its own
             fail(LOST.get(name, LOST_PROCESS), status=1)
         if not is_out_of_memory(error):
-            fail(str(error), status=1)
+            fail(f"{error}{own_place(error)}", status=1)
         reason = str(error).splitlines()[0][:200] if str(error) else "MemoryError"
         fail(f"out of memory ({reason}): use smaller batches or images, or close other programs", status=1)
     except KeyboardInterrupt as stopped:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import difflib
 import importlib
+import sys
 import traceback
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -58,3 +60,17 @@ def describe_error(error: BaseException) -> str:
         return f"at {error.filename}, line {error.lineno}: {type(error).__name__}: {error.msg}"
     where = traceback.extract_tb(error.__traceback__)[-1]
     return f"at {where.filename}, line {where.lineno}: {type(error).__name__}: {error}"
+
+
+def own_place(error: BaseException) -> str:
+    """Where a user's own code raised an error or called what raised it, in parentheses; "" if no such code ran.
+
+    Installed packages do not count.
+    """
+    place = ""
+    for frame, line in traceback.walk_tb(error.__traceback__):
+        file, package = frame.f_code.co_filename, frame.f_globals.get("__name__", "").partition(".")[0]
+        installed = not {"site-packages", "dist-packages"}.isdisjoint(Path(file).parts)
+        if package not in ("toughen", *sys.stdlib_module_names) and not installed and Path(file).is_file():
+            place = f" ({file}, line {line})"
+    return place
