@@ -61,7 +61,7 @@ def margin_continuous(context: CheckContext, name: str) -> Check:
 def step_continuous(context: CheckContext, name: str) -> Check:
     """On a step of eps along the gradient, which attacks take in parts, the margin changes without a jump.
 
-    The step is divided into ``PIECES``. The piece in which the margin changes most is bisected, always towards the
+    The step is divided into eight pieces. The piece in which the margin changes most is bisected, always towards the
     larger change. At the end, a continuous margin, however steep, hardly differs between both ends of the interval; a
     jump remains. Activations that are switched off abruptly, as in k-winners-take-all, jump so often that gradients say
     little about nearby points.
