@@ -14,7 +14,8 @@ import jaxtyping
 import pytest
 import torch
 from commands import digits, refused, toughen
-from paths import NETS
+from paths import NETS, ROOT
+from torch import nn
 
 from toughen import evaluate, runs
 from toughen.attacks import PGD
@@ -275,3 +276,18 @@ def test_an_objective_s_lists_and_tensors_count_too() -> None:
 def test_an_attack_reads_the_same_in_every_process() -> None:
     """`--time-budget` knows by it whether it is the evaluation that was begun."""
     assert " at 0x" not in "".join(map(repr, suite("standard", Threat("linf", Fraction(EPS))).values()))
+
+
+def test_the_example_in_contributing_works() -> None:
+    """On a linear net whose margin grows with the first and third pixel and falls with the second."""
+    section = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8").split("\n## Add an attack")[1].split("\n## ")[0]
+    names: dict[str, Any] = {"__name__": "two_steps"}
+    code = section.split("```python\n")[1].split("```")[0]
+    exec(compile(code, "two_steps.py", "exec", dont_inherit=True), names)  # without this file's annotations as text
+    with pytest.raises(ValueError, match="TwoSteps needs eps"):
+        names["TwoSteps"]()
+    linear = nn.Linear(3, 2, bias=False)
+    linear.weight.data = torch.tensor([[0.0, 0.0, 0.0], [1.0, -2.0, 3.0]])
+    x = torch.tensor([0.5, 0.1, 0.75]).view(1, 1, 1, 3)
+    x_adv = names["TwoSteps"](eps=0.2)(nn.Sequential(nn.Flatten(), linear), x, torch.tensor([0]))
+    assert x_adv.flatten().tolist() == pytest.approx([0.7, 0.0, 0.95])
