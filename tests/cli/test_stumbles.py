@@ -60,6 +60,18 @@ TRAIN = [  # words of a command line, and what the message must say
     ("train --method AWP --method.inner.help", "--method.inner.help needs a name: AWP, "),
     ("train --method.help Awp", "--method.help Awp is unknown: did you mean AWP?"),
     ("train --method AWP --method.inner.help TRADE", "--method.inner.help TRADE is unknown: did you mean TRADES?"),
+    (
+        "train --method TRADES --method.crafter EFGSMM --eps 0.1",
+        "--method.crafter EFGSMM is unknown: did you mean EFGSM?",
+    ),
+    (
+        "train --method Delayed --method.after FBF --method.before TRADES --method.before.bta 1 --eps 0.1",
+        "TRADES has no setting --method.before.bta: did you mean beta?",
+    ),
+    (
+        "train --method Delayed --method.after FBF --method.before TRADES --method.before.steps x --eps 0.1",
+        "--method.before.steps must be a whole number, not x",
+    ),
     ("train --optimizer.help sgdd", "--optimizer.help sgdd is unknown: did you mean SGD?"),
     ("train --method.help json.JSONDecoder", "--method.help json.JSONDecoder is unknown: use AWP, "),
     ("train timed.yaml --config timed.yaml", "a second recipe is given with --config beside timed.yaml: give one"),

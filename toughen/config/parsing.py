@@ -11,7 +11,7 @@ import traceback
 from argparse import Action, ArgumentError
 from collections.abc import Collection, Iterable, Sequence
 from itertools import zip_longest
-from typing import Any
+from typing import Any, get_args
 
 import jsonargparse
 from jsonargparse import ArgumentParser, DefaultHelpFormatter
@@ -19,6 +19,7 @@ from jsonargparse import ArgumentParser, DefaultHelpFormatter
 from toughen.config import screens
 from toughen.config.settings import flag, kebab
 from toughen.utils import strict_yaml
+from toughen.utils.configurable import hints_of
 from toughen.utils.plugins import describe_error
 
 PROGRAM = "toughen"
@@ -143,7 +144,7 @@ def explain(message: str, parser: ArgumentParser, dashes: str = "--") -> str:
     path, owner = "", ""
     while match := re.fullmatch(r"Parser key \"(.+)\":|Problem with given class_path '(.+)':", lines[0]):
         path, owner = (f"{path}.{match[1]}".lstrip("."), owner) if match[1] else (path, match[2])
-        lines.pop(0)
+        lines = _in_part(lines[1:])
     path = kebab(path) if dashes else path
     text, option = "\n".join(lines), dashes + path
     if match := re.match(r"Option '(.+)' is not accepted", text):
@@ -163,11 +164,11 @@ def explain(message: str, parser: ArgumentParser, dashes: str = "--") -> str:
         return f"{names} {'takes no' if 'ignored' in text else 'needs a'} value"
     if match := re.match(r"--(\S+)\.help: (?:Expected a dot import path string: (\S+)|\"(\S+)\" is not)", text):
         part = screens.help_prefix.get() + match[1]
-        return _unknown_class(match[2] or match[3], part, parser, f"--{part}.help")
+        return _unknown_class(match[2] or match[3], part, owner, parser, f"--{part}.help")
     if match := re.match(r"Importing '(.+)' is not allowed", text):
-        return _unknown_class(match[1], path, parser, option)
+        return _unknown_class(match[1], path, owner, parser, option)
     if match := re.match(r"Expected a dot import path string: (.+)|(?:Import path (\S+)|Not a valid) .*subclass", text):
-        return _unknown_class(match[1] or match[2] or "", path, parser, option)
+        return _unknown_class(match[1] or match[2] or "", path, owner, parser, option)
     if owner and re.match(r"No module named|module .* has no attribute", text):
         return f"{option} {owner} cannot be imported: {lines[0]}; is its folder on PYTHONPATH?"
     return _wrong_value(text, option) or f"{option}: {lines[0]}".removeprefix(f"{dashes}: ")
@@ -229,9 +230,29 @@ def _unknown_option(word: str, parser: ArgumentParser) -> str:
     )
 
 
-def _unknown_class(name: str, path: str, parser: ArgumentParser, option: str) -> str:
+def _in_part(lines: list[str]) -> list[str]:
+    """A message on a part that may be null or another type: the lines from what is wrong with the part on."""
+    if len(lines) > 1 and lines[0].startswith("Does not validate against any") and "<class 'toughen." in lines[1]:
+        wrong = re.compile("- (Problem with given class_path|Expected a dot import path)")
+        place = next((number for number, line in enumerate(lines) if wrong.match(line)), None)
+        if place is not None:
+            return [lines[place].removeprefix("- "), *lines[place + 1 :]]
+    return lines
+
+
+def _base(path: str, owner: str, parser: ArgumentParser) -> Any:
+    """The class that a part is one of: by the types of the class ``owner``, or else of the parser."""
+    if owner:
+        module, kind = owner.rsplit(".", 1)
+        hint = hints_of(getattr(importlib.import_module(module), kind)).get(_last(path).replace("-", "_"))
+        if found := [each for each in (*get_args(hint), hint) if screens.known(each)]:
+            return found[0]
     top = next((action for action in parser._actions if kebab(action.dest) == kebab(path.split(".")[0])), None)
-    base = getattr(top, "_typehint", None)
+    return getattr(top, "_typehint", None)
+
+
+def _unknown_class(name: str, path: str, owner: str, parser: ArgumentParser, option: str) -> str:
+    base = _base(path, owner, parser)
     names = screens.known(base)
     if ":" in name:
         return f"{option} {name} is not a class: write it as {name.replace(':', '.')}, with dots alone"
