@@ -226,11 +226,16 @@ def test_confusion_under_attack_by_hand() -> None:
 
 def test_robust_accuracy_is_one_figure(mnist: tuple[Images, Labels]) -> None:
     net, attack = trained_net(), PGD(eps=0.05, steps=5)
-    table = confusion(net, *mnist, attack)["attacked"]
-    curve = accuracy_by_eps(net, *mnist, attack, [0.05])["accuracy"]
-    restarts = accuracy_by_restarts(net, *mnist, attack, 1)["accuracy"]
+    made = {
+        "confusion": confusion(net, *mnist, attack),
+        "eps": accuracy_by_eps(net, *mnist, attack, [0.05]),
+        "steps": accuracy_by_steps(net, *mnist, attack, [5]),
+        "restarts": accuracy_by_restarts(net, *mnist, attack, 1),
+    }
+    table, curves = made["confusion"]["attacked"], [made[name]["accuracy"][0] for name in ("eps", "steps", "restarts")]
     diagonal = sum(row[label] for label, row in enumerate(table["matrix"]))
-    assert diagonal / 64 == table["accuracy"] == curve[0] == restarts[0]
+    assert [diagonal / 64, *curves] == [table["accuracy"]] * 4
+    assert {name: each["attack"]["stop_early"] for name, each in made.items()} == dict.fromkeys(made, True)
     assert 0.1 < table["accuracy"] < 0.95
 
 

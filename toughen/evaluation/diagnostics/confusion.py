@@ -57,12 +57,12 @@ def confusion(model: nn.Module, x: Images, y: Labels, attack: Attack, seed: int 
         For "clean" and "attacked": ``matrix`` [true][predicted], in images; ``class_accuracy``; ``accuracy``;
         ``invalid``, the number of images with a logit that is not finite, which the matrix leaves out.
     """
-    model = as_fixed_batch(model, x)
+    model, attack = as_fixed_batch(model, x), with_early_stop(attack)
     logits = exact_logits(model, x)
     count, clean = logits.shape[1], predicted(logits)
     attacked = clean.clone()
     correct = (clean == y).nonzero()[:, 0]
-    for rows, x_adv in attack_chunks(model, x, y, with_early_stop(attack), seed, correct):
+    for rows, x_adv in attack_chunks(model, x, y, attack, seed, correct):
         attacked[rows] = predicted(exact_logits(model, x_adv))
     predictions = {"clean": clean, "attacked": attacked}
     return {

@@ -62,9 +62,9 @@ def accuracy_by_eps(
     """
     model = as_fixed_batch(model, x)
     clean = correct(model, x, y)
-    accuracy = []
+    attack, accuracy = with_early_stop(attack), []
     for radius in eps:
-        resized = with_early_stop(with_settings(attack, eps=radius))
+        resized = with_settings(attack, eps=radius)
         accuracy.append(share(robust_after(model, x, y, resized, seed, clean) if radius > 0 else clean))
     return {"eps": [float(radius) for radius in eps], "accuracy": accuracy, "attack": describe_attack(attack)}
 
@@ -81,9 +81,9 @@ def accuracy_by_steps(
     """
     model = as_fixed_batch(model, x)
     clean = correct(model, x, y)
-    accuracy = []
+    attack, accuracy = with_early_stop(attack), []
     for count in steps:
-        longer = with_early_stop(with_settings(attack, steps=count))
+        longer = with_settings(attack, steps=count)
         accuracy.append(share(robust_after(model, x, y, longer, seed, clean)))
     return {
         "steps": list(steps),
