@@ -7,7 +7,7 @@ from typing import Literal
 from torch import nn
 
 from toughen.core.types import Real
-from toughen.models.parts import Shape, SigmoidContrast, require_side
+from toughen.models.parts import Shape, require_side
 
 
 class SmallCNN(nn.Sequential):
@@ -144,16 +144,14 @@ class EFGSMNet(nn.Sequential):
     Args:
         num_classes: number of outputs.
         shape: one image's [c, h, w], at least 16x16 pixels.
-        contrast: gain of a ``SigmoidContrast`` before the first layer, ours; 0 leaves the images as they are.
 
     Raises:
-        ValueError: images too small, or the gain is below 0 or not finite.
+        ValueError: images too small.
     """
 
-    def __init__(self, num_classes: int, shape: Shape, *, contrast: Real = 0.0) -> None:
+    def __init__(self, num_classes: int, shape: Shape) -> None:
         require_side("efgsm-cnn", shape, 16)
         super().__init__(
-            *([SigmoidContrast(contrast)] if contrast else []),
             *_four_convolutions(shape[0]),
             nn.Linear(_four_convolutions_outputs(shape), 128), nn.ReLU(),
             nn.Linear(128, num_classes),

@@ -2,43 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from typing import Literal, TypeAlias
 
-import torch
 from torch import nn
-
-from toughen.core.types import Images, Real
 
 Shape: TypeAlias = tuple[int, int, int]  # one image's channels, height, width
 Stem: TypeAlias = Literal["cifar", "imagenet"]
-
-
-class SigmoidContrast(nn.Module):
-    """Raises the contrast of images in [0, 1]: each value x becomes 1 / (1 + exp(gain (1/2 - x))).
-
-    This is scikit-image's ``adjust_sigmoid``. What an attack can do to a value near 0 or 1 becomes smaller: at gain 10,
-    0 and 0.3 become 0.007 and 0.12. Where most values are near 0 or 1, as in MNIST, this makes a net more robust. Chen
-    et al. (arXiv:1805.07816) explain why it does so on such images alone.
-
-    Args:
-        gain: above 0; the slope at 1/2 is a quarter of it.
-
-    Raises:
-        ValueError: the gain is out of its range.
-    """
-
-    def __init__(self, gain: Real) -> None:
-        super().__init__()
-        if not 0 < gain < math.inf:
-            raise ValueError(f"the contrast's gain is {gain}: it must be a finite number above 0")
-        self.gain = float(gain)
-
-    def forward(self, x: Images) -> Images:
-        return torch.sigmoid(self.gain * (x - 0.5))
-
-    def extra_repr(self) -> str:
-        return f"gain={self.gain:g}"
 
 
 def stem_convolution(c_in: int, c_out: int, stem: Stem, *, bias: bool = False) -> nn.Conv2d:
