@@ -1,7 +1,8 @@
 """Published defences that adaptive attacks broke, small, for digits.
 
-Six are those on which Pintor et al. (2022, "Indicators of Attack Failure") try their checks, or their kin; the last is
-of the kind that Croce et al. (2022, "Evaluating the adversarial robustness of adaptive test-time defenses") evaluate.
+Six are those on which Pintor et al. (2022, "Indicators of Attack Failure") try their checks, or their kin. One, at
+inference, is of the kind that Croce et al. (2022, "Evaluating the adversarial robustness of adaptive test-time
+defenses") evaluate. The last hides gradients in pixels that are black or white.
 """
 
 from __future__ import annotations
@@ -212,6 +213,40 @@ class AntiAdversary(nn.Module):
         return out
 
 
+class Squeezed(nn.Module):
+    """Nearly one bit per pixel (feature squeezing, Xu et al. 2018), with a slope between black and white.
+
+    An attack gets no gradient in pixels that are black or white, and does not bring them to where the slope is. The net
+    is trained on clean images.
+    """
+
+    def __init__(self, low: float = 0.45, high: float = 0.55) -> None:
+        super().__init__()
+        self.net, self.low, self.high = standard(), low, high
+
+    def squeeze(self, x: Images) -> Images:
+        return ((x - self.low) / (self.high - self.low)).clamp(0, 1)
+
+    def forward(self, x: Images) -> Logits:
+        out: Tensor = self.net(self.squeeze(x))
+        return out
+
+
+def squeezed_and_hardened() -> Squeezed:
+    """Trained for eps 0.3 on two steps of PGD, which follow the gradients that are left."""
+    torch.manual_seed(7)
+    model, attack = Squeezed(0.3, 0.7), PGD(eps=0.3, steps=2, step_size=0.3)
+    model.net = net()
+    optimizer = torch.optim.Adam(model.parameters(), lr=3e-3)
+    for x, y in [*batches(7), *batches(57), *batches(107)]:
+        x_adv = attack(model, x, y)
+        optimizer.zero_grad()
+        F.cross_entropy(model(x_adv), y).backward()
+        optimizer.step()
+    model.eval().requires_grad_(False)
+    return model
+
+
 DEFENCES = {
     "k-WTA": k_winners,
     "defensive distillation": distilled,
@@ -220,4 +255,5 @@ DEFENCES = {
     "JPEG compression": JPEG,
     "deep neural rejection": Rejection,
     "optimisation at inference": AntiAdversary,
+    "feature squeezing": Squeezed,
 }

@@ -38,6 +38,17 @@ class Detached(Wrapper):
         return super().forward(x.detach())
 
 
+class Clipped(Wrapper):
+    """Stretches the contrast and clips: pixels that are nearly black or white have no slope."""
+
+    def __init__(self, net: nn.Module, low: float = 0.45, high: float = 0.55) -> None:
+        super().__init__(net)
+        self.low, self.high = low, high
+
+    def forward(self, x: Images) -> Logits:
+        return super().forward(((x - self.low) / (self.high - self.low)).clamp(0, 1))
+
+
 class WrongGradient(Wrapper):
     """Answers like the net, with the slope of another function: x plus a ripple that the answer does not have."""
 

@@ -6,7 +6,9 @@ At the price of the quick suite.
 from __future__ import annotations
 
 import pytest
-from broken_defences import DEFENCES, hardened
+import torch
+import torch.nn.functional as F
+from broken_defences import DEFENCES, hardened, squeezed_and_hardened
 from test_verdict import claim_of, failed, in_earnest
 from test_verdict_price import priced
 from torch import nn
@@ -33,6 +35,28 @@ def test_a_broken_defence_is_never_sound(name: str) -> None:
     word, checks, _ = priced(claim, blocks, BUDGET)
     assert word in ("masked", "doubtful"), [check.sentence for check in checks]
     assert failed({check.name: check for check in checks}) - {"enough images"}  # for a reason, not for lack of room
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_gradients_that_clipping_hides_are_found() -> None:
+    """PGD on the pixels as the net sees them, within what eps allows, has a gradient everywhere and breaks more."""
+    model = squeezed_and_hardened()
+    claim, blocks = claim_of(model, in_earnest, threat=Threat("linf", 0.3), n=200, sample=0)
+    x, y = claim.images.float() / 255, claim.labels
+    low, high = (model.squeeze((x + change).clamp(0, 1)) for change in (-0.3, 0.3))
+    seen, robust = (low + high) / 2, claim.robust
+    for _ in range(60):
+        seen = seen.detach().requires_grad_()
+        out = model.net(seen)
+        robust = robust & (out.argmax(1) == y)
+        (gradient,) = torch.autograd.grad(F.cross_entropy(out, y), seen)
+        seen = (seen + 0.1 * gradient.sign()).clamp(low, high)
+    assert claim.robust_accuracy > 0.85 and float(robust.double().mean()) < claim.robust_accuracy - 0.1
+    word, checks, _ = priced(claim, blocks, BUDGET)
+    assert word == "masked" and failed({check.name: check for check in checks}) == {
+        "gradients in the pixels that matter"
+    }
 
 
 SOUND = [  # activation, radius of the training, method

@@ -231,6 +231,7 @@ SPOILED: dict[str, tuple[Callable[[nn.Module], nn.Module], str]] = {
     "no slope at black": (broken.NoSlopeAtBlack, "gradients that are not zero"),
     "wrong gradient": (broken.WrongGradient, "gradients of the function itself"),
     "tilted gradient": (broken.TiltedGradient, "gradients of the function itself"),
+    "clipped": (broken.Clipped, "gradients in the pixels that matter"),
     "shattered": (broken.Shattered, "gradients that are not noise"),
     "scaled": (broken.Scaled, "logits of a usual size"),
     "noisy": (broken.Noisy, "the same answer each time"),

@@ -22,6 +22,9 @@ STABLE = 0.1  # the least median cosine between gradients eps / 20 apart
 LEADS = 3 + 2 * EXACT  # the cost of ``gradient_leads``
 STEP = 0.25  # of eps: a step of the size that attacks take
 LEAST, MOST = 0.4, 1.5  # the actual change on this step, as a multiple of the predicted one; margins bend
+POINTS = 4  # random points whose gradients are averaged
+FLAT = 1e-4  # of an image's largest gradient: a smaller one counts as none
+HIDDEN = 0.5  # share of the mean gradient that may lie in pixels without a gradient
 MISLED = 0.1  # share of images for which the change on this step may lie outside; no allowance
 
 
@@ -197,6 +200,38 @@ def gradient_stable(context: CheckContext, name: str) -> Check:
     )
 
 
+def gradient_reaches(context: CheckContext, name: str) -> Check:
+    """Where an attack arrives, pixels that change the margin have a gradient.
+
+    Which pixels change it is seen from the mean of the gradients at four random points, at most eps away. An attack
+    arrives where FGSM from a random start ends. If the model clips its input, for example, a pixel there often has no
+    gradient, and the attack leaves it as it is. But the margin would change if the pixel were moved farther.
+
+    Fails if more than half of the mean gradient (L1 norm, median of the images) lies in pixels without a gradient.
+    """
+    x, threat = context.x(context.correct), context.threat
+    noise = context.noise(name, context.correct)
+    *points, start = (threat.start(x, "uniform", noise.restart(number), threat.eps) for number in range(POINTS + 1))
+    mean = torch.stack([_gradient(context, point, margin_loss) for point in points]).mean(0).abs()
+    end = threat.project(start + threat.eps * threat.steepest(_gradient(context, start, margin_loss)), x)
+    gradient = _gradient(context, end, margin_loss).abs()
+    flat = gradient <= FLAT * gradient.amax(dim=(1, 2, 3), keepdim=True)
+    usable = mean.isfinite().flatten(1).all(1) & ~_zero(mean) & ~_undefined(gradient)
+    if not usable.any():
+        return not_made(name, "all gradients are zero, or not finite")
+    figure = median(((mean * flat).flatten(1).sum(1) / mean.flatten(1).sum(1))[usable])
+    fact = f"Where an attack arrives, the pixels without a gradient have {percent(figure)} of the mean gradient around"
+    return judge(
+        name,
+        figure,
+        HIDDEN,
+        f"{fact}.",
+        f"{fact}: the model is flat there, as after a clipped input, so attacks leave pixels as they are that would "
+        "change the answer. Give the clipping a straight-through gradient, or attack without gradients.",
+        masking=True,
+    )
+
+
 def _cosine(first: Images, second: Images) -> Tensor:
     return torch.cosine_similarity(first.flatten(1).double(), second.flatten(1).double(), dim=1, eps=1e-300)
 
@@ -207,4 +242,7 @@ CHECKS = (
         name="gradients of the function itself", about="gradients", make=gradient_correct, cost=5 * DOUBLE + LEADS
     ),
     ModelCheck(name="gradients that are not noise", about="gradients", make=gradient_stable, cost=4.0),
+    ModelCheck(
+        name="gradients in the pixels that matter", about="gradients", make=gradient_reaches, cost=2.0 * (POINTS + 2)
+    ),
 )
