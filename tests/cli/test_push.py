@@ -152,6 +152,35 @@ def test_bad_words_are_refused(run: Path, tmp_path: Path) -> None:
     assert check_name("me/robust-net_1.0") == "me/robust-net_1.0"
 
 
+@pytest.mark.parametrize(
+    "name",
+    [
+        "",
+        "a b",
+        "-x",
+        "a..b",
+        "a/",
+        "/a",
+        "x.lock",
+        "a~1",
+        "a:b",
+        "@",
+        "a//b",
+        ".a",
+        "a/.b",
+        "main",
+        "v1.0",
+        "me/try-2",
+    ],
+)
+def test_a_branch_is_what_git_takes_for_one(name: str, run: Path) -> None:
+    taken = subprocess.run(["git", "check-ref-format", "--branch", name], capture_output=True).returncode == 0
+    ended = toughen("push", run, "me/robust", f"--revision={name}")
+    assert (ended.status == 0) is taken
+    if not taken:
+        refused(ended, f"{name!r} is not a branch")
+
+
 def test_a_revision_of_a_local_run_is_refused(run: Path) -> None:
     import toughen as package
 

@@ -18,7 +18,7 @@ from toughen.models.normalize import parts_of
 from toughen.report.card import card, public_name
 from toughen.report.read import RESULT
 from toughen.runs.files import read_fields, write_json, write_text
-from toughen.runs.repository import WEIGHTS, check_name, reason
+from toughen.runs.repository import WEIGHTS, check_branch, check_name, reason
 from toughen.runs.single_file import with_statistics, write_single
 from toughen.utils import units
 
@@ -38,6 +38,8 @@ def run(arguments: Sequence[str]) -> int:
     find_own_classes(arguments)
     given = push_parser().read(tidy(arguments))
     name, run_folder = check_name(given.name), Path(given.run)
+    if given.revision is not None:
+        check_branch(given.revision)
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)
         prepare(run_folder, folder, name, given.model)

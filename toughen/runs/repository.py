@@ -21,6 +21,18 @@ def check_name(name: str) -> str:
     return name
 
 
+def check_branch(name: str) -> str:
+    """A branch's name.
+
+    Raises:
+        ValueError: it is none: empty, with a character that git refuses, or refused for its beginning or end.
+    """
+    bad = re.search(r"[\s~^:?*\[\\\x00-\x1f\x7f]|\.\.|//|@\{", name)
+    if not name or bad or name[0] in "-/." or name.endswith(("/", ".", ".lock")) or "/." in name:
+        raise ValueError(f"{name!r} is not a branch: write a name such as main or v1.0, without spaces")
+    return name
+
+
 def fetch(address: str, revision: str | None = None) -> Path:
     """The safetensors file of a repository, out of the hub's cache where it is there already.
 
