@@ -242,9 +242,10 @@ def _in_part(lines: list[str]) -> list[str]:
 
 def _base(path: str, owner: str, parser: ArgumentParser) -> Any:
     """The class that a part is one of: by the types of the class ``owner``, or else of the parser."""
-    if owner:
-        module, kind = owner.rsplit(".", 1)
-        hint = hints_of(getattr(importlib.import_module(module), kind)).get(_last(path).replace("-", "_"))
+    module, _, name = owner.rpartition(".")
+    kind = getattr(sys.modules.get(module), name, None)  # nothing is imported for a message
+    if isinstance(kind, type):
+        hint = hints_of(kind).get(_last(path).replace("-", "_"))
         if found := [each for each in (*get_args(hint), hint) if screens.known(each)]:
             return found[0]
     top = next((action for action in parser._actions if kebab(action.dest) == kebab(path.split(".")[0])), None)
