@@ -220,14 +220,14 @@ def gradient_reaches(context: CheckContext, name: str) -> Check:
     if not usable.any():
         return not_made(name, "all gradients are zero, or not finite")
     figure = median(((mean * flat).flatten(1).sum(1) / mean.flatten(1).sum(1))[usable])
-    fact = f"Where an attack arrives, the pixels without a gradient have {percent(figure)} of the mean gradient around"
+    fact = f"{percent(figure)} of the mean gradient around an image lies in pixels without one where an attack arrives"
     return judge(
         name,
         figure,
         HIDDEN,
         f"{fact}.",
-        f"{fact}: the model is flat there, as after a clipped input, so attacks leave pixels as they are that would "
-        "change the answer. Give the clipping a straight-through gradient, or attack without gradients.",
+        f"{fact}: the model is flat there, as after a clipped input, so attacks do not move pixels that matter. Give "
+        "the clipping a straight-through gradient, or attack without gradients.",
         masking=True,
     )
 
