@@ -78,12 +78,7 @@ def diagnose_runs(
     """
     runs = [runs] if isinstance(runs, str | Path) else runs
     own, transfer = choose(which, len(runs))
-    folders = [Path(run) for run in runs]
-    for file in filter(Path.is_file, folders):
-        read_record(file)  # its error says what to do with a file
-    place = None if out is None else _out(out, folders)
-    for folder in folders + ([place] if place else []):
-        check_usable(folder)
+    folders, place = _usable_folders(runs, out)
     torch_device = pick_device(device)
     cases = load_cases(
         runs, data=data, eps=eps, norm=norm, limit=limit, seed=seed, device=torch_device, precision=precision,
@@ -95,9 +90,8 @@ def diagnose_runs(
         refuse_different_images(cases)
     about = _provenance(cases, precision, torch_device)
     console = console or Console(quiet=True)
-    for case in cases if own or place is None else []:
-        if renamed := set_aside_older(case.results, case.folder):
-            say(console, f"{case.results / RESULT} is of older weights: it is now {renamed.name}")
+    if own or place is None:
+        _set_aside_older(cases, console)
     with progress_bar(console) as bar:
         task = bar.add_task("", total=len(cases) * len(own) + len(attacks))
         results = _diagnose_each(cases, own, about, bar, task)
@@ -108,6 +102,28 @@ def diagnose_runs(
         add_diagnostics(folder, shared)
         written += [folder] if folder not in written else []
     return {"runs": results, "shared": shared, "folders": [str(folder) for folder in written]}
+
+
+def _usable_folders(runs: Sequence[str | Path], out: str | Path | None) -> tuple[list[Path], Path | None]:
+    """The runs' folders, and the one for comparisons.
+
+    Raises:
+        ValueError: one of them can't be used.
+    """
+    folders = [Path(run) for run in runs]
+    for file in filter(Path.is_file, folders):
+        read_record(file)  # its error says what to do with a file
+    place = None if out is None else _out(out, folders)
+    for folder in folders + ([place] if place else []):
+        check_usable(folder)
+    return folders, place
+
+
+def _set_aside_older(cases: Sequence[RunCase], console: Console) -> None:
+    """Rename each run's diagnostics.json that is older than its weights, and say so."""
+    for case in cases:
+        if renamed := set_aside_older(case.results, case.folder):
+            say(console, f"{case.results / RESULT} is of older weights: it is now {renamed.name}")
 
 
 def _out(out: str | Path, folders: Sequence[Path]) -> Path:
