@@ -31,7 +31,7 @@ SMALL: list[tuple[str, Shape, dict[str, Any]]] = [  # every net, made small, awa
     ("fbf-mnist-cnn", MNIST, {}),
     ("madry-cnn", MNIST, {}),
     ("lenet+", MNIST, {"padding": "none"}),
-    ("efgsm-cnn", MNIST, {}),
+    ("efgsm-cnn", MNIST, {"stretch": 0.3}),
     *((name, MNIST, {"variant": variant}) for name in "ABCD" for variant in ("paper", "code")),
     ("conv-4", CIFAR, {"width": 8}),
     ("vgg11", CIFAR, {"width": 4}),
@@ -333,10 +333,11 @@ class Transcription:
         x = F.relu(self.conv(F.relu(self.conv(x, "0", 2, 1)), "2", 2, 1))
         return self.linear(F.relu(self.linear(x.flatten(1), "5")), "7")
 
-    def efgsm_cnn(self, x: Tensor) -> Tensor:
-        x = F.max_pool2d(F.relu(self.conv(F.relu(self.conv(x, "0", 1, 0)), "2", 1, 0)), 2)
-        x = F.max_pool2d(F.relu(self.conv(F.relu(self.conv(x, "5", 1, 0)), "7", 1, 0)), 2)
-        return self.linear(F.relu(self.linear(x.flatten(1), "11")), "13")
+    def efgsm_cnn(self, x: Tensor, first: int = 0) -> Tensor:
+        one, two, three, four, hidden, last = (str(first + number) for number in (0, 2, 5, 7, 11, 13))
+        x = F.max_pool2d(F.relu(self.conv(F.relu(self.conv(x, one, 1, 0)), two, 1, 0)), 2)
+        x = F.max_pool2d(F.relu(self.conv(F.relu(self.conv(x, three, 1, 0)), four, 1, 0)), 2)
+        return self.linear(F.relu(self.linear(x.flatten(1), hidden)), last)
 
     def lenet_plus(self, x: Tensor, padding: int = 2) -> Tensor:
         x = F.max_pool2d(F.relu(self.conv(x, "0", 1, padding)), 2)
@@ -399,6 +400,7 @@ class Transcription:
         ("m-lenet", MNIST, {}, Transcription.m_lenet),
         ("fbf-mnist-cnn", MNIST, {}, Transcription.fbf_net),
         ("efgsm-cnn", MNIST, {}, Transcription.efgsm_cnn),
+        ("efgsm-cnn", MNIST, {"stretch": 0.25}, lambda t, x: t.efgsm_cnn((2 * x - 0.5).clamp(0, 1), first=1)),
         ("madry-cnn", MNIST, {}, Transcription.lenet_plus),
         ("lenet+", MNIST, {}, Transcription.lenet_plus),
         ("lenet+", MNIST, {"padding": "none"}, lambda t, x: t.lenet_plus(x, padding=0)),
@@ -699,6 +701,8 @@ def test_wrong_statistics_are_refused(mean: list[float] | None, std: list[float]
         ("wrn-34-10", {"variant": "madry"}, 'must be "trades" or "val-iisc"'),
         ("resnet18", {"num_classes": 1}, "num_classes must be a whole number, 2 or more"),
         ("resnet18", {"shape": (3, 0, 32)}, "shape must be channels, height and width"),
+        ("efgsm-cnn", {"stretch": 0.5}, "the contrast stretching's low is 0.5: it must be above 0 and below 0.5"),
+        ("efgsm-cnn", {"stretch": math.nan}, "the contrast stretching's low is nan"),
     ],
 )
 def test_wrong_names_and_settings_are_refused_by_name(name: str, settings: dict[str, Any], message: str) -> None:

@@ -7,7 +7,7 @@ from typing import Literal
 from torch import nn
 
 from toughen.core.types import Real
-from toughen.models.parts import Shape, require_side
+from toughen.models.parts import ContrastStretching, Shape, require_side
 
 
 class SmallCNN(nn.Sequential):
@@ -144,14 +144,16 @@ class EFGSMNet(nn.Sequential):
     Args:
         num_classes: number of outputs.
         shape: one image's [c, h, w], at least 16x16 pixels.
+        stretch: the ``low`` of a ``ContrastStretching`` before the first layer, ours; 0 leaves images as they are.
 
     Raises:
-        ValueError: images too small.
+        ValueError: images too small, or ``stretch`` not in [0, 0.5).
     """
 
-    def __init__(self, num_classes: int, shape: Shape) -> None:
+    def __init__(self, num_classes: int, shape: Shape, *, stretch: Real = 0.0) -> None:
         require_side("efgsm-cnn", shape, 16)
         super().__init__(
+            *([ContrastStretching(stretch)] if stretch else []),
             *_four_convolutions(shape[0]),
             nn.Linear(_four_convolutions_outputs(shape), 128), nn.ReLU(),
             nn.Linear(128, num_classes),
