@@ -20,6 +20,7 @@ from torch import Tensor, nn
 import toughen
 from toughen import models
 from toughen.models.external import data_configuration
+from toughen.models.parts import ContrastStretching
 
 Shape: TypeAlias = tuple[int, int, int]
 Weights: TypeAlias = dict[str, Tensor]
@@ -31,7 +32,7 @@ SMALL: list[tuple[str, Shape, dict[str, Any]]] = [  # every net, made small, awa
     ("fbf-mnist-cnn", MNIST, {}),
     ("madry-cnn", MNIST, {}),
     ("lenet+", MNIST, {"padding": "none"}),
-    ("efgsm-cnn", MNIST, {"stretch": 0.3}),
+    ("efgsm-cnn", MNIST, {}),
     *((name, MNIST, {"variant": variant}) for name in "ABCD" for variant in ("paper", "code")),
     ("conv-4", CIFAR, {"width": 8}),
     ("vgg11", CIFAR, {"width": 4}),
@@ -975,3 +976,34 @@ def test_check_changes_neither_model_nor_random_state() -> None:
     model[0].train()
     models.check(model, 10, (3, 4, 4))  # in evaluation mode, so running statistics stay
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+
+
+# ---- contrast stretching
+
+
+def test_contrast_stretching_by_hand() -> None:
+    x = torch.tensor([0, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.9, 1.0]).view(1, 1, 3, 3).requires_grad_()
+    out = ContrastStretching(0.3)(x)
+    torch.testing.assert_close(out.flatten(), torch.tensor([0, 0, 0, 0.25, 0.5, 0.75, 1, 1, 1]))
+    assert set(out.flatten()[[0, 1, 7, 8]].tolist()) == {0.0, 1.0}  # exactly
+    out.sum().backward()
+    assert x.grad is not None
+    torch.testing.assert_close(x.grad, torch.full_like(x, 2.5))  # also where values are clipped
+
+
+def test_an_attack_of_the_width_changes_no_black_or_white_pixel() -> None:
+    x = torch.tensor([[0.0, 1.0], [1.0, 0.0]]).view(1, 1, 2, 2)
+    torch.testing.assert_close(ContrastStretching(0.3)(x + 0.3 * (1 - 2 * x)), x)
+
+
+def test_a_description_rebuilds_a_net_with_contrast_stretching() -> None:
+    model = models.create("efgsm-cnn", 10, MNIST, stretch=0.3)
+    rebuilt = models.from_description(models.describe("efgsm-cnn", 10, MNIST, None, None, {"stretch": 0.3}))
+    rebuilt.load_state_dict(model.state_dict())
+    x = torch.rand(2, *MNIST)
+    assert torch.equal(rebuilt(x), model(x))
+
+
+def test_contrast_stretching_refuses_normalised_images() -> None:
+    with pytest.raises(ValueError, match="takes values in .0, 1.: leave normalisation out, with --normalize false"):
+        models.create("efgsm-cnn", 10, MNIST, [0.13], [0.3], stretch=0.3)

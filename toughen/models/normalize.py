@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from toughen.core.types import Images, Real
+from toughen.models.parts import ContrastStretching
 from toughen.utils.plural import count
 
 
@@ -47,13 +48,16 @@ def normalized(net: nn.Module, channels: int, mean: Sequence[Real] | None, std: 
     """``net`` behind a ``Normalize``, or ``net`` itself where neither statistic is given.
 
     Raises:
-        ValueError: only one of mean and std is given, or their length is not the number of channels.
+        ValueError: only one of mean and std is given, their length is not the number of channels, or the net stretches
+            the contrast, for which values must be in [0, 1].
     """
     if mean is None and std is None:
         return net
     if mean is None or std is None:
         raise ValueError("only one of mean and std is given: give both, or neither for no normalisation")
     layer = Normalize(mean, std)
+    if any(isinstance(each, ContrastStretching) for each in net.modules()):
+        raise ValueError("contrast stretching takes values in [0, 1]: leave normalisation out, with --normalize false")
     if len(mean) != channels:
         raise ValueError(f"mean and std have {len(mean)} numbers, the images {channels} channels: give one per channel")
     return nn.Sequential(OrderedDict(normalize=layer, net=net))
