@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
+import select
 import shlex
 import shutil
 import subprocess
@@ -127,6 +130,43 @@ def test_the_script_for_zsh(tmp_path: Path) -> None:
     if zsh := shutil.which("zsh"):
         (tmp_path / "_toughen").write_text(text)
         assert subprocess.run([zsh, "-n", tmp_path / "_toughen"], check=False, capture_output=True).returncode == 0
+
+
+def entered(line: str, folder: Path) -> list[str]:
+    """The words that a program gets where the tab key is pressed after this line, then enter."""
+    (folder / ".script").write_text(script("bash"))
+    (folder / ".begin").write_text("source .script; toughen() { printf '%s\\0' \"$@\" > .words; }")
+    command = ["bash", "--noprofile", "--rcfile", str(folder / ".begin"), "-i"]
+    own = {**os.environ, "HISTFILE": "/dev/null", "INPUTRC": "/dev/null", "TERM": "dumb"}
+    ours, terminal = os.openpty()
+    shell = subprocess.Popen(
+        command, cwd=folder, env=own, stdin=terminal, stdout=terminal, stderr=terminal, start_new_session=True
+    )
+    os.close(terminal)
+    os.write(ours, f"{line}\t\nexit\n".encode())
+    with contextlib.suppress(OSError):  # the shell has ended
+        while select.select([ours], [], [], 30)[0]:  # otherwise it waits for the end of a quotation
+            os.read(ours, 10_000)
+    shell.kill()
+    shell.wait()
+    os.close(ours)
+    return (folder / ".words").read_text().split("\0")[:-1]
+
+
+@pytest.mark.parametrize(
+    ("begun", "name"),
+    [
+        ("train z", "z;touch made"),
+        ("plan q", "q'x.yaml"),
+        ("train --data my", "my photos/"),
+        ("train --data pho", "photos/"),
+    ],
+)
+def test_bash_inserts_a_name_as_one_word(begun: str, name: str, place: Path) -> None:
+    """As any other it is quoted, so that no part of a file's name is run as a command."""
+    (place / name).mkdir(exist_ok=True) if name.endswith("/") else (place / name).touch()
+    assert entered(f"toughen {begun}", place) == [*begun.split()[:-1], name]
+    assert not (place / "made").exists()
 
 
 def test_without_shtab_it_is_said_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -109,7 +109,8 @@ def value(action: Action) -> Any:
 
 def words(name: str, listed: Iterable[str], files: str = "") -> dict[str, Any]:
     """Completions from a list of names, and also from files ("f") or folders ("d"), as shtab takes them."""
-    function, joined = f"_{PROGRAM}_{name}", " ".join(listed)
+    kind = {"f": "_file", "d": "_dir", "": ""}[files]  # by these shtab lets bash quote what it inserts
+    function, joined = f"_{PROGRAM}_{name}{kind}", " ".join(listed)
     bash = f'{function}() {{\n  compgen -W "{joined}" -- "$1"\n'
     bash += f'  compgen -{files} -- "$1"\n' if files else ""
     paths = {"f": " 'files:file:_files'", "d": " 'folders:folder:_files -/'", "": ""}[files]
