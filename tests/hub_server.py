@@ -26,7 +26,7 @@ class Hub:
         endpoint: its address.
         ranges: for each file the parts of it that were asked for, first and last byte.
         uploaded: the files that were uploaded to the model, by their names.
-        private: whether the model's repository was made a private one; None where none was made.
+        private: whether the model's repository is a private one; None where there is none yet.
     """
 
     endpoint: str
@@ -145,7 +145,10 @@ def model_hub(name: str, token: str = "") -> Iterator[Hub]:
                 else:
                     self.answer(200, hub.uploaded[found[2]])
             elif re.fullmatch(rf"/api/models/{name}(/revision/main)?", path):
-                self.answer(200, {"_id": "0", "id": name, "sha": COMMIT, "private": False, "siblings": []})
+                self.answer(200, {"_id": "0", "id": name, "sha": COMMIT, "private": bool(hub.private), "siblings": []})
+            elif path == f"/api/models/{name}/tree/main":
+                sizes = {file: len(content) for file, content in hub.uploaded.items()}
+                self.answer(200, [{"type": "file", "path": file, "oid": "0", "size": n} for file, n in sizes.items()])
             else:
                 self.answer(200, {}) if path == "/" else self.answer(404, {}, "RepoNotFound")
 
@@ -156,15 +159,21 @@ def model_hub(name: str, token: str = "") -> Iterator[Hub]:
             if self.headers.get("Authorization") != f"Bearer {token}":
                 self.answer(401, {"error": "Invalid credentials"})
             elif self.path == "/api/repos/create":
-                hub.private = json.loads(body).get("visibility") == "private" or bool(json.loads(body).get("private"))
-                self.answer(200, {"url": f"{hub.endpoint}/{name}", "name": name, "id": "0"})
+                there = hub.private is not None
+                if not there:
+                    asked = json.loads(body)
+                    hub.private = asked.get("visibility") == "private" or bool(asked.get("private"))
+                self.answer(409 if there else 200, {"url": f"{hub.endpoint}/{name}", "name": name, "id": "0"})
             elif self.path == f"/api/models/{name}/preupload/main":
                 files = json.loads(body)["files"]
                 modes = [{"path": each["path"], "uploadMode": "regular", "shouldIgnore": False} for each in files]
                 self.answer(200, {"files": modes})
             elif self.path == f"/api/models/{name}/commit/main":
-                lines = [json.loads(line)["value"] for line in body.splitlines()]
-                hub.uploaded |= {each["path"]: b64decode(each["content"]) for each in lines if "content" in each}
+                lines = [json.loads(line) for line in body.splitlines()]
+                for each in (line["value"] for line in lines if line["key"] == "deletedFile"):
+                    del hub.uploaded[each["path"]]
+                files = [line["value"] for line in lines if line["key"] == "file"]
+                hub.uploaded |= {each["path"]: b64decode(each["content"]) for each in files}
                 found = {"commitOid": COMMIT, "commitUrl": f"{hub.endpoint}/{name}/commit/{COMMIT}"}
                 self.answer(200, {"success": True, **found, "hookOutput": ""})
             elif self.path == "/api/validate-yaml":

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +17,12 @@ import torch
 from commands import digits, process, refused, small, toughen
 from hub_server import COMMIT, Hub, model_hub
 from huggingface_hub import ModelCard
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from timm_nets import needs_timm
 
 from toughen import runs
+from toughen.cli.push import prepare, public_record, timm_config
 from toughen.core.types import Images, Labels
 from toughen.runs.repository import check_name
 
@@ -116,14 +120,71 @@ def test_without_a_token_or_the_right_to_write_it_is_said(run: Path, tmp_path: P
     one_line(client(hub.endpoint, tmp_path, *words, HF_TOKEN="secret"), "the hub cannot be reached")
 
 
+@pytest.mark.slow
+def test_what_is_to_be_private_is_not_uploaded_to_a_public_repository(run: Path, tmp_path: Path) -> None:
+    words = ("-m", "toughen", "push", run, "me/robust", "--yes", "--private")
+    with model_hub("me/robust", token="secret") as hub:
+        hub.private = False  # it is there, and public: the hub then ignores what it is asked for
+        ended = client(hub.endpoint, tmp_path, *words, HF_TOKEN="secret")
+        one_line(ended, "me/robust is public already", "nothing was uploaded")
+        assert ended.returncode == 2 and hub.uploaded == {}
+        hub.private = True
+        assert client(hub.endpoint, tmp_path, *words, HF_TOKEN="secret").returncode == 0
+        assert "model.safetensors" in hub.uploaded
+
+
+@pytest.mark.slow
+def test_an_evaluation_of_other_weights_does_not_stay(run: Path, tmp_path: Path) -> None:
+    other = shutil.copytree(run, tmp_path / "other")
+    (other / "evaluation.json").unlink()
+    with model_hub("me/robust", token="secret") as hub:
+        hub.uploaded |= {"evaluation.json": b"{}", "notes.txt": b"mine"}
+        ended = client(hub.endpoint, tmp_path, "-m", "toughen", "push", other, "me/robust", "--yes", HF_TOKEN="secret")
+        assert ended.returncode == 0, ended.stderr
+        assert hub.uploaded.keys() == {"README.md", "model.safetensors", "notes.txt"}
+        assert b"has not been evaluated" in hub.uploaded["README.md"]
+
+
+@pytest.mark.parametrize(
+    ("data", "public"),
+    [
+        ("/home/ann/photos", "photos"),
+        ("file:///home/ann/photos", "photos"),
+        ("file:///home/ann/photos/", "photos"),
+        ("zip://*.parquet::file:///home/ann/photos.zip", "photos.zip"),
+        ("https://ann:secret@example.org/set/part?key=secret#secret", "https://example.org/set/part"),
+        ("s3://secret@bucket", "s3://bucket"),
+        ("hf://datasets/owner/name@main", "hf://datasets/owner/name@main"),
+    ],
+)
+def test_no_path_and_no_password_of_the_data_is_uploaded(data: str, public: str, run: Path, tmp_path: Path) -> None:
+    folder, place = shutil.copytree(run, tmp_path / "run"), tmp_path / "place"
+    place.mkdir()
+    runs.write_model(folder, replace(runs.read_record(run), data=data, from_hub="://" in data), runs.load(run))
+    found = json.loads((folder / "evaluation.json").read_text())
+    (folder / "evaluation.json").write_text(json.dumps({**found, "data": data}))
+    prepare(folder, place, "me/net", None)
+    uploaded = {path.name: path.read_bytes() for path in place.iterdir()}
+    assert [name for name, content in uploaded.items() if b"home/ann" in content or b"secret" in content] == []
+    assert json.loads(uploaded["evaluation.json"])["data"] == public and f"`{public}`".encode() in uploaded["README.md"]
+    with safe_open(place / "model.safetensors", "pt") as file:
+        assert json.loads(file.metadata()["about"])["data"] == public
+
+
+def test_where_timm_found_its_first_weights_is_not_uploaded(run: Path) -> None:
+    settings = {"checkpoint_path": "/home/ann/w.pth", "cache_dir": "/home/ann", "pretrained": True, "drop_rate": 0.1}
+    net = {**runs.read_record(run).model, "name": "timm:resnet18", "settings": settings}
+    record = public_record(replace(runs.read_record(run), model=net))
+    assert record.model["settings"] == {"drop_rate": 0.1}
+    assert timm_config(record)["model_args"] == {"in_chans": 1, "drop_rate": 0.1}
+
+
 @needs_timm
 def test_timm_alone_loads_its_net(tmp_path: Path, mnist: tuple[Images, Labels]) -> None:
     folder, place = tmp_path / "run", tmp_path / "place"
     net = ("--model", "timm:mobilenetv3_small_050")
     assert toughen(*small(*net, "--epochs", 1, "--out", folder)).status == 0
     place.mkdir()
-    from toughen.cli.push import prepare
-
     prepare(folder, place, "me/net", None)
     config = json.loads((place / "config.json").read_text())
     script = f"""

@@ -17,6 +17,7 @@ from toughen.data.hub import unreachable
 from toughen.models.normalize import parts_of
 from toughen.report.card import card, public_name
 from toughen.report.read import RESULT
+from toughen.runs.directory import ELSEWHERE
 from toughen.runs.files import read_fields, write_json, write_text
 from toughen.runs.repository import WEIGHTS, check_branch, check_name, reason
 from toughen.runs.single_file import with_statistics, write_single
@@ -52,10 +53,10 @@ def run(arguments: Sequence[str]) -> int:
 
 
 def prepare(run_folder: Path, folder: Path, name: str, own: str | None) -> None:
-    """Write the files of the repository. For a local data set, they contain only the folder's name, not its path."""
+    """Write the files of the repository, without paths of this machine, and without what a URL of data keeps secret."""
     record = runs.read_record(run_folder)
     model = runs.load(run_folder, own_model(str(run_folder), own))
-    record = replace(record, data=public_name(record.data, from_hub=record.from_hub))
+    record = public_record(record)
     write_single(folder / WEIGHTS, record, model, {**about(record), "input": TENSORS_TAKE})
     write_text(folder / "README.md", card(run_folder, name))
     if record.model["name"].startswith("timm:"):
@@ -66,17 +67,25 @@ def prepare(run_folder: Path, folder: Path, name: str, own: str | None) -> None:
         write_json(folder / RESULT, {**result, "data": shown, "model": name})
 
 
+def public_record(record: runs.Record) -> runs.Record:
+    """The record without this machine's paths: of the data, and of where timm found a net's first weights."""
+    net = record.model
+    if net["name"].startswith("timm:"):  # a net of one's own gets its settings as they are
+        settings = {key: value for key, value in net["settings"].items() if key not in ELSEWHERE}
+        net = {**net, "settings": settings}
+    return replace(record, data=public_name(record.data, from_hub=record.from_hub), model=net)
+
+
 def timm_config(record: runs.Record) -> dict[str, Any]:
     """The config.json from which timm creates the net of a repository."""
     architecture = record.model["name"].removeprefix("timm:")
-    settings = {key: value for key, value in record.model["settings"].items() if key != "pretrained"}
     channels, rows, columns = record.shape
     mean, std = record.model["mean"] or [0.0] * channels, record.model["std"] or [1.0] * channels
     classes = len(record.classes)
     return {
         "architecture": architecture.partition(".")[0],
         "num_classes": classes,
-        "model_args": {"in_chans": channels, **settings},
+        "model_args": {"in_chans": channels, **record.model["settings"]},
         "label_names": record.classes,
         "pretrained_cfg": {
             "num_classes": classes, "input_size": [channels, rows, columns], "fixed_input_size": False,
@@ -95,11 +104,18 @@ def tell(folder: Path, name: str, revision: str | None) -> None:
     print("Nothing was uploaded: add --yes to upload it.")
 
 
+class Public(ValueError):
+    """A repository that was to be private is public."""
+
+
 def upload(folder: Path, name: str, revision: str | None, private: bool) -> None:
     """Create the repository if it does not exist, and upload all files in one commit.
 
+    An evaluation that is there already is of other weights: it is replaced, or removed where the run has none.
+
     Raises:
-        ValueError: the user is not logged in, the hub cannot be reached, or it refuses the upload.
+        ValueError: the user is not logged in, the hub cannot be reached, it refuses the upload, or the repository is
+            public and was to be private.
     """
     import huggingface_hub
 
@@ -112,10 +128,16 @@ def upload(folder: Path, name: str, revision: str | None, private: bool) -> None
     hub = huggingface_hub.HfApi()
     try:
         hub.create_repo(name, private=private, exist_ok=True)
+        if private and not hub.model_info(name).private:
+            raise Public(f"{name} is public already, and nothing was uploaded: choose another name, or drop --private")
         if revision is not None:
             hub.create_branch(name, branch=revision, exist_ok=True)
         message = f"{name.rpartition('/')[2]}, trained by toughen"
-        hub.upload_folder(repo_id=name, folder_path=folder, revision=revision, commit_message=message)
+        hub.upload_folder(
+            repo_id=name, folder_path=folder, revision=revision, commit_message=message, delete_patterns=RESULT
+        )
+    except Public:
+        raise
     except Exception as error:  # the client also raises the errors of its HTTP library
         raise ValueError(
             f"the hub refused {name} ({reason(error)}): check the name, and that your token has write access to it"

@@ -54,13 +54,19 @@ def check_evaluation(run: Run) -> None:
 
 
 def public_name(data: str, *, from_hub: bool = False) -> str:
-    """A data set's name for publication: only the last part of a local folder's path.
+    """A data set's name for publication: of a local folder only the last part, of a URL no user, password or query.
 
     Args:
         data: the name as it was given.
         from_hub: whether it is the name of a set on the hub.
     """
-    return data if from_hub or "://" in data else Path(data).name
+    if "://" not in data:
+        return data if from_hub else Path(data).name
+    kind, _, rest = data.rpartition("::")[2].partition("://")  # of zip://FILES::s3://PLACE the place
+    host, _, path = rest.partition("?")[0].partition("#")[0].partition("/")
+    if kind in ("file", "local"):
+        return Path(host, path).name
+    return f"{kind}://{host.rpartition('@')[2]}/{path}".rstrip("/")
 
 
 def plain(text: str) -> str:
