@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import resource
 import sys
 import zipfile
 from pathlib import Path
@@ -165,6 +166,46 @@ def test_an_exported_program_holds_no_pickle(tmp_path: Path) -> None:
         contents = {name: file.read(name) for name in file.namelist()}
     pickled = [name for name, content in contents.items() if content[:1] == b"\x80" or content[:2] == b"PK"]
     assert not [name for name in pickled if "/weights/weight_" not in name]
+
+
+@pytest.mark.parametrize("form", ["onnx", "torch-export"])
+def test_an_exported_file_holds_no_paths_of_this_machine(form: str, tmp_path: Path) -> None:
+    """The exporters write from which line of which file each operation came, and the line itself."""
+    net = models.create("m-lenet", 10, (1, 28, 28), (0.5,), (0.25,))
+    export(net, (1, 28, 28), tmp_path / "net.pt2", form, {"classes": "[]"})
+    content = (tmp_path / "net.pt2").read_bytes()
+    assert [each for each in (torch, models) if str(Path(each.__file__ or "").parent).encode() in content] == []
+    assert b"forward(" not in content
+
+
+@pytest.mark.parametrize(
+    ("form", "name"), [("onnx", "a.onnx"), ("torch-export", "a.pt2"), ("safetensors", "a.safetensors")]
+)
+def test_a_full_disk_is_not_taken_for_a_fault_of_the_net(form: str, name: str, run: Path, tmp_path: Path) -> None:
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, before[1]))  # the net takes 670,000
+    try:
+        ended = toughen("export", run, "--format", form, "--out", tmp_path / name)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert ended.status == 2 and ended.err.startswith("toughen: cannot write the output (File too large)"), ended
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("words", "name", "advice"),
+    [
+        ((), "net.safetensors", "give --format safetensors, or another --out"),
+        ((), "net.pt2", "give --format torch-export"),
+        (("--format", "safetensors"), "net.onnx", "give --format onnx"),
+    ],
+)
+def test_a_name_that_belongs_to_another_format_is_refused(
+    words: tuple[str, ...], name: str, advice: str, run: Path, tmp_path: Path
+) -> None:
+    ended = toughen("export", run, *words, "--out", tmp_path / name)
+    assert ended.status == 2 and advice in ended.err, ended
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_what_differs_is_not_written(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -60,6 +60,12 @@ def run(arguments: Sequence[str]) -> int:
     out = Path(given.out) if given.out else folder / NAMES[given.format]
     if out.exists():
         raise ValueError(f"{out} exists already: choose another --out, or remove it")
+    other = next((form for form, name in NAMES.items() if Path(name).suffix == out.suffix), given.format)
+    if other != given.format:
+        raise ValueError(
+            f"{out} ends as files of --format {other} do, and --format is {given.format}: "
+            f"give --format {other}, or another --out"
+        )
     if given.format == "torch-export" and out.suffix != SUFFIXES[given.format]:
         raise ValueError(f"{out} must end in {SUFFIXES[given.format]}: torch.export.load expects it")
     check_takes_tensors(out.parent)

@@ -7,12 +7,13 @@ import logging
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, redirect_stdout
-from io import StringIO
+from io import BytesIO, StringIO
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.fx import GraphModule
 
 from toughen.core.types import Images, Logits
 
@@ -33,6 +34,7 @@ def export(model: nn.Module, shape: tuple[int, int, int], path: Path, form: str,
 
     Raises:
         ValueError: a package is missing, or the net has an operation that the format does not have.
+        OSError: the file cannot be written.
     """
     if form not in SUFFIXES:
         raise ValueError(f"format {form!r} is unknown: use {', '.join(SUFFIXES)}")
@@ -46,15 +48,20 @@ def export(model: nn.Module, shape: tuple[int, int, int], path: Path, form: str,
         with _silent(), _plain_attention():
             program = _traced(net, sample, free)
             if form == "torch-export":
+                _forget_places(program)
                 program.example_inputs = None  # they would be a pickle in the file
-                torch.export.save(program, path, extra_files={"about.json": json.dumps(dict(about))})
-                return
-            made = torch.onnx.export(
-                program, input_names=[INPUT], output_names=[OUTPUT], dynamo=True, external_data=False, verbose=False
-            )
-            assert made is not None
-            made.model.metadata_props.update(about)
-            made.save(str(path))
+                file = BytesIO()  # in memory, so that a full disk is not taken for a fault of the net
+                torch.export.save(program, file, extra_files={"about.json": json.dumps(dict(about))})
+                content = file.getvalue()
+            else:
+                made = torch.onnx.export(
+                    program, input_names=[INPUT], output_names=[OUTPUT], dynamo=True, external_data=False, verbose=False
+                )
+                assert made is not None
+                made.model.metadata_props.update(about)
+                for node in made.model.graph.all_nodes():
+                    node.metadata_props.pop("pkg.torch.onnx.stack_trace", None)  # paths of this machine, and code
+                content = made.model_proto.SerializeToString()
     except Exception as error:  # the exporters raise almost anything
         root: BaseException = error
         while type(root).__name__ == "ConversionError" and root.__cause__ is not None:  # the last names the operator
@@ -65,6 +72,7 @@ def export(model: nn.Module, shape: tuple[int, int, int], path: Path, form: str,
         raise ValueError(
             f"the net cannot be exported as {form}: {reason}. Change the net, or use --format {other}"
         ) from error
+    path.write_bytes(content)
 
 
 def _traced(net: nn.Module, sample: tuple[Tensor], free: tuple[Any, ...]) -> torch.export.ExportedProgram:
@@ -80,6 +88,13 @@ def _traced(net: nn.Module, sample: tuple[Tensor], free: tuple[Any, ...]) -> tor
             return torch.export.export(net, sample, dynamic_shapes=free, strict=True)
         except Exception:
             raise first from None
+
+
+def _forget_places(program: torch.export.ExportedProgram) -> None:
+    """Leave out of which lines of which files the operations came: they hold paths of this machine, and code."""
+    for part in program.graph_module.modules():
+        for node in part.graph.nodes if isinstance(part, GraphModule) else ():
+            node.meta.pop("stack_trace", None)
 
 
 def load_exported(path: Path, form: str) -> Exported:
