@@ -204,6 +204,26 @@ def test_all_is_forgotten_after_so_many_epochs(mnist: tuple[Images, Labels]) -> 
     assert restored.epoch == 4
 
 
+def test_epochs_of_another_method_count_for_the_next_reset(mnist: tuple[Images, Labels]) -> None:
+    """The released script forgets where ``epoch % 40 == 0``, whatever trained in between; here every third epoch.
+
+    Epochs 0 and 1, then back to the state after epoch 0, another method in 2, and 3 to 8. The reset after epoch 2 falls
+    into the other method's turn, so that it comes after epoch 3; the next ones come after epochs 5 and 8.
+    """
+    (net, _), x, y = pair(), mnist[0][:8].double(), mnist[1][:8]
+    method, forgotten, healthy = made(net, eps=E, reset=3), list[int](), dict[str, Any]()
+    for epoch in (0, 1, 3, 4, 5, 6, 7, 8):
+        if epoch == 3:
+            method.load_state_dict(healthy)
+        method.craft(net, x, y, of(list(range(8))))
+        method.after_epoch({"epoch": epoch})
+        if epoch == 0:
+            healthy = copy.deepcopy(method.state_dict())
+        if not method.seen.any():
+            forgotten.append(epoch)
+    assert forgotten == [3, 5, 8]
+
+
 def test_a_set_of_unknown_size_grows_and_is_restored(mnist: tuple[Images, Labels]) -> None:
     (net, _), x, y = pair(), mnist[0][:8].double(), mnist[1][:8]
     growing, sized = made(net, images=None, eps=E), made(net, images=40, eps=E)

@@ -39,7 +39,8 @@ class PGI(Method):
         prior: where the attack starts, "momentum", "epoch" or "batch".
         decay: share of the gradients' sum kept at each visit of an image, for "momentum"; 0.3 as released.
         step_size: length of the step, in the units of eps; None means eps, as released.
-        reset: epochs after which all is forgotten, 40 as released; 0 means never.
+        reset: epochs of the run after which all is forgotten, 40 as released, and again after as many more; 0 means
+            never. If another method trains just then, it is forgotten after this one's next epoch.
         smoothing: share of a label that is spread over all classes, in attack and loss; the released code has 4/9 on
             ten classes.
 
@@ -124,8 +125,9 @@ class PGI(Method):
         return Step(robust + self.lam * distance, out, {"robust": robust.detach(), "distance": distance.detach()})
 
     def after_epoch(self, metrics: dict[str, Any]) -> None:
-        self.epoch += 1
-        if self.reset and self.epoch % self.reset == 0:
+        # epochs of the run: a rescue trains some without this method, and restores its earlier count
+        before, self.epoch = self.epoch, metrics.get("epoch", self.epoch) + 1
+        if self.reset and self.epoch // self.reset > before // self.reset:
             for kept in (self.start_at, self.momentum, self.seen):
                 kept.zero_()
 
