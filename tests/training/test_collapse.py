@@ -342,6 +342,22 @@ def test_new_weights_have_a_warm_up_of_their_own(tmp_path: Path, monkeypatch: py
     assert distances == pytest.approx([0.2 * min(1, n / 11) for n in range(15)], abs=1e-6)
 
 
+def test_a_warm_up_goes_back_with_the_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """30 steps of which 0.5 are 15: after the collapse at step 10 the rescue goes on as the fifth step did, 5/15."""
+    distances = distances_of_pgd(monkeypatch)
+    judged_at(monkeypatch, collapses=(10,), jumps=())
+    monkeypatch.setattr(CollapseCriterion, "is_restorable", always)
+    words = small("--method", "FBF", "--eps", 0.2, "--epochs", 6, "--eps_warmup", 0.5, "--checkpoint_seconds", 0)
+    assert toughen(*words, "--out", tmp_path / "whole").status == 0
+    assert [(each["step"], each["back_to"], each["until"]) for each in events(tmp_path / "whole")] == [(10, 5, 15)]
+    assert distances == pytest.approx([0.2 * n / 15 for n in range(5, 10)], abs=1e-6)
+    with monkeypatch.context() as patched, pytest.raises(Killed):
+        kill_at_step(patched, 13)
+        toughen(*words, "--out", tmp_path / "cut")
+    assert toughen(*words, "--out", tmp_path / "cut", "--resume").status == 0
+    same_end(tmp_path / "whole", tmp_path / "cut")
+
+
 def test_until_a_collapse_a_watch_changes_nothing(tmp_path: Path) -> None:
     weights = []
     for mode in ("off", "warn", "rescue"):

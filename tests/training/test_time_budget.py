@@ -120,6 +120,26 @@ def test_steps_that_become_much_slower_are_noticed_within_the_epoch(tmp_path: Pa
     assert min(moves) > 0 and method.seen[-1] + moves[-1] == pytest.approx(1)
 
 
+class Grown(Timed):
+    """Counts as training against a threat, and notes the factor of its perturbations."""
+
+    is_adversarial = True
+
+    def craft(self, model: nn.Module, x: Images, y: Labels, batch: Batch | None = None) -> Crafted:
+        self.scales = [*getattr(self, "scales", []), self.perturbation_scale]
+        return super().craft(model, x, y, batch)
+
+
+@pytest.mark.parametrize("later", [2.0, 0.5])
+def test_a_warm_up_of_eps_does_not_jump_where_the_rest_is_planned_anew(
+    tmp_path: Path, clock: Clock, later: float
+) -> None:
+    """It is a share of the run, whatever becomes of the number of steps."""
+    method = Grown(clock, 1.0, later=later)
+    train(recipe(method, time_budget="100s", eps_warmup=0.6), tmp_path / "run")
+    assert method.scales == pytest.approx([min(1.0, progress / 0.6) for progress in method.seen])
+
+
 def test_delayed_is_told_of_a_longer_run(tmp_path: Path, clock: Clock) -> None:
     """Steps before the switch are four times as fast as the ones after it, which were tried: the run grows.
 

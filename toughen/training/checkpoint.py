@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import os
 from collections.abc import Mapping
 from dataclasses import replace
@@ -23,6 +24,7 @@ from toughen.utils.type_hints import is_json, matches
 NAME, PREVIOUS, DAMAGED = "checkpoint.safetensors", "checkpoint.previous.safetensors", "checkpoint.damaged.safetensors"
 HEALTHY = "healthy.safetensors"
 KEPT = "kept"  # the folder of the weights that --keep-at names
+WARM_UP = ("adversarial_steps", "warmed", "warmed_at", "planned", "planned_at", "planned_progress")  # of eps
 MOMENTS = ("momentum_buffer", "exp_avg", "exp_avg_sq")  # of the shape of their weight in every optimizer of torch's
 
 
@@ -142,7 +144,9 @@ def resume(state: TrainingState) -> bool:
 
 
 def go_back(state: TrainingState) -> None:
-    """Return to the last healthy state of modules and optimizer; step, history and totals stay as they are.
+    """Return to the last healthy state of modules, optimizer and warm-up of eps.
+
+    Step, schedule, history and totals stay as they are.
 
     Raises:
         ValueError: its file is gone or damaged.
@@ -155,6 +159,10 @@ def go_back(state: TrainingState) -> None:
         raise ValueError(
             f"{path} does not fit this run ({second_line(error)}): train again with another --out"
         ) from None
+    then = copy.copy(state)
+    vars(then).update({name: about[name] for name in WARM_UP})
+    state.adversarial_steps = then.adversarial_steps
+    state.warmed, state.warmed_at = then.eps_scale, then.adversarial_steps
     state.distributed_step.forget_images()
 
 
@@ -213,6 +221,7 @@ def _checked(path: Path, callbacks: Mapping[str, Stateful]) -> tuple[dict[str, T
         ValueError: it is damaged.
     """
     tensors, about = read_tensors(path)
+    about = {"warmed": 0.0, "warmed_at": 0} | about  # which earlier versions did not write
     try:
         if not matches(about.get("extra"), dict[str, Any]) or not matches(
             about.get("callbacks"), dict[str, dict[str, Any]]

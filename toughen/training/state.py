@@ -81,6 +81,8 @@ class State:
         spent: seconds of all sessions, when the checkpoint was written.
         planned: steps of the whole run with a time budget; 0 without one.
         planned_at, planned_progress: the step at which the rest of the run was last planned, and the progress there.
+        warmed, warmed_at: the factor of perturbations when a warm-up of eps was last continued at another pace or from
+            an earlier state, and ``adversarial_steps`` then.
         processes: the number of processes.
     """
 
@@ -97,6 +99,8 @@ class State:
     planned: int = 0
     planned_at: int = 0
     planned_progress: float = 0.0
+    warmed: float = 0.0
+    warmed_at: int = 0
     processes: int = field(default_factory=lambda: world().world_size)
 
     def plain(self) -> dict[str, Any]:

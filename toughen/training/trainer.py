@@ -211,9 +211,7 @@ class Trainer:
         state, method, progress = self.state, self.state.method, self.state.progress(self.state.step)
         self.recipe.schedule.set(self.optimizer, self.recipe.optimizer.lr, progress)
         method.progress = progress
-        method.perturbation_scale = 1.0
-        if self.recipe.eps_warmup:
-            method.perturbation_scale = min(1.0, state.adversarial_steps / (self.recipe.eps_warmup * state.steps))
+        method.perturbation_scale = state.eps_scale
         state.adversarial_steps += method.is_adversarial
         self.optimizer.zero_grad(set_to_none=True)
         key = None if method.graph_key is None else (method, method.graph_key, method.perturbation_scale < 1)

@@ -160,6 +160,14 @@ class TrainingState(State):
         return self.planned_progress + (1 - self.planned_progress) * done
 
     @property
+    def eps_scale(self) -> float:
+        """The factor of perturbations in the next step, 0..1; a warm-up of eps keeps to the schedule's pace."""
+        if not self.recipe.eps_warmup:
+            return 1.0
+        pace = (self.steps - self.planned_at) / max(1e-9, 1 - self.planned_progress)  # in steps for a whole schedule
+        return min(1.0, self.warmed + (self.adversarial_steps - self.warmed_at) / (self.recipe.eps_warmup * pace))
+
+    @property
     def plan(self) -> Plan:
         """What methods are told of the run; with a time budget it changes."""
         drop = self.recipe.schedule.first_drop

@@ -123,7 +123,6 @@ class CollapseWatch(Callback):
         text = f"half of the training is over and the model is not robust: {_seen(accuracies)}; best under PGD {best}"
         if state.rescuers and not state.finished:
             more = self._go_back(state, TO_THE_END)
-            state.adversarial_steps = 0  # new weights: a warm-up of eps begins anew
             text += f"; back to step {state.healthy}, then {more['rescue']} to the end"
         state.note("never robust", text, **accuracies, **more)
 

@@ -90,6 +90,7 @@ def replan(state: TrainingState, budget: float, step_seconds: float, validation_
     if state.step >= state.planned:
         return
     left = AIM * budget - state.total_spent
+    state.warmed, state.warmed_at = state.eps_scale, state.adversarial_steps
     state.planned_at, state.planned_progress = state.step, state.progress(state.step)
     steps = steps_that_fit(state, left, step_seconds, validation_seconds)
     state.planned = state.step + max(1, world().broadcast(steps))
