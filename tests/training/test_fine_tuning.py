@@ -143,11 +143,41 @@ def test_all_but_the_classifier_of_a_net_of_timms_is_frozen(name: str) -> None:
     assert {id(weight) for weight in trained} == {id(weight) for weight in model.net.get_classifier().parameters()}
 
 
-def test_parts_of_a_frozen_block_rest_with_it_and_dropout_between_layers_does_not(weights: Path) -> None:
-    trained = trainer(weights, frozen=3)
-    trained.train_mode()
-    resting = [name for name, module in trained.model.net.named_modules() if not module.training]
-    assert resting == ["0", "1", "4", "6", "7"]
+def test_parts_of_a_frozen_block_rest_with_it_and_dropout_before_a_trained_layer_does_not(weights: Path) -> None:
+    for frozen, resting in ((3, ["0", "1", "2", "3", "4", "5", "6", "7"]), (1, ["0", "1"])):
+        trained = trainer(weights, frozen=frozen)
+        trained.train_mode()
+        assert [name for name, module in trained.model.net.named_modules() if not module.training] == resting
+
+
+class Backwards(nn.Sequential):
+    """Parts in another order than they are called in."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        for part in reversed(self):
+            x = part(x)
+        return x
+
+
+def test_frozen_layers_of_a_sequence_answer_as_in_evaluation_mode() -> None:
+    """Torch's evaluation mode says what frozen layers give the first trained one, whose own dropout stays on."""
+    first = [nn.Conv2d(1, 4, 5, stride=3), nn.ReLU(), nn.Dropout(0.5)]
+    second = [nn.Conv2d(4, 6, 3, stride=3), nn.ReLU()]
+    last = [nn.Dropout(0.5), nn.Flatten(), nn.Linear(24, 10)]
+    body = nn.Sequential(nn.Sequential(*first), *second)
+    flat = nn.Sequential(*first, *second, *last)
+    x = torch.rand(64, 1, 28, 28)
+    for model, convolved in ((flat, flat[:5]), (nn.Sequential(body, *last), body)):
+        resting = fine_tuning.prepare(model, [], "backbone", 1.0, 10).frozen_modules
+        model.train()
+        for module in resting:
+            module.eval()
+        found = convolved(x)
+        assert not torch.equal(model(x), model(x))
+        assert torch.equal(found, convolved.eval()(x))
+    backwards = Backwards(*reversed(flat))
+    resting = fine_tuning.prepare(backwards, [], "backbone", 1.0, 10).frozen_modules
+    assert {type(module) for module in resting} == {nn.Conv2d}
 
 
 def test_a_killed_run_goes_on_bit_for_bit(weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Literal, NamedTuple, TypeAlias
 
 from torch import nn
@@ -109,7 +109,11 @@ def _frozen_names(net: nn.Module, layers: list[list[str]], frozen: Frozen, class
 
 
 def _frozen_modules(net: nn.Module) -> list[nn.Module]:
-    """The modules with no parameter to train; a norm without parameters is frozen with the parameters before it."""
+    """The modules with no parameter to train.
+
+    A norm without parameters is frozen with the parameters before it, and what lies between two frozen parts of an
+    ``nn.Sequential``, such as dropout, with these. Elsewhere the order of modules need not be that of their calls.
+    """
     frozen_modules, is_frozen = [], False
     for module in net.modules():
         if weights := list(module.parameters()):
@@ -119,7 +123,32 @@ def _frozen_modules(net: nn.Module) -> list[nn.Module]:
                 is_frozen = not any(weight.requires_grad for weight in own)
         elif is_frozen and isinstance(module, _NormBase):
             frozen_modules.append(module)
+        if isinstance(module, nn.Sequential) and type(module).forward is nn.Sequential.forward:
+            frozen_modules += _between_frozen(module)
     return frozen_modules
+
+
+def _between_frozen(sequence: nn.Sequential) -> list[nn.Module]:
+    """The parts without parameters between two frozen ones."""
+    between, waiting, after_frozen = list[nn.Module](), list[nn.Module](), False
+    for part in _flat(sequence):
+        trained = [weight.requires_grad for weight in part.parameters()]
+        if not trained:
+            waiting.append(part)
+            continue
+        if after_frozen and not trained[0]:
+            between += waiting
+        waiting, after_frozen = [], not trained[-1]
+    return between
+
+
+def _flat(sequence: nn.Sequential) -> Iterator[nn.Module]:
+    """The parts of a sequence in the order in which they run, those of nested ones too."""
+    for part in sequence:
+        if isinstance(part, nn.Sequential) and type(part).forward is nn.Sequential.forward:
+            yield from _flat(part)
+        else:
+            yield part
 
 
 def describe(model: nn.Module, groups: Sequence[dict[str, Any]], lr: float | int) -> str:
