@@ -21,6 +21,7 @@ from toughen.core.threat import Threat
 from toughen.core.types import Batch, Images, Labels, Plan
 from toughen.methods.awp import AWP
 from toughen.methods.base import Method
+from toughen.methods.converge_smooth import ConvergeSmooth
 from toughen.methods.delayed import Delayed
 from toughen.methods.efgsm import EFGSM
 from toughen.methods.fast import FGSMAT
@@ -247,10 +248,11 @@ def test_a_delayed_method_inside_switches_by_the_clean_loss(mnist: tuple[Images,
     [
         (Free(eps=EPS), "Free perturbs images"),
         (AWP(inner=FGSMAT(eps=EPS)), "put AWP around Reconstruct"),
+        (ConvergeSmooth(inner=FGSMAT(eps=EPS)), "put ConvergeSmooth around Reconstruct"),
         (Hybrid(cheap=NuAT(eps=EPS)), "put Reconstruct into its cheap"),
         (Delayed(before=NuAT(eps=EPS), after=EFGSM(eps=EPS)), "while NuAT trains.*give switch_epoch a number"),
     ],
-    ids=["Free", "AWP", "Hybrid", "Delayed"],
+    ids=["Free", "AWP", "ConvergeSmooth", "Hybrid", "Delayed"],
 )
 def test_a_method_that_needs_its_own_loss_is_refused(inner: Method, message: str) -> None:
     with pytest.raises(ValueError, match=message):

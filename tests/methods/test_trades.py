@@ -28,6 +28,7 @@ from torch import Tensor
 from toughen.core.cost import PassCounter
 from toughen.core.types import Crafted, Images, Labels, Mode, Plan
 from toughen.methods.awp import AWP
+from toughen.methods.converge_smooth import ConvergeSmooth
 from toughen.methods.delayed import Delayed
 from toughen.methods.efgsm import EFGSM
 from toughen.methods.free import Free
@@ -192,6 +193,7 @@ def test_a_crafter_that_works_through_its_own_loss_is_refused() -> None:
         (Free(eps=0.1), "Free perturbs images .* use another method"),
         (Delayed(after=Free(eps=0.1, replays=1)), "Free perturbs images"),
         (Hybrid(cheap=NuAT(eps=0.1)), "Hybrid switches .* put TRADES into its cheap"),
+        (ConvergeSmooth(inner=EFGSM(eps=0.1)), "ConvergeSmooth holds .* put ConvergeSmooth around TRADES"),
         (AWP(inner=EFGSM(eps=0.1)), "AWP perturbs weights .* put AWP around TRADES"),
     ):
         with pytest.raises(ValueError, match=remedy):

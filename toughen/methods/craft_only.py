@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from toughen.methods.awp import AWP
 from toughen.methods.base import Method
+from toughen.methods.converge_smooth import ConvergeSmooth
 from toughen.methods.free import Free
 from toughen.methods.hybrid import Hybrid
 
@@ -17,6 +18,7 @@ def require_craft_only(holder: str, method: Method) -> Method:
     lost = {
         Free: "perturbs images with the gradient of its own loss: use another method, such as FBF",
         Hybrid: f"switches by its own clean loss: put {holder} into its cheap and its strong method",
+        ConvergeSmooth: f"holds the clean loss in its own loss: put ConvergeSmooth around {holder}",
         AWP: f"perturbs weights in its own loss: put AWP around {holder}",
     }
     for inner in method.modules():
