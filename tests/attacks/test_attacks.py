@@ -56,6 +56,7 @@ from toughen.core.objectives import NuclearAscent, cross_entropy, kl, margin, ma
 from toughen.core.rng import ImageNoise, Noise, StepNoise
 from toughen.core.threat import Threat
 from toughen.core.types import Images, Labels, Logits, Norm
+from toughen.methods.fast import FGSMAT
 from toughen.utils.collect import collect
 
 ELSEWHERE = ("AutoAttack", "LogitMatrix", "Transfer")  # have tests of their own
@@ -201,11 +202,43 @@ def test_labels_of_another_kind_are_refused() -> None:
     assert ended.stdout.splitlines() == 7 * said, ended
 
 
+BEYOND = r"labels go from 0 to 3, but the model has 3 classes: number them from 0"
+
+
 @pytest.mark.parametrize("attack", [DeepFool(eps=0.1), AutoAttack(eps=0.1)])
 def test_labels_beyond_the_model_s_classes_are_refused(attack: Attack) -> None:
     """DeepFool returned the clean images."""
-    with pytest.raises(ValueError, match=r"labels go from 0 to 3, but the model has 3 classes: number them from 0"):
+    with pytest.raises(ValueError, match=BEYOND):
         attack(nn.Flatten(), torch.rand(2, 1, 1, 3), torch.tensor([0, 3]))
+
+
+def test_a_method_refuses_labels_beyond_the_model_s_classes_in_its_first_batch() -> None:
+    with pytest.raises(ValueError, match=BEYOND):
+        FGSMAT(eps=0.1)(nn.Flatten(), torch.rand(2, 1, 1, 3), torch.tensor([0, 3]))
+
+
+WRONG_COUNTS = """
+from dataclasses import fields
+from toughen.attacks import REGISTRY
+
+for kind in REGISTRY.values():
+    for field in fields(kind):
+        if field.type in ("int", "int | None"):
+            for value in ("3", 2.5):
+                try:
+                    kind(eps=0.1, **{field.name: value})
+                    print("nothing is said")
+                except ValueError as error:
+                    print(str(error).replace(f"{field.name} is {value!r}", "..."))
+                except TypeError as error:
+                    print("TypeError", error)
+"""
+
+
+def test_a_count_that_is_no_whole_number_is_refused() -> None:
+    """In a process of its own; a text gave Python's own error of a comparison, 2.5 steps one of a range."""
+    said = process("-c", WRONG_COUNTS).stdout.splitlines()
+    assert set(said) == {"...: give a whole number, such as 10"} and len(said) > 40
 
 
 def test_a_single_image_and_a_function_are_refused() -> None:

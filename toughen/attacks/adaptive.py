@@ -8,7 +8,7 @@ from typing import Literal
 import torch
 from torch import nn
 
-from toughen.attacks.base import Attack, check_not_negative, start_call, threat_of
+from toughen.attacks.base import Attack, check_counts, check_not_negative, start_call, threat_of
 from toughen.attacks.pgd import PGD
 from toughen.core.gradients import confirmed, input_gradient, logits, mode
 from toughen.core.objectives import DivergenceAscent, GuidedAscent, NuclearAscent, Objective, misclassified
@@ -54,6 +54,7 @@ class Adaptive(Attack):
         threat_of(self)
         if self.defence not in ("nuclear", "guided", "kl"):
             raise ValueError(f'defence {self.defence!r} is unknown: use "nuclear", "guided" or "kl"')
+        check_counts(steps=self.steps, group=self.group, divisor=self.divisor)
         if self.steps < 1 or self.group < 1 or (self.divisor is not None and self.divisor < 1):
             raise ValueError(f"steps ({self.steps}), group ({self.group}), divisor ({self.divisor}) must be at least 1")
         check_not_negative(weight=self.weight, step_size=self.step_size)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from toughen.attacks.apgd_state import APGDState
-from toughen.attacks.base import Attack, start_call, threat_of
+from toughen.attacks.base import Attack, check_counts, start_call, threat_of
 from toughen.core.gradients import InputGradient, confirmed, exact_logits, input_gradient, logits, mode
 from toughen.core.objectives import Objective, TargetedDLR, cross_entropy
 from toughen.core.rng import Noise
@@ -58,6 +58,7 @@ class APGD(Attack):
 
     def __post_init__(self) -> None:
         threat_of(self)
+        check_counts(steps=self.steps, restarts=self.restarts, eot=self.eot)
         if min(self.steps, self.restarts, self.eot) < 1:
             raise ValueError(
                 f"steps ({self.steps}), restarts ({self.restarts}) and eot ({self.eot}) must be at least 1"
@@ -150,6 +151,7 @@ class APGDT(Attack):
 
     def __post_init__(self) -> None:
         self._apgd()
+        check_counts(targets=self.targets, first=self.first)
         if min(self.targets, self.first) < 1:
             raise ValueError(f"targets ({self.targets}) and first ({self.first}) must be at least 1")
 

@@ -8,7 +8,7 @@ from typing import Literal, TypeAlias
 from torch import nn
 
 from toughen.attacks.apgd import APGD, APGDT
-from toughen.attacks.base import Attack, check_classes, start_call, threat_of
+from toughen.attacks.base import Attack, check_classes, check_counts, start_call, threat_of
 from toughen.attacks.fab import FAB
 from toughen.attacks.square import Square
 from toughen.core.gradients import mode
@@ -43,6 +43,7 @@ class AutoAttack(Attack):
 
     def __post_init__(self) -> None:
         threat_of(self)
+        check_counts(batch_size=self.batch_size)
         self.parts()
 
     def parts(self) -> dict[str, Attack]:

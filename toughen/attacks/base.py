@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import operator
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -140,3 +142,16 @@ def check_not_negative(**settings: Real | None) -> None:
             raise ValueError(f"{name} is {value!r}: give a number, such as 2 / 255")
         if value is not None and not 0 <= value < math.inf:
             raise ValueError(f"{name} {value} must be a finite number, not below 0")
+
+
+def check_counts(**settings: Any) -> None:
+    """Check that settings of an attack that are given are whole numbers, as steps are.
+
+    Raises:
+        ValueError: one is not.
+    """
+    for name, value in settings.items():
+        try:
+            operator.index(0 if value is None else value)
+        except TypeError:
+            raise ValueError(f"{name} is {value!r}: give a whole number, such as 10") from None

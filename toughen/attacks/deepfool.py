@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from toughen.attacks.base import Attack, check_classes, check_not_negative, start_call, threat_of
+from toughen.attacks.base import Attack, check_classes, check_counts, check_not_negative, start_call, threat_of
 from toughen.core.gradients import InputGradient, fooled, logits, mode, nearest_gradient
 from toughen.core.objectives import LogitDifference
 from toughen.core.rng import Noise
@@ -52,6 +52,7 @@ class DeepFool(Attack):
 
     def __post_init__(self) -> None:
         threat_of(self)
+        check_counts(candidates=self.candidates, steps=self.steps)
         if self.candidates < 2 or self.steps < 1:
             raise ValueError(f"candidates ({self.candidates}) must be at least 2, and steps ({self.steps}) at least 1")
         check_not_negative(overshoot=self.overshoot)

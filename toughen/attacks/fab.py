@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from toughen.attacks.apgd import wrong_classes
-from toughen.attacks.base import Attack, start_call, threat_of
+from toughen.attacks.base import Attack, check_counts, start_call, threat_of
 from toughen.attacks.fab_state import FABState
 from toughen.core.gradients import confirmed, low_precision, mode
 from toughen.core.objectives import misclassified
@@ -72,6 +72,7 @@ class FAB(Attack):
 
     def __post_init__(self) -> None:
         threat_of(self)
+        check_counts(steps=self.steps, restarts=self.restarts, targets=self.targets, first=self.first)
         for name in ("steps", "restarts", "targets", "first"):
             value = getattr(self, name)
             if value is not None and value < 1:

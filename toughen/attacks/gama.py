@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from toughen.attacks.base import Attack, check_not_negative, start_call, threat_of
+from toughen.attacks.base import Attack, check_counts, check_not_negative, start_call, threat_of
 from toughen.core.gradients import fooled, input_gradient, logits, mode
 from toughen.core.objectives import GuidedMargin
 from toughen.core.rng import Noise
@@ -44,6 +44,7 @@ class _GAMA(Attack):
 
     def __post_init__(self) -> None:
         threat_of(self)
+        check_counts(steps=self.steps, restarts=self.restarts)
         if self.steps < 1 or self.restarts < 1:
             raise ValueError(f"steps ({self.steps}) and restarts ({self.restarts}) must be at least 1")
         if not 0 <= self.weight < math.inf or not 1 <= self.drop_factor < math.inf:

@@ -8,7 +8,7 @@ from typing import ClassVar, Literal
 import torch
 from torch import nn
 
-from toughen.attacks.base import Attack, check_not_negative, start_call, threat_of
+from toughen.attacks.base import Attack, check_counts, check_not_negative, start_call, threat_of
 from toughen.attacks.pgd import PGD
 from toughen.core.gradients import logits, mode
 from toughen.core.objectives import LogitNorm
@@ -48,6 +48,7 @@ class LogitMatrix(Attack):
         threat_of(self)
         if self.kind not in ("nuclear", "frobenius"):
             raise ValueError(f'kind {self.kind!r} is unknown: use "nuclear" or "frobenius"')
+        check_counts(steps=self.steps)
         if self.steps < 1:
             raise ValueError(f"steps ({self.steps}) must be at least 1")
         check_not_negative(step_size=self.step_size)

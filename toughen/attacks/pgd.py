@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
-from toughen.attacks.base import Attack, check_not_negative, start_call, threat_of
+from toughen.attacks.base import Attack, check_counts, check_not_negative, start_call, threat_of
 from toughen.core.gradients import confirmed, input_gradient, logits, mode
 from toughen.core.objectives import Objective, cross_entropy
 from toughen.core.rng import Noise
@@ -54,6 +54,7 @@ class PGD(Attack):
 
     def __post_init__(self) -> None:
         threat_of(self)
+        check_counts(steps=self.steps, restarts=self.restarts)
         if self.steps < 1 or self.restarts < 1:
             raise ValueError(f"steps ({self.steps}) and restarts ({self.restarts}) must be at least 1")
         check_not_negative(step_size=self.step_size, start_size=self.start_size, decay=self.decay)
@@ -136,6 +137,7 @@ class IFGSM(Attack):
 
     def _pgd(self) -> PGD:
         threat = threat_of(self)
+        check_counts(steps=self.steps)
         if self.steps < 1:
             raise ValueError(f"steps ({self.steps}) must be at least 1")
         return PGD(

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from toughen.attacks.base import Attack, start_call, threat_of
+from toughen.attacks.base import Attack, check_counts, start_call, threat_of
 from toughen.core.gradients import confirmed, input_gradient, logits, mode
 from toughen.core.objectives import Objective, cross_entropy
 from toughen.core.rng import Noise
@@ -45,6 +45,7 @@ class PGDADP(Attack):
 
     def __post_init__(self) -> None:
         threat_of(self)
+        check_counts(steps=self.steps)
         if self.steps < 1:
             raise ValueError(f"steps ({self.steps}) must be at least 1")
         if not self.sizes or not all(0 < size <= 2 for size in self.sizes):

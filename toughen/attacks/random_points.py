@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from toughen.attacks.base import Attack, start_call, threat_of
+from toughen.attacks.base import Attack, check_counts, start_call, threat_of
 from toughen.core.gradients import fooled, logits, mode
 from toughen.core.objectives import margin
 from toughen.core.rng import Noise
@@ -37,6 +37,7 @@ class RandomPoints(Attack):
 
     def __post_init__(self) -> None:
         threat_of(self)
+        check_counts(points=self.points)
         if self.points < 1:
             raise ValueError(f"points ({self.points}) must be at least 1")
 

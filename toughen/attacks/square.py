@@ -11,7 +11,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from toughen.attacks.base import Attack, start_call, threat_of
+from toughen.attacks.base import Attack, check_counts, start_call, threat_of
 from toughen.core.gradients import fooled, logits, mode
 from toughen.core.objectives import margin
 from toughen.core.rng import Noise
@@ -54,6 +54,7 @@ class Square(Attack):
 
     def __post_init__(self) -> None:
         threat_of(self)
+        check_counts(queries=self.queries, restarts=self.restarts)
         if self.queries < 1 or self.restarts < 1:
             raise ValueError(f"queries ({self.queries}) and restarts ({self.restarts}) must be at least 1")
         if not 0 < self.p_init <= 1:

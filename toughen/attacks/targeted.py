@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from toughen.attacks.base import Attack, check_not_negative, start_call, threat_of
+from toughen.attacks.base import Attack, check_counts, check_not_negative, start_call, threat_of
 from toughen.attacks.pgd import PGD
 from toughen.core.gradients import logits, mode
 from toughen.core.objectives import TowardsClass
@@ -38,6 +38,7 @@ class _TargetedPGD(Attack):
 
     def __post_init__(self) -> None:
         threat_of(self)
+        check_counts(steps=self.steps)
         if self.steps < 1:
             raise ValueError(f"steps ({self.steps}) must be at least 1")
         check_not_negative(step_size=self.step_size)

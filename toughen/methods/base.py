@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from toughen.attacks.base import check_images, check_target, threat_of
+from toughen.attacks.base import check_classes, check_images, check_target, threat_of
 from toughen.core import cost
 from toughen.core.gradients import logits, mode
 from toughen.core.rng import Noise
@@ -185,14 +185,17 @@ class Method(Configurable, nn.Module):
         Raises:
             ValueError: in the first batch of a loop of your own, images outside [0, 1] or labels of another kind.
         """
-        if not self._range_checked:
-            if batch is None or batch.noise is None:  # the trainer gives a source of noise, and loads its images itself
-                check_images(x)
-                check_target(y, x)
-            self._range_checked = True
+        # the trainer gives a source of noise, and loads its images itself
+        unchecked = not self._range_checked and (batch is None or batch.noise is None)
+        if unchecked:
+            check_images(x)
+            check_target(y, x)
+        self._range_checked = True
         if not self._prepared:
             with mode(model, "eval"), torch.no_grad():  # a batch need not hold the last class: the model knows
                 classes = logits(model, x[:1]).shape[1]
+            if unchecked:
+                check_classes(y, classes)
             self.prepare(model, (x.shape[1], x.shape[2], x.shape[3]), classes)
         with cost.crafting():
             crafted = self.craft(model, x, y, batch)
