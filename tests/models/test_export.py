@@ -7,6 +7,7 @@ import resource
 import sys
 import zipfile
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import onnx
@@ -73,6 +74,28 @@ def test_a_net_of_timms_says_the_same_after_export(
     for images in (x, PGD(eps=0.1, steps=3)(model, x, y)):
         furthest, other, *_ = difference(model, exported, images, batch_size=33)
         assert other == 0 and furthest < 1e-3
+
+
+class More(nn.Module):
+    """A net that returns an object with logits and more, as those of the package transformers do."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.last = nn.Linear(784, 10)
+
+    def forward(self, x: Images) -> SimpleNamespace:
+        features = x.flatten(1)
+        return SimpleNamespace(logits=self.last(features), features=features)
+
+
+@pytest.mark.parametrize("form", ["onnx", "torch-export"])
+def test_a_net_that_returns_more_than_logits(form: str, mnist: tuple[Images, Labels], tmp_path: Path) -> None:
+    model, path = More(), tmp_path / "net.pt2"
+    export(model, (1, 28, 28), path, form, {"classes": "[]"})
+    exported = load_exported(path, form)
+    with torch.no_grad():
+        torch.testing.assert_close(exported(mnist[0]), model(mnist[0]).logits)
+    assert difference(model, exported, mnist[0]).logit < 1e-3
 
 
 def test_a_difference_is_seen(mnist: tuple[Images, Labels]) -> None:

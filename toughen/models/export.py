@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.fx import GraphModule
 
+from toughen.core.modules import unwrap
 from toughen.core.types import Images, Logits
 
 SUFFIXES = {"onnx": ".onnx", "torch-export": ".pt2"}
@@ -46,6 +47,8 @@ def export(model: nn.Module, shape: tuple[int, int, int], path: Path, form: str,
     program: torch.export.ExportedProgram | None = None
     try:
         with _silent(), _plain_attention():
+            if _returns_more(net, sample):
+                net = _LogitsAlone(net).eval()
             program = _traced(net, sample, free)
             if form == "torch-export":
                 _forget_places(program)
@@ -73,6 +76,23 @@ def export(model: nn.Module, shape: tuple[int, int, int], path: Path, form: str,
             f"the net cannot be exported as {form}: {reason}. Change the net, or use --format {other}"
         ) from error
     path.write_bytes(content)
+
+
+class _LogitsAlone(nn.Module):
+    """The logits of a net that returns an object with ``.logits``."""
+
+    def __init__(self, net: nn.Module) -> None:
+        super().__init__()
+        self.net = net
+
+    def forward(self, x: Images) -> Logits:
+        logits: Tensor = self.net(x).logits  # unwrap's check would fix the size of the batch
+        return logits
+
+
+def _returns_more(net: nn.Module, sample: tuple[Tensor]) -> bool:
+    with torch.no_grad():
+        return hasattr(net(*sample), "logits")
 
 
 def _traced(net: nn.Module, sample: tuple[Tensor], free: tuple[Any, ...]) -> torch.export.ExportedProgram:
@@ -134,8 +154,7 @@ def difference(model: nn.Module, exported: Exported, x: Images, batch_size: int 
     furthest, relative, other = torch.zeros(()), torch.zeros(()), 0
     with torch.no_grad():
         for part in x.split(batch_size):
-            ours: Tensor = model(part)
-            theirs = exported(part)
+            ours, theirs = (unwrap(each(part), len(part)) for each in (model, exported))
             apart, size = (ours - theirs).abs().amax(1).cpu(), (ours.abs().amax(1) / 10).clamp(min=1).cpu()
             furthest = torch.maximum(furthest, apart.max())  # a NaN stays one
             relative = torch.maximum(relative, (apart / size).max())
