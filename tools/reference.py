@@ -108,7 +108,7 @@ def commands() -> str:
         parser = parser_of(name)
         parts.append(examples(parser))
         if name == "plan":
-            parts.append("It takes the arguments of [train](#train).\n")
+            parts.append("It takes the arguments of [train](#train), except `--json`.\n")
             continue
         if name == "train":
             parts.append("Every field of a [recipe](recipe.md) is an option: `--batch-size 64` or `--batch_size 64`.\n")

@@ -53,6 +53,7 @@ TRAIN = [  # words of a command line, and what the message must say
         "--epochs 3 and the time budget of 1m both set the length",
         "--time-budget null",
     ),
+    ("plan demo --json", "`toughen plan` prints no JSON: leave --json out"),
     ("plan demo --time_budget=1m --epochs=3", "--epochs 3 and the time budget of 1m both set the length"),
     ("train timed.yaml --epochs 3", "--epochs 3 and the time budget of 90s both set the length"),
     ("train --data FOLDER --eps 0.1 --method.bta 2", "NuAT has no setting --method.bta: it takes eps, norm, lam"),

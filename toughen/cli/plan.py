@@ -38,7 +38,7 @@ HELP = Help(
         f"{PROGRAM} plan demo --batch-size 128",
     ),
     shown={title: names for title, names in GROUPS.items() if title != "Output"},
-    more=MORE | {"Output": f"{GROUPS['Output']} {MORE['Output']}"},
+    more=MORE | {"Output": f"{GROUPS['Output']} {MORE['Output'].replace(' json', '')}"},
     defaults=False,
 )
 TRYING = 5.0  # seconds that steps are timed for
@@ -48,6 +48,8 @@ COUNTED = 12  # with at most this many classes, the number of images is listed f
 def run(arguments: Sequence[str]) -> int:
     if help_requested(arguments):
         plan_parser().read(arguments)
+    if any(word.partition("=")[0] == "--json" for word in arguments):
+        raise ValueError(f"`{PROGRAM} plan` prints no JSON: leave --json out")
     words = [word for word in arguments if word != "--resume"]
     recipe, out, _ = parse_train(words)
     with tempfile.TemporaryDirectory() as folder:
