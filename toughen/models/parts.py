@@ -12,17 +12,19 @@ Shape: TypeAlias = tuple[int, int, int]  # one image's channels, height, width
 Stem: TypeAlias = Literal["cifar", "imagenet"]
 
 
-class ContrastStretching(nn.Module):
-    """Stretches the values from ``low`` to 1 - ``low`` over [0, 1] and clips the others to 0 or 1.
+LEAK = 0.02  # slope of contrast stretching outside the stretched values, as a share of the slope inside
 
-    An attack of eps at most ``low`` then changes no pixel that is 0 or 1. Where most pixels are, as in MNIST, the net
-    becomes more robust; on photographs it does not (Chen et al., arXiv:1805.07816, on thresholds).
-    The gradient ignores the clipping: it is the slope 1 / (1 - 2 ``low``) everywhere (straight-through, Bengio et al.,
-    arXiv:1308.3432). The true one is 0 at a clipped pixel, so that attacks would leave such a pixel as it is, even
-    where a larger change would fool the net.
+
+class ContrastStretching(nn.Module):
+    """Stretches the values from ``low`` to 1 - ``low`` over [0, 1]; the others stay close to 0 or 1.
+
+    An attack of eps at most ``low`` then changes a pixel that is 0 or 1 by little. Where most pixels are, as in MNIST,
+    the net can become more robust; on photographs it does not (Chen et al., arXiv:1805.07816, on thresholds).
+    Outside, the slope is ``LEAK`` times that inside, and not 0. A clipped pixel would have no gradient, so that attacks
+    would leave it as it is, even where a larger change would fool the net.
 
     Args:
-        low: values up to it become 0, values from 1 - ``low`` become 1; above 0 and below 0.5.
+        low: what becomes 0, as 1 - ``low`` becomes 1; above 0 and below 0.5.
 
     Raises:
         ValueError: ``low`` is out of its range.
@@ -37,7 +39,8 @@ class ContrastStretching(nn.Module):
     def forward(self, images: Images) -> Images:
         """Return the stretched images, [n, c, h, w]."""
         stretched = (images - self.low) / (1 - 2 * self.low)
-        return stretched + (stretched.clamp(0, 1) - stretched).detach()  # the sum is exact, also in bfloat16
+        inside = stretched.clamp(0, 1)
+        return inside + LEAK * (stretched - inside)
 
     def extra_repr(self) -> str:
         """What torch prints between the brackets."""
