@@ -185,8 +185,7 @@ class Method(Configurable, nn.Module):
         Raises:
             ValueError: in the first batch of a loop of your own, images outside [0, 1] or labels of another kind.
         """
-        # the trainer gives a source of noise, and loads its images itself
-        unchecked = not self._range_checked and (batch is None or batch.noise is None)
+        unchecked = not self._range_checked and (batch is None or batch.noise is None)  # the trainer gives noise
         if unchecked:
             check_images(x)
             check_target(y, x)
