@@ -50,6 +50,7 @@ class Task:
         crop: the shift in pixels, where there is one.
         train, held_out: images of the search, both out of the training images.
         passes: forward equivalents for each image, in all epochs together.
+        stretches: contrast stretching before the net's first layer, to choose from; 0 is none.
         first: settings of the first trials.
     """
 
@@ -60,10 +61,12 @@ class Task:
     train: int
     held_out: int
     passes: int
+    stretches: tuple[float, ...] = (0.0,)
     first: tuple[dict[str, Any], ...] = ()
 
 
 PLAIN = {
+    "stretch": 0.0,
     "batch_size": 128,
     "schedule": "Cosine",
     "averaging": "null",
@@ -75,6 +78,7 @@ PLAIN = {
 }
 EFGSM_MNIST = PLAIN | {"method": "EFGSM", "sigma": 0.5, "remember": "gradient", "lr": 1e-3}  # as the recipe efgsm-mnist
 NUAT_MNIST = PLAIN | {"method": "NuAT", "start": 1.0, "alternate": False, "lam": 4.0, "lr": 1e-3}
+TOUGHEN_MNIST = NUAT_MNIST | {"alternate": True, "averaging": "0.998", "label_smoothing": 0.0, "stretch": 0.3}
 STRIDED = PLAIN | {"schedule": "OneCycle", "averaging": "0.998", "label_smoothing": 0.0, "eps_factor": 1.1, "lr": 5e-3}
 TASKS = {
     "mnist": Task(
@@ -85,11 +89,14 @@ TASKS = {
         train=10_000,
         held_out=1000,
         passes=160,
+        stretches=(0.0, 0.3),
         first=(
             EFGSM_MNIST,
             EFGSM_MNIST | {"averaging": "0.998"},
             EFGSM_MNIST | {"averaging": "0.998", "eps_factor": 1.1},
             EFGSM_MNIST | {"averaging": "0.998", "crop": True},
+            TOUGHEN_MNIST,
+            EFGSM_MNIST | {"averaging": "0.998", "stretch": 0.3},
             NUAT_MNIST,
             EFGSM_MNIST | {"averaging": "0.998", "eps_factor": 1.33},
             NUAT_MNIST | {"averaging": "0.998", "eps_factor": 1.2},
@@ -123,6 +130,7 @@ TASKS = {
     ),
 }
 PARTS = {  # of a recipe -> the value that leaves it out
+    "contrast stretching": ("stretch", 0.0),
     "wide start": ("start", 0.5),
     "averaged weights": ("averaging", "null"),
     "label smoothing": ("label_smoothing", 0.0),
@@ -134,12 +142,12 @@ PARTS = {  # of a recipe -> the value that leaves it out
 }
 
 
-def suggest(trial: optuna.trial.BaseTrial, rates: tuple[float, float]) -> dict[str, Any]:
+def suggest(trial: optuna.trial.BaseTrial, task: Task) -> dict[str, Any]:
     """The settings of a trial.
 
     Args:
         trial: chooses them.
-        rates: lowest and highest learning rate.
+        task: gives the learning rates and the contrast stretchings to choose from.
     """
     found: dict[str, Any] = {"method": trial.suggest_categorical("method", list(PASSES))}
     if found["method"] == "PGI":
@@ -153,7 +161,8 @@ def suggest(trial: optuna.trial.BaseTrial, rates: tuple[float, float]) -> dict[s
         found["alternate"] = trial.suggest_categorical("alternate", [False, True])
         found["lam"] = trial.suggest_float(f"lam of {found['method']}", 1, 32, log=True)
     return found | {
-        "lr": trial.suggest_float("lr", *rates, log=True),
+        "stretch": trial.suggest_categorical("stretch", task.stretches),
+        "lr": trial.suggest_float("lr", *task.rates, log=True),
         "batch_size": trial.suggest_categorical("batch_size", [64, 128]),
         "schedule": trial.suggest_categorical("schedule", ["Cosine", "OneCycle"]),
         "averaging": trial.suggest_categorical("averaging", ["null", "0.99", "0.998", "0.9995"]),
@@ -180,6 +189,8 @@ def words(task: Task, settings: Mapping[str, Any]) -> list[str]:
     for name, option in (("start", "start_size"), ("step_size", "step_size"), ("sigma", "sigma")):
         if name in settings:
             given += [f"--{node}.{option}", f"{settings[name] * eps:.9g}"]
+    if settings["stretch"]:
+        given += ["--model_settings.stretch", str(settings["stretch"])]
     if "alternate" in settings:
         given += [f"--{node}.alternate", str(settings["alternate"]).lower()]
     before, share = settings["awp_from"], 1 - settings["awp_from"]
@@ -265,7 +276,7 @@ def search(task: Task, data: Path, out: Path, file: Path, trials: int, time_limi
         while len(complete(study)) < trials:
             begun = [each for each in study.trials if each.state == optuna.trial.TrialState.RUNNING]
             trial = optuna.trial.Trial(study, begun[0]._trial_id) if begun else study.ask()
-            line = measure(task, suggest(trial, task.rates), data, out / f"trial-{trial.number}", time_limit)
+            line = measure(task, suggest(trial, task), data, out / f"trial-{trial.number}", time_limit)
             trial.set_user_attr("line", line)
             study.tell(trial, line["robust"])
             write_json(file, logged(file) | {"trials": complete(study)})
@@ -281,7 +292,7 @@ def fixed(task: Task, settings: Mapping[str, Any]) -> optuna.trial.FixedTrial:
     """Settings as a trial that suggests them."""
     named = {f"lam of {settings['method']}": settings.get("lam")}
     trial = optuna.trial.FixedTrial(PLAIN | named | dict(settings))
-    suggest(trial, task.rates)
+    suggest(trial, task)
     return trial
 
 
@@ -303,7 +314,7 @@ def complete(study: optuna.Study) -> list[dict[str, Any]]:
 
 def ablate(task: Task, data: Path, out: Path, file: Path, time_limit: TimeLimit) -> None:
     """The best trial with three seeds, and without each of its parts."""
-    best = logged(file)["trials"][0]["settings"]
+    best = PLAIN | logged(file)["trials"][0]["settings"]
     variants = {"all parts": best}
     for part, (name, without) in PARTS.items():
         if name in best and best[name] != without:
