@@ -684,8 +684,8 @@ def test_every_method_of_a_search_has_a_command_line(name: str, awp_from: float,
     lam, eps = {f"lam of {each}": 4.0 for each in search.PASSES}, 1.1 * search.radius(task)
     trial = optuna.trial.FixedTrial({
         "method": method, "remember": "gradient", "lr": task.rates[0], "batch_size": 64, "schedule": "OneCycle",
-        "averaging": "0.998", "label_smoothing": 0.2, "eps_warmup": 0.3, "eps_factor": 1.1, "awp_from": awp_from, "stretch": task.stretches[-1],
-        **few, **lam,
+        "averaging": "0.998", "label_smoothing": 0.2, "eps_warmup": 0.3, "eps_factor": 1.1, "awp_from": awp_from,
+        "stretch": task.stretches[-1], **few, **lam,
     })  # fmt: skip
     recipe = parse_train([*search.words(task, search.suggest(trial, task)), "--data", "mnist-5k"])[0]
     assert recipe.model_settings.get("stretch", 0) == {"mnist": 0.3}.get(name, 0)
