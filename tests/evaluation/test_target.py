@@ -24,6 +24,7 @@ import toughen as package
 from toughen import data, models, runs
 from toughen.attacks import Adaptive
 from toughen.attacks.pgd import PGD
+from toughen.core.modules import mode
 from toughen.core.threat import Threat
 from toughen.core.types import Norm
 from toughen.data import Data, Split
@@ -412,6 +413,30 @@ def test_the_model_stays_as_it_was() -> None:
 
 def linear(outputs: int = 10) -> nn.Sequential:
     return nn.Sequential(nn.Flatten(), nn.Linear(784, outputs)).eval()
+
+
+class Auxiliary(nn.Module):
+    """Returns the logits, and in training mode also those of a second head."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.head, self.second = linear(), linear()
+
+    def forward(self, x: Tensor) -> Any:
+        return (self.head(x), self.second(x)) if self.training else self.head(x)
+
+
+@pytest.mark.parametrize(
+    ("net", "count"), [(Auxiliary(), 10), (nn.Sequential(linear(8), nn.BatchNorm1d(8), nn.Linear(8, 10)), 1)]
+)
+def test_a_model_that_gives_no_logits_in_training_mode_is_evaluated_all_the_same(net: nn.Module, count: int) -> None:
+    images = some(count).images
+    with mode(net.train(), "eval"), torch.no_grad():
+        labels = net(images / 255).argmax(1)
+    found = package.evaluate(net, (images, labels), eps=0.1, attacks=["fgsm"])
+    assert found["clean_accuracy"] == 1 and net.training
+    (check,) = (check for check in found["checks"] if check["name"] == "evaluation mode")
+    assert check["passed"] and "in training mode the model gives no logits" in check["sentence"]
 
 
 def undefined(value: float, below: float = 2.0) -> Callable[[Tensor], Tensor]:

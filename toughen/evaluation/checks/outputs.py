@@ -114,9 +114,14 @@ def evaluation_mode(context: CheckContext, name: str) -> Check:
         return not_made(name, "the model is a function; the modules that it was seen to use are in evaluation mode")
     if not context.claim.trained_mode:
         return Check(name, True, 0.0, None, "The model was handed over in evaluation mode.")
-    figure = float((_in_training_mode(context).argmax(1) != context.clean.argmax(1)).double().mean())
-    sentence = "The model was handed over in training mode. The number is for evaluation mode, in which the prediction "
-    return Check(name, True, figure, None, f"{sentence}differs for {percent(figure)} of the images.")
+    sentence = "The model was handed over in training mode. The number is for evaluation mode"
+    try:
+        differs = _in_training_mode(context).argmax(1) != context.clean.argmax(1)
+    except Exception:  # a user's own net may raise anything, such as batch norm on one image, or return a tuple
+        return Check(name, True, None, None, f"{sentence}; in training mode the model gives no logits of these images.")
+    figure = float(differs.double().mean())
+    sentence += f", in which the prediction differs for {percent(figure)} of the images."
+    return Check(name, True, figure, None, sentence)
 
 
 @torch.no_grad()
