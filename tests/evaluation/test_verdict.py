@@ -153,7 +153,10 @@ def test_what_is_allowed_is_the_binomial_quantile(n: int, share: float) -> None:
     assert at_most(count) >= 0.99 and (count == 0 or at_most(count - 1) < 0.99)
 
 
-@pytest.mark.parametrize(("broken", "n", "of"), [(0, 1, 10), (0, 12, 160), (3, 40, 160), (2, 100, 1000), (5, 50, 60)])
+@pytest.mark.parametrize(
+    ("broken", "n", "of"),
+    [(0, 1, 10), (0, 12, 160), (3, 40, 160), (2, 100, 1000), (5, 50, 60), (1, 100, 100_000)],
+)
 def test_what_may_be_broken_at_most_is_the_hypergeometric_limit(broken: int, n: int, of: int) -> None:
     limit = at_most(broken, n, of)
     assert hypergeom.cdf(broken, of, limit, n) >= 0.05

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
+from fractions import Fraction
 
 DROP = 0.03  # the error of a robust accuracy that is accepted
 CONFIDENCE = 0.99  # the probability that a model at the limit passes a check
 SUSPECT = 0.95  # the quantile above which a result on a few images must be confirmed on more
-UNSEEN = 0.05  # one minus the confidence of ``at_most``
+UNSEEN = Fraction(1, 20)  # one minus the confidence of ``at_most``; exact, as a float cannot hold its large integers
 
 
 def allowed(n: int, share: float, confidence: float = CONFIDENCE) -> float:
