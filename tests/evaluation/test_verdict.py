@@ -225,6 +225,14 @@ def test_nothing_standing_is_sound_and_says_what_was_not_made() -> None:
     assert by_name["gradients that are not zero"].passed
 
 
+@pytest.mark.parametrize("threat", [Threat("linf", 1.0), Threat("l2", 20.0)])
+def test_a_threat_as_large_as_the_unbounded_attack_is_attacked_without_bounds_too(threat: Threat) -> None:
+    claim, blocks = claim_of(small_net(hardened=False), not_at_all, threat=threat, n=40)
+    _, by_name = judged(claim, blocks, 8)
+    check = by_name["an unbounded attack reaches 0 %"]
+    assert check.passed and check.figure == 0
+
+
 # ---- models that hide, or answer about something else
 
 SPOILED: dict[str, tuple[Callable[[nn.Module], nn.Module], str]] = {

@@ -69,11 +69,12 @@ def _unbounded_probe(context: CheckContext) -> Probe:
     """
     threat, name = context.threat, "an unbounded attack reaches 0 %"
     largest = unbounded_eps(context)
+    doublings = max(math.ceil(math.log2(largest / threat.eps) - 1e-9), 1)  # one where the threat itself is as large
 
     def run(rows: Labels, has_room: HasRoom) -> Mask | None:
-        eps, robust = threat.eps, rows
-        while len(robust) and eps < largest * (1 - 1e-9):
-            eps = min(2 * eps, largest)
+        robust = rows
+        for number in range(1, doublings + 1):
+            eps = min(2**number * threat.eps, largest)
             for kind, attack in _unbounded_attacks(threat, eps).items():
                 if len(robust) and not has_room(_padded(context, len(robust)) * context.price(attack)):
                     return None
@@ -82,7 +83,6 @@ def _unbounded_probe(context: CheckContext) -> Probe:
         return ~torch.isin(rows, robust)
 
     costs = [context.price(attack) for attack in _unbounded_attacks(threat, threat.eps).values()]
-    doublings = math.ceil(math.log2(max(largest / threat.eps, 1)))
     return Probe(UNBOUNDED, name, "correct", max(costs), run, worst=sum(costs) * doublings)
 
 
