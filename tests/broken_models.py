@@ -128,6 +128,14 @@ class InFloat64(Wrapper):
         return super().forward(x.double())
 
 
+class OnlyFloat32(Wrapper):
+    """Refuses float64, which spoils nothing."""
+
+    def forward(self, x: Images) -> Logits:
+        assert x.dtype == torch.float32
+        return super().forward(x)
+
+
 class Vote(Wrapper):
     """Decides hard, and shows attacks the slope of another net, whose say is small."""
 

@@ -282,7 +282,7 @@ def test_what_is_steep_does_not_jump(name: str) -> None:
     assert looked_at(SPOILED[name][0](small_net()))["a step without jumps"].passed
 
 
-@pytest.mark.parametrize("spoil", [nn.Identity, broken.InFloat64])
+@pytest.mark.parametrize("spoil", [nn.Identity, broken.InFloat64, broken.OnlyFloat32])
 @pytest.mark.parametrize("hardened", [True, False])
 def test_a_healthy_model_fails_none_of_them(hardened: bool, spoil: Callable[..., nn.Module]) -> None:
     net = small_net(hardened=hardened)

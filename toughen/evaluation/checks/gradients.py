@@ -160,7 +160,7 @@ def _exact_copy(context: CheckContext) -> tuple[nn.Module, torch.dtype, float]:
         same = relative_difference(out, context.clean) <= MAX_DIFFERENCE["fp32"]
         if out.dtype == torch.float64 and same:
             return net, torch.float64, 1e-5
-    except (RuntimeError, TypeError, NotImplementedError, AttributeError):
+    except Exception:  # a user's own net may raise anything
         pass
     return context.model.net, torch.float32, 3e-3
 
