@@ -24,8 +24,9 @@ from toughen.attacks.base import Attack
 from toughen.core.rng import derive_seed
 from toughen.data import stratified
 from toughen.evaluation.diagnostics.cases import Case
+from toughen.evaluation.diagnostics.common import exact_logits
 from toughen.evaluation.diagnostics.names import confusion_matrices, eps_curve, steps_curve, surface
-from toughen.evaluation.harness import Harness, chunk_size
+from toughen.evaluation.harness import Harness, chunk_size, predicted
 from toughen.evaluation.job import Job
 from toughen.evaluation.plan import AttackRound, attack_rounds
 from toughen.evaluation.result import Evaluation
@@ -189,7 +190,7 @@ def _row(
     if adversarial is None:
         return columns
     attack, x_adv = adversarial
-    after = int(harness.model.exact(x_adv[None])[0].argmax())
+    after = int(predicted(exact_logits(harness.model, x_adv[None])))
     delta = x_adv - x[0]
     gain = 0.5 / max(float(delta.abs().max()), 1e-6)
     columns |= {"attack": attack, "attacked_prediction": after, "attacked_prediction_name": class_name(after, names)}
