@@ -17,6 +17,8 @@ import torch
 from commands import digits, refused, toughen
 from paths import NETS
 from PIL import Image
+from problems import trained_net, unchanged
+from torch import Tensor, nn
 
 import toughen as package
 from toughen import data, runs
@@ -169,3 +171,33 @@ def test_a_model_of_one_s_own_has_a_gallery_too(tmp_path: Path) -> None:
     package.evaluate(net, test, **how, out=tmp_path / "out")
     names = pq.read_table(tmp_path / "out/gallery.parquet")["label_name"].to_pylist()
     assert set(names) <= {str(label) for label in range(10)}
+
+
+def test_a_model_in_training_mode_is_shown_in_evaluation_mode_and_keeps_its_statistics(tmp_path: Path) -> None:
+    net, split = trained_net(), data.load("mnist-5k").test.take(torch.arange(0, 1000, 25))
+    how: dict[str, Any] = {"eps": 0.1, "attacks": ["fgsm"], "verdict": False}
+    with unchanged(net):
+        package.evaluate(net, split, **how, out=tmp_path / "training")
+    package.evaluate(net.eval(), split, **how, out=tmp_path / "evaluation")
+    first, second = (pq.read_table(tmp_path / name / "gallery.parquet") for name in ("training", "evaluation"))
+    assert first.equals(second)
+
+
+def test_an_image_whose_logits_an_attack_made_undefined_is_shown_without_a_class(tmp_path: Path) -> None:
+    def dark(x: Tensor) -> Tensor:
+        mean = x.mean((1, 2, 3))
+        return torch.stack([torch.where(mean > 0.37, mean, torch.nan), 0 * mean], 1)
+
+    images = torch.full((2, 1, 4, 4), 0.55)
+    package.evaluate(
+        dark, (images, torch.zeros(2).long()), eps=0.2, attacks=["fgsm"], verdict=False, out=tmp_path / "out"
+    )
+    shown = pq.read_table(tmp_path / "out/gallery.parquet").to_pylist()
+    assert [(row["attacked_prediction"], row["attacked_prediction_name"]) for row in shown] == [(-1, "none")] * 2
+
+
+def test_of_many_classes_without_names_there_is_no_confusion_matrix(tmp_path: Path) -> None:
+    net = nn.Sequential(nn.Flatten(), nn.Linear(16, 101))
+    images, labels = torch.rand(4, 1, 4, 4), torch.arange(4)
+    package.evaluate(net, (images, labels), eps=0.1, attacks=["fgsm"], verdict=False, out=tmp_path / "out")
+    assert "confusion" not in json.loads((tmp_path / "out/diagnostics.json").read_text())

@@ -56,11 +56,12 @@ def collect_report_data(job: Job, evaluation: Evaluation) -> tuple[pa.Table, dic
     split, target = evaluation.split, job.target
     harness = Harness(job.model(), split.images, split.labels, evaluation.index, job.config.seed)
     diagnostics = {}
+    classes = exact_logits(harness.model, harness.floats(torch.arange(1, device=job.device))).shape[1]
     with progress_bar(job.console or Console(quiet=True)) as bar:
         task = bar.add_task("gallery", total=1 + len(DIAGNOSTICS))
         images = _gallery(harness, evaluation, target, job.attacks)
         for name, (count, diagnostic) in DIAGNOSTICS.items():
-            if name != "confusion" or len(target.class_names) <= MANY_CLASSES:
+            if name != "confusion" or classes <= MANY_CLASSES:
                 bar.update(task, advance=1, description=name)
                 diagnostics[name] = _diagnose(harness, target, count, diagnostic)
     return images, diagnostics
