@@ -15,6 +15,7 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 import torch
+from broken_models import Noisy
 from paths import NETS
 from torch import nn
 
@@ -100,6 +101,20 @@ def test_nothing_is_attacked_twice(dies: int, tmp_path: Path, monkeypatch: pytes
     assert found.ledger().equals(wanted.ledger())
     costs = [{**each.summary()["attacks"]["mortal"], "seconds": 0} for each in (found, wanted)]
     assert costs[0] == costs[1]
+
+
+@pytest.mark.usefixtures("one_thread")
+def test_a_model_with_random_outputs_is_continued_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever was drawn before: no image is attacked twice in a round, and the same clean images are right."""
+    monkeypatch.setattr("toughen.evaluation.runner.chunk_size", lambda images, block: 16)
+    net, split, life = Noisy(toughen.load(NETS / "fbf"), 0.5), some(40), Life(1)
+    with pytest.raises(KeyboardInterrupt):
+        measure(net, split, {"mortal": Mortal(life=life, restarts=1)}, batch_size=8, folder=tmp_path)
+    torch.rand(3)
+    life.chunks[0] = 1000
+    found = measure(net, split, {"mortal": Mortal(life=life, restarts=1)}, batch_size=8, folder=tmp_path)
+    assert 16 < int(found.correct.sum()) < 40
+    assert sum(map(len, life.seen)) == int(found.correct.sum())
 
 
 @pytest.mark.usefixtures("one_thread")

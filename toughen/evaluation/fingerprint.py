@@ -19,7 +19,7 @@ import toughen
 from toughen.attacks.base import Attack
 from toughen.core.gradients import mode
 from toughen.core.objectives import Objective
-from toughen.engine.device import one_thread
+from toughen.engine.device import one_thread, preserved_rng_state
 from toughen.evaluation.harness import Harness
 from toughen.utils import hashing
 
@@ -35,12 +35,13 @@ def fingerprint(harness: Harness, attacks: Mapping[str, Attack]) -> tuple[object
 
     The logits are of a few clean images, of their negatives, and of their means with noise: a defence may change its
     behaviour only on images that are unlike clean ones. One thread computes them, so that they don't depend on the
-    number of cores.
+    number of cores; and random outputs are drawn with the evaluation's seed.
     """
     model = harness.model
     x = harness.floats(torch.arange(min(len(harness.images), model.size, IMAGES), device=harness.images.device))
     noise = torch.rand(x.shape[1:], generator=torch.Generator().manual_seed(0)).to(x)
-    with mode(model, "eval"), one_thread():
+    with mode(model, "eval"), one_thread(), preserved_rng_state(x.device):
+        torch.manual_seed(harness.seed)
         logits = torch.cat([model.exact(each) for each in (x, 1 - x, (x + noise) / 2)])
     return (
         hashing.of_tensor(harness.images),

@@ -15,7 +15,7 @@ from toughen.attacks.base import Attack
 from toughen.core.distributed import world
 from toughen.data import Split
 from toughen.engine.batch_size import batch_size_for
-from toughen.engine.device import Precision
+from toughen.engine.device import Precision, preserved_rng_state
 from toughen.engine.fixed_batch import FixedBatchModel
 from toughen.evaluation.display import AttackProgress
 from toughen.evaluation.fingerprint import fingerprint
@@ -66,7 +66,10 @@ def measure(
     first = torch.arange(min(fixed_batch.size, len(split)), device=device)
     random = fixed_batch.is_random(harness.floats(first))
     gradient = fixed_batch.has_gradient(harness.floats(first), split.labels[first])
-    evaluation = Evaluation(split, index, harness.predict(), parts, state, random, gradient)
+    with preserved_rng_state(device):
+        torch.manual_seed(seed)  # random outputs are the same where the evaluation is resumed
+        predictions = harness.predict()
+    evaluation = Evaluation(split, index, predictions, parts, state, random, gradient)
     with Workers(harness, processes) as workers, show(evaluation, plans, console) as display:
         for name, plan in plans.items():
             _attack(name, plan, evaluation, workers, display)
