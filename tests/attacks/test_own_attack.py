@@ -47,9 +47,17 @@ class Mine(Attack):
         pgd = PGD(eps=self.eps, norm=self.norm, steps=self.steps, stop_early=self.stop_early, start="none")
         return pgd(model, x, target, noise)
 
+class InGraph(Mine):
+    def __call__(self, model, x, target, noise=None):
+        return super().__call__(model, x, target, noise) + 0 * x.requires_grad_()
+
 class Wide(Mine):
     def __call__(self, model, x, target, noise=None):
         return PGD(eps=2 * self.eps, norm=self.norm, steps=1, start="none")(model, x, target, noise)
+
+class InPlace(Wide):
+    def __call__(self, model, x, target, noise=None):
+        return x.copy_(super().__call__(model, x, target, noise))
 
 @dataclass(frozen=True)
 class Liar(Mine):
@@ -130,14 +138,17 @@ def test_a_path_is_as_good_as_a_name(own: Path) -> None:
     assert 0 < mine["robust_accuracy"] < found["clean_accuracy"]
 
 
-def test_its_images_are_written(own: Path) -> None:
-    asked = ("--data", digits(), "--limit", "20", "--out", own / "x.parquet")
-    ended = toughen("attack", RUN, "--attack", "own_attacks.Mine-3", *asked)
-    assert ended.status == 0 and "20 images under own_attacks.Mine-3" in ended.out, ended.err
+@pytest.mark.parametrize("name", ["own_attacks.Mine-3", "own_attacks.InGraph-3"])
+def test_its_images_are_written(name: str, own: Path) -> None:
+    ended = toughen("attack", RUN, "--attack", name, "--data", digits(), "--limit", "20", "--out", own / "x.parquet")
+    assert ended.status == 0 and f"20 images under {name}" in ended.out, ended.err
 
 
 def test_it_is_held_to_the_threat(own: Path) -> None:
-    refused(toughen(*shown("--attacks", "own_attacks.Wide", "--out", own / "a")), "beyond eps", "fix it", status=1)
+    for name in ("Wide", "InPlace"):  # one that writes into the clean images cannot hide how far it went
+        refused(
+            toughen(*shown("--attacks", f"own_attacks.{name}", "--out", own / "a")), "beyond eps", "fix it", status=1
+        )
     refused(
         toughen(*shown("--attacks", "own_attacks.Liar", "--out", own / "b")),
         "the threat linf eps 0.6",

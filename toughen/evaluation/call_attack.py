@@ -42,12 +42,13 @@ def call_attack(
     if type(attack).__module__.startswith("toughen."):
         x_adv = attack(model, x, y, noise)
     else:
-        try:
-            x_adv = attack(model, x, y, noise)
+        try:  # on copies, as it may write into what it is given
+            x_adv = attack(model, x.clone(), y.clone(), noise)
         except Exception as error:  # the user's own code may raise anything
             raise RuntimeError(f"attack {name} failed {describe_error(error)}") from error
     if not isinstance(x_adv, Tensor) or x_adv.shape != x.shape:
         raise RuntimeError(f"attack {name} must return images of the shape that it was given: fix it")
+    x_adv = x_adv.detach()
     return x_adv, verify_threat(x_adv, x, threat_of(attack), name, any_distance=any_distance)
 
 
