@@ -40,7 +40,7 @@ from toughen.evaluation import verdict
 from toughen.evaluation.checks import stronger
 from toughen.evaluation.checks.base import Check, CheckContext, Claim
 from toughen.evaluation.checks.chance import allowed, at_most
-from toughen.evaluation.checks.data import agreement_by_chance, labels_fit
+from toughen.evaluation.checks.data import agreement_by_chance, input_range, labels_fit
 from toughen.evaluation.checks.gradients import gradient_correct
 from toughen.evaluation.checks.probes import ProbeResults
 from toughen.evaluation.examination import LIMIT, Examination
@@ -275,6 +275,23 @@ def test_a_spoiled_model_fails_the_check_that_is_made_for_it(name: str, hardened
     assert check in verdict.MODEL_CHECKS, "this table is for checks that run the model; test others by their function"
     found = failed(looked_at(spoil(small_net(hardened=hardened))))
     assert check in found, found
+
+
+class ZeroWhereBright(broken.Wrapper):
+    """Answers 0 for images that leave [-1, 1], as a net may that is given numbers unlike those it was trained on."""
+
+    def forward(self, x: Images) -> Logits:
+        zero = F.one_hot(torch.zeros(len(x), dtype=torch.int64), 10).float()
+        return torch.where(x.amax((1, 2, 3))[:, None] > 1.01, zero, super().forward(x))
+
+
+def test_with_a_budget_other_ranges_are_tried_on_images_of_all_classes() -> None:
+    """The digits are sorted: on the first sixteen, zeros all, 0..255 would seem best and hide that -1..1 is."""
+    claim, blocks = claim_of(ZeroWhereBright(broken.Wants(small_net(hardened=False), shift=0.5, scale=0.5)), not_at_all)
+    context = CheckContext(claim, blocks, 100)
+    context.unlimited = False
+    check = input_range(context, "range")
+    assert check.passed is False and "pixels of -1 to 1" in check.sentence
 
 
 @pytest.mark.parametrize("name", ["shattered", "scaled"])

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from toughen.core.objectives import misclassified
-from toughen.core.types import Images
+from toughen.core.types import Images, Labels
 from toughen.evaluation.checks.base import EXACT, Check, CheckContext, ModelCheck, judge, not_made
 from toughen.evaluation.checks.chance import DROP, allowed
 from toughen.utils.statistics import percent
@@ -21,7 +21,7 @@ MEANS = {  # the usual mean and standard deviation per channel, in [0, 1] units
     "MNIST": ((0.1307,), (0.3081,)),
 }
 LEAST = 2.0  # images; with fewer, the allowance for chance is 100 %
-FIRST = 16  # with a budget, other input formats are tried on this many images, and the best one on all
+FEW = 16  # with a budget, other input formats are tried on this many images, and the best one on all
 FORMATS = 8  # number of other input formats, at most
 ENOUGH = 20  # images, for a comparison with labels in a random order
 GAIN = 0.05  # a larger gain of clean accuracy shows that the model expects the other format
@@ -57,16 +57,17 @@ def input_range(context: CheckContext, name: str) -> Check:
         return not_made(name, "a run is trained on images in [0, 1], with any normalisation inside the model")
     x, y = context.x(context.all), context.y(context.all)
 
-    def accuracy(images: Images) -> float:
-        return float((~misclassified(context.model.exact(images), y[: len(images)])).double().mean())
+    def accuracy(images: Images, labels: Labels) -> float:
+        return float((~misclassified(context.model.exact(images), labels)).double().mean())
 
     formats = _other_formats(x)
-    count = None if context.unlimited else FIRST
-    accuracies = {kind: accuracy(convert(x)[:count]) for kind, convert in formats.items()}
+    count = len(x) if context.unlimited else min(FEW, len(x))
+    few = torch.arange(count, device=x.device) * len(x) // count  # spread, as images are often sorted by class
+    accuracies = {kind: accuracy(convert(x[few]), y[few]) for kind, convert in formats.items()}
     best = max(accuracies, key=lambda kind: accuracies[kind])
-    as_given = accuracy(x)
+    as_given = accuracy(x, y)
     if not context.unlimited:
-        accuracies[best] = accuracy(formats[best](x))
+        accuracies[best] = accuracy(formats[best](x), y)
     return judge(
         name,
         accuracies[best] - as_given,
@@ -162,7 +163,7 @@ def _renumbered(predicted: Tensor, labels: Tensor, classes: int) -> float:
 def _input_range_cost(context: CheckContext) -> float:
     """Forward passes of all images in [0, 1], and of images in other formats."""
     n = len(context.all)
-    others = n * FORMATS if context.unlimited else min(FIRST, n) * FORMATS + n
+    others = n * FORMATS if context.unlimited else min(FEW, n) * FORMATS + n
     return EXACT * (n + others * (not context.claim.own))
 
 
