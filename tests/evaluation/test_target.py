@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 import toughen as package
 from toughen import data, models, runs
-from toughen.attacks import Adaptive
+from toughen.attacks import FAB, Adaptive, Square
 from toughen.attacks.pgd import PGD
 from toughen.core.modules import mode
 from toughen.core.threat import Threat
@@ -395,6 +395,23 @@ def test_a_function_without_parameters() -> None:
         found = package.evaluate(bright, (images, labels), eps=eps, attacks=["fgsm"], verdict=False)
         assert (found["clean_accuracy"], found["robust_accuracy"]) == (1.0, robust)
         assert found["data"] == "3 images"
+
+
+def test_a_function_on_numpy_arrays(tmp_path: Path) -> None:
+    """NumPy takes no image that requires a gradient, so there is none; Square breaks what it breaks of the same net."""
+    net, split = linear(), some()
+    weight, bias = (each.detach().numpy() for each in net[1].parameters())
+
+    def by_numpy(x: Tensor) -> Tensor:
+        return torch.from_numpy(x.numpy().reshape(len(x), -1) @ weight.T + bias)
+
+    split = Split(split.images, net(split.images.float() / 255).argmax(1))
+    attacks = {"pgd": PGD(eps=0.1, steps=2), "fab": FAB(eps=0.1, steps=2), "square": Square(eps=0.1, queries=99)}
+    settings: dict[str, Any] = {"eps": 0.1, "attacks": attacks}
+    found = package.evaluate(by_numpy, split, **settings, out=tmp_path)
+    same = package.evaluate(net, split, **settings, verdict=False)
+    assert found["no_gradient"] is True and found["verdict"] != "sound"
+    assert found["attacks"]["square"]["robust_accuracy"] == same["attacks"]["square"]["robust_accuracy"] < 1
 
 
 def test_the_model_stays_as_it_was() -> None:

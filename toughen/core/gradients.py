@@ -97,6 +97,17 @@ def _in_place_refused() -> Iterator[None]:
         raise
 
 
+def _logits_with_graph(model: nn.Module, x: Images, strict: bool) -> Logits:
+    """The logits; without ``strict`` they have no graph where the model uses NumPy, which takes no images with one."""
+    try:
+        with _in_place_refused():
+            return logits(model, x)
+    except RuntimeError as error:
+        if strict or "Can't call numpy()" not in str(error):
+            raise
+    return logits(model, x.detach())
+
+
 def is_compiled(model: nn.Module) -> bool:
     """Whether the module's ``forward`` is replaced by a compiled one, as ``training.compiled`` does."""
     return "forward" in vars(model)
@@ -144,8 +155,8 @@ def gradient_of_batch(
     keep = create_graph or keep_graph
     with torch.enable_grad(), nullcontext() if keep else _frozen_if_compiled(model):
         x = x.detach().requires_grad_()
-        with FastDoubleBackward() if create_graph else nullcontext(), _in_place_refused():
-            out = logits(model, x)
+        with FastDoubleBackward() if create_graph else nullcontext():
+            out = _logits_with_graph(model, x, strict)
         with torch.autocast(x.device.type, enabled=False):
             value = objective(out, target)
             total = value.sum()
@@ -221,8 +232,7 @@ def nearest_of_batch(
     """``nearest_gradient`` of a plain net for all images; gradient and value are zero without an objective."""
     with torch.set_grad_enabled(bool(objectives)), _frozen_if_compiled(net):
         x = x.detach().requires_grad_()
-        with _in_place_refused():
-            out = logits(net, x)
+        out = _logits_with_graph(net, x, strict)
         best = InputGradient(torch.zeros_like(x), out.detach().new_zeros(len(x)), out.detach())
         for number, objective in enumerate(objectives, 1):
             with torch.autocast(x.device.type, enabled=False):
