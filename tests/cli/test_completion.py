@@ -109,7 +109,7 @@ def test_recipes_and_files(place: Path) -> None:
         ("reproduce nuat-table1", "nuat-table1a nuat-table1b"),
         ("reproduce nuat-table1a pap-table7 al", "all"),
         ("export photos --format ", "onnx torch-export safetensors"),
-        ("completion ", "bash zsh"),
+        ("completion ", "bash zsh fish"),
     ],
 )
 def test_values(line: str, found: str, place: Path) -> None:
@@ -130,6 +130,37 @@ def test_the_script_for_zsh(tmp_path: Path) -> None:
     if zsh := shutil.which("zsh"):
         (tmp_path / "_toughen").write_text(text)
         assert subprocess.run([zsh, "-n", tmp_path / "_toughen"], check=False, capture_output=True).returncode == 0
+
+
+def test_zsh_goes_on_after_the_first_of_several_words(tmp_path: Path) -> None:
+    """shtab's own form for it excludes all other words instead."""
+    pytest.importorskip("shtab")
+    text = script("zsh")
+    assert '"*:image files:_files"' in text and '"*:a table or figure' in text and '"(*)' not in text
+
+
+def by_fish(line: str, folder: Path) -> list[str]:
+    """What fish offers for the last word of a line."""
+    (folder / ".script.fish").write_text(script("fish"))
+    command = ["fish", "--no-config", "-c", 'source .script.fish; complete -C "$argv[1]"', line]
+    own = {**os.environ, "HOME": str(folder)}
+    done = subprocess.run(command, cwd=folder, env=own, capture_output=True, text=True, check=False)
+    assert done.returncode == 0 and done.stderr == "", done
+    return [each.partition("\t")[0] for each in done.stdout.splitlines()]
+
+
+@pytest.mark.skipif(not shutil.which("fish"), reason="needs fish")
+def test_fish(place: Path) -> None:
+    assert by_fish("toughen eva", place) == ["evaluate"]
+    assert by_fish("toughen evaluate pho", place) == ["photos/"]
+    assert by_fish("toughen train --data pho", place) == ["photos/"]
+    assert by_fish("toughen train pho", place) == ["photo.yaml", "photos/"]
+    assert by_fish("toughen train --data mnist-", place) == ["mnist-5k"]
+    assert by_fish("toughen train --batch-s", place) == ["--batch-size"]
+    assert by_fish("toughen train --method Nu", place) == ["NuAT", "NuAT2"]
+    assert by_fish("toughen export photos --format on", place) == ["onnx"]
+    assert by_fish("toughen reproduce nuat-table1a al", place) == ["all"]
+    assert by_fish("toughen completion fi", place) == ["fish"]
 
 
 def entered(line: str, folder: Path) -> list[str]:
@@ -175,5 +206,5 @@ def test_without_shtab_it_is_said_what_to_install(monkeypatch: pytest.MonkeyPatc
 
 
 def test_shells_that_are_known() -> None:
-    refused(toughen("completion", "fish"), "SHELL must be bash or zsh, not fish")
+    refused(toughen("completion", "tcsh"), "SHELL must be bash or zsh or fish, not tcsh")
     refused(toughen("completion"), "SHELL is missing")

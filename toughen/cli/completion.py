@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import inspect
+import re
 from argparse import Action, ArgumentParser
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -21,12 +22,12 @@ from toughen.papers.published import EXHIBITS
 from toughen.training import optimizers, schedules
 
 HELP = Help(
-    usage=f"{PROGRAM} completion bash|zsh",
+    usage=f"{PROGRAM} completion bash|zsh|fish",
     about="Print a script for tab completion of commands, options and names in a shell.",
     examples=(
-        f"{PROGRAM} completion bash",
         f"{PROGRAM} completion bash > ~/.local/share/bash-completion/completions/{PROGRAM}",
         f"{PROGRAM} completion zsh > ~/.zfunc/_{PROGRAM}",
+        f"{PROGRAM} completion fish > ~/.config/fish/completions/{PROGRAM}.fish",
     ),
     shown={"Shell": "shell"},
 )
@@ -41,13 +42,16 @@ def run(arguments: Sequence[str]) -> int:
         import shtab
     except ImportError:
         raise ValueError("scripts for tab completion need shtab: pip install 'toughen[completion]'") from None
-    print(shtab.complete(tree(), shell=shell))
+    text = shtab.complete(tree(), shell=shell)
+    print(
+        re.sub(r'"\(\*\)::?', '"*:', text) if shell == "zsh" else text
+    )  # shtab's (*) excludes all words but the first
     return 0
 
 
 def completion_parser() -> Parser:
     parser = Parser(prog=f"{PROGRAM} completion", about=HELP)
-    parser.add_argument("shell", choices=["bash", "zsh"], metavar="SHELL", help="bash or zsh")
+    parser.add_argument("shell", choices=["bash", "zsh", "fish"], metavar="SHELL", help="bash, zsh or fish")
     return parser
 
 
@@ -114,8 +118,11 @@ def words(name: str, listed: Iterable[str], files: str = "") -> dict[str, Any]:
     bash = f'{function}() {{\n  compgen -W "{joined}" -- "$1"\n'
     bash += f'  compgen -{files} -- "$1"\n' if files else ""
     paths = {"f": " 'files:file:_files'", "d": " 'folders:folder:_files -/'", "": ""}[files]
+    fish = f"function {function}\n  printf '%s\\n' {joined}\n"
+    fish += {"f": "  __fish_complete_path (commandline -ct)\n", "d": "  __fish_complete_directories\n", "": ""}[files]
     zsh = f"{function}() {{\n  _alternative '{name}:{name}:({joined})'{paths}\n"
-    return {"bash": function, "zsh": function, "preamble": {"bash": bash + "}\n", "zsh": zsh + "}\n"}}
+    preamble = {"bash": bash + "}\n", "zsh": zsh + "}\n", "fish": fish + "end\n"}
+    return {"bash": function, "zsh": function, "fish": f"({function})", "preamble": preamble}
 
 
 def complete(action: Action, completion: Any) -> None:
