@@ -8,13 +8,14 @@ import sys
 import zipfile
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import onnx
 import onnxruntime
 import pytest
 import torch
-from commands import small, toughen
+from commands import refused, small, toughen
 from timm_nets import NETS as TIMM
 from timm_nets import needs_timm
 from torch import nn
@@ -283,3 +284,22 @@ def test_bad_words_are_refused(run: Path, tmp_path: Path) -> None:
     ):
         ended = toughen(*words)
         assert ended.status == 2 and said in ended.err and "Traceback" not in ended.err, ended.err
+
+
+def test_of_two_exports_to_one_file_the_first_that_ends_stays(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They wrote to one temporary file, and the second failed for lack of it or replaced what was there."""
+    out = tmp_path / "net.safetensors"
+    words = ("export", run, "--format", "safetensors", "--limit", 20, "--out", out)
+
+    def meanwhile(*given: Any) -> Any:
+        monkeypatch.undo()
+        assert toughen(*words).status == 0
+        written.append(out.stat())
+        return difference(*given)
+
+    written: list[object] = []
+    monkeypatch.setattr("toughen.cli.export.difference", meanwhile)
+    refused(toughen(*words), "net.safetensors exists already: choose another --out, or remove it")
+    assert written == [out.stat()] and [*tmp_path.iterdir()] == [out]

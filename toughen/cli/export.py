@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
@@ -58,8 +59,7 @@ def run(arguments: Sequence[str]) -> int:
     folder = Path(given.run)
     record = runs.read_record(folder)
     out = Path(given.out) if given.out else folder / NAMES[given.format]
-    if out.exists():
-        raise ValueError(f"{out} exists already: choose another --out, or remove it")
+    require_new(out)
     other = next((form for form, name in NAMES.items() if Path(name).suffix == out.suffix), given.format)
     if other != given.format:
         raise ValueError(
@@ -75,20 +75,29 @@ def run(arguments: Sequence[str]) -> int:
     images, _ = sample(test.test, given.limit, 0)
     x = images.images.float() / 255
     out.parent.mkdir(parents=True, exist_ok=True)
-    part = out.with_name(f".part-{out.name}")  # renamed to ``out`` once it is checked
-    try:
+    with tempfile.TemporaryDirectory(prefix=".part-", dir=out.parent) as place:
+        part = Path(place, out.name)  # moved to ``out`` once it is checked
         exported = write(part, given.format, record, model, given.run, given.model)
         differences = [(f"{len(x):,} test images of {test.name}", checked(difference(model, exported, x, BATCH)))]
         if attack is not None:
             x_adv = attacked(model, x, images.labels, attack, given.attack)
             kind = f"adversarial images by {given.attack} within {about(record)['threat']}"
             differences.append((kind, checked(difference(model, exported, x_adv, BATCH))))
+        require_new(out)  # another export may have ended first
         part.replace(out)
-    finally:
-        part.unlink(missing_ok=True)
     results = "; ".join(f"on {kind} {classes_differ(each)}, {logits_differ(each)}" for kind, each in differences)
     say(Console(), f"{out}: {results}")
     return 0
+
+
+def require_new(out: Path) -> None:
+    """See that a file does not exist yet.
+
+    Raises:
+        ValueError: it does.
+    """
+    if out.exists():
+        raise ValueError(f"{out} exists already: choose another --out, or remove it")
 
 
 def write(path: Path, form: str, record: runs.Record, model: nn.Module, spec: str, own: str | None) -> Exported:
