@@ -10,6 +10,7 @@ import sys
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -202,6 +203,28 @@ assert "toughen" not in sys.modules
     assert ended.returncode == 0, ended.stderr
     with torch.no_grad():
         assert torch.allclose(load_file(tmp_path / "answer")["logits"], runs.load(folder)(mnist[0]), atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("status", "said"),
+    [
+        (403, "the hub refused me/robust"),
+        (503, "the upload to me/robust failed (busy): try the same command again"),
+        (None, "the upload to me/robust failed (busy): try the same command again"),
+    ],
+)
+def test_only_the_hub_itself_refuses(status: int | None, said: str, run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the network failed during the upload, name and token were blamed."""
+
+    def fail(*given: object, **settings: object) -> None:
+        error = OSError("busy")
+        error.response = None if status is None else SimpleNamespace(status_code=status)  # type: ignore[attr-defined]
+        raise error
+
+    monkeypatch.setattr("huggingface_hub.get_token", lambda: "secret")
+    monkeypatch.setattr("toughen.cli.push.unreachable", lambda meanwhile: "")
+    monkeypatch.setattr("huggingface_hub.HfApi.create_repo", fail)
+    refused(toughen("push", run, "me/robust", "--yes"), said)
 
 
 def test_bad_words_are_refused(run: Path, tmp_path: Path) -> None:

@@ -139,6 +139,9 @@ def upload(folder: Path, name: str, revision: str | None, private: bool) -> None
     except Public:
         raise
     except Exception as error:  # the client also raises the errors of its HTTP library
+        status = getattr(getattr(error, "response", None), "status_code", None)  # of the hub's answer, if it gave one
+        if status is None or status >= 500:
+            raise ValueError(f"the upload to {name} failed ({reason(error)}): try the same command again") from None
         raise ValueError(
             f"the hub refused {name} ({reason(error)}): check the name, and that your token has write access to it"
         ) from None
