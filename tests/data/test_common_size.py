@@ -218,3 +218,8 @@ def test_a_run_keeps_the_size_that_was_chosen_and_needs_no_flag_later(tmp_path: 
     assert repeated.status == 0 and "resized to" not in repeated.err
     assert (tmp_path / "repeated/model.safetensors").read_bytes() == (run / "model.safetensors").read_bytes()
     refused(toughen(*small(*words, "--image_size", "keep", "--out", tmp_path / "kept")), "give --image-size N")
+
+
+def test_one_shorter_side_is_no_range() -> None:
+    why = choose({(16, 16): 9, (16, 24): 1}).why
+    assert why == "they have shorter sides of 16 pixels; 16 is the largest usual size that 9 of 10 images have"

@@ -36,7 +36,8 @@ def choose(sizes: Mapping[Size, int]) -> Choice:
         return Choice(None, f"all are {width}x{height}")
     low = sides[len(sides) // _SMALLER]
     chosen = max((size for size in USUAL if size <= low), default=USUAL[0])
-    fact = f"shorter sides of {sides[0]} to {sides[-1]} pixels" if others else f"{width}x{height} pixels each"
+    sides_range = f"{sides[0]} to {sides[-1]}" if sides[0] < sides[-1] else f"{sides[0]}"
+    fact = f"shorter sides of {sides_range} pixels" if others else f"{width}x{height} pixels each"
     if chosen == USUAL[-1]:
         reason = "the largest size that is chosen automatically"
     elif low < chosen:
