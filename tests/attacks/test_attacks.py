@@ -123,6 +123,13 @@ def test_images_too_coarse_for_a_radius_are_refused(name: str, dtype: torch.dtyp
         CASES[name](eps=0.1)(model.to(dtype), x.to(dtype), y)
 
 
+@every_attack
+def test_images_of_another_type_than_the_weights_are_refused(name: str) -> None:
+    model = nn.Sequential(nn.Flatten(), nn.Linear(3, 3))
+    with pytest.raises(ValueError, match=r"the images are float64, and the model's weights float32: .* images\.float"):
+        CASES[name](eps=0.1)(model, torch.rand(2, 1, 1, 3).double(), torch.tensor([0, 1]))
+
+
 def test_an_array_is_no_tensor() -> None:
     """In a process of its own, where types are not checked."""
     words = "import numpy as np, torch; from toughen.attacks import PGD\n"
@@ -210,6 +217,13 @@ def test_labels_beyond_the_model_s_classes_are_refused(attack: Attack) -> None:
     """DeepFool returned the clean images."""
     with pytest.raises(ValueError, match=BEYOND):
         attack(nn.Flatten(), torch.rand(2, 1, 1, 3), torch.tensor([0, 3]))
+
+
+@pytest.mark.parametrize("name", [name for name in CASES if name != "PGDR"])  # which asks for no label
+def test_every_attack_says_which_labels_are_beyond_the_model_s_classes(name: str) -> None:
+    model = nn.Sequential(nn.Flatten(), nn.Linear(3, 3))
+    with pytest.raises(ValueError, match=BEYOND):
+        CASES[name](eps=0.1)(model, torch.rand(2, 1, 1, 3), torch.tensor([0, 3]))
 
 
 def test_a_method_refuses_labels_beyond_the_model_s_classes_in_its_first_batch() -> None:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from toughen.attacks.apgd_state import APGDState
 from toughen.attacks.base import Attack, check_counts, start_call, threat_of
 from toughen.core.gradients import InputGradient, confirmed, exact_logits, input_gradient, logits, mode
+from toughen.core.labels import labels_explained
 from toughen.core.objectives import Objective, TargetedDLR, cross_entropy
 from toughen.core.rng import Noise
 from toughen.core.threat import Threat
@@ -179,7 +180,8 @@ class APGDT(Attack):
 def wrong_classes(model: nn.Module, x: Images, y: Labels) -> Tensor:
     """For each image all classes but its own, [n, k - 1], the one with the highest logit first."""
     out = exact_logits(model, x)
-    order = out.scatter(1, y[:, None], -torch.inf).argsort(1).flip(1)
+    with labels_explained(out, y):
+        order = out.scatter(1, y[:, None], -torch.inf).argsort(1).flip(1)
     return order[:, :-1]
 
 

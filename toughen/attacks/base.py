@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from toughen.core.labels import beyond
 from toughen.core.rng import Noise
 from toughen.core.threat import Threat
 from toughen.core.types import Eps, Images, Labels, Logits, Norm, Real
@@ -112,10 +113,7 @@ def check_classes(target: Labels | Logits, classes: int) -> None:
         ValueError: one is not.
     """
     if target.ndim == 1 and len(target) and not 0 <= int(target.min()) <= int(target.max()) < classes:
-        raise ValueError(
-            f"labels go from {int(target.min())} to {int(target.max())}, but the model has {classes} classes: number "
-            "them from 0"
-        )
+        raise ValueError(beyond(target, classes))
 
 
 def threat_of(attack: object) -> Threat:

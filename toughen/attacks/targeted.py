@@ -10,6 +10,7 @@ from torch import nn
 from toughen.attacks.base import Attack, check_counts, check_not_negative, start_call, threat_of
 from toughen.attacks.pgd import PGD
 from toughen.core.gradients import logits, mode
+from toughen.core.labels import labels_explained
 from toughen.core.objectives import TowardsClass
 from toughen.core.rng import Noise
 from toughen.core.threat import Start
@@ -87,4 +88,6 @@ class PGDLL(_TargetedPGD):
     """
 
     def _classes(self, model: nn.Module, x: Images, y: Labels, noise: Noise) -> Labels:
-        return logits(model, x).scatter(1, y[:, None], torch.inf).argmin(1)
+        out = logits(model, x)
+        with labels_explained(out, y):
+            return out.scatter(1, y[:, None], torch.inf).argmin(1)

@@ -15,8 +15,9 @@ from toughen.core import cost
 from toughen.core.classifier import Classifier
 from toughen.core.classifier import InputGradient as InputGradient
 from toughen.core.double_backward import FastDoubleBackward
+from toughen.core.labels import labels_explained
+from toughen.core.modules import dtype_of, unwrap
 from toughen.core.modules import mode as mode
-from toughen.core.modules import unwrap
 from toughen.core.objectives import Objective, misclassified
 from toughen.core.types import Images, Labels, Logits, Mask, PerExample, Scalar
 
@@ -30,10 +31,17 @@ def logits(model: nn.Module, x: Images) -> Logits:
     """The model's logits, [n, k], in float32 or float64; the model returns a tensor or an object with ``.logits``.
 
     Raises:
-        ValueError: the model did not return [n, k].
+        ValueError: the model did not return [n, k], or its weights are float32 and the images float64.
     """
-    with _uncached_casts(x) if not torch.is_grad_enabled() else nullcontext():
-        out = model(x)
+    try:
+        with _uncached_casts(x) if not torch.is_grad_enabled() else nullcontext():
+            out = model(x)
+    except RuntimeError as error:
+        if x.dtype == torch.float64 and dtype_of(model) == torch.float32:
+            raise ValueError(
+                "the images are float64, and the model's weights float32: give images.float(), or make the model double"
+            ) from error
+        raise
     return unwrap(out, len(x))
 
 
@@ -157,7 +165,7 @@ def gradient_of_batch(
         x = x.detach().requires_grad_()
         with FastDoubleBackward() if create_graph else nullcontext():
             out = _logits_with_graph(model, x, strict)
-        with torch.autocast(x.device.type, enabled=False):
+        with torch.autocast(x.device.type, enabled=False), labels_explained(out, target):
             value = objective(out, target)
             total = value.sum()
         gradient = _gradient_of(total, x, keep=keep, create_graph=create_graph, strict=strict)
@@ -235,7 +243,7 @@ def nearest_of_batch(
         out = _logits_with_graph(net, x, strict)
         best = InputGradient(torch.zeros_like(x), out.detach().new_zeros(len(x)), out.detach())
         for number, objective in enumerate(objectives, 1):
-            with torch.autocast(x.device.type, enabled=False):
+            with torch.autocast(x.device.type, enabled=False), labels_explained(out, target):
                 value = objective(out, target)
                 total = value.sum()
             gradient = _gradient_of(total, x, keep=number < len(objectives), strict=strict)

@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 
 from toughen.core.distances import kl_divergence, squared_distance
+from toughen.core.labels import labels_explained
 from toughen.core.nuclear_norm import nuclear_norm
 from toughen.core.types import Labels, Logits, Mask, PerExample, Scalar
 
@@ -45,7 +46,8 @@ class Objective:
 
 def margin(logits: Logits, y: Labels) -> PerExample:
     """The true logit minus the best other one: positive where the prediction is right."""
-    true = logits.gather(1, y[:, None])[:, 0]
+    with labels_explained(logits, y):
+        true = logits.gather(1, y[:, None])[:, 0]
     other = logits.scatter(1, y[:, None], -torch.inf).amax(1)
     return true - other
 
