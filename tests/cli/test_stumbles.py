@@ -54,6 +54,7 @@ TRAIN = [  # words of a command line, and what the message must say
         "--time-budget null",
     ),
     ("plan demo --json", "`toughen plan` prints no JSON: leave --json out"),
+    ("plan demo --quiet", "`toughen plan` does nothing but print: leave --quiet out"),
     ("plan demo --time_budget=1m --epochs=3", "--epochs 3 and the time budget of 1m both set the length"),
     ("train timed.yaml --epochs 3", "--epochs 3 and the time budget of 90s both set the length"),
     ("train --data FOLDER --eps 0.1 --method.bta 2", "NuAT has no setting --method.bta: it takes eps, norm, lam"),
@@ -178,7 +179,9 @@ COMMANDS = [  # words of a command line, and what the message must say
     ("predict run empty", "empty is a folder: name the image files in it, such as empty/*.jpg"),
     ("predict run photo.jpg", "photo.jpg cannot be decoded (unknown image format)"),
     ("report empty", "empty is not a run directory"),
-    ("report notes.txt", "there is no run directory notes.txt"),
+    ("report notes.txt", "notes.txt is a file, not a run directory: name the folder that `toughen train` wrote"),
+    ("card run/config.yaml", "run/config.yaml is a file of a run: name its folder, run"),
+    ("compare run/model.json", "run/model.json is a file of a run: name its folder, run"),
     ("compare", "RUN is missing"),
     ("predict run photo.jpg --attack none --eps 8", "--attack none has no threat: leave --eps and --norm out"),
     ("card run --out=", "--out is empty: name a file"),
@@ -222,6 +225,7 @@ def test_the_next_commands_of_a_plan_and_of_a_diagnosis(trained: Path, tmp_path:
         assert (folder / "model.safetensors").is_file()
     planned = toughen("plan", *words[1:], "--resume")  # which goes on where it has ended, in the same folder
     assert planned.out.splitlines()[-1] == f"train it: {shlex.join(['toughen', *words, '--resume'])}"
+    assert "this is the whole run's" in " ".join(planned.out.split())  # as some of it is trained already
     ended = toughen("diagnose", out, "--which", "eps", "--limit", 10)
     said = re.fullmatch(r"view it: toughen (.+)", ended.out.splitlines()[-1])
     assert said and toughen(*shlex.split(said[1])).status == 0 and (out / "report.html").is_file()

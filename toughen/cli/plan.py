@@ -38,7 +38,7 @@ HELP = Help(
         f"{PROGRAM} plan demo --batch-size 128",
     ),
     shown={title: names for title, names in GROUPS.items() if title != "Output"},
-    more=MORE | {"Output": f"{GROUPS['Output']} {MORE['Output'].replace(' json', '')}"},
+    more=MORE | {"Output": f"{GROUPS['Output']} {MORE['Output'].removeprefix('quiet json ')}"},
     defaults=False,
 )
 TRYING = 5.0  # seconds that steps are timed for
@@ -50,6 +50,8 @@ def run(arguments: Sequence[str]) -> int:
         plan_parser().read(arguments)
     if any(word.partition("=")[0] == "--json" for word in arguments):
         raise ValueError(f"`{PROGRAM} plan` prints no JSON: leave --json out")
+    if "--quiet" in arguments:
+        raise ValueError(f"`{PROGRAM} plan` does nothing but print: leave --quiet out")
     words = [word for word in arguments if word != "--resume"]
     recipe, out, _ = parse_train(words)
     with tempfile.TemporaryDirectory() as folder:
@@ -63,7 +65,10 @@ def run(arguments: Sequence[str]) -> int:
     trainer.method.check(trainer.state.trained_epochs)
     tried = budget.measure(trainer, TRYING)
     console = Console()
-    show(console, {**images(trainer, data), **settings(trainer), **price(trainer, tried)})
+    rows = {**images(trainer, data), **settings(trainer), **price(trainer, tried)}
+    if "--resume" in arguments:
+        rows["time"] += "; this is the whole run's, of which --resume leaves out what is trained already"
+    show(console, rows)
     say(console, f"train it: {follow_up.train(arguments, out)}")
     return 0
 

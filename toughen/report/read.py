@@ -112,6 +112,10 @@ def read_run(folder: Path, name: str) -> Run:
     Raises:
         ValueError: the folder is not a run directory.
     """
+    if folder.is_file():
+        part = f"a file of a run: name its folder, {folder.parent}"
+        other = "a file, not a run directory: name the folder that `toughen train` wrote"
+        raise ValueError(f"{folder} is {part if (folder.parent / RECORD).is_file() else other}")
     if not folder.is_dir():
         raise ValueError(
             f"there is no run directory {folder}: {did_you_mean(folder)}name one that `toughen train` wrote"
