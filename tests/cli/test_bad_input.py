@@ -67,6 +67,18 @@ def single(num_classes):
     return net(1)
 
 
+def untrainable(num_classes):
+    return nn.Sequential(nn.AdaptiveAvgPool2d((1, num_classes)), nn.Flatten())
+
+
+class Faulty(nn.Linear):
+    def __init__(self, num_classes):
+        super().__init__(784, num_classes)
+
+    def forward(self, x):
+        return {}["missing"]
+
+
 class Scaled(nn.Module):
     def __init__(self, factor):
         super().__init__()
@@ -136,6 +148,13 @@ class Uneven(FBF):
 
     def craft(self, model, x, y, batch=None):
         return x + x[..., 1:]
+
+
+class Odd(FBF):
+    """FBF with a slip."""
+
+    def craft(self, model, x, y, batch=None):
+        return [][len(x)]
 
 
 class Wrapper(Method):
@@ -234,6 +253,8 @@ SETTINGS = [  # words of a command line, and what the message must say
     ("--model no-net", "'no-net' is unknown", "small-cnn"),
     ("--model no_such:net", "cannot be imported", "PYTHONPATH"),
     ("--model_settings.depth 3", "no setting 'depth'"),
+    ("--model_settings.num_classes 12", "model_settings has num_classes", "comes from the images: leave it out"),
+    ("--model_settings.name x", "model_settings has name"),
     ("--schedule Cyclik", "--schedule Cyclik is unknown", "Cyclic"),
     ("--schedule.pek 0.2", "Cyclic has no setting --schedule.pek", "did you mean peak?"),
     ("--schedule Cosine --schedule.warmup 3", "warmup", "0..1"),
@@ -279,6 +300,12 @@ def test_a_users_own_parts(own: None, tmp_path: Path) -> None:
         ("--model own_parts:broken", "NaN", "load another"),
         ("--model own_parts:probabilities", "probabilities", "softmax"),
         ("--model own_parts:nothing", "has no 'nothing'"),
+        ("--model own_parts:untrainable", "model own_parts:untrainable has no parameters", "train another net"),
+        (
+            "--model own_parts:Faulty",
+            "cannot take images of shape [1, 28, 28]: KeyError: 'missing' (",
+            "own_parts.py, line",
+        ),
         ("--model own_parts:net --model_settings.depth 3", "depth"),
         ("--method own_parts.Mine --method.strenght 2", "Mine has no setting --method.strenght", "strength?"),
         ("--method own_parts.Nothing", "own_parts.Nothing cannot be imported"),
@@ -325,6 +352,7 @@ def test_a_run_that_is_refused_in_its_first_step_leaves_nothing(watch: str, own:
     [
         ("Uneven", "return x + x[..., 1:]", "must match the size of tensor b", 1),  # torch's own words
         ("Failing", 'raise ValueError("this needs other settings")', "this needs other settings", 2),
+        ("Odd", "return [][len(x)]", "IndexError: list index out of range", 1),
     ],
 )
 def test_an_error_in_a_users_own_method_names_its_place(

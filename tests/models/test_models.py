@@ -750,7 +750,11 @@ def users(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
         "def fails():\n"
         "    return {}['weights']\n"
         "number = 5\n"
+        "made = nn.Flatten()\n"
+        "def deep(width=3):\n"
+        "    return nn.Conv2d(1, width, 3)\n"
     )
+    (tmp_path / "a_users_relative_nets.py").write_text("from .parts import net\n")
     (tmp_path / "a_users_broken_nets.py").write_text("import no_such_package_anywhere\n")
     monkeypatch.syspath_prepend(str(tmp_path))
     return "a_users_nets"
@@ -771,7 +775,19 @@ def test_a_users_function_gets_what_its_signature_takes(users: str) -> None:
         ("a_users_nets:wrong", {}, "returned int: it must return an nn.Module"),
         ("a_users_nets:number", {}, "is not a function"),
         ("a_users_nets:fails", {}, r"a_users_nets:fails failed at .*a_users_nets.py, line \d+: KeyError: 'weights'"),
-        ("a_users_nets:missing", {}, "module a_users_nets has no 'missing'"),
+        ("a_users_nets:deep", {"width": "x"}, r"a_users_nets:deep failed at .*a_users_nets.py, line 16: TypeError"),
+        ("a_users_nets:missing", {}, "module a_users_nets has no 'missing'$"),
+        ("a_users_nets:fulll", {}, r"module a_users_nets has no 'fulll': did you mean full\?"),
+        ("a_users_nets:made", {}, "'a_users_nets:made' is a net: name its class, or a function that returns it"),
+        ("a_users_nets.py:full", {}, "'a_users_nets.py:full' names a file: write a_users_nets:full"),
+        ("./folder/a_users_nets.py:full", {}, "names a file: write a_users_nets:full, with its folder on PYTHONPATH"),
+        ("a_users_nets:", {}, "names no function: write a_users_nets:FUNCTION"),
+        (
+            "a_users_relative_nets:net",
+            {},
+            "cannot be imported: at .*a_users_relative_nets.py, line 1: ImportError: attempted relative import with no "
+            "known parent package$",
+        ),
         ("a_users_nowhere:full", {}, "cannot be imported: No module named 'a_users_nowhere'; is its folder on PYTHON"),
         (
             "a_users_broken_nets:full",

@@ -111,3 +111,7 @@ def _run(name: str, *arguments: str) -> NoReturn:
         fail(f"out of memory ({reason}): use smaller batches or images, or close other programs", status=1)
     except KeyboardInterrupt as stopped:
         fail("stopped", status=signals.exit_status(stopped))
+    except Exception as error:
+        if not (place := own_place(error)):  # a fault of toughen's own, of which the traceback is wanted
+            raise
+        fail(f"{type(error).__name__}: {error}{place}", status=1)

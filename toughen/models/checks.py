@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from toughen.core.modules import mode
 from toughen.core.types import Images, Logits
 from toughen.models.parts import Shape
+from toughen.utils.plugins import own_place
 
 
 def check(model: nn.Module, num_classes: int, shape: Shape, *, probabilities: bool = False) -> None:
@@ -46,7 +47,9 @@ def _forward(model: nn.Module, shape: Shape) -> Logits:
             out = model(x)
     except Exception as error:  # a user's own net may raise anything
         reason = str(error).split("\n")[0] or type(error).__name__
-        raise ValueError(f"the model cannot take images of shape {list(shape)}: {reason}") from error
+        kind = "" if isinstance(error, RuntimeError) else f"{type(error).__name__}: "  # torch's own say enough
+        place = own_place(error)
+        raise ValueError(f"the model cannot take images of shape {list(shape)}: {kind}{reason}{place}") from error
     out = getattr(out, "logits", out)
     if isinstance(out, Tensor) and out.is_floating_point() and out.ndim == 2 and len(out) == len(x):
         return out

@@ -6,13 +6,14 @@ import difflib
 import importlib
 import inspect
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from torch import nn
 
 from toughen.models.normalize import normalized
 from toughen.models.parts import Shape
-from toughen.utils.plugins import describe_error, module
+from toughen.utils.plugins import describe_error, did_you_mean, module
 
 
 class Configuration(NamedTuple):
@@ -76,12 +77,12 @@ def _hint(timm: Any, name: str) -> str:
     if timm.is_model(net):
         known = [each for each in timm.list_pretrained(f"{net}.*") if tag]
         close = [] if name in known else difflib.get_close_matches(name, known, n=3, cutoff=0)
-        return _did_you_mean(close)
+        return _or(close)
     close = difflib.get_close_matches(net.lower(), timm.list_models(), n=3)
-    return _did_you_mean(close) or '; python -c "import timm; print(timm.list_models())" prints their names'
+    return _or(close) or '; python -c "import timm; print(timm.list_models())" prints their names'
 
 
-def _did_you_mean(close: Sequence[str]) -> str:
+def _or(close: Sequence[str]) -> str:
     return f"; did you mean {' or '.join(close)}?" if close else ""
 
 
@@ -140,11 +141,20 @@ def imported(path: str, num_classes: int, shape: Shape, settings: Mapping[str, A
 
 def _function(path: str) -> Callable[..., object]:
     place, _, name = path.partition(":")
+    if place.endswith(".py"):
+        raise ValueError(
+            f"model {path!r} names a file: write {Path(place).stem}:{name or 'FUNCTION'}, with its folder on PYTHONPATH"
+        )
+    if not name:
+        raise ValueError(f"model {path!r} names no function: write {place}:FUNCTION")
     if not all(part.isidentifier() for part in place.split(".")):
         raise ValueError(f"model {path!r} cannot be imported: {place!r} is not the name of a module")
-    function = getattr(module(place, f"model {path!r}"), name, None)
+    holder = module(place, f"model {path!r}")
+    function = getattr(holder, name, None)
     if function is None:
-        raise ValueError(f"model {path!r}: module {place} has no {name!r}")
+        raise ValueError(f"model {path!r}: module {place} has no {name!r}{did_you_mean(name, holder)}")
+    if isinstance(function, nn.Module):
+        raise ValueError(f"model {path!r} is a net: name its class, or a function that returns it")
     if not callable(function):
         raise ValueError(f"model {path!r} is not a function: name one that returns an nn.Module")
     typed: Callable[..., object] = function

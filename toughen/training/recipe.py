@@ -154,6 +154,8 @@ class Recipe:
         if "_modules" not in vars(self.method):
             name = type(self.method).__name__
             raise ValueError(f"{name}.__init__ does not call super().__init__(): call it in its first line")
+        for name in self.model_settings.keys() & {"name", "num_classes", "shape", "mean", "std"}:
+            raise ValueError(f"model_settings has {name}, which is --model or comes from the images: leave it out")
         counts = "epochs batch_size validation_steps validation_every watch_epochs log_every shuffle_buffer stop_epoch"
         for name in counts.split():
             if (value := getattr(self, name)) is not None and value < 1:

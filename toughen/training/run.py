@@ -202,6 +202,8 @@ def build(
     torch.manual_seed(derive_seed("weights", recipe.seed))
     net = (recipe.model, len(data.classes), data.shape, mean, std)
     model = models.create(*net, **recipe.model_settings)
+    if not any(True for _ in model.parameters()):
+        raise ValueError(f"model {recipe.model} has no parameters to learn: train another net")
     init = initial_weights.load_into(initial, model, recipe.model, data.classes) if initial is not None else ""
     models.check(model, len(data.classes), data.shape)
     _check_adaptive(recipe)

@@ -23,8 +23,8 @@ def module(name: str, what: str) -> ModuleType:
     """
     try:
         return importlib.import_module(name)
-    except ImportError as error:
-        if isinstance(error, ModuleNotFoundError) and error.name and not f"{name}.".startswith(f"{error.name}."):
+    except ModuleNotFoundError as error:
+        if error.name and not f"{name}.".startswith(f"{error.name}."):
             raise ValueError(
                 f"{what} cannot be imported: {name} imports {error.name}, which is neither installed nor on PYTHONPATH"
             ) from error
@@ -48,18 +48,23 @@ def import_object(path: str, kind: str) -> Any:
         raise ValueError(f"{kind} {path!r} is not an import path: write package.module.Class")
     holder = module(place, f"{kind} {path!r}")
     if not hasattr(holder, name):
-        near = difflib.get_close_matches(name, vars(holder), n=1)
-        hint = f": did you mean {near[0]}?" if near else ""
-        raise ValueError(f"{kind} {path!r} cannot be found: {place} has no {name}{hint}")
+        raise ValueError(f"{kind} {path!r} cannot be found: {place} has no {name}{did_you_mean(name, holder)}")
     return getattr(holder, name)
 
 
+def did_you_mean(name: str, holder: ModuleType) -> str:
+    """The end of a message: which name of a module's is similar to one that it does not have; "" for none."""
+    near = difflib.get_close_matches(name, vars(holder), n=1)
+    return f": did you mean {near[0]}?" if near else ""
+
+
 def describe_error(error: BaseException) -> str:
-    """Where a user's own code failed, and how."""
+    """Where a user's own code failed, and how; where it called what is installed, the line of the call."""
     if isinstance(error, SyntaxError) and error.filename:
         return f"at {error.filename}, line {error.lineno}: {type(error).__name__}: {error.msg}"
     where = traceback.extract_tb(error.__traceback__)[-1]
-    return f"at {where.filename}, line {where.lineno}: {type(error).__name__}: {error}"
+    place = own_place(error)[2:-1] or f"{where.filename}, line {where.lineno}"
+    return f"at {place}: {type(error).__name__}: {error}"
 
 
 def own_place(error: BaseException) -> str:
