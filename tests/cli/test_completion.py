@@ -1,4 +1,4 @@
-"""Tab completion, as bash makes it of the script that `toughen completion` prints."""
+"""Tab completion: what bash and fish make of the script that `toughen completion` prints, and zsh's script."""
 
 from __future__ import annotations
 
