@@ -374,7 +374,7 @@ def test_an_error_in_a_users_own_method_names_its_place(
 def test_a_method_whose_loss_has_no_gradient_is_named(own: None, tmp_path: Path) -> None:
     ended = toughen(*small("--method", "own_parts.Detached", "--eps", 0.1, "--out", tmp_path / "run"))
     last = Ended(ended.status, ended.out, ended.err[ended.err.index("toughen: ") :])
-    refused(last, "Detached.loss must return a toughen.core.types.Step, whose loss is a scalar with a gradient")
+    refused(last, "Detached.loss must return a toughen.core.types.Step whose loss is a scalar with a gradient")
 
 
 def test_a_step_that_memory_does_not_hold(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

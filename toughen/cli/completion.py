@@ -43,9 +43,9 @@ def run(arguments: Sequence[str]) -> int:
     except ImportError:
         raise ValueError("scripts for tab completion need shtab: pip install 'toughen[completion]'") from None
     text = shtab.complete(tree(), shell=shell)
-    print(
-        re.sub(r'"\(\*\)::?', '"*:', text) if shell == "zsh" else text
-    )  # shtab's (*) excludes all words but the first
+    if shell == "zsh":  # shtab's (*) completes only the first of several words
+        text = re.sub(r'"\(\*\)::?', '"*:', text)
+    print(text)
     return 0
 
 

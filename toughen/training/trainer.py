@@ -236,12 +236,10 @@ class Trainer:
                     step, logged = state.distributed_step.step(state.method, x, y, batch, *sizes)
                 except torch.linalg.LinAlgError as error:  # type: ignore[attr-defined]  # a singular value of NaN
                     raise Diverged(f"the loss is not finite ({error})") from None
-            if not (
-                isinstance(step, Step) and step.loss.ndim == 0 and step.loss.requires_grad
-            ):  # of a user's own method
+            if not isinstance(step, Step) or step.loss.ndim or not step.loss.requires_grad:  # of a user's own method
+                name = type(state.method).__name__
                 raise ValueError(
-                    f"{type(state.method).__name__}.loss must return a toughen.core.types.Step, whose loss is a scalar "
-                    "with a gradient"
+                    f"{name}.loss must return a toughen.core.types.Step whose loss is a scalar with a gradient"
                 )
             step.loss.backward()
         check_step(self.model, x, step, batch, state.step + 1)
