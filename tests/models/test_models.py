@@ -105,6 +105,12 @@ def test_the_plain_nets_have_the_sources_parameters(
     assert sum(layers) == total
 
 
+def test_the_width_of_efgsm_s_net() -> None:
+    layers = (10 * 64, 577 * 64, 577 * 128, 1153 * 128, 2049 * 256, 257 * 10)
+    net = models.create("efgsm-cnn", 10, MNIST, width=64)
+    assert sum(each.numel() for each in net.parameters()) == sum(layers) == 786_122
+
+
 def resnet_block(c_in: int, c_out: int) -> int:
     shortcut = 0 if c_in == c_out else c_in * c_out + 2 * c_out
     return 9 * c_in * c_out + 9 * c_out * c_out + 4 * c_out + shortcut
@@ -406,6 +412,7 @@ class Transcription:
         ("fbf-mnist-cnn", MNIST, {}, Transcription.fbf_net),
         ("efgsm-cnn", MNIST, {}, Transcription.efgsm_cnn),
         ("efgsm-cnn", MNIST, {"stretch": 0.25}, lambda t, x: t.efgsm_cnn(stretched_by_hand(2 * x - 0.5), first=1)),
+        ("efgsm-cnn", MNIST, {"width": 6}, Transcription.efgsm_cnn),
         ("madry-cnn", MNIST, {}, Transcription.lenet_plus),
         ("lenet+", MNIST, {}, Transcription.lenet_plus),
         ("lenet+", MNIST, {"padding": "none"}, lambda t, x: t.lenet_plus(x, padding=0)),
@@ -706,6 +713,7 @@ def test_wrong_statistics_are_refused(mean: list[float] | None, std: list[float]
         ("wrn-34-10", {"variant": "madry"}, 'must be "trades" or "val-iisc"'),
         ("resnet18", {"num_classes": 1}, "num_classes must be a whole number, 2 or more"),
         ("resnet18", {"shape": (3, 0, 32)}, "shape must be channels, height and width"),
+        ("efgsm-cnn", {"width": 0}, "width=0"),
         ("efgsm-cnn", {"stretch": 0.5}, "the contrast stretching's low is 0.5: it must be above 0 and below 0.5"),
         ("efgsm-cnn", {"stretch": math.nan}, "the contrast stretching's low is nan"),
     ],

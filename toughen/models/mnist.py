@@ -7,7 +7,7 @@ from typing import Literal
 from torch import nn
 
 from toughen.core.types import Real
-from toughen.models.parts import ContrastStretching, Shape, require_side
+from toughen.models.parts import ContrastStretching, Shape, require_positive, require_side
 
 
 class SmallCNN(nn.Sequential):
@@ -30,8 +30,8 @@ class SmallCNN(nn.Sequential):
         if not 0 <= dropout < 1:
             raise ValueError(f"dropout={dropout} of small-cnn must be at least 0 and below 1")
         super().__init__(
-            *_four_convolutions(shape[0]),
-            nn.Linear(_four_convolutions_outputs(shape), 200), nn.ReLU(),
+            *_four_convolutions(shape[0], 32),
+            nn.Linear(_four_convolutions_outputs(shape, 32), 200), nn.ReLU(),
             nn.Dropout(float(dropout)),
             nn.Linear(200, 200), nn.ReLU(),
             last := nn.Linear(200, num_classes),
@@ -144,37 +144,39 @@ class EFGSMNet(nn.Sequential):
     Args:
         num_classes: number of outputs.
         shape: one image's [c, h, w], at least 16x16 pixels.
+        width: channels of the first two convolutions; the other two have twice as many, the hidden layer four times.
         stretch: the ``low`` of a ``ContrastStretching`` before the first layer, ours; 0 leaves images as they are.
 
     Raises:
-        ValueError: images too small, or ``stretch`` not in [0, 0.5).
+        ValueError: images too small, ``width`` below 1, or ``stretch`` not in [0, 0.5).
     """
 
-    def __init__(self, num_classes: int, shape: Shape, *, stretch: Real = 0.0) -> None:
+    def __init__(self, num_classes: int, shape: Shape, *, width: int = 32, stretch: Real = 0.0) -> None:
         require_side("efgsm-cnn", shape, 16)
+        require_positive("efgsm-cnn", width=width)
         super().__init__(
             *([ContrastStretching(stretch)] if stretch else []),
-            *_four_convolutions(shape[0]),
-            nn.Linear(_four_convolutions_outputs(shape), 128), nn.ReLU(),
-            nn.Linear(128, num_classes),
+            *_four_convolutions(shape[0], width),
+            nn.Linear(_four_convolutions_outputs(shape, width), 4 * width), nn.ReLU(),
+            nn.Linear(4 * width, num_classes),
         )  # fmt: skip
 
 
-def _four_convolutions(channels: int) -> list[nn.Module]:
+def _four_convolutions(channels: int, width: int) -> list[nn.Module]:
     return [
-        nn.Conv2d(channels, 32, 3), nn.ReLU(),
-        nn.Conv2d(32, 32, 3), nn.ReLU(),
+        nn.Conv2d(channels, width, 3), nn.ReLU(),
+        nn.Conv2d(width, width, 3), nn.ReLU(),
         nn.MaxPool2d(2),
-        nn.Conv2d(32, 64, 3), nn.ReLU(),
-        nn.Conv2d(64, 64, 3), nn.ReLU(),
+        nn.Conv2d(width, 2 * width, 3), nn.ReLU(),
+        nn.Conv2d(2 * width, 2 * width, 3), nn.ReLU(),
         nn.MaxPool2d(2),
         nn.Flatten(),
     ]  # fmt: skip
 
 
-def _four_convolutions_outputs(shape: Shape) -> int:
+def _four_convolutions_outputs(shape: Shape, width: int) -> int:
     rows, columns = (((side - 4) // 2 - 4) // 2 for side in shape[1:])  # 4x4 for 28x28
-    return 64 * rows * columns
+    return 2 * width * rows * columns
 
 
 def _two_convolutions(num_classes: int, shape: Shape, padding: int) -> list[nn.Module]:
