@@ -114,7 +114,7 @@ def read_run(folder: Path, name: str) -> Run:
     """
     if folder.is_file():
         part = f"a file of a run: name its folder, {folder.parent}"
-        other = "a file, not a run directory: name the folder that `toughen train` wrote"
+        other = "a file and no run directory: name the folder that `toughen train` wrote"
         raise ValueError(f"{folder} is {part if (folder.parent / RECORD).is_file() else other}")
     if not folder.is_dir():
         raise ValueError(
