@@ -179,7 +179,7 @@ COMMANDS = [  # words of a command line, and what the message must say
     ("predict run empty", "empty is a folder: name the image files in it, such as empty/*.jpg"),
     ("predict run photo.jpg", "photo.jpg cannot be decoded (unknown image format)"),
     ("report empty", "empty is not a run directory"),
-    ("report notes.txt", "notes.txt is a file and no run directory: name the folder that `toughen train` wrote"),
+    ("report notes.txt", "there is no run directory notes.txt", "but a file: name the folder that `toughen train`"),
     ("card run/config.yaml", "run/config.yaml is a file of a run: name its folder, run"),
     ("compare run/model.json", "run/model.json is a file of a run: name its folder, run"),
     ("compare", "RUN is missing"),

@@ -113,9 +113,9 @@ def read_run(folder: Path, name: str) -> Run:
         ValueError: the folder is not a run directory.
     """
     if folder.is_file():
-        part = f"a file of a run: name its folder, {folder.parent}"
-        other = "a file and no run directory: name the folder that `toughen train` wrote"
-        raise ValueError(f"{folder} is {part if (folder.parent / RECORD).is_file() else other}")
+        if (folder.parent / RECORD).is_file():
+            raise ValueError(f"{folder} is a file of a run: name its folder, {folder.parent}")
+        raise ValueError(f"there is no run directory {folder}, but a file: name the folder that `toughen train` wrote")
     if not folder.is_dir():
         raise ValueError(
             f"there is no run directory {folder}: {did_you_mean(folder)}name one that `toughen train` wrote"
