@@ -32,7 +32,8 @@ from toughen.evaluation import measure
 from toughen.evaluation.suite import parse_attack
 from toughen.runs.files import read_json, write_json
 from toughen.training import budget
-from toughen.training.run import build, train
+from toughen.training.build import build
+from toughen.training.run import train
 from toughen.utils.units import Fraction
 
 RADII = {  # of each set

@@ -19,7 +19,7 @@ from toughen.config.train import parse_train
 from toughen.core.types import Batch, Plan
 from toughen.data import Data, Split, stratified
 from toughen.data.ingest import Outline
-from toughen.training.run import build
+from toughen.training.build import build
 from toughen.training.trainer import Trainer
 
 

@@ -33,7 +33,7 @@ STEP = "toughen.training.trainer:Trainer:step"
 CHUNK = "toughen.evaluation.state:State:save"
 CHECK = "toughen.evaluation.examination_state:ExaminationState:save"
 PGD = "toughen.attacks.pgd:PGD:__call__"
-LOADED = "toughen.training.run:Trainer:__init__"
+LOADED = "toughen.training.build:Trainer:__init__"
 BOTH = pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 GOES_ON = "toughen: stopped; the finished work is kept, and the same command continues it"
 

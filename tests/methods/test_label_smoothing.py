@@ -20,7 +20,7 @@ from toughen.methods.pgd_at import PGDAT
 from toughen.methods.reconstruct import Reconstruct
 from toughen.methods.trades import TRADES
 from toughen.training import Recipe
-from toughen.training.run import build
+from toughen.training.build import build
 
 SHARE = 0.3
 OWN = ("PGI", "EFGSM", "Reconstruct")  # have a smoothing of their own

@@ -15,7 +15,7 @@ from toughen.core.types import Batch
 from toughen.methods.awp import AWP
 from toughen.methods.fast import FBF
 from toughen.training import Recipe, default_recipe
-from toughen.training.run import build
+from toughen.training.build import build
 
 
 def words(text: str) -> Recipe:

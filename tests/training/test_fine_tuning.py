@@ -21,7 +21,7 @@ from toughen.core.cost import PassCounter, trained_share
 from toughen.methods import REGISTRY
 from toughen.methods.standard import Standard
 from toughen.training import SGD, Constant, Recipe, fine_tuning
-from toughen.training.run import build
+from toughen.training.build import build
 from toughen.training.trainer import Trainer
 
 LAYERS = [["0", "1"], ["4"], ["6", "7"], ["10"]]  # of ``net``, from the images to the logits

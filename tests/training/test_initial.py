@@ -22,8 +22,8 @@ from toughen.methods.standard import Standard
 from toughen.models.normalize import parts_of
 from toughen.runs.weights_file import read_weights
 from toughen.training import Recipe
+from toughen.training.build import build
 from toughen.training.initial import load_into, read_initial, statistics, trained_on
-from toughen.training.run import build
 
 
 @pytest.fixture(scope="module")

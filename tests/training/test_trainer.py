@@ -186,7 +186,7 @@ def test_test_images_choose_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         made.test.images.random_(0, 256)
         return made
 
-    monkeypatch.setattr("toughen.training.run.data_sets.load_training", noise_for_tests)
+    monkeypatch.setattr("toughen.training.build.data_sets.load_training", noise_for_tests)
     assert toughen(*words, "--out", tmp_path / "two").status == 0
     assert timeless(tmp_path / "one") == timeless(tmp_path / "two")
     assert files(tmp_path / "one")[runs.WEIGHTS] == files(tmp_path / "two")[runs.WEIGHTS]

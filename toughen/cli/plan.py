@@ -18,9 +18,9 @@ from toughen.engine.device import processor
 from toughen.engine.memory import peak
 from toughen.runs import follow_up
 from toughen.training import budget
+from toughen.training.build import build
 from toughen.training.headline import Images
 from toughen.training.recipe import Recipe
-from toughen.training.run import build
 from toughen.training.sources import missing_sources
 from toughen.training.trainer import Trainer
 from toughen.utils import units
