@@ -29,7 +29,7 @@ from PIL import Image
 
 from toughen.data import Data, Split, load, load_test, load_training, names, stratified
 from toughen.data import hub as hub_module
-from toughen.data.decode import decode, survey
+from toughen.data.decode import Form, decode, pixels, survey
 from toughen.data.ingest import peek
 from toughen.data.sets import hold_out
 from toughen.data.sources import Encoded, Source
@@ -669,6 +669,35 @@ def test_test_images_alone_can_be_evaluated_on_but_not_trained_on(tmp_path: Path
         load_test(str(root), classes=("a", "c"))
     with pytest.raises(ValueError, match="has 1 class, a: a classifier needs two or more"):
         load_test(str(root), classes=("a",))
+
+
+@pytest.mark.parametrize("kind", ["folders", "parquet"])
+def test_only_test_images_are_decoded_for_an_evaluation(
+    tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They are in colour as a single training image is; pixels of training images are not looked at."""
+    grey, red = encoded(plain(20, (8, 8))), encoded(plain(10))
+    for split, items in (("train", [grey, grey, red, grey]), ("test", [grey, encoded(plain(30, (8, 8)))])):
+        labels = [int(number >= len(items) / 2) for number in range(len(items))]
+        if kind == "parquet":
+            shard(tmp_path / f"{split}.parquet", items, labels, ["a", "b"])
+            continue
+        for number, (item, label) in enumerate(zip(items, labels, strict=True)):
+            (tmp_path / split / "ab"[label]).mkdir(parents=True, exist_ok=True)
+            (tmp_path / split / "ab"[label] / f"{number}.png").write_bytes(item)
+    both = load(str(tmp_path))
+    decoded: list[str] = []
+
+    def noted(item: Encoded, form: Form) -> Pixels:
+        decoded.append(item.where)
+        return pixels(item, form)
+
+    monkeypatch.setattr("toughen.data.decode.pixels", noted)
+    for channels, shape in ((None, (3, 8, 8)), (3, (3, 8, 8)), (1, (1, 8, 8))):
+        found = load_test(str(tmp_path), channels=channels)
+        assert (found.shape, len(found.train), found.test.labels.tolist()) == (shape, 0, [0, 1])
+        assert torch.equal(found.test.images, both.test.images[:, : shape[0]])
+    assert len(decoded) == 6 and all("test" in where for where in decoded)
 
 
 def test_each_shard_numbers_the_classes_as_it_says(tmp_path: Path) -> None:

@@ -9,14 +9,14 @@ from typing import NamedTuple
 import torch
 
 from toughen.data.common_size import ImageSize
-from toughen.data.decode import Form, check_memory, decode, form_of, read_headers, survey
+from toughen.data.decode import Form, Headers, check_memory, decode, form_of, read_headers, survey
 from toughen.data.find import Classes, find
 from toughen.data.sets import Data, Split, by_class
 from toughen.data.sources import Source, Sources
 from toughen.data.stream import Streamed, encoded_split
 from toughen.utils.memory import available_memory
 
-LOOKED = 20_000  # up to this many images of a split, ``peek`` reads all headers
+LOOKED = 20_000  # images of a split, of which all headers are read where a sample is enough
 SHARE = 0.5  # the fraction of the available memory that decoded images may take if no limit is given
 
 
@@ -86,9 +86,7 @@ def peek(
     sources = find(spec, classes, image_size)
     train, test = sources.both()
     _require_all_classes(sources, train)
-    headers = [
-        read_headers(_sample(split) if split.store and len(split) > LOOKED else split) for split in (train, test)
-    ]
+    headers = [_headers(split) for split in (train, test)]
     form = form_of(headers, image_size, resize)
     sides = [min(size) for each in headers for size in each.sizes]
     counts, tested = (by_class(split.labels, len(sources.classes)) for split in (train, test))
@@ -144,27 +142,41 @@ def load_training(
 
 
 def load_test(
-    spec: str, *, classes: Classes | None = None, image_size: ImageSize = None, resize: int | None = None
+    spec: str,
+    *,
+    classes: Classes | None = None,
+    image_size: ImageSize = None,
+    resize: int | None = None,
+    channels: int | None = None,
 ) -> Data:
-    """A data set for evaluation: as from ``load``, but without training images if memory is not sufficient for them.
+    """A data set for evaluation: its test images alone. Of the training images at most the headers are read.
 
     The set may have only test images; then all of them are used.
 
+    Args:
+        spec, classes, image_size, resize: as for ``load``.
+        channels: the channels that its images are known to have, decoded; None: colour if any image is in colour,
+            where the headers of the training images are read, or of 1,024 of them if there are more than 20,000.
+
     Raises:
-        FileNotFoundError, ValueError: as for ``load``.
+        FileNotFoundError, ValueError: as for ``load``, of the test images.
     """
     sources = find(spec, classes, image_size)
-    if (alone := sources.only_test()) is not None:
-        form = survey((alone,), image_size, resize)
-        check_memory(len(alone) * prod(form.shape))
-        return _data(sources, _none(form), Split(decode(alone, form), alone.labels), form)
-    train, test = sources.both()
-    if not _exceeds(train, test, image_size, None):
-        return _decoded(sources, image_size, resize)
-    form = _form_of_sample(train, image_size, resize)
-    form = _common(form, survey((test,), None))
+    alone = sources.only_test()
+    train, test = (None, alone) if alone is not None else sources.both()
+    headers = [read_headers(test)]
+    if train is not None and (channels is None or image_size == "auto"):
+        headers.insert(0, _headers(train))
+    form = form_of(headers, image_size, resize)
+    if channels == 3:
+        form = replace(form, mode="RGB")
     check_memory(len(test) * prod(form.shape))
-    return _data(sources, _none(form), encoded_split(test, form).decoded(), form)
+    return _data(sources, _none(form), Split(decode(test, form), test.labels), form)
+
+
+def _headers(split: Source) -> Headers:
+    """The headers of all images, or of a sample of many."""
+    return read_headers(_sample(split) if split.store and len(split) > LOOKED else split)
 
 
 def _none(form: Form) -> Split:

@@ -26,7 +26,10 @@ def load_test(folder: str | Path, record: runs.Record, name: str | None) -> Data
         ValueError: its images have another shape, or it has another number of classes.
     """
     own = tuple(record.classes)
-    load = partial(data_sets.load_test, name or record.data, image_size=record.image_size, resize=record.resize)
+    channels = record.shape[0] if name in (None, record.data) else None
+    load = partial(
+        data_sets.load_test, name or record.data, image_size=record.image_size, resize=record.resize, channels=channels
+    )
     data = load(classes=own if record.subset else None)
     same = in_the_order_of(own, data.classes)
     if same is not None and same != data.classes:
