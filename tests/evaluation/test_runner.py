@@ -27,8 +27,12 @@ from toughen.core.rng import Noise
 from toughen.core.types import Eps, Images, Labels, Logits, Norm
 from toughen.data import Split
 from toughen.engine import device
+from toughen.engine.fixed_batch import FixedBatchModel
 from toughen.evaluation import measure
+from toughen.evaluation.harness import Harness
 from toughen.evaluation.plan import attack_rounds
+from toughen.evaluation.runner import _chunk_size
+from toughen.evaluation.workers import Workers
 from toughen.runs.files import read_json
 
 SHORT: dict[str, Attack] = {  # every way in which an attack is cut into pieces, at a length for tests
@@ -289,3 +293,36 @@ def test_autoattack_is_cut_into_targets() -> None:
     parts = [(piece.part, getattr(piece.attack, "first", None)) for piece in attack_rounds("aa", AutoAttack(eps=0.1))]
     nine = list(range(1, 10))
     assert parts == [("apgd-ce", None), *(("apgd-t", n) for n in nine), *(("fab-t", n) for n in nine), ("square", None)]
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_a_stop_waits_for_no_chunk(processes: int) -> None:
+    """Ctrl-C while all workers are at chunks of hours; then they are ready for others."""
+    split = some(64)
+    model = FixedBatchModel(toughen.load(NETS / "fgsm-at"), 32)
+    (short,) = attack_rounds("pgd", PGD(eps=0.3, steps=1))
+    (hours,) = attack_rounds("pgd", PGD(eps=1e-6, steps=10**7))
+    chunks = torch.arange(64).split(32)
+    before = signal.signal(signal.SIGALRM, signal.default_int_handler)
+    with Workers(Harness(model, split.images, split.labels, torch.arange(64), 0), processes) as workers:
+        assert len(list(workers.run(short, chunks))) == 2
+        started = time.perf_counter()
+        signal.setitimer(signal.ITIMER_REAL, 1)
+        with pytest.raises(KeyboardInterrupt):
+            list(workers.run(hours, chunks))
+        assert time.perf_counter() - started < 20
+        assert len(list(workers.run(short, chunks))) == 2
+    signal.signal(signal.SIGALRM, before)
+
+
+@pytest.mark.parametrize(("queries", "images"), [(40, 512), (5000, 256), (10**7, 64)])
+def test_a_long_attack_gets_few_images_at_a_time(queries: int, images: int) -> None:
+    """5,001 passes of 256 images are the least of whole batches that make a million."""
+    split = some(1000)
+    model = FixedBatchModel(toughen.load(NETS / "fgsm-at"), 64)
+    harness = Harness(model, split.images, split.labels, torch.arange(1000), 0)
+    (attack_round,) = attack_rounds("square", Square(eps=0.3, queries=queries))
+    workers = Workers(harness, 1)
+    workers.count = 2
+    with workers:
+        assert _chunk_size(attack_round, 1000, workers) == images

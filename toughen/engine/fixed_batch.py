@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import ctypes
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from typing import Literal
@@ -61,6 +62,10 @@ def as_classifier(
     return FixedBatchModel(net, batch_size_for(net, x, batch_size), search_precision(net, x[:1], wanted))
 
 
+class Abandoned(BaseException):
+    """Nobody waits for these passes any more."""
+
+
 class FixedBatchModel(Classifier):
     """A model whose every pass takes the same number of images, so that an image's logits depend on that image alone.
 
@@ -80,6 +85,7 @@ class FixedBatchModel(Classifier):
         search_net: the copy that the search uses, or ``net``.
         counts: images that passed through since the start.
         random: whether the model gives the same images different logits in each pass; None before it was tested.
+        abandoned: once its value is true, which another thread or process may set, the next pass raises ``Abandoned``.
     """
 
     def __init__(self, net: nn.Module, size: int, precision: Precision = "fp32", *, copied: bool = True) -> None:
@@ -93,6 +99,7 @@ class FixedBatchModel(Classifier):
         )
         self._compared = False
         self.random: bool | None = None
+        self.abandoned = ctypes.c_bool(False)
 
     @property
     def low_precision(self) -> bool:
@@ -244,8 +251,14 @@ class FixedBatchModel(Classifier):
         return torch.cat([unwrap(net(x[rows]), len(rows))[:length] for rows, length in batches])
 
     def padded_batches(self, x: Images, size: int | None = None) -> Iterator[tuple[Labels, int]]:
-        """As ``toughen.engine.batches.padded_batches``, and counts the padding."""
+        """As ``toughen.engine.batches.padded_batches``, and counts the padding.
+
+        Raises:
+            Abandoned: nobody waits for the result.
+        """
         for rows, length in padded_batches(len(x), size or self.size, x.device):
+            if self.abandoned.value:
+                raise Abandoned
             self.counts.padding += len(rows) - length
             yield rows, length
 

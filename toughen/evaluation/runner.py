@@ -25,6 +25,8 @@ from toughen.evaluation.result import Evaluation
 from toughen.evaluation.state import restore
 from toughen.evaluation.workers import Workers
 
+MOST_PASSES = 1_000_000  # of images in a chunk, where a batch is not more: a killed evaluation loses its current chunks
+
 
 def measure(
     model: nn.Module,
@@ -111,7 +113,7 @@ def _outcomes(workers: Workers, attack_round: AttackRound, chunks: Sequence[Tens
 
 
 def _chunk_size(attack_round: AttackRound, rows: int, workers: Workers) -> int:
-    """How many images to attack at once: whole batches, and equal shares for all workers.
+    """How many images to attack at once: whole batches, equal shares for all workers, and at most ``MOST_PASSES``.
 
     An attack that couples the images of a batch gets chunks of a size that doesn't depend on the number of workers.
     """
@@ -119,4 +121,6 @@ def _chunk_size(attack_round: AttackRound, rows: int, workers: Workers) -> int:
     largest = chunk_size(workers.harness.images, batch)
     if getattr(attack_round.attack, "batchwise", False):
         return largest
-    return min(largest, math.ceil(rows / (workers.count * world().world_size * batch)) * batch)
+    for each in (rows / (workers.count * world().world_size), MOST_PASSES / attack_round.cost):
+        largest = min(largest, math.ceil(each / batch) * batch)
+    return largest

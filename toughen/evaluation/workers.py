@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import ctypes
 import sys
 import threading
 from collections.abc import Iterable, Iterator
@@ -46,8 +47,12 @@ class Workers(AbstractContextManager["Workers"]):
         on_cpu = harness.images.device.type == "cpu"
         self.count = self.threads if on_cpu else processes
         self.pool: Executor | None = None
+        self.abandoned = ctypes.c_bool(False)  # of all workers' models
         if processes > 1:
-            self.pool = _process_pool(harness, processes)
+            # spawned, because a process with several threads or with a GPU can't be forked safely
+            context = multiprocessing.get_context("spawn")
+            self.abandoned = context.RawValue(ctypes.c_bool, False)
+            self.pool = _process_pool(harness, processes, context, self.abandoned)
             self.count = max(processes, self.count)
         elif on_cpu:
             self._start_threads()
@@ -60,13 +65,17 @@ class Workers(AbstractContextManager["Workers"]):
             copied = self.harness.model.thread_copy(self.harness.floats(rows))
             if copied is None:
                 return
+            copied.abandoned = self.abandoned
             copies.put(copied)
         torch.set_num_threads(1)
         sys.setswitchinterval(SWITCH_INTERVAL)
         self.pool = ThreadPoolExecutor(self.threads, initializer=_start_thread, initargs=(self.harness, copies))
 
     def run(self, attack_round: AttackRound, chunks: Iterable[Tensor]) -> Iterator[Outcome]:
-        """The outcome of a round on each chunk of images, in the order of completion."""
+        """The outcome of a round on each chunk of images, in the order of completion.
+
+        Where this is left early, as on Ctrl-C, all workers end at their next pass.
+        """
         if self.pool is None:
             for rows in chunks:
                 yield self.harness.attack(attack_round, rows)
@@ -77,12 +86,15 @@ class Workers(AbstractContextManager["Workers"]):
                 for future in as_completed(futures):
                     yield future.result()
             finally:
+                self.abandoned.value = not all(future.done() for future in futures)
                 for future in futures:
                     future.cancel()
                 wait(futures)
+                self.abandoned.value = False
 
     def __exit__(self, *error: object) -> None:
         if self.pool is not None:
+            self.abandoned.value = True
             self.pool.shutdown(cancel_futures=True)
         torch.set_num_threads(self.threads)
         sys.setswitchinterval(self.interval)
@@ -94,9 +106,7 @@ def _start_thread(harness: Harness, copies: SimpleQueue[FixedBatchModel]) -> Non
     _local.harness = replace(harness, model=copies.get())
 
 
-def _process_pool(harness: Harness, processes: int) -> ProcessPoolExecutor:
-    # spawned, because a process with several threads or with a GPU can't be forked safely
-    context: Any = multiprocessing.get_context("spawn")
+def _process_pool(harness: Harness, processes: int, context: Any, abandoned: ctypes.c_bool) -> ProcessPoolExecutor:
     ranks = context.SimpleQueue()
     for rank in range(processes):
         ranks.put(rank)
@@ -104,10 +114,14 @@ def _process_pool(harness: Harness, processes: int) -> ProcessPoolExecutor:
     model = (net, harness.model.size, harness.model.precision)
     images = (harness.images.cpu(), harness.labels.cpu(), harness.index, harness.seed)
     kind = harness.images.device.type
-    return ProcessPoolExecutor(processes, context, initializer=_start_process, initargs=(ranks, kind, model, images))
+    return ProcessPoolExecutor(
+        processes, context, initializer=_start_process, initargs=(ranks, kind, model, images, abandoned)
+    )
 
 
-def _start_process(ranks: Any, kind: str, model: tuple[Any, ...], images: tuple[Any, ...]) -> None:
+def _start_process(
+    ranks: Any, kind: str, model: tuple[Any, ...], images: tuple[Any, ...], abandoned: ctypes.c_bool
+) -> None:
     """Initialise a worker process.
 
     Args:
@@ -115,6 +129,7 @@ def _start_process(ranks: Any, kind: str, model: tuple[Any, ...], images: tuple[
         kind: type of the device; the rank chooses among several GPUs.
         model: net, batch size and precision of the ``FixedBatchModel``.
         images: the other arguments of ``Harness``.
+        abandoned: as in ``FixedBatchModel``, in memory that all processes share.
     """
     keep_freed_memory()
     torch.set_num_threads(1)
@@ -122,7 +137,9 @@ def _start_process(ranks: Any, kind: str, model: tuple[Any, ...], images: tuple[
     device = torch.device(kind, rank % torch.cuda.device_count()) if kind == "cuda" else torch.device(kind)
     net, size, precision = model
     x, y, index, seed = images
-    _local.harness = Harness(FixedBatchModel(net.to(device), size, precision), x.to(device), y.to(device), index, seed)
+    fixed_batch = FixedBatchModel(net.to(device), size, precision)
+    fixed_batch.abandoned = abandoned
+    _local.harness = Harness(fixed_batch, x.to(device), y.to(device), index, seed)
 
 
 def _attack(attack_round: AttackRound, rows: Tensor) -> Outcome:
