@@ -315,9 +315,11 @@ def test_a_stop_waits_for_no_chunk(processes: int) -> None:
     signal.signal(signal.SIGALRM, before)
 
 
-@pytest.mark.parametrize(("queries", "images"), [(40, 512), (5000, 256), (10**7, 64)])
-def test_a_long_attack_gets_few_images_at_a_time(queries: int, images: int) -> None:
-    """5,001 passes of 256 images are the least of whole batches that make a million."""
+@pytest.mark.parametrize(
+    ("queries", "rows", "images"), [(40, 1000, 512), (40, 9450, 960), (5000, 1000, 256), (10**7, 1000, 64)]
+)
+def test_both_workers_get_as_much_and_of_a_long_attack_little_at_a_time(queries: int, rows: int, images: int) -> None:
+    """Of 9,450 images each gets five chunks; 5,001 passes of 256 images are the least whole batches of a million."""
     split = some(1000)
     model = FixedBatchModel(toughen.load(NETS / "fgsm-at"), 64)
     harness = Harness(model, split.images, split.labels, torch.arange(1000), 0)
@@ -325,4 +327,4 @@ def test_a_long_attack_gets_few_images_at_a_time(queries: int, images: int) -> N
     workers = Workers(harness, 1)
     workers.count = 2
     with workers:
-        assert _chunk_size(attack_round, 1000, workers) == images
+        assert _chunk_size(attack_round, rows, workers) == images

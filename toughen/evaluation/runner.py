@@ -121,6 +121,7 @@ def _chunk_size(attack_round: AttackRound, rows: int, workers: Workers) -> int:
     largest = chunk_size(workers.harness.images, batch)
     if getattr(attack_round.attack, "batchwise", False):
         return largest
-    for each in (rows / (workers.count * world().world_size), MOST_PASSES / attack_round.cost):
-        largest = min(largest, math.ceil(each / batch) * batch)
-    return largest
+    largest = min(largest, math.ceil(MOST_PASSES / attack_round.cost / batch) * batch)
+    share = rows / (workers.count * world().world_size)
+    chunks = math.ceil(share / largest)  # of each worker, all of one size: none waits for another's last one
+    return math.ceil(share / chunks / batch) * batch
