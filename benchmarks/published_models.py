@@ -10,14 +10,13 @@ a stopped evaluation goes on.
 from __future__ import annotations
 
 import argparse
-import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from time_limit import TimeLimit, until_out_of_time
 
-from toughen.runs.files import read_json, write_json
+from toughen.runs.files import read_json, sha256, write_json
 
 ATTACKS = ("pgd-100x5", "autoattack")
 
@@ -55,12 +54,6 @@ MODELS = {
         exact=95.62,
     ),
 }
-
-
-def sha256(file: Path) -> str:
-    """A file's digest in hexadecimal."""
-    with file.open("rb") as opened:
-        return hashlib.file_digest(opened, "sha256").hexdigest()
 
 
 def table(rows: dict[str, Any]) -> str:

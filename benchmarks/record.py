@@ -35,6 +35,18 @@ def record(folder: Path) -> dict[str, Any]:
     return found
 
 
+def outcome(folder: Path) -> dict[str, Any]:
+    """Accuracies of an evaluated run, clean and under attack, and its seconds of training."""
+    found = read_json(folder / "evaluation.json")
+    lines = (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+    return {
+        "clean": found["clean_accuracy"],
+        "robust": found["robust_accuracy"],
+        "seconds": round(sum(json.loads(line)["seconds"] for line in lines), 1),
+        "provenance": read_json(folder / "provenance.json"),
+    }
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("run", type=Path)

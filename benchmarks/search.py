@@ -4,18 +4,17 @@ python benchmarks/search.py --task mnist --data DIR [--minutes 60]
 python benchmarks/search.py --task mnist --data DIR --ablate [--minutes 60]
 
 Needs Optuna, which the development environment has. The first trials are known settings, and Optuna draws the others.
-Each trial trains for the same number of passes per image. Its
-score is the accuracy under APGD-T on images that were taken out of the training images. No test image is used. What is
-done is not done again, and a trial that was stopped goes on. The log of all trials is
-benchmarks/results/search-TASK.json; without the folder of the runs, the search goes on from the log. With --ablate the
-best trial is trained with three seeds, and the same without each of its parts.
+Each trial trains for the same number of passes per image. Its score is the accuracy under APGD-T on images that were
+taken out of the training images. No test image is used. What is done is not done again, and a trial that was stopped
+goes on. The log of all trials is benchmarks/results/search-TASK.json; without the folder of the runs, the search goes
+on from the log. With --ablate the best trial is trained with three seeds, and the same without each of its parts.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
-from collections.abc import Mapping
+import itertools
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,6 +25,7 @@ import pyarrow.parquet as pq
 import torch
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
+from record import outcome
 from time_limit import TimeLimit, until_out_of_time
 
 from toughen.data.sets import stratified
@@ -33,8 +33,9 @@ from toughen.runs.files import read_json, write_json
 
 SEEDS = (0, 1, 2)
 ATTACK = "apgd-t"
-PASSES = {"NuAT": 8, "GAT": 8, "PGI": 7, "EFGSM": 5}  # forward equivalents for each image and step
-WITH_AWP = {"NuAT": 15, "GAT": 15, "PGI": 14, "EFGSM": 8}  # the same while weights are perturbed
+# forward equivalents for each image and step, without and with a perturbation of the weights
+PASSES = {"NuAT": 8, "GAT": 8, "PGI": 7, "EFGSM": 5, "NFGSM": 5, "LIET": 7}
+WITH_AWP = {"NuAT": 15, "GAT": 15, "PGI": 14, "EFGSM": 8, "NFGSM": 8, "LIET": 14}
 AWP_GAMMA = 0.005  # that of TRADES-AWP
 SMOOTHED = ("PGI", "EFGSM")  # methods with a label smoothing of their own
 
@@ -47,45 +48,59 @@ class Task:
         words: what every trial is told.
         rates: lowest and highest learning rate.
         eps: radius, in units of images in [0, 1].
-        crop: the shift in pixels, where there is one.
+        crops: shifts in pixels, to choose from; 0 is none.
         train, held_out: images of the search, both out of the training images.
         passes: forward equivalents for each image, in all epochs together.
         stretches: contrast stretching before the net's first layer, to choose from; 0 is none.
+        activations: the net's activation functions, to choose from.
         first: settings of the first trials.
     """
 
     words: str
     rates: tuple[float, float]
     eps: str
-    crop: int
+    crops: tuple[int, ...]
     train: int
     held_out: int
     passes: int
     stretches: tuple[float, ...] = (0.0,)
+    activations: tuple[str, ...] = ("relu",)
     first: tuple[dict[str, Any], ...] = ()
 
 
 PLAIN = {
     "stretch": 0.0,
+    "activation": "relu",
     "batch_size": 128,
     "schedule": "Cosine",
     "averaging": "null",
     "label_smoothing": 0.1,
-    "crop": False,
+    "crop": 0,
     "eps_warmup": 0.0,
     "eps_factor": 1.0,
     "awp_from": 1.0,
 }
 EFGSM_MNIST = PLAIN | {"method": "EFGSM", "sigma": 0.5, "remember": "gradient", "lr": 1e-3}  # as the recipe efgsm-mnist
 NUAT_MNIST = PLAIN | {"method": "NuAT", "start": 1.0, "alternate": False, "lam": 4.0, "lr": 1e-3}
-TOUGHEN_MNIST = NUAT_MNIST | {"alternate": True, "averaging": "0.998", "label_smoothing": 0.0, "stretch": 0.3}
+TOUGHEN_MNIST = NUAT_MNIST | {  # as the recipe toughen-mnist
+    "alternate": True,
+    "averaging": "0.998",
+    "label_smoothing": 0.0,
+    "stretch": 0.3,
+    "crop": 1,
+}
+CIFAR10 = PLAIN | {"schedule": "OneCycle", "averaging": "0.998", "label_smoothing": 0.0, "crop": 4, "lr": 0.1}
+NUAT_CIFAR10 = CIFAR10 | {"method": "NuAT", "start": 0.5, "alternate": True, "lam": 4.0}
+EFGSM_CIFAR10 = CIFAR10 | {"method": "EFGSM", "sigma": 0.5, "remember": "gradient"}
+NFGSM_CIFAR10 = CIFAR10 | {"method": "NFGSM", "noise": 1.0}
+LIET_CIFAR10 = CIFAR10 | {"method": "LIET", "lam": 30.0, "label_smoothing": 0.4}
 STRIDED = PLAIN | {"schedule": "OneCycle", "averaging": "0.998", "label_smoothing": 0.0, "eps_factor": 1.1, "lr": 5e-3}
 TASKS = {
     "mnist": Task(
         words="--model efgsm-cnn --normalize false --optimizer Adam",
         rates=(3e-4, 5e-3),
         eps="0.3",
-        crop=2,
+        crops=(0, 1, 2),
         train=10_000,
         held_out=1000,
         passes=160,
@@ -94,8 +109,15 @@ TASKS = {
             EFGSM_MNIST,
             EFGSM_MNIST | {"averaging": "0.998"},
             EFGSM_MNIST | {"averaging": "0.998", "eps_factor": 1.1},
-            EFGSM_MNIST | {"averaging": "0.998", "crop": True},
+            EFGSM_MNIST | {"averaging": "0.998", "crop": 2},
             TOUGHEN_MNIST,
+            TOUGHEN_MNIST | {"lam": 8.0},
+            TOUGHEN_MNIST | {"eps_factor": 1.1},
+            TOUGHEN_MNIST | {"alternate": False},
+            TOUGHEN_MNIST | {"label_smoothing": 0.1},
+            TOUGHEN_MNIST | {"lr": 2e-3},
+            TOUGHEN_MNIST | {"lr": 3e-3, "schedule": "OneCycle"},
+            TOUGHEN_MNIST | {"lam": 2.0},
             EFGSM_MNIST | {"averaging": "0.998", "stretch": 0.3},
             NUAT_MNIST,
             EFGSM_MNIST | {"averaging": "0.998", "eps_factor": 1.33},
@@ -107,7 +129,7 @@ TASKS = {
         words="--model fbf-mnist-cnn --normalize false --optimizer Adam",
         rates=(1e-3, 1e-2),
         eps="0.3",
-        crop=2,
+        crops=(0, 2),
         train=59_000,
         held_out=1000,
         passes=80,
@@ -123,22 +145,38 @@ TASKS = {
         "--optimizer SGD --optimizer.momentum 0.9 --optimizer.weight_decay 5e-4",
         rates=(0.01, 0.2),
         eps="8/255",
-        crop=4,
+        crops=(0, 4),
         train=20_000,
         held_out=1000,
-        passes=240,
+        passes=72,
+        activations=("relu", "silu"),
+        first=(
+            NUAT_CIFAR10,
+            NFGSM_CIFAR10,
+            NUAT_CIFAR10 | {"label_smoothing": 0.2},
+            EFGSM_CIFAR10,
+            NUAT_CIFAR10 | {"activation": "silu"},
+            NFGSM_CIFAR10 | {"activation": "silu"},
+            NUAT_CIFAR10 | {"alternate": False},
+            CIFAR10 | {"method": "GAT", "start": 0.5, "alternate": True, "lam": 10.0},
+            NUAT_CIFAR10 | {"batch_size": 64},
+            LIET_CIFAR10,
+            CIFAR10 | {"method": "PGI", "step_size": 1.25, "lam": 10.0},
+        ),
     ),
 }
 PARTS = {  # of a recipe -> the value that leaves it out
     "contrast stretching": ("stretch", 0.0),
+    "smooth activation": ("activation", "relu"),
     "wide start": ("start", 0.5),
     "averaged weights": ("averaging", "null"),
     "label smoothing": ("label_smoothing", 0.0),
-    "shifts": ("crop", False),
+    "shifts": ("crop", 0),
     "warm-up of eps": ("eps_warmup", 0.0),
     "larger eps in training": ("eps_factor", 1.0),
     "perturbed weights": ("awp_from", 1.0),
     "regulariser in every batch": ("alternate", True),
+    "regulariser": ("lam", 0.0),
 }
 
 
@@ -147,7 +185,7 @@ def suggest(trial: optuna.trial.BaseTrial, task: Task) -> dict[str, Any]:
 
     Args:
         trial: chooses them.
-        task: gives the learning rates and the contrast stretchings to choose from.
+        task: gives the learning rates, contrast stretchings and shifts to choose from.
     """
     found: dict[str, Any] = {"method": trial.suggest_categorical("method", list(PASSES))}
     if found["method"] == "PGI":
@@ -156,18 +194,23 @@ def suggest(trial: optuna.trial.BaseTrial, task: Task) -> dict[str, Any]:
     elif found["method"] == "EFGSM":
         found["sigma"] = trial.suggest_categorical("sigma", [0.25, 0.5, 1.0])
         found["remember"] = trial.suggest_categorical("remember", ["gradient", "perturbation"])
+    elif found["method"] == "NFGSM":
+        found["noise"] = trial.suggest_categorical("noise", [1.0, 2.0])
+    elif found["method"] == "LIET":
+        found["lam"] = trial.suggest_float("lam of LIET", 3, 100, log=True)
     else:
         found["start"] = trial.suggest_categorical("start", [0.5, 1.0])
         found["alternate"] = trial.suggest_categorical("alternate", [False, True])
         found["lam"] = trial.suggest_float(f"lam of {found['method']}", 1, 32, log=True)
     return found | {
         "stretch": trial.suggest_categorical("stretch", task.stretches),
+        "activation": trial.suggest_categorical("activation", task.activations),
         "lr": trial.suggest_float("lr", *task.rates, log=True),
         "batch_size": trial.suggest_categorical("batch_size", [64, 128]),
         "schedule": trial.suggest_categorical("schedule", ["Cosine", "OneCycle"]),
         "averaging": trial.suggest_categorical("averaging", ["null", "0.99", "0.998", "0.9995"]),
-        "label_smoothing": trial.suggest_categorical("label_smoothing", [0.0, 0.1, 0.2, 0.4]),
-        "crop": trial.suggest_categorical("crop", [False, True]),
+        "label_smoothing": trial.suggest_categorical("label_smoothing", [0.0, 0.1, 0.2, 0.4, 0.6]),
+        "crop": trial.suggest_categorical("crop", task.crops),
         "eps_warmup": trial.suggest_categorical("eps_warmup", [0.0, 0.3]),
         "eps_factor": trial.suggest_categorical("eps_factor", [1.0, 1.1, 1.2, 1.33]),
         "awp_from": trial.suggest_categorical("awp_from", [0.5, 1.0]),  # share of the run before AWP; 1: without
@@ -184,13 +227,17 @@ def words(task: Task, settings: Mapping[str, Any]) -> list[str]:
     given += [f"--{node}", method]
     if method == "EFGSM":
         given += [f"--{node}.classes", "1", f"--{node}.remember", settings["remember"]]
-    else:
+    if "lam" in settings:
         given += [f"--{node}.lam", f"{settings['lam']:.4g}"]
-    for name, option in (("start", "start_size"), ("step_size", "step_size"), ("sigma", "sigma")):
+    for name, option in (
+        ("start", "start_size"), ("noise", "start_size"), ("step_size", "step_size"), ("sigma", "sigma"),
+    ):  # fmt: skip
         if name in settings:
             given += [f"--{node}.{option}", f"{settings[name] * eps:.9g}"]
     if settings["stretch"]:
         given += ["--model_settings.stretch", str(settings["stretch"])]
+    if settings["activation"] != "relu":
+        given += ["--model_settings.activation", settings["activation"]]
     if "alternate" in settings:
         given += [f"--{node}.alternate", str(settings["alternate"]).lower()]
     before, share = settings["awp_from"], 1 - settings["awp_from"]
@@ -199,9 +246,9 @@ def words(task: Task, settings: Mapping[str, Any]) -> list[str]:
     given += f"--optimizer.lr {settings['lr']:.4g} --schedule {settings['schedule']}".split()
     smoothing = f"{node}.smoothing" if method in SMOOTHED else "label_smoothing"
     given += [f"--{smoothing}", str(settings["label_smoothing"])]
-    for name in ("batch_size", "averaging", "eps_warmup"):
+    for name in ("batch_size", "averaging", "eps_warmup", "crop"):
         given += [f"--{name}", str(settings[name])]
-    return [*given, "--crop", str(task.crop if settings["crop"] else 0)]
+    return given
 
 
 def radius(task: Task) -> float:
@@ -245,17 +292,7 @@ def measure(
     time_limit.toughen("train", *given, "--seed", str(seed), "--data", str(data), "--out", str(folder), "--resume")
     asked = f"--data {data} --eps {task.eps} --attacks {ATTACK} --verdict false --details false".split()
     time_limit.toughen("evaluate", str(folder), *asked)
-    found = read_json(folder / "evaluation.json")
-    lines = (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
-    return {
-        "settings": dict(settings),
-        "words": " ".join(given),
-        "seed": seed,
-        "clean": found["clean_accuracy"],
-        "robust": found["robust_accuracy"],
-        "seconds": round(sum(json.loads(line)["seconds"] for line in lines), 1),
-        "provenance": read_json(folder / "provenance.json"),
-    }
+    return {"settings": dict(settings), "words": " ".join(given), "seed": seed, **outcome(folder)}
 
 
 def search(task: Task, data: Path, out: Path, file: Path, trials: int, time_limit: TimeLimit) -> None:
@@ -320,16 +357,21 @@ def ablate(task: Task, data: Path, out: Path, file: Path, time_limit: TimeLimit)
         if name in best and best[name] != without:
             variants[f"without {part}"] = best | {name: without}
     with until_out_of_time():
-        for name, settings in variants.items():
-            for seed in SEEDS:
-                done = logged(file)
-                lines = done["ablation"].setdefault(name, [])
-                if not any(line["seed"] == seed and line["settings"] == dict(settings) for line in lines):
-                    folder = out / f"{name.replace(' ', '-')}-{seed}"
-                    lines.append(measure(task, settings, data, folder, time_limit, seed))
-                    write_json(file, done)
+        for seed, (name, settings) in itertools.product(SEEDS, variants.items()):
+            done = logged(file)
+            lines = done["ablation"].setdefault(name, [])
+            if not same(lines, settings, seed):
+                folder = out / f"{name.replace(' ', '-')}-{seed}"
+                trial = same(done["trials"], settings, seed)
+                lines.append(trial or measure(task, settings, data, folder, time_limit, seed))
+                write_json(file, done)
     for name, lines in logged(file)["ablation"].items():
         print(name, *(f"{100 * line['robust']:.1f}" for line in lines))
+
+
+def same(lines: Sequence[dict[str, Any]], settings: Mapping[str, Any], seed: int) -> dict[str, Any] | None:
+    """The line of a run with these settings and this seed; None if there is none."""
+    return next((line for line in lines if line["seed"] == seed and PLAIN | line["settings"] == settings), None)
 
 
 def logged(file: Path) -> dict[str, Any]:
