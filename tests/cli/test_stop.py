@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import signal
 import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
 from commands import digits, process, small, toughen
+from paths import NETS
 
 SIGNALLED = """import os, signal, sys
 signal.signal(signal.SIGINT, signal.default_int_handler)  # where a shell has had what is in the background ignore it
@@ -109,3 +113,32 @@ def test_a_command_that_keeps_nothing(tmp_path: Path) -> None:
     words = ["attack", tmp_path / "run", "--attack", "pgd-3", "--data", digits(), "--out", tmp_path / "images.parquet"]
     stopped(signalled(signal.SIGTERM, PGD, 1, *words), signal.SIGTERM, "toughen: stopped")
     assert not (tmp_path / "images.parquet").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="children are counted in /proc")
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+@pytest.mark.parametrize("seconds", [0.0, 8.0])  # as they start; in the attack
+def test_worker_processes_end_with_the_main_process(number: signal.Signals, seconds: float, tmp_path: Path) -> None:
+    """A terminal or a service sends the signal to the workers, too; SIGKILL reaches the main process alone."""
+    words = "--data mnist-5k --attacks square --limit 500 --processes 2 --verdict false"
+    running = subprocess.Popen(
+        [sys.executable, "-m", "toughen", "evaluate", NETS / "pgd-at", *words.split(), "--out", tmp_path / "out"],
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True,
+    )  # fmt: skip
+    while len(_children(running.pid)) < 3:  # one of them tracks resources
+        assert running.poll() is None
+        time.sleep(0.05)
+    time.sleep(seconds)
+    (os.kill if number == signal.SIGKILL else os.killpg)(running.pid, number)
+    printed, _ = running.communicate(timeout=60)  # a worker that is left holds the pipe open, and runs into this
+    if number == signal.SIGKILL:
+        assert running.returncode == -9
+    else:
+        assert running.returncode == 128 + number and "Traceback" not in printed
+        assert printed.strip().splitlines()[-1].startswith("toughen: stopped")
+
+
+def _children(process: int) -> list[str]:
+    tasks = Path(f"/proc/{process}/task").glob("*/children")
+    return [child for each in tasks for child in each.read_text().split()]

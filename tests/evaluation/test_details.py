@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-import os
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -139,8 +138,10 @@ def test_what_diagnose_found_is_not_replaced(tmp_path: Path) -> None:
     assert toughen("evaluate", tmp_path / "run", *HOW, tmp_path / "run").status == 0
     after = json.loads(path.read_text())
     assert after["steps"] == before and after["eps"]["about"]["by"] == "evaluate"
-    weights = tmp_path / "run/model.safetensors"
-    os.utime(weights, ns=(path.stat().st_mtime_ns + 10**9,) * 2)  # other weights since: nothing there is of them
+    net = runs.load(NET)
+    with torch.no_grad():
+        next(net.parameters()).mul_(1.01)
+    runs.write_model(tmp_path / "run", record, net)  # nothing there is of these weights
     assert toughen("evaluate", tmp_path / "run", *HOW, tmp_path / "run", "--details", "false").status == 0
     assert not path.exists() and json.loads((tmp_path / "run/diagnostics.1.json").read_text()) == after
 

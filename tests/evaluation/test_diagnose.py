@@ -30,8 +30,8 @@ def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def make_run(folder: Path, seed: int = 0, **fields: Any) -> Path:
-    """A run directory whose net was never trained."""
-    folder.mkdir(parents=True)
+    """A run directory whose net was never trained; in the directory of an earlier one, the weights change."""
+    folder.mkdir(parents=True, exist_ok=True)
     about = models.describe("fbf-mnist-cnn", 10, SHAPE, None, None, {})
     record: dict[str, Any] = {
         "model": about, "classes": [str(label) for label in range(10)], "shape": list(SHAPE), "norm": "linf",
@@ -184,7 +184,8 @@ def test_figures_of_older_weights_are_moved_away(tmp_path: Path) -> None:
     run, console = make_run(tmp_path / "a"), Console(file=io.StringIO(), width=200)
     diagnose_runs([run], which=["eps"], limit=10, device="cpu")
     before = (run / "diagnostics.json").read_bytes()
-    os.utime(run / "diagnostics.json", (1, 1))
+    make_run(run, seed=1)
+    os.utime(run / "model.safetensors", (1, 1))  # the time of a file says nothing
     with pytest.raises(ValueError, match="nonsense"):
         diagnose_runs([run, make_run(tmp_path / "b")], transfer_attacks=["nonsense"], limit=10, device="cpu")
     assert not (run / "diagnostics.1.json").exists()
@@ -197,9 +198,19 @@ def test_figures_of_older_weights_are_moved_away(tmp_path: Path) -> None:
 def test_figures_of_older_weights_are_moved_away_at_another_eps_too(tmp_path: Path) -> None:
     run, out = make_run(tmp_path / "a"), tmp_path / "out"
     diagnose_runs([run], which=["eps"], eps=0.1, limit=10, device="cpu", out=out)
-    os.utime(out / "a/diagnostics.json", (1, 1))
+    make_run(run, seed=1)
     diagnose_runs([run], which=["confusion"], eps=0.1, limit=10, device="cpu", out=out)
     assert read(out / "a").keys() == {"confusion"} and (out / "a/diagnostics.1.json").is_file()
+
+
+def test_figures_stay_with_a_run_that_was_copied(tmp_path: Path) -> None:
+    """A copy's files have times in any order."""
+    run = make_run(tmp_path / "a")
+    diagnose_runs([run, make_run(tmp_path / "b", 1)], which=["eps", "transfer"], transfer_attacks=["fgsm"], limit=10)
+    shutil.copytree(run, tmp_path / "copy")
+    os.utime(tmp_path / "copy/diagnostics.json", (1, 1))
+    diagnose_runs([tmp_path / "copy"], which=["confusion"], limit=10, device="cpu")
+    assert read(tmp_path / "copy").keys() == {"eps", "transfer", "confusion"}
 
 
 def test_folders_that_are_no_place_for_comparisons(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

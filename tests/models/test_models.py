@@ -231,6 +231,10 @@ def test_summaries_say_how_many_parameters_a_net_has() -> None:
     assert "6,711,194 parameters on 3x32x32" in lines["wrn-22-5"]
     assert "46,160,474 parameters" in lines["wrn-34-10"]
     assert all("\n" not in line for line in lines.values())
+    choices = "stem=cifar (or imagenet), extra_relu=false, activation=relu (or silu, gelu)."
+    assert lines["resnet18"].endswith(f"3x32x32. Settings: width=64, {choices}")
+    assert "Settings: depth=22, width=5, " in lines["wrn-22-5"]
+    assert lines["m-lenet"].endswith("parameters on 1x28x28.")  # it has no settings
 
 
 # ---- the forward pass, written out again with functions
@@ -261,12 +265,19 @@ class Transcription:
     def linear(self, x: Tensor, name: str) -> Tensor:
         return x @ self.w[f"{name}.weight"].T + self.w[f"{name}.bias"]
 
-    def resnet(self, x: Tensor, blocks: tuple[int, ...], extra_relu: bool = False, padded: bool = False) -> Tensor:
-        x = F.relu(self.norm(self.conv(x, "stem.0"), "stem.1"))
+    def resnet(
+        self,
+        x: Tensor,
+        blocks: tuple[int, ...],
+        extra_relu: bool = False,
+        padded: bool = False,
+        act: Callable[[Tensor], Tensor] = F.relu,
+    ) -> Tensor:
+        x = act(self.norm(self.conv(x, "stem.0"), "stem.1"))
         for stage, number in enumerate(blocks):
             for block in range(number):
                 at, stride = f"stages.{stage}.{block}", 2 if stage > 0 and block == 0 else 1
-                out = F.relu(self.norm(self.conv(x, f"{at}.residual.0", stride), f"{at}.residual.1"))
+                out = act(self.norm(self.conv(x, f"{at}.residual.0", stride), f"{at}.residual.1"))
                 out = self.norm(self.conv(out, f"{at}.residual.3"), f"{at}.residual.4")
                 if extra_relu:
                     out = F.relu(out)
@@ -274,7 +285,7 @@ class Transcription:
                     x = torch.cat([x[:, :, ::2, ::2], torch.zeros_like(x[:, :, ::2, ::2])], dim=1)
                 elif stride == 2:
                     x = self.norm(self.conv(x, f"{at}.shortcut.0", stride, 0), f"{at}.shortcut.1")
-                x = F.relu(out + x)
+                x = act(out + x)
         return self.linear(F.avg_pool2d(x, x.shape[2]).flatten(1), "linear")
 
     def resnet50(self, x: Tensor) -> Tensor:
@@ -398,6 +409,18 @@ class Transcription:
         ("resnet18", CIFAR, {"width": 6, "extra_relu": True}, lambda t, x: t.resnet(x, (2, 2, 2, 2), extra_relu=True)),
         ("resnet34", CIFAR, {"width": 6}, lambda t, x: t.resnet(x, (3, 4, 6, 3))),
         ("resnet34", CIFAR, {"width": 6, "extra_relu": True}, lambda t, x: t.resnet(x, (3, 4, 6, 3), extra_relu=True)),
+        (
+            "resnet18",
+            CIFAR,
+            {"width": 6, "activation": "silu"},
+            lambda t, x: t.resnet(x, (2, 2, 2, 2), act=lambda v: v / (1 + torch.exp(-v))),
+        ),
+        (
+            "resnet18",
+            CIFAR,
+            {"width": 6, "activation": "gelu"},
+            lambda t, x: t.resnet(x, (2, 2, 2, 2), act=lambda v: v * (1 + torch.erf(v / 2**0.5)) / 2),
+        ),
         ("resnet50", CIFAR, {"width": 4}, Transcription.resnet50),
         ("resnet56", CIFAR, {"width": 6}, lambda t, x: t.resnet(x, (9, 9, 9), padded=True)),
         ("vgg11", CIFAR, {"width": 6}, lambda t, x: t.vgg(x, 1, 1, 2, 2, 2)),
@@ -703,6 +726,7 @@ def test_wrong_statistics_are_refused(mean: list[float] | None, std: list[float]
         ("resnet18", {"width": 1.5}, "width=1.5 of model resnet18 must be a whole number"),
         ("resnet18", {"width": True}, "must be a whole number"),
         ("resnet18", {"extra_relu": 1}, "extra_relu=1 of model resnet18 must be true or false"),
+        ("resnet18", {"activation": "tanh"}, 'must be "relu" or "silu" or "gelu"'),
         ("resnet18", {"stem": "svhn"}, 'must be "cifar" or "imagenet"'),
         ("small-cnn", {"dropout": "0.5"}, "dropout='0.5' of model small-cnn must be a number"),
         ("small-cnn", {"dropout": 1.0}, "at least 0 and below 1"),
@@ -871,7 +895,7 @@ def test_a_description_writes_defaults_out() -> None:
         "shape": [3, 32, 32],
         "mean": None,
         "std": None,
-        "settings": {"width": 8, "stem": "cifar", "extra_relu": False},
+        "settings": {"width": 8, "stem": "cifar", "extra_relu": False, "activation": "relu"},
     }
 
 

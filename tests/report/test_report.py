@@ -431,6 +431,18 @@ def test_a_curve_with_nothing_but_no_steps_is_left_out(tmp_path: Path) -> None:
     assert "Accuracy against steps" not in text and "Accuracy against eps" in text
 
 
+def test_curves_of_other_weights_are_left_out(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "run")
+    found = json.loads((run / "diagnostics.json").read_text())
+    for name, weights in (("eps", b"these"), ("steps", b"others")):
+        found[name]["about"]["weights"] = [hashlib.sha256(weights).hexdigest()]
+    (run / "diagnostics.json").write_text(json.dumps(found))
+    (run / "model.safetensors").write_bytes(b"these")
+    text = report(run, out=tmp_path / "report.html").text
+    assert "Accuracy against eps" in text and "Accuracy against steps" not in text
+    assert "diagnostics.json has figures of other weights than the run's, left out here: steps." in text
+
+
 NAMES = ("evaluation.json", "diagnostics.json", "model.json", "provenance.json", "config.yaml", "examples.parquet",
          "gallery.parquet", "metrics.jsonl")  # fmt: skip
 JUNK = {

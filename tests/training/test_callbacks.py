@@ -435,6 +435,11 @@ def test_a_display_is_told(tmp_path: Path) -> None:
     shown.on_step_end(state, STEP)
     shown.on_fit_end(state)
     assert told == [("made", 2, 10, 0), ("step", 5, 0), ("signal", 5, 0.25), ("close",)]
+    told.clear()
+    shown.others = SimpleNamespace(advice=lambda: "busy")
+    shown.on_epoch_end(state, {})
+    shown.on_epoch_end(state, {})
+    assert told == [("epoch", {}), ("length", 2, 10), ("note", "busy"), ("epoch", {}), ("length", 2, 10)]
 
 
 class StopAt(Callback):

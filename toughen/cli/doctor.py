@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import platform
-import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
@@ -22,6 +21,7 @@ from toughen.engine.device import kernels, pick_device, pick_precision, processo
 from toughen.engine.speed import bf16_gain, lacks_compiler, passes_per_second
 from toughen.utils import units
 from toughen.utils.memory import available_memory
+from toughen.utils.openmp import usable_cores
 from toughen.utils.version import __version__
 
 LONGEST = 600
@@ -107,8 +107,7 @@ def installed(name: str) -> str:
 
 def machine(device: torch.device) -> list[Finding]:
     """Processor, threads, memory, GPU."""
-    cores = os.cpu_count() or 1
-    usable = len(os.sched_getaffinity(0)) if sys.platform == "linux" else cores
+    usable = len(usable_cores())
     threads = torch.get_num_threads()
     few = "" if threads >= usable or "OMP_NUM_THREADS" in os.environ else f"set OMP_NUM_THREADS={usable}"
     free = available_memory() if device.type != "cuda" else torch.cuda.mem_get_info(device)[0]

@@ -13,6 +13,7 @@ from typing import NoReturn
 
 from toughen.cli.shared import KEPT, PROGRAM, fail, several
 from toughen.utils import signals
+from toughen.utils.openmp import limit_spinning
 from toughen.utils.plugins import own_place
 
 INTRODUCTION = "Train image classifiers that withstand adversarial attacks, and measure how\nrobust they are."
@@ -52,6 +53,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Run a command and exit with its status: 0 success, 1 a run that failed, 2 bad input, 128 + n on signal n."""
     program = arguments is None and not several()
     arguments = list(sys.argv[1:] if arguments is None else arguments)
+    limit_spinning()
     if not arguments or arguments[0] in ("-h", "--help"):
         print(usage())
         raise SystemExit(0 if arguments else 2)

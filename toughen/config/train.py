@@ -25,7 +25,7 @@ GROUPS = {
     "Device": "device seed",
 }
 MORE = {
-    "Data": "classes image_size memory_limit num_workers shuffle_buffer crop padding flip",
+    "Data": "classes image_size memory_limit num_workers shuffle_buffer crop padding flip transform",
     "Model": "model_settings normalize frozen layer_decay",
     "Method and threat": "method.help eps_factor eps_warmup label_smoothing",
     "Length and budget": "stop_epoch",

@@ -131,12 +131,10 @@ class PassCounter:
         n = len(out) * self._cost(module, args[0])
         self.forward += n
         if out.requires_grad:
-            share = self.share if module is self.nets[0] else 1.0
-            rest = (1 - share) * args[
-                0
-            ].requires_grad  # the gradient passes frozen layers only on its way to the images
+            share, to_images = self.share if module is self.nets[0] else 1.0, args[0].requires_grad
+            rest = (1 - share) * to_images  # the gradient passes frozen layers only on its way to the images
             out.register_hook(lambda gradient: self._on_backward(n, share, rest))
-            if args[0].requires_grad:
+            if to_images:
                 args[0].register_hook(self._on_images(n, len(out) if _crafting.depth else 0))
 
     def _on_backward(self, n: float, share: float = 1.0, rest: float = 0.0) -> None:

@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import multiprocessing
-import os
-import signal
-import threading
 from dataclasses import dataclass
-from multiprocessing import forkserver, resource_tracker
+from multiprocessing import forkserver
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -18,6 +15,8 @@ from toughen.core.types import ByteImages
 from toughen.data.decode import Form, pixels, refuse_decompression_bombs
 from toughen.data.resized import ResizedCrop
 from toughen.data.sources import Encoded
+from toughen.utils.openmp import usable_cores
+from toughen.utils.signals import begin_worker, blocked_signals
 
 
 class BatchRequest(NamedTuple):
@@ -73,30 +72,16 @@ def _context() -> Any:
         return multiprocessing.get_context("spawn")
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload([__name__])
-    resource_tracker.ensure_running()  # needed by the server; started here, because starting it unblocks both signals
-    ending = {signal.SIGINT, signal.SIGTERM}  # sent to all processes, but only the trainer may react
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, ending)  # the server and its workers inherit this mask
-    try:
+    with blocked_signals():  # the server's workers inherit this
         forkserver.ensure_running()
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
     return context
 
 
 def _begin(worker: int) -> None:
-    """In a worker, ignore signals, and end when the trainer ends, even if the trainer is killed."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    threading.Thread(target=_end_with, args=[multiprocessing.parent_process()], daemon=True).start()
-
-
-def _end_with(trainer: Any) -> None:
-    """Wait for the trainer's end, then exit. PyTorch itself only watches the parent, which here is the forkserver."""
-    trainer.join()
-    os._exit(1)
+    """Initialise a worker. PyTorch itself only watches the parent, which here is the forkserver."""
+    begin_worker()
 
 
 def usual_workers() -> int:
     """The default number of decoding processes: one fewer than the cores of each trainer, from 1 to 8."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return min(8, max(1, cores // world().local_world_size - 1))
+    return min(8, max(1, len(usable_cores()) // world().local_world_size - 1))

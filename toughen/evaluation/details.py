@@ -87,6 +87,7 @@ def _diagnose(
         "passes": model.counts.total - before,
         "by": "evaluate",
         "data": case.data,
+        "weights": [target.weights] if target.weights else [],
         "seed": seed,
         "precision": model.precision,
     }

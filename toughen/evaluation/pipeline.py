@@ -115,7 +115,7 @@ def _write(
     name = evaluation.state.name
     if stopped is not None:
         result["unfinished"] = name
-    set_aside(out)
+    set_aside(out, job.target.weights, by_evaluation=True)
     write_results(out, result, evaluation.ledger(), images, name)
     add_missing(out, diagnostics)
     if stopped is None:

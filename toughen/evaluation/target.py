@@ -15,6 +15,7 @@ from toughen.core.threat import Threat
 from toughen.core.types import Eps, Norm
 from toughen.data import Data, Split
 from toughen.evaluation.images import left_unchecked, load_test, refuse_seen, sample
+from toughen.runs.files import sha256
 from toughen.runs.loading import is_exported, load, read_record
 from toughen.runs.weights_file import load_into, read_weights
 from toughen.utils.units import format_radius
@@ -34,6 +35,7 @@ class EvaluationTarget:
         data: the data set, as it was named.
         class_names: in the order of the logits; () where only numbers are known.
         folder: the run directory; None for any other model.
+        weights: the SHA-256 hash of the run's weights' file; "" for any other model.
         about: further fields of the results: method, weights, epoch.
         adaptive: settings of the adaptive attack, from the run's model.json.
         split_off: as in ``Data``.
@@ -48,6 +50,7 @@ class EvaluationTarget:
     data: str
     class_names: tuple[str, ...] = ()
     folder: Path | None = None
+    weights: str = ""
     about: Mapping[str, Any] = field(default_factory=dict)
     adaptive: Mapping[str, Any] | None = None
     split_off: int = 0
@@ -142,9 +145,10 @@ def from_run(
         raise ValueError(f"{spec} was trained without a threat: give one, such as --eps 8/255")
     threat = usable_threat(norm or ("l2" if record.norm == "l2" else "linf"), eps)
     net = load(spec, model)
+    folder = None if is_exported(spec) else Path(spec)
+    weights = "" if folder is None else sha256(folder / runs.WEIGHTS)
     test = load_test(spec, record, data)
     split, index = sample(test.test, limit, seed)
-    folder = None if is_exported(spec) else Path(spec)
     about = {"weights": record.weights, "epoch": record.epoch, "method": record.method, **left_unchecked(folder)}
     if folder is not None:
         refuse_seen(folder, test, split)
@@ -158,6 +162,7 @@ def from_run(
         data=data or record.data,
         class_names=tuple(record.classes),
         folder=folder,
+        weights=weights,
         about=about,
         adaptive=record.adaptive,
         split_off=test.split_off,

@@ -8,7 +8,7 @@ import sys
 import threading
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor, as_completed, wait
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from queue import SimpleQueue
 from typing import Any
@@ -21,6 +21,7 @@ from toughen.engine.fixed_batch import FixedBatchModel
 from toughen.engine.memory import keep_freed_memory
 from toughen.evaluation.harness import Harness, Outcome
 from toughen.evaluation.plan import AttackRound
+from toughen.utils.signals import begin_worker, blocked_signals
 
 SWITCH_INTERVAL = 5e-5  # seconds: within Python's default, 5 ms, a waiting thread could do several operations
 _local = threading.local()  # ``_local.harness`` is the worker's own harness
@@ -81,7 +82,9 @@ class Workers(AbstractContextManager["Workers"]):
                 yield self.harness.attack(attack_round, rows)
             return
         with mode(self.harness.model, "eval"):  # once for all threads
-            futures = [self.pool.submit(_attack, attack_round, rows.cpu()) for rows in chunks]
+            # each of the first tasks starts a process
+            with blocked_signals() if isinstance(self.pool, ProcessPoolExecutor) else nullcontext():
+                futures = [self.pool.submit(_attack, attack_round, rows.cpu()) for rows in chunks]
             try:
                 for future in as_completed(futures):
                     yield future.result()
@@ -131,6 +134,7 @@ def _start_process(
         images: the other arguments of ``Harness``.
         abandoned: as in ``FixedBatchModel``, in memory that all processes share.
     """
+    begin_worker()
     keep_freed_memory()
     torch.set_num_threads(1)
     rank = ranks.get()

@@ -37,7 +37,8 @@ class NuAT(_Guided):
             more than eps means eps.
         alternate: leave the nuclear norm out of the attack in every other batch, the first of an epoch among them.
         cross_entropy_on: "clean", as released, or "adversarial", as Eq. 2 is printed.
-        divisor: what the nuclear norm is divided by; None means the batch's size, the released code has 64.
+        divisor: what the nuclear norm is divided by; None means the batch's size, the released code has 64. The norm
+            grows as the square root of that size, so at twice the batch the same lam weighs 0.7 times as much.
         share_clean: use one clean pass for attack and loss. False makes two, in the released order, so that batch-norm
             statistics move three times a step instead of twice.
 

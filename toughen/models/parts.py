@@ -10,7 +10,9 @@ from toughen.core.types import Images, Real
 
 Shape: TypeAlias = tuple[int, int, int]  # one image's channels, height, width
 Stem: TypeAlias = Literal["cifar", "imagenet"]
+Activation: TypeAlias = Literal["relu", "silu", "gelu"]
 
+ACTIVATIONS: dict[Activation, type[nn.Module]] = {"relu": nn.ReLU, "silu": nn.SiLU, "gelu": nn.GELU}
 
 LEAK = 0.02  # slope of contrast stretching outside the stretched values, as a share of the slope inside
 

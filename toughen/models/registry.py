@@ -19,7 +19,7 @@ from toughen.models.normalize import normalized
 from toughen.models.parts import Shape
 from toughen.models.preact_resnet import PreActResNet18
 from toughen.models.resnet import ResNet18, ResNet34, ResNet50, ResNet56
-from toughen.models.settings import resolve
+from toughen.models.settings import listed, resolve
 from toughen.models.vgg import VGG11, VGG16, VGG19, Conv4
 from toughen.models.wide_resnet import WideResNet
 from toughen.utils.collect import summary
@@ -71,12 +71,14 @@ def takes(name: str, setting: str) -> bool:
 
 
 def summaries() -> dict[str, str]:
-    """toughen's own nets: name -> one line with the number of parameters at ten classes."""
+    """toughen's own nets: name -> one line with the number of parameters at ten classes, and the settings."""
     lines = {}
     with torch.device("meta"):  # counts without allocating
         for name, (net, shape) in NETS.items():
             parameters = sum(each.numel() for each in _make_own(name, 10, shape, {}).parameters())
+            settings = listed(net, _own(name, {})[2])
             lines[name] = f"{summary(net)} {parameters:,} parameters on {'x'.join(map(str, shape))}."
+            lines[name] += f" Settings: {settings}." if settings else ""
     return lines
 
 

@@ -10,7 +10,15 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from toughen.core.types import Images, Logits
-from toughen.models.parts import Shape, Stem, require_positive, stem_convolution, stem_pool
+from toughen.models.parts import (
+    ACTIVATIONS,
+    Activation,
+    Shape,
+    Stem,
+    require_positive,
+    stem_convolution,
+    stem_pool,
+)
 
 Block: TypeAlias = Callable[[int, int, int], nn.Module]  # channels in, channels out, stride
 
@@ -19,18 +27,28 @@ class BasicBlock(nn.Module):
     """Two 3x3 convolutions beside a shortcut; the first one strides."""
 
     def __init__(
-        self, c_in: int, c_out: int, stride: int, *, extra_relu: bool = False, projection: bool = True
+        self,
+        c_in: int,
+        c_out: int,
+        stride: int,
+        *,
+        extra_relu: bool = False,
+        projection: bool = True,
+        activation: Activation = "relu",
     ) -> None:
         super().__init__()
+        act = ACTIVATIONS[activation]
         self.residual = nn.Sequential(
-            nn.Conv2d(c_in, c_out, 3, stride, padding=1, bias=False), nn.BatchNorm2d(c_out), nn.ReLU(),
+            nn.Conv2d(c_in, c_out, 3, stride, padding=1, bias=False), nn.BatchNorm2d(c_out), act(),
             nn.Conv2d(c_out, c_out, 3, padding=1, bias=False), nn.BatchNorm2d(c_out),
             *([nn.ReLU()] if extra_relu else []),
         )  # fmt: skip
         self.shortcut = _projection(c_in, c_out, stride) if projection else Padded(c_out - c_in, stride)
+        self.activation = act()
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.relu(self.residual(x) + self.shortcut(x))
+        activated: Tensor = self.activation(self.residual(x) + self.shortcut(x))
+        return activated
 
 
 class Bottleneck(nn.Module):
@@ -65,12 +83,22 @@ class ResNet(nn.Module):
     """What the residual nets share: a stem, stages of blocks, and one linear layer on the mean of the last map."""
 
     def __init__(
-        self, num_classes: int, channels: int, stem: Stem, first: int, stages: Sequence[tuple[int, int]], block: Block
+        self,
+        num_classes: int,
+        channels: int,
+        stem: Stem,
+        first: int,
+        stages: Sequence[tuple[int, int]],
+        block: Block,
+        activation: Activation = "relu",
     ) -> None:
         """``first`` is the stem's channels; ``stages`` each one's channels and blocks, all but the first stride."""
         super().__init__()
         self.stem = nn.Sequential(
-            stem_convolution(channels, first, stem), nn.BatchNorm2d(first), nn.ReLU(), *stem_pool(stem)
+            stem_convolution(channels, first, stem),
+            nn.BatchNorm2d(first),
+            ACTIVATIONS[activation](),
+            *stem_pool(stem),
         )
         self.stages, c_in = nn.Sequential(), first
         for place, (c_out, blocks) in enumerate(stages):
@@ -99,6 +127,7 @@ class ResNet18(ResNet):
         width: channels of the first stage; the others have 2, 4 and 8 times as many.
         stem: "cifar" 3x3, or "imagenet" 7x7 and a pool, which divide each side by 4.
         extra_relu: one more ReLU at the end of the residual branch, before the addition, as NuAT's authors have it.
+        activation: "relu" as in the papers, "silu" or "gelu".
 
     Raises:
         ValueError: width is below 1.
@@ -107,12 +136,19 @@ class ResNet18(ResNet):
     blocks: ClassVar = (2, 2, 2, 2)
 
     def __init__(
-        self, num_classes: int, shape: Shape, *, width: int = 64, stem: Stem = "cifar", extra_relu: bool = False
+        self,
+        num_classes: int,
+        shape: Shape,
+        *,
+        width: int = 64,
+        stem: Stem = "cifar",
+        extra_relu: bool = False,
+        activation: Activation = "relu",
     ) -> None:
         require_positive(type(self).__name__.lower(), width=width)
-        block = partial(BasicBlock, extra_relu=extra_relu)
+        block = partial(BasicBlock, extra_relu=extra_relu, activation=activation)
         stages = zip((width, 2 * width, 4 * width, 8 * width), self.blocks, strict=True)
-        super().__init__(num_classes, shape[0], stem, width, list(stages), block)
+        super().__init__(num_classes, shape[0], stem, width, list(stages), block, activation)
 
 
 class ResNet34(ResNet18):

@@ -26,6 +26,17 @@ def resolve(name: str, net: type[nn.Module], given: Mapping[str, Any]) -> dict[s
     return {**defaults, **given}
 
 
+def listed(net: type[nn.Module], settings: Mapping[str, Any]) -> str:
+    """A net's settings in one line, and what else a named choice may be: "width=64, stem=cifar (or imagenet)"."""
+    hints, parts = get_type_hints(net.__init__), []
+    for key, value in settings.items():
+        choices = get_args(hints[key]) if get_origin(hints[key]) is Literal else ()
+        others = ", ".join(choice for choice in choices if choice != value)
+        word = str(value).lower() if isinstance(value, bool) else str(value)
+        parts.append(f"{key}={word} (or {others})" if others else f"{key}={word}")
+    return ", ".join(parts)
+
+
 def _fits(value: object, hint: Any) -> bool:
     if get_origin(hint) is Literal:
         return isinstance(value, str) and value in get_args(hint)

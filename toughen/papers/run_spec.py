@@ -29,6 +29,7 @@ LATER = {  # newer settings with the value that older rows used; at this value t
     "eps_factor": 1.0,
     "frozen": 0,
     "layer_decay": 1.0,
+    "transform": None,
 }
 BASE = ("--watch", "warn")  # the papers have no collapse watch, so it must not change the training
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import Any
 from toughen.papers.run_spec import RunSpec
 from toughen.papers.store import RUN, TRAINED
 from toughen.runs import RECORD, WEIGHTS
-from toughen.runs.files import read_fields, write_json
+from toughen.runs.files import read_fields, sha256, write_json
 from toughen.runs.locks import held
 from toughen.utils.type_hints import matches
 
@@ -85,12 +84,6 @@ def check(root: Path, model: RunSpec, folder: Path) -> None:
                 f"{path} has changed (sha256 {now[:12]}, in {root / MANIFEST} {before[:12]}): restore it, or remove "
                 f"{folder}, and the model is trained again"
             )
-
-
-def sha256(path: Path) -> str:
-    """The SHA-256 hash of a file, as 64 hexadecimal digits."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _name(root: Path, folder: Path) -> str:

@@ -15,7 +15,7 @@ from toughen.report.gallery import Example, read_gallery
 from toughen.report.read import DIAGNOSTICS, PROVENANCE, Run, of_other_weights
 from toughen.report.surface import surface_figure
 from toughen.report.training import epoch_table, last_validation, training_figures
-from toughen.report.values import mapping, text
+from toughen.report.values import clean, items, mapping, text
 from toughen.utils.statistics import interval, percent
 
 ICONS = {"sound": "✓", "doubtful": "?", "masked": "✕"}
@@ -96,9 +96,18 @@ def _add_missing(view: Details) -> None:
 
 
 def diagnostics(run: Run) -> dict[str, Any]:
-    """The diagnostics in diagnostics.json; anything else in the file is ignored."""
+    """The diagnostics of the run's weights in diagnostics.json; anything else in the file is ignored."""
     fields = run.fields(run.folder / DIAGNOSTICS)
-    return {name: mapping(each) for name, each in fields.items() if isinstance(each, dict)}
+    found = {name: mapping(each) for name, each in fields.items() if isinstance(each, dict)}
+    if others := [name for name, each in found.items() if _of_other_weights(each, run)]:
+        names = ", ".join(map(clean, others))
+        run.missing.append(f"{DIAGNOSTICS} has figures of other weights than the run's, left out here: {names}.")
+    return {name: each for name, each in found.items() if name not in others}
+
+
+def _of_other_weights(diagnostic: dict[str, Any], run: Run) -> bool:
+    known = items(mapping(diagnostic.get("about")).get("weights"))
+    return bool(known) and run.trained and run.weights_hash not in known
 
 
 def watched(run: Run) -> str:

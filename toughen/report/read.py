@@ -7,6 +7,7 @@ import os
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from toughen.report.history import History, read_history
 from toughen.report.values import clean, items, mapping, real, text, whole
 from toughen.report.words import count
 from toughen.runs import follow_up
+from toughen.runs.files import sha256
 from toughen.utils.paths import did_you_mean
 
 CONFIG, METRICS, RECORD, RESULT = "config.yaml", "metrics.jsonl", "model.json", "evaluation.json"
@@ -80,6 +82,11 @@ class Run:
     def trained(self) -> bool:
         """Whether the folder contains weights written by `toughen train`, which `toughen evaluate` can load."""
         return (self.folder / RECORD).is_file() and (self.folder / WEIGHTS).is_file()
+
+    @cached_property
+    def weights_hash(self) -> str:
+        """The SHA-256 hash of the weights' file."""
+        return sha256(self.folder / WEIGHTS)
 
     def json(self, path: Path) -> Any:
         """The content of a JSON file; None if there is no file, or if it is damaged, which is noted in ``missing``."""

@@ -183,6 +183,12 @@ def read_fields(path: Path) -> dict[str, Any]:
     return fields if isinstance(fields, dict) else {}
 
 
+def sha256(path: Path) -> str:
+    """The SHA-256 hash of a file, as 64 hexadecimal digits."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
 def finite(tensors: Mapping[str, Tensor]) -> bool:
     """Whether no floating-point tensor holds NaN or infinity."""
     return all(bool(t.isfinite().all()) for t in tensors.values() if t.is_floating_point())

@@ -24,6 +24,7 @@ from toughen.training.loader import memory_limit
 from toughen.training.recipe import Recipe, data_image_size
 from toughen.training.trainer import Trainer
 from toughen.training.training_state import TrainingState
+from toughen.training.transform import Transform
 from toughen.utils.paths import expanded
 from toughen.utils.type_hints import is_json
 
@@ -41,6 +42,7 @@ def build(
         ValueError: something of it does not fit together.
     """
     named = [*named_callbacks(recipe.callbacks), *callbacks]
+    transform = None if recipe.transform is None else Transform(recipe.transform)
     initial = None if recipe.init is None else initial_weights.read_initial(recipe.init)
     before = _trained_on(recipe, initial)
     device = pick_device(recipe.device)
@@ -59,7 +61,7 @@ def build(
         threat.check(torch.empty(1, *data.shape))
     model, described, init = _model(recipe, data, initial, before)
     _check_adaptive(recipe)
-    trainer = Trainer(recipe, data, model, folder, _record(recipe, data, described), named)
+    trainer = Trainer(recipe, data, model, folder, _record(recipe, data, described), named, transform)
     if recipe.time_budget is None:
         _check_moments(trainer.state)
     seen = data.seen()

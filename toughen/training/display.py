@@ -11,6 +11,7 @@ from rich.console import Console
 
 from toughen.core.distributed import world
 from toughen.core.types import Step
+from toughen.engine.other_programs import OtherPrograms
 from toughen.training.callbacks.base import Callback
 from toughen.training.callbacks.stopping import EVERY
 from toughen.training.training_state import TrainingState
@@ -78,9 +79,13 @@ class Display:
         for name, value in flat(metrics).items():
             self.board.add_scalar(name, value, metrics["step"])
         for event in metrics["events"]:
-            self.console.print(event["text"], highlight=False, markup=False, soft_wrap=True, style="bold")
+            self.note(event["text"])
             self.board.add_text("events", event["text"], metrics["step"])
         self.board.flush()
+
+    def note(self, text: str) -> None:
+        """Something that the user should know."""
+        self.console.print(text, highlight=False, markup=False, soft_wrap=True, style="bold")
 
     def signal(self, done: int, distance: float) -> None:
         """The watch's signal, kept for TensorBoard."""
@@ -113,6 +118,8 @@ class Silent(Display):
 
     def epoch(self, metrics: dict[str, Any]) -> None: ...
 
+    def note(self, text: str) -> None: ...
+
     def signal(self, done: int, distance: float) -> None: ...
 
     def close(self) -> None: ...
@@ -133,10 +140,12 @@ class ShowProgress(Callback):
     def __init__(self, console: Console, show: Show | None = None) -> None:
         self.console, self.show = console, show or Display
         self.display: Display | None = None
+        self.others: OtherPrograms | None = None
 
     def on_fit_start(self, state: TrainingState) -> None:
         place = (state.folder, state.epochs, state.last_step, state.step)
         self.display = world().on_main(self.show, self.console, *place)
+        self.others = OtherPrograms() if state.device.type == "cpu" else None
 
     def on_step_end(self, state: TrainingState, step: Step) -> None:
         if self.display is None:
@@ -151,6 +160,9 @@ class ShowProgress(Callback):
         if self.display is not None:
             self.display.epoch(metrics)
             self.display.length(state.epochs, state.last_step)
+            if self.others is not None and (advice := self.others.advice()):
+                self.display.note(advice)
+                self.others = None  # once is enough
 
     def on_fit_end(self, state: TrainingState) -> None:
         if self.display is not None:

@@ -40,7 +40,7 @@ class Recipe:
         num_workers: processes that then decode images; 0: the run's own. None means one fewer than cores, up to 8.
         shuffle_buffer: size of the buffer that then shuffles a shard's images; class folders are shuffled fully.
         model: a net's name (`toughen list models`), `timm:NAME`, or `package.module:function`.
-        model_settings: settings of the net by name, such as depth or width.
+        model_settings: settings of the net by name, such as depth or width (`toughen list models`).
         init: initial weights, instead of random ones: a run directory, a .safetensors or .pth file, or
             hf://user/name. Their normalisation is used, too; the last layer is new if the classes differ.
         frozen: how many of the net's layers keep their weights, counted from the images; "backbone" is all but the
@@ -69,6 +69,9 @@ class Recipe:
             shorter side to 256/224 of that before the centre is cropped, as is usual for ImageNet.
         padding: what the border of a crop is filled with.
         flip: mirror images left to right at random; None means yes for colour images and no for grey ones.
+        transform: your own augmentation, `package.module.function`: it gets each training batch after crop and flip,
+            floats in [0, 1] of shape [n, c, h, w], and returns as many. torch's, Python's and NumPy's random numbers
+            are seeded for each batch.
         validation: training images held out to choose the best weights, from each class in proportion; None means a
             tenth of them, at most 1,000.
         validation_steps: steps of the PGD that chooses them.
@@ -125,6 +128,7 @@ class Recipe:
     crop: int | Literal["resized"] | None = None
     padding: Literal["zero", "reflect"] = "zero"
     flip: bool | None = None
+    transform: str | None = None
     validation: int | None = None
     validation_steps: int = 10
     validation_every: int = 1
@@ -188,6 +192,11 @@ class Recipe:
             )
         if self.crop == "resized":
             self._check_resized()
+        if self.transform is not None and self.method.keeps_images:
+            raise ValueError(
+                f"{type(self.method).__name__} keeps a history of each image's pixels, which a transform may move: "
+                "leave transform out, or use another method"
+            )
         for moment in self.keep_at:
             if not isinstance(moment, int) and not re.fullmatch(r"epoch (0|[1-9][0-9]*)", moment):
                 raise ValueError(f'keep_at holds {moment!r}: write a step such as 500, or an epoch such as "epoch 3"')

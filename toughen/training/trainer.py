@@ -37,6 +37,7 @@ from toughen.training.loader import augment_of, feed_of
 from toughen.training.recipe import Recipe
 from toughen.training.replayed_step import ReplayedStep
 from toughen.training.training_state import TrainingState
+from toughen.training.transform import Transform
 from toughen.training.validation import Validation
 from toughen.utils.signals import GracefulShutdown, Stopped
 
@@ -51,6 +52,7 @@ class Trainer:
         folder: the run directory.
         record: what is known of the run's weights before they are trained.
         callbacks: the user's own.
+        transform: the user's own augmentation.
     """
 
     def __init__(
@@ -61,6 +63,7 @@ class Trainer:
         folder: Path,
         record: runs.Record,
         callbacks: Sequence[Callback] = (),
+        transform: Transform | None = None,
     ) -> None:
         self.recipe, self.folder, self.method = recipe, folder, recipe.method
         keep_freed_memory()
@@ -72,7 +75,7 @@ class Trainer:
         train, held_out, _ = data.split(recipe.validation, recipe.seed)
         self.train = train.to(self.device)
         self.feed: Feed = feed_of(recipe, self.train, held_out, self.device)
-        self.augment = augment_of(recipe, data.shape)
+        self.augment, self.transform = augment_of(recipe, data.shape), transform
         self.image = torch.zeros(1, *data.shape, dtype=self.dtype, device=self.device)
         self.model = model.to(self.device, self.dtype, memory_format=self.layout)  # type: ignore[call-overload]
         self.methods = self._prepared(data)
@@ -186,6 +189,8 @@ class Trainer:
             place = world().noise_place(size)
             noise = StepNoise(derive_seed("augment", self.recipe.seed), number, *place)
             x, shift, flip = self.augment(as_floats(images).to(self.dtype), noise)
+            if self.transform is not None:
+                x = self.transform(x, world().seed("transform", self.recipe.seed, number))
             x = x.contiguous(memory_format=self.layout)
             steps = range(max(first, number * replays), (number + 1) * replays)
             for step in takewhile(lambda at: at < state.end_of(epoch), steps):

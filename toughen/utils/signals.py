@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import multiprocessing
+import os
 import signal
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from multiprocessing import resource_tracker
 from types import FrameType
+from typing import Any
 
 
 class Terminated(KeyboardInterrupt):
@@ -77,6 +82,35 @@ def ignore_sigterm() -> None:
 def restore_sigterm() -> None:
     """Let SIGTERM end the process at once, the default."""
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
+@contextmanager
+def blocked_signals() -> Iterator[None]:
+    """Within its block, SIGINT and SIGTERM wait; processes that are started there never get them.
+
+    Both are sent to all processes of a terminal or a service, but only the main process may react.
+    """
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    resource_tracker.ensure_running()  # needed by worker processes; starting it unblocks both signals
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def begin_worker() -> None:
+    """In a worker process, ignore signals, and end when the main process ends, even if that is killed."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
+    threading.Thread(target=_end_with, args=[multiprocessing.parent_process()], daemon=True).start()
+
+
+def _end_with(process: Any) -> None:
+    process.join()
+    os._exit(1)  # at once, whatever other threads wait for
 
 
 def _terminate(number: int, frame: FrameType | None) -> None:

@@ -24,6 +24,7 @@ from toughen.evaluation.harness import as_floats
 from toughen.evaluation.images import load_test, refuse_seen, sample
 from toughen.evaluation.output import differs_from_training
 from toughen.evaluation.target import check_norm
+from toughen.runs.files import sha256
 from toughen.utils.paths import expanded
 
 
@@ -69,10 +70,12 @@ class RunCase(Case):
     Attributes:
         folder: the run directory.
         results: where its diagnostics are written.
+        weights: the SHA-256 hash of its weights' file.
     """
 
     folder: Path
     results: Path
+    weights: str
 
 
 def load_cases(
@@ -117,10 +120,11 @@ def load_cases(
         results = _results(folder, record, folders, threat, data, out)
         x = as_floats(split.images.to(device))
         x = x.double() if precision == "fp64" else x
-        net = run_files.load(folder, models.get(str(run))).to(device)
+        net, weights = run_files.load(folder, models.get(str(run))).to(device), sha256(folder / run_files.WEIGHTS)
         case = RunCase(
             name=_name(folder, folders), model=as_fixed_batch(net, x, precision), x=x, y=split.labels.to(device),
-            index=index, threat=threat, seed=seed, folder=folder, results=results, data=data or record.data,
+            index=index, threat=threat, seed=seed, folder=folder, results=results, weights=weights,
+            data=data or record.data,
         )  # fmt: skip
         cases.append(case)
     return cases

@@ -16,9 +16,9 @@ from torch import nn
 from toughen.attacks.base import Attack
 from toughen.core.types import Eps, Norm
 from toughen.engine.device import Precision, pick_device, provenance
-from toughen.evaluation.diagnostics.cases import Case, RunCase, load_cases, refuse_different_images
+from toughen.evaluation.diagnostics.cases import RunCase, load_cases, refuse_different_images
 from toughen.evaluation.diagnostics.names import OF_A_RUN, choose
-from toughen.evaluation.diagnostics.store import RESULT, add_diagnostics, check_usable, set_aside_older
+from toughen.evaluation.diagnostics.store import RESULT, add_diagnostics, check_usable, set_aside
 from toughen.evaluation.diagnostics.transfer import transfer_matrix
 from toughen.evaluation.images import left_unchecked
 from toughen.evaluation.output import refuse_foreign
@@ -91,7 +91,7 @@ def diagnose_runs(
     about = _provenance(cases, precision, torch_device)
     console = console or Console(quiet=True)
     if own or place is None:
-        _set_aside_older(cases, console)
+        _set_aside(cases, console)
     with progress_bar(console) as bar:
         task = bar.add_task("", total=len(cases) * len(own) + len(attacks))
         results = _diagnose_each(cases, own, about, bar, task)
@@ -119,11 +119,11 @@ def _usable_folders(runs: Sequence[str | Path], out: str | Path | None) -> tuple
     return folders, place
 
 
-def _set_aside_older(cases: Sequence[RunCase], console: Console) -> None:
-    """Rename each run's diagnostics.json that is older than its weights, and say so."""
+def _set_aside(cases: Sequence[RunCase], console: Console) -> None:
+    """Move each run's diagnostics of other weights than it has now to another file, and say so."""
     for case in cases:
-        if renamed := set_aside_older(case.results, case.folder):
-            say(console, f"{case.results / RESULT} is of older weights: it is now {renamed.name}")
+        if renamed := set_aside(case.results, case.weights):
+            say(console, f"{case.results / RESULT} had diagnostics of other weights: they are in {renamed.name}")
 
 
 def _out(out: str | Path, folders: Sequence[Path]) -> Path:
@@ -179,7 +179,7 @@ def _diagnose_each(
 
 
 def _transfer(
-    cases: Sequence[Case], attacks: Mapping[str, Attack], about: Mapping[str, Any], bar: Progress, task: TaskID
+    cases: Sequence[RunCase], attacks: Mapping[str, Attack], about: Mapping[str, Any], bar: Progress, task: TaskID
 ) -> dict[str, dict[str, Any]]:
     """The transfer matrix of each attack."""
     results, first = {}, cases[0]
@@ -199,7 +199,9 @@ def _report_end(title: str, result: Mapping[str, Any], bar: Progress, task: Task
         say(bar.console, f"{title}, {result['about']['seconds']:.0f} s")
 
 
-def _timed(diagnostic: Callable[[], dict[str, Any]], cases: Sequence[Case], about: Mapping[str, Any]) -> dict[str, Any]:
+def _timed(
+    diagnostic: Callable[[], dict[str, Any]], cases: Sequence[RunCase], about: Mapping[str, Any]
+) -> dict[str, Any]:
     """A diagnostic that runs the models of these cases, with its cost and what all have in common in "about"."""
 
     def passes() -> int:
@@ -210,6 +212,7 @@ def _timed(diagnostic: Callable[[], dict[str, Any]], cases: Sequence[Case], abou
     own = {
         "images": result.get("count", len(cases[0].y)),
         "data": cases[0].data,
+        "weights": [case.weights for case in cases],
         "seconds": round(time.perf_counter() - started, 3),
         "passes": passes() - before,
     }

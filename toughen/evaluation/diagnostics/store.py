@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from toughen.runs import WEIGHTS
 from toughen.runs.files import check_writable, read_json, write_text
 
 RESULT = "diagnostics.json"
@@ -40,47 +39,40 @@ def check_usable(folder: Path) -> None:
     read_diagnostics(folder)
 
 
-def set_aside(folder: Path) -> None:
-    """Rename diagnostics.json to diagnostics.1.json and so on, before a new evaluation writes its diagnostics.
+def set_aside(folder: Path, weights: str, *, by_evaluation: bool = False) -> Path | None:
+    """Rename diagnostics.json to diagnostics.1.json and so on if it has diagnostics that no longer hold.
 
-    The diagnostics that `toughen diagnose` made of the present weights are written to a new diagnostics.json. Those of
-    older weights and those of an earlier evaluation are in the renamed file only.
+    The others are written to a new diagnostics.json.
+
+    Args:
+        folder: where the run's diagnostics are written.
+        weights: the hash of the run's weights; diagnostics of others don't hold.
+        by_evaluation: whether those that an earlier evaluation made don't hold either.
+
+    Returns:
+        The renamed file; None if all diagnostics hold.
 
     Raises:
         ValueError: the folder can't be written to, or its diagnostics.json is damaged.
     """
     before = read_diagnostics(folder)
-    if not before:
-        return
-    current = not _older(folder, folder)
-    kept = {name: each for name, each in before.items() if current and not _of_evaluation(each)}
+    kept = {
+        name: each
+        for name, each in before.items()
+        if _is_of(each, weights) and not (by_evaluation and _about(each).get("by") == "evaluate")
+    }
     if kept == before:
-        return
-    _rename(folder)
+        return None
+    renamed = _rename(folder)
     if kept:
         add_diagnostics(folder, kept)
+    return renamed
 
 
-def set_aside_older(folder: Path, run: Path) -> Path | None:
-    """Rename diagnostics.json to diagnostics.1.json and so on if it is older than the weights of a run.
-
-    Args:
-        folder: where the run's diagnostics are written.
-        run: the run directory.
-
-    Returns:
-        The renamed file; None if there was nothing to rename.
-
-    Raises:
-        ValueError: the folder can't be written to, or its diagnostics.json is damaged.
-    """
-    return _rename(folder) if read_diagnostics(folder) and _older(folder, run) else None
-
-
-def _older(folder: Path, run: Path) -> bool:
-    """Whether a folder's diagnostics.json is older than the weights of a run."""
-    weights = run / WEIGHTS
-    return weights.is_file() and (folder / RESULT).stat().st_mtime_ns < weights.stat().st_mtime_ns
+def _is_of(diagnostic: Mapping[str, Any], weights: str) -> bool:
+    """Whether a diagnostic is of the weights with this hash; True if its own are not known."""
+    known = _about(diagnostic).get("weights")
+    return not (isinstance(known, list) and known) or weights in known
 
 
 def _rename(folder: Path) -> Path:
@@ -91,10 +83,9 @@ def _rename(folder: Path) -> Path:
         raise ValueError(f"cannot write to {folder} ({error.strerror}): choose another --out") from None
 
 
-def _of_evaluation(diagnostic: Mapping[str, Any]) -> bool:
-    """Whether a diagnostic was made by an evaluation, and not by `toughen diagnose`."""
+def _about(diagnostic: Mapping[str, Any]) -> Mapping[str, Any]:
     about = diagnostic.get("about")
-    return isinstance(about, dict) and about.get("by") == "evaluate"
+    return about if isinstance(about, dict) else {}
 
 
 def add_missing(folder: Path, results: Mapping[str, Any]) -> None:

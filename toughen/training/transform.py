@@ -1,0 +1,83 @@
+"""A user's own augmentation of training batches."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from toughen.core.rng import seed_generators
+from toughen.core.types import Images
+from toughen.utils.plugins import describe_error, import_object
+
+
+class Transform:
+    """Calls what a recipe names as ``transform`` with each training batch.
+
+    Before each batch the random numbers of torch, Python and NumPy are seeded, so that a resumed run has the same
+    images. What it returns is clipped to [0, 1]; the first batch must be in this range.
+
+    Args:
+        path: ``package.module.function``, or another callable such as one of torchvision's transforms.
+
+    Raises:
+        ValueError: it cannot be imported, or cannot be called with images.
+    """
+
+    def __init__(self, path: str) -> None:
+        self.path, self.function, self.checked = path, import_object(path, "transform"), False
+        if isinstance(self.function, type):
+            raise ValueError(f"transform {path} is a class: name a function, or an object that was made of the class")
+        if not callable(self.function):
+            raise ValueError(f"transform {path} is no function: name one that takes a batch of images")
+
+    @torch.no_grad()
+    def __call__(self, images: Images, seed: int) -> Images:
+        """The transformed images, [n, c, h, w], with the type of those given.
+
+        Args:
+            images: floats in [0, 1], [n, c, h, w]; they may be changed in place.
+            seed: of the random numbers.
+
+        Raises:
+            ValueError: the user's code failed, or did not return images of this shape in [0, 1].
+        """
+        given = tuple(images.shape)
+        with _seeded(seed, images.device):
+            try:
+                out = self.function(images)
+            except Exception as error:  # the user's own code may raise anything
+                raise ValueError(f"transform {self.path} failed {describe_error(error)}") from error
+        if not isinstance(out, Tensor) or tuple(out.shape) != given or not out.is_floating_point():
+            found = f"{out.dtype} of shape {list(out.shape)}" if isinstance(out, Tensor) else type(out).__name__
+            raise ValueError(f"transform {self.path} returned {found}: it must return floats of shape {list(given)}")
+        if not self.checked:
+            low, high = float(out.min()), float(out.max())
+            if not (low >= 0 and high <= 1):
+                raise ValueError(
+                    f"transform {self.path} returned values from {low:.3g} to {high:.3g}: they must be in 0..1 "
+                    "(to normalise images, use --normalize true)"
+                )
+            self.checked = True
+        return out.to(images.dtype).clamp(0, 1)
+
+
+@contextmanager
+def _seeded(seed: int, device: torch.device) -> Iterator[None]:
+    """Seed torch's, Python's and NumPy's generators; the last two continue afterwards where they were.
+
+    torch's are seeded again before each step.
+    """
+    python, numpy = random.getstate(), np.random.get_state()
+    seed_generators(seed, device)
+    random.seed(seed)
+    np.random.seed(seed % 2**32)
+    try:
+        yield
+    finally:
+        random.setstate(python)
+        np.random.set_state(numpy)
