@@ -6,7 +6,8 @@ The nets are narrow. First the steps of all recipes are timed in turns. From the
 recipe that fit into the hours, without validation. Averaged weights cover the same share of the run as in the recipe.
 Each run is a normal run directory under --out. Stopped anywhere, by Ctrl-C or by --minutes, the same command goes on.
 Two calls can run at once, with different seeds, once the first has timed the steps (times.json). Each writes all runs
-that are complete.
+that are complete. Without --out's folder the same command goes on from the file that --write names: its epochs hold,
+and its runs are not done again.
 """
 
 from __future__ import annotations
@@ -109,18 +110,51 @@ def figures(folder: Path) -> dict[str, Any] | None:
     }
 
 
+def logged(known: argparse.Namespace) -> dict[str, Any]:
+    """The file of results, with the times and runs so far; empty if there is none.
+
+    Raises:
+        ValueError: it is of other hours, of another width or attack, or of other images.
+    """
+    if not known.write.exists():
+        return {}
+    found: dict[str, Any] = read_json(known.write)
+    asked = {"hours": known.hours, "width": known.width, "attack": ATTACK, "limit": known.limit}
+    if others := [name for name, value in asked.items() if found[name] != value]:
+        raise ValueError(f"{known.write} has other {', '.join(others)}: name another file with --write")
+    return found
+
+
 def collect(known: argparse.Namespace, times: dict[str, Any]) -> dict[str, Any]:
     """All runs that are complete, of these and of earlier calls."""
-    rows: dict[str, Any] = {}
+    rows, before = {}, logged(known).get("rows", {})
     for recipe, time in times["rows"].items():
         kept = length(recipe, known.data, 3600 * known.hours, time["seconds_per_epoch"])
         folders = sorted(known.out.glob(f"{recipe}-[0-9]*"))
-        seeds = {each.name.rpartition("-")[2]: found for each in folders if (found := figures(each)) is not None}
+        seeds = dict(before.get(recipe, {}).get("seeds", {}))
+        seeds |= {each.name.rpartition("-")[2]: found for each in folders if (found := figures(each)) is not None}
         rows[recipe] = {**time, **kept, "seeds": seeds}
         if seeds:
             robust = [float(line["robust"]) for line in seeds.values()]
             rows[recipe]["robust"] = [statistics.median(robust), min(robust), max(robust)]
-    return {**times, "hours": known.hours, "width": known.width, "attack": ATTACK, "rows": rows}
+    asked = {"hours": known.hours, "width": known.width, "attack": ATTACK, "limit": known.limit}
+    return {**times, **asked, "rows": rows}
+
+
+def step_times(known: argparse.Namespace, log: dict[str, Any]) -> dict[str, Any]:
+    """The times of an epoch: of the earlier calls of this folder, else of the log, else measured now."""
+    file = known.out / "times.json"
+    if not file.exists() and log:
+        kept = ("seconds_per_epoch", "spread")
+        rows = {recipe: {name: row[name] for name in kept} for recipe, row in log["rows"].items()}
+        write_json(file, {**{name: log[name] for name in ("rounds", "steps", "provenance")}, "rows": rows})
+    elif not file.exists():
+        rows = timed(known.recipes, known.width, known.data)
+        write_json(
+            file, {"rounds": ROUNDS, "steps": STEPS, "provenance": provenance(torch.device("cpu")), "rows": rows}
+        )
+    found: dict[str, Any] = read_json(file)
+    return found
 
 
 def main() -> None:
@@ -136,17 +170,18 @@ def main() -> None:
     parser.add_argument("--write", type=Path, default=Path(__file__).parent / "results" / "equal-time-cifar10.json")
     known = parser.parse_args()
     known.out.mkdir(parents=True, exist_ok=True)
-    time_limit, file = TimeLimit(known.minutes), known.out / "times.json"
-    if not file.exists():
-        rows = timed(known.recipes, known.width, known.data)
-        write_json(
-            file, {"rounds": ROUNDS, "steps": STEPS, "provenance": provenance(torch.device("cpu")), "rows": rows}
-        )
-    times = read_json(file)
-    if untimed := sorted(set(known.recipes) - times["rows"].keys()):
-        parser.error(f"{', '.join(untimed)} was not timed beside the others: name all recipes, with another --out")
+    time_limit = TimeLimit(known.minutes)
+    try:
+        log = logged(known)
+    except ValueError as error:
+        parser.error(str(error))
+    times = step_times(known, log)
+    if untimed := ", ".join(sorted(set(known.recipes) - times["rows"].keys())):
+        parser.error(f"{untimed} was not timed beside the others: name all recipes, with another --out and --write")
     with until_out_of_time(), environment({"OMP_NUM_THREADS": "1"}):
         for seed, recipe in itertools.product(known.seeds, known.recipes):
+            if str(seed) in log.get("rows", {}).get(recipe, {}).get("seeds", {}):
+                continue
             run(recipe, seed, known, times["rows"][recipe]["seconds_per_epoch"], time_limit)
             write_json(known.write, collect(known, times))
     for recipe, row in collect(known, times)["rows"].items():

@@ -837,9 +837,20 @@ def test_runs_of_equal_time_are_collected(tmp_path: Path, scripts: Any, monkeypa
         (tmp_path / name).mkdir()
     robust = {name: None if share is None else {"robust": share} for name, share in found.items()}
     monkeypatch.setattr(equal, "figures", lambda folder: robust[folder.name])
-    known = argparse.Namespace(out=tmp_path, data="cifar10", hours=1.0, width=16)
-    times = {"rounds": 5, "rows": {name: {"seconds_per_epoch": 360.0} for name in ("nuat-wa-cifar10", "liet-cifar10")}}
+    asked = {"hours": 1.0, "width": 16, "limit": 1000}
+    known = argparse.Namespace(**asked, out=tmp_path, data="cifar10", write=tmp_path / "log.json")
+    time = {"seconds_per_epoch": 360.0, "spread": [359.0, 366.0]}
+    times = {"rounds": 5, "steps": 4, "provenance": {}, "rows": {"nuat-wa-cifar10": time, "liet-cifar10": time}}
     rows = equal.collect(known, times)["rows"]
     assert rows["nuat-wa-cifar10"]["robust"] == [0.4, 0.39, 0.42] and rows["nuat-wa-cifar10"]["epochs"] == 10
     assert list(rows["nuat-wa-cifar10"]["seeds"]) == ["0", "11", "2"]
     assert rows["liet-cifar10"]["seeds"] == {} and "robust" not in rows["liet-cifar10"]
+
+    write_json(known.write, equal.collect(known, times))
+    known.out = tmp_path / "gone"  # another machine, with the log alone
+    known.out.mkdir()
+    log = equal.logged(known)
+    assert equal.step_times(known, log) == times and equal.collect(known, times) == log
+    known.hours = 2.0
+    with pytest.raises(ValueError, match="has other hours"):
+        equal.logged(known)
