@@ -37,6 +37,11 @@ ATTACK = "apgd-t"
 PASSES = {"NuAT": 8, "GAT": 8, "PGI": 7, "EFGSM": 5, "NFGSM": 5, "LIET": 7}
 WITH_AWP = {"NuAT": 15, "GAT": 15, "PGI": 14, "EFGSM": 8, "NFGSM": 8, "LIET": 14}
 AWP_GAMMA = 0.005  # that of TRADES-AWP
+OPTIMIZERS = {
+    "SGD": "--optimizer SGD --optimizer.momentum 0.9 --optimizer.weight_decay 5e-4",
+    "Adam": "--optimizer Adam",
+    "Muon": "--optimizer Muon",
+}
 SMOOTHED = ("PGI", "EFGSM")  # methods with a label smoothing of their own
 
 
@@ -46,7 +51,7 @@ class Task:
 
     Attributes:
         words: what every trial is told.
-        rates: lowest and highest learning rate.
+        rates: the optimizers to choose from, each with its lowest and highest learning rate.
         eps: radius, in units of images in [0, 1].
         crops: shifts in pixels, to choose from; 0 is none.
         train, held_out: images of the search, both out of the training images.
@@ -57,7 +62,7 @@ class Task:
     """
 
     words: str
-    rates: tuple[float, float]
+    rates: Mapping[str, tuple[float, float]]
     eps: str
     crops: tuple[int, ...]
     train: int
@@ -80,8 +85,9 @@ PLAIN = {
     "eps_factor": 1.0,
     "awp_from": 1.0,
 }
-EFGSM_MNIST = PLAIN | {"method": "EFGSM", "sigma": 0.5, "remember": "gradient", "lr": 1e-3}  # as the recipe efgsm-mnist
-NUAT_MNIST = PLAIN | {"method": "NuAT", "start": 1.0, "alternate": False, "lam": 4.0, "lr": 1e-3}
+MNIST = PLAIN | {"optimizer": "Adam"}
+EFGSM_MNIST = MNIST | {"method": "EFGSM", "sigma": 0.5, "remember": "gradient", "lr": 1e-3}  # as the recipe efgsm-mnist
+NUAT_MNIST = MNIST | {"method": "NuAT", "start": 1.0, "alternate": False, "lam": 4.0, "lr": 1e-3}
 TOUGHEN_MNIST = NUAT_MNIST | {  # as the recipe toughen-mnist
     "alternate": True,
     "averaging": "0.998",
@@ -89,16 +95,24 @@ TOUGHEN_MNIST = NUAT_MNIST | {  # as the recipe toughen-mnist
     "stretch": 0.3,
     "crop": 1,
 }
-CIFAR10 = PLAIN | {"schedule": "OneCycle", "averaging": "0.998", "label_smoothing": 0.0, "crop": 4, "lr": 0.1}
+CIFAR10 = PLAIN | {
+    "optimizer": "SGD",
+    "schedule": "OneCycle",
+    "averaging": "0.998",
+    "label_smoothing": 0.0,
+    "crop": 4,
+    "lr": 0.1,
+}
 NUAT_CIFAR10 = CIFAR10 | {"method": "NuAT", "start": 0.5, "alternate": True, "lam": 4.0}
 EFGSM_CIFAR10 = CIFAR10 | {"method": "EFGSM", "sigma": 0.5, "remember": "gradient"}
 NFGSM_CIFAR10 = CIFAR10 | {"method": "NFGSM", "noise": 1.0}
+MUON_CIFAR10 = NFGSM_CIFAR10 | {"activation": "silu", "optimizer": "Muon", "lr": 0.04}
 LIET_CIFAR10 = CIFAR10 | {"method": "LIET", "lam": 30.0, "label_smoothing": 0.4}
-STRIDED = PLAIN | {"schedule": "OneCycle", "averaging": "0.998", "label_smoothing": 0.0, "eps_factor": 1.1, "lr": 5e-3}
+STRIDED = MNIST | {"schedule": "OneCycle", "averaging": "0.998", "label_smoothing": 0.0, "eps_factor": 1.1, "lr": 5e-3}
 TASKS = {
     "mnist": Task(
-        words="--model efgsm-cnn --normalize false --optimizer Adam",
-        rates=(3e-4, 5e-3),
+        words="--model efgsm-cnn --normalize false",
+        rates={"Adam": (3e-4, 5e-3)},
         eps="0.3",
         crops=(0, 1, 2),
         train=10_000,
@@ -126,8 +140,8 @@ TASKS = {
         ),
     ),
     "mnist-strided": Task(  # a net whose passes take a sixth of the time, on almost all images
-        words="--model fbf-mnist-cnn --normalize false --optimizer Adam",
-        rates=(1e-3, 1e-2),
+        words="--model fbf-mnist-cnn --normalize false",
+        rates={"Adam": (1e-3, 1e-2)},
         eps="0.3",
         crops=(0, 2),
         train=59_000,
@@ -141,9 +155,8 @@ TASKS = {
         ),
     ),
     "cifar10": Task(
-        words="--model resnet18 --model_settings.width 16 --flip true "
-        "--optimizer SGD --optimizer.momentum 0.9 --optimizer.weight_decay 5e-4",
-        rates=(0.01, 0.2),
+        words="--model resnet18 --model_settings.width 16 --flip true",
+        rates={"SGD": (0.01, 0.2), "Muon": (0.005, 0.1)},
         eps="8/255",
         crops=(0, 4),
         train=20_000,
@@ -161,22 +174,26 @@ TASKS = {
             CIFAR10 | {"method": "GAT", "start": 0.5, "alternate": True, "lam": 10.0},
             NUAT_CIFAR10 | {"batch_size": 64},
             LIET_CIFAR10,
+            MUON_CIFAR10,
+            MUON_CIFAR10 | {"label_smoothing": 0.2},
+            NUAT_CIFAR10 | {"activation": "silu", "optimizer": "Muon", "lr": 0.02, "batch_size": 64},
             CIFAR10 | {"method": "PGI", "step_size": 1.25, "lam": 10.0},
         ),
     ),
 }
-PARTS = {  # of a recipe -> the value that leaves it out
-    "contrast stretching": ("stretch", 0.0),
-    "smooth activation": ("activation", "relu"),
-    "wide start": ("start", 0.5),
-    "averaged weights": ("averaging", "null"),
-    "label smoothing": ("label_smoothing", 0.0),
-    "shifts": ("crop", 0),
-    "warm-up of eps": ("eps_warmup", 0.0),
-    "larger eps in training": ("eps_factor", 1.0),
-    "perturbed weights": ("awp_from", 1.0),
-    "regulariser in every batch": ("alternate", True),
-    "regulariser": ("lam", 0.0),
+PARTS = {  # of a recipe -> the settings that leave it out
+    "contrast stretching": {"stretch": 0.0},
+    "smooth activation": {"activation": "relu"},
+    "Muon": {"optimizer": "SGD", "lr": 0.1},
+    "wide start": {"start": 0.5},
+    "averaged weights": {"averaging": "null"},
+    "label smoothing": {"label_smoothing": 0.0},
+    "shifts": {"crop": 0},
+    "warm-up of eps": {"eps_warmup": 0.0},
+    "larger eps in training": {"eps_factor": 1.0},
+    "perturbed weights": {"awp_from": 1.0},
+    "regulariser in every batch": {"alternate": True},
+    "regulariser": {"lam": 0.0},
 }
 
 
@@ -202,10 +219,11 @@ def suggest(trial: optuna.trial.BaseTrial, task: Task) -> dict[str, Any]:
         found["start"] = trial.suggest_categorical("start", [0.5, 1.0])
         found["alternate"] = trial.suggest_categorical("alternate", [False, True])
         found["lam"] = trial.suggest_float(f"lam of {found['method']}", 1, 32, log=True)
+    name = found["optimizer"] = trial.suggest_categorical("optimizer", list(task.rates))
+    found["lr"] = trial.suggest_float(f"lr of {name}", *task.rates[name], log=True)
     return found | {
         "stretch": trial.suggest_categorical("stretch", task.stretches),
         "activation": trial.suggest_categorical("activation", task.activations),
-        "lr": trial.suggest_float("lr", *task.rates, log=True),
         "batch_size": trial.suggest_categorical("batch_size", [64, 128]),
         "schedule": trial.suggest_categorical("schedule", ["Cosine", "OneCycle"]),
         "averaging": trial.suggest_categorical("averaging", ["null", "0.99", "0.998", "0.9995"]),
@@ -243,12 +261,18 @@ def words(task: Task, settings: Mapping[str, Any]) -> list[str]:
     before, share = settings["awp_from"], 1 - settings["awp_from"]
     epochs = max(1, round(task.passes / (before * PASSES[method] + share * WITH_AWP[method])))
     given += f"--epochs {epochs} --validation_every {max(1, epochs // 4)} --validation 500".split()
+    given += OPTIMIZERS[settings["optimizer"]].split()
     given += f"--optimizer.lr {settings['lr']:.4g} --schedule {settings['schedule']}".split()
     smoothing = f"{node}.smoothing" if method in SMOOTHED else "label_smoothing"
     given += [f"--{smoothing}", str(settings["label_smoothing"])]
     for name in ("batch_size", "averaging", "eps_warmup", "crop"):
         given += [f"--{name}", str(settings[name])]
     return given
+
+
+def whole(task: Task, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings with what earlier trials did not name."""
+    return PLAIN | {"optimizer": next(iter(task.rates))} | dict(settings)
 
 
 def radius(task: Task) -> float:
@@ -305,7 +329,7 @@ def search(task: Task, data: Path, out: Path, file: Path, trials: int, time_limi
         for line in done:
             study.add_trial(restored(task, line))
         for settings in task.first:
-            if settings not in [PLAIN | line["settings"] for line in done]:
+            if settings not in [whole(task, line["settings"]) for line in done]:
                 study.enqueue_trial(parameters(task, settings))
     # one seed would draw the same after each stop
     study.sampler = optuna.samplers.TPESampler(seed=len(study.trials), n_startup_trials=len(task.first))
@@ -327,8 +351,9 @@ def parameters(task: Task, settings: Mapping[str, Any]) -> dict[str, Any]:
 
 def fixed(task: Task, settings: Mapping[str, Any]) -> optuna.trial.FixedTrial:
     """Settings as a trial that suggests them."""
-    named = {f"lam of {settings['method']}": settings.get("lam")}
-    trial = optuna.trial.FixedTrial(PLAIN | named | dict(settings))
+    given = whole(task, settings)
+    named = {f"lam of {given['method']}": given.get("lam"), f"lr of {given['optimizer']}": given["lr"]}
+    trial = optuna.trial.FixedTrial(named | given)
     suggest(trial, task)
     return trial
 
@@ -351,27 +376,27 @@ def complete(study: optuna.Study) -> list[dict[str, Any]]:
 
 def ablate(task: Task, data: Path, out: Path, file: Path, time_limit: TimeLimit) -> None:
     """The best trial with three seeds, and without each of its parts."""
-    best = PLAIN | logged(file)["trials"][0]["settings"]
+    best = whole(task, logged(file)["trials"][0]["settings"])
     variants = {"all parts": best}
-    for part, (name, without) in PARTS.items():
-        if name in best and best[name] != without:
-            variants[f"without {part}"] = best | {name: without}
+    for part, without in PARTS.items():
+        if (name := next(iter(without))) in best and best[name] != without[name]:
+            variants[f"without {part}"] = best | without
     with until_out_of_time():
         for seed, (name, settings) in itertools.product(SEEDS, variants.items()):
             done = logged(file)
             lines = done["ablation"].setdefault(name, [])
-            if not same(lines, settings, seed):
+            if not same(task, lines, settings, seed):
                 folder = out / f"{name.replace(' ', '-')}-{seed}"
-                trial = same(done["trials"], settings, seed)
+                trial = same(task, done["trials"], settings, seed)
                 lines.append(trial or measure(task, settings, data, folder, time_limit, seed))
                 write_json(file, done)
     for name, lines in logged(file)["ablation"].items():
         print(name, *(f"{100 * line['robust']:.1f}" for line in lines))
 
 
-def same(lines: Sequence[dict[str, Any]], settings: Mapping[str, Any], seed: int) -> dict[str, Any] | None:
+def same(task: Task, lines: Sequence[dict[str, Any]], settings: Mapping[str, Any], seed: int) -> dict[str, Any] | None:
     """The line of a run with these settings and this seed; None if there is none."""
-    return next((line for line in lines if line["seed"] == seed and PLAIN | line["settings"] == settings), None)
+    return next((line for line in lines if line["seed"] == seed and whole(task, line["settings"]) == settings), None)
 
 
 def logged(file: Path) -> dict[str, Any]:

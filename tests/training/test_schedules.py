@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.optim.lr_scheduler import CosineAnnealingLR, CyclicLR, OneCycleLR
 
-from toughen.training.optimizers import SGD, Adam, AdamW
+from toughen.training.optimizers import SGD
 from toughen.training.schedules import Constant, Cosine, Cyclic, CyclicStep, OneCycle, Piecewise, Schedule
 
 STEPS = 20
@@ -120,32 +120,3 @@ def test_refused(make: object) -> None:
     assert callable(make)
     with pytest.raises(ValueError):
         make()
-
-
-def test_optimizers_are_torch_s() -> None:
-    def end(optimizer: torch.optim.Optimizer, weight: torch.nn.Parameter) -> float:
-        for _ in range(3):
-            optimizer.zero_grad()
-            (weight**2 / 2).backward()
-            optimizer.step()
-        return float(weight.detach())
-
-    def weight() -> torch.nn.Parameter:
-        return torch.nn.Parameter(torch.tensor(1.0, dtype=torch.float64))
-
-    # by hand, gradient w: rate 0.1, momentum 0.5, decay 0.1 turns the gradient into 1.1 w
-    w, v = 1.0, 0.0
-    for _ in range(3):
-        v = 0.5 * v + 1.1 * w
-        w -= 0.1 * v
-    assert end(SGD(lr=0.1, momentum=0.5, weight_decay=0.1).build([p := weight()]), p) == pytest.approx(w, rel=1e-12)
-    # by hand: Adam's first moment and second moment, decay added to the gradient or taken off the weight
-    for settings, decoupled in ((Adam, False), (AdamW, True)):
-        w, m, s = 1.0, 0.0, 0.0
-        for t in range(1, 4):
-            gradient = w if decoupled else 1.1 * w
-            w -= 0.01 * 0.1 * w if decoupled else 0.0
-            m, s = 0.8 * m + 0.2 * gradient, 0.9 * s + 0.1 * gradient**2
-            w -= 0.01 * (m / (1 - 0.8**t)) / ((s / (1 - 0.9**t)) ** 0.5 + 1e-8)
-        made = settings(lr=0.01, beta1=0.8, beta2=0.9, weight_decay=0.1)
-        assert end(made.build([p := weight()]), p) == pytest.approx(w, rel=1e-9)

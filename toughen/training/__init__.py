@@ -5,6 +5,7 @@ from toughen.training.defaults import default_recipe as default_recipe
 from toughen.training.optimizers import SGD as SGD
 from toughen.training.optimizers import Adam as Adam
 from toughen.training.optimizers import AdamW as AdamW
+from toughen.training.optimizers import Muon as Muon
 from toughen.training.recipe import Recipe as Recipe
 from toughen.training.run import train as train
 from toughen.training.schedules import Constant as Constant

@@ -10,6 +10,7 @@ from typing import Any, TypeAlias
 import torch
 from torch import nn
 
+from toughen.training import muon
 from toughen.utils.configurable import Configurable
 
 Parameters: TypeAlias = Iterable[nn.Parameter] | Iterable[dict[str, Any]]  # alone, or in groups
@@ -34,6 +35,11 @@ class Optimizer(Configurable):
         raise NotImplementedError
 
 
+def _check_momentum(momentum: float | int) -> None:
+    if not 0 <= momentum < 1:
+        raise ValueError(f"momentum is {momentum}: it must be in 0..1, below 1, such as 0.9")
+
+
 @dataclass(frozen=True, kw_only=True)
 class SGD(Optimizer):
     """Stochastic gradient descent.
@@ -55,8 +61,7 @@ class SGD(Optimizer):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not 0 <= self.momentum < 1:
-            raise ValueError(f"momentum is {self.momentum}: it must be in 0..1, below 1, such as 0.9")
+        _check_momentum(self.momentum)
 
     def build(self, parameters: Parameters) -> torch.optim.Optimizer:
         return torch.optim.SGD(
@@ -104,3 +109,39 @@ class AdamW(Optimizer):
     def build(self, parameters: Parameters) -> torch.optim.Optimizer:
         betas = (self.beta1, self.beta2)
         return torch.optim.AdamW(parameters, lr=self.lr, betas=betas, weight_decay=self.weight_decay)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Muon(Optimizer):
+    """Muon: the momentum of each matrix is orthogonalised (Jordan et al., 2024: kellerjordan.github.io/posts/muon).
+
+    Matrices are the weights of convolutions and linear layers. Biases and normalisation layers have SGD with momentum.
+
+    Attributes:
+        lr: the highest learning rate; the schedule multiplies it by 0..1.
+        momentum: share of the accumulated gradient kept at each step; Nesterov's form.
+        weight_decay: share of each matrix taken off at each step, times the learning rate; the others have none.
+        vector_lr_scale: learning rate of biases and normalisation layers, as a multiple of lr.
+
+    Raises:
+        ValueError: momentum is outside 0..1, or 1, which never forgets; or a setting is below 0.
+    """
+
+    lr: float | int = 0.02
+    momentum: float | int = 0.95
+    weight_decay: float | int = 0.05
+    vector_lr_scale: float | int = 5.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _check_momentum(self.momentum)
+        if not 0 <= self.vector_lr_scale < math.inf:
+            raise ValueError(
+                f"optimizer.vector_lr_scale is {self.vector_lr_scale}: it must be a finite number, not below 0"
+            )
+
+    def build(self, parameters: Parameters) -> torch.optim.Optimizer:
+        return muon.Muon(
+            parameters, lr=self.lr, momentum=self.momentum, weight_decay=self.weight_decay,
+            vector_lr_scale=self.vector_lr_scale,
+        )  # fmt: skip
