@@ -61,14 +61,14 @@ def test_muon_is_torch_s_on_matrices_and_takes_convolutions_and_vectors() -> Non
         w -= 0.3 * (w + 0.8 * v)
     for mine, other, before in zip(ours, theirs, (wide, tall, kernel), strict=True):
         moved = (other - before.flatten(1)).norm()
-        assert (mine.flatten(1) - other).norm() < 0.02 * moved, mine.shape
+        assert (mine.flatten(1) - other).norm() < 0.03 * moved, mine.shape
     assert vector.item() == pytest.approx(w, rel=1e-6)
 
 
 def test_muon_s_step_has_singular_values_near_1() -> None:
     """Of the exact singular vectors: U (about 1) V^T, in float64 by torch.linalg.svd."""
     u, _, v = torch.linalg.svd(torch.randn(16, 60, dtype=torch.float64), full_matrices=False)
-    matrix = u @ torch.diag(torch.linspace(1, 20, 16, dtype=torch.float64)) @ v
+    matrix = u @ torch.diag(torch.linspace(0.2, 20, 16, dtype=torch.float64)) @ v
     found = torch.diagonal(u.T @ orthogonalized(matrix) @ v.T)
     assert 0.65 < found.min() and found.max() < 1.25
     assert torch.allclose(orthogonalized(matrix), u @ torch.diag(found) @ v, atol=1e-10)

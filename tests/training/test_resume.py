@@ -27,6 +27,7 @@ RUNS = {  # together: dropout, crops, averaging, momentum cycling, alternation, 
     "nuat": "--method NuAT --eps 0.2 --model small-cnn --crop 2 --averaging 0.9 --schedule.cycle_momentum true",
     "adamw": "--method TRADES --method.steps 2 --eps 0.2 --flip true --optimizer AdamW",
     "pap": "--method PAP --method.steps 4 --eps 0.2 --model small-cnn",  # which shares its dropout's masks
+    "muon": "--method NFGSM --eps 0.2 --optimizer Muon --schedule OneCycle --channels_last true",
     "cyclic-step": "--method FBF --eps 0.2 --schedule CyclicStep --schedule.cycle_momentum true --optimizer Adam",
 }
 
