@@ -15,6 +15,7 @@ import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from statistics import median
 from types import ModuleType
 from typing import Any
 
@@ -23,6 +24,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
+import yaml
 from paths import ROOT
 from torch import nn
 
@@ -857,3 +859,26 @@ def test_runs_of_equal_time_are_collected(tmp_path: Path, scripts: Any, monkeypa
     known.hours = 2.0
     with pytest.raises(ValueError, match="has other hours"):
         equal.logged(known)
+
+
+def test_the_page_has_the_figures_of_equal_time() -> None:
+    log = read_json(BENCHMARKS / "results" / "equal-time-cifar10.json")
+    page = (ROOT / "docs" / "results" / "cifar10.md").read_text(encoding="utf-8")
+    section = page.partition("## A recipe of our own: toughen-cifar10")[2].partition("\n## ")[0]
+    done = {name: row for name, row in log["rows"].items() if row["seeds"]}
+    assert done.keys() >= {"toughen-cifar10", "nuat-wa-cifar10"}
+    for name, row in done.items():
+        low, high = row["spread"]
+        assert f"| `{name}` | {row['epochs']} | {row['seconds_per_epoch']} ({low} to {high}) |" in section
+        line = section.partition(f"| `{name}` |")[2].partition("\n")[0]
+        found = [cell.split()[0] for cell in line.split(" | ")[2:4]]
+        middle = [median(100 * each[figure] for each in row["seeds"].values()) for figure in ("clean", "robust")]
+        assert found == [f"{each:.1f}" for each in middle], name
+
+
+def test_toughen_cifar10_is_the_run_of_an_hour() -> None:
+    """But for the number of the average, which the stretching to the hour gave more digits."""
+    ran = read_json(ROOT / "results" / "toughen-cifar10-1-hour.json")["config"]
+    recipe = yaml.safe_load(recipe_yaml(parse_train(["toughen-cifar10"])[0]))
+    assert round(ran.pop("averaging"), 4) == recipe.pop("averaging")
+    assert {**ran, "data": "cifar10"} == recipe
