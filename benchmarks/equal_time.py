@@ -127,7 +127,8 @@ def logged(known: argparse.Namespace) -> dict[str, Any]:
 
 def collect(known: argparse.Namespace, times: dict[str, Any]) -> dict[str, Any]:
     """All runs that are complete, of these and of earlier calls."""
-    rows, before = {}, logged(known).get("rows", {})
+    before = logged(known).get("rows", {})
+    rows = dict(before)
     for recipe, time in times["rows"].items():
         kept = length(recipe, known.data, 3600 * known.hours, time["seconds_per_epoch"])
         folders = sorted(known.out.glob(f"{recipe}-[0-9]*"))

@@ -181,7 +181,7 @@ TASKS = {
         ),
     ),
 }
-PARTS = {  # of a recipe -> the settings that leave it out
+PARTS: dict[str, dict[str, Any]] = {  # of a recipe -> the settings that leave it out
     "contrast stretching": {"stretch": 0.0},
     "smooth activation": {"activation": "relu"},
     "Muon": {"optimizer": "SGD", "lr": 0.1},
@@ -379,7 +379,8 @@ def ablate(task: Task, data: Path, out: Path, file: Path, time_limit: TimeLimit)
     best = whole(task, logged(file)["trials"][0]["settings"])
     variants = {"all parts": best}
     for part, without in PARTS.items():
-        if (name := next(iter(without))) in best and best[name] != without[name]:
+        name = next(iter(without))
+        if name in best and best[name] != without[name] and (part != "Muon" or best[name] == "Muon"):
             variants[f"without {part}"] = best | without
     with until_out_of_time():
         for seed, (name, settings) in itertools.product(SEEDS, variants.items()):

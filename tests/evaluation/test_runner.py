@@ -6,8 +6,10 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -313,6 +315,24 @@ def test_a_stop_waits_for_no_chunk(processes: int) -> None:
         assert time.perf_counter() - started < 20
         assert len(list(workers.run(short, chunks))) == 2
     signal.signal(signal.SIGALRM, before)
+
+
+def test_the_end_does_not_wait_for_a_process_that_was_killed() -> None:
+    """One that waited for work, as by the system where memory is short."""
+    split, model = some(64), FixedBatchModel(toughen.load(NETS / "fgsm-at"), 32)
+    (short,) = attack_rounds("pgd", PGD(eps=0.3, steps=1))
+    workers = Workers(Harness(model, split.images, split.labels, torch.arange(64), 0), 2)
+    assert len(list(workers.run(short, torch.arange(64).split(32)))) == 2
+    assert isinstance(workers.pool, ProcessPoolExecutor)
+    processes = list(workers.pool._processes.values())
+    processes[0].kill()
+    ended = threading.Thread(target=workers.__exit__, daemon=True)
+    ended.start()
+    ended.join(20)
+    waits = ended.is_alive()
+    for process in processes:  # a test that fails must not wait, either
+        process.kill()
+    assert not waits
 
 
 @pytest.mark.parametrize(

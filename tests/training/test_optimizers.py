@@ -65,6 +65,15 @@ def test_muon_is_torch_s_on_matrices_and_takes_convolutions_and_vectors() -> Non
     assert vector.item() == pytest.approx(w, rel=1e-6)
 
 
+def test_a_single_row_is_a_vector_for_muon() -> None:
+    """Such as a transformer's position embedding, [1, n, d]."""
+    row = torch.nn.Parameter(torch.zeros(1, 3, 4))
+    optimizer = Muon(lr=0.1, momentum=0.0, vector_lr_scale=3.0).build([row])
+    row.grad = torch.randn(1, 3, 4)
+    optimizer.step()
+    assert torch.allclose(row, -0.3 * row.grad)
+
+
 def test_muon_s_step_has_singular_values_near_1() -> None:
     """Of the exact singular vectors: U (about 1) V^T, in float64 by torch.linalg.svd."""
     u, _, v = torch.linalg.svd(torch.randn(16, 60, dtype=torch.float64), full_matrices=False)

@@ -169,9 +169,13 @@ def test_what_it_may_not_return(name: str, message: str, own: Any) -> None:
 
 
 def test_after_the_first_batch_values_are_clipped(own: Any) -> None:
+    """Also where the run is resumed, so that no other batch is checked than in the whole run."""
     transform = Transform("own_transforms.doubled")
-    assert float(transform(torch.full((1, 1, 2, 2), 0.5), 0).max()) == 1
-    assert transform(torch.full((1, 1, 2, 2), 0.75), 0).tolist() == [[[[1, 1], [1, 1]]]]
+    assert transform(torch.full((1, 1, 2, 2), 0.5001), 0).tolist() == [[[[1, 1], [1, 1]]]]  # up to rounding
+    wide = torch.full((1, 1, 2, 2), 0.75)
+    assert transform(wide.clone(), 0, check_range=False).tolist() == [[[[1, 1], [1, 1]]]]
+    with pytest.raises(ValueError, match="from 1.5 to 1.5"):
+        transform(wide, 0)
 
 
 def test_a_history_of_each_image_s_pixels_does_not_fit_it() -> None:

@@ -98,6 +98,10 @@ class Workers(AbstractContextManager["Workers"]):
     def __exit__(self, *error: object) -> None:
         if self.pool is not None:
             self.abandoned.value = True
+            if isinstance(self.pool, ProcessPoolExecutor):
+                # once one was killed, the pool ends the others by SIGTERM, which they ignore, and would wait forever
+                for process in list((self.pool._processes or {}).values()):
+                    process.kill()
             self.pool.shutdown(cancel_futures=True)
         torch.set_num_threads(self.threads)
         sys.setswitchinterval(self.interval)

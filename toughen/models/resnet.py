@@ -41,7 +41,7 @@ class BasicBlock(nn.Module):
         self.residual = nn.Sequential(
             nn.Conv2d(c_in, c_out, 3, stride, padding=1, bias=False), nn.BatchNorm2d(c_out), act(),
             nn.Conv2d(c_out, c_out, 3, padding=1, bias=False), nn.BatchNorm2d(c_out),
-            *([nn.ReLU()] if extra_relu else []),
+            *([act()] if extra_relu else []),
         )  # fmt: skip
         self.shortcut = _projection(c_in, c_out, stride) if projection else Padded(c_out - c_in, stride)
         self.activation = act()
@@ -126,7 +126,8 @@ class ResNet18(ResNet):
         shape: one image's [c, h, w].
         width: channels of the first stage; the others have 2, 4 and 8 times as many.
         stem: "cifar" 3x3, or "imagenet" 7x7 and a pool, which divide each side by 4.
-        extra_relu: one more ReLU at the end of the residual branch, before the addition, as NuAT's authors have it.
+        extra_relu: one more activation at the end of the residual branch, before the addition, as NuAT's authors have
+            it.
         activation: "relu" as in the papers, "silu" or "gelu".
 
     Raises:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -13,7 +14,7 @@ A, B, C = 3.4445, -4.7750, 2.0315  # of the Newton-Schulz iteration, in the sour
 
 
 class Muon(torch.optim.Optimizer):
-    """Muon for parameters with two dimensions or more, SGD with momentum for the others.
+    """Muon for parameters that are matrices or more, SGD with momentum for the others and for single rows.
 
     torch.optim.Muon takes matrices only. Here a convolution's weights [out, in, h, w] are the matrix [out, in * h * w],
     as in the source (Jordan et al., "Muon: an optimizer for hidden layers in neural networks", 2024, and its training
@@ -21,21 +22,22 @@ class Muon(torch.optim.Optimizer):
     which processors without instructions for it multiply 20 times slower.
 
     Args:
-        parameters: alone, or in groups.
+        params: alone, or in groups.
         lr: learning rate; a group may have its own.
         momentum: share of the accumulated gradient kept at each step; Nesterov's form.
         weight_decay: share of each matrix taken off at each step, times the learning rate.
         vector_lr_scale: what the learning rate is multiplied by for the other parameters.
     """
 
-    def __init__(
-        self, parameters: Any, *, lr: float, momentum: float, weight_decay: float, vector_lr_scale: float
-    ) -> None:
+    def __init__(self, params: Any, *, lr: float, momentum: float, weight_decay: float, vector_lr_scale: float) -> None:
         defaults = {"lr": lr, "momentum": momentum, "weight_decay": weight_decay, "vector_lr_scale": vector_lr_scale}
-        super().__init__(parameters, defaults)
+        super().__init__(params, defaults)
 
     @torch.no_grad()
-    def step(self, closure: None = None) -> None:  # type: ignore[override]
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:
+        """One step; returns what the closure, if there is one, gives."""
+        with torch.enable_grad():
+            loss = None if closure is None else closure()
         for group in self.param_groups:
             lr, momentum = group["lr"], group["momentum"]
             for parameter in group["params"]:
@@ -46,15 +48,17 @@ class Muon(torch.optim.Optimizer):
                     state["momentum_buffer"] = torch.zeros_like(parameter)
                 velocity = state["momentum_buffer"].mul_(momentum).add_(parameter.grad)
                 update = parameter.grad.add(velocity, alpha=momentum)
-                if parameter.ndim < 2:
+                if parameter.ndim < 2 or len(parameter) == 1:  # such as a transformer's position embedding [1, n, d]
                     parameter.add_(update, alpha=-lr * group["vector_lr_scale"])
                 else:
                     parameter.mul_(1 - lr * group["weight_decay"])
                     parameter.add_(orthogonalized(update.flatten(1)).view_as(parameter), alpha=-lr)
+        return loss
 
 
 def orthogonalized(matrix: Tensor) -> Tensor:
-    """Roughly the orthogonal matrix nearest in direction: the same singular vectors, singular values of 0.7 to 1.2.
+    """Roughly the orthogonal matrix nearest in direction: the same singular vectors, and singular values of 0.7 to 1.2,
+    but for those below a five-hundredth of the Frobenius norm, which stay smaller.
 
     It is multiplied by sqrt(rows / columns) where there are more rows, as torch.optim.Muon does by default.
 
@@ -68,4 +72,5 @@ def orthogonalized(matrix: Tensor) -> Tensor:
         gram = x @ x.T
         x = torch.addmm(x, torch.addmm(gram, gram, gram, beta=B, alpha=C), x, beta=A)
     x = x.T if rows > columns else x
-    return x * math.sqrt(max(1.0, rows / columns))
+    scaled: Tensor = x * math.sqrt(max(1.0, rows / columns))
+    return scaled

@@ -115,7 +115,8 @@ class AdamW(Optimizer):
 class Muon(Optimizer):
     """Muon: the momentum of each matrix is orthogonalised (Jordan et al., 2024: kellerjordan.github.io/posts/muon).
 
-    Matrices are the weights of convolutions and linear layers. Biases and normalisation layers have SGD with momentum.
+    Matrices are the weights of convolutions and linear layers. Vectors, such as biases and the parameters of
+    normalisation layers, have SGD with momentum.
 
     Attributes:
         lr: the highest learning rate; the schedule multiplies it by 0..1.

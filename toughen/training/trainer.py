@@ -190,7 +190,8 @@ class Trainer:
             noise = StepNoise(derive_seed("augment", self.recipe.seed), number, *place)
             x, shift, flip = self.augment(as_floats(images).to(self.dtype), noise)
             if self.transform is not None:
-                x = self.transform(x, world().seed("transform", self.recipe.seed, number))
+                seed = world().seed("transform", self.recipe.seed, number)
+                x = self.transform(x, seed, check_range=number == 0)
             x = x.contiguous(memory_format=self.layout)
             steps = range(max(first, number * replays), (number + 1) * replays)
             for step in takewhile(lambda at: at < state.end_of(epoch), steps):

@@ -14,12 +14,14 @@ from toughen.core.rng import seed_generators
 from toughen.core.types import Images
 from toughen.utils.plugins import describe_error, import_object
 
+ROUNDING = 1e-3  # a blur of white pixels may end above 1
+
 
 class Transform:
     """Calls what a recipe names as ``transform`` with each training batch.
 
     Before each batch the random numbers of torch, Python and NumPy are seeded, so that a resumed run has the same
-    images. What it returns is clipped to [0, 1]; the first batch must be in this range.
+    images. What it returns is clipped to [0, 1]; a run's first batch must be in this range but for rounding.
 
     Args:
         path: ``package.module.function``, or another callable such as one of torchvision's transforms.
@@ -29,19 +31,20 @@ class Transform:
     """
 
     def __init__(self, path: str) -> None:
-        self.path, self.function, self.checked = path, import_object(path, "transform"), False
+        self.path, self.function = path, import_object(path, "transform")
         if isinstance(self.function, type):
             raise ValueError(f"transform {path} is a class: name a function, or an object that was made of the class")
         if not callable(self.function):
             raise ValueError(f"transform {path} is no function: name one that takes a batch of images")
 
     @torch.no_grad()
-    def __call__(self, images: Images, seed: int) -> Images:
+    def __call__(self, images: Images, seed: int, *, check_range: bool = True) -> Images:
         """The transformed images, [n, c, h, w], with the type of those given.
 
         Args:
             images: floats in [0, 1], [n, c, h, w]; they may be changed in place.
             seed: of the random numbers.
+            check_range: refuse what lies outside [0, 1]; a resumed run must not check another batch than the whole one.
 
         Raises:
             ValueError: the user's code failed, or did not return images of this shape in [0, 1].
@@ -55,15 +58,14 @@ class Transform:
         if not isinstance(out, Tensor) or tuple(out.shape) != given or not out.is_floating_point():
             found = f"{out.dtype} of shape {list(out.shape)}" if isinstance(out, Tensor) else type(out).__name__
             raise ValueError(f"transform {self.path} returned {found}: it must return floats of shape {list(given)}")
-        if not self.checked:
+        if check_range:
             low, high = float(out.min()), float(out.max())
-            if not (low >= 0 and high <= 1):
+            if not (low >= -ROUNDING and high <= 1 + ROUNDING):
                 raise ValueError(
                     f"transform {self.path} returned values from {low:.3g} to {high:.3g}: they must be in 0..1 "
                     "(to normalise images, use --normalize true)"
                 )
-            self.checked = True
-        return out.to(images.dtype).clamp(0, 1)
+        return out.to(images).clamp(0, 1)
 
 
 @contextmanager

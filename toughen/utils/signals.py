@@ -86,7 +86,7 @@ def restore_sigterm() -> None:
 
 @contextmanager
 def blocked_signals() -> Iterator[None]:
-    """Within its block, SIGINT and SIGTERM wait; processes that are started there never get them.
+    """Processes that are started within its block never get SIGINT and SIGTERM; this thread gets them afterwards.
 
     Both are sent to all processes of a terminal or a service, but only the main process may react.
     """
