@@ -57,10 +57,10 @@ class Muon(torch.optim.Optimizer):
 
 
 def orthogonalized(matrix: Tensor) -> Tensor:
-    """Roughly the orthogonal matrix nearest in direction: the same singular vectors, and singular values of 0.7 to 1.2,
-    but for those below a five-hundredth of the Frobenius norm, which stay smaller.
+    """Roughly the orthogonal matrix with the same singular vectors.
 
-    It is multiplied by sqrt(rows / columns) where there are more rows, as torch.optim.Muon does by default.
+    Singular values become 0.7 to 1.2. Those below a five-hundredth of the Frobenius norm stay smaller. The result is
+    multiplied by sqrt(rows / columns) where there are more rows, as torch.optim.Muon does by default.
 
     Args:
         matrix: [rows, columns].
