@@ -28,6 +28,7 @@ from turns import take_turns
 from toughen.config.train import parse_train
 from toughen.engine.device import provenance
 from toughen.runs.files import read_json, sha256, write_json
+from toughen.runs.locks import held
 
 RECIPES = ("nuat-wa-cifar10", "gat-wa-cifar10", "liet-cifar10", "trades-wa-cifar10")
 ATTACK = "apgd-t"
@@ -98,13 +99,14 @@ def run(recipe: str, seed: int, known: argparse.Namespace, per_epoch: float, tim
     time_limit.toughen("evaluate", str(folder), *asked, "--details", "false")
 
 
-def figures(folder: Path) -> dict[str, Any] | None:
-    """The figures of a run; None until it is complete."""
-    if not (folder / "evaluation.json").exists():
+def figures(folder: Path, limit: int) -> dict[str, Any] | None:
+    """The figures of a run; None until it was attacked on this number of test images."""
+    file = folder / "evaluation.json"
+    if not file.exists() or read_json(file)["images"] != limit:
         return None
     return {
         **outcome(folder),  # seconds of training beside whatever ran
-        "images": read_json(folder / "evaluation.json")["images"],
+        "images": limit,
         "epoch_kept": read_json(folder / "model.json")["epoch"],
         "weights": sha256(folder / "model.safetensors"),
     }
@@ -133,7 +135,7 @@ def collect(known: argparse.Namespace, times: dict[str, Any]) -> dict[str, Any]:
         kept = length(recipe, known.data, 3600 * known.hours, time["seconds_per_epoch"])
         folders = sorted(known.out.glob(f"{recipe}-[0-9]*"))
         seeds = dict(before.get(recipe, {}).get("seeds", {}))
-        seeds |= {each.name.rpartition("-")[2]: found for each in folders if (found := figures(each)) is not None}
+        seeds |= {each.name.rpartition("-")[2]: found for each in folders if (found := figures(each, known.limit))}
         rows[recipe] = {**time, **kept, "seeds": seeds}
         if seeds:
             robust = [float(line["robust"]) for line in seeds.values()]
@@ -184,7 +186,8 @@ def main() -> None:
             if str(seed) in log.get("rows", {}).get(recipe, {}).get("seeds", {}):
                 continue
             run(recipe, seed, known, times["rows"][recipe]["seconds_per_epoch"], time_limit)
-            write_json(known.write, collect(known, times))
+            with held(known.write.parent, lambda: None):  # by one call at a time
+                write_json(known.write, collect(known, times))
     for recipe, row in collect(known, times)["rows"].items():
         for seed, line in row["seeds"].items():
             print(

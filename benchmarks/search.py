@@ -6,14 +6,17 @@ python benchmarks/search.py --task mnist --data DIR --ablate [--minutes 60]
 Needs Optuna, which the development environment has. The first trials are known settings, and Optuna draws the others.
 Each trial trains for the same number of passes per image. Its score is the accuracy under APGD-T on images that were
 taken out of the training images. No test image is used. What is done is not done again, and a trial that was stopped
-goes on. The log of all trials is benchmarks/results/search-TASK.json; without the folder of the runs, the search goes
-on from the log. With --ablate the best trial is trained with three seeds, and the same without each of its parts.
+goes on. A trial that fails, as one whose loss is no longer finite, is logged apart. The log of all trials is
+benchmarks/results/search-TASK.json; without the folder of the runs, the search goes on from the log. With --ablate the
+best trial is trained with three seeds, and the same without each of its parts.
 """
 
 from __future__ import annotations
 
 import argparse
 import itertools
+import subprocess
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +28,7 @@ import pyarrow.parquet as pq
 import torch
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
+from optuna.trial import TrialState
 from record import outcome
 from time_limit import TimeLimit, until_out_of_time
 
@@ -33,6 +37,7 @@ from toughen.runs.files import read_json, write_json
 
 SEEDS = (0, 1, 2)
 ATTACK = "apgd-t"
+FAILURES = 3  # in a row end the search: the cause may lie outside of the settings
 # forward equivalents for each image and step, without and with a perturbation of the weights
 PASSES = {"NuAT": 8, "GAT": 8, "PGI": 7, "EFGSM": 5, "NFGSM": 5, "LIET": 7}
 WITH_AWP = {"NuAT": 15, "GAT": 15, "PGI": 14, "EFGSM": 8, "NFGSM": 8, "LIET": 14}
@@ -325,7 +330,8 @@ def search(task: Task, data: Path, out: Path, file: Path, trials: int, time_limi
     storage = JournalStorage(JournalFileBackend(str(out / "study.log")))
     study = optuna.create_study(study_name="search", storage=storage, direction="maximize", load_if_exists=True)
     if not study.trials:
-        done = sorted(logged(file)["trials"], key=lambda line: int(line["trial"]))
+        log = logged(file)
+        done = sorted([*log["trials"], *log.get("failed", [])], key=lambda line: int(line["trial"]))
         for line in done:
             study.add_trial(restored(task, line))
         for settings in task.first:
@@ -333,15 +339,28 @@ def search(task: Task, data: Path, out: Path, file: Path, trials: int, time_limi
                 study.enqueue_trial(parameters(task, settings))
     # one seed would draw the same after each stop
     study.sampler = optuna.samplers.TPESampler(seed=len(study.trials), n_startup_trials=len(task.first))
+    failures = 0
     with until_out_of_time():
         while len(complete(study)) < trials:
-            begun = [each for each in study.trials if each.state == optuna.trial.TrialState.RUNNING]
+            begun = [each for each in study.trials if each.state == TrialState.RUNNING]
             trial = optuna.trial.Trial(study, begun[0]._trial_id) if begun else study.ask()
-            line = measure(task, suggest(trial, task), data, out / f"trial-{trial.number}", time_limit)
-            trial.set_user_attr("line", line)
-            study.tell(trial, line["robust"])
-            write_json(file, logged(file) | {"trials": complete(study)})
-            print(f"{trial.number}: {100 * line['robust']:.1f} % of {line['words']}", flush=True)
+            settings = suggest(trial, task)
+            try:
+                line = measure(task, settings, data, out / f"trial-{trial.number}", time_limit)
+            except subprocess.CalledProcessError as error:
+                failures += 1
+                trial.set_user_attr("line", {"settings": settings, "status": error.returncode})
+                study.tell(trial, state=TrialState.FAIL)
+                text = f"failed with status {error.returncode}: {settings}"
+            else:
+                failures = 0
+                trial.set_user_attr("line", line)
+                study.tell(trial, line["robust"])
+                text = f"{100 * line['robust']:.1f} % of {line['words']}"
+            write_json(file, logged(file) | {"trials": complete(study), "failed": ended(study, TrialState.FAIL)})
+            print(f"{trial.number}: {text}", flush=True)
+            if failures == FAILURES:
+                sys.exit(f"{failures} trials in a row failed")
 
 
 def parameters(task: Task, settings: Mapping[str, Any]) -> dict[str, Any]:
@@ -363,15 +382,19 @@ def restored(task: Task, line: Mapping[str, Any]) -> optuna.trial.FrozenTrial:
     trial = fixed(task, line["settings"])
     kept = {name: value for name, value in line.items() if name != "trial"}
     return optuna.trial.create_trial(
-        params=trial.params, distributions=trial.distributions, value=line["robust"], user_attrs={"line": kept}
-    )
+        state=TrialState.COMPLETE if "robust" in line else TrialState.FAIL,
+        params=trial.params, distributions=trial.distributions, value=line.get("robust"), user_attrs={"line": kept},
+    )  # fmt: skip
 
 
 def complete(study: optuna.Study) -> list[dict[str, Any]]:
     """The trials that are done, best first."""
-    done = [each for each in study.trials if each.state == optuna.trial.TrialState.COMPLETE]
-    lines = [{"trial": each.number, **each.user_attrs["line"]} for each in done]
-    return sorted(lines, key=lambda line: -float(line["robust"]))
+    return sorted(ended(study, TrialState.COMPLETE), key=lambda line: -float(line["robust"]))
+
+
+def ended(study: optuna.Study, state: TrialState) -> list[dict[str, Any]]:
+    """The trials that ended in this state, as lines of the log."""
+    return [{"trial": each.number, **each.user_attrs["line"]} for each in study.trials if each.state == state]
 
 
 def ablate(task: Task, data: Path, out: Path, file: Path, time_limit: TimeLimit) -> None:

@@ -669,6 +669,32 @@ def test_a_search_whose_runs_are_lost_goes_on_from_its_log(
     assert [line["robust"] for line in log] == [place / 100 for place in range(len(tried), 0, -1)]
 
 
+def test_a_trial_that_fails_is_logged_and_not_tried_again(
+    tmp_path: Path, scripts: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    search, time_limit = scripts("search"), scripts("time_limit")
+    task, file, tried = search.TASKS["mnist"], tmp_path / "log.json", list[dict[str, Any]]()
+    failing = {1, 5, 6, 7}
+
+    def measure(task: Any, settings: dict[str, Any], data: Path, folder: Path, time_limit: Any, seed: int = 0) -> Any:
+        tried.append(settings)
+        if len(tried) - 1 in failing:
+            raise subprocess.CalledProcessError(1, [])
+        return {"settings": settings, "words": "", "seed": seed, "robust": 0.5}
+
+    monkeypatch.setattr(search, "measure", measure)
+    for place, trials in ((tmp_path / "a", 2), (tmp_path / "b", 4)):  # the second has the log alone
+        place.mkdir()
+        search.search(task, tmp_path, place, file, trials, time_limit.TimeLimit(None))
+    assert tried == list(task.first[:5])
+    log = read_json(file)
+    assert len(log["trials"]) == 4
+    assert log["failed"] == [{"trial": 1, "settings": task.first[1], "status": 1}]
+    with pytest.raises(SystemExit, match="3 trials in a row failed"):
+        search.search(task, tmp_path, place, file, 9, time_limit.TimeLimit(None))
+    assert len(tried) == 8 and len(read_json(file)["failed"]) == 4
+
+
 EPOCHS = {  # 160, 80 and 72 passes, by the passes of a step without AWP and, in half of the run, with it
     ("mnist", 1.0): {"NuAT": 20, "GAT": 20, "PGI": 23, "EFGSM": 32, "NFGSM": 32, "LIET": 23},
     ("mnist", 0.5): {"NuAT": 14, "GAT": 14, "PGI": 15, "EFGSM": 25, "NFGSM": 25, "LIET": 15},
@@ -841,7 +867,7 @@ def test_runs_of_equal_time_are_collected(tmp_path: Path, scripts: Any, monkeypa
     for name in found:
         (tmp_path / name).mkdir()
     robust = {name: None if share is None else {"robust": share} for name, share in found.items()}
-    monkeypatch.setattr(equal, "figures", lambda folder: robust[folder.name])
+    monkeypatch.setattr(equal, "figures", lambda folder, limit: robust[folder.name])
     asked = {"hours": 1.0, "width": 16, "limit": 1000}
     known = argparse.Namespace(**asked, out=tmp_path, data="cifar10", write=tmp_path / "log.json")
     time = {"seconds_per_epoch": 360.0, "spread": [359.0, 366.0]}
