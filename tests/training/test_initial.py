@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import json
 import shutil
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from torch import Tensor, nn
 from toughen import data, models, runs
 from toughen.methods.standard import Standard
 from toughen.models.normalize import parts_of
+from toughen.runs.files import write_tensors
 from toughen.runs.weights_file import read_weights
 from toughen.training import Recipe
 from toughen.training.build import build
@@ -114,6 +116,24 @@ def test_no_code_of_a_file_runs(tmp_path: Path) -> None:
         ended = toughen(*small("--init", tmp_path / f"{name}.pth", "--out", tmp_path / "run"))
         refused(ended, what, "If you trust it", "found.state_dict()", "found['state_dict']", lines=1)
     assert not (tmp_path / "sprung").exists() and not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("command", ["train", "plan"])
+def test_a_net_that_a_file_names_is_not_imported(run: Path, tmp_path: Path, command: str) -> None:
+    """The record, in the run directory and in the weights, names a function of Python's that runs a command."""
+    evil = tmp_path / "evil"
+    shutil.copytree(run, evil)
+    record = runs.read_record(run)
+    sprung = tmp_path / "sprung"
+    net = {**record.model, "name": "subprocess:getoutput", "settings": {"cmd": f"touch {sprung}"}}
+    changed = asdict(replace(record, model=net))
+    (evil / "model.json").write_text(json.dumps(changed))
+    write_tensors(evil / "model.safetensors", load_file(run / "model.safetensors"), changed)
+    for place in (evil, evil / "model.safetensors"):
+        words = ["--data", digits(), "--eps", "0.2", *(["--out", tmp_path / "out"] if command == "train" else [])]
+        said = f"--init {place} names the model 'subprocess:getoutput'"
+        refused(toughen(command, "--init", place, *words), said, "give --model package.module:function", lines=1)
+    assert not sprung.exists() and not (tmp_path / "out").exists()
 
 
 def test_bad_weights_are_refused(run: Path, tmp_path: Path) -> None:

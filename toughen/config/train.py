@@ -14,6 +14,7 @@ from toughen.config.screens import Help, help_requested
 from toughen.training import defaults
 from toughen.training.initial import read_initial
 from toughen.training.recipe import Recipe
+from toughen.utils.net_names import check_may_be_created
 from toughen.utils.paths import expanded
 
 GROUPS = {
@@ -160,12 +161,10 @@ def fill_for_data(base: dict[str, Any], given: dict[str, str]) -> dict[str, Any]
         FileNotFoundError, ValueError: the data cannot be used as it is.
     """
     known = {**base, **given}
-    initial = {} if known.get("init") in (None, "null") else settings_of_weights(str(known["init"]))
-    initial = {
-        name: value
-        for name, value in initial.items()
-        if name not in known and not ("model" in known and "model" in name)
-    }
+    initial = {}
+    if known.get("init") not in (None, "null"):
+        found = settings_of_weights(str(known["init"]), net="model" not in known)
+        initial = {name: value for name, value in found.items() if name not in known}
     size, epochs = str(known.get("image_size", "null")), str(known.get("epochs", ""))
     fields = defaults.for_data(
         str(known.get("data", initial.get("data", Recipe.data))),
@@ -181,13 +180,26 @@ def fill_for_data(base: dict[str, Any], given: dict[str, str]) -> dict[str, Any]
     return {**fields, **initial, **base}
 
 
-def settings_of_weights(init: str) -> dict[str, Any]:
-    """The model settings, and for a run directory the data, that initial weights name; {} where they name none."""
+def settings_of_weights(init: str, *, net: bool) -> dict[str, Any]:
+    """The model settings, and for a run directory the data, that initial weights name; {} where they name none.
+
+    Args:
+        init: where the weights are.
+        net: whether the net is wanted.
+
+    Raises:
+        ValueError: there are no such weights, or they name a net that only the user may name.
+    """
     record = read_initial(init).record
     if record is None:
         return {}
-    net = {"model": record.model["name"], "model_settings": record.model["settings"]}
-    return net | ({"data": record.data} if expanded(Path(init)).is_dir() else {})
+    fields: dict[str, Any] = {"data": record.data} if expanded(Path(init)).is_dir() else {}
+    if net:
+        name, settings = record.model.get("name"), record.model["settings"]
+        check_may_be_created(name, settings, f"--init {init}")
+        # timm would load them, and no file may say from where
+        fields |= {"model": name, "model_settings": {key: settings[key] for key in settings if key != "pretrained"}}
+    return fields
 
 
 def split_recipe(arguments: Sequence[str]) -> tuple[str, list[str]]:

@@ -23,7 +23,7 @@ from toughen.models.settings import listed, resolve
 from toughen.models.vgg import VGG11, VGG16, VGG19, Conv4
 from toughen.models.wide_resnet import WideResNet
 from toughen.utils.collect import summary
-from toughen.utils.net_names import may_be_created
+from toughen.utils.net_names import check_may_be_created
 
 MNIST: Shape = (1, 28, 28)
 CIFAR: Shape = (3, 32, 32)
@@ -159,11 +159,7 @@ def from_description(record: object) -> nn.Module:
     name, num_classes, shape, mean, std, settings = (record[field] for field in FIELDS)
     if not isinstance(name, str) or not isinstance(settings, dict) or not isinstance(shape, list):
         raise ValueError("a model's description must have a text as name, a list as shape and a mapping as settings")
-    if not may_be_created(name, settings):
-        raise ValueError(
-            f"the file names the model {name!r} with its settings, and from a file toughen makes only its own nets and "
-            "plain ones of timm's: if you trust it, give --model package.module:function or timm:NAME yourself"
-        )
+    check_may_be_created(name, settings, "the file")
     for field, numbers in (("mean", mean), ("std", std)):
         if numbers is not None and not (isinstance(numbers, list) and all(type(n) in (int, float) for n in numbers)):
             raise ValueError(f"{field} in a model's description must be null or a list of numbers, not {numbers!r}")

@@ -39,3 +39,20 @@ def may_be_created(name: object, settings: object) -> bool:
     if not isinstance(name, str) or not isinstance(settings, dict):
         return False
     return ":" not in name or is_plain_timm(name, settings)
+
+
+def check_may_be_created(name: object, settings: object, source: str) -> None:
+    """Check that a net may be created because a file names it.
+
+    Args:
+        name, settings: as the file has them.
+        source: the file, in the message.
+
+    Raises:
+        ValueError: it must be named by the user.
+    """
+    if not may_be_created(name, settings):
+        raise ValueError(
+            f"{source} names the model {name!r} with its settings, and from a file toughen makes only its own nets and "
+            "plain ones of timm's: if you trust it, give --model package.module:function or timm:NAME yourself"
+        )
