@@ -32,6 +32,7 @@ from toughen.utils.units import Fraction
 RUN = NETS / "fgsm-at"
 EPS = 0.2
 OWN = '''
+import torch
 from dataclasses import dataclass
 from toughen.attacks import PGD, Attack
 
@@ -50,6 +51,14 @@ class Mine(Attack):
 class InGraph(Mine):
     def __call__(self, model, x, target, noise=None):
         return super().__call__(model, x, target, noise) + 0 * x.requires_grad_()
+
+class InTorch(Mine):
+    """As Mine, by autograd."""
+    def __call__(self, model, x, target, noise=None):
+        x_adv = x.clone().requires_grad_()
+        loss = torch.nn.functional.cross_entropy(model(x_adv), target, reduction="sum")
+        (gradient,) = torch.autograd.grad(loss, x_adv)
+        return (x + self.eps * gradient.sign()).clamp(0, 1)
 
 class Wide(Mine):
     def __call__(self, model, x, target, noise=None):
@@ -136,6 +145,16 @@ def test_a_path_is_as_good_as_a_name(own: Path) -> None:
     mine, theirs = found["attacks"]["own_attacks.Mine-3"], expected["attacks"]["the same"]
     assert (mine["robust_accuracy"], mine["passes"]) == (theirs["robust_accuracy"], theirs["passes"])
     assert 0 < mine["robust_accuracy"] < found["clean_accuracy"]
+
+
+def test_one_in_plain_pytorch_is_judged_as_toughen_s_own(own: Path) -> None:
+    """It differentiates the model's output itself: the same images, accuracy and passes as FGSM."""
+    ended = toughen(*shown("--attacks", "fgsm", "own_attacks.InTorch", "--out", own / "out"))
+    assert ended.status == 0, ended.err
+    found = json.loads((own / "out/evaluation.json").read_text())
+    mine, theirs = (found["attacks"][name] for name in ("own_attacks.InTorch", "fgsm"))
+    assert (mine["robust_accuracy"], mine["passes"]) == (theirs["robust_accuracy"], theirs["passes"])
+    assert mine["robust_accuracy"] < found["clean_accuracy"]
 
 
 @pytest.mark.parametrize("name", ["own_attacks.Mine-3", "own_attacks.InGraph-3"])
@@ -289,16 +308,24 @@ def test_an_attack_reads_the_same_in_every_process() -> None:
     assert " at 0x" not in "".join(map(repr, suite("standard", Threat("linf", Fraction(EPS))).values()))
 
 
-def test_the_example_in_contributing_works() -> None:
+@pytest.mark.parametrize(
+    ("page", "heading", "name"),
+    [
+        ("CONTRIBUTING.md", "## Add an attack", "TwoSteps"),
+        ("docs/how-to/use-the-attacks.md", "your own attack", "OneStep"),
+    ],
+)
+def test_the_examples_work(page: str, heading: str, name: str) -> None:
     """On a linear net whose margin grows with the first and third pixel and falls with the second."""
-    section = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8").split("\n## Add an attack")[1].split("\n## ")[0]
-    names: dict[str, Any] = {"__name__": "two_steps"}
+    section = (ROOT / page).read_text(encoding="utf-8").split(heading)[1]
+    names: dict[str, Any] = {"__name__": "example"}
     code = section.split("```python\n")[1].split("```")[0]
-    exec(compile(code, "two_steps.py", "exec", dont_inherit=True), names)  # without this file's annotations as text
-    with pytest.raises(ValueError, match="TwoSteps needs eps"):
-        names["TwoSteps"]()
+    exec(compile(code, "example.py", "exec", dont_inherit=True), names)  # without this file's annotations as text
+    if name == "TwoSteps":
+        with pytest.raises(ValueError, match="TwoSteps needs eps"):
+            names["TwoSteps"]()
     linear = nn.Linear(3, 2, bias=False)
     linear.weight.data = torch.tensor([[0.0, 0.0, 0.0], [1.0, -2.0, 3.0]])
     x = torch.tensor([0.5, 0.1, 0.75]).view(1, 1, 1, 3)
-    x_adv = names["TwoSteps"](eps=0.2)(nn.Sequential(nn.Flatten(), linear), x, torch.tensor([0]))
+    x_adv = names[name](eps=0.2)(nn.Sequential(nn.Flatten(), linear), x, torch.tensor([0]))
     assert x_adv.flatten().tolist() == pytest.approx([0.7, 0.0, 0.95])

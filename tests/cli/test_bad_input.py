@@ -315,7 +315,8 @@ def test_a_users_own_parts(own: None, tmp_path: Path) -> None:
         ),
         ("--model own_parts:net --model_settings.depth 3", "depth"),
         ("--method own_parts.Mine --method.strenght 2", "Mine has no setting --method.strenght", "strength?"),
-        ("--method own_parts.Nothing", "own_parts.Nothing cannot be imported"),
+        ("--method own_parts.Minee", "own_parts.Minee cannot be found: own_parts has no Minee: did you mean Mine?"),
+        ("--method own_parts.py", "--method own_parts.py names a file: write own_parts.CLASS"),
         ("--method own_parts:Mine", "--method own_parts:Mine is not a class", "own_parts.Mine"),
         ("--method own_torn.Mine", "cannot be imported", "own_torn.py, line 1: SyntaxError"),
         ("--method own_failing.Mine", "cannot be imported", "own_failing.py, line 2: ZeroDivisionError"),
@@ -833,3 +834,9 @@ def test_commands() -> None:
     refused(toughen("list"), "WHAT is missing")
     refused(toughen("list", "methds"), "methds", "methods")
     assert toughen().status == 2
+
+
+def test_a_recipe_s_part_without_a_class(tmp_path: Path) -> None:
+    (tmp_path / "recipe.yaml").write_text("optimizer: {lr: 0.02}\n")
+    ended = toughen(*small("--config", tmp_path / "recipe.yaml", "--out", tmp_path / "run"))
+    assert ended.status == 2 and "optimizer has settings and no class: name one of Adam, AdamW, " in ended.err

@@ -386,7 +386,7 @@ def test_train_evaluate_compare(tmp_path: Path) -> None:
     run = tmp_path / "run"
     ended = toughen(*small("--method", "FBF", "--eps", 0.2, "--out", run))
     assert ended.status == 0 and f"toughen evaluate {run}" in ended.out
-    assert "epoch   2/2" in ended.err and "pgd" in ended.err and "\x1b" not in ended.err
+    assert "epoch 2/2" in ended.err and "pgd" in ended.err and "\x1b" not in ended.err
     ended = toughen("evaluate", run, "--attacks", "fgsm", "pgd-3x2@0.1", "--limit", 20, "--verdict", "false")
     assert ended.status == 0 and "20 test images" in ended.out and "pgd-3x2@0.1" in ended.out and "95 %" in ended.out
     ended = toughen("compare", run)

@@ -22,6 +22,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     said = json.loads(trained.out)
     assert said["run"] == str(folder) and Path(said["weights"]).is_file()
     assert said["evaluate"] == f"toughen evaluate {folder}"
+    assert said["validation"] == json.loads((folder / "model.json").read_text())["validation"]
     found = toughen("evaluate", folder, *ATTACKED, "--quiet", "--json")
     assert (found.status, found.err) == (0, "")
     assert json.loads(found.out) == {"folder": str(folder), **json.loads((folder / "evaluation.json").read_text())}
@@ -53,6 +54,13 @@ def test_a_table_is_run_in_silence(tmp_path: Path) -> None:
 
 def test_errors_are_said_all_the_same(tmp_path: Path) -> None:
     refused(toughen("train", "--data", tmp_path / "nowhere", "--eps", 0.1, "--quiet"), "nowhere")
+
+
+def test_a_net_that_has_learnt_nothing_is_not_passed_over(tmp_path: Path) -> None:
+    words = ("--validation", 40, "--optimizer.lr", 1e-9, "--epochs", 1, "--out", tmp_path / "run")
+    trained = toughen(*small(*words, "--quiet", "--json"))
+    assert trained.status == 0 and "learnt almost nothing" in " ".join(trained.err.split())
+    assert json.loads(trained.out)["validation"]["clean"] < 0.4 and "epoch 1/1" not in trained.err
 
 
 def test_the_settings_of_a_run_know_nothing_of_it(run: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shlex
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ import torch
 from commands import digits, files, refused, small, toughen
 from PIL import Image
 
+from toughen import runs
 from toughen.engine.batch_size import block_size
 
 FOLDERS = [  # folders that hold an image each, files, and what the message must say; DIR is the set's folder
@@ -159,6 +161,13 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "notes.txt").write_text("text")
     (folder / "photo.jpg").write_text("text")
     (folder / "empty").mkdir()
+    shutil.copytree(next((digits() / "test").iterdir()), folder / "digits")
+    shutil.copytree(folder / "run", folder / "moved")
+    record = replace(runs.read_record(folder / "run"), data="../gone")
+    runs.write_model(folder / "moved", record, runs.load(folder / "run"))
+    for name in ("cifar10", "mnist"):
+        (folder / "sets" / name).mkdir(parents=True)
+        (folder / "sets" / name / "train-0.parquet").write_bytes(b"")
     return folder
 
 
@@ -177,6 +186,12 @@ COMMANDS = [  # words of a command line, and what the message must say
     ("evaluate DATA", "DATA holds a data set, images in class folders, and no run: name a run directory"),
     ("evaluate run --data DATA --attacks fgsm --out DATA", "DATA holds a data set", "choose another out"),
     ("predict run empty", "empty is a folder: name the image files in it, such as empty/*.jpg"),
+    ("predict run digits", "digits is a folder: name the image files in it, such as digits/*.png"),
+    ("evaluate my.net --eps 0.1", "there is no run directory my.net: did you mean the function my:net?"),
+    ("evaluate my.net --weights w.pth", "did you mean the function my:net?"),
+    ("evaluate moved --attacks fgsm", "moved was trained on ../gone, which is not found from", "give --data"),
+    ("train --data . --dry-run", "there is no option --dry-run: `toughen train --help all` lists all"),
+    ("plan --data sets --eps 0.1", "sets/cifar10 holds parquet files and no images: did you mean --data sets/cifar10?"),
     ("predict run photo.jpg", "photo.jpg cannot be decoded (unknown image format)"),
     ("report empty", "empty is not a run directory"),
     ("report notes.txt", "there is no run directory notes.txt", "but a file: name the folder that `toughen train`"),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,7 @@ from toughen.core.types import Eps, Images, Labels, Logits, Norm
 from toughen.data import Split
 from toughen.evaluation import evaluate_run, job, measure, parse_attack
 from toughen.evaluation.harness import as_floats, predict, run_attack
-from toughen.evaluation.images import load_test, sample
+from toughen.evaluation.images import load_test, refuse_seen, sample
 from toughen.utils.statistics import interval
 
 
@@ -407,11 +407,27 @@ def test_a_few_seen_images_are_no_reason_to_refuse(trained: Path, tmp_path: Path
     for row in (0, 20, 40):
         add_seen(row)
     words = ("--verdict", "false", "--data", tmp_path / "data", "--attacks", "fgsm", "--out", tmp_path / "out")
-    assert toughen("evaluate", trained, *words).status == 0
+    ended = toughen("evaluate", trained, *words)
+    assert ended.status == 0 and "used for training: 3 of 303" in ended.out + ended.err
     for row in (60, 79):
         add_seen(row)
     ended = toughen("evaluate", trained, *words)
-    assert ended.status == 2 and "was trained on 2 % of these images" in ended.err
+    assert ended.status == 2 and "was trained on 2 % of these images (5 of 305)" in ended.err
+
+
+@pytest.mark.parametrize("copies", [0, 1, 4])
+def test_a_sample_with_a_duplicate_by_chance_is_evaluated(copies: int, tmp_path: Path) -> None:
+    """Of 300 test images 1 or 4 are training images; the sample of 20 images has one, and no other."""
+    test = data.load("mnist-5k")
+    whole = replace(test, test=test.test.take(torch.arange(300)))
+    hashes = whole.hashes(whole.test)
+    runs.write_seen(tmp_path, {"hashes": hashes[torch.tensor([7, 100, 101, 102])[:copies]]})
+    split = whole.test.take(torch.arange(20))
+    if copies == 4:
+        with pytest.raises(ValueError, match=r"was trained on 1 % of these images \(4 of 300\)"):
+            refuse_seen(tmp_path, whole, split)
+    else:
+        assert refuse_seen(tmp_path, whole, split) == ({"seen_images": "1 of 20"} if copies else {})
 
 
 def test_batches_are_smaller_where_more_images_do_not_fit(

@@ -14,6 +14,9 @@ from commands import refused, toughen
 from run_files import PNG, epoch, evaluation, write_run
 from test_report import PASSED, Page, change, report
 
+from toughen.evaluation.verdict import MODEL_CHECKS
+from toughen.report.words import LABELS_FIT, UNFIT
+
 MASKED = "The verdict on its robust accuracy is masked. Do not believe the number"
 
 
@@ -41,6 +44,14 @@ def test_a_masked_figure_is_said_where_runs_are_compared(tmp_path: Path) -> None
     ended = toughen("compare", *runs)
     assert re.search(r"blind .* 85\.0 % +masked", ended.out) and re.search(r"honest .* 50\.0 % +doubtful", ended.out)
     assert f"blind: {MASKED}" in " ".join(ended.out.split()) and f"honest: {MASKED}" not in ended.out
+
+
+def test_a_net_that_has_learnt_nothing_is_not_said_to_mislead_attacks(tmp_path: Path) -> None:
+    run = masked(tmp_path / "constant", robust=0.1)
+    checks = [{**PASSED[0], "name": name, "passed": False} for name in (LABELS_FIT, "gradient size")]
+    change(run / "evaluation.json", checks=checks)
+    page = report(run, out=tmp_path / "report.html")
+    assert UNFIT in page.text and "Do not believe" not in page.text and LABELS_FIT in MODEL_CHECKS
 
 
 def test_no_run_is_called_the_most_robust_where_threats_differ(tmp_path: Path) -> None:

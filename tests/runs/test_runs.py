@@ -120,9 +120,9 @@ def test_seen_images(tmp_path: Path) -> None:
     def same(*hashes: int) -> bool:
         return runs.same_images(tmp_path, {"hashes": torch.tensor(hashes)})
 
-    assert runs.share_seen(tmp_path, torch.tensor([1, 2])) is None and same(1) and runs.streamed(tmp_path) is None
+    assert runs.count_seen(tmp_path, torch.tensor([1, 2])) == 0 and same(1) and runs.streamed(tmp_path) is None
     runs.write_seen(tmp_path, {"hashes": torch.tensor([1, 2, 3])})
-    assert runs.share_seen(tmp_path, torch.tensor([3, 4, 5, 6])) == 0.25 and runs.streamed(tmp_path) is False
+    assert runs.count_seen(tmp_path, torch.tensor([3, 4, 5, 6])) == 1 and runs.streamed(tmp_path) is False
     assert same(1, 2, 3) and not same(1, 2, 4) and not same(1)
 
 
@@ -130,6 +130,6 @@ def test_of_streamed_images_only_their_identity_is_known(tmp_path: Path) -> None
     identity = {"identity": torch.tensor([1, 2], dtype=torch.uint8)}
     runs.write_seen(tmp_path, identity)
     assert runs.streamed(tmp_path) and runs.same_images(tmp_path, identity)
-    assert runs.share_seen(tmp_path, torch.tensor([1, 2])) is None
+    assert runs.count_seen(tmp_path, torch.tensor([1, 2])) == 0
     assert not runs.same_images(tmp_path, {"identity": torch.tensor([1, 3], dtype=torch.uint8)})
     assert not runs.same_images(tmp_path, {"hashes": torch.tensor([1, 2])})

@@ -28,7 +28,7 @@ def run(arguments: Sequence[str]) -> int:
     if resume and _is_new(Path(out)):
         say(console, f"{out} has no checkpoint to resume from: a new run starts")
     try:
-        folder = train(recipe, out, resume=resume, console=console)
+        folder = train(recipe, out, resume=resume, console=console, warnings=progress_console(quiet=False))
     except Stopped as stopped:
         program = ["torchrun", "...", "-m", PROGRAM] if several() else [PROGRAM]
         command = shlex.join([*program, "train", *arguments]) + ("" if resume else " --resume")
@@ -60,6 +60,8 @@ def _tell(folder: Path, as_json: bool) -> None:
     record = runs.read_record(folder)
     command = follow_up.evaluate(folder, record.model, record.eps, record.norm)
     if as_json:
-        print(json.dumps({"run": str(folder), "weights": str(folder / runs.WEIGHTS), "evaluate": command}, indent=2))
+        weights = str(folder / runs.WEIGHTS)
+        about = {"run": str(folder), "weights": weights, "validation": record.validation, "evaluate": command}
+        print(json.dumps(about, indent=2))
         return
     print(f"weights: {folder / runs.WEIGHTS}\nevaluate them: {command}")

@@ -20,7 +20,7 @@ from toughen.config import screens
 from toughen.config.settings import flag, kebab
 from toughen.utils import strict_yaml
 from toughen.utils.configurable import hints_of
-from toughen.utils.plugins import describe_error
+from toughen.utils.plugins import describe_error, did_you_mean
 
 PROGRAM = "toughen"
 WORDS = {"int": "a whole number", "float": "a number", "Fraction": "a number", "bool": "true or false"}
@@ -170,7 +170,7 @@ def explain(message: str, parser: ArgumentParser, dashes: str = "--") -> str:
     if match := re.match(r"Expected a dot import path string: (.+)|(?:Import path (\S+)|Not a valid) .*subclass", text):
         return _unknown_class(match[1] or match[2] or "", path, owner, parser, option)
     if owner and re.match(r"No module named|module .* has no attribute", text):
-        return f"{option} {owner} cannot be imported: {lines[0]}; is its folder on PYTHONPATH?"
+        return _not_imported(owner, option, lines[0])
     return _wrong_value(text, option) or f"{option}: {lines[0]}".removeprefix(f"{dashes}: ")
 
 
@@ -192,6 +192,15 @@ def _alike(given: str, names: Collection[str]) -> str:
     return f"did you mean {by_case[close[0]]}?" if close else ""
 
 
+def _not_imported(path: str, option: str, reason: str) -> str:
+    place, _, name = path.rpartition(".")
+    if name == "py":
+        return f"{option} {path} names a file: write {place}.CLASS, with its folder on PYTHONPATH"
+    if (holder := sys.modules.get(place)) is not None:
+        return f"{option} {path} cannot be found: {place} has no {name}{did_you_mean(name, holder)}"
+    return f"{option} {path} cannot be imported: {reason}; is its folder on PYTHONPATH?"
+
+
 def _letters(name: str) -> str:
     """A name without case and hyphens: R-MGM is RMGM."""
     return re.sub("[-_]", "", name).lower()
@@ -205,7 +214,11 @@ def _unknown_setting(name: str, path: str, owner: str, parser: ArgumentParser, d
     if name == "class_path":
         return f"{path}: its settings belong under init_args, beside class_path"
     module, kind = owner.rsplit(".", 1)
-    parameters = inspect.signature(getattr(importlib.import_module(module), kind)).parameters.values()
+    owned, base = getattr(importlib.import_module(module), kind), _base(path, "", parser)
+    if owned is base:
+        choices = ", ".join(screens.known(base))
+        return f"{dashes}{path} has settings and no class: name one of {choices} as its class_path"
+    parameters = inspect.signature(owned).parameters.values()
     names = [write(each.name) for each in parameters if each.kind not in (each.VAR_POSITIONAL, each.VAR_KEYWORD)]
     return f"{kind} has no setting {dashes}{path}.{write(name)}: {_choose(write(name), names)}"
 
@@ -226,7 +239,7 @@ def _unknown_option(word: str, parser: ArgumentParser) -> str:
         return f"there is no option {kebab(name)}{equals}{value}: did you mean --{kebab(part)}.{kebab(name[2:])}?"
     close = difflib.get_close_matches(kebab(name)[2:], [each[2:] for each in names], n=1)
     return f"there is no option {kebab(name)}{equals}{value}: " + (
-        f"did you mean --{close[0]}?" if close else f"`{parser.prog} --help` lists all"
+        f"did you mean --{close[0]}?" if close else f"`{parser.prog} --help all` lists all"
     )
 
 

@@ -65,7 +65,7 @@ def train_parser(about: Help = HELP) -> Parser:
     )
     parser.add_argument("--resume", action="store_true", help="continue the run in --out, bit for bit")
     if about is HELP:  # `plan` always prints, and no JSON
-        parser.add_argument("--quiet", action="store_true", help="print only errors on standard error")
+        parser.add_argument("--quiet", action="store_true", help="print only errors and warnings on standard error")
         parser.add_argument("--json", action="store_true", help="print the path of the weights as JSON")
     parser.add_class_arguments(Recipe)
     parser.set_defaults(dict.fromkeys(settings.PARTS))  # filled in below the recipe, where nothing of them can stay

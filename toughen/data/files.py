@@ -10,6 +10,7 @@ import torch
 
 from toughen.core.types import ByteImages
 from toughen.data.decode import Coloured, Form, OtherSize, Pixels, pixels, refuse_decompression_bombs
+from toughen.data.layout import PICTURES
 from toughen.data.sources import Encoded
 
 
@@ -35,8 +36,9 @@ def load_files(paths: Sequence[str | Path], shape: tuple[int, int, int], resize:
         raise ValueError(f"image files have 1 or 3 channels, and the net takes {channels}")
     missing = [str(path) for path in paths if not Path(path).is_file()]
     if missing:
-        if Path(missing[0]).is_dir():
-            raise ValueError(f"{missing[0]} is a folder: name the image files in it, such as {missing[0]}/*.jpg")
+        if (folder := Path(missing[0])).is_dir():
+            kinds = sorted({file.suffix for file in folder.iterdir()} & PICTURES) or [".jpg"]
+            raise ValueError(f"{folder} is a folder: name the image files in it, such as {folder / f'*{kinds[0]}'}")
         raise ValueError(f"there is no file {missing[0]}: name image files")
     form = Form("L" if channels == 1 else "RGB", (columns, rows), (resize or rows) if rows == columns else None)
     with refuse_decompression_bombs():

@@ -141,6 +141,8 @@ def _source(split: Path, classes: tuple[str, ...]) -> Source:
         images = pictures(folder)
         _require_all_read(folder, images)
         if not images:
+            if any(folder.glob("*.parquet")):
+                raise ValueError(f"{folder} holds parquet files and no images: did you mean --data {folder}?")
             raise ValueError(
                 f"{folder} has no images ({', '.join(sorted(PICTURES))}): add images or remove it; {LAYOUTS}"
             )

@@ -152,11 +152,12 @@ class FixedBatchModel(Classifier):
         cuts = [rows for rows, _ in padded_batches(len(x), self.size, x.device)]
         return [x[cuts[0]], x[cuts[-1]] if len(cuts) > 1 else x[cuts[0].flip(0)]]
 
-    @torch.no_grad()
     def forward(self, x: Images) -> Logits:
-        """The search's logits, without a graph."""
+        """The search's logits; with a graph only where ``x`` requires gradients, as in a user's own attack."""
+        graph = x.requires_grad and torch.is_grad_enabled()
         self.counts.forward += len(x)
-        with self.searching(x):
+        self.counts.gradient += len(x) * graph
+        with torch.set_grad_enabled(graph), self.searching(x):
             return self._logits(self.search_net, x, self.size)
 
     @torch.no_grad()

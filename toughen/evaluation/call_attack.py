@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
 
 from toughen.attacks.base import Attack, threat_of
@@ -43,7 +44,8 @@ def call_attack(
         x_adv = attack(model, x, y, noise)
     else:
         try:  # on copies, as it may write into what it is given
-            x_adv = attack(model, x.clone(), y.clone(), noise)
+            with torch.enable_grad():
+                x_adv = attack(model, x.clone(), y.clone(), noise)
         except Exception as error:  # the user's own code may raise anything
             raise RuntimeError(f"attack {name} failed {describe_error(error)}") from error
     if not isinstance(x_adv, Tensor) or x_adv.shape != x.shape:

@@ -30,7 +30,14 @@ def load_test(folder: str | Path, record: runs.Record, name: str | None) -> Data
     load = partial(
         data_sets.load_test, name or record.data, image_size=record.image_size, resize=record.resize, channels=channels
     )
-    data = load(classes=own if record.subset else None)
+    try:
+        data = load(classes=own if record.subset else None)
+    except FileNotFoundError:
+        if name is not None:
+            raise
+        raise FileNotFoundError(
+            f"{folder} was trained on {record.data}, which is not found from {Path.cwd()}: give --data"
+        ) from None
     same = in_the_order_of(own, data.classes)
     if same is not None and same != data.classes:
         data = load(classes=same)
@@ -89,18 +96,32 @@ def left_unchecked(folder: Path | None) -> dict[str, str]:
     return {"seen_images": "not checked, as the run streamed its training images and kept no list of them"}
 
 
-def refuse_seen(folder: Path, data: Data, split: Split) -> None:
+def refuse_seen(folder: Path, data: Data, split: Split) -> dict[str, str]:
     """Check that a run is not evaluated on its training images.
 
+    Args:
+        folder: the run directory.
+        data: with all test images.
+        split: those to evaluate on, all or a sample.
+
+    Returns:
+        The field of a result that says how many of the images the run was trained on; empty where none or not known.
+
     Raises:
-        ValueError: more than ``SEEN_LIMIT`` of the images are among them.
+        ValueError: more than ``SEEN_LIMIT`` of them, and of all test images.
     """
-    seen = runs.share_seen(folder, data.hashes(split))
-    if seen is not None and seen > SEEN_LIMIT:
-        raise ValueError(
-            f"{folder} was trained on {100 * seen:.0f} % of these images, so accuracy on them says nothing about new "
-            "images: evaluate it on other data (--data)"
-        )
+    shared = runs.count_seen(folder, data.hashes(split))
+    if not shared:
+        return {}
+    if shared > SEEN_LIMIT * len(split):
+        total = len(data.test)
+        of_all = shared if total == len(split) else runs.count_seen(folder, data.hashes(data.test))
+        if of_all > SEEN_LIMIT * total:
+            raise ValueError(
+                f"{folder} was trained on {100 * of_all / total:.0f} % of these images ({of_all:,} of {total:,}), and "
+                "accuracy on such images says nothing about new ones: evaluate it on other data (--data)"
+            )
+    return {"seen_images": f"{shared:,} of {len(split):,}"}
 
 
 def valid_split(images: Tensor, labels: Tensor) -> Split:

@@ -77,7 +77,7 @@ def differs_from_training(record: Record, threat: Threat, data: str | None) -> t
     """
     if record.eps is not None and not record.trained_against(threat.norm, threat.eps):
         own = f"against {record.norm} eps {format_radius(record.eps)}"
-        return own, f"{threat.norm}-{float(threat.eps):.4g}"
+        return own, f"{threat.norm}-{format_radius(threat.eps).replace('/', '-')}"
     return None if data in (None, record.data) else (f"on {record.data}", "other-data")
 
 

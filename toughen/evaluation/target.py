@@ -94,7 +94,7 @@ def find_target(
         return from_spec(str(spec), test, weights, usable_threat(norm or "linf", eps), limit, seed)
     what = "an exported model" if exported else "a run"
     for option, value in (("--weights", weights), ("--image-size", image_size), ("--resize", resize)):
-        if value is not None:
+        if value is not None and Path(spec).exists():
             raise ValueError(f"{spec} is {what}, which has its own weights and image size: leave {option} out")
     return from_run(spec, data=data, eps=eps, norm=norm, limit=limit, seed=seed, model=model)
 
@@ -151,7 +151,7 @@ def from_run(
     split, index = sample(test.test, limit, seed)
     about = {"weights": record.weights, "epoch": record.epoch, "method": record.method, **left_unchecked(folder)}
     if folder is not None:
-        refuse_seen(folder, test, split)
+        about |= refuse_seen(folder, test, split)
     return EvaluationTarget(
         name=str(spec),
         net=net,

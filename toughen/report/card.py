@@ -149,7 +149,7 @@ def figures(run: Run) -> str:
         f"within {words.threat(own.norm, own.eps)}:\n\n"
         f"| attack | accuracy | forward passes per image | time |\n|---|---|---|---|\n{table}\n\n"
         f"95 % confidence interval of the robust accuracy, for images like these: {words.span(own)}.\n\n"
-        f"Verdict on the robust accuracy: {verdict}{words.meaning(own.verdict, cut=own.cut)} "
+        f"Verdict on the robust accuracy: {verdict}{words.meaning(own)} "
         f"({words.checks(own)})\n" + "".join(f"\n{part}\n" for part in ("\n".join(failed), "\n".join(notes)) if part)
     )
 

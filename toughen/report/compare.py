@@ -8,7 +8,7 @@ from typing import Any
 
 from toughen.report.figures import Cell, Figure, Table, number_cell, share_cell
 from toughen.report.read import Run
-from toughen.report.words import MEANING, span, threat
+from toughen.report.words import meaning, span, threat
 
 COLUMNS = (  # the most important columns come first, since a narrow window shows only a part of the table
     "run", "clean", "robust", "95 % interval", "verdict on the number", "seconds", "passes per step", "method",
@@ -63,7 +63,7 @@ def cautions(run: Run) -> list[str]:
     """Warnings that a reader must know before comparing the run with others."""
     if run.own is None:
         return []
-    masked = f"The verdict on its robust accuracy is masked. {MEANING['masked']}" if run.own.verdict == "masked" else ""
+    masked = f"The verdict on its robust accuracy is masked. {meaning(run.own)}" if run.own.verdict == "masked" else ""
     return [caution for caution in (run.outdated, run.own.warning, masked) if caution]
 
 

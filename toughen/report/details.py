@@ -75,7 +75,7 @@ def details(run: Run, anchor: str) -> Details:
 
 
 def _add_evaluation(view: Details, own: Evaluation) -> None:
-    view.finding, view.meaning = words.findings(own), words.meaning(own.verdict, cut=own.cut)
+    view.finding, view.meaning = words.findings(own), words.meaning(own)
     view.attacks = attack_table(own)
     view.failed = [check for check in own.checks if check.passed is False]
     view.other_checks = [check for check in own.checks if check.passed is not False]

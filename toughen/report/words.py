@@ -19,9 +19,15 @@ MEANING = {
 CUT = "No check failed. But the checks were shortened to limit their cost; a note says which errors they can miss."
 
 
-def meaning(verdict: str, *, cut: bool) -> str:
-    """What a verdict means; ``cut`` says whether the checks were shortened."""
-    return CUT if verdict == "sound" and cut else MEANING[verdict]
+LABELS_FIT = "labels that fit"  # the check's name
+UNFIT = "The answers fit the labels no better than by chance, or in another order: the robust accuracy says nothing."
+
+
+def meaning(own: Evaluation) -> str:
+    """What the verdict of an evaluation means."""
+    if any(check.name == LABELS_FIT and check.passed is False for check in own.checks):
+        return UNFIT
+    return CUT if own.verdict == "sound" and own.cut else MEANING[own.verdict]
 
 
 def threat(norm: str, eps: float) -> str:

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from toughen import models
 from toughen.core.types import Real
 from toughen.runs.files import read_json, read_tensors, write_json, write_tensors, write_text
+from toughen.utils.net_names import TYPED
 from toughen.utils.paths import did_you_mean
 from toughen.utils.type_hints import first_mismatch
 
@@ -105,7 +106,8 @@ def read_record(folder: Path) -> Record:
         raise ValueError(no_run(folder))
     if not folder.is_dir():
         raise ValueError(
-            f"there is no run directory {folder}: {did_you_mean(folder)}name one that `toughen train` wrote"
+            f"there is no run directory {folder}: {did_you_mean(folder) or _function(folder)}name one that `toughen "
+            "train` wrote"
         )
     for name in (RECORD, WEIGHTS):
         if not (folder / name).is_file():
@@ -117,6 +119,12 @@ def read_record(folder: Path) -> Record:
         return valid_record(fields)
     except ValueError as error:
         raise ValueError(f"{folder / RECORD} is damaged ({error}): restore it from a copy, or train again") from None
+
+
+def _function(folder: Path) -> str:
+    """For a message: the import path of a net that may have been meant, "" for none."""
+    place, _, name = str(folder).rpartition(".")
+    return f"did you mean the function {place}:{name}? Else " if TYPED.fullmatch(f"{place}:{name}") else ""
 
 
 def no_run(path: Path) -> str:
@@ -283,12 +291,10 @@ def same_images(folder: Path, seen: dict[str, Tensor]) -> bool:
     )
 
 
-def share_seen(folder: Path, hashes: Tensor) -> float | None:
-    """The share of these images that the run was trained on; None where the run has no list of its images."""
+def count_seen(folder: Path, hashes: Tensor) -> int:
+    """How many of these images the run was trained on; 0 where the run has no list of its images."""
     seen = seen_hashes(folder)
-    if seen is None:
-        return None
-    return float(torch.isin(hashes, seen).float().mean()) if len(hashes) else 0.0
+    return 0 if seen is None else int(torch.isin(hashes, seen).sum())
 
 
 def seen_hashes(folder: Path) -> Tensor | None:

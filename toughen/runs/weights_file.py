@@ -95,17 +95,22 @@ def load_into(net: nn.Module, tensors: Mapping[str, Tensor]) -> None:
     """
     full = net.state_dict()
     own = without_wrapper_names(full)
-    if fault := find_mismatch(own, tensors):
-        raise ValueError(fault)
     names = {id(tensor): name for name, tensor in own.items()}
+    if fault := find_mismatch(own, tensors, {names[id(tensor)]: name for name, tensor in full.items()}):
+        raise ValueError(fault)
     net.load_state_dict({name: tensors.get(names[id(tensor)], tensor) for name, tensor in full.items()})
 
 
-def find_mismatch(own: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> str:
-    """The first name or shape in which weights differ from those of a net; "" where they fit."""
+def find_mismatch(own: Mapping[str, Tensor], given: Mapping[str, Tensor], full: Mapping[str, str]) -> str:
+    """The first name or shape in which weights differ from those of a net; "" where they fit.
+
+    Args:
+        own, given: the net's tensors and the weights, both without the prefixes of wrappers.
+        full: the names of ``own`` with these prefixes, as the net has them.
+    """
     for name, tensor in own.items():
         if name not in given and not name.endswith("num_batches_tracked"):
-            return f"it has no {name}"
+            return f"it has no {full[name]}"
         if name in given and given[name].shape != tensor.shape:
-            return f"{name} has shape {list(given[name].shape)} there and {list(tensor.shape)} here"
+            return f"{full[name]} has shape {list(given[name].shape)} there and {list(tensor.shape)} here"
     return next((f"it has {name}, and the net has no such tensor" for name in given if name not in own), "")

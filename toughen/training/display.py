@@ -66,11 +66,13 @@ class Display:
 
     def epoch(self, metrics: dict[str, Any]) -> None:
         """One line for an epoch, and its figures for TensorBoard."""
-        validation = "  ".join(f"{name} {100 * value:5.1f} %" for name, value in metrics["validation"].items())
+        width = len(str(self.epochs))
+        parts = [f"epoch {metrics['epoch'] + 1:{width}d}/{self.epochs}", f"loss {metrics['loss']:.4f}"]
+        parts += [f"{name} {100 * value:4.1f} %" for name, value in metrics["validation"].items()]
+        parts += [f"{metrics['seconds']:.1f} s", *(["kept"] if metrics["kept"] else [])]
         effective = metrics.get("effective_epochs", "")
         self.console.print(
-            f"epoch {metrics['epoch'] + 1:3d}/{self.epochs}  loss {metrics['loss']:7.4f}  {validation}"
-            f"  {metrics['seconds']:6.1f} s{'  kept' if metrics['kept'] else ''}"
+            "  ".join(parts)
             + (f"\n  effective epochs {effective} (epochs so far + those of the strong method)" if effective else ""),
             highlight=False,
             markup=False,

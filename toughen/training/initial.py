@@ -153,7 +153,7 @@ def load_into(initial: Initial, model: nn.Module, net_name: str, classes: Sequen
     is_new |= any(name in given and given[name].shape != own[name].shape for name in in_head)
     if is_new:
         given |= {name: own[name] for name in in_head}
-    if fault := find_mismatch(own, given):
+    if fault := find_mismatch(own, given, dict(zip(own, full, strict=True))):
         raise ValueError(f"--init {initial.source} does not fit {net_name}: {fault}; name its --model and its settings")
     net.load_state_dict({name: given.get(short, full[name]) for short, name in zip(own, full, strict=True)})
     return describe(initial, head if is_new else "", list(classes))

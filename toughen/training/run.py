@@ -31,6 +31,7 @@ def train(
     *,
     resume: bool = False,
     console: Console | None = None,
+    warnings: Console | None = None,
     show: Show | None = None,
     callbacks: Sequence[Callback] = (),
 ) -> Path:
@@ -41,6 +42,7 @@ def train(
         out: the run directory; made here, and refused where it holds a run already, unless ``resume``.
         resume: go on with the run in ``out``; where it holds none, begin.
         console: where to say what is trained and how far it is; None means standard error.
+        warnings: where to say at the end what is wrong with the result; None means ``console``.
         show: shows how far it is, in place of a progress line and a line an epoch.
         callbacks: your own, beside those that the recipe names; what they keep in checkpoints comes back on
             ``resume`` where they are given again.
@@ -60,7 +62,7 @@ def train(
         for _ in by_epoch(trainer, shutdown, console, show):
             pass
     for said in filter(None, (ending(trainer.state), not_kept(trainer.state))):
-        console.print(said, highlight=False, markup=False, style="bold red")
+        (warnings or console).print(said, highlight=False, markup=False, style="bold red")
     return trainer.folder
 
 
