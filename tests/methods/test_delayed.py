@@ -128,6 +128,21 @@ def test_it_switches_at_the_latest_before_the_rate_drops(
     assert found == expected and "about to drop" in events[0]["text"]
 
 
+@pytest.mark.parametrize(
+    ("trained", "latest", "expected", "why"),
+    [(4, None, 2, "be stopped"), (1, None, 0, ""), (6, None, 5, "about to drop"), (4, 0.25, 3, "about to drop")],
+)
+def test_a_run_that_is_stopped_early_switches_before(
+    trained: int, latest: float | None, expected: int, why: str
+) -> None:
+    """Of twelve epochs; the rate first drops after five (0.45)."""
+    method = Delayed(after=PGDAT(eps=EPS), sensitivity=20, latest=latest)
+    method.check(trained)
+    found, events = epochs_before(method, [2.0**-n for n in range(12)], 0.45)
+    assert found == expected and len(events) == bool(why)
+    assert all(why in event["why"] for event in events)
+
+
 def test_it_switches_when_it_is_told() -> None:
     assert epochs_before(Delayed(after=PGDAT(eps=EPS), switch_epoch=3), [1.0] * 6)[0] == 3
     assert epochs_before(Delayed(after=PGDAT(eps=EPS), switch_epoch=0), [1.0] * 6)[0] == 0

@@ -13,6 +13,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from commands import files, refused, small, timeless, toughen
@@ -105,6 +106,73 @@ def test_hooks_are_called_in_order(tmp_path: Path) -> None:
     second = [("epoch start", 5), *[("step", n) for n in range(6, 11)], ("epoch end", 10), ("fit end", 10)]
     assert one.seen == [*first, ("step", 5), ("epoch end", 5), *second]
     assert [line["noted"] for line in metrics_of(tmp_path / "run")] == [5, 10]
+
+
+class Failing(Noting):
+    """Fails in the hooks that it is given."""
+
+    def __init__(self, **errors: Exception) -> None:
+        super().__init__()
+        self.errors = errors
+
+    def on_epoch_end(self, state: TrainingState, metrics: dict[str, Any]) -> None:
+        self.fail("on_epoch_end")
+
+    def on_exception(self, state: TrainingState, error: BaseException) -> None:
+        self.fail("on_exception")
+
+    def on_fit_end(self, state: TrainingState) -> None:
+        self.fail("on_fit_end")
+
+    def fail(self, hook: str) -> None:
+        if hook in self.errors:
+            raise self.errors[hook]
+
+
+class Stopping(Noting):
+    def on_step_end(self, state: TrainingState, step: Step) -> None:
+        if state.step == 7:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+
+def test_a_callback_that_fails_at_the_end_keeps_no_other_from_it(tmp_path: Path) -> None:
+    """A signal after step 7: the state of that step is saved, and the signal is what ends the run."""
+    failing, noting = Failing(on_exception=OSError("no route"), on_fit_end=KeyError("it")), Noting()
+    with pytest.raises(Stopped) as stopped:
+        train(recipe(epochs=2), tmp_path / "run", callbacks=[failing, Stopping(), noting])
+    first, second = stopped.value.__notes__
+    assert re.fullmatch(r"Failing.on_exception failed, too, at \S+callbacks.py, line \d+: OSError: no route", first)
+    assert "Failing.on_fit_end failed, too" in second and noting.seen[-1][0] == "fit end"
+    _, about = read_tensors(tmp_path / "run" / "checkpoint.safetensors")
+    assert about["step"] == 7
+    with pytest.raises(KeyError, match="it"):  # with no other error it is not passed over
+        train(recipe(epochs=1), tmp_path / "whole", callbacks=[Failing(on_fit_end=KeyError("it"))])
+
+
+def test_an_error_of_a_callback_s_connection_is_not_taken_for_one_of_the_disk(tmp_path: Path) -> None:
+    failing = Failing(on_epoch_end=ConnectionRefusedError(111, "Connection refused"))
+    with pytest.raises(RuntimeError, match=r"ConnectionRefusedError: .*refused \(.*test_callbacks.py, line \d+\). Fix"):
+        train(recipe(epochs=1), tmp_path / "run", callbacks=[failing])
+
+
+@pytest.mark.parametrize(
+    ("value", "kept"),
+    [(np.float32(1.5), 1.5), (torch.tensor(3), 3), (np.float64(0.5), 0.5), (torch.zeros(2), None), ({1}, None)],
+)
+def test_numbers_that_are_added_to_the_metrics_become_python_s(value: Any, kept: float | None, tmp_path: Path) -> None:
+    class Adding(Callback):
+        def on_epoch_end(self, state: TrainingState, metrics: dict[str, Any]) -> None:
+            metrics["mine"] = value
+
+    if kept is None:
+        with pytest.raises(
+            ValueError, match=f"Adding added 'mine' to the metrics, of type {type(value).__name__}: add"
+        ):
+            train(recipe(epochs=1), tmp_path / "run", callbacks=[Adding()])
+    else:
+        train(recipe(epochs=1), tmp_path / "run", callbacks=[Adding()])
+        (line,) = metrics_of(tmp_path / "run")
+        assert line["mine"] == kept and type(line["mine"]) is type(kept)
 
 
 def test_callbacks_change_no_weights(tmp_path: Path) -> None:

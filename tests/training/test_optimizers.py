@@ -74,6 +74,15 @@ def test_a_single_row_is_a_vector_for_muon() -> None:
     assert torch.allclose(row, -0.3 * row.grad)
 
 
+@pytest.mark.parametrize("shape", [(), (8,), (8, 1, 1), (8, 1), (1, 8, 1, 1), (1, 4, 8)])
+def test_a_vector_of_any_shape_has_sgd_for_muon(shape: tuple[int, ...]) -> None:
+    """A first step of SGD with Nesterov's momentum is 1.95 gradients long; a matrix would move by the rate."""
+    parameter = torch.nn.Parameter(torch.zeros(shape))
+    parameter.grad = torch.full(shape, 1e-6)
+    Muon(lr=0.02, vector_lr_scale=5.0).build([parameter]).step()
+    assert torch.allclose(parameter.detach(), torch.full(shape, -0.02 * 5 * 1.95e-6), rtol=1e-5, atol=0)
+
+
 def test_muon_s_step_has_singular_values_near_1() -> None:
     """Of the exact singular vectors: U (about 1) V^T, in float64 by torch.linalg.svd."""
     u, _, v = torch.linalg.svd(torch.randn(16, 60, dtype=torch.float64), full_matrices=False)

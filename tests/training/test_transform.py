@@ -14,13 +14,15 @@ from commands import digits
 
 from toughen.core.types import Images
 from toughen.methods import PGI, Standard
-from toughen.training import Recipe, train
+from toughen.training import Recipe, budget, train
 from toughen.training.build import build
 from toughen.training.trainer import Trainer
 from toughen.training.transform import Transform
 
+ROWS = torch.arange(4)
 CODE = """
 import random
+import threading
 
 import numpy as np
 import torch
@@ -44,6 +46,22 @@ def brighter(images):  # by all three kinds of random numbers
 
 def doubled(images):
     return 2 * images
+
+
+def stretched(images):  # which divides by zero where an image is black
+    low, high = images.amin((1, 2, 3), True), images.amax((1, 2, 3), True)
+    return (images - low) / (high - low)
+
+
+class Locked:
+    def __init__(self):
+        self.lock = threading.Lock()
+
+    def __call__(self, images):
+        return images
+
+
+locked = Locked()
 
 
 def failing(images):
@@ -111,7 +129,7 @@ def test_random_numbers_depend_on_seed_and_batch_alone(own: Any, tmp_path: Path)
     expected = random.random(), np.random.rand()
     random.seed(1)
     np.random.seed(1)
-    one, again, other = (transform(black, seed) for seed in (5, 5, 6))
+    one, again, other = (transform(black, seed, ROWS) for seed in (5, 5, 6))
     assert torch.equal(one, again) and not torch.equal(one, other)
     assert (random.random(), np.random.rand()) == expected  # a program's own numbers go on as before
     trainer = made(tmp_path, transform="own_transforms.brighter", crop=0)
@@ -165,17 +183,28 @@ def test_what_is_no_transform_is_refused(name: str, message: str, own: Any) -> N
 def test_what_it_may_not_return(name: str, message: str, own: Any) -> None:
     images = torch.linspace(0, 1, 32).view(2, 1, 4, 4)
     with pytest.raises(ValueError, match=re.escape(message)):
-        Transform(f"own_transforms.{name}")(images, 0)
+        Transform(f"own_transforms.{name}")(images, 0, ROWS)
+
+
+def test_images_that_become_nan_are_named(own: Any) -> None:
+    images = torch.rand(4, 1, 4, 4, generator=torch.Generator().manual_seed(0))
+    images[[1, 3]] = 0
+    with pytest.raises(ValueError, match=r"own_transforms.stretched returned NaN .* for the training images 7, 2 \("):
+        Transform("own_transforms.stretched")(images, 0, torch.tensor([5, 7, 0, 2]), check_range=False)
+
+
+def test_one_that_has_no_copy_is_timed_all_the_same(own: Any, tmp_path: Path) -> None:
+    assert budget.measure(made(tmp_path, transform="own_transforms.locked"), 0.01).step > 0
 
 
 def test_after_the_first_batch_values_are_clipped(own: Any) -> None:
     """Also where the run is resumed, so that no other batch is checked than in the whole run."""
     transform = Transform("own_transforms.doubled")
-    assert transform(torch.full((1, 1, 2, 2), 0.5001), 0).tolist() == [[[[1, 1], [1, 1]]]]  # up to rounding
+    assert transform(torch.full((1, 1, 2, 2), 0.5001), 0, ROWS).tolist() == [[[[1, 1], [1, 1]]]]  # up to rounding
     wide = torch.full((1, 1, 2, 2), 0.75)
-    assert transform(wide.clone(), 0, check_range=False).tolist() == [[[[1, 1], [1, 1]]]]
+    assert transform(wide.clone(), 0, ROWS, check_range=False).tolist() == [[[[1, 1], [1, 1]]]]
     with pytest.raises(ValueError, match="from 1.5 to 1.5"):
-        transform(wide, 0)
+        transform(wide, 0, ROWS)
 
 
 def test_a_history_of_each_image_s_pixels_does_not_fit_it() -> None:

@@ -32,7 +32,8 @@ def run(arguments: Sequence[str]) -> int:
     except Stopped as stopped:
         program = ["torchrun", "...", "-m", PROGRAM] if several() else [PROGRAM]
         command = shlex.join([*program, "train", *arguments]) + ("" if resume else " --resume")
-        text = f"\nstopped on {stopped}; the state is saved. Continue with:\n  {command}"
+        notes = "".join(f"\n{note}" for note in getattr(stopped, "__notes__", ()))
+        text = f"\nstopped on {stopped}; the state is saved{notes}. Continue with:\n  {command}"
         world().on_main(print, text, file=sys.stderr)
         return exit_status(stopped)
     except Diverged as error:

@@ -1,8 +1,7 @@
-"""Settings from a command line and a YAML recipe: finds and merges recipes, and passes eps and norm to all methods."""
+"""Settings from a command line and a YAML recipe: finds recipes, and passes eps and norm to all methods."""
 
 from __future__ import annotations
 
-import copy
 import difflib
 import importlib
 import inspect
@@ -82,59 +81,8 @@ def read_recipe(name: str) -> dict[str, Any]:
     return loaded
 
 
-def under(recipe: dict[str, Any], options: Sequence[tuple[str, str]]) -> dict[str, Any]:
-    """A recipe without the settings that a command line replaces, and with defaults for missing parts.
-
-    A replaced part is removed as a whole: jsonargparse would pass its settings, defaults among them, to the class that
-    replaces it, wherever the names agree.
-
-    Args:
-        recipe: settings by name; not changed.
-        options: the command line's, as (dotted name, value).
-    """
-    remaining = copy.deepcopy(recipe)
-    for path, value in options:
-        *above, name = path.split(".")
-        node: Any = remaining
-        for step in above:
-            node = node.get(step) if isinstance(node, dict) else None
-            node = node.get("init_args") if isinstance(node, dict) else None
-        part = node.get(name) if isinstance(node, dict) else None
-        if isinstance(part, dict) and not _same_class(str(part.get("class_path", "")), str(value)):
-            del node[name]
-    given = dict(options)
-    if given.keys() & {"eps", "eps_factor"} and "eps" in remaining:
-        _forget(remaining.get("method"), "eps", _eps_in_training(remaining["eps"], remaining.get("eps_factor", 1.0)))
-    if "norm" in given and "norm" in remaining:
-        _forget(remaining.get("method"), "norm", str(remaining["norm"]))
-    if given.get("model", remaining.get("model")) != remaining.get("model"):
-        remaining.pop("model_settings", None)
-    return {**{name: kind for name, kind in PARTS.items() if name not in given}, **remaining}
-
-
-def _eps_in_training(eps: Any, factor: Any) -> str:
-    """A method's eps as a run's config.yaml has it."""
-    if factor == 1 or not isinstance(factor, int | float) or not isinstance(eps, int | float | str):
-        return str(eps)
-    return f"{scale_radius(Fraction(eps), factor)}"
-
-
-def _forget(part: Any, name: str, value: str) -> None:
-    """Drop a setting that has this value from a part and from all within it, as a run's config.yaml has it."""
-    if isinstance(part, dict):
-        if str(part.get(name)) == value:
-            del part[name]
-        for inner in part.values():
-            _forget(inner, name, value)
-
-
-def _same_class(one: str, other: str) -> bool:
-    """Whether two names mean the same class: toughen's own go by their last part, a user's by the whole path."""
-    own = [path for path in (one, other) if "." in path and not path.startswith("toughen.")]
-    return one == other if own else _last(one) == _last(other)
-
-
-def _last(path: Any) -> str:
+def last_part(path: Any) -> str:
+    """The name at the end of an import path."""
     return str(path).rsplit(".", 1)[-1]
 
 
@@ -179,7 +127,7 @@ def refuse_bases(settings: jsonargparse.Namespace) -> None:
         ValueError: one is.
     """
     for path, node in _nodes(settings, ""):
-        name = _last(node.class_path)
+        name = last_part(node.class_path)
         if name in ("Method", "Optimizer", "Schedule") or name.startswith("_"):
             raise ValueError(
                 f"{flag(path[1:])} {name} is only their base class: name one, as in `toughen train --help`"
@@ -228,7 +176,7 @@ def fill_threat(settings: jsonargparse.Namespace, given: jsonargparse.Namespace)
         raise ValueError("eps is 0, which allows no attack: use an eps above 0, or --method Standard without eps")
     nodes = dict(_nodes(settings.method, "method"))
     leaves = [path for path, node in nodes.items() if "eps" in _parameters(node)]
-    name = _last(settings.method.class_path)
+    name = last_part(settings.method.class_path)
     if settings.eps is not None and not leaves:
         raise ValueError(
             f"method {name} takes no eps: name another with --method, or leave --eps to `toughen evaluate`"
@@ -236,7 +184,7 @@ def fill_threat(settings: jsonargparse.Namespace, given: jsonargparse.Namespace)
     for path in leaves:
         _fill(settings, given, path)
         if settings[f"{path}.init_args.eps"] is None:
-            name = _last(nodes[path].class_path)
+            name = last_part(nodes[path].class_path)
             raise ValueError(f"method {name} needs a radius in image units: add --eps, such as --eps 8/255")
 
 
@@ -247,7 +195,7 @@ def _fill(settings: jsonargparse.Namespace, given: jsonargparse.Namespace, path:
         key = f"{path}.init_args.{name}"
         if name not in _parameters(settings[path]):  # a user's own, written for one norm
             if run == "l2":
-                raise ValueError(f"method {_last(settings[path].class_path)} takes no norm: leave --norm out")
+                raise ValueError(f"method {last_part(settings[path].class_path)} takes no norm: leave --norm out")
             continue
         own = given.get(key)
         same = own == run

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from toughen.config import settings
+from toughen.config.overrides import under
 from toughen.config.parsing import PROGRAM, Parser, options, tidy
 from toughen.config.screens import Help, help_requested
 from toughen.training import defaults
@@ -97,14 +98,14 @@ def parse_train(arguments: Sequence[str]) -> tuple[Recipe, str, bool]:
             raise ValueError(f"recipe {name}: {word} is not a setting of a run: give --{word} to the command")
     refuse_two_lengths(dict(options(arguments)), base)
     settings.find_own_classes(arguments, base)
-    parser.read(["--config", json.dumps(settings.under(base, []))], origin=f"recipe {name}: ")
+    parser.read(["--config", json.dumps(under(base, []))], origin=f"recipe {name}: ")
     if "method" not in base:
         words = [word for word in arguments if not word.startswith("--print_config")]
         if "method" not in dict(options(words)):  # its settings are read below, where the method is known
             words = without_settings_of("method", words)
-        parser.read(["--config", json.dumps(settings.under(base, options(words))), *words])
+        parser.read(["--config", json.dumps(under(base, options(words))), *words])
         base = fill_for_data(base, dict(options(arguments)))
-    arguments = ["--config", json.dumps(settings.under(base, options(arguments))), *arguments]
+    arguments = ["--config", json.dumps(under(base, options(arguments))), *arguments]
     parsed, given = parser.read(arguments), parser.read(arguments, defaults=False)
     settings.refuse_bases(parsed)
     settings.refuse_infinite(parsed)

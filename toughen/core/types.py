@@ -82,6 +82,28 @@ class Step:
     terms: dict[str, Tensor]
 
 
+def check_returned(step: object, name: str) -> None:
+    """Check what a method's ``loss`` returned, which may be a user's own.
+
+    Args:
+        step: what it returned.
+        name: the method's.
+
+    Raises:
+        ValueError: it is no ``Step``, or one of its parts is not what it must be.
+    """
+    if not isinstance(step, Step):
+        raise ValueError(f"{name}.loss returned {type(step).__name__}: it must return a toughen.core.types.Step")
+    loss, logits = step.loss, step.logits
+    if not isinstance(loss, Tensor) or loss.ndim or not loss.requires_grad:
+        raise ValueError(f"{name}.loss must return a Step whose loss is a scalar with a gradient")
+    if not isinstance(logits, Tensor) or logits.ndim != 2 or not logits.shape[0]:
+        raise ValueError(f"{name}.loss must return a Step whose logits are a tensor [n, classes]")
+    for term, value in step.terms.items():
+        if not isinstance(value, Tensor) or value.ndim:
+            raise ValueError(f"{name}.loss must return a Step whose terms are scalar tensors: {term} is not one")
+
+
 @dataclass(frozen=True, kw_only=True)
 class Plan:
     """The length of a run and the size of its data, passed to the method before the first step.

@@ -34,7 +34,8 @@ class Delayed(Method):
         sensitivity: Kneedle's S, above 0: the epochs without progress that make a knee. Of its authors' 1 and more, 5
             comes nearest to the switch after a seventh of 85 epochs that the slides' hours on MNIST mean.
         latest: share of the run at which "auto" switches in any case; None means the first drop of the learning rate,
-            half of the run where there is none.
+            half of the run where there is none. A run that is stopped before, by ``stop_epoch``, switches after half of
+            the epochs that it has.
 
     Raises:
         ValueError: the two methods repeat batches differently, a setting is out of its range, or ``before`` reports no
@@ -65,7 +66,8 @@ class Delayed(Method):
         self.switch_epoch, self.sensitivity, self.latest = switch_epoch, sensitivity, latest
         self.switched, self.losses = switch_epoch == 0, list[float]()
         self.epochs: int | None = None  # of the run, once a plan says so
-        self.until = 0.5 if latest is None else latest
+        self.trained: int | None = None  # epochs until the run is stopped, once ``check`` says so
+        self.until, self.why = 0.5 if latest is None else latest, "the learning rate is about to drop"
 
     @property
     def now(self) -> Method:
@@ -92,6 +94,7 @@ class Delayed(Method):
 
     def check(self, epochs: int) -> None:
         super().check(epochs)
+        self.trained = epochs
         if self.switch_epoch != "auto" and self.switch_epoch >= epochs:
             raise ValueError(
                 f"switch_epoch {self.switch_epoch} is never reached by {type(self).__name__}: the run ends after "
@@ -103,6 +106,8 @@ class Delayed(Method):
         self.epochs = plan.epochs
         if self.latest is None:
             self.until = 0.5 if plan.first_drop is None else plan.first_drop
+        if self.trained is not None and self.trained <= self.until * plan.epochs:
+            self.until, self.why = self.trained / plan.epochs / 2, "the run will be stopped before the rate drops"
         if self.switch_epoch == "auto" and 1 / plan.epochs > self.until:  # an epoch is too long to wait
             self.switched = True
 
@@ -121,7 +126,7 @@ class Delayed(Method):
                     "Delayed was not told the length of the run, which auto needs: call its start with a plan, or give "
                     "switch_epoch a number"
                 )
-            reason = f"the clean loss settled at {loss:.4f}" if settled else "the learning rate is about to drop"
+            reason = f"the clean loss settled at {loss:.4f}" if settled else self.why
             self.switched = settled or (self.epochs is not None and (done + 1) / self.epochs > self.until + 1e-9)
         else:
             reason = "as told"

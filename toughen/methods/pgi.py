@@ -39,8 +39,9 @@ class PGI(Method):
         prior: where the attack starts, "momentum", "epoch" or "batch".
         decay: share of the gradients' sum kept at each visit of an image, for "momentum"; 0.3 as released.
         step_size: length of the step, in the units of eps; None means eps, as released.
-        reset: after this many epochs of the run, and again after as many more, the remembered starts are set to zero;
-            40 as released, 0 means never. A reset that is due while a rescue trains comes after PGI's next epoch.
+        reset: after this many epochs of the run, and again after as many more, the remembered starts are forgotten, and
+            the next are random again; 40 as released, 0 means never. A reset that is due while a rescue trains comes
+            after PGI's next epoch.
         smoothing: share of a label that is spread over all classes, in attack and loss; the released code has 4/9 on
             ten classes.
 

@@ -58,7 +58,12 @@ def measure(trainer: Trainer, enough: float) -> StepCost:
         trainer: the run, before its first step.
         enough: seconds after which the measurement ends, if enough steps are timed.
     """
-    shared = (trainer.train, trainer.feed, trainer.detector, trainer.state.validation, *trainer.callbacks)
+    shared = [trainer.train, trainer.feed, trainer.detector, trainer.state.validation, *trainer.callbacks]
+    if trainer.transform is not None:
+        try:
+            copy.deepcopy(trainer.transform.function)
+        except Exception:  # it may hold a lock or an open file, and then has to be shared, too
+            shared.append(trainer.transform.function)
     other = copy.deepcopy(trainer, {id(part): part for part in shared})
     state = other.state
     plan = Plan(epochs=1, steps=state.steps_per_epoch, images=state.images, first_drop=None)

@@ -64,14 +64,31 @@ def check_step(model: nn.Module, x: Tensor, step: Step, batch: Batch, number: in
     raise Diverged(f"{what} in step {number}: {origin(model, x, step)} {_images(x, batch)}")
 
 
-def origin(model: nn.Module, x: Tensor, step: Step) -> str:
-    """What is the first to be NaN or infinite: a weight, an output, the logits, the loss or a gradient."""
+def not_finite(model: nn.Module, x: Tensor, batch: Batch, number: int, error: Exception) -> Diverged:
+    """The error for a step whose loss could not be computed: a matrix of logits with NaN has no singular values.
+
+    Args:
+        model, x, batch, number: as for ``check_step``.
+        error: what the decomposition raised.
+    """
+    what = f"the loss is not finite in step {number} ({type(error).__name__})"
+    return Diverged(f"{what}: {origin(model, x, None)} {_images(x, batch)}")
+
+
+def origin(model: nn.Module, x: Tensor, step: Step | None) -> str:
+    """What is the first to be NaN or infinite: a weight, an output, the logits, the loss or a gradient.
+
+    Args:
+        model: the net, with its gradients.
+        x: the step's images.
+        step: what the method made of them; None where its loss could not be computed.
+    """
     for name, weight in model.named_parameters():
         if not bool(weight.isfinite().all()):
             return f"the weight {name} has been NaN or infinite since the step before; found"
     if (layer := first_layer(model, x)) is not None:
         return f"the output of {layer} is the first that is NaN or infinite,"
-    if not bool(step.logits.isfinite().all()):
+    if step is None or not bool(step.logits.isfinite().all()):
         return "the logits of adversarial images are NaN or infinite, those of the clean ones are finite,"
     if not bool(step.loss.isfinite()):
         return "the logits are finite, and the loss is not,"

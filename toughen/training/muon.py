@@ -48,12 +48,17 @@ class Muon(torch.optim.Optimizer):
                     state["momentum_buffer"] = torch.zeros_like(parameter)
                 velocity = state["momentum_buffer"].mul_(momentum).add_(parameter.grad)
                 update = parameter.grad.add(velocity, alpha=momentum)
-                if parameter.ndim < 2 or len(parameter) == 1:  # such as a transformer's position embedding [1, n, d]
+                if is_vector(parameter):
                     parameter.add_(update, alpha=-lr * group["vector_lr_scale"])
                 else:
                     parameter.mul_(1 - lr * group["weight_decay"])
                     parameter.add_(orthogonalized(update.flatten(1)).view_as(parameter), alpha=-lr)
         return loss
+
+
+def is_vector(parameter: Tensor) -> bool:
+    """Whether a parameter is one vector, such as a layer's scale [c, 1, 1], or a transformer's tokens [1, n, d]."""
+    return len(parameter.shape) == 0 or len(parameter) in (1, parameter.numel())
 
 
 def orthogonalized(matrix: Tensor) -> Tensor:

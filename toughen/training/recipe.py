@@ -48,8 +48,10 @@ class Recipe:
         layer_decay: layer-wise decay of the learning rate: each layer's rate is this factor times the rate of the next
             layer; 1 gives all the same. 0.65 to 0.9 are usual for fine-tuning.
         normalize: give the net the training images' mean and standard deviation as its first layer.
-        eps: radius of the threat in image units, such as 8/255; for all parts of the method that set none.
-        norm: norm of the threat; for all parts of the method that set none.
+        eps: radius of the threat in image units, such as 8/255; for all parts of the method that set none. Where a
+            command line gives another one, the recipe's step sizes and starts are multiplied as it is.
+        norm: norm of the threat; for all parts of the method that set none. Where a command line gives another one,
+            the recipe's step sizes and starts are left out, and the method chooses its own.
         eps_factor: the method trains on attacks of this factor times eps; validation, the watch and evaluations use
             eps itself.
         eps_warmup: share of the run over which perturbations grow linearly from zero to full size, from the first step

@@ -22,6 +22,7 @@ from toughen.training.recipe import Recipe
 from toughen.training.sources import missing_sources
 from toughen.training.trainer import Trainer
 from toughen.utils.paths import expanded
+from toughen.utils.plugins import own_place
 from toughen.utils.signals import GracefulShutdown
 
 
@@ -137,6 +138,10 @@ def by_epoch(
     except Unreadable as error:
         raise RuntimeError(f"training failed: {error}. Fix that and continue with --resume: nothing is lost") from None
     except OSError as error:
+        place = own_place(error)
+        if place or isinstance(error, ConnectionError | TimeoutError):  # of a user's callback, or of a tracker
+            said = f"{type(error).__name__}: {error}{place}"
+            raise RuntimeError(f"training failed: {said}. Fix that and continue with --resume") from error
         kept = (folder / checkpoint.NAME).exists()
         raise RuntimeError(
             f"training failed: cannot write to {folder} ({error.strerror or error}). Free space or fix it, and "

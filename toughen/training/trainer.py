@@ -17,7 +17,7 @@ from toughen import runs
 from toughen.core.cost import PassCounter, flops, trained_share
 from toughen.core.distributed import world
 from toughen.core.rng import StepNoise, derive_seed
-from toughen.core.types import Batch, Step
+from toughen.core.types import Batch, Step, check_returned
 from toughen.data import Data, Streamed
 from toughen.data.feed import Feed
 from toughen.engine.device import autocast, choose_kernels, pick_device, pick_layout, pick_precision, synchronize
@@ -26,13 +26,13 @@ from toughen.evaluation.harness import as_floats
 from toughen.methods.base import Method
 from toughen.training import fine_tuning
 from toughen.training.averaging import ExponentialAverage
-from toughen.training.callbacks.base import Callback
+from toughen.training.callbacks.base import Callback, end_epoch, end_session
 from toughen.training.callbacks.selection import callbacks_of, state_names
 from toughen.training.collapse import CollapseDetector, rescuers
 from toughen.training.compiled import Compiled
 from toughen.training.cuda_graphs import recorder_of
 from toughen.training.distributed_step import step_of, synchronised_batch_norm
-from toughen.training.divergence import Diverged, check_step
+from toughen.training.divergence import check_step, not_finite
 from toughen.training.loader import augment_of, feed_of
 from toughen.training.recipe import Recipe
 from toughen.training.replayed_step import ReplayedStep
@@ -124,7 +124,7 @@ class Trainer:
             Stopped: a signal asked for it; the state is saved.
             Diverged: the loss or the weights stopped being finite.
         """
-        state = self.state
+        state, ended = self.state, None
         for method in self.methods:
             method.start(state.plan)
         state.distributed_step.begin(self.image)
@@ -139,14 +139,13 @@ class Trainer:
         except GeneratorExit:  # nobody goes on with it
             raise
         except BaseException as error:
-            for callback in self.callbacks:
-                callback.on_exception(state, error)
+            ended = error
+            end_session(self.callbacks, "on_exception", state, error, ended=ended)
             raise
         finally:
             state.distributed_step.end()
             self.replayed_step.forget()
-            for callback in self.callbacks:
-                callback.on_fit_end(state)
+            end_session(self.callbacks, "on_fit_end", state, ended=ended)
 
     def run_epoch(self, shutdown: GracefulShutdown) -> None:
         """Train the rest of the current epoch; a signal during its last step takes effect after its callbacks."""
@@ -167,8 +166,7 @@ class Trainer:
         state.count_seconds()
         metrics = world().broadcast(state.epoch_figures(epoch, self.forward_flops))  # methods decide by them
         state.close_epoch(metrics)
-        for callback in self.callbacks:
-            callback.on_epoch_end(state, metrics)
+        end_epoch(self.callbacks, state, metrics)
 
     def train_mode(self) -> None:
         """Put the model into training mode, but for frozen layers, so that their batch-norm statistics stay."""
@@ -191,7 +189,7 @@ class Trainer:
             x, shift, flip = self.augment(as_floats(images).to(self.dtype), noise)
             if self.transform is not None:
                 seed = world().seed("transform", self.recipe.seed, number)
-                x = self.transform(x, seed, check_range=number == 0)
+                x = self.transform(x, seed, rows, check_range=number == 0)
             x = x.contiguous(memory_format=self.layout)
             steps = range(max(first, number * replays), (number + 1) * replays)
             for step in takewhile(lambda at: at < state.end_of(epoch), steps):
@@ -241,12 +239,8 @@ class Trainer:
                     sizes = (state.size_of(state.step), state.own_of(state.step))
                     step, logged = state.distributed_step.step(state.method, x, y, batch, *sizes)
                 except torch.linalg.LinAlgError as error:  # type: ignore[attr-defined]  # a singular value of NaN
-                    raise Diverged(f"the loss is not finite ({error})") from None
-            if not isinstance(step, Step) or step.loss.ndim or not step.loss.requires_grad:  # of a user's own method
-                name = type(state.method).__name__
-                raise ValueError(
-                    f"{name}.loss must return a toughen.core.types.Step whose loss is a scalar with a gradient"
-                )
+                    raise not_finite(self.model, x, batch, state.step + 1, error) from None
+            check_returned(step, type(state.method).__name__)
             step.loss.backward()
         check_step(self.model, x, step, batch, state.step + 1)
         return Step(logged.loss.detach(), logged.logits.detach(), logged.terms)

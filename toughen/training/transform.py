@@ -13,6 +13,7 @@ from torch import Tensor
 from toughen.core.rng import seed_generators
 from toughen.core.types import Images
 from toughen.utils.plugins import describe_error, import_object
+from toughen.utils.plural import some
 
 ROUNDING = 1e-3  # a blur of white pixels may end above 1
 
@@ -38,16 +39,18 @@ class Transform:
             raise ValueError(f"transform {path} is no function: name one that takes a batch of images")
 
     @torch.no_grad()
-    def __call__(self, images: Images, seed: int, *, check_range: bool = True) -> Images:
+    def __call__(self, images: Images, seed: int, index: Tensor, *, check_range: bool = True) -> Images:
         """The transformed images, [n, c, h, w], with the type of those given.
 
         Args:
             images: floats in [0, 1], [n, c, h, w]; they may be changed in place.
             seed: of the random numbers.
+            index: their places in the training set, [n].
             check_range: refuse what lies outside [0, 1]; a resumed run must not check another batch than the whole one.
 
         Raises:
-            ValueError: the user's code failed, or did not return images of this shape in [0, 1].
+            ValueError: the user's code failed, or did not return images of this shape in [0, 1]. On a GPU, NaN is found
+                in the loss.
         """
         given = tuple(images.shape)
         with _seeded(seed, images.device):
@@ -58,6 +61,11 @@ class Transform:
         if not isinstance(out, Tensor) or tuple(out.shape) != given or not out.is_floating_point():
             found = f"{out.dtype} of shape {list(out.shape)}" if isinstance(out, Tensor) else type(out).__name__
             raise ValueError(f"transform {self.path} returned {found}: it must return floats of shape {list(given)}")
+        if out.device.type == "cpu" and not bool((finite := out.isfinite().flatten(1).all(1)).all()):
+            raise ValueError(
+                f"transform {self.path} returned NaN or infinity for the training images "
+                f"{some(list(map(str, index[~finite].tolist())))} (counted from 0): it must return values in 0..1"
+            )
         if check_range:
             low, high = float(out.min()), float(out.max())
             if not (low >= -ROUNDING and high <= 1 + ROUNDING):

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from toughen.core.types import Step
 from toughen.training.training_state import TrainingState
+from toughen.utils.plugins import describe_error
+from toughen.utils.type_hints import is_json
 
 
 class Callback:
@@ -62,3 +65,46 @@ class Callback:
         Raises:
             ValueError: it did not give that: the checkpoint is damaged.
         """
+
+
+def end_epoch(callbacks: Sequence[Callback], state: TrainingState, metrics: dict[str, Any]) -> None:
+    """Call ``on_epoch_end`` of all callbacks; NumPy's numbers and tensors of one number become Python's.
+
+    Raises:
+        ValueError: a callback added something to the metrics that their file cannot hold.
+    """
+    for callback in callbacks:
+        callback.on_epoch_end(state, metrics)
+        for name, value in metrics.items():
+            if not is_json(value) and hasattr(value, "item") and getattr(value, "ndim", None) == 0:
+                value = metrics[name] = value.item()
+            if not is_json(value):
+                raise ValueError(
+                    f"{type(callback).__name__} added {name!r} to the metrics, of type {type(value).__name__}: "
+                    "add numbers, texts, lists, and mappings with texts as keys"
+                )
+
+
+def end_session(callbacks: Sequence[Callback], hook: str, *given: Any, ended: BaseException | None) -> None:
+    """Call a hook of all callbacks at the end of a session, whether or not one of them fails.
+
+    Args:
+        callbacks: in their order.
+        hook: the name, ``on_exception`` or ``on_fit_end``.
+        given: what it is given.
+        ended: the error or signal that ended the session; where a user's callback fails, it gets a note of that.
+
+    Raises:
+        Exception: that of the first callback that failed, if it is one of toughen's or the session ended by itself.
+    """
+    failed: Exception | None = None
+    for callback in callbacks:
+        try:
+            getattr(callback, hook)(*given)
+        except Exception as error:  # the user's own code may raise anything
+            if ended is None or type(callback).__module__.startswith("toughen."):
+                failed = failed or error
+            else:
+                ended.add_note(f"{type(callback).__name__}.{hook} failed, too, {describe_error(error)}")
+    if failed is not None:
+        raise failed
