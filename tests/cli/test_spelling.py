@@ -67,7 +67,7 @@ def test_parts_and_values() -> None:
         ("train demo --weight-decay 0.1", "did you mean --optimizer.weight-decay?"),
         ("train demo --peak 0.1", "did you mean --schedule.peak?"),
         ("train demo --beta 6", "did you mean --method.beta?"),
-        ("train demo --restarts 6", "there is no option --restarts: `toughen train --help` lists all"),
+        ("train demo --restarts 6", "there is no option --restarts: `toughen train --help all` lists all"),
         ("evaluate x --image_size y", "--image-size must be a whole number"),
         ("train demo --model_settings '{a: 1, a: 2}'", "--model-settings sets 'a' twice"),
     ],

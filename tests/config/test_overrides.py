@@ -1,4 +1,4 @@
-"""Lengths that a recipe writes for its eps, where a command line names another eps or norm."""
+"""Step sizes and starts of a recipe, where a command line names another eps or norm."""
 
 from __future__ import annotations
 
@@ -25,16 +25,15 @@ def lengths(recipe: str, *words: str) -> dict[str, float]:
     ("recipe", "words", "expected"),
     [
         ("pgd-cifar10", "", {"step_size": 2}),
-        ("pgd-cifar10", "--eps 4/255", {"step_size": 1}),
-        ("pgd-cifar10", "--eps 16/255 --eps_factor 0.5", {"step_size": 2}),
+        ("pgd-cifar10", "--eps 4/255", {"step_size": 2}),
         ("pgd-cifar10", "--eps 4/255 --method.step_size 2/255", {"step_size": 2}),
         ("pgd-cifar10", "--norm l2 --eps 0.5", {}),  # the method's own: 2.5 eps / steps
-        ("pgd-cifar10", "--norm linf --eps 4/255", {"step_size": 1}),
-        ("awp-cifar10", "--eps 12/255", {"step_size": 3}),  # of the method within
-        ("dat-cifar10", "--norm l2 --eps 0.5", {}),
-        ("toughen-cifar10", "--eps 16/255", {"start_size": 16, "step_size": 16}),
+        ("pgd-cifar10", "--norm linf --eps 4/255", {"step_size": 2}),
+        ("pgd-cifar10", "--norm l2 --eps 0.5 --method.step_size 0.1", {"step_size": 25.5}),
+        ("awp-cifar10", "", {"step_size": 2}),
+        ("awp-cifar10", "--norm l2 --eps 0.5", {}),  # of the method within
         ("fbf-mnist", "--norm l2 --eps 2", {"step_size": 1.25 * 2 * 255}),
     ],
 )
-def test_they_follow_the_eps_and_not_into_another_norm(recipe: str, words: str, expected: dict[str, float]) -> None:
+def test_they_stay_at_another_eps_and_not_in_another_norm(recipe: str, words: str, expected: dict[str, float]) -> None:
     assert lengths(recipe, *words.split()) == pytest.approx(expected)

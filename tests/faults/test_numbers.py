@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,10 @@ from commands import digits, small, toughen
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from toughen.core.types import Batch, Step
+from toughen.core.types import Batch, Step, check_returned
+from toughen.methods import NuAT
+from toughen.training import Recipe
+from toughen.training.build import build
 from toughen.training.divergence import Diverged, check_step
 from toughen.training.schedules import Schedule
 
@@ -107,3 +111,36 @@ def test_a_real_divergence_of_reproduce(tmp_path: Path, monkeypatch: pytest.Monk
     assert ended.status == 1 and re.search(
         r"FGSM-AT .*could not be trained: .* in step \d+: ", " ".join(ended.out.split())
     )
+
+
+def test_a_matrix_of_logits_with_nan_names_the_layer_too(tmp_path: Path) -> None:
+    """NuAT, whose loss needs singular values: one image of the second batch is NaN."""
+    given = {"data": str(digits()), "model": "fbf-mnist-cnn", "validation": 10, "batch_size": 16, "device": "cpu"}
+    trainer = build(Recipe(method=NuAT(eps=0.1), eps=0.1, **given), tmp_path)[0]  # type: ignore[arg-type]
+    (x, y, batch), (bad, labels, others) = islice(trainer.epoch_batches(0), 2)
+    trainer.counted_step(x, y, batch)
+    bad[3] = torch.nan
+    assert others.index is not None
+    said = rf"not finite in step 2 .*: the output of \S+ is the first .* images {int(others.index[0])}, "
+    with pytest.raises(Diverged, match=said):
+        trainer.counted_step(bad, labels, others)
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"loss": torch.ones(())}, "toughen.core.types.Step whose loss is a scalar with a gradient"),
+        ({"logits": torch.ones(3)}, "Step whose logits are a tensor"),
+        ({"terms": {"clean": 1.0}}, "Step whose terms are scalar tensors: clean is not one"),
+        ({"terms": {"clean": torch.ones(3)}}, "Step whose terms are scalar tensors: clean is not one"),
+    ],
+)
+def test_what_a_method_may_not_return(changed: dict[str, object], message: str) -> None:
+    step = Step(torch.ones((), requires_grad=True), torch.zeros(3, 2), {"clean": torch.ones(())})
+    check_returned(step, "Mine")
+    for name, value in changed.items():
+        object.__setattr__(step, name, value)  # past the type checks of tests
+    with pytest.raises(ValueError, match=f"Mine.loss must return a {message}"):
+        check_returned(step, "Mine")
+    with pytest.raises(ValueError, match=r"Mine.loss returned dict: it must return a toughen.core.types.Step"):
+        check_returned({}, "Mine")

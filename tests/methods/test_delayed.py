@@ -18,10 +18,12 @@ from toughen.methods.pgd_at import PGDAT
 from toughen.methods.standard import Standard
 
 
-def epochs_before(method: Delayed, losses: list[float], first_drop: float | None = None) -> tuple[int, list[Any]]:
+def epochs_before(
+    method: Delayed, losses: list[float], first_drop: float | None = None, trained: int | None = None
+) -> tuple[int, list[Any]]:
     """After how many epochs with these clean losses the method switches, and the events it wrote."""
     epochs = len(losses)
-    method.start(Plan(epochs=epochs, steps=10 * epochs, images=640, first_drop=first_drop))
+    method.start(Plan(epochs=epochs, steps=10 * epochs, images=640, first_drop=first_drop, trained=trained))
     events: list[Any] = []
     for epoch, loss in enumerate(losses):
         method.progress = epoch / epochs
@@ -137,8 +139,7 @@ def test_a_run_that_is_stopped_early_switches_before(
 ) -> None:
     """Of twelve epochs; the rate first drops after five (0.45)."""
     method = Delayed(after=PGDAT(eps=EPS), sensitivity=20, latest=latest)
-    method.check(trained)
-    found, events = epochs_before(method, [2.0**-n for n in range(12)], 0.45)
+    found, events = epochs_before(method, [2.0**-n for n in range(12)], 0.45, trained)
     assert found == expected and len(events) == bool(why)
     assert all(why in event["why"] for event in events)
 

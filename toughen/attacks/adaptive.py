@@ -8,7 +8,7 @@ from typing import Literal
 import torch
 from torch import nn
 
-from toughen.attacks.base import Attack, check_counts, check_not_negative, check_step_size, start_call, threat_of
+from toughen.attacks.base import Attack, check_counts, check_not_negative, start_call, threat_of
 from toughen.attacks.pgd import PGD
 from toughen.core.gradients import confirmed, input_gradient, logits, mode
 from toughen.core.objectives import DivergenceAscent, GuidedAscent, NuclearAscent, Objective, misclassified
@@ -57,8 +57,7 @@ class Adaptive(Attack):
         check_counts(steps=self.steps, group=self.group, divisor=self.divisor)
         if self.steps < 1 or self.group < 1 or (self.divisor is not None and self.divisor < 1):
             raise ValueError(f"steps ({self.steps}), group ({self.group}), divisor ({self.divisor}) must be at least 1")
-        check_step_size(self.step_size, self.norm)
-        check_not_negative(weight=self.weight)
+        check_not_negative(weight=self.weight, step_size=self.step_size)
         if self.defence == "kl" and isinstance(self.start, str) and self.start == "none":
             raise ValueError("the divergence has no gradient at the images themselves: give a random start")
 

@@ -129,17 +129,6 @@ def threat_of(attack: object) -> Threat:
     return Threat(norm, eps)
 
 
-def check_step_size(size: Real | None, norm: Norm) -> None:
-    """Check an attack's step size, if it is given.
-
-    Raises:
-        ValueError: it is below 0, not finite or, for L-inf, 2 or more, which is twice as far as images can be apart.
-    """
-    check_not_negative(step_size=size)
-    if size is not None and size >= 2 and norm == "linf":
-        raise ValueError(f"step_size {size:g} is too large for images in [0, 1]: did you mean {size:g}/255?")
-
-
 def check_not_negative(**settings: Real | None) -> None:
     """Check settings of an attack that are given: finite numbers, 0 or more.
 

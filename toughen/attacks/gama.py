@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from toughen.attacks.base import Attack, check_counts, check_step_size, start_call, threat_of
+from toughen.attacks.base import Attack, check_counts, check_not_negative, start_call, threat_of
 from toughen.core.gradients import fooled, input_gradient, logits, mode
 from toughen.core.objectives import GuidedMargin
 from toughen.core.rng import Noise
@@ -129,7 +129,7 @@ class GAMAPGD(_GAMA):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_step_size(self.step_size, self.norm)
+        check_not_negative(step_size=self.step_size)
 
     def _move(self, x: Images, x_adv: Images, threat: Threat, gradient: Images, shrink: float) -> Images:
         step_size = 2 * threat.eps if self.step_size is None else self.step_size

@@ -8,7 +8,7 @@ from typing import ClassVar, Literal
 import torch
 from torch import nn
 
-from toughen.attacks.base import Attack, check_counts, check_step_size, start_call, threat_of
+from toughen.attacks.base import Attack, check_counts, check_not_negative, start_call, threat_of
 from toughen.attacks.pgd import PGD
 from toughen.core.gradients import logits, mode
 from toughen.core.objectives import LogitNorm
@@ -51,7 +51,7 @@ class LogitMatrix(Attack):
         check_counts(steps=self.steps)
         if self.steps < 1:
             raise ValueError(f"steps ({self.steps}) must be at least 1")
-        check_step_size(self.step_size, self.norm)
+        check_not_negative(step_size=self.step_size)
         if isinstance(self.start, str) and self.start == "none":
             raise ValueError("there is no gradient at the images themselves: give a random start, such as uniform")
 

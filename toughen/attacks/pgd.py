@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
-from toughen.attacks.base import Attack, check_counts, check_not_negative, check_step_size, start_call, threat_of
+from toughen.attacks.base import Attack, check_counts, check_not_negative, start_call, threat_of
 from toughen.core.gradients import confirmed, input_gradient, logits, mode
 from toughen.core.objectives import Objective, cross_entropy
 from toughen.core.rng import Noise
@@ -57,8 +57,7 @@ class PGD(Attack):
         check_counts(steps=self.steps, restarts=self.restarts)
         if self.steps < 1 or self.restarts < 1:
             raise ValueError(f"steps ({self.steps}) and restarts ({self.restarts}) must be at least 1")
-        check_step_size(self.step_size, self.norm)
-        check_not_negative(start_size=self.start_size, decay=self.decay)
+        check_not_negative(step_size=self.step_size, start_size=self.start_size, decay=self.decay)
         if self.restarts > 1 and getattr(self.objective, "batchwise", False):
             raise ValueError("this objective couples the images of a batch, so restarts cannot be compared: use one")
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from toughen.attacks.base import Attack, check_counts, check_step_size, start_call, threat_of
+from toughen.attacks.base import Attack, check_counts, check_not_negative, start_call, threat_of
 from toughen.attacks.pgd import PGD
 from toughen.core.gradients import logits, mode
 from toughen.core.labels import labels_explained
@@ -42,7 +42,7 @@ class _TargetedPGD(Attack):
         check_counts(steps=self.steps)
         if self.steps < 1:
             raise ValueError(f"steps ({self.steps}) must be at least 1")
-        check_step_size(self.step_size, self.norm)
+        check_not_negative(step_size=self.step_size)
 
     def __call__(self, model: nn.Module, x: Images, target: Labels | Logits, noise: Noise | None = None) -> Images:
         threat, noise = start_call(self, x, noise, target)

@@ -28,7 +28,7 @@ def run(arguments: Sequence[str]) -> int:
     given = report_parser().read(tidy(arguments))
     path = write_report(given.runs, given.out, overwrite=given.overwrite)
     print(f"written: {clean(str(path))}, open it in a browser")
-    if len(given.runs) > 1 and all((Path(run) / RESULT).is_file() for run in given.runs):
+    if all((Path(run) / RESULT).is_file() for run in given.runs):
         print(f"compare runs in the terminal: {clean(follow_up.compare(given.runs))}")
     return 0
 

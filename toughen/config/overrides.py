@@ -9,7 +9,7 @@ from typing import Any
 from toughen.config.settings import PARTS, last_part
 from toughen.utils.units import Fraction, scale_radius
 
-LENGTHS = ("step_size", "start_size", "sigma", "limit")  # settings of methods in the units of eps
+LENGTHS = {"step_size", "start_size", "sigma", "limit"}  # settings of methods in the units of eps
 
 
 def under(recipe: dict[str, Any], options: Sequence[tuple[str, str]]) -> dict[str, Any]:
@@ -37,36 +37,20 @@ def under(recipe: dict[str, Any], options: Sequence[tuple[str, str]]) -> dict[st
         _forget(remaining.get("method"), "eps", _eps_in_training(remaining["eps"], remaining.get("eps_factor", 1.0)))
     if "norm" in given and "norm" in remaining:
         _forget(remaining.get("method"), "norm", str(remaining["norm"]))
-    _scale_lengths(remaining.get("method"), _length_factor(recipe, given))
+    if given.get("norm", "null") not in ("null", recipe.get("norm", "linf")):  # lengths differ by orders of magnitude
+        _drop_lengths(remaining.get("method"))
     if given.get("model", remaining.get("model")) != remaining.get("model"):
         remaining.pop("model_settings", None)
     return {**{name: kind for name, kind in PARTS.items() if name not in given}, **remaining}
 
 
-def _length_factor(recipe: dict[str, Any], given: dict[str, str]) -> float | None:
-    """What lengths that a recipe wrote for its eps are multiplied by for another; None where the norm is another."""
-    if given.get("norm", "null") not in ("null", recipe.get("norm", "linf")):
-        return None
-    try:
-        before, after = (
-            Fraction(str(known["eps"])) * float(known.get("eps_factor", 1.0)) for known in (recipe, {**recipe, **given})
-        )
-    except (KeyError, ValueError, TypeError):  # none, or one that is refused later
-        return 1.0
-    return after / before if before > 0 and after > 0 else 1.0
-
-
-def _scale_lengths(part: Any, factor: float | None) -> None:
-    """Multiply step sizes and starts of a part, and of all within it, by a factor; None drops them."""
-    if not isinstance(part, dict) or factor == 1:
-        return
-    for name, value in list(part.items()):
-        if name not in LENGTHS:
-            _scale_lengths(value, factor)
-        elif factor is None:
+def _drop_lengths(part: Any) -> None:
+    """Drop step sizes and starts from a part and from all within it."""
+    if isinstance(part, dict):
+        for name in LENGTHS & part.keys():
             del part[name]
-        elif isinstance(value, int | float | str) and str(value) != "null":
-            part[name] = str(scale_radius(Fraction(value), factor))
+        for inner in part.values():
+            _drop_lengths(inner)
 
 
 def _eps_in_training(eps: Any, factor: Any) -> str:

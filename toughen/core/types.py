@@ -96,7 +96,7 @@ def check_returned(step: object, name: str) -> None:
         raise ValueError(f"{name}.loss returned {type(step).__name__}: it must return a toughen.core.types.Step")
     loss, logits = step.loss, step.logits
     if not isinstance(loss, Tensor) or loss.ndim or not loss.requires_grad:
-        raise ValueError(f"{name}.loss must return a Step whose loss is a scalar with a gradient")
+        raise ValueError(f"{name}.loss must return a toughen.core.types.Step whose loss is a scalar with a gradient")
     if not isinstance(logits, Tensor) or logits.ndim != 2 or not logits.shape[0]:
         raise ValueError(f"{name}.loss must return a Step whose logits are a tensor [n, classes]")
     for term, value in step.terms.items():
@@ -112,9 +112,11 @@ class Plan:
         epochs, steps: of the whole run; a batch that is replayed counts once for each replay.
         images: size of the training set.
         first_drop: the share of the run after which the learning rate first falls by a step, None without one.
+        trained: the epochs after which ``stop_epoch`` ends the run, None without one.
     """
 
     epochs: int
     steps: int
     images: int
     first_drop: float | None = None
+    trained: int | None = None

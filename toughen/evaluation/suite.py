@@ -119,6 +119,11 @@ def parse_attack(spec: str, threat: Threat) -> Attack:
         settings["step_size"] = Fraction(match["step_size"])
         if not settings["step_size"] > 0:
             raise ValueError(f"attack {spec!r}: a step of {match['step_size']} changes nothing; use one above 0")
+        if settings["step_size"] >= 1 and threat.norm == "linf" and threat.eps < 1:
+            raise ValueError(
+                f"attack {spec!r}: a step of {match['step_size']} leads from black to white; did you mean "
+                f"{match['step_size']}/255?"
+            )
     kind: Any = make.func if isinstance(make, partial) else make
     for unknown in settings.keys() - {field.name for field in fields(kind)}:
         raise ValueError(f"attack {spec!r}: {kind.__name__} has no {unknown}; leave it out")

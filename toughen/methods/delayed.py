@@ -66,7 +66,6 @@ class Delayed(Method):
         self.switch_epoch, self.sensitivity, self.latest = switch_epoch, sensitivity, latest
         self.switched, self.losses = switch_epoch == 0, list[float]()
         self.epochs: int | None = None  # of the run, once a plan says so
-        self.trained: int | None = None  # epochs until the run is stopped, once ``check`` says so
         self.until, self.why = 0.5 if latest is None else latest, "the learning rate is about to drop"
 
     @property
@@ -94,7 +93,6 @@ class Delayed(Method):
 
     def check(self, epochs: int) -> None:
         super().check(epochs)
-        self.trained = epochs
         if self.switch_epoch != "auto" and self.switch_epoch >= epochs:
             raise ValueError(
                 f"switch_epoch {self.switch_epoch} is never reached by {type(self).__name__}: the run ends after "
@@ -106,8 +104,8 @@ class Delayed(Method):
         self.epochs = plan.epochs
         if self.latest is None:
             self.until = 0.5 if plan.first_drop is None else plan.first_drop
-        if self.trained is not None and self.trained <= self.until * plan.epochs:
-            self.until, self.why = self.trained / plan.epochs / 2, "the run will be stopped before the rate drops"
+        if plan.trained is not None and plan.trained <= self.until * plan.epochs:
+            self.until, self.why = plan.trained / plan.epochs / 2, "the run will be stopped before the rate drops"
         if self.switch_epoch == "auto" and 1 / plan.epochs > self.until:  # an epoch is too long to wait
             self.switched = True
 

@@ -15,7 +15,6 @@ from toughen import models, runs
 from toughen.attacks.adaptive import Adaptive
 from toughen.core.rng import derive_seed
 from toughen.data import Data, Streamed
-from toughen.data.remote import is_url
 from toughen.engine.device import pick_device
 from toughen.training import initial as initial_weights
 from toughen.training.callbacks.base import Callback
@@ -108,7 +107,7 @@ def _record(recipe: Recipe, data: Data | Streamed, model: dict[str, Any]) -> run
         image_size=data.image_size,
         resize=recipe.resize,
         subset=recipe.classes is not None,
-        from_hub="/" in recipe.data and not is_url(recipe.data) and not expanded(Path(recipe.data)).exists(),
+        from_hub="/" in recipe.data and "://" not in recipe.data and not expanded(Path(recipe.data)).exists(),
         adaptive=recipe.method.adaptive,
     )
 

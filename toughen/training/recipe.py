@@ -48,8 +48,8 @@ class Recipe:
         layer_decay: layer-wise decay of the learning rate: each layer's rate is this factor times the rate of the next
             layer; 1 gives all the same. 0.65 to 0.9 are usual for fine-tuning.
         normalize: give the net the training images' mean and standard deviation as its first layer.
-        eps: radius of the threat in image units, such as 8/255; for all parts of the method that set none. Where a
-            command line gives another one, the recipe's step sizes and starts are multiplied as it is.
+        eps: radius of the threat in image units, such as 8/255; for all parts of the method that set none. Step sizes
+            and starts that a recipe sets stay as they are if a command line gives another eps.
         norm: norm of the threat; for all parts of the method that set none. Where a command line gives another one,
             the recipe's step sizes and starts are left out, and the method chooses its own.
         eps_factor: the method trains on attacks of this factor times eps; validation, the watch and evaluations use

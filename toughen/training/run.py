@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -24,6 +25,8 @@ from toughen.training.trainer import Trainer
 from toughen.utils.paths import expanded
 from toughen.utils.plugins import own_place
 from toughen.utils.signals import GracefulShutdown
+
+DISK = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS}  # whoever wrote, it is the disk
 
 
 def train(
@@ -139,7 +142,7 @@ def by_epoch(
         raise RuntimeError(f"training failed: {error}. Fix that and continue with --resume: nothing is lost") from None
     except OSError as error:
         place = own_place(error)
-        if place or isinstance(error, ConnectionError | TimeoutError):  # of a user's callback, or of a tracker
+        if error.errno not in DISK and (place or isinstance(error, ConnectionError | TimeoutError)):  # of a callback
             said = f"{type(error).__name__}: {error}{place}"
             raise RuntimeError(f"training failed: {said}. Fix that and continue with --resume") from error
         kept = (folder / checkpoint.NAME).exists()

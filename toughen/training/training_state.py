@@ -174,7 +174,8 @@ class TrainingState(State):
         if drop is not None and self.planned and self.planned_progress < 1:  # a share of the progress, not of the steps
             left = max(0.0, drop - self.planned_progress) / (1 - self.planned_progress)
             drop = (self.planned_at + left * (self.steps - self.planned_at)) / self.steps
-        return Plan(epochs=self.epochs, steps=self.steps, images=self.images, first_drop=drop)
+        stop = self.recipe.stop_epoch
+        return Plan(epochs=self.epochs, steps=self.steps, images=self.images, first_drop=drop, trained=stop)
 
     def end_of(self, epoch: int) -> int:
         """The step after an epoch's last one."""
