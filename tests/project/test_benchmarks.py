@@ -908,3 +908,17 @@ def test_toughen_cifar10_is_the_run_of_an_hour() -> None:
     recipe = yaml.safe_load(recipe_yaml(parse_train(["toughen-cifar10"])[0]))
     assert round(ran.pop("averaging"), 4) == recipe.pop("averaging")
     assert {**ran, "data": "cifar10"} == recipe
+
+
+def test_the_page_has_the_figures_of_muon_on_folders() -> None:
+    page = (ROOT / "docs" / "explanation" / "defaults.md").read_text(encoding="utf-8")
+    section = page.partition("### Muon instead of SGD")[2].partition("\n### ")[0]
+    rows = {
+        name: row for name, row in read_json(BENCHMARKS / "results" / "folders-muon.json").items() if name != "notes"
+    }
+    for name, row in rows.items():
+        place, eps, *_, rate = name.split()
+        line = section.partition(f"| {place} | {eps} |")[2].partition("\n")[0].split("|")
+        column = ["0.01", "0.02", "0.04"].index(rate) + 1
+        assert line[column].strip() == f"{100 * row['clean']:.1f}", name
+        assert line[column + 4].strip() == f"{100 * row['apgd-t']:.1f}", name
