@@ -45,7 +45,7 @@ def import_object(path: str, kind: str) -> Any:
     """
     place, _, name = path.rpartition(".")
     if not place or not all(part.isidentifier() for part in path.split(".")):
-        raise ValueError(f"{kind} {path!r} is not an import path: write package.module.Class")
+        raise ValueError(f"{kind} {path!r} is not an import path: write package.module.NAME")
     holder = module(place, f"{kind} {path!r}")
     if not hasattr(holder, name):
         raise ValueError(f"{kind} {path!r} cannot be found: {place} has no {name}{did_you_mean(name, holder)}")
