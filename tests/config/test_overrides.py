@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from toughen.config.train import parse_train
+from toughen.config.train import note_on_lengths, parse_train
 
 LENGTHS = ("step_size", "start_size")
 
@@ -37,3 +37,32 @@ def lengths(recipe: str, *words: str) -> dict[str, float]:
 )
 def test_they_stay_at_another_eps_and_not_in_another_norm(recipe: str, words: str, expected: dict[str, float]) -> None:
     assert lengths(recipe, *words.split()) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (
+            "nuat-cifar10 --eps 16/255",
+            "start_size 4/255: as in the recipe for eps 8/255, also at eps 16/255 (--method.start_size)",
+        ),
+        (
+            "awp-cifar10 --eps=4/255",
+            "step_size 2/255: as in the recipe for eps 8/255, also at eps 4/255 (--method.inner.step_size)",
+        ),
+        (
+            "nuat-h-cifar10 --eps 4/255",
+            "start_size 4/255: as in the recipe for eps 8/255, also at eps 4/255 "
+            "(--method.cheap.start_size and --method.strong.start_size)",
+        ),
+        ("nuat-h-cifar10 --eps 4/255 --method.cheap.start_size 0.01 --method.strong.start_size 0.01", ""),
+        ("pgd-cifar10", ""),
+        ("pgd-cifar10 --eps 0.03137254901960784", ""),  # the recipe's
+        ("pgd-cifar10 --eps 4/255 --method.step_size 1/255", ""),
+        ("pgd-cifar10 --eps 4/255 --method NFGSM", ""),
+        ("pgd-cifar10 --eps 0.5 --norm l2", ""),  # left out
+        ("--data mnist-5k --eps 0.1", ""),
+    ],
+)
+def test_lengths_that_stay_are_named(words: str, expected: str) -> None:
+    assert note_on_lengths(words.split()) == expected

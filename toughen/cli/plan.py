@@ -13,7 +13,7 @@ from toughen import runs
 from toughen.cli.shared import PROGRAM, Help
 from toughen.config.parsing import Parser
 from toughen.config.screens import help_requested
-from toughen.config.train import GROUPS, MORE, parse_train, train_parser
+from toughen.config.train import GROUPS, MORE, note_on_lengths, parse_train, train_parser
 from toughen.engine.device import processor
 from toughen.engine.memory import peak
 from toughen.runs import follow_up
@@ -69,6 +69,8 @@ def run(arguments: Sequence[str]) -> int:
     if "--resume" in arguments:
         rows["time"] += "; this is the whole run's, of which --resume leaves out what is trained already"
     show(console, rows)
+    if note := note_on_lengths(arguments):
+        say(console, note)
     say(console, f"train it: {follow_up.train(arguments, out)}")
     return 0
 

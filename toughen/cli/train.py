@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from toughen.cli.shared import PROGRAM, fail, progress_console, several
-from toughen.config.train import parse_train
+from toughen.config.train import note_on_lengths, parse_train
 from toughen.config.train import train_parser as train_parser
 from toughen.core.distributed import world
 from toughen.runs import follow_up
@@ -27,6 +27,8 @@ def run(arguments: Sequence[str]) -> int:
     recipe, out, resume = parse_train(arguments)
     if resume and _is_new(Path(out)):
         say(console, f"{out} has no checkpoint to resume from: a new run starts")
+    if note := note_on_lengths(arguments):
+        say(console, note)
     try:
         folder = train(recipe, out, resume=resume, console=console, warnings=progress_console(quiet=False))
     except Stopped as stopped:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from toughen.config.settings import PARTS, last_part
@@ -42,6 +42,37 @@ def under(recipe: dict[str, Any], options: Sequence[tuple[str, str]]) -> dict[st
     if given.get("model", remaining.get("model")) != remaining.get("model"):
         remaining.pop("model_settings", None)
     return {**{name: kind for name, kind in PARTS.items() if name not in given}, **remaining}
+
+
+def kept_lengths(recipe: dict[str, Any], options: Sequence[tuple[str, str]]) -> str:
+    """A message if step sizes and starts of a recipe stay as they are at an eps that is not the recipe's; "" otherwise.
+
+    Args:
+        recipe: settings by name.
+        options: the command line's, as (dotted name, value).
+    """
+    given = dict(options)
+    eps = given.get("eps", "null")
+    if eps == "null" or "eps" not in recipe or Fraction(eps) == Fraction(recipe["eps"]):
+        return ""
+    kept = [
+        (path, value) for path, value in _lengths("method", under(recipe, options).get("method")) if path not in given
+    ]
+    if not kept:
+        return ""
+    lengths = " and ".join(dict.fromkeys(f"{path.rpartition('.')[2]} {value}" for path, value in kept))
+    flags = " and ".join(f"--{path}" for path, _ in kept)
+    return f"{lengths}: as in the recipe for eps {recipe['eps']}, also at eps {eps} ({flags})"
+
+
+def _lengths(path: str, part: Any) -> Iterator[tuple[str, Any]]:
+    """Step sizes and starts of a part and of all within it, by the dotted name of the option that sets them."""
+    if not isinstance(part, dict):
+        return
+    for name, value in (part.get("init_args") or {}).items():
+        if name in LENGTHS and value is not None:
+            yield f"{path}.{name}", value
+        yield from _lengths(f"{path}.{name}", value)
 
 
 def _drop_lengths(part: Any) -> None:

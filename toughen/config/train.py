@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from toughen.config import settings
-from toughen.config.overrides import under
+from toughen.config.overrides import kept_lengths, under
 from toughen.config.parsing import PROGRAM, Parser, options, tidy
 from toughen.config.screens import Help, help_requested
 from toughen.training import defaults
@@ -120,6 +120,12 @@ def parse_train(arguments: Sequence[str]) -> tuple[Recipe, str, bool]:
         raise ValueError("--out is empty: name a folder, or leave it out")
     folder = f"runs/{Path(name).stem or default_name(recipe)}" if out is None else str(expanded(Path(out)))
     return recipe, folder, resume
+
+
+def note_on_lengths(arguments: Sequence[str]) -> str:
+    """A message on step sizes that a recipe keeps at another eps, as in :func:`kept_lengths`; "" without any."""
+    name, words = split_recipe(arguments)
+    return kept_lengths(settings.read_recipe(name), options(words)) if name else ""
 
 
 def without_settings_of(part: str, words: Sequence[str]) -> list[str]:
