@@ -657,6 +657,7 @@ EVALUATE = [
     ("--attacks pgd-0", "at least 1"),
     ("--attacks pgd-10@0", "'pgd-10@0'", "a step of 0 changes nothing", "above 0"),
     ("--attacks pgd-10@2", "a step of 2 leads from black to white; did you mean 2/255?"),
+    ("--attacks pgd-10@300/255", "a step of 300/255 leads from black to white; use one below 1, such as 2/255"),
     ("--attacks pgd-10@-0.1", "a step of -0.1 changes nothing"),
     ("--attack fgsm", "no option --attack", "--attacks"),
     ("--data nowhere", "'nowhere'"),

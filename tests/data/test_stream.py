@@ -128,6 +128,7 @@ def test_an_epoch_goes_on_where_it_stopped(shards: Path, buffer: int) -> None:
         assert same(list(feed(shards, buffer=buffer).batches(3, first)), whole[first:])
 
 
+@pytest.mark.filterwarnings("ignore:This DataLoader will create")  # more workers than cores
 @pytest.mark.parametrize("resized", [False, True])
 def test_any_number_of_workers_gives_the_same_images(shards: Path, resized: bool) -> None:
     one, *others = [list(feed(shards, resized=resized, workers=workers).batches(1)) for workers in (0, 1, 2)]

@@ -50,7 +50,12 @@ def test_an_attack_has_the_settings_that_are_written(
     name: str, steps: int | None, restarts: int | None, size: str | None, norm: Norm, eps: float
 ) -> None:
     spec = name + ("" if steps is None else f"-{steps}") + ("" if restarts is None else f"x{restarts}")
-    found: Any = parse_attack(spec + ("" if size is None else f"@{size}"), Threat(norm, eps))
+    whole = spec + ("" if size is None else f"@{size}")
+    if size is not None and fractions.Fraction(size) >= 1 and norm == "linf" and eps < 1:  # as wide as an image's range
+        with pytest.raises(ValueError, match="leads from black to white; (use one below 1|did you mean [^/]*/255)"):
+            parse_attack(whole, Threat(norm, eps))
+        return
+    found: Any = parse_attack(whole, Threat(norm, eps))
     assert (found.norm, found.eps) == (norm, eps)
     assert found.steps == (10 if steps is None else steps) and found.restarts == (1 if restarts is None else restarts)
     if size is None:

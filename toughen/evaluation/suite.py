@@ -120,10 +120,9 @@ def parse_attack(spec: str, threat: Threat) -> Attack:
         if not settings["step_size"] > 0:
             raise ValueError(f"attack {spec!r}: a step of {match['step_size']} changes nothing; use one above 0")
         if settings["step_size"] >= 1 and threat.norm == "linf" and threat.eps < 1:
-            raise ValueError(
-                f"attack {spec!r}: a step of {match['step_size']} leads from black to white; did you mean "
-                f"{match['step_size']}/255?"
-            )
+            size = match["step_size"]
+            advice = "use one below 1, such as 2/255" if "/" in size else f"did you mean {size}/255?"
+            raise ValueError(f"attack {spec!r}: a step of {size} leads from black to white; {advice}")
     kind: Any = make.func if isinstance(make, partial) else make
     for unknown in settings.keys() - {field.name for field in fields(kind)}:
         raise ValueError(f"attack {spec!r}: {kind.__name__} has no {unknown}; leave it out")
