@@ -89,7 +89,7 @@ def open_run(
     folder = expanded(Path(out))
     check_folder(folder, recipe, resume, later="image_size" if recipe.image_size is None else "")
     for place, source in missing_sources(recipe, folder).items():
-        console.print(f"first the source model {source.model} is trained without attacks", highlight=False)
+        console.print(f"source model {source.model}, trained first and without attacks:", highlight=False)
         train(source, place, resume=True, console=console)
     trainer, seen, images = build(recipe, folder, callbacks)
     check_folder(folder, trainer.recipe, resume)
