@@ -14,7 +14,6 @@ from torch import nn
 from toughen.core.cost import PassCounter
 from toughen.core.threat import Threat
 from toughen.core.types import Batch, Crafted, Images, Labels, Norm, Plan, Step
-from toughen.methods.base import weaker
 from toughen.methods.delayed import Delayed
 from toughen.methods.nuat import NuAT
 from toughen.methods.nuat2 import NuAT2
@@ -180,6 +179,7 @@ class Kept(Standard):
 
 def test_half_strength_brings_all_adversarial_images_half_way_back(mnist: tuple[Images, Labels]) -> None:
     (x, y), model, method = mnist, net(), Kept()
+    x = 0.25 + x / 2  # so that what is added stays in [0, 1]
     method.perturbation_scale = 0.5
     method(model, x, y)
     torch.testing.assert_close(method.given.x_adv, x + 0.05)
@@ -195,7 +195,7 @@ def test_at_no_strength_a_method_trains_on_clean_images(name: str, mnist: tuple[
     """All that lies in ``x_adv`` and what else a method calls adversarial images are then the clean ones."""
     (x, y), model = mnist, net()
     method = prepared(name, model)
-    crafted = weaker(method.craft(model, x, y, batch(len(x))), x, 0.0)
+    crafted = method.craft(model, x, y, batch(len(x))).scaled(x, 0.0)
     assert torch.equal(crafted.x_adv, x)
     for name_, base in crafted.bases.items():
         assert torch.equal(crafted.extra[name_], base) and base.shape[1:] == x.shape[1:]

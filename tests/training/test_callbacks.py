@@ -244,6 +244,40 @@ def test_two_of_a_kind_have_names_of_their_own() -> None:
     assert names == ["test_callbacks.Noting", "test_callbacks.Noting 2", "toughen.training.callbacks.base.Callback"]
 
 
+class Judging(Callback):
+    """Puts the model into evaluation mode, and leaves it there; stops after a step."""
+
+    def __init__(self, stop_after: int | None = None) -> None:
+        self.stop_after = stop_after
+
+    def on_step_end(self, state: TrainingState, step: Step) -> None:
+        state.model.eval()
+        if state.step == self.stop_after:
+            os.kill(os.getpid(), signal.SIGINT)
+
+
+def test_a_callback_that_changes_the_mode_changes_no_training(tmp_path: Path) -> None:
+    """Each step is in training mode: batch norm's statistics are the same, also after a stop within an epoch."""
+    settings: dict[str, Any] = {"model": "resnet18", "model_settings": {"width": 4}, "epochs": 1}
+    for name, given in (("plain", []), ("judging", [Judging()])):
+        train(recipe(**settings), tmp_path / name, callbacks=given)
+    with pytest.raises(Stopped):
+        train(recipe(**settings), tmp_path / "stopped", callbacks=[Judging(stop_after=1)])
+    train(recipe(**settings), tmp_path / "stopped", resume=True, callbacks=[Judging()])
+    names = ("plain", "judging", "stopped")
+    plain, *others = (read_tensors(tmp_path / name / "model.safetensors")[0] for name in names)
+    assert all(torch.equal(plain[name], other[name]) for other in others for name in plain)
+
+
+def test_a_method_that_adds_to_the_metrics_what_no_file_holds_is_named(tmp_path: Path) -> None:
+    class Adding(FGSMAT):
+        def after_epoch(self, metrics: dict[str, Any]) -> None:
+            metrics["norms"] = torch.ones(3)
+
+    with pytest.raises(ValueError, match="Adding added 'norms' to the metrics, of type Tensor"):
+        train(recipe(method=Adding(eps=0.1), eps=0.1), tmp_path / "run")
+
+
 # ---- A user's own.
 
 
@@ -273,6 +307,8 @@ class Failing(Callback):
     def __init__(self): raise OSError("no disk")
 class Asks(Callback):
     def __init__(self, size): pass
+class Misspelt(Callback):
+    def on_epoch_finish(self, state, metrics): pass
 net = 5
 """
 
@@ -303,7 +339,8 @@ def test_a_file_among_toughens_callbacks_goes_by_its_class_name(here: Path, monk
         ("mine.Othr", "did you mean Other?"),
         ("mine.net", "is not a subclass of toughen.training.Callback"),
         ("mine.Failing", "cannot be made"),
-        ("mine.Asks", "cannot be made"),
+        ("mine.Asks", "cannot be made without arguments"),
+        ("mine.Misspelt", "has on_epoch_finish, which is never called: did you mean on_epoch_"),
         ("Mine", "write package.module.MyCallback"),
         ("FiniteCheck", "is in every run"),
         ("mine.net.", "is not an import path"),

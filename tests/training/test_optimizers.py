@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
+from torch import nn
 
 from toughen.training.muon import orthogonalized
-from toughen.training.optimizers import SGD, Adam, AdamW, Muon
+from toughen.training.optimizers import SGD, Adam, AdamW, Muon, Optimizer
 from toughen.training.schedules import Constant
 
 
@@ -116,3 +119,20 @@ def test_muon_takes_each_layer_s_rate_of_the_schedule() -> None:
 def test_muon_refuses_settings_out_of_range(settings: dict[str, float], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         Muon(**settings)
+
+
+def test_an_optimizer_that_needs_a_closure_is_refused() -> None:
+    class Own(Optimizer):
+        lr = 0.1
+
+        def build(self, parameters: Any) -> Any:
+            return torch.optim.LBFGS(parameters)
+
+    class Empty(Own):
+        def build(self, parameters: Any) -> Any:
+            return None
+
+    with pytest.raises(ValueError, match="Own builds LBFGS, whose step needs a closure"):
+        Own().build_checked([nn.Parameter(torch.zeros(1))])
+    with pytest.raises(ValueError, match="Empty.build returned NoneType: it must return a torch.optim.Optimizer"):
+        Empty().build_checked([nn.Parameter(torch.zeros(1))])

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+from typing import Any
+
 import pytest
 import torch
 from torch.optim.lr_scheduler import CosineAnnealingLR, CyclicLR, OneCycleLR
@@ -120,3 +123,14 @@ def test_refused(make: object) -> None:
     assert callable(make)
     with pytest.raises(ValueError):
         make()
+
+
+@pytest.mark.parametrize("returned", [None, math.nan, -1.0, math.inf, "x"])
+def test_a_factor_that_is_no_number_is_refused(returned: Any) -> None:
+    class Own(Schedule):
+        def factor(self, progress: float) -> Any:
+            return returned
+
+    optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=1.0)
+    with pytest.raises(ValueError, match=r"Own.factor\(0.25\) returned .*: it must return a number of 0 or more"):
+        Own().set(optimizer, 0.1, 0.25)

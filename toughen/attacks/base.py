@@ -41,7 +41,7 @@ class Attack:
             target: what the objective compares with, the true labels, int64 [n], for most.
             noise: source of random numbers; None means torch's global generator.
         """
-        raise NotImplementedError
+        raise NotImplementedError(f"{type(self).__name__} has no __call__: define it")
 
 
 def start_call(

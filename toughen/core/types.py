@@ -5,7 +5,7 @@ Images are floats in [0, 1] of shape [n, c, h, w]; models return logits [n, k]. 
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from jaxtyping import Bool, Float, Int64, Num, UInt8
@@ -72,6 +72,19 @@ class Crafted:
     terms: dict[str, Tensor] = field(default_factory=dict)
     bases: dict[str, Tensor] = field(default_factory=dict)
 
+    def scaled(self, x: Images, share: float | Tensor) -> Crafted:
+        """The crafted images with their perturbations of ``x`` scaled by ``share``.
+
+        Shared logits are kept only where they are certainly those of the clean images.
+        """
+        moved = {name: base + share * (self.extra[name] - base) for name, base in self.bases.items()}
+        return replace(
+            self,
+            x_adv=x + share * (self.x_adv - x),
+            clean=None if self.bases else self.clean,
+            extra={**self.extra, **moved},
+        )
+
 
 @dataclass(frozen=True)
 class Step:
@@ -96,7 +109,10 @@ def check_returned(step: object, name: str) -> None:
         raise ValueError(f"{name}.loss returned {type(step).__name__}: it must return a toughen.core.types.Step")
     loss, logits = step.loss, step.logits
     if not isinstance(loss, Tensor) or loss.ndim or not loss.requires_grad:
-        raise ValueError(f"{name}.loss must return a toughen.core.types.Step whose loss is a scalar with a gradient")
+        raise ValueError(
+            f"{name}.loss must return a toughen.core.types.Step whose loss is a scalar with a gradient (it has none if "
+            "all weights of the model are frozen)"
+        )
     if not isinstance(logits, Tensor) or logits.ndim != 2 or not logits.shape[0]:
         raise ValueError(f"{name}.loss must return a Step whose logits are a tensor [n, classes]")
     for term, value in step.terms.items():

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Hashable
-from dataclasses import replace
 from typing import Any, ClassVar
 
 import torch
@@ -16,6 +15,7 @@ from toughen.core.gradients import logits, mode
 from toughen.core.rng import Noise
 from toughen.core.threat import Threat
 from toughen.core.types import Batch, Crafted, Eps, Images, Labels, Logits, Norm, Plan, Step
+from toughen.methods.own_method import CraftCheck
 from toughen.utils.configurable import Configurable, init_args
 
 KINDS: dict[str, type[Method]] = {}
@@ -185,7 +185,8 @@ class Method(Configurable, nn.Module):
         Raises:
             ValueError: in the first batch of a loop of your own, images outside [0, 1] or labels of another kind.
         """
-        unchecked = not self._range_checked and (batch is None or batch.noise is None)  # the trainer gives noise
+        first = not self._range_checked
+        unchecked = first and (batch is None or batch.noise is None)  # the trainer gives noise
         if unchecked:
             check_images(x)
             check_target(y, x)
@@ -196,19 +197,22 @@ class Method(Configurable, nn.Module):
             if unchecked:
                 check_classes(y, classes)
             self.prepare(model, (x.shape[1], x.shape[2], x.shape[3]), classes)
+        check = CraftCheck.of(self, model)
         with cost.crafting():
             crafted = self.craft(model, x, y, batch)
+        if check is not None:
+            check.check(crafted, x, values=first)
         if self.perturbation_scale < 1:
-            crafted = weaker(crafted, x, self.scale_now)
+            crafted = crafted.scaled(x, self.scale_now)
         return self.loss(model, x, y, crafted)
 
     def craft(self, model: nn.Module, x: Images, y: Labels, batch: Batch | None = None) -> Crafted:
         """The inner maximum: the images to train on."""
-        raise NotImplementedError
+        raise NotImplementedError(f"{type(self).__name__} has no craft: define it")
 
     def loss(self, model: nn.Module, x: Images, y: Labels, crafted: Crafted) -> Step:
         """The outer minimum: the loss to minimise on the crafted images."""
-        raise NotImplementedError
+        raise NotImplementedError(f"{type(self).__name__} has no loss: define it")
 
     def cross_entropy(self, out: Logits, y: Labels) -> Tensor:
         """The batch's mean cross-entropy with ``label_smoothing``, for ``loss``; attacks use none."""
@@ -283,17 +287,3 @@ class Method(Configurable, nn.Module):
 def noise_of(batch: Batch | None) -> Noise:
     """The source of a step's random numbers: the batch's, or else torch's global generator."""
     return (batch.noise if batch else None) or Noise()
-
-
-def weaker(crafted: Crafted, x: Images, share: float | Tensor) -> Crafted:
-    """The crafted images with their perturbations scaled by ``share``.
-
-    Shared logits are kept only where they are certainly those of the clean images.
-    """
-    moved = {name: base + share * (crafted.extra[name] - base) for name, base in crafted.bases.items()}
-    return replace(
-        crafted,
-        x_adv=x + share * (crafted.x_adv - x),
-        clean=None if crafted.bases else crafted.clean,
-        extra={**crafted.extra, **moved},
-    )

@@ -53,7 +53,7 @@ class _Guided(Method):
 
     def lam_at(self, progress: float) -> float:
         """The guide's weight at this share of training."""
-        raise NotImplementedError
+        raise NotImplementedError(f"{type(self).__name__} has no lam_at: define it")
 
     @property
     def iteration(self) -> int:
@@ -71,7 +71,7 @@ class _Guided(Method):
 
     def objective(self, clean: Logits) -> Objective:
         """The attack's objective, given the logits of the clean images."""
-        raise NotImplementedError
+        raise NotImplementedError(f"{type(self).__name__} has no objective: define it")
 
     def craft(self, model: nn.Module, x: Images, y: Labels, batch: Batch | None = None) -> Crafted:
         with torch.set_grad_enabled(self.share_clean and torch.is_grad_enabled()):

@@ -187,7 +187,8 @@ def _own(name: str, given: Mapping[str, Any]) -> tuple[type[nn.Module], str, dic
     name = {known.lower(): known for known in NETS}.get(name.lower(), name)
     if name not in NETS:
         close = difflib.get_close_matches(name, NETS, n=1)
-        hint = f"did you mean {close[0]}? " if close else ""
+        place, _, attribute = name.rpartition(".")
+        hint = f"did you mean {close[0]}? " if close else f"did you mean {place}:{attribute}? " if place else ""
         raise ValueError(
             f"model {name!r} is unknown: {hint}There are {', '.join(NETS)}, wrn-DEPTH-WIDTH, timm:NAME and "
             "package.module:function"

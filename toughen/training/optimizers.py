@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -32,7 +33,24 @@ class Optimizer(Configurable):
                 raise ValueError(f"optimizer.{name} is {getattr(self, name)}: it must {where}")
 
     def build(self, parameters: Parameters) -> torch.optim.Optimizer:
-        raise NotImplementedError
+        raise NotImplementedError(f"{type(self).__name__} has no build: define it")
+
+    def build_checked(self, parameters: Parameters) -> torch.optim.Optimizer:
+        """What ``build`` makes; the class may be a user's own.
+
+        Raises:
+            ValueError: it is no optimizer of torch's, or one that needs a closure.
+        """
+        made = self.build(parameters)
+        name = type(self).__name__
+        if not isinstance(made, torch.optim.Optimizer):
+            raise ValueError(f"{name}.build returned {type(made).__name__}: it must return a torch.optim.Optimizer")
+        closure = inspect.signature(made.step).parameters.get("closure")
+        if closure is not None and closure.default is inspect.Parameter.empty:
+            raise ValueError(
+                f"{name} builds {type(made).__name__}, whose step needs a closure: use an optimizer that needs none"
+            )
+        return made
 
 
 def _check_momentum(momentum: float | int) -> None:

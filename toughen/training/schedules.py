@@ -19,7 +19,7 @@ class Schedule(Configurable):
 
     def factor(self, progress: float) -> float:
         """What multiplies the learning rate."""
-        raise NotImplementedError
+        raise NotImplementedError(f"{type(self).__name__} has no factor: define it")
 
     def momentum(self, progress: float) -> float | None:
         """The momentum (Adam: beta1) to set, or None to leave it."""
@@ -32,13 +32,30 @@ class Schedule(Configurable):
 
     def set(self, optimizer: Optimizer, lr: float, progress: float) -> None:
         """Give an optimizer its learning rate and momentum for this place in the run; a group's "lr_scale" is kept."""
-        momentum = self.momentum(progress)
+        factor, momentum = self._checked_factor(progress), self.momentum(progress)
         for group in optimizer.param_groups:
-            group["lr"] = float(lr * group.get("lr_scale", 1.0) * self.factor(progress))  # maybe numpy's
+            group["lr"] = lr * group.get("lr_scale", 1.0) * factor
             if momentum is not None and "momentum" in group:
                 group["momentum"] = momentum
             elif momentum is not None and "betas" in group:
                 group["betas"] = (momentum, group["betas"][1])
+
+    def _checked_factor(self, progress: float) -> float:
+        """``factor`` as a float; the class may be a user's own.
+
+        Raises:
+            ValueError: it is not a number of 0 and more.
+        """
+        found = self.factor(progress)
+        try:
+            factor = float(found)  # maybe numpy's
+        except (TypeError, ValueError):
+            factor = math.nan
+        if not 0 <= factor < math.inf:
+            raise ValueError(
+                f"{type(self).__name__}.factor({progress:.6g}) returned {found!r}: it must return a number of 0 or more"
+            )
+        return factor
 
 
 @dataclass(frozen=True, kw_only=True)

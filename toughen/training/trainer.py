@@ -24,6 +24,7 @@ from toughen.engine.device import autocast, choose_kernels, pick_device, pick_la
 from toughen.engine.memory import keep_freed_memory
 from toughen.evaluation.harness import as_floats
 from toughen.methods.base import Method
+from toughen.methods.own_method import check_image_rows
 from toughen.training import fine_tuning
 from toughen.training.averaging import ExponentialAverage
 from toughen.training.callbacks.base import Callback, end_epoch, end_session
@@ -82,7 +83,7 @@ class Trainer:
         more, classes = self.method.parameters(), len(data.classes)
         trained = fine_tuning.prepare(self.model, more, recipe.frozen, recipe.layer_decay, classes)
         self.frozen_modules = trained.frozen_modules
-        self.optimizer = recipe.optimizer.build(trained.parameters)
+        self.optimizer = recipe.optimizer.build_checked(trained.parameters)
         self.forward_flops = flops(self.model, self.image)
         self.trained_share = trained_share(self.model, self.image)
         self.costs: dict[int, float] = {}  # of the method's companions, in forward passes of the model
@@ -155,6 +156,8 @@ class Trainer:
         for callback in self.callbacks:
             callback.on_epoch_start(state)
         for x, y, batch in self.epoch_batches(epoch):
+            if not all(module.training for module in self.model.modules()):  # a callback may have changed the mode
+                self.train_mode()
             step = self.counted_step(x, y, batch)
             state.scalars.clear()
             for callback in self.callbacks:
@@ -283,6 +286,8 @@ class Trainer:
 
     def _prepare(self, method: Method, data: Data | Streamed) -> None:
         method.prepare(self.model, data.shape, len(data.classes), len(self.train))
+        names = {"transform": self.transform, "crop": self.augment.pad, "flip": self.augment.flip}
+        check_image_rows(method, data.shape, next((name for name, used in names.items() if used), ""))
         method.to(self.device)
         for each in method.modules():
             if isinstance(each, Method):

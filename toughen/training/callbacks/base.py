@@ -75,14 +75,27 @@ def end_epoch(callbacks: Sequence[Callback], state: TrainingState, metrics: dict
     """
     for callback in callbacks:
         callback.on_epoch_end(state, metrics)
-        for name, value in metrics.items():
-            if not is_json(value) and hasattr(value, "item") and getattr(value, "ndim", None) == 0:
-                value = metrics[name] = value.item()
-            if not is_json(value):
-                raise ValueError(
-                    f"{type(callback).__name__} added {name!r} to the metrics, of type {type(value).__name__}: "
-                    "add numbers, texts, lists, and mappings with texts as keys"
-                )
+        check_metrics(metrics, callback)
+
+
+def check_metrics(metrics: dict[str, Any], author: object) -> None:
+    """Turn NumPy's numbers and tensors of one number into Python's.
+
+    Args:
+        metrics: an epoch's line of metrics.jsonl.
+        author: who added to it last.
+
+    Raises:
+        ValueError: something in it is nothing that the file can hold.
+    """
+    for name, value in metrics.items():
+        if not is_json(value) and hasattr(value, "item") and getattr(value, "ndim", None) == 0:
+            value = metrics[name] = value.item()
+        if not is_json(value):
+            raise ValueError(
+                f"{type(author).__name__} added {name!r} to the metrics, of type {type(value).__name__}: "
+                "add numbers, texts, lists, and mappings with texts as keys"
+            )
 
 
 def end_session(callbacks: Sequence[Callback], hook: str, *given: Any, ended: BaseException | None) -> None:

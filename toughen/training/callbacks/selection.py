@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Sequence
 
 from toughen.training import callbacks
@@ -75,10 +76,17 @@ def _instance(name: str) -> Callback:
     kind = import_object(name, "callback")
     if not (isinstance(kind, type) and issubclass(kind, Callback)):
         raise ValueError(f"callback {name!r} is not a subclass of toughen.training.Callback")
+    for hook in (each for each in dir(kind) if each.startswith("on_") and not hasattr(Callback, each)):
+        near = difflib.get_close_matches(hook, [each for each in dir(Callback) if each.startswith("on_")], n=1)
+        meant = f": did you mean {near[0]}?" if near else ": rename it, so that it does not begin with on_"
+        raise ValueError(f"callback {name!r} has {hook}, which is never called{meant}")
     try:
         return kind()
     except Exception as error:  # the user's own code may raise anything
-        raise ValueError(f"callback {name!r} cannot be made: {describe_error(error)}") from error
+        raise ValueError(
+            f"callback {name!r} cannot be made without arguments ({describe_error(error)}): give them defaults, or use "
+            "toughen.training.train(recipe, out, callbacks=[...])"
+        ) from error
 
 
 def _optional(name: str) -> type[Callback]:

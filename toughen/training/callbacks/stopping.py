@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from toughen.core.types import Step
-from toughen.training.callbacks.base import Callback
+from toughen.training.callbacks.base import Callback, check_metrics
 from toughen.training.divergence import check_finite
 from toughen.training.training_state import TrainingState
 
@@ -28,5 +28,6 @@ class EarlyStop(Callback):
 
     def on_epoch_end(self, state: TrainingState, metrics: dict[str, Any]) -> None:
         state.method.after_epoch(metrics)
+        check_metrics(metrics, state.method)
         if state.main.stop_reason:
             state.stop(state.main.stop_reason)
