@@ -187,6 +187,8 @@ def print_evaluation(console: Console, folder: Path, result: dict[str, Any]) -> 
         rule = f"an image is broken if at least {counts} repeated predictions are wrong"
         console.print(f"the model's predictions are random: {rule}", highlight=False)
     print_verdict(console, result)
+    if matched := result.get("classes_matched"):
+        say(console, f"classes of the data are matched with those of the run {matched}", style="bold red")
     if membership := result.get("seen_images"):
         console.print(f"whether these images were used for training: {membership}", highlight=False)
     if warned := warning(result):

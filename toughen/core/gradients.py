@@ -118,7 +118,7 @@ def _logits_with_graph(model: nn.Module, x: Images, strict: bool) -> Logits:
 
 def is_compiled(model: nn.Module) -> bool:
     """Whether the module's ``forward`` is replaced by a compiled one, as ``training.compiled`` does."""
-    return "forward" in vars(model)
+    return "forward" in vars(model) and not isinstance(model, torch.jit.ScriptModule)  # which has it there, too
 
 
 def input_gradient(

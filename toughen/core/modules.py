@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 import torch
@@ -29,14 +29,19 @@ def mode(model: nn.Module, wanted: Mode) -> Iterator[None]:
     if wanted == "train":
         yield
         return
-    trained = [module for module in model.modules() if module.training]
-    for module in trained:
-        module.training = False
+    before = {module: getattr(module, "training", False) for module in model.modules()}  # a frozen script has none
     try:
+        _set_modes(dict.fromkeys(before, False))
         yield
     finally:
-        for module in trained:
-            module.training = True
+        _set_modes(before)
+
+
+def _set_modes(modes: Mapping[nn.Module, bool]) -> None:
+    """Give each module its mode."""
+    for module, training in modes.items():
+        if getattr(module, "training", False) != training:
+            module.training = training
 
 
 def unwrap(out: object, n: int) -> Logits:

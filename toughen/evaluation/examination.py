@@ -20,7 +20,7 @@ from toughen.engine.device import preserved_rng_state
 from toughen.engine.fixed_batch import FixedBatchModel
 from toughen.evaluation import verdict
 from toughen.evaluation.checks import strength, stronger
-from toughen.evaluation.checks.base import EXACT, Check, CheckContext, Claim, ModelCheck, not_made
+from toughen.evaluation.checks.base import EXACT, Check, CheckContext, Claim, ModelCheck, made, not_made
 from toughen.evaluation.checks.chance import DROP, SUSPECT, allowed
 from toughen.evaluation.checks.probes import AttackCheck, Probe, ProbeResults
 from toughen.evaluation.examination_state import ExaminationState
@@ -138,7 +138,7 @@ class Examination:
             show(name, f"{len(self.context.correct)} images")
             torch.manual_seed(derive_seed(self.claim.seed, name))  # for a model with random outputs
             images, of = self._sample(name)
-            self.state.checks[name] = replace(check.make(self.context, name), images=images, of=of)
+            self.state.checks[name] = replace(made(check, self.context), images=images, of=of)
             self._save(self._cost(name))
 
     def _sample(self, name: str) -> tuple[int, int]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import inspect
+import sys
 from collections.abc import Mapping
 from dataclasses import fields, is_dataclass
 from functools import cache, partial
@@ -22,6 +23,7 @@ from toughen.core.objectives import Objective
 from toughen.engine.device import one_thread, preserved_rng_state
 from toughen.evaluation.harness import Harness
 from toughen.utils import hashing
+from toughen.utils.plugins import is_users_own
 
 IMAGES = 8  # whose logits count
 SCALARS = (str, int, float, bool, NoneType, torch.dtype, torch.device)
@@ -141,9 +143,22 @@ def _source(definition: Any) -> str:
     functions = [member for member in members if hasattr(member, "__code__")]
     compiled = repr([(_bytecode(each.__code__), _globals(each)) for each in functions])
     try:
-        return compiled + inspect.getsource(inspect.getmodule(definition) or definition)
+        own = inspect.getsource(inspect.getmodule(definition) or definition)
     except (OSError, TypeError):  # it was typed in, and has no file
-        return compiled
+        own = ""
+    return compiled + own + _imported_sources(str(getattr(definition, "__module__", "")))
+
+
+def _imported_sources(name: str) -> str:
+    """The code of the user's other modules that a module uses, directly or through them; "" without any."""
+    found, waiting = dict[str, str](), [name]
+    while waiting:
+        current = waiting.pop()
+        if current in found or (module := sys.modules.get(current)) is None or not is_users_own(module):
+            continue
+        found[current] = Path(str(module.__file__)).read_text(encoding="utf-8", errors="replace")
+        waiting += [str(getattr(each, "__module__", getattr(each, "__name__", ""))) for each in vars(module).values()]
+    return "".join(sorted(text for module, text in found.items() if module != name))
 
 
 def _globals(function: Any) -> list[tuple[str, str]]:

@@ -59,6 +59,19 @@ def load_test(folder: str | Path, record: runs.Record, name: str | None) -> Data
     return data
 
 
+def matched_by_order(own: tuple[str, ...], given: tuple[str, ...]) -> dict[str, str]:
+    """The field of a result that says that classes of other names were taken in their order; empty where they agree.
+
+    Args:
+        own: the run's classes.
+        given: those of the data.
+    """
+    if in_the_order_of(own, given) is not None:
+        return {}
+    edges = f"{given[0]} is {own[0]}, {given[-1]} is {own[-1]}"
+    return {"classes_matched": f"by their order, as their names differ: {edges}"}
+
+
 def in_the_order_of(own: tuple[str, ...], names: tuple[str, ...]) -> tuple[str, ...] | None:
     """The names of the same classes in the order of ``own``, whatever their case; None if they are other classes."""
     if sorted(names) == sorted(own):

@@ -26,6 +26,7 @@ from toughen.engine.fixed_batch import FixedBatchModel, search_precision
 from toughen.evaluation.config import EvaluationConfig, chosen_attacks
 from toughen.evaluation.diagnostics.store import check_usable
 from toughen.evaluation.harness import as_floats, predict
+from toughen.evaluation.hidden_modules import HiddenModule, hidden_refused
 from toughen.evaluation.target import EvaluationTarget
 
 Source: TypeAlias = nn.Module | Callable[[], nn.Module]
@@ -187,8 +188,10 @@ def check_fit(net: nn.Module, target: EvaluationTarget, precision: Precision | L
 def _outputs(net: nn.Module, x: Images) -> int:
     """How many logits a model returns for an image; checks that it takes the images and leaves them unchanged."""
     try:
-        with mode(net, "eval"), torch.no_grad():
+        with mode(net, "eval"), torch.no_grad(), hidden_refused():
             out = net(passed := x.clone())
+    except HiddenModule:
+        raise
     except Exception as error:  # a user's own net may raise anything
         reason = str(error).split("\n")[0] or type(error).__name__
         other_types = {each.dtype for each in net.parameters() if each.is_floating_point()} - {torch.float32}

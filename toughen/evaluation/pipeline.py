@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from toughen.evaluation.result import Evaluation, write_results
 from toughen.evaluation.runner import measure
 from toughen.evaluation.target import EvaluationTarget
 from toughen.runs.locks import alone
+from toughen.utils import hashing
 from toughen.utils.statistics import interval
 from toughen.utils.units import format_duration
 
@@ -34,7 +36,14 @@ def run_evaluation(job: Job) -> dict[str, Any]:
     with _lock(job.out):
         job = fit_to_budget(job)
         evaluation = _attack(job)
-        result, stopped = _result(job, evaluation)
+        try:
+            result, stopped = _result(job, evaluation)
+        except Exception:
+            if job.out is not None and not world().is_distributed:  # the attacks' results must not be lost
+                unchecked, _ = _result(replace(job, config=replace(job.config, verdict=False)), evaluation)
+                _write(job, job.out, unchecked, evaluation, KeyboardInterrupt())
+                job.say(f"the checks failed; the attacks' results are written to {job.out}, without a verdict")
+            raise
         if job.out is not None:
             stopped = world().on_main(_write, job, job.out, result, evaluation, stopped)
     if stopped is not None:
@@ -78,6 +87,7 @@ def _result(job: Job, evaluation: Evaluation) -> tuple[dict[str, Any], KeyboardI
         "classes": list(target.class_names),
         "threat": {"norm": target.threat.norm, "eps": float(target.threat.eps)},
         "data": target.data,
+        "data_hash": f"{hashing.of_tensor(job.split.images)}-{hashing.of_tensor(job.split.labels)}",
         "seed": config.seed,
         "precision": job.precision,
         "batch_size": job.batch_size,

@@ -8,7 +8,9 @@ import re
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import fields
 from functools import partial
-from typing import Any
+from typing import Any, cast
+
+from torch import Tensor
 
 from toughen import attacks
 from toughen.attacks.adaptive import Adaptive
@@ -23,7 +25,7 @@ from toughen.attacks.pgd_adp import PGDADP
 from toughen.attacks.plugins import check_kind, import_attack, instantiate
 from toughen.attacks.random_points import RandomPoints
 from toughen.attacks.targeted import PGDLL, PGDR
-from toughen.core.objectives import cross_entropy, dlr, margin_loss
+from toughen.core.objectives import Objective, cross_entropy, dlr, margin_loss
 from toughen.core.threat import Threat
 from toughen.core.types import Real
 from toughen.utils.collect import summary
@@ -143,12 +145,29 @@ def check_attack(name: str, attack: Attack, threat: Threat) -> None:
         ValueError: it has another one, or is not an attack.
     """
     check_kind(name, type(attack))
+    if (held := _per_image(attack)) is not None:
+        raise ValueError(
+            f"attack {name} has an objective with values for single images ({type(held).__name__}), and an evaluation "
+            "attacks only some of the images at a time: write an attack that chooses them in its call"
+        )
     own = threat_of(attack)
     if own.norm != threat.norm or not math.isclose(own.eps, threat.eps, rel_tol=1e-6):  # 8/255 in float32 is accepted
         raise ValueError(
             f"attack {name} has the threat {own.norm} eps {own.eps:g}, the evaluation {threat.norm} eps "
             f"{threat.eps:g}: give both the same"
         )
+
+
+def _per_image(attack: Attack) -> Objective | None:
+    """An objective of the attack, or of one within it, that holds tensors with a row for each image; None without."""
+    for value in vars(attack).values():
+        held = vars(value).values() if isinstance(value, Objective) else ()
+        if any(isinstance(each, Tensor) and each.ndim for each in held):
+            return cast(Objective, value)
+        found = _per_image(value) if isinstance(value, Attack) else None
+        if found is not None:
+            return found
+    return None
 
 
 def _unknown(spec: str, name: str, known: Collection[str]) -> str:

@@ -14,7 +14,7 @@ from toughen import models, runs
 from toughen.core.threat import Threat
 from toughen.core.types import Eps, Norm
 from toughen.data import Data, Split
-from toughen.evaluation.images import left_unchecked, load_test, refuse_seen, sample
+from toughen.evaluation.images import left_unchecked, load_test, matched_by_order, refuse_seen, sample
 from toughen.runs.files import sha256
 from toughen.runs.loading import is_exported, load, read_record
 from toughen.runs.weights_file import load_into, read_weights
@@ -150,6 +150,7 @@ def from_run(
     test = load_test(spec, record, data)
     split, index = sample(test.test, limit, seed)
     about = {"weights": record.weights, "epoch": record.epoch, "method": record.method, **left_unchecked(folder)}
+    about |= matched_by_order(tuple(record.classes), test.classes)
     if folder is not None:
         about |= refuse_seen(folder, test, split)
     return EvaluationTarget(

@@ -8,6 +8,7 @@ import sys
 import threading
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor, as_completed, wait
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from queue import SimpleQueue
@@ -88,6 +89,12 @@ class Workers(AbstractContextManager["Workers"]):
             try:
                 for future in as_completed(futures):
                     yield future.result()
+            except BrokenProcessPool as error:
+                error.add_note(
+                    "If this happens at once, call toughen.evaluate in a file, under `if __name__ == '__main__':`, or "
+                    "use 1 process."
+                )
+                raise
             finally:
                 self.abandoned.value = not all(future.done() for future in futures)
                 for future in futures:

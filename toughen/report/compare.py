@@ -88,7 +88,11 @@ def differing(runs: Sequence[Run]) -> list[str]:
         "sample of images": {own.sampled_by for own in evaluations if own.sampled_by},
         "attacks": {own.names for own in evaluations},
     }
-    return [name for name, values in settings.items() if len(values) > 1]
+    found = [name for name, values in settings.items() if len(values) > 1]
+    contents = {own.data_hash for own in evaluations if own.data_hash}
+    if len(contents) > 1 and not {"data", "number of images", "sample of images"}.intersection(found):
+        found.append("images or labels, which have the same name")
+    return found
 
 
 def differing_warning(settings: Sequence[str]) -> str:

@@ -55,6 +55,7 @@ class Evaluation:
         notes: further sentences for the reader.
         no_gradient: whether the logits have no gradient with respect to the images.
         sampled_by: the seed of the random sample of test images; "" for all images.
+        data_hash: tells the images and labels from others; "" where it is not known.
         cut: whether the checks were shortened to limit their cost, so that they find less.
         epoch, weights: the evaluated weights, as in model.json; None and "" if not known.
     """
@@ -78,6 +79,7 @@ class Evaluation:
     epoch: int | None = None
     weights: str = ""
     sampled_by: str = ""
+    data_hash: str = ""
     cut: bool = False
 
     @property
@@ -122,6 +124,7 @@ def evaluation(value: Any, place: str = "") -> Evaluation | None:
         classes=tuple(text(name) for name in items(fields.get("classes"))), about=_about(fields),
         epoch=whole(fields.get("epoch")), weights=text(fields.get("weights")),
         sampled_by=text(fields.get("seed")) if mapping(fields.get("interval")) else "",
+        data_hash=text(fields.get("data_hash")),
         cut=bool(text(mapping(fields.get("price")).get("note"))),
     )  # fmt: skip
 
@@ -132,6 +135,8 @@ def _notes(fields: dict[str, Any]) -> tuple[str, ...]:
     drawn = mapping(fields.get("draws"))
     total, wrong = whole(drawn.get("total")), whole(drawn.get("wrong"))
     notes = [f"Whether these images were used for training was {membership}."] if membership else []
+    if matched := text(fields.get("classes_matched")):
+        notes.append(f"The classes of the data were matched with those of the run {matched}.")
     if total and wrong:
         notes.append(
             f"The model's predictions are random: an image counts as broken if at least {wrong} of {total} repeated "

@@ -74,8 +74,18 @@ def own_place(error: BaseException) -> str:
     """
     place = ""
     for frame, line in traceback.walk_tb(error.__traceback__):
-        file, package = frame.f_code.co_filename, frame.f_globals.get("__name__", "").partition(".")[0]
-        installed = not {"site-packages", "dist-packages"}.isdisjoint(Path(file).parts)
-        if package not in ("toughen", *sys.stdlib_module_names) and not installed and Path(file).is_file():
+        file = frame.f_code.co_filename
+        if _is_own(frame.f_globals.get("__name__", ""), file):
             place = f" ({file}, line {line})"
     return place
+
+
+def is_users_own(module: ModuleType) -> bool:
+    """Whether a module is a file of the user's: not toughen's, not Python's, and not installed."""
+    return _is_own(module.__name__, getattr(module, "__file__", None) or "")
+
+
+def _is_own(name: str, file: str) -> bool:
+    installed = not {"site-packages", "dist-packages"}.isdisjoint(Path(file).parts)
+    package = name.partition(".")[0]
+    return package not in ("toughen", *sys.stdlib_module_names) and not installed and Path(file).is_file()

@@ -18,7 +18,7 @@ def interval(accuracy: float, n: int) -> tuple[float, float]:
     z = 1.959963984540054
     middle = (accuracy + z * z / (2 * n)) / (1 + z * z / n)
     half = z / (1 + z * z / n) * math.sqrt(accuracy * (1 - accuracy) / n + z * z / (4 * n * n))
-    return max(0.0, middle - half), min(1.0, middle + half)
+    return max(0.0, min(accuracy, middle - half)), min(1.0, max(accuracy, middle + half))  # not beside it by rounding
 
 
 def fgsm_gap(result: dict[str, Any]) -> float | None:

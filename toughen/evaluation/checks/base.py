@@ -17,9 +17,11 @@ from toughen.core.threat import Threat
 from toughen.core.types import AnyImages, Images, Labels, Logits, Mask
 from toughen.engine.device import Precision
 from toughen.engine.fixed_batch import EXACT_BLOCK, TRIALS, FixedBatchModel
+from toughen.engine.memory import is_out_of_memory
 from toughen.evaluation.call_attack import call_attack
 from toughen.evaluation.harness import as_floats
 from toughen.evaluation.plan import cost
+from toughen.utils.plugins import describe_error
 
 # costs per image, as multiples of a forward pass in the attacks' batches:
 EXACT = 1.25  # a forward pass in float32, in batches of at most 8
@@ -50,6 +52,17 @@ class Check:
     masking: bool = False
     images: int | None = None
     of: int | None = None
+
+
+def made(check: ModelCheck, context: CheckContext) -> Check:
+    """The result of a check; a failed one where the model fails, so that the attacks' results are not lost."""
+    try:
+        return check.make(context, check.name)
+    except Exception as error:  # the user's own net may raise anything
+        if is_out_of_memory(error):
+            raise
+        sentence = f"The check ended with an error {describe_error(error)}."
+        return Check(check.name, False, None, None, sentence)
 
 
 def not_made(name: str, reason: str) -> Check:

@@ -23,6 +23,7 @@ MEANS = {  # the usual mean and standard deviation per channel, in [0, 1] units
 LEAST = 2.0  # images; with fewer, the allowance for chance is 100 %
 FEW = 16  # with a budget, other input formats are tried on this many images, and the best one on all
 FORMATS = 8  # number of other input formats, at most
+OF_A_CLASS = 5  # images, for the comparison with another class
 ENOUGH = 20  # images, for a comparison with labels in a random order
 GAIN = 0.05  # a larger gain of clean accuracy shows that the model expects the other format
 
@@ -100,8 +101,9 @@ def enough_images(context: CheckContext, name: str) -> Check:
 def labels_fit(context: CheckContext, name: str) -> Check:
     """The model is better than chance, and no other numbering of the classes makes it much more accurate.
 
-    Fails if clean accuracy is no better than chance, another numbering of the classes fits much better, or the
-    predictions would fit labels in a random order as well, as those of a model that always answers the same class do.
+    Fails if clean accuracy is no better than chance, another numbering of the classes fits much better, the labels of
+    two classes seem to be exchanged, or the predictions would fit labels in a random order as well, as those of a model
+    that always answers the same class do.
     """
     n, chance = len(context.claim.labels), 1 / context.classes
     accuracy = float(context.claim.correct.double().mean())
@@ -111,6 +113,13 @@ def labels_fit(context: CheckContext, name: str) -> Check:
     if other > max(0.5, accuracy + 0.2 + 1 / len(context.all) ** 0.5):  # with few images, some numbering fits by chance
         bad = f"{fact}, but {percent(other)} if its classes are numbered in another order: give the data that order."
         return judge(name, accuracy, other, "", bad, least=True)
+    if swapped := _swapped(predicted, labels):
+        first, second = swapped
+        bad = (
+            f"{fact}, but most images of class {first} are predicted as {second} and most of {second} as {first}: "
+            "their labels seem to be exchanged."
+        )
+        return Check(name, False, accuracy, None, bad)
     threshold = chance + 2.33 * math.sqrt(chance * (1 - chance) / n)  # exceeded by chance in 1 % of data sets
     if accuracy > chance and threshold > chance + 0.1:
         bad = f"{fact}. Chance is {percent(chance)}, and {n} images are too few to show a difference: evaluate more."
@@ -126,6 +135,20 @@ def labels_fit(context: CheckContext, name: str) -> Check:
             return Check(name, False, reached, limit, bad)
     bad = f"{fact}, which is no better than chance: the labels are wrong, or the model has learnt nothing."
     return judge(name, accuracy, threshold, f"{fact}; chance is {percent(chance)}.", bad, least=True)
+
+
+def _swapped(predicted: Tensor, labels: Tensor) -> tuple[int, int] | None:
+    """Two classes of which most images of one are predicted as the other, both ways; None without such a pair.
+
+    Each of them needs ``OF_A_CLASS`` images, so that a pair is not found by chance.
+    """
+    mostly = {}
+    for label in labels.unique().tolist():
+        own = predicted[labels == label]
+        winner = int(own.mode().values)
+        if len(own) >= OF_A_CLASS and int((own == winner).sum()) > len(own) / 2:
+            mostly[label] = winner
+    return next(((a, b) for a, b in mostly.items() if a < b and mostly.get(b) == a), None)
 
 
 def agreement_by_chance(predicted: Tensor, labels: Tensor, classes: int) -> tuple[float, float]:
