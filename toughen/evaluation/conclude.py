@@ -48,7 +48,8 @@ def conclude(job: Job, evaluation: Evaluation) -> tuple[dict[str, Any], Keyboard
     """
     job.say("now the checks of whether the robust accuracy can be trusted")
     model = job.model()
-    trained_mode = None if isinstance(job.target.net, FunctionModel) else job.target.net.training
+    net = job.target.net  # a frozen script has no mode
+    trained_mode = None if isinstance(net, FunctionModel) else getattr(net, "training", False)
     claim = claim_of(evaluation, job.target, model, job.config.seed, job.source, trained_mode)
     state = _state(evaluation, claim, model, job.config.cheap)
     examination, stopped = Examination(claim, model, state), None

@@ -25,7 +25,7 @@ def hidden_refused() -> Iterator[None]:
     """
 
     def check(module: nn.Module, given: Any) -> None:
-        if module.training and isinstance(module, _NormBase | _DropoutNd):
+        if isinstance(module, _NormBase | _DropoutNd) and module.training:
             raise HiddenModule(
                 f"the model uses a {type(module).__name__} in training mode that is not among its modules, as where "
                 "nets are in a plain list: put it into evaluation mode with .eval(), or use nn.ModuleList"
