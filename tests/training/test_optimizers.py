@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import json
+import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from commands import small, toughen
+from paths import ROOT
 from torch import nn
 
 from toughen.training.muon import orthogonalized
@@ -119,6 +124,21 @@ def test_muon_takes_each_layer_s_rate_of_the_schedule() -> None:
 def test_muon_refuses_settings_out_of_range(settings: dict[str, float], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         Muon(**settings)
+
+
+def test_the_example_in_contributing_works(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    section = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8").partition("## Add an optimizer or a schedule")[2]
+    (tmp_path / "own_steps.py").write_text(section.partition("```python\n")[2].partition("```")[0])
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
+    words = "--optimizer own_steps.RMSprop --optimizer.alpha 0.9 --schedule own_steps.Decay --out run".split()
+    ended = toughen(*small(*words))
+    sys.modules.pop("own_steps", None)
+    assert ended.status == 0, ended.err
+    rates = [json.loads(line)["lr"] for line in Path("run/metrics.jsonl").read_text().splitlines()]
+    steps = [json.loads(line)["step"] for line in Path("run/metrics.jsonl").read_text().splitlines()]
+    assert rates == pytest.approx([1e-3 * 0.01 ** ((step - 1) / steps[-1]) for step in steps])
+    assert "alpha: 0.9" in Path("run/config.yaml").read_text()
 
 
 def test_an_optimizer_that_needs_a_closure_is_refused() -> None:
