@@ -142,6 +142,27 @@ def test_an_objective_with_a_value_for_each_image_is_refused(attack: Attack, ima
         robust(normed(), images, attack)
 
 
+class Narrow(nn.Module):
+    """Takes eight images at most."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.net = normed()
+
+    def forward(self, x: Tensor) -> Tensor:
+        if len(x) > 8:
+            raise RuntimeError("too many")
+        out: Tensor = self.net(x)
+        return out
+
+
+def test_a_model_that_takes_few_images_at_once_is_told(images: tuple[Images, Labels]) -> None:
+    message = r"the model fails on 64 images at once at .*: RuntimeError: too many. Give fewer: --batch-size"
+    with pytest.raises(ValueError, match=message):
+        robust(Narrow().eval(), images, Step(), batch_size=64)
+    assert robust(Narrow().eval(), images, Step(), batch_size=8)["clean_accuracy"] == 1.0
+
+
 class Squeezing(nn.Module):
     """Loses the first dimension of a batch of one."""
 

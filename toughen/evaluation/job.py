@@ -23,11 +23,13 @@ from toughen.data import Split
 from toughen.engine.batch_size import batch_size_for, block_size, suitable_size
 from toughen.engine.device import Precision
 from toughen.engine.fixed_batch import FixedBatchModel, search_precision
+from toughen.engine.memory import is_out_of_memory
 from toughen.evaluation.config import EvaluationConfig, chosen_attacks
 from toughen.evaluation.diagnostics.store import check_usable
 from toughen.evaluation.harness import as_floats, predict
 from toughen.evaluation.hidden_modules import HiddenModule, hidden_refused
 from toughen.evaluation.target import EvaluationTarget
+from toughen.utils.plugins import describe_error
 
 Source: TypeAlias = nn.Module | Callable[[], nn.Module]
 """A net, or a function that returns it."""
@@ -124,6 +126,7 @@ def prepare(
     job = replace(job, fits=min(world().all_gather(batch_size_for(net, split.images, config.batch_size))))
     if job.batch_size < block_size(device, len(split), config.batch_size):
         job.say(f"{job.batch_size} images per pass, because more do not fit into the memory")
+    _check_batch(net, split.images, job.batch_size)
     job = replace(job, precision=_search_precision(job))
     if (job.precision, config.precision) == ("fp32", "bf16"):
         job.say("this model's outputs differ too much in bf16, so attacks compute in fp32")
@@ -183,6 +186,21 @@ def check_fit(net: nn.Module, target: EvaluationTarget, precision: Precision | L
             "fix the model, or leave these images out"
         )
     return outputs
+
+
+def _check_batch(net: nn.Module, images: AnyImages, size: int) -> None:
+    """Raise a ValueError where a model can't take as many images at once as the attacks will give it."""
+    x = as_floats(images[torch.arange(size, device=images.device) % len(images)]).to(dtype_of(net))
+    try:
+        with mode(net, "eval"), torch.no_grad():
+            unwrap(net(x), size)
+    except Exception as error:  # a user's own net may raise anything
+        if is_out_of_memory(error):
+            raise
+        raise ValueError(
+            f"the model fails on {size} images at once {describe_error(error)}. Give fewer: --batch-size (in Python: "
+            "batch_size)"
+        ) from error
 
 
 def _outputs(net: nn.Module, x: Images) -> int:
