@@ -252,6 +252,22 @@ def test_modules_in_training_mode_that_no_one_lists_are_refused(images: tuple[Im
         assert robust(model, images, Step())["clean_accuracy"] == 1.0
 
 
+def test_a_net_may_choose_the_mode_of_its_own_modules(images: tuple[Images, Labels]) -> None:
+    """As a defence by dropout, which is random on purpose."""
+
+    class Random(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.net = normed()
+
+        def forward(self, x: Tensor) -> Tensor:
+            self.net[4].train()
+            out: Tensor = self.net(x)
+            return out
+
+    assert robust(Random().eval(), images, Step())["clean_accuracy"] > 0
+
+
 @pytest.mark.slow
 def test_exchanged_labels_are_found(tmp_path: Path) -> None:
     """Of a robust net, with the labels of threes and fives exchanged."""

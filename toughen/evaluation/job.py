@@ -206,7 +206,7 @@ def _check_batch(net: nn.Module, images: AnyImages, size: int) -> None:
 def _outputs(net: nn.Module, x: Images) -> int:
     """How many logits a model returns for an image; checks that it takes the images and leaves them unchanged."""
     try:
-        with mode(net, "eval"), torch.no_grad(), hidden_refused():
+        with mode(net, "eval"), torch.no_grad(), hidden_refused(net):
             out = net(passed := x.clone())
     except HiddenModule:
         raise
