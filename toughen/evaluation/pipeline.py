@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
@@ -11,11 +12,13 @@ from typing import Any
 import pyarrow as pa
 
 from toughen.core.distributed import world
+from toughen.data import Split
 from toughen.engine.device import provenance
 from toughen.evaluation.budget import REPORT_PASSES, clear_plan, fit_to_budget
 from toughen.evaluation.conclude import Unfinished, conclude
 from toughen.evaluation.details import collect_report_data
 from toughen.evaluation.diagnostics.store import add_missing, set_aside
+from toughen.evaluation.harness import as_floats
 from toughen.evaluation.job import Job
 from toughen.evaluation.result import Evaluation, write_results
 from toughen.evaluation.runner import measure
@@ -87,7 +90,7 @@ def _result(job: Job, evaluation: Evaluation) -> tuple[dict[str, Any], KeyboardI
         "classes": list(target.class_names),
         "threat": {"norm": target.threat.norm, "eps": float(target.threat.eps)},
         "data": target.data,
-        "data_hash": f"{hashing.of_tensor(job.split.images)}-{hashing.of_tensor(job.split.labels)}",
+        "data_hash": _data_hash(job.split),
         "seed": config.seed,
         "precision": job.precision,
         "batch_size": job.batch_size,
@@ -95,6 +98,12 @@ def _result(job: Job, evaluation: Evaluation) -> tuple[dict[str, Any], KeyboardI
         "provenance": provenance(job.device),
     }
     return world().broadcast(result), stopped  # only the main process has the verdict
+
+
+def _data_hash(split: Split) -> str:
+    """A hash of images and labels, the same for bytes and for the floats that they become."""
+    parts = [hashing.of_tensor(as_floats(some)) for some in split.images.split(1024)]
+    return hashlib.blake2b("".join([*parts, hashing.of_tensor(split.labels)]).encode(), digest_size=16).hexdigest()
 
 
 def _figures(evaluation: Evaluation, target: EvaluationTarget) -> dict[str, Any]:
