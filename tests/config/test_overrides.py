@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from toughen.config.overrides import kept_lengths
 from toughen.config.train import note_on_lengths, parse_train
 
 LENGTHS = ("step_size", "start_size")
@@ -66,3 +67,9 @@ def test_they_stay_at_another_eps_and_not_in_another_norm(recipe: str, words: st
 )
 def test_lengths_that_stay_are_named(words: str, expected: str) -> None:
     assert note_on_lengths(words.split()) == expected
+
+
+def test_a_recipe_without_a_radius_has_no_lengths_for_one() -> None:
+    """As the config.yaml of a run of normal training."""
+    recipe = {"eps": None, "method": {"class_path": "Standard", "init_args": {}}}
+    assert kept_lengths(recipe, [("eps", "8/255"), ("method", "NuAT")]) == ""

@@ -52,8 +52,8 @@ def kept_lengths(recipe: dict[str, Any], options: Sequence[tuple[str, str]]) -> 
         options: the command line's, as (dotted name, value).
     """
     given = dict(options)
-    eps = given.get("eps", "null")
-    if eps == "null" or "eps" not in recipe or Fraction(eps) == Fraction(recipe["eps"]):
+    eps, own = given.get("eps", "null"), recipe.get("eps")
+    if eps == "null" or own is None or Fraction(eps) == Fraction(own):
         return ""
     kept = [
         (path, value) for path, value in _lengths("method", under(recipe, options).get("method")) if path not in given
@@ -62,7 +62,7 @@ def kept_lengths(recipe: dict[str, Any], options: Sequence[tuple[str, str]]) -> 
         return ""
     lengths = " and ".join(dict.fromkeys(f"{path.rpartition('.')[2]} {value}" for path, value in kept))
     flags = " and ".join(f"--{path}" for path, _ in kept)
-    return f"{lengths}: as in the recipe for eps {recipe['eps']}, also at eps {eps} ({flags})"
+    return f"{lengths}: as in the recipe for eps {own}, also at eps {eps} ({flags})"
 
 
 def _lengths(path: str, part: Any) -> Iterator[tuple[str, Any]]:
