@@ -695,9 +695,11 @@ def test_a_trial_that_fails_is_logged_and_not_tried_again(
     assert len(tried) == 8 and len(read_json(file)["failed"]) == 4
 
 
-EPOCHS = {  # 160, 80 and 72 passes, by the passes of a step without AWP and, in half of the run, with it
+EPOCHS = {  # 160, 64, 80 and 72 passes, by the passes of a step without AWP and, in half of the run, with it
     ("mnist", 1.0): {"NuAT": 20, "GAT": 20, "PGI": 23, "EFGSM": 32, "NFGSM": 32, "LIET": 23},
     ("mnist", 0.5): {"NuAT": 14, "GAT": 14, "PGI": 15, "EFGSM": 25, "NFGSM": 25, "LIET": 15},
+    ("mnist-8-epochs", 1.0): {"NuAT": 8, "GAT": 8, "PGI": 9, "EFGSM": 13, "NFGSM": 13, "LIET": 9},
+    ("mnist-8-epochs", 0.5): {"NuAT": 6, "GAT": 6, "PGI": 6, "EFGSM": 10, "NFGSM": 10, "LIET": 6},
     ("mnist-strided", 1.0): {"NuAT": 10, "GAT": 10, "PGI": 11, "EFGSM": 16, "NFGSM": 16, "LIET": 11},
     ("mnist-strided", 0.5): {"NuAT": 7, "GAT": 7, "PGI": 8, "EFGSM": 12, "NFGSM": 12, "LIET": 8},
     ("cifar10", 1.0): {"NuAT": 9, "GAT": 9, "PGI": 10, "EFGSM": 14, "NFGSM": 14, "LIET": 10},
@@ -716,12 +718,14 @@ def test_every_method_of_a_search_has_a_command_line(name: str, awp_from: float,
         "method": method, "remember": "gradient", "optimizer": optimizer, f"lr of {optimizer}": rates[0],
         "batch_size": 64, "schedule": "OneCycle",
         "averaging": "0.998", "label_smoothing": 0.2, "eps_warmup": 0.3, "eps_factor": 1.1, "awp_from": awp_from,
-        "stretch": task.stretches[-1], "activation": task.activations[-1], "crop": task.crops[-1], **few, **lam,
+        "stretch": task.stretches[-1], "width": task.widths[-1], "activation": task.activations[-1],
+        "crop": task.crops[-1], **few, **lam,
     })  # fmt: skip
     recipe = parse_train([*search.words(task, search.suggest(trial, task)), "--data", "mnist-5k"])[0]
-    assert recipe.model_settings.get("stretch", 0) == {"mnist": 0.3}.get(name, 0)
+    assert recipe.model_settings.get("stretch", 0) == {"mnist": 0.3, "mnist-8-epochs": 0.45}.get(name, 0)
+    assert recipe.model_settings.get("width") == {"mnist-8-epochs": 64, "cifar10": 16}.get(name)
     assert recipe.model_settings.get("activation", "relu") == {"cifar10": "silu"}.get(name, "relu")
-    assert recipe.crop == {"mnist": 2, "mnist-strided": 2, "cifar10": 4}[name]
+    assert recipe.crop == {"cifar10": 4}.get(name, 2)
     trained: Any = recipe.method
     if awp_from < 1:
         assert (trained.gamma, trained.begin_at) == (0.005, 0.5)
@@ -729,7 +733,7 @@ def test_every_method_of_a_search_has_a_command_line(name: str, awp_from: float,
     threat = recipe.method.threat
     assert type(trained).__name__ == method and threat is not None and float(threat.eps) == pytest.approx(eps)
     assert recipe.epochs == EPOCHS[name, awp_from][method] and recipe.optimizer.lr == rates[0]
-    assert type(recipe.optimizer).__name__ == {"cifar10": "Muon"}.get(name, "Adam")
+    assert type(recipe.optimizer).__name__ == ("Muon" if name in ("cifar10", "mnist-8-epochs") else "Adam")
     given = {"NuAT": (4, eps, 0.2), "GAT": (4, eps, 0.2), "PGI": (4, 1.25 * eps, 0.2), "EFGSM": (eps / 4, 1, 0.2)}
     given |= {"NFGSM": (2 * eps, eps, 0.2), "LIET": (4, eps, 0.2)}
     names: dict[str, tuple[str, ...]] = {
