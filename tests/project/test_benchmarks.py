@@ -837,6 +837,24 @@ def test_the_page_has_the_figures_of_the_search_s_trials() -> None:
     assert f"{100 * found['robust_accuracy']:.1f} % under AutoAttack (95 % interval {low:.1f} to {high:.1f})" in text
 
 
+def test_the_page_has_the_figures_of_the_search_with_eight_epochs(scripts: Any) -> None:
+    search, page = scripts("search"), (ROOT / "docs" / "results" / "mnist.md").read_text(encoding="utf-8")
+    task, log = search.TASKS["mnist-8-epochs"], read_json(BENCHMARKS / "results" / "search-mnist-8-epochs.json")
+    trials = sorted(log["trials"], key=lambda trial: trial["trial"])
+    assert [search.whole(task, trial["settings"]) for trial in trials] == list(task.first)
+    names = {"lam": "lam ", "stretch": "stretch ", "eps_factor": "trained at "}
+    rows = page.partition("### Eight epochs")[2].partition("\n### ")[0].split("\n| ")[2:]
+    assert len(rows) == len(trials)
+    for row, trial in zip(rows, trials, strict=True):
+        setting, clean, robust = (cell.strip() for cell in row.partition("\n")[0].strip("| ").split("|"))
+        assert [clean, robust] == [f"{100 * trial[name]:.1f}" for name in ("clean", "robust")]
+        assert setting.startswith(trial["settings"]["optimizer"])
+        for name, text in names.items():  # what the row says is what was set
+            assert text not in setting or setting.partition(text)[2].startswith(f"{trial['settings'][name]:g}")
+        assert ("twice the width" in setting) == (trial["settings"]["width"] == 64)
+        assert ("no shifts" in setting) == (trial["settings"]["crop"] == 0)
+
+
 def test_signs_of_a_collapse_are_found_where_they_are(scripts: Any) -> None:
     """Nineteen measurements of a sound run, then one after another: distance, alignment, PGD accuracy."""
     signals = scripts("collapse_signals")
