@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import gc
 import json
+import math
 import shutil
 import weakref
 from collections.abc import Callable
@@ -37,6 +38,7 @@ from toughen.methods.standard import Standard
 from toughen.report.history import read_history
 from toughen.runs.files import read_tensors
 from toughen.training import SGD, AdamW, Constant, Cyclic, Recipe, train
+from toughen.training.averaging import ExponentialAverage
 from toughen.training.callbacks.validation import score
 from toughen.training.trainer import Trainer
 from toughen.training.validation import Validation
@@ -87,6 +89,26 @@ def test_averaging_is_an_exponential_mean_of_all_state(tmp_path: Path) -> None:
     for name in moving:
         torch.testing.assert_close(last[f"average.module.{name}"].double(), mean[name], rtol=1e-5, atol=1e-7)
         assert not torch.equal(last[f"average.module.{name}"], method.models[-1][name])
+
+
+def test_averaging_takes_whole_numbers_as_they_are() -> None:
+    """Rows and columns that a net looks up, a mask and a count: a mean, rounded down, would be another index."""
+    model = nn.BatchNorm2d(2)
+    model.register_buffer("places", torch.randperm(200, generator=torch.Generator().manual_seed(0)), persistent=False)
+    model.register_buffer("mask", torch.tensor([True, False]))
+    model.register_buffer("phase", torch.ones(2, dtype=torch.complex64))
+    average = ExponentialAverage(model, 0.99)
+    places = model.get_buffer("places").clone()
+    for t in range(300):
+        model.get_buffer("phase").fill_(1j if t else 1)
+        model(torch.ones(2, 2, 1, 1))
+        average.update_parameters(model)
+    taken = average.module
+    assert torch.equal(taken.get_buffer("places"), places) and taken.get_buffer("num_batches_tracked") == 300
+    assert taken.get_buffer("mask").tolist() == [True, False]
+    kept = math.prod(min(0.99, (1 + t) / (10 + t)) for t in range(1, 300))
+    expected = torch.full((2,), kept + (1 - kept) * 1j, dtype=torch.complex64)
+    torch.testing.assert_close(taken.get_buffer("phase"), expected, rtol=0, atol=1e-5)
 
 
 def test_averaged_weights_are_the_ones_to_use(tmp_path: Path) -> None:

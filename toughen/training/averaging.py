@@ -12,6 +12,8 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 class ExponentialAverage(AveragedModel):
     """An exponential moving average of a model's weights and buffers, with a warm-up of the decay.
 
+    Buffers of whole numbers or truth values are the model's own.
+
     After t updates the decay is min(decay, (1 + t) / (10 + t)), as TensorFlow's moving average has it: without the
     warm-up an average with a decay of 0.999 still holds 70 % of the initial weights after 350 steps.
 
@@ -35,7 +37,7 @@ class ExponentialAverage(AveragedModel):
         own, new = (list(chain(net.parameters(), net.buffers())) for net in (self.module, model))
         for kind in sorted({each.dtype for each in own}, key=str):
             some = [pair for pair in zip(own, new, strict=True) if pair[0].dtype is kind]
-            if not t:
+            if not t or not (kind.is_floating_point or kind.is_complex):  # whole numbers, such as indices, have no mean
                 for average, value in some:
                     average.copy_(value)
             elif some:
