@@ -70,6 +70,21 @@ def test_it_acts_between_the_start_and_the_first_drop() -> None:
     assert acting == list(range(2, 99))
 
 
+def test_after_a_rescue_it_waits_as_after_the_start() -> None:
+    """The last mean is that of weights before the rescue: two epochs pass until two means of new ones are known."""
+    model, method = Pixels(), ConvergeSmooth(inner=Standard())
+    method.start(Plan(epochs=20, steps=20, images=1))
+    for loss in (0.6, 0.5):
+        assert not method.acts
+        one_epoch(method, model, loss)
+    assert method.acts
+    method.missed_epoch(dict(METRICS))
+    for loss in (0.2, 0.3):
+        assert not method.acts
+        one_epoch(method, model, loss)
+    assert method.acts and close(method.last_mean, 0.3) and close(method.last_change, 0.1)
+
+
 def test_epochs_that_another_method_trained_are_no_start_of_its_own() -> None:
     """Three epochs of standard training: the mean that bounds the loss is first known after the fourth."""
     method = ConvergeSmooth(inner=Standard())

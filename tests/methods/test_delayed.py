@@ -230,3 +230,27 @@ def test_a_run_switches_says_so_and_costs_less(tmp_path: Path) -> None:
 @pytest.mark.parametrize("after", [NuAT(eps=EPS), PGDAT(eps=EPS)])
 def test_the_threat_is_that_of_the_second_method(after: Method) -> None:
     assert Delayed(after=after).threat == after.threat
+
+
+def test_a_switch_is_not_undone_and_a_missed_one_is_made_up_for() -> None:
+    """A rescue goes back to an earlier state, and trains epochs that this method does not hear of otherwise."""
+    method = Delayed(after=PGDAT(eps=EPS), switch_epoch=3)
+    method.progress = 0.1
+    early = method.get_extra_state()
+    for epoch, now in enumerate([method.before, method.before, method.after]):
+        metrics: dict[str, Any] = {"epoch": epoch}
+        method.missed_epoch(metrics)
+        assert method.now is now and len(metrics.get("events", [])) == (epoch == 2)
+    method.set_extra_state(early)
+    assert method.now is method.after
+    method.missed_epoch(metrics)
+    assert len(metrics["events"]) == 1  # told once
+    method.forget()
+    assert method.now is method.before
+    method = Delayed(after=PGDAT(eps=EPS), latest=0.5)  # of ten epochs: the sixth is the first after the switch
+    method.start(Plan(epochs=10, steps=100, images=640))
+    for epoch in range(5):
+        method.progress = epoch / 10
+        assert method.now is method.before
+        method.missed_epoch({"epoch": epoch})
+    assert method.now is method.after

@@ -36,8 +36,13 @@ class Told(Standard):
         return Step(step.loss, step.logits, {} if self.silent else {"clean": torch.tensor(self.losses.pop(0))})
 
 
-def choices(losses: list[list[float]], *, silent: bool = False, **settings: Any) -> list[str]:
-    """Which method trained each batch of each epoch ("c" or "s"), when the batches' clean losses are these."""
+def choices(
+    losses: list[list[float]], *, silent: bool = False, missed_after: int | None = None, **settings: Any
+) -> list[str]:
+    """Which method trained each batch of each epoch ("c" or "s"), when the batches' clean losses are these.
+
+    A rescue trains a further epoch after the one of the number ``missed_after``.
+    """
     x, y, model = torch.rand(4, 1, 28, 28), torch.arange(4), net()
     told = [loss for epoch in losses for loss in epoch]
     method = Hybrid(cheap=Told(told), strong=Told(told, silent=silent), **settings)
@@ -51,6 +56,8 @@ def choices(losses: list[list[float]], *, silent: bool = False, **settings: Any)
             method(model, x, y)
             method.after_step(model)
         method.after_epoch({"epoch": number})
+        if number == missed_after:
+            method.missed_epoch({"epoch": number})
         found.append(line)
     return found
 
@@ -65,6 +72,12 @@ def test_it_answers_a_sudden_drop_and_goes_back_when_the_loss_is_back() -> None:
 
 def test_the_first_epoch_has_nothing_to_compare_with() -> None:
     assert choices([[9.0, 9.0, 0.1, 0.1, 0.1]], window=1) == ["ccccc"]
+
+
+def test_after_a_rescue_there_is_nothing_to_compare_with() -> None:
+    losses = [[1.0] * 3, [0.5] * 3, [0.5, 0.3, 0.5]]
+    assert choices(losses, window=1) == ["ccc", "css", "scs"]
+    assert choices(losses, window=1, missed_after=0) == ["ccc", "ccc", "ccs"]
 
 
 def test_the_mean_is_the_previous_epochs() -> None:

@@ -198,6 +198,14 @@ def test_its_passes_are_counted(mnist: tuple[Images, Labels]) -> None:
             method(model, x, y, batch(len(x))).loss.backward()
         assert passes.total == own * len(x)
         method.after_epoch({})
+    method.missed_epoch({})  # after a rescue the average is of other weights: all are the model's again
+    with PassCounter(model) as passes:
+        method(model, x, y, batch(len(x))).loss.backward()
+    assert passes.total == 11 * len(x)
+    model.linear.weight.data.mul_(1.1)
+    method.after_step(model)
+    assert isinstance(method, NuAT2) and method.average is not None
+    assert torch.equal(dict(method.average.named_buffers())["linear.weight"], model.linear.weight)
     assert not prepared("NuAT2", model).companions()
 
 

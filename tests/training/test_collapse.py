@@ -299,6 +299,24 @@ def test_the_watch_begins_when_training_on_clean_images_ends(tmp_path: Path, mon
     assert [sorted(line["terms"]) for line in lines(tmp_path / "run")] == [["clean"]] * 3 + [["robust"]] * 3
 
 
+@pytest.mark.parametrize(("collapse", "trained", "told"), [
+    (5, ["Delayed robust", "PGDAT robust", "PGDAT robust", "Delayed clean,robust"], "TRADES after the rescue: as told"),
+    (10, ["Delayed robust"] * 2 + ["PGDAT robust"] * 2, "TRADES after the rescue: as told"),
+    (15, ["Delayed robust"] * 3 + ["PGDAT robust"] * 2, "TRADES from now on: as told"),
+])  # fmt: skip
+def test_a_rescue_does_not_move_a_switch(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, collapse: int, trained: list[str], told: str
+) -> None:
+    """Epochs 3 to 6 are trained with the second method where no rescue trains them, and the switch is told once."""
+    judged_at(monkeypatch, collapses=(collapse,), jumps=())
+    delayed = "--method Delayed --method.before FGSMAT --method.after TRADES --method.switch_epoch 3".split()
+    words = small(*delayed, "--method.after.steps", 1, "--eps", 0.2, "--watch_epochs", 2, "--epochs", 7)
+    assert toughen(*words, "--out", tmp_path / "run").status == 0
+    found = [f"{line['method']} {','.join(sorted(line['terms']))}" for line in lines(tmp_path / "run")]
+    assert found == trained + ["Delayed clean,robust"] * (7 - len(trained))
+    assert [event["text"] for event in events(tmp_path / "run") if event["event"] == "switch"] == [told]
+
+
 @pytest.mark.slow
 def test_what_does_not_stand_in_half_of_a_run_is_trained_otherwise_to_its_end(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch

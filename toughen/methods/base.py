@@ -248,6 +248,11 @@ class Method(Configurable, nn.Module):
         for inner in self.inner():
             inner.after_epoch(metrics)
 
+    def missed_epoch(self, metrics: dict[str, Any]) -> None:
+        """Called instead of ``after_epoch`` where another method, a rescue, trained the end of the epoch."""
+        for inner in self.inner():
+            inner.missed_epoch(metrics)
+
     def rescue(self) -> Method | None:
         """What to train after a collapse: ``rescued_by`` at the same threat; for a wrapper, the inner method's rescue.
 

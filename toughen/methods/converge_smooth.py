@@ -124,6 +124,10 @@ class ConvergeSmooth(Method):
         self.epoch_sum.zero_()
         self.seen = 0
 
+    def missed_epoch(self, metrics: dict[str, Any]) -> None:
+        super().missed_epoch(metrics)
+        self.epoch = 0  # the last mean is too old to compare with: as after the start
+
     def get_extra_state(self) -> dict[str, int]:
         return {"epoch": self.epoch, "seen": self.seen}
 

@@ -113,7 +113,7 @@ class Delayed(Method):
         super().after_epoch(metrics)
         if self.now is self.after:
             return
-        done, loss = metrics["epoch"] + 1, metrics.get("terms", {}).get("clean")
+        loss = metrics.get("terms", {}).get("clean")
         if self.switch_epoch == "auto":
             if loss is None:
                 raise ValueError("Delayed got no clean loss, which auto needs: give switch_epoch a number")
@@ -125,21 +125,38 @@ class Delayed(Method):
                     "switch_epoch a number"
                 )
             reason = f"the clean loss settled at {loss:.4f}" if settled else self.why
-            self.switched = settled or (self.epochs is not None and (done + 1) / self.epochs > self.until + 1e-9)
-        else:
-            reason = "as told"
-            self.switched = done >= self.switch_epoch
-        if self.switched:
-            name = type(self.after).__name__
-            metrics.setdefault("events", []).append(
-                {"event": "switch", "to": name, "epoch": done, "why": reason, "text": f"{name} from now on: {reason}"}
-            )
+            if settled or self._too_late(metrics):
+                self._switch(metrics, "from now on", reason)
+        elif metrics["epoch"] + 1 >= self.switch_epoch:
+            self._switch(metrics, "from now on", "as told")
+
+    def missed_epoch(self, metrics: dict[str, Any]) -> None:
+        super().missed_epoch(metrics)
+        if self.now is self.after:
+            return
+        if self.switch_epoch == "auto":
+            if self._too_late(metrics):
+                self._switch(metrics, "after the rescue", self.why)
+        elif metrics["epoch"] + 1 >= self.switch_epoch:
+            self._switch(metrics, "after the rescue", "as told")
+
+    def _too_late(self, metrics: dict[str, Any]) -> bool:
+        """Whether the next epoch would end after the latest switch."""
+        return self.epochs is not None and (metrics["epoch"] + 2) / self.epochs > self.until + 1e-9
+
+    def _switch(self, metrics: dict[str, Any], when: str, reason: str) -> None:
+        self.switched = True
+        name, done = type(self.after).__name__, metrics["epoch"] + 1
+        metrics.setdefault("events", []).append(
+            {"event": "switch", "to": name, "epoch": done, "why": reason, "text": f"{name} {when}: {reason}"}
+        )
 
     def get_extra_state(self) -> dict[str, Any]:
         return {"switched": self.switched, "losses": list(self.losses)}
 
     def set_extra_state(self, state: dict[str, Any]) -> None:
-        self.switched, self.losses = state["switched"], list(state["losses"])
+        # a rescue goes back to an earlier state, but not behind a switch that was made
+        self.switched, self.losses = self.switched or state["switched"], list(state["losses"])
 
 
 def lead_lost(losses: Sequence[float]) -> float:

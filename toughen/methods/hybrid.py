@@ -127,6 +127,10 @@ class Hybrid(Method):
         self.epoch_sum.zero_()
         self.seen = self.epoch_steps = self.epoch_strong = 0
 
+    def missed_epoch(self, metrics: dict[str, Any]) -> None:
+        super().missed_epoch(metrics)
+        self.last_mean = math.nan  # too old to compare with: as in the first epoch
+
     def get_extra_state(self) -> dict[str, Any]:
         names = ("use_strong", "counted", "seen", "strong_steps", "epoch_steps", "epoch_strong")
         mean = None if math.isnan(self.last_mean) else self.last_mean

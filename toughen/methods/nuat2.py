@@ -127,6 +127,10 @@ class NuAT2(NuAT):
         super().after_epoch(metrics)
         self.use_average = self.averaged
 
+    def missed_epoch(self, metrics: dict[str, Any]) -> None:
+        super().missed_epoch(metrics)
+        self.averaged = self.use_average = False  # the average is of weights before the rescue: as in the first epoch
+
     def rescue_settings(self) -> dict[str, Any]:
         """Two steps of PGD, as for any method."""
         return Method.rescue_settings(self)

@@ -28,6 +28,8 @@ class EarlyStop(Callback):
 
     def on_epoch_end(self, state: TrainingState, metrics: dict[str, Any]) -> None:
         state.method.after_epoch(metrics)
+        if state.method is not state.main:
+            state.main.missed_epoch(metrics)
         check_metrics(metrics, state.method)
         if state.main.stop_reason:
             state.stop(state.main.stop_reason)
