@@ -19,6 +19,7 @@ from toughen.methods.delayed import Delayed
 from toughen.methods.fast import FGSMAT
 from toughen.methods.nfgsm import NFGSM
 from toughen.methods.nuat import NuAT
+from toughen.methods.pgi import PGI
 from toughen.methods.standard import Standard
 from toughen.training import Piecewise
 
@@ -161,3 +162,14 @@ def test_state_goes_on_where_it_was() -> None:
 def test_settings_out_of_range_are_refused(settings: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         ConvergeSmooth(inner=Standard(), **settings)
+
+
+def test_around_pgi_the_clean_loss_is_smoothed_as_pgis() -> None:
+    """The released FGSM_MEP_CS.py compares, adds and subtracts the smoothed loss: a share of 4/9 over ten classes."""
+    method, x, y = ConvergeSmooth(inner=PGI(eps=EPS, smoothing=4 / 9)), torch.rand(4, 1, 28, 28), torch.arange(4)
+    model = net()
+    method.prepare(model, (1, 28, 28), 10, 4)
+    step = method(model, x, y, batch(4))
+    log_softmax = model(x).double().log_softmax(1)
+    expected = -(5 / 9 * log_softmax[torch.arange(4), y] + 4 / 9 * log_softmax.mean(1)).mean()
+    torch.testing.assert_close(step.terms["clean"].double(), expected.detach())

@@ -143,6 +143,22 @@ def test_two_processes_have_the_losses_of_one(tmp_path: Path, monkeypatch: pytes
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(("method", "kept"), [
+    ("ConvergeSmooth --method.inner FGSMAT", "method.last_mean"),
+    ("Hybrid --method.cheap NuAT --method.strong FGSMAT --method.window 1000", "method.window_sum"),
+])  # fmt: skip
+def test_what_a_method_remembers_of_the_loss_counts_each_image_alike(tmp_path: Path, method: str, kept: str) -> None:
+    """In batches of 7 + 8 images, and of one image and a padding batch, in one epoch at a rate of almost 0."""
+    words = small(*f"--method {method} --eps 0.1 --epochs 1 --batch_size 15 --watch off --validation 4".split())
+    words += ["--precision", "fp64", "--optimizer.lr", 1e-9]  # so that NuAT, which couples images, does not matter
+    assert toughen(*words, "--out", tmp_path / "one").status == 0
+    ended = torchrun(2, ["-m", "toughen", *words, "--out", tmp_path / "two"])
+    assert ended.status == 0, ended
+    one, two = (float(state_of(tmp_path / name)[kept]) for name in ("one", "two"))
+    assert one > 1 and math.isclose(one, two, rel_tol=1e-9)
+
+
+@pytest.mark.slow
 def test_an_evaluation_in_two_processes_finds_the_same(tmp_path: Path) -> None:
     program, net = script(tmp_path, EVALUATES), NETS / "fbf"
     ended = torchrun(2, [program, net, tmp_path / "two"])

@@ -36,6 +36,7 @@ class Method(Configurable, nn.Module):
     Attributes:
         replays: how often a loop should train on the same batch.
         label_smoothing: share of a label that is spread over all classes in the loss's cross-entropy, 0..1.
+        batch_share: this process's share of a batch's images, which the trainer sets; None means an equal one.
         reports_clean: whether ``Step.terms`` holds "clean", the cross-entropy on clean images.
         rescued_by: name of the method that trains after a collapse; ``package.module.Class`` for one of your own.
         per_image_buffers: names of buffers with a row per training image; with several processes, each image's row is
@@ -49,6 +50,7 @@ class Method(Configurable, nn.Module):
     replays: int = 1
     scale_now: Tensor
     label_smoothing: float = 0.0
+    batch_share: float | None = None
     reports_clean: bool = False
     rescued_by: ClassVar[str] = "PGDAT"
     per_image_buffers: tuple[str, ...] = ()

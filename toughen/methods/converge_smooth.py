@@ -6,12 +6,13 @@ import math
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
-from toughen.core.distributed import world
 from toughen.core.gradients import logits
 from toughen.core.types import Batch, Crafted, Images, Labels, Plan, Step
 from toughen.methods.base import Method
+from toughen.methods.wrappers import batch_mean
 
 
 class ConvergeSmooth(Method):
@@ -27,7 +28,8 @@ class ConvergeSmooth(Method):
     loss may jump.
 
     Around NFGSM with a start of eps this is RS-ConvergeSmooth, whose released code takes the clean loss on the randomly
-    moved images; around PGI it is MEP-ConvergeSmooth. The paper's weight centralization is not part of it.
+    moved images; around PGI it is MEP-ConvergeSmooth, whose clean loss has PGI's label smoothing. The paper's weight
+    centralization is not part of it.
 
     Args:
         inner: the method that crafts, and whose loss is taken.
@@ -88,8 +90,9 @@ class ConvergeSmooth(Method):
         if out is None:
             with torch.set_grad_enabled(self.acts and torch.is_grad_enabled()):
                 out = logits(model, x)
-        clean = self.cross_entropy(out, y)
-        self.latest = world().all_reduce(clean.detach().double()) / world().world_size
+        smoothing = getattr(self.method, "smoothing", self.label_smoothing)
+        clean = F.cross_entropy(out, y, label_smoothing=smoothing)
+        self.latest = batch_mean(self, clean)
         loss = step.loss
         if self.acts:
             ahead = self.latest - self.last_mean

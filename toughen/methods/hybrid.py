@@ -8,10 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from toughen.core.distributed import world
 from toughen.core.types import Batch, Crafted, Images, Labels, Step
 from toughen.methods.base import Method
-from toughen.methods.wrappers import same_replays
+from toughen.methods.wrappers import batch_mean, same_replays
 
 
 class Hybrid(Method):
@@ -100,7 +99,7 @@ class Hybrid(Method):
         if self.use_strong:
             self.strong_steps, self.epoch_strong = self.strong_steps + 1, self.epoch_strong + 1
         if self.latest is not None:
-            latest = world().all_reduce(self.latest.double()) / world().world_size
+            latest = batch_mean(self, self.latest)
             self.window_sum += latest
             self.epoch_sum += latest
             self.seen += 1

@@ -2,7 +2,21 @@
 
 from __future__ import annotations
 
+from torch import Tensor
+
+from toughen.core.distributed import world
 from toughen.methods.base import Method
+
+
+def batch_mean(method: Method, mean: Tensor) -> Tensor:
+    """The mean over a batch's images in all processes, float64.
+
+    Args:
+        method: knows this process's share of the images.
+        mean: over this process's images, [].
+    """
+    share = 1 / world().world_size if method.batch_share is None else method.batch_share
+    return world().all_reduce(share * mean.detach().double())
 
 
 def same_replays(wrapper: str, one: Method, other: Method) -> int:

@@ -102,6 +102,9 @@ class DistributedStep(LocalStep):
     def step(self, method: Method, x: Tensor, y: Tensor, batch: Batch, whole: int, own: int) -> tuple[Step, Step]:
         assert self.synchronised is not None  # by begin
         number, weight = list(self.whole.methods).index(method), own * world().world_size / whole
+        for each in self.whole.methods.modules():
+            if isinstance(each, Method):
+                each.batch_share = own / whole
         loss, plain, logits, terms = self.synchronised(number, x, y, batch, weight)
         if batch.index is not None and own:
             if self.touched is None:
