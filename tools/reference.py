@@ -166,7 +166,7 @@ def check_page() -> str:
     about = (
         "`toughen evaluate` makes these checks of a robust accuracy. [Why a robust number can be wrong]"
         "(../explanation/verdict.md) explains the verdict, the allowance, and what checks cost. Points are percentage "
-        "points.\n"
+        "points. Limits that are points or shares of images have the allowance added.\n"
     )
     return "\n".join([f"# Checks of the verdict\n\n{MADE}", about, table(["check", "passes if", "details"], rows)])
 

@@ -64,7 +64,7 @@ def train_parser(about: Help = HELP) -> Parser:
     parser.add_argument(
         "--out", type=str | None, metavar="DIR", help="the run directory; None means runs/ and the run's name"
     )
-    parser.add_argument("--resume", action="store_true", help="continue the run in --out, bit for bit")
+    parser.add_argument("--resume", action="store_true", help="continue the run in --out")
     if about is HELP:  # `plan` always prints, and no JSON
         parser.add_argument("--quiet", action="store_true", help="print only errors and warnings on standard error")
         parser.add_argument("--json", action="store_true", help="print the path of the weights as JSON")

@@ -90,7 +90,7 @@ def evaluate_run(
     Args:
         spec: a run directory, ``package.module:function``, ``timm:NAME`` or a net of toughen's, such as ``resnet18``.
         data: the data set; None means the one that the run was trained on.
-        weights: a safetensors file, for a model that is no run.
+        weights: a .safetensors or .pth file, for a model that is no run.
         eps, norm: the threat; None means the one that was trained against.
         device: "auto", "cpu", "cuda" and the like.
         out: where to write; None means the run directory (runs/NAME for other models), where an earlier evaluation's

@@ -24,8 +24,7 @@ class ConvergeSmooth(Method):
     Before a single-step method collapses its clean loss leaves its course. Where a batch's clean cross-entropy lies
     further than a bound from the last epoch's mean, it is added to the loss if it is too high, and subtracted if it is
     too low. The bound is the last change between two epochs' means, kept between gamma / ratio and gamma. It acts from
-    the second epoch after the start (``stride``) until as many epochs before the learning rate's first drop, where the
-    loss may jump.
+    the third epoch on, until one epoch before the learning rate's first drop, where the loss may jump.
 
     Around NFGSM with a start of eps this is RS-ConvergeSmooth, whose released code takes the clean loss on the randomly
     moved images; around PGI it is MEP-ConvergeSmooth, whose clean loss has PGI's label smoothing. The paper's weight
@@ -36,7 +35,8 @@ class ConvergeSmooth(Method):
         weight: of the clean loss that is added or subtracted.
         gamma: the largest bound, in nats; 0.03 as released.
         ratio: gamma over the smallest bound; 1, as released, makes the bound gamma.
-        stride: epochs without the constraint after the start and before the first drop of the rate; 1 as released.
+        stride: this many epochs before the first drop of the rate, and one more at the start, are without the
+            constraint; 1 as released.
 
     Raises:
         ValueError: a setting is out of its range.

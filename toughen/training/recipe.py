@@ -78,10 +78,11 @@ class Recipe:
             tenth of them, at most 1,000.
         validation_steps: steps of the PGD that chooses them.
         validation_every: validate every so many epochs, from the first epoch on, and after the last one.
-        weights: which are kept: "best", of the epoch with the best accuracy under that PGD, or "last", of the last one.
+        weights: which are kept: "best", of the epoch with the best accuracy under that PGD (clean accuracy without a
+            threat; the last without validation), or "last", of the last one.
         watch: what happens if a robust model loses its accuracy under PGD (collapse): "off" nothing, "warn" a message,
             "rescue" training goes back to the last state near the best, then uses the method's rescue for some epochs.
-        watch_epochs: epochs of the first rescue; each further one takes twice as many.
+        watch_epochs: epochs of the first rescue, at least ``validation_every``; each further one takes twice as many.
         log_every: steps between two measurements of the distance of FGSM and R-FGSM logits, the watch's signal.
         keep_at: steps (500) and epochs from 0 ("epoch 3") whose weights are kept in the run's folder "kept".
         stop_epoch: end after this many of the epochs that the schedule is laid over (early stop); None: all of them.

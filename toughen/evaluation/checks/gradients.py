@@ -51,8 +51,8 @@ def _gradient(context: CheckContext, x: Images, objective: Objective) -> Images:
 def gradient_exists(context: CheckContext, name: str) -> Check:
     """The cross-entropy has a finite gradient that is not zero.
 
-    Fails if for more than 5 % of images the gradient is zero, or NaN or infinite in a pixel, at the image or at a
-    random start.
+    Fails if for more than 5 % of images the gradient is zero at the image, or NaN or infinite in a pixel at the image
+    or at a random start.
     """
     x, threshold = context.x(context.correct), allowed(len(context.correct), ZERO)
     if not context.differentiable:

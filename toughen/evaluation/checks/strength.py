@@ -107,7 +107,8 @@ def _unbounded_attacks(threat: Threat, eps: float) -> dict[str, Attack]:
 def unbounded(results: ProbeResults, name: str) -> Check:
     """The unbounded attack breaks every image.
 
-    Fails if some images are not broken at a very large eps, under PGD and then APGD.
+    Fails if more than 3 % of the images, plus the allowance, are not broken at a very large eps, under PGD and then
+    APGD.
     """
     (figure,) = results.accuracies([UNBOUNDED])
     fact = f"{_of_correct(percent(figure))} with eps doubled up to {unbounded_eps(results.context):.3g}"
@@ -118,7 +119,7 @@ def unbounded(results: ProbeResults, name: str) -> Check:
 def falls_with_eps(results: ProbeResults, name: str) -> Check:
     """Accuracy under PGD does not rise with eps.
 
-    Fails if accuracy increases from one eps to a larger one.
+    Fails if accuracy increases from one eps to a larger one by more than 3 points plus the allowance.
     """
     names = radii(results.context)
     robust = results.accuracies(list(names))
@@ -132,7 +133,7 @@ def falls_with_eps(results: ProbeResults, name: str) -> Check:
 def iterative(results: ProbeResults, name: str) -> Check:
     """PGD breaks at least as many images as FGSM.
 
-    Fails if FGSM breaks more than PGD-20.
+    Fails if FGSM breaks more than PGD-20, by more than 3 points plus the allowance.
     """
     return _order(results, name, [SINGLE], LOOSE)
 
@@ -140,7 +141,7 @@ def iterative(results: ProbeResults, name: str) -> Check:
 def untargeted(results: ProbeResults, name: str) -> Check:
     """PGD breaks at least as many images as PGD towards a random or the least likely class.
 
-    Fails if a targeted attack breaks more.
+    Fails if a targeted attack breaks more, by more than 3 points plus the allowance.
     """
     return _order(results, name, list(TARGETED), LOOSE)
 

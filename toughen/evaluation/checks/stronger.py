@@ -101,8 +101,8 @@ def stronger(results: ProbeResults, name: str) -> Check:
     With a budget, some attacks are run on fewer images than others. So the check is made for each of these numbers of
     images, and the worst result counts. On all images alone, attacks that were run on few would hardly count.
 
-    Fails if PGD-200, PGD on the margin, APGD-T, Square and random points together reduce the number by 3 points; with
-    10 points the verdict is masked.
+    Fails if PGD-200, PGD-40 from three more starts, PGD on the margin, APGD-T, Square and random points together reduce
+    the number by 3 points; with 10 points the verdict is masked.
     """
     lengths = sorted({results.count(each) for each in EVERY} - {0})
     return max((_stronger(results, name, n) for n in lengths), key=lambda check: _excess(check))
@@ -147,7 +147,8 @@ def restarts_settle(results: ProbeResults, name: str) -> Check:
 def gradient_free(results: ProbeResults, name: str) -> Check:
     """Square breaks few images that gradient attacks don't.
 
-    Fails if Square breaks images that no gradient attack can break.
+    Fails if Square reduces the number by 3 points with images that no gradient attack can break; with 10 points the
+    verdict is masked.
     """
     cause = "gradients do not lead to adversarial images that exist"
     broken = _only(results, SQUARE, GRADIENT, TARGETS[0])
@@ -157,7 +158,8 @@ def gradient_free(results: ProbeResults, name: str) -> Check:
 def random_points(results: ProbeResults, name: str) -> Check:
     """200 uniform random points break few images that PGD doesn't.
 
-    Fails if one of 200 random points breaks images that PGD cannot break.
+    Fails if one of 200 random points reduces the number by 3 points with images that PGD cannot break; with 10 points
+    the verdict is masked.
     """
     cause = "attacks are better without this model's gradients"
     broken = _only(results, RANDOM, PGDS, RESTARTS[0])
@@ -167,8 +169,9 @@ def random_points(results: ProbeResults, name: str) -> Check:
 def black_box(results: ProbeResults, name: str) -> Check:
     """Attacks on another model break few images that attacks on the model's own gradients don't.
 
-    Fails if images made on `--surrogate RUN` break images that no gradient attack can break (`--surrogate train`: a
-    normal net of the same architecture, trained once and kept in the run).
+    Fails if images made on `--surrogate RUN` reduce the number by 3 points with images that no gradient attack can
+    break; with 10 points the verdict is masked. `--surrogate train`: a normal net of the same architecture, trained
+    once and kept in the run.
     """
     cause = "another model's gradients attack it better than its own"
     broken = _only(results, TRANSFER, GRADIENT, TARGETS[0])
