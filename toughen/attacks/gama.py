@@ -138,7 +138,7 @@ class GAMAPGD(_GAMA):
 
 @dataclass(frozen=True, kw_only=True)
 class GAMAFW(_GAMA):
-    """GAMA-FW: the same, but each step goes part of the way to the ball's best point (Frank-Wolfe; arXiv:2011.14969).
+    """GAMA-PGD's objective; each step goes part of the way to the ball's best point (Frank-Wolfe; arXiv:2011.14969).
 
     Better than GAMA-PGD where steps are few, by the authors' account.
 

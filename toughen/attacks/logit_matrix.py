@@ -21,8 +21,8 @@ from toughen.core.types import Eps, Images, Labels, Logits, Norm, Real
 class LogitMatrix(Attack):
     """Raises the nuclear or the Frobenius norm of f(x') - f(x) over a batch (NuAT; Sriramanan et al., NeurIPS 2021).
 
-    It knows no labels: it shows what each norm makes of a batch, best of images of one class. What becomes of an image
-    depends on the others, so there are no restarts, and no image is finished early.
+    It uses no labels. It shows how each norm spreads a batch's predictions; use images of one class. The result of an
+    image depends on the others, so there are no restarts, and no image is finished early.
 
     Passes: one forward, and ``steps`` forwards with as many gradients.
 

@@ -22,8 +22,8 @@ class AWP(Method):
 
     The inner method crafts once. One step of ascent on its loss gives each weight matrix w of the model a direction v
     as long as w; the loss is then taken at w + gamma v, and its gradient moves w. The model's own weights are never
-    touched: the perturbed ones are handed to a functional call, so that no exception can leave them behind. Weight
-    decay acts at w, where the released code applies it at w + gamma v. Biases and norm layers stay as they are.
+    touched: the perturbed ones are handed to a functional call, so an exception cannot leave the weights changed.
+    Weight decay acts at w, where the released code applies it at w + gamma v. Biases and norm layers stay as they are.
 
     Args:
         inner: the method whose loss is taken, at whose images.

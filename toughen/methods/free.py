@@ -32,7 +32,7 @@ class Free(Method):
         step_size: length of the perturbation's step, in the units of eps; None means eps, as released.
         clamp: what keeps the image within [0, 1]: "delta" cuts the perturbation itself to what the batch's images
             allow, as FBF's authors do; "image" clips the image alone, as released by Free's authors: a clipped pixel
-            gives no gradient, so its perturbation stays as it is, on pixels of 0 and 1 for ever.
+            gives no gradient, so its perturbation stays until it fits the image at this place in a later batch.
 
     Raises:
         ValueError: eps is missing or none that the norm admits, replays is below 1, or step_size below 0.

@@ -20,8 +20,8 @@ class NuAT(_Guided):
 
     Passes: 8, a clean pass (3) that attack and loss share, an attack of one step (2), an adversarial pass (3).
 
-    Towards Efficient and Effective Adversarial Training, Algorithm 1, as released: the step raises the same, and where
-    Eq. 2 prints f(x_adv) in the cross-entropy, the algorithm and the released code have f(x). The attack runs in
+    Towards Efficient and Effective Adversarial Training, Algorithm 1, as released. The attack's step raises this sum.
+    Eq. 2 prints f(x_adv) in the cross-entropy; the algorithm and the released code have f(x). The attack runs in
     evaluation mode, but the clean logits it compares with come from a pass in training mode. With weight averaging in
     the trainer this is NuAT-WA.
 

@@ -65,7 +65,7 @@ class SGD(Optimizer):
     Attributes:
         lr: the highest learning rate; the schedule multiplies it by 0..1.
         momentum: share of the accumulated gradient kept at each step.
-        weight_decay: L2 penalty (half its gradient's factor) on all parameters.
+        weight_decay: this multiple of each parameter is added to its gradient (L2 penalty).
         nesterov: use Nesterov momentum.
 
     Raises:
@@ -134,7 +134,8 @@ class Muon(Optimizer):
     """Muon: the momentum of each matrix is orthogonalised (Jordan et al., 2024: kellerjordan.github.io/posts/muon).
 
     Matrices are the weights of convolutions and linear layers. Vectors, such as biases and the parameters of
-    normalisation layers, have SGD with momentum.
+    normalisation layers, have SGD with momentum. The last layer is a matrix too; in the authors' training on CIFAR-10
+    it has SGD.
 
     Attributes:
         lr: the highest learning rate; the schedule multiplies it by 0..1.
